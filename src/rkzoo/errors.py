@@ -1,0 +1,29 @@
+"""The one error a user sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RkzooError(Exception):
+    """What went wrong, why, and what to do about it: one sentence each.
+
+    `code` is the exit code of the command line: 2 when the user can mend it
+    (bad input, missing file), 1 when the fault is ours or the toolkit's.
+    `log` names a file with the full story, when there is one.
+    """
+
+    def __init__(
+        self, what: str, why: str = "", fix: str = "", *, code: int = 2, log: Path | None = None
+    ) -> None:
+        self.what, self.why, self.fix, self.code, self.log = what, why, fix, code, log
+        super().__init__(" ".join(part for part in (what, why, fix) if part))
+
+    def to_json(self) -> dict[str, str | int]:
+        found: dict[str, str | int] = {
+            "what": self.what,
+            "why": self.why,
+            "fix": self.fix,
+            "code": self.code,
+        }
+        return found | ({"log": str(self.log)} if self.log else {})

@@ -1,0 +1,72 @@
+"""How a model was, or is to be, converted: the data that travels with a .rknn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from rkzoo.contract import Contract, Strict
+
+DEFAULT_VERSION = "2.5.0"
+
+Dtype = Literal["int8", "fp16"]
+
+
+class InputPlan(Strict):
+    """One input of the graph as the toolkit is told about it.
+
+    `shape` is NCHW (or the graph's own order when it is no picture), without free
+    dimensions. `mean` and `std` in 0..255 units; empty for an input that is no picture.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+class Recipe(Strict):
+    """Everything that decides the numbers of the built model, the graph and the
+    calibration set apart."""
+
+    soc: str
+    dtype: Dtype
+    inputs: tuple[InputPlan, ...]
+    toolkit: str = DEFAULT_VERSION
+    algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
+    method: Literal["channel", "layer"] = "channel"
+    optimization_level: Annotated[int, msgspec.Meta(ge=0, le=3)] = 3
+
+
+class Source(Strict):
+    """Where the graph came from. `card` is the card's name when there is one."""
+
+    file: str
+    sha256: str
+    card: str = ""
+
+
+class Calibration(Strict):
+    """The pictures that set the INT8 ranges: their paths, and a digest of the arrays
+    that they became (uint8 NHWC, in the model's colour order)."""
+
+    files: tuple[str, ...] = ()
+    sha256: str = ""
+
+
+class Sidecar(Strict):
+    """`OUT.rknn.json`: enough to run, to simulate and to build `OUT.rknn` again.
+
+    `build` is the key under which the graph as it was given to the toolkit and the
+    calibration arrays lie in the cache (`builds/<key>/model.onnx`, `calibration-<i>.npy`).
+    """
+
+    source: Source
+    recipe: Recipe
+    contract: Contract
+    calibration: Calibration
+    build: str
+    rkzoo: str
+    warnings: tuple[str, ...] = ()
+    format: Literal[1] = 1
