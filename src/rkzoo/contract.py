@@ -15,7 +15,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of every checked record: immutable, and an unknown key is an error."""
 
 
-class TensorSpec(Strict):
+class TensorSpec(Strict, frozen=True):
     """One input or output of a session.
 
     `shape` uses -1 for a dimension that is free. `scale` and `zero_point` are set for
@@ -33,7 +33,7 @@ class TensorSpec(Strict):
 Size = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 
 
-class ImageInput(Strict):
+class ImageInput(Strict, frozen=True):
     """How a picture becomes the model's input.
 
     `size` is (height, width) in pixels. `mean` and `std` are in units of 0..255 and in
@@ -57,7 +57,7 @@ class ImageInput(Strict):
             raise ValueError("std must not contain 0")
 
 
-class HeadOutput(Strict):
+class HeadOutput(Strict, frozen=True):
     """What one output tensor means. `level` counts the pyramid levels from the finest.
 
     Roles: `box` (DFL logits, 4*reg_max channels in the order l,t,r,b, bins innermost),
@@ -70,7 +70,7 @@ class HeadOutput(Strict):
     level: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class DetectHead(Strict, tag="detect", tag_field="kind"):
+class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
     """Anchor-free detection head with distribution-coded distances (YOLOv8, YOLO11).
 
     `activated` tells whether the scores leave the graph after their sigmoid.
@@ -83,7 +83,7 @@ class DetectHead(Strict, tag="detect", tag_field="kind"):
     activated: bool = True
 
 
-class TextDetHead(Strict, tag="text-det", tag_field="kind"):
+class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):
     """Differentiable binarisation (DB) probability map, 1x1xHxW, already in 0..1.
 
     https://arxiv.org/abs/1911.08947; the defaults are PaddleOCR's.
@@ -95,14 +95,14 @@ class TextDetHead(Strict, tag="text-det", tag_field="kind"):
     max_boxes: int = 1000
 
 
-class TextClsHead(Strict, tag="text-cls", tag_field="kind"):
+class TextClsHead(Strict, frozen=True, tag="text-cls", tag_field="kind"):
     """Angle of a text line: 1xN softmax scores for `angles` (degrees)."""
 
     angles: tuple[int, ...] = (0, 180)
     threshold: float = 0.9
 
 
-class TextRecHead(Strict, tag="text-rec", tag_field="kind"):
+class TextRecHead(Strict, frozen=True, tag="text-rec", tag_field="kind"):
     """CTC recognition: 1xTxC softmax scores; class `blank` is the CTC blank.
 
     The characters are the contract's labels: label i is class i, the blank included.
@@ -114,7 +114,7 @@ class TextRecHead(Strict, tag="text-rec", tag_field="kind"):
 Head = DetectHead | TextDetHead | TextClsHead | TextRecHead
 
 
-class Contract(Strict):
+class Contract(Strict, frozen=True):
     """Everything needed to feed a model and to read its answer."""
 
     family: str

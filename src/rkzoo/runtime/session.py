@@ -46,4 +46,7 @@ def dequantise(array: Array, spec: TensorSpec) -> NDArray[np.float32]:
     """value = (q - zero_point) * scale as float32; float tensors pass through."""
     if spec.scale is None:
         return np.asarray(array, dtype=np.float32)
-    return (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    values = array.astype(np.float32)
+    values -= np.float32(spec.zero_point)
+    values *= np.float32(spec.scale)
+    return values

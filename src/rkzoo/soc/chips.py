@@ -13,7 +13,7 @@ from rkzoo.contract import Strict
 from rkzoo.errors import RkzooError
 
 
-class Chip(Strict):
+class Chip(Strict, frozen=True):
     """`generation` 2 is what RKNN-Toolkit2 serves; `dtypes` are those that build."""
 
     generation: int

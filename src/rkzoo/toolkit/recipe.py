@@ -13,7 +13,7 @@ DEFAULT_VERSION = "2.5.0"
 Dtype = Literal["int8", "fp16"]
 
 
-class InputPlan(Strict):
+class InputPlan(Strict, frozen=True):
     """One input of the graph as the toolkit is told about it.
 
     `shape` is NCHW (or the graph's own order when it is no picture), without free
@@ -26,7 +26,7 @@ class InputPlan(Strict):
     std: tuple[float, ...] = ()
 
 
-class Recipe(Strict):
+class Recipe(Strict, frozen=True):
     """Everything that decides the numbers of the built model, the graph and the
     calibration set apart."""
 
@@ -39,7 +39,7 @@ class Recipe(Strict):
     optimization_level: Annotated[int, msgspec.Meta(ge=0, le=3)] = 3
 
 
-class Source(Strict):
+class Source(Strict, frozen=True):
     """Where the graph came from. `card` is the card's name when there is one."""
 
     file: str
@@ -47,7 +47,7 @@ class Source(Strict):
     card: str = ""
 
 
-class Calibration(Strict):
+class Calibration(Strict, frozen=True):
     """The pictures that set the INT8 ranges: their paths, and a digest of the arrays
     that they became (uint8 NHWC, in the model's colour order)."""
 
@@ -55,7 +55,7 @@ class Calibration(Strict):
     sha256: str = ""
 
 
-class Sidecar(Strict):
+class Sidecar(Strict, frozen=True):
     """`OUT.rknn.json`: enough to run, to simulate and to build `OUT.rknn` again.
 
     `build` is the key under which the graph as it was given to the toolkit and the
