@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder with real weights and data; the test is skipped where there is none."""
+    root = os.environ.get("RKZOO_TEST_ASSETS")
+    if not root or not Path(root).is_dir():
+        pytest.skip("RKZOO_TEST_ASSETS does not name the folder with real weights and data")
+    return Path(root)
