@@ -1,0 +1,128 @@
+"""ONNX Runtime on this machine's CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from rkzoo.contract import ImageInput, TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.session import Array, Label
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxSession:
+    """Runs a float graph. `image` says how its first input is normalised, which a .rknn
+    does inside itself: so both kinds of session take the same uint8 NHWC picture.
+
+    `model` is a file or the serialised graph. `threads` 0 leaves the choice to ONNX
+    Runtime. Raises RkzooError when the graph cannot be loaded or run.
+    """
+
+    label: Label = "onnx"
+
+    def __init__(
+        self, model: Path | bytes, image: ImageInput | None = None, *, threads: int = 0
+    ) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise RkzooError(
+                "ONNX models cannot be run here.",
+                f"The package onnxruntime is not installed ({error}).",
+                'Install it with: pip install "rkzoo[pc]"',
+            ) from error
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        self._image = image
+        try:
+            self._session = ort.InferenceSession(
+                model if isinstance(model, bytes) else str(model),
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception as error:
+            what = "The graph" if isinstance(model, bytes) else str(model)
+            raise RkzooError(
+                f"{what} cannot be loaded by ONNX Runtime.",
+                _first_line(error),
+                "Look at it with rkzoo inspect, or export it again.",
+            ) from error
+        nodes = self._session.get_inputs()
+        self._names = [node.name for node in nodes]
+        self.inputs = tuple(_spec(node) for node in nodes)
+        if image is not None:
+            _, _, height, width = (*self.inputs[0].shape, -1, -1, -1, -1)[:4]
+            batch = self.inputs[0].shape[0]
+            nhwc = TensorSpec(
+                name=self._names[0], shape=(batch, height, width, 3), dtype="uint8", layout="NHWC"
+            )
+            self.inputs = (nhwc, *self.inputs[1:])
+            self._mean = np.array(image.mean, np.float32)
+            self._gain = (1 / np.array(image.std, np.float64)).astype(np.float32)
+        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Pictures uint8 (N, H, W, 3) in the contract's colour order, the rest as declared."""
+        given = list(arrays)
+        if self._image is not None and given and given[0].dtype == np.uint8:
+            given[0] = self._normalised(given[0])
+        try:
+            outputs = self._session.run(None, dict(zip(self._names, given, strict=True)))
+        except Exception as error:
+            raise RkzooError(
+                "ONNX Runtime could not run the graph.",
+                _first_line(error),
+                "Check the input size with rkzoo inspect.",
+            ) from error
+        return [np.asarray(output) for output in outputs]
+
+    def _normalised(self, picture: Array) -> Array:
+        """uint8 NHWC to float32 NCHW, (x - mean) / std."""
+        values = picture.astype(np.float32)
+        values -= self._mean
+        values *= self._gain
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> OnnxSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _spec(node: object) -> TensorSpec:
+    shape = tuple(d if isinstance(d, int) and d > 0 else -1 for d in (node.shape or ()))  # type: ignore[attr-defined]
+    return TensorSpec(
+        name=node.name,  # type: ignore[attr-defined]
+        shape=shape,
+        dtype=_DTYPES.get(node.type, node.type),  # type: ignore[attr-defined]
+        layout="NCHW" if len(shape) == 4 else "plain",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] + ("…" if len(text) > 300 else "")

@@ -1,0 +1,52 @@
+"""What every way of running a model has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import TensorSpec
+
+Array = NDArray[Any]
+Label = Literal["onnx", "simulator", "board"]
+
+
+class Session(Protocol):
+    """A loaded model that can run.
+
+    `inputs` are what `run` takes: pictures as uint8 NHWC in the contract's colour order,
+    everything else as the model declares it. `outputs` describe what `run` returns: raw
+    tensors, integer ones with their scale and zero point, never dequantised wholesale.
+    `label` says where the numbers come from and goes into every report.
+    """
+
+    label: Label
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def dequantise(array: Array, spec: TensorSpec) -> NDArray[np.float32]:
+    """value = (q - zero_point) * scale as float32; float tensors pass through."""
+    if spec.scale is None:
+        return np.asarray(array, dtype=np.float32)
+    values = array.astype(np.float32)
+    values -= np.float32(spec.zero_point)
+    values *= np.float32(spec.scale)
+    return values

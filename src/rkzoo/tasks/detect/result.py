@@ -1,0 +1,83 @@
+"""Detections: arrays, not objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes in source-image pixels, best first.
+
+    `xyxy` (N, 4) float32, `score` (N,) float32 in 0..1, `class_id` (N,) int32 into
+    `labels` (names may be missing).
+    """
+
+    xyxy: NDArray[np.float32]
+    score: NDArray[np.float32]
+    class_id: NDArray[np.int32]
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.xyxy)
+        if self.xyxy.shape != (n, 4) or self.score.shape != (n,) or self.class_id.shape != (n,):
+            raise ValueError("xyxy must be (N, 4), score and class_id (N,)")
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> Detections:
+        return Detections(self.xyxy[index], self.score[index], self.class_id[index], self.labels)
+
+    def label(self, class_id: int) -> str:
+        """The name of a class, or its number where no name is known."""
+        return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a box: label, class_id, score, box [x1, y1, x2, y2] in pixels."""
+        return [
+            {
+                "label": self.label(int(class_id)),
+                "class_id": int(class_id),
+                "score": round(float(score), 4),
+                "box": [round(float(value), 2) for value in box],
+            }
+            for box, score, class_id in zip(self.xyxy, self.score, self.class_id, strict=True)
+        ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as supervision.Detections, with `class_name` in its data."""
+        from rkzoo.vision.draw import need_supervision
+
+        sv = need_supervision()
+        names = np.array([self.label(int(c)) for c in self.class_id], dtype=str)
+        found: supervision.Detections = sv.Detections(
+            xyxy=self.xyxy.copy(),
+            confidence=self.score.copy(),
+            class_id=self.class_id.astype(int),
+            data={"class_name": names},
+        )
+        return found
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A copy of the BGR picture with boxes, names and scores."""
+        from rkzoo.vision.draw import boxes
+
+        captions = [
+            f"{self.label(int(c))} {s:.2f}" for c, s in zip(self.class_id, self.score, strict=True)
+        ]
+        return boxes(image, self.to_supervision(), captions)
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: one line a box."""
+        return [
+            f"{self.label(int(c)):<16} {s:.3f}  ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
+            for (x1, y1, x2, y2), s, c in zip(self.xyxy, self.score, self.class_id, strict=True)
+        ]

@@ -1,0 +1,73 @@
+"""A picture in, detections out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract, DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session
+from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.result import Detections
+from rkzoo.vision.letterbox import Letterbox, fit
+from rkzoo.vision.nms import nms
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """`confidence` and `iou` in 0..1; at most `limit` boxes; `multi_label` gives one box
+    for every class that reaches the confidence, as upstream evaluation does."""
+
+    confidence: float = 0.25
+    iou: float = 0.45
+    limit: int = 300
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "iou"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise RkzooError(
+                    f"{name} is {value}.", "It must lie in 0..1.", f"Give e.g. --{name[:4]} 0.25."
+                )
+
+
+class Detector:
+    """One detection model, ready to run; made once, called for every picture."""
+
+    def __init__(
+        self, contract: Contract, session: Session, options: DetectOptions | None = None
+    ) -> None:
+        if not isinstance(contract.head, DetectHead):
+            raise RkzooError(f"{contract.family} is no detection model.", code=1)
+        self.contract, self.session = contract, session
+        self.options = options or DetectOptions()
+        self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
+        height, width = contract.input.size
+        self._canvas = np.empty((1, height, width, 3), np.uint8)
+
+    def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
+        """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
+        canvas, letterbox = fit(image, self.contract.input, self._canvas)
+        return [canvas], letterbox
+
+    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> Detections:
+        options = self.options
+        found = self.decoder.candidates(
+            outputs, options.confidence, multi_label=options.multi_label
+        )
+        kept = nms(found.xyxy, found.score, found.class_id, options.iou, options.limit)
+        return Detections(
+            letterbox.boxes_to_source(found.xyxy[kept]),
+            found.score[kept],
+            found.class_id[kept],
+            self.contract.labels,
+        )
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        arrays, letterbox = self.preprocess(image)
+        return self.decode(self.session.run(arrays), letterbox)
