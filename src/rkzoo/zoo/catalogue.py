@@ -1,0 +1,95 @@
+"""The cards: those that come with rkzoo, and the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from functools import cache
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.zoo.loading import read_card
+from rkzoo.zoo.schema import Card
+
+HERE = Path(__file__).parent
+CARDS = HERE / "cards"
+FAMILIES = HERE / "families"
+SUFFIXES = (".yaml", ".yml")
+
+
+def names() -> tuple[str, ...]:
+    """Names of all cards, sorted. Reads no card: a card's name is its file's."""
+    return tuple(sorted(_files()))
+
+
+def cards() -> tuple[Card, ...]:
+    """All cards, sorted by name. Raises RkzooError for the first that is not valid."""
+    return tuple(card(name) for name in names())
+
+
+def card(model: str | os.PathLike[str]) -> Card:
+    """The card of that name, or in that yaml file.
+
+    Raises RkzooError for an unknown name, with the nearest ones, and for a card that is
+    not valid.
+    """
+    path = path_of(model)
+    with explained(f"The card {path} cannot be read."):
+        status = path.stat()
+    return _read(path, (status.st_mtime_ns, status.st_size))
+
+
+def is_card(model: str | os.PathLike[str]) -> bool:
+    """Whether `card(model)` would find something, valid or not."""
+    return Path(model).suffix in SUFFIXES or os.fspath(model) in _files()
+
+
+def path_of(model: str | os.PathLike[str]) -> Path:
+    """The yaml file of a card given by name or path. Raises RkzooError when unknown."""
+    found = _files().get(os.fspath(model))
+    if found:
+        return found
+    path = Path(model).expanduser()
+    if path.suffix in SUFFIXES:
+        if path.is_file():
+            return path.absolute()
+        raise RkzooError(f"There is no card {path}.", "The file does not exist.", "Check the path.")
+    near = difflib.get_close_matches(os.fspath(model).lower(), names(), 3, 0.5)
+    raise RkzooError(
+        f"There is no model called {os.fspath(model)!r} here.",
+        f"The nearest names are {', '.join(near)}." if near else "No name comes near it.",
+        "See all names with: rkzoo list",
+    )
+
+
+def _files() -> dict[str, Path]:
+    """Yaml files by card name; a later folder of RKZOO_CARDS wins over an earlier one."""
+    extra = os.environ.get("RKZOO_CARDS", "")
+    folders = [CARDS, *(Path(part).expanduser() for part in extra.split(os.pathsep) if part)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise RkzooError(
+                f"RKZOO_CARDS names {folder}, which is no folder.",
+                "Cards of your own are looked for there.",
+                "Correct RKZOO_CARDS, or unset it.",
+            )
+    return {
+        file.stem: file.absolute()
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.suffix in SUFFIXES
+    }
+
+
+@cache
+def _read(path: Path, stamp: tuple[int, int]) -> Card:
+    """`stamp` (time and size of the file) makes an edited card be read again."""
+    found = read_card(path, FAMILIES)
+    if found.name != path.stem:
+        raise RkzooError(
+            f"The card {path} calls itself {found.name!r}.",
+            "A card's name is the name of its file.",
+            f"Set `name: {path.stem}`, or rename the file.",
+        )
+    return found

