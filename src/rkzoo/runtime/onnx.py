@@ -118,7 +118,7 @@ def _spec(node: object) -> TensorSpec:
     return TensorSpec(
         name=node.name,  # type: ignore[attr-defined]
         shape=shape,
-        dtype=_DTYPES.get(node.type, node.type),  # type: ignore[attr-defined]
+        dtype=_DTYPES.get(node.type, str(node.type)),  # type: ignore[attr-defined]
         layout="NCHW" if len(shape) == 4 else "plain",
     )
 

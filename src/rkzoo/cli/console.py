@@ -1,0 +1,105 @@
+"""Progress on stderr, tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Bars:
+    """A Reporter that shows bars on stderr: live in a terminal, one line a task elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._open = 0
+
+    @contextmanager
+    def task(
+        self, label: str, total: float | None = None, *, bytes: bool = False
+    ) -> Iterator[_Bar]:
+        from time import perf_counter
+
+        if not self._live:
+            start = perf_counter()
+            print(f"{label} …", file=sys.stderr, flush=True)
+            yield _Bar(None, None)
+            print(f"{label}: done in {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+            return
+        progress = self._started()
+        task = progress.add_task(label, total=total, bytes=bytes)
+        self._open += 1
+        try:
+            yield _Bar(progress, task)
+            if (shown := progress.tasks[-1]).id == task and shown.total is None:
+                progress.update(task, total=1, completed=1)
+        finally:
+            progress.stop_task(task)
+            self._open -= 1
+            if not self._open:
+                progress.stop()
+                self._progress = None
+
+    def note(self, message: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(message, markup=False, highlight=False)
+        else:
+            print(message, file=sys.stderr, flush=True)
+
+    def _started(self) -> Progress:
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                SpinnerColumn,
+                TaskProgressColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+            )
+            self._progress.start()
+        return self._progress
+
+
+class _Bar:
+    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, done: float, total: float | None = None) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns; wide (Chinese) characters count double, as terminals show them."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(width(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(text + " " * (widths[i] - width(text)) for i, text in enumerate(row)).rstrip()
+        for row in cells
+    )
+
+
+def width(text: str) -> int:
+    """How many columns a terminal needs for the text."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

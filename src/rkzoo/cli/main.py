@@ -1,0 +1,137 @@
+"""The command: picks the verb, turns every error into sentences and an exit code.
+
+Only the chosen verb's module is imported, so --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from rkzoo.errors import RkzooError
+
+VERBS = {
+    "demo": "see it work: read a page of text, build a .rknn, compare float and INT8",
+    "list": "the models rkzoo knows",
+    "info": "everything about one of them",
+    "fetch": "download its weights, verified",
+    "inspect": "what is in an .onnx or .rknn file, and whether it will work",
+    "convert": "make a .rknn for the chip you own",
+    "run": "pictures in, boxes or text out",
+    "toolkit": "install, list and remove versions of RKNN-Toolkit2",
+}
+
+_EPILOG = "Start with: rkzoo demo        Help on a verb: rkzoo VERB --help"
+
+
+def run() -> NoReturn:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone (`rkzoo list | head`): nothing to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line; returns its exit code."""
+    args = _parser(argv).parse_args(argv)
+    try:
+        code = args.verb(args)
+        return int(code)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("\nStopped. Nothing half-written was left behind.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except RkzooError as error:
+        if args.debug:
+            raise
+        _tell(error, as_json=getattr(args, "json", False))
+        return error.code
+    except MemoryError:
+        return _unexpected(args, "This machine has too little memory for that.")
+    except Exception as error:
+        if args.debug:
+            raise
+        return _unexpected(args, f"{type(error).__name__}: {error}")
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rkzoo",
+        description="Any trained model in, right results out on Rockchip NPUs.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    parser.set_defaults(verb=_no_verb(parser), debug=False, version=False)
+    verbs = parser.add_subparsers(metavar="VERB", title="verbs")
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in VERBS.items():
+        if name == chosen:
+            importlib.import_module(f"rkzoo.cli.{name}").add(verbs)
+            added = verbs.choices[name]
+            added.add_argument(
+                "--debug", action="store_true", help="show the traceback of an error"
+            )
+        else:
+            verbs.add_parser(name, help=summary)
+    return parser
+
+
+class _no_verb:  # noqa: N801 - a function with the parser in its pocket
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+    def __call__(self, args: argparse.Namespace) -> int:
+        if args.version:
+            from importlib.metadata import version
+
+            print(f"rkzoo {version('rkzoo')}")
+            return 0
+        self.parser.print_help()
+        return 0
+
+
+def _tell(error: RkzooError, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps({"error": error.to_json()}, ensure_ascii=False))
+    parts = [error.what, error.why, error.fix]
+    if error.log:
+        parts.append(f"The full log is in {error.log}")
+    for index, part in enumerate(part for part in parts if part):
+        print(("error: " if index == 0 else "       ") + part, file=sys.stderr)
+
+
+def _unexpected(args: argparse.Namespace, text: str) -> int:
+    error = RkzooError(
+        "rkzoo itself failed, which is a fault in it and not in your input.",
+        " ".join(text.split())[:500],
+        "Run the same command with --debug and report what it prints.",
+        code=1,
+    )
+    _tell(error, as_json=getattr(args, "json", False))
+    return 1
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # As Ctrl-C: every `finally` below runs, children are stopped, temporary files go.
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,195 @@
+"""From what the user typed (a card's name, an .onnx file) to a graph with its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rkzoo.contract import Contract, DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import sha256_of
+from rkzoo.graph.read import load, metadata
+from rkzoo.graph.recognise import Recognition, recognise
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.toolkit.recipe import Dtype, Source
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import weights
+from rkzoo.zoo.labels import label_set
+from rkzoo.zoo.schema import Card, LabelsFrom
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A float model and what it promises, before any cut.
+
+    `contract` describes the graph after the cut (the whole graph where nothing is cut);
+    `recognition` is there when the head was recognised from the graph.
+    """
+
+    name: str
+    original: onnx.ModelProto
+    contract: Contract
+    source: Source
+    dtypes: tuple[Dtype, ...]
+    algorithm: str = "normal"
+    card: Card | None = None
+    recognition: Recognition | None = None
+
+    def cut(self) -> onnx.ModelProto:
+        """The graph whose outputs the contract names."""
+        if self.recognition is None or self.recognition.form != "stock":
+            return self.original
+        from rkzoo.graph.cut import cut
+
+        return cut(self.original, self.recognition)
+
+    def uncut(self) -> Resolved:
+        """The same model with its head left on. Raises RkzooError when it has none to cut."""
+        if self.recognition is None or self.recognition.uncut is None:
+            raise RkzooError(
+                f"{self.name} has no head that rkzoo would cut.",
+                "Its outputs are used as they are.",
+                "Leave --no-cut out.",
+            )
+        contract = msgspec.structs.replace(self.recognition.uncut, labels=self.contract.labels)
+        return replace(self, contract=contract, recognition=None)
+
+
+def is_pipeline(model: str) -> Card | None:
+    """The card of a pipeline of models, or None for anything else."""
+    if _is_file(model):
+        return None
+    card = find_card(model)
+    return card if card.pipeline else None
+
+
+def resolve(
+    model: str,
+    *,
+    size: tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+    report: Reporter = SILENT,
+) -> Resolved:
+    """Finds a model by the card's name or a path, and what it promises.
+
+    `size` (height, width) counts where the graph leaves its input free. `labels` override
+    those of the file and the card. Raises RkzooError when the model is unknown, its head
+    is not recognised, or the labels do not fit its classes.
+    """
+    if _is_file(model):
+        path = Path(model)
+        return _from_graph(path, path.stem, None, {}, size, labels)
+    card = find_card(model)
+    if card.pipeline:
+        raise RkzooError(
+            f"{card.name} is a pipeline of several models.",
+            f"It consists of {', '.join(card.pipeline.values())}.",
+            "Name one of them.",
+        )
+    if card.task == "asset":
+        raise RkzooError(
+            f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
+        )
+    files = weights(card, report=report)
+    return _from_graph(files["model"], card.name, card, files, size, labels)
+
+
+def _is_file(model: str) -> bool:
+    return Path(model).suffix.lower() == ".onnx"
+
+
+def _from_graph(
+    path: Path,
+    name: str,
+    card: Card | None,
+    files: Mapping[str, Path],
+    size: tuple[int, int] | None,
+    labels: Sequence[str] | None,
+) -> Resolved:
+    original = load(path)
+    source = Source(
+        file=str(path.resolve()), sha256=sha256_of(path), card=card.name if card else ""
+    )
+    known = tuple(labels) if labels is not None else _card_labels(card, original, files)
+    recognition = None
+    if card is not None and card.head is not None and card.input is not None:
+        image = msgspec.structs.replace(card.input, size=size) if size else card.input
+        contract = Contract(
+            family=card.family or card.name, input=image, head=card.head, labels=known
+        )
+    else:
+        hint = size or (card.input.size if card and card.input else None)
+        recognition = recognise(original, hint)
+        contract = recognition.contract
+        # What the file itself says comes before the card, what the user says before both.
+        if labels is not None or not contract.labels:
+            contract = msgspec.structs.replace(contract, labels=known)
+    _check_labels(contract, name)
+    return Resolved(
+        name=name,
+        original=original,
+        contract=contract,
+        source=source,
+        dtypes=card.dtypes if card else ("int8", "fp16"),
+        algorithm=card.calibration.algorithm if card else "normal",
+        card=card,
+        recognition=recognition,
+    )
+
+
+def _card_labels(
+    card: Card | None, graph: onnx.ModelProto, files: Mapping[str, Path]
+) -> tuple[str, ...]:
+    if card is None:
+        return ()
+    if isinstance(card.labels, str):
+        return label_set(card.labels)
+    if not isinstance(card.labels, LabelsFrom):
+        return card.labels
+    where = card.labels
+    if where.onnx_metadata:
+        text = metadata(graph).get(where.onnx_metadata)
+        if text is None:
+            raise RkzooError(
+                f"The model of {card.name} does not carry its labels.",
+                f"Its metadata has no entry {where.onnx_metadata!r}.",
+                "Fetch it again with rkzoo fetch, or give --labels FILE.",
+            )
+    else:
+        text = files[where.file].read_text("utf-8")
+    # Not splitlines(): the characters of a text model include other line separators.
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    return (*where.before, *lines, *where.after)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One name a line. Raises RkzooError when the file cannot be read or is empty."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RkzooError(
+            f"The labels {path} cannot be read.", f"{error}.", "Give a text file, one name a line."
+        ) from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise RkzooError(f"The labels {path} are empty.", "", "Give a text file, one name a line.")
+    return names
+
+
+def _check_labels(contract: Contract, name: str) -> None:
+    head = contract.head
+    if isinstance(head, DetectHead) and contract.labels and len(contract.labels) != head.classes:
+        raise RkzooError(
+            f"{name} has {head.classes} classes but {len(contract.labels)} labels were given.",
+            "Every class needs its name, in the order of training.",
+            "Give the labels of this very model with --labels, or none at all.",
+        )

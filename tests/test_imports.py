@@ -1,0 +1,80 @@
+"""Who may import whom: the rule of ARCHITECTURE.md, held by reading the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import rkzoo
+
+ROOT = Path(rkzoo.__file__).parent
+
+GROUND = {"contract", "errors", "files", "progress", "session"}
+# Room -> the rooms it may import, the ground floor and itself apart.
+ALLOWED: dict[str, set[str]] = {
+    "graph": set(),
+    "vision": set(),
+    "audio": set(),
+    "soc": set(),
+    "zoo": set(),
+    "toolkit": {"soc"},
+    "tasks": {"vision", "audio"},
+    "runtime": {"toolkit"},
+    "workflow": {"graph", "vision", "audio", "soc", "zoo", "toolkit", "tasks", "runtime"},
+    "cli": {"graph", "vision", "soc", "zoo", "toolkit", "tasks", "runtime", "workflow"},
+}
+HEAVY = {"numpy", "cv2", "onnx", "onnxruntime", "yaml", "rich", "PIL", "supervision", "pooch"}
+
+
+def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+            # `from rkzoo import errors` names a module too.
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _sources() -> list[Path]:
+    return [p for p in sorted(ROOT.rglob("*.py")) if "torch_stub" not in p.parts]
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    parts = path.relative_to(ROOT).parts
+    if len(parts) == 1 and parts[0] in ("__init__.py", "__main__.py"):
+        return  # the front door
+    room = parts[0] if len(parts) > 1 else path.stem
+    allowed = GROUND | ({room} | ALLOWED[room] if room not in GROUND else set())
+    for name in _imports(path):
+        if name.startswith("rkzoo."):
+            assert name.split(".")[1] in allowed, f"{room} imports {name}"
+
+
+def test_every_room_is_in_the_rule() -> None:
+    rooms = {p.name for p in ROOT.iterdir() if (p / "__init__.py").exists()}
+    assert rooms <= set(ALLOWED)
+    modules = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
+    assert modules == GROUND
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_the_worker_imports_the_vendors_toolkit(path: Path) -> None:
+    vendor = {n for n in _imports(path) if n.split(".")[0] in ("rknn", "rknnlite")}
+    assert not vendor or path.relative_to(ROOT) == Path("toolkit/worker.py")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda p: p.stem)
+def test_verbs_import_nothing_heavy_at_the_top(path: Path) -> None:
+    top = {name.split(".")[0] for name in _imports(path, top_level_only=True)}
+    assert not top & HEAVY
+    rooms = {n.split(".")[1] for n in _imports(path, top_level_only=True) if n.startswith("rkzoo.")}
+    assert rooms <= {"errors", "cli", "progress"}
