@@ -84,9 +84,9 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        same_kind = isinstance(value, Mapping) and isinstance(below, Mapping)
-        if same_kind and value.get("kind", below.get("kind")) == below.get("kind"):
-            result[key] = merged(below, value)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            same_kind = value.get("kind", below.get("kind")) == below.get("kind")
+            result[key] = merged(below, value) if same_kind else value
         else:
             result[key] = value
     return result

@@ -130,7 +130,7 @@ class Card(Strict, frozen=True):
     `pipeline`, a card for each role. `files` are further files by role. `input` and
     `head` are the contract; where `head` is missing it is recognised from the graph, and
     `input.size` counts only when the graph leaves it free. `shapes` does the same for
-    inputs that are no pictures. `labels` is a list, the name of a set (zoo/labels), or
+    inputs that are no pictures. `labels` is a list, the name of a set (zoo/label_sets), or
     where they lie. `socs` empty: every chip that builds one of `dtypes`; the first of
     `dtypes` is the default. `notes` say what the original does wrong and is done right
     here, and what has not been checked.
@@ -145,11 +145,11 @@ class Card(Strict, frozen=True):
     family: str = ""
     summary: str = ""
     sources: tuple[Source, ...] = ()
-    files: dict[Name, tuple[Source, ...]] = {}
-    pipeline: dict[Name, Name] = {}
+    files: dict[Name, tuple[Source, ...]] = msgspec.field(default_factory=dict)
+    pipeline: dict[Name, Name] = msgspec.field(default_factory=dict)
     input: ImageInput | None = None
     head: Head | None = None
-    shapes: dict[str, tuple[Size, ...]] = {}
+    shapes: dict[str, tuple[Size, ...]] = msgspec.field(default_factory=dict)
     labels: tuple[str, ...] | str | LabelsFrom = ()
     dtypes: tuple[Dtype, ...] = ("int8", "fp16")
     socs: tuple[str, ...] = ()
