@@ -1,0 +1,393 @@
+"""One isolated environment per toolkit version, made with uv and kept in the cache.
+
+An environment is `toolkits/<version>/` (lean) or `toolkits/<version>-full/`. It is made
+under another name and moved when everything in it works, and it counts as installed only
+with its `ready.json`; so an interrupted installation leaves nothing that counts. Only
+`bin/python` of it is used, which does not mind the move.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, explained, locked
+from rkzoo.progress import SILENT, Reporter, Task
+from rkzoo.toolkit import indexes, interpreter, logs
+from rkzoo.toolkit.recipe import DEFAULT_VERSION
+from rkzoo.toolkit.versions import (
+    EXCLUDED,
+    LAYOUT,
+    RELEASES,
+    REQUIREMENTS,
+    WITH_TORCH,
+    WITHOUT_TORCH,
+    Release,
+    release,
+)
+
+READY = "ready.json"
+_SIZES = {
+    False: "about 0.6 GB",
+    True: "about 1.5 GB, or up to 6 GB where only CUDA PyTorch is offered",
+}
+
+
+@dataclass(frozen=True)
+class ToolkitEnv:
+    """An installed toolkit. `python` is its interpreter, `size` is in bytes."""
+
+    version: str
+    python: Path
+    python_version: str
+    full: bool
+    size: int
+
+    @property
+    def folder(self) -> Path:
+        return self.python.parent.parent
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def ensure(
+    version: str = DEFAULT_VERSION, *, full: bool = False, report: Reporter = SILENT
+) -> ToolkitEnv:
+    """The environment of `version`, installed first when it is missing.
+
+    `full` asks for real PyTorch; a full environment also serves where a lean one would.
+    Raises RkzooError: unknown version, no fitting platform or Python, no network, full disk.
+    """
+    known = release(version)
+    root = cache_dir("toolkits")
+    for folder in _folders(root, known.version, full):
+        if (env := _read(folder)) is not None:
+            return env
+    if (unfit := _unfit(known)) is not None:
+        raise unfit
+    target = _folders(root, known.version, full)[0]
+    with locked(root / f".{target.name}.lock"):
+        if (env := _read(target)) is not None:
+            return env  # another process made it while we waited
+        _sweep(root, target.name)
+        python = interpreter.find(known)
+        report.note(
+            f"RKNN-Toolkit2 {known.version} is installed into rkzoo's cache once"
+            f" ({_SIZES[full]}, Python {python.text}): {target}"
+        )
+        return _install(known, python, target, full, report)
+
+
+def installed() -> tuple[ToolkitEnv, ...]:
+    """What is installed, the newest version first, lean before full."""
+    root = cache_dir("toolkits")
+    found = [
+        env
+        for known in RELEASES
+        for folder in _folders(root, known.version, False)
+        if (env := _read(folder)) is not None
+    ]
+    return tuple(found)
+
+
+def remove(version: str) -> tuple[ToolkitEnv, ...]:
+    """Removes what is installed of `version`; "2.5.0-full" means only the full one.
+
+    Returns what was removed. Raises RkzooError when nothing of it is installed.
+    """
+    plain = version.strip().lower().removesuffix("-full")
+    name = release(plain).version
+    root = cache_dir("toolkits")
+    only_full = version.strip().lower().endswith("-full")
+    removed = []
+    for folder in _folders(root, name, only_full):
+        with locked(root / f".{folder.name}.lock"):
+            _sweep(root, folder.name)
+            env = _read(folder)
+            if folder.exists():
+                with explained(f"RKNN-Toolkit2 {name} cannot be removed."):
+                    _discard(folder)
+            if env is not None:
+                removed.append(env)
+    if not removed:
+        have = ", ".join(env.name for env in installed()) or "none"
+        raise RkzooError(
+            f"RKNN-Toolkit2 {version} is not installed, so there is nothing to remove.",
+            f"Installed: {have}.",
+            "rkzoo toolkit list shows them.",
+        )
+    return tuple(removed)
+
+
+def unavailable(version: str = DEFAULT_VERSION) -> RkzooError | None:
+    """Why `version` cannot run on this machine (platform, Python), or None when it can.
+
+    Neither the network nor the disk is asked.
+    """
+    known = release(version)
+    root = cache_dir("toolkits")
+    if any(_read(folder) for folder in _folders(root, known.version, False)):
+        return None
+    if (unfit := _unfit(known)) is not None:
+        return unfit
+    try:
+        interpreter.find(known)
+        interpreter.uv()
+    except RkzooError as error:
+        return error
+    return None
+
+
+def _unfit(known: Release) -> RkzooError | None:
+    if (error := interpreter.unfit_platform()) is not None:
+        return error
+    if platform.machine() not in known.machines:
+        return RkzooError(
+            f"RKNN-Toolkit2 {known.version} does not run on this machine.",
+            f"Rockchip published that version for {' and '.join(known.machines)} only.",
+            f"Use {DEFAULT_VERSION}.",
+        )
+    return None
+
+
+def _folders(root: Path, version: str, full: bool) -> tuple[Path, ...]:
+    """Where the environment may be, the wanted place first."""
+    both = (root / version, root / f"{version}-full")
+    return both[1:] if full else both
+
+
+def _read(folder: Path) -> ToolkitEnv | None:
+    python = folder / "bin" / "python"
+    try:
+        mark = json.loads((folder / READY).read_text("utf-8"))
+        if mark["layout"] != LAYOUT or not os.access(python, os.X_OK):
+            return None
+        return ToolkitEnv(mark["version"], python, mark["python"], mark["full"], mark["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _discard(folder: Path) -> None:
+    """Away from its name at once, then off the disk, so that no half of it ever counts."""
+    doomed = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
+
+
+def _sweep(root: Path, name: str) -> None:
+    """What interrupted installations of `name` left. The caller holds its lock."""
+    for pattern in (f".{name}.*.part", f".{name}.*.old"):
+        for rest in root.glob(pattern):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _install(
+    known: Release, python: interpreter.Interpreter, target: Path, full: bool, report: Reporter
+) -> ToolkitEnv:
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    title = f"Installing RKNN-Toolkit2 {known.version}{' with PyTorch' if full else ''}"
+    try:
+        with explained(f"RKNN-Toolkit2 {known.version} cannot be installed."):
+            with report.task(title, bytes=True) as task:
+                _populate(known, python, part, full, task)
+            size = _size(part)
+            mark = {
+                "version": known.version,
+                "full": full,
+                "python": python.text,
+                "size": size,
+                "layout": LAYOUT,
+            }
+            (part / READY).write_text(json.dumps(mark), encoding="utf-8")
+            if target.exists():
+                _discard(target)
+            os.replace(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return ToolkitEnv(known.version, target / "bin" / "python", python.text, full, size)
+
+
+def _populate(
+    known: Release, python: interpreter.Interpreter, part: Path, full: bool, task: Task
+) -> None:
+    _uv(["venv", "--no-project", "--relocatable", "--python", python.path, str(part)], known, task)
+    own = part / "bin" / "python"
+    wanted = (f"rknn-toolkit2=={known.version}", *REQUIREMENTS)
+    torch = WITH_TORCH if full else WITHOUT_TORCH
+    overrides = part / "overrides.txt"
+    overrides.write_text("\n".join((*REQUIREMENTS, *EXCLUDED, *torch)), encoding="utf-8")
+    install = ["pip", "install", "--python", str(own), "--override", str(overrides), *wanted]
+    if full:
+        _with_torch(install, known, task)
+    else:
+        _uv(install, known, task)
+        for site in part.glob("lib/python*/site-packages"):
+            _copy_stand_in(site)
+    _prove(own, known, part)
+
+
+def _with_torch(install: Sequence[str], known: Release, task: Task) -> None:
+    """PyTorch without CUDA when its index can be reached, else what the user's index has."""
+    try:
+        _uv([*install, "--torch-backend", "cpu"], known, task)
+    except RkzooError:
+        _uv(install, known, task)
+
+
+def _copy_stand_in(site: Path) -> None:
+    source = resources.files("rkzoo.toolkit").joinpath("torch_stub").joinpath("torch")
+    with resources.as_file(source) as folder:
+        shutil.copytree(folder, site / "torch", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _prove(python: Path, known: Release, folder: Path) -> None:
+    """Starts the toolkit once: an environment that cannot is never called installed."""
+    try:
+        answer = subprocess.run(
+            [str(python), "-I", "-c", "from rknn.api import RKNN; RKNN()"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        code, text = answer.returncode, answer.stdout + answer.stderr
+    except subprocess.TimeoutExpired:
+        code, text = -1, "no answer within five minutes"
+    if code != 0:
+        raise RkzooError(
+            f"RKNN-Toolkit2 {known.version} was installed but does not start.",
+            f"It says: {logs.last_line(text) or f'exit status {code}'}",
+            "Report this with the log; another toolkit version may work.",
+            code=1,
+            log=logs.keep_text(text, f"install-{known.version}"),
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(
+        path.lstat().st_size for path in folder.rglob("*") if path.is_file() or path.is_symlink()
+    )
+
+
+_FETCHING = re.compile(r"^Downloading (\S+) \(([\d.]+)(\w+)\)")
+_FETCHED = re.compile(r"^ Downloaded (\S+)")
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Fetches:
+    """Reads uv's lines about downloads: bytes done of bytes announced."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, float] = {}
+        self.done = 0.0
+
+    @property
+    def total(self) -> float:
+        return sum(self._sizes.values())
+
+    def read(self, line: str) -> bool:
+        """True when the line changed the amounts."""
+        if found := _FETCHING.match(line):
+            name, size, unit = found.groups()
+            self._sizes[name] = float(size) * _UNITS.get(unit, 1)
+            return True
+        if (found := _FETCHED.match(line)) and found[1] in self._sizes:
+            self.done += self._sizes[found[1]]
+            return True
+        return False
+
+
+def _uv(arguments: Sequence[str], known: Release, task: Task) -> None:
+    # In the cache folder, so that no pyproject.toml or uv.toml of the user's project counts.
+    environ = dict(os.environ)
+    environ |= indexes.uv_environment(environ)
+    environ |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    environ.pop("VIRTUAL_ENV", None)
+    lines: list[str] = []
+    fetches = Fetches()
+    with subprocess.Popen(
+        [interpreter.uv(), *arguments],
+        cwd=cache_dir("toolkits"),
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stderr or ():
+                lines.append(line)
+                if fetches.read(line):
+                    task.update(fetches.done, fetches.total)
+            code = process.wait()
+        except BaseException:
+            _kill(process)
+            raise
+    if code != 0:
+        raise _explain(known, "".join(lines))
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        for _ in range(20):
+            if process.poll() is not None:
+                return
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+# The first that fits tells the story: a pattern in what uv says, why, and what to do.
+_STORIES = (
+    (
+        r"No space left on device|os error 28|quota exceeded|os error 122",
+        "The disk is full.",
+        "Free some space, or point RKZOO_CACHE (and UV_CACHE_DIR) at a disk that has room.",
+    ),
+    (
+        r"Permission denied|Read-only file system",
+        "A folder it needs cannot be written to.",
+        "Point RKZOO_CACHE (and UV_CACHE_DIR) at a place you may write to.",
+    ),
+    (
+        r"error sending request|dns error|[Cc]onnect|Connection refused|timed? ?out|tunnel"
+        r"|network connectivity was disabled|offline|Failed to fetch",
+        "The package index cannot be reached.",
+        "Check the network and proxy, or name a mirror with PIP_INDEX_URL or UV_DEFAULT_INDEX.",
+    ),
+    (
+        r"No solution found|not found in the package registry|no versions? of",
+        "The package index in use does not offer a fitting set of packages.",
+        "Use an index that mirrors PyPI fully (PIP_INDEX_URL or UV_DEFAULT_INDEX).",
+    ),
+)
+
+
+def _explain(known: Release, text: str) -> RkzooError:
+    what = f"RKNN-Toolkit2 {known.version} cannot be installed."
+    log = logs.keep_text(text, f"install-{known.version}")
+    for pattern, why, fix in _STORIES:
+        if re.search(pattern, text):
+            return RkzooError(what, why, fix, log=log)
+    return RkzooError(
+        what, f"uv says: {logs.last_line(text)}", "Read the log, then try again.", code=1, log=log
+    )

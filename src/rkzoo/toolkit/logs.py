@@ -1,0 +1,43 @@
+"""The logs of what went wrong, kept in the cache: the newest twenty."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir
+
+KEPT = 20
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def keep_text(text: str, label: str) -> Path | None:
+    """Writes a log and removes the oldest; None when even that fails (a full disk)."""
+    try:
+        folder = cache_dir("logs")
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        path = folder / f"{stamp}-{label}-{secrets.token_hex(2)}.log"
+        path.write_text(text, encoding="utf-8")
+        by_age = sorted(folder.glob("*.log"), key=lambda log: (log.stat().st_mtime_ns, log.name))
+        for old in by_age[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except (OSError, RkzooError):
+        return None
+    return path
+
+
+def plain(text: str) -> str:
+    """Without terminal colours."""
+    return _COLOUR.sub("", text)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without colours and without a progress bar."""
+    for line in reversed(plain(text).replace("\r", "\n").splitlines()):
+        line = line.strip()
+        if line and not re.search(r"\d+%\|", line) and not re.fullmatch(r"[-=+\s^~]*", line):
+            return line[:400]
+    return ""

@@ -1,0 +1,14 @@
+"""torch.nn as far as the toolkit's class definitions need it."""
+
+ABSENT = (
+    "{} needs real PyTorch, which this lean toolkit environment leaves out:"
+    " rkzoo toolkit install --full"
+)
+
+
+class Module:
+    """A base class to inherit from, nothing more."""
+
+
+def __getattr__(name: str) -> object:
+    raise AttributeError(name if name.startswith("__") else ABSENT.format("torch.nn." + name))

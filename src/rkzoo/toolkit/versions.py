@@ -1,0 +1,66 @@
+"""The toolkit versions rkzoo can install, and what an environment of theirs contains."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from rkzoo.errors import RkzooError
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release on PyPI: the interpreters and machines it has wheels for."""
+
+    version: str
+    pythons: tuple[tuple[int, int], ...] = ((3, 8), (3, 9), (3, 10), (3, 11), (3, 12))
+    machines: tuple[str, ...] = ("x86_64", "aarch64")
+
+
+RELEASES = (
+    Release("2.5.0"),
+    Release("2.3.2"),
+    Release("2.3.0"),
+    Release("2.2.0", pythons=((3, 9), (3, 10), (3, 11), (3, 12)), machines=("x86_64",)),
+)
+
+# The same for every release, and kept inside what was tried: newer ones break the toolkit
+# (setuptools without pkg_resources, numpy 2) or its simulator may round differently.
+REQUIREMENTS = (
+    "numpy<=1.26.4",
+    "onnx>=1.16.1,<=1.18.0",
+    "onnxruntime>=1.17,<1.27",
+    "protobuf>=4.21.6,<=4.25.4",
+    "opencv-python-headless>=4.5.5.64,<4.12",
+    "setuptools<80",
+    "scipy>=1.9.3",
+    "tqdm>=4.64.1",
+    "psutil>=5.9.0",
+    "fast-histogram>=0.11",
+    "ruamel.yaml>=0.17.21",
+)
+
+# Declared by the toolkit and not wanted: the headless OpenCV stands in for the other one.
+NEVER = "python_version < '0'"
+EXCLUDED = (f"opencv-python; {NEVER}",)
+WITHOUT_TORCH = (f"torch; {NEVER}",)
+# 2.13 is the newest that was tried; it works in spite of the wheel's own upper limit.
+WITH_TORCH = ("torch>=1.13,<2.14",)
+
+LAYOUT = 1
+"""Raise it when what an environment contains changes: older ones are then made anew."""
+
+
+def release(version: str) -> Release:
+    """The known release called `version` ("2.5.0" or "v2.5.0"); RkzooError when unknown."""
+    wanted = version.strip().lower().removeprefix("v")
+    for known in RELEASES:
+        if known.version == wanted:
+            return known
+    names = [known.version for known in RELEASES]
+    near = difflib.get_close_matches(wanted, names, 1, 0.5)
+    raise RkzooError(
+        f"There is no RKNN-Toolkit2 version {version!r} that rkzoo knows.",
+        f"Known versions: {', '.join(names)}.",
+        f"Did you mean {near[0]}?" if near else "Choose the one your board's runtime matches.",
+    )
