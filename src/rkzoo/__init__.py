@@ -1,0 +1,52 @@
+"""Any trained model in, right results out on Rockchip NPUs.
+
+    import rkzoo
+
+    with rkzoo.load("ppocr") as model:
+        result = model("page.jpg")
+        result.save("read.jpg")
+        print(result.to_json())
+
+Importing this module imports nothing heavy: the names below load when they are used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rkzoo.errors import RkzooError
+    from rkzoo.tasks.detect.result import Detections
+    from rkzoo.tasks.text.result import TextLines
+    from rkzoo.workflow.convert import Converted, convert
+    from rkzoo.workflow.load import load
+    from rkzoo.workflow.model import Model, Result
+
+__all__ = [
+    "Converted",
+    "Detections",
+    "Model",
+    "Result",
+    "RkzooError",
+    "TextLines",
+    "convert",
+    "load",
+]
+
+_HOME = {
+    "Converted": "rkzoo.workflow.convert",
+    "Detections": "rkzoo.tasks.detect.result",
+    "Model": "rkzoo.workflow.model",
+    "Result": "rkzoo.workflow.model",
+    "RkzooError": "rkzoo.errors",
+    "TextLines": "rkzoo.tasks.text.result",
+    "convert": "rkzoo.workflow.convert",
+    "load": "rkzoo.workflow.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'rkzoo' has no attribute {name!r}")

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rkzoo.errors import RkzooError
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -103,3 +105,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def width(text: str) -> int:
     """How many columns a terminal needs for the text."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """`480x640` (height x width) or `640` to (height, width). Raises RkzooError."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or any(not 1 <= n <= 16384 for n in numbers):
+        raise RkzooError(
+            f"{text!r} is no size.", "It is height x width in pixels.", "Give e.g. --size 480x640."
+        )
+    return numbers[0], numbers[-1]

@@ -1,0 +1,80 @@
+"""rkzoo run: pictures in, boxes or text out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "run",
+        help="pictures in, boxes or text out",
+        description="Runs a model on pictures and draws what it found.",
+        epilog="Example: rkzoo run ppocr page.jpg        rkzoo run yolov8n.onnx photos/ --json",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="pictures, folders or globs")
+    parser.add_argument(
+        "--runtime",
+        choices=("onnx", "simulator"),
+        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated",
+    )
+    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
+    parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where the drawn pictures go")
+    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
+    simulator = parser.add_argument_group("for --runtime simulator, when MODEL is no .rknn")
+    simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
+    simulator.add_argument("--dtype", choices=("int8", "fp16"))
+    simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.vision.image import expand
+    from rkzoo.workflow.load import load
+    from rkzoo.workflow.model import save_names
+    from rkzoo.workflow.resolve import read_labels
+
+    files = expand(args.inputs)
+    folder = Path(args.output) if args.output else None
+    # Pictures are what people believe, so they are drawn unless a program is reading.
+    if folder is None and not args.json:
+        folder = Path("rkzoo-out")
+    bars = Bars()
+    documents = []
+    with load(
+        args.model,
+        runtime=args.runtime,
+        labels=read_labels(Path(args.labels)) if args.labels else None,
+        size=parse_size(args.size),
+        confidence=args.conf,
+        iou=args.iou,
+        calibration=args.calib,
+        dtype=args.dtype,
+        toolkit=args.toolkit,
+        cut=not args.no_cut,
+        report=bars,
+    ) as model:
+        names = save_names(files)
+        for file in files:
+            result = model(file)
+            document = result.to_json()
+            if folder is not None:
+                document["picture"] = str(result.save(folder / names[file]))
+            documents.append(document)
+            if not args.json:
+                print(f"{file}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
+                print("\n".join(f"  {line}" for line in result.found.lines()) or "  nothing found")
+        runtime = model.runtime
+    if args.json:
+        print_json({"model": args.model, "runtime": runtime, "images": documents})
+    if folder is not None:
+        print(f"Pictures are in {folder}/", file=sys.stderr)
+    return 0

@@ -1,0 +1,132 @@
+"""`rkzoo.load`: a name or a file to a model that answers pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from rkzoo.contract import Contract, DetectHead, TextDetHead
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.session import Session
+from rkzoo.tasks.detect.task import Detector, DetectOptions
+from rkzoo.tasks.text.classify_angle import AngleClassifier
+from rkzoo.tasks.text.detect_text import TextDetector
+from rkzoo.tasks.text.page import PageOptions, PageReader
+from rkzoo.tasks.text.read_line import LineReader
+from rkzoo.workflow.model import Found, Image, Model
+from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
+from rkzoo.zoo.schema import Card
+
+Runtime = str  # "onnx" or "simulator"
+Open = Callable[[str], tuple[Contract, Session]]
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    runtime: str | None = None,
+    labels: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    confidence: float | None = None,
+    iou: float | None = None,
+    calibration: str | None = None,
+    dtype: str | None = None,
+    toolkit: str | None = None,
+    cut: bool = True,
+    report: Reporter = SILENT,
+) -> Model:
+    """Loads a model of the zoo, an `.onnx` file or a `.rknn` file made by rkzoo.
+
+    `runtime` is `onnx` (the default for cards and .onnx) or `simulator` (the default for
+    .rknn: what the NPU will compute, emulated on this PC). `labels` override those of the
+    model. `size` (height, width) fixes an input the model leaves free. `confidence` and
+    `iou` in 0..1. `calibration` (folder, glob or list), `dtype` and `toolkit` count for
+    the simulator only, where the model is not a .rknn. `cut=False` leaves the detection
+    head on. Raises RkzooError.
+    """
+    from rkzoo.workflow.simulate import open_rknn, open_simulator
+
+    name = os.fspath(model)
+    _check_runtime(runtime)
+    with ExitStack() as stack:
+        if Path(name).suffix.lower() == ".rknn":
+            if runtime == "onnx":
+                raise RkzooError(
+                    f"{name} cannot be run by ONNX Runtime.",
+                    "A .rknn file is for the NPU.",
+                    "Run the .onnx it was made from, or use --runtime simulator.",
+                )
+            contract, session = open_rknn(Path(name), report=report)
+            answer = _task(contract, stack.enter_context(session), confidence, iou, labels)
+            return Model(Path(name).stem, session.label, answer, stack.pop_all())
+
+        label = runtime or "onnx"
+
+        def open_(part: str) -> tuple[Contract, Session]:
+            ready = resolve(part, size=size, labels=labels, report=report)
+            ready = ready if cut else ready.uncut()
+            if label == "onnx":
+                session: Session = open_onnx(ready)
+            else:
+                session = open_simulator(
+                    ready, calibration=calibration, dtype=dtype, toolkit=toolkit, report=report
+                )
+            return ready.contract, stack.enter_context(session)
+
+        pipeline = is_pipeline(name)
+        if pipeline is not None:
+            answer = page_reader(pipeline, open_, confidence)
+        else:
+            answer = _task(*open_(name), confidence, iou, None)
+        return Model(pipeline.name if pipeline else Path(name).stem, label, answer, stack.pop_all())  # type: ignore[arg-type]
+
+
+def open_onnx(ready: Resolved) -> OnnxSession:
+    """A resolved model on ONNX Runtime, cut as it would be for the NPU."""
+    return OnnxSession(ready.cut().SerializeToString(), ready.contract.input)
+
+
+def page_reader(card: Card, open_: Open, confidence: float | None) -> Callable[[Image], Found]:
+    """The three models of a text pipeline as one."""
+    det, rec = TextDetector(*open_(card.pipeline["det"])), LineReader(*open_(card.pipeline["rec"]))
+    cls = AngleClassifier(*open_(card.pipeline["cls"])) if "cls" in card.pipeline else None
+    options = PageOptions() if confidence is None else PageOptions(confidence)
+    return PageReader(det, rec, cls, options)
+
+
+def _check_runtime(runtime: str | None) -> None:
+    if runtime not in (None, "onnx", "simulator"):
+        raise RkzooError(
+            f"There is no runtime called {runtime!r}.",
+            "rkzoo runs models on onnx and on the simulator.",
+            "Use --runtime onnx or --runtime simulator.",
+        )
+
+
+def _task(
+    contract: Contract,
+    session: Session,
+    confidence: float | None,
+    iou: float | None,
+    labels: Sequence[str] | None,
+) -> Callable[[Image], Found]:
+    import msgspec
+
+    if labels is not None:
+        contract = msgspec.structs.replace(contract, labels=tuple(labels))
+    if isinstance(contract.head, DetectHead):
+        given = {"confidence": confidence, "iou": iou}
+        chosen = {key: value for key, value in given.items() if value is not None}
+        return Detector(contract, session, DetectOptions(**chosen))
+    if isinstance(contract.head, TextDetHead):
+        return TextDetector(contract, session)
+    raise RkzooError(
+        f"{contract.family} answers single lines of text, not pictures.",
+        "It is one part of a pipeline.",
+        "Run the pipeline: rkzoo run ppocr PICTURE.",
+    )
