@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +62,33 @@ def path_of(model: str | os.PathLike[str]) -> Path:
         f"The nearest names are {', '.join(near)}." if near else "No name comes near it.",
         "See all names with: rkzoo list",
     )
+
+
+def members(pipeline: Card) -> dict[str, Card]:
+    """The cards of a pipeline by role. Raises RkzooError when one is missing."""
+    found = {role: card(name) for role, name in pipeline.pipeline.items()}
+    for role, member in found.items():
+        if member.pipeline:
+            raise RkzooError(
+                f"The card {pipeline.name} is wrong in the key `pipeline.{role}`.",
+                f"{member.name} is a pipeline itself.",
+                "Name cards of single models.",
+            )
+    return found
+
+
+def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
+    """Those of `chip` (the number formats a chip builds) that the card allows on `soc`.
+
+    For a pipeline: those in which at least one member can be built, when every member can
+    be built in some; else none.
+    """
+    if model.socs and soc not in model.socs:
+        return ()
+    if model.pipeline:
+        each = [dtypes_on(member, soc, chip) for member in members(model).values()]
+        return tuple(d for d in model.dtypes if all(each) and any(d in one for one in each))
+    return tuple(dtype for dtype in model.dtypes if dtype in chip)
 
 
 def _files() -> dict[str, Path]:

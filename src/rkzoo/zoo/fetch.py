@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained, locked, sha256_of, write_text
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.zoo import catalogue
 from rkzoo.zoo.schema import Card, Source, Wheel
 from rkzoo.zoo.transfer import MAX_BYTES, Unavailable, Wanted, base_name, download
 
@@ -36,7 +37,7 @@ def weights(
     """
     if card.pipeline:
         found: dict[str, Path] = {}
-        for role, member in members(card).items():
+        for role, member in catalogue.members(card).items():
             files = weights(member, report, offline=offline, full=full)
             found |= {_role(role, name): path for name, path in files.items()}
         return found
@@ -51,7 +52,7 @@ def cached(card: Card) -> dict[str, Path | None]:
     if card.pipeline:
         return {
             _role(role, name): path
-            for role, member in members(card).items()
+            for role, member in catalogue.members(card).items()
             for name, path in cached(member).items()
         }
     return {
@@ -60,26 +61,18 @@ def cached(card: Card) -> dict[str, Path | None]:
     }
 
 
+def size(card: Card) -> int | None:
+    """Bytes of all files of a card together; None where one of them is unknown."""
+    if card.pipeline:
+        sizes = [size(member) for member in catalogue.members(card).values()]
+    else:
+        sizes = [mirrors[0].size for mirrors in _files(card).values()]
+    return None if None in sizes else sum(filter(None, sizes))
+
+
 def asset(name: str, report: Reporter = SILENT, *, offline: bool = False) -> Path:
     """The one file of a card like `font-cjk`. Raises RkzooError."""
-    from rkzoo.zoo.catalogue import card
-
-    return weights(card(name), report, offline=offline)[MODEL]
-
-
-def members(card: Card) -> dict[str, Card]:
-    """The cards of a pipeline by role. Raises RkzooError when one is missing."""
-    from rkzoo.zoo.catalogue import card as named
-
-    found = {role: named(name) for role, name in card.pipeline.items()}
-    for role, member in found.items():
-        if member.pipeline:
-            raise RkzooError(
-                f"The card {card.name} is wrong in the key `pipeline.{role}`.",
-                f"{member.name} is a pipeline itself.",
-                "Name cards of single models.",
-            )
-    return found
+    return weights(catalogue.card(name), report, offline=offline)[MODEL]
 
 
 def _files(card: Card) -> dict[str, tuple[Source, ...]]:

@@ -336,7 +336,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         target = urlsplit(urljoin(req.full_url, newurl)).scheme
         if target != "https" and not (target == "http" and req.type == "http"):
             raise urllib.error.URLError(
-                Unavailable(  # type: ignore[arg-type]
+                Unavailable(
                     f"{without_login(req.full_url)} sends on to a place that is not secure.",
                     f"The new address is {without_login(newurl)[:200]}.",
                     "Report it; until then fetch the file by hand.",
@@ -361,9 +361,11 @@ def _opener() -> urllib.request.OpenerDirector:
 def _tls(bundle: str) -> ssl.SSLContext:
     """Trusts the bundle where one is named, else what the system trusts."""
     if bundle:
-        where = {"capath" if os.path.isdir(bundle) else "cafile": bundle}
+        folder = os.path.isdir(bundle)
         try:
-            return ssl.create_default_context(**where)
+            return ssl.create_default_context(
+                cafile=None if folder else bundle, capath=bundle if folder else None
+            )
         except (OSError, ssl.SSLError) as error:
             raise RkzooError(
                 f"The certificates in {bundle} cannot be read.",

@@ -1,0 +1,180 @@
+"""rkzoo info: everything about one model."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rkzoo.contract import ImageInput
+    from rkzoo.zoo.schema import Card
+
+_WIDTH = 96
+_FITS = {
+    "letterbox": "aspect ratio kept, the rest padded",
+    "stretch": "stretched to the size",
+    "line": "scaled to the height, aspect ratio kept, padded on the right",
+}
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "info",
+        help="everything about one of them",
+        description="Everything rkzoo knows about one model.",
+        epilog="Example: rkzoo info ppocr-v4-det",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, or a card's .yaml")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import print_json
+    from rkzoo.soc.chips import chips, supported
+    from rkzoo.zoo.catalogue import card as find
+    from rkzoo.zoo.catalogue import dtypes_on
+    from rkzoo.zoo.fetch import cached
+
+    card = find(args.model)
+    socs = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
+    socs = {} if card.task == "asset" else {soc: dtypes for soc, dtypes in socs.items() if dtypes}
+    files = cached(card)
+    if args.json:
+        print_json(_document(card, socs, files))
+        return 0
+    print(f"{card.name}: {card.title}")
+    if card.summary:
+        print(card.summary)
+    print()
+    for key, value in _facts(card, socs):
+        for number, line in enumerate(_wrapped(value)):
+            print(f"{key if not number else '':<12}{line}")
+    print("\nFiles")
+    for role, path in files.items():
+        print(f"  {role:<18}{path or 'not fetched'}")
+    if card.notes:
+        print("\nNotes")
+        for note in card.notes:
+            print(textwrap.fill(note, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
+    print("\nNext")
+    for command in _next(card, args.model, socs, all(files.values())):
+        print(f"  {command}")
+    return 0
+
+
+def _document(
+    card: Card, socs: dict[str, tuple[str, ...]], files: dict[str, Path | None]
+) -> dict[str, Any]:
+    import msgspec
+
+    from rkzoo.zoo.fetch import size
+
+    return {
+        **msgspec.to_builtins(card),
+        "buildable": {soc: list(dtypes) for soc, dtypes in socs.items()},
+        "size": size(card),
+        "fetched": {role: str(path) if path else None for role, path in files.items()},
+    }
+
+
+def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    from rkzoo.cli.list import megabytes
+    from rkzoo.zoo.fetch import size
+
+    facts = [
+        ("task", card.task),
+        ("licence", " ".join(filter(None, (card.licence.name, card.licence.url)))),
+        ("", card.licence.note),
+        ("origin", card.origin),
+        ("size", megabytes(size(card))),
+        ("", _unverified(card)),
+        ("consists of", ", ".join(f"{name} ({role})" for role, name in card.pipeline.items())),
+        ("input", _input(card.input) if card.input else ""),
+        ("labels", _labels(card)),
+        ("numbers", _numbers(card)),
+        ("chips", _chips(socs)),
+        ("calibrate", _calibration(card)),
+    ]
+    return [(key, value) for key, value in facts if value]
+
+
+def _unverified(card: Card) -> str:
+    reasons = {
+        source.unverified
+        for mirrors in (card.sources, *card.files.values())
+        for source in mirrors
+        if source.unverified
+    }
+    return f"hash unknown: {'; '.join(sorted(reasons))}" if reasons else ""
+
+
+def _input(spec: ImageInput) -> str:
+    height, width = spec.size
+    return (
+        f"{width}x{height} (width x height), {spec.color}, {_FITS[spec.fit]}; "
+        f"mean {_numbers_of(spec.mean)}, std {_numbers_of(spec.std)}"
+    )
+
+
+def _numbers_of(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in dict.fromkeys(values))
+
+
+def _labels(card: Card) -> str:
+    from rkzoo.zoo.labels import label_set
+    from rkzoo.zoo.schema import LabelsFrom
+
+    if isinstance(card.labels, LabelsFrom):
+        if card.labels.file:
+            return f"in the file {card.labels.file!r}"
+        return f"in the model itself (metadata {card.labels.onnx_metadata!r})"
+    if isinstance(card.labels, str):
+        return f"{len(label_set(card.labels))} classes, the set {card.labels}"
+    return f"{len(card.labels)} classes: {', '.join(card.labels)}" if card.labels else ""
+
+
+def _numbers(card: Card) -> str:
+    if card.task == "asset":
+        return ""
+    first, *more = card.dtypes
+    return ", ".join([f"{first} (as a rule)", *more] if more else [first])
+
+
+def _chips(socs: dict[str, tuple[str, ...]]) -> str:
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for soc, dtypes in socs.items():
+        groups.setdefault(dtypes, []).append(soc)
+    return "; ".join(f"{' and '.join(dtypes)} on {', '.join(s)}" for dtypes, s in groups.items())
+
+
+def _calibration(card: Card) -> str:
+    if not card.calibration.pictures or "int8" not in card.dtypes:
+        return ""
+    return f"with about {card.calibration.count} {card.calibration.pictures}"
+
+
+def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: bool) -> list[str]:
+    import shlex
+
+    name = shlex.quote(model)
+    commands = [] if fetched else [f"rkzoo fetch {name}"]
+    if card.task == "asset":
+        return commands or ["nothing to do: it is used when it is needed"]
+    if card.pipeline:
+        return [
+            *commands,
+            f"rkzoo run {name} PICTURE",
+            *(f"rkzoo info {member}" for member in card.pipeline.values()),
+        ]
+    soc = "rk3588" if "rk3588" in socs else next(iter(socs), "")
+    if soc:
+        commands.append(f"rkzoo convert {name} --soc {soc}")
+    return [*commands, f"rkzoo run {name} PICTURE"]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH - 12, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,103 @@
+"""rkzoo list: the models rkzoo knows."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rkzoo.zoo.schema import Card
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "list",
+        help="the models rkzoo knows",
+        description="The models rkzoo knows. Cards of your own: put them into a folder and "
+        "name it in RKZOO_CARDS.",
+        epilog="Example: rkzoo list --task detect --soc rk3588",
+    )
+    parser.add_argument("--task", help="only this task: detect, text, text-rec, ...")
+    parser.add_argument("--soc", help="only what can be built for this chip: rk3588, rv1106, ...")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import print_json, table
+    from rkzoo.zoo.catalogue import cards
+
+    found = [card for card in cards() if args.task in (None, card.task)]
+    if args.task and not found:
+        raise _unknown_task(args.task)
+    dtypes: dict[str, tuple[str, ...]] = {card.name: card.dtypes for card in found}
+    if args.soc:
+        dtypes = _dtypes_on(args.soc, found)
+        found = [card for card in found if dtypes[card.name]]
+    entries = [entry(card, dtypes[card.name]) for card in found]
+    if args.json:
+        print_json(entries)
+        return 0
+    header = ("NAME", "TASK", "NUMBERS", "SIZE", "FETCHED", "LICENCE", "WHAT IT IS")
+    print(table(header, [_row(one) for one in entries]))
+    return 0
+
+
+def entry(card: Card, dtypes: tuple[str, ...]) -> dict[str, Any]:
+    """One model as plain data: what `list` shows, and the head of what `info` shows."""
+    from rkzoo.zoo.fetch import cached, size
+
+    files = cached(card)
+    return {
+        "name": card.name,
+        "task": card.task,
+        "title": card.title,
+        "summary": card.summary,
+        "licence": card.licence.name,
+        "dtypes": [] if card.task == "asset" else list(dtypes),
+        "size": size(card),
+        "fetched": all(files.values()),
+    }
+
+
+def megabytes(size: int | None) -> str:
+    return f"{size / 1e6:.1f} MB" if size is not None else "?"
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        one["name"],
+        one["task"],
+        " ".join(one["dtypes"]) or "-",
+        megabytes(one["size"]),
+        "yes" if one["fetched"] else "-",
+        one["licence"],
+        one["title"],
+    )
+
+
+def _dtypes_on(soc: str, cards: list[Card]) -> dict[str, tuple[str, ...]]:
+    from rkzoo.soc.chips import chips, resolve
+    from rkzoo.zoo.catalogue import dtypes_on
+
+    name = resolve(soc)
+    chip = chips()[name]
+    return {
+        card.name: () if card.task == "asset" else dtypes_on(card, name, chip.dtypes)
+        for card in cards
+    }
+
+
+def _unknown_task(task: str) -> Exception:
+    import difflib
+
+    from rkzoo.errors import RkzooError
+    from rkzoo.zoo.catalogue import cards
+
+    tasks = sorted({card.task for card in cards()})
+    near = difflib.get_close_matches(task, tasks, 1)
+    return RkzooError(
+        f"No model here has the task {task!r}.",
+        f"Tasks with models: {', '.join(tasks)}.",
+        f"Did you mean {near[0]}?" if near else "Run rkzoo list without --task to see all.",
+    )
