@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.soc.chips import chips, supported
     from rkzoo.zoo.catalogue import card as find
     from rkzoo.zoo.catalogue import dtypes_on
-    from rkzoo.zoo.fetch import cached
+    from rkzoo.zoo.store import cached
 
     card = find(args.model)
     socs = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
@@ -71,7 +71,7 @@ def _document(
 ) -> dict[str, Any]:
     import msgspec
 
-    from rkzoo.zoo.fetch import size
+    from rkzoo.zoo.store import size
 
     return {
         **msgspec.to_builtins(card),
@@ -83,7 +83,7 @@ def _document(
 
 def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     from rkzoo.cli.list import megabytes
-    from rkzoo.zoo.fetch import size
+    from rkzoo.zoo.store import size
 
     facts = [
         ("task", card.task),

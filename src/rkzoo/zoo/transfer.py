@@ -23,6 +23,7 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.zoo.store import base_name
 
 ATTEMPTS = 4
 PAUSE = 0.5  # seconds before the second attempt, doubled each time
@@ -51,12 +52,6 @@ class Wanted:
     def shown(self) -> str:
         """The address without a password, for messages."""
         return without_login(self.url)
-
-
-def base_name(path: str) -> str:
-    """A safe file name from the last part of a path or address."""
-    name = unquote(path).rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[-150:] or "file"
 
 
 def without_login(url: str) -> str:

@@ -1,0 +1,124 @@
+"""The cache as it is: what lies there, whether it is whole. No network.
+
+`weights/<sha256>/<name>` are the files, `stamps/` says when one was last verified,
+`recorded/` holds the hashes of files whose card has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, explained, sha256_of, write_text
+from rkzoo.zoo import catalogue
+from rkzoo.zoo.schema import Card, Source
+
+MODEL = "model"
+
+
+def cached(card: Card) -> dict[str, Path | None]:
+    """As `weights`, with None where the file is not in the cache. No network, no hashing."""
+    if card.pipeline:
+        return {
+            role_name(role, name): path
+            for role, member in catalogue.members(card).items()
+            for name, path in cached(member).items()
+        }
+    return {
+        name: next((path for path in map(present, mirrors) if path), None)
+        for name, mirrors in files_of(card).items()
+    }
+
+
+def size(card: Card) -> int | None:
+    """Bytes of all files of a card together; None where one of them is unknown."""
+    if card.pipeline:
+        sizes = [size(member) for member in catalogue.members(card).values()]
+    else:
+        sizes = [mirrors[0].size for mirrors in files_of(card).values()]
+    return None if None in sizes else sum(filter(None, sizes))
+
+
+def files_of(card: Card) -> dict[str, tuple[Source, ...]]:
+    """The mirrors of every file by role, the model's first."""
+    return {MODEL: card.sources, **card.files}
+
+
+def role_name(role: str, name: str) -> str:
+    """The role in a pipeline of a member's file."""
+    return role if name == MODEL else f"{role}.{name}"
+
+
+def base_name(path: str) -> str:
+    """A safe file name from the last part of a path or address."""
+    name = unquote(path).rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[-150:] or "file"
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def present(source: Source) -> Path | None:
+    """Where the file is, unverified; None when it is not there."""
+    if source.url.startswith("file:"):
+        path = Path(source.url.removeprefix("file:"))
+        return path if path.is_file() else None
+    sha256 = known_hash(source)
+    if sha256 is None:
+        return None
+    with contextlib.suppress(RkzooError):  # a cache that cannot be used holds nothing
+        folder = cache_dir("weights") / sha256
+        # Any name will do: the folder says what the content is.
+        return next((path for path in sorted(folder.glob("[!.]*")) if path.is_file()), None)
+    return None
+
+
+def record_path(source: Source) -> Path:
+    return cache_dir("recorded") / digest(source.url)
+
+
+def known_hash(source: Source) -> str | None:
+    """The card's hash, else the one recorded at the first download."""
+    if source.sha256:
+        return source.sha256
+    with contextlib.suppress(OSError, RkzooError):
+        text = record_path(source).read_text("utf-8", errors="replace").strip()
+        return text if len(text) == 64 else None
+    return None
+
+
+def valid(path: Path, sha256: str, full: bool = False) -> bool:
+    """Whether the file has that hash; the stamp of an earlier check spares the reading.
+
+    The stamp holds size and time of change, so a file that was written to is read again.
+    """
+    with explained(f"{path} cannot be read."):
+        text = _stamp_text(path, sha256)
+        with contextlib.suppress(OSError, RkzooError):
+            if not full and _stamp_path(path).read_text("utf-8", "replace") == text:
+                return True
+        if sha256_of(path) != sha256:
+            return False
+    stamp(path, sha256)
+    return True
+
+
+def stamp(path: Path, sha256: str) -> None:
+    """Notes that the file was verified just now."""
+    # A cache that cannot be written (an image of a container) serves all the same.
+    with contextlib.suppress(OSError, RkzooError):
+        write_text(_stamp_path(path), _stamp_text(path, sha256))
+
+
+def _stamp_path(path: Path) -> Path:
+    return cache_dir("stamps") / digest(str(path.absolute()))
+
+
+def _stamp_text(path: Path, sha256: str) -> str:
+    status = path.stat()
+    return f"{sha256} {status.st_size} {status.st_mtime_ns}"
