@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
-from rkzoo.contract import Contract, DetectHead, TextDetHead
+from rkzoo.contract import Contract, DetectHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
-from rkzoo.tasks.detect.task import Detector, DetectOptions
+from rkzoo.tasks.detect.task import DetectOptions, Detector
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextDetector
-from rkzoo.tasks.text.page import PageOptions, PageReader
+from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.workflow.model import Found, Image, Model
 from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
@@ -125,8 +124,10 @@ def _task(
         return Detector(contract, session, DetectOptions(**chosen))
     if isinstance(contract.head, TextDetHead):
         return TextDetector(contract, session)
+    if isinstance(contract.head, TextRecHead):
+        return SingleLine(LineReader(contract, session))
     raise RkzooError(
-        f"{contract.family} answers single lines of text, not pictures.",
+        f"{contract.family} only tells which way up a line of text is.",
         "It is one part of a pipeline.",
         "Run the pipeline: rkzoo run ppocr PICTURE.",
     )

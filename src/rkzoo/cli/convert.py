@@ -1,0 +1,85 @@
+"""rkzoo convert: make a .rknn for the chip you own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.convert import Converted
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "convert",
+        help="make a .rknn for the chip you own",
+        description="Checks a model, cuts its head where that is needed, proves the cut equal "
+        "to the whole model, and converts it with RKNN-Toolkit2.",
+        epilog="Example: rkzoo convert yolov8n.onnx --soc rk3588 --calib photos/",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, or an .onnx file")
+    parser.add_argument(
+        "--soc",
+        nargs="+",
+        required=True,
+        metavar="CHIP",
+        help="rk3588, rk3576, rk3568, rk3566, rk3562, rv1126b, rv1106, rv1103 ...; several build "
+        "in parallel",
+    )
+    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: what the card says")
+    parser.add_argument(
+        "--calib",
+        metavar="FOLDER|LIST",
+        help="20 to 100 pictures like those the camera will see; they set the INT8 ranges",
+    )
+    parser.add_argument("-o", "--output", metavar="OUT.rknn", help="the file, or a folder")
+    parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
+    parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.workflow.convert import convert
+    from rkzoo.workflow.resolve import read_labels
+
+    made = convert(
+        args.model,
+        [name for word in args.soc for name in word.split(",") if name],
+        dtype=args.dtype,
+        calibration=args.calib,
+        output=args.output,
+        toolkit=args.toolkit,
+        size=parse_size(args.size),
+        labels=read_labels(Path(args.labels)) if args.labels else None,
+        cut=not args.no_cut,
+        report=Bars(),
+    )
+    if args.json:
+        print_json({"model": args.model, "built": [one.to_json() for one in made]})
+    else:
+        _tell(made)
+    return 0
+
+
+def _tell(made: list[Converted]) -> None:
+    from rkzoo.cli.console import table
+
+    if proof := made[0].proof:
+        print(
+            f"The cut equals the whole model: boxes to {proof.max_px:.1e} px, scores to "
+            f"{proof.max_score:.1e}."
+        )
+    rows = [
+        (one.soc, one.dtype, f"{one.size / 1e6:.2f} MB", f"{one.seconds:.1f} s", one.rknn)
+        for one in made
+    ]
+    print(table(("chip", "dtype", "size", "build", "file"), rows))
+    for one in made:
+        for finding in one.findings:
+            print(f"warning ({one.soc}): {finding.message}")
+    print(f"Next: rkzoo inspect {made[0].rknn}, or rkzoo run {made[0].rknn} PICTURE")

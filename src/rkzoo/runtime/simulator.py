@@ -1,0 +1,79 @@
+"""RKNN-Toolkit2's simulator: what the NPU will compute, emulated on this PC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+
+from rkzoo.contract import ImageInput, TensorSpec
+from rkzoo.session import Array, Label
+from rkzoo.toolkit.process import ToolkitProcess
+
+
+class SimulatorSession:
+    """A model that `process` has built for simulation; this session owns the process and
+    ends it.
+
+    `outputs` come from the built file. The toolkit hands out floats that lie on the
+    INT8 lattice; they are turned back into the integers that a board would return, so
+    that a decoder meets the same tensors here and there.
+    """
+
+    label: Label = "simulator"
+
+    def __init__(
+        self,
+        process: ToolkitProcess,
+        image: ImageInput,
+        input_name: str,
+        outputs: Sequence[TensorSpec],
+    ) -> None:
+        self._process = process
+        height, width = image.size
+        self.inputs = (
+            TensorSpec(name=input_name, shape=(1, height, width, 3), dtype="uint8", layout="NHWC"),
+        )
+        self.outputs = tuple(_as_returned(spec) for spec in outputs)
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """One picture, uint8 (1, H, W, 3) in the contract's colour order."""
+        outputs = self._process.infer(arrays)
+        return [quantised(array, spec) for array, spec in zip(outputs, self.outputs, strict=True)]
+
+    def close(self) -> None:
+        self._process.close()
+
+    def __enter__(self) -> SimulatorSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _as_returned(spec: TensorSpec) -> TensorSpec:
+    """What `run` gives for an output of the built file: integers or float32, NCHW."""
+    integer = spec.scale is not None and spec.dtype in ("int8", "uint8")
+    return TensorSpec(
+        name=spec.name,
+        shape=spec.shape,
+        dtype=spec.dtype if integer else "float32",
+        layout="NCHW" if len(spec.shape) == 4 else "plain",
+        scale=spec.scale if integer else None,
+        zero_point=spec.zero_point if integer else 0,
+    )
+
+
+def quantised(array: Array, spec: TensorSpec) -> Array:
+    """Floats on the lattice of `spec` to the integers they stand for."""
+    if spec.scale is None:
+        return array
+    limits = np.iinfo(spec.dtype)
+    codes = np.rint(array / np.float32(spec.scale)) + spec.zero_point
+    return np.clip(codes, limits.min, limits.max).astype(spec.dtype)

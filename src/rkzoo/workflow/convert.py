@@ -1,0 +1,302 @@
+"""From a float model to a .rknn for each chip asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rkzoo.contract import Contract, DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained, write_text
+from rkzoo.graph import rknn
+from rkzoo.graph.prove import Proof, prove
+from rkzoo.graph.summary import summarise
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.soc.chips import resolve as chip_name
+from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.toolkit import builds, checks, environment
+from rkzoo.toolkit.logscan import Finding
+from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, Sidecar
+from rkzoo.toolkit.scales import check_scales
+from rkzoo.workflow import calibration as calib
+from rkzoo.workflow.resolve import Resolved, resolve
+
+# Contracts longer than this go into the .rknn without their labels (a text model has
+# thousands); the sidecar keeps them.
+_CUSTOM_STRING_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One .rknn. `size` in bytes, `seconds` of the build, `findings` what the toolkit did
+    not report by itself, `proof` how equal the cut is to the uncut graph (None where
+    nothing was cut)."""
+
+    soc: str
+    dtype: Dtype
+    rknn: Path
+    sidecar: Path
+    size: int
+    seconds: float
+    findings: tuple[Finding, ...] = ()
+    proof: Proof | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "soc": self.soc,
+            "dtype": self.dtype,
+            "rknn": str(self.rknn),
+            "sidecar": str(self.sidecar),
+            "bytes": self.size,
+            "seconds": round(self.seconds, 2),
+            "findings": [asdict(finding) for finding in self.findings],
+            "proof": asdict(self.proof) if self.proof else None,
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the toolkit needs, checked; `key` finds it in the cache of builds."""
+
+    ready: Resolved
+    recipe: Recipe
+    calibration: Calibration
+    key: str
+    proof: Proof | None
+
+
+def convert(
+    model: str | os.PathLike[str],
+    soc: str | Sequence[str],
+    *,
+    dtype: Dtype | None = None,
+    calibration: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    toolkit: str | None = None,
+    size: tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+    cut: bool = True,
+    report: Reporter = SILENT,
+) -> list[Converted]:
+    """Converts a card's model or an `.onnx` file for one chip or several.
+
+    `calibration` is a folder, a glob or a text file of pictures, for INT8. `output` is
+    the .rknn to write, or a folder; with several chips their names are put into the file
+    names. `size` is (height, width) where the graph leaves it free. `cut=False` leaves a
+    detection head on. Raises RkzooError; what exists already survives a failure.
+    """
+    # Names first: a typing error should not cost a download.
+    socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
+    pictures = calib.find(calibration) if calibration else None
+    ready = resolve(os.fspath(model), size=size, labels=labels, report=report)
+    return convert_resolved(
+        ready if cut else ready.uncut(),
+        socs,
+        dtype=dtype,
+        pictures=pictures,
+        output=Path(output) if output else None,
+        toolkit=toolkit,
+        report=report,
+    )
+
+
+def convert_resolved(
+    ready: Resolved,
+    socs: Sequence[str],
+    *,
+    dtype: Dtype | None = None,
+    pictures: calib.Pictures | None = None,
+    output: Path | None = None,
+    toolkit: str | None = None,
+    report: Reporter = SILENT,
+) -> list[Converted]:
+    """As `convert`, for a model that is resolved already."""
+    chosen = dtype or ready.dtypes[0]
+    prepared = prepare(ready, socs, chosen, pictures, toolkit, report)
+    targets = output_names(ready.name, socs, chosen, output)
+    env = environment.ensure(prepared.recipe.toolkit, report=report)
+    running: list[ToolkitProcess] = []
+
+    def one(soc: str, target: Path) -> Converted:
+        with ToolkitProcess(env, report=report) as process:
+            running.append(process)
+            return _build(prepared, soc, target, process)
+
+    # Each build is a process of about 0.6 GB that keeps one core busy.
+    with ThreadPoolExecutor(max(1, min(len(socs), os.cpu_count() or 1))) as pool:
+        jobs = [pool.submit(one, soc, target) for soc, target in zip(socs, targets, strict=True)]
+        try:
+            return [job.result() for job in jobs]
+        except BaseException:
+            # One failure, or Ctrl-C, ends them all: nobody waits for builds nobody wants.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.kill()
+            raise
+
+
+def prepare(
+    ready: Resolved,
+    socs: Sequence[str],
+    dtype: Dtype,
+    pictures: calib.Pictures | None,
+    toolkit: str | None,
+    report: Reporter,
+) -> Prepared:
+    """Checks everything that can be checked before a build, then proves and stores it.
+
+    Raises one RkzooError that lists all problems.
+    """
+    if dtype not in ready.dtypes:
+        raise RkzooError(
+            f"{ready.name} is not offered in {dtype}.",
+            f"Its card allows {', '.join(ready.dtypes)}.",
+            f"Use --dtype {ready.dtypes[0]}, or give the .onnx file itself to insist.",
+        )
+    spec = ready.contract.input
+    summary = summarise(ready.original)
+    shapes = {
+        tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
+        for tensor in summary.inputs
+    }
+    name = next(iter(shapes))
+    recipe = Recipe(
+        soc=socs[0],
+        dtype=dtype,
+        inputs=(InputPlan(name=name, shape=(1, 3, *spec.size), mean=spec.mean, std=spec.std),),
+        toolkit=toolkit or DEFAULT_VERSION,
+        algorithm=ready.algorithm if dtype == "int8" else "normal",
+    )
+    samples = len(pictures) if pictures and dtype == "int8" else 0
+    problems: dict[checks.Problem, None] = {}
+    for soc in socs:
+        found = checks.check(
+            recipe=msgspec.structs.replace(recipe, soc=soc),
+            opset=summary.opset,
+            shapes=shapes,
+            samples=samples,
+            dtypes={tensor.name: tensor.dtype for tensor in summary.inputs},
+        )
+        problems.update(dict.fromkeys(found))
+    checks.refuse(list(problems))
+    for problem in problems:
+        report.note(f"warning: {problem.what} {problem.why} {problem.fix}")
+    if dtype == "int8" and _is_uncut(ready.contract):
+        report.note(
+            "warning: With its head left on, the model keeps boxes (0..640) and scores (0..1) in "
+            "one INT8 tensor: expect that no detection survives. Leave --no-cut out, or use "
+            "--dtype fp16."
+        )
+    graph, proof = _cut_and_prove(ready, report)
+    arrays = []
+    stored = Calibration()
+    if dtype == "int8" and pictures is not None:
+        arrays = [calib.arrays(pictures, spec, report)]
+        stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
+    key = builds.store(graph, arrays, recipe)
+    return Prepared(ready, recipe, stored, key, proof)
+
+
+def _cut_and_prove(ready: Resolved, report: Reporter) -> tuple[bytes, Proof | None]:
+    cut = ready.cut()
+    head = ready.contract.head
+    if ready.recognition is None or cut is ready.original or not isinstance(head, DetectHead):
+        return cut.SerializeToString(), None
+    with OnnxSession(cut.SerializeToString(), ready.contract.input) as session:
+        decoder = DetectDecoder(head, ready.contract.input.size, session.outputs)
+    with report.task("Proving the cut equal to the whole graph"):
+        proof = prove(ready.original, cut, ready.recognition, decoder.dense)
+    return cut.SerializeToString(), proof
+
+
+def _is_uncut(contract: Contract) -> bool:
+    head = contract.head
+    return isinstance(head, DetectHead) and any(o.role == "decoded" for o in head.outputs)
+
+
+def _build(
+    prepared: Prepared,
+    soc: str,
+    target: Path,
+    process: ToolkitProcess,
+) -> Converted:
+    inputs = builds.find(prepared.key)
+    if inputs is None:
+        raise RkzooError(
+            "The inputs of the build have gone from the cache.",
+            "Another program removed them meanwhile.",
+            "Run the command again.",
+            code=1,
+        )
+    ready = prepared.ready
+    inputs = replace(
+        inputs,
+        recipe=msgspec.structs.replace(prepared.recipe, soc=soc),
+        custom_string=custom_string(ready.contract),
+    )
+    built = process.build(inputs, target)
+    findings = (*built.findings, *scale_findings(target, ready.contract))
+    sidecar = target.with_name(target.name + ".json")
+    document = Sidecar(
+        source=ready.source,
+        recipe=inputs.recipe,
+        contract=ready.contract,
+        calibration=prepared.calibration,
+        build=prepared.key,
+        rkzoo=version("rkzoo"),
+        warnings=tuple(finding.message for finding in findings),
+    )
+    text = json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=1)
+    write_text(sidecar, text + "\n")
+    with explained(f"{target} cannot be read."):
+        size = target.stat().st_size
+    return Converted(
+        soc, prepared.recipe.dtype, target, sidecar, size, built.seconds, findings, prepared.proof
+    )
+
+
+def scale_findings(path: Path, contract: Contract) -> tuple[Finding, ...]:
+    """What the output scales of a .rknn say about its scores."""
+    head = contract.head
+    if not isinstance(head, DetectHead) or not head.activated:
+        return ()
+    outputs = rknn.read(path).outputs
+    if len(outputs) != len(head.outputs):
+        return ()
+    return check_scales(outputs, [output.role for output in head.outputs])
+
+
+def custom_string(contract: Contract) -> str:
+    """What goes into the .rknn itself, so that the file alone tells how to use it."""
+    for kept in (contract, msgspec.structs.replace(contract, labels=())):
+        text = json.dumps(
+            {"rkzoo": version("rkzoo"), "contract": msgspec.to_builtins(kept)},
+            separators=(",", ":"),
+        )
+        if len(text) <= _CUSTOM_STRING_BYTES:
+            break
+    return text
+
+
+def output_names(name: str, socs: Sequence[str], dtype: Dtype, output: Path | None) -> list[Path]:
+    """One path a chip. Raises RkzooError when `output` is no .rknn and no folder."""
+    if output is None or output.is_dir() or not output.suffix:
+        folder = output or Path()
+        return [folder / f"{name}-{soc}-{dtype}.rknn" for soc in socs]
+    if output.suffix.lower() != ".rknn":
+        raise RkzooError(
+            f"{output} does not end in .rknn.", "That is what convert writes.", "Rename it."
+        )
+    if len(socs) == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{soc}{output.suffix}") for soc in socs]

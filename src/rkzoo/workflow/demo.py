@@ -1,0 +1,190 @@
+"""The whole way on one page: read it in float, build the .rknn, read it again in INT8."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from rkzoo.files import write_text
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Array, Session, dequantise
+from rkzoo.tasks.text.detect_text import TextDetector
+from rkzoo.tasks.text.page import PageReader
+from rkzoo.tasks.text.result import TextLines, agreement
+from rkzoo.toolkit.environment import unavailable
+from rkzoo.vision.image import read, write
+from rkzoo.vision.synthetic_pages import pages
+from rkzoo.workflow import calibration
+from rkzoo.workflow.convert import Converted, convert_resolved
+from rkzoo.workflow.load import open_onnx, page_reader
+from rkzoo.workflow.resolve import Resolved, resolve
+from rkzoo.workflow.simulate import open_rknn
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import weights
+
+CALIBRATION_PAGES = 20
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Float against INT8 on the same page. Times are of this PC, not of an NPU."""
+
+    onnx_lines: int
+    simulator_lines: int
+    found_by_both: int
+    read_alike: int
+    cosine: dict[str, float]
+    onnx_seconds: float
+    simulator_seconds: float
+    onnx_bytes: int
+    rknn_bytes: int
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo did. `comparison` is None where the toolkit cannot run; `without`
+    then says why."""
+
+    page: TextLines
+    pictures: tuple[Path, ...]
+    seconds: float
+    converted: Converted | None = None
+    comparison: Comparison | None = None
+    without: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "page": {"runtime": "onnx", "lines": self.page.to_json()},
+            "rknn": self.converted.to_json() if self.converted else None,
+            "comparison": asdict(self.comparison) if self.comparison else None,
+            "comparison_runtimes": ["onnx", "simulator"] if self.comparison else None,
+            "not_done": self.without or None,
+            "pictures": [str(path) for path in self.pictures],
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def demo(
+    out: Path,
+    *,
+    soc: str = "rk3588",
+    toolkit: str | None = None,
+    report: Reporter = SILENT,
+    show: Callable[[TextLines], None] = lambda lines: None,
+) -> DemoReport:
+    """Runs the demo and writes pictures, .rknn and report.json into `out`.
+
+    `show` is called with the lines as soon as they are read. Raises RkzooError.
+    """
+    start = perf_counter()
+    with ExitStack() as stack:
+        pipeline = find_card("ppocr")
+        font = weights(find_card("font-cjk"), report=report)["model"]
+        parts = {role: resolve(name, report=report) for role, name in pipeline.pipeline.items()}
+        by_card = {pipeline.pipeline[role]: ready for role, ready in parts.items()}
+        reader = page_reader(
+            pipeline,
+            lambda name: (
+                by_card[name].contract,
+                stack.enter_context(open_onnx(by_card[name])),
+            ),
+            None,
+        )
+        with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
+            page = read(path)
+        with report.task("Reading the page on ONNX Runtime"):
+            reader.detector(page)  # the first run of a session plans its memory
+            began = perf_counter()
+            boxes = reader.detector(page)
+            onnx_seconds = perf_counter() - began
+            lines = reader.read(page, boxes)
+        show(lines)
+        pictures = [out / "page-onnx.png"]
+        write(pictures[0], lines.draw(page, font))
+
+        reason = unavailable(toolkit) if toolkit else unavailable()
+        if reason is not None:
+            done = DemoReport(lines, tuple(pictures), perf_counter() - start, without=str(reason))
+            return _written(done, out)
+
+        det = parts["det"]
+        converted = convert_resolved(
+            det,
+            socs=[soc],
+            dtype="int8",
+            pictures=calibration.from_arrays(
+                pages(CALIBRATION_PAGES, seed=0, font=font), "rkzoo-synthetic-pages"
+            ),
+            output=out,
+            toolkit=toolkit,
+            report=report,
+        )[0]
+        _, session = open_rknn(converted.rknn, report=report)
+        stack.enter_context(session)
+        comparison, simulated = _compare(
+            det, reader, session, page, lines, onnx_seconds, converted, report
+        )
+        pictures.append(out / "page-simulator.png")
+        write(pictures[-1], simulated.draw(page, font))
+        done = DemoReport(lines, tuple(pictures), perf_counter() - start, converted, comparison)
+        return _written(done, out)
+
+
+def _compare(
+    det: Resolved,
+    reader: PageReader,
+    session: Session,
+    page: Array,
+    lines: TextLines,
+    onnx_seconds: float,
+    converted: Converted,
+    report: Reporter,
+) -> tuple[Comparison, TextLines]:
+    """The same page through the INT8 detector; the same readers after it."""
+    detector = TextDetector(det.contract, session)
+    with report.task("Reading the page with the INT8 detector on the simulator"):
+        arrays, letterbox = detector.preprocess(page)
+        detector.session.run(arrays)
+        began = perf_counter()
+        outputs = detector.session.run(arrays)
+        seconds = perf_counter() - began
+        simulated = reader.read(page, detector.decode(outputs, letterbox))
+        wanted = reader.detector.session.run(arrays)
+    agreed = agreement(lines, simulated)
+    return (
+        Comparison(
+            onnx_lines=len(lines),
+            simulator_lines=len(simulated),
+            found_by_both=agreed.found,
+            read_alike=agreed.same_text,
+            cosine={
+                spec.name: cosine(dequantise(got, spec), want)
+                for got, spec, want in zip(outputs, session.outputs, wanted, strict=True)
+            },
+            onnx_seconds=round(onnx_seconds, 4),
+            simulator_seconds=round(seconds, 4),
+            onnx_bytes=Path(det.source.file).stat().st_size,
+            rknn_bytes=converted.size,
+        ),
+        simulated,
+    )
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Cosine of the angle between two tensors seen as vectors."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    length = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return round(float(x @ y) / length, 6) if length else 0.0
+
+
+def _written(done: DemoReport, out: Path) -> DemoReport:
+    write_text(out / "report.json", json.dumps(done.to_json(), ensure_ascii=False, indent=2) + "\n")
+    return done

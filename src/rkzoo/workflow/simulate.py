@@ -1,0 +1,135 @@
+"""Simulator sessions: a build that stays alive and answers.
+
+A saved .rknn cannot be simulated, so the model is built again from what `convert` kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.graph import rknn
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.simulator import SimulatorSession
+from rkzoo.toolkit import builds, environment
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
+from rkzoo.toolkit.recipe import Dtype, Sidecar
+from rkzoo.workflow import calibration as calib
+from rkzoo.workflow.convert import prepare
+from rkzoo.workflow.resolve import Resolved, resolve
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """The sidecar of a .rknn. Raises RkzooError when it is missing or not valid."""
+    beside = path.with_name(path.name + ".json")
+    with explained(f"{path} cannot be read."):
+        path.stat()
+    try:
+        return msgspec.json.decode(beside.read_bytes(), type=Sidecar)
+    except FileNotFoundError:
+        raise RkzooError(
+            f"{path.name} has no {beside.name} beside it.",
+            "A .rknn alone cannot be simulated: rkzoo convert writes that file to say how the "
+            "model was built.",
+            "Convert the model with rkzoo convert, and keep both files together.",
+        ) from None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RkzooError(
+            f"{beside} is damaged.", f"{error}.", "Convert the model again with rkzoo convert."
+        ) from error
+
+
+def open_rknn(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, SimulatorSession]:
+    """The model of a .rknn that rkzoo made, on the simulator."""
+    sidecar = read_sidecar(path)
+    inputs = builds.find(sidecar.build) or _again(sidecar, path, report)
+    inputs = replace(inputs, recipe=sidecar.recipe)
+    return sidecar.contract, _session(inputs, sidecar.contract, report)
+
+
+def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
+    """Prepares the build anew from the source file and the calibration pictures."""
+    source = Path(sidecar.source.file)
+    if not source.exists() and not sidecar.source.card:
+        raise RkzooError(
+            f"{path.name} cannot be simulated any more.",
+            f"The model it was made from is gone from {source}, and from the cache.",
+            "Put it back there, or convert it again.",
+        )
+    made = [name for name in sidecar.calibration.files if not Path(name).exists()]
+    if made:
+        raise RkzooError(
+            f"{path.name} cannot be simulated any more.",
+            f"{len(made)} calibration pictures are gone, {made[0]} for one, and the copy in the "
+            "cache too.",
+            "Put them back, or convert the model again.",
+        )
+    contract, recipe = sidecar.contract, sidecar.recipe
+    ready = resolve(
+        str(source) if source.exists() else sidecar.source.card,
+        size=contract.input.size,
+        labels=contract.labels or None,
+        report=report,
+    )
+    if ready.source.sha256 != sidecar.source.sha256:
+        raise RkzooError(
+            f"{path.name} does not belong to {source} any more.",
+            "That file has changed since the conversion.",
+            "Convert it again.",
+        )
+    if ready.contract != contract:
+        ready = ready.uncut()
+    pictures = calib.from_files([Path(name) for name in sidecar.calibration.files])
+    prepared = prepare(
+        ready,
+        [recipe.soc],
+        recipe.dtype,
+        pictures if len(pictures) else None,
+        recipe.toolkit,
+        report,
+    )
+    inputs = builds.find(prepared.key)
+    if inputs is None or prepared.calibration.sha256 != sidecar.calibration.sha256:
+        raise RkzooError(
+            f"{path.name} cannot be built again as it was.",
+            "The calibration pictures have changed since the conversion.",
+            "Convert the model again.",
+        )
+    return inputs
+
+
+def open_simulator(
+    ready: Resolved,
+    *,
+    calibration: str | None = None,
+    pictures: calib.Pictures | None = None,
+    dtype: str | None = None,
+    toolkit: str | None = None,
+    report: Reporter = SILENT,
+) -> SimulatorSession:
+    """A resolved model on the simulator, without writing a .rknn."""
+    chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
+    found = pictures or (calib.find(calibration) if calibration else None)
+    prepared = prepare(ready, [SIMULATED_SOC], chosen, found, toolkit, report)
+    inputs = builds.find(prepared.key)
+    if inputs is None:
+        raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")
+    return _session(inputs, ready.contract, report)
+
+
+def _session(inputs: BuildInputs, contract: Contract, report: Reporter) -> SimulatorSession:
+    env = environment.ensure(inputs.recipe.toolkit, report=report)
+    process = ToolkitProcess(env, report=report)
+    try:
+        built = process.build_for_simulation(inputs)
+        outputs = rknn.read(built.rknn).outputs
+        return SimulatorSession(process, contract.input, inputs.recipe.inputs[0].name, outputs)
+    except BaseException:
+        process.close()
+        raise
