@@ -1,0 +1,147 @@
+"""The cache of what was given to the toolkit, so that a simulator can build it again.
+
+`builds/<key>/` holds `model.onnx`, `calibration-<i>.npy` and `recipe.json`. The key is a
+digest of all that decides the numbers, so two processes that store the same thing write
+the same thing, and the chip is not part of it: the numbers do not depend on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, explained, locked
+from rkzoo.toolkit.recipe import Recipe
+
+LIMIT = 4 * 10**9
+"""Bytes that the cache may hold; the longest unused go first."""
+_IN_USE = 3600.0  # seconds since the last use during which an entry is never removed
+
+
+@dataclass(frozen=True)
+class BuildInputs:
+    """What a build needs. `calibration` is a folder with `calibration-<i>.npy` for input i:
+    stacked samples, uint8 NHWC for a picture, else the samples in the input's own shape;
+    None for a model that stays in float."""
+
+    onnx: Path
+    recipe: Recipe
+    calibration: Path | None = None
+    custom_string: str = ""
+
+
+def store(
+    graph: bytes | Path,
+    calibration: Sequence[NDArray[Any]],
+    recipe: Recipe,
+    *,
+    limit: int = LIMIT,
+) -> str:
+    """Keeps a graph with its calibration arrays (one per input, none for float); its key.
+
+    Raises RkzooError when the graph cannot be read or the disk refuses.
+    """
+    if isinstance(graph, Path):
+        with explained(f"{graph} cannot be read."):
+            graph = graph.read_bytes()
+    key = _key(graph, calibration, recipe)
+    root = cache_dir("builds")
+    target = root / key
+    if not _touch(target):
+        part = root / f".{key}.{secrets.token_hex(4)}.part"
+        with explained("The inputs of the build cannot be kept in the cache."):
+            try:
+                part.mkdir()
+                (part / "model.onnx").write_bytes(graph)
+                for index, array in enumerate(calibration):
+                    np.save(part / f"calibration-{index}.npy", array)
+                (part / "recipe.json").write_bytes(msgspec.json.encode(recipe))
+                _move(part, target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    _prune(root, limit)
+    return key
+
+
+def find(key: str) -> BuildInputs | None:
+    """What was stored under `key`, or None when it is not (or no longer) there.
+
+    The recipe's chip is the one it was first stored for.
+    """
+    folder = cache_dir("builds") / key
+    if not key.isalnum() or not _touch(folder):
+        return None
+    try:
+        recipe = msgspec.json.decode((folder / "recipe.json").read_bytes(), type=Recipe)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    calibrated = (folder / "calibration-0.npy").exists()
+    return BuildInputs(folder / "model.onnx", recipe, folder if calibrated else None)
+
+
+def calibration_digest(arrays: Sequence[NDArray[Any]]) -> str:
+    """Hex sha256 over dtype, shape and bytes of the arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _key(graph: bytes, calibration: Sequence[NDArray[Any]], recipe: Recipe) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(recipe, soc="")))
+    digest.update(hashlib.sha256(graph).digest())
+    digest.update(calibration_digest(calibration).encode())
+    return digest.hexdigest()
+
+
+def _touch(folder: Path) -> bool:
+    """Marks an entry as used now; False when there is none."""
+    try:
+        os.utime(folder / "recipe.json")
+    except OSError:
+        return False
+    return True
+
+
+def _move(part: Path, target: Path) -> None:
+    try:
+        os.rename(part, target)
+    except OSError:
+        if not _touch(target):  # else another process was first, with the same content
+            raise
+
+
+def _prune(root: Path, limit: int) -> None:
+    """Removes the longest unused entries above `limit`, and what was left half-written."""
+    try:
+        with locked(root / ".lock"):
+            now = time.time()
+            for rest in root.glob(".*.part"):
+                if now - rest.stat().st_mtime > _IN_USE:
+                    shutil.rmtree(rest, ignore_errors=True)
+            entries = []
+            for mark in root.glob("*/recipe.json"):
+                size = sum(path.stat().st_size for path in mark.parent.iterdir())
+                entries.append((mark.stat().st_mtime, size, mark.parent))
+            total = sum(size for _, size, _ in entries)
+            for used, size, folder in sorted(entries):
+                if total <= limit or now - used < _IN_USE:
+                    break
+                (folder / "recipe.json").unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                total -= size
+    except (OSError, RkzooError):
+        pass  # tidying up must never fail a build

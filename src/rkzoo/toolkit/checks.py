@@ -1,0 +1,231 @@
+"""What is known to fail, or to abort the toolkit, said before the build and all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rkzoo.errors import RkzooError
+from rkzoo.soc.chips import chips, resolve
+from rkzoo.toolkit.recipe import Dtype, InputPlan, Recipe
+from rkzoo.toolkit.versions import release
+
+NEWEST_OPSET = 19
+FEW_SAMPLES = 10
+"""Below this many calibration samples the ranges depend on chance."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One obstacle: a sentence each. A `warning` does not stop the build."""
+
+    what: str
+    why: str
+    fix: str
+    severity: Literal["error", "warning"] = "error"
+
+
+# What happens on the pairs that do not build, from reference/toolkit.md part 2.1.
+_REASONS: Mapping[Dtype, str] = {
+    "int8": "the toolkit's compiler crashes on INT8 for this chip",
+    "fp16": "its NPU computes in integers only",
+}
+
+
+def check(
+    *,
+    recipe: Recipe,
+    opset: int,
+    shapes: Mapping[str, Sequence[int]],
+    samples: int,
+) -> tuple[Problem, ...]:
+    """All problems of a planned build, errors first.
+
+    `shapes`: the graph's inputs as the graph declares them, -1 for a free dimension that
+    the recipe has to fix. `samples`: calibration samples at hand.
+    """
+    found = [
+        *_chip(recipe),
+        *_version(recipe),
+        *_opset(opset),
+        *_inputs(recipe.inputs, shapes),
+        *(problem for plan in recipe.inputs for problem in _normalisation(plan)),
+        *_calibration(recipe, samples),
+    ]
+    return tuple(sorted(found, key=lambda problem: problem.severity != "error"))
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raises one RkzooError that lists all errors among `problems`; warnings pass."""
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise RkzooError(errors[0].what, errors[0].why, errors[0].fix)
+    raise RkzooError(
+        f"The model cannot be built: {len(errors)} things are in the way.",
+        " ".join(f"({n}) {p.what} {p.why}".rstrip() for n, p in enumerate(errors, 1)),
+        " ".join(f"({n}) {p.fix}" for n, p in enumerate(errors, 1)),
+    )
+
+
+def _chip(recipe: Recipe) -> list[Problem]:
+    try:
+        soc = resolve(recipe.soc)
+    except RkzooError as error:
+        return [Problem(error.what, error.why, error.fix)]
+    able = chips()[soc].dtypes
+    if recipe.dtype in able:
+        return []
+    return [
+        Problem(
+            f"{soc} cannot be built for in {recipe.dtype}.",
+            f"Measured with the real toolkit: {_REASONS[recipe.dtype]}.",
+            f"Use --dtype {able[0]}.",
+        )
+    ]
+
+
+def _version(recipe: Recipe) -> list[Problem]:
+    try:
+        release(recipe.toolkit)
+    except RkzooError as error:
+        return [Problem(error.what, error.why, error.fix)]
+    return []
+
+
+def _opset(opset: int) -> list[Problem]:
+    if opset <= NEWEST_OPSET:
+        return []
+    return [
+        Problem(
+            f"The model uses ONNX opset {opset}.",
+            f"The toolkit reads opset {NEWEST_OPSET} and older.",
+            "Export it again with a lower opset, for example opset_version=12.",
+        )
+    ]
+
+
+def _inputs(plans: Sequence[InputPlan], shapes: Mapping[str, Sequence[int]]) -> list[Problem]:
+    found = []
+    planned = {plan.name: plan.shape for plan in plans}
+    for name in [name for name in shapes if name not in planned]:
+        found.append(
+            Problem(
+                f"The input {name} is not part of the plan.",
+                f"The plan covers: {', '.join(planned) or 'nothing'}.",
+                "Say what goes into every input of the model.",
+            )
+        )
+    for name, shape in planned.items():
+        if name not in shapes:
+            found.append(
+                Problem(
+                    f"The model has no input called {name}.",
+                    f"Its inputs are: {', '.join(shapes)}.",
+                    "Use one of those names.",
+                )
+            )
+            continue
+        found += _shape(name, shape, tuple(shapes[name]))
+    return found
+
+
+def _shape(name: str, planned: tuple[int, ...], declared: tuple[int, ...]) -> list[Problem]:
+    if not all(size > 0 for size in planned):
+        return [
+            Problem(
+                f"The input {name} has free dimensions: {_text(declared)}.",
+                "The NPU needs every dimension to be a fixed number.",
+                "Give the input size, or export the model with fixed shapes.",
+            )
+        ]
+    fits = len(planned) == len(declared) and all(
+        want in (have, -1) for have, want in zip(planned, declared, strict=False)
+    )
+    if fits:
+        return []
+    return [
+        Problem(
+            f"The input {name} cannot have the shape {_text(planned)}.",
+            f"The model declares {_text(declared)}.",
+            "Use a size that the model was exported for.",
+        )
+    ]
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join("?" if size < 0 else str(size) for size in shape)
+
+
+def _normalisation(plan: InputPlan) -> list[Problem]:
+    found = []
+    if not plan.mean and not plan.std:
+        return []
+    if len(plan.shape) != 4:
+        found.append(
+            Problem(
+                f"The input {plan.name} has mean and std but is no picture.",
+                f"Its shape is {_text(plan.shape)}; a picture has four dimensions.",
+                "Leave mean and std empty for it.",
+            )
+        )
+        return found
+    channels = plan.shape[1]
+    for word, values in (("mean", plan.mean), ("std", plan.std)):
+        if len(values) != channels:
+            found.append(
+                Problem(
+                    f"The input {plan.name} has {channels} channels, and {word} has"
+                    f" {len(values)} numbers.",
+                    "There must be one for each channel.",
+                    f"Give {channels} numbers for {word}"
+                    + (
+                        "; the model seems to want NHWC pictures, so export it as NCHW."
+                        if plan.shape[3] in (1, 3)
+                        else "."
+                    ),
+                )
+            )
+    if 0.0 in plan.std:
+        found.append(
+            Problem(
+                f"The std of the input {plan.name} contains 0.",
+                "Pixels would be divided by zero.",
+                "Use the std the model was trained with, 255 when pixels were scaled to 0..1.",
+            )
+        )
+    if plan.shape[0] != 1:
+        found.append(
+            Problem(
+                f"The input {plan.name} takes {plan.shape[0]} pictures at once.",
+                "Calibration and the simulator feed one picture at a time.",
+                "Export the model with batch size 1.",
+            )
+        )
+    return found
+
+
+def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
+    if recipe.dtype != "int8":
+        return []
+    if samples <= 0:
+        return [
+            Problem(
+                "There are no calibration pictures.",
+                "INT8 needs some to learn the range of every tensor.",
+                "Give a folder of typical pictures with --calib, or use --dtype fp16.",
+            )
+        ]
+    if samples >= FEW_SAMPLES:
+        return []
+    return [
+        Problem(
+            f"There {'is' if samples == 1 else 'are'} only {samples} calibration"
+            f" picture{'' if samples == 1 else 's'}.",
+            "The INT8 ranges then depend on chance, and accuracy may suffer.",
+            "Give 20 to 100 typical pictures with --calib.",
+            "warning",
+        )
+    ]

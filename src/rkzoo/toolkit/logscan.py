@@ -1,0 +1,188 @@
+"""What the toolkit's log says that its return value does not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from rkzoo.toolkit.logs import plain
+
+FindingKind = Literal["cpu", "no-lowering", "regtask", "native-error", "collapsed-scale"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, or may be, although the build succeeded.
+
+    `message` is a sentence for the user, `evidence` the toolkit's own words.
+    """
+
+    kind: FindingKind
+    message: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the compiler's layer table, after fusion.
+
+    `cycles` are the compiler's (memory, NPU, total); `traffic` is in KB. Only
+    convolution-like layers have cycles.
+    """
+
+    number: int
+    op: str
+    dtype: str
+    target: str
+    inputs: str
+    output: str
+    cycles: tuple[int, int, int]
+    traffic: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """`internal` and `weights`: bytes of working memory and of weights on the chip, or
+    None where the log does not say."""
+
+    layers: tuple[Layer, ...]
+    findings: tuple[Finding, ...]
+    internal: int | None
+    weights: int | None
+
+
+_NATIVE = re.compile(r"^([A-Z]) RKNN: (?:\[[\d:.]+\] ?)?(.*)$")
+_ROW = re.compile(
+    r"^(\d+)\s+(\S+)\s+(\S+)\s+(NPU|CPU|GPU)\s+(\S+)\s+(\S+)\s+"
+    r"(\d+)/(\d+)/(\d+)\s+(?:\S+%\s+)?([\d.]+)\s+(\S.*?)\s*$"
+)
+_TOTAL = re.compile(r"^Total (Internal|Weight) Memory Size: ([\d.]+)(B|KB|MB|GB)")
+_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+_LOWERING = re.compile(r"No lowering found for: (.+?), node type = (\w+)")
+_REGTASK = re.compile(r"REGTASK: .*")
+# Said of plain reshapes, which the runtime only relabels.
+_HARMLESS = re.compile(r"Unkown op target: 0")
+_ENDS = ("InputOperator", "OutputOperator")
+
+
+def lines_of(text: str) -> list[str]:
+    """The log as lines, without colours; a progress bar's redrawings are lines too."""
+    return [line.strip() for line in plain(text).replace("\r", "\n").splitlines()]
+
+
+def scan(text: str) -> Scan:
+    """Reads the log of a build that returned success."""
+    layers: list[Layer] = []
+    sizes: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    overflow: list[str] = []
+    errors: list[str] = []
+    for line in lines_of(text):
+        native = _NATIVE.match(line)
+        body = native[2] if native else line
+        if row := _ROW.match(body):
+            layers.append(_layer(row))
+        elif total := _TOTAL.match(body):
+            # With several input shapes there is one table a shape: the largest counts.
+            size = round(float(total[2]) * _UNITS[total[3]])
+            sizes[total[1]] = max(size, sizes.get(total[1], 0))
+        elif lowering := _LOWERING.search(body):
+            refused[lowering[1]] = lowering[2]
+        elif _REGTASK.search(body):
+            overflow.append(line)
+        elif native and native[1] == "E" and not _HARMLESS.search(body):
+            errors.append(line)
+    findings = [*_on_cpu(layers, refused), *_unlowered(refused), *_overflows(overflow)]
+    findings += [
+        Finding("native-error", "The compiler reported an error and went on all the same.", line)
+        for line in dict.fromkeys(errors)
+    ]
+    return Scan(tuple(layers), tuple(findings), sizes.get("Internal"), sizes.get("Weight"))
+
+
+def complaint(text: str) -> str:
+    """The last line of a failed job's log that says what is wrong, or ""."""
+    said = ""
+    for line in lines_of(text):
+        native = _NATIVE.match(line)
+        if native:
+            body = native[2].strip() if native[1] in "EFW" else ""
+        elif re.match(r"^[DTI] ", line) or re.search(r"\d+%\|", line):
+            body = ""
+        else:
+            body = re.sub(r"^[EW] (\w+: )?", "", line)
+        if re.search(r"\w{3}", body) and not _CHATTER.search(body):
+            said = body
+    return said[:400]
+
+
+# Lines that follow the message or have nothing to do with it.
+_CHATTER = re.compile(
+    r"^compress=|=====|If you can't handle this error|^Traceback|^File \"|^During handling"
+    r"|temperate env|default (?:in|out)put dtype|Please take care of this change"
+    r"|UserWarning|import pkg_resources"
+)
+
+
+def _layer(row: re.Match[str]) -> Layer:
+    number, op, dtype, target, inputs, output, ddr, npu, total, traffic, name = row.groups()
+    cycles = (int(ddr), int(npu), int(total))
+    return Layer(int(number), op, dtype, target, inputs, output, cycles, float(traffic), name)
+
+
+def _on_cpu(layers: list[Layer], refused: dict[str, str]) -> list[Finding]:
+    inner = [layer for layer in layers if layer.op not in _ENDS]
+    # The last reshapes only relabel the output, which costs next to nothing.
+    trailing = len(inner)
+    while trailing and inner[trailing - 1].op == "Reshape":
+        trailing -= 1
+    reshapes_at_end = {id(layer) for layer in inner[trailing:]}
+    by_op: dict[str, dict[str, Layer]] = {}
+    for layer in inner:
+        if layer.target == "CPU" and id(layer) not in reshapes_at_end:
+            by_op.setdefault(layer.op, {})[layer.name] = layer
+    return [
+        _cpu_finding(op, list(found.values()))
+        for op, found in by_op.items()
+        if op not in refused.values()
+    ]
+
+
+def _cpu_finding(op: str, layers: list[Layer]) -> Finding:
+    first = layers[0]
+    one = len(layers) == 1
+    return Finding(
+        "cpu",
+        f"{len(layers)} layer{'' if one else 's'} of type {op} run{'s' if one else ''} on the"
+        f" processor instead of the NPU, which is slow ({'' if one else 'the first is '}"
+        f"{first.name}, {first.output}).",
+        f"{first.number} {op} {first.dtype} {first.target} {first.inputs} {first.output}"
+        f" {first.name}",
+    )
+
+
+def _unlowered(refused: dict[str, str]) -> list[Finding]:
+    return [
+        Finding(
+            "no-lowering",
+            f"The operator {op} at {where} is not known to the NPU, so the model will not run"
+            " on the board unless you supply that operator yourself.",
+            f"No lowering found for: {where}, node type = {op}",
+        )
+        for where, op in refused.items()
+    ]
+
+
+def _overflows(lines: list[str]) -> list[Finding]:
+    if not lines:
+        return []
+    return [
+        Finding(
+            "regtask",
+            "A tensor is too large for the NPU's registers, and results on the board are known"
+            " to be wrong then; cut the model's tail off or use a smaller input.",
+            lines[0],
+        )
+    ]

@@ -1,0 +1,518 @@
+"""RKNN-Toolkit2 in a process of its own: every way it can fail becomes one RkzooError.
+
+The child has its own session, its own scratch folder as working directory and TMPDIR, and
+its log as stdout and stderr; requests and answers travel over two pipes (worker.py). It
+dies with its parent, and with `close`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, explained
+from rkzoo.progress import SILENT, Reporter, Task
+from rkzoo.toolkit import logs, logscan, scratch, worker
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.toolkit.environment import ToolkitEnv
+from rkzoo.toolkit.logscan import Finding, Layer
+from rkzoo.toolkit.recipe import InputPlan
+
+Array = NDArray[Any]
+
+SIMULATED_SOC = "rk3588"
+"""The simulator's numbers are the same for every chip (measured on ten), and the files of
+some chips do not carry the output scales; so a simulation always builds for this one."""
+
+START_TIMEOUT = 120.0
+BUILD_TIMEOUT = 3600.0
+INFER_TIMEOUT = 600.0
+
+_CONFIG = {"int8": {"quantized_dtype": "w8a8"}, "fp16": {"float_dtype": "float16"}}
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """A finished build. `rknn` is the file; `peak` the child's memory in bytes; `internal`
+    and `weights` the chip's working and weight memory in bytes where the log tells them."""
+
+    rknn: Path
+    soc: str
+    toolkit: str
+    seconds: float
+    size: int
+    peak: int
+    findings: tuple[Finding, ...]
+    layers: tuple[Layer, ...]
+    internal: int | None
+    weights: int | None
+
+
+class ToolkitProcess:
+    """One toolkit process, for one build at a time and any number of inferences of it.
+
+    A context manager; `close` (also at garbage collection and at exit) kills the child and
+    removes its folder. Methods raise RkzooError with code 1 for everything that goes wrong
+    in the child, and the child is gone after that. Safe to share between threads, which
+    then take turns.
+    """
+
+    def __init__(
+        self, env: ToolkitEnv, *, report: Reporter = SILENT, script: Path | None = None
+    ) -> None:
+        self._env, self._report = env, report
+        self._turn = threading.RLock()
+        self._label = "start"
+        folder = scratch.make()
+        self.folder = folder.path
+        self._log = self.folder / "toolkit.log"
+        self._spec: BuildInputs | None = None
+        try:
+            self._child = _Child(env, folder.path, self._log, script or Path(worker.__file__))
+        except BaseException:
+            folder.remove()
+            raise
+        self._finalizer = weakref.finalize(self, _dispose, self._child, folder)
+        self._command({"do": "start"}, (), START_TIMEOUT, _silent)
+
+    @property
+    def pid(self) -> int:
+        return self._child.popen.pid
+
+    def build(self, plan: BuildInputs, out: Path, *, timeout: float = BUILD_TIMEOUT) -> BuildReport:
+        """Builds `plan` for its recipe's chip and writes `out` (atomically)."""
+        report = self._build(plan, timeout)
+        out = Path(out)
+        with atomic_output(out) as temporary:
+            shutil.copyfile(report.rknn, temporary)
+        return replace(report, rknn=out)
+
+    def build_for_simulation(
+        self, plan: BuildInputs, *, timeout: float = BUILD_TIMEOUT
+    ) -> BuildReport:
+        """Builds `plan` to be simulated here, for SIMULATED_SOC whatever its chip is.
+
+        The report's `rknn` lies in the scratch folder until `close`; it carries the scales
+        of the outputs.
+        """
+        recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
+        return self._build(replace(plan, recipe=recipe), timeout)
+
+    def infer(self, arrays: Sequence[Array], *, timeout: float = INFER_TIMEOUT) -> list[Array]:
+        """The last built model on the simulator.
+
+        Takes one array per input: uint8 NHWC (1, H, W, C) for a picture, in the channel
+        order of the recipe's mean; else the input's own shape. Returns float32 arrays in
+        the graph's own layout (NCHW).
+        """
+        if self._spec is None:
+            raise RkzooError("There is no built model to run.", "build comes first.", code=1)
+        plans = self._spec.recipe.inputs
+        if len(arrays) != len(plans):
+            raise RkzooError(
+                f"The model takes {len(plans)} inputs and was given {len(arrays)}.", code=1
+            )
+        fed = []
+        for array, plan in zip(arrays, plans, strict=True):
+            n, *rest = plan.shape
+            wanted = (n, *rest[1:], rest[0]) if plan.mean else plan.shape
+            if tuple(array.shape) != tuple(wanted):
+                raise RkzooError(
+                    f"The input {plan.name} was given the shape {tuple(array.shape)}.",
+                    f"It takes {tuple(wanted)}.",
+                    code=1,
+                )
+            # Double precision makes the simulator return nothing.
+            fed.append(array.astype(np.float32) if array.dtype == np.float64 else array)
+        self._label = "run the model on the simulator"
+        _, outputs = self._command({"do": "infer"}, fed, timeout, _silent)
+        return outputs
+
+    def kill(self) -> None:
+        """Ends the child; a call that waits for it in another thread fails then."""
+        self._child.kill()
+
+    def close(self) -> None:
+        self._finalizer()
+
+    def __enter__(self) -> ToolkitProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _build(self, plan: BuildInputs, timeout: float) -> BuildReport:
+        recipe = plan.recipe
+        exported = self.folder / "exported.rknn"
+        request = {
+            "do": "build",
+            "onnx": str(plan.onnx.absolute()),
+            "inputs": [_input(one) for one in recipe.inputs],
+            "config": {
+                "target_platform": recipe.soc,
+                "optimization_level": recipe.optimization_level,
+                "quantized_algorithm": recipe.algorithm,
+                "quantized_method": recipe.method,
+                "custom_string": plan.custom_string or None,
+                **_CONFIG[recipe.dtype],
+            },
+            "calibration": str(plan.calibration.absolute())
+            if plan.calibration is not None and recipe.dtype == "int8"
+            else None,
+            "export": str(exported),
+        }
+        with self._turn:
+            self._label = f"build the model for {recipe.soc}"
+            self._spec = None
+            exported.unlink(missing_ok=True)
+            begun, start = self._log_size(), time.monotonic()
+            with self._report.task(f"Building for {recipe.soc}", 100) as task:
+                answer, _ = self._command(request, (), timeout, _Stages(task).read)
+                task.update(100, 100)
+            seconds = time.monotonic() - start
+            try:
+                size = exported.stat().st_size
+            except OSError:
+                size = 0
+            if not size:
+                raise self._fail("It reported success and wrote no file.")
+            self._spec = plan
+            found = logscan.scan(self._log_text(begun))
+        return BuildReport(
+            rknn=exported,
+            soc=recipe.soc,
+            toolkit=self._env.version,
+            seconds=seconds,
+            size=size,
+            peak=int(answer["peak"]),
+            findings=found.findings,
+            layers=found.layers,
+            internal=found.internal,
+            weights=found.weights,
+        )
+
+    def _command(
+        self,
+        header: worker.Header,
+        arrays: Sequence[Array],
+        timeout: float,
+        watch: Callable[[str], None],
+    ) -> tuple[worker.Header, list[Array]]:
+        with self._turn:
+            if not self._finalizer.alive:
+                raise RkzooError("The toolkit process has ended already.", code=1)
+            begun = self._log_size()
+            follow = _Follow(self._log, begun, watch)
+            channel = _Channel(self._child, time.monotonic() + timeout, follow)
+            try:
+                worker.send(channel.write, header, arrays)
+                answer, found = worker.receive(channel.read)
+            except _TimeoutReached:
+                raise self._fail(
+                    f"It did not finish within {timeout:.0f} seconds.", begun
+                ) from None
+            except (EOFError, BrokenPipeError):
+                raise self._fail(self._death(begun), begun) from None
+            except BaseException:
+                self.close()  # Ctrl-C: nothing goes on behind the user's back
+                raise
+            if "error" in answer:
+                raise self._fail(self._said(answer, begun), begun)
+            return answer, found
+
+    def _said(self, answer: worker.Header, begun: int) -> str:
+        """The toolkit's own words for a call that raised, or that returned -1."""
+        if answer["kind"] == "Refused":
+            said = logscan.complaint(self._log_text(begun))
+            return f"It says: {said}" if said else f"It only says: {answer['error']}."
+        return f"It says: {logs.last_line(answer['error']) or answer['kind']}"
+
+    def _death(self, begun: int) -> str:
+        code = self._child.wait()
+        if code == -signal.SIGKILL:
+            return "Its process was killed from outside, perhaps for want of memory."
+        said = logscan.complaint(self._log_text(begun))
+        last = f" Its last words: {said}" if said else ""
+        if code < 0:
+            return f"Its process crashed ({signal.Signals(-code).name}).{last}"
+        return f"Its process ended unexpectedly (status {code}).{last}"
+
+    def _fail(self, why: str, begun: int = 0) -> RkzooError:
+        """Keeps the log, ends the child, and makes the one error."""
+        kept = logs.keep_text(self._log_text(0), f"toolkit-{self._env.version}")
+        self.close()
+        what = f"RKNN-Toolkit2 {self._env.version} could not {self._label}."
+        return RkzooError(what, why, _advice(why), code=1, log=kept)
+
+    def _log_size(self) -> int:
+        try:
+            return self._log.stat().st_size
+        except OSError:
+            return 0
+
+    def _log_text(self, begun: int) -> str:
+        try:
+            with self._log.open("rb") as file:
+                file.seek(begun)
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
+# What helps, by words in the toolkit's own message.
+_ADVICE = (
+    (r"No space left|Disk quota", "Free some space, or point RKZOO_CACHE at a larger disk."),
+    (r"did not finish within", "Use fewer calibration pictures or the algorithm `normal`."),
+    (
+        r"want of memory|MemoryError|bad_alloc|Cannot allocate",
+        "Close other programs, build for one chip at a time, or use fewer calibration pictures.",
+    ),
+    (
+        r"DecodeError|Error parsing message|not exists|IndexError|ModelProto",
+        "Check that the file is a complete ONNX model, for example with `rkzoo inspect`.",
+    ),
+    (r"opset", "Export the model again with a lower opset, for example 12."),
+    (
+        r"needs real PyTorch",
+        "Install the toolkit with PyTorch: rkzoo toolkit install --full.",
+    ),
+    (
+        r"ShapeInferenceError|INVALID_GRAPH|Fatal error|is not a registered function",
+        "The graph is faulty or has an operator that ONNX Runtime does not know; export it again.",
+    ),
+    (r"crashed", "Try --dtype fp16, another optimisation level or another toolkit version."),
+)
+
+
+def _advice(why: str) -> str:
+    for pattern, fix in _ADVICE:
+        if re.search(pattern, why):
+            return fix
+    return "The log has the whole story; another toolkit version may take the model."
+
+
+def _input(plan: InputPlan) -> dict[str, Any]:
+    # All floats: the toolkit refuses a list that mixes them with whole numbers.
+    return {
+        "name": plan.name,
+        "shape": list(plan.shape),
+        "mean": [float(value) for value in plan.mean],
+        "std": [float(value) for value in plan.std],
+    }
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+class _TimeoutReached(Exception):
+    pass
+
+
+class _Child:
+    """The child process and our ends of the two pipes."""
+
+    def __init__(self, env: ToolkitEnv, folder: Path, log: Path, script: Path) -> None:
+        their_requests, self.requests = os.pipe()
+        self.answers, their_answers = os.pipe()
+        try:
+            with explained("The toolkit process cannot be started."):
+                work, temporary = folder / "work", folder / "tmp"
+                work.mkdir()
+                temporary.mkdir()
+                with log.open("ab") as out:
+                    self.popen = _spawn(
+                        [
+                            *(str(env.python), "-I", "-u", "-X", "utf8", str(script)),
+                            *map(str, (their_requests, their_answers, os.getpid())),
+                        ],
+                        cwd=work,
+                        env=_environ(temporary),
+                        stdin=subprocess.DEVNULL,
+                        stdout=out,
+                        stderr=out,
+                        pass_fds=(their_requests, their_answers),
+                        start_new_session=True,
+                    )
+        except BaseException:
+            os.close(self.requests)
+            os.close(self.answers)
+            raise
+        finally:
+            os.close(their_requests)
+            os.close(their_answers)
+        os.set_blocking(self.requests, False)
+        os.set_blocking(self.answers, False)
+
+    def wait(self) -> int:
+        """The exit status; a child that closed its pipe but lingers is killed."""
+        try:
+            return self.popen.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.popen.wait()
+
+    def kill(self) -> None:
+        # The group first: after the leader is reaped its number may be someone else's.
+        if self.popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+
+def _environ(temporary: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return kept | {
+        "TMPDIR": str(temporary),
+        "RKNN_LOG_LEVEL": "5",
+    }
+
+
+def _dispose(child: _Child, folder: scratch.Scratch) -> None:
+    child.kill()
+    os.close(child.requests)
+    os.close(child.answers)
+    folder.remove()
+
+
+class _Channel:
+    """Reads and writes whole blocks until a deadline, looking at the log in between."""
+
+    def __init__(self, child: _Child, deadline: float, follow: _Follow) -> None:
+        self._child, self._deadline, self._follow = child, deadline, follow
+
+    def write(self, block: Any) -> None:
+        view = memoryview(block)
+        while view:
+            self._wait(self._child.requests, select.POLLOUT)
+            with contextlib.suppress(BlockingIOError):
+                view = view[os.write(self._child.requests, view[: 1 << 16]) :]
+
+    def read(self, count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            self._wait(self._child.answers, select.POLLIN)
+            try:
+                part = os.read(self._child.answers, min(count - len(parts), 1 << 20))
+            except BlockingIOError:
+                continue
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+    def _wait(self, descriptor: int, event: int) -> None:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        while True:
+            if poll.poll(100):
+                return
+            self._follow.look()
+            if self._child.popen.poll() is not None and not poll.poll(0):
+                raise EOFError  # dead, with a descendant that holds the pipe open
+            if time.monotonic() > self._deadline:
+                raise _TimeoutReached
+
+
+class _Follow:
+    """Hands what is added to the log to a watcher."""
+
+    def __init__(self, log: Path, begun: int, watch: Callable[[str], None]) -> None:
+        self._log, self._at, self._watch = log, begun, watch
+
+    def look(self) -> None:
+        with contextlib.suppress(OSError), self._log.open("rb") as file:
+            file.seek(self._at)
+            new = file.read()
+            self._at += len(new)
+            if new:
+                self._watch(new.decode("utf-8", "replace"))
+
+
+# The toolkit's stages in their order, with the share of the time at which each begins.
+_STAGES = {
+    "Loading": (0, 5),
+    "OpFusing 0": (5, 10),
+    "OpFusing 1": (10, 15),
+    "OpFusing 2": (15, 20),
+    "GraphPreparing": (20, 25),
+    "Quantizating": (25, 75),
+    "rknn building": (75, 75),
+    "rknn building done": (95, 95),
+}
+_BAR = re.compile(r"I ([A-Z]\w+(?: \d)?) ?:\s+(\d+)%\|")
+
+
+class _Stages:
+    """One bar out of the toolkit's many: the place in the build, 0..100, never back."""
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._at = task, 0.0
+
+    def read(self, text: str) -> None:
+        at = max((self._at, *_places(text)))
+        if at > self._at:
+            self._at = at
+            self._task.update(at, 100)
+
+
+def _places(text: str) -> Iterator[float]:
+    for name, percent in _BAR.findall(text):
+        if name in _STAGES:
+            low, high = _STAGES[name]
+            yield low + (high - low) * int(percent) / 100
+    for name in ("rknn building", "rknn building done"):
+        if name in text:
+            yield _STAGES[name][0]
+
+
+# A child is tied to the life of the thread that started it (PR_SET_PDEATHSIG), so all are
+# started by one thread that lives as long as the program.
+_spawner: tuple[int, ThreadPoolExecutor] | None = None
+_spawner_lock = threading.Lock()
+
+
+def _spawn(arguments: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
+    global _spawner
+    with _spawner_lock:
+        if _spawner is None or _spawner[0] != os.getpid():
+            _spawner = os.getpid(), ThreadPoolExecutor(1, "rkzoo-spawner")
+        future: Future[subprocess.Popen[bytes]] = _spawner[1].submit(
+            lambda: subprocess.Popen(arguments, **settings)
+        )
+    try:
+        return future.result()
+    except BaseException:
+        future.add_done_callback(_kill_unclaimed)
+        raise
+
+
+def _kill_unclaimed(future: Future[subprocess.Popen[bytes]]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        popen = future.result()
+        popen.kill()
+        popen.wait()

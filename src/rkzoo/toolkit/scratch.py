@@ -1,0 +1,58 @@
+"""Private folders for jobs. One whose owner died is removed by the next that comes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rkzoo.files import cache_dir, explained, locked
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A folder of its own and the open lock that says its owner lives."""
+
+    path: Path
+    descriptor: int
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        _lock_of(self.path).unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+
+def make() -> Scratch:
+    """A new empty folder below the cache's `scratch`; RkzooError when the disk refuses."""
+    root = cache_dir("scratch")
+    path = root / secrets.token_hex(6)
+    with explained("A working folder for the toolkit cannot be made."), locked(root / ".lock"):
+        _sweep(root)
+        descriptor = os.open(_lock_of(path), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.mkdir()
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return Scratch(path, descriptor)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".owner")
+
+
+def _sweep(root: Path) -> None:
+    for lock in root.glob("*.owner"):
+        descriptor = os.open(lock, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # its owner lives
+        finally:
+            os.close(descriptor)
+        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+        lock.unlink(missing_ok=True)
