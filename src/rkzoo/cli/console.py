@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from rkzoo.errors import RkzooError
@@ -22,6 +23,8 @@ class Bars:
         self._live = sys.stderr.isatty()
         self._progress: Progress | None = None
         self._open = 0
+        # Parallel builds open and close their bars from their own threads.
+        self._lock = Lock()
 
     @contextmanager
     def task(
@@ -32,22 +35,24 @@ class Bars:
         if not self._live:
             start = perf_counter()
             print(f"{label} …", file=sys.stderr, flush=True)
-            yield _Bar(None, None)
+            yield _Bar(None, None, bytes)
             print(f"{label}: done in {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             return
-        progress = self._started()
-        task = progress.add_task(label, total=total, bytes=bytes)
-        self._open += 1
+        with self._lock:
+            progress = self._started()
+            task = progress.add_task(label, total=total, amount="")
+            self._open += 1
         try:
-            yield _Bar(progress, task)
-            if (shown := progress.tasks[-1]).id == task and shown.total is None:
-                progress.update(task, total=1, completed=1)
+            yield _Bar(progress, task, bytes)
+            # A task without a known total ends as a full bar, not as a pulsing one.
+            progress.update(task, total=1, completed=1)
         finally:
             progress.stop_task(task)
-            self._open -= 1
-            if not self._open:
-                progress.stop()
-                self._progress = None
+            with self._lock:
+                self._open -= 1
+                if not self._open:
+                    progress.stop()
+                    self._progress = None
 
     def note(self, message: str) -> None:
         if self._progress is not None:
@@ -62,7 +67,6 @@ class Bars:
                 BarColumn,
                 Progress,
                 SpinnerColumn,
-                TaskProgressColumn,
                 TextColumn,
                 TimeElapsedColumn,
             )
@@ -71,7 +75,7 @@ class Bars:
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TaskProgressColumn(),
+                TextColumn("{task.fields[amount]}"),
                 TimeElapsedColumn(),
                 console=Console(stderr=True),
             )
@@ -80,12 +84,21 @@ class Bars:
 
 
 class _Bar:
-    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress | None, task: TaskID | None, bytes: bool) -> None:
+        self._progress, self._task, self._bytes = progress, task, bytes
 
     def update(self, done: float, total: float | None = None) -> None:
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, total=total)
+        if self._progress is None or self._task is None:
+            return
+        total = total if total is not None else self._progress.tasks[self._task].total
+        self._progress.update(
+            self._task, completed=done, total=total, amount=self._amount(done, total)
+        )
+
+    def _amount(self, done: float, total: float | None) -> str:
+        if self._bytes:
+            return f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total else " MB")
+        return f"{100 * done / total:.0f}%" if total else ""
 
 
 def print_json(document: Any) -> None:
