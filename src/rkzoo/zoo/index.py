@@ -121,7 +121,7 @@ def parse(body: bytes, kind: str, address: str, login_from: str = "") -> list[Of
             Offer(_with_login(urljoin(address, url), login_from), base_name(filename), sha256)
             for url, filename, sha256 in links
         ]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Unavailable(
             f"{without_login(address)} is not a page of a package index.",
             f"It could not be understood: {str(error)[:120] or type(error).__name__}.",

