@@ -1,0 +1,138 @@
+"""Will it convert, and will the result be right? A checklist in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from rkzoo.contract import DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.graph.cut import MAX_OPSET
+from rkzoo.graph.recognition import Recognition
+from rkzoo.graph.rknn import RknnFile
+from rkzoo.graph.summary import GraphSummary
+
+# Measured with RKNN-Toolkit2 2.5.0: the first make the build fail, the second end on the CPU.
+_REFUSED = ("If", "Loop", "Scan", "NonZero")
+_ON_CPU = ("TopK", "Det")
+# Boxes of 0..640 on one INT8 scale give 640 / 255; scores of 0..1 alone give 1 / 255.
+_COARSE = 0.5
+
+
+@dataclass(frozen=True)
+class Check:
+    """`ok`: fine. `warn`: works, but know this. `fail`: will not convert or not be right."""
+
+    level: Literal["ok", "warn", "fail"]
+    text: str
+
+
+def graph_checks(
+    summary: GraphSummary, recognition: Recognition | None, unknown: RkzooError | None = None
+) -> list[Check]:
+    """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised."""
+    return [
+        *_head(recognition, unknown),
+        *_opset(summary, recognition),
+        *_inputs(summary, recognition),
+        *_operators(summary, recognition),
+    ]
+
+
+def _head(recognition: Recognition | None, unknown: RkzooError | None) -> Iterator[Check]:
+    if recognition is None:
+        why = f" {unknown.why} {unknown.fix}" if unknown else ""
+        what = unknown.what if unknown else "The head was not recognised."
+        yield Check("fail", f"{what}{why}")
+        return
+    yield Check("ok", "The head is known, so its outputs can be read as boxes.")
+    if recognition.form == "stock":
+        yield Check(
+            "ok",
+            "Boxes and scores share one output here, which INT8 cannot hold; convert takes the "
+            "head off and proves the result equal first.",
+        )
+    if not recognition.contract.labels:
+        yield Check("warn", "The file names no classes: give them with --labels FILE.")
+
+
+def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+    if summary.opset <= MAX_OPSET:
+        yield Check("ok", f"Opset {summary.opset}; the toolkit reads up to {MAX_OPSET}.")
+    elif recognition is not None and recognition.form == "stock":
+        yield Check("warn", f"Opset {summary.opset} is too new; it will be lowered to {MAX_OPSET}.")
+    else:
+        yield Check(
+            "fail",
+            f"Opset {summary.opset} is too new, the toolkit reads up to {MAX_OPSET}: "
+            "export the model again with opset=17.",
+        )
+
+
+def _inputs(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+    if not summary.dynamic:
+        yield Check("ok", "All input sizes are fixed.")
+    elif recognition is not None:
+        height, width = recognition.contract.input.size
+        yield Check(
+            "warn",
+            f"The input size is free ({', '.join(summary.dynamic)}); it will be fixed to "
+            f"{height}x{width}. Choose another with --size HxW.",
+        )
+    else:
+        yield Check(
+            "warn",
+            f"The input size is free ({', '.join(summary.dynamic)}), but the NPU needs one that "
+            "is fixed: give --size HxW.",
+        )
+
+
+def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+    for domain, _ in summary.domains:
+        if any(name.startswith(f"{domain}.") for name, _ in summary.operators):
+            yield Check(
+                "fail",
+                f"It uses operators of {domain}, which the toolkit does not know: export it "
+                "without them.",
+            )
+    present = {name for name, _ in summary.operators}
+    # What sits in the tail of a stock head goes with the cut.
+    cut = recognition is not None and recognition.form == "stock"
+    for name in () if cut else _REFUSED:
+        if name in present:
+            yield Check("fail", f"The toolkit refuses the operator {name}.")
+    for name in () if cut else _ON_CPU:
+        if name in present:
+            yield Check("warn", f"The operator {name} will run on the CPU, which is slow.")
+
+
+def rknn_checks(file: RknnFile) -> list[Check]:
+    """What is worth knowing of a built .rknn before it goes to a board."""
+    return [*_placement(file), *_scales(file)]
+
+
+def _placement(file: RknnFile) -> Iterator[Check]:
+    left = file.cpu_operators
+    if not left:
+        yield Check("ok", "Every operator runs on the NPU.")
+        return
+    kinds = ", ".join(sorted({operator.type for operator in left}))
+    yield Check("warn", f"{len(left)} operators run on the CPU: {kinds}.")
+
+
+def _scales(file: RknnFile) -> Iterator[Check]:
+    coarse = False
+    for spec in file.outputs:
+        mixed = len(spec.shape) == 3 and spec.shape[1] > 4 and spec.shape[2] > spec.shape[1]
+        if mixed and spec.scale is not None and spec.scale > _COARSE:
+            coarse = True
+            yield Check(
+                "fail",
+                f"Output {spec.name} moves in steps of {spec.scale:.3g}: if boxes and scores "
+                "share it, every score in 0..1 is lost. Convert again without --no-cut.",
+            )
+    if file.quantised and not coarse:
+        yield Check("ok", "Each output has an INT8 scale of its own.")
+
+

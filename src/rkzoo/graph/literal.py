@@ -1,0 +1,46 @@
+"""Reads a Python literal that somebody else wrote."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<open>[\[({])|(?P<close>[\])}])|(?P<mark>[,:])|"
+    r"(?P<value>-?(?:0x[0-9a-fA-F]+|\d[\d_]*\.?\d*(?:[eE][+-]?\d+)?|\.\d+)L?"
+    r"|True|False|None|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"))"
+)
+_MAX_DEPTH = 30
+
+
+def parse(text: str, limit: int = 4_000_000) -> Any:
+    """The value of a literal made of dicts, lists, tuples, strings, numbers, True, None.
+
+    None when the text is longer than `limit`, nested deeper than 30, or anything else:
+    the tokens are checked first, because ast.literal_eval can be made to exhaust the
+    stack of the process with operators and brackets.
+    """
+    if len(text) > limit or not _harmless(text.strip()):
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _harmless(text: str) -> bool:
+    depth = at = 0
+    after_value = False
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            return False
+        at = token.end()
+        depth += (token["open"] is not None) - (token["close"] is not None)
+        begins = token["value"] is not None or token["open"] is not None
+        # Two values in a row would be an expression (1 -1 -1, ()()()), not a literal.
+        if not 0 <= depth <= _MAX_DEPTH or (after_value and begins):
+            return False
+        after_value = token["value"] is not None or token["close"] is not None
+    return depth == 0

@@ -1,0 +1,164 @@
+"""Which family a graph belongs to, from its structure and shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx
+
+from rkzoo.contract import ImageInput
+from rkzoo.errors import RkzooError
+from rkzoo.graph import literal, yolo
+from rkzoo.graph.read import metadata
+from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
+from rkzoo.graph.summary import TensorInfo, tensors
+from rkzoo.graph.view import View, declared, is_half, prepared, view
+
+__all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
+
+# A new family is one more line here: what it is called in a sentence, and who knows it.
+RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
+    ("a stock export of a YOLOv8 or YOLO11 detector", yolo.stock),
+    ("a YOLOv8 or YOLO11 detector in Rockchip's 6- or 9-output form", yolo.vendor),
+)
+# Any size does to recognise a graph that leaves it free.
+_TRIAL = (640, 640)
+_MAX_SIDE = 16384
+
+
+def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Recognition:
+    """The family, form and contract of a graph.
+
+    `size` (height, width) in pixels counts where the graph leaves its input free; without
+    it the size that the exporter noted in the file is taken. Raises RkzooError when no
+    recogniser knows the graph, saying what was seen, or when the size stays open.
+    """
+    name, shape = _image_input(model)
+    fixed = _fixed_size(shape)
+    noted = _noted_size(model)
+    wanted = fixed or size or noted
+    seen = prepared(model, {name: (1, 3, *(wanted or _TRIAL))})
+    picture = Picture(
+        image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
+        labels=_labels(model),
+    )
+    reasons = []
+    for title, recogniser in RECOGNISERS:
+        answer = recogniser(seen, picture)
+        if isinstance(answer, Recognition):
+            if wanted is None:
+                raise _size_open()
+            return _with_size_evidence(answer, model, fixed, size)
+        if answer:
+            reasons.append(f"it is not {title} because {answer}")
+    raise _unrecognised(model, reasons)
+
+
+def _image_input(model: onnx.ModelProto) -> tuple[str, tuple[int | None, ...]]:
+    inputs = [(info.name, declared(info)) for info in view_inputs(model)]
+    if len(inputs) != 1:
+        raise _unrecognised(model, [f"it has {len(inputs)} inputs and not one picture"])
+    name, shape = inputs[0]
+    if shape is None or len(shape) != 4 or shape[1] not in (3, None):
+        raise _unrecognised(model, ["its input is not a picture of 1x3xHxW"])
+    if shape[0] not in (1, None):
+        raise _unrecognised(
+            model, [f"it is fixed to {shape[0]} pictures at a time; export it with a batch of 1"]
+        )
+    return name, shape
+
+
+def view_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Inputs that are fed; old files list their weights among the inputs too."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [info for info in model.graph.input if info.name not in weights]
+
+
+def _fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
+    height, width = shape[2:]
+    return (height, width) if height and width else None
+
+
+def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
+    """Ultralytics writes imgsz as [height, width]."""
+    value = literal.parse(metadata(model).get("imgsz", ""), limit=100)
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    good = all(isinstance(side, int) and 1 <= side <= _MAX_SIDE for side in value)
+    return (value[0], value[1]) if good else None
+
+
+def _labels(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Ultralytics writes names as {0: 'person', ...}. Empty when they are not there."""
+    value = literal.parse(metadata(model).get("names", ""), limit=1_000_000)
+    if isinstance(value, dict) and set(value) == set(range(len(value))):
+        value = [value[index] for index in range(len(value))]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return ()
+    return tuple(value)
+
+
+def _std(seen: View, name: str) -> tuple[float, float, float]:
+    """Divisor of the pixels: 255, or 1 where the graph itself divides by 255 first."""
+    for _ in range(3):
+        nodes = seen.consumers.get(name, [])
+        if len(nodes) != 1 or nodes[0].op_type not in ("Cast", "Identity", "Div", "Mul"):
+            break
+        node = nodes[0]
+        other = seen.constant(node.input[1]) if len(node.input) > 1 else None
+        if other is not None and other.size == 1:
+            factor = float(other.ravel()[0])
+            divisor = factor if node.op_type == "Div" else 1 / factor if factor else 0.0
+            return (1.0, 1.0, 1.0) if abs(divisor - 255) < 1.5 else (255.0, 255.0, 255.0)
+        name = node.output[0]
+    return (255.0, 255.0, 255.0)
+
+
+def _with_size_evidence(
+    found: Recognition,
+    model: onnx.ModelProto,
+    fixed: tuple[int, int] | None,
+    size: tuple[int, int] | None,
+) -> Recognition:
+    height, width = found.contract.input.size
+    if fixed:
+        origin = "fixed in the graph"
+        if size and size != fixed:
+            origin += f", so {size[0]}x{size[1]} cannot be had without a new export"
+    else:
+        origin = "chosen, the graph leaves it free" if size else "noted by the exporter"
+    sentences = [f"The input is {height}x{width} (height x width): {origin}."]
+    if found.contract.input.std == (1.0, 1.0, 1.0):
+        sentences.append("The graph divides the pixels by 255 itself.")
+    if is_half(model):
+        sentences.append("The weights are in half precision; they are widened for the cut.")
+    if found.contract.labels:
+        sentences.append(f"The file names its {len(found.contract.labels)} classes.")
+    return replace(found, evidence=(*found.evidence, *sentences))
+
+
+def _size_open() -> RkzooError:
+    return RkzooError(
+        "The size of the model's input is open.",
+        "The graph takes pictures of any size, but the NPU needs one that is fixed.",
+        "Give it with --size HxW, for instance --size 640x640.",
+    )
+
+
+def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
+    seen = view(model)
+    inputs = ", ".join(_named(t) for t in tensors(view_inputs(model)))
+    outputs = ", ".join(_named(t) for t in tensors(model.graph.output))
+    makers = [seen.producers[o.name].op_type for o in model.graph.output if o.name in seen.producers]
+    return RkzooError(
+        "The head of this model is not one that rkzoo knows.",
+        f"It takes {inputs} and gives {outputs}, made by {', '.join(dict.fromkeys(makers))}; "
+        f"{'; '.join(reasons)}.",
+        "rkzoo recognises YOLOv8 and YOLO11 detectors, in the stock export and in Rockchip's "
+        "6- or 9-output form; for other models see rkzoo list.",
+    )
+
+
+def _named(tensor: TensorInfo) -> str:
+    return f"{tensor.name} {'x'.join(str(d) for d in tensor.shape) or 'scalar'}"

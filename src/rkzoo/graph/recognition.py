@@ -1,0 +1,58 @@
+"""What a recogniser finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from rkzoo.contract import Contract, ImageInput
+from rkzoo.graph.view import View
+
+Form = Literal["stock", "vendor-6", "vendor-9"]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor inside the graph that a cut exposes: raw numbers, straight from the last
+    convolution of its branch. `shape` is NCHW; `level` counts from the finest."""
+
+    name: str
+    role: Literal["box", "score"]
+    level: int
+    shape: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """A graph whose head is known.
+
+    `family` is "yolov8" for YOLOv8 and YOLO11 alike, for their heads are the same. `form`
+    tells how the head was exported: `stock` (one 1x(4+C)xN tensor), `vendor-6` (box and
+    score a level) or `vendor-9` (and their clipped sum); the vendor forms keep their name
+    when there are more or fewer levels than three. `contract` describes what leaves the
+    graph after the cut (stock) or as it is (vendor), `uncut` the stock graph left whole.
+    `taps` are ordered box, score, finest level first; `evidence` says what was seen, one
+    sentence each.
+    """
+
+    family: str
+    form: Form
+    contract: Contract
+    taps: tuple[Tap, ...]
+    evidence: tuple[str, ...]
+    uncut: Contract | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How the image input of a graph is to be fed, and the class names that the file carries."""
+
+    image: ImageInput
+    labels: tuple[str, ...] = ()
+
+
+# A recogniser answers with what it found, or with the reason why the graph is not its kind:
+# the end of a sentence that begins with "because" (empty where even the number of outputs
+# is another's).
+Recogniser = Callable[[View, Picture], Recognition | str]

@@ -1,0 +1,365 @@
+"""An ONNX graph as data: fixed in size, folded, and with every known shape at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from rkzoo.errors import RkzooError
+
+Array = NDArray[Any]
+Shape = tuple[int | None, ...]
+
+MAX_IR = 10
+# A tensor above this size is a weight: never folded, never looked into.
+_SMALL = 100_000
+# Folding one chain can reveal the shape that another one needs.
+_ROUNDS = 4
+_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
+
+
+@dataclass(frozen=True)
+class View:
+    """`model` and what can be known of it without running it.
+
+    `shapes` holds the shape of every tensor that shape inference reached; None stands for
+    a free dimension.
+    """
+
+    model: onnx.ModelProto
+    shapes: Mapping[str, Shape]
+    dtypes: Mapping[str, int]
+    producers: Mapping[str, onnx.NodeProto] = field(repr=False)
+    initializers: Mapping[str, TensorProto] = field(repr=False)
+
+    @cached_property
+    def consumers(self) -> Mapping[str, list[onnx.NodeProto]]:
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.model.graph.node:
+            for name in node.input:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def inputs(self) -> tuple[onnx.ValueInfoProto, ...]:
+        """Inputs that are fed; old files list their weights among the inputs too."""
+        return tuple(i for i in self.model.graph.input if i.name not in self.initializers)
+
+    def constant(self, name: str) -> Array | None:
+        """The value of an initializer or a Constant node, None for anything else."""
+        if name in self.initializers:
+            return numpy_helper.to_array(self.initializers[name])
+        node = self.producers.get(name)
+        return constant_value(node) if node is not None and node.op_type == "Constant" else None
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape when every dimension of it is known."""
+        found = self.shapes.get(name)
+        if found is None or any(d is None for d in found):
+            return None
+        return tuple(d for d in found if d is not None)
+
+
+def view(model: onnx.ModelProto) -> View:
+    """Infers the shapes anew: what a file declares about them is not believed."""
+    shapes, dtypes = _infer(model)
+    return View(
+        model=model,
+        shapes=shapes,
+        dtypes=dtypes,
+        producers={name: node for node in model.graph.node for name in node.output},
+        initializers={tensor.name: tensor for tensor in model.graph.initializer},
+    )
+
+
+def declared(info: onnx.ValueInfoProto) -> Shape | None:
+    """The shape an input or output is declared with; None where there is none."""
+    if not info.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
+        for d in info.type.tensor_type.shape.dim
+    )
+
+
+def prepared(model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]]) -> View:
+    """A copy of the model that is easy to read: inputs of the given shapes, half precision
+    made single, and whatever follows from the shapes alone folded into constants."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _to_float32(copy)
+    _sort(copy.graph)
+    for info in copy.graph.input:
+        if info.name in sizes:
+            _set_shape(info, sizes[info.name])
+    for _ in range(_ROUNDS):
+        seen = view(copy)
+        if not _fold(seen):
+            return seen
+    return view(copy)
+
+
+def _set_shape(info: onnx.ValueInfoProto, shape: Iterable[int]) -> None:
+    dims = info.type.tensor_type.shape
+    del dims.dim[:]
+    for size in shape:
+        dims.dim.add().dim_value = size
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Puts every node behind those it needs. ONNX demands it, not every exporter does it."""
+    nodes = list(graph.node)
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    order: dict[int, None] = {}
+    for start in range(len(nodes)):
+        todo = [(start, False)]
+        open_now: set[int] = set()
+        while todo:
+            index, finished = todo.pop()
+            if finished:
+                order[index] = None
+            elif index not in order and index not in open_now:
+                open_now.add(index)
+                todo.append((index, True))
+                needed = (*nodes[index].input, *_captured_by(nodes[index]))
+                todo.extend((maker[n], False) for n in needed if n in maker)
+    if list(order) != list(range(len(nodes))):
+        copies = [onnx.NodeProto.FromString(nodes[i].SerializeToString()) for i in order]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+# ---- shapes -------------------------------------------------------------------------
+
+
+def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
+    graph = model.graph
+    skeleton = onnx.ModelProto(ir_version=min(model.ir_version, MAX_IR))
+    skeleton.opset_import.extend(model.opset_import)
+    skeleton.functions.extend(model.functions)
+    skeleton.graph.name = "skeleton"
+    skeleton.graph.node.extend(graph.node)
+    weights = {tensor.name for tensor in graph.initializer}
+    skeleton.graph.input.extend(i for i in graph.input if i.name not in weights)
+    for tensor in graph.initializer:
+        # Weights only matter by their shape; copying them would cost more than all else.
+        if _count(tensor.dims) > _SMALL:
+            skeleton.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+        else:
+            skeleton.graph.initializer.append(tensor)
+    skeleton.graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in graph.output)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    except Exception as error:  # inference raises RuntimeError, ValueError and its own
+        raise RkzooError(
+            "The shapes inside the model cannot be worked out.",
+            f"ONNX says: {first_line(error)}",
+            "Export the model anew; for a free input size give --size HxW.",
+        ) from error
+    shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
+    dtypes = {t.name: t.data_type for t in graph.initializer}
+    known = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    for info in known:
+        found = declared(info)
+        if found is not None:
+            shapes[info.name] = found
+            dtypes[info.name] = info.type.tensor_type.elem_type
+    return shapes, dtypes
+
+
+def _count(dims: Iterable[int]) -> int:
+    total = 1
+    for size in dims:
+        total *= max(size, 0)
+    return total
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+# ---- folding ------------------------------------------------------------------------
+
+
+def _fold(seen: View) -> bool:
+    """Replaces in place what depends on shapes and constants only. True when it did."""
+    graph = seen.model.graph
+    sources: dict[str, Array] = {}
+    foldable: list[onnx.NodeProto] = []
+    known = {t.name for t in graph.initializer if _count(t.dims) <= _SMALL} | {""}
+    for node in graph.node:
+        shape = _shape_result(seen, node)
+        if shape is not None:
+            sources[node.output[0]] = shape
+            known.add(node.output[0])
+        elif _may_fold(node, known):
+            foldable.append(node)
+            known.update(node.output)
+    gone = {node.output[0] for node in foldable if node.op_type != "Constant"} | set(sources)
+    if not gone:
+        return False
+    kept = [node for node in graph.node if not node.output or node.output[0] not in gone]
+    outer = {name for node in kept for name in node.input} | _captured(graph)
+    outer |= {output.name for output in graph.output}
+    made = [n for node in foldable if node.output[0] in gone for n in node.output if n in outer]
+    try:
+        values = run(submodel(seen, foldable, sources, made), sources) if made else []
+    except RkzooError:
+        return False
+    fresh = {name: value for name, value in sources.items() if name in outer}
+    fresh |= dict(zip(made, values, strict=True))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:]
+    graph.node.extend(copies)
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in fresh.items()
+    )
+    return True
+
+
+def _shape_result(seen: View, node: onnx.NodeProto) -> Array | None:
+    if node.op_type != "Shape" or node.domain:
+        return None
+    shape = seen.shape(node.input[0])
+    if shape is None:
+        return None
+    given = attributes(node)
+    return np.array(shape[given.get("start", 0) : given.get("end", len(shape))], np.int64)
+
+
+def _may_fold(node: onnx.NodeProto, known: set[str]) -> bool:
+    if node.domain or node.op_type in _RANDOM or any(a.HasField("g") for a in node.attribute):
+        return False
+    if node.op_type == "Constant":
+        return all(_count(a.t.dims) <= _SMALL for a in node.attribute)
+    return all(name in known for name in node.input)
+
+
+def _captured(graph: onnx.GraphProto) -> set[str]:
+    """Names that the bodies of If, Loop and Scan take from around them."""
+    return {name for node in graph.node for name in _captured_by(node)}
+
+
+def _captured_by(node: onnx.NodeProto) -> set[str]:
+    found: set[str] = set()
+    for attribute in node.attribute:
+        for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            found |= {name for inner in body.node for name in inner.input} | _captured(body)
+            found |= {output.name for output in body.output}
+    return found
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def constant_value(node: onnx.NodeProto) -> Array | None:
+    """What a Constant node holds; None for strings and sparse tensors."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return numpy_helper.to_array(attribute.t)
+        if attribute.name in ("value_float", "value_floats"):
+            return np.array(helper.get_attribute_value(attribute), np.float32)
+        if attribute.name in ("value_int", "value_ints"):
+            return np.array(helper.get_attribute_value(attribute), np.int64)
+    return None
+
+
+# ---- running ------------------------------------------------------------------------
+
+
+def submodel(
+    seen: View,
+    nodes: Sequence[onnx.NodeProto],
+    feeds: Mapping[str, Array],
+    outputs: Iterable[str],
+) -> onnx.ModelProto:
+    """A model of just these nodes, which must be in graph order. Its inputs have the names,
+    shapes and types of `feeds`."""
+    graph = onnx.GraphProto(name="part")
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    graph.initializer.extend(
+        tensor
+        for name, tensor in seen.initializers.items()
+        if name in used and name not in feeds
+    )
+    graph.input.extend(
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in feeds.items()
+    )
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    part = onnx.ModelProto(ir_version=min(seen.model.ir_version, MAX_IR), graph=graph)
+    part.opset_import.extend(seen.model.opset_import)
+    part.functions.extend(seen.model.functions)
+    return part
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
+    """All outputs of `model` on ONNX Runtime's CPU. Raises RkzooError when it refuses."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        named = {i.name for i in session.get_inputs()}
+        return list(session.run(None, {n: v for n, v in feeds.items() if n in named}))
+    except Exception as error:  # every fault of ONNX Runtime has its own class
+        raise RkzooError(
+            "ONNX Runtime cannot run the model.",
+            f"It says: {first_line(error)}",
+            "Export the model anew, with opset 12 to 19.",
+        ) from error
+
+
+# ---- half precision -----------------------------------------------------------------
+
+
+def is_half(model: onnx.ModelProto) -> bool:
+    return any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
+
+
+def _to_float32(model: onnx.ModelProto) -> None:
+    """Makes every half-precision tensor single, in place: the NPU's compiler wants single
+    precision, and a proof needs more than three digits."""
+    graph = model.graph
+    if not is_half(model):
+        return
+    for tensor in graph.initializer:
+        _widen(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _widen(attribute.t)
+            elif (
+                node.op_type == "Cast"
+                and attribute.name == "to"
+                and attribute.i == TensorProto.FLOAT16
+            ):
+                attribute.i = TensorProto.FLOAT
+    for info in (*graph.input, *graph.output):
+        if info.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            info.type.tensor_type.elem_type = TensorProto.FLOAT
+    del graph.value_info[:]
+
+
+def _widen(tensor: TensorProto) -> None:
+    if tensor.data_type == TensorProto.FLOAT16:
+        wide = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
