@@ -59,7 +59,7 @@ def store(
     key = _key(graph, calibration, recipe)
     root = cache_dir("builds")
     target = root / key
-    if not _touch(target):
+    if find(key) is None:
         part = root / f".{key}.{secrets.token_hex(4)}.part"
         with explained("The inputs of the build cannot be kept in the cache."):
             try:
@@ -120,8 +120,12 @@ def _move(part: Path, target: Path) -> None:
     try:
         os.rename(part, target)
     except OSError:
-        if not _touch(target):  # else another process was first, with the same content
-            raise
+        if find(target.name) is not None:
+            return  # another process was first, with the same content
+        # What lies there is damaged.
+        os.replace(target, part.with_suffix(".old.part"))
+        os.rename(part, target)
+        shutil.rmtree(part.with_suffix(".old.part"), ignore_errors=True)
 
 
 def _prune(root: Path, limit: int) -> None:

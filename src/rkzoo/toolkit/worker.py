@@ -20,18 +20,20 @@ import struct
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple  # noqa: UP035 - Python 3.8
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-Header = Dict[str, Any]  # noqa: UP006
-Read = Callable[[int], bytes]
-Write = Callable[[Any], None]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Header = dict[str, Any]
+    Answer = tuple[Header, list[Any]]
 
 _LENGTH = struct.Struct("<I")
 
 
-def send(write: Write, header: Header, arrays: Sequence[Any] = ()) -> None:
+def send(write: Callable[[Any], None], header: Header, arrays: Sequence[Any] = ()) -> None:
     """Writes one message. `write` must take all the bytes it is given."""
     blocks = [np.ascontiguousarray(array) for array in arrays]
     listed = [{"dtype": block.dtype.str, "shape": block.shape} for block in blocks]
@@ -41,7 +43,7 @@ def send(write: Write, header: Header, arrays: Sequence[Any] = ()) -> None:
         write(block.reshape(-1).view(np.uint8).data)
 
 
-def receive(read: Read) -> Tuple[Header, List[Any]]:  # noqa: UP006
+def receive(read: Callable[[int], bytes]) -> Answer:
     """Reads one message. `read(n)` must return n bytes, or raise EOFError."""
     header = json.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]).decode("utf-8"))
     arrays = []
@@ -61,16 +63,16 @@ class Jobs:
 
     def __init__(self) -> None:
         self._model: Any = None
-        self._formats: List[str] = []  # noqa: UP006
+        self._formats: list[str] = []
         self._running = False
 
-    def start(self, header: Header, arrays: Sequence[Any]) -> Tuple[Header, List[Any]]:  # noqa: UP006
+    def start(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """Imports the toolkit, so that a broken environment shows at once."""
         import rknn.api  # noqa: F401
 
         return {}, []
 
-    def build(self, header: Header, arrays: Sequence[Any]) -> Tuple[Header, List[Any]]:  # noqa: UP006
+    def build(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """Builds header["onnx"] and exports it to header["export"].
 
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
@@ -110,7 +112,7 @@ class Jobs:
         _done("export_rknn", model.export_rknn(header["export"]))
         return {}, []
 
-    def infer(self, header: Header, arrays: Sequence[Any]) -> Tuple[Header, List[Any]]:  # noqa: UP006
+    def infer(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """The built model in the simulator: float32 outputs in the graph's own layout."""
         if self._model is None:
             raise Refused("infer was asked for before build")
@@ -125,7 +127,7 @@ class Jobs:
 
 def _done(call: str, status: Any) -> None:
     if status != 0:
-        raise Refused("{} returned {}".format(call, status))  # noqa: UP032
+        raise Refused(f"{call} returned {status}")
 
 
 def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:
@@ -134,13 +136,13 @@ def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:
     The toolkit wants NCHW, not normalised, and no space in a name; relative names are
     looked up beside the list. Returns the list's name.
     """
-    names: List[List[str]] = []  # noqa: UP006
+    names: list[list[str]] = []
     for number, one in enumerate(inputs):
-        stack = np.load(folder / "calibration-{}.npy".format(number), mmap_mode="r")  # noqa: UP032
+        stack = np.load(folder / f"calibration-{number}.npy", mmap_mode="r")
         names.append([])
         for index, sample in enumerate(stack):
             array = np.moveaxis(sample, -1, 0) if one["mean"] else sample
-            name = "c{}-{:05d}.npy".format(number, index)  # noqa: UP032
+            name = f"c{number}-{index:05d}.npy"
             np.save(name, np.ascontiguousarray(array).reshape(one["shape"]))
             names[-1].append(name)
     lines = [" ".join(row) for row in zip(*names)]  # noqa: B905
@@ -171,7 +173,7 @@ def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
             header, arrays = receive(read)
         except EOFError:
             return
-        found: List[Any] = []  # noqa: UP006
+        found: list[Any] = []
         try:
             reply, found = getattr(Jobs, header.pop("do"))(jobs, header, arrays)
         except Exception as error:

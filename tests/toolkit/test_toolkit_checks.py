@@ -1,0 +1,83 @@
+"""Pre-flight: everything that is in the way, at once."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from rkzoo.errors import RkzooError
+from rkzoo.soc.chips import chips
+from rkzoo.toolkit.checks import check, refuse
+from rkzoo.toolkit.recipe import InputPlan, Recipe
+
+PLAN = InputPlan(name="x", shape=(1, 3, 64, 64), mean=(0.0,) * 3, std=(255.0,) * 3)
+RECIPE = Recipe(soc="rk3588", dtype="int8", inputs=(PLAN,))
+
+
+def problems(recipe=RECIPE, *, opset=12, shape=(1, 3, 64, 64), samples=20):
+    return check(recipe=recipe, opset=opset, shapes={"x": shape}, samples=samples)
+
+
+def changed(**fields):
+    return msgspec.structs.replace(RECIPE, **fields)
+
+
+def planned(**fields):
+    return changed(inputs=(msgspec.structs.replace(PLAN, **fields),))
+
+
+def test_a_good_plan_has_no_problem():
+    assert problems() == ()
+    assert problems(shape=(-1, 3, -1, -1)) == ()
+    refuse(())
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"opset": 20}, "opset 20"),
+        ({"samples": 0}, "no calibration"),
+        ({"shape": (1, 3, 80, 80)}, "1x3x64x64"),
+        ({"recipe": changed(soc="rk2118")}, "rk2118"),
+        ({"recipe": changed(soc="rv1106", dtype="fp16")}, "rv1106"),
+        ({"recipe": changed(soc="rk1808")}, "rk1808"),
+        ({"recipe": changed(soc="rk9999")}, "rk9999"),
+        ({"recipe": changed(toolkit="9.9.9")}, "9.9.9"),
+        ({"recipe": planned(shape=(1, 3, -1, -1)), "shape": (1, 3, -1, -1)}, "1x3x?x?"),
+        ({"recipe": planned(mean=(0.0,))}, "3 channels, and mean has 1"),
+        ({"recipe": planned(std=(1.0, 0.0, 1.0))}, "std"),
+        ({"recipe": planned(name="images")}, "no input called images"),
+        ({"recipe": planned(shape=(8, 3, 64, 64)), "shape": (8, 3, 64, 64)}, "8 pictures"),
+    ],
+)
+def test_each_obstacle_is_named(facts, words):
+    found = [one for one in problems(**facts) if one.severity == "error"]
+    assert any(words in one.what for one in found), found
+    assert all(one.what and one.why and one.fix for one in found)
+    with pytest.raises(RkzooError):
+        refuse(found)
+
+
+def test_all_of_them_come_in_one_error():
+    found = problems(planned(mean=(0.0,)), opset=21, samples=0)
+    assert len(found) == 3
+    with pytest.raises(RkzooError) as caught:
+        refuse(found)
+    assert "3 things" in caught.value.what
+    for words in ("opset 21", "mean has 1", "no calibration"):
+        assert words in caught.value.why
+    assert caught.value.code == 2
+
+
+def test_few_pictures_only_warn_and_come_last():
+    found = problems(samples=3, opset=20)
+    assert [one.severity for one in found] == ["error", "warning"]
+    refuse(found[1:])
+    assert problems(changed(dtype="fp16"), samples=0) == ()
+
+
+def test_no_pair_outside_the_table_passes():
+    for soc, chip in chips().items():
+        for dtype in ("int8", "fp16"):
+            refused = any(p.severity == "error" for p in problems(changed(soc=soc, dtype=dtype)))
+            assert refused == (chip.generation == 1 or dtype not in chip.dtypes), (soc, dtype)
