@@ -71,8 +71,8 @@ def _tell(made: list[Converted]) -> None:
 
     if proof := made[0].proof:
         print(
-            f"The cut equals the whole model: boxes to {proof.max_px:.1e} px, scores to "
-            f"{proof.max_score:.1e}."
+            f"The cut equals the whole model: boxes to {proof.box_px:.1e} px, scores to "
+            f"{proof.score:.1e}."
         )
     rows = [
         (one.soc, one.dtype, f"{one.size / 1e6:.2f} MB", f"{one.seconds:.1f} s", one.rknn)

@@ -33,7 +33,7 @@ from rkzoo.workflow.resolve import Resolved, resolve
 
 # Contracts longer than this go into the .rknn without their labels (a text model has
 # thousands); the sidecar keeps them.
-_CUSTOM_STRING_BYTES = 4096
+_CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,6 @@ def prepare(
             opset=summary.opset,
             shapes=shapes,
             samples=samples,
-            dtypes={tensor.name: tensor.dtype for tensor in summary.inputs},
         )
         problems.update(dict.fromkeys(found))
     checks.refuse(list(problems))

@@ -85,7 +85,7 @@ def resolve(
     """
     if _is_file(model):
         path = Path(model)
-        return _from_graph(path, path.stem, None, {}, size, labels)
+        return _from_graph(path, path.stem, None, {}, size, labels, report)
     card = find_card(model)
     if card.pipeline:
         raise RkzooError(
@@ -98,7 +98,19 @@ def resolve(
             f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
         )
     files = weights(card, report=report)
-    return _from_graph(files["model"], card.name, card, files, size, labels)
+    return _from_graph(files["model"], card.name, card, files, size, labels, report)
+
+
+def _named(contract: Contract, name: str, report: Reporter) -> Contract:
+    """80 nameless classes are COCO's: nearly every model with that many was trained on it."""
+    head = contract.head
+    if contract.labels or not isinstance(head, DetectHead) or head.classes != 80:
+        return contract
+    report.note(
+        f"{name} does not name its 80 classes: the names of COCO are assumed. "
+        "Give --labels FILE for others."
+    )
+    return msgspec.structs.replace(contract, labels=label_set("coco80"))
 
 
 def _is_file(model: str) -> bool:
@@ -112,6 +124,7 @@ def _from_graph(
     files: Mapping[str, Path],
     size: tuple[int, int] | None,
     labels: Sequence[str] | None,
+    report: Reporter,
 ) -> Resolved:
     original = load(path)
     source = Source(
@@ -131,6 +144,7 @@ def _from_graph(
         # What the file itself says comes before the card, what the user says before both.
         if labels is not None or not contract.labels:
             contract = msgspec.structs.replace(contract, labels=known)
+        contract = _named(contract, name, report)
     _check_labels(contract, name)
     return Resolved(
         name=name,
