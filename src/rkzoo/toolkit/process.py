@@ -368,16 +368,26 @@ class _Child:
         os.set_blocking(self.requests, False)
         os.set_blocking(self.answers, False)
 
+    def ended(self) -> bool:
+        """Whether the child is dead; it is not reaped, so that its group keeps its number."""
+        if self.popen.returncode is not None:
+            return True
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            return os.waitid(os.P_PID, self.popen.pid, how) is not None
+        except ChildProcessError:
+            return True
+
     def wait(self) -> int:
         """The exit status; a child that closed its pipe but lingers is killed."""
-        try:
-            return self.popen.wait(5)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return self.popen.wait()
+        deadline = time.monotonic() + 5
+        while not self.ended() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.kill()
+        return self.popen.wait()
 
     def kill(self) -> None:
-        # The group first: after the leader is reaped its number may be someone else's.
+        """Ends the child with all its descendants, and reaps it."""
         if self.popen.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
@@ -432,7 +442,7 @@ class _Channel:
             if poll.poll(100):
                 return
             self._follow.look()
-            if self._child.popen.poll() is not None and not poll.poll(0):
+            if self._child.ended() and not poll.poll(0):
                 raise EOFError  # dead, with a descendant that holds the pipe open
             if time.monotonic() > self._deadline:
                 raise _TimeoutReached
