@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.cut import MAX_OPSET
 from rkzoo.graph.recognition import Recognition
@@ -29,18 +28,27 @@ class Check:
 
 
 def graph_checks(
-    summary: GraphSummary, recognition: Recognition | None, unknown: RkzooError | None = None
+    summary: GraphSummary,
+    recognition: Recognition | None,
+    unknown: RkzooError | None = None,
+    card: str = "",
 ) -> list[Check]:
-    """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised."""
+    """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised,
+    `card` the name of the card that describes this very file."""
     return [
-        *_head(recognition, unknown),
+        *_head(recognition, unknown, card),
         *_opset(summary, recognition),
-        *_inputs(summary, recognition),
+        *_inputs(summary, recognition, card),
         *_operators(summary, recognition),
     ]
 
 
-def _head(recognition: Recognition | None, unknown: RkzooError | None) -> Iterator[Check]:
+def _head(
+    recognition: Recognition | None, unknown: RkzooError | None, card: str
+) -> Iterator[Check]:
+    if recognition is None and card:
+        yield Check("ok", f"This is the file of the card {card}, which knows how to read it.")
+        return
     if recognition is None:
         why = f" {unknown.why} {unknown.fix}" if unknown else ""
         what = unknown.what if unknown else "The head was not recognised."
@@ -53,7 +61,7 @@ def _head(recognition: Recognition | None, unknown: RkzooError | None) -> Iterat
             "Boxes and scores share one output here, which INT8 cannot hold; convert takes the "
             "head off and proves the result equal first.",
         )
-    if not recognition.contract.labels:
+    if not recognition.contract.labels and not card:
         yield Check("warn", "The file names no classes: give them with --labels FILE.")
 
 
@@ -70,9 +78,11 @@ def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[C
         )
 
 
-def _inputs(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+def _inputs(summary: GraphSummary, recognition: Recognition | None, card: str) -> Iterator[Check]:
     if not summary.dynamic:
         yield Check("ok", "All input sizes are fixed.")
+    elif card:
+        yield Check("ok", "The input size is free, and the card fixes it.")
     elif recognition is not None:
         height, width = recognition.contract.input.size
         yield Check(
@@ -134,5 +144,3 @@ def _scales(file: RknnFile) -> Iterator[Check]:
             )
     if file.quantised and not coarse:
         yield Check("ok", "Each output has an INT8 scale of its own.")
-
-

@@ -40,7 +40,9 @@ def cut(
         if output.role == "score" and sigmoid:
             node = helper.make_node("Sigmoid", [_raw_name(output, sigmoid)], [output.name])
             graph.node.append(node)
-        graph.output.append(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, tap.shape))
+        graph.output.append(
+            helper.make_tensor_value_info(output.name, TensorProto.FLOAT, tap.shape)
+        )
     result = onnx.ModelProto(
         ir_version=min(seen.model.ir_version, MAX_IR), producer_name="rkzoo", graph=graph
     )

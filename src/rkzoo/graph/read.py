@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 
 from rkzoo.errors import RkzooError
@@ -52,7 +51,7 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except DecodeError as error:
+    except Exception as error:  # protobuf's DecodeError, by whichever implementation
         raise _not_onnx(path, "It is cut short, or of another format.") from error
     # Foreign bytes can pass as a protobuf message that has none of ONNX's fields.
     if not model.ir_version or not model.opset_import or not model.graph.node:

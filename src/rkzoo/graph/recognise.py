@@ -13,7 +13,7 @@ from rkzoo.graph import literal, yolo
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
 from rkzoo.graph.summary import TensorInfo, tensors
-from rkzoo.graph.view import View, declared, is_half, prepared, view
+from rkzoo.graph.view import View, declared, is_half, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
@@ -56,7 +56,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
 
 
 def _image_input(model: onnx.ModelProto) -> tuple[str, tuple[int | None, ...]]:
-    inputs = [(info.name, declared(info)) for info in view_inputs(model)]
+    inputs = [(info.name, declared(info)) for info in fed_inputs(model)]
     if len(inputs) != 1:
         raise _unrecognised(model, [f"it has {len(inputs)} inputs and not one picture"])
     name, shape = inputs[0]
@@ -69,7 +69,7 @@ def _image_input(model: onnx.ModelProto) -> tuple[str, tuple[int | None, ...]]:
     return name, shape
 
 
-def view_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Inputs that are fed; old files list their weights among the inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [info for info in model.graph.input if info.name not in weights]
@@ -147,14 +147,13 @@ def _size_open() -> RkzooError:
 
 
 def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
-    seen = view(model)
-    inputs = ", ".join(_named(t) for t in tensors(view_inputs(model)))
+    inputs = ", ".join(_named(t) for t in tensors(fed_inputs(model)))
     outputs = ", ".join(_named(t) for t in tensors(model.graph.output))
-    makers = [seen.producers[o.name].op_type for o in model.graph.output if o.name in seen.producers]
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)
     return RkzooError(
         "The head of this model is not one that rkzoo knows.",
-        f"It takes {inputs} and gives {outputs}, made by {', '.join(dict.fromkeys(makers))}; "
-        f"{'; '.join(reasons)}.",
+        f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv8 and YOLO11 detectors, in the stock export and in Rockchip's "
         "6- or 9-output form; for other models see rkzoo list.",
     )

@@ -20,7 +20,7 @@ class Tap:
     name: str
     role: Literal["box", "score"]
     level: int
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,14 @@ class RknnFile:
         return any(spec.scale is not None for spec in self.outputs)
 
     @property
+    def steps(self) -> tuple[Operator, ...]:
+        """The operators without the model's own ends, which only hand data over."""
+        return tuple(o for o in self.operators if o.type not in _ENDS)
+
+    @property
     def cpu_operators(self) -> tuple[Operator, ...]:
-        """Those that the NPU leaves to the CPU; the model's own ends are not counted."""
-        return tuple(o for o in self.operators if o.target == "CPU" and o.type not in _ENDS)
+        """Those steps that the NPU leaves to the CPU."""
+        return tuple(o for o in self.steps if o.target == "CPU")
 
 
 _ENDS = frozenset({"InputOperator", "OutputOperator"})
@@ -227,10 +232,7 @@ class _Buffer:
 
     def tables(self, fields: dict[int, int], number: int) -> list[int]:
         """Positions of the tables in a vector of tables; empty when the field is missing."""
-        return [
-            at + offset
-            for at, offset in self._vector(fields, number, "I", _MAX_ITEMS)
-        ]
+        return [at + offset for at, offset in self._vector(fields, number, "I", _MAX_ITEMS)]
 
     def numbers(self, fields: dict[int, int], number: int, code: str, limit: int) -> list[Any]:
         return [value for _, value in self._vector(fields, number, code, limit)]

@@ -291,9 +291,7 @@ def submodel(
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
     graph.initializer.extend(
-        tensor
-        for name, tensor in seen.initializers.items()
-        if name in used and name not in feeds
+        tensor for name, tensor in seen.initializers.items() if name in used and name not in feeds
     )
     graph.input.extend(
         helper.make_tensor_value_info(

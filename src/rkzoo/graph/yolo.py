@@ -63,15 +63,15 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     classes = levels[0].score.shape[1]
     if whole.shape[1] != 4 + classes:
         return f"its output has {whole.shape[1]} rows, not 4 and one for each of {classes} classes"
-    error = _difference(levels, values, whole)
+    apart = _difference(levels, values, whole)
     activated = True
-    if error[1] > _SCORE_SLACK:
+    if apart[1] > _SCORE_SLACK:
         activated = False
-        error = _difference(levels, values, whole, activated=False)
-    if error[0] > _BOX_SLACK or error[1] > _SCORE_SLACK:
+        apart = _difference(levels, values, whole, activated=False)
+    if apart[0] > _BOX_SLACK or apart[1] > _SCORE_SLACK:
         return (
             "its output is not the boxes (centre and size in pixels) and class scores that the "
-            f"branches give: it differs by {error[0]:.3g} px and {error[1]:.3g} in score"
+            f"branches give: it differs by {apart[0]:.3g} px and {apart[1]:.3g} in score"
         )
     head = _head(levels, _cut_outputs(levels), activated=True)
     decoded = (HeadOutput(name=outputs[0], role="decoded"),)
@@ -86,7 +86,7 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
             f"{' + '.join(_times(level.box.shape[2:]) for level in levels)}.",
             *_level_evidence(levels, activated),
             "Fed with random numbers, the end of the graph answers as this head must: within "
-            f"{error[0]:.1g} px and {error[1]:.1g} in score.",
+            f"{apart[0]:.1g} px and {apart[1]:.1g} in score.",
             _SAME_HEAD,
         ),
     )
@@ -158,12 +158,12 @@ def _pairs(end: Tail) -> list[tuple[Branch, Branch]] | str:
     if len(found) > 8:
         return f"its outputs come from {len(found)} sizes of feature maps"
     pairs = []
-    for shape in sorted(found, key=lambda s: -s[0] * s[1]):
-        branches = found[shape]
+    for cells in sorted(found, key=lambda size: -size[0] * size[1]):
+        branches = found[cells]
         if len(branches) != 2:
             channels = ", ".join(str(b.shape[1]) for b in branches)
             return (
-                f"each {_times(shape)} level ends in {len(branches)} "
+                f"each {_times(cells)} level ends in {len(branches)} "
                 f"branch{'es' * (len(branches) > 1)} of {channels} channels, where there would be "
                 "two, box and class (three are of a segment, pose or rotated-box model)"
             )
@@ -331,18 +331,16 @@ def _meaning(
     if len(raw) != 1 or len(activated) != 1 or set(raw) & set(activated):
         return "its outputs are not raw box distributions and class scores after a sigmoid"
     box, score = sorted(pair, key=lambda branch: branch.name in activated)
-    return _Meaning(
-        (box, score), raw[box.name], activated[score.name], sums.get(score.name), True
-    )
+    return _Meaning((box, score), raw[box.name], activated[score.name], sums.get(score.name), True)
 
 
 def _which_is_box(pair: tuple[Branch, Branch]) -> tuple[Branch, Branch] | None:
     """Raw logits only: 16 bins a side, or the only number that four sides divide."""
-    for fits in (lambda c: c == 64, lambda c: c % 4 == 0 and c > 4):
-        boxes = [branch for branch in pair if fits(branch.shape[1])]
-        if len(boxes) == 1:
-            other = pair[1] if boxes[0] is pair[0] else pair[0]
-            return boxes[0], other
+    usual = [branch.shape[1] == 64 for branch in pair]
+    possible = [branch.shape[1] % 4 == 0 and branch.shape[1] > 4 for branch in pair]
+    for fits in (usual, possible):
+        if fits[0] != fits[1]:
+            return pair if fits[0] else (pair[1], pair[0])
     return None
 
 
@@ -382,9 +380,12 @@ def _contract(picture: Picture, head: DetectHead) -> Contract:
 
 def _taps(levels: Sequence[_Level]) -> tuple[Tap, ...]:
     return tuple(
-        Tap(branch.name, role, index, (1, *branch.shape[1:]))
+        tap
         for index, level in enumerate(levels)
-        for role, branch in (("box", level.box), ("score", level.score))
+        for tap in (
+            Tap(level.box.name, "box", index, level.box.shape),
+            Tap(level.score.name, "score", index, level.score.shape),
+        )
     )
 
 
