@@ -240,7 +240,7 @@ def _fetch_in_child(wanted: Source, results: multiprocessing.Queue[str]) -> None
 def test_two_processes_fetch_it_once(https: Server) -> None:
     https.pages["/model.onnx"] = Page(MODEL, silence=0.3)
     wanted = source(f"{https.url}/model.onnx")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[str] = context.Queue()
     children = [context.Process(target=_fetch_in_child, args=(wanted, results)) for _ in range(2)]
     for child in children:
