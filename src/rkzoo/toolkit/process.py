@@ -46,6 +46,7 @@ some chips do not carry the output scales; so a simulation always builds for thi
 START_TIMEOUT = 120.0
 BUILD_TIMEOUT = 3600.0
 INFER_TIMEOUT = 600.0
+_DISK_FULL = 1 << 20  # bytes
 
 _CONFIG = {"int8": {"quantized_dtype": "w8a8"}, "fp16": {"float_dtype": "float16"}}
 
@@ -232,16 +233,14 @@ class ToolkitProcess:
                 worker.send(channel.write, header, arrays)
                 answer, found = worker.receive(channel.read)
             except _TimeoutReached:
-                raise self._fail(
-                    f"It did not finish within {timeout:.0f} seconds.", begun
-                ) from None
+                raise self._fail(f"It did not finish within {timeout:.0f} seconds.") from None
             except (EOFError, BrokenPipeError):
-                raise self._fail(self._death(begun), begun) from None
+                raise self._fail(self._death(begun)) from None
             except BaseException:
                 self.close()  # Ctrl-C: nothing goes on behind the user's back
                 raise
             if "error" in answer:
-                raise self._fail(self._said(answer, begun), begun)
+                raise self._fail(self._said(answer, begun))
             return answer, found
 
     def _said(self, answer: worker.Header, begun: int) -> str:
@@ -261,8 +260,12 @@ class ToolkitProcess:
             return f"Its process crashed ({signal.Signals(-code).name}).{last}"
         return f"Its process ended unexpectedly (status {code}).{last}"
 
-    def _fail(self, why: str, begun: int = 0) -> RkzooError:
+    def _fail(self, why: str) -> RkzooError:
         """Keeps the log, ends the child, and makes the one error."""
+        # A full disk shows in many guises, so the disk itself is asked.
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(self.folder).free < _DISK_FULL:
+                why = f"No space left on the disk of {self.folder.parent}. {why}"
         kept = logs.keep_text(self._log_text(0), f"toolkit-{self._env.version}")
         self.close()
         what = f"RKNN-Toolkit2 {self._env.version} could not {self._label}."
@@ -294,6 +297,11 @@ _ADVICE = (
     (
         r"DecodeError|Error parsing message|not exists|IndexError|ModelProto",
         "Check that the file is a complete ONNX model, for example with `rkzoo inspect`.",
+    ),
+    (
+        r"float NaN",
+        "Look for NaN or infinite numbers in the model's weights and in what it makes of the"
+        " calibration pictures.",
     ),
     (r"opset", "Export the model again with a lower opset, for example 12."),
     (
