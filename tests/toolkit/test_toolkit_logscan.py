@@ -90,6 +90,10 @@ def test_what_the_compiler_only_prints_is_found():
     assert "Lut fuse" in by_kind["native-error"].evidence
 
 
+def test_a_log_without_a_table_is_no_clean_bill():
+    assert [one.kind for one in scan("I rknn building done.").findings] == ["no-table"]
+
+
 def test_colours_and_bars_do_not_hide_anything():
     assert scan(f"\x1b[1;33m{SOFTMAX}\x1b[0m\n{BAR}\r{CONV}").findings[0].kind == "cpu"
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 from rkzoo.toolkit.logs import plain
 
-FindingKind = Literal["cpu", "no-lowering", "regtask", "native-error", "collapsed-scale"]
+FindingKind = Literal[
+    "cpu", "no-lowering", "regtask", "native-error", "collapsed-scale", "no-table"
+]
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,15 @@ def scan(text: str) -> Scan:
         Finding("native-error", "The compiler reported an error and went on all the same.", line)
         for line in dict.fromkeys(errors)
     ]
+    if not layers:
+        findings.append(
+            Finding(
+                "no-table",
+                "The compiler printed no table of layers, so it is not known whether any of them"
+                " runs on the processor instead of the NPU.",
+                "",
+            )
+        )
     return Scan(tuple(layers), tuple(findings), sizes.get("Internal"), sizes.get("Weight"))
 
 

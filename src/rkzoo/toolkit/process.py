@@ -404,10 +404,7 @@ class _Child:
 
 def _environ(temporary: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return kept | {
-        "TMPDIR": str(temporary),
-        "RKNN_LOG_LEVEL": "5",
-    }
+    return kept | {"TMPDIR": str(temporary)}
 
 
 def _dispose(child: _Child, folder: scratch.Scratch) -> None:

@@ -84,6 +84,8 @@ class Jobs:
         if self._model is not None:
             self._model.release()
         self._running = False
+        # The toolkit resets it after each build, and the next would print no layer table.
+        os.environ["RKNN_LOG_LEVEL"] = "5"
         self._model = model = RKNN()
         inputs = header["inputs"]
         pictures = [bool(one["mean"]) for one in inputs]
