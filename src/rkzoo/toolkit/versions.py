@@ -47,7 +47,7 @@ WITHOUT_TORCH = (f"torch; {NEVER}",)
 # 2.13 is the newest that was tried; it works in spite of the wheel's own upper limit.
 WITH_TORCH = ("torch>=1.13,<2.14",)
 
-LAYOUT = 1
+LAYOUT = 2
 """Raise it when what an environment contains changes: older ones are then made anew."""
 
 

@@ -1,23 +1,53 @@
 """A stand-in for PyTorch in rkzoo's lean toolkit environment.
 
 RKNN-Toolkit2 imports torch whatever the input format, but for ONNX models it touches
-only `torch.nn.Module`, `torch.no_grad` and (2.3.2) `torch.Tensor`. This package is copied
-into the environment's site-packages and saves a download of more than a gigabyte;
-anything else that is asked of it says so.
+only `torch.nn.Module`, `torch.no_grad`, (2.3.2) `torch.Tensor`, and, to reorder indices
+around a Split (the attention of YOLO11), `arange`, `split`, `cat` and a few methods.
+This package is copied into the environment's site-packages and saves a download of more
+than a gigabyte; anything else that is asked of it says so.
 """
 
 import sys
 from contextlib import ContextDecorator
 
+import numpy as np
+
 from . import nn
 from .nn import ABSENT
 
 __version__ = "0.0.0+rkzoo.stand.in"
-__all__ = ["Tensor", "nn", "no_grad"]
+__all__ = ["Tensor", "arange", "cat", "nn", "no_grad", "split"]
 
 
-class Tensor:
-    """Named in annotations, never made."""
+class Tensor(np.ndarray):
+    """An array with torch's names for what numpy calls otherwise."""
+
+    def numpy(self) -> "np.ndarray":
+        return np.asarray(self)
+
+    def permute(self, *order: int) -> "Tensor":
+        return self.transpose(*order)
+
+    def __getattr__(self, name: str) -> object:
+        raise AttributeError(name if name.startswith("__") else ABSENT.format("Tensor." + name))
+
+
+def arange(start: int, end: "int | None" = None, step: int = 1) -> Tensor:
+    """Whole numbers, as int64: all that the toolkit asks for."""
+    first, last = (0, start) if end is None else (start, end)
+    return np.arange(first, last, step, dtype=np.int64).view(Tensor)
+
+
+def split(tensor: Tensor, sizes: "int | list[int]", dim: int = 0) -> "tuple[Tensor, ...]":
+    """Parts of the given sizes along one axis; one size means equal parts and a rest."""
+    length = tensor.shape[dim]
+    steps = [sizes] * -(-length // sizes) if isinstance(sizes, int) else sizes
+    return tuple(np.split(tensor, np.cumsum(steps)[:-1], axis=dim))
+
+
+def cat(tensors: "list[Tensor] | tuple[Tensor, ...]", dim: int = 0) -> Tensor:
+    """Tensors one after another along an axis."""
+    return np.concatenate(tensors, axis=dim).view(Tensor)
 
 
 class no_grad(ContextDecorator):  # noqa: N801 - torch's own name
