@@ -1,0 +1,67 @@
+"""Is a line of text upside down?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract, TensorSpec, TextClsHead
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session, dequantise
+from rkzoo.tasks.text.line_batches import BATCH_PIXELS, shrunk
+from rkzoo.tasks.text.quads import Image
+from rkzoo.vision.letterbox import fit
+
+
+class AngleClassifier:
+    """Tells the angle of lines; made once, called with all lines of a picture."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, TextClsHead):
+            raise RkzooError(f"{contract.family} is no text angle model.", code=1)
+        self.contract, self.session, self.head = contract, session, contract.head
+        height, width = contract.input.size
+        batch = session.inputs[0].shape[0]
+        self._batch = max(1, BATCH_PIXELS // (height * width)) if batch < 0 else batch
+
+    def preprocess(self, lines: Sequence[Image]) -> NDArray[np.uint8]:
+        """BGR lines to uint8 (N, height, width, 3) in the contract's colour order."""
+        spec = self.contract.input
+        batch = np.empty((len(lines), *spec.size, 3), np.uint8)
+        for i, line in enumerate(lines):
+            fit(shrunk(line, spec.size[0]), spec, batch[i : i + 1])
+        return batch
+
+    def __call__(self, lines: Sequence[Image]) -> NDArray[np.int32]:
+        """(N,): degrees that each line is turned by; 0 where the model is not sure."""
+        found = [np.zeros(0, np.int32)]
+        fixed = self.session.inputs[0].shape[0]
+        for start in range(0, len(lines), self._batch):
+            part = lines[start : start + self._batch]
+            # A model built for a batch of k takes k: the rest is filled with the last line.
+            missing = max(0, fixed - len(part))
+            batch = self.preprocess([*part, *[part[-1]] * missing])
+            outputs = self.session.run([batch])
+            found.append(decode(outputs, self.session.outputs, self.head)[: len(part)])
+        return np.concatenate(found)
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: TextClsHead
+) -> NDArray[np.int32]:
+    """Scores (N, len(angles)) to degrees (N,): the best angle where its score reaches the
+    threshold, else 0."""
+    scores = dequantise(outputs[0], specs[0]).reshape(len(outputs[0]), -1)
+    if scores.shape[1] != len(head.angles):
+        raise RkzooError(
+            f"The angle model gave {scores.shape[1]} scores for {len(head.angles)} angles.",
+            "The contract does not fit the model.",
+            "Give the head as many angles as the model has classes.",
+        )
+    best = scores.argmax(axis=1)
+    angles = np.array(head.angles, np.int32)[best]
+    sure = np.take_along_axis(scores, best[:, None], axis=1)[:, 0] >= head.threshold
+    return np.asarray(np.where(sure, angles, 0), np.int32)

@@ -1,0 +1,210 @@
+"""From a DB probability map to quads around lines of text.
+
+Differentiable binarisation, https://arxiv.org/abs/1911.08947: the map marks the core of
+each line, shrunk; the outline is found, boxed and grown back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract, TensorSpec, TextDetHead
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session
+from rkzoo.tasks.text.quads import Image, Quads, corners, sides
+from rkzoo.vision.letterbox import Letterbox, fit
+
+# In map pixels: upstream drops cores and grown boxes with a shorter side than these.
+LEAST_CORE = 3.0
+LEAST_BOX = 5.0
+# In source pixels.
+LEAST_SOURCE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class TextBoxes:
+    """Where text stands. `quads` (N, 4, 2) float32, clockwise from the top-left corner,
+    in source pixels, clipped to the picture; `scores` (N,) float32 in 0..1."""
+
+    quads: Quads
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.quads)
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> TextBoxes:
+        return TextBoxes(self.quads[index], self.scores[index])
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a box: score, quad in pixels."""
+        return [
+            {
+                "score": round(float(score), 4),
+                "quad": [[round(float(value), 2) for value in corner] for corner in quad],
+            }
+            for quad, score in zip(self.quads, self.scores, strict=True)
+        ]
+
+    def draw(self, image: Image) -> Image:
+        """A copy of the BGR picture with the quads, coloured by score."""
+        from rkzoo.vision.draw_text import confidence_color, outline
+
+        drawn: Image = image.copy()
+        outline(drawn, self.quads, [confidence_color(float(score)) for score in self.scores])
+        return drawn
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: one line a box."""
+        return [
+            f"{score:.3f}  " + " ".join(f"({x:.0f}, {y:.0f})" for x, y in quad)
+            for quad, score in zip(self.quads, self.scores, strict=True)
+        ]
+
+
+class TextDetector:
+    """One text detection model, ready to run; made once, called for every picture."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, TextDetHead):
+            raise RkzooError(f"{contract.family} is no text detection model.", code=1)
+        self.contract, self.session, self.head = contract, session, contract.head
+        height, width = contract.input.size
+        self._canvas = np.empty((1, height, width, 3), np.uint8)
+
+    def preprocess(self, image: Image) -> tuple[list[NDArray[Any]], Letterbox]:
+        """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
+        canvas, letterbox = fit(image, self.contract.input, self._canvas)
+        return [canvas], letterbox
+
+    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextBoxes:
+        return decode(outputs, self.session.outputs, self.head, letterbox)
+
+    def __call__(self, image: Image) -> TextBoxes:
+        arrays, letterbox = self.preprocess(image)
+        return self.decode(self.session.run(arrays), letterbox)
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]],
+    specs: Sequence[TensorSpec],
+    head: TextDetHead,
+    letterbox: Letterbox,
+) -> TextBoxes:
+    """The probability map, float or integer, to boxes in source pixels, best first.
+
+    `outputs[0]` holds H x W values (1x1xHxW or 1xHxWx1) of the size the picture was
+    fitted to. Integer maps are thresholded as integers and never dequantised as a whole.
+    Raises RkzooError when the map has another size.
+    """
+    height, width = letterbox.size
+    if not outputs or outputs[0].size != height * width:
+        shape = "nothing" if not outputs else "x".join(map(str, outputs[0].shape))
+        raise RkzooError(
+            f"The text detector gave {shape}, not one value a pixel of {width}x{height}.",
+            "Its output is no probability map, or the model was built for another input size.",
+            "Give the contract the size the model was exported with.",
+        )
+    spec = specs[0]
+    whole = outputs[0].reshape(height, width)
+    if whole.dtype == np.float16 or whole.dtype.itemsize > 4:
+        whole = whole.astype(np.float32)
+    # There is no text in the padding, so only the picture's part is looked at.
+    top, left = letterbox.top, letterbox.left
+    part = whole[top : top + letterbox.scaled[0], left : left + letterbox.scaled[1]]
+    part = np.ascontiguousarray(part)
+    rectangles, scores = _rectangles(part, spec, head)
+    if not len(rectangles):
+        return TextBoxes(np.zeros((0, 4, 2), np.float32), np.zeros(0, np.float32))
+    best = np.argsort(-scores, kind="stable")
+    rectangles, scores = rectangles[best], scores[best]
+
+    quads = corners(rectangles[:, :2], grown(rectangles[:, 2:4], head), rectangles[:, 4])
+    quads += np.array([left, top], np.float32)
+    source = letterbox.to_source(quads)
+    limit = np.array([letterbox.source[1], letterbox.source[0]], np.float32)
+    source = np.clip(source, 0, limit, dtype=np.float32)
+    kept = sides(source).min(axis=1) > LEAST_SOURCE
+    return TextBoxes(source[kept], scores[kept])
+
+
+def grown(size: NDArray[Any], head: TextDetHead) -> NDArray[np.float64]:
+    """Width and height (N, 2) of the cores to those of the whole lines.
+
+    DB shrinks a line by area * ratio / perimeter on every side, and that is undone here.
+    Offsetting a rectangle with round joins and boxing the outcome, as upstream does with
+    a polygon library, is the same as adding twice the distance to both sides.
+    """
+    size = np.asarray(size, np.float64)
+    distance = size.prod(axis=1) * head.unclip_ratio / np.maximum(2 * size.sum(axis=1), 1e-6)
+    return np.asarray(size + 2 * distance[:, None])
+
+
+def at_least(threshold: float, spec: TensorSpec, dtype: np.dtype[Any]) -> float | int:
+    """The least stored value that lies above `threshold`; for floats the threshold itself.
+
+    May lie outside the integer type's range: then nothing, or everything, is above.
+    """
+    if dtype.kind == "f":
+        return threshold
+    scale = 1.0 if spec.scale is None else spec.scale
+    return math.floor(threshold / scale + spec.zero_point) + 1
+
+
+def _mask(part: NDArray[Any], spec: TensorSpec, threshold: float) -> NDArray[np.uint8]:
+    limit = at_least(threshold, spec, part.dtype)
+    if part.dtype.kind == "f":
+        return np.asarray(part > limit).view(np.uint8)
+    info = np.iinfo(part.dtype)
+    if limit > info.max:
+        return np.zeros(part.shape, np.uint8)
+    return np.asarray(part >= max(int(limit), info.min)).view(np.uint8)
+
+
+def _rectangles(
+    part: NDArray[Any], spec: TensorSpec, head: TextDetHead
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Cores above the thresholds: (N, 5) centre x, centre y, width, height, degrees in
+    map pixels, and their scores (N,)."""
+    contours, tree = cv2.findContours(
+        _mask(part, spec, head.threshold), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+    )
+    found: list[tuple[float, ...]] = []
+    scores: list[float] = []
+    # Holes have a parent; they are no text of their own.
+    outer = (
+        [c for c, links in zip(contours, tree[0], strict=True) if links[3] < 0] if contours else []
+    )
+    for contour in outer[: head.max_boxes]:
+        (x, y), (width, height), degrees = cv2.minAreaRect(contour)
+        # The outline runs through pixel centres, so each side lacks one pixel.
+        if min(width, height) + 1 < LEAST_CORE:
+            continue
+        score = _score(part, spec, cv2.boxPoints(((x, y), (width, height), degrees)))
+        if score < head.box_threshold:
+            continue
+        found.append((x + 0.5, y + 0.5, width + 1, height + 1, degrees))
+        scores.append(score)
+    rectangles = np.array(found, np.float64).reshape(-1, 5)
+    kept = grown(rectangles[:, 2:4], head).min(axis=1) >= LEAST_BOX
+    return rectangles[kept], np.array(scores, np.float32)[kept]
+
+
+def _score(part: NDArray[Any], spec: TensorSpec, quad: NDArray[Any]) -> float:
+    """Mean probability inside a quad (4, 2); work is limited to its bounding box."""
+    limit = np.array([part.shape[1] - 1, part.shape[0] - 1])
+    low = np.clip(np.floor(quad.min(axis=0)), 0, limit).astype(int)
+    high = np.clip(np.ceil(quad.max(axis=0)), 0, limit).astype(int)
+    window = part[low[1] : high[1] + 1, low[0] : high[0] + 1]
+    inside = np.zeros(window.shape, np.uint8)
+    cv2.fillPoly(inside, [np.round(quad - low).astype(np.int32)], 1)
+    mean = float(cv2.mean(window, inside)[0])
+    if spec.scale is not None and part.dtype.kind != "f":
+        mean = (mean - spec.zero_point) * spec.scale
+    return mean

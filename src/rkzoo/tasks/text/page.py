@@ -1,0 +1,87 @@
+"""A picture in, its lines of text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from rkzoo.errors import RkzooError
+from rkzoo.tasks.text.classify_angle import AngleClassifier
+from rkzoo.tasks.text.detect_text import TextBoxes, TextDetector
+from rkzoo.tasks.text.quads import Image, crop
+from rkzoo.tasks.text.read_line import LineReader
+from rkzoo.tasks.text.reading_order import reading_order
+from rkzoo.tasks.text.result import TextLines
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """`confidence` in 0..1: lines that the reader is less sure of are dropped."""
+
+    confidence: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.confidence <= 1:
+            raise RkzooError(
+                f"confidence is {self.confidence}.", "It must lie in 0..1.", "Give e.g. --conf 0.5."
+            )
+
+
+@dataclass(frozen=True)
+class PageReader:
+    """Detector, angle classifier (may be missing) and line reader in one; called with a
+    picture of any size, BGR uint8 (H, W, 3)."""
+
+    detector: TextDetector
+    reader: LineReader
+    classifier: AngleClassifier | None = None
+    options: PageOptions = field(default_factory=PageOptions)
+
+    def __call__(self, image: Image) -> TextLines:
+        return self.read(image, self.detector(image))
+
+    def read(self, image: Image, boxes: TextBoxes) -> TextLines:
+        """Reads what stands in boxes that are already known."""
+        if not len(boxes):
+            return TextLines.none()
+        lines = [crop(image, quad) for quad in boxes.quads]
+        angles = np.zeros(len(lines), np.int32)
+        if self.classifier is not None:
+            angles = self.classifier(lines)
+        readings = self.reader(turned(lines, angles))
+        scores = np.array([reading.score for reading in readings], np.float32)
+        texts = tuple(reading.text for reading in readings)
+        found = TextLines(boxes.quads, texts, scores, boxes.scores, angles)
+        said = np.array([bool(text.strip()) for text in texts])
+        found = found[(scores >= self.options.confidence) & said]
+        return found[reading_order(found.quads, found.angles)]
+
+
+def turned(lines: Sequence[Image], angles: Sequence[int] | np.ndarray) -> list[Image]:
+    """Lines that stand upside down put upright."""
+    return [
+        np.asarray(cv2.rotate(line, cv2.ROTATE_180), np.uint8) if angle == 180 else line
+        for line, angle in zip(lines, angles, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class SingleLine:
+    """Reads a picture that is one line of text: no detector, nothing is dropped."""
+
+    reader: LineReader
+
+    def __call__(self, image: Image) -> TextLines:
+        height, width = image.shape[:2]
+        reading = self.reader([image])[0]
+        corners = [[0, 0], [width, 0], [width, height], [0, height]]
+        return TextLines(
+            np.array([corners], np.float32),
+            (reading.text,),
+            np.array([reading.score], np.float32),
+            np.ones(1, np.float32),
+            np.zeros(1, np.int32),
+        )

@@ -1,0 +1,96 @@
+"""Four-cornered lines of text: order of the corners, size, overlap, cutting out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Quads = NDArray[np.float32]
+Image = NDArray[np.uint8]
+
+# From this ratio of height to width a line counts as running downwards (upstream's).
+TALL = 1.5
+
+
+def corners(centre: NDArray[Any], size: NDArray[Any], degrees: NDArray[Any]) -> Quads:
+    """Rectangles to corners (N, 4, 2), clockwise on the screen from the top-left one.
+
+    `centre` (N, 2) x,y, `size` (N, 2) width,height, `degrees` (N,) clockwise. Top-left
+    is the corner with the least x + y.
+    """
+    angle = np.deg2rad(np.asarray(degrees, np.float64))
+    axis = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    half = np.asarray(size, np.float64)[:, :, None] / 2
+    u = axis * half[:, 0]
+    v = np.stack([-axis[:, 1], axis[:, 0]], axis=-1) * half[:, 1]
+    around = np.stack([-u - v, u - v, u + v, -u + v], axis=1)
+    return from_top_left(around + np.asarray(centre, np.float64)[:, None])
+
+
+def from_top_left(quads: NDArray[Any]) -> Quads:
+    """Corners (N, 4, 2) that go clockwise, turned so that the least x + y comes first."""
+    first = quads.sum(axis=-1).argmin(axis=1)
+    order = (first[:, None] + np.arange(4)) % 4
+    return np.asarray(np.take_along_axis(quads, order[:, :, None], axis=1), np.float32)
+
+
+def sides(quads: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, 2): width and height, the longer one of each two opposite sides, in pixels."""
+    edges = np.linalg.norm(np.roll(quads, -1, axis=1) - quads, axis=-1)
+    return np.asarray(np.maximum(edges[:, :2], edges[:, 2:]), np.float32)
+
+
+def is_tall(quads: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,): which lines run downwards."""
+    size = sides(quads)
+    return np.asarray(size[:, 1] >= TALL * size[:, 0], np.bool_)
+
+
+def crop(image: Image, quad: NDArray[Any]) -> Image:
+    """Cuts one line out of the source picture and straightens it (perspective, cubic).
+
+    `image` BGR (H, W, 3), `quad` (4, 2) clockwise from the top-left corner. A line that
+    runs downwards is turned a quarter to the left, so that it lies flat.
+    """
+    width, height = (max(1, round(float(side))) for side in sides(quad[None])[0])
+    source = np.asarray(quad, np.float32)
+    # Only the part around the quad is read: a large photo costs no more than a small one.
+    low = np.maximum(np.floor(source.min(axis=0)).astype(int) - 2, 0)
+    high = np.ceil(source.max(axis=0)).astype(int) + 3
+    part = image[low[1] : high[1], low[0] : high[0]]
+    if part.size == 0:
+        return np.zeros((height, width, 3), np.uint8)
+    # Pixel centres lie at integers for OpenCV, at halves for us.
+    target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
+    matrix = cv2.getPerspectiveTransform(source - low.astype(np.float32) - 0.5, target)
+    line = cv2.warpPerspective(
+        part, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    if height >= TALL * width:
+        line = cv2.rotate(line, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    return np.asarray(line, np.uint8)
+
+
+def overlap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
+    """IoU of convex quads, (N, 4, 2) against (M, 4, 2) to (N, M)."""
+    found = np.zeros((len(a), len(b)), np.float32)
+    if not found.size:
+        return found
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    a_low, a_high, b_low, b_high = a.min(1), a.max(1), b.min(1), b.max(1)
+    touching = np.all((a_low[:, None] < b_high[None]) & (b_low[None] < a_high[:, None]), axis=-1)
+    a_area, b_area = _areas(a), _areas(b)
+    for i, j in np.argwhere(touching):
+        shared, _ = cv2.intersectConvexConvex(a[i], b[j])
+        joined = a_area[i] + b_area[j] - shared
+        found[i, j] = shared / joined if joined > 0 else 0.0
+    return found
+
+
+def _areas(quads: NDArray[Any]) -> NDArray[np.float64]:
+    x, y = quads[..., 0].astype(np.float64), quads[..., 1].astype(np.float64)
+    cross = x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)
+    return np.asarray(np.abs(cross.sum(axis=1)) / 2)

@@ -1,0 +1,132 @@
+"""From pictures of single lines to their text (CTC)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract, TensorSpec, TextRecHead
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session, dequantise
+from rkzoo.tasks.text.line_batches import BATCH_PIXELS, WIDEST, Piece, bucket, pieces, width_at
+from rkzoo.tasks.text.quads import Image
+from rkzoo.vision.letterbox import fit
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one line says. `score` in 0..1 is the mean over the `count` characters; 0 for
+    an empty line."""
+
+    text: str
+    score: float
+    count: int
+
+
+class LineReader:
+    """Reads lines; made once, called with all lines of a picture."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, TextRecHead):
+            raise RkzooError(f"{contract.family} is no text recognition model.", code=1)
+        self.contract, self.session, self.head = contract, session, contract.head
+        self.height, self.width = contract.input.size
+        self._batch, _, free, _ = session.inputs[0].shape
+        self._free = free < 0
+        self._widest = WIDEST if self._free else free
+
+    def preprocess(self, part: Sequence[Image], width: int) -> NDArray[np.uint8]:
+        """BGR lines to uint8 (N, height, width, 3) in the contract's colour order."""
+        spec = msgspec.structs.replace(self.contract.input, size=(self.height, width))
+        batch = np.empty((len(part), self.height, width, 3), np.uint8)
+        for i, line in enumerate(part):
+            fit(line, spec, batch[i : i + 1])
+        return batch
+
+    def __call__(self, lines: Sequence[Image]) -> list[Reading]:
+        """One reading a line, in the order given. `lines` BGR (h, w, 3) of any size."""
+        parts = pieces(lines, self.height, self._widest)
+        read: list[Reading | None] = [None] * len(parts)
+        for width, members in self._buckets(parts).items():
+            limit = self._limit(width)
+            for start in range(0, len(members), limit):
+                some = members[start : start + limit]
+                found = self._read([parts[i].image for i in some], width)
+                for i, reading in zip(some, found, strict=True):
+                    read[i] = reading
+        return joined(len(lines), parts, [reading for reading in read if reading is not None])
+
+    def _buckets(self, parts: Sequence[Piece]) -> dict[int, list[int]]:
+        if not self._free:
+            return {self._widest: list(range(len(parts)))} if parts else {}
+        found: dict[int, list[int]] = {}
+        for i, part in enumerate(parts):
+            width = bucket(width_at(part.image, self.height), self.width, self._widest)
+            found.setdefault(width, []).append(i)
+        return found
+
+    def _limit(self, width: int) -> int:
+        return self._batch if self._batch > 0 else max(1, BATCH_PIXELS // (self.height * width))
+
+    def _read(self, lines: Sequence[Image], width: int) -> list[Reading]:
+        # A model built for a batch of k takes k: the rest is filled with the last line.
+        missing = max(0, self._batch - len(lines))
+        batch = self.preprocess([*lines, *[lines[-1]] * missing], width)
+        outputs = self.session.run([batch])
+        found = decode(outputs, self.session.outputs, self.head, self.contract.labels)
+        return found[: len(lines)]
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]],
+    specs: Sequence[TensorSpec],
+    head: TextRecHead,
+    labels: Sequence[str],
+) -> list[Reading]:
+    """Scores (N, T, C), float or integer, to N readings: the best class of each step,
+    repeats merged, blanks dropped. `labels[i]` is the text of class i.
+
+    Raises RkzooError when the number of labels is not C.
+    """
+    scores = outputs[0]
+    if scores.ndim != 3 or scores.shape[2] != len(labels):
+        shape = "x".join(map(str, scores.shape))
+        raise RkzooError(
+            f"The text recogniser gave {shape} scores for {len(labels)} characters.",
+            "The list of characters does not belong to this model.",
+            "Use the dictionary the model was trained with, with the blank and the space.",
+        )
+    best = scores.argmax(axis=2)
+    top = dequantise(np.take_along_axis(scores, best[:, :, None], axis=2)[:, :, 0], specs[0])
+    kept = best != head.blank
+    kept[:, 1:] &= best[:, 1:] != best[:, :-1]
+    found = []
+    for classes, confidence, chosen in zip(best, top, kept, strict=True):
+        text = "".join(labels[i] for i in classes[chosen])
+        count = int(chosen.sum())
+        found.append(Reading(text, float(confidence[chosen].mean()) if count else 0.0, count))
+    return found
+
+
+def joined(lines: int, parts: Sequence[Piece], read: Sequence[Reading]) -> list[Reading]:
+    """The readings of pieces put together to readings of `lines` whole lines."""
+    found = [Reading("", 0.0, 0)] * lines
+    for part, reading in zip(parts, read, strict=True):
+        found[part.line] = _append(found[part.line], reading, part.gap)
+    return found
+
+
+def _append(before: Reading, after: Reading, gap: bool) -> Reading:
+    count = before.count + after.count
+    if not before.count or not after.count:
+        return after if not before.count else before
+    # Only scripts with spaces between words: the reader drops a space at a piece's edge.
+    spaced = gap and (before.text[-1:] + after.text[:1]).isascii()
+    text = before.text + (" " if spaced and before.text[-1] != " " else "") + after.text
+    score = (before.score * before.count + after.score * after.count) / count
+    return Reading(text, score, count)

@@ -1,0 +1,141 @@
+"""In which order a reader takes the lines of a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.tasks.text.quads import is_tall
+
+# Two boxes stand in one row when they share this much of the lower one's height.
+SAME_ROW = 0.5
+# Columns of prose: at least so many lines on both sides, so long for their height. Short
+# cells are a table, a bill or a form, which is read row by row.
+COLUMN_LINES = 3
+COLUMN_ASPECT = 6.0
+
+Boxes = NDArray[np.float64]
+
+
+def reading_order(quads: NDArray[Any], angles: NDArray[Any] | None = None) -> NDArray[np.intp]:
+    """Indices (N,) of the lines in reading order.
+
+    `quads` (N, 4, 2) clockwise from the top-left corner, `angles` (N,) degrees by which
+    each line stands turned (0 or 180). Rows from top to bottom, each from left to right;
+    columns of prose one after the other; a page that lies askew, on its side or upside
+    down is read in its own directions. Does not depend on the order given.
+    """
+    quads = np.asarray(quads, np.float64)
+    if not len(quads):
+        return np.zeros(0, np.intp)
+    turned = np.zeros(len(quads), int) if angles is None else np.asarray(angles)
+    canonical = np.lexsort((turned, *quads.reshape(len(quads), 8).T))
+    boxes = _upright(quads[canonical], turned[canonical])
+    order = _block(boxes, np.arange(len(boxes)))
+    return np.asarray(canonical[order], np.intp)
+
+
+def _upright(quads: NDArray[np.float64], angles: NDArray[Any]) -> Boxes:
+    """(N, 4): left, top, right, bottom along and across the page's reading direction."""
+    along = _direction(quads, angles)
+    across = np.array([-along[1], along[0]])
+    x, y = quads @ along, quads @ across
+    return np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
+
+
+def _direction(quads: NDArray[np.float64], angles: NDArray[Any]) -> NDArray[np.float64]:
+    """The unit vector in which most text runs, long lines counting more."""
+    tall = is_tall(quads)
+    top = quads[:, 1] - quads[:, 0] + quads[:, 2] - quads[:, 3]
+    left = quads[:, 3] - quads[:, 0] + quads[:, 2] - quads[:, 1]
+    runs = np.where(tall[:, None], left, top)
+    runs[angles == 180] *= -1
+    level, down = runs[~tall], runs[tall]
+    # Upright and upside-down lines, level and downward ones are rivals: the larger share
+    # decides, the smaller must not tilt it.
+    shares = [
+        level[level[:, 0] > 0],
+        level[level[:, 0] <= 0],
+        down[down[:, 1] > 0],
+        down[down[:, 1] <= 0],
+    ]
+    total = max((share.sum(axis=0) for share in shares), key=lambda v: float(v @ v))
+    length = float(np.hypot(*total))
+    return np.asarray(total / length) if length > 0 else np.array([1.0, 0.0])
+
+
+def _block(boxes: Boxes, members: NDArray[Any]) -> list[int]:
+    """Order of `members`: columns where there are any, else rows."""
+    bands = _bands(boxes, members)
+    for i in range(len(bands)):
+        for j in range(len(bands), i, -1):
+            inside = np.concatenate(bands[i:j])
+            gutter = _gutter(boxes[inside])
+            if gutter is None:
+                continue
+            is_left = boxes[inside, 2] <= gutter
+            before = [int(k) for band in bands[:i] for k in _rows(boxes, band)]
+            after = np.concatenate(bands[j:]) if j < len(bands) else np.zeros(0, int)
+            columns = _block(boxes, inside[is_left]) + _block(boxes, inside[~is_left])
+            return before + columns + (_block(boxes, after) if len(after) else [])
+    return [int(k) for band in bands for k in _rows(boxes, band)]
+
+
+def _bands(boxes: Boxes, members: NDArray[Any]) -> list[NDArray[Any]]:
+    """Groups of boxes with an empty strip across the page between each two, from the top."""
+    order = members[np.argsort(boxes[members, 1], kind="stable")]
+    bottom = np.maximum.accumulate(boxes[order, 3])
+    cuts = np.flatnonzero(boxes[order[1:], 1] >= bottom[:-1]) + 1
+    return np.split(order, cuts)
+
+
+def _gutter(boxes: Boxes) -> float | None:
+    """x of the widest empty strip down the page with prose on both sides, if there is one."""
+    if len(boxes) < 2 * COLUMN_LINES:
+        return None
+    order = np.argsort(boxes[:, 0], kind="stable")
+    right = np.maximum.accumulate(boxes[order, 2])
+    gaps = boxes[order[1:], 0] - right[:-1]
+    for k in np.argsort(-gaps, kind="stable"):
+        if gaps[k] <= 0:
+            return None
+        if _is_prose(boxes[order[: k + 1]]) and _is_prose(boxes[order[k + 1 :]]):
+            return float(right[k] + gaps[k] / 2)
+    return None
+
+
+def _is_prose(boxes: Boxes) -> bool:
+    if len(boxes) < COLUMN_LINES:
+        return False
+    size = boxes[:, 2:] - boxes[:, :2]
+    return bool(np.median(size[:, 0] / np.maximum(size[:, 1], 1e-6)) >= COLUMN_ASPECT)
+
+
+def _rows(boxes: Boxes, members: NDArray[Any]) -> list[int]:
+    """Members row by row, each from left to right."""
+    rows: list[list[int]] = []
+    for k in members[np.argsort(boxes[members, 1] + boxes[members, 3], kind="stable")]:
+        row = max(rows, key=lambda r: _shared(boxes, r, k), default=None)
+        if row is not None and _shared(boxes, row, k) >= SAME_ROW:
+            row.append(int(k))
+        else:
+            rows.append([int(k)])
+    rows.sort(key=lambda row: float(np.mean(boxes[row, 1] + boxes[row, 3])))
+    return [k for row in rows for k in sorted(row, key=lambda k: tuple(boxes[k]))]
+
+
+def _shared(boxes: Boxes, row: list[int], k: int) -> float:
+    """The part of the lower box's height that box k shares with its nearest in the row;
+    0 when it stands above or below one of the row's boxes."""
+    others = boxes[row]
+    beside = np.minimum(others[:, 2], boxes[k, 2]) - np.maximum(others[:, 0], boxes[k, 0])
+    width = np.minimum(others[:, 2] - others[:, 0], boxes[k, 2] - boxes[k, 0])
+    if np.any(beside > 0.5 * width):
+        return 0.0
+    nearest = int(np.argmax(beside))
+    low = max(others[nearest, 1], boxes[k, 1])
+    high = min(others[nearest, 3], boxes[k, 3])
+    height = min(others[nearest, 3] - others[nearest, 1], boxes[k, 3] - boxes[k, 1])
+    return float((high - low) / max(height, 1e-6))

@@ -1,0 +1,146 @@
+"""Lines of text: arrays, not objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.tasks.text.quads import Quads, overlap
+
+
+@dataclass(frozen=True, slots=True)
+class TextLines:
+    """What is written in a picture, in reading order.
+
+    `quads` (N, 4, 2) float32: corners in source-image pixels, clockwise from the top-left
+    one. `texts` N strings, `scores` (N,) float32 in 0..1: how sure the reader was,
+    `detection_scores` (N,) float32: how sure the detector was, `angles` (N,) int32: 180
+    for a line that stood upside down, else 0.
+    """
+
+    quads: Quads
+    texts: tuple[str, ...]
+    scores: NDArray[np.float32]
+    detection_scores: NDArray[np.float32]
+    angles: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        n = len(self.texts)
+        if self.quads.shape != (n, 4, 2) or any(
+            array.shape != (n,) for array in (self.scores, self.detection_scores, self.angles)
+        ):
+            raise ValueError("quads must be (N, 4, 2), the others (N,)")
+
+    @classmethod
+    def none(cls) -> TextLines:
+        """A picture without text."""
+        zero = np.zeros(0, np.float32)
+        return cls(np.zeros((0, 4, 2), np.float32), (), zero, zero, np.zeros(0, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> TextLines:
+        """A slice, a mask or an array of indices."""
+        texts = np.array(self.texts, dtype=object)[index]
+        return TextLines(
+            self.quads[index],
+            tuple(texts.tolist()),
+            self.scores[index],
+            self.detection_scores[index],
+            self.angles[index],
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a line: text, score, detection_score, angle, quad in pixels."""
+        return [
+            {
+                "text": text,
+                "score": round(float(score), 4),
+                "detection_score": round(float(detection), 4),
+                "angle": int(angle),
+                "quad": [[round(float(value), 2) for value in corner] for corner in quad],
+            }
+            for text, score, detection, angle, quad in zip(
+                self.texts, self.scores, self.detection_scores, self.angles, self.quads, strict=True
+            )
+        ]
+
+    def draw(
+        self, image: NDArray[np.uint8], font: str | PathLike[str] | None = None
+    ) -> NDArray[np.uint8]:
+        """The BGR picture with the quads, and beside it the text at the same places.
+
+        `font` names a font file that has the characters; without one, only ASCII shows.
+        """
+        from rkzoo.vision.draw_text import side_by_side
+
+        return side_by_side(image, self.quads, self.texts, self.scores, font)
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: one line a line."""
+        return [f"{score:.3f}  {text}" for score, text in zip(self.scores, self.texts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far two results say the same. `a` and `b` count their lines, `found` the lines
+    matched by place, `same_text` those of them with equal text."""
+
+    a: int
+    b: int
+    found: int
+    same_text: int
+
+    @property
+    def places(self) -> float:
+        """Share of lines that both found, 2 * found / (a + b); 1 when both found nothing."""
+        return _share(self.found, self.a + self.b)
+
+    @property
+    def texts(self) -> float:
+        """Share of lines that both found and read alike."""
+        return _share(self.same_text, self.a + self.b)
+
+    def __add__(self, other: Agreement) -> Agreement:
+        """Counts of two pictures together."""
+        return Agreement(
+            self.a + other.a,
+            self.b + other.b,
+            self.found + other.found,
+            self.same_text + other.same_text,
+        )
+
+
+def _share(matches: int, lines: int) -> float:
+    return 2 * matches / lines if lines else 1.0
+
+
+def agreement(a: TextLines, b: TextLines, iou: float = 0.5) -> Agreement:
+    """Matches the lines of two results one to one by the overlap of their quads.
+
+    The best overlaps are taken first; below `iou` there is no match. Symmetric.
+    """
+    pairs = match(a.quads, b.quads, iou)
+    same = sum(a.texts[i] == b.texts[j] for i, j in pairs)
+    return Agreement(len(a), len(b), len(pairs), same)
+
+
+def match(a: NDArray[Any], b: NDArray[Any], iou: float = 0.5) -> list[tuple[int, int]]:
+    """One-to-one pairs (index in a, index in b) of quads with an overlap of at least `iou`."""
+    shared = overlap(a, b)
+    candidates = np.argwhere(shared >= iou)
+    best = candidates[np.argsort(-shared[shared >= iou], kind="stable")]
+    pairs: list[tuple[int, int]] = []
+    used_a: set[int] = set()
+    used_b: set[int] = set()
+    for i, j in best.tolist():
+        if i not in used_a and j not in used_b:
+            pairs.append((i, j))
+            used_a.add(i)
+            used_b.add(j)
+    return pairs
