@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from rkzoo.contract import Contract, DetectHead, HeadOutput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.recognition import Recognition
+from rkzoo.graph.rewrite import scale_after_product
 from rkzoo.graph.summary import opset
 from rkzoo.graph.view import MAX_IR, View, first_line, prepared
 
@@ -33,6 +34,7 @@ def cut(
     above 19 and cannot be lowered.
     """
     seen = prepared(model, static_input(model, recognition))
+    scale_after_product(seen)
     head = _head(cut_contract(recognition, sigmoid=sigmoid))
     _rename(seen.model, _names(recognition, head, sigmoid))
     graph = _kept(seen, [_raw_name(output, sigmoid) for output in head.outputs])

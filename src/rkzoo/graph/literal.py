@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from typing import Any
 
 _TOKEN = re.compile(
@@ -24,7 +25,9 @@ def parse(text: str, limit: int = 4_000_000) -> Any:
     if len(text) > limit or not _harmless(text.strip()):
         return None
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in the stranger's strings
+            return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
 

@@ -14,7 +14,8 @@ from rkzoo.graph.read import metadata
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output as the file declares it. A free dimension has its name, or "?"."""
+    """An input or output as the file declares it. A free dimension has its name, or "?"; a
+    shape that is not declared at all is ("?",)."""
 
     name: str
     dtype: str
@@ -95,6 +96,8 @@ def dtype_name(code: int) -> str:
 
 
 def _shape(info: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    if not info.type.tensor_type.HasField("shape"):
+        return ("?",)
     dims = info.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.dim_value > 0 else (d.dim_param or "?") for d in dims)
 
