@@ -112,7 +112,9 @@ class Sample:
         return {0: tensors, 1: nodes, 2: ("I", [1]), 3: ("I", [4, 5])}
 
     def flatbuffer(self) -> bytes:
-        version, platform, framework, custom = (7, 8, 9, 11) if self.container == 6 else (5, 6, 7, 8)
+        version, platform, framework, custom = (
+            (7, 8, 9, 11) if self.container == 6 else (5, 6, 7, 8)
+        )
         return Flat().root(
             {
                 1: "RKNPU v2",

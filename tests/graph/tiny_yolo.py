@@ -53,7 +53,9 @@ class Builder:
         return self.const(values, np.int64)
 
     def conv(self, x: str, inside: int, out: int, kernel: int = 1, stride: int = 1) -> str:
-        weight = self.random.normal(0, 2 / np.sqrt(inside * kernel**2), (out, inside, kernel, kernel))
+        weight = self.random.normal(
+            0, 2 / np.sqrt(inside * kernel**2), (out, inside, kernel, kernel)
+        )
         return self.op(
             "Conv",
             [x, self.const(weight), self.const(self.random.normal(0, 1, out))],
