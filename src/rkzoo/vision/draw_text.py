@@ -23,7 +23,7 @@ Font = str | os.PathLike[str] | None
 # Drawn pictures are brought to this range: letters of a small picture would be mud,
 # and nobody looks at 12 megapixels twice side by side.
 LEAST_SIDE, MOST_SIDE = 640, 1600
-FILL = 0.86
+FILL = 0.82
 _MEASURE = 64
 NO_FONT = "No font was given: characters other than ASCII are shown as ?"
 

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.text.quads import is_tall
+from rkzoo.tasks.text.quads import is_tall, sides
 
 # Two boxes stand in one row when they share this much of the lower one's height.
 SAME_ROW = 0.5
-# Columns of prose: at least so many lines on both sides, so long for their height. Short
-# cells are a table, a bill or a form, which is read row by row.
-COLUMN_LINES = 3
+# A column of prose: at least so many lines, so long for their height, of which the median
+# one fills so much of the column's width, and so close that they fill so much of its height.
+# Anything else is a table, a bill or a form, which is read row by row.
+COLUMN_LINES = 4
 COLUMN_ASPECT = 6.0
+COLUMN_FILLED = 0.6
+COLUMN_DENSITY = 0.35
 
 Boxes = NDArray[np.float64]
 
@@ -38,11 +41,21 @@ def reading_order(quads: NDArray[Any], angles: NDArray[Any] | None = None) -> ND
 
 
 def _upright(quads: NDArray[np.float64], angles: NDArray[Any]) -> Boxes:
-    """(N, 4): left, top, right, bottom along and across the page's reading direction."""
+    """(N, 4): left, top, right, bottom along and across the page's reading direction.
+
+    A line askew to the page gets its own depth as height, not that of the box around it:
+    a slanting stamp shall not swallow three rows.
+    """
     along = _direction(quads, angles)
     across = np.array([-along[1], along[0]])
     x, y = quads @ along, quads @ across
-    return np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
+    boxes = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
+    depth = sides(quads).min(axis=1)
+    flat = boxes[:, 2] - boxes[:, 0] > boxes[:, 3] - boxes[:, 1]
+    middle = (boxes[:, 1] + boxes[:, 3]) / 2
+    boxes[:, 1] = np.where(flat, middle - depth / 2, boxes[:, 1])
+    boxes[:, 3] = np.where(flat, middle + depth / 2, boxes[:, 3])
+    return boxes
 
 
 def _direction(quads: NDArray[np.float64], angles: NDArray[Any]) -> NDArray[np.float64]:
@@ -109,8 +122,13 @@ def _gutter(boxes: Boxes) -> float | None:
 def _is_prose(boxes: Boxes) -> bool:
     if len(boxes) < COLUMN_LINES:
         return False
-    size = boxes[:, 2:] - boxes[:, :2]
-    return bool(np.median(size[:, 0] / np.maximum(size[:, 1], 1e-6)) >= COLUMN_ASPECT)
+    size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    whole = np.maximum(boxes[:, 2:].max(axis=0) - boxes[:, :2].min(axis=0), 1e-6)
+    return bool(
+        np.median(size[:, 0] / size[:, 1]) >= COLUMN_ASPECT
+        and np.median(size[:, 0]) >= COLUMN_FILLED * whole[0]
+        and size[:, 1].sum() >= COLUMN_DENSITY * whole[1]
+    )
 
 
 def _rows(boxes: Boxes, members: NDArray[Any]) -> list[int]:
