@@ -140,7 +140,10 @@ def test_the_bus_on_the_simulator(
 ) -> None:
     picture = str(assets / "data/images/bus_640.jpg")
     # A chip whose file has no scales: the simulator's numbers do not depend on the chip.
-    assert main(["run", str(seven / "yolov8n-rv1106-int8.rknn"), picture, "--json"]) == 0
+    # The faintest person scores .295 in float and .24 in INT8 with these 20 calibration
+    # pictures, just below the usual threshold.
+    rv1106 = str(seven / "yolov8n-rv1106-int8.rknn")
+    assert main(["run", rv1106, picture, "--json", "--conf", "0.2"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["runtime"] == "simulator"
     check_bus(document["images"][0]["results"], 0.9)
