@@ -32,7 +32,7 @@ class SimulatorSession:
     ) -> None:
         self._process = process
         height, width = image.size
-        self.inputs = (
+        self.inputs: tuple[TensorSpec, ...] = (
             TensorSpec(name=input_name, shape=(1, height, width, 3), dtype="uint8", layout="NHWC"),
         )
         self.outputs = tuple(_as_returned(spec) for spec in outputs)
@@ -76,4 +76,4 @@ def quantised(array: Array, spec: TensorSpec) -> Array:
         return array
     limits = np.iinfo(spec.dtype)
     codes = np.rint(array / np.float32(spec.scale)) + spec.zero_point
-    return np.clip(codes, limits.min, limits.max).astype(spec.dtype)
+    return np.asarray(np.clip(codes, limits.min, limits.max), spec.dtype)

@@ -11,6 +11,7 @@ from rkzoo.contract import Contract, Strict
 DEFAULT_VERSION = "2.5.0"
 
 Dtype = Literal["int8", "fp16"]
+Algorithm = Literal["normal", "kl_divergence", "mmse"]
 
 
 class InputPlan(Strict, frozen=True):
@@ -34,7 +35,7 @@ class Recipe(Strict, frozen=True):
     dtype: Dtype
     inputs: tuple[InputPlan, ...]
     toolkit: str = DEFAULT_VERSION
-    algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
+    algorithm: Algorithm = "normal"
     method: Literal["channel", "layer"] = "channel"
     optimization_level: Annotated[int, msgspec.Meta(ge=0, le=3)] = 3
 

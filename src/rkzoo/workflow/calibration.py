@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +20,25 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Calibration pictures that are not read yet. `names` go into the sidecar."""
+    """`count` calibration pictures that are not read yet. `names` go into the sidecar: the
+    files they were made from, or the name of what made them."""
 
     names: tuple[str, ...]
+    count: int
     load: Callable[[], Iterable[Image]]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return self.count
 
 
 def from_files(files: Sequence[Path]) -> Pictures:
-    return Pictures(tuple(str(f.resolve()) for f in files), lambda: map(read, files))
+    names = tuple(str(file.resolve()) for file in files)
+    return Pictures(names, len(names), lambda: map(read, files))
 
 
-def from_arrays(images: Sequence[Image], name: str) -> Pictures:
-    """Pictures that were made on the spot; `name` says by what."""
-    return Pictures(tuple(f"{name}#{i}" for i in range(len(images))), lambda: iter(images))
+def from_arrays(images: Sequence[Image], names: Sequence[str]) -> Pictures:
+    """Pictures that were made on the spot from the files `names`, or by what they name."""
+    return Pictures(tuple(names), len(images), lambda: iter(images))
 
 
 def find(source: str) -> Pictures:
@@ -90,8 +92,3 @@ def arrays(pictures: Pictures, spec: ImageInput, report: Reporter = SILENT) -> I
             fit(image, spec, stack[i : i + 1])
             bar.update(i + 1)
     return stack
-
-
-def digest(stack: Image) -> str:
-    """Hex sha256 of shape and bytes."""
-    return hashlib.sha256(repr(stack.shape).encode() + stack.tobytes()).hexdigest()

@@ -29,7 +29,8 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, Sidecar
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
-from rkzoo.workflow.resolve import Resolved, resolve
+from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
+from rkzoo.workflow.text import pictures_for
 
 # Contracts longer than this go into the .rknn without their labels (a text model has
 # thousands); the sidecar keeps them.
@@ -98,16 +99,28 @@ def convert(
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
     pictures = calib.find(calibration) if calibration else None
-    ready = resolve(os.fspath(model), size=size, labels=labels, report=report)
-    return convert_resolved(
-        ready if cut else ready.uncut(),
-        socs,
-        dtype=dtype,
-        pictures=pictures,
-        output=Path(output) if output else None,
-        toolkit=toolkit,
-        report=report,
-    )
+    pipeline = is_pipeline(os.fspath(model))
+    target = Path(output) if output else None
+    if pipeline is not None and target is not None and target.suffix:
+        raise RkzooError(
+            f"{pipeline.name} becomes {len(pipeline.pipeline)} files.",
+            f"It consists of {', '.join(pipeline.pipeline.values())}.",
+            "Give -o a folder.",
+        )
+    made = []
+    for part in pipeline.pipeline.values() if pipeline else [os.fspath(model)]:
+        ready = resolve(part, size=size, labels=labels, report=report)
+        made += convert_resolved(
+            ready if cut else ready.uncut(),
+            socs,
+            # A part of a pipeline that does not have the dtype keeps its own.
+            dtype=dtype if pipeline is None or dtype in ready.dtypes else None,
+            pictures=pictures,
+            output=target,
+            toolkit=toolkit,
+            report=report,
+        )
+    return made
 
 
 def convert_resolved(
@@ -157,6 +170,8 @@ def prepare(
 
     Raises one RkzooError that lists all problems.
     """
+    if dtype == "int8" and ready.card is not None:
+        pictures = pictures_for(ready.card.name, pictures, report)
     if dtype not in ready.dtypes:
         raise RkzooError(
             f"{ready.name} is not offered in {dtype}.",

@@ -21,16 +21,12 @@ from rkzoo.tasks.text.page import PageReader
 from rkzoo.tasks.text.result import TextLines, agreement
 from rkzoo.toolkit.environment import unavailable
 from rkzoo.vision.image import read, write
-from rkzoo.vision.synthetic_pages import pages
-from rkzoo.workflow import calibration
 from rkzoo.workflow.convert import Converted, convert_resolved
 from rkzoo.workflow.load import open_onnx, page_reader
 from rkzoo.workflow.resolve import Resolved, resolve
 from rkzoo.workflow.simulate import open_rknn
+from rkzoo.workflow.text import font
 from rkzoo.zoo.catalogue import card as find_card
-from rkzoo.zoo.fetch import weights
-
-CALIBRATION_PAGES = 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def demo(
     start = perf_counter()
     with ExitStack() as stack:
         pipeline = find_card("ppocr")
-        font = weights(find_card("font-cjk"), report=report)["model"]
+        letters = font(report)
         parts = {role: resolve(name, report=report) for role, name in pipeline.pipeline.items()}
         by_card = {pipeline.pipeline[role]: ready for role, ready in parts.items()}
         reader = page_reader(
@@ -108,7 +104,7 @@ def demo(
             lines = reader.read(page, boxes)
         show(lines)
         pictures = [out / "page-onnx.png"]
-        write(pictures[0], lines.draw(page, font))
+        write(pictures[0], lines.draw(page, letters))
 
         reason = unavailable(toolkit) if toolkit else unavailable()
         if reason is not None:
@@ -120,9 +116,6 @@ def demo(
             det,
             socs=[soc],
             dtype="int8",
-            pictures=calibration.from_arrays(
-                pages(CALIBRATION_PAGES, seed=0, font=font), "rkzoo-synthetic-pages"
-            ),
             output=out,
             toolkit=toolkit,
             report=report,
@@ -133,7 +126,7 @@ def demo(
             det, reader, session, page, lines, onnx_seconds, converted, report
         )
         pictures.append(out / "page-simulator.png")
-        write(pictures[-1], simulated.draw(page, font))
+        write(pictures[-1], simulated.draw(page, letters))
         done = DemoReport(lines, tuple(pictures), perf_counter() - start, converted, comparison)
         return _written(done, out)
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rkzoo.contract import Contract, DetectHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.session import Session
+from rkzoo.session import Label, Session
 from rkzoo.tasks.detect.task import DetectOptions, Detector
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.page import PageOptions, PageReader
 from rkzoo.tasks.text.read_line import LineReader
+from rkzoo.tasks.text.result import TextLines
 from rkzoo.tasks.text.single_line import SingleLine
+from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.model import Found, Image, Model
 from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
+from rkzoo.workflow.text import font
 from rkzoo.zoo.schema import Card
 
-Runtime = str  # "onnx" or "simulator"
 Open = Callable[[str], tuple[Contract, Session]]
 
 
@@ -63,9 +67,11 @@ def load(
                 )
             contract, session = open_rknn(Path(name), report=report)
             answer = _task(contract, stack.enter_context(session), confidence, iou, labels)
-            return Model(Path(name).stem, session.label, answer, stack.pop_all())
+            painter = partial(_paint, report) if _reads_text(answer) else _plain
+            return Model(Path(name).stem, session.label, answer, stack.pop_all(), painter)
 
-        label = runtime or "onnx"
+        label: Label = "simulator" if runtime == "simulator" else "onnx"
+        given = calib.find(calibration) if calibration else None
 
         def open_(part: str) -> tuple[Contract, Session]:
             ready = resolve(part, size=size, labels=labels, report=report)
@@ -73,8 +79,10 @@ def load(
             if label == "onnx":
                 session: Session = open_onnx(ready)
             else:
+                # In a pipeline a part that does not have the dtype keeps its own.
+                chosen = dtype if pipeline is None or dtype in ready.dtypes else None
                 session = open_simulator(
-                    ready, calibration=calibration, dtype=dtype, toolkit=toolkit, report=report
+                    ready, pictures=given, dtype=chosen, toolkit=toolkit, report=report
                 )
             return ready.contract, stack.enter_context(session)
 
@@ -83,7 +91,22 @@ def load(
             answer = page_reader(pipeline, open_, confidence)
         else:
             answer = _task(*open_(name), confidence, iou, None)
-        return Model(pipeline.name if pipeline else Path(name).stem, label, answer, stack.pop_all())  # type: ignore[arg-type]
+        painter = partial(_paint, report) if _reads_text(answer) else _plain
+        return Model(
+            pipeline.name if pipeline else Path(name).stem, label, answer, stack.pop_all(), painter
+        )
+
+
+def _reads_text(answer: object) -> bool:
+    return isinstance(answer, PageReader | SingleLine)
+
+
+def _plain(found: Found, image: Image) -> Image:
+    return found.draw(image)
+
+
+def _paint(report: Reporter, found: TextLines, image: Image) -> Image:
+    return found.draw(image, font(report))
 
 
 def open_onnx(ready: Resolved) -> OnnxSession:
@@ -91,7 +114,7 @@ def open_onnx(ready: Resolved) -> OnnxSession:
     return OnnxSession(ready.cut().SerializeToString(), ready.contract.input)
 
 
-def page_reader(card: Card, open_: Open, confidence: float | None) -> Callable[[Image], Found]:
+def page_reader(card: Card, open_: Open, confidence: float | None) -> PageReader:
     """The three models of a text pipeline as one."""
     det, rec = TextDetector(*open_(card.pipeline["det"])), LineReader(*open_(card.pipeline["rec"]))
     cls = AngleClassifier(*open_(card.pipeline["cls"])) if "cls" in card.pipeline else None
@@ -120,9 +143,12 @@ def _task(
     if labels is not None:
         contract = msgspec.structs.replace(contract, labels=tuple(labels))
     if isinstance(contract.head, DetectHead):
-        given = {"confidence": confidence, "iou": iou}
-        chosen = {key: value for key, value in given.items() if value is not None}
-        return Detector(contract, session, DetectOptions(**chosen))
+        options = DetectOptions()
+        if confidence is not None:
+            options = replace(options, confidence=confidence)
+        if iou is not None:
+            options = replace(options, iou=iou)
+        return Detector(contract, session, options)
     if isinstance(contract.head, TextDetHead):
         return TextDetector(contract, session)
     if isinstance(contract.head, TextRecHead):

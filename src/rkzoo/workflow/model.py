@@ -36,6 +36,13 @@ class Found(Protocol):
     def lines(self) -> list[str]: ...
 
 
+Draw = Callable[[Any, Image], Image]
+
+
+def _plainly(found: Found, image: Image) -> Image:
+    return found.draw(image)
+
+
 @dataclass(frozen=True)
 class Result:
     """What was found in one picture.
@@ -50,6 +57,7 @@ class Result:
     path: Path | None
     runtime: Label
     seconds: float
+    painter: Draw = _plainly
 
     def __len__(self) -> int:
         return len(self.found)
@@ -79,7 +87,7 @@ class Result:
 
     def draw(self) -> Image:
         """A BGR picture that shows the result."""
-        return self.found.draw(self.image)
+        return self.painter(self.found, self.image)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the drawn picture; the suffix chooses the format."""
@@ -95,18 +103,23 @@ class Model:
     """
 
     def __init__(
-        self, name: str, runtime: Label, answer: Callable[[Image], Found], resources: ExitStack
+        self,
+        name: str,
+        runtime: Label,
+        answer: Callable[[Image], Found],
+        resources: ExitStack,
+        painter: Draw = _plainly,
     ) -> None:
-        self.name, self.runtime = name, runtime
-        self._answer, self._resources = answer, resources
+        self.name, self.runtime, self.answer = name, runtime, answer
+        self._resources, self._painter = resources, painter
 
     def __call__(self, source: str | os.PathLike[str] | Image) -> Result:
         """Reads one picture: a path, or BGR uint8 (H, W, 3)."""
         path = None if isinstance(source, np.ndarray) else Path(source)
         image = _checked(source) if isinstance(source, np.ndarray) else read(source)
         start = perf_counter()
-        found = self._answer(image)
-        return Result(found, image, path, self.runtime, perf_counter() - start)
+        found = self.answer(image)
+        return Result(found, image, path, self.runtime, perf_counter() - start, self._painter)
 
     def close(self) -> None:
         self._resources.close()

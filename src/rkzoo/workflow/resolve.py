@@ -15,7 +15,7 @@ from rkzoo.files import sha256_of
 from rkzoo.graph.read import load, metadata
 from rkzoo.graph.recognise import Recognition, recognise
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.toolkit.recipe import Dtype, Source
+from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.labels import label_set
@@ -38,7 +38,7 @@ class Resolved:
     contract: Contract
     source: Source
     dtypes: tuple[Dtype, ...]
-    algorithm: str = "normal"
+    algorithm: Algorithm = "normal"
     card: Card | None = None
     recognition: Recognition | None = None
 

@@ -23,6 +23,7 @@ from rkzoo.toolkit.recipe import Dtype, Sidecar
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.convert import prepare
 from rkzoo.workflow.resolve import Resolved, resolve
+from rkzoo.workflow.text import MADE
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -62,11 +63,12 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             f"The model it was made from is gone from {source}, and from the cache.",
             "Put it back there, or convert it again.",
         )
-    made = [name for name in sidecar.calibration.files if not Path(name).exists()]
-    if made:
+    files = [name for name in sidecar.calibration.files if name != MADE]
+    gone = [name for name in files if not Path(name).exists()]
+    if gone:
         raise RkzooError(
             f"{path.name} cannot be simulated any more.",
-            f"{len(made)} calibration pictures are gone, {made[0]} for one, and the copy in the "
+            f"{len(gone)} calibration pictures are gone, {gone[0]} for one, and the copy in the "
             "cache too.",
             "Put them back, or convert the model again.",
         )
@@ -85,12 +87,12 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
         )
     if ready.contract != contract:
         ready = ready.uncut()
-    pictures = calib.from_files([Path(name) for name in sidecar.calibration.files])
+    pictures = calib.from_files([Path(name) for name in files]) if files else None
     prepared = prepare(
         ready,
         [recipe.soc],
         recipe.dtype,
-        pictures if len(pictures) else None,
+        pictures,
         recipe.toolkit,
         report,
     )
@@ -107,7 +109,6 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
 def open_simulator(
     ready: Resolved,
     *,
-    calibration: str | None = None,
     pictures: calib.Pictures | None = None,
     dtype: str | None = None,
     toolkit: str | None = None,
@@ -115,8 +116,7 @@ def open_simulator(
 ) -> SimulatorSession:
     """A resolved model on the simulator, without writing a .rknn."""
     chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
-    found = pictures or (calib.find(calibration) if calibration else None)
-    prepared = prepare(ready, [SIMULATED_SOC], chosen, found, toolkit, report)
+    prepared = prepare(ready, [SIMULATED_SOC], chosen, pictures, toolkit, report)
     inputs = builds.find(prepared.key)
     if inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")

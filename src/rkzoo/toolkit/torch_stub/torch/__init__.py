@@ -26,7 +26,7 @@ class Tensor(np.ndarray):
         return np.asarray(self)
 
     def permute(self, *order: int) -> "Tensor":
-        return self.transpose(*order)
+        return self.transpose(*order).view(Tensor)
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(name if name.startswith("__") else ABSENT.format("Tensor." + name))
@@ -42,7 +42,8 @@ def split(tensor: Tensor, sizes: "int | list[int]", dim: int = 0) -> "tuple[Tens
     """Parts of the given sizes along one axis; one size means equal parts and a rest."""
     length = tensor.shape[dim]
     steps = [sizes] * -(-length // sizes) if isinstance(sizes, int) else sizes
-    return tuple(np.split(tensor, np.cumsum(steps)[:-1], axis=dim))
+    parts = np.split(tensor, np.cumsum(steps)[:-1], axis=dim)
+    return tuple(part.view(Tensor) for part in parts)
 
 
 def cat(tensors: "list[Tensor] | tuple[Tensor, ...]", dim: int = 0) -> Tensor:
