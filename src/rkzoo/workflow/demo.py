@@ -20,6 +20,8 @@ from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.page import PageReader
 from rkzoo.tasks.text.result import TextLines, agreement
 from rkzoo.toolkit.environment import unavailable
+from rkzoo.vision.draw import beside
+from rkzoo.vision.draw_text import confidence_color, outline
 from rkzoo.vision.image import read, write
 from rkzoo.workflow.convert import Converted, convert_resolved
 from rkzoo.workflow.load import open_onnx, page_reader
@@ -125,8 +127,9 @@ def demo(
         comparison, simulated = _compare(
             det, reader, session, page, lines, onnx_seconds, converted, report
         )
-        pictures.append(out / "page-simulator.png")
-        write(pictures[-1], simulated.draw(page, letters))
+        pictures += [out / "page-simulator.png", out / "float-and-int8.png"]
+        write(pictures[1], simulated.draw(page, letters))
+        write(pictures[2], _both(page, lines, simulated))
         done = DemoReport(lines, tuple(pictures), perf_counter() - start, converted, comparison)
         return _written(done, out)
 
@@ -169,6 +172,19 @@ def _compare(
         ),
         simulated,
     )
+
+
+def _both(page: Array, lines: TextLines, simulated: TextLines) -> Array:
+    """The lines of both detectors on the same page."""
+    drawn = []
+    for found in (lines, simulated):
+        drawn.append(page.copy())
+        outline(drawn[-1], found.quads, [confidence_color(s) for s in found.detection_scores])
+    captions = (
+        f"float [onnx]: {len(lines)} lines",
+        f"INT8 [simulator]: {len(simulated)} lines",
+    )
+    return beside(drawn, captions)
 
 
 def cosine(a: Array, b: Array) -> float:

@@ -35,8 +35,8 @@ def font(report: Reporter = SILENT) -> Path | None:
 def made_pages(report: Reporter = SILENT) -> calib.Pictures:
     """Pages of text that rkzoo renders itself, for calibration without pictures at hand."""
     report.note(
-        f"No --calib was given: {PAGES} pages that rkzoo renders itself set the INT8 ranges. "
-        "Pictures from your own camera set them better."
+        f"{PAGES} pages that rkzoo renders itself set the INT8 ranges; pictures from your own "
+        "camera, given with --calib, set them better."
     )
     return calib.from_arrays(_pages(asset("font-cjk", report)), [MADE])
 

@@ -26,7 +26,8 @@ class Tensor(np.ndarray):
         return np.asarray(self)
 
     def permute(self, *order: int) -> "Tensor":
-        return self.transpose(*order).view(Tensor)
+        turned: Tensor = self.transpose(*order).view(Tensor)
+        return turned
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(name if name.startswith("__") else ABSENT.format("Tensor." + name))
