@@ -1,0 +1,123 @@
+"""The command as a user meets it: exit codes, one sentence each, JSON on stdout only."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rkzoo.cli import main as front
+from rkzoo.cli.console import parse_size, table, width
+from rkzoo.cli.main import VERBS, main
+from rkzoo.errors import RkzooError
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from rkzoo.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'numpy', 'cv2', 'onnx', 'rich', 'msgspec', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(1 if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0
+    for verb in VERBS:
+        assert f"    {verb} " in done.stdout
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code == 0
+    assert "--debug" in capsys.readouterr().out
+
+
+def test_no_verb_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "rkzoo demo" in capsys.readouterr().out
+
+
+def test_an_error_is_sentences_on_stderr_and_json_on_stdout(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(b"no picture")
+    assert main(["run", "ppokr", str(picture), "--json"]) == 2
+    told = capsys.readouterr()
+    error = json.loads(told.out)["error"]
+    assert "ppokr" in error["what"]
+    assert error["code"] == 2
+    assert told.err.startswith("error: ")
+    assert "Traceback" not in told.err
+
+
+def test_our_own_fault_is_one_sentence_unless_debugging(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import rkzoo.zoo.catalogue
+
+    def broken() -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(rkzoo.zoo.catalogue, "cards", broken)
+    assert main(["list"]) == 1
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError: planted" in told
+    assert "--debug" in told
+    with pytest.raises(ZeroDivisionError):
+        main(["list", "--debug"])
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import rkzoo.zoo.catalogue
+
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rkzoo.zoo.catalogue, "cards", stopped)
+    assert main(["list"]) == 130
+    assert "Stopped" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m rkzoo list | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("rkzoo 0.")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("640", (640, 640)), ("480x640", (480, 640)), ("32X64", (32, 64))]
+)
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "640x", "0", "1x2x3", "-5", "99999999", "6e2"])
+def test_bad_sizes_are_refused(text: str) -> None:
+    with pytest.raises(RkzooError, match="no size"):
+        parse_size(text)
+
+
+def test_tables_align_wide_characters() -> None:
+    lines = table(("name", "n"), [("中文", 1), ("abcdef", 22)]).splitlines()
+    assert [width(line[: line.rindex(" ") + 1]) for line in lines] == [8, 8, 8]
+
+
+def test_the_parser_knows_the_verbs_modules() -> None:
+    folder = Path(front.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "console"}
+    assert modules == set(VERBS)
