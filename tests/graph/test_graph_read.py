@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ast
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx.external_data_helper import convert_model_to_external_data
-from tiny_yolo import Spec, stock
+from tiny_yolo import Spec, stock, vendor
 
 from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
+from rkzoo.graph.cut import cut
 from rkzoo.graph.read import MAX_BYTES, load, metadata
+from rkzoo.graph.recognise import recognise
 from rkzoo.graph.summary import summarise
 from rkzoo.graph.view import prepared, run, view
 
@@ -202,3 +206,53 @@ def test_no_text_makes_it_stumble(text: str) -> None:
     value = literal.parse(text)
     if value is not None:
         assert value == ast.literal_eval(text.strip())
+
+
+# ---- damage -------------------------------------------------------------------------
+
+
+SOUND = [
+    model.SerializeToString()
+    for model in (stock(), stock(Spec(dynamic=True, tail="separate")), vendor())
+]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32))
+def test_a_damaged_graph_is_refused_in_words_or_read(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    chance = random.Random(seed)
+    sound = (stock(), stock(Spec(dynamic=True, tail="separate")), vendor())
+    data = bytearray(chance.choice(sound).SerializeToString())
+    for _ in range(chance.choice((1, 3, 10))):
+        data[chance.randrange(len(data))] = chance.choice(
+            (0, 1, 8, 127, 255, chance.randrange(256))
+        )
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    path.write_bytes(data)
+    with suppress(RkzooError):
+        model = load(path)
+        assert summarise(model).opset >= 0
+        cut(model, recognise(model, (64, 96)))
+
+
+@pytest.mark.parametrize("fault", ["short", "type", "size", "output", "text"])
+def test_graphs_whose_parts_do_not_fit(tmp_path: Path, fault: str) -> None:
+    model = stock()
+    tensor = model.graph.initializer[0]
+    if fault == "short":
+        tensor.raw_data = tensor.raw_data[:-4]
+    elif fault == "type":
+        tensor.data_type = 127
+    elif fault == "size":
+        tensor.dims[0] = -8
+    elif fault == "output":
+        del model.graph.node[0].output[:]
+    data = model.SerializeToString()
+    if fault == "text":
+        data = data.replace(b"Softmax", b"Soft\xffax")
+    path = tmp_path / "x.onnx"
+    path.write_bytes(data)
+    with pytest.raises(RkzooError, match=r"can be read"):
+        load(path)

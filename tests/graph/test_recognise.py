@@ -242,7 +242,7 @@ def test_a_bias_left_as_an_addition() -> None:
     names[1] = b.op("Sigmoid", [names[1]])
     model = b.model([("images", [1, 3, *spec.size])], [(n, TensorProto.FLOAT) for n in names])
     found = recognise(model)
-    assert [tap.name for tap in found.taps][0] == names[0]
+    assert found.taps[0].name == names[0]
     assert head_of(found).classes == 2
 
 

@@ -13,6 +13,7 @@ from rkzoo.files import explained
 # protobuf cannot hold more in one message, so neither the toolkit nor onnx can.
 MAX_BYTES = 2**31 - 1
 _RKNN_MAGIC = b"RKNN"
+_UNPACKED = 10_000_000
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -31,6 +32,10 @@ def load(path: Path) -> onnx.ModelProto:
         data = path.read_bytes()
     model = _parse(path, data)
     _load_weights(path, model)
+    try:
+        _check_graph(model.graph)
+    except (ValueError, TypeError) as error:  # a name that is not UTF-8 is a ValueError
+        raise _not_onnx(path, "It is damaged: a part of it does not fit the rest.") from error
     return model
 
 
@@ -59,6 +64,51 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     if not model.graph.output:
         raise _not_onnx(path, "Its graph has no outputs.")
     return model
+
+
+def _check_graph(graph: onnx.GraphProto) -> None:
+    """Raises ValueError where a tensor's bytes do not fill its shape, a node gives nothing,
+    or a name is no text: everything behind this relies on it. Looser than onnx.checker,
+    which refuses graphs that run."""
+    for info in (*graph.input, *graph.output):
+        _check_texts(info.name, *(d.dim_param for d in info.type.tensor_type.shape.dim))
+    for tensor in graph.initializer:
+        _check_tensor(tensor)
+    for node in graph.node:
+        _check_texts(node.name, node.op_type, node.domain, *node.input, *node.output)
+        _check_texts(*(attribute.name for attribute in node.attribute))
+        if not any(node.output) or not node.op_type:
+            raise ValueError("a node without a type or an output")
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _check_tensor(attribute.t)
+            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _check_graph(body)
+
+
+def _check_texts(*texts: object) -> None:
+    # Reading a text that is not UTF-8 raises ValueError in one protobuf, gives bytes in another.
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a name that is no text")
+
+
+def _check_tensor(tensor: onnx.TensorProto) -> None:
+    _check_texts(tensor.name)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except KeyError as error:
+        raise ValueError(f"{tensor.name} is of an unknown type") from error
+    count = 1
+    for size in tensor.dims:
+        if size < 0:
+            raise ValueError(f"{tensor.name} has a negative size")
+        count *= size
+    # Types of less than a byte are packed, and typed fields are few: onnx unpacks those.
+    if tensor.HasField("raw_data") and dtype.kind in "fiub":
+        if dtype.itemsize * count != len(tensor.raw_data):
+            raise ValueError(f"{tensor.name} does not fill its shape")
+    elif count <= _UNPACKED:
+        onnx.numpy_helper.to_array(tensor)
 
 
 def _load_weights(path: Path, model: onnx.ModelProto) -> None:

@@ -89,10 +89,11 @@ def _is_weighted(seen: View, node: onnx.NodeProto) -> bool:
 
 
 def _is_fixed(weights: Array) -> bool:
-    flat = weights.astype(np.float64).ravel()
-    return flat.size > 1 and bool(
-        np.array_equal(flat, np.arange(flat.size)) or np.array_equal(flat, np.ones(flat.size))
-    )
+    flat = weights.ravel()
+    if flat.size < 2 or flat.dtype.kind != "f":
+        return False
+    steps, ones = np.arange(flat.size, dtype=flat.dtype), np.ones_like(flat)
+    return np.array_equal(flat, steps) or np.array_equal(flat, ones)
 
 
 def _adds_bias(seen: View, node: onnx.NodeProto) -> bool:

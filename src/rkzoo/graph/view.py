@@ -314,7 +314,10 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would try again, and print so on stdout
         )
         named = {i.name for i in session.get_inputs()}
         return list(session.run(None, {n: v for n, v in feeds.items() if n in named}))
