@@ -78,7 +78,7 @@ def split_columns(line: Image, height: int, widest: int) -> list[tuple[int, bool
     what fits is taken; of equally empty ones the middle of the widest run.
     """
     factor = height / line.shape[0]
-    reach = max(2, math.floor((widest - 0.5) / factor))
+    reach = max(2, math.floor((widest + 0.49) / factor))
     ink = ink_of(line)
     cuts: list[tuple[int, bool]] = []
     start = 0
@@ -87,7 +87,7 @@ def split_columns(line: Image, height: int, widest: int) -> list[tuple[int, bool
         left = line.shape[1] - start
         ideal = left / math.ceil(left / reach)
         low, high = start + max(1, int(ideal / 2)), start + reach
-        column, run = _emptiest(ink[low : high + 1], ideal - (low - start))
+        column, run = _emptiest(ink[low : high + 1], ideal - (low - start), line.shape[0] // 4)
         cuts.append((low + column, run * factor >= height / 6))
         start = low + column
     return cuts
@@ -104,13 +104,15 @@ def ink_of(line: Image) -> NDArray[np.float32]:
     return np.asarray(spread / max(float(spread.max()), 1.0), np.float32)
 
 
-def _emptiest(ink: NDArray[np.float32], ideal: float) -> tuple[int, int]:
-    """Index of the best cut in a window, and how wide the empty run around it is."""
+def _emptiest(ink: NDArray[np.float32], ideal: float, room: int) -> tuple[int, int]:
+    """Index of the best cut in a window, and how wide the empty run around it is. The cut
+    keeps a quarter of the run, at most `room`, from the ink on both sides."""
     empty = ink <= ink.min() + 0.1
     runs = np.flatnonzero(np.diff(np.r_[False, empty, False])).reshape(-1, 2)
     width = runs[:, 1] - runs[:, 0]
-    middle = (runs[:, 0] + runs[:, 1]) // 2
-    # Width counts most, nearness to the ideal place decides between similar ones.
-    merit = width - np.abs(middle - ideal) / max(len(ink), 1) * width.max()
+    away = np.minimum(width // 4, room)
+    place = np.clip(ideal, runs[:, 0] + away, runs[:, 1] - 1 - away)
+    # Width counts most, nearness decides between similar ones.
+    merit = width - np.abs(place - ideal) / max(len(ink), 1) * width.max()
     best = int(merit.argmax())
-    return int(middle[best]), int(width[best])
+    return int(place[best]), int(width[best])

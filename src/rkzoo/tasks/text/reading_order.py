@@ -82,18 +82,31 @@ def _direction(quads: NDArray[np.float64], angles: NDArray[Any]) -> NDArray[np.f
 def _block(boxes: Boxes, members: NDArray[Any]) -> list[int]:
     """Order of `members`: columns where there are any, else rows."""
     bands = _bands(boxes, members)
-    for i in range(len(bands)):
-        for j in range(len(bands), i, -1):
-            inside = np.concatenate(bands[i:j])
-            gutter = _gutter(boxes[inside])
-            if gutter is None:
-                continue
-            is_left = boxes[inside, 2] <= gutter
-            before = [int(k) for band in bands[:i] for k in _rows(boxes, band)]
-            after = np.concatenate(bands[j:]) if j < len(bands) else np.zeros(0, int)
-            columns = _block(boxes, inside[is_left]) + _block(boxes, inside[~is_left])
-            return before + columns + (_block(boxes, after) if len(after) else [])
-    return [int(k) for band in bands for k in _rows(boxes, band)]
+    order: list[int] = []
+    start = 0
+    while start < len(bands):
+        end, columns = _columns_from(boxes, bands, start)
+        parts = columns or [bands[start]]
+        for part in parts:
+            order += _rows(boxes, part)
+        start = end
+    return order
+
+
+def _columns_from(
+    boxes: Boxes, bands: list[NDArray[Any]], start: int
+) -> tuple[int, list[NDArray[Any]]]:
+    """The most bands from `start` that stand in columns of prose together: the band after
+    them, and the columns from left to right. None: the next band, and no column."""
+    best: tuple[int, list[NDArray[Any]]] = (start + 1, [])
+    for end in range(start + 1, len(bands) + 1):
+        inside = np.concatenate(bands[start:end])
+        parts = _columns(boxes, inside)
+        if len(parts) < 2:
+            break  # no empty strip; with more boxes there will be none either
+        if all(_is_prose(boxes[part]) for part in parts):
+            best = (end, parts)
+    return best
 
 
 def _bands(boxes: Boxes, members: NDArray[Any]) -> list[NDArray[Any]]:
@@ -104,19 +117,12 @@ def _bands(boxes: Boxes, members: NDArray[Any]) -> list[NDArray[Any]]:
     return np.split(order, cuts)
 
 
-def _gutter(boxes: Boxes) -> float | None:
-    """x of the widest empty strip down the page with prose on both sides, if there is one."""
-    if len(boxes) < 2 * COLUMN_LINES:
-        return None
-    order = np.argsort(boxes[:, 0], kind="stable")
+def _columns(boxes: Boxes, members: NDArray[Any]) -> list[NDArray[Any]]:
+    """Groups of boxes with an empty strip down the page between each two, from the left."""
+    order = members[np.argsort(boxes[members, 0], kind="stable")]
     right = np.maximum.accumulate(boxes[order, 2])
-    gaps = boxes[order[1:], 0] - right[:-1]
-    for k in np.argsort(-gaps, kind="stable"):
-        if gaps[k] <= 0:
-            return None
-        if _is_prose(boxes[order[: k + 1]]) and _is_prose(boxes[order[k + 1 :]]):
-            return float(right[k] + gaps[k] / 2)
-    return None
+    cuts = np.flatnonzero(boxes[order[1:], 0] >= right[:-1]) + 1
+    return np.split(order, cuts)
 
 
 def _is_prose(boxes: Boxes) -> bool:
