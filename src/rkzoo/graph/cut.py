@@ -54,6 +54,15 @@ def cut(
     return _lowered(result)
 
 
+def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
+    """The graph with all its outputs, spelled for the toolkit: input fixed, half precision
+    widened, attention and opset as in `cut`. `model` is left as it was."""
+    seen = prepared(model, static_input(model, recognition))
+    scale_after_product(seen)
+    seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
+    return _lowered(seen.model)
+
+
 def cut_contract(recognition: Recognition, *, sigmoid: bool = True) -> Contract:
     """What `cut` promises. For a stock graph with its sigmoid it is `recognition.contract`."""
     head = _head(recognition.contract)

@@ -54,6 +54,7 @@ class OnnxSession:
                 model if isinstance(model, bytes) else str(model),
                 options,
                 providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would try again, and print so on stdout
             )
         except Exception as error:
             what = "The graph" if isinstance(model, bytes) else str(model)

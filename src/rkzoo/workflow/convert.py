@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -31,6 +31,9 @@ from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
 from rkzoo.workflow.text import pictures_for
+
+if TYPE_CHECKING:
+    import onnx
 
 # Contracts longer than this go into the .rknn without their labels (a text model has
 # thousands); the sidecar keeps them.
@@ -179,7 +182,8 @@ def prepare(
             f"Use --dtype {ready.dtypes[0]}, or give the .onnx file itself to insist.",
         )
     spec = ready.contract.input
-    summary = summarise(ready.original)
+    graph = ready.graph()
+    summary = summarise(graph)
     shapes = {
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
         for tensor in summary.inputs
@@ -205,37 +209,30 @@ def prepare(
     checks.refuse(list(problems))
     for problem in problems:
         report.note(f"warning: {problem.what} {problem.why} {problem.fix}")
-    if dtype == "int8" and _is_uncut(ready.contract):
+    if dtype == "int8" and ready.head_left_on:
         report.note(
             "warning: With its head left on, the model keeps boxes (0..640) and scores (0..1) in "
             "one INT8 tensor: expect that no detection survives. Leave --no-cut out, or use "
             "--dtype fp16."
         )
-    graph, proof = _cut_and_prove(ready, report)
+    proof = _proof(ready, graph, report)
     arrays = []
     stored = Calibration()
     if dtype == "int8" and pictures is not None:
         arrays = [calib.arrays(pictures, spec, report)]
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
-    key = builds.store(graph, arrays, recipe)
+    key = builds.store(graph.SerializeToString(), arrays, recipe)
     return Prepared(ready, recipe, stored, key, proof)
 
 
-def _cut_and_prove(ready: Resolved, report: Reporter) -> tuple[bytes, Proof | None]:
-    cut = ready.cut()
+def _proof(ready: Resolved, graph: onnx.ModelProto, report: Reporter) -> Proof | None:
     head = ready.contract.head
-    if ready.recognition is None or cut is ready.original or not isinstance(head, DetectHead):
-        return cut.SerializeToString(), None
-    with OnnxSession(cut.SerializeToString(), ready.contract.input) as session:
-        decoder = DetectDecoder(head, ready.contract.input.size, session.outputs)
+    if not ready.is_cut or ready.recognition is None or not isinstance(head, DetectHead):
+        return None
     with report.task("Proving the cut equal to the whole graph"):
-        proof = prove(ready.original, cut, ready.recognition, decoder.dense)
-    return cut.SerializeToString(), proof
-
-
-def _is_uncut(contract: Contract) -> bool:
-    head = contract.head
-    return isinstance(head, DetectHead) and any(o.role == "decoded" for o in head.outputs)
+        with OnnxSession(graph.SerializeToString(), ready.contract.input) as session:
+            decoder = DetectDecoder(head, ready.contract.input.size, session.outputs)
+        return prove(ready.original, graph, ready.recognition, decoder.dense)
 
 
 def _build(

@@ -111,7 +111,7 @@ def _paint(report: Reporter, found: TextLines, image: Image) -> Image:
 
 def open_onnx(ready: Resolved) -> OnnxSession:
     """A resolved model on ONNX Runtime, cut as it would be for the NPU."""
-    return OnnxSession(ready.cut().SerializeToString(), ready.contract.input)
+    return OnnxSession(ready.graph().SerializeToString(), ready.contract.input)
 
 
 def page_reader(card: Card, open_: Open, confidence: float | None) -> PageReader:

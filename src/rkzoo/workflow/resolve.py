@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Resolved:
     """A float model and what it promises, before any cut.
 
-    `contract` describes the graph after the cut (the whole graph where nothing is cut);
-    `recognition` is there when the head was recognised from the graph.
+    `contract` describes what `graph` returns; `recognition` is there when the head was
+    recognised from the graph. `head_left_on` asks for a stock graph without its cut.
     """
 
     name: str
@@ -41,14 +41,20 @@ class Resolved:
     algorithm: Algorithm = "normal"
     card: Card | None = None
     recognition: Recognition | None = None
+    head_left_on: bool = False
 
-    def cut(self) -> onnx.ModelProto:
-        """The graph whose outputs the contract names."""
-        if self.recognition is None or self.recognition.form != "stock":
+    @property
+    def is_cut(self) -> bool:
+        found = self.recognition
+        return found is not None and found.form == "stock" and not self.head_left_on
+
+    def graph(self) -> onnx.ModelProto:
+        """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
+        from rkzoo.graph.cut import cut, whole
+
+        if self.recognition is None:
             return self.original
-        from rkzoo.graph.cut import cut
-
-        return cut(self.original, self.recognition)
+        return (cut if self.is_cut else whole)(self.original, self.recognition)
 
     def uncut(self) -> Resolved:
         """The same model with its head left on. Raises RkzooError when it has none to cut."""
@@ -59,7 +65,7 @@ class Resolved:
                 "Leave --no-cut out.",
             )
         contract = msgspec.structs.replace(self.recognition.uncut, labels=self.contract.labels)
-        return replace(self, contract=contract, recognition=None)
+        return replace(self, contract=contract, head_left_on=True)
 
 
 def is_pipeline(model: str) -> Card | None:

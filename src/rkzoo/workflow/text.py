@@ -56,7 +56,7 @@ def for_part(
         return whole
     ready = resolve(pipeline.pipeline["det"], report=report)
     lines: list[Image] = []
-    with OnnxSession(ready.cut().SerializeToString(), ready.contract.input) as session:
+    with OnnxSession(ready.graph().SerializeToString(), ready.contract.input) as session:
         detector = TextDetector(ready.contract, session)
         with report.task("Finding lines to calibrate with", len(whole)) as bar:
             for index, page in enumerate(whole.load()):
