@@ -41,7 +41,7 @@ def _plain(boxes, scores, strides, confidence):
     """Loops over every cell, softmax and all: the oracle."""
     found = []
     for box, score, stride in zip(boxes, scores, strides, strict=True):
-        _, classes, rows, columns = score.shape
+        _, _, rows, columns = score.shape
         bins = box.shape[1] // 4
         for y in range(rows):
             for x in range(columns):
