@@ -198,12 +198,12 @@ def _rectangles(
 
 def _score(part: NDArray[Any], spec: TensorSpec, quad: NDArray[Any]) -> float:
     """Mean probability inside a quad (4, 2); work is limited to its bounding box."""
-    limit = np.array([part.shape[1] - 1, part.shape[0] - 1])
-    low = np.clip(np.floor(quad.min(axis=0)), 0, limit).astype(int)
-    high = np.clip(np.ceil(quad.max(axis=0)), 0, limit).astype(int)
-    window = part[low[1] : high[1] + 1, low[0] : high[0] + 1]
+    height, width = part.shape
+    (left, top), (right, bottom) = quad.min(axis=0).tolist(), quad.max(axis=0).tolist()
+    x, y = max(0, math.floor(left)), max(0, math.floor(top))
+    window = part[y : min(height, math.ceil(bottom) + 1), x : min(width, math.ceil(right) + 1)]
     inside = np.zeros(window.shape, np.uint8)
-    cv2.fillPoly(inside, [np.round(quad - low).astype(np.int32)], 1)
+    cv2.fillConvexPoly(inside, np.rint(quad - (x, y)).astype(np.int32), 1)
     mean = float(cv2.mean(window, inside)[0])
     if spec.scale is not None and part.dtype.kind != "f":
         mean = (mean - spec.zero_point) * spec.scale
