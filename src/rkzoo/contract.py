@@ -60,20 +60,70 @@ class ImageInput(Strict, frozen=True):
 class HeadOutput(Strict, frozen=True):
     """What one output tensor means. `level` counts the pyramid levels from the finest.
 
-    Roles: `box` (DFL logits, 4*reg_max channels in the order l,t,r,b, bins innermost),
-    `score` (one channel a class), `score_sum` (clipped sum of the scores, a fast
-    filter), `decoded` (the uncut 1x(4+C)xN tensor: cx,cy,w,h in input pixels, scores).
+    A level, channels by cells:
+    - `box`: coded as `DetectHead.coding` says, 4 * reg_max channels in the order l,t,r,b with
+      the bins innermost, or 4.
+    - `score`: one channel a class. `score_sum`: their clipped sum, a fast filter.
+      `objectness`: one channel.
+    - `anchors`: everything of an anchor head in one tensor, for each anchor x,y,w,h,
+      objectness, classes (and mask coefficients).
+    - `coefficients`: of the instance masks. `keypoints`: for each point x,y (and visibility),
+      raw. `angle`: one channel, raw.
+    Of all levels together: `prototypes` 1xMxhxw of the masks; `points` 1xKxVxN, key points in
+    input pixels; `angles` 1x1xN, after their sigmoid; `decoded`, the uncut tensor.
     """
 
     name: str
-    role: Literal["box", "score", "score_sum", "decoded"]
+    role: Literal[
+        "box",
+        "score",
+        "score_sum",
+        "objectness",
+        "anchors",
+        "coefficients",
+        "keypoints",
+        "angle",
+        "prototypes",
+        "points",
+        "angles",
+        "decoded",
+    ]
     level: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
-    """Anchor-free detection head with distribution-coded distances (YOLOv8, YOLO11).
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
-    `activated` tells whether the scores leave the graph after their sigmoid.
+
+class Decoded(Strict, frozen=True):
+    """The order of numbers in an uncut tensor: a box, an objectness where the head has one,
+    the classes, the extras (mask coefficients, key points, angle).
+
+    `rows_last`: 1xRxN as Ultralytics exports, else 1xNxR. `corners`: x1,y1,x2,y2 instead of
+    cx,cy,w,h, both in input pixels. `picked`: one score and one class number stand in place
+    of the classes, as after a choice of the best inside the graph. `raw`: the boxes are not
+    decoded, all levels are only put together (YOLOX).
+    """
+
+    rows_last: bool = True
+    corners: bool = False
+    picked: bool = False
+    raw: bool = False
+
+
+class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
+    """A detection head, YOLO in every spelling, with its extras.
+
+    `coding` of a box: `dfl` a distribution over reg_max bins for each distance l,t,r,b in
+    cells (YOLOv8, 9, 10, 11, 12, PP-YOLOE, YOLOv6 m/l); `distance` the distances themselves
+    (YOLOv6 n/s, YOLO26, YOLO-World); `anchor` sigmoids relative to `anchors` (YOLOv5, YOLOv7);
+    `exponent` offset and log size in cells (YOLOX). `anchors` are (w, h) in input pixels for
+    each level. `objectness`: a score is the product of it and the class, or it alone (YOLOv7
+    with one class, whose class channel is not trained). `activated`: scores and objectness
+    leave the graph after their sigmoid; for `anchor` all channels but the extras do.
+    `suppression`: within each class, across all classes, or none where the network itself
+    gives one box an object (YOLOv10, YOLO26). `coefficients`: mask coefficients a box.
+    `keypoints` and `keypoint_values` (2 without visibility). `rotated`: boxes have an angle.
+    `decoded` describes an uncut tensor.
     """
 
     outputs: tuple[HeadOutput, ...]
@@ -81,6 +131,21 @@ class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
     reg_max: Annotated[int, msgspec.Meta(ge=1)] = 16
     strides: tuple[Size, ...] = (8, 16, 32)
     activated: bool = True
+    coding: Literal["dfl", "distance", "anchor", "exponent"] = "dfl"
+    anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
+    objectness: Literal["none", "product", "alone"] = "none"
+    suppression: Literal["class", "all", "none"] = "class"
+    coefficients: Count = 0
+    keypoints: Count = 0
+    keypoint_values: Literal[2, 3] = 3
+    rotated: bool = False
+    decoded: Decoded | None = None
+
+    def __post_init__(self) -> None:
+        if self.coding == "anchor" and self.decoded is None and not self.anchors:
+            raise ValueError("an anchor head needs its anchors")
+        if self.anchors and len(self.anchors) != len(self.strides):
+            raise ValueError("anchors must be given for each level")
 
 
 class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):

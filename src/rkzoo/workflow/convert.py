@@ -232,7 +232,16 @@ def _proof(ready: Resolved, graph: onnx.ModelProto, report: Reporter) -> Proof |
     with report.task("Proving the cut equal to the whole graph"):
         with OnnxSession(graph.SerializeToString(), ready.contract.input) as session:
             decoder = DetectDecoder(head, ready.contract.input.size, session.outputs)
-        return prove(ready.original, graph, ready.recognition, decoder.dense)
+        return prove(
+            ready.original, graph, ready.recognition, lambda o: _centred(*decoder.dense(o))
+        )
+
+
+def _centred(boxes: Any, scores: Any, extras: Any) -> tuple[Any, Any]:
+    import numpy as np
+
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return np.concatenate(((low + high) / 2, high - low), axis=1), scores
 
 
 def _build(

@@ -1,179 +1,99 @@
-"""Detection tensors to boxes, in the integer domain.
+"""Detection tensors to boxes, for every head that `DetectHead` can describe.
 
-Integer scores are compared with an integer threshold; only the survivors are gathered
-and turned into floats, and the softmax of the box distribution is a table of 256 values
-(the zero point cancels in a softmax). Nothing touches a whole tensor but one maximum
-over the class scores.
+A head is a list of levels; a level is a handful of planes (box, score, objectness, extras)
+and a way of writing boxes. An anchor head has one level for each anchor, an uncut tensor is
+one level whose boxes are decoded already. So there is one decoder, and no family in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from rkzoo.contract import DetectHead, HeadOutput, TensorSpec
+from rkzoo.contract import Decoded, DetectHead, TensorSpec
 from rkzoo.errors import RkzooError
+from rkzoo.tasks.detect.coding import CODINGS, Grid, Spread, distances, rotated
+from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, logit, sigmoid
 
-Array = NDArray[Any]
-F32 = NDArray[np.float32]
-
-# Rounding of the quantised score sum can hide a cell that is just above the threshold.
+# Rounding of a quantised score sum can hide a cell that is just above the threshold.
 _SUM_SLACK = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Boxes before suppression: xyxy (N, 4) in model pixels, score (N,), class_id (N,)."""
+    """Boxes before suppression, in model pixels.
 
-    xyxy: F32
+    `boxes` (N, 4) x1,y1,x2,y2, or (N, 5) cx,cy,w,h,angle of a rotated head; `score` (N,),
+    `class_id` (N,) int32; `level` (N,) and `cell` (N,) tell where they came from.
+    """
+
+    boxes: F32
     score: F32
-    class_id: NDArray[np.int32]
+    class_id: np.ndarray[tuple[int], np.dtype[np.int32]]
+    level: Cells
+    cell: Cells
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Array) -> Candidates:
+        return Candidates(
+            self.boxes[index],
+            self.score[index],
+            self.class_id[index],
+            self.level[index],
+            self.cell[index],
+        )
 
 
-@dataclass(frozen=True)
-class Plane:
-    """One output tensor and how to read single cells of it."""
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What belongs to given candidates beside box and score: mask `coefficients` (N, M),
+    `keypoints` (N, K, 2 or 3) x, y in model pixels and visibility in 0..1."""
 
-    index: int
-    spec: TensorSpec
-
-    def cells(self, outputs: Sequence[Array]) -> Array:
-        """A (channels, cells) view, whatever the layout, without a copy."""
-        array = outputs[self.index]
-        if self.spec.layout == "NHWC":
-            return cast(Array, array.reshape(-1, array.shape[-1]).T)
-        return array.reshape(array.shape[1], -1)
-
-    def threshold(self, value: float) -> float:
-        """The smallest stored number that stands for at least `value`."""
-        if self.spec.scale is None:
-            return value
-        # The slack keeps a value that lies on the lattice from being lost to rounding.
-        return float(np.ceil(value / self.spec.scale + self.spec.zero_point - 1e-4))
-
-    def values(self, array: Array) -> F32:
-        values = array.astype(np.float32)
-        if self.spec.scale is not None:
-            values -= np.float32(self.spec.zero_point)
-            values *= np.float32(self.spec.scale)
-        return values
-
-    @cached_property
-    def exponents(self) -> F32 | None:
-        """exp(scale * q) for every 8-bit q, indexed by the byte's unsigned value."""
-        if self.spec.scale is None or self.spec.dtype not in ("int8", "uint8"):
-            return None
-        codes = np.arange(256, dtype=np.uint8)
-        signed = codes.view(np.int8) if self.spec.dtype == "int8" else codes
-        # The largest code becomes exp(0): nothing overflows.
-        steps = signed.astype(np.float64) - float(signed.max())
-        return np.exp(steps * self.spec.scale).astype(np.float32)
+    coefficients: F32 | None = None
+    keypoints: F32 | None = None
 
 
 @dataclass(frozen=True)
 class Level:
-    """One pyramid level: its planes, its stride in pixels, its grid (rows, columns)."""
+    """Planes that share their cells. `offset` counts the cells of the levels before it, for
+    tensors that hold all levels. `decoded` boxes and key points are in pixels already."""
 
-    score: Plane
+    grid: Grid | Spread
     box: Plane
-    score_sum: Plane | None
-    stride: int
-    grid: tuple[int, int]
-    reg_max: int
-
-    def boxes(self, outputs: Sequence[Array], cells: NDArray[np.intp]) -> F32:
-        """xyxy (N, 4) in model pixels of the given cells."""
-        distances = self._distances(self.box.cells(outputs)[:, cells])
-        columns = self.grid[1]
-        centre = np.empty((len(cells), 2), np.float32)
-        centre[:, 0] = cells % columns + 0.5
-        centre[:, 1] = cells // columns + 0.5
-        xyxy = np.concatenate((centre - distances[:, :2], centre + distances[:, 2:]), axis=1)
-        xyxy *= self.stride
-        return np.asarray(xyxy, np.float32)
-
-    def _distances(self, coded: Array) -> F32:
-        """(4 * reg_max, N) distribution logits to (N, 4) distances l,t,r,b in cells.
-
-        Expectation of the softmax: https://arxiv.org/abs/2006.04388, formula 3.
-        """
-        table = self.box.exponents
-        if table is not None:
-            weights = table[np.ascontiguousarray(coded.T).view(np.uint8)]
-        else:
-            logits = self.box.values(coded.T).reshape(-1, 4, self.reg_max)
-            weights = np.exp(logits - logits.max(axis=2, keepdims=True))
-        weights = weights.reshape(-1, self.reg_max)
-        # One product gives both sums: of the weights and of weight times bin.
-        sums = weights @ np.stack((np.ones(self.reg_max), np.arange(self.reg_max)), axis=1).astype(
-            np.float32
-        )
-        return np.asarray((sums[:, 1] / sums[:, 0]).reshape(-1, 4), np.float32)
-
-
-@dataclass(frozen=True)
-class DecodedLevel:
-    """The uncut tensor 1x(4+C)xN: centre, size and scores of every candidate."""
-
-    plane: Plane
-
-    @property
-    def score(self) -> Plane:
-        return self.plane
-
-    def boxes(self, outputs: Sequence[Array], cells: NDArray[np.intp]) -> F32:
-        xywh = self.plane.values(self.plane.cells(outputs)[:4, cells].T)
-        half = xywh[:, 2:] / 2
-        return np.concatenate((xywh[:, :2] - half, xywh[:, :2] + half), axis=1)
+    score: Plane
+    offset: int = 0
+    objectness: Plane | None = None
+    score_sum: Plane | None = None
+    coefficients: Plane | None = None
+    keypoints: Plane | None = None
+    angle: Plane | None = None
+    decoded: Decoded | None = None
 
 
 class DetectDecoder:
     """Reads the outputs of one session; made once, called for every frame.
 
-    `specs` are the session's outputs; they are matched to the head by name, or by
-    position where a session renames them. Raises RkzooError when the tensors do not
-    fit the head.
+    `specs` are the session's outputs; they are matched to the head by name, or by position
+    where a session renames them. Raises RkzooError when the tensors do not fit the head.
     """
 
     def __init__(
         self, head: DetectHead, size: tuple[int, int], specs: Sequence[TensorSpec]
     ) -> None:
         self.head = head
-        planes = _match(head, specs)
-        if "decoded" in planes:
-            self.levels: list[Level | DecodedLevel] = [DecodedLevel(planes["decoded"][0])]
-        else:
-            self.levels = [
-                self._level(planes, level, stride, size)
-                for level, stride in enumerate(head.strides)
-            ]
+        planes = _Planes(head, specs)
+        build = _uncut if planes.has("decoded") else _anchored if head.anchors else _plain
+        self.levels = build(head, size, planes)
+        self.prototypes = planes.whole("prototypes")
+        self._points = planes.whole("points")
+        self._angles = planes.whole("angles")
 
-    def _level(
-        self, planes: dict[str, dict[int, Plane]], level: int, stride: int, size: tuple[int, int]
-    ) -> Level:
-        try:
-            box, score = planes["box"][level], planes["score"][level]
-        except KeyError:
-            raise RkzooError(
-                f"Level {level} of the model has no box or no score tensor.",
-                f"The head names {[output.name for output in self.head.outputs]}.",
-                "Convert the model again with rkzoo convert.",
-            ) from None
-        _expect(box, 4 * self.head.reg_max, "box")
-        _expect(score, self.head.classes, "score")
-        return Level(
-            score=score,
-            box=box,
-            score_sum=planes.get("score_sum", {}).get(level),
-            stride=stride,
-            grid=(size[0] // stride, size[1] // stride),
-            reg_max=self.head.reg_max,
-        )
+    # ---- candidates -----------------------------------------------------------------
 
     def candidates(
         self, outputs: Sequence[Array], confidence: float, *, multi_label: bool = False
@@ -183,98 +103,388 @@ class DetectDecoder:
         One box a cell (its best class), or with `multi_label` one for every class that
         reaches it, as the upstream projects do when they evaluate.
         """
-        parts = [self._of(level, outputs, confidence, multi_label) for level in self.levels]
+        parts = [
+            self._of(number, level, outputs, confidence, multi_label)
+            for number, level in enumerate(self.levels)
+        ]
+        found = [part for part in parts if part is not None]
+        if not found:
+            width = 5 if self.head.rotated else 4
+            none = np.empty(0, np.intp)
+            return Candidates(
+                np.empty((0, width), np.float32), np.empty(0, np.float32),
+                np.empty(0, np.int32), none, none,
+            )  # fmt: skip
+        if len(found) == 1:
+            return found[0]
         return Candidates(
-            np.concatenate([part.xyxy for part in parts]),
-            np.concatenate([part.score for part in parts]),
-            np.concatenate([part.class_id for part in parts]),
+            np.concatenate([part.boxes for part in found]),
+            np.concatenate([part.score for part in found]),
+            np.concatenate([part.class_id for part in found]),
+            np.concatenate([part.level for part in found]),
+            np.concatenate([part.cell for part in found]),
         )
 
     def _of(
-        self, level: Level | DecodedLevel, outputs: Sequence[Array], confidence: float, multi: bool
-    ) -> Candidates:
-        plane = level.score
-        scores = plane.cells(outputs)
-        if isinstance(level, DecodedLevel):
-            scores = scores[4:]
-        stored = plane.threshold(confidence if self.head.activated else _logit(confidence))
-        gate = level.score_sum if isinstance(level, Level) else None
-        if gate is not None:
-            sums = gate.cells(outputs)[0]
-            cells = np.flatnonzero(sums >= gate.threshold(confidence) - _SUM_SLACK)
-            scores = scores[:, cells]
+        self, number: int, level: Level, outputs: Sequence[Array], confidence: float, multi: bool
+    ) -> Candidates | None:
+        cells = self._gate(level, outputs, confidence)
+        if not len(cells):
+            return None
+        if level.decoded is not None and level.decoded.picked:
+            score, class_id = self._picked(level, outputs, cells)
+            which = np.flatnonzero(score >= np.float32(confidence))
+            score, class_id = score[which], class_id[which]
         else:
-            cells = np.flatnonzero(scores.max(axis=0) >= stored)
-            scores = scores[:, cells]
-        if multi:
-            class_id, which = np.nonzero(scores >= stored)
-        else:
-            class_id = scores.argmax(axis=0)
-            which = np.flatnonzero(scores[class_id, np.arange(len(cells))] >= stored)
-            class_id = class_id[which]
-        value = plane.values(scores[class_id, which])
-        if not self.head.activated:
-            value = _sigmoid(value)
+            score, class_id, which = self._scores(level, outputs, cells, confidence, multi)
+        cells = cells[which]
+        if not len(cells):
+            return None
         # A scale of 1/255 that was rounded up can give 1.0000001.
-        np.clip(value, 0, 1, out=value)
-        return Candidates(
-            level.boxes(outputs, cells[which]), value, class_id.astype(np.int32, copy=False)
+        np.clip(score, 0, 1, out=score)
+        boxes = self._boxes(level, outputs, cells)
+        return Candidates(boxes, score, class_id, np.full(len(cells), number, np.intp), cells)
+
+    def _gate(self, level: Level, outputs: Sequence[Array], confidence: float) -> Cells:
+        """Cells that can reach the confidence: the cheapest plane that tells."""
+        threshold = confidence if self.head.activated else logit(confidence)
+        if level.objectness is not None:
+            return level.objectness.cells_over(outputs, threshold)
+        if level.score_sum is not None:
+            step = level.score_sum.spec.scale or 0.0
+            return level.score_sum.cells_over(outputs, confidence - _SUM_SLACK * step)
+        return level.score.cells_over(outputs, threshold)
+
+    def _scores(
+        self, level: Level, outputs: Sequence[Array], cells: Cells, confidence: float, multi: bool
+    ) -> tuple[F32, Array, Cells]:
+        """score (n,), class (n,) and which of `cells` they belong to (n,)."""
+        factor = None
+        if level.objectness is not None:
+            factor = self._activated(level.objectness, level.objectness.gather(outputs, cells))
+            if self.head.objectness == "alone":
+                whole = np.arange(len(cells))
+                return factor[:, 0], np.zeros(len(cells), np.int32), whole
+        stored = level.score.gather(outputs, cells)
+        if multi:
+            if factor is None:
+                limit = level.score.stored(confidence if self.head.activated else logit(confidence))
+                which, class_id = np.nonzero(stored >= limit) if limit is not None else _NOTHING
+                value = self._activated(level.score, stored[which, class_id])
+            else:
+                table = self._activated(level.score, stored) * factor
+                which, class_id = np.nonzero(table >= np.float32(confidence))
+                value = table[which, class_id]
+            return value, class_id.astype(np.int32), which
+        class_id = stored.argmax(axis=1)
+        value = self._activated(level.score, stored[np.arange(len(cells)), class_id])
+        if factor is not None:
+            value = value * factor[:, 0]
+        slack = np.float32(1e-6) if level.score.spec.scale is not None else np.float32(0)
+        which = np.flatnonzero(value >= np.float32(confidence) - slack)
+        return value[which], class_id[which].astype(np.int32), which
+
+    def _picked(self, level: Level, outputs: Sequence[Array], cells: Cells) -> tuple[F32, Array]:
+        pairs = level.score.values(replace(level.score, count=2).gather(outputs, cells))
+        return pairs[:, 0].copy(), np.rint(pairs[:, 1]).astype(np.int32)
+
+    def _activated(self, plane: Plane, stored: Array) -> F32:
+        values = plane.values(stored)
+        return values if self.head.activated else sigmoid(values)
+
+    def _boxes(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
+        stored = level.box.gather(outputs, cells)
+        if level.decoded is not None and not level.decoded.raw:
+            return self._decoded_boxes(level, outputs, stored, cells)
+        if self.head.rotated and isinstance(level.grid, Grid):
+            sides = distances(level.box, stored, level.grid.bins)
+            return rotated(sides, self._angle(level, outputs, cells), cells, level.grid)
+        return CODINGS[self.head.coding](level.box, stored, cells, level.grid)
+
+    def _decoded_boxes(
+        self, level: Level, outputs: Sequence[Array], stored: Array, cells: Cells
+    ) -> F32:
+        boxes = level.box.values(stored)
+        if self.head.rotated and level.angle is not None:
+            angle = level.angle.values(level.angle.gather(outputs, cells))
+            return np.concatenate((boxes, angle), axis=1)
+        if level.decoded is not None and level.decoded.corners:
+            return boxes
+        half = boxes[:, 2:] / 2
+        return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
+
+    def _angle(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
+        """Radians: (sigmoid(a) - 1/4) * pi, from -pi/4 to 3/4 pi."""
+        if level.angle is not None:
+            raw = level.angle.values(level.angle.gather(outputs, cells))[:, 0]
+            share = sigmoid(raw)
+        elif self._angles is not None:
+            share = self._angles.values(self._angles.gather(outputs, cells + level.offset))[:, 0]
+        else:
+            raise RkzooError("The rotated head has no angle.", code=1)
+        return np.asarray((share - np.float32(0.25)) * np.float32(np.pi), np.float32)
+
+    # ---- extras ---------------------------------------------------------------------
+
+    def extras(self, outputs: Sequence[Array], found: Candidates) -> Extras:
+        """Mask coefficients and key points of the candidates that were kept."""
+        return Extras(
+            self._each(found, self.head.coefficients, self._coefficients, outputs),
+            self._keypoints(outputs, found),
         )
 
-    def dense(self, outputs: Sequence[Array]) -> tuple[F32, F32]:
-        """Every cell: centre-size boxes (N, 4) in pixels and scores (N, C).
+    def _each(
+        self,
+        found: Candidates,
+        width: int,
+        read: Callable[[Level, Sequence[Array], Cells], F32],
+        outputs: Sequence[Array],
+    ) -> F32 | None:
+        if not width:
+            return None
+        table = np.empty((len(found), width), np.float32)
+        for number, level in enumerate(self.levels):
+            mine = np.flatnonzero(found.level == number)
+            if len(mine):
+                table[mine] = read(level, outputs, found.cell[mine])
+        return table
 
-        For proving a cut equal to the uncut graph, not for frames.
+    def _coefficients(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
+        plane = _present(level.coefficients, "mask coefficients")
+        return plane.values(plane.gather(outputs, cells))
+
+    def _keypoints(self, outputs: Sequence[Array], found: Candidates) -> F32 | None:
+        count, values = self.head.keypoints, self.head.keypoint_values
+        read = self._whole_points if self._points is not None else self._level_points
+        flat = self._each(found, count * values, read, outputs)
+        return None if flat is None else flat.reshape(-1, count, values)
+
+    def _whole_points(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
+        plane = _present(self._points, "key points")
+        return plane.values(plane.gather(outputs, cells + level.offset))
+
+    def _level_points(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
+        """xy = (2 p + cell) * stride, as Ultralytics; visibility after its sigmoid."""
+        plane = _present(level.keypoints, "key points")
+        raw = plane.values(plane.gather(outputs, cells))
+        if level.decoded is not None:
+            return raw
+        points = raw.reshape(len(cells), self.head.keypoints, self.head.keypoint_values)
+        points[..., :2] *= 2
+        points[..., :2] += level.grid.corners(cells)[:, None]
+        points[..., :2] *= level.grid.strides(cells)
+        if self.head.keypoint_values == 3:
+            points[..., 2] = sigmoid(points[..., 2])
+        return points.reshape(len(cells), -1)
+
+    # ---- proofs ---------------------------------------------------------------------
+
+    def dense(self, outputs: Sequence[Array]) -> tuple[F32, F32, F32]:
+        """Every cell of every level: boxes (N, 4) x1,y1,x2,y2 or (N, 5), scores (N, C) with
+        the objectness in them, extras (N, E) flat. For proofs, not for frames.
+
+        An uncut tensor that is `picked` gives scores (N, 2): the score and the class.
         """
-        boxes, scores = [], []
-        for level in self.levels:
-            table = level.score.cells(outputs)
-            if isinstance(level, DecodedLevel):
-                table = table[4:]
-            xyxy = level.boxes(outputs, np.arange(table.shape[1]))
-            boxes.append(
-                np.concatenate(((xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]), axis=1)
+        boxes, scores, extras = [], [], []
+        for number, level in enumerate(self.levels):
+            cells = np.arange(level.box.size(outputs))
+            boxes.append(self._boxes(level, outputs, cells))
+            picked = level.decoded is not None and level.decoded.picked
+            plane = replace(level.score, count=2) if picked else level.score
+            table = self._activated(plane, plane.gather(outputs, cells))
+            if level.objectness is not None:
+                factor = self._activated(level.objectness, level.objectness.gather(outputs, cells))
+                table = factor if self.head.objectness == "alone" else table * factor
+            scores.append(table)
+            whole = Candidates(
+                boxes[-1], table[:, 0], np.zeros(len(cells), np.int32),
+                np.full(len(cells), number), cells,
+            )  # fmt: skip
+            extra = self.extras(outputs, whole)
+            parts = [
+                part.reshape(len(cells), -1)
+                for part in (extra.coefficients, extra.keypoints)
+                if part is not None
+            ]
+            extras.append(
+                np.concatenate(parts, axis=1) if parts else np.empty((len(cells), 0), np.float32)
             )
-            values = level.score.values(table.T)
-            scores.append(values if self.head.activated else _sigmoid(values))
-        return np.concatenate(boxes), np.concatenate(scores)
+        return np.concatenate(boxes), np.concatenate(scores), np.concatenate(extras)
 
 
-def _sigmoid(logits: F32) -> F32:
-    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+_NOTHING = (np.empty(0, np.intp), np.empty(0, np.intp))
 
 
-def _logit(probability: float) -> float:
-    p = min(max(probability, 1e-9), 1 - 1e-9)
-    return float(np.log(p / (1 - p)))
+def _present(plane: Plane | None, what: str) -> Plane:
+    if plane is None:
+        raise RkzooError(f"The head has no {what}.", "Its contract promises them.", code=1)
+    return plane
 
 
-def _match(head: DetectHead, specs: Sequence[TensorSpec]) -> dict[str, dict[int, Plane]]:
-    if len(specs) != len(head.outputs):
+# ---- heads to levels ----------------------------------------------------------------
+
+
+class _Planes:
+    """The session's outputs by role and level."""
+
+    def __init__(self, head: DetectHead, specs: Sequence[TensorSpec]) -> None:
+        if len(specs) != len(head.outputs):
+            raise RkzooError(
+                f"The model has {len(specs)} outputs where its contract names {len(head.outputs)}.",
+                "The file and its description do not belong together.",
+                "Convert the model again with rkzoo convert, or look at it with rkzoo inspect.",
+            )
+        by_name = {spec.name: index for index, spec in enumerate(specs)}
+        known = all(output.name in by_name for output in head.outputs)
+        self._found: dict[tuple[str, int], tuple[int, TensorSpec]] = {
+            (output.role, output.level): (index, specs[index])
+            for position, output in enumerate(head.outputs)
+            for index in [by_name[output.name] if known else position]
+        }
+
+    def has(self, role: str) -> bool:
+        return any(key[0] == role for key in self._found)
+
+    def get(self, role: str, level: int, count: int, first: int = 0, total: int = 0) -> Plane:
+        """`count` channels from `first` of a tensor with `total` (default: just those)."""
+        found = self.maybe(role, level, count, first, total)
+        if found is None:
+            raise RkzooError(
+                f"Level {level} of the model has no {role} tensor.",
+                f"It has {', '.join(f'{r} {n}' for r, n in self._found)}.",
+                "Convert the model again with rkzoo convert.",
+            )
+        return found
+
+    def maybe(
+        self, role: str, level: int, count: int, first: int = 0, total: int = 0
+    ) -> Plane | None:
+        if (role, level) not in self._found:
+            return None
+        index, spec = self._found[role, level]
+        _expect(spec, total or count, role)
+        return Plane(index, spec, first, count)
+
+    def whole(self, role: str) -> Plane | None:
+        """A tensor of all levels, all its channels; 1xKxVxN is read as 1x(K*V)xN."""
+        if (role, 0) not in self._found:
+            return None
+        index, spec = self._found[role, 0]
+        channels = spec.shape[1]
+        if role == "points" and len(spec.shape) == 4:
+            # Never NHWC: the sessions keep the order of a tensor that is no feature map.
+            channels *= spec.shape[2]
+            spec = msgspec.structs.replace(spec, shape=(1, channels, spec.shape[3]))
+            return Plane(index, spec, 0, channels)
+        return Plane(index, spec, 0, channels)
+
+
+def _expect(spec: TensorSpec, channels: int, role: str) -> None:
+    if spec.layout == "NC1HWC2":
+        blocks, width = spec.shape[1], spec.shape[-1]
+        fits = blocks * width >= channels > (blocks - 1) * width
+        found = blocks * width
+    else:
+        found = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
+        fits = found in (channels, -1)
+    if not fits:
         raise RkzooError(
-            f"The model has {len(specs)} outputs where its contract names {len(head.outputs)}.",
-            "The file and its description do not belong together.",
-            "Convert the model again with rkzoo convert, or look at it with rkzoo inspect.",
-        )
-    by_name = {spec.name: index for index, spec in enumerate(specs)}
-    known = all(output.name in by_name for output in head.outputs)
-
-    def plane(position: int, output: HeadOutput) -> Plane:
-        index = by_name[output.name] if known else position
-        return Plane(index, specs[index])
-
-    planes: dict[str, dict[int, Plane]] = {}
-    for position, output in enumerate(head.outputs):
-        planes.setdefault(output.role, {})[output.level] = plane(position, output)
-    return planes
-
-
-def _expect(plane: Plane, channels: int, what: str) -> None:
-    spec = plane.spec
-    found = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
-    if found not in (channels, -1):
-        raise RkzooError(
-            f"The {what} tensor {spec.name} has {found} channels where {channels} are promised.",
+            f"The {role} tensor {spec.name} has {found} channels where {channels} are promised.",
             f"Its shape is {list(spec.shape)}.",
             "Look at the model with rkzoo inspect.",
         )
+
+
+def _grids(head: DetectHead, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """(stride, columns, cells before) for each level."""
+    found, before = [], 0
+    for stride in head.strides:
+        rows, columns = size[0] // stride, size[1] // stride
+        found.append((stride, columns, before))
+        before += rows * columns
+    return found
+
+
+def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+    """One level a stride: box and score, perhaps more, in tensors of their own."""
+    bins = head.reg_max if head.coding == "dfl" else 1
+    values = head.keypoints * head.keypoint_values
+    return [
+        Level(
+            grid=Grid(stride, columns, bins, activated=head.activated),
+            box=planes.get("box", level, 4 * bins),
+            score=planes.get("score", level, head.classes),
+            offset=before,
+            objectness=planes.maybe("objectness", level, 1),
+            score_sum=planes.maybe("score_sum", level, 1),
+            coefficients=planes.maybe("coefficients", level, head.coefficients),
+            keypoints=planes.maybe("keypoints", level, values),
+            angle=planes.maybe("angle", level, 1),
+        )
+        for level, (stride, columns, before) in enumerate(_grids(head, size))
+    ]
+
+
+def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+    """One level an anchor, all of a stride in one tensor; mask coefficients behind the
+    classes of each anchor, or in a tensor of their own."""
+    found = []
+    for level, (stride, columns, _) in enumerate(_grids(head, size)):
+        anchors = head.anchors[level]
+        apart = head.coefficients and planes.has("coefficients")
+        each = 5 + head.classes + (0 if apart else head.coefficients)
+        for number, anchor in enumerate(anchors):
+            total, base = each * len(anchors), each * number
+
+            def part(
+                first: int, count: int, level: int = level, base: int = base, total: int = total
+            ) -> Plane:
+                return planes.get("anchors", level, count, base + first, total)
+
+            coefficients = None
+            if apart:
+                width = head.coefficients
+                coefficients = planes.get(
+                    "coefficients", level, width, number * width, width * len(anchors)
+                )
+            elif head.coefficients:
+                coefficients = part(5 + head.classes, head.coefficients)
+            found.append(
+                Level(
+                    grid=Grid(stride, columns, 1, anchor, head.activated),
+                    box=part(0, 4),
+                    objectness=part(4, 1),
+                    score=part(5, head.classes),
+                    coefficients=coefficients,
+                )
+            )
+    return found
+
+
+def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+    """The tensor that holds everything, as one level."""
+    decoded = head.decoded or Decoded()
+    index, spec = planes._found["decoded", 0]
+    spec = msgspec.structs.replace(spec, layout="NCHW" if decoded.rows_last else "NHWC")
+    start = 4 + (head.objectness != "none")
+    classes = 2 if decoded.picked else head.classes
+    values = head.keypoints * head.keypoint_values
+    _expect(spec, start + classes + head.coefficients + values + head.rotated, "uncut")
+
+    def part(first: int, count: int) -> Plane | None:
+        return Plane(index, spec, first, count) if count else None
+
+    after = start + classes
+    strides = [stride for stride in head.strides]
+    return [
+        Level(
+            grid=Spread.over(size, strides),
+            box=Plane(index, spec, 0, 4),
+            score=Plane(index, spec, start, 1 if decoded.picked else classes),
+            objectness=part(4, int(head.objectness != "none")),
+            coefficients=part(after, head.coefficients),
+            keypoints=part(after, values),
+            angle=part(after, int(head.rotated)),
+            decoded=decoded,
+        )
+    ]

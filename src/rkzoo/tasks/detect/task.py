@@ -60,9 +60,9 @@ class Detector:
         found = self.decoder.candidates(
             outputs, options.confidence, multi_label=options.multi_label
         )
-        kept = nms(found.xyxy, found.score, found.class_id, options.iou, options.limit)
+        kept = nms(found.boxes, found.score, found.class_id, options.iou, options.limit)
         return Detections(
-            letterbox.boxes_to_source(found.xyxy[kept]),
+            letterbox.boxes_to_source(found.boxes[kept]),
             found.score[kept],
             found.class_id[kept],
             self.contract.labels,
