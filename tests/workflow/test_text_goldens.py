@@ -69,6 +69,17 @@ def test_the_line_on_its_head_is_known_as_such(page: TextLines) -> None:
     assert upside_down == ["This line stands on its head."]
 
 
+@pytest.mark.parametrize("quarters", [1, 2])
+def test_a_turned_page_is_read_the_same_way(quarters: int) -> None:
+    with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
+        picture = np.ascontiguousarray(np.rot90(read(path), quarters))
+    with rkzoo.load("ppocr") as model:
+        found = model(picture).found
+    assert isinstance(found, TextLines)
+    wrong = [edits(said, truth) for said, truth in zip(found.texts, TRUTH, strict=True)]
+    assert 1 - sum(wrong) / sum(map(len, TRUTH)) >= 0.95
+
+
 @pytest.mark.parametrize("name", ["ppocr-v4-rec", "ppocr-v5-rec"])
 def test_one_line(name: str, assets: Path) -> None:
     with rkzoo.load(name) as reader:

@@ -69,11 +69,12 @@ def side_by_side(
 
 
 def outline(image: Image, quads: NDArray[Any], colors: Sequence[Color]) -> None:
-    """Draws quads (N, 4, 2) into a BGR picture."""
+    """Draws quads (N, 4, 2) into a BGR picture, on a white rim that shows in the dark."""
     thick = max(1, round(max(image.shape[:2]) / 700))
     for quad, color in zip(quads, colors, strict=True):
         points = [np.round(quad * 8).astype(np.int32)]
-        cv2.polylines(image, points, True, color, thick, cv2.LINE_AA, shift=3)
+        for ink, width in (((255, 255, 255), thick + 2), (color, thick)):
+            cv2.polylines(image, points, True, ink, width, cv2.LINE_AA, shift=3)
 
 
 def panel(
@@ -87,11 +88,11 @@ def panel(
     height, width = shape
     file = os.fspath(font) if font else None
     canvas = np.full((height, width, 3), 255, np.uint8)
+    outline(canvas, quads, [_pale(color) for color in colors])
     for quad, text, color in zip(np.asarray(quads, np.float64), texts, colors, strict=True):
         shown = text if file else _ascii(text)
         if shown.strip():
             _put(canvas, quad, shown, color, file)
-    outline(canvas, quads, [_pale(color) for color in colors])
     if file is None and any(not text.isascii() for text in texts):
         foot = max(10, min(18, width // 40))
         top, end = height - foot - 6, width - 4
