@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from tiny_yolo import Builder, Spec, branches, decode, stock, vendor
+from tiny_yolo import Builder, Spec, branches, read_cut, read_whole, stock, vendor
 
 from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
@@ -29,7 +29,16 @@ def head_of(found: Recognition) -> DetectHead:
 
 def prove_it(model: onnx.ModelProto, found: Recognition):
     strides = head_of(found).strides
-    return prove(model, cut(model, found), found, lambda o: decode(o, strides))
+    assert found.uncut is not None
+    assert isinstance(found.uncut.head, DetectHead)
+    activated = found.uncut.head.activated
+    return prove(
+        model,
+        cut(model, found),
+        found,
+        lambda o: read_cut(o, strides),
+        lambda o: read_whole(o, activated),
+    )
 
 
 SPECS = [
@@ -423,7 +432,7 @@ def test_a_spoiled_cut_is_not_proven() -> None:
         if array.shape == (3,):
             tensor.CopyFrom(numpy_helper.from_array(array + np.float32(1e-3), tensor.name))
     with pytest.raises(RkzooError) as caught:
-        prove(model, spoiled, found, lambda o: decode(o, (8, 16, 32)))
+        prove(model, spoiled, found, lambda o: read_cut(o, (8, 16, 32)), read_whole)
     assert caught.value.code == 1
     assert "score" in caught.value.why
 
@@ -434,23 +443,23 @@ def test_a_wrong_decoder_is_not_proven(fault: str) -> None:
     found = recognise(model)
 
     def wrong(outputs):
-        boxes, scores = decode(outputs, (8, 16, 32))
+        boxes, scores, extras = read_cut(outputs, (8, 16, 32))
         if fault == "shift":
             boxes[5, 0] += 0.01
         elif fault == "nan":
             boxes[5, 0] = np.nan
         else:
-            boxes, scores = boxes[:-1], scores[:-1]
-        return boxes, scores
+            boxes, scores, extras = boxes[:-1], scores[:-1], extras[:-1]
+        return boxes, scores, extras
 
     with pytest.raises(RkzooError):
-        prove(model, cut(model, found), found, wrong)
+        prove(model, cut(model, found), found, wrong, read_whole)
 
 
 def test_nothing_to_prove_for_the_vendor_form() -> None:
     model = vendor()
     with pytest.raises(RkzooError, match="nothing to prove"):
-        prove(model, model, recognise(model), lambda o: decode(o, (8, 16, 32)))
+        prove(model, model, recognise(model), read_whole, read_whole)
 
 
 # ---- rewriting ----------------------------------------------------------------------

@@ -272,3 +272,21 @@ def decode(
                 raw = score[:, row, column].astype(np.float64)
                 scores.append(raw if activated else 1 / (1 + np.exp(-raw)))
     return np.array(boxes), np.array(scores)
+
+
+def read_cut(outputs: Sequence[np.ndarray], strides: Sequence[int]):
+    """`decode` in the form that a proof wants: corners, scores, no extras."""
+    boxes, scores = decode(outputs, strides)
+    return corners(boxes), scores, np.empty((len(boxes), 0))
+
+
+def read_whole(outputs: Sequence[np.ndarray], activated: bool = True):
+    """The stock tensor 1x(4+C)xN in the same form."""
+    table = outputs[0][0].T.astype(np.float64)
+    scores = table[:, 4:] if activated else 1 / (1 + np.exp(-table[:, 4:]))
+    return corners(table[:, :4]), scores, np.empty((len(table), 0))
+
+
+def corners(boxes: np.ndarray) -> np.ndarray:
+    half = boxes[:, 2:] / 2
+    return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)

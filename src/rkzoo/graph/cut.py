@@ -6,15 +6,16 @@ nothing of the scores; each branch on its own has a scale of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.contract import Contract, DetectHead, HeadOutput
 from rkzoo.errors import RkzooError
-from rkzoo.graph.recognition import Recognition
+from rkzoo.graph.recognition import Recognition, Tap
 from rkzoo.graph.rewrite import scale_after_product
 from rkzoo.graph.summary import opset
 from rkzoo.graph.view import MAX_IR, View, first_line, prepared
@@ -27,24 +28,27 @@ def cut(
 ) -> onnx.ModelProto:
     """The graph up to the branches of its head, as `cut_contract` describes it.
 
-    Outputs, float32: box_8 1x4Mxhxw (raw DFL logits), score_8 1xCxhxw (after the sigmoid,
-    or raw with `sigmoid=False`), box_16, score_16, ..., named by stride, finest level
-    first. The input is fixed to 1x3xHxW, half precision widened, and everything that only
-    the tail needed is gone. `model` is left as it was. Raises RkzooError when the opset is
-    above 19 and cannot be lowered.
+    Outputs, float32, one a tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (after the sigmoid, or
+    raw with `sigmoid=False`), box_16, score_16, ..., named by stride, finest level first. The
+    input is fixed to 1x3xHxW, half precision widened, and everything that only the tail
+    needed is gone. `model` is left as it was. Raises RkzooError when the opset is above 19
+    and cannot be lowered.
     """
     seen = prepared(model, static_input(model, recognition))
     scale_after_product(seen)
     head = _head(cut_contract(recognition, sigmoid=sigmoid))
-    _rename(seen.model, _names(recognition, head, sigmoid))
-    graph = _kept(seen, [_raw_name(output, sigmoid) for output in head.outputs])
-    for output, tap in zip(head.outputs, recognition.taps, strict=True):
-        if output.role == "score" and sigmoid:
-            node = helper.make_node("Sigmoid", [_raw_name(output, sigmoid)], [output.name])
-            graph.node.append(node)
-        graph.output.append(
-            helper.make_tensor_value_info(output.name, TensorProto.FLOAT, tap.shape)
-        )
+    names = [output.name for output in head.outputs]
+    wanted = {name for n in names for name in (n, f"{n}_raw")}
+    _give_way(seen.model, wanted)
+    taps = [
+        replace(tap, name=f"{tap.name}_inner") if tap.name in wanted else tap
+        for tap in recognition.taps
+    ]
+    graph = _kept(seen, [tap.name for tap in taps])
+    for name, tap in zip(names, taps, strict=True):
+        graph.node.extend(_exposed(graph, tap, name, sigmoid and tap.sigmoid))
+        shape = (*tap.shape[:1], len(tap.channels) or tap.shape[1], *tap.shape[2:])
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     result = onnx.ModelProto(
         ir_version=min(seen.model.ir_version, MAX_IR), producer_name="rkzoo", graph=graph
     )
@@ -52,6 +56,46 @@ def cut(
     result.functions.extend(seen.model.functions)
     result.metadata_props.extend(model.metadata_props)
     return _lowered(result)
+
+
+def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, sigmoid: bool) -> list[onnx.NodeProto]:
+    """The nodes that make output `name` of a tap."""
+    source = f"{name}_raw" if sigmoid else name
+    last = [helper.make_node("Sigmoid", [source], [name])] if sigmoid else []
+    if tap.channels:
+        return [_part_of_convolution(graph, tap, source), *last]
+    if any(tap.name in node.input for node in graph.node):
+        # The rest of the graph needs the tensor too, by its old name.
+        return [helper.make_node("Identity", [tap.name], [source]), *last]
+    for node in graph.node:
+        for index, made in enumerate(node.output):
+            if made == tap.name:
+                node.output[index] = source
+    return last
+
+
+def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.NodeProto:
+    """The convolution that makes `tap`, with only the wanted channels of its weights: a
+    convolution of its own costs the NPU nothing, a choice of channels afterwards does."""
+    (node,) = (n for n in graph.node if tap.name in n.output)
+    if node.op_type != "Conv":
+        raise RkzooError(
+            f"The end of the graph at {tap.name} cannot be taken apart.",
+            f"It is made by {node.op_type} and not by a convolution.",
+            "Convert it with --no-cut, and please report this model.",
+            code=1,
+        )
+    part = onnx.NodeProto()
+    part.CopyFrom(node)
+    part.name, part.output[0] = name, name
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for index in range(1, len(part.input)):
+        whole_weight = numpy_helper.to_array(weights[part.input[index]])
+        part.input[index] = f"{name}_weight{index}"
+        graph.initializer.append(
+            numpy_helper.from_array(whole_weight[list(tap.channels)], part.input[index])
+        )
+    return part
 
 
 def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
@@ -66,12 +110,21 @@ def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
 def cut_contract(recognition: Recognition, *, sigmoid: bool = True) -> Contract:
     """What `cut` promises. For a stock graph with its sigmoid it is `recognition.contract`."""
     head = _head(recognition.contract)
-    outputs = tuple(
-        HeadOutput(name=f"{tap.role}_{head.strides[tap.level]}", role=tap.role, level=tap.level)
-        for tap in recognition.taps
-    )
+    outputs = cut_outputs(recognition.taps, head.strides)
     head = msgspec.structs.replace(head, outputs=outputs, activated=sigmoid)
     return msgspec.structs.replace(recognition.contract, head=head)
+
+
+def cut_outputs(taps: Sequence[Tap], strides: Sequence[int]) -> tuple[HeadOutput, ...]:
+    """What the cut's outputs are called and mean."""
+    return tuple(
+        HeadOutput(
+            name=tap.role if tap.role == "prototypes" else f"{tap.role}_{strides[tap.level]}",
+            role=tap.role,
+            level=tap.level,
+        )
+        for tap in taps
+    )
 
 
 def _head(contract: Contract) -> DetectHead:
@@ -90,29 +143,17 @@ def static_input(
     return {names[0]: (1, 3, height, width)}
 
 
-def _raw_name(output: HeadOutput, sigmoid: bool) -> str:
-    return output.name.replace("score", "logit") if sigmoid else output.name
-
-
-def _names(recognition: Recognition, head: DetectHead, sigmoid: bool) -> dict[str, str]:
-    """Old to new names: the taps become what they mean, and whoever had that name gives way."""
-    renamed = {
-        tap.name: _raw_name(output, sigmoid)
-        for output, tap in zip(head.outputs, recognition.taps, strict=True)
-    }
-    wanted = {*renamed.values(), *(output.name for output in head.outputs)}
-    return {name: f"{name}_inner" for name in wanted} | renamed
-
-
-def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
+def _give_way(model: onnx.ModelProto, wanted: set[str]) -> None:
+    """Renames whatever inside the graph has a name that the cut needs for itself."""
     graph = model.graph
     for node in graph.node:
         for side in (node.input, node.output):
             for index, name in enumerate(side):
-                if name in names:
-                    side[index] = names[name]
+                if name in wanted:
+                    side[index] = f"{name}_inner"
     for tensor in (*graph.initializer, *graph.input):
-        tensor.name = names.get(tensor.name, tensor.name)
+        if tensor.name in wanted:
+            tensor.name = f"{tensor.name}_inner"
 
 
 def _kept(seen: View, outputs: Iterable[str]) -> onnx.GraphProto:

@@ -17,38 +17,46 @@ from rkzoo.graph.recognition import Recognition
 from rkzoo.graph.view import prepared, run
 
 Array = NDArray[Any]
-# The cut graph's outputs in the contract's order -> every cell's boxes (N, 4) as cx, cy, w, h
-# in input pixels, and scores (N, C), the finest level first, row by row.
-Decode = Callable[[Sequence[Array]], tuple[Array, Array]]
+# Outputs in the contract's order -> every cell's boxes (N, 4) x1,y1,x2,y2 in input pixels, or
+# (N, 5) cx,cy,w,h,angle; scores (N, C), or (N, 2) score and class number of a tensor that is
+# `picked`; extras (N, E). The finest level first, row by row.
+Decode = Callable[[Sequence[Array]], tuple[Array, Array, Array]]
 
 MAX_BOX_PX = 1e-3
 MAX_SCORE = 1e-5
+# Mask coefficients and visibility have no unit; key points are pixels.
+MAX_EXTRA = 1e-3
+# A row of a picked tensor below this score may be any of many.
+_PICKED_SCORE = 1e-3
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Largest differences seen between decode(cut) and the uncut graph, over `pictures`
-    pictures of `cells` cells each: `box_px` in pixels, `score` in 0..1. `best_score` is the
-    highest score among them, to tell a proof on live numbers from one on nothing."""
+    """Largest differences seen between the cut and the uncut graph, over `pictures` pictures
+    of `cells` cells each: `box_px` in pixels (angles in radians), `score` in 0..1, `extra`
+    (mask coefficients, key points). `best_score` is the highest score among them, to tell a
+    proof on live numbers from one on nothing."""
 
     box_px: float
     score: float
     pictures: int
     cells: int
     best_score: float
+    extra: float = 0.0
 
 
 def prove(
     original: onnx.ModelProto,
     cut_model: onnx.ModelProto,
     recognition: Recognition,
-    decode: Decode,
+    decode_cut: Decode,
+    decode_whole: Decode,
     seed: int = 0,
 ) -> Proof:
-    """Runs both graphs in ONNX Runtime and compares.
+    """Runs both graphs in ONNX Runtime and compares what they mean.
 
-    Raises RkzooError when a box differs by more than 1e-3 px or a score by more than 1e-5,
-    when a result is not a number, or when the graph has no uncut form.
+    Raises RkzooError when a box differs by more than 1e-3 px, a score by more than 1e-5 or an
+    extra by more than 1e-3, when a result is not a number, or when there is no uncut form.
     """
     uncut = recognition.uncut
     if uncut is None or not isinstance(uncut.head, DetectHead):
@@ -58,28 +66,58 @@ def prove(
     sizes = static_input(original, recognition)
     whole = prepared(original, sizes).model
     (name,) = sizes
-    box_px = score = best = 0.0
-    cells = 0
+    order = [output.name for output in whole.graph.output]
+    wanted = [order.index(output.name) for output in uncut.head.outputs]
+    picked = uncut.head.decoded is not None and uncut.head.decoded.picked
     pictures = _pictures(recognition.contract.input.size, seed)
     divisor = np.float32(recognition.contract.input.std[0])
+    worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
         fed = {name: (picture / divisor).transpose(2, 0, 1)[None].astype(np.float32)}
-        expected = np.asarray(run(whole, fed)[0][0], np.float64)
-        boxes, scores = decode(run(cut_model, fed))
-        found = np.concatenate((boxes, scores), axis=1).T.astype(np.float64)
-        if not uncut.head.activated:
-            expected[4:] = 1 / (1 + np.exp(-expected[4:]))
-        if found.shape != expected.shape or not np.isfinite(found).all():
-            raise _unequal(f"{found.shape} came out where {expected.shape} was due.")
-        cells = expected.shape[1]
-        apart = np.abs(found - expected)
-        # np.max keeps a NaN of the uncut graph, and a NaN is below no limit.
-        box_px = float(np.max((box_px, apart[:4].max())))
-        score = float(np.max((score, apart[4:].max())))
-        best = max(best, float(expected[4:].max()))
-    if not (box_px <= MAX_BOX_PX and score <= MAX_SCORE):
-        raise _unequal(f"Boxes differ by up to {box_px:.3g} px and scores by up to {score:.3g}.")
-    return Proof(box_px, score, len(pictures), cells, best)
+        answers = run(whole, fed)
+        expected = decode_whole([answers[index] for index in wanted])
+        found = decode_cut(run(cut_model, fed))
+        if picked:
+            expected, found = _paired(expected, found)
+        if any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
+            raise _unequal(f"{found[0].shape} came out where {expected[0].shape} was due.")
+        cells = len(expected[0])
+        # np.maximum keeps a NaN of either graph, and a NaN is below no limit.
+        worst = np.maximum(worst, [_apart(a, b) for a, b in zip(found, expected, strict=True)])
+        best = max(best, float(expected[1].max(initial=0.0)))
+    box_px, score, extra = (float(value) for value in worst)
+    if not (box_px <= MAX_BOX_PX and score <= MAX_SCORE and extra <= MAX_EXTRA):
+        raise _unequal(
+            f"Boxes differ by up to {box_px:.3g} px, scores by up to {score:.3g}, masks and key "
+            f"points by up to {extra:.3g}."
+        )
+    return Proof(box_px, score, len(pictures), cells, best, extra)
+
+
+def _apart(found: Array, expected: Array) -> float:
+    if not found.size:
+        return 0.0
+    return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
+
+
+def _paired(
+    picked: tuple[Array, Array, Array], cells: tuple[Array, Array, Array]
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+    """For each picked row with a live score, the cell that it was taken from."""
+    boxes, pairs, extras = picked
+    live = np.flatnonzero(pairs[:, 0] >= _PICKED_SCORE)
+    if not len(live):
+        # Nothing scored on these pictures: the very best rows still say something.
+        live = np.arange(min(8, len(boxes)))
+    classes = np.rint(pairs[live, 1]).astype(int)
+    found = []
+    for row, class_id in zip(live, classes, strict=True):
+        apart = np.abs(cells[0] - boxes[row]).max(axis=1)
+        apart += 100 * np.abs(cells[1][:, class_id] - pairs[row, 0])
+        found.append(int(apart.argmin()))
+    expected = (boxes[live], pairs[live, :1], extras[live])
+    chosen = (cells[0][found], cells[1][found, classes][:, None], cells[2][found])
+    return expected, chosen
 
 
 def _unequal(why: str) -> RkzooError:

@@ -12,15 +12,32 @@ from rkzoo.graph.view import View
 Form = Literal["stock", "vendor-6", "vendor-9"]
 
 
+Role = Literal[
+    "box",
+    "score",
+    "objectness",
+    "anchors",
+    "coefficients",
+    "keypoints",
+    "angle",
+    "prototypes",
+]
+
+
 @dataclass(frozen=True)
 class Tap:
     """A tensor inside the graph that a cut exposes: raw numbers, straight from the last
-    convolution of its branch. `shape` is NCHW; `level` counts from the finest."""
+    convolution of its branch (`prototypes`: as the graph gives them). `shape` is NCHW;
+    `level` counts from the finest. The cut puts a sigmoid behind it where `sigmoid` says so.
+    `channels` takes only these, in this order, where one convolution makes several things.
+    """
 
     name: str
-    role: Literal["box", "score"]
+    role: Role
     level: int
     shape: tuple[int, ...]
+    sigmoid: bool = False
+    channels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,8 +49,8 @@ class Recognition:
     score a level) or `vendor-9` (and their clipped sum); the vendor forms keep their name
     when there are more or fewer levels than three. `contract` describes what leaves the
     graph after the cut (stock) or as it is (vendor), `uncut` the stock graph left whole.
-    `taps` are ordered box, score, finest level first; `evidence` says what was seen, one
-    sentence each.
+    `taps` are ordered by level, the finest first, and say what the cut gives; `evidence`
+    says what was seen, one sentence each.
     """
 
     family: str

@@ -384,7 +384,7 @@ def _taps(levels: Sequence[_Level]) -> tuple[Tap, ...]:
         for index, level in enumerate(levels)
         for tap in (
             Tap(level.box.name, "box", index, level.box.shape),
-            Tap(level.score.name, "score", index, level.score.shape),
+            Tap(level.score.name, "score", index, level.score.shape, sigmoid=True),
         )
     )
 

@@ -17,7 +17,8 @@ from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.graph import rknn
-from rkzoo.graph.prove import Proof, prove
+from rkzoo.graph.cut import whole
+from rkzoo.graph.prove import Decode, Proof, prove
 from rkzoo.graph.summary import summarise
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
@@ -226,22 +227,27 @@ def prepare(
 
 
 def _proof(ready: Resolved, graph: onnx.ModelProto, report: Reporter) -> Proof | None:
-    head = ready.contract.head
-    if not ready.is_cut or ready.recognition is None or not isinstance(head, DetectHead):
+    found = ready.recognition
+    if not ready.is_cut or found is None or found.uncut is None:
         return None
     with report.task("Proving the cut equal to the whole graph"):
-        with OnnxSession(graph.SerializeToString(), ready.contract.input) as session:
-            decoder = DetectDecoder(head, ready.contract.input.size, session.outputs)
         return prove(
-            ready.original, graph, ready.recognition, lambda o: _centred(*decoder.dense(o))
+            ready.original,
+            graph,
+            found,
+            _reader(ready.contract, graph),
+            _reader(found.uncut, whole(ready.original, found)),
         )
 
 
-def _centred(boxes: Any, scores: Any, extras: Any) -> tuple[Any, Any]:
-    import numpy as np
-
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return np.concatenate(((low + high) / 2, high - low), axis=1), scores
+def _reader(contract: Contract, graph: onnx.ModelProto) -> Decode:
+    """What the outputs of a graph mean, cell by cell."""
+    if not isinstance(contract.head, DetectHead):
+        raise RkzooError(f"{contract.family} has no detection head.", code=1)
+    with OnnxSession(graph.SerializeToString(), contract.input) as session:
+        by_name = {spec.name: spec for spec in session.outputs}
+    specs = [by_name[output.name] for output in contract.head.outputs]
+    return DetectDecoder(contract.head, contract.input.size, specs).dense
 
 
 def _build(
