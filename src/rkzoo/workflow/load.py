@@ -17,10 +17,9 @@ from rkzoo.session import Label, Session
 from rkzoo.tasks.detect.task import DetectOptions, Detector
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextDetector
-from rkzoo.tasks.text.page import PageOptions, PageReader
+from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
-from rkzoo.tasks.text.single_line import SingleLine
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.model import Found, Image, Model
 from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
