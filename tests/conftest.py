@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,14 @@ def assets() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("RKZOO_TEST_ASSETS does not name the folder with real weights and data")
     return Path(root)
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Callable[[], None]:
+    """For a child process: a shell that runs the tests in the background makes everything
+    below it deaf to Ctrl-C, which this undoes."""
+
+    def undo() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return undo

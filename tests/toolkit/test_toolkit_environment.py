@@ -13,7 +13,7 @@ import pytest
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
 from rkzoo.toolkit import environment, indexes, interpreter
-from rkzoo.toolkit.versions import RELEASES, release
+from rkzoo.toolkit.versions import LAYOUT, RELEASES, release
 
 
 def pretend(version: str, *, full: bool = False, **changes: object) -> Path:
@@ -21,7 +21,7 @@ def pretend(version: str, *, full: bool = False, **changes: object) -> Path:
     folder = cache_dir("toolkits") / (version + ("-full" if full else ""))
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").symlink_to(sys.executable)
-    mark = {"version": version, "full": full, "python": "3.11.7", "size": 7, "layout": 1}
+    mark = {"version": version, "full": full, "python": "3.11.7", "size": 7, "layout": LAYOUT}
     (folder / environment.READY).write_text(json.dumps(mark | changes))
     return folder
 

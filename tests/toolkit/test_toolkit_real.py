@@ -316,7 +316,9 @@ with ToolkitProcess(env, report=Tell()) as process:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_stopping_our_process_leaves_no_child(toolkit_env, cache, make_net, tmp_path, number):
+def test_stopping_our_process_leaves_no_child(
+    toolkit_env, cache, make_net, tmp_path, number, hears_ctrl_c
+):
     plan = slow(make_net)
     arrays = [np.load(plan.calibration / "calibration-0.npy")]
     key = builds.store(plan.onnx, arrays, plan.recipe)
@@ -326,6 +328,7 @@ def test_stopping_our_process_leaves_no_child(toolkit_env, cache, make_net, tmp_
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hears_ctrl_c,
     ) as ours:
         assert ours.stderr is not None
         child = int(ours.stderr.readline().removeprefix("pid "))

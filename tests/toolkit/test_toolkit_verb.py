@@ -10,6 +10,7 @@ import pytest
 from rkzoo.cli.main import main
 from rkzoo.files import cache_dir
 from rkzoo.toolkit import environment
+from rkzoo.toolkit.versions import LAYOUT
 
 
 @pytest.fixture
@@ -17,7 +18,13 @@ def pretended(cache):
     folder = cache_dir("toolkits") / "2.3.2"
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").symlink_to(sys.executable)
-    mark = {"version": "2.3.2", "full": False, "python": "3.11.7", "size": 5_300_000, "layout": 1}
+    mark = {
+        "version": "2.3.2",
+        "full": False,
+        "python": "3.11.7",
+        "size": 5_300_000,
+        "layout": LAYOUT,
+    }
     (folder / environment.READY).write_text(json.dumps(mark))
     return folder
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,11 @@ def test_first_generation_chips_are_refused_with_the_toolkit_they_need(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_the_old_file_and_no_process(
-    number: signal.Signals, model: Path, pictures: Path, tmp_path: Path
+    number: signal.Signals,
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    hears_ctrl_c: Callable[[], None],
 ) -> None:
     out = tmp_path / "out" / "kept.rknn"
     out.parent.mkdir()
@@ -127,6 +132,7 @@ def test_stopping_leaves_the_old_file_and_no_process(
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | dict([marker.split("=")]),
+        preexec_fn=hears_ctrl_c,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -144,7 +150,7 @@ def test_stopping_leaves_the_old_file_and_no_process(
 
 
 def test_killing_the_toolkit_in_the_middle_is_one_error(
-    model: Path, pictures: Path, tmp_path: Path
+    model: Path, pictures: Path, tmp_path: Path, hears_ctrl_c: Callable[[], None]
 ) -> None:
     out = tmp_path / "out" / "x.rknn"
     out.parent.mkdir()
@@ -155,6 +161,7 @@ def test_killing_the_toolkit_in_the_middle_is_one_error(
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | dict([marker.split("=")]),
+        preexec_fn=hears_ctrl_c,
     )
     assert process.stderr is not None
     for line in process.stderr:
