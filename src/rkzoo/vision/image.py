@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
@@ -15,30 +29,117 @@ from rkzoo.files import atomic_output, explained
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
+# A phone's largest picture has 199.8 megapixels; a file of some kilobytes can claim far more.
+MOST_PIXELS = 200_000_000
+# Marker codes that stand alone, or that are no markers at all (inside compressed data an FF is
+# followed by 00 or a restart marker).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_END_OF_JPEG = 0xD9
+_PNG = b"\x89PNG\r\n\x1a\n"
+# The readers themselves and not Image.open, whose limit of pixels is lower and a global variable.
+_HEADERS: tuple[tuple[bytes, Callable[[io.BytesIO, str], ImageFile.ImageFile]], ...] = (
+    (b"\xff\xd8", JpegImagePlugin.JpegImageFile),
+    (_PNG, PngImagePlugin.PngImageFile),
+    (b"RIFF", WebPImagePlugin.WebPImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    (b"II", TiffImagePlugin.TiffImageFile),
+    (b"MM", TiffImagePlugin.TiffImageFile),
+    (b"GIF8", GifImagePlugin.GifImageFile),
+    (b"P", PpmImagePlugin.PpmImageFile),
+)
+
+
 def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Reads a picture as BGR uint8 (H, W, 3), rotated as its EXIF says.
 
-    Grey, transparent (alpha is dropped), 16-bit and CMYK files become the same form.
-    Raises RkzooError when the file is missing, empty or no picture.
+    Grey, transparent (alpha is dropped), CMYK and 16-bit files (scaled, not cut off) become
+    the same form. Raises RkzooError when the file is missing, empty, cut short, larger than
+    200 megapixels, or no picture.
     """
     path = Path(path)
     with explained(f"The picture {path} cannot be read."):
         # Not cv2.imread: it cannot tell a missing file from a broken one, and fails on
         # some non-ASCII paths.
-        data = np.fromfile(path, np.uint8)
-    image = None
-    if data.size:
-        try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        except cv2.error:
-            image = None
+        data = path.read_bytes()
+    if not data:
+        raise RkzooError(
+            f"{path} is empty.", "The file has no bytes.", "Copy or download it again."
+        )
+    _check_size(path, data)
+    if _is_cut_short(data):
+        # OpenCV 4 would give such a picture back with a grey rest and say nothing.
+        raise RkzooError(
+            f"{path} is cut short.",
+            "The file ends before the picture does.",
+            "Copy or download it again.",
+        )
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
     if image is None or image.size == 0:
         raise RkzooError(
             f"{path} is not a picture that can be read.",
-            "The file is empty, cut short or of an unknown format.",
+            "The file is damaged, cut short or of an unknown format.",
             "Open it in a viewer to check, or convert it to JPEG or PNG.",
         )
     return np.asarray(image, np.uint8)
+
+
+def _check_size(path: Path, data: bytes) -> None:
+    """Looks at the header only, before any memory is taken for the pixels."""
+    size = _declared_size(data)
+    if size is not None and size[0] * size[1] > MOST_PIXELS:
+        raise RkzooError(
+            f"{path} is too large a picture.",
+            f"It says that it is {size[0]} wide and {size[1]} high; rkzoo reads up to "
+            f"{MOST_PIXELS // 1_000_000} megapixels.",
+            "Scale it down, or cut it into parts.",
+        )
+
+
+def _declared_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as the header says; None for a header that cannot be read."""
+    opener = next((opener for magic, opener in _HEADERS if data.startswith(magic)), None)
+    if opener is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on EXIF data
+        try:
+            width, height = opener(io.BytesIO(data), "").size
+        # A damaged header makes Pillow's readers raise nearly anything; OpenCV has the last word.
+        except Exception:
+            return None
+    return width, height
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end; bytes behind the end do no harm."""
+    if data.startswith(b"\xff\xd8"):
+        return not _jpeg_ends(data)
+    if data.startswith(_PNG):
+        return not _png_ends(data)
+    return False
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Follows the segments, so that the end of a thumbnail is not taken for the end."""
+    at = 2
+    while marker := _JPEG_MARKER.search(data, at):
+        at = marker.start()
+        if data[at + 1] == _END_OF_JPEG:
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
+def _png_ends(data: bytes) -> bool:
+    at = len(_PNG)
+    while at + 8 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
 
 
 def write(path: Path, image: NDArray[np.uint8]) -> None:
