@@ -71,6 +71,7 @@ class HeadOutput(Strict, frozen=True):
       raw. `angle`: one channel, raw.
     Of all levels together: `prototypes` 1xMxhxw of the masks; `points` 1xKxVxN, key points in
     input pixels; `angles` 1x1xN, after their sigmoid; `decoded`, the uncut tensor.
+    `fused`: box and score of a level in one tensor, in this order (Rockchip's pose and OBB).
     """
 
     name: str
@@ -87,6 +88,7 @@ class HeadOutput(Strict, frozen=True):
         "points",
         "angles",
         "decoded",
+        "fused",
     ]
     level: Annotated[int, msgspec.Meta(ge=0)] = 0
 
@@ -101,13 +103,15 @@ class Decoded(Strict, frozen=True):
     `rows_last`: 1xRxN as Ultralytics exports, else 1xNxR. `corners`: x1,y1,x2,y2 instead of
     cx,cy,w,h, both in input pixels. `picked`: one score and one class number stand in place
     of the classes, as after a choice of the best inside the graph. `raw`: the boxes are not
-    decoded, all levels are only put together (YOLOX).
+    decoded, all levels are only put together (YOLOX). `multiplied`: the classes hold the
+    objectness as a factor already, and its own number stands before them all the same.
     """
 
     rows_last: bool = True
     corners: bool = False
     picked: bool = False
     raw: bool = False
+    multiplied: bool = False
 
 
 class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
@@ -122,7 +126,10 @@ class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
     leave the graph after their sigmoid; for `anchor` all channels but the extras do.
     `suppression`: within each class, across all classes, or none where the network itself
     gives one box an object (YOLOv10, YOLO26). `coefficients`: mask coefficients a box.
-    `keypoints` and `keypoint_values` (2 without visibility). `rotated`: boxes have an angle.
+    `keypoints` and `keypoint_values` (2 without visibility); raw ones are (2 p + corner of the
+    cell) * stride, or (p + centre of the cell) * stride where `centred_keypoints` (YOLO26).
+    `rotated`: boxes have an angle; a raw one is (sigmoid(a) - 1/4) * pi, or a itself where
+    `plain_angle` (YOLO26).
     `decoded` describes an uncut tensor.
     """
 
@@ -138,7 +145,9 @@ class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
     coefficients: Count = 0
     keypoints: Count = 0
     keypoint_values: Literal[2, 3] = 3
+    centred_keypoints: bool = False
     rotated: bool = False
+    plain_angle: bool = False
     decoded: Decoded | None = None
 
     def __post_init__(self) -> None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 _FORMS = {
     "stock": "stock export (one output)",
+    "vendor-3": "Rockchip's form, one tensor a level",
     "vendor-6": "Rockchip's form, box and score a level",
+    "vendor-7": "Rockchip's form, scores and mask coefficients a level, and prototypes",
     "vendor-9": "Rockchip's form, box, score and sum a level",
 }
 _CONTAINERS = {6: "6 (RKNPU2)", 0x1004: "0x1004 (RV1103/RV1106 and mini builds)"}

@@ -9,7 +9,7 @@ from typing import Literal
 from rkzoo.contract import Contract, ImageInput
 from rkzoo.graph.view import View
 
-Form = Literal["stock", "vendor-6", "vendor-9"]
+Form = Literal["stock", "vendor-3", "vendor-6", "vendor-7", "vendor-9"]
 
 
 Role = Literal[
@@ -46,11 +46,13 @@ class Recognition:
 
     `family` is "yolov8" for YOLOv8 and YOLO11 alike, for their heads are the same. `form`
     tells how the head was exported: `stock` (one 1x(4+C)xN tensor), `vendor-6` (box and
-    score a level) or `vendor-9` (and their clipped sum); the vendor forms keep their name
+    score a level) or `vendor-9` (and their clipped sum), `vendor-3` (one tensor a level) or
+    `vendor-7` (and the masks' coefficients and prototypes); the vendor forms keep their name
     when there are more or fewer levels than three. `contract` describes what leaves the
     graph after the cut (stock) or as it is (vendor), `uncut` the stock graph left whole.
     `taps` are ordered by level, the finest first, and say what the cut gives; `evidence`
-    says what was seen, one sentence each.
+    says what was seen, one sentence each. `anchors_known` is False where a head needs anchors
+    that its graph does not hold, and the usual ones are assumed.
     """
 
     family: str
@@ -59,6 +61,7 @@ class Recognition:
     taps: tuple[Tap, ...]
     evidence: tuple[str, ...]
     uncut: Contract | None = None
+    anchors_known: bool = True
 
 
 @dataclass(frozen=True)
