@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +26,8 @@ from PIL import (
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
+
+Array = NDArray[Any]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -73,8 +76,12 @@ def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             "The file ends before the picture does.",
             "Copy or download it again.",
         )
+    how = cv2.IMREAD_COLOR
+    if data.startswith(b"RIFF"):
+        how |= cv2.IMREAD_IGNORE_ORIENTATION
+    image: Array | None
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
         image = None
     if image is None or image.size == 0:
@@ -83,7 +90,24 @@ def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             "The file is damaged, cut short or of an unknown format.",
             "Open it in a viewer to check, or convert it to JPEG or PNG.",
         )
+    if data.startswith(b"RIFF"):
+        image = _upright(image, data)
     return np.asarray(image, np.uint8)
+
+
+def _upright(image: Array, data: bytes) -> Array:
+    """Turns a WebP as its EXIF says, which OpenCV 4 does not do and 5 was told not to."""
+    try:
+        orientation = WebPImagePlugin.WebPImageFile(io.BytesIO(data), "").getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF data: the picture itself was read
+        return image
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def _check_size(path: Path, data: bytes) -> None:
