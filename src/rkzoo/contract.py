@@ -70,7 +70,8 @@ class HeadOutput(Strict, frozen=True):
     - `coefficients`: of the instance masks. `keypoints`: for each point x,y (and visibility),
       raw. `angle`: one channel, raw.
     Of all levels together: `prototypes` 1xMxhxw of the masks; `points` 1xKxVxN, key points in
-    input pixels; `angles` 1x1xN, after their sigmoid; `decoded`, the uncut tensor.
+    input pixels; `angles` 1x1xN, after their sigmoid; `decoded`, the uncut tensor (where it
+    is two, boxes 1xNx4 and scores, they are `box` and `score` of a head with `decoded`).
     `fused`: box and score of a level in one tensor, in this order (Rockchip's pose and OBB).
     """
 

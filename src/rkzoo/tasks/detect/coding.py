@@ -32,15 +32,20 @@ class Grid:
         """Broadcasts against (K, n, 2)."""
         return np.full((1, 1, 1), self.stride, np.float32)
 
+    def sizes(self, cells: Cells) -> F32:
+        """The anchors, (w, h) in pixels; broadcasts against (K, 2)."""
+        return np.array(self.anchor, np.float32)
+
 
 @dataclass(frozen=True)
 class Spread:
-    """The cells of all levels one after another: their corners (N, 2) and strides (N,)."""
+    """The cells of all levels (or anchors) one after another: their corners (N, 2), strides
+    (N,) and anchors (N, 2) where they have any."""
 
     corner: F32
     stride_of: F32
     bins: int = 1
-    anchor: tuple[float, float] = (1.0, 1.0)
+    anchor_of: F32 | None = None
     activated: bool = True
 
     @classmethod
@@ -62,6 +67,19 @@ class Spread:
 
     def strides(self, cells: Cells) -> F32:
         return self.stride_of[cells][:, None, None]
+
+    def sizes(self, cells: Cells) -> F32:
+        return np.ones((1, 2), np.float32) if self.anchor_of is None else self.anchor_of[cells]
+
+    def for_each(self, anchors: Sequence[tuple[float, float]], *, activated: bool) -> Spread:
+        """These cells once for each anchor, one anchor after another."""
+        count = len(anchors)
+        return Spread(
+            np.tile(self.corner, (count, 1)),
+            np.tile(self.stride_of, count),
+            anchor_of=np.repeat(np.array(anchors, np.float32), len(self.corner), axis=0),
+            activated=activated,
+        )
 
 
 def expectation(plane: Plane, stored: Array, bins: int) -> F32:
@@ -101,7 +119,7 @@ def from_anchors(plane: Plane, stored: Array, cells: Cells, grid: Grid | Spread)
     p = plane.values(stored)
     p = 2 * (p if grid.activated else sigmoid(p))
     centre = (p[:, :2] - 0.5 + grid.corners(cells)) * grid.strides(cells)[:, 0]
-    half = p[:, 2:] ** 2 * (np.array(grid.anchor, np.float32) / 2)
+    half = p[:, 2:] ** 2 * (grid.sizes(cells) / 2)
     return np.concatenate((centre - half, centre + half), axis=1)
 
 

@@ -87,7 +87,8 @@ class DetectDecoder:
     ) -> None:
         self.head = head
         planes = _Planes(head, specs)
-        build = _uncut if planes.has("decoded") else _anchored if head.anchors else _plain
+        uncut = planes.has("decoded") or head.decoded is not None
+        build = _uncut if uncut else _anchored if planes.has("anchors") else _plain
         self.levels = build(head, size, planes)
         self.prototypes = planes.whole("prototypes")
         self._points = planes.whole("points")
@@ -214,9 +215,11 @@ class DetectDecoder:
         return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
 
     def _angle(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
-        """Radians: (sigmoid(a) - 1/4) * pi, from -pi/4 to 3/4 pi."""
+        """Radians: (sigmoid(a) - 1/4) * pi, from -pi/4 to 3/4 pi, or a itself."""
         if level.angle is not None:
             raw = level.angle.values(level.angle.gather(outputs, cells))[:, 0]
+            if self.head.plain_angle:
+                return raw
             share = sigmoid(raw)
         elif self._angles is not None:
             share = self._angles.values(self._angles.gather(outputs, cells + level.offset))[:, 0]
@@ -264,14 +267,15 @@ class DetectDecoder:
         return plane.values(plane.gather(outputs, cells + level.offset))
 
     def _level_points(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
-        """xy = (2 p + cell) * stride, as Ultralytics; visibility after its sigmoid."""
+        """xy = (2 p + cell) * stride, as Ultralytics before YOLO26; visibility after its sigmoid."""
         plane = _present(level.keypoints, "key points")
         raw = plane.values(plane.gather(outputs, cells))
         if level.decoded is not None:
             return raw
         points = raw.reshape(len(cells), self.head.keypoints, self.head.keypoint_values)
-        points[..., :2] *= 2
-        points[..., :2] += level.grid.corners(cells)[:, None]
+        centred = self.head.centred_keypoints
+        points[..., :2] *= 1 if centred else 2
+        points[..., :2] += level.grid.corners(cells)[:, None] + np.float32(0.5 if centred else 0)
         points[..., :2] *= level.grid.strides(cells)
         if self.head.keypoint_values == 3:
             points[..., 2] = sigmoid(points[..., 2])
@@ -345,16 +349,21 @@ class _Planes:
     def has(self, role: str) -> bool:
         return any(key[0] == role for key in self._found)
 
-    def get(self, role: str, level: int, count: int, first: int = 0, total: int = 0) -> Plane:
-        """`count` channels from `first` of a tensor with `total` (default: just those)."""
-        found = self.maybe(role, level, count, first, total)
-        if found is None:
+    def of(self, role: str, level: int) -> tuple[int, TensorSpec]:
+        """Where the tensor stands among the outputs, and what it is."""
+        if (role, level) not in self._found:
             raise RkzooError(
                 f"Level {level} of the model has no {role} tensor.",
                 f"It has {', '.join(f'{r} {n}' for r, n in self._found)}.",
                 "Convert the model again with rkzoo convert.",
             )
-        return found
+        return self._found[role, level]
+
+    def get(self, role: str, level: int, count: int, first: int = 0, total: int = 0) -> Plane:
+        """`count` channels from `first` of a tensor with `total` (default: just those)."""
+        index, spec = self.of(role, level)
+        _expect(spec, total or count, role)
+        return Plane(index, spec, first, count)
 
     def maybe(
         self, role: str, level: int, count: int, first: int = 0, total: int = 0
@@ -406,14 +415,17 @@ def _grids(head: DetectHead, size: tuple[int, int]) -> list[tuple[int, int, int]
 
 
 def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
-    """One level a stride: box and score, perhaps more, in tensors of their own."""
+    """One level a stride: box and score, perhaps more, in tensors of their own; box and score
+    may share one."""
     bins = head.reg_max if head.coding == "dfl" else 1
     values = head.keypoints * head.keypoint_values
+    box, score = ("fused", "fused") if planes.has("fused") else ("box", "score")
+    first, total = (4 * bins, 4 * bins + head.classes) if planes.has("fused") else (0, 0)
     return [
         Level(
             grid=Grid(stride, columns, bins, activated=head.activated),
-            box=planes.get("box", level, 4 * bins),
-            score=planes.get("score", level, head.classes),
+            box=planes.get(box, level, 4 * bins, 0, total),
+            score=planes.get(score, level, head.classes, first, total),
             offset=before,
             objectness=planes.maybe("objectness", level, 1),
             score_sum=planes.maybe("score_sum", level, 1),
@@ -427,10 +439,15 @@ def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
 
 def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
     """One level an anchor, all of a stride in one tensor; mask coefficients behind the
-    classes of each anchor, or in a tensor of their own."""
+    classes of each anchor, or in a tensor of their own. A head of this shape without anchors
+    (YOLOX) has one box a cell."""
     found = []
     for level, (stride, columns, _) in enumerate(_grids(head, size)):
-        anchors = head.anchors[level]
+        anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
+        index, spec = planes.of("anchors", level)
+        if len(spec.shape) == 5:
+            found.append(_anchors_apart(head, (size, stride), anchors, index, spec))
+            continue
         apart = head.coefficients and planes.has("coefficients")
         each = 5 + head.classes + (0 if apart else head.coefficients)
         for number, anchor in enumerate(anchors):
@@ -461,10 +478,50 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
     return found
 
 
+def _anchors_apart(
+    head: DetectHead,
+    grid: tuple[tuple[int, int], int],
+    anchors: Sequence[tuple[float, float]],
+    index: int,
+    spec: TensorSpec,
+) -> Level:
+    """A tensor 1xAxhxwx(5+C), as YOLOv5 and YOLOv7 leave it undecoded: all its anchors are one
+    level, cell after cell."""
+    size, stride = grid
+    spec = msgspec.structs.replace(spec, layout="NHWC")
+    _expect(spec, 5 + head.classes, "anchors")
+    return Level(
+        grid=Spread.over(size, [stride]).for_each(anchors, activated=head.activated),
+        box=Plane(index, spec, 0, 4),
+        objectness=Plane(index, spec, 4, 1),
+        score=Plane(index, spec, 5, head.classes),
+    )
+
+
+def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+    """Decoded boxes 1xNx4 and scores 1xCxN or 1xNxC in tensors of their own."""
+    (box_at, box), (score_at, score) = planes.of("box", 0), planes.of("score", 0)
+    box = msgspec.structs.replace(box, layout="NHWC" if box.shape[-1] == 4 else "NCHW")
+    last = head.decoded is not None and head.decoded.rows_last
+    score = msgspec.structs.replace(score, layout="NCHW" if last else "NHWC")
+    _expect(box, 4, "box")
+    _expect(score, head.classes, "score")
+    return [
+        Level(
+            grid=Spread.over(size, head.strides),
+            box=Plane(box_at, box, 0, 4),
+            score=Plane(score_at, score, 0, head.classes),
+            decoded=head.decoded,
+        )
+    ]
+
+
 def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
     """The tensor that holds everything, as one level."""
+    if planes.has("box"):
+        return _two_tensors(head, size, planes)
     decoded = head.decoded or Decoded()
-    index, spec = planes._found["decoded", 0]
+    index, spec = planes.of("decoded", 0)
     spec = msgspec.structs.replace(spec, layout="NCHW" if decoded.rows_last else "NHWC")
     start = 4 + (head.objectness != "none")
     classes = 2 if decoded.picked else head.classes
@@ -481,7 +538,7 @@ def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
             grid=Spread.over(size, strides),
             box=Plane(index, spec, 0, 4),
             score=Plane(index, spec, start, 1 if decoded.picked else classes),
-            objectness=part(4, int(head.objectness != "none")),
+            objectness=part(4, int(head.objectness != "none" and not decoded.multiplied)),
             coefficients=part(after, head.coefficients),
             keypoints=part(after, values),
             angle=part(after, int(head.rotated)),
