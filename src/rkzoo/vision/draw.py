@@ -35,9 +35,88 @@ def boxes(
     """A copy of a BGR picture (H, W, 3) with boxes and captions, coloured by class."""
     sv = need_supervision()
     canvas = np.ascontiguousarray(image).copy()
-    thickness = sv.calculate_optimal_line_thickness((image.shape[1], image.shape[0]))
-    scale = sv.calculate_optimal_text_scale((image.shape[1], image.shape[0]))
-    canvas = sv.BoxAnnotator(thickness=thickness).annotate(canvas, detections)
+    canvas = sv.BoxAnnotator(thickness=_thickness(image)).annotate(canvas, detections)
+    return _captioned(canvas, detections, captions)
+
+
+def rotated_boxes(
+    image: NDArray[np.uint8], detections: supervision.Detections, captions: list[str]
+) -> NDArray[np.uint8]:
+    """As `boxes`, for detections with the corners of rotated boxes in their data."""
+    sv = need_supervision()
+    canvas = np.ascontiguousarray(image).copy()
+    canvas = sv.OrientedBoxAnnotator(thickness=_thickness(image)).annotate(canvas, detections)
+    return _captioned(canvas, detections, captions)
+
+
+def masks(
+    image: NDArray[np.uint8],
+    class_id: NDArray[np.int32],
+    corners: NDArray[np.int32],
+    crops: Sequence[NDArray[np.uint8]],
+) -> NDArray[np.uint8]:
+    """A copy of a BGR picture with masks (uint8 crops at x, y) laid over it, large ones first.
+
+    Each is drawn on its own part of the picture, so nothing is ever (n, H, W).
+    """
+    sv = need_supervision()
+    canvas: NDArray[np.uint8] = np.ascontiguousarray(image).copy()
+    annotator = sv.MaskAnnotator(opacity=0.5)
+    for index in sorted(range(len(crops)), key=lambda i: -crops[i].size):
+        crop, (x, y) = crops[index], corners[index]
+        if not crop.any():
+            continue
+        height, width = crop.shape
+        one = sv.Detections(
+            xyxy=np.array([[0, 0, width, height]], np.float32),
+            mask=crop[None].astype(bool),
+            class_id=class_id[index : index + 1],
+        )
+        part = canvas[y : y + height, x : x + width]
+        part[:] = annotator.annotate(part.copy(), one)
+    return canvas
+
+
+# Of the 17 points of COCO: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles,
+# the left one first.
+COCO_LIMBS = (
+    (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8),
+    (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
+)  # fmt: skip
+
+
+def skeletons(
+    image: NDArray[np.uint8], xy: NDArray[np.float32], visible: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """A copy of a BGR picture with points xy (N, K, 2) where `visible` (N, K), and limbs
+    between them when K is the 17 of COCO. Each skeleton has a colour of its own."""
+    sv = need_supervision()
+    canvas = np.ascontiguousarray(image).copy()
+    thickness = _thickness(image)
+    # supervision counts points from 1.
+    edges = [(a + 1, b + 1) for a, b in COCO_LIMBS] if xy.shape[1] == 17 else []
+    for number in range(len(xy)):
+        color = sv.ColorPalette.DEFAULT.by_idx(number)
+        # At 0, 0 a point counts as missing, in every version of supervision.
+        place = np.where(visible[number, :, None], xy[number], 0).astype(np.float32)
+        one = sv.KeyPoints(xy=place[None])
+        if edges:
+            canvas = sv.EdgeAnnotator(color, thickness, edges).annotate(canvas, one)
+        canvas = sv.VertexAnnotator(sv.Color.WHITE, thickness + 1).annotate(canvas, one)
+        canvas = sv.VertexAnnotator(color, thickness).annotate(canvas, one)
+    drawn: NDArray[np.uint8] = canvas
+    return drawn
+
+
+def _thickness(image: NDArray[np.uint8]) -> int:
+    return int(need_supervision().calculate_optimal_line_thickness(image.shape[1::-1]))
+
+
+def _captioned(
+    canvas: NDArray[np.uint8], detections: supervision.Detections, captions: list[str]
+) -> NDArray[np.uint8]:
+    sv = need_supervision()
+    scale = sv.calculate_optimal_text_scale(canvas.shape[1::-1])
     drawn: NDArray[np.uint8] = sv.LabelAnnotator(
         text_scale=scale, text_padding=3, smart_position=True
     ).annotate(canvas, detections, captions)

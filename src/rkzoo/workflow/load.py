@@ -8,13 +8,17 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rkzoo.contract import Contract, DetectHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Label, Session
-from rkzoo.tasks.detect.task import DetectOptions, Detector
+from rkzoo.tasks.detect.task import DetectOptions, Detector, HeadTask
+from rkzoo.tasks.obb.task import OrientedDetector
+from rkzoo.tasks.pose.task import PoseEstimator
+from rkzoo.tasks.segment.task import Segmenter
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
@@ -130,6 +134,14 @@ def _check_runtime(runtime: str | None) -> None:
         )
 
 
+def _of_head(head: DetectHead) -> type[HeadTask[Any]]:
+    if head.rotated:
+        return OrientedDetector
+    if head.keypoints:
+        return PoseEstimator
+    return Segmenter if head.coefficients else Detector
+
+
 def _task(
     contract: Contract,
     session: Session,
@@ -147,7 +159,7 @@ def _task(
             options = replace(options, confidence=confidence)
         if iou is not None:
             options = replace(options, iou=iou)
-        return Detector(contract, session, options)
+        return _of_head(contract.head)(contract, session, options)
     if isinstance(contract.head, TextDetHead):
         return TextDetector(contract, session)
     if isinstance(contract.head, TextRecHead):

@@ -79,6 +79,13 @@ class Plane:
             return np.ascontiguousarray(taken[:, start : start + self.count])
         return np.ascontiguousarray(block.take(cells, axis=1).T)
 
+    def maps(self, outputs: Sequence[Array]) -> Array:
+        """A view (blocks, channels of a block, h, w) of the whole tensor, as stored."""
+        array = outputs[self.index]
+        if self.spec.layout == "NC1HWC2":
+            array = array[0]
+        return array if self.spec.layout == "NCHW" else array.transpose(0, 3, 1, 2)
+
     def size(self, outputs: Sequence[Array]) -> int:
         """How many cells there are."""
         block = self._block(outputs)

@@ -66,14 +66,17 @@ class Detections:
         )
         return found
 
+    def captions(self) -> list[str]:
+        """Name and score of each, as drawn."""
+        return [
+            f"{self.label(int(c))} {s:.2f}" for c, s in zip(self.class_id, self.score, strict=True)
+        ]
+
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR picture with boxes, names and scores."""
         from rkzoo.vision.draw import boxes
 
-        captions = [
-            f"{self.label(int(c))} {s:.2f}" for c, s in zip(self.class_id, self.score, strict=True)
-        ]
-        return boxes(image, self.to_supervision(), captions)
+        return boxes(image, self.to_supervision(), self.captions())
 
     def lines(self) -> list[str]:
         """What a terminal shows: one line a box."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session
-from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.vision.letterbox import Letterbox, fit
 from rkzoo.vision.nms import nms
+from rkzoo.vision.rotated import nms_rotated
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,22 @@ class DetectOptions:
                 )
 
 
-class Detector:
-    """One detection model, ready to run; made once, called for every picture."""
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class HeadTask(ABC, Generic[R]):
+    """A model with a detection head, ready to run; made once, called for every picture.
+
+    What follows the boxes, masks or key points or nothing, is `answer` of the subclass.
+    """
 
     def __init__(
         self, contract: Contract, session: Session, options: DetectOptions | None = None
     ) -> None:
         if not isinstance(contract.head, DetectHead):
             raise RkzooError(f"{contract.family} is no detection model.", code=1)
-        self.contract, self.session = contract, session
+        self.contract, self.session, self.head = contract, session, contract.head
         self.options = options or DetectOptions()
         self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
         height, width = contract.input.size
@@ -55,19 +64,53 @@ class Detector:
         canvas, letterbox = fit(image, self.contract.input, self._canvas)
         return [canvas], letterbox
 
-    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> Detections:
+    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
+        """The session's raw tensors to the result, in source-image pixels."""
         options = self.options
         found = self.decoder.candidates(
             outputs, options.confidence, multi_label=options.multi_label
         )
-        kept = nms(found.boxes, found.score, found.class_id, options.iou, options.limit)
+        suppress = nms_rotated if self.head.rotated else nms
+        kept = suppress(
+            found.boxes,
+            found.score,
+            found.class_id,
+            options.iou,
+            options.limit,
+            self.head.suppression,
+        )
+        return self.answer(outputs, found[kept], letterbox)
+
+    @abstractmethod
+    def answer(self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox) -> R:
+        """What survived suppression, best first and in model pixels, to the result."""
+
+    def boxes(self, kept: Candidates, letterbox: Letterbox) -> Detections:
+        """Upright boxes in source pixels."""
         return Detections(
-            letterbox.boxes_to_source(found.boxes[kept]),
-            found.score[kept],
-            found.class_id[kept],
-            self.contract.labels,
+            letterbox.boxes_to_source(kept.boxes), kept.score, kept.class_id, self.contract.labels
         )
 
-    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+    def __call__(self, image: NDArray[np.uint8]) -> R:
         arrays, letterbox = self.preprocess(image)
         return self.decode(self.session.run(arrays), letterbox)
+
+
+class Detector(HeadTask[Detections]):
+    """One detection model."""
+
+    def answer(
+        self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox
+    ) -> Detections:
+        return self.boxes(kept, letterbox)
+
+
+def promised(part: T | None, what: str) -> T:
+    """A part of the head that the task cannot do without. Raises RkzooError."""
+    if part is None:
+        raise RkzooError(
+            f"The model has no {what}.",
+            "Its description names another task.",
+            "Look at it with rkzoo inspect.",
+        )
+    return part

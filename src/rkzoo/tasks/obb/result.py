@@ -1,0 +1,90 @@
+"""Oriented boxes: rectangles that are turned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.tasks.detect.result import Detections
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, slots=True)
+class OrientedBoxes:
+    """Rotated boxes in source-image pixels, best first.
+
+    `boxes` (N, 5) float32: cx, cy, w, h and the angle of the side w in radians, clockwise on
+    the screen. They are whole: what lies outside the picture is not cut off, since that would
+    move the box (the original clamps them). `score` (N,) float32, `class_id` (N,) int32.
+    """
+
+    boxes: NDArray[np.float32]
+    score: NDArray[np.float32]
+    class_id: NDArray[np.int32]
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes)
+        if self.boxes.shape != (n, 5) or self.score.shape != (n,) or self.class_id.shape != (n,):
+            raise ValueError("boxes must be (N, 5), score and class_id (N,)")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> OrientedBoxes:
+        return OrientedBoxes(
+            self.boxes[index], self.score[index], self.class_id[index], self.labels
+        )
+
+    def quads(self) -> NDArray[np.float32]:
+        """(N, 4, 2): the corners x, y, clockwise on the screen."""
+        from rkzoo.vision.rotated import corners
+
+        return corners(self.boxes)
+
+    def upright(self) -> Detections:
+        """The upright boxes around them, not clipped to the picture."""
+        quads = self.quads()
+        around = np.concatenate((quads.min(axis=1), quads.max(axis=1)), axis=1)
+        return Detections(around, self.score, self.class_id, self.labels)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a box: label, class_id, score, box [cx, cy, w, h] in pixels, angle in
+        radians, corners [[x, y], ...]."""
+        return [
+            record
+            | {
+                "box": [round(value, 2) for value in box[:4]],
+                "angle": round(box[4], 5),
+                "corners": [[round(x, 2), round(y, 2)] for x, y in quad],
+            }
+            for record, box, quad in zip(
+                self.upright().to_json(), self.boxes.tolist(), self.quads().tolist(), strict=True
+            )
+        ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """As supervision.Detections: the upright boxes, and the corners in their data."""
+        found = self.upright().to_supervision()
+        found.data["xyxyxyxy"] = self.quads()
+        return found
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A copy of the BGR picture with boxes, names and scores."""
+        from rkzoo.vision.draw import rotated_boxes
+
+        return rotated_boxes(image, self.to_supervision(), self.upright().captions())
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: one line a box."""
+        upright = self.upright()
+        return [
+            f"{upright.label(int(c)):<16} {s:.3f}  "
+            f"({x:.0f}, {y:.0f}) {w:.0f}x{h:.0f} turned {np.degrees(a):.1f} degrees"
+            for (x, y, w, h, a), s, c in zip(self.boxes, self.score, self.class_id, strict=True)
+        ]

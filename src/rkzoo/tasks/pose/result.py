@@ -1,0 +1,70 @@
+"""Poses: boxes, and the key points of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.tasks.detect.result import Detections
+
+if TYPE_CHECKING:
+    import supervision
+
+# Upstream draws points from here on; below, a point is a guess.
+VISIBLE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Poses:
+    """Objects with their key points, in source-image pixels, best first.
+
+    `boxes` as a detector gives them; `keypoints` (N, K, 3) float32: x, y (not clipped: a
+    point may lie outside the picture) and how surely it is seen, 0..1 (1 where the model
+    does not say).
+    """
+
+    boxes: Detections
+    keypoints: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        shape = self.keypoints.shape
+        if len(shape) != 3 or shape[0] != len(self.boxes) or shape[2] != 3:
+            raise ValueError("keypoints must be (N, K, 3), as many as boxes")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> Poses:
+        return Poses(self.boxes[index], self.keypoints[index])
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The records of the boxes, and with each `keypoints` [[x, y, visibility], ...]."""
+        return [
+            record | {"keypoints": [[round(x, 2), round(y, 2), round(v, 4)] for x, y, v in points]}
+            for record, points in zip(self.boxes.to_json(), self.keypoints.tolist(), strict=True)
+        ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """The boxes as supervision.Detections, `keypoints` (N, K, 3) in their data."""
+        found = self.boxes.to_supervision()
+        found.data["keypoints"] = self.keypoints.copy()
+        return found
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A copy of the BGR picture with skeletons, boxes, names and scores."""
+        from rkzoo.vision.draw import boxes, skeletons
+
+        painted = boxes(image, self.boxes.to_supervision(), self.boxes.captions())
+        return skeletons(painted, self.keypoints[..., :2], self.keypoints[..., 2] >= VISIBLE)
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: one line an object."""
+        seen = (self.keypoints[..., 2] >= VISIBLE).sum(axis=1).tolist()
+        total = self.keypoints.shape[1]
+        return [
+            f"{line}  {count} of {total} points"
+            for line, count in zip(self.boxes.lines(), seen, strict=True)
+        ]
