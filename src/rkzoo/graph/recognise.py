@@ -9,7 +9,7 @@ import onnx
 
 from rkzoo.contract import ImageInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph import literal, yolo
+from rkzoo.graph import literal, yolo, yolo_vendor
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
 from rkzoo.graph.summary import TensorInfo, tensors
@@ -19,8 +19,8 @@ __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
 # A new family is one more line here: what it is called in a sentence, and who knows it.
 RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
-    ("a stock export of a YOLOv8 or YOLO11 detector", yolo.stock),
-    ("a YOLOv8 or YOLO11 detector in Rockchip's 6- or 9-output form", yolo.vendor),
+    ("a stock export of YOLOv8 to YOLO26", yolo.stock),
+    ("a YOLO without anchors in Rockchip's form", yolo_vendor.vendor),
 )
 # Any size does to recognise a graph that leaves it free.
 _TRIAL = (640, 640)
@@ -154,8 +154,8 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
     return RkzooError(
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
-        "rkzoo recognises YOLOv8 and YOLO11 detectors, in the stock export and in Rockchip's "
-        "6- or 9-output form; for other models see rkzoo list.",
+        "rkzoo recognises YOLOv8 to YOLO26 (boxes, masks, key points, rotated boxes), in the stock "
+        "export and in Rockchip's form; for other models see rkzoo list.",
     )
 
 

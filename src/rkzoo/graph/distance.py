@@ -1,0 +1,293 @@
+"""Recognises YOLOv6 and PP-YOLOE: four distances from a cell's centre, plain or as a
+distribution, decoded inside the graph.
+
+https://arxiv.org/abs/2209.02976, https://arxiv.org/abs/2203.16250. Their cut is the same; the
+uncut tensors differ: YOLOv6 gives centre, size, a 1 in place of an objectness, and classes;
+PP-YOLOE gives corners and classes, in one tensor or in two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from rkzoo.contract import Decoded, DetectHead, HeadOutput
+from rkzoo.errors import RkzooError
+from rkzoo.graph.branches import (
+    BOX_SLACK,
+    SCORE_SLACK,
+    Float,
+    by_size,
+    cells,
+    centres,
+    contract,
+    moved,
+    probe,
+    sigmoid,
+    stride,
+    times,
+)
+from rkzoo.graph.cut import cut_outputs
+from rkzoo.graph.recognition import Picture, Recognition, Tap
+from rkzoo.graph.tail import Branch, Tail, tail
+from rkzoo.graph.view import Array, View
+
+_PIXEL_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class _Level:
+    box: Branch
+    score: Branch
+    stride: int
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A tail that gives boxes as corners and scores, both (N, ...), and how near it came."""
+
+    levels: tuple[_Level, ...]
+    reg_max: int
+    box_px: float
+    score: float
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return tuple(level.stride for level in self.levels)
+
+    @property
+    def classes(self) -> int:
+        return self.levels[0].score.shape[1]
+
+
+def yolov6(seen: View, picture: Picture) -> Recognition | str:
+    """One output 1xNx(5+C): centre and size in pixels, a 1, classes after their sigmoid."""
+    outputs = [output.name for output in seen.model.graph.output]
+    if len(outputs) != 1:
+        return ""
+    end = tail(seen, outputs)
+    if isinstance(end, str):
+        return end
+    values = probe(end.branches, seed=0)
+    try:
+        (answer,) = end(values)
+        if answer.ndim != 3 or answer.shape[0] != 1 or answer.shape[2] < 6:
+            return "its output is not 1x(cells of all levels)x(5+classes)"
+        if np.abs(answer[0, :, 4] - 1).max() > 0:
+            return "its fifth number is not a constant 1, as YOLOv6 has it"
+        found = _match(end, values, picture, _yolov6_rows)
+    except RkzooError as error:
+        return f"the end of the graph cannot be run alone ({error.why})"
+    if isinstance(found, str):
+        return found
+    head, taps = _cut(found)
+    uncut = msgspec.structs.replace(
+        head,
+        outputs=(HeadOutput(name=outputs[0], role="decoded"),),
+        # The 1 stands where the objectness would: a product with it changes nothing.
+        objectness="product",
+        decoded=Decoded(rows_last=False),
+    )
+    return Recognition(
+        family="yolov6",
+        form="stock",
+        contract=contract("yolov6", picture, head),
+        uncut=contract("yolov6", picture, uncut),
+        taps=taps,
+        evidence=(
+            f"One output of {times(answer.shape)}: a box, a constant 1 and {found.classes} "
+            f"class{'es' * (found.classes > 1)} for each cell.",
+            *_evidence(found),
+        ),
+    )
+
+
+def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
+    """Corners in pixels 1xNx4 and scores 1xCxN, or both in one tensor 1xNx(4+C)."""
+    outputs = [output.name for output in seen.model.graph.output]
+    if len(outputs) not in (1, 2):
+        return ""
+    end = tail(seen, outputs)
+    if isinstance(end, str):
+        return end
+    values = probe(end.branches, seed=0)
+    try:
+        answers = end(values)
+        if any(a.ndim != 3 or a.shape[0] != 1 for a in answers):
+            return "its outputs are not boxes 1xNx4 and scores, or both in one tensor"
+        read = _one_tensor if len(outputs) == 1 else _two_tensors
+        found = _match(end, values, picture, read)
+    except RkzooError as error:
+        return f"the end of the graph cannot be run alone ({error.why})"
+    if isinstance(found, str):
+        return found
+    head, taps = _cut(found)
+    picture = replace(picture, image=msgspec.structs.replace(picture.image, fit="stretch"))
+    if len(outputs) == 1:
+        whole: tuple[HeadOutput, ...] = (HeadOutput(name=outputs[0], role="decoded"),)
+        decoded = Decoded(rows_last=False, corners=True)
+    else:
+        box, score = _box_first(answers)
+        last = answers[score].shape[1] == found.classes
+        whole = (
+            HeadOutput(name=outputs[box], role="box"),
+            HeadOutput(name=outputs[score], role="score"),
+        )
+        decoded = Decoded(rows_last=last, corners=True)
+    uncut = msgspec.structs.replace(head, outputs=whole, decoded=decoded)
+    return Recognition(
+        family="ppyoloe",
+        form="stock",
+        contract=contract("ppyoloe", picture, head),
+        uncut=contract("ppyoloe", picture, uncut),
+        taps=taps,
+        evidence=(
+            f"{'One output' if len(outputs) == 1 else 'Boxes and scores'} of "
+            f"{' and '.join(times(a.shape) for a in answers)}: corners in pixels and "
+            f"{found.classes} class{'es' * (found.classes > 1)} for each cell.",
+            *_evidence(found),
+            "PP-YOLOE was trained on pictures stretched to the input, and PP-YOLOE+ on pixels "
+            "divided by 255 only: that is assumed, for the file does not say.",
+        ),
+    )
+
+
+# ---- what the tail gives, as corners and scores -------------------------------------
+
+
+def _yolov6_rows(answers: Sequence[Array], _: int) -> tuple[Float, Float] | None:
+    table = answers[0][0].astype(np.float64)
+    half = table[:, 2:4] / 2
+    return np.concatenate((table[:, :2] - half, table[:, :2] + half), axis=1), table[:, 5:]
+
+
+def _one_tensor(answers: Sequence[Array], _: int) -> tuple[Float, Float] | None:
+    table = answers[0][0].astype(np.float64)
+    return table[:, :4], table[:, 4:]
+
+
+def _two_tensors(answers: Sequence[Array], total: int) -> tuple[Float, Float] | None:
+    box, score = _box_first(answers)
+    boxes, scores = answers[box][0].astype(np.float64), answers[score][0].astype(np.float64)
+    if boxes.shape != (total, 4) or total not in scores.shape:
+        return None
+    return boxes, scores.T if scores.shape[1] == total else scores
+
+
+def _box_first(answers: Sequence[Array]) -> tuple[int, int]:
+    return (0, 1) if answers[0].shape[2] == 4 else (1, 0)
+
+
+def _match(
+    end: Tail,
+    values: Mapping[str, Array],
+    picture: Picture,
+    read: Callable[[Sequence[Array], int], tuple[Float, Float] | None],
+) -> _Seen | str:
+    groups = by_size(end)
+    if isinstance(groups, str):
+        return groups
+    total = sum(cells(group[0]) for group in groups)
+    levels = []
+    for group in groups:
+        level = _level(group, picture, lambda answers: read(answers, total), end, values)
+        if isinstance(level, str):
+            return level
+        levels.append(level)
+    answer = read(end(values), total)
+    if answer is None or len(answer[0]) != total:
+        return f"its output is not a row of numbers for each of {total} cells"
+    channels = {(level.box.shape[1], level.score.shape[1]) for level in levels}
+    if len(channels) != 1:
+        return "the number of channels differs from level to level"
+    sides, classes = channels.pop()
+    if sides % 4 or answer[1].shape[1] != classes:
+        return f"its {sides} box channels and {classes} classes do not make up its output"
+    boxes = np.concatenate([_corners(level, values[level.box.name]) for level in levels])
+    scores = np.concatenate(
+        [values[level.score.name][0].reshape(classes, -1).T for level in levels]
+    )
+    score = float(np.abs(answer[1] - sigmoid(scores)).max())
+    box = float(np.abs(answer[0] - boxes).max())
+    if not box <= BOX_SLACK + _PIXEL_SHARE * float(np.abs(boxes).max()) or not score <= SCORE_SLACK:
+        return (
+            "its boxes are not distances from the cells' centres: it differs by "
+            f"{box:.3g} px and {score:.3g} in score"
+        )
+    return _Seen(tuple(levels), sides // 4, box, score)
+
+
+def _level(
+    group: Sequence[Branch],
+    picture: Picture,
+    read: Callable[[Sequence[Array]], tuple[Float, Float] | None],
+    end: Tail,
+    values: Mapping[str, Array],
+) -> _Level | str:
+    """Which of two branches moves the boxes, and which the scores."""
+    if len(group) != 2:
+        return (
+            f"each {times(group[0].shape[2:])} level ends in {len(group)} "
+            f"branch{'es' * (len(group) > 1)}, where there would be two, box and class"
+        )
+    step = stride(group[0], picture)
+    if isinstance(step, str):
+        return step
+    before, roles = read(end(values)), {}
+    for branch in group:
+        after = read(moved(end, values, branch))
+        if before is None or after is None:
+            return "its output is not a row of numbers for each cell"
+        changed = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
+        roles[tuple(changed)] = branch
+    if set(roles) != {(True, False), (False, True)}:
+        return "its boxes and scores do not come from branches of their own"
+    return _Level(roles[True, False], roles[False, True], step)
+
+
+def _corners(level: _Level, logits: Array) -> Float:
+    """(cells, 4) x1, y1, x2, y2 in pixels: the tail's reference, in double precision."""
+    bins = logits[0].astype(np.float64).reshape(4, logits.shape[1] // 4, -1)
+    if bins.shape[1] > 1:
+        weight = np.exp(bins - bins.max(axis=1, keepdims=True))
+        weight /= weight.sum(axis=1, keepdims=True)
+        sides = np.einsum("smn,m->sn", weight, np.arange(bins.shape[1]))
+    else:
+        sides = bins[:, 0]
+    left, top, right, bottom = sides
+    x, y = centres(level.box)
+    return level.stride * np.stack((x - left, y - top, x + right, y + bottom), axis=1)
+
+
+def _cut(found: _Seen) -> tuple[DetectHead, tuple[Tap, ...]]:
+    taps = tuple(
+        tap
+        for index, level in enumerate(found.levels)
+        for tap in (
+            Tap(level.box.name, "box", index, level.box.shape),
+            Tap(level.score.name, "score", index, level.score.shape, sigmoid=True),
+        )
+    )
+    head = DetectHead(
+        outputs=cut_outputs(taps, found.strides),
+        classes=found.classes,
+        reg_max=found.reg_max,
+        strides=found.strides,
+        coding="dfl" if found.reg_max > 1 else "distance",
+    )
+    return head, taps
+
+
+def _evidence(found: _Seen) -> tuple[str, ...]:
+    strides = ", ".join(str(step) for step in found.strides)
+    sides = f"4 sides x {found.reg_max} bins" if found.reg_max > 1 else "4 plain distances"
+    return (
+        f"{len(found.levels)} level{'s' * (len(found.levels) > 1)} (stride {strides}), each with a "
+        f"box branch of {4 * found.reg_max} channels ({sides}) and a class branch of "
+        f"{found.classes}.",
+        "Fed with random numbers, the end of the graph answers as this head must: within "
+        f"{found.box_px:.1g} px and {found.score:.1g} in score.",
+    )
