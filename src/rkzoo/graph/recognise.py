@@ -9,7 +9,7 @@ import onnx
 
 from rkzoo.contract import ImageInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph import literal, yolo, yolo_vendor
+from rkzoo.graph import anchors, distance, literal, yolo, yolo_vendor, yolox
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
 from rkzoo.graph.summary import TensorInfo, tensors
@@ -21,6 +21,13 @@ __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a stock export of YOLOv8 to YOLO26", yolo.stock),
     ("a YOLO without anchors in Rockchip's form", yolo_vendor.vendor),
+    ("a YOLOv5 or YOLOv7 with its boxes decoded", anchors.stock),
+    ("a YOLOv5 or YOLOv7 with one output a level", anchors.heads),
+    ("a YOLOv5-seg in Rockchip's form", anchors.masks),
+    ("a YOLOX", yolox.stock),
+    ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
+    ("a YOLOv6", distance.yolov6),
+    ("a PP-YOLOE", distance.ppyoloe),
 )
 # Any size does to recognise a graph that leaves it free.
 _TRIAL = (640, 640)
@@ -154,8 +161,8 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
     return RkzooError(
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
-        "rkzoo recognises YOLOv8 to YOLO26 (boxes, masks, key points, rotated boxes), in the stock "
-        "export and in Rockchip's form; for other models see rkzoo list.",
+        "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX and "
+        "PP-YOLOE, in the stock export and in Rockchip's form; for other models see rkzoo list.",
     )
 
 
