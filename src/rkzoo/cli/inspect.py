@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 _FORMS = {
-    "stock": "stock export (one output)",
+    "stock": "stock export",
     "vendor-3": "Rockchip's form, one tensor a level",
     "vendor-6": "Rockchip's form, box and score a level",
     "vendor-7": "Rockchip's form, scores and mask coefficients a level, and prototypes",
     "vendor-9": "Rockchip's form, box, score and sum a level",
+    "vendor": "Rockchip's form",
 }
 _CONTAINERS = {6: "6 (RKNPU2)", 0x1004: "0x1004 (RV1103/RV1106 and mini builds)"}
 _SHOWN_OPERATORS = 12

@@ -9,7 +9,7 @@ from typing import Literal
 from rkzoo.contract import Contract, ImageInput
 from rkzoo.graph.view import View
 
-Form = Literal["stock", "vendor-3", "vendor-6", "vendor-7", "vendor-9"]
+Form = Literal["stock", "vendor", "vendor-3", "vendor-6", "vendor-7", "vendor-9"]
 
 
 Role = Literal[
@@ -44,11 +44,12 @@ class Tap:
 class Recognition:
     """A graph whose head is known.
 
-    `family` is "yolov8" for YOLOv8 and YOLO11 alike, for their heads are the same. `form`
-    tells how the head was exported: `stock` (one 1x(4+C)xN tensor), `vendor-6` (box and
-    score a level) or `vendor-9` (and their clipped sum), `vendor-3` (one tensor a level) or
+    `family` is "yolov8" for YOLOv8 and YOLO11 alike, for their heads are the same, with a
+    suffix for the task ("-seg", "-pose", "-obb"). `form` tells how the head was exported:
+    `stock` (one tensor that holds everything), `vendor-6` (box and score a level) or `vendor-9` (and their clipped sum), `vendor-3` (one tensor a level) or
     `vendor-7` (and the masks' coefficients and prototypes); the vendor forms keep their name
-    when there are more or fewer levels than three. `contract` describes what leaves the
+    when there are more or fewer levels than three; `vendor` is any other of Rockchip's, with
+    masks, key points or angles. `contract` describes what leaves the
     graph after the cut (stock) or as it is (vendor), `uncut` the stock graph left whole.
     `taps` are ordered by level, the finest first, and say what the cut gives; `evidence`
     says what was seen, one sentence each. `anchors_known` is False where a head needs anchors

@@ -15,7 +15,8 @@ import onnx
 from rkzoo.graph.view import Array, View, run, submodel
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
-_SELECTING = frozenset({"NonMaxSuppression", "TopK"})
+_SUPPRESSING = frozenset({"NonMaxSuppression"})
+_PICKING = frozenset({"TopK"})
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class Tail:
-    """`outputs` of the graph as functions of `branches`."""
+    """`outputs` of the graph as functions of `branches`. `picks`: it chooses the best inside."""
 
     branches: tuple[Branch, ...]
     outputs: tuple[str, ...]
+    picks: bool
     _seen: View
     _nodes: tuple[onnx.NodeProto, ...]
 
@@ -45,8 +47,11 @@ class Tail:
         return [answers[name] for name in self.outputs]
 
 
-def tail(seen: View, outputs: Sequence[str]) -> Tail | str:
-    """The tail before `outputs`, or the reason why there is none."""
+def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail | str:
+    """The tail before `outputs`, or the reason why there is none. `picking` allows that the
+    best results are chosen inside, as YOLOv10 and YOLO26 do."""
+    refused = _SUPPRESSING if picking else _SUPPRESSING | _PICKING
+    picks = False
     branches: dict[str, None] = {}
     inside: set[str] = set()
     todo = list(outputs)
@@ -57,7 +62,8 @@ def tail(seen: View, outputs: Sequence[str]) -> Tail | str:
         node = seen.producers.get(name)
         if node is None:
             return "an output does not come from any convolution"
-        if node.op_type in _SELECTING:
+        picks = picks or node.op_type in _PICKING
+        if node.op_type in refused:
             return (
                 f"it picks its results inside the graph ({node.op_type}), "
                 "which the NPU cannot do; export it without NMS and without end-to-end mode"
@@ -74,6 +80,7 @@ def tail(seen: View, outputs: Sequence[str]) -> Tail | str:
     return Tail(
         branches=tuple(Branch(name, shape) for name, shape in shapes.items() if shape),
         outputs=tuple(outputs),
+        picks=picks,
         _seen=seen,
         _nodes=tuple(n for n in seen.model.graph.node if not inside.isdisjoint(n.output)),
     )

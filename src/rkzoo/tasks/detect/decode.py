@@ -267,7 +267,7 @@ class DetectDecoder:
         return plane.values(plane.gather(outputs, cells + level.offset))
 
     def _level_points(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
-        """xy = (2 p + cell) * stride, as Ultralytics before YOLO26; visibility after its sigmoid."""
+        """(2 p + corner) * stride, or (p + centre) * stride; visibility after its sigmoid."""
         plane = _present(level.keypoints, "key points")
         raw = plane.values(plane.gather(outputs, cells))
         if level.decoded is not None:
