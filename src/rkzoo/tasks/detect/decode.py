@@ -445,7 +445,7 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
     for level, (stride, columns, _) in enumerate(_grids(head, size)):
         anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
         index, spec = planes.of("anchors", level)
-        if len(spec.shape) == 5:
+        if len(spec.shape) == 5 and spec.layout != "NC1HWC2":
             found.append(_anchors_apart(head, (size, stride), anchors, index, spec))
             continue
         apart = head.coefficients and planes.has("coefficients")
