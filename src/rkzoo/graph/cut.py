@@ -18,7 +18,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.recognition import Recognition, Tap
 from rkzoo.graph.rewrite import scale_after_product
 from rkzoo.graph.summary import opset
-from rkzoo.graph.view import MAX_IR, View, first_line, prepared
+from rkzoo.graph.view import MAX_IR, View, first_line, is_scale, prepared
 
 MAX_OPSET = 19
 
@@ -49,6 +49,7 @@ def cut(
         graph.node.extend(_exposed(graph, tap, name, sigmoid and tap.sigmoid))
         shape = (*tap.shape[:1], len(tap.channels) or tap.shape[1], *tap.shape[2:])
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    _drop_unused(graph)
     result = onnx.ModelProto(
         ir_version=min(seen.model.ir_version, MAX_IR), producer_name="rkzoo", graph=graph
     )
@@ -98,11 +99,30 @@ def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.No
     return part
 
 
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Takes out convolutions that were taken apart: their parts have taken their place."""
+    used = {name for node in graph.node for name in node.input}
+    used |= {output.name for output in graph.output}
+    for node in [node for node in graph.node if used.isdisjoint(node.output)]:
+        graph.node.remove(node)
+    left = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in left]:
+        graph.initializer.remove(tensor)
+
+
 def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
-    """The graph with all its outputs, spelled for the toolkit: input fixed, half precision
-    widened, attention and opset as in `cut`. `model` is left as it was."""
+    """The graph with its head left on, spelled for the toolkit: input fixed, half precision
+    widened, attention and opset as in `cut`; outputs that its contract does not name are
+    dropped (YOLOv5's heads beside the boxes). `model` is left as it was."""
     seen = prepared(model, static_input(model, recognition))
     scale_after_product(seen)
+    contract = recognition.uncut or recognition.contract
+    named = {output.name: None for output in _head(contract).outputs}
+    if any(output.name not in named for output in seen.model.graph.output):
+        declared_as = {output.name: output for output in seen.model.graph.output}
+        graph = _kept(seen, named)
+        graph.output.extend(declared_as[name] for name in named)
+        seen.model.graph.CopyFrom(graph)
     seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
     return _lowered(seen.model)
 
@@ -138,7 +158,8 @@ def static_input(
 ) -> dict[str, tuple[int, int, int, int]]:
     """Name and shape of the only input, for `prepared`."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    names = [info.name for info in model.graph.input if info.name not in weights]
+    fed = [info for info in model.graph.input if info.name not in weights]
+    names = [info.name for info in fed if not is_scale(info)]
     height, width = recognition.contract.input.size
     return {names[0]: (1, 3, height, width)}
 

@@ -13,7 +13,7 @@ from rkzoo.graph import anchors, distance, literal, yolo, yolo_vendor, yolox
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
 from rkzoo.graph.summary import TensorInfo, tensors
-from rkzoo.graph.view import View, declared, is_half, prepared
+from rkzoo.graph.view import View, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
@@ -48,7 +48,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     seen = prepared(model, {name: (1, 3, *(wanted or _TRIAL))})
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
-        labels=_labels(model),
+        labels=file_labels(model),
     )
     reasons = []
     for title, recogniser in RECOGNISERS:
@@ -56,14 +56,15 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
         if isinstance(answer, Recognition):
             if wanted is None:
                 raise _size_open()
-            return _with_size_evidence(answer, model, fixed, size)
+            divided = picture.image.std == (1.0, 1.0, 1.0)
+            return _with_size_evidence(answer, model, fixed, size, divided=divided)
         if answer:
             reasons.append(f"it is not {title} because {answer}")
     raise _unrecognised(model, reasons)
 
 
 def _image_input(model: onnx.ModelProto) -> tuple[str, tuple[int | None, ...]]:
-    inputs = [(info.name, declared(info)) for info in fed_inputs(model)]
+    inputs = [(info.name, declared(info)) for info in fed_inputs(model) if not is_scale(info)]
     if len(inputs) != 1:
         raise _unrecognised(model, [f"it has {len(inputs)} inputs and not one picture"])
     name, shape = inputs[0]
@@ -96,8 +97,9 @@ def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
     return (value[0], value[1]) if good else None
 
 
-def _labels(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Ultralytics writes names as {0: 'person', ...}. Empty when they are not there."""
+def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The class names in the metadata, as Ultralytics writes them: {0: 'person', ...}. Empty
+    when they are not there. A head may have another number of classes."""
     value = literal.parse(metadata(model).get("names", ""), limit=1_000_000)
     if isinstance(value, dict) and set(value) == set(range(len(value))):
         value = [value[index] for index in range(len(value))]
@@ -127,6 +129,8 @@ def _with_size_evidence(
     model: onnx.ModelProto,
     fixed: tuple[int, int] | None,
     size: tuple[int, int] | None,
+    *,
+    divided: bool,
 ) -> Recognition:
     height, width = found.contract.input.size
     if fixed:
@@ -136,7 +140,7 @@ def _with_size_evidence(
     else:
         origin = "chosen, the graph leaves it free" if size else "noted by the exporter"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
-    if found.contract.input.std == (1.0, 1.0, 1.0):
+    if divided:
         sentences.append("The graph divides the pixels by 255 itself.")
     if is_half(model):
         sentences.append("The weights are in half precision; they are widened for the cut.")

@@ -91,9 +91,11 @@ def declared(info: onnx.ValueInfoProto) -> Shape | None:
 
 def prepared(model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]]) -> View:
     """A copy of the model that is easy to read: inputs of the given shapes, half precision
-    made single, and whatever follows from the shapes alone folded into constants."""
+    made single, and whatever follows from the shapes alone folded into constants. A scale of
+    the picture, which PaddleDetection's exports ask for beside it, becomes a constant 1."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _scale_of_one(copy.graph)
     _to_float32(copy)
     _sort(copy.graph)
     for info in copy.graph.input:
@@ -104,6 +106,31 @@ def prepared(model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]]) -> Vi
         if not _fold(seen):
             return seen
     return view(copy)
+
+
+def is_scale(info: onnx.ValueInfoProto) -> bool:
+    """Whether an input is the picture's scale (or size): two numbers of a float type."""
+    shape = declared(info)
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    return (
+        shape is not None
+        and len(shape) == 2
+        and shape[0] in (1, None)
+        and shape[1] == 2
+        and info.type.tensor_type.elem_type in kinds
+    )
+
+
+def _scale_of_one(graph: onnx.GraphProto) -> None:
+    """Boxes then come out in pixels of the model's input, as everywhere else."""
+    weights = {tensor.name for tensor in graph.initializer}
+    scales = [info for info in graph.input if info.name not in weights and is_scale(info)]
+    if len(scales) == len([info for info in graph.input if info.name not in weights]):
+        return
+    for info in scales:
+        kind = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        graph.initializer.append(numpy_helper.from_array(np.ones((1, 2), kind), info.name))
+        graph.input.remove(info)
 
 
 def _set_shape(info: onnx.ValueInfoProto, shape: Iterable[int]) -> None:
