@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import unicodedata
@@ -118,6 +119,35 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def width(text: str) -> int:
     """How many columns a terminal needs for the text."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def add_feed(parser: argparse._ActionsContainer) -> None:
+    """--color, --mean and --std."""
+    parser.add_argument("--color", choices=("RGB", "BGR"), help="colour order of the training")
+    parser.add_argument(
+        "--mean", metavar="A,B,C", help="what is taken from the pixels of 0..255, as 0,0,0"
+    )
+    parser.add_argument(
+        "--std", metavar="A,B,C", help="what they are divided by then: 255,255,255 gives 0..1"
+    )
+
+
+def parse_triple(text: str | None, name: str) -> tuple[float, float, float] | None:
+    """`0,0,0` or `0` to three numbers. Raises RkzooError."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3):
+        raise RkzooError(
+            f"{text!r} is not three numbers.",
+            f"--{name} has one for each colour.",
+            f"Give e.g. --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
+        )
+    first, second, third = numbers if len(numbers) == 3 else numbers * 3
+    return first, second, third
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

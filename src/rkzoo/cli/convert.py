@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rkzoo.cli.console import add_feed
+
 if TYPE_CHECKING:
     from rkzoo.workflow.convert import Converted
 
@@ -37,13 +39,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    add_feed(parser)
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.cli.console import Bars, parse_size, parse_triple, print_json
     from rkzoo.workflow.convert import convert
     from rkzoo.workflow.resolve import read_labels
 
@@ -56,6 +59,9 @@ def main(args: argparse.Namespace) -> int:
         toolkit=args.toolkit,
         size=parse_size(args.size),
         labels=read_labels(Path(args.labels)) if args.labels else None,
+        color=args.color,
+        mean=parse_triple(args.mean, "mean"),
+        std=parse_triple(args.std, "std"),
         cut=not args.no_cut,
         report=Bars(),
     )

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from rkzoo.cli.console import add_feed
+
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
@@ -27,6 +29,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
+    add_feed(parser)
     simulator = parser.add_argument_group("for --runtime simulator, when MODEL is no .rknn")
     simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
@@ -36,7 +39,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.cli.console import Bars, parse_size, parse_triple, print_json
     from rkzoo.vision.image import expand
     from rkzoo.workflow.load import load
     from rkzoo.workflow.model import save_names
@@ -49,6 +52,7 @@ def main(args: argparse.Namespace) -> int:
         folder = Path("rkzoo-out")
     bars = Bars()
     documents = []
+    warned: dict[str, Path] = {}
     with load(
         args.model,
         runtime=args.runtime,
@@ -56,6 +60,9 @@ def main(args: argparse.Namespace) -> int:
         size=parse_size(args.size),
         confidence=args.conf,
         iou=args.iou,
+        color=args.color,
+        mean=parse_triple(args.mean, "mean"),
+        std=parse_triple(args.std, "std"),
         calibration=args.calib,
         dtype=args.dtype,
         toolkit=args.toolkit,
@@ -69,12 +76,16 @@ def main(args: argparse.Namespace) -> int:
             if folder is not None:
                 document["picture"] = str(result.save(folder / names[file]))
             documents.append(document)
+            for text in result.warnings:
+                warned.setdefault(text, file)
             if not args.json:
                 print(f"{file}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
                 print("\n".join(f"  {line}" for line in result.found.lines()) or "  nothing found")
         runtime = model.runtime
     if args.json:
         print_json({"model": args.model, "runtime": runtime, "images": documents})
+    for text, file in warned.items():
+        print(f"warning: {file}: {text}", file=sys.stderr)
     if folder is not None:
         print(f"Pictures are in {folder}/", file=sys.stderr)
     return 0

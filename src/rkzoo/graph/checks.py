@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.cut import MAX_OPSET
 from rkzoo.graph.recognition import Recognition
@@ -19,6 +20,9 @@ _ON_CPU = ("TopK", "Det")
 _COARSE = 0.5
 
 
+NO_SIGMOID = "The scores leave the graph without a sigmoid; rkzoo applies it itself."
+
+
 @dataclass(frozen=True)
 class Check:
     """`ok`: fine. `warn`: works, but know this. `fail`: will not convert or not be right."""
@@ -27,16 +31,24 @@ class Check:
     text: str
 
 
+def bare_scores(found: Recognition) -> bool:
+    """Whether the scores leave the graph, as the user exported it, before their sigmoid."""
+    head = (found.uncut or found.contract).head
+    return isinstance(head, DetectHead) and not head.activated
+
+
 def graph_checks(
     summary: GraphSummary,
     recognition: Recognition | None,
     unknown: RkzooError | None = None,
     card: str = "",
+    named: int = 0,
 ) -> list[Check]:
     """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised,
-    `card` the name of the card that describes this very file."""
+    `card` the name of the card that describes this very file, `named` how many class names
+    the file carries."""
     return [
-        *_head(recognition, unknown, card),
+        *_head(recognition, unknown, card, named),
         *_opset(summary, recognition),
         *_inputs(summary, recognition, card),
         *_operators(summary, recognition),
@@ -44,7 +56,7 @@ def graph_checks(
 
 
 def _head(
-    recognition: Recognition | None, unknown: RkzooError | None, card: str
+    recognition: Recognition | None, unknown: RkzooError | None, card: str, named: int
 ) -> Iterator[Check]:
     if recognition is None and card:
         yield Check("ok", f"This is the file of the card {card}, which knows how to read it.")
@@ -61,7 +73,22 @@ def _head(
             "Boxes and scores share one output here, which INT8 cannot hold; convert takes the "
             "head off and proves the result equal first.",
         )
-    if not recognition.contract.labels and not card:
+    if bare_scores(recognition):
+        yield Check("ok", NO_SIGMOID)
+    yield from _labels(recognition, card, named)
+
+
+def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
+    head = recognition.contract.head
+    if recognition.contract.labels:
+        yield Check("ok", f"Each of the {len(recognition.contract.labels)} classes has its name.")
+    elif named and isinstance(head, DetectHead):
+        yield Check(
+            "warn",
+            f"The file names {named} classes but its head has {head.classes}: the names are "
+            "ignored. Give the right ones with --labels FILE.",
+        )
+    elif not card:
         yield Check("warn", "The file names no classes: give them with --labels FILE.")
 
 

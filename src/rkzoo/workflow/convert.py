@@ -17,6 +17,7 @@ from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.graph import rknn
+from rkzoo.graph.checks import NO_SIGMOID, bare_scores
 from rkzoo.graph.cut import whole
 from rkzoo.graph.prove import Decode, Proof, prove
 from rkzoo.graph.summary import summarise
@@ -30,7 +31,7 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, Sidecar
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
-from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
+from rkzoo.workflow.resolve import Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import pictures_for
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ def convert(
     toolkit: str | None = None,
     size: tuple[int, int] | None = None,
     labels: Sequence[str] | None = None,
+    color: Color | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
     cut: bool = True,
     report: Reporter = SILENT,
 ) -> list[Converted]:
@@ -97,13 +101,18 @@ def convert(
 
     `calibration` is a folder, a glob or a text file of pictures, for INT8. `output` is
     the .rknn to write, or a folder; with several chips their names are put into the file
-    names. `size` is (height, width) where the graph leaves it free. `cut=False` leaves a
-    detection head on. Raises RkzooError; what exists already survives a failure.
+    names. `size` is (height, width) where the graph leaves it free. `color`,
+    `mean` and `std` (in units of 0..255) say how the model is fed, where that is not as
+    recognised. `cut=False` leaves a detection head on. Raises RkzooError; what exists
+    already survives a failure.
     """
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
     pictures = calib.find(calibration) if calibration else None
     pipeline = is_pipeline(os.fspath(model))
+    feed = Feed(color, mean, std)
+    if pipeline is not None:
+        feed.refuse(f"{pipeline.name} consists of several models, each fed in its own way.")
     target = Path(output) if output else None
     if pipeline is not None and target is not None and target.suffix:
         raise RkzooError(
@@ -113,7 +122,7 @@ def convert(
         )
     made = []
     for part in pipeline.pipeline.values() if pipeline else [os.fspath(model)]:
-        ready = resolve(part, size=size, labels=labels, report=report)
+        ready = resolve(part, size=size, labels=labels, feed=feed, report=report)
         made += convert_resolved(
             ready if cut else ready.uncut(),
             socs,
@@ -216,6 +225,8 @@ def prepare(
             "one INT8 tensor: expect that no detection survives. Leave --no-cut out, or use "
             "--dtype fp16."
         )
+    if _bare(ready):
+        report.note(NO_SIGMOID)
     proof = _proof(ready, graph, report)
     arrays = []
     stored = Calibration()
@@ -224,6 +235,11 @@ def prepare(
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     return Prepared(ready, recipe, stored, key, proof)
+
+
+def _bare(ready: Resolved) -> bool:
+    """Whether the scores leave the user's own graph before their sigmoid."""
+    return ready.recognition is not None and bare_scores(ready.recognition)
 
 
 def _proof(ready: Resolved, graph: onnx.ModelProto, report: Reporter) -> Proof | None:

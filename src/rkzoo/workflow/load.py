@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,10 @@ from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
-from rkzoo.workflow.model import Found, Image, Model
-from rkzoo.workflow.resolve import Resolved, is_pipeline, resolve
+from rkzoo.workflow.model import Answer, Found, Image, Model
+from rkzoo.workflow.resolve import Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import font
+from rkzoo.workflow.watch import watched
 from rkzoo.zoo.schema import Card
 
 Open = Callable[[str], tuple[Contract, Session]]
@@ -41,6 +41,11 @@ def load(
     size: tuple[int, int] | None = None,
     confidence: float | None = None,
     iou: float | None = None,
+    limit: int | None = None,
+    multi_label: bool = False,
+    color: Color | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
     calibration: str | None = None,
     dtype: str | None = None,
     toolkit: str | None = None,
@@ -52,14 +57,18 @@ def load(
     `runtime` is `onnx` (the default for cards and .onnx) or `simulator` (the default for
     .rknn: what the NPU will compute, emulated on this PC). `labels` override those of the
     model. `size` (height, width) fixes an input the model leaves free. `confidence` and
-    `iou` in 0..1. `calibration` (folder, glob or list), `dtype` and `toolkit` count for
-    the simulator only, where the model is not a .rknn. `cut=False` leaves the detection
-    head on. Raises RkzooError.
+    `iou` in 0..1; `limit` is the most boxes of a picture (300); `multi_label` gives one box
+    for every class of a cell that reaches the confidence. `color`, `mean` and `std` (in units
+    of 0..255) say how the model is fed, where that is not as recognised. `calibration`
+    (folder, glob or list), `dtype` and `toolkit` count for the simulator only, where the
+    model is not a .rknn. `cut=False` leaves the detection head on. Raises RkzooError.
     """
     from rkzoo.workflow.simulate import open_rknn, open_simulator
 
     name = os.fspath(model)
     _check_runtime(runtime)
+    options = _options(confidence, iou, limit, multi_label)
+    feed = Feed(color, mean, std)
     with ExitStack() as stack:
         if Path(name).suffix.lower() == ".rknn":
             if runtime == "onnx":
@@ -68,16 +77,17 @@ def load(
                     "A .rknn file is for the NPU.",
                     "Run the .onnx it was made from, or use --runtime simulator.",
                 )
+            feed.refuse(f"{name} keeps how it is fed, since it was converted.")
             contract, session = open_rknn(Path(name), report=report)
-            answer = _task(contract, stack.enter_context(session), confidence, iou, labels)
-            painter = partial(_paint, report) if _reads_text(answer) else _plain
-            return Model(Path(name).stem, session.label, answer, stack.pop_all(), painter)
+            task = _task(contract, stack.enter_context(session), options, labels)
+            painter = partial(_paint, report) if _reads_text(task) else _plain
+            return Model(Path(name).stem, session.label, _answer(task), stack.pop_all(), painter)
 
         label: Label = "simulator" if runtime == "simulator" else "onnx"
         given = calib.find(calibration) if calibration else None
 
         def open_(part: str) -> tuple[Contract, Session]:
-            ready = resolve(part, size=size, labels=labels, report=report)
+            ready = resolve(part, size=size, labels=labels, feed=feed, report=report)
             ready = ready if cut else ready.uncut()
             if label == "onnx":
                 session: Session = open_onnx(ready)
@@ -91,17 +101,28 @@ def load(
 
         pipeline = is_pipeline(name)
         if pipeline is not None:
-            answer = page_reader(pipeline, open_, confidence)
+            feed.refuse(f"{name} consists of several models, each fed in its own way.")
+            task = page_reader(pipeline, open_, confidence)
         else:
-            answer = _task(*open_(name), confidence, iou, None)
-        painter = partial(_paint, report) if _reads_text(answer) else _plain
-        return Model(
-            pipeline.name if pipeline else Path(name).stem, label, answer, stack.pop_all(), painter
-        )
+            task = _task(*open_(name), options, None)
+        painter = partial(_paint, report) if _reads_text(task) else _plain
+        title = pipeline.name if pipeline else Path(name).stem
+        return Model(title, label, _answer(task), stack.pop_all(), painter)
 
 
-def _reads_text(answer: object) -> bool:
-    return isinstance(answer, PageReader | SingleLine)
+def _options(
+    confidence: float | None, iou: float | None, limit: int | None, multi_label: bool
+) -> DetectOptions:
+    given = {"confidence": confidence, "iou": iou, "limit": limit, "multi_label": multi_label}
+    return DetectOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _answer(task: Callable[[Image], Found]) -> Answer:
+    return partial(watched, task) if isinstance(task, HeadTask) else lambda image: (task(image), ())
+
+
+def _reads_text(task: object) -> bool:
+    return isinstance(task, PageReader | SingleLine)
 
 
 def _plain(found: Found, image: Image) -> Image:
@@ -145,8 +166,7 @@ def _of_head(head: DetectHead) -> type[HeadTask[Any]]:
 def _task(
     contract: Contract,
     session: Session,
-    confidence: float | None,
-    iou: float | None,
+    options: DetectOptions,
     labels: Sequence[str] | None,
 ) -> Callable[[Image], Found]:
     import msgspec
@@ -154,11 +174,6 @@ def _task(
     if labels is not None:
         contract = msgspec.structs.replace(contract, labels=tuple(labels))
     if isinstance(contract.head, DetectHead):
-        options = DetectOptions()
-        if confidence is not None:
-            options = replace(options, confidence=confidence)
-        if iou is not None:
-            options = replace(options, iou=iou)
         return _of_head(contract.head)(contract, session, options)
     if isinstance(contract.head, TextDetHead):
         return TextDetector(contract, session)

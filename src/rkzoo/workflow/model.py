@@ -37,6 +37,7 @@ class Found(Protocol):
 
 
 Draw = Callable[[Any, Image], Image]
+Answer = Callable[[Image], tuple[Found, tuple[str, ...]]]
 
 
 def _plainly(found: Found, image: Image) -> Image:
@@ -49,7 +50,7 @@ class Result:
 
     `found` holds the arrays in source-image coordinates, `image` the BGR picture itself,
     `runtime` where the numbers come from (onnx, simulator, board), `seconds` the time
-    from the decoded picture to the result.
+    from the decoded picture to the result. `warnings` say what is likely wrong with it.
     """
 
     found: Found
@@ -58,6 +59,7 @@ class Result:
     runtime: Label
     seconds: float
     painter: Draw = _plainly
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.found)
@@ -71,6 +73,7 @@ class Result:
             "runtime": self.runtime,
             "seconds": round(self.seconds, 4),
             "results": self.found.to_json(),
+            "warnings": list(self.warnings),
         }
 
     def to_supervision(self) -> supervision.Detections:
@@ -99,6 +102,8 @@ class Result:
 class Model:
     """Answers pictures, one after another; made by `rkzoo.load`.
 
+    `answer` takes a BGR picture and gives what was found and what is likely wrong with it.
+
     A context manager; `close` ends the simulator's process where there is one.
     """
 
@@ -106,7 +111,7 @@ class Model:
         self,
         name: str,
         runtime: Label,
-        answer: Callable[[Image], Found],
+        answer: Answer,
         resources: ExitStack,
         painter: Draw = _plainly,
     ) -> None:
@@ -118,8 +123,9 @@ class Model:
         path = None if isinstance(source, np.ndarray) else Path(source)
         image = _checked(source) if isinstance(source, np.ndarray) else read(source)
         start = perf_counter()
-        found = self.answer(image)
-        return Result(found, image, path, self.runtime, perf_counter() - start, self._painter)
+        found, warnings = self.answer(image)
+        seconds = perf_counter() - start
+        return Result(found, image, path, self.runtime, seconds, self._painter, warnings)
 
     def close(self) -> None:
         self._resources.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from rkzoo.contract import Contract, DetectHead
+from rkzoo.contract import Contract, DetectHead, ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.read import load, metadata
@@ -23,6 +24,60 @@ from rkzoo.zoo.schema import Card, LabelsFrom
 
 if TYPE_CHECKING:
     import onnx
+
+
+Color = Literal["RGB", "BGR"]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How the user says that a model is fed, in place of what is recognised or on the card.
+
+    `mean` and `std` are in units of 0..255 and in the order of `color`. Raises RkzooError
+    when they are no numbers that can be used.
+    """
+
+    color: Color | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+
+    def __post_init__(self) -> None:
+        if self.color not in (None, "RGB", "BGR"):
+            raise RkzooError(
+                f"There is no colour order {self.color!r}.", "", "Give --color RGB or --color BGR."
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and (len(values) != 3 or not all(map(isfinite, values))):
+                raise RkzooError(
+                    f"The {name} {values} is not three numbers.",
+                    "There is one for each colour.",
+                    f"Give for example --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
+                )
+        if self.std is not None and not all(self.std):
+            raise RkzooError(
+                "A std of 0 cannot be used.",
+                "The pixels are divided by it.",
+                "Give the divisors of the training, for example --std 255,255,255.",
+            )
+
+    def over(self, image: ImageInput) -> ImageInput:
+        """`image` with what was said put in its place."""
+        said = {"color": self.color, "mean": self.mean, "std": self.std}
+        return msgspec.structs.replace(
+            image, **{name: value for name, value in said.items() if value is not None}
+        )
+
+    def refuse(self, why: str) -> None:
+        """Raises RkzooError when anything was said where nothing can be changed."""
+        if self != AS_IS:
+            raise RkzooError(
+                "--color, --mean and --std do not go with this model.", why, "Leave them out."
+            )
+
+
+AS_IS = Feed()
 
 
 @dataclass(frozen=True)
@@ -64,7 +119,10 @@ class Resolved:
                 "Its outputs are used as they are.",
                 "Leave --no-cut out.",
             )
-        contract = msgspec.structs.replace(self.recognition.uncut, labels=self.contract.labels)
+        mine = self.contract
+        contract = msgspec.structs.replace(
+            self.recognition.uncut, labels=mine.labels, input=mine.input
+        )
         return replace(self, contract=contract, head_left_on=True)
 
 
@@ -81,17 +139,18 @@ def resolve(
     *,
     size: tuple[int, int] | None = None,
     labels: Sequence[str] | None = None,
+    feed: Feed = AS_IS,
     report: Reporter = SILENT,
 ) -> Resolved:
     """Finds a model by the card's name or a path, and what it promises.
 
     `size` (height, width) counts where the graph leaves its input free. `labels` override
-    those of the file and the card. Raises RkzooError when the model is unknown, its head
-    is not recognised, or the labels do not fit its classes.
+    those of the file and the card, `feed` how the picture goes in. Raises RkzooError when
+    the model is unknown, its head is not recognised, or the labels do not fit its classes.
     """
     if _is_file(model):
         path = Path(model)
-        return _from_graph(path, path.stem, None, {}, size, labels, report)
+        return _from_graph(path, path.stem, None, {}, size, labels, feed, report)
     card = find_card(model)
     if card.pipeline:
         raise RkzooError(
@@ -104,7 +163,7 @@ def resolve(
             f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
         )
     files = weights(card, report=report)
-    return _from_graph(files["model"], card.name, card, files, size, labels, report)
+    return _from_graph(files["model"], card.name, card, files, size, labels, feed, report)
 
 
 def _named(contract: Contract, name: str, report: Reporter) -> Contract:
@@ -130,6 +189,7 @@ def _from_graph(
     files: Mapping[str, Path],
     size: tuple[int, int] | None,
     labels: Sequence[str] | None,
+    feed: Feed,
     report: Reporter,
 ) -> Resolved:
     original = load(path)
@@ -151,6 +211,7 @@ def _from_graph(
         if labels is not None or not contract.labels:
             contract = msgspec.structs.replace(contract, labels=known)
         contract = _named(contract, name, report)
+    contract = msgspec.structs.replace(contract, input=feed.over(contract.input))
     _check_labels(contract, name)
     return Resolved(
         name=name,

@@ -22,7 +22,7 @@ from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
 from rkzoo.toolkit.recipe import Dtype, Sidecar
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.convert import prepare
-from rkzoo.workflow.resolve import Resolved, resolve
+from rkzoo.workflow.resolve import Feed, Resolved, resolve
 from rkzoo.workflow.text import MADE
 
 
@@ -77,6 +77,7 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
         str(source) if source.exists() else sidecar.source.card,
         size=contract.input.size,
         labels=contract.labels or None,
+        feed=Feed(contract.input.color, contract.input.mean, contract.input.std),
         report=report,
     )
     if ready.source.sha256 != sidecar.source.sha256:
