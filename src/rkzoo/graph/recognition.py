@@ -46,11 +46,12 @@ class Recognition:
 
     `family` is "yolov8" for YOLOv8 and YOLO11 alike, for their heads are the same, with a
     suffix for the task ("-seg", "-pose", "-obb"). `form` tells how the head was exported:
-    `stock` (one tensor that holds everything), `vendor-6` (box and score a level) or `vendor-9` (and their clipped sum), `vendor-3` (one tensor a level) or
-    `vendor-7` (and the masks' coefficients and prototypes); the vendor forms keep their name
-    when there are more or fewer levels than three; `vendor` is any other of Rockchip's, with
-    masks, key points or angles. `contract` describes what leaves the
-    graph after the cut (stock) or as it is (vendor), `uncut` the stock graph left whole.
+    `stock` (one tensor that holds everything), `vendor-6` (box and score a level), `vendor-9`
+    (and their clipped sum), `vendor-3` (one tensor a level), `vendor-7` (and the masks'
+    coefficients and prototypes), or `vendor` (masks, key points or angles without anchors);
+    the vendor forms keep their name when there are more or fewer levels than three.
+    `contract` describes what leaves the graph after the cut (stock) or as it is (vendor),
+    `uncut` the stock graph left whole.
     `taps` are ordered by level, the finest first, and say what the cut gives; `evidence`
     says what was seen, one sentence each. `anchors_known` is False where a head needs anchors
     that its graph does not hold, and the usual ones are assumed.
