@@ -50,7 +50,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
         image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
         labels=file_labels(model),
     )
-    reasons = []
+    reasons: dict[str, list[str]] = {}
     for title, recogniser in RECOGNISERS:
         answer = recogniser(seen, picture)
         if isinstance(answer, Recognition):
@@ -59,8 +59,11 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
             divided = picture.image.std == (1.0, 1.0, 1.0)
             return _with_size_evidence(answer, model, fixed, size, divided=divided)
         if answer:
-            reasons.append(f"it is not {title} because {answer}")
-    raise _unrecognised(model, reasons)
+            reasons.setdefault(answer, []).append(title)
+    raise _unrecognised(
+        model,
+        [f"it is not {' or '.join(titles)} because {why}" for why, titles in reasons.items()],
+    )
 
 
 def _image_input(model: onnx.ModelProto) -> tuple[str, tuple[int | None, ...]]:
