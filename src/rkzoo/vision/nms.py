@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Index = NDArray[np.intp]
+Boxes = NDArray[np.float64]
+Hulls = tuple[Boxes, Boxes, Boxes, Boxes]
 Suppression = Literal["class", "all", "none"]
 # Which of the pairs (better, worse), as positions, overlap too much.
 Overlapping = Callable[[Index, Index], NDArray[np.bool_]]
@@ -43,7 +45,7 @@ def nms(
     return order[kept[:limit]]
 
 
-def _few(boxes: NDArray[np.float64], groups: NDArray[np.int32], iou: float) -> Index:
+def _few(boxes: Boxes, groups: NDArray[np.int32], iou: float) -> Index:
     # OpenCV keeps classes apart by moving them away along the diagonal, and trips over
     # negative coordinates: hence the corner at 0.
     boxes = boxes - boxes.min(axis=0).min()
@@ -54,67 +56,60 @@ def _few(boxes: NDArray[np.float64], groups: NDArray[np.int32], iou: float) -> I
     return np.asarray(kept, np.intp).reshape(-1)
 
 
-def _many(boxes: NDArray[np.float64], groups: NDArray[np.int32], iou: float, limit: int) -> Index:
+def _many(boxes: Boxes, groups: NDArray[np.int32], iou: float, limit: int) -> Index:
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
     area = (x2 - x1) * (y2 - y1)
 
     def overlapping(a: Index, b: Index) -> NDArray[np.bool_]:
-        width = np.minimum(x2[a], x2[b])
-        width -= np.maximum(x1[a], x1[b])
-        height = np.minimum(y2[a], y2[b])
-        height -= np.maximum(y1[a], y1[b])
-        near = np.flatnonzero(height > 0)
-        inter = width[near] * height[near]
-        a, b = a[near], b[near]
-        found = np.zeros(len(height), bool)
-        found[near] = inter > iou * (area[a] + area[b] - inter)
-        return found
+        width = np.minimum(x2[a], x2[b]) - np.maximum(x1[a], x1[b])
+        height = np.minimum(y2[a], y2[b]) - np.maximum(y1[a], y1[b])
+        inter = width * height
+        hit: NDArray[np.bool_] = inter > iou * (area[a] + area[b] - inter)
+        return hit
 
-    return greedy(x1, x2, groups, overlapping, limit)
+    return greedy((x1, y1, x2, y2), groups, overlapping, limit)
 
 
-def greedy(
-    left: NDArray[np.float64],
-    right: NDArray[np.float64],
-    groups: NDArray[np.int32],
-    overlapping: Overlapping,
-    limit: int,
-) -> Index:
+def greedy(hulls: Hulls, groups: NDArray[np.int32], overlapping: Overlapping, limit: int) -> Index:
     """Positions of the kept ones among things sorted best first.
 
-    `left` and `right` (N,) are the extent of each along one axis; only pairs of one group
-    whose extents meet are given to `overlapping`.
+    `hulls` are left, top, right, bottom, (N,) each; only pairs of one group whose hulls meet
+    are given to `overlapping`.
     """
     kept = np.empty(0, np.intp)
-    for start in range(0, len(left), _CHUNK):
+    count = len(groups)
+    for start in range(0, count, _CHUNK):
         if len(kept) >= limit:
             break
         # Those kept so far have no better rival left, so they stay.
-        mine = np.concatenate((kept, np.arange(start, min(start + _CHUNK, len(left)))))
-        a, b = _meeting(left[mine], right[mine], groups[mine])
+        mine = np.concatenate((kept, np.arange(start, min(start + _CHUNK, count))))
+        left, top, right, bottom = (side[mine] for side in hulls)
+        a, b = _meeting((left, top, right, bottom), groups[mine])
         hit = overlapping(mine[a], mine[b])
         kept = mine[_solved(len(mine), a[hit], b[hit])]
     return kept
 
 
-def _meeting(
-    left: NDArray[np.float64], right: NDArray[np.float64], groups: NDArray[np.int32]
-) -> tuple[Index, Index]:
-    """(better, worse): all pairs of one group whose extents overlap."""
+def _meeting(hulls: Hulls, groups: NDArray[np.int32]) -> tuple[Index, Index]:
+    """(better, worse): all pairs of one group whose hulls have some area in common."""
+    left, top, right, bottom = hulls
     low = left.min()
     # Groups lie side by side on the axis, far enough apart.
     shift = groups * (right.max() - low + 1.0)
     begin, end = left - low + shift, right - low + shift
     order = np.argsort(begin)
-    begin = begin[order]
+    begin, top, bottom = begin[order], top[order], bottom[order]
     after = np.arange(1, len(order) + 1)
     counts = np.maximum(np.searchsorted(begin, end[order], "left") - after, 0)
-    total = int(counts.sum())
-    first = np.repeat(order, counts)
-    # 1, 2, 3, ... places behind the first of each pair.
-    places = np.arange(total) + np.repeat(after - (np.cumsum(counts) - counts), counts)
-    second = order[places]
-    return np.minimum(first, second), np.maximum(first, second)
+    # Places 1, 2, 3, ... behind the first of each pair.
+    second = np.arange(int(counts.sum()))
+    second += np.repeat(after - (np.cumsum(counts) - counts), counts)
+    # Most windows meet along one axis only; these go before anything else is looked up.
+    meets = top[second] < np.repeat(bottom, counts)
+    meets &= bottom[second] > np.repeat(top, counts)
+    near = np.flatnonzero(meets)
+    a, b = order[np.repeat(np.arange(len(order)), counts)[near]], order[second[near]]
+    return np.minimum(a, b), np.maximum(a, b)
 
 
 def _solved(count: int, better: Index, worse: Index) -> Index:

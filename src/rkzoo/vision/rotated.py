@@ -134,7 +134,7 @@ def nms_rotated(
         width = np.minimum(right[a], right[b]) - np.maximum(left[a], left[b])
         height = np.minimum(bottom[a], bottom[b]) - np.maximum(top[a], top[b])
         one, two = area[a], area[b]
-        most = np.minimum(width * np.maximum(height, 0), np.minimum(one, two))
+        most = np.minimum(width * height, np.minimum(one, two))
         close = np.flatnonzero(most > iou * (one + two - most))
         a, b = a[close], b[close]
         common = intersection(ranked[a], ranked[b])
@@ -142,4 +142,4 @@ def nms_rotated(
         found[close] = common > iou * (area[a] + area[b] - common)
         return found
 
-    return order[greedy(left, right, groups, overlapping, limit)[:limit]]
+    return order[greedy((left, top, right, bottom), groups, overlapping, limit)[:limit]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, sigmoid
+from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, Stack, sigmoid
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class Grid:
     def strides(self, cells: Cells) -> F32:
         """Broadcasts against (K, n, 2)."""
         return np.full((1, 1, 1), self.stride, np.float32)
+
+    def spread(self, size: tuple[int, int]) -> Spread:
+        """The same, cell by cell, for an input of `size` (height, width)."""
+        whole = Spread.over(size, [self.stride])
+        count = len(whole.stride_of)
+        anchors = np.broadcast_to(np.array(self.anchor, np.float32), (count, 2))
+        return Spread(whole.corner, whole.stride_of, self.bins, anchors, self.activated)
 
     def sizes(self, cells: Cells) -> F32:
         """The anchors, (w, h) in pixels; broadcasts against (K, 2)."""
@@ -62,11 +69,23 @@ class Spread:
             np.concatenate(corners).astype(np.float32), np.concatenate(widths).astype(np.float32)
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Spread]) -> Spread:
+        """One after another."""
+        anchors = [part.anchor_of for part in parts if part.anchor_of is not None]
+        return cls(
+            np.concatenate([part.corner for part in parts]),
+            np.concatenate([part.stride_of for part in parts]),
+            parts[0].bins,
+            np.concatenate(anchors) if len(anchors) == len(parts) else None,
+            parts[0].activated,
+        )
+
     def corners(self, cells: Cells) -> F32:
-        return self.corner[cells]
+        return self.corner.take(cells, axis=0)
 
     def strides(self, cells: Cells) -> F32:
-        return self.stride_of[cells][:, None, None]
+        return self.stride_of.take(cells)[:, None, None]
 
     def sizes(self, cells: Cells) -> F32:
         return np.ones((1, 2), np.float32) if self.anchor_of is None else self.anchor_of[cells]
@@ -82,7 +101,11 @@ class Spread:
         )
 
 
-def expectation(plane: Plane, stored: Array, bins: int) -> F32:
+# exp of it, 64 times, is a float32 yet, and exp of its negative no denormal.
+_SAFE = 80
+
+
+def expectation(plane: Plane | Stack, stored: Array, bins: int) -> F32:
     """(K, 4 * bins) stored logits to (K, 4) distances l,t,r,b in cells: the expectation of
     the softmax, https://arxiv.org/abs/2006.04388, formula 3."""
     table = plane.exponents
@@ -90,7 +113,9 @@ def expectation(plane: Plane, stored: Array, bins: int) -> F32:
         weights = table[stored.view(np.uint8)].reshape(-1, bins)
     else:
         logits = plane.values(stored).reshape(-1, bins)
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        if logits.size and max(logits.max(), -logits.min()) > _SAFE:
+            logits = logits - logits.max(axis=1, keepdims=True)
+        weights = np.exp(logits)
     # One product gives both sums: of the weights, and of weight times bin.
     steps = np.empty((bins, 2), np.float32)
     steps[:, 0] = 1
@@ -99,12 +124,12 @@ def expectation(plane: Plane, stored: Array, bins: int) -> F32:
     return np.asarray((sums[:, 1] / sums[:, 0]).reshape(-1, 4), np.float32)
 
 
-def distances(plane: Plane, stored: Array, bins: int) -> F32:
+def distances(plane: Plane | Stack, stored: Array, bins: int) -> F32:
     """(K, 4): l,t,r,b in cells, coded by DFL or plain."""
     return expectation(plane, stored, bins) if bins > 1 else plane.values(stored)
 
 
-def from_distances(plane: Plane, stored: Array, cells: Cells, grid: Grid | Spread) -> F32:
+def from_distances(plane: Plane | Stack, stored: Array, cells: Cells, grid: Grid | Spread) -> F32:
     sides = distances(plane, stored, grid.bins)
     centre = grid.corners(cells) + np.float32(0.5)
     boxes = np.empty((len(cells), 4), np.float32)
@@ -114,7 +139,7 @@ def from_distances(plane: Plane, stored: Array, cells: Cells, grid: Grid | Sprea
     return boxes
 
 
-def from_anchors(plane: Plane, stored: Array, cells: Cells, grid: Grid | Spread) -> F32:
+def from_anchors(plane: Plane | Stack, stored: Array, cells: Cells, grid: Grid | Spread) -> F32:
     """xy = (2 p - 0.5 + cell) * stride, wh = (2 p)^2 * anchor, as YOLOv5 and YOLOv7."""
     p = plane.values(stored)
     p = 2 * (p if grid.activated else sigmoid(p))
@@ -123,7 +148,7 @@ def from_anchors(plane: Plane, stored: Array, cells: Cells, grid: Grid | Spread)
     return np.concatenate((centre - half, centre + half), axis=1)
 
 
-def from_exponents(plane: Plane, stored: Array, cells: Cells, grid: Grid | Spread) -> F32:
+def from_exponents(plane: Plane | Stack, stored: Array, cells: Cells, grid: Grid | Spread) -> F32:
     """xy = (p + cell) * stride, wh = exp(p) * stride, as YOLOX."""
     p = plane.values(stored)
     stride = grid.strides(cells)[:, 0]
@@ -132,7 +157,7 @@ def from_exponents(plane: Plane, stored: Array, cells: Cells, grid: Grid | Sprea
     return np.asarray(np.concatenate((centre - half, centre + half), axis=1), np.float32)
 
 
-Coding = Callable[[Plane, Array, Cells, Grid | Spread], F32]
+Coding = Callable[[Plane | Stack, Array, Cells, Grid | Spread], F32]
 CODINGS: dict[str, Coding] = {
     "dfl": from_distances,
     "distance": from_distances,
@@ -141,7 +166,7 @@ CODINGS: dict[str, Coding] = {
 }
 
 
-def rotated(sides: F32, angle: F32, cells: Cells, grid: Grid) -> F32:
+def rotated(sides: F32, angle: F32, cells: Cells, grid: Grid | Spread) -> F32:
     """(K, 5) cx, cy, w, h in model pixels and the angle in radians, clockwise on the screen.
 
     The centre lies off the cell's by half the difference of opposite sides, turned with the
@@ -154,6 +179,6 @@ def rotated(sides: F32, angle: F32, cells: Cells, grid: Grid) -> F32:
     boxes[:, 0] = centre[:, 0] + offset[:, 0] * cos - offset[:, 1] * sin
     boxes[:, 1] = centre[:, 1] + offset[:, 0] * sin + offset[:, 1] * cos
     boxes[:, 2:4] = sides[:, :2] + sides[:, 2:]
-    boxes[:, :4] *= grid.stride
+    boxes[:, :4] *= grid.strides(cells)[:, 0]
     boxes[:, 4] = angle
     return boxes

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from rkzoo.contract import Decoded, DetectHead, TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.coding import CODINGS, Grid, Spread, distances, rotated
-from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, logit, sigmoid
+from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, Stack, logit, sigmoid
 
 # Rounding of a quantised score sum can hide a cell that is just above the threshold.
 _SUM_SLACK = 2
+_MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +63,20 @@ class Extras:
 
 @dataclass(frozen=True)
 class Level:
-    """Planes that share their cells. `offset` counts the cells of the levels before it, for
+    """Planes that share their cells. `rated` is the objectness and the scores behind it, where
+    one tensor has both. `offset` counts the cells of the levels before it, for
     tensors that hold all levels. `decoded` boxes and key points are in pixels already."""
 
     grid: Grid | Spread
-    box: Plane
-    score: Plane
+    box: Plane | Stack
+    score: Plane | Stack
     offset: int = 0
-    objectness: Plane | None = None
-    score_sum: Plane | None = None
+    objectness: Plane | Stack | None = None
+    score_sum: Plane | Stack | None = None
+    rated: Plane | Stack | None = None
     coefficients: Plane | None = None
     keypoints: Plane | None = None
-    angle: Plane | None = None
+    angle: Plane | Stack | None = None
     decoded: Decoded | None = None
 
 
@@ -90,6 +95,7 @@ class DetectDecoder:
         uncut = planes.has("decoded") or head.decoded is not None
         build = _uncut if uncut else _anchored if planes.has("anchors") else _plain
         self.levels = build(head, size, planes)
+        self._all, self._starts = _together(self.levels, size)
         self.prototypes = planes.whole("prototypes")
         self._points = planes.whole("points")
         self._angles = planes.whole("angles")
@@ -104,47 +110,32 @@ class DetectDecoder:
         One box a cell (its best class), or with `multi_label` one for every class that
         reaches it, as the upstream projects do when they evaluate.
         """
-        parts = [
-            self._of(number, level, outputs, confidence, multi_label)
-            for number, level in enumerate(self.levels)
-        ]
-        found = [part for part in parts if part is not None]
-        if not found:
-            width = 5 if self.head.rotated else 4
-            none = np.empty(0, np.intp)
-            return Candidates(
-                np.empty((0, width), np.float32), np.empty(0, np.float32),
-                np.empty(0, np.int32), none, none,
-            )  # fmt: skip
-        if len(found) == 1:
-            return found[0]
-        return Candidates(
-            np.concatenate([part.boxes for part in found]),
-            np.concatenate([part.score for part in found]),
-            np.concatenate([part.class_id for part in found]),
-            np.concatenate([part.level for part in found]),
-            np.concatenate([part.cell for part in found]),
-        )
-
-    def _of(
-        self, number: int, level: Level, outputs: Sequence[Array], confidence: float, multi: bool
-    ) -> Candidates | None:
+        # All levels at once: a call of numpy costs more than the few numbers it works on.
+        level = self._all
         cells = self._gate(level, outputs, confidence)
         if not len(cells):
-            return None
+            return self._nothing()
         if level.decoded is not None and level.decoded.picked:
             score, class_id = self._picked(level, outputs, cells)
             which = np.flatnonzero(score >= np.float32(confidence))
             score, class_id = score[which], class_id[which]
         else:
-            score, class_id, which = self._scores(level, outputs, cells, confidence, multi)
+            score, class_id, which = self._scores(level, outputs, cells, confidence, multi_label)
+        if not len(which):
+            return self._nothing()
         cells = cells[which]
-        if not len(cells):
-            return None
         # A scale of 1/255 that was rounded up can give 1.0000001.
-        np.clip(score, 0, 1, out=score)
+        np.minimum(score, 1, out=score)
         boxes = self._boxes(level, outputs, cells)
-        return Candidates(boxes, score, class_id, np.full(len(cells), number, np.intp), cells)
+        number = self._starts.searchsorted(cells, "right") - 1
+        return Candidates(boxes, score, class_id, number, cells - self._starts[number])
+
+    def _nothing(self) -> Candidates:
+        none = np.empty(0, np.intp)
+        return Candidates(
+            np.empty((0, 5 if self.head.rotated else 4), np.float32), np.empty(0, np.float32),
+            np.empty(0, np.int32), none, none,
+        )  # fmt: skip
 
     def _gate(self, level: Level, outputs: Sequence[Array], confidence: float) -> Cells:
         """Cells that can reach the confidence: the cheapest plane that tells."""
@@ -152,8 +143,11 @@ class DetectDecoder:
         if level.objectness is not None:
             return level.objectness.cells_over(outputs, threshold)
         if level.score_sum is not None:
-            step = level.score_sum.spec.scale or 0.0
-            return level.score_sum.cells_over(outputs, confidence - _SUM_SLACK * step)
+            least = confidence - _SUM_SLACK * level.score_sum.step
+            cells = level.score_sum.cells_over(outputs, least)
+            if len(cells) < _MANY:
+                return cells
+            # So low a threshold lets nearly everything pass: look at the scores themselves.
         return level.score.cells_over(outputs, threshold)
 
     def _scores(
@@ -161,35 +155,35 @@ class DetectDecoder:
     ) -> tuple[F32, Array, Cells]:
         """score (n,), class (n,) and which of `cells` they belong to (n,)."""
         factor = None
-        if level.objectness is not None:
-            factor = self._activated(level.objectness, level.objectness.gather(outputs, cells))
-            if self.head.objectness == "alone":
-                whole = np.arange(len(cells))
-                return factor[:, 0], np.zeros(len(cells), np.int32), whole
-        stored = level.score.gather(outputs, cells)
+        if level.rated is not None and self.head.objectness == "product":
+            row = level.rated.gather(outputs, cells)
+            factor, stored = self._activated(level.rated, row[:, :1]), row[:, 1:]
+        else:
+            if level.objectness is not None:
+                factor = self._activated(level.objectness, level.objectness.gather(outputs, cells))
+                if self.head.objectness == "alone":
+                    return factor[:, 0], np.zeros(len(cells), np.int32), np.arange(len(cells))
+            stored = level.score.gather(outputs, cells)
+        # Rounding must not lose a score that lies on the threshold.
+        limit = np.float32(confidence) - np.float32(1e-6 if level.score.step else 0)
         if multi:
-            if factor is None:
-                limit = level.score.stored(confidence if self.head.activated else logit(confidence))
-                which, class_id = np.nonzero(stored >= limit) if limit is not None else _NOTHING
-                value = self._activated(level.score, stored[which, class_id])
-            else:
-                table = self._activated(level.score, stored) * factor
-                which, class_id = np.nonzero(table >= np.float32(confidence))
-                value = table[which, class_id]
-            return value, class_id.astype(np.int32), which
+            table = self._activated(level.score, stored)
+            if factor is not None:
+                table = table * factor
+            which, class_id = np.nonzero(table >= limit)
+            return table[which, class_id], class_id.astype(np.int32), which
         class_id = stored.argmax(axis=1)
         value = self._activated(level.score, stored[np.arange(len(cells)), class_id])
         if factor is not None:
             value = value * factor[:, 0]
-        slack = np.float32(1e-6) if level.score.spec.scale is not None else np.float32(0)
-        which = np.flatnonzero(value >= np.float32(confidence) - slack)
+        which = np.flatnonzero(value >= limit)
         return value[which], class_id[which].astype(np.int32), which
 
     def _picked(self, level: Level, outputs: Sequence[Array], cells: Cells) -> tuple[F32, Array]:
-        pairs = level.score.values(replace(level.score, count=2).gather(outputs, cells))
+        pairs = level.score.values(_pair(level.score).gather(outputs, cells))
         return pairs[:, 0].copy(), np.rint(pairs[:, 1]).astype(np.int32)
 
-    def _activated(self, plane: Plane, stored: Array) -> F32:
+    def _activated(self, plane: Plane | Stack, stored: Array) -> F32:
         values = plane.values(stored)
         return values if self.head.activated else sigmoid(values)
 
@@ -197,7 +191,7 @@ class DetectDecoder:
         stored = level.box.gather(outputs, cells)
         if level.decoded is not None and not level.decoded.raw:
             return self._decoded_boxes(level, outputs, stored, cells)
-        if self.head.rotated and isinstance(level.grid, Grid):
+        if self.head.rotated:
             sides = distances(level.box, stored, level.grid.bins)
             return rotated(sides, self._angle(level, outputs, cells), cells, level.grid)
         return CODINGS[self.head.coding](level.box, stored, cells, level.grid)
@@ -294,7 +288,7 @@ class DetectDecoder:
             cells = np.arange(level.box.size(outputs))
             boxes.append(self._boxes(level, outputs, cells))
             picked = level.decoded is not None and level.decoded.picked
-            plane = replace(level.score, count=2) if picked else level.score
+            plane = _pair(level.score) if picked else level.score
             table = self._activated(plane, plane.gather(outputs, cells))
             if level.objectness is not None:
                 factor = self._activated(level.objectness, level.objectness.gather(outputs, cells))
@@ -316,16 +310,48 @@ class DetectDecoder:
         return np.concatenate(boxes), np.concatenate(scores), np.concatenate(extras)
 
 
-_NOTHING = (np.empty(0, np.intp), np.empty(0, np.intp))
+P = TypeVar("P")
 
 
-def _present(plane: Plane | None, what: str) -> Plane:
+def _present(plane: P | None, what: str) -> P:
     if plane is None:
         raise RkzooError(f"The head has no {what}.", "Its contract promises them.", code=1)
     return plane
 
 
+def _pair(score: Plane | Stack) -> Plane:
+    """The score and the class number of an uncut tensor that gives both."""
+    assert isinstance(score, Plane)  # it is one tensor, so one level
+    return replace(score, count=2)
+
+
 # ---- heads to levels ----------------------------------------------------------------
+
+
+def _together(levels: Sequence[Level], size: tuple[int, int]) -> tuple[Level, NDArray[np.intp]]:
+    """All levels as one, and the cell at which each begins in it."""
+    grids = [
+        level.grid if isinstance(level.grid, Spread) else level.grid.spread(size)
+        for level in levels
+    ]
+    starts = np.cumsum([0, *(len(grid.stride_of) for grid in grids[:-1])])
+    if len(levels) == 1:
+        return levels[0], starts
+
+    def stacked(planes: Sequence[Plane | Stack | None]) -> Stack | None:
+        flat = tuple(plane for plane in planes if isinstance(plane, Plane))
+        return Stack(flat, starts) if len(flat) == len(levels) else None
+
+    return Level(
+        grid=Spread.joined(grids),
+        box=_present(stacked([level.box for level in levels]), "boxes"),
+        score=_present(stacked([level.score for level in levels]), "scores"),
+        objectness=stacked([level.objectness for level in levels]),
+        score_sum=stacked([level.score_sum for level in levels]),
+        rated=stacked([level.rated for level in levels]),
+        angle=stacked([level.angle for level in levels]),
+        decoded=levels[0].decoded,
+    ), starts
 
 
 class _Planes:
@@ -472,6 +498,7 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
                     box=part(0, 4),
                     objectness=part(4, 1),
                     score=part(5, head.classes),
+                    rated=part(4, 1 + head.classes),
                     coefficients=coefficients,
                 )
             )
