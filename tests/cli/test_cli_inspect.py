@@ -38,7 +38,7 @@ def test_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "opset 13",
         "images  float32 1x3x64x96",
         "stock export",
-        "3 classes, strides 8 16 32, reg_max 16",
+        "3 classes, strides 8 16 32, boxes as distributions (reg_max 16)",
         "box_8 (box), score_8 (score)",
         "a, b, c",
         f"rkzoo convert '{path}' --soc rk3588",

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rkzoo.cli.console import add_anchors
+
 if TYPE_CHECKING:
-    from rkzoo.contract import Contract, TensorSpec
+    from rkzoo.contract import Contract, DetectHead, TensorSpec
     from rkzoo.graph.checks import Check
     from rkzoo.graph.rknn import RknnFile
     from rkzoo.graph.summary import GraphSummary
@@ -37,6 +39,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="an .onnx, a .rknn or a .rknn.json")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    add_anchors(parser)
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        metavar="PICTURE",
+        help="run the model on these in other colour orders and ranges: which does it like best?",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -48,8 +57,11 @@ def main(args: argparse.Namespace) -> int:
     if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
         return _rknn(path, as_json=args.json)
     from rkzoo.cli.console import parse_size
+    from rkzoo.vision.image import expand
 
-    return _onnx(path, parse_size(args.size), as_json=args.json)
+    pictures = expand(args.image) if args.image else []
+    size = parse_size(args.size)
+    return _onnx(path, size, args.anchors, pictures, as_json=args.json)
 
 
 def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
@@ -62,12 +74,19 @@ def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
 # ---- ONNX ---------------------------------------------------------------------------
 
 
-def _onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> int:
+def _onnx(
+    path: Path,
+    size: tuple[int, int] | None,
+    anchors: str | None,
+    pictures: Sequence[Path],
+    *,
+    as_json: bool,
+) -> int:
     from rkzoo.cli.console import print_json
     from rkzoo.errors import RkzooError
     from rkzoo.graph.checks import graph_checks
     from rkzoo.graph.read import load
-    from rkzoo.graph.recognise import recognise
+    from rkzoo.graph.recognise import file_labels, recognise
     from rkzoo.graph.summary import summarise
 
     model = load(path)
@@ -78,8 +97,20 @@ def _onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> int:
         recognition = recognise(model, size)
     except RkzooError as error:
         unknown = error
+    if recognition is not None and anchors is not None:
+        from rkzoo.graph.anchors import parse_anchors, with_anchors
+
+        recognition = with_anchors(recognition, parse_anchors(anchors))
     contract = recognition.contract if recognition else None
-    checks = graph_checks(summary, recognition, unknown, card=card.name if card else "")
+    checks = graph_checks(
+        summary,
+        recognition,
+        unknown,
+        card=card.name if card else "",
+        named=len(file_labels(model)),
+    )
+    if pictures and recognition is not None:
+        checks += _fed(path, size, anchors, pictures)
     failed = any(check.level == "fail" for check in checks)
     following = "" if failed else _convert(card.name if card else str(path), size)
     if as_json:
@@ -115,6 +146,20 @@ def _onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> int:
         _lines("Seen in the graph", recognition.evidence)
     _verdict(checks, following)
     return 0
+
+
+def _fed(
+    path: Path, size: tuple[int, int] | None, anchors: str | None, pictures: Sequence[Path]
+) -> list[Check]:
+    """What the model's answers to pictures say of how it is to be fed."""
+    from rkzoo.cli.console import Bars
+    from rkzoo.graph.anchors import parse_anchors
+    from rkzoo.workflow.probe_input import input_checks, probe
+    from rkzoo.workflow.resolve import resolve
+
+    ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
+    graph = ready.graph().SerializeToString()
+    return list(input_checks(probe(graph, ready.contract, pictures, Bars())))
 
 
 def _card(path: Path) -> Card | None:
@@ -155,19 +200,38 @@ def _contract(contract: Contract) -> list[tuple[str, str]]:
         )
     ]
     if isinstance(head, DetectHead):
-        sigmoid = "after" if head.activated else "before"
-        rows.append(
-            (
-                "gives",
-                f"{head.classes} classes, strides {_numbers(head.strides)}, reg_max "
-                f"{head.reg_max}, scores {sigmoid} the sigmoid",
-            )
-        )
+        rows.append(("gives", _gives(head)))
         rows.append(("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs)))
     if contract.labels:
         more = ", ..." if len(contract.labels) > 6 else ""
         rows.append(("labels", ", ".join(contract.labels[:6]) + more))
     return rows
+
+
+_CODINGS = {
+    "dfl": "boxes as distributions (reg_max {})",
+    "distance": "boxes as plain distances",
+    "anchor": "boxes relative to anchors",
+    "exponent": "boxes as offset and log size",
+}
+
+
+def _gives(head: DetectHead) -> str:
+    sigmoid = "after" if head.activated else "before"
+    parts = [
+        f"{head.classes} class{'es' * (head.classes > 1)}",
+        f"strides {_numbers(head.strides)}",
+        _CODINGS[head.coding].format(head.reg_max),
+    ]
+    if head.coefficients:
+        parts.append(f"{head.coefficients} mask coefficients a box")
+    if head.keypoints:
+        parts.append(f"{head.keypoints} key points of {head.keypoint_values} numbers")
+    if head.rotated:
+        parts.append("an angle a box")
+    if head.suppression == "none":
+        parts.append("one box an object, so no suppression")
+    return ", ".join((*parts, f"scores {sigmoid} the sigmoid"))
 
 
 # ---- RKNN ---------------------------------------------------------------------------

@@ -301,9 +301,10 @@ def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tu
     sigmoid_said = "after their sigmoid" if activated else "before any sigmoid"
     bins = f"4 sides x {box // 4} bins" if box > 4 else "4 plain distances"
     third = f" {extra.said}" if extra.said else ""
+    both = "," if extra.said else " and"
     return (
         f"{len(levels)} level{'s' * (len(levels) > 1)} (stride {strides}), each with a box branch "
-        f"of {box} channels ({bins}) and a class branch of {classes}{third}.",
+        f"of {box} channels ({bins}){both} a class branch of {classes}{third}.",
         f"The scores leave the graph {sigmoid_said}.",
     )
 

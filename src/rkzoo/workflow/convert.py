@@ -17,6 +17,7 @@ from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.graph import rknn
+from rkzoo.graph.anchors import parse_anchors
 from rkzoo.graph.checks import NO_SIGMOID, bare_scores
 from rkzoo.graph.cut import whole
 from rkzoo.graph.prove import Decode, Proof, prove
@@ -31,7 +32,7 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, Sidecar
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
-from rkzoo.workflow.resolve import Color, Feed, Resolved, Triple, is_pipeline, resolve
+from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import pictures_for
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def convert(
     color: Color | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
+    anchors: str | Anchors | None = None,
     cut: bool = True,
     report: Reporter = SILENT,
 ) -> list[Converted]:
@@ -103,7 +105,8 @@ def convert(
     the .rknn to write, or a folder; with several chips their names are put into the file
     names. `size` is (height, width) where the graph leaves it free. `color`,
     `mean` and `std` (in units of 0..255) say how the model is fed, where that is not as
-    recognised. `cut=False` leaves a detection head on. Raises RkzooError; what exists
+    recognised; `anchors` (numbers, a file of them, or pairs) those of a YOLOv5 or v7 whose
+    graph does not hold them. `cut=False` leaves a detection head on. Raises RkzooError; what exists
     already survives a failure.
     """
     # Names first: a typing error should not cost a download.
@@ -120,9 +123,10 @@ def convert(
             f"It consists of {', '.join(pipeline.pipeline.values())}.",
             "Give -o a folder.",
         )
+    pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
     made = []
     for part in pipeline.pipeline.values() if pipeline else [os.fspath(model)]:
-        ready = resolve(part, size=size, labels=labels, feed=feed, report=report)
+        ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
         made += convert_resolved(
             ready if cut else ready.uncut(),
             socs,
@@ -319,15 +323,31 @@ def scale_findings(path: Path, contract: Contract) -> tuple[Finding, ...]:
 
 
 def custom_string(contract: Contract) -> str:
-    """What goes into the .rknn itself, so that the file alone tells how to use it."""
+    """What goes into the .rknn itself, so that the file alone tells how to use it. What is as
+    usual is left out, for a head of many outputs leaves little room."""
     for kept in (contract, msgspec.structs.replace(contract, labels=())):
         text = json.dumps(
-            {"rkzoo": version("rkzoo"), "contract": msgspec.to_builtins(kept)},
+            {"rkzoo": version("rkzoo"), "contract": _unusual(kept)},
             separators=(",", ":"),
         )
         if len(text) <= _CUSTOM_STRING_BYTES:
             break
     return text
+
+
+def _unusual(record: Any) -> Any:
+    """A record as JSON, without the fields that have their default value."""
+    if isinstance(record, tuple):
+        return [_unusual(item) for item in record]
+    if not isinstance(record, msgspec.Struct):
+        return record
+    fields = {
+        field.encode_name: _unusual(value)
+        for field in msgspec.structs.fields(record)
+        if (value := getattr(record, field.name)) != field.default
+    }
+    tag = record.__struct_config__.tag
+    return {record.__struct_config__.tag_field or "kind": tag, **fields} if tag else fields
 
 
 def output_names(name: str, socs: Sequence[str], dtype: Dtype, output: Path | None) -> list[Path]:
