@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rkzoo.contract import Contract, DetectHead, HeadOutput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.recognition import Recognition, Tap
-from rkzoo.graph.rewrite import scale_after_product
+from rkzoo.graph.rewrite import focus_to_convolution, scale_after_product
 from rkzoo.graph.summary import opset
 from rkzoo.graph.view import MAX_IR, View, first_line, is_scale, prepared
 
@@ -36,6 +36,7 @@ def cut(
     """
     seen = prepared(model, static_input(model, recognition))
     scale_after_product(seen)
+    focus_to_convolution(seen)
     head = _head(cut_contract(recognition, sigmoid=sigmoid))
     names = [output.name for output in head.outputs]
     wanted = {name for n in names for name in (n, f"{n}_raw")}
@@ -116,6 +117,7 @@ def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
     dropped (YOLOv5's heads beside the boxes). `model` is left as it was."""
     seen = prepared(model, static_input(model, recognition))
     scale_after_product(seen)
+    focus_to_convolution(seen)
     contract = recognition.uncut or recognition.contract
     named = {output.name: None for output in _head(contract).outputs}
     if any(output.name not in named for output in seen.model.graph.output):

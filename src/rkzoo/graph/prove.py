@@ -22,7 +22,10 @@ Array = NDArray[Any]
 # `picked`; extras (N, E). The finest level first, row by row.
 Decode = Callable[[Sequence[Array]], tuple[Array, Array, Array]]
 
+# Up to 100 px; a coordinate beyond that may differ in proportion, for single precision has
+# no more digits and a convolution that is spelled otherwise adds up in another order.
 MAX_BOX_PX = 1e-3
+_FULL_DIGITS_PX = 100.0
 MAX_SCORE = 1e-5
 # Mask coefficients and visibility have no unit; key points are pixels.
 MAX_EXTRA = 1e-3
@@ -95,9 +98,12 @@ def prove(
 
 
 def _apart(found: Array, expected: Array) -> float:
+    """The largest difference, in units of the numbers' size where that is large."""
     if not found.size:
         return 0.0
-    return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
+    wanted = expected.astype(np.float64)
+    size = np.maximum(1.0, np.abs(wanted) / _FULL_DIGITS_PX)
+    return float((np.abs(found.astype(np.float64) - wanted) / size).max())
 
 
 def _paired(

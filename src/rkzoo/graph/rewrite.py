@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import onnx
-from onnx import helper
+from collections.abc import Iterable
 
-from rkzoo.graph.view import View
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from rkzoo.errors import RkzooError
+from rkzoo.graph.view import Array, View, attributes, run, submodel
 
 
 def scale_after_product(seen: View) -> None:
@@ -55,3 +59,113 @@ def _scaled_factor(
 
 def _once(seen: View, node: onnx.NodeProto) -> bool:
     return len(seen.consumers.get(node.output[0], [])) == 1
+
+
+# ---- focus --------------------------------------------------------------------------
+
+
+def focus_to_convolution(seen: View) -> None:
+    """Four slices of every other pixel, put together and convolved k x k, become one
+    convolution 2k x 2k of stride 2, in place.
+
+    The stem of YOLOX and of YOLOv5 before 6.0. The NPU has no such slices: they would run on
+    the processor. The numbers are the same, for every pixel meets the same weight.
+    """
+    graph = seen.model.graph
+    for node in graph.node:
+        found = _focus(seen, node)
+        if found is None:
+            continue
+        source, origins = found
+        weight = seen.constant(node.input[1])
+        assert weight is not None  # _focus looked
+        name = f"{node.input[1]}_focus"
+        graph.initializer.append(numpy_helper.from_array(_spread(weight, origins), name))
+        given = attributes(node)
+        del node.attribute[:]
+        node.attribute.extend(
+            [
+                helper.make_attribute("kernel_shape", [2 * size for size in weight.shape[2:]]),
+                helper.make_attribute("strides", [2, 2]),
+                helper.make_attribute("pads", [2 * pad for pad in given.get("pads", [0] * 4)]),
+            ]
+        )
+        node.input[0], node.input[1] = source, name
+
+
+Origin = tuple[int, int, int]
+
+
+def _focus(seen: View, node: onnx.NodeProto) -> tuple[str, list[Origin]] | None:
+    """The picture that a convolution sees through a focus, and for each of its input
+    channels the picture's channel, row offset and column offset."""
+    if node.op_type != "Conv" or not _is_plain(attributes(node)):
+        return None
+    weight = seen.constant(node.input[1])
+    joined = seen.producers.get(node.input[0])
+    if weight is None or joined is None or joined.op_type != "Concat" or not _once(seen, joined):
+        return None
+    nodes, sources = _slices(seen, joined.input)
+    if len(sources) != 1 or len(joined.input) != 4:
+        return None
+    (source,) = sources
+    shape = seen.shape(source)
+    if shape is None or len(shape) != 4 or shape[2] % 2 or shape[3] % 2:
+        return None
+    # What the slices do is asked, not read: every pixel carries its own number.
+    numbers = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    inside = {id(n) for n in (*nodes, joined)}
+    part = [n for n in seen.model.graph.node if id(n) in inside]
+    try:
+        answer = run(submodel(seen, part, {source: numbers}, [joined.output[0]]), {source: numbers})
+    except RkzooError:
+        return None
+    return _origins(answer[0], numbers, source)
+
+
+def _is_plain(given: dict[str, object]) -> bool:
+    return (
+        given.get("group", 1) == 1
+        and given.get("strides", [1, 1]) == [1, 1]
+        and given.get("dilations", [1, 1]) == [1, 1]
+        and given.get("auto_pad", b"NOTSET") == b"NOTSET"
+    )
+
+
+def _slices(seen: View, names: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    nodes: list[onnx.NodeProto] = []
+    sources: set[str] = set()
+    for name in names:
+        maker = seen.producers.get(name)
+        while maker is not None and maker.op_type == "Slice":
+            nodes.append(maker)
+            name = maker.input[0]
+            maker = seen.producers.get(name)
+        sources.add(name)
+    return nodes, sources
+
+
+def _origins(answer: Array, numbers: Array, source: str) -> tuple[str, list[Origin]] | None:
+    found: list[Origin] = []
+    rows, columns = numbers.shape[2:]
+    if numbers.size >= 2**24 or answer.shape[2:] != (rows // 2, columns // 2):
+        return None
+    for plane in answer[0]:
+        channel, rest = divmod(int(plane[0, 0]), rows * columns)
+        row, column = divmod(rest, columns)
+        if row > 1 or column > 1:
+            return None
+        if not np.array_equal(plane, numbers[0, channel, row::2, column::2]):
+            return None
+        found.append((channel, row, column))
+    return source, found
+
+
+def _spread(weight: Array, origins: list[Origin]) -> Array:
+    """(O, 4C, k, k) to (O, C, 2k, 2k)."""
+    channels = 1 + max(channel for channel, _, _ in origins)
+    outer, _, height, width = weight.shape
+    spread = np.zeros((outer, channels, 2 * height, 2 * width), weight.dtype)
+    for index, (channel, row, column) in enumerate(origins):
+        spread[:, channel, row::2, column::2] += weight[:, index]
+    return spread
