@@ -132,6 +132,15 @@ def add_feed(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_anchors(parser: argparse._ActionsContainer) -> None:
+    """--anchors."""
+    parser.add_argument(
+        "--anchors",
+        metavar="FILE|LIST",
+        help="width,height of each anchor in pixels, for a YOLOv5 or v7 that lost its own",
+    )
+
+
 def parse_triple(text: str | None, name: str) -> tuple[float, float, float] | None:
     """`0,0,0` or `0` to three numbers. Raises RkzooError."""
     if text is None:

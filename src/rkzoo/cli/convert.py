@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.console import add_feed
+from rkzoo.cli.console import add_anchors, add_feed
 
 if TYPE_CHECKING:
     from rkzoo.workflow.convert import Converted
@@ -40,6 +40,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
     add_feed(parser)
+    add_anchors(parser)
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -62,6 +63,7 @@ def main(args: argparse.Namespace) -> int:
         color=args.color,
         mean=parse_triple(args.mean, "mean"),
         std=parse_triple(args.std, "std"),
+        anchors=args.anchors,
         cut=not args.no_cut,
         report=Bars(),
     )

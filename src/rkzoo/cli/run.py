@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rkzoo.cli.console import add_feed
+from rkzoo.cli.console import add_anchors, add_feed
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,6 +30,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     add_feed(parser)
+    add_anchors(parser)
     simulator = parser.add_argument_group("for --runtime simulator, when MODEL is no .rknn")
     simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
@@ -63,6 +64,7 @@ def main(args: argparse.Namespace) -> int:
         color=args.color,
         mean=parse_triple(args.mean, "mean"),
         std=parse_triple(args.std, "std"),
+        anchors=args.anchors,
         calibration=args.calib,
         dtype=args.dtype,
         toolkit=args.toolkit,

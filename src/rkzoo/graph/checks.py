@@ -73,6 +73,12 @@ def _head(
             "Boxes and scores share one output here, which INT8 cannot hold; convert takes the "
             "head off and proves the result equal first.",
         )
+    if not recognition.anchors_known:
+        yield Check(
+            "warn",
+            "The file does not hold its anchors: the usual ones of its family are assumed. Give "
+            "those of your training with --anchors.",
+        )
     if bare_scores(recognition):
         yield Check("ok", NO_SIGMOID)
     yield from _labels(recognition, card, named)

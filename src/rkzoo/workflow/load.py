@@ -11,6 +11,7 @@ from typing import Any
 
 from rkzoo.contract import Contract, DetectHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
+from rkzoo.graph.anchors import parse_anchors
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Label, Session
@@ -25,7 +26,7 @@ from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.model import Answer, Found, Image, Model
-from rkzoo.workflow.resolve import Color, Feed, Resolved, Triple, is_pipeline, resolve
+from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import font
 from rkzoo.workflow.watch import watched
 from rkzoo.zoo.schema import Card
@@ -46,6 +47,7 @@ def load(
     color: Color | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
+    anchors: str | Anchors | None = None,
     calibration: str | None = None,
     dtype: str | None = None,
     toolkit: str | None = None,
@@ -59,9 +61,11 @@ def load(
     model. `size` (height, width) fixes an input the model leaves free. `confidence` and
     `iou` in 0..1; `limit` is the most boxes of a picture (300); `multi_label` gives one box
     for every class of a cell that reaches the confidence. `color`, `mean` and `std` (in units
-    of 0..255) say how the model is fed, where that is not as recognised. `calibration`
-    (folder, glob or list), `dtype` and `toolkit` count for the simulator only, where the
-    model is not a .rknn. `cut=False` leaves the detection head on. Raises RkzooError.
+    of 0..255) say how the model is fed, where that is not as recognised; `anchors` (numbers,
+    a file of them, or pairs) those of a YOLOv5 or v7 whose graph does not hold them.
+    `calibration` (folder, glob or list), `dtype` and `toolkit` count for the simulator only,
+    where the model is not a .rknn. `cut=False` leaves the detection head on. Raises
+    RkzooError.
     """
     from rkzoo.workflow.simulate import open_rknn, open_simulator
 
@@ -78,16 +82,23 @@ def load(
                     "Run the .onnx it was made from, or use --runtime simulator.",
                 )
             feed.refuse(f"{name} keeps how it is fed, since it was converted.")
+            if anchors is not None:
+                raise RkzooError(
+                    "--anchors does not go with this model.",
+                    f"{name} keeps its anchors, since it was converted.",
+                    "Leave it out, or convert the model again with them.",
+                )
             contract, session = open_rknn(Path(name), report=report)
             task = _task(contract, stack.enter_context(session), options, labels)
             painter = partial(_paint, report) if _reads_text(task) else _plain
             return Model(Path(name).stem, session.label, _answer(task), stack.pop_all(), painter)
 
+        pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
         label: Label = "simulator" if runtime == "simulator" else "onnx"
         given = calib.find(calibration) if calibration else None
 
         def open_(part: str) -> tuple[Contract, Session]:
-            ready = resolve(part, size=size, labels=labels, feed=feed, report=report)
+            ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
             ready = ready if cut else ready.uncut()
             if label == "onnx":
                 session: Session = open_onnx(ready)
@@ -163,6 +174,15 @@ def _of_head(head: DetectHead) -> type[HeadTask[Any]]:
     return Segmenter if head.coefficients else Detector
 
 
+def detect_task(
+    contract: Contract, session: Session, options: DetectOptions | None = None
+) -> HeadTask[Any]:
+    """The task of a detection head: boxes, masks, key points or oriented boxes."""
+    if not isinstance(contract.head, DetectHead):
+        raise RkzooError(f"{contract.family} is no detection model.", code=1)
+    return _of_head(contract.head)(contract, session, options)
+
+
 def _task(
     contract: Contract,
     session: Session,
@@ -174,7 +194,7 @@ def _task(
     if labels is not None:
         contract = msgspec.structs.replace(contract, labels=tuple(labels))
     if isinstance(contract.head, DetectHead):
-        return _of_head(contract.head)(contract, session, options)
+        return detect_task(contract, session, options)
     if isinstance(contract.head, TextDetHead):
         return TextDetector(contract, session)
     if isinstance(contract.head, TextRecHead):

@@ -13,8 +13,9 @@ import msgspec
 from rkzoo.contract import Contract, DetectHead, ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
+from rkzoo.graph.anchors import with_anchors
 from rkzoo.graph.read import load, metadata
-from rkzoo.graph.recognise import Recognition, recognise
+from rkzoo.graph.recognise import Recognition, file_labels, recognise
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.zoo.catalogue import card as find_card
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Color = Literal["RGB", "BGR"]
 Triple = tuple[float, float, float]
+Anchors = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -140,17 +142,20 @@ def resolve(
     size: tuple[int, int] | None = None,
     labels: Sequence[str] | None = None,
     feed: Feed = AS_IS,
+    anchors: Anchors | None = None,
     report: Reporter = SILENT,
 ) -> Resolved:
     """Finds a model by the card's name or a path, and what it promises.
 
     `size` (height, width) counts where the graph leaves its input free. `labels` override
-    those of the file and the card, `feed` how the picture goes in. Raises RkzooError when
-    the model is unknown, its head is not recognised, or the labels do not fit its classes.
+    those of the file and the card, `feed` how the picture goes in. `anchors` (w, h) in
+    input pixels, the finest level first, count where the graph does not hold its own; where
+    it does they must be the same. Raises RkzooError when the model is unknown, its head is
+    not recognised, or the labels do not fit its classes.
     """
     if _is_file(model):
         path = Path(model)
-        return _from_graph(path, path.stem, None, {}, size, labels, feed, report)
+        return _from_graph(path, path.stem, None, {}, size, labels, feed, anchors, report)
     card = find_card(model)
     if card.pipeline:
         raise RkzooError(
@@ -163,7 +168,7 @@ def resolve(
             f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
         )
     files = weights(card, report=report)
-    return _from_graph(files["model"], card.name, card, files, size, labels, feed, report)
+    return _from_graph(files["model"], card.name, card, files, size, labels, feed, anchors, report)
 
 
 def _named(contract: Contract, name: str, report: Reporter) -> Contract:
@@ -190,6 +195,7 @@ def _from_graph(
     size: tuple[int, int] | None,
     labels: Sequence[str] | None,
     feed: Feed,
+    anchors: Anchors | None,
     report: Reporter,
 ) -> Resolved:
     original = load(path)
@@ -199,18 +205,31 @@ def _from_graph(
     known = tuple(labels) if labels is not None else _card_labels(card, original, files)
     recognition = None
     if card is not None and card.head is not None and card.input is not None:
+        if anchors is not None:
+            raise RkzooError(
+                f"The card {card.name} describes its head itself.",
+                "Its anchors, if it has any, are known.",
+                "Leave --anchors out.",
+            )
         image = msgspec.structs.replace(card.input, size=size) if size else card.input
         contract = Contract(
             family=card.family or card.name, input=image, head=card.head, labels=known
         )
     else:
         hint = size or (card.input.size if card and card.input else None)
-        recognition = recognise(original, hint)
+        recognition = with_given(recognise(original, hint), anchors, name, report)
         contract = recognition.contract
         # What the file itself says comes before the card, what the user says before both.
         if labels is not None or not contract.labels:
             contract = msgspec.structs.replace(contract, labels=known)
-        contract = _named(contract, name, report)
+        named = len(file_labels(original))
+        if named and not contract.labels and isinstance(contract.head, DetectHead):
+            report.note(
+                f"{name} names {named} classes but its head has {contract.head.classes}: the "
+                "names are ignored. Give the right ones with --labels FILE."
+            )
+        else:
+            contract = _named(contract, name, report)
     contract = msgspec.structs.replace(contract, input=feed.over(contract.input))
     _check_labels(contract, name)
     return Resolved(
@@ -223,6 +242,21 @@ def _from_graph(
         card=card,
         recognition=recognition,
     )
+
+
+def with_given(
+    found: Recognition, given: Anchors | None, name: str, report: Reporter = SILENT
+) -> Recognition:
+    """The recognition with the user's anchors. Raises RkzooError when they do not fit, or are
+    not those that the graph holds."""
+    if given is not None:
+        return with_anchors(found, given)
+    if not found.anchors_known:
+        report.note(
+            f"{name} does not hold its anchors: the usual ones of its family are assumed. "
+            "Give those of your training with --anchors."
+        )
+    return found
 
 
 def _card_labels(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from rkzoo.contract import Contract
+from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.graph import rknn
@@ -77,6 +77,7 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
         str(source) if source.exists() else sidecar.source.card,
         size=contract.input.size,
         labels=contract.labels or None,
+        anchors=_anchors(contract),
         feed=Feed(contract.input.color, contract.input.mean, contract.input.std),
         report=report,
     )
@@ -105,6 +106,13 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             "Convert the model again.",
         )
     return inputs
+
+
+def _anchors(contract: Contract) -> list[tuple[float, float]] | None:
+    head = contract.head
+    if not isinstance(head, DetectHead) or not head.anchors:
+        return None
+    return [pair for level in head.anchors for pair in level]
 
 
 def open_simulator(
