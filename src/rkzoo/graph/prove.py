@@ -22,7 +22,7 @@ Array = NDArray[Any]
 # `picked`; extras (N, E). The finest level first, row by row.
 Decode = Callable[[Sequence[Array]], tuple[Array, Array, Array]]
 
-# Up to 100 px; a coordinate beyond that may differ in proportion, for single precision has
+# For boxes up to 100 px; a box beyond that may differ in proportion, for single precision has
 # no more digits and a convolution that is spelled otherwise adds up in another order.
 MAX_BOX_PX = 1e-3
 _FULL_DIGITS_PX = 100.0
@@ -98,11 +98,12 @@ def prove(
 
 
 def _apart(found: Array, expected: Array) -> float:
-    """The largest difference, in units of the numbers' size where that is large."""
+    """The largest difference, in proportion to the largest number of its row (one box, one
+    cell's scores) where that is beyond 100."""
     if not found.size:
         return 0.0
     wanted = expected.astype(np.float64)
-    size = np.maximum(1.0, np.abs(wanted) / _FULL_DIGITS_PX)
+    size = np.maximum(1.0, np.abs(wanted).max(axis=1, keepdims=True) / _FULL_DIGITS_PX)
     return float((np.abs(found.astype(np.float64) - wanted) / size).max())
 
 
