@@ -276,7 +276,7 @@ def test_assumed_anchors_are_said_aloud_and_can_be_given() -> None:
     # 18 channels: two anchors a level leave nine numbers each, five none that fit.
     two = head_of(with_anchors(found, flat[:6]).contract)
     assert (len(two.anchors[0]), two.classes) == (2, 4)
-    for wrong in (flat[:5], flat[:15], flat + flat):
+    for wrong in (flat[:5], flat[:8], flat + flat):
         with pytest.raises(RkzooError, match="18 channels"):
             with_anchors(found, wrong)
 

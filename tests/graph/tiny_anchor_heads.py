@@ -44,11 +44,11 @@ class Net:
     inline: bool = False
 
 
-def features(b: Builder, net: Net) -> list[str]:
+def features(b: Builder, net: Net, squash: str = "Relu") -> list[str]:
     x, channels, stride, found = "images", 3, 1, []
     for wanted in net.strides:
         step = wanted // stride
-        x = b.op("Relu", [b.conv(x, channels, 8, kernel=step, stride=step)])
+        x = b.op(squash, [b.conv(x, channels, 8, kernel=step, stride=step)])
         channels, stride = 8, wanted
         found.append(x)
     return found
@@ -175,7 +175,8 @@ def yolox(net: Net = Net(), form: str = "raw") -> onnx.ModelProto:
     """`form`: "raw" and "decoded" give 1xNx(5+C), "vendor" 1x(5+C)xhxw a level."""
     b = Builder(net.opset, net.inline)
     levels = []
-    for x in features(b, net):
+    # Pixels of 0..255 go in, and an exponential comes out: it must not overflow.
+    for x in features(b, net, "Sigmoid"):
         score = b.op("Sigmoid", [b.conv(x, 8, net.classes)])
         box, objectness = b.conv(x, 8, 4), b.op("Sigmoid", [b.conv(x, 8, 1)])
         levels.append(b.op("Concat", [box, objectness, score], axis=1))
@@ -203,7 +204,9 @@ def _sides(b: Builder, net: Net, box: str) -> str:
     if net.bins == 1:
         return b.op("Transpose", [b.op("Reshape", [box, b.ints(1, 4, -1)])], perm=[0, 2, 1])
     bins = b.op("Reshape", [box, b.ints(1, 4, net.bins, -1)])
-    weight = b.op("Softmax", [b.op("Transpose", [bins], perm=[0, 2, 3, 1])], axis=1)
+    # The bins stand last for the softmax, which before opset 13 took all axes from its own on.
+    weight = b.op("Softmax", [b.op("Transpose", [bins], perm=[0, 1, 3, 2])], axis=3)
+    weight = b.op("Transpose", [weight], perm=[0, 3, 2, 1])
     kernel = b.const(np.arange(net.bins).reshape(1, net.bins, 1, 1))
     summed = b.op("Conv", [weight, kernel], kernel_shape=[1, 1])
     return b.op("Reshape", [summed, b.ints(1, -1, 4)])
