@@ -116,14 +116,14 @@ def test_masks_are_those_of_the_full_size_way(seed, layout, integers, count):
         stored = np.clip(np.round(maps / scale) + zero, -128, 127).astype(np.int8)
         maps = (stored.astype(np.float32) - zero) * np.float32(scale)
     if layout == "NHWC":
-        view = np.ascontiguousarray(stored.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        view = np.ascontiguousarray(stored.transpose(0, 2, 3, 1))
     elif layout == "NC1HWC2":
         padded = np.full((1, 16, 24, 40), 55, stored.dtype)
         padded[:, :channels] = stored
         native = np.ascontiguousarray(padded.reshape(1, 2, 8, 24, 40).transpose(0, 1, 3, 4, 2))
-        view = native[0].transpose(0, 3, 1, 2)
+        view = native[0]
     else:
-        view = stored
+        view = stored[0][..., None]
     weights = rng.normal(0, 0.6, (count, channels)).astype(np.float32)
     start = rng.uniform(-10, 150, (count, 2))
     boxes = np.concatenate((start, start + rng.uniform(0, 120, (count, 2))), axis=1)
@@ -149,7 +149,7 @@ def test_masks_are_those_of_the_full_size_way(seed, layout, integers, count):
 def test_a_mask_in_a_scaled_picture_lies_where_it_should():
     """A disc of prototypes; letterboxed, so that scale and offset both count."""
     y, x = np.mgrid[0:40, 0:40] + 0.5
-    disc = (10 - np.hypot(x - 20, y - 20)).astype(np.float32)[None, None]
+    disc = (10 - np.hypot(x - 20, y - 20)).astype(np.float32)[None, ..., None]
     letterbox = plan((300, 500), ImageInput(size=(160, 160)))
     box = letterbox.boxes_to_source(np.array([[38, 38, 122, 122]], np.float32))
     places, crops = mask_crops(disc, np.ones((1, 1), np.float32), box, letterbox)
@@ -166,7 +166,7 @@ def test_prototypes_of_another_size_are_refused():
     letterbox = plan((64, 64), ImageInput(size=(64, 64)))
     with pytest.raises(RkzooError, match="15x16"):
         mask_crops(
-            np.zeros((1, 2, 15, 16)), np.ones((1, 2), np.float32),
+            np.zeros((2, 15, 16, 1)), np.ones((1, 2), np.float32),
             np.ones((1, 4), np.float32), letterbox,
         )  # fmt: skip
 

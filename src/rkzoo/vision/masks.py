@@ -29,8 +29,8 @@ def mask_crops(
 ) -> tuple[NDArray[np.int32], tuple[U8, ...]]:
     """Masks in source-image pixels: the corners x, y (N, 2) and the crops, uint8 0 or 1.
 
-    `maps` are the prototypes as a view (blocks, channels of a block, h, w), float or integers
-    with `scale` and `zero_point`; `coefficients` (N, M); `xyxy` (N, 4) boxes in source pixels
+    `maps` are the prototypes (blocks, h, w, channels of a block), float or integers with
+    `scale` and `zero_point`; `coefficients` (N, M); `xyxy` (N, 4) boxes in source pixels
     inside the picture. The masks are those of the full-size way (sigmoid of the product,
     bilinear to the model's size, 0.5), taken only where the box is; when the picture was
     scaled, bilinear on to its pixels before the threshold, which keeps edges smooth.
@@ -45,11 +45,10 @@ def mask_crops(
     inner = (outer + _MIDDLE) * gain + offset - 0.5
     sides = np.array([letterbox.size[1], letterbox.size[0]] * 2)
     pixels = np.clip(np.floor(inner) + _PAST, 0, sides).astype(np.int32)
-    limit = np.array([maps.shape[3], maps.shape[2]] * 2)
+    limit = np.array([maps.shape[2], maps.shape[1]] * 2)
     reach = (pixels + _MIDDLE) / factor - 0.5
     cells = np.clip(np.floor(reach) + _PAST, 0, limit).astype(np.int32)
 
-    channels = coefficients.shape[1]
     weights = coefficients * np.float32(1.0 if scale is None else scale)
     bias = -zero_point * weights.sum(axis=1)
     same = letterbox.scaled == letterbox.source
@@ -59,8 +58,7 @@ def mask_crops(
         if x2 <= x1 or y2 <= y1:
             crops.append(np.zeros((max(y2 - y1, 0), max(x2 - x1, 0)), np.uint8))
             continue
-        window = maps[:, :, r1:r2, c1:c2].astype(np.float32).reshape(-1, (r2 - r1) * (c2 - c1))
-        share = weights[number] @ window[:channels]
+        share = _product(weights[number], maps[:, r1:r2, c1:c2].astype(np.float32))
         share += bias[number]
         _sigmoid(share)
         fine = cv2.resize(share.reshape(r2 - r1, c2 - c1), None, fx=factor, fy=factor)
@@ -81,6 +79,19 @@ def mask_crops(
     return outer[:, :2].copy(), tuple(crops)
 
 
+def _product(weights: F32, window: F32) -> F32:
+    """(M,) weights and (blocks, h, w, channels of a block) to (h * w,), in the order in which
+    the window lies in memory. The last block may be longer than the weights."""
+    blocks, _, _, width = window.shape
+    if width == 1:
+        return np.asarray(weights @ window.reshape(blocks, -1)[: len(weights)], np.float32)
+    total = np.float32(0)
+    for number in range(blocks):
+        part = weights[number * width : (number + 1) * width]
+        total = total + window[number].reshape(-1, width)[:, : len(part)] @ part
+    return np.asarray(total, np.float32)
+
+
 def _sigmoid(values: F32) -> None:
     """In place."""
     values *= np.float32(0.5)
@@ -92,7 +103,7 @@ def _sigmoid(values: F32) -> None:
 def _factor(maps: NDArray[Any], letterbox: Letterbox) -> int:
     """Model pixels a prototype cell."""
     height, width = letterbox.size
-    rows, columns = maps.shape[2:]
+    rows, columns = maps.shape[1:3]
     if rows and height % rows == 0 and width == columns * (height // rows):
         return int(height // rows)
     raise RkzooError(

@@ -88,11 +88,12 @@ class Plane:
         return np.ascontiguousarray(block.take(cells, axis=1).T)
 
     def maps(self, outputs: Sequence[Array]) -> Array:
-        """A view (blocks, channels of a block, h, w) of the whole tensor, as stored."""
+        """A view (blocks, h, w, channels of a block) of the whole tensor, as stored: one channel
+        a block in NCHW, one block in NHWC."""
         array = outputs[self.index]
-        if self.spec.layout == "NC1HWC2":
-            array = array[0]
-        return array if self.spec.layout == "NCHW" else array.transpose(0, 3, 1, 2)
+        if self.spec.layout == "NCHW":
+            return np.asarray(array[0][..., None])
+        return array if self.spec.layout == "NHWC" else np.asarray(array[0])
 
     def size(self, outputs: Sequence[Array]) -> int:
         """How many cells there are."""
