@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 from onnx import TensorProto
-from tiny_yolo import Builder, Spec, _grid, branches
+from tiny_yolo import Builder, Spec, _activate, _grid, branches
 
 _WIDE = Spec(size=(64, 96), opset=17)
 _PLAIN = replace(_WIDE, bins=1)
@@ -52,7 +52,7 @@ def build(head: Head, **notes: str) -> onnx.ModelProto:
     b = Builder(spec.opset, spec.inline)
     levels, others = branches(b, spec, head.extra)
     box = _flat(b, [box for box, _, _ in levels], 4 * spec.bins)
-    score = b.op("Sigmoid", [_flat(b, [score for _, score, _ in levels], spec.classes)])
+    score = _activate(b, spec, _flat(b, [score for _, score, _ in levels], spec.classes))
     third = _flat(b, others, head.extra) if others else ""
     grid = b.const(np.concatenate([_grid(spec, s) for s in spec.strides], axis=1)[None])
     steps = b.const(

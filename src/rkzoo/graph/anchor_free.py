@@ -213,9 +213,7 @@ def compare_picked(made: Table, rows: Float, extra: Extra) -> Fit:
     # The best of all cells and classes, or of the cells by their best class.
     ranked = (np.sort(made.scores, axis=None), np.sort(made.scores.max(axis=0)))
     falling = np.sort(wanted)[::-1]
-    score = min(
-        _apart(falling, best[::-1][: len(rows)]) for best in ranked if len(best) >= len(rows)
-    )
+    score = min(_apart(falling, best[::-1][: len(rows)]) for best in ranked)
     found = []
     for turned, boxes in _both(made.boxes, extra):
         box = other = 0.0
