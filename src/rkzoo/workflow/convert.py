@@ -323,13 +323,11 @@ def scale_findings(path: Path, contract: Contract) -> tuple[Finding, ...]:
 
 
 def custom_string(contract: Contract) -> str:
-    """What goes into the .rknn itself, so that the file alone tells how to use it. What is as
-    usual is left out, for a head of many outputs leaves little room."""
-    for kept in (contract, msgspec.structs.replace(contract, labels=())):
-        text = json.dumps(
-            {"rkzoo": version("rkzoo"), "contract": _unusual(kept)},
-            separators=(",", ":"),
-        )
+    """What goes into the .rknn itself, so that the file alone tells how to use it. Where room is
+    short, fields with their usual value go first, then the labels."""
+    nameless = msgspec.structs.replace(contract, labels=())
+    for told in (msgspec.to_builtins(contract), _unusual(contract), _unusual(nameless)):
+        text = json.dumps({"rkzoo": version("rkzoo"), "contract": told}, separators=(",", ":"))
         if len(text) <= _CUSTOM_STRING_BYTES:
             break
     return text
