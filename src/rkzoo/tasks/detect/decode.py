@@ -63,8 +63,8 @@ class Extras:
 
 @dataclass(frozen=True)
 class Level:
-    """Planes that share their cells. `rated` is the objectness and the scores behind it, where
-    one tensor has both. `offset` counts the cells of the levels before it, for
+    """Planes that share their cells. `row` is box, objectness and scores, where one tensor has
+    them in this order. `offset` counts the cells of the levels before it, for
     tensors that hold all levels. `decoded` boxes and key points are in pixels already."""
 
     grid: Grid | Spread
@@ -73,7 +73,7 @@ class Level:
     offset: int = 0
     objectness: Plane | Stack | None = None
     score_sum: Plane | Stack | None = None
-    rated: Plane | Stack | None = None
+    row: Plane | Stack | None = None
     coefficients: Plane | None = None
     keypoints: Plane | None = None
     angle: Plane | Stack | None = None
@@ -115,18 +115,22 @@ class DetectDecoder:
         cells = self._gate(level, outputs, confidence)
         if not len(cells):
             return self._nothing()
+        row = None
         if level.decoded is not None and level.decoded.picked:
             score, class_id = self._picked(level, outputs, cells)
             which = np.flatnonzero(score >= np.float32(confidence))
             score, class_id = score[which], class_id[which]
         else:
-            score, class_id, which = self._scores(level, outputs, cells, confidence, multi_label)
+            row = None if level.row is None else level.row.gather(outputs, cells)
+            score, class_id, which = self._scores(
+                level, outputs, cells, confidence, multi_label, row
+            )
         if not len(which):
             return self._nothing()
         cells = cells[which]
         # A scale of 1/255 that was rounded up can give 1.0000001.
         np.minimum(score, 1, out=score)
-        boxes = self._boxes(level, outputs, cells)
+        boxes = self._boxes(level, outputs, cells, None if row is None else row[which, :4])
         number = self._starts.searchsorted(cells, "right") - 1
         return Candidates(boxes, score, class_id, number, cells - self._starts[number])
 
@@ -151,19 +155,22 @@ class DetectDecoder:
         return level.score.cells_over(outputs, threshold)
 
     def _scores(
-        self, level: Level, outputs: Sequence[Array], cells: Cells, confidence: float, multi: bool
+        self,
+        level: Level,
+        outputs: Sequence[Array],
+        cells: Cells,
+        confidence: float,
+        multi: bool,
+        row: Array | None,
     ) -> tuple[F32, Array, Cells]:
         """score (n,), class (n,) and which of `cells` they belong to (n,)."""
         factor = None
-        if level.rated is not None and self.head.objectness == "product":
-            row = level.rated.gather(outputs, cells)
-            factor, stored = self._activated(level.rated, row[:, :1]), row[:, 1:]
-        else:
-            if level.objectness is not None:
-                factor = self._activated(level.objectness, level.objectness.gather(outputs, cells))
-                if self.head.objectness == "alone":
-                    return factor[:, 0], np.zeros(len(cells), np.int32), np.arange(len(cells))
-            stored = level.score.gather(outputs, cells)
+        if level.objectness is not None:
+            seen = level.objectness.gather(outputs, cells) if row is None else row[:, 4:5]
+            factor = self._activated(level.objectness, seen)
+            if self.head.objectness == "alone":
+                return factor[:, 0].copy(), np.zeros(len(cells), np.int32), np.arange(len(cells))
+        stored = level.score.gather(outputs, cells) if row is None else row[:, 5:]
         # Rounding must not lose a score that lies on the threshold.
         limit = np.float32(confidence) - np.float32(1e-6 if level.score.step else 0)
         if multi:
@@ -187,8 +194,10 @@ class DetectDecoder:
         values = plane.values(stored)
         return values if self.head.activated else sigmoid(values)
 
-    def _boxes(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
-        stored = level.box.gather(outputs, cells)
+    def _boxes(
+        self, level: Level, outputs: Sequence[Array], cells: Cells, stored: Array | None = None
+    ) -> F32:
+        stored = level.box.gather(outputs, cells) if stored is None else stored
         if level.decoded is not None and not level.decoded.raw:
             return self._decoded_boxes(level, outputs, stored, cells)
         if self.head.rotated:
@@ -348,7 +357,7 @@ def _together(levels: Sequence[Level], size: tuple[int, int]) -> tuple[Level, ND
         score=_present(stacked([level.score for level in levels]), "scores"),
         objectness=stacked([level.objectness for level in levels]),
         score_sum=stacked([level.score_sum for level in levels]),
-        rated=stacked([level.rated for level in levels]),
+        row=stacked([level.row for level in levels]),
         angle=stacked([level.angle for level in levels]),
         decoded=levels[0].decoded,
     ), starts
@@ -498,7 +507,7 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
                     box=part(0, 4),
                     objectness=part(4, 1),
                     score=part(5, head.classes),
-                    rated=part(4, 1 + head.classes),
+                    row=part(0, 5 + head.classes),
                     coefficients=coefficients,
                 )
             )

@@ -84,6 +84,8 @@ class Plane:
             else:
                 taken = block.take(cells, axis=1).transpose(1, 0, 2).reshape(-1, blocks * width)
             start = self.first % width
+            if self.count == taken.shape[1]:
+                return taken
             return np.ascontiguousarray(taken[:, start : start + self.count])
         return np.ascontiguousarray(block.take(cells, axis=1).T)
 
