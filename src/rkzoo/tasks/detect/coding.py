@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -101,6 +102,12 @@ class Spread:
         )
 
 
+@lru_cache
+def _steps(bins: int) -> F32:
+    """(bins, 2): one product with it gives the sum of weights, and of weight times bin."""
+    return np.column_stack((np.ones(bins), np.arange(bins))).astype(np.float32)
+
+
 # exp of it, 64 times, is a float32 yet, and exp of its negative no denormal.
 _SAFE = 80
 
@@ -116,11 +123,7 @@ def expectation(plane: Plane | Stack, stored: Array, bins: int) -> F32:
         if logits.size and max(logits.max(), -logits.min()) > _SAFE:
             logits = logits - logits.max(axis=1, keepdims=True)
         weights = np.exp(logits)
-    # One product gives both sums: of the weights, and of weight times bin.
-    steps = np.empty((bins, 2), np.float32)
-    steps[:, 0] = 1
-    steps[:, 1] = np.arange(bins)
-    sums = weights @ steps
+    sums = weights @ _steps(bins)
     return np.asarray((sums[:, 1] / sums[:, 0]).reshape(-1, 4), np.float32)
 
 
