@@ -135,14 +135,14 @@ def test_stock_heads_are_recognised_and_the_cut_is_proven(name: str) -> None:
 
 
 def claims(model: onnx.ModelProto) -> list[str]:
-    shapes = {i.name: (1, 3, *SIZE_OF(i)) for i in model.graph.input if i.name == "images"}
+    shapes = {i.name: (1, 3, *size_of(i)) for i in model.graph.input if i.name == "images"}
     seen = prepared(model, shapes)
     picture = Picture(image=recognise(model).contract.input)
     found = [recogniser(seen, picture) for _, recogniser in RECOGNISERS]
     return [f.family for f in found if isinstance(f, Recognition)]
 
 
-def SIZE_OF(info: onnx.ValueInfoProto) -> tuple[int, int]:
+def size_of(info: onnx.ValueInfoProto) -> tuple[int, int]:
     dims = info.type.tensor_type.shape.dim
     return dims[2].dim_value, dims[3].dim_value
 

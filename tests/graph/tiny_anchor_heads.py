@@ -29,8 +29,8 @@ V7 = (
 @dataclass(frozen=True)
 class Net:
     """`spelling` of an anchor head: "v5" splits and concatenates, "v7" slices and folds the
-    constants into one product. `tail`: "product" multiplies the classes by the objectness, "dropped" leaves the objectness
-    out after that, "corners", "rows_last"."""
+    constants into one product. `tail`: "product" multiplies the classes by the objectness,
+    "dropped" leaves the objectness out after that, "corners", "rows_last"."""
 
     classes: int = 3
     size: tuple[int, int] = (64, 96)
