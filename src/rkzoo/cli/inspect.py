@@ -98,9 +98,10 @@ def _onnx(
     except RkzooError as error:
         unknown = error
     if recognition is not None and anchors is not None:
-        from rkzoo.graph.anchors import parse_anchors, with_anchors
+        from rkzoo.graph.anchors import parse_anchors
+        from rkzoo.workflow.resolve import with_given
 
-        recognition = with_anchors(recognition, parse_anchors(anchors))
+        recognition = with_given(recognition, parse_anchors(anchors), path.stem)
     contract = recognition.contract if recognition else None
     checks = graph_checks(
         summary,
@@ -112,7 +113,7 @@ def _onnx(
     if pictures and recognition is not None:
         checks += _fed(path, size, anchors, pictures)
     failed = any(check.level == "fail" for check in checks)
-    following = "" if failed else _convert(card.name if card else str(path), size)
+    following = "" if failed else _convert(card.name if card else str(path), size, anchors)
     if as_json:
         print_json(
             {
@@ -174,10 +175,11 @@ def _card(path: Path) -> Card | None:
     return None
 
 
-def _convert(model: str, size: tuple[int, int] | None) -> str:
+def _convert(model: str, size: tuple[int, int] | None, anchors: str | None) -> str:
     import shlex
 
     option = f" --size {size[0]}x{size[1]}" if size else ""
+    option += f" --anchors {shlex.quote(anchors)}" if anchors else ""
     return f"rkzoo convert {shlex.quote(model)} --soc rk3588{option}"
 
 

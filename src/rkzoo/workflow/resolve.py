@@ -259,7 +259,7 @@ def with_given(
     """The recognition with the user's anchors. Raises RkzooError when they do not fit, or are
     not those that the graph holds."""
     if given is not None:
-        return with_anchors(found, given)
+        return replace(with_anchors(found, given), anchors_known=True)
     if not found.anchors_known:
         report.note(
             f"{name} does not hold its anchors: the usual ones of its family are assumed. "
