@@ -74,7 +74,9 @@ class Plane:
         """(K, count): the channels of these cells, as stored, contiguous."""
         block = self._block(outputs)
         if self.spec.layout == "NHWC":
-            return np.ascontiguousarray(block.take(cells, axis=0))
+            # `take` would first copy the whole of a block that is a part of its rows.
+            whole = block.flags.c_contiguous
+            return block.take(cells, axis=0) if whole else np.ascontiguousarray(block[cells])
         if self.spec.layout == "NC1HWC2":
             blocks, _, width = block.shape
             if width == 16:
