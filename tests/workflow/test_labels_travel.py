@@ -148,3 +148,20 @@ def test_a_missing_sigmoid_of_a_stock_export_is_said(
 ) -> None:
     path = saved(tmp_path, stock(Spec(sigmoid="")))
     assert any("without a sigmoid" in line for _, line in checks(path, capsys))
+
+
+@pytest.mark.toolkit
+def test_into_the_sidecar_and_the_rknn_and_the_simulators_results(tmp_path: Path) -> None:
+    from rkzoo.graph import rknn
+
+    path = saved(tmp_path, stock(names=repr(NAMES)))
+    (made,) = rkzoo.convert(path, "rk3588", dtype="fp16", output=tmp_path / "标签.rknn")
+    sidecar = json.loads(made.sidecar.read_text("utf-8"))
+    assert sidecar["contract"]["labels"] == NAMES
+    custom = json.loads(rknn.read(made.rknn).custom or "")
+    assert custom["contract"]["labels"] == NAMES
+    with rkzoo.load(made.rknn, confidence=0.0) as model:
+        result = model(np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))
+    assert result.runtime == "simulator"
+    assert {record["label"] for record in result.to_json()["results"]} <= set(NAMES)
+    assert len(result) > 0

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 import rkzoo
 from rkzoo.cli.main import main
 from rkzoo.contract import ImageInput
-from rkzoo.workflow.probe_input import Trial, input_checks, likely, probe, wins
+from rkzoo.workflow.probe_input import Probe, Trial, input_checks, likely, probe, wins
 from rkzoo.workflow.resolve import resolve
 
 RGB = ImageInput(size=(64, 64))
@@ -153,3 +153,9 @@ def test_a_pipeline_is_fed_as_its_cards_say(
     write(tmp_path / "p.png", np.zeros((4, 4, 3), np.uint8))
     assert main(["run", "ppocr", str(tmp_path / "p.png"), "--color", "RGB"]) != 0
     assert "several models" in capsys.readouterr().err
+
+
+def test_scores_above_1_fail_the_checklist() -> None:
+    loud = Trial(RGB, (5.0,), 5, False, 7.3, ("The graph gives scores from -9 to 7.3.",))
+    found = Probe((loud,), 1, None)
+    assert next(check.level for check in input_checks(found)) == "fail"
