@@ -75,8 +75,8 @@ class Plane:
         block = self._block(outputs)
         if self.spec.layout == "NHWC":
             # `take` would first copy the whole of a block that is a part of its rows.
-            whole = block.flags.c_contiguous
-            return block.take(cells, axis=0) if whole else np.ascontiguousarray(block[cells])
+            part = not block.flags.c_contiguous
+            return np.ascontiguousarray(block[cells]) if part else block.take(cells, axis=0)
         if self.spec.layout == "NC1HWC2":
             blocks, _, width = block.shape
             if width == 16:
