@@ -199,7 +199,8 @@ def test_masks_leave_the_graph_unsquashed() -> None:
     outputs = answer(small, (64, 96))
     assert outputs["anchors_8"].shape == (1, 3 * 8, 8, 12)
     assert outputs["coefficients_8"].shape == (1, 3 * 4, 8, 12)
-    assert outputs["anchors_8"].min() >= 0 and outputs["anchors_8"].max() <= 1
+    assert outputs["anchors_8"].min() >= 0
+    assert outputs["anchors_8"].max() <= 1
     assert outputs["coefficients_8"].min() < 0
     # The convolution that was taken apart is gone.
     convolutions = [n for n in small.graph.node if n.op_type == "Conv"]
@@ -243,7 +244,8 @@ def test_vendor_forms_are_read_as_they_are(name: str) -> None:
     assert len(boxes) == cells * (1 if family == "yolox" else 3)
     assert scores.shape[1] == head.classes
     assert extras.shape[1] == head.coefficients
-    assert scores.min() >= 0 and scores.max() <= 1
+    assert scores.min() >= 0
+    assert scores.max() <= 1
 
 
 def test_the_vendor_form_decodes_as_the_stock_form() -> None:
