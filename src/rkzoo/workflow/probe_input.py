@@ -2,7 +2,7 @@
 
 Nothing in a graph says whether it wants RGB or BGR, 0..1 or 0..255. A wrong range ends in no
 detections or in a flood of them, which one picture shows. A wrong colour order costs a
-detector about a tenth of its confidence, which takes many pictures to see. Measured on
+detector about a seventh of its confidence, which takes many pictures to see. Measured on
 coco128_val: YOLOv8n and YOLOX-nano with swapped colours are found out with 40 pictures in
 96 % of draws, with 20 in 54 %, with one in 6 %; rightly fed ones are never accused with four
 or more, and with one in at most 0.8 %.
