@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rkzoo.errors import RkzooError
     from rkzoo.tasks.detect.result import Detections
+    from rkzoo.tasks.obb.result import OrientedBoxes
+    from rkzoo.tasks.pose.result import Poses
+    from rkzoo.tasks.segment.result import Masks
     from rkzoo.tasks.text.result import TextLines
     from rkzoo.workflow.convert import Converted, convert
     from rkzoo.workflow.load import load
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Converted",
     "Detections",
+    "Masks",
     "Model",
+    "OrientedBoxes",
+    "Poses",
     "Result",
     "RkzooError",
     "TextLines",
@@ -37,7 +43,10 @@ __all__ = [
 _HOME = {
     "Converted": "rkzoo.workflow.convert",
     "Detections": "rkzoo.tasks.detect.result",
+    "Masks": "rkzoo.tasks.segment.result",
     "Model": "rkzoo.workflow.model",
+    "OrientedBoxes": "rkzoo.tasks.obb.result",
+    "Poses": "rkzoo.tasks.pose.result",
     "Result": "rkzoo.workflow.model",
     "RkzooError": "rkzoo.errors",
     "TextLines": "rkzoo.tasks.text.result",

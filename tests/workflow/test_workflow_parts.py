@@ -58,7 +58,7 @@ def test_every_kind_of_png_becomes_bgr(make: object, tmp_path: Path) -> None:
 def test_rubbish_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(content)
-    with pytest.raises(RkzooError, match="is empty|is cut short|not a picture"):
+    with pytest.raises(RkzooError, match=r"is empty|is cut short|not a picture"):
         pictures.read(path)
     with pytest.raises(RkzooError, match="cannot be read"):
         pictures.read(tmp_path / "missing.png")
