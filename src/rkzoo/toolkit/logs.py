@@ -18,11 +18,13 @@ def keep_text(text: str, label: str) -> Path | None:
     """Writes a log and removes the oldest; None when even that fails (a full disk)."""
     try:
         folder = cache_dir("logs")
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        path = folder / f"{stamp}-{label}-{secrets.token_hex(2)}.log"
+        # By the name, for files of one moment have the same time stamp.
+        now = time.time_ns()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now // 10**9))
+        name = f"{stamp}.{now % 10**9:09d}-{label}-{secrets.token_hex(2)}.log"
+        path = folder / name
         path.write_text(text, encoding="utf-8")
-        by_age = sorted(folder.glob("*.log"), key=lambda log: (log.stat().st_mtime_ns, log.name))
-        for old in by_age[:-KEPT]:
+        for old in sorted(folder.glob("*.log"))[:-KEPT]:
             old.unlink(missing_ok=True)
     except (OSError, RkzooError):
         return None
