@@ -74,7 +74,7 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
         )
     contract, recipe = sidecar.contract, sidecar.recipe
     ready = resolve(
-        str(source) if source.exists() else sidecar.source.card,
+        sidecar.source.card or str(source),
         size=contract.input.size,
         labels=contract.labels or None,
         anchors=_anchors(contract),
@@ -87,8 +87,15 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             "That file has changed since the conversion.",
             "Convert it again.",
         )
-    if ready.contract != contract:
+    if _is_uncut(contract):
         ready = ready.uncut()
+    # Names may be assumed differently by now, and change no number.
+    if msgspec.structs.replace(ready.contract, labels=contract.labels) != contract:
+        raise RkzooError(
+            f"{path.name} cannot be built again as it was.",
+            f"It was made by rkzoo {sidecar.rkzoo}, which described the model differently.",
+            "Convert the model again.",
+        )
     pictures = calib.from_files([Path(name) for name in files]) if files else None
     prepared = prepare(
         ready,
@@ -106,6 +113,11 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             "Convert the model again.",
         )
     return inputs
+
+
+def _is_uncut(contract: Contract) -> bool:
+    head = contract.head
+    return isinstance(head, DetectHead) and any(o.role == "decoded" for o in head.outputs)
 
 
 def _anchors(contract: Contract) -> list[tuple[float, float]] | None:
