@@ -25,7 +25,7 @@ from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
-from rkzoo.workflow.model import Answer, Found, Image, Model
+from rkzoo.workflow.model import Answer, Found, Image, Model, plainly
 from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import font
 from rkzoo.workflow.watch import watched
@@ -90,7 +90,7 @@ def load(
                 )
             contract, session = open_rknn(Path(name), report=report)
             task = _task(contract, stack.enter_context(session), options, labels)
-            painter = partial(_paint, report) if _reads_text(task) else _plain
+            painter = partial(_paint, report) if _reads_text(task) else plainly
             return Model(Path(name).stem, session.label, _answer(task), stack.pop_all(), painter)
 
         pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
@@ -116,7 +116,7 @@ def load(
             task = page_reader(pipeline, open_, confidence)
         else:
             task = _task(*open_(name), options, None)
-        painter = partial(_paint, report) if _reads_text(task) else _plain
+        painter = partial(_paint, report) if _reads_text(task) else plainly
         title = pipeline.name if pipeline else Path(name).stem
         return Model(title, label, _answer(task), stack.pop_all(), painter)
 
@@ -134,10 +134,6 @@ def _answer(task: Callable[[Image], Found]) -> Answer:
 
 def _reads_text(task: object) -> bool:
     return isinstance(task, PageReader | SingleLine)
-
-
-def _plain(found: Found, image: Image) -> Image:
-    return found.draw(image)
 
 
 def _paint(report: Reporter, found: TextLines, image: Image) -> Image:

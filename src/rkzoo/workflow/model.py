@@ -40,7 +40,8 @@ Draw = Callable[[Any, Image], Image]
 Answer = Callable[[Image], tuple[Found, tuple[str, ...]]]
 
 
-def _plainly(found: Found, image: Image) -> Image:
+def plainly(found: Found, image: Image) -> Image:
+    """Draws a result that needs nothing else to be drawn."""
     return found.draw(image)
 
 
@@ -58,7 +59,7 @@ class Result:
     path: Path | None
     runtime: Label
     seconds: float
-    painter: Draw = _plainly
+    painter: Draw = plainly
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -113,7 +114,7 @@ class Model:
         runtime: Label,
         answer: Answer,
         resources: ExitStack,
-        painter: Draw = _plainly,
+        painter: Draw = plainly,
     ) -> None:
         self.name, self.runtime, self.answer = name, runtime, answer
         self._resources, self._painter = resources, painter
