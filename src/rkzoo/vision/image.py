@@ -64,6 +64,11 @@ def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         # Not cv2.imread: it cannot tell a missing file from a broken one, and fails on
         # some non-ASCII paths.
         data = path.read_bytes()
+    return decode(data, path)
+
+
+def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
+    """As `read`, for a file's bytes; `path` is its name in an error."""
     if not data:
         raise RkzooError(
             f"{path} is empty.", "The file has no bytes.", "Copy or download it again."

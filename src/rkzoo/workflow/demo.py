@@ -87,14 +87,11 @@ def demo(
         pipeline = find_card("ppocr")
         letters = font(report)
         parts = {role: resolve(name, report=report) for role, name in pipeline.pipeline.items()}
-        by_card = {pipeline.pipeline[role]: ready for role, ready in parts.items()}
         reader = page_reader(
-            pipeline,
-            lambda name: (
-                by_card[name].contract,
-                stack.enter_context(open_onnx(by_card[name])),
-            ),
-            None,
+            {
+                role: (ready.contract, stack.enter_context(open_onnx(ready)))
+                for role, ready in parts.items()
+            }
         )
         with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
             page = read(path)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rkzoo.contract import Contract, DetectHead, TextDetHead, TextRecHead
@@ -14,7 +13,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.anchors import parse_anchors
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.session import Label, Session
+from rkzoo.session import Session
 from rkzoo.tasks.detect.task import DetectOptions, Detector, HeadTask
 from rkzoo.tasks.obb.task import OrientedDetector
 from rkzoo.tasks.pose.task import PoseEstimator
@@ -26,12 +25,10 @@ from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.model import Answer, Found, Image, Model, plainly
-from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
+from rkzoo.workflow.plan import Asked, Plan, open_part, plan
+from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple
 from rkzoo.workflow.text import font
 from rkzoo.workflow.watch import watched
-from rkzoo.zoo.schema import Card
-
-Open = Callable[[str], tuple[Contract, Session]]
 
 
 def load(
@@ -67,58 +64,42 @@ def load(
     where the model is not a .rknn. `cut=False` leaves the detection head on. Raises
     RkzooError.
     """
-    from rkzoo.workflow.simulate import open_rknn, open_simulator
-
-    name = os.fspath(model)
-    _check_runtime(runtime)
+    asked = Asked(
+        runtime=runtime,
+        size=size,
+        labels=labels,
+        feed=Feed(color, mean, std),
+        anchors=parse_anchors(anchors) if isinstance(anchors, str) else anchors,
+        pictures=calib.find(calibration) if calibration else None,
+        dtype=dtype,
+        toolkit=toolkit,
+        cut=cut,
+    )
     options = _options(confidence, iou, limit, multi_label)
-    feed = Feed(color, mean, std)
+    planned = plan(model, asked, report)
     with ExitStack() as stack:
-        if Path(name).suffix.lower() == ".rknn":
-            if runtime == "onnx":
-                raise RkzooError(
-                    f"{name} cannot be run by ONNX Runtime.",
-                    "A .rknn file is for the NPU.",
-                    "Run the .onnx it was made from, or use --runtime simulator.",
-                )
-            feed.refuse(f"{name} keeps how it is fed, since it was converted.")
-            if anchors is not None:
-                raise RkzooError(
-                    "--anchors does not go with this model.",
-                    f"{name} keeps its anchors, since it was converted.",
-                    "Leave it out, or convert the model again with them.",
-                )
-            contract, session = open_rknn(Path(name), report=report)
-            task = _task(contract, stack.enter_context(session), options, labels)
-            painter = partial(_paint, report) if _reads_text(task) else plainly
-            return Model(Path(name).stem, session.label, _answer(task), stack.pop_all(), painter)
-
-        pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
-        label: Label = "simulator" if runtime == "simulator" else "onnx"
-        given = calib.find(calibration) if calibration else None
-
-        def open_(part: str) -> tuple[Contract, Session]:
-            ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
-            ready = ready if cut else ready.uncut()
-            if label == "onnx":
-                session: Session = open_onnx(ready)
-            else:
-                # In a pipeline a part that does not have the dtype keeps its own.
-                chosen = dtype if pipeline is None or dtype in ready.dtypes else None
-                session = open_simulator(
-                    ready, pictures=given, dtype=chosen, toolkit=toolkit, report=report
-                )
-            return ready.contract, stack.enter_context(session)
-
-        pipeline = is_pipeline(name)
-        if pipeline is not None:
-            feed.refuse(f"{name} consists of several models, each fed in its own way.")
-            task = page_reader(pipeline, open_, confidence)
-        else:
-            task = _task(*open_(name), options, None)
+        task = open_task(planned, stack, options=options, page=_page(confidence), report=report)
         painter = partial(_paint, report) if _reads_text(task) else plainly
-        title = pipeline.name if pipeline else Path(name).stem
-        return Model(title, label, _answer(task), stack.pop_all(), painter)
+        return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter)
+
+
+def open_task(
+    planned: Plan,
+    stack: ExitStack,
+    *,
+    options: DetectOptions | None = None,
+    page: PageOptions | None = None,
+    threads: int = 0,
+    report: Reporter = SILENT,
+) -> Callable[[Image], Found]:
+    """A plan as one callable: a BGR picture in, what was found out. `stack` closes it."""
+    opened = {
+        role: (part.contract, stack.enter_context(open_part(part, threads=threads, report=report)))
+        for role, part in planned.parts.items()
+    }
+    if "model" in opened:
+        return _task(*opened["model"], options)
+    return page_reader(opened, page)
 
 
 def _options(
@@ -126,6 +107,10 @@ def _options(
 ) -> DetectOptions:
     given = {"confidence": confidence, "iou": iou, "limit": limit, "multi_label": multi_label}
     return DetectOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _page(confidence: float | None) -> PageOptions | None:
+    return None if confidence is None else PageOptions(confidence)
 
 
 def _answer(task: Callable[[Image], Found]) -> Answer:
@@ -145,21 +130,14 @@ def open_onnx(ready: Resolved) -> OnnxSession:
     return OnnxSession(ready.graph().SerializeToString(), ready.contract.input)
 
 
-def page_reader(card: Card, open_: Open, confidence: float | None) -> PageReader:
-    """The three models of a text pipeline as one."""
-    det, rec = TextDetector(*open_(card.pipeline["det"])), LineReader(*open_(card.pipeline["rec"]))
-    cls = AngleClassifier(*open_(card.pipeline["cls"])) if "cls" in card.pipeline else None
-    options = PageOptions() if confidence is None else PageOptions(confidence)
-    return PageReader(det, rec, cls, options)
-
-
-def _check_runtime(runtime: str | None) -> None:
-    if runtime not in (None, "onnx", "simulator"):
-        raise RkzooError(
-            f"There is no runtime called {runtime!r}.",
-            "rkzoo runs models on onnx and on the simulator.",
-            "Use --runtime onnx or --runtime simulator.",
-        )
+def page_reader(
+    parts: Mapping[str, tuple[Contract, Session]], options: PageOptions | None = None
+) -> PageReader:
+    """The models of a text pipeline as one: det, rec and, where there is one, cls."""
+    cls = AngleClassifier(*parts["cls"]) if "cls" in parts else None
+    return PageReader(
+        TextDetector(*parts["det"]), LineReader(*parts["rec"]), cls, options or PageOptions()
+    )
 
 
 def _of_head(head: DetectHead) -> type[HeadTask[Any]]:
@@ -180,15 +158,8 @@ def detect_task(
 
 
 def _task(
-    contract: Contract,
-    session: Session,
-    options: DetectOptions,
-    labels: Sequence[str] | None,
+    contract: Contract, session: Session, options: DetectOptions | None
 ) -> Callable[[Image], Found]:
-    import msgspec
-
-    if labels is not None:
-        contract = msgspec.structs.replace(contract, labels=tuple(labels))
     if isinstance(contract.head, DetectHead):
         return detect_task(contract, session, options)
     if isinstance(contract.head, TextDetHead):

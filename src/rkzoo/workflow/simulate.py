@@ -48,10 +48,15 @@ def read_sidecar(path: Path) -> Sidecar:
 
 def open_rknn(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, SimulatorSession]:
     """The model of a .rknn that rkzoo made, on the simulator."""
+    contract, inputs = rknn_inputs(path, report=report)
+    return contract, simulate(inputs, contract, report)
+
+
+def rknn_inputs(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, BuildInputs]:
+    """What a .rknn that rkzoo made was built from. Raises RkzooError when that is lost."""
     sidecar = read_sidecar(path)
     inputs = builds.find(sidecar.build) or _again(sidecar, path, report)
-    inputs = replace(inputs, recipe=sidecar.recipe)
-    return sidecar.contract, _session(inputs, sidecar.contract, report)
+    return sidecar.contract, replace(inputs, recipe=sidecar.recipe)
 
 
 def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
@@ -136,15 +141,31 @@ def open_simulator(
     report: Reporter = SILENT,
 ) -> SimulatorSession:
     """A resolved model on the simulator, without writing a .rknn."""
+    inputs = simulator_inputs(ready, pictures=pictures, dtype=dtype, toolkit=toolkit, report=report)
+    return simulate(inputs, ready.contract, report)
+
+
+def simulator_inputs(
+    ready: Resolved,
+    *,
+    pictures: calib.Pictures | None = None,
+    dtype: str | None = None,
+    toolkit: str | None = None,
+    report: Reporter = SILENT,
+) -> BuildInputs:
+    """What the simulator needs to build a resolved model, checked and kept in the cache."""
     chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
     prepared = prepare(ready, [SIMULATED_SOC], chosen, pictures, toolkit, report)
     inputs = builds.find(prepared.key)
     if inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")
-    return _session(inputs, ready.contract, report)
+    return inputs
 
 
-def _session(inputs: BuildInputs, contract: Contract, report: Reporter) -> SimulatorSession:
+def simulate(
+    inputs: BuildInputs, contract: Contract, report: Reporter = SILENT
+) -> SimulatorSession:
+    """Builds a model that stays alive and answers."""
     env = environment.ensure(inputs.recipe.toolkit, report=report)
     process = ToolkitProcess(env, report=report)
     try:

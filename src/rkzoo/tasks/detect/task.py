@@ -15,19 +15,21 @@ from rkzoo.session import Session
 from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.vision.letterbox import Letterbox, fit
-from rkzoo.vision.nms import nms
+from rkzoo.vision.nms import Suppression, nms
 from rkzoo.vision.rotated import nms_rotated
 
 
 @dataclass(frozen=True)
 class DetectOptions:
     """`confidence` and `iou` in 0..1; at most `limit` boxes; `multi_label` gives one box
-    for every class that reaches the confidence, as upstream evaluation does."""
+    for every class that reaches the confidence, as upstream evaluation does; `suppression`
+    overrides what the head says."""
 
     confidence: float = 0.25
     iou: float = 0.45
     limit: int = 300
     multi_label: bool = False
+    suppression: Suppression | None = None
 
     def __post_init__(self) -> None:
         for name in ("confidence", "iou"):
@@ -77,7 +79,7 @@ class HeadTask(ABC, Generic[R]):
             found.class_id,
             options.iou,
             options.limit,
-            self.head.suppression,
+            options.suppression or self.head.suppression,
         )
         return self.answer(outputs, found[kept], letterbox)
 

@@ -1,0 +1,145 @@
+"""What is to be run, settled before anything is opened.
+
+A plan is plain data: it opens here, in a worker process or on another machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Label, Session
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.workflow.calibration import Pictures
+from rkzoo.workflow.resolve import Anchors, Feed, Resolved, is_pipeline, resolve
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user said about a model, beside its name.
+
+    `runtime` None is the natural one. `pictures`, `dtype` and `toolkit` count for the
+    simulator only.
+    """
+
+    runtime: str | None = None
+    size: tuple[int, int] | None = None
+    labels: Sequence[str] | None = None
+    feed: Feed = field(default_factory=Feed)
+    anchors: Anchors | None = None
+    pictures: Pictures | None = None
+    dtype: str | None = None
+    toolkit: str | None = None
+    cut: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model: a graph for ONNX Runtime, or what the simulator builds."""
+
+    contract: Contract
+    graph: bytes = b""
+    build: BuildInputs | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`parts` by their role in a pipeline; a single model has the role "model"."""
+
+    name: str
+    label: Label
+    parts: dict[str, Part]
+
+
+def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT) -> Plan:
+    """Finds a model and settles how it is run. Raises RkzooError."""
+    name = os.fspath(model)
+    _check_runtime(asked.runtime)
+    if Path(name).suffix.lower() == ".rknn":
+        return _of_rknn(Path(name), asked, report)
+    label: Label = "simulator" if asked.runtime == "simulator" else "onnx"
+    pipeline = is_pipeline(name)
+    if pipeline is None:
+        ready = resolved(name, asked, report)
+        return Plan(Path(name).stem, label, {"model": part(ready, label, asked, report)})
+    asked.feed.refuse(f"{name} consists of several models, each fed in its own way.")
+    parts = {}
+    for role, card in pipeline.pipeline.items():
+        ready = resolved(card, asked, report)
+        # A part that does not have the dtype keeps its own.
+        kept = asked if asked.dtype in ready.dtypes else replace(asked, dtype=None)
+        parts[role] = part(ready, label, kept, report)
+    return Plan(pipeline.name, label, parts)
+
+
+def resolved(name: str, asked: Asked, report: Reporter = SILENT) -> Resolved:
+    ready = resolve(
+        name,
+        size=asked.size,
+        labels=asked.labels,
+        feed=asked.feed,
+        anchors=asked.anchors,
+        report=report,
+    )
+    return ready if asked.cut else ready.uncut()
+
+
+def part(ready: Resolved, label: Label, asked: Asked, report: Reporter = SILENT) -> Part:
+    """A resolved model as it runs on ONNX Runtime or the simulator."""
+    if label == "onnx":
+        return Part(ready.contract, graph=ready.graph().SerializeToString())
+    from rkzoo.workflow.simulate import simulator_inputs
+
+    build = simulator_inputs(
+        ready, pictures=asked.pictures, dtype=asked.dtype, toolkit=asked.toolkit, report=report
+    )
+    return Part(ready.contract, build=build)
+
+
+def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
+    from rkzoo.workflow.simulate import rknn_inputs
+
+    if asked.runtime == "onnx":
+        raise RkzooError(
+            f"{path} cannot be run by ONNX Runtime.",
+            "A .rknn file is for the NPU.",
+            "Run the .onnx it was made from, or use --runtime simulator.",
+        )
+    asked.feed.refuse(f"{path} keeps how it is fed, since it was converted.")
+    if asked.anchors is not None:
+        raise RkzooError(
+            "--anchors does not go with this model.",
+            f"{path} keeps its anchors, since it was converted.",
+            "Leave it out, or convert the model again with them.",
+        )
+    contract, build = rknn_inputs(path, report=report)
+    if asked.labels is not None:
+        contract = msgspec.structs.replace(contract, labels=tuple(asked.labels))
+    return Plan(path.stem, "simulator", {"model": Part(contract, build=build)})
+
+
+def open_part(part: Part, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+    """The part, ready to run; `threads` as for OnnxSession."""
+    if part.build is None:
+        from rkzoo.runtime.onnx import OnnxSession
+
+        return OnnxSession(part.graph, part.contract.input, threads=threads)
+    from rkzoo.workflow.simulate import simulate
+
+    return simulate(part.build, part.contract, report)
+
+
+def _check_runtime(runtime: str | None) -> None:
+    if runtime not in (None, "onnx", "simulator"):
+        raise RkzooError(
+            f"There is no runtime called {runtime!r}.",
+            "rkzoo runs models on onnx and on the simulator.",
+            "Use --runtime onnx or --runtime simulator.",
+        )
