@@ -1,0 +1,201 @@
+"""What is kept of a model's answers while a data set runs: small arrays, one record a picture.
+
+Every record has `size` (2,) int32: height and width of the picture. Beside it
+- boxes: `xyxy` (N, 4) float32 in source pixels, `score` (N,) float32, `class_id` (N,) int32;
+- masks: those, and `rle` uint8, the COCO codes one after the other, `rle_length` (N,) int32;
+- key points: those of boxes, and `keypoints` (N, K, 3) float32;
+- oriented boxes: `xywhr` (N, 5) float32 in place of `xyxy`;
+- lines: `quads` (N, 4, 2) float32, `score` (N,), `text` uint8, the UTF-8 bytes one after the
+  other, `text_length` (N,) int32; of text detection only the quads and scores;
+- classes: `class_id` (N,) int32 and `score` (N,), best first.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.accuracy import rle
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, explained
+from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.obb.result import OrientedBoxes
+from rkzoo.tasks.pose.result import Poses
+from rkzoo.tasks.segment.result import Masks
+from rkzoo.tasks.text.detect_text import TextBoxes
+from rkzoo.tasks.text.result import TextLines
+
+Record = dict[str, NDArray[Any]]
+
+
+def pack(found: object, shape: tuple[int, int]) -> Record:
+    """The record of one picture's result. `shape` is (height, width) of the picture.
+
+    Raises TypeError for a result that no data set scores.
+    """
+    for kind, packer in _PACKERS:
+        if isinstance(found, kind):
+            return {**packer(found), "size": np.array(shape[:2], np.int32)}
+    raise TypeError(f"no record is known for {type(found).__name__}")
+
+
+def pack_texts(
+    texts: Sequence[str], scores: Sequence[float], shape: tuple[int, int], quads: Any = None
+) -> Record:
+    """The record of lines that were read; `quads` (N, 4, 2), the whole picture where None."""
+    height, width = shape[:2]
+    if quads is None:
+        whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+        quads = np.repeat(whole[None], len(texts), axis=0)
+    return {
+        "size": np.array(shape[:2], np.int32),
+        "quads": np.asarray(quads, np.float32),
+        "score": np.asarray(scores, np.float32),
+        **_joined("text", [text.encode("utf-8", "replace") for text in texts]),
+    }
+
+
+def pack_classes(scores: NDArray[Any], shape: tuple[int, int], top: int = 5) -> Record:
+    """The record of a classifier: the `top` best of `scores` (C,); a tie goes to the lower
+    class."""
+    best = np.argsort(-np.asarray(scores, np.float64), kind="stable")[:top]
+    return {
+        "size": np.array(shape[:2], np.int32),
+        "class_id": best.astype(np.int32),
+        "score": np.asarray(scores, np.float32)[best],
+    }
+
+
+def texts_of(record: Record) -> list[str]:
+    """The texts of a record of lines."""
+    return [piece.decode("utf-8", "replace") for piece in _pieces(record, "text")]
+
+
+def codes_of(record: Record) -> list[bytes]:
+    """The COCO mask codes of a record of masks."""
+    return _pieces(record, "rle")
+
+
+def save(path: Path, records: Sequence[Record]) -> None:
+    """Writes the records as one npz. All must have the same keys.
+
+    Raises RkzooError when the disk refuses, ValueError when the keys differ.
+    """
+    keys = sorted(records[0]) if records else []
+    if any(sorted(record) != keys for record in records):
+        raise ValueError("records of one file must have the same keys")
+    arrays: Record = {_COUNT: np.array(len(records), np.int64)}
+    for key in keys:
+        parts = [record[key] for record in records]
+        # A picture without an object may not know the number of key points.
+        shaped = [part for part in parts if len(part)] or parts[:1]
+        arrays[key] = np.concatenate(shaped)
+        arrays[_ROWS + key] = np.array([len(part) for part in parts], np.int64)
+    with atomic_output(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> list[Record]:
+    """The records of a file that `save` wrote. Raises RkzooError when it is none, or damaged."""
+    path = Path(path)
+    try:
+        with explained(f"{path} cannot be read."), np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        return list(_records(arrays))
+    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError) as error:
+        raise RkzooError(
+            f"{path} holds no results that can be gone on from.",
+            "The file is damaged, or another program wrote it.",
+            "Delete it and start again.",
+        ) from error
+
+
+_COUNT = "count"
+_ROWS = "rows:"
+
+
+def _records(arrays: Record) -> Iterator[Record]:
+    count = int(arrays[_COUNT])
+    keys = [key for key in arrays if key != _COUNT and not key.startswith(_ROWS)]
+    split: Record = {}
+    for key in keys:
+        rows = arrays[_ROWS + key]
+        if rows.shape != (count,) or (rows < 0).any() or rows.sum() != len(arrays[key]):
+            raise ValueError(key)
+        split[key] = np.concatenate(([0], np.cumsum(rows)))
+    for i in range(count):
+        record = {key: arrays[key][split[key][i] : split[key][i + 1]] for key in keys}
+        _check(record)
+        yield record
+
+
+def _check(record: Record) -> None:
+    """What scoring relies on."""
+    if record["size"].shape != (2,):
+        raise ValueError("size")
+    rows = {len(record[key]) for key in record if key not in ("size", "rle", "text")}
+    if len(rows) > 1:
+        raise ValueError("arrays of one picture differ in length")
+    for key in ("rle", "text"):
+        if key in record:
+            _pieces(record, key)
+
+
+def _pieces(record: Record, key: str) -> list[bytes]:
+    lengths = record[f"{key}_length"]
+    ends = np.cumsum(lengths)
+    whole = record[key].astype(np.uint8, copy=False).tobytes()
+    if (lengths < 0).any() or (ends[-1] if len(ends) else 0) != len(whole):
+        raise ValueError(key)
+    return [
+        whole[end - length : end]
+        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+    ]
+
+
+def _joined(key: str, pieces: Sequence[bytes]) -> Record:
+    whole = np.array(bytearray(b"".join(pieces)), np.uint8)
+    return {key: whole, f"{key}_length": np.array([len(piece) for piece in pieces], np.int32)}
+
+
+def _boxes(found: Detections) -> Record:
+    return {"xyxy": found.xyxy, "score": found.score, "class_id": found.class_id}
+
+
+def _masks(found: Masks) -> Record:
+    codes = [
+        rle.encode(crop, (x, y), found.size)
+        for (x, y), crop in zip(found.corners.tolist(), found.crops, strict=True)
+    ]
+    return {**_boxes(found.boxes), **_joined("rle", codes)}
+
+
+def _poses(found: Poses) -> Record:
+    return {**_boxes(found.boxes), "keypoints": found.keypoints}
+
+
+def _oriented(found: OrientedBoxes) -> Record:
+    return {"xywhr": found.boxes, "score": found.score, "class_id": found.class_id}
+
+
+def _lines(found: TextLines) -> Record:
+    return pack_texts(found.texts, found.scores.tolist(), (0, 0), found.quads)
+
+
+def _regions(found: TextBoxes) -> Record:
+    return {"quads": found.quads, "score": found.scores}
+
+
+_PACKERS: tuple[tuple[type, Callable[[Any], Record]], ...] = (
+    (Detections, _boxes),
+    (Masks, _masks),
+    (Poses, _poses),
+    (OrientedBoxes, _oriented),
+    (TextLines, _lines),
+    (TextBoxes, _regions),
+)

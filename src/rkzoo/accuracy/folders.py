@@ -1,0 +1,71 @@
+"""Finding the pictures of a data set, never outside the folder that the user named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+
+
+def inside(folder: Path, name: str, told_by: Path) -> Path:
+    """The path `name`, which the file `told_by` gives, below `folder`.
+
+    Raises RkzooError when it is absolute or leads out of the folder.
+    """
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
+        raise RkzooError(
+            f"{told_by} names the file {name[:80]!r}.",
+            "Files outside the folder of the data are not read.",
+            "Put the pictures below that folder and name them from there.",
+        )
+    return folder / pure
+
+
+def pictures(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted by path; hidden ones are left out."""
+    with explained(f"The folder {folder} cannot be read."):
+        found = [
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def best_folder(
+    candidates: Iterable[Path], names: Sequence[str], told_by: Path
+) -> tuple[Path, list[Path | None]]:
+    """The folder that has most of the named pictures, and for each its path or None.
+
+    A name is also looked for without its own folders (val2017/1.jpg as 1.jpg).
+    """
+    best: tuple[int, Path, list[Path | None]] | None = None
+    for folder in dict.fromkeys(candidates):
+        if not folder.is_dir():
+            continue
+        found = [_present(folder, name, told_by) for name in names]
+        count = sum(path is not None for path in found)
+        if best is None or count > best[0]:
+            best = count, folder, found
+        if count == len(names):
+            break
+    if best is None or not best[0]:
+        raise RkzooError(
+            f"None of the {len(names)} pictures that {told_by} names is there.",
+            f"The first is {names[0][:80] if names else ''}.",
+            f"Name their folder: {told_by}@FOLDER.",
+        )
+    return best[1], best[2]
+
+
+def _present(folder: Path, name: str, told_by: Path) -> Path | None:
+    path = inside(folder, name, told_by)
+    for place in (path, folder / path.name):
+        if place.is_file():
+            return place
+    return None

@@ -1,0 +1,84 @@
+"""One number about a model's answers, and the plain functions behind some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure with what is needed to judge it.
+
+    `unit` is "" for a share in 0..1, else "%" or "characters". `gate` is the drop from the
+    float model, in the metric's own unit, that counts as a failure. `main`: the one that is
+    optimised; one of a score at most.
+    """
+
+    name: str
+    value: float
+    unit: str
+    higher_is_better: bool
+    gate: float
+    main: bool = False
+
+
+def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+    """Fewest insertions, deletions and replacements that make `b` of `a` (Levenshtein)."""
+    if len(a) < len(b):
+        a, b = b, a
+    row = list(range(len(b) + 1))
+    for i, one in enumerate(a, 1):
+        corner, row[0] = row[0], i
+        for j, two in enumerate(b, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (one != two))
+    return row[-1]
+
+
+def similarity(a: str, b: str) -> float:
+    """1 - edit distance / length of the longer one: 1 for equal texts (two empty ones too)."""
+    longest = max(len(a), len(b))
+    return 1 - edit_distance(a, b) / longest if longest else 1.0
+
+
+def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
+    """Word errors in all pairs (truth, found) over the words of all truths; may exceed 1.
+
+    Words are separated by white space and compared as they are. Without a word of truth it
+    is 0 where nothing was found either, else infinite.
+    """
+    errors = words = 0
+    for truth, found in pairs:
+        spoken = truth.split()
+        errors += edit_distance(spoken, found.split())
+        words += len(spoken)
+    if words:
+        return errors / words
+    return float("inf") if errors else 0.0
+
+
+def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """(classes, classes) counts of pixels, truth by rows. A truth outside 0..classes-1 (the
+    usual 255) is not counted; nor is a found class outside, save that its row keeps a miss:
+    raises ValueError there instead. The shapes must be equal."""
+    if truth.shape != found.shape:
+        raise ValueError("truth and found must have one shape")
+    counted = (truth >= 0) & (truth < classes)
+    rows, columns = truth[counted].astype(np.int64), found[counted].astype(np.int64)
+    if columns.size and (columns.min() < 0 or columns.max() >= classes):
+        raise ValueError("a found class lies outside the classes")
+    counts = np.bincount(rows * classes + columns, minlength=classes * classes)
+    return np.asarray(counts.reshape(classes, classes), np.int64)
+
+
+def mean_iou(counts: NDArray[Any]) -> float:
+    """Mean over the classes of intersection over union, from a confusion matrix (C, C) with
+    truth by rows. Classes in neither truth nor answer are left out; 0 when that is all."""
+    both = np.diag(counts).astype(np.float64)
+    union = counts.sum(axis=0) + counts.sum(axis=1) - both
+    seen = union > 0
+    return float((both[seen] / union[seen]).mean()) if seen.any() else 0.0

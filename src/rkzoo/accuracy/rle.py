@@ -1,0 +1,90 @@
+"""COCO's run-length code of a mask: runs of 0 and 1 down the columns, as printable bytes.
+
+A run is written as the difference to the run two before (from the fourth on), five bits a
+byte, the lowest first; bit 5 says that more follow, bit 4 of the last is the sign; 48 is added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+# A run is below 2**30 in any picture we read, its difference fits in seven times five bits.
+_GROUPS = 7
+
+
+def encode(crop: U8, corner: tuple[int, int], size: tuple[int, int]) -> bytes:
+    """The code of a mask of the picture `size` (height, width) that is 0 outside the crop.
+
+    `crop` (h, w), 0 is background, its top left pixel at `corner` x, y. The work grows with
+    the crop, not with the picture.
+    """
+    return to_bytes(runs(crop, corner, size))
+
+
+def runs(crop: U8, corner: tuple[int, int], size: tuple[int, int]) -> I64:
+    """Lengths of the runs, background first; their sum is height * width."""
+    height, width = size
+    x, y = corner
+    # One pixel of background above and below each column parts the columns from each other.
+    framed = np.zeros((crop.shape[1], crop.shape[0] + 2), np.int8)
+    framed[:, 1:-1] = (crop != 0).T
+    column, row = np.nonzero(np.diff(framed, axis=1))
+    edges = (column + x) * height + row + y
+    # Columns that touch, one ending where the next begins, are one run.
+    starts, ends = edges[::2], edges[1::2]
+    apart = starts[1:] != ends[:-1]
+    kept = np.empty(2 * (np.count_nonzero(apart) + (len(starts) > 0)), np.int64)
+    if len(kept):
+        kept[0::2] = starts[np.concatenate(([True], apart))]
+        kept[1::2] = ends[np.concatenate((apart, [True]))]
+    found = np.diff(kept, prepend=0, append=height * width)
+    return found if found[-1] or len(found) == 1 else found[:-1]
+
+
+def to_bytes(lengths: NDArray[Any]) -> bytes:
+    """The code of the runs."""
+    values = np.asarray(lengths, np.int64)
+    steps = values.copy()
+    steps[3:] -= values[1:-2]
+    groups = steps[:, None] >> (5 * np.arange(_GROUPS + 1))
+    # The rest after a group is only sign: 0 and bit 4 clear, or -1 and bit 4 set.
+    last = (groups[:, 1:] == 0) & (groups[:, :-1] & 16 == 0)
+    last |= (groups[:, 1:] == -1) & (groups[:, :-1] & 16 != 0)
+    used = np.arange(_GROUPS) <= last.argmax(axis=1)[:, None]
+    more = np.arange(_GROUPS) < last.argmax(axis=1)[:, None]
+    coded = (groups[:, :-1] & 31) + 32 * more + 48
+    return bytes(coded[used].astype(np.uint8))
+
+
+def from_bytes(code: bytes) -> I64:
+    """The runs of a code. Raises ValueError when it is none."""
+    found: list[int] = []
+    value = shift = 0
+    for byte in code:
+        digit = byte - 48
+        if not 0 <= digit < 64 or shift >= 5 * _GROUPS:
+            raise ValueError("no run-length code")
+        value |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        if len(found) > 2:
+            value += found[-2]
+        found.append(value)
+        value = shift = 0
+    if shift or any(run < 0 for run in found):
+        raise ValueError("no run-length code")
+    return np.array(found, np.int64)
+
+
+def area(lengths: NDArray[Any]) -> int:
+    """Pixels of the mask."""
+    return int(np.asarray(lengths)[1::2].sum())
