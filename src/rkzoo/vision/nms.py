@@ -36,24 +36,27 @@ def nms(
     union with a better kept box exceeds `iou`: of its class (`class`), of any (`all`), or
     never (`none`). Of equal scores the earlier box is the better one.
     """
+    count = len(score)
+    if suppression == "none" or count < 2:
+        return np.argsort(-score, kind="stable")[:limit]
+    groups = class_id if suppression == "class" else np.zeros(count, np.int32)
+    if count <= _FEW:
+        return _few(xyxy, score, groups, iou)[:limit]
     order = np.argsort(-score, kind="stable")
-    if suppression == "none" or len(order) < 2:
-        return order[:limit]
-    boxes = xyxy[order].astype(np.float64)
-    groups = class_id[order] if suppression == "class" else np.zeros(len(order), np.int32)
-    kept = _few(boxes, groups, iou) if len(order) <= _FEW else _many(boxes, groups, iou, limit)
-    return order[kept[:limit]]
+    boxes = xyxy.take(order, axis=0).astype(np.float64)
+    return order[_many(boxes, groups.take(order), iou, limit)[:limit]]
 
 
-def _few(boxes: Boxes, groups: NDArray[np.int32], iou: float) -> Index:
+def _few(
+    xyxy: NDArray[np.float32], score: NDArray[np.float32], groups: NDArray[np.int32], iou: float
+) -> Index:
     # OpenCV keeps classes apart by moving them away along the diagonal, and trips over
     # negative coordinates: hence the corner at 0.
-    boxes = boxes - boxes.min(axis=0).min()
+    boxes = np.subtract(xyxy, xyxy.min(), dtype=np.float64)
     boxes[:, 2:] -= boxes[:, :2]
-    ranks = np.arange(len(boxes), 0, -1)
-    # Lists: OpenCV takes arrays apart more slowly.
-    kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), ranks.tolist(), groups.tolist(), -np.inf, iou)
-    return np.asarray(kept, np.intp).reshape(-1)
+    # Lists: OpenCV takes arrays apart more slowly. Its sort is stable too.
+    kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), score.tolist(), groups.tolist(), -np.inf, iou)
+    return np.array(kept, np.intp)
 
 
 def _many(boxes: Boxes, groups: NDArray[np.int32], iou: float, limit: int) -> Index:
@@ -61,20 +64,31 @@ def _many(boxes: Boxes, groups: NDArray[np.int32], iou: float, limit: int) -> In
     area = (x2 - x1) * (y2 - y1)
 
     def overlapping(a: Index, b: Index) -> NDArray[np.bool_]:
-        width = np.minimum(x2[a], x2[b]) - np.maximum(x1[a], x1[b])
-        height = np.minimum(y2[a], y2[b]) - np.maximum(y1[a], y1[b])
+        width = np.minimum(x2.take(a), x2.take(b))
+        width -= np.maximum(x1.take(a), x1.take(b))
+        height = np.minimum(y2.take(a), y2.take(b))
+        height -= np.maximum(y1.take(a), y1.take(b))
         inter = width * height
-        hit: NDArray[np.bool_] = inter > iou * (area[a] + area[b] - inter)
+        hit: NDArray[np.bool_] = inter > iou * (area.take(a) + area.take(b) - inter)
         return hit
 
-    return greedy((x1, y1, x2, y2), groups, overlapping, limit)
+    # Two boxes whose union is covered by more than this share have this share of each one's
+    # width and height in common. The slack is for rounding.
+    share = max(iou - 1e-6, 0.0)
+    return greedy((x1, y1, x2, y2), groups, overlapping, limit, share)
 
 
-def greedy(hulls: Hulls, groups: NDArray[np.int32], overlapping: Overlapping, limit: int) -> Index:
+def greedy(
+    hulls: Hulls,
+    groups: NDArray[np.int32],
+    overlapping: Overlapping,
+    limit: int,
+    share: float = 0.0,
+) -> Index:
     """Positions of the kept ones among things sorted best first.
 
-    `hulls` are left, top, right, bottom, (N,) each; only pairs of one group whose hulls meet
-    are given to `overlapping`.
+    `hulls` are left, top, right, bottom, (N,) each; only pairs of one group are given to
+    `overlapping`, whose hulls have more than `share` of each one's width and height in common.
     """
     kept = np.empty(0, np.intp)
     count = len(groups)
@@ -83,32 +97,40 @@ def greedy(hulls: Hulls, groups: NDArray[np.int32], overlapping: Overlapping, li
             break
         # Those kept so far have no better rival left, so they stay.
         mine = np.concatenate((kept, np.arange(start, min(start + _CHUNK, count))))
-        left, top, right, bottom = (side[mine] for side in hulls)
-        a, b = _meeting((left, top, right, bottom), groups[mine])
+        near = hulls[0].take(mine), hulls[1].take(mine), hulls[2].take(mine), hulls[3].take(mine)
+        a, b = _meeting(near, groups.take(mine), share)
         hit = overlapping(mine[a], mine[b])
         kept = mine[_solved(len(mine), a[hit], b[hit])]
     return kept
 
 
-def _meeting(hulls: Hulls, groups: NDArray[np.int32]) -> tuple[Index, Index]:
-    """(better, worse): all pairs of one group whose hulls have some area in common."""
+def _meeting(hulls: Hulls, groups: NDArray[np.int32], share: float) -> tuple[Index, Index]:
+    """(better, worse): all pairs of one group that can have that share in common."""
     left, top, right, bottom = hulls
     low = left.min()
     # Groups lie side by side on the axis, far enough apart.
-    shift = groups * (right.max() - low + 1.0)
-    begin, end = left - low + shift, right - low + shift
-    order = np.argsort(begin)
-    begin, top, bottom = begin[order], top[order], bottom[order]
+    begin = left - low
+    begin += groups * (right.max() - low + 1.0)
+    order = begin.argsort()
+    begin, top, bottom = begin.take(order), top.take(order), bottom.take(order)
+    margin = (bottom - top) * share
+    reach = (right - left).take(order)
+    reach *= 1 - share
+    reach += begin
     after = np.arange(1, len(order) + 1)
-    counts = np.maximum(np.searchsorted(begin, end[order], "left") - after, 0)
+    counts = begin.searchsorted(reach)
+    counts -= after
+    np.maximum(counts, 0, out=counts)
     # Places 1, 2, 3, ... behind the first of each pair.
-    second = np.arange(int(counts.sum()))
-    second += np.repeat(after - (np.cumsum(counts) - counts), counts)
+    first = after.repeat(counts)
+    second = np.arange(len(first))
+    second += (after - counts.cumsum() + counts).repeat(counts)
+    first -= 1
     # Most windows meet along one axis only; these go before anything else is looked up.
-    meets = top[second] < np.repeat(bottom, counts)
-    meets &= bottom[second] > np.repeat(top, counts)
+    meets = top.take(second) < (bottom - margin).take(first)
+    meets &= bottom.take(second) > (top + margin).take(first)
     near = np.flatnonzero(meets)
-    a, b = order[np.repeat(np.arange(len(order)), counts)[near]], order[second[near]]
+    a, b = order.take(first.take(near)), order.take(second.take(near))
     return np.minimum(a, b), np.maximum(a, b)
 
 
