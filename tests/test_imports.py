@@ -22,8 +22,19 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"soc"},
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
-    "workflow": {"graph", "vision", "audio", "soc", "zoo", "toolkit", "tasks", "runtime"},
-    "cli": {"graph", "vision", "soc", "zoo", "toolkit", "tasks", "runtime", "workflow"},
+    "accuracy": {"tasks", "vision"},
+    "workflow": {
+        "accuracy",
+        "graph",
+        "vision",
+        "audio",
+        "soc",
+        "zoo",
+        "toolkit",
+        "tasks",
+        "runtime",
+    },
+    "cli": {"accuracy", "graph", "vision", "soc", "zoo", "toolkit", "tasks", "runtime", "workflow"},
 }
 HEAVY = {"numpy", "cv2", "onnx", "onnxruntime", "yaml", "rich", "PIL", "supervision", "pooch"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class RkzooError(Exception):
@@ -19,6 +20,10 @@ class RkzooError(Exception):
         self.what, self.why, self.fix, self.code, self.log = what, why, fix, code, log
         super().__init__(" ".join(part for part in (what, why, fix) if part))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process hands its error over whole.
+        return _again, (self.what, self.why, self.fix, self.code, self.log)
+
     def to_json(self) -> dict[str, str | int]:
         found: dict[str, str | int] = {
             "what": self.what,
@@ -27,3 +32,7 @@ class RkzooError(Exception):
             "code": self.code,
         }
         return found | ({"log": str(self.log)} if self.log else {})
+
+
+def _again(what: str, why: str, fix: str, code: int, log: Path | None) -> RkzooError:
+    return RkzooError(what, why, fix, code=code, log=log)

@@ -13,10 +13,13 @@ class Task(Protocol):
 
 
 class Reporter(Protocol):
-    """Where progress goes: a bar on stderr, or nowhere."""
+    """Where progress goes: a bar on stderr, or nowhere.
+
+    A task with a `unit` ("pictures") tells how many are done and how many a second.
+    """
 
     def task(
-        self, label: str, total: float | None = None, *, bytes: bool = False
+        self, label: str, total: float | None = None, *, bytes: bool = False, unit: str = ""
     ) -> AbstractContextManager[Task]: ...
 
     def note(self, message: str) -> None: ...
@@ -27,7 +30,7 @@ class _Quiet:
         pass
 
     def task(
-        self, label: str, total: float | None = None, *, bytes: bool = False
+        self, label: str, total: float | None = None, *, bytes: bool = False, unit: str = ""
     ) -> AbstractContextManager[Task]:
         return nullcontext(self)
 

@@ -29,14 +29,14 @@ class Bars:
 
     @contextmanager
     def task(
-        self, label: str, total: float | None = None, *, bytes: bool = False
+        self, label: str, total: float | None = None, *, bytes: bool = False, unit: str = ""
     ) -> Iterator[_Bar]:
         from time import perf_counter
 
         if not self._live:
             start = perf_counter()
             print(f"{label} …", file=sys.stderr, flush=True)
-            yield _Bar(None, None, bytes)
+            yield _Bar(None, None, bytes, unit)
             print(f"{label}: done in {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             return
         with self._lock:
@@ -44,7 +44,7 @@ class Bars:
             task = progress.add_task(label, total=total, amount="")
             self._open += 1
         try:
-            yield _Bar(progress, task, bytes)
+            yield _Bar(progress, task, bytes, unit)
             # A task without a known total ends as a full bar, not as a pulsing one.
             progress.update(task, total=1, completed=1)
         finally:
@@ -85,8 +85,14 @@ class Bars:
 
 
 class _Bar:
-    def __init__(self, progress: Progress | None, task: TaskID | None, bytes: bool) -> None:
-        self._progress, self._task, self._bytes = progress, task, bytes
+    def __init__(
+        self, progress: Progress | None, task: TaskID | None, bytes: bool, unit: str
+    ) -> None:
+        from time import perf_counter
+
+        self._progress, self._task, self._bytes, self._unit = progress, task, bytes, unit
+        self._clock = perf_counter
+        self._first: tuple[float, float] | None = None
 
     def update(self, done: float, total: float | None = None) -> None:
         if self._progress is None or self._task is None:
@@ -99,7 +105,17 @@ class _Bar:
     def _amount(self, done: float, total: float | None) -> str:
         if self._bytes:
             return f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total else " MB")
+        if self._unit:
+            return f"{done:.0f}/{total:.0f} {self._unit}" + self._rate(done)
         return f"{100 * done / total:.0f}%" if total else ""
+
+    def _rate(self, done: float) -> str:
+        """How many a second since the first were done; nothing before there is a second."""
+        now = self._clock()
+        if self._first is None:
+            self._first = (now, done)
+        began, before = self._first
+        return f", {(done - before) / (now - began):.1f}/s" if done > before else ""
 
 
 def print_json(document: Any) -> None:

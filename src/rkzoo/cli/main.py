@@ -24,6 +24,7 @@ VERBS = {
     "inspect": "what is in an .onnx or .rknn file, and whether it will work",
     "convert": "make a .rknn for the chip you own",
     "run": "pictures in, boxes or text out",
+    "eval": "how good a model is, on data with known answers",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
 }
 

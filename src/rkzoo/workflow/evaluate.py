@@ -1,0 +1,268 @@
+"""How good a model is on a data set: answered piece by piece, scored as upstream projects do."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rkzoo.accuracy import answers
+from rkzoo.accuracy.dataset import Dataset, open_dataset
+from rkzoo.accuracy.metric import Metric
+from rkzoo.contract import Contract, DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, explained
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Label
+from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.workflow.calibration import from_files
+from rkzoo.workflow.plan import Asked, Plan, plan
+from rkzoo.workflow.work import Done, Job, Piece, here
+from rkzoo.workflow.workers import over_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STANDARD = DetectOptions(
+    confidence=0.001, iou=0.65, limit=300, multi_label=True, suppression="class"
+)
+"""What Ultralytics, YOLOv5 to v9 and YOLOX evaluate with, save that their IoU is 0.6 to 0.7."""
+
+_PIECE = 8  # pictures: what a killed run loses of each worker
+_KEPT = 24  # evaluations whose answers stay in the cache, the last used ones
+_CALIBRATION = 20  # pictures, as the toolkit's own examples take
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and all that it depends on. `images` scored, `reused` of them answered
+    by an earlier run that was cut short or complete; `departures` from the standard protocol,
+    one sentence each."""
+
+    model: str
+    dataset: str
+    images: int
+    runtime: Label
+    dtype: str
+    toolkit: str
+    protocol: dict[str, Any]
+    departures: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    seconds: float
+    reused: int
+    rkzoo: str
+
+    @property
+    def main(self) -> Metric:
+        """The figure that counts."""
+        return next((metric for metric in self.metrics if metric.main), self.metrics[0])
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    asked: Asked | None = None,
+    limit: int | None = None,
+    options: DetectOptions = STANDARD,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> Evaluation:
+    """Scores a card's model, an `.onnx` or a `.rknn` on the data set at `data` (a COCO json, a
+    folder or a list: see open_dataset).
+
+    `limit` counts the first pictures only. `workers` processes, or the Dask cluster at
+    `scheduler`: the figures are the same, to the last digit. A run that was stopped goes on
+    where it was, unless `fresh`. Without calibration pictures INT8 is calibrated on some of the
+    data set, which `departures` says. Raises RkzooError.
+    """
+    asked = asked or Asked()
+    first = plan(model, replace(asked, runtime="onnx"), report) if _is_source(model) else None
+    planned = first if first and asked.runtime != "simulator" else None
+    known = (first or plan(model, asked, report)).parts
+    contract = next(iter(known.values())).contract
+    dataset = open_dataset(data, task_of(contract, len(known)), contract.labels)
+    departures = list(_departures(options, contract))
+    if planned is None:
+        planned = _simulated(model, asked, dataset, limit, departures, report)
+    return evaluate_plan(
+        planned,
+        dataset,
+        limit=limit,
+        options=options,
+        departures=departures,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        report=report,
+    )
+
+
+def evaluate_plan(
+    planned: Plan,
+    dataset: Dataset,
+    *,
+    limit: int | None = None,
+    options: DetectOptions = STANDARD,
+    departures: Sequence[str] = (),
+    workers: int | None = None,
+    scheduler: str | None = None,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> Evaluation:
+    """As `evaluate`, for a plan and a data set that are at hand."""
+    start = time.perf_counter()
+    items = dataset.items[:limit]
+    job = Job(planned, options)
+    records, reused = _records(job, dataset, items, workers, scheduler, fresh, report)
+    labels = next(iter(planned.parts.values())).contract.labels
+    with report.task("Scoring"):
+        metrics = dataset.score(records, labels)
+    build = next(iter(planned.parts.values())).build
+    part = f"the first {len(items)} of {len(dataset.items)} pictures"
+    return Evaluation(
+        model=planned.name,
+        dataset=dataset.name,
+        images=len(items),
+        runtime=planned.label,
+        dtype=build.recipe.dtype if build else "float32",
+        toolkit=build.recipe.toolkit if build else "",
+        protocol={name: value for name, value in asdict(options).items() if value is not None},
+        departures=(*departures, *([part] if len(items) < len(dataset.items) else [])),
+        metrics=metrics,
+        seconds=time.perf_counter() - start,
+        reused=reused,
+        rkzoo=version("rkzoo"),
+    )
+
+
+def task_of(contract: Contract, parts: int = 1) -> str:
+    """The kind of answer: what a data set needs to know of a model."""
+    head = contract.head
+    if parts > 1:
+        return "text"
+    if not isinstance(head, DetectHead):
+        return {"TextDetHead": "text-det", "TextRecHead": "text-rec"}.get(
+            type(head).__name__, "classify"
+        )
+    if head.rotated:
+        return "obb"
+    if head.keypoints:
+        return "pose"
+    return "segment" if head.coefficients else "detect"
+
+
+def _is_source(model: str) -> bool:
+    return Path(model).suffix.lower() != ".rknn"
+
+
+def _simulated(
+    model: str,
+    asked: Asked,
+    dataset: Dataset,
+    limit: int | None,
+    departures: list[str],
+    report: Reporter,
+) -> Plan:
+    """The plan for the simulator, calibrated on the data itself where nothing else is given."""
+    needed = _is_source(model) and asked.dtype != "fp16" and asked.pictures is None
+    if needed:
+        rest = dataset.items[limit:] if limit else ()
+        chosen = (rest or dataset.items)[-_CALIBRATION:]
+        asked = replace(asked, pictures=from_files(chosen))
+        whose = "not scored" if rest else "scored too"
+        departures.append(f"calibrated on {len(chosen)} pictures of the same data, {whose}")
+    return plan(model, asked, report)
+
+
+def _departures(options: DetectOptions, contract: Contract) -> Iterator[str]:
+    if not isinstance(contract.head, DetectHead):
+        return
+    for name, usual in asdict(STANDARD).items():
+        value = getattr(options, name)
+        if value != usual:
+            yield f"{name} {value}, not {usual}"
+
+
+def _records(
+    job: Job,
+    dataset: Dataset,
+    items: Sequence[Path],
+    workers: int | None,
+    scheduler: str | None,
+    fresh: bool,
+    report: Reporter,
+) -> tuple[list[answers.Record], int]:
+    """One record a picture, in the order of `items`, and how many an earlier run had made."""
+    folder = _folder(job, dataset, fresh)
+    pieces: list[Piece] = [
+        (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
+    ]
+    names = {index: folder / f"{index:06d}-{len(paths)}.npz" for index, paths in pieces}
+    missing = [(index, paths) for index, paths in pieces if not names[index].exists()]
+    reused = len(items) - sum(len(paths) for _, paths in missing)
+    sizes = {index: len(paths) for index, paths in pieces}
+    done = reused
+    label = f"{job.plan.name} [{job.plan.label}]"
+    with report.task(label, len(items), unit="pictures") as bar:
+        bar.update(done)
+        for index, found in _done(job, missing, workers, scheduler, report):
+            answers.save(names[index], found)
+            done += sizes[index]
+            bar.update(done)
+    return [record for index, _ in pieces for record in answers.load(names[index])], reused
+
+
+def _done(
+    job: Job,
+    pieces: Sequence[Piece],
+    workers: int | None,
+    scheduler: str | None,
+    report: Reporter,
+) -> Done:
+    if not pieces:
+        return iter(())
+    if scheduler is not None:
+        from rkzoo.workflow.cluster import over_cluster
+
+        return over_cluster(job, pieces, scheduler)
+    count = min(workers or _cores(), len(pieces))
+    return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _folder(job: Job, dataset: Dataset, fresh: bool) -> Path:
+    """Where the answers to this very job on this very data are kept."""
+    root = cache_dir("evals")
+    key = hashlib.sha256(f"{job.digest} {dataset.digest} {_PIECE}".encode()).hexdigest()[:32]
+    folder = root / key
+    with explained("The answers so far cannot be kept in the cache."):
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        folder.touch()
+        old = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
+    return folder
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises RkzooError for a limit that leaves nothing to score."""
+    if limit is not None and limit < 1:
+        raise RkzooError(f"--limit {limit} leaves no picture.", "", "Give at least 1.")

@@ -1,0 +1,109 @@
+"""A job that any process can do a piece of: one plan, many pictures, a record for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rkzoo.accuracy.answers import Record, pack
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.tasks.text.page import PageOptions
+from rkzoo.vision.image import decode
+from rkzoo.workflow.load import open_task
+from rkzoo.workflow.plan import Plan
+
+Answer = Callable[[bytes, Path], Record]
+Records = list[Record]
+# What is done so far comes back piece by piece, in any order.
+Done = Iterator[tuple[int, Records]]
+Piece = tuple[int, Sequence[Path]]
+
+# What decides a record beside the model; a change there makes old records worthless.
+_DECIDING = ("tasks", "vision", "runtime", "workflow/work.py", "workflow/load.py", "session.py")
+
+
+@dataclass(frozen=True)
+class Job:
+    """How the pictures are answered. One thread a session, so that a figure does not depend
+    on how many cores or workers there are."""
+
+    plan: Plan
+    options: DetectOptions = field(default_factory=DetectOptions)
+    page: PageOptions | None = None
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of all that decides the records, our own code and libraries included."""
+        digest = hashlib.sha256(_code().encode())
+        digest.update(repr((self.plan.label, self.options, self.page)).encode())
+        for role, part in self.plan.parts.items():
+            digest.update(role.encode() + msgspec.json.encode(part.contract))
+            digest.update(hashlib.sha256(part.graph).digest())
+            if part.build:
+                # The folder's name is the key of its content.
+                digest.update(part.build.onnx.parent.name.encode())
+                digest.update(msgspec.json.encode(part.build.recipe))
+        return digest.hexdigest()
+
+
+@contextmanager
+def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
+    """Opens the job's models; inside, a picture's bytes become its record."""
+    with ExitStack() as stack:
+        task = open_task(
+            job.plan, stack, options=job.options, page=job.page, threads=1, report=report
+        )
+
+        def answer(data: bytes, path: Path) -> Record:
+            image = decode(data, path)
+            height, width = image.shape[:2]
+            return pack(task(image), (height, width))
+
+        yield answer
+
+
+def read_bytes(path: Path) -> bytes:
+    from rkzoo.files import explained
+
+    with explained(f"The picture {path} cannot be read."):
+        return path.read_bytes()
+
+
+def here(job: Job, pieces: Sequence[Piece], report: Reporter = SILENT) -> Done:
+    """The whole job in this process, piece by piece."""
+    with answering(job, report) as answer:
+        for index, paths in pieces:
+            yield index, [answer(read_bytes(path), path) for path in paths]
+
+
+@cache
+def _code() -> str:
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for name in _DECIDING:
+        place = root / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.read_bytes())
+    digest.update(repr([(name, _version(name)) for name in _LIBRARIES]).encode())
+    return digest.hexdigest()
+
+
+_LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime")
+
+
+def _version(package: str) -> Any:
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
