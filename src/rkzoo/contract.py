@@ -57,6 +57,19 @@ class ImageInput(Strict, frozen=True):
             raise ValueError("std must not contain 0")
 
 
+class ArrayInput(Strict, frozen=True):
+    """An input that is no picture, fed as it is in the shape that the graph declares.
+
+    `texts`: (1, slots, width), a text's embedding of length 1 for each class; slots that no
+    text is given for hold one of the others over again.
+    """
+
+    name: str
+    shape: tuple[Size, ...]
+    role: Literal["texts", "plain"] = "plain"
+    dtype: Literal["float32", "int64", "int32"] = "float32"
+
+
 class HeadOutput(Strict, frozen=True):
     """What one output tensor means. `level` counts the pyramid levels from the finest.
 
@@ -190,9 +203,16 @@ Head = DetectHead | TextDetHead | TextClsHead | TextRecHead
 
 
 class Contract(Strict, frozen=True):
-    """Everything needed to feed a model and to read its answer."""
+    """Everything needed to feed a model and to read its answer. `others` are the inputs
+    beside the picture, which always comes first."""
 
     family: str
     input: ImageInput
     head: Head
     labels: tuple[str, ...] = ()
+    others: tuple[ArrayInput, ...] = ()
+
+    @property
+    def texts(self) -> ArrayInput | None:
+        """The input that says in words what to look for, where there is one."""
+        return next((other for other in self.others if other.role == "texts"), None)

@@ -6,7 +6,7 @@ each of them means is found by feeding the tail random numbers and watching what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ Float = NDArray[np.float64]
 # What a tail's own float32 arithmetic may differ from ours: pixels, and score.
 BOX_SLACK = 0.01
 SCORE_SLACK = 1e-4
+# Beyond some thousand pixels single precision has fewer digits than that.
+_PIXEL_SHARE = 1e-6
 _MOST_LEVELS = 8
 
 
@@ -39,6 +41,34 @@ def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
         return f"its outputs come from {len(found)} sizes of feature maps"
     sizes = sorted(found, key=lambda size: -size[0] * size[1])
     return [tuple(found[size]) for size in sizes]
+
+
+def wrong_count(group: Sequence[Branch], allowed: Sequence[int], wanted: str) -> str:
+    """The reason why a level does not end in so many branches, or nothing."""
+    if len(group) in allowed:
+        return ""
+    channels = ", ".join(str(branch.shape[1]) for branch in group)
+    return (
+        f"each {times(group[0].shape[2:])} level ends in {len(group)} "
+        f"branch{'es' * (len(group) > 1)} of {channels} channels, where there would be {wanted}"
+    )
+
+
+def unlike(channels: Iterable[object]) -> str:
+    """The reason why these are not the levels of one head, or nothing."""
+    if len(set(channels)) > 1:
+        return "the number of channels differs from level to level"
+    return ""
+
+
+def is_table(answer: Array) -> bool:
+    """One picture's rows of numbers, 1xAxB."""
+    return answer.ndim == 3 and answer.shape[0] == 1
+
+
+def box_limit(boxes: Float) -> float:
+    """What boxes (pixels) may differ from ours."""
+    return BOX_SLACK + _PIXEL_SHARE * float(np.abs(boxes).max(initial=0.0))
 
 
 def stride(branch: Branch, picture: Picture) -> int | str:
@@ -94,7 +124,9 @@ def same(answer: Array, expected: NDArray[Any]) -> bool:
 def contract(family: str, picture: Picture, head: DetectHead) -> Contract:
     """Labels only where the file names as many as there are classes."""
     labels = picture.labels if len(picture.labels) == head.classes else ()
-    return Contract(family=family, input=picture.image, head=head, labels=labels)
+    return Contract(
+        family=family, input=picture.image, head=head, labels=labels, others=picture.others
+    )
 
 
 def times(shape: Sequence[int]) -> str:

@@ -125,8 +125,18 @@ def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
         graph = _kept(seen, named)
         graph.output.extend(declared_as[name] for name in named)
         seen.model.graph.CopyFrom(graph)
+    _picture_first(seen.model, contract)
     seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
     return _lowered(seen.model)
+
+
+def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
+    """Puts the inputs into the contract's order."""
+    order = {other.name: index for index, other in enumerate(contract.others, 1)}
+    infos = sorted(model.graph.input, key=lambda info: order.get(info.name, 0))
+    copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in infos]
+    del model.graph.input[:]
+    model.graph.input.extend(copies)
 
 
 def cut_contract(recognition: Recognition, *, sigmoid: bool = True) -> Contract:
@@ -155,15 +165,14 @@ def _head(contract: Contract) -> DetectHead:
     return contract.head
 
 
-def static_input(
-    model: onnx.ModelProto, recognition: Recognition
-) -> dict[str, tuple[int, int, int, int]]:
-    """Name and shape of the only input, for `prepared`."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    fed = [info for info in model.graph.input if info.name not in weights]
+def static_input(model: onnx.ModelProto, recognition: Recognition) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the inputs for `prepared`, the picture first."""
+    others = {other.name: other.shape for other in recognition.contract.others}
+    known = {tensor.name for tensor in model.graph.initializer} | set(others)
+    fed = [info for info in model.graph.input if info.name not in known]
     names = [info.name for info in fed if not is_scale(info)]
     height, width = recognition.contract.input.size
-    return {names[0]: (1, 3, height, width)}
+    return {names[0]: (1, 3, height, width), **others}
 
 
 def _give_way(model: onnx.ModelProto, wanted: set[str]) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import onnx
 
-from rkzoo.contract import ImageInput
+from rkzoo.contract import ArrayInput, ImageInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph import anchors, distance, literal, yolo, yolo_vendor, yolox
+from rkzoo.graph import anchors, distance, literal, yolo, yolo_vendor, yolo_world, yolox
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
 from rkzoo.graph.summary import TensorInfo, tensors
@@ -29,9 +29,14 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOv6", distance.yolov6),
     ("a PP-YOLOE", distance.ppyoloe),
 )
+# Those that are told in words, by a second input, what to look for.
+PROMPTED: tuple[tuple[str, Recogniser], ...] = (
+    ("a YOLO-World in Rockchip's form", yolo_world.vendor),
+)
 # Any size does to recognise a graph that leaves it free.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Recognition:
@@ -41,17 +46,19 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     it the size that the exporter noted in the file is taken. Raises RkzooError when no
     recogniser knows the graph, saying what was seen, or when the size stays open.
     """
-    name, shape = _image_input(model)
+    name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
     noted = _noted_size(model)
     wanted = fixed or size or noted
-    seen = prepared(model, {name: (1, 3, *(wanted or _TRIAL))})
+    sizes = {other.name: other.shape for other in others}
+    seen = prepared(model, {name: (1, 3, *(wanted or _TRIAL)), **sizes})
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
         labels=file_labels(model),
+        others=others,
     )
     reasons: dict[str, list[str]] = {}
-    for title, recogniser in RECOGNISERS:
+    for title, recogniser in PROMPTED if others else RECOGNISERS:
         answer = recogniser(seen, picture)
         if isinstance(answer, Recognition):
             if wanted is None:
@@ -66,18 +73,44 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     )
 
 
-def _image_input(model: onnx.ModelProto) -> tuple[str, tuple[int | None, ...]]:
-    inputs = [(info.name, declared(info)) for info in fed_inputs(model) if not is_scale(info)]
-    if len(inputs) != 1:
+def _inputs(
+    model: onnx.ModelProto,
+) -> tuple[str, tuple[int | None, ...], tuple[ArrayInput, ...]]:
+    """Name and shape of the picture, and the texts where there are any."""
+    fed = [info for info in fed_inputs(model) if not is_scale(info)]
+    inputs = {info.name: declared(info) for info in fed}
+    pictures = {
+        name: shape
+        for name, shape in inputs.items()
+        if shape is not None and len(shape) == 4 and shape[1] in (3, None)
+    }
+    if len(inputs) > 2 or (len(inputs) == 2 and len(pictures) != 1):
         raise _unrecognised(model, [f"it has {len(inputs)} inputs and not one picture"])
-    name, shape = inputs[0]
-    if shape is None or len(shape) != 4 or shape[1] not in (3, None):
+    if not pictures:
         raise _unrecognised(model, ["its input is not a picture of 1x3xHxW"])
+    ((name, shape),) = pictures.items()
     if shape[0] not in (1, None):
         raise _unrecognised(
             model, [f"it is fixed to {shape[0]} pictures at a time; export it with a batch of 1"]
         )
-    return name, shape
+    return name, shape, tuple(_texts(model, info) for info in fed if info.name != name)
+
+
+def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
+    """Texts are 1 x slots x width, of a float type. Raises RkzooError for any other input."""
+    shape, kind = declared(info), info.type.tensor_type.elem_type
+    if shape is None or len(shape) != 3 or shape[0] not in (1, None) or kind not in _FLOATS:
+        raise _unrecognised(
+            model, [f"its input {info.name} is neither a picture nor embeddings of texts"]
+        )
+    _, slots, width = shape
+    if slots is None or width is None:
+        raise RkzooError(
+            f"The input {info.name} leaves open how many texts it takes.",
+            "The NPU needs a number that is fixed.",
+            "Export the model with a fixed number of texts, for instance 1x80x512.",
+        )
+    return ArrayInput(name=info.name, shape=(1, slots, width), role="texts")
 
 
 def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -168,8 +201,9 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
     return RkzooError(
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
-        "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX and "
-        "PP-YOLOE, in the stock export and in Rockchip's form; for other models see rkzoo list.",
+        "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
+        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form; for other models "
+        "see rkzoo list.",
     )
 
 

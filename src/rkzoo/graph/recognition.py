@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from rkzoo.contract import Contract, ImageInput
+from rkzoo.contract import ArrayInput, Contract, ImageInput
 from rkzoo.graph.view import View
 
 Form = Literal["stock", "vendor", "vendor-3", "vendor-6", "vendor-7", "vendor-9"]
@@ -68,10 +68,12 @@ class Recognition:
 
 @dataclass(frozen=True)
 class Picture:
-    """How the image input of a graph is to be fed, and the class names that the file carries."""
+    """How the image input of a graph is to be fed, and the class names that the file carries.
+    `others` are the inputs beside it."""
 
     image: ImageInput
     labels: tuple[str, ...] = ()
+    others: tuple[ArrayInput, ...] = ()
 
 
 # A recogniser answers with what it found, or with the reason why the graph is not its kind:
