@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rkzoo.contract import TensorSpec
 from rkzoo.toolkit.logs import last_line
-from rkzoo.toolkit.logscan import complaint, scan
+from rkzoo.toolkit.logscan import LayerCost, complaint, scan
 from rkzoo.toolkit.scales import check_scales
 
 T = "D RKNN: [18:02:44.191] "
@@ -49,13 +49,22 @@ def test_a_clean_build_has_layers_and_totals_and_no_finding():
         "OutputOperator",
     ]
     conv, sparse = found.layers[1:3]
-    assert (conv.target, conv.cycles, conv.traffic) == ("NPU", (1575, 9216, 9216), 4.0)
-    assert (conv.inputs, conv.output, conv.name) == (
-        "(1,3,32,32),(8,3,3,3),(8)",
-        "(1,8,32,32)",
-        "Conv:c",
+    assert conv == LayerCost(
+        id=1,
+        op="ConvRelu",
+        dtype="INT8",
+        target="NPU",
+        input_shape=((1, 3, 32, 32), (8, 3, 3, 3), (8,)),
+        output_shape=(1, 8, 32, 32),
+        cycles_ddr=1575,
+        cycles_npu=9216,
+        cycles_total=9216,
+        rw_kb=4.0,
+        name="Conv:c",
     )
-    assert (sparse.cycles, sparse.traffic) == ((329868, 230400, 329868), 1604.0)
+    assert (sparse.cycles_ddr, sparse.cycles_npu, sparse.cycles_total) == (329868, 230400, 329868)
+    assert (sparse.rw_kb, sparse.sparse) == (1604.0, 0.0)
+    assert (found.layers[0].input_shape, found.layers[-1].output_shape) == ((), ())
     assert found.internal == 35 * 1024
     assert found.weights == 3456
 

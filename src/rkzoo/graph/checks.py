@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
@@ -13,9 +14,13 @@ from rkzoo.graph.recognition import Recognition
 from rkzoo.graph.rknn import RknnFile
 from rkzoo.graph.summary import GraphSummary
 
+if TYPE_CHECKING:
+    import onnx
+
 # Measured with RKNN-Toolkit2 2.5.0: the first make the build fail, the second end on the CPU.
 _REFUSED = ("If", "Loop", "Scan", "NonZero")
 _ON_CPU = ("TopK", "Det")
+_INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
 # Boxes of 0..640 on one INT8 scale give 640 / 255; scores of 0..1 alone give 1 / 255.
 _COARSE = 0.5
 
@@ -35,6 +40,42 @@ def bare_scores(found: Recognition) -> bool:
     """Whether the scores leave the graph, as the user exported it, before their sigmoid."""
     head = (found.uncut or found.contract).head
     return isinstance(head, DetectHead) and not head.activated
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How a graph is quantised, by quantisation-aware training or afterwards. `integer`: its
+    operators on integers (QLinearConv), instead of float ones between QuantizeLinear and
+    DequantizeLinear; `read_inside`: outputs that nodes of the graph read too."""
+
+    integer: tuple[str, ...]
+    read_inside: tuple[str, ...]
+
+
+def quantisation(model: onnx.ModelProto) -> Quantisation | None:
+    """How `model` is quantised; None for a float model.
+
+    A graph counts as quantised when a tensor that flows is rounded in it, not where only its
+    weights are stored as integers.
+    """
+    nodes = model.graph.node
+    stored = {tensor.name for tensor in model.graph.initializer}
+    rounded = any(
+        node.op_type == "QuantizeLinear" and node.input[0] not in stored for node in nodes
+    )
+    integer = tuple(
+        dict.fromkeys(node.op_type for node in nodes if _INTEGER.fullmatch(node.op_type))
+    )
+    if not rounded and not integer:
+        return None
+    read = {name for node in nodes for name in node.input}
+    inside = tuple(output.name for output in model.graph.output if output.name in read)
+    return Quantisation(integer, inside)
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether a graph carries scales of its own (QDQ nodes, or operators on integers)."""
+    return quantisation(model) is not None
 
 
 def graph_checks(

@@ -15,6 +15,8 @@ NEWEST_OPSET = 19
 FEW_SAMPLES = 10
 """Below this many calibration samples the ranges depend on chance."""
 
+_WITHOUT_AUTO_HYBRID = ("2.2.0", "2.3.0")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -39,11 +41,15 @@ def check(
     opset: int,
     shapes: Mapping[str, Sequence[int]],
     samples: int,
+    integer_operators: Sequence[str] = (),
+    outputs_read_inside: Sequence[str] = (),
 ) -> tuple[Problem, ...]:
     """All problems of a planned build, errors first.
 
     `shapes`: the graph's inputs as the graph declares them, -1 for a free dimension that
-    the recipe has to fix. `samples`: calibration samples at hand.
+    the recipe has to fix. `samples`: calibration samples at hand. Of a graph that came
+    quantised (`recipe.quantised`): its operators on integers (QLinearConv, ...) and those of
+    its outputs that other nodes read too.
     """
     found = [
         *_chip(recipe),
@@ -52,6 +58,8 @@ def check(
         *_inputs(recipe.inputs, shapes),
         *(problem for plan in recipe.inputs for problem in _normalisation(plan)),
         *_calibration(recipe, samples),
+        *_hybrid(recipe),
+        *_quantised(recipe, integer_operators, outputs_read_inside),
     ]
     return tuple(sorted(found, key=lambda problem: problem.severity != "error"))
 
@@ -208,7 +216,7 @@ def _normalisation(plan: InputPlan) -> list[Problem]:
 
 
 def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
-    if recipe.dtype != "int8":
+    if recipe.dtype != "int8" or recipe.quantised:
         return []
     if samples <= 0:
         return [
@@ -229,3 +237,77 @@ def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
             "warning",
         )
     ]
+
+
+def _hybrid(recipe: Recipe) -> list[Problem]:
+    if not recipe.float_layers and not recipe.auto_hybrid:
+        return []
+    if recipe.quantised or recipe.dtype != "int8":
+        why = "It came quantised." if recipe.quantised else f"It is built in {recipe.dtype}."
+        return [
+            Problem(
+                "Layers of this model cannot be chosen to stay in float16.",
+                why,
+                "Leave the float layers out.",
+            )
+        ]
+    found = []
+    if recipe.float_layers and recipe.auto_hybrid:
+        found.append(
+            Problem(
+                "Float layers are named, and the toolkit is to look for them too.",
+                "It can do only one of the two.",
+                "Give names, or auto_hybrid.",
+            )
+        )
+    soc = chips().get(recipe.soc)
+    if soc is not None and "fp16" not in soc.dtypes:
+        found.append(
+            Problem(
+                f"{recipe.soc} cannot keep layers in float16.",
+                "Its NPU computes in integers only.",
+                "Leave the float layers out.",
+            )
+        )
+    if recipe.auto_hybrid and recipe.toolkit in _WITHOUT_AUTO_HYBRID:
+        found.append(
+            Problem(
+                f"RKNN-Toolkit2 {recipe.toolkit} does not look for float layers by itself.",
+                "That came with 2.3.2.",
+                "Use a newer toolkit, or name the layers.",
+            )
+        )
+    return found
+
+
+def _quantised(
+    recipe: Recipe, integer_operators: Sequence[str], outputs_read_inside: Sequence[str]
+) -> list[Problem]:
+    found = []
+    if recipe.quantised and recipe.dtype != "int8":
+        found.append(
+            Problem(
+                f"The model came quantised, so it cannot be built in {recipe.dtype}.",
+                "Its weights are INT8 already; the toolkit takes them as they are.",
+                "Use --dtype int8, or the float model.",
+            )
+        )
+    if integer_operators:
+        found.append(
+            Problem(
+                f"The model is quantised with operators on integers ({integer_operators[0]}).",
+                "The toolkit reads quantised models only as float operators between"
+                " QuantizeLinear and DequantizeLinear nodes.",
+                "Export it again in that form (QDQ), or give the float model.",
+            )
+        )
+    if outputs_read_inside:
+        found.append(
+            Problem(
+                f"The output {outputs_read_inside[0]} of this quantised model is also read inside"
+                " it.",
+                "The toolkit fails on that: it looks for the scale of a copy that has none.",
+                "Export the model without the nodes behind that output.",
+            )
+        )
+    return found

@@ -25,23 +25,34 @@ class Finding:
     evidence: str
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One row of the compiler's layer table, after fusion.
+Shape = tuple[int, ...]
 
-    `cycles` are the compiler's (memory, NPU, total); `traffic` is in KB. Only
-    convolution-like layers have cycles.
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One row of the compiler's layer table, after fusion: what it expects a layer to cost.
+
+    `id` is the layer's place in the order of execution, `name` "type:name of the ONNX node".
+    `target` is "NPU", "CPU" or "GPU". `input_shape` has one shape for each thing read: the
+    tensors that flow, then weights and bias; `output_shape` is () for an output of the model.
+    `cycles_*` are NPU clock cycles, waiting for memory and computing overlapping; only
+    convolution-like layers have them, others show 0. `rw_kb` is the traffic with memory in
+    units of 1024 bytes, and every layer has it. `sparse` is the percentage of multiplications
+    left out, for the chips that can (else None).
     """
 
-    number: int
+    id: int
     op: str
     dtype: str
     target: str
-    inputs: str
-    output: str
-    cycles: tuple[int, int, int]
-    traffic: float
+    input_shape: tuple[Shape, ...]
+    output_shape: Shape
+    cycles_ddr: int
+    cycles_npu: int
+    cycles_total: int
+    rw_kb: float
     name: str
+    sparse: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Scan:
     """`internal` and `weights`: bytes of working memory and of weights on the chip, or
     None where the log does not say."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
     findings: tuple[Finding, ...]
     internal: int | None
     weights: int | None
@@ -58,7 +69,7 @@ class Scan:
 _NATIVE = re.compile(r"^([A-Z]) RKNN: (?:\[[\d:.]+\] ?)?(.*)$")
 _ROW = re.compile(
     r"^(\d+)\s+(\S+)\s+(\S+)\s+(NPU|CPU|GPU)\s+(\S+)\s+(\S+)\s+"
-    r"(\d+)/(\d+)/(\d+)\s+(?:\S+%\s+)?([\d.]+)\s+(\S.*?)\s*$"
+    r"(\d+)/(\d+)/(\d+)\s+(?:([\d.]+)%\s+)?([\d.]+)\s+(\S.*?)\s*$"
 )
 _TOTAL = re.compile(r"^Total (Internal|Weight) Memory Size: ([\d.]+)(B|KB|MB|GB)")
 _UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
@@ -76,7 +87,7 @@ def lines_of(text: str) -> list[str]:
 
 def scan(text: str) -> Scan:
     """Reads the log of a build that returned success."""
-    layers: list[Layer] = []
+    layers: list[LayerCost] = []
     sizes: dict[str, int] = {}
     refused: dict[str, str] = {}
     overflow: list[str] = []
@@ -137,20 +148,43 @@ _CHATTER = re.compile(
 )
 
 
-def _layer(row: re.Match[str]) -> Layer:
-    number, op, dtype, target, inputs, output, ddr, npu, total, traffic, name = row.groups()
-    cycles = (int(ddr), int(npu), int(total))
-    return Layer(int(number), op, dtype, target, inputs, output, cycles, float(traffic), name)
+def _layer(row: re.Match[str]) -> LayerCost:
+    number, op, dtype, target, inputs, output, ddr, npu, total, sparse, traffic, name = row.groups()
+    return LayerCost(
+        id=int(number),
+        op=op,
+        dtype=dtype,
+        target=target,
+        input_shape=_shapes(inputs),
+        output_shape=next(iter(_shapes(output)), ()),
+        cycles_ddr=int(ddr),
+        cycles_npu=int(npu),
+        cycles_total=int(total),
+        rw_kb=float(traffic),
+        name=name,
+        sparse=float(sparse) if sparse else None,
+    )
 
 
-def _on_cpu(layers: list[Layer], refused: dict[str, str]) -> list[Finding]:
+def _shapes(text: str) -> tuple[Shape, ...]:
+    return tuple(
+        tuple(int(size) for size in re.findall(r"-?\d+", shape))
+        for shape in re.findall(r"\(([^()]*)\)", text)
+    )
+
+
+def _written(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _on_cpu(layers: list[LayerCost], refused: dict[str, str]) -> list[Finding]:
     inner = [layer for layer in layers if layer.op not in _ENDS]
     # The last reshapes only relabel the output, which costs next to nothing.
     trailing = len(inner)
     while trailing and inner[trailing - 1].op == "Reshape":
         trailing -= 1
     reshapes_at_end = {id(layer) for layer in inner[trailing:]}
-    by_op: dict[str, dict[str, Layer]] = {}
+    by_op: dict[str, dict[str, LayerCost]] = {}
     for layer in inner:
         if layer.target == "CPU" and id(layer) not in reshapes_at_end:
             by_op.setdefault(layer.op, {})[layer.name] = layer
@@ -161,15 +195,15 @@ def _on_cpu(layers: list[Layer], refused: dict[str, str]) -> list[Finding]:
     ]
 
 
-def _cpu_finding(op: str, layers: list[Layer]) -> Finding:
+def _cpu_finding(op: str, layers: list[LayerCost]) -> Finding:
     first = layers[0]
     one = len(layers) == 1
     return Finding(
         "cpu",
         f"{len(layers)} layer{'' if one else 's'} of type {op} run{'s' if one else ''} on the"
         f" processor instead of the NPU, which is slow ({'' if one else 'the first is '}"
-        f"{first.name}, {first.output}).",
-        f"{first.number} {op} {first.dtype} {first.target} {first.inputs} {first.output}"
+        f"{first.name}, {_written(first.output_shape)}).",
+        f"{first.id} {op} {first.dtype} {first.target} {first.input_shape} {first.output_shape}"
         f" {first.name}",
     )
 

@@ -32,10 +32,12 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
 from rkzoo.progress import SILENT, Reporter, Task
 from rkzoo.toolkit import logs, logscan, scratch, worker
+from rkzoo.toolkit.analysis import LayerError, read_errors, worst
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv
-from rkzoo.toolkit.logscan import Finding, Layer
-from rkzoo.toolkit.recipe import InputPlan
+from rkzoo.toolkit.logscan import Finding, LayerCost
+from rkzoo.toolkit.recipe import InputPlan, Recipe
+from rkzoo.toolkit.tensors import Node, QuantisedTensor, read_tensors
 
 Array = NDArray[Any]
 
@@ -46,6 +48,7 @@ some chips do not carry the output scales; so a simulation always builds for thi
 START_TIMEOUT = 120.0
 BUILD_TIMEOUT = 3600.0
 INFER_TIMEOUT = 600.0
+ANALYSE_TIMEOUT = 1800.0  # for each sample
 _DISK_FULL = 1 << 20  # bytes
 
 _CONFIG = {"int8": {"quantized_dtype": "w8a8"}, "fp16": {"float_dtype": "float16"}}
@@ -53,8 +56,9 @@ _CONFIG = {"int8": {"quantized_dtype": "w8a8"}, "fp16": {"float_dtype": "float16
 
 @dataclass(frozen=True)
 class BuildReport:
-    """A finished build. `rknn` is the file; `peak` the child's memory in bytes; `internal`
-    and `weights` the chip's working and weight memory in bytes where the log tells them."""
+    """A finished build. `rknn` is the file; `peak` the child's memory in bytes; `layers` the
+    compiler's table of costs, for `soc`; `internal` and `weights` the chip's working and
+    weight memory in bytes where the log tells them."""
 
     rknn: Path
     soc: str
@@ -63,7 +67,7 @@ class BuildReport:
     size: int
     peak: int
     findings: tuple[Finding, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
     internal: int | None
     weights: int | None
 
@@ -113,7 +117,9 @@ class ToolkitProcess:
         """Builds `plan` to be simulated here, for SIMULATED_SOC whatever its chip is.
 
         The report's `rknn` lies in the scratch folder until `close`; it carries the scales
-        of the outputs.
+        of the outputs. Holds for every recipe: what has float layers, or was found by
+        `auto_hybrid`, is simulated with them. Another call with other `float_layers`, and
+        otherwise the same, does not calibrate again.
         """
         recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
         return self._build(replace(plan, recipe=recipe), timeout)
@@ -127,26 +133,80 @@ class ToolkitProcess:
         """
         if self._spec is None:
             raise RkzooError("There is no built model to run.", "build comes first.", code=1)
-        plans = self._spec.recipe.inputs
-        if len(arrays) != len(plans):
-            raise RkzooError(
-                f"The model takes {len(plans)} inputs and was given {len(arrays)}.", code=1
-            )
-        fed = []
-        for array, plan in zip(arrays, plans, strict=True):
-            n, *rest = plan.shape
-            wanted = (n, *rest[1:], rest[0]) if plan.mean else plan.shape
-            if tuple(array.shape) != tuple(wanted):
-                raise RkzooError(
-                    f"The input {plan.name} was given the shape {tuple(array.shape)}.",
-                    f"It takes {tuple(wanted)}.",
-                    code=1,
-                )
-            # Double precision makes the simulator return nothing.
-            fed.append(array.astype(np.float32) if array.dtype == np.float64 else array)
+        fed = _fed(arrays, self._spec.recipe.inputs)
         self._label = "run the model on the simulator"
         _, outputs = self._command({"do": "infer"}, fed, timeout, _silent)
         return outputs
+
+    def quantised_tensors(
+        self, plan: BuildInputs, *, timeout: float = BUILD_TIMEOUT
+    ) -> tuple[QuantisedTensor, ...]:
+        """The INT8 tensors of `plan` in the graph's order, with their scales: the names that
+        `Recipe.float_layers` takes. Calibrates, and builds nothing; a build with float layers
+        here afterwards does not calibrate again.
+
+        Raises RkzooError where `plan` is not quantised by the toolkit.
+        """
+        _refuse_unmeasured(plan.recipe, "find the scales")
+        if plan.recipe.dtype != "int8":
+            raise RkzooError(
+                f"A model in {plan.recipe.dtype} has no quantised tensors.",
+                "Only INT8 has scales.",
+                "Use --dtype int8.",
+            )
+        recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC, float_layers=())
+        request = self._request(replace(plan, recipe=recipe), "tensors")
+        with self._turn:
+            self._label = "find the scales of the model's tensors"
+            self._spec = None
+            with self._report.task("Calibrating", 100) as task:
+                answer, _ = self._command(request, (), timeout, _Stages(task).read)
+                task.update(100, 100)
+        nodes = [Node(op, tuple(reads), tuple(makes)) for op, reads, makes in answer["nodes"]]
+        return read_tensors(answer["config"], nodes)
+
+    def analyse(
+        self,
+        plan: BuildInputs,
+        pictures: Sequence[Array],
+        *,
+        timeout: float = ANALYSE_TIMEOUT,
+    ) -> tuple[LayerError, ...]:
+        """Where the quantised model parts from the float one, tensor by tensor, in the graph's
+        order; of several pictures, the worst.
+
+        `pictures` is one stack of samples for each input: uint8 NHWC (N, H, W, C) for a
+        picture, else (N, *shape). `plan` is built for simulation unless it was the last thing
+        built so, and can be run by `infer` afterwards. A picture takes yolov8n 25 s, and 1.2 GB
+        of the cache's disk until it is done. Raises RkzooError, for a graph that came quantised
+        too: the toolkit has no float model to compare it with.
+        """
+        _refuse_unmeasured(plan.recipe, "compare layer by layer")
+        plans = plan.recipe.inputs
+        stacks = [_samples(stack, one) for stack, one in zip(pictures, plans, strict=False)]
+        count = len(stacks[0]) if stacks else 0
+        if len(pictures) != len(plans) or not count or any(len(one) != count for one in stacks):
+            raise RkzooError(
+                "There must be samples for each input, and as many for one as for another.", code=1
+            )
+        recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
+        with self._turn:
+            if self._spec != replace(plan, recipe=recipe):
+                self.build_for_simulation(plan)
+            self._label = "compare the model with its float original, layer by layer"
+            with self._report.task("Comparing layer by layer", 100) as task:
+                watch = _Passes(task, count).read
+                answer, _ = self._command({"do": "analyse"}, stacks, timeout * count, watch)
+                task.update(100, 100)
+        found = worst([read_errors(text) for text in answer["tables"]])
+        if not found:
+            raise RkzooError(
+                "The toolkit's comparison layer by layer is empty.",
+                "Its file error_analysis.txt has no row that rkzoo can read.",
+                "Try another toolkit version.",
+                code=1,
+            )
+        return found
 
     def kill(self) -> None:
         """Ends the child; a call that waits for it in another thread fails then."""
@@ -166,11 +226,19 @@ class ToolkitProcess:
     ) -> None:
         self.close()
 
-    def _build(self, plan: BuildInputs, timeout: float) -> BuildReport:
+    def _request(self, plan: BuildInputs, do: str) -> worker.Header:
         recipe = plan.recipe
-        exported = self.folder / "exported.rknn"
-        request = {
-            "do": "build",
+        calibrated = recipe.dtype == "int8" and not recipe.quantised
+        if calibrated and plan.calibration is None:
+            # The toolkit would silently build in float.
+            raise RkzooError(
+                "INT8 needs calibration pictures, and there are none.",
+                "Without them the range of no tensor is known.",
+                "Give some with --calib.",
+                code=1,
+            )
+        return {
+            "do": do,
             "onnx": str(plan.onnx.absolute()),
             "inputs": [_input(one) for one in recipe.inputs],
             "config": {
@@ -182,10 +250,16 @@ class ToolkitProcess:
                 **_CONFIG[recipe.dtype],
             },
             "calibration": str(plan.calibration.absolute())
-            if plan.calibration is not None and recipe.dtype == "int8"
+            if plan.calibration is not None and calibrated
             else None,
-            "export": str(exported),
+            "auto_hybrid": calibrated and recipe.auto_hybrid,
+            "float_layers": list(recipe.float_layers) if calibrated else [],
         }
+
+    def _build(self, plan: BuildInputs, timeout: float) -> BuildReport:
+        recipe = plan.recipe
+        exported = self.folder / "exported.rknn"
+        request = self._request(plan, "build") | {"export": str(exported)}
         with self._turn:
             self._label = f"build the model for {recipe.soc}"
             self._spec = None
@@ -286,6 +360,54 @@ class ToolkitProcess:
             return ""
 
 
+def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
+    """The arrays as the simulator takes them; RkzooError when one has not the right shape."""
+    if len(arrays) != len(plans):
+        raise RkzooError(
+            f"The model takes {len(plans)} inputs and was given {len(arrays)}.", code=1
+        )
+    fed = []
+    for array, plan in zip(arrays, plans, strict=True):
+        wanted = _fed_shape(plan)
+        if tuple(array.shape) != wanted:
+            raise RkzooError(
+                f"The input {plan.name} was given the shape {tuple(array.shape)}.",
+                f"It takes {wanted}.",
+                code=1,
+            )
+        # Double precision makes the simulator return nothing.
+        fed.append(array.astype(np.float32) if array.dtype == np.float64 else array)
+    return fed
+
+
+def _samples(stack: Array, plan: InputPlan) -> Array:
+    """A stack of samples of one input, in shape."""
+    for sample in stack[:1]:
+        one, *rest = _fed_shape(plan)
+        if tuple(sample.shape) not in ((one, *rest), tuple(rest)):
+            raise RkzooError(
+                f"The input {plan.name} was given samples of the shape {tuple(sample.shape)}.",
+                f"It takes {tuple(rest)}.",
+                code=1,
+            )
+    return stack.astype(np.float32) if stack.dtype == np.float64 else stack
+
+
+def _fed_shape(plan: InputPlan) -> tuple[int, ...]:
+    n, *rest = plan.shape
+    return (n, *rest[1:], rest[0]) if plan.mean else tuple(plan.shape)
+
+
+def _refuse_unmeasured(recipe: Recipe, what: str) -> None:
+    """RkzooError for a recipe whose scales the toolkit does not find itself."""
+    if recipe.quantised:
+        raise RkzooError(
+            f"RKNN-Toolkit2 cannot {what} for a model that came quantised.",
+            "It takes the scales from the file and has no float model beside it.",
+            "Use the float model from before the quantisation-aware training.",
+        )
+
+
 # What helps, by words in the toolkit's own message.
 _ADVICE = (
     (r"No space left|Disk quota", "Free some space, or point RKZOO_CACHE at a larger disk."),
@@ -302,6 +424,15 @@ _ADVICE = (
         r"float NaN",
         "Look for NaN or infinite numbers in the model's weights and in what it makes of the"
         " calibration pictures.",
+    ),
+    (
+        r"Invalid operands name",
+        "Name only tensors that the quantised model has; the toolkit renames and merges some.",
+    ),
+    (
+        r"_dup'",
+        "An output of the quantised graph is also read inside it, which the toolkit cannot take:"
+        " export the model without that.",
     ),
     (r"opset", "Export the model again with a lower opset, for example 12."),
     (
@@ -493,6 +624,20 @@ class _Stages:
         if at > self._at:
             self._at = at
             self._task.update(at, 100)
+
+
+class _Passes:
+    """One bar out of one a picture."""
+
+    def __init__(self, task: Task, count: int) -> None:
+        self._task, self._count, self._done, self._last = task, count, 0, 0
+
+    def read(self, text: str) -> None:
+        for percent in map(int, re.findall(r"I AccuracyAnalysing :\s+(\d+)%\|", text)):
+            self._done += percent < self._last
+            self._last = percent
+        at = 100 * self._done + self._last
+        self._task.update(min(at / self._count, 100), 100)
 
 
 def _places(text: str) -> Iterator[float]:

@@ -12,6 +12,7 @@ DEFAULT_VERSION = "2.5.0"
 
 Dtype = Literal["int8", "fp16"]
 Algorithm = Literal["normal", "kl_divergence", "mmse"]
+Method = Literal["channel", "layer"]
 
 
 class InputPlan(Strict, frozen=True):
@@ -29,15 +30,26 @@ class InputPlan(Strict, frozen=True):
 
 class Recipe(Strict, frozen=True):
     """Everything that decides the numbers of the built model, the graph and the
-    calibration set apart."""
+    calibration set apart.
+
+    `method`: INT8 weights have a scale for each channel, or one a layer. `auto_hybrid`: the
+    toolkit itself looks for layers that INT8 hurts and keeps them in float16. `float_layers`:
+    tensors (as `ToolkitProcess.quantised_tensors` names them) that are computed in float16;
+    a convolution and the activation behind it are two tensors, and share one layer of the NPU
+    only when both are named. `quantised`: the graph carries its own INT8 scales (QDQ nodes),
+    which are kept; `dtype` is "int8" then, and there is nothing to calibrate.
+    """
 
     soc: str
     dtype: Dtype
     inputs: tuple[InputPlan, ...]
     toolkit: str = DEFAULT_VERSION
     algorithm: Algorithm = "normal"
-    method: Literal["channel", "layer"] = "channel"
+    method: Method = "channel"
     optimization_level: Annotated[int, msgspec.Meta(ge=0, le=3)] = 3
+    auto_hybrid: bool = False
+    float_layers: tuple[str, ...] = ()
+    quantised: bool = False
 
 
 class Source(Strict, frozen=True):

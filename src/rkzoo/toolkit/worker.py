@@ -12,9 +12,12 @@ id of the parent. Descriptors 1 and 2 are the log, opened by the parent.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import struct
 import sys
@@ -64,7 +67,9 @@ class Jobs:
     def __init__(self) -> None:
         self._model: Any = None
         self._formats: list[str] = []
+        self._inputs: list[Header] = []
         self._running = False
+        self._calibrated = ""
 
     def start(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """Imports the toolkit, so that a broken environment shows at once."""
@@ -77,8 +82,47 @@ class Jobs:
 
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
         "config": further arguments of RKNN.config. "calibration": a folder with
-        calibration-<i>.npy for input i, or null for a model that stays in float.
+        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
+        with its own scales. "float_layers": tensors that stay in float16; "auto_hybrid":
+        whether the toolkit looks for such itself.
         """
+        if header["float_layers"]:
+            stem = self._calibrate(header)
+            config = Path(stem + ".quantization.cfg")
+            chosen = Path("chosen.cfg")
+            chosen.write_text(with_float_layers(config.read_text("utf-8"), header["float_layers"]))
+            # A model of its own: the one that calibrated refuses to go on.
+            model = self._fresh(header)
+            status = model.hybrid_quantization_step2(stem + ".model", stem + ".data", str(chosen))
+            _done("hybrid_quantization_step2", status)
+        else:
+            model = self._fresh(header)
+            self._load(model, header)
+            if header["calibration"] is None:
+                _done("build", model.build(do_quantization=False))
+            else:
+                dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
+                # Older versions do not know the argument.
+                more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
+                _done("build", model.build(do_quantization=True, dataset=dataset, **more))
+        _done("export_rknn", model.export_rknn(header["export"]))
+        return {}, []
+
+    def tensors(self, header: Header, arrays: Sequence[Any]) -> Answer:
+        """Calibrates and builds nothing: the toolkit's table of ranges as "config" (yaml) and
+        its optimised graph as "nodes", a list of [op, inputs, outputs]."""
+        import onnx
+
+        stem = self._calibrate(header)
+        graph = onnx.load(stem + ".model").graph
+        nodes = [[node.op_type, list(node.input), list(node.output)] for node in graph.node]
+        return {
+            "config": Path(stem + ".quantization.cfg").read_text("utf-8"),
+            "nodes": nodes,
+        }, []
+
+    def _fresh(self, header: Header) -> Any:
+        """The toolkit's object, configured; the one before is let go."""
         from rknn.api import RKNN
 
         if self._model is not None:
@@ -87,9 +131,8 @@ class Jobs:
         # The toolkit resets it after each build, and the next would print no layer table.
         os.environ["RKNN_LOG_LEVEL"] = "5"
         self._model = model = RKNN()
-        inputs = header["inputs"]
-        pictures = [bool(one["mean"]) for one in inputs]
-        self._formats = ["nhwc" if picture else "nchw" for picture in pictures]
+        self._inputs = inputs = header["inputs"]
+        self._formats = ["nhwc" if one["mean"] else "nchw" for one in inputs]
         _done(
             "config",
             model.config(
@@ -98,21 +141,35 @@ class Jobs:
                 **header["config"],
             ),
         )
+        return model
+
+    def _load(self, model: Any, header: Header) -> None:
         _done(
             "load_onnx",
             model.load_onnx(
                 header["onnx"],
-                inputs=[one["name"] for one in inputs],
-                input_size_list=[one["shape"] for one in inputs],
+                inputs=[one["name"] for one in header["inputs"]],
+                input_size_list=[one["shape"] for one in header["inputs"]],
             ),
         )
-        if header["calibration"] is None:
-            _done("build", model.build(do_quantization=False))
-        else:
-            dataset = unpack_calibration(Path(header["calibration"]), inputs)
-            _done("build", model.build(do_quantization=True, dataset=dataset))
-        _done("export_rknn", model.export_rknn(header["export"]))
-        return {}, []
+
+    def _calibrate(self, header: Header) -> str:
+        """The first half of a hybrid build, which ends with the ranges in files called by the
+        name that is returned. Done once for one model, calibration and configuration, so that
+        trying other float layers costs the second half only."""
+        stem = "hybrid"
+        given = digest(header)
+        if given == self._calibrated:
+            return stem
+        self._calibrated = ""
+        model = self._fresh(header)
+        # The toolkit names its files after the model's.
+        shutil.copyfile(header["onnx"], stem + ".onnx")
+        self._load(model, {**header, "onnx": stem + ".onnx"})
+        dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
+        _done("hybrid_quantization_step1", model.hybrid_quantization_step1(dataset=dataset))
+        self._calibrated = given
+        return stem
 
     def infer(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """The built model in the simulator: float32 outputs in the graph's own layout."""
@@ -126,6 +183,27 @@ class Jobs:
             raise Refused("inference returned None")
         return {}, [np.asarray(output) for output in outputs]
 
+    def analyse(self, header: Header, arrays: Sequence[Any]) -> Answer:
+        """The toolkit's layer by layer comparison of the built model with the float one, for
+        each sample of `arrays` (one stack per input): "tables", a text each.
+
+        The toolkit writes every tensor to disk twice, which goes at once.
+        """
+        if self._model is None:
+            raise Refused("analyse was asked for before build")
+        place = Path("snapshot")
+        tables = []
+        for row in unpack(arrays, self._inputs, "a"):
+            try:
+                status = self._model.accuracy_analysis(inputs=row, output_dir=str(place))
+                _done("accuracy_analysis", status)
+                tables.append((place / "error_analysis.txt").read_text("utf-8"))
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+                for name in row:
+                    os.unlink(name)
+        return {"tables": tables}, []
+
 
 def _done(call: str, status: Any) -> None:
     if status != 0:
@@ -135,21 +213,59 @@ def _done(call: str, status: Any) -> None:
 def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:
     """One .npy per sample and input in the working directory, and the list of them.
 
-    The toolkit wants NCHW, not normalised, and no space in a name; relative names are
-    looked up beside the list. Returns the list's name.
+    Relative names are looked up beside the list. Returns the list's name.
     """
+    stacks = [
+        np.load(folder / f"calibration-{number}.npy", mmap_mode="r")
+        for number in range(len(inputs))
+    ]
+    lines = [" ".join(row) for row in unpack(stacks, inputs, "c")]
+    Path("dataset.txt").write_text("\n".join(lines) + "\n")
+    return "dataset.txt"
+
+
+def unpack(stacks: Sequence[Any], inputs: Sequence[Header], prefix: str) -> list[list[str]]:
+    """Writes stacked samples (pictures NHWC) as the toolkit reads them: one .npy each, NCHW,
+    not normalised, with no space in its name. Returns the names, one row a sample."""
     names: list[list[str]] = []
-    for number, one in enumerate(inputs):
-        stack = np.load(folder / f"calibration-{number}.npy", mmap_mode="r")
+    for number, (one, stack) in enumerate(zip(inputs, stacks)):  # noqa: B905
         names.append([])
         for index, sample in enumerate(stack):
             array = np.moveaxis(sample, -1, 0) if one["mean"] else sample
-            name = f"c{number}-{index:05d}.npy"
+            name = f"{prefix}{number}-{index:05d}.npy"
             np.save(name, np.ascontiguousarray(array).reshape(one["shape"]))
             names[-1].append(name)
-    lines = [" ".join(row) for row in zip(*names)]  # noqa: B905
-    Path("dataset.txt").write_text("\n".join(lines) + "\n")
-    return "dataset.txt"
+    return [list(row) for row in zip(*names)]  # noqa: B905
+
+
+def with_float_layers(config: str, names: Sequence[str]) -> str:
+    """The text of a `.quantization.cfg` with `names` (and no other tensor) in float16.
+
+    Only that one key is rewritten, in the flow style of yaml, where a name in the quotes of
+    JSON is a name whatever is in it.
+    """
+    chosen = json.dumps(dict.fromkeys(names, "float16"))
+    changed, count = re.subn(
+        r"^custom_quantize_layers:.*\n(?:[ \t#].*\n)*",
+        lambda _: f"custom_quantize_layers: {chosen}\n",
+        config,
+        count=1,
+        flags=re.MULTILINE,
+    )
+    if not count:
+        raise Refused("the table of ranges has no place for float layers")
+    return changed
+
+
+def digest(header: Header) -> str:
+    """What decides the ranges: the model, the calibration and the configuration."""
+    config = {key: value for key, value in header["config"].items() if key != "custom_string"}
+    found = hashlib.sha256(json.dumps([header["inputs"], config], sort_keys=True).encode())
+    for path in [Path(header["onnx"]), *sorted(Path(header["calibration"]).glob("*.npy"))]:
+        with path.open("rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                found.update(block)
+    return found.hexdigest()
 
 
 def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
