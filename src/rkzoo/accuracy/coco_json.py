@@ -170,7 +170,10 @@ def _shapes(
     rows: Sequence[_Annotation], sizes: Any, place: dict[int, int], path: Path
 ) -> tuple[Shape, ...]:
     of_row = sizes[[place[note.image_id] for note in rows]].tolist()
-    return tuple(_shape(note, *size, path=path) for note, size in zip(rows, of_row, strict=True))
+    return tuple(
+        _shape(note, height, width, path)
+        for note, (height, width) in zip(rows, of_row, strict=True)
+    )
 
 
 def _shape(note: _Annotation, height: int, width: int, path: Path) -> Shape:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy import answers, categories, rle
+from rkzoo.accuracy import average_precision as ap
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.metric import Metric
 from rkzoo.errors import RkzooError
 
 F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 Measure = Literal["bbox", "segm", "keypoints"]
 Shape = list[list[float]] | bytes
 """An outline: polygons x1, y1, x2, y2, ..., or a COCO mask code."""
@@ -124,54 +126,55 @@ def coco_stats(
     names: Sequence[str] = (),
 ) -> F64:
     """COCO's twelve numbers (ten for key points) of the first len(records) pictures, in its
-    order; -1 where there is nothing to count."""
-    from faster_coco_eval.core.coco import COCO
-    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
-
+    order; -1 where there is nothing to count. Raises RkzooError."""
     sizes = _sizes(truth, records, names)
-    images = [
-        {"id": number, "height": height, "width": width}
-        for number, (height, width) in enumerate(sizes.tolist())
+    some = _first(truth, sizes)
+    found = _found(truth, records, labels)
+    ignored = some.crowd
+    if measure == "keypoints" and some.keypoints is not None:
+        ignored = ignored | ~(some.keypoints[..., 2] > 0).any(axis=1)
+    marked = ap.Marked(some.picture, some.category, some.area, ignored, some.crowd)
+    area, overlap = _MEASURES[measure](some, found, sizes)
+    answered = ap.Answered(found.picture, found.category, found.score, area)
+    curves = ap.curves(marked, answered, overlap, len(truth.names), _PROTOCOLS[measure])
+    return np.array(_SUMMARIES[measure](curves), np.float64)
+
+
+_ALL, _SMALL, _MEDIUM, _LARGE = (0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10)
+_OF_BOXES = ap.Protocol((1, 10, 100), (_ALL, _SMALL, _MEDIUM, _LARGE))
+_PROTOCOLS: dict[Measure, ap.Protocol] = {
+    "bbox": _OF_BOXES,
+    "segm": _OF_BOXES,
+    "keypoints": ap.Protocol((20,), (_ALL, _MEDIUM, _LARGE)),
+}
+
+
+def _twelve(curves: ap.Curves) -> list[float]:
+    return [
+        *(curves.ap(iou=iou) for iou in (None, 0.5, 0.75)),
+        *(curves.ap(area) for area in (1, 2, 3)),
+        *(curves.ar(most=most) for most in (0, 1, 2)),
+        *(curves.ar(area) for area in (1, 2, 3)),
     ]
-    kinds = [{"id": number, "name": name} for number, name in enumerate(truth.names)]
-    class_of = categories.match(truth.names, truth.ids, labels)
-    marked = COCO()
-    marked.dataset = {
-        "images": images,
-        "categories": kinds,
-        "annotations": _marked(truth, sizes, measure),
-    }
-    marked.createIndex()
-    found = COCO()
-    found.dataset = {
-        "images": images,
-        "categories": kinds,
-        "annotations": _found(truth, records, sizes, class_of, measure),
-    }
-    found.createIndex()
-    sigmas = _sigmas(truth) if measure == "keypoints" else None
-    judge = COCOeval_faster(
-        marked, found, measure, print_function=_quiet, kpt_oks_sigmas=sigmas, separate_eval=True
-    )
-    if not judge.params.catIds or not images:
-        return np.full(len(_ROWS[measure]), -1.0)
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    return np.asarray(judge.all_stats, np.float64)[: len(_ROWS[measure])]
 
 
-def _quiet(*_: object) -> None:
-    pass
+def _ten(curves: ap.Curves) -> list[float]:
+    return [
+        *(curves.ap(iou=iou) for iou in (None, 0.5, 0.75)),
+        *(curves.ap(area) for area in (1, 2)),
+        *(curves.ar(iou=iou) for iou in (None, 0.5, 0.75)),
+        *(curves.ar(area) for area in (1, 2)),
+    ]
 
 
-def _sigmas(truth: Objects) -> list[float] | None:
-    """COCO's own for its 17 points; 1 / K for each of another number of points."""
-    points = 0 if truth.keypoints is None else truth.keypoints.shape[1]
-    return None if points == 17 else [1 / points] * points
+_SUMMARIES: dict[Measure, Callable[[ap.Curves], list[float]]] = {
+    "bbox": _twelve,
+    "segm": _twelve,
+    "keypoints": _ten,
+}
 
 
-def _sizes(truth: Objects, records: Sequence[Record], names: Sequence[str]) -> NDArray[np.int64]:
+def _sizes(truth: Objects, records: Sequence[Record], names: Sequence[str]) -> I64:
     """(R, 2): the sizes that the truth names, else those of the pictures that were read."""
     read = np.array([record["size"] for record in records], np.int64).reshape(-1, 2)
     named = truth.sizes[: len(read)]
@@ -188,152 +191,187 @@ def _sizes(truth: Objects, records: Sequence[Record], names: Sequence[str]) -> N
             "The boxes of the data belong to another version of the picture.",
             "Point at the original pictures: DATA@FOLDER.",
         )
-    return np.where(known[:, None], named, read)
+    return np.asarray(np.where(known[:, None], named, read), np.int64)
 
 
-def _marked(truth: Objects, sizes: NDArray[np.int64], measure: Measure) -> list[dict[str, Any]]:
-    """The truth of the first len(sizes) pictures as the library wants it."""
+def _first(truth: Objects, sizes: I64) -> Objects:
+    """The truth of the first pictures, in pixels."""
     count = int(np.searchsorted(truth.picture, len(sizes)))
-    picture = truth.picture[:count]
-    scale = sizes[picture][:, ::-1] if truth.relative else np.ones((count, 2))
-    xywh = truth.xywh[:count] * np.tile(scale, 2)
-    area = truth.area[:count] * scale.prod(axis=1)
-    found: list[dict[str, Any]] = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": size,
-            "iscrowd": int(crowd),
-        }
-        for number, (image, category, box, size, crowd) in enumerate(
-            zip(
-                picture.tolist(),
-                truth.category[:count].tolist(),
-                xywh.tolist(),
-                area.tolist(),
-                truth.crowd[:count].tolist(),
-                strict=True,
-            ),
-            1,
-        )
-    ]
-    if measure == "segm":
-        for row, shape, factor, image in zip(
-            found, truth.shapes, scale.tolist(), picture.tolist(), strict=False
-        ):
-            row["segmentation"] = _shape(shape, factor, sizes[image].tolist())
-    if measure == "keypoints" and truth.keypoints is not None:
-        points = truth.keypoints[:count] * np.insert(scale, 2, 1, axis=1)[:, None]
-        seen = (points[..., 2] > 0).sum(axis=1).tolist()
-        for row, flat, number in zip(found, points.reshape(count, -1).tolist(), seen, strict=True):
-            row["keypoints"], row["num_keypoints"] = flat, number
-    return found
+    some = replace(
+        truth,
+        picture=truth.picture[:count],
+        category=truth.category[:count],
+        xywh=truth.xywh[:count],
+        area=truth.area[:count],
+        crowd=truth.crowd[:count],
+        shapes=truth.shapes[:count],
+        keypoints=None if truth.keypoints is None else truth.keypoints[:count],
+    )
+    if not truth.relative:
+        return some
+    scale = sizes[some.picture][:, ::-1].astype(np.float64)
+    points = some.keypoints
+    return replace(
+        some,
+        xywh=some.xywh * np.tile(scale, 2),
+        area=some.area * scale.prod(axis=1),
+        keypoints=None if points is None else points * np.insert(scale, 2, 1, axis=1)[:, None],
+        shapes=tuple(
+            shape
+            if isinstance(shape, bytes)
+            else [(np.reshape(part, (-1, 2)) * factor).ravel().tolist() for part in shape]
+            for shape, factor in zip(some.shapes, scale, strict=False)
+        ),
+        relative=False,
+    )
 
 
-def _shape(
-    shape: Shape, factor: list[float], size: list[int]
-) -> list[list[float]] | dict[str, Any]:
-    if isinstance(shape, bytes):
-        return {"size": size, "counts": shape}
-    return [(np.reshape(part, (-1, 2)) * factor).ravel().tolist() for part in shape]
+@dataclass(frozen=True)
+class _Found:
+    """The answers of all pictures in one, those of classes that the data has. `row` is the
+    place in the record of the picture."""
+
+    picture: I64
+    category: I64
+    score: F64
+    row: I64
+    records: Sequence[Record]
+
+    def column(self, key: str) -> F64:
+        """An array of the records, all pictures in one."""
+        parts = [record[key] for record in self.records if len(record[key])]
+        if not parts:
+            return np.zeros((0, *(self.records[0][key].shape[1:] if self.records else ())))
+        return np.concatenate(parts).astype(np.float64)[self.row]
 
 
-def _found(
-    truth: Objects,
-    records: Sequence[Record],
-    sizes: NDArray[np.int64],
-    class_of: NDArray[np.int64],
-    measure: Measure,
-) -> list[dict[str, Any]]:
-    """The answers as the library wants them, those of classes that the data has."""
-    if not records:
-        return []
-    category_of = _inverse(class_of, records)
-    need = {"bbox": _box_rows, "segm": _mask_rows, "keypoints": _point_rows}[measure]
-    rows: list[dict[str, Any]] = []
-    for image, record in enumerate(records):
-        category = category_of[record["class_id"]]
-        kept = np.flatnonzero(category >= 0)
-        start = len(rows) + 1
-        rows += [
-            {"id": number, "image_id": image, "category_id": kind, "score": score, **extra}
-            for number, (kind, score, extra) in enumerate(
-                zip(
-                    category[kept].tolist(),
-                    record["score"][kept].tolist(),
-                    need(truth, record, kept, sizes[image].tolist()),
-                    strict=True,
-                ),
-                start,
-            )
-        ]
-    return rows
-
-
-def _inverse(class_of: NDArray[np.int64], records: Sequence[Record]) -> NDArray[np.int64]:
-    """For each class the category, -1 where the data has none."""
-    most = max((int(r["class_id"].max()) for r in records if len(r["class_id"])), default=-1)
-    found = np.full(max(most, int(class_of.max(initial=-1))) + 1, -1, np.int64)
+def _found(truth: Objects, records: Sequence[Record], labels: tuple[str, ...]) -> _Found:
+    counts = [len(record["score"]) for record in records]
+    picture = np.repeat(np.arange(len(records)), counts).astype(np.int64)
+    classes = np.concatenate([np.zeros(0, np.int64), *(r["class_id"] for r in records)])
+    score = np.concatenate([np.zeros(0), *(record["score"] for record in records)])
+    class_of = categories.match(truth.names, truth.ids, labels)
+    category_of = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1)
     known = class_of >= 0
-    found[class_of[known]] = np.flatnonzero(known)
-    return found
+    category_of[class_of[known]] = np.flatnonzero(known)
+    category = category_of[classes.astype(np.int64)]
+    row = np.flatnonzero((category >= 0) & np.isfinite(score))
+    return _Found(picture[row], category[row], score[row], row.astype(np.int64), records)
 
 
-def _box_rows(
-    truth: Objects, record: Record, kept: NDArray[np.intp], size: list[int]
-) -> list[dict[str, Any]]:
-    xyxy = record["xyxy"][kept].astype(np.float64)
+Measured = tuple[F64, ap.Overlap]
+"""The areas of the answers, and how they overlap with the objects."""
+
+
+def _boxes(truth: Objects, found: _Found, sizes: I64) -> Measured:
+    xyxy = found.column("xyxy")
     side = xyxy[:, 2:] - xyxy[:, :2]
-    boxes = np.concatenate((xyxy[:, :2], side), axis=1).tolist()
-    areas = side.prod(axis=1).tolist()
-    return [{"bbox": box, "area": area} for box, area in zip(boxes, areas, strict=True)]
+    start, stop = xyxy[:, :2], xyxy[:, :2] + side
+    area = side.prod(axis=1)
+    left, right = truth.xywh[:, :2], truth.xywh[:, :2] + truth.xywh[:, 2:]
+    size = truth.xywh[:, 2:].prod(axis=1)
+
+    def overlap(a: I64, b: I64) -> F64:
+        common = np.minimum(stop[a], right[b]) - np.maximum(start[a], left[b])
+        shared = np.maximum(common, 0).prod(axis=1)
+        union = np.where(truth.crowd[b], area[a], area[a] + size[b] - shared)
+        return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
+
+    return area, overlap
 
 
-def _mask_rows(
-    truth: Objects, record: Record, kept: NDArray[np.intp], size: list[int]
-) -> list[dict[str, Any]]:
-    codes = answers.codes_of(record)
-    rows = []
-    for number in kept.tolist():
-        lengths = rle.from_bytes(codes[number])
-        if lengths.sum() != size[0] * size[1]:
-            raise RkzooError(
-                "A mask among the results has another size than its picture.",
-                "The results were kept from another run.",
-                "Delete them and start again.",
-            )
-        rows.append(
-            {
-                "segmentation": {"size": size, "counts": codes[number]},
-                "area": float(rle.area(lengths)),
-                "bbox": [0.0, 0.0, 0.0, 0.0],
-            }
-        )
-    return rows
+def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
+    from faster_coco_eval.core import mask
+
+    codes = [code for record in found.records for code in answers.codes_of(record)]
+    coded: list[dict[str, Any]] = []
+    area = np.zeros(len(found.row))
+    for place, (row, picture) in enumerate(
+        zip(found.row.tolist(), found.picture.tolist(), strict=True)
+    ):
+        height, width = sizes[picture].tolist()
+        area[place] = _code_area(codes[row], height * width)
+        coded.append({"size": [height, width], "counts": codes[row]})
+    marked = [
+        _marked_code(shape, *sizes[picture].tolist())
+        for shape, picture in zip(truth.shapes, truth.picture.tolist(), strict=True)
+    ]
+
+    def overlap(a: I64, b: I64) -> F64:
+        shared = np.zeros(len(a))
+        edges = np.flatnonzero(np.diff(a, prepend=-1)).tolist()
+        for start, stop in zip(edges, [*edges[1:], len(a)], strict=True):
+            some = b[start:stop].tolist()
+            crowd = truth.crowd[some].astype(int).tolist()
+            one = mask.iou([coded[a[start]]], [marked[number] for number in some], crowd)
+            shared[start:stop] = np.asarray(one).reshape(-1)
+        return shared
+
+    return area, overlap
 
 
-def _point_rows(
-    truth: Objects, record: Record, kept: NDArray[np.intp], size: list[int]
-) -> list[dict[str, Any]]:
-    points = record["keypoints"][kept].astype(np.float64)
-    wanted = 0 if truth.keypoints is None else truth.keypoints.shape[1]
-    if len(kept) and points.shape[1] != wanted:
+def _code_area(code: bytes, pixels: int) -> int:
+    """Pixels of a mask in a picture of so many pixels."""
+    try:
+        lengths = rle.from_bytes(code)
+    except ValueError:
+        lengths = np.zeros(0, np.int64)
+    if lengths.sum() != pixels:
         raise RkzooError(
-            f"The model finds {points.shape[1]} key points where the data marks {wanted}.",
+            "A mask among the results has another size than its picture.",
+            "The results were kept from another run.",
+            "Delete them and start again.",
+        )
+    return rle.area(lengths)
+
+
+def _marked_code(shape: Shape, height: int, width: int) -> dict[str, Any]:
+    from faster_coco_eval.core import mask
+
+    if isinstance(shape, bytes):
+        return {"size": [height, width], "counts": shape}
+    merged: dict[str, Any] = mask.merge(mask.frPyObjects(shape, height, width))
+    return merged
+
+
+def _points(truth: Objects, found: _Found, sizes: I64) -> Measured:
+    points = found.column("keypoints")
+    marked = truth.keypoints if truth.keypoints is not None else np.zeros((len(truth), 0, 3))
+    if len(points) and points.shape[1] != marked.shape[1]:
+        raise RkzooError(
+            f"The model finds {points.shape[1]} key points where the data marks {marked.shape[1]}.",
             "They cannot be compared.",
             "Choose data with the same key points.",
         )
-    if not len(kept):
-        return []
-    around = np.ptp(points[..., :2], axis=1)
-    left_top = points[..., :2].min(axis=1)
-    return [
-        {"keypoints": flat, "bbox": box, "area": box[2] * box[3]}
-        for flat, box in zip(
-            points.reshape(len(points), -1).tolist(),
-            np.concatenate((left_top, around), axis=1).tolist(),
-            strict=True,
-        )
-    ]
+    count = marked.shape[1]
+    sigmas = _SIGMAS if count == len(_SIGMAS) else np.full(count, 1 / max(count, 1))
+    spread = (2 * sigmas) ** 2
+    seen = np.asarray(marked[..., 2] > 0, bool)
+    any_seen = np.asarray(seen.any(axis=1), bool)
+    # An object without marked points takes answers within twice its box.
+    low = truth.xywh[:, :2] - truth.xywh[:, 2:]
+    high = truth.xywh[:, :2] + 2 * truth.xywh[:, 2:]
+    around = np.ptp(points[..., :2], axis=1) if len(points) and count else np.zeros((0, 2))
+
+    def overlap(a: I64, b: I64) -> F64:
+        at = points[a][..., :2]
+        beyond = np.maximum(low[b][:, None] - at, 0) + np.maximum(at - high[b][:, None], 0)
+        away = np.where(any_seen[b][:, None, None], at - marked[b][..., :2], beyond)
+        error = (away**2).sum(axis=2) / spread / (truth.area[b] + np.spacing(1))[:, None] / 2
+        used = seen[b] | ~any_seen[b][:, None]
+        total: F64 = (np.exp(-error) * used).sum(axis=1) / np.maximum(used.sum(axis=1), 1)
+        return total
+
+    return around.prod(axis=1), overlap
+
+
+# COCO's spreads of its 17 points, nose to ankles, from its description of the measure.
+_SIGMAS = (
+    np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64)
+    / 1000
+)
+_MEASURES: dict[Measure, Callable[[Objects, _Found, I64], Measured]] = {
+    "bbox": _boxes,
+    "segm": _masks,
+    "keypoints": _points,
+}

@@ -1,0 +1,254 @@
+"""COCO's mean average precision, on arrays.
+
+The definition is that of pycocotools, number for number; what an overlap is (of boxes, masks,
+key points, rotated boxes) is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+IOUS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+# An object of exactly this overlap still counts at threshold 1.
+_NEARLY_ONE = 1 - 1e-10
+_EPSILON = float(np.spacing(1))
+
+Overlap = Callable[[I64, I64], F64]
+"""Overlaps (P,) of the answers with the numbers a (P,) and the objects with the numbers b (P,)."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """The objects, one row each. `ignored` ones are neither hit nor miss; `crowd` ones are
+    ignored too, and may take any number of answers. `area` in square pixels."""
+
+    picture: I64
+    category: I64
+    area: F64
+    ignored: Bools
+    crowd: Bools
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers, one row each, those of one picture in any order; `score` any finite."""
+
+    picture: I64
+    category: I64
+    score: F64
+    area: F64
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """`most`: answers of a category in a picture that count, ascending; precision is with the
+    last. `areas`: ranges of area in square pixels, the first takes all."""
+
+    most: tuple[int, ...]
+    areas: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """`precision` (T, R, K, A) at the thresholds IOUS and the recalls RECALLS for each of K
+    categories and A ranges of area; `recall` (T, K, A, M) for each limit of answers. -1 where
+    a category has no object of the area."""
+
+    precision: F64
+    recall: F64
+
+    def ap(self, area: int = 0, iou: float | None = None) -> float:
+        """Mean average precision over the categories, at one threshold or all; -1 for none."""
+        return _mean(self.precision[_threshold(iou), :, :, area])
+
+    def ar(self, area: int = 0, most: int = -1, iou: float | None = None) -> float:
+        """Mean recall, likewise; `most` is the place in the protocol's limits."""
+        return _mean(self.recall[_threshold(iou), :, area, most])
+
+
+def _threshold(iou: float | None) -> slice:
+    if iou is None:
+        return slice(None)
+    place = int(np.flatnonzero(np.isclose(iou, IOUS))[0])
+    return slice(place, place + 1)
+
+
+def _mean(values: F64) -> float:
+    counted = values[values > -1]
+    return float(counted.mean()) if counted.size else -1.0
+
+
+def curves(
+    marked: Marked, answered: Answered, overlap: Overlap, categories: int, protocol: Protocol
+) -> Curves:
+    """The curves of all pictures together."""
+    order, rank = _ranked(answered, protocol.most[-1])
+    picture, category = answered.picture[order], answered.category[order]
+    ignored = np.stack([marked.ignored | _outside(marked.area, area) for area in protocol.areas])
+    first, second = _pairs(marked, picture, category)
+    shared = overlap(order[first], second)
+    near = shared >= min(IOUS[0], _NEARLY_ONE)
+    hits = _matched(
+        first[near], second[near], shared[near], rank, ignored, marked.crowd, len(order)
+    )
+
+    objects = np.zeros((len(protocol.areas), categories), np.int64)
+    for place, of_area in enumerate(ignored):
+        objects[place] = np.bincount(marked.category[~of_area], minlength=categories)
+
+    # As a precision curve wants them: within a category by score, ties by picture and rank.
+    score = answered.score[order]
+    by_score = np.lexsort((rank, picture, -score, category))
+    outside = np.stack([_outside(answered.area[order], area) for area in protocol.areas])
+    return _curves(hits, by_score, category, rank, outside, objects, protocol)
+
+
+def _outside(area: F64, limits: tuple[float, float]) -> Bools:
+    return np.asarray((area < limits[0]) | (area > limits[1]), np.bool_)
+
+
+def _ranked(answered: Answered, most: int) -> tuple[I64, I64]:
+    """The answers that count, by picture and category, best first, and their rank there."""
+    order = np.lexsort((-answered.score, answered.category, answered.picture))
+    picture, category = answered.picture[order], answered.category[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (picture[1:] != picture[:-1]) | (category[1:] != category[:-1])
+    starts = np.flatnonzero(new)
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    kept = rank < most
+    return order[kept].astype(np.int64), rank[kept].astype(np.int64)
+
+
+def _pairs(marked: Marked, picture: I64, category: I64) -> tuple[I64, I64]:
+    """All pairs of an answer (its place) and an object (its number) of one picture and
+    category, by answer, the objects in their order."""
+    # lexsort is stable: objects of one group keep their order.
+    sequence = np.lexsort((marked.category, marked.picture))
+    width = int(max(category.max(initial=0), marked.category.max(initial=0))) + 1
+    keys = marked.picture[sequence] * width + marked.category[sequence]
+    wanted = picture * width + category
+    low, high = np.searchsorted(keys, wanted), np.searchsorted(keys, wanted, "right")
+    count = high - low
+    first = np.repeat(np.arange(len(picture)), count)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
+    return first.astype(np.int64), sequence[np.repeat(low, count) + within].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Which answer got which object: `answer` and `ignored` (the object does not count) for
+    each of A areas and T thresholds."""
+
+    answer: tuple[tuple[I64, ...], ...]
+    ignored: tuple[tuple[Bools, ...], ...]
+
+
+def _matched(
+    first: I64, second: I64, shared: F64, rank: I64, ignored: Bools, crowd: Bools, answers: int
+) -> _Hits:
+    """Greedy: by rank each answer takes the object of the largest overlap that is free, one
+    that counts before one that does not, of equal ones the last.
+
+    Answers of one rank are of different pictures or categories, so they cannot want the same
+    object: all of them go at once, for all areas and thresholds.
+    """
+    areas, objects = ignored.shape
+    taken = np.zeros((objects, areas, len(IOUS)), bool)
+    target = np.full((answers, areas, len(IOUS)), -1, np.int32)
+    least = np.minimum(IOUS, _NEARLY_ONE)
+    of_rank = rank[first]
+    rounds = np.argsort(of_rank, kind="stable")
+    ends = np.flatnonzero(np.diff(of_rank[rounds], append=-1)) + 1
+    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        some = rounds[start:end]
+        answer, thing, amount = first[some], second[some], shared[some]
+        segment = np.flatnonzero(np.diff(answer, prepend=-1))
+        sizes = np.diff(segment, append=len(answer))
+        free = (amount[:, None] >= least)[:, None, :] & (
+            ~taken[thing] | crowd[thing][:, None, None]
+        )
+        counts = ~ignored[:, thing].T[:, :, None]
+        better = np.repeat(np.logical_or.reduceat(free & counts, segment), sizes, axis=0)
+        free &= counts | ~better
+        value = np.where(free, amount[:, None, None], -1.0)
+        best = np.repeat(np.maximum.reduceat(value, segment), sizes, axis=0)
+        place = np.where(free & (value == best), np.arange(len(some))[:, None, None], -1)
+        chosen = np.maximum.reduceat(place, segment)
+        row, area, level = np.nonzero(chosen >= 0)
+        got = thing[chosen[row, area, level]]
+        taken[got, area, level] = True
+        target[answer[segment][row], area, level] = got
+    return _hits(target, ignored)
+
+
+def _hits(target: NDArray[np.int32], ignored: Bools) -> _Hits:
+    answers, flags = [], []
+    with_any = np.flatnonzero((target >= 0).any(axis=(1, 2)))
+    for area, of_area in enumerate(ignored):
+        columns = target[with_any, area]
+        rows = [np.flatnonzero(column >= 0) for column in columns.T]
+        answers.append(tuple(with_any[row] for row in rows))
+        flags.append(
+            tuple(of_area[column[row]] for column, row in zip(columns.T, rows, strict=True))
+        )
+    return _Hits(tuple(answers), tuple(flags))
+
+
+def _curves(
+    hits: _Hits,
+    by_score: NDArray[Any],
+    category: I64,
+    rank: I64,
+    outside: Bools,
+    objects: I64,
+    protocol: Protocol,
+) -> Curves:
+    areas, categories = objects.shape
+    precision = np.full((len(IOUS), len(RECALLS), categories, areas), -1.0)
+    recall = np.full((len(IOUS), categories, areas, len(protocol.most)), -1.0)
+    starts = np.searchsorted(category[by_score], np.arange(categories))
+    for area in range(areas):
+        present = objects[area] > 0
+        for level in range(len(IOUS)):
+            answer, is_ignored = hits.answer[area][level], hits.ignored[area][level]
+            counted = ~outside[area]
+            counted[answer] = ~is_ignored
+            true = np.zeros(len(category), bool)
+            true[answer[~is_ignored]] = True
+            for place, most in enumerate(protocol.most):
+                found = np.bincount(category[true & (rank < most)], minlength=categories)
+                recall[level, present, area, place] = found[present] / objects[area, present]
+            # How many answers count up to each, over all categories; the sum before the
+            # category is taken off.
+            so_far = np.concatenate(([0], np.cumsum(counted[by_score])))
+            at = np.flatnonzero(true[by_score])
+            edges = np.searchsorted(at, [*starts.tolist(), len(category)]).tolist()
+            for kind in np.flatnonzero(present).tolist():
+                hit = at[edges[kind] : edges[kind + 1]]
+                precision[level, :, kind, area] = _at_recalls(
+                    so_far[hit + 1] - so_far[starts[kind]], int(objects[area, kind])
+                )
+    return Curves(precision, recall)
+
+
+def _at_recalls(answers: NDArray[Any], objects: int) -> F64:
+    """(R,) precision at the RECALLS. `answers` (H,): how many answers count up to and with
+    each hit."""
+    found = np.zeros(len(RECALLS))
+    if len(answers):
+        hits = np.arange(1, len(answers) + 1, dtype=np.float64)
+        best = np.maximum.accumulate((hits / (answers + _EPSILON))[::-1])[::-1]
+        place = np.searchsorted(hits / objects, RECALLS)
+        reached = place < len(answers)
+        found[reached] = best[place[reached]]
+    return found
