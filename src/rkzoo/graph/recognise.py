@@ -9,7 +9,7 @@ import onnx
 
 from rkzoo.contract import ArrayInput, ImageInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph import anchors, distance, literal, yolo, yolo_vendor, yolo_world, yolox
+from rkzoo.graph import anchor_heads, anchor_stock, distance, literal, yolo, yolo_vendor, yolo_world, yolox
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
 from rkzoo.graph.summary import TensorInfo, tensors
@@ -21,9 +21,9 @@ __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a stock export of YOLOv8 to YOLO26", yolo.stock),
     ("a YOLO without anchors in Rockchip's form", yolo_vendor.vendor),
-    ("a YOLOv5 or YOLOv7 with its boxes decoded", anchors.stock),
-    ("a YOLOv5 or YOLOv7 with one output a level", anchors.heads),
-    ("a YOLOv5-seg in Rockchip's form", anchors.masks),
+    ("a YOLOv5 or YOLOv7 with its boxes decoded", anchor_stock.stock),
+    ("a YOLOv5 or YOLOv7 with one output a level", anchor_heads.heads),
+    ("a YOLOv5-seg in Rockchip's form", anchor_heads.masks),
     ("a YOLOX", yolox.stock),
     ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
     ("a YOLOv6", distance.yolov6),
