@@ -19,7 +19,7 @@ Overlapping = Callable[[Index, Index], NDArray[np.bool_]]
 # Below it OpenCV's own loop is quicker than the start of a dozen numpy calls.
 _FEW = 250
 # So many boxes are looked at together, best first: duplicates die before they make pairs.
-_CHUNK = 700
+_CHUNK = 1300
 
 
 def nms(

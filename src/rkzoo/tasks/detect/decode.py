@@ -7,9 +7,10 @@ one level whose boxes are decoded already. So there is one decoder, and no famil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import Decoded, DetectHead, TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.detect.coding import CODINGS, Grid, Spread, distances, rotated
+from rkzoo.tasks.detect.coding import CODINGS, Grid, distances, rotated
 from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, Stack, logit, sigmoid
 
 # Rounding of a quantised score sum can hide a cell that is just above the threshold.
@@ -61,22 +62,25 @@ class Extras:
     keypoints: F32 | None = None
 
 
-@dataclass(frozen=True)
-class Level:
-    """Planes that share their cells. `row` is box, objectness and scores, where one tensor has
-    them in this order. `offset` counts the cells of the levels before it, for
-    tensors that hold all levels. `decoded` boxes and key points are in pixels already."""
+T = TypeVar("T")
 
-    grid: Grid | Spread
-    box: Plane | Stack
-    score: Plane | Stack
-    offset: int = 0
-    objectness: Plane | Stack | None = None
-    score_sum: Plane | Stack | None = None
-    row: Plane | Stack | None = None
-    coefficients: Plane | None = None
-    keypoints: Plane | None = None
-    angle: Plane | Stack | None = None
+
+@dataclass(frozen=True)
+class Level(Generic[T]):
+    """Planes that share their cells, or of all levels their stacks. `row` is box, objectness
+    and scores, where one tensor has them in this order. `decoded` boxes and key points are in
+    pixels already; `picked` is the score and the class number of one that gives both."""
+
+    grid: Grid
+    box: T
+    score: T
+    objectness: T | None = None
+    score_sum: T | None = None
+    row: T | None = None
+    coefficients: T | None = None
+    keypoints: T | None = None
+    angle: T | None = None
+    picked: T | None = None
     decoded: Decoded | None = None
 
 
@@ -95,10 +99,13 @@ class DetectDecoder:
         uncut = planes.has("decoded") or head.decoded is not None
         build = _uncut if uncut else _anchored if planes.has("anchors") else _plain
         self.levels = build(head, size, planes)
-        self._all, self._starts = _together(self.levels, size)
+        starts = [0, *accumulate(len(level.grid) for level in self.levels)]
+        self._starts = np.array(starts[:-1], np.intp)
+        # All levels at once: a call of numpy costs more than the few numbers it works on.
+        self._all = _together(self.levels, starts)
         self.prototypes = planes.whole("prototypes")
-        self._points = planes.whole("points")
-        self._angles = planes.whole("angles")
+        self._points = _alone(planes.whole("points"))
+        self._angles = _alone(planes.whole("angles"))
 
     # ---- candidates -----------------------------------------------------------------
 
@@ -110,29 +117,25 @@ class DetectDecoder:
         One box a cell (its best class), or with `multi_label` one for every class that
         reaches it, as the upstream projects do when they evaluate.
         """
-        # All levels at once: a call of numpy costs more than the few numbers it works on.
-        level = self._all
-        cells = self._gate(level, outputs, confidence)
+        every = self._all
+        cells = self._gate(outputs, confidence)
         if not len(cells):
             return self._nothing()
-        row = None
-        if level.decoded is not None and level.decoded.picked:
-            score, class_id = self._picked(level, outputs, cells)
+        row = None if every.row is None else every.row.gather(outputs, cells)
+        if every.picked is not None:
+            score, class_id = self._picked(every.picked, outputs, cells)
             which = np.flatnonzero(score >= np.float32(confidence))
             score, class_id = score[which], class_id[which]
         else:
-            row = None if level.row is None else level.row.gather(outputs, cells)
-            score, class_id, which = self._scores(
-                level, outputs, cells, confidence, multi_label, row
-            )
+            score, class_id, which = self._scores(outputs, cells, confidence, multi_label, row)
         if not len(which):
             return self._nothing()
-        cells = cells[which]
+        cells = cells.take(which)
         # A scale of 1/255 that was rounded up can give 1.0000001.
         np.minimum(score, 1, out=score)
-        boxes = self._boxes(level, outputs, cells, None if row is None else row[which, :4])
+        boxes = self._boxes(outputs, cells, None if row is None else row[:, :4].take(which, 0))
         number = self._starts.searchsorted(cells, "right") - 1
-        return Candidates(boxes, score, class_id, number, cells - self._starts[number])
+        return Candidates(boxes, score, class_id, number, cells - self._starts.take(number))
 
     def _nothing(self) -> Candidates:
         none = np.empty(0, np.intp)
@@ -141,22 +144,23 @@ class DetectDecoder:
             np.empty(0, np.int32), none, none,
         )  # fmt: skip
 
-    def _gate(self, level: Level, outputs: Sequence[Array], confidence: float) -> Cells:
+    def _gate(self, outputs: Sequence[Array], confidence: float) -> Cells:
         """Cells that can reach the confidence: the cheapest plane that tells."""
+        every = self._all
         threshold = confidence if self.head.activated else logit(confidence)
-        if level.objectness is not None:
-            return level.objectness.cells_over(outputs, threshold)
-        if level.score_sum is not None:
-            least = confidence - _SUM_SLACK * level.score_sum.step
-            cells = level.score_sum.cells_over(outputs, least)
-            if len(cells) < _MANY:
-                return cells
+        if every.objectness is not None:
+            return every.objectness.cells_over(outputs, threshold)
+        if every.score_sum is not None:
+            least = confidence - _SUM_SLACK * every.score_sum.step
             # So low a threshold lets nearly everything pass: look at the scores themselves.
-        return level.score.cells_over(outputs, threshold)
+            if least > 0:
+                cells = every.score_sum.cells_over(outputs, least)
+                if len(cells) < _MANY:
+                    return cells
+        return every.score.cells_over(outputs, threshold)
 
     def _scores(
         self,
-        level: Level,
         outputs: Sequence[Array],
         cells: Cells,
         confidence: float,
@@ -164,125 +168,100 @@ class DetectDecoder:
         row: Array | None,
     ) -> tuple[F32, Array, Cells]:
         """score (n,), class (n,) and which of `cells` they belong to (n,)."""
+        plane, objectness = self._all.score, self._all.objectness
         factor = None
-        if level.objectness is not None:
-            seen = level.objectness.gather(outputs, cells) if row is None else row[:, 4:5]
-            factor = self._activated(level.objectness, seen)
+        if objectness is not None:
+            seen = objectness.gather(outputs, cells) if row is None else row[:, 4:5]
+            factor = self._activated(objectness, seen[:, 0], cells)
             if self.head.objectness == "alone":
-                return factor[:, 0].copy(), np.zeros(len(cells), np.int32), np.arange(len(cells))
-        stored = level.score.gather(outputs, cells) if row is None else row[:, 5:]
+                return factor, np.zeros(len(cells), np.int32), np.arange(len(cells))
+        gathered = plane.gather(outputs, cells) if row is None else row[:, 5:]
         # Rounding must not lose a score that lies on the threshold.
-        limit = np.float32(confidence) - np.float32(1e-6 if level.score.step else 0)
+        limit = np.float32(confidence) - np.float32(1e-6 if plane.step else 0)
         if multi:
-            table = self._activated(level.score, stored)
+            table = self._activated(plane, gathered, cells)
             if factor is not None:
-                table = table * factor
+                table = table * factor[:, None]
             which, class_id = np.nonzero(table >= limit)
             return table[which, class_id], class_id.astype(np.int32), which
-        class_id = stored.argmax(axis=1)
-        value = self._activated(level.score, stored[np.arange(len(cells)), class_id])
+        class_id = gathered.argmax(axis=1)
+        value = self._activated(plane, gathered[np.arange(len(cells)), class_id], cells)
         if factor is not None:
-            value = value * factor[:, 0]
+            value = value * factor
         which = np.flatnonzero(value >= limit)
-        return value[which], class_id[which].astype(np.int32), which
+        return value.take(which), class_id.take(which).astype(np.int32), which
 
-    def _picked(self, level: Level, outputs: Sequence[Array], cells: Cells) -> tuple[F32, Array]:
-        pairs = level.score.values(_pair(level.score).gather(outputs, cells))
+    def _picked(
+        self, plane: Stack, outputs: Sequence[Array], cells: Cells
+    ) -> tuple[F32, NDArray[np.int32]]:
+        pairs = plane.values(plane.gather(outputs, cells), cells)
         return pairs[:, 0].copy(), np.rint(pairs[:, 1]).astype(np.int32)
 
-    def _activated(self, plane: Plane | Stack, stored: Array) -> F32:
-        values = plane.values(stored)
+    def _activated(self, plane: Stack, gathered: Array, cells: Cells) -> F32:
+        values = plane.values(gathered, cells)
         return values if self.head.activated else sigmoid(values)
 
-    def _boxes(
-        self, level: Level, outputs: Sequence[Array], cells: Cells, stored: Array | None = None
-    ) -> F32:
-        stored = level.box.gather(outputs, cells) if stored is None else stored
-        if level.decoded is not None and not level.decoded.raw:
-            return self._decoded_boxes(level, outputs, stored, cells)
+    def _boxes(self, outputs: Sequence[Array], cells: Cells, gathered: Array | None = None) -> F32:
+        box, grid, decoded = self._all.box, self._all.grid, self._all.decoded
+        gathered = box.gather(outputs, cells) if gathered is None else gathered
+        if decoded is not None and not decoded.raw:
+            return self._decoded_boxes(outputs, box.values(gathered, cells), cells, decoded)
         if self.head.rotated:
-            sides = distances(level.box, stored, level.grid.bins)
-            return rotated(sides, self._angle(level, outputs, cells), cells, level.grid)
-        return CODINGS[self.head.coding](level.box, stored, cells, level.grid)
+            sides = distances(box, gathered, cells, grid)
+            return rotated(sides, self._angle(outputs, cells), cells, grid)
+        return CODINGS[self.head.coding](box, gathered, cells, grid)
 
     def _decoded_boxes(
-        self, level: Level, outputs: Sequence[Array], stored: Array, cells: Cells
+        self, outputs: Sequence[Array], boxes: F32, cells: Cells, decoded: Decoded
     ) -> F32:
-        boxes = level.box.values(stored)
-        if self.head.rotated and level.angle is not None:
-            angle = level.angle.values(level.angle.gather(outputs, cells))
-            return np.concatenate((boxes, angle), axis=1)
-        if level.decoded is not None and level.decoded.corners:
+        angle = self._all.angle
+        if self.head.rotated and angle is not None:
+            turned = angle.values(angle.gather(outputs, cells), cells)
+            return np.concatenate((boxes, turned), axis=1)
+        if decoded.corners:
             return boxes
         half = boxes[:, 2:] / 2
         return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
 
-    def _angle(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
+    def _angle(self, outputs: Sequence[Array], cells: Cells) -> F32:
         """Radians: (sigmoid(a) - 1/4) * pi, from -pi/4 to 3/4 pi, or a itself."""
-        if level.angle is not None:
-            raw = level.angle.values(level.angle.gather(outputs, cells))[:, 0]
+        plane = self._all.angle or _present(self._angles, "angle")
+        share = plane.values(plane.gather(outputs, cells), cells)[:, 0]
+        if self._all.angle is not None:
             if self.head.plain_angle:
-                return raw
-            share = sigmoid(raw)
-        elif self._angles is not None:
-            share = self._angles.values(self._angles.gather(outputs, cells + level.offset))[:, 0]
-        else:
-            raise RkzooError("The rotated head has no angle.", code=1)
+                return share
+            share = sigmoid(share)
         return np.asarray((share - np.float32(0.25)) * np.float32(np.pi), np.float32)
 
     # ---- extras ---------------------------------------------------------------------
 
     def extras(self, outputs: Sequence[Array], found: Candidates) -> Extras:
         """Mask coefficients and key points of the candidates that were kept."""
-        return Extras(
-            self._each(found, self.head.coefficients, self._coefficients, outputs),
-            self._keypoints(outputs, found),
-        )
+        cells = self._starts.take(found.level) + found.cell
+        coefficients = None
+        if self.head.coefficients:
+            plane = _present(self._all.coefficients, "mask coefficients")
+            coefficients = _scattered(plane, outputs, cells)
+        return Extras(coefficients, self._keypoints(outputs, cells))
 
-    def _each(
-        self,
-        found: Candidates,
-        width: int,
-        read: Callable[[Level, Sequence[Array], Cells], F32],
-        outputs: Sequence[Array],
-    ) -> F32 | None:
-        if not width:
+    def _keypoints(self, outputs: Sequence[Array], cells: Cells) -> F32 | None:
+        """(K, points, values) as decoded in the graph, or (2 p + corner) * stride, or
+        (p + centre) * stride; visibility after its sigmoid."""
+        head, grid = self.head, self._all.grid
+        if not head.keypoints:
             return None
-        table = np.empty((len(found), width), np.float32)
-        for number, level in enumerate(self.levels):
-            mine = np.flatnonzero(found.level == number)
-            if len(mine):
-                table[mine] = read(level, outputs, found.cell[mine])
-        return table
-
-    def _coefficients(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
-        plane = _present(level.coefficients, "mask coefficients")
-        return plane.values(plane.gather(outputs, cells))
-
-    def _keypoints(self, outputs: Sequence[Array], found: Candidates) -> F32 | None:
-        count, values = self.head.keypoints, self.head.keypoint_values
-        read = self._whole_points if self._points is not None else self._level_points
-        flat = self._each(found, count * values, read, outputs)
-        return None if flat is None else flat.reshape(-1, count, values)
-
-    def _whole_points(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
-        plane = _present(self._points, "key points")
-        return plane.values(plane.gather(outputs, cells + level.offset))
-
-    def _level_points(self, level: Level, outputs: Sequence[Array], cells: Cells) -> F32:
-        """(2 p + corner) * stride, or (p + centre) * stride; visibility after its sigmoid."""
-        plane = _present(level.keypoints, "key points")
-        raw = plane.values(plane.gather(outputs, cells))
-        if level.decoded is not None:
-            return raw
-        points = raw.reshape(len(cells), self.head.keypoints, self.head.keypoint_values)
-        centred = self.head.centred_keypoints
+        plane = self._points or _present(self._all.keypoints, "key points")
+        raw = _scattered(plane, outputs, cells)
+        points = raw.reshape(len(cells), head.keypoints, head.keypoint_values)
+        if self._points is not None or self._all.decoded is not None:
+            return points
+        centred = head.centred_keypoints
         points[..., :2] *= 1 if centred else 2
-        points[..., :2] += level.grid.corners(cells)[:, None] + np.float32(0.5 if centred else 0)
-        points[..., :2] *= level.grid.strides(cells)
-        if self.head.keypoint_values == 3:
+        points[..., :2] += grid.corner[cells][:, None] + np.float32(0.5 if centred else 0)
+        points[..., :2] *= grid.stride[cells][:, None]
+        if head.keypoint_values == 3:
             points[..., 2] = sigmoid(points[..., 2])
-        return points.reshape(len(cells), -1)
+        return points
 
     # ---- proofs ---------------------------------------------------------------------
 
@@ -292,75 +271,62 @@ class DetectDecoder:
 
         An uncut tensor that is `picked` gives scores (N, 2): the score and the class.
         """
-        boxes, scores, extras = [], [], []
-        for number, level in enumerate(self.levels):
-            cells = np.arange(level.box.size(outputs))
-            boxes.append(self._boxes(level, outputs, cells))
-            picked = level.decoded is not None and level.decoded.picked
-            plane = _pair(level.score) if picked else level.score
-            table = self._activated(plane, plane.gather(outputs, cells))
-            if level.objectness is not None:
-                factor = self._activated(level.objectness, level.objectness.gather(outputs, cells))
-                table = factor if self.head.objectness == "alone" else table * factor
-            scores.append(table)
-            whole = Candidates(
-                boxes[-1], table[:, 0], np.zeros(len(cells), np.int32),
-                np.full(len(cells), number), cells,
-            )  # fmt: skip
-            extra = self.extras(outputs, whole)
-            parts = [
-                part.reshape(len(cells), -1)
-                for part in (extra.coefficients, extra.keypoints)
-                if part is not None
-            ]
-            extras.append(
-                np.concatenate(parts, axis=1) if parts else np.empty((len(cells), 0), np.float32)
-            )
-        return np.concatenate(boxes), np.concatenate(scores), np.concatenate(extras)
+        every = self._all
+        cells = np.arange(every.box.size(outputs))
+        plane = every.picked or every.score
+        scores = self._activated(plane, plane.gather(outputs, cells), cells)
+        if every.objectness is not None:
+            seen = every.objectness.gather(outputs, cells)
+            factor = self._activated(every.objectness, seen, cells)
+            scores = factor if self.head.objectness == "alone" else scores * factor
+        extra = self.extras(
+            outputs,
+            Candidates(
+                np.empty((len(cells), 0), np.float32), scores[:, 0],
+                np.zeros(len(cells), np.int32), np.zeros_like(cells), cells,
+            ),
+        )  # fmt: skip
+        parts = [
+            part.reshape(len(cells), -1)
+            for part in (extra.coefficients, extra.keypoints)
+            if part is not None
+        ]
+        flat = np.concatenate(parts, axis=1) if parts else np.empty((len(cells), 0), np.float32)
+        return self._boxes(outputs, cells), scores, flat
 
 
-P = TypeVar("P")
-
-
-def _present(plane: P | None, what: str) -> P:
+def _present(plane: T | None, what: str) -> T:
     if plane is None:
         raise RkzooError(f"The head has no {what}.", "Its contract promises them.", code=1)
     return plane
 
 
-def _pair(score: Plane | Stack) -> Plane:
-    """The score and the class number of an uncut tensor that gives both."""
-    assert isinstance(score, Plane)  # it is one tensor, so one level
-    return replace(score, count=2)
+def _scattered(plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
+    """(K, count) values of cells in any order."""
+    order = cells.argsort()
+    ascending = cells.take(order)
+    values = np.empty((len(cells), plane.count), np.float32)
+    values[order] = plane.values(plane.gather(outputs, ascending), ascending)
+    return values
 
 
 # ---- heads to levels ----------------------------------------------------------------
 
 
-def _together(levels: Sequence[Level], size: tuple[int, int]) -> tuple[Level, NDArray[np.intp]]:
-    """All levels as one, and the cell at which each begins in it."""
-    grids = [
-        level.grid if isinstance(level.grid, Spread) else level.grid.spread(size)
-        for level in levels
-    ]
-    starts = np.cumsum([0, *(len(grid.stride_of) for grid in grids[:-1])])
-    if len(levels) == 1:
-        return levels[0], starts
+def _together(levels: Sequence[Level[Plane]], starts: Sequence[int]) -> Level[Stack]:
+    """All levels as one."""
 
-    def stacked(planes: Sequence[Plane | Stack | None]) -> Stack | None:
-        flat = tuple(plane for plane in planes if isinstance(plane, Plane))
-        return Stack(flat, starts) if len(flat) == len(levels) else None
+    def stacked(role: str) -> Stack | None:
+        planes = [getattr(level, role) for level in levels]
+        return None if None in planes else Stack(planes, starts)
 
-    return Level(
-        grid=Spread.joined(grids),
-        box=_present(stacked([level.box for level in levels]), "boxes"),
-        score=_present(stacked([level.score for level in levels]), "scores"),
-        objectness=stacked([level.objectness for level in levels]),
-        score_sum=stacked([level.score_sum for level in levels]),
-        row=stacked([level.row for level in levels]),
-        angle=stacked([level.angle for level in levels]),
-        decoded=levels[0].decoded,
-    ), starts
+    roles = [field.name for field in fields(Level) if field.name not in ("grid", "decoded")]
+    grid = Grid.joined([level.grid for level in levels])
+    return Level(grid, decoded=levels[0].decoded, **{role: stacked(role) for role in roles})  # type: ignore[arg-type]
+
+
+def _alone(plane: Plane | None) -> Stack | None:
+    return None if plane is None else Stack([plane], [0, 0])
 
 
 class _Planes:
@@ -439,17 +405,7 @@ def _expect(spec: TensorSpec, channels: int, role: str) -> None:
         )
 
 
-def _grids(head: DetectHead, size: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """(stride, columns, cells before) for each level."""
-    found, before = [], 0
-    for stride in head.strides:
-        rows, columns = size[0] // stride, size[1] // stride
-        found.append((stride, columns, before))
-        before += rows * columns
-    return found
-
-
-def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
     """One level a stride: box and score, perhaps more, in tensors of their own; box and score
     may share one."""
     bins = head.reg_max if head.coding == "dfl" else 1
@@ -458,30 +414,30 @@ def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
     first, total = (4 * bins, 4 * bins + head.classes) if planes.has("fused") else (0, 0)
     return [
         Level(
-            grid=Grid(stride, columns, bins, activated=head.activated),
+            grid=Grid.of(size, [stride], bins=bins, activated=head.activated),
             box=planes.get(box, level, 4 * bins, 0, total),
             score=planes.get(score, level, head.classes, first, total),
-            offset=before,
             objectness=planes.maybe("objectness", level, 1),
             score_sum=planes.maybe("score_sum", level, 1),
             coefficients=planes.maybe("coefficients", level, head.coefficients),
             keypoints=planes.maybe("keypoints", level, values),
             angle=planes.maybe("angle", level, 1),
         )
-        for level, (stride, columns, before) in enumerate(_grids(head, size))
+        for level, stride in enumerate(head.strides)
     ]
 
 
-def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
     """One level an anchor, all of a stride in one tensor; mask coefficients behind the
     classes of each anchor, or in a tensor of their own. A head of this shape without anchors
     (YOLOX) has one box a cell."""
     found = []
-    for level, (stride, columns, _) in enumerate(_grids(head, size)):
+    for level, stride in enumerate(head.strides):
         anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
         index, spec = planes.of("anchors", level)
         if len(spec.shape) == 5 and spec.layout != "NC1HWC2":
-            found.append(_anchors_apart(head, (size, stride), anchors, index, spec))
+            grid = Grid.of(size, [stride], anchors, activated=head.activated)
+            found.append(_anchors_apart(head, grid, index, spec))
             continue
         apart = head.coefficients and planes.has("coefficients")
         each = 5 + head.classes + (0 if apart else head.coefficients)
@@ -503,7 +459,7 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
                 coefficients = part(5 + head.classes, head.coefficients)
             found.append(
                 Level(
-                    grid=Grid(stride, columns, 1, anchor, head.activated),
+                    grid=Grid.of(size, [stride], [anchor], activated=head.activated),
                     box=part(0, 4),
                     objectness=part(4, 1),
                     score=part(5, head.classes),
@@ -514,27 +470,20 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
     return found
 
 
-def _anchors_apart(
-    head: DetectHead,
-    grid: tuple[tuple[int, int], int],
-    anchors: Sequence[tuple[float, float]],
-    index: int,
-    spec: TensorSpec,
-) -> Level:
+def _anchors_apart(head: DetectHead, grid: Grid, index: int, spec: TensorSpec) -> Level[Plane]:
     """A tensor 1xAxhxwx(5+C), as YOLOv5 and YOLOv7 leave it undecoded: all its anchors are one
     level, cell after cell."""
-    size, stride = grid
     spec = msgspec.structs.replace(spec, layout="NHWC")
     _expect(spec, 5 + head.classes, "anchors")
     return Level(
-        grid=Spread.over(size, [stride]).for_each(anchors, activated=head.activated),
+        grid=grid,
         box=Plane(index, spec, 0, 4),
         objectness=Plane(index, spec, 4, 1),
         score=Plane(index, spec, 5, head.classes),
     )
 
 
-def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
     """Decoded boxes 1xNx4 and scores 1xCxN or 1xNxC in tensors of their own."""
     (box_at, box), (score_at, score) = planes.of("box", 0), planes.of("score", 0)
     box = msgspec.structs.replace(box, layout="NHWC" if box.shape[-1] == 4 else "NCHW")
@@ -544,7 +493,7 @@ def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> li
     _expect(score, head.classes, "score")
     return [
         Level(
-            grid=Spread.over(size, head.strides),
+            grid=Grid.of(size, head.strides),
             box=Plane(box_at, box, 0, 4),
             score=Plane(score_at, score, 0, head.classes),
             decoded=head.decoded,
@@ -552,7 +501,7 @@ def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> li
     ]
 
 
-def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level]:
+def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
     """The tensor that holds everything, as one level."""
     if planes.has("box"):
         return _two_tensors(head, size, planes)
@@ -568,12 +517,12 @@ def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
         return Plane(index, spec, first, count) if count else None
 
     after = start + classes
-    strides = [stride for stride in head.strides]
     return [
         Level(
-            grid=Spread.over(size, strides),
+            grid=Grid.of(size, head.strides),
             box=Plane(index, spec, 0, 4),
             score=Plane(index, spec, start, 1 if decoded.picked else classes),
+            picked=Plane(index, spec, start, 2) if decoded.picked else None,
             objectness=part(4, int(head.objectness != "none" and not decoded.multiplied)),
             coefficients=part(after, head.coefficients),
             keypoints=part(after, values),

@@ -35,48 +35,57 @@ class Plane:
     first: int
     count: int
 
-    def cells_over(self, outputs: Sequence[Array], value: float) -> Cells:
-        """The cells, ascending, where a channel stands for at least `value`."""
+    def mark(self, outputs: Sequence[Array], value: float, over: NDArray[np.bool_]) -> None:
+        """Writes into `over` (cells,) where a channel stands for at least `value`."""
         limit = self.stored(value)
         if limit is None:
-            return np.empty(0, np.intp)
+            over[:] = False
+            return
         block = self._block(outputs)
         if self.spec.layout == "NHWC":
+            if self.count == 1:
+                np.greater_equal(block[:, 0], limit, out=over)
+                return
             # One comparison and a look at the few hits is cheaper than a maximum of each cell.
             hits = np.flatnonzero(np.ascontiguousarray(block >= limit))
-            return np.unique(hits // self.count)
-        if self.spec.layout == "NC1HWC2":
-            return self._native_over(block, limit)
-        top = block[0] if self.count == 1 else block.max(axis=0)
-        return np.flatnonzero(top >= limit)
+            over[:] = False
+            over[hits // self.count] = True
+        elif self.spec.layout == "NC1HWC2":
+            self._mark_native(block, limit, over)
+        else:
+            np.greater_equal(block[0] if self.count == 1 else block.max(axis=0), limit, out=over)
 
-    def _native_over(self, block: Array, limit: Any) -> Cells:
+    def _mark_native(self, block: Array, limit: Any, over: NDArray[np.bool_]) -> None:
         width = block.shape[2]
         head, tail = self.first % width, (self.first + self.count) % width
         if self.count == 1:
-            return np.flatnonzero(block[0, :, head] >= limit)
-        whole = block >= limit
-        if head:
-            whole[0, :, :head] = False
-        if tail:
-            whole[-1, :, tail:] = False
-        any_block = whole[0] if len(whole) == 1 else np.logical_or.reduce(whole, axis=0)
+            np.greater_equal(block[0, :, head], limit, out=over)
+            return
+        if head or tail:
+            flags = block >= limit
+            flags[0, :, :head] = False
+            if tail:
+                flags[-1, :, tail:] = False
+            flags = flags.any(axis=0)
+        else:
+            flags = block.max(axis=0) >= limit
         if width % 8:
-            return np.flatnonzero(any_block.any(axis=1))
+            flags.any(axis=1, out=over)
+            return
         # Eight flags at a time, and no reduction over the short last axis, which is slow.
-        words = any_block.view(np.uint64)
+        words = flags.view(np.uint64)
         merged = words[:, 0]
         for column in range(1, words.shape[1]):
             merged = merged | words[:, column]
-        return np.flatnonzero(merged)
+        np.not_equal(merged, 0, out=over)
 
     def gather(self, outputs: Sequence[Array], cells: Cells) -> Array:
-        """(K, count): the channels of these cells, as stored, contiguous."""
+        """(K, count): the channels of these cells, as stored."""
         block = self._block(outputs)
         if self.spec.layout == "NHWC":
             # `take` would first copy the whole of a block that is a part of its rows.
             part = not block.flags.c_contiguous
-            return np.ascontiguousarray(block[cells]) if part else block.take(cells, axis=0)
+            return np.asarray(block[cells]) if part else block.take(cells, axis=0)
         if self.spec.layout == "NC1HWC2":
             blocks, _, width = block.shape
             if width == 16:
@@ -86,10 +95,8 @@ class Plane:
             else:
                 taken = block.take(cells, axis=1).transpose(1, 0, 2).reshape(-1, blocks * width)
             start = self.first % width
-            if self.count == taken.shape[1]:
-                return taken
-            return np.ascontiguousarray(taken[:, start : start + self.count])
-        return np.ascontiguousarray(block.take(cells, axis=1).T)
+            return np.asarray(taken[:, start : start + self.count])
+        return np.asarray(block.take(cells, axis=1).T)
 
     def maps(self, outputs: Sequence[Array]) -> Array:
         """A view (blocks, h, w, channels of a block) of the whole tensor, as stored: one channel
@@ -138,91 +145,105 @@ class Plane:
         """The scale, 0 for floats."""
         return self.spec.scale or 0.0
 
-    @cached_property
-    def _table(self) -> F32 | None:
-        """The values of all 8-bit codes, indexed by the byte's unsigned value."""
-        if self.spec.scale is None or self.spec.dtype not in ("int8", "uint8"):
-            return None
-        codes = np.arange(256, dtype=np.uint8).view(self.spec.dtype).astype(np.float32)
-        codes -= np.float32(self.spec.zero_point)
-        codes *= np.float32(self.spec.scale)
-        return np.asarray(codes, np.float32)
+    @property
+    def coded(self) -> bool:
+        """Whether the numbers are 8-bit codes, so that a table tells what they stand for."""
+        return self.spec.scale is not None and self.spec.dtype in ("int8", "uint8")
+
+    @property
+    def table(self) -> F32:
+        """(256,) the values of all 8-bit codes, indexed by the byte's unsigned value."""
+        return self.values(np.arange(256, dtype=np.uint8).view(self.spec.dtype))
+
+    @property
+    def exponents(self) -> F32:
+        """(256,) exp(scale * q) for every 8-bit q, indexed by the byte's unsigned value."""
+        signed = np.arange(256, dtype=np.uint8).view(self.spec.dtype).astype(np.float64)
+        # The largest code becomes exp(0): nothing overflows. The zero point cancels.
+        return np.asarray(np.exp((signed - signed.max()) * self.step), np.float32)
 
     def values(self, stored: Array) -> F32:
         """What stored numbers stand for."""
-        if self._table is not None and stored.flags.c_contiguous:
-            return self._table.take(stored.view(np.uint8))
         values = stored.astype(np.float32)
         if self.spec.scale is not None:
             values -= np.float32(self.spec.zero_point)
             values *= np.float32(self.spec.scale)
         return values
 
-    @cached_property
-    def exponents(self) -> F32 | None:
-        """exp(scale * q) for every 8-bit q, indexed by the byte's unsigned value."""
-        if self.spec.scale is None or self.spec.dtype not in ("int8", "uint8"):
-            return None
-        codes = np.arange(256, dtype=np.uint8)
-        signed = codes.view(np.int8) if self.spec.dtype == "int8" else codes
-        # The largest code becomes exp(0): nothing overflows. The zero point cancels.
-        steps = signed.astype(np.float64) - float(signed.max())
-        return np.exp(steps * self.spec.scale).astype(np.float32)
-
 
 # The type as large as 16 numbers of so many bytes.
 _SIXTEEN = {1: np.dtype(np.complex128)} | {n: np.dtype((np.void, 16 * n)) for n in (2, 4, 8)}
 
 
-@dataclass(frozen=True)
 class Stack:
     """One plane of every level, read as if the levels were one tensor whose cells follow one
-    another. What it gathers are values already, for every level has a scale of its own."""
+    another. `starts` (levels + 1,): where each begins, and the end.
 
-    planes: tuple[Plane, ...]
-    starts: NDArray[np.intp]
+    8-bit numbers stay as they are stored until `values`, though every level has a scale of its
+    own; others are values as soon as they are gathered.
+    """
 
-    @property
-    def count(self) -> int:
-        return self.planes[0].count
+    def __init__(self, planes: Sequence[Plane], starts: Sequence[int]) -> None:
+        self._planes = tuple(planes)
+        *self._starts, end = starts
+        self._stops = [*self._starts[1:], end if len(self._starts) > 1 else None]
+        self._edges = np.array(self._starts[1:], np.intp)
+        self.count = self._planes[0].count
+        # The coarsest scale, 0 for floats.
+        self.step = max(plane.step for plane in planes)
+        kinds = {plane.spec.dtype for plane in planes}
+        self.coded = all(plane.coded for plane in planes) and len(kinds) == 1
+        self._dtype = np.dtype(self._planes[0].spec.dtype if self.coded else np.float32)
+        # Where the table of a cell's level begins, when they are not all the same.
+        self._base: Cells | None = None
+        if self.coded and len({(p.spec.scale, p.spec.zero_point) for p in planes}) > 1:
+            self._base = (np.arange(len(planes)) * 256).repeat(np.diff(starts))
 
     @cached_property
-    def step(self) -> float:
-        """The coarsest scale, 0 for floats."""
-        return max(plane.step for plane in self.planes)
+    def _values(self) -> F32:
+        return np.concatenate([plane.table for plane in self._planes])
 
-    @property
-    def exponents(self) -> None:
-        return None
+    @cached_property
+    def _exponents(self) -> F32:
+        return np.concatenate([plane.exponents for plane in self._planes])
 
     def cells_over(self, outputs: Sequence[Array], value: float) -> Cells:
-        parts = [plane.cells_over(outputs, value) for plane in self.planes]
-        for part, start in zip(parts, self.starts.tolist(), strict=True):
-            part += start
-        return np.concatenate(parts)
-
-    def gather(self, outputs: Sequence[Array], cells: Cells) -> F32:
-        """(K, count) values of ascending cells."""
-        bounds = [0, *cells.searchsorted(self.starts[1:]).tolist(), len(cells)]
-        parts = [
-            plane.values(plane.gather(outputs, cells[low:high] - start))
-            for plane, start, low, high in zip(
-                self.planes, self.starts.tolist(), bounds, bounds[1:], strict=False
-            )
-            if high > low
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, self.count), np.float32)
+        """The cells, ascending, where a channel stands for at least `value`."""
+        over = np.empty(self.size(outputs), bool)
+        for plane, start, stop in zip(self._planes, self._starts, self._stops, strict=True):
+            plane.mark(outputs, value, over[start:stop])
+        return np.flatnonzero(over)
 
     def size(self, outputs: Sequence[Array]) -> int:
-        return sum(plane.size(outputs) for plane in self.planes)
+        """How many cells there are. A tensor by itself tells: it may hold chosen boxes only."""
+        return self._stops[-1] or self._planes[0].size(outputs)
 
-    def values(self, stored: Array) -> F32:
-        return stored
+    def gather(self, outputs: Sequence[Array], cells: Cells) -> Array:
+        """(K, count): the channels of ascending cells."""
+        rows = np.empty((len(cells), self.count), self._dtype)
+        bounds = [0, *cells.searchsorted(self._edges).tolist(), len(cells)]
+        for plane, start, low, high in zip(
+            self._planes, self._starts, bounds, bounds[1:], strict=False
+        ):
+            if high > low:
+                stored = plane.gather(outputs, cells[low:high] - start)
+                rows[low:high] = stored if self.coded else plane.values(stored)
+        return rows
 
-    def stored(self, value: float) -> Any:
-        return np.float32(value)
+    def values(self, gathered: Array, cells: Cells) -> F32:
+        """What gathered numbers (K,) or (K, n) of these cells stand for."""
+        return self._values.take(self._codes(gathered, cells)) if self.coded else gathered
+
+    def exponents(self, gathered: Array, cells: Cells) -> F32:
+        """exp of the same times a factor for each cell, where `coded`."""
+        return self._exponents.take(self._codes(gathered, cells))
+
+    def _codes(self, gathered: Array, cells: Cells) -> Array:
+        codes = gathered.view(np.uint8)
+        if self._base is None:
+            return codes
+        base = self._base.take(cells)
+        return codes + (base if codes.ndim == 1 else base[:, None])
 
 
 def sigmoid(logits: F32) -> F32:
