@@ -1,0 +1,65 @@
+"""What a runtime library or server says about itself, read from its bytes without running it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_CHUNK = 1 << 20
+_LIMIT = 64 << 20
+_OVERLAP = 256
+_MARK = re.compile(
+    rb"(?:librknn\w*|rknn_server)[ :]+version[: ]+v?(\d+\.\d+[\w.]*(?: ?\([^()\0]{0,80}\))?)"
+)
+# ELF machine numbers, as `uname -m` spells them.
+_MACHINES = {183: "aarch64", 40: "armv7l", 62: "x86_64", 3: "i686", 243: "riscv64"}
+
+
+@dataclass(frozen=True)
+class Library:
+    """`path` as seen on the machine. `machine` is the processor it is built for, in the
+    words of `uname -m`; `fault` says why it is no library at all, or is empty."""
+
+    path: str
+    name: str
+    version: str = ""
+    machine: str = ""
+    fault: str = ""
+
+
+def examine(file: Path, path: str) -> Library:
+    """Reads at most 64 MiB of `file` and never raises for what it holds."""
+    name = path.rpartition("/")[2]
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_CHUNK)
+            machine, fault = _elf(head)
+            if fault:
+                return Library(path, name, fault=fault)
+            version, done = _version(head), len(head)
+            while not version and done < _LIMIT and (more := stream.read(_CHUNK)):
+                # The text may lie across two pieces.
+                version, done = _version(head[-_OVERLAP:] + more), done + len(more)
+                head = more
+    except OSError as error:
+        return Library(path, name, fault=f"it cannot be read ({error.strerror})")
+    return Library(path, name, version, machine)
+
+
+def _elf(head: bytes) -> tuple[str, str]:
+    if head[:4] != b"\x7fELF" or len(head) < 20:
+        if head.lstrip()[:1] == b"<":
+            return "", "it is a web page, not a library"
+        if head.startswith(b"version https://git-lfs"):
+            return "", "it is a pointer of Git LFS, not the library itself"
+        return "", "it is not a library" if head else "it is empty"
+    order = ">" if head[5] == 2 else "<"
+    number = struct.unpack_from(f"{order}H", head, 18)[0]
+    return _MACHINES.get(number, f"machine {number}"), ""
+
+
+def _version(data: bytes) -> str:
+    found = _MARK.search(data)
+    return found[1].decode("ascii", "replace") if found else ""

@@ -1,0 +1,129 @@
+"""Reading a machine's files below a root, the living machine's or a captured one's.
+
+Reading never changes anything, follows no link out of the root, and takes no more than a
+bounded part of each file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+NOTES = "rkzoo-capture.json"
+"""In a captured tree: what plain files cannot hold (owners, processes, library versions)."""
+
+_TEXT_LIMIT = 64 << 10
+_MANY = 256
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """A process that has a device of the NPU open."""
+
+    pid: int
+    name: str
+    path: str
+
+
+class NodeNote(msgspec.Struct, frozen=True):
+    mode: int
+    owner: int
+    group: int
+
+
+class LibraryNote(msgspec.Struct, frozen=True):
+    name: str
+    version: str = ""
+    machine: str = ""
+    fault: str = ""
+
+
+class Notes(msgspec.Struct, frozen=True):
+    """What a capture adds to its plain files. `user` and `groups` are of who captured."""
+
+    rkzoo: str = ""
+    machine: str = ""
+    user: int | None = None
+    groups: tuple[int, ...] = ()
+    nodes: dict[str, NodeNote] = {}
+    libraries: dict[str, LibraryNote] = {}
+    holders: tuple[Holder, ...] = ()
+    denied: tuple[str, ...] = ()
+
+
+class Tree:
+    """Reads below `root` only. `denied` collects what permission was missing for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.live = self.root == Path("/")
+        self.denied: list[str] = []
+
+    def real(self, path: str) -> Path | None:
+        """The file behind an absolute `path` of the machine; None when it leads out."""
+        plain = self.root / path.lstrip("/")
+        if self.live:
+            return plain
+        try:
+            real = plain.resolve()
+        except (OSError, RuntimeError):
+            return None
+        return real if real == self.root or self.root in real.parents else None
+
+    def text(self, path: str) -> str | None:
+        """The first 64 KiB, without trailing newlines and NULs."""
+        data = self.bytes(path)
+        return None if data is None else data.decode("utf-8", "replace").strip("\0\n\r\t ")
+
+    def bytes(self, path: str) -> bytes | None:
+        file = self.real(path)
+        if file is None:
+            return None
+        try:
+            # A device node or a pipe could block for ever.
+            if not stat.S_ISREG(file.stat().st_mode):
+                return None
+            with file.open("rb") as stream:
+                return stream.read(_TEXT_LIMIT)
+        except PermissionError:
+            self.denied.append(path)
+        except OSError:
+            pass
+        return None
+
+    def number(self, path: str) -> int | None:
+        text = self.text(path)
+        found = re.match(r"-?\d{1,18}\b", text) if text else None
+        return int(found[0]) if found else None
+
+    def names(self, folder: str, many: int = _MANY) -> list[str]:
+        """What a folder holds, sorted, at most `many`; empty when there is none."""
+        real = self.real(folder)
+        try:
+            return sorted(entry.name for entry in os.scandir(real))[:many] if real else []
+        except PermissionError:
+            self.denied.append(folder)
+        except OSError:
+            pass
+        return []
+
+    def exists(self, path: str) -> bool:
+        real = self.real(path)
+        try:
+            return real is not None and real.exists()
+        except OSError:
+            return False
+
+    @cached_property
+    def notes(self) -> Notes:
+        """The notes of a capture; empty ones on a living machine or where they are broken."""
+        if self.live:
+            return Notes()
+        try:
+            return msgspec.json.decode(self.bytes(f"/{NOTES}") or b"", type=Notes)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Notes()

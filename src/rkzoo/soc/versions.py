@@ -1,0 +1,145 @@
+"""The version matrix: what works with what, as data (versions.yaml) and one judge."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, total_ordering
+from importlib import resources
+from typing import Any, Literal, get_args
+
+import msgspec
+import yaml
+
+from rkzoo.contract import Strict
+
+Part = Literal["toolkit", "model", "runtime", "driver", "server"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-.]?(a|b|beta|rc)(\d*))?")
+_CONDITION = re.compile(r"(<=|>=|<|>)([\w.]+)")
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Version:
+    """`2.3.2`, `0.9.8`, `2.0.0b0`; what follows (build, date) does not count.
+
+    A beta comes before its release.
+    """
+
+    numbers: tuple[int, int, int]
+    beta: int | None = None
+
+    def __lt__(self, other: Version) -> bool:
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[tuple[int, int, int], float]:
+        return self.numbers, float("inf") if self.beta is None else self.beta
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.numbers)) + ("" if self.beta is None else f"b{self.beta}")
+
+
+def parse(text: str | None) -> Version | None:
+    """The first version in a text such as `RKNPU driver: v0.9.8`; None when there is none."""
+    found = _VERSION.search(text or "")
+    if not found:
+        return None
+    major, minor, patch, beta, number = found.groups()
+    return Version(
+        (int(major[:6]), int(minor[:6]), int((patch or "0")[:6])),
+        int(number or 0) if beta else None,
+    )
+
+
+class Component(Strict, frozen=True):
+    """A piece of software, and the step that upgrades it."""
+
+    title: str
+    upgrade: str
+    source: str
+
+
+class Rule(Strict, frozen=True):
+    """`when` maps components to conditions; the comment in versions.yaml tells their form."""
+
+    id: str
+    when: dict[Part, str]
+    level: Literal["warn", "fail"]
+    why: str
+    mend: Part
+    source: tuple[str, ...]
+    chips: tuple[str, ...] = ()
+    library: str = ""
+
+    def __post_init__(self) -> None:
+        for text in self.when.values():
+            for condition in text.split(","):
+                found = _CONDITION.fullmatch(condition)
+                if not found or (found[2] not in PARTS and parse(found[2]) is None):
+                    raise ValueError(f"{condition!r} is no condition")
+
+    def holds(self, known: Mapping[Part, Version]) -> bool:
+        """Whether every condition is met by versions that are known."""
+        return all(
+            _met(known.get(part), condition, known)
+            for part, text in self.when.items()
+            for condition in text.split(",")
+        )
+
+
+def _met(have: Version | None, condition: str, known: Mapping[Part, Version]) -> bool:
+    found = _CONDITION.fullmatch(condition)
+    if found is None or have is None:
+        return False
+    named = next((part for part in PARTS if part == found[2]), None)
+    other = known.get(named) if named else parse(found[2])
+    return other is not None and _COMPARE[found[1]](have, other)
+
+
+class Matrix(Strict, frozen=True):
+    components: dict[str, Component]
+    rules: tuple[Rule, ...]
+
+
+@cache
+def matrix() -> Matrix:
+    text = resources.files("rkzoo.soc").joinpath("versions.yaml").read_text("utf-8")
+    return msgspec.convert(yaml.load(text, yaml.CSafeLoader), Matrix)
+
+
+def judge(
+    known: Mapping[Part, Version | None], *, chip: str | None = None, library: str = ""
+) -> tuple[Rule, ...]:
+    """The rules that speak against these versions together, failures first.
+
+    `chip` is a canonical name, `library` the file name of the runtime; what is not known
+    (None, or left out) is not judged.
+    """
+    have = {part: version for part, version in known.items() if version is not None}
+    found = [
+        rule
+        for rule in matrix().rules
+        if (not rule.chips or chip in rule.chips)
+        and (not rule.library or library == rule.library)
+        and rule.holds(have)
+    ]
+    return tuple(sorted(found, key=lambda rule: rule.level != "fail"))
+
+
+def upgrade(part: str, *, library: str = "librknnrt.so", place: str = "") -> str:
+    """The step that upgrades a component, for a reader."""
+    return (
+        matrix()
+        .components[part]
+        .upgrade.format(library=library, place=place or f"/usr/lib/{library}")
+    )
