@@ -61,7 +61,9 @@ def over_cluster(job: Job, pieces: Sequence[Piece], address: str) -> Done:
 
         slots = sum(client.nthreads().values())
         try:
-            arriving = as_completed(submit() for _ in range(min(_AHEAD * slots, len(waiting))))
+            arriving = as_completed(
+                [submit() for _ in range(min(_AHEAD * slots, len(waiting)))], loop=client.loop
+            )
             for future in arriving:
                 piece = running.pop(future)
                 try:
