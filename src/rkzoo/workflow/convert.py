@@ -18,7 +18,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.graph import rknn
 from rkzoo.graph.anchors import parse_anchors
-from rkzoo.graph.checks import NO_SIGMOID, bare_scores
+from rkzoo.graph.checks import NO_SIGMOID, bare_scores, quantisation
 from rkzoo.graph.cut import whole
 from rkzoo.graph.prove import Decode, Proof, prove
 from rkzoo.graph.summary import summarise
@@ -187,7 +187,11 @@ def prepare(
 
     Raises one RkzooError that lists all problems.
     """
-    if dtype == "int8" and ready.card is not None:
+    own = quantisation(ready.original)
+    if own is not None:
+        report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
+        pictures = None
+    elif dtype == "int8" and ready.card is not None:
         pictures = pictures_for(ready.card.name, pictures, report)
     if dtype not in ready.dtypes:
         raise RkzooError(
@@ -208,8 +212,11 @@ def prepare(
         dtype=dtype,
         inputs=(InputPlan(name=name, shape=(1, 3, *spec.size), mean=spec.mean, std=spec.std),),
         toolkit=toolkit or DEFAULT_VERSION,
-        algorithm=ready.algorithm if dtype == "int8" else "normal",
+        algorithm=ready.algorithm if dtype == "int8" and own is None else "normal",
+        quantised=own is not None,
     )
+    # Of the graph as it goes to the toolkit: a cut may have freed an output.
+    cut = quantisation(graph) if own is not None else None
     samples = len(pictures) if pictures and dtype == "int8" else 0
     problems: dict[checks.Problem, None] = {}
     for soc in socs:
@@ -218,6 +225,8 @@ def prepare(
             opset=summary.opset,
             shapes=shapes,
             samples=samples,
+            integer_operators=cut.integer if cut else (),
+            outputs_read_inside=cut.read_inside if cut else (),
         )
         problems.update(dict.fromkeys(found))
     checks.refuse(list(problems))
