@@ -83,7 +83,7 @@ class Grid:
     @cached_property
     def before(self) -> F32:
         """(N, 2): half a cell up and left of the corner, in pixels."""
-        return (self.corner - np.float32(0.5)) * self.stride
+        return np.asarray((self.corner - np.float32(0.5)) * self.stride)
 
 
 @lru_cache

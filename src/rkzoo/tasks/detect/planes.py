@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +45,7 @@ class Plane:
         block = self._block(outputs)
         if self.spec.layout == "NHWC":
             if self.count == 1:
-                np.greater_equal(block[:, 0], limit, out=over)
+                np.greater_equal(block[:, 0].copy(), limit, out=over)
                 return
             # One comparison and a look at the few hits is cheaper than a maximum of each cell.
             hits = np.flatnonzero(np.ascontiguousarray(block >= limit))
@@ -59,7 +60,8 @@ class Plane:
         width = block.shape[2]
         head, tail = self.first % width, (self.first + self.count) % width
         if self.count == 1:
-            np.greater_equal(block[0, :, head], limit, out=over)
+            # Gathered first: only a comparison of neighbours is quick.
+            np.greater_equal(block[0, :, head].copy(), limit, out=over)
             return
         if head or tail:
             flags = block >= limit
@@ -81,22 +83,43 @@ class Plane:
 
     def gather(self, outputs: Sequence[Array], cells: Cells) -> Array:
         """(K, count): the channels of these cells, as stored."""
-        block = self._block(outputs)
-        if self.spec.layout == "NHWC":
-            # `take` would first copy the whole of a block that is a part of its rows.
-            part = not block.flags.c_contiguous
-            return np.asarray(block[cells]) if part else block.take(cells, axis=0)
+        rows = np.empty((len(cells), self.count), outputs[self.index].dtype)
+        self.fill(outputs, cells, rows)
+        return rows
+
+    def fill(self, outputs: Sequence[Array], cells: Cells, rows: Array) -> None:
+        """The same, into contiguous rows of the tensor's own type."""
         if self.spec.layout == "NC1HWC2":
-            blocks, _, width = block.shape
-            if width == 16:
-                # A block of a cell as one element of 16 bytes: it is moved at once.
-                whole = block.view(_SIXTEEN[block.dtype.itemsize])[..., 0]
-                taken = np.ascontiguousarray(whole.take(cells, axis=1).T).view(block.dtype)
-            else:
-                taken = block.take(cells, axis=1).transpose(1, 0, 2).reshape(-1, blocks * width)
+            self._fill_native(outputs[self.index], cells, rows)
+            return
+        block = self._block(outputs)
+        if self.spec.layout == "NCHW":
+            rows[:] = block.take(cells, axis=1).T
+        elif block.flags.c_contiguous:
+            block.take(cells, axis=0, out=rows, mode="clip")
+        else:
+            # `take` would first copy the whole of a block that is a part of its rows.
+            rows[:] = block[cells]
+
+    def _fill_native(self, array: Array, cells: Cells, rows: Array) -> None:
+        width = array.shape[-1]
+        # A block of a cell as one element: it is moved at once.
+        size = width * array.itemsize
+        kind = _QUICK.get(size) or np.dtype((np.void, size))
+        flat, places = array.view(kind), cells[:, None] + self._blocks
+        if self.count % width or self.first % width:
             start = self.first % width
-            return np.asarray(taken[:, start : start + self.count])
-        return np.asarray(block.take(cells, axis=1).T)
+            taken = flat.take(places, mode="clip").view(array.dtype)
+            rows[:] = taken[:, start : start + self.count]
+        else:
+            flat.take(places, out=rows.view(kind), mode="clip")
+
+    @cached_property
+    def _blocks(self) -> Cells:
+        """Where the blocks of these channels begin, in blocks, native layout."""
+        _, _, height, columns, width = self.spec.shape
+        blocks = np.arange(self.first // width, -(-(self.first + self.count) // width))
+        return np.asarray(blocks * height * columns, np.intp)
 
     def maps(self, outputs: Sequence[Array]) -> Array:
         """A view (blocks, h, w, channels of a block) of the whole tensor, as stored: one channel
@@ -171,8 +194,8 @@ class Plane:
         return values
 
 
-# The type as large as 16 numbers of so many bytes.
-_SIXTEEN = {1: np.dtype(np.complex128)} | {n: np.dtype((np.void, 16 * n)) for n in (2, 4, 8)}
+# Types of so many bytes, which numpy moves faster than others.
+_QUICK = {8: np.dtype(np.int64), 16: np.dtype(np.complex128)}
 
 
 class Stack:
@@ -194,18 +217,16 @@ class Stack:
         kinds = {plane.spec.dtype for plane in planes}
         self.coded = all(plane.coded for plane in planes) and len(kinds) == 1
         self._dtype = np.dtype(self._planes[0].spec.dtype if self.coded else np.float32)
-        # Where the table of a cell's level begins, when they are not all the same.
-        self._base: Cells | None = None
-        if self.coded and len({(p.spec.scale, p.spec.zero_point) for p in planes}) > 1:
-            self._base = (np.arange(len(planes)) * 256).repeat(np.diff(starts))
+        same = len({(plane.spec.scale, plane.spec.zero_point) for plane in planes}) == 1
+        self._scaled = self._planes[:1] if same else self._planes
 
     @cached_property
-    def _values(self) -> F32:
-        return np.concatenate([plane.table for plane in self._planes])
+    def _tables(self) -> list[F32]:
+        return [plane.table for plane in self._scaled]
 
     @cached_property
-    def _exponents(self) -> F32:
-        return np.concatenate([plane.exponents for plane in self._planes])
+    def _exponents(self) -> list[F32]:
+        return [plane.exponents for plane in self._scaled]
 
     def cells_over(self, outputs: Sequence[Array], value: float) -> Cells:
         """The cells, ascending, where a channel stands for at least `value`."""
@@ -221,29 +242,37 @@ class Stack:
     def gather(self, outputs: Sequence[Array], cells: Cells) -> Array:
         """(K, count): the channels of ascending cells."""
         rows = np.empty((len(cells), self.count), self._dtype)
-        bounds = [0, *cells.searchsorted(self._edges).tolist(), len(cells)]
         for plane, start, low, high in zip(
-            self._planes, self._starts, bounds, bounds[1:], strict=False
+            self._planes, self._starts, *self._parts(cells), strict=True
         ):
-            if high > low:
-                stored = plane.gather(outputs, cells[low:high] - start)
-                rows[low:high] = stored if self.coded else plane.values(stored)
+            if high > low and self.coded:
+                plane.fill(outputs, cells[low:high] - start, rows[low:high])
+            elif high > low:
+                rows[low:high] = plane.values(plane.gather(outputs, cells[low:high] - start))
         return rows
 
     def values(self, gathered: Array, cells: Cells) -> F32:
         """What gathered numbers (K,) or (K, n) of these cells stand for."""
-        return self._values.take(self._codes(gathered, cells)) if self.coded else gathered
+        return self._looked_up(self._tables, gathered, cells) if self.coded else gathered
 
     def exponents(self, gathered: Array, cells: Cells) -> F32:
         """exp of the same times a factor for each cell, where `coded`."""
-        return self._exponents.take(self._codes(gathered, cells))
+        return self._looked_up(self._exponents, gathered, cells)
 
-    def _codes(self, gathered: Array, cells: Cells) -> Array:
+    def _looked_up(self, tables: list[F32], gathered: Array, cells: Cells) -> F32:
         codes = gathered.view(np.uint8)
-        if self._base is None:
-            return codes
-        base = self._base.take(cells)
-        return codes + (base if codes.ndim == 1 else base[:, None])
+        values = np.empty(codes.shape, np.float32)
+        parts = self._parts(cells) if len(tables) > 1 else ([0], [len(cells)])
+        for table, low, high in zip(tables, *parts, strict=True):
+            if high > low:
+                # Twice as quick as numpy, which makes large integers of the codes first.
+                cv2.LUT(codes[low:high], table, dst=values[low:high])
+        return values
+
+    def _parts(self, cells: Cells) -> tuple[list[int], list[int]]:
+        """First and last row of each level among ascending cells."""
+        edges = cells.searchsorted(self._edges).tolist()
+        return [0, *edges], [*edges, len(cells)]
 
 
 def sigmoid(logits: F32) -> F32:
