@@ -168,9 +168,9 @@ def _matched(
     least = np.minimum(IOUS, _NEARLY_ONE)
     of_rank = rank[first]
     rounds = np.argsort(of_rank, kind="stable")
-    ends = np.flatnonzero(np.diff(of_rank[rounds], append=-1)) + 1
-    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
-        some = rounds[start:end]
+    for some in np.split(rounds, np.flatnonzero(np.diff(of_rank[rounds])) + 1):
+        if not len(some):
+            break
         answer, thing, amount = first[some], second[some], shared[some]
         segment = np.flatnonzero(np.diff(answer, prepend=-1))
         sizes = np.diff(segment, append=len(answer))

@@ -127,6 +127,8 @@ def coco_stats(
 ) -> F64:
     """COCO's twelve numbers (ten for key points) of the first len(records) pictures, in its
     order; -1 where there is nothing to count. Raises RkzooError."""
+    if not records:
+        return np.full(len(_ROWS[measure]), -1.0)
     sizes = _sizes(truth, records, names)
     some = _first(truth, sizes)
     found = _found(truth, records, labels)
@@ -239,10 +241,10 @@ class _Found:
 
     def column(self, key: str) -> F64:
         """An array of the records, all pictures in one."""
+        # A picture without an object may not know the number of key points.
         parts = [record[key] for record in self.records if len(record[key])]
-        if not parts:
-            return np.zeros((0, *(self.records[0][key].shape[1:] if self.records else ())))
-        return np.concatenate(parts).astype(np.float64)[self.row]
+        whole = np.concatenate(parts or [self.records[0][key]])
+        return np.asarray(whole[self.row], np.float64)
 
 
 def _found(truth: Objects, records: Sequence[Record], labels: tuple[str, ...]) -> _Found:
@@ -275,7 +277,7 @@ def _boxes(truth: Objects, found: _Found, sizes: I64) -> Measured:
         common = np.minimum(stop[a], right[b]) - np.maximum(start[a], left[b])
         shared = np.maximum(common, 0).prod(axis=1)
         union = np.where(truth.crowd[b], area[a], area[a] + size[b] - shared)
-        return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
+        return np.asarray(np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0), float)
 
     return area, overlap
 
@@ -299,12 +301,12 @@ def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
 
     def overlap(a: I64, b: I64) -> F64:
         shared = np.zeros(len(a))
-        edges = np.flatnonzero(np.diff(a, prepend=-1)).tolist()
-        for start, stop in zip(edges, [*edges[1:], len(a)], strict=True):
-            some = b[start:stop].tolist()
-            crowd = truth.crowd[some].astype(int).tolist()
-            one = mask.iou([coded[a[start]]], [marked[number] for number in some], crowd)
-            shared[start:stop] = np.asarray(one).reshape(-1)
+        # All objects of one answer at once.
+        for some in np.split(np.arange(len(a)), np.flatnonzero(np.diff(a)) + 1):
+            if len(some):
+                objects = [marked[number] for number in b[some].tolist()]
+                crowd = truth.crowd[b[some]].astype(int).tolist()
+                shared[some] = np.ravel(mask.iou([coded[a[some[0]]]], objects, crowd))
         return shared
 
     return area, overlap
