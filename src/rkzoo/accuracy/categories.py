@@ -58,3 +58,12 @@ def match(
 def _some(names: tuple[str, ...]) -> str:
     shown = ", ".join(name[:40] for name in names[:4])
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
+
+
+def of_classes(class_of: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For answers of the model's classes (N,) the categories, -1 where the data has none.
+    `class_of` is what `match` gives."""
+    found = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1, np.int64)
+    known = class_of >= 0
+    found[class_of[known]] = np.flatnonzero(known)
+    return np.asarray(found[classes], np.int64)

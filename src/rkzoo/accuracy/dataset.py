@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rkzoo.accuracy import coco_json
+from rkzoo.accuracy import classes, coco_json, lines, regions, yolo
 from rkzoo.accuracy.answers import Record
+from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.objects import Objects
+from rkzoo.accuracy.oriented import Oriented
 from rkzoo.errors import RkzooError
+from rkzoo.files import explained
 
 Kind = Literal["boxes", "masks", "keypoints", "oriented", "classes", "lines", "plates", "regions"]
 
@@ -82,22 +87,124 @@ class Opened:
 
 @dataclass(frozen=True)
 class Format:
-    """One way in which data lies on a disk. The first that recognises the source reads it."""
+    """One way in which data lies on a disk, for models of some tasks. The first that
+    recognises the source reads it."""
 
     name: str
     looks_like: str
+    tasks: frozenset[str]
     recognise: Callable[[Source], bool]
     read: Callable[[Source], Opened]
 
 
+def _file(source: Source, *patterns: str) -> Path | None:
+    """The source itself where it is a file so named, or the only such file in the folder."""
+    path = source.path
+    if path.is_file():
+        return path if any(fnmatch(path.name.lower(), pattern) for pattern in patterns) else None
+    found = [file for file in sorted(path.iterdir()) if file.is_file() and not file.is_symlink()]
+    fitting = [file for file in found if any(fnmatch(file.name.lower(), p) for p in patterns)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _needed(source: Source, *patterns: str) -> Path:
+    found = _file(source, *patterns)
+    if found is None:
+        raise RkzooError(
+            f"{source.path} has no file {' or '.join(patterns)}, or more than one.",
+            "That file says what is in the pictures.",
+            "Name the file itself.",
+        )
+    return found
+
+
+_UPRIGHT = frozenset({"detect", "segment", "pose", "face", "prompt"})
+_BOXES = _UPRIGHT | {"obb"}
+_PLACES = frozenset({"text", "text-det"})
+_TEXT = frozenset({"text", "text-rec", "plate"})
+_WHOLE = frozenset({"classify"})
+_KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
+
+
+def _kind(truth: Objects | Oriented) -> Kind:
+    return _KINDS[truth.measures[0]] if isinstance(truth, Objects) else "oriented"
+
+
 def _coco(source: Source) -> Opened:
-    items, truth = coco_json.read(source.path, source.images, source.task)
-    kinds: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
-    return Opened(kinds[truth.measures[0]], items, truth)
+    items, truth = coco_json.read(_needed(source, "*.json"), source.images, source.task)
+    return Opened(_kind(truth), items, truth)
+
+
+def _yolo(source: Source) -> Opened:
+    file = _file(source, "*.yaml", "*.yml") or source.path
+    items, truth = yolo.read(file, source.images, source.task)
+    return Opened(_kind(truth), items, truth)
+
+
+def _is_yolo(source: Source) -> bool:
+    return yolo.is_folder(source.path) or _file(source, "*.yaml", "*.yml") is not None
+
+
+def _text_lines(source: Source) -> Opened:
+    file = _needed(source, "*gt*.txt", "*.csv", "*.txt")
+    items, truth = lines.read(file, source.images, "," if file.suffix == ".csv" else "\t")
+    return Opened("lines", items, truth)
+
+
+def _is_lines(source: Source) -> bool:
+    file = _file(source, "*gt*.txt", "*.txt")
+    return bool(_file(source, "*.csv") or (file and "\t" in _first_line(file)))
+
+
+def _plates(source: Source) -> Opened:
+    items, truth = lines.named_by_text(source.path)
+    return Opened("plates", items, truth)
+
+
+def _is_plates(source: Source) -> bool:
+    folder = source.path
+    return folder.is_dir() and any(path.parent == folder for path in pictures(folder))
+
+
+def _text_regions(source: Source) -> Opened:
+    items, truth = regions.read(_needed(source, "label*.txt", "*.txt"), source.images)
+    return Opened("regions", items, truth)
+
+
+def _is_regions(source: Source) -> bool:
+    file = _file(source, "label*.txt", "*.txt")
+    return bool(file and _first_line(file).partition("\t")[2].lstrip().startswith("["))
+
+
+def _first_line(path: Path) -> str:
+    with explained(f"{path} cannot be read."), path.open("rb") as file:
+        return file.readline(1 << 16).decode("utf-8", "replace")
+
+
+def _class_list(source: Source) -> Opened:
+    items, truth = classes.read_csv(_needed(source, "*.csv"), source.images)
+    return Opened("classes", items, truth)
+
+
+def _class_folders(source: Source) -> Opened:
+    items, truth = classes.read_folders(source.path)
+    return Opened("classes", items, truth)
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("coco", "a COCO json", lambda source: coco_json.is_coco(source.path), _coco),
+    Format("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
+    Format("yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo),
+    Format("regions", "a Label.txt: file, tab, json", _PLACES, _is_regions, _text_regions),
+    Format("lines", "a rec_gt.txt or csv: file, text", _TEXT, _is_lines, _text_lines),
+    Format("plates", "a folder of pictures named by text", _TEXT, _is_plates, _plates),
+    Format("csv", "a csv: file, class", _WHOLE, lambda s: bool(_file(s, "*.csv")), _class_list),
+    Format(
+        "folders",
+        "a folder of folders named by class",
+        _WHOLE,
+        lambda s: classes.is_class_folders(s.path),
+        _class_folders,
+    ),
 )
 
 
@@ -123,19 +230,25 @@ def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
 
 
 def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[Format, Source]:
-    forms = {form.name: form for form in FORMATS}
+    fitting = [form for form in FORMATS if task in form.tasks]
+    if not fitting:
+        raise RkzooError(
+            f"Models of the task {task!r} are not scored.",
+            f"Data is read for {', '.join(sorted(set().union(*(f.tasks for f in FORMATS))))}.",
+            "Choose another model.",
+        )
     head, colon, rest = spec.partition(":")
-    forced = forms.get(head) if colon else None
+    forced = {form.name: form for form in FORMATS}.get(head) if colon else None
     path, images = _parts(rest if forced else spec)
     source = Source(path, images, task, labels)
-    for form in (forced,) if forced else FORMATS:
-        if forced or form.recognise(source):
+    for form in fitting:
+        if form is forced or (not forced and form.recognise(source)):
             return form, source
-    known = "; ".join(f"{form.name}, {form.looks_like}" for form in FORMATS)
+    known = "; ".join(f"{form.name} ({form.looks_like})" for form in fitting)
     raise RkzooError(
-        f"What kind of data {path} is cannot be seen.",
-        f"Known kinds: {known}.",
-        "Say which it is, as in coco:PATH.",
+        f"{path} is no data for a model of the task {task!r}, as far as can be seen.",
+        f"Such a model is scored with {known}.",
+        f"Name the file itself, or say its kind: {fitting[0].name}:PATH.",
     )
 
 

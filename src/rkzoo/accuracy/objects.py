@@ -253,10 +253,7 @@ def _found(truth: Objects, records: Sequence[Record], labels: tuple[str, ...]) -
     classes = np.concatenate([np.zeros(0, np.int64), *(r["class_id"] for r in records)])
     score = np.concatenate([np.zeros(0), *(record["score"] for record in records)])
     class_of = categories.match(truth.names, truth.ids, labels)
-    category_of = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1)
-    known = class_of >= 0
-    category_of[class_of[known]] = np.flatnonzero(known)
-    category = category_of[classes.astype(np.int64)]
+    category = categories.of_classes(class_of, classes.astype(np.int64))
     row = np.flatnonzero((category >= 0) & np.isfinite(score))
     return _Found(picture[row], category[row], score[row], row.astype(np.int64), records)
 

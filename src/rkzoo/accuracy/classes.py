@@ -1,0 +1,96 @@
+"""What a picture shows as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.accuracy.answers import Record
+from rkzoo.accuracy.categories import plain
+from rkzoo.accuracy.folders import best_folder, pictures
+from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.tables import rows_of
+from rkzoo.errors import RkzooError
+
+
+@dataclass(frozen=True)
+class Classes:
+    """`names`: for each picture the name of its class, or its number."""
+
+    names: tuple[str, ...]
+
+    def check(self, labels: tuple[str, ...]) -> None:
+        self.numbers(labels)
+
+    def numbers(self, labels: tuple[str, ...]) -> NDArray[np.int64]:
+        """(P,) the classes of the pictures.
+
+        A name is one of the labels (or of its synonyms, "tench, Tinca tinca"); else a number
+        from 0 is meant. Names that are neither count in alphabetical order, when there are as
+        many as the model has labels, or the model has none. Raises RkzooError.
+        """
+        known: dict[str, int] = {}
+        for number, label in reversed(list(enumerate(labels))):
+            known |= {plain(part): number for part in (*label.split(","), label)}
+        distinct = sorted(set(self.names))
+        if all(plain(name) in known for name in distinct):
+            table = {name: known[plain(name)] for name in distinct}
+        elif all(name.isascii() and name.isdigit() and len(name) < 8 for name in distinct):
+            table = {name: int(name) for name in distinct}
+        elif len(labels) in (0, len(distinct)) and not any(plain(n) in known for n in distinct):
+            table = {name: number for number, name in enumerate(distinct)}
+        else:
+            strange = next(name for name in distinct if plain(name) not in known)
+            raise RkzooError(
+                f"The model has no class {strange[:60]!r}.",
+                f"{len(distinct)} classes are in the data, {len(labels)} in the model.",
+                "Name the classes as the model does, or by their numbers from 0.",
+            )
+        if labels and max(table.values()) >= len(labels):
+            raise RkzooError(
+                f"The data has the class {max(table.values())}.",
+                f"The model's classes are 0 to {len(labels) - 1}.",
+                "Count the classes from 0.",
+            )
+        return np.array([table[name] for name in self.names], np.int64)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(repr(self.names).encode("utf-8", "replace")).digest()
+
+    def score(
+        self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
+    ) -> tuple[Metric, ...]:
+        """Top-1 and top-5 in %; top-5 only where five answers were kept."""
+        if not records:
+            return ()
+        truth = self.numbers(labels)[: len(records)]
+        first = [right in r["class_id"][:1] for right, r in zip(truth, records, strict=True)]
+        five = [right in r["class_id"][:5] for right, r in zip(truth, records, strict=True)]
+        found = [Metric("top-1", 100 * float(np.mean(first)), "%", True, 1.0, main=True)]
+        if all(len(record["class_id"]) >= 5 for record in records):
+            found.append(Metric("top-5", 100 * float(np.mean(five)), "%", True, 1.0))
+        return tuple(found)
+
+
+def read_csv(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Classes]:
+    """A list: file, class. Pictures that are not on disk are left out (a row of titles too)."""
+    rows = rows_of(path, ",")
+    names = [name for name, _ in rows]
+    _, found = best_folder([images or path.absolute().parent], names, path)
+    there = [(item, name) for item, (_, name) in zip(found, rows, strict=True) if item]
+    return tuple(item for item, _ in there), Classes(tuple(name.strip() for _, name in there))
+
+
+def is_class_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(path.parent.parent == folder for path in pictures(folder))
+
+
+def read_folders(folder: Path) -> tuple[tuple[Path, ...], Classes]:
+    """A folder of folders, each named by the class of the pictures in it."""
+    items = tuple(path for path in pictures(folder) if path.parent != folder)
+    return items, Classes(tuple(path.relative_to(folder).parts[0] for path in items))

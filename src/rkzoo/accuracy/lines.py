@@ -1,0 +1,64 @@
+"""What stands in pictures of single lines: text, or the sign of a car."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rkzoo.accuracy.answers import Record, texts_of
+from rkzoo.accuracy.folders import best_folder, pictures
+from rkzoo.accuracy.metric import Metric, edit_distance, similarity
+from rkzoo.accuracy.tables import rows_of
+
+
+@dataclass(frozen=True)
+class Lines:
+    """`texts`: of each picture. White space around a text does not count."""
+
+    texts: tuple[str, ...]
+
+    def check(self, labels: tuple[str, ...]) -> None:
+        """Any reader can be scored; a sign that it does not know is a miss."""
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(repr(self.texts).encode("utf-8", "replace")).digest()
+
+    def score(
+        self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
+    ) -> tuple[Metric, ...]:
+        """Exact lines in %, the mean similarity (1 - edits / longer length) in %, and the
+        mean number of wrong characters a line."""
+        if not records:
+            return ()
+        pairs = [
+            (truth.strip(), "".join(texts_of(record)).strip())
+            for truth, record in zip(self.texts, records, strict=False)
+        ]
+        exact = np.mean([truth == found for truth, found in pairs])
+        alike = np.mean([similarity(truth, found) for truth, found in pairs])
+        wrong = np.mean([edit_distance(truth, found) for truth, found in pairs])
+        return (
+            Metric("exact", 100 * float(exact), "%", True, 1.0, main=True),
+            Metric("similarity", 100 * float(alike), "%", True, 0.5),
+            Metric("edit distance", float(wrong), "characters", False, 0.1),
+        )
+
+
+def read(path: Path, images: Path | None, divider: str = "\t") -> tuple[tuple[Path, ...], Lines]:
+    """A list: file, divider, text. Pictures that are not on disk are left out."""
+    rows = rows_of(path, divider)
+    names = [name for name, _ in rows]
+    _, found = best_folder([images or path.absolute().parent], names, path)
+    there = [(item, text) for item, (_, text) in zip(found, rows, strict=True) if item]
+    return tuple(item for item, _ in there), Lines(tuple(text for _, text in there))
+
+
+def named_by_text(folder: Path) -> tuple[tuple[Path, ...], Lines]:
+    """Pictures in a folder whose names are the text, up to a space, - or _."""
+    items = tuple(path for path in pictures(folder) if path.parent == folder)
+    return items, Lines(tuple(re.split(r"[-_ ]", path.stem, maxsplit=1)[0] for path in items))

@@ -1,0 +1,172 @@
+"""Where text stands in a picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.accuracy.answers import Record
+from rkzoo.accuracy.folders import best_folder
+from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.tables import rows_of
+from rkzoo.errors import RkzooError
+
+F64 = NDArray[np.float64]
+
+IOU = 0.5
+# Text that nobody can read is marked so; finding it is neither right nor wrong.
+_UNREADABLE = frozenset({"###", "*"})
+_FAR = 1e5
+
+
+@dataclass(frozen=True)
+class Region:
+    """The outline of a line as corners (K, 2) x, y in pixels; `readable`: whether it counts."""
+
+    outline: tuple[tuple[float, float], ...]
+    readable: bool
+
+
+@dataclass(frozen=True)
+class Regions:
+    """For each picture its lines."""
+
+    pictures: tuple[tuple[Region, ...], ...]
+
+    def check(self, labels: tuple[str, ...]) -> None:
+        """Any detector can be scored."""
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(repr(self.pictures).encode()).digest()
+
+    def score(
+        self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
+    ) -> tuple[Metric, ...]:
+        """Harmonic mean, precision and recall of lines found with an overlap of half."""
+        counts = np.array(
+            [
+                found_in(truth, record["quads"])
+                for truth, record in zip(self.pictures, records, strict=False)
+            ]
+        ).reshape(-1, 3)
+        hits, lines, answers = counts.sum(axis=0).tolist()
+        if not lines:
+            return ()
+        both = 2 * hits / (lines + answers)
+        precision = hits / answers if answers else 0.0
+        return (
+            Metric("hmean", both, "", True, 0.01, main=True),
+            Metric("precision", precision, "", True, 0.02),
+            Metric("recall", hits / lines, "", True, 0.02),
+        )
+
+
+def found_in(truth: Sequence[Region], quads: NDArray[Any]) -> tuple[int, int, int]:
+    """Hits, lines that count, answers that count. `quads` (N, 4, 2) convex.
+
+    Answers of which more than half lies on an unreadable line do not count; each line takes
+    one answer, in their order.
+    """
+    outlines = [np.array(region.outline, np.float64) for region in truth]
+    shared = np.array(
+        [[common_area(outline, quad) for quad in quads] for outline in outlines], np.float64
+    ).reshape(len(outlines), len(quads))
+    size = np.array([polygon_area(quad) for quad in quads], np.float64)
+    marked = np.array([polygon_area(outline) for outline in outlines], np.float64)
+    readable = np.array([region.readable for region in truth], bool)
+    hidden = (shared[~readable] > IOU * size).any(axis=0)
+    union = marked[:, None] + size - shared
+    free = ~hidden
+    hits = 0
+    for line in np.flatnonzero(readable):
+        good = np.flatnonzero(free & (shared[line] > IOU * union[line]))
+        if len(good):
+            free[good[0]] = False
+            hits += 1
+    return hits, int(readable.sum()), int((~hidden).sum())
+
+
+def polygon_area(corners: NDArray[Any]) -> float:
+    """Of a polygon (K, 2) that does not cross itself, whichever way round."""
+    x, y = np.asarray(corners, np.float64).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def common_area(polygon: NDArray[Any], convex: NDArray[Any]) -> float:
+    """Area that any polygon (K, 2) has in common with a convex one (M, 2).
+
+    The polygon is cut along each side of the convex one; parts that fall apart stay joined by
+    lines without area.
+    """
+    rest = np.asarray(polygon, np.float64)
+    clip = np.asarray(convex, np.float64)
+    x, y = clip.T
+    if x @ np.roll(y, -1) < y @ np.roll(x, -1):
+        clip = clip[::-1]
+    for start, stop in zip(clip, np.roll(clip, -1, axis=0), strict=True):
+        along = stop - start
+        side = along[0] * (rest[:, 1] - start[1]) - along[1] * (rest[:, 0] - start[0])
+        rest = _cut(rest, side)
+        if not len(rest):
+            return 0.0
+    return polygon_area(rest)
+
+
+def _cut(corners: F64, side: F64) -> F64:
+    """The part of a polygon where `side`, which changes evenly along its edges, is positive."""
+    kept: list[F64] = []
+    for here, there, one, two in zip(
+        corners, np.roll(corners, -1, axis=0), side, np.roll(side, -1), strict=True
+    ):
+        if one >= 0:
+            kept.append(here)
+        if (one < 0) != (two < 0):
+            kept.append(here + (there - here) * (one / (one - two)))
+    return np.array(kept).reshape(-1, 2)
+
+
+class _Line(msgspec.Struct):
+    points: list[tuple[float, float]]
+    transcription: str = ""
+    difficult: bool = False
+
+
+def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Regions]:
+    """PaddleOCR's list: file, tab, json of the lines with points and transcription."""
+    rows = rows_of(path, "\t")
+    _, found = best_folder([images or path.absolute().parent], [name for name, _ in rows], path)
+    there = [
+        (item, _regions(text, number, path))
+        for number, (item, (_, text)) in enumerate(zip(found, rows, strict=True), 1)
+        if item
+    ]
+    return tuple(item for item, _ in there), Regions(tuple(lines for _, lines in there))
+
+
+def _regions(text: str, number: int, path: Path) -> tuple[Region, ...]:
+    try:
+        lines = msgspec.json.decode(text, type=list[_Line])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RkzooError(
+            f"Line {number} of {path} is not understood.",
+            f"After the tab: {error}.",
+            'It must be a list as [{"transcription": "text", "points": [[x, y], ...]}].',
+        ) from error
+    for line in lines:
+        if len(line.points) < 3 or any(abs(value) > _FAR for at in line.points for value in at):
+            raise RkzooError(
+                f"Line {number} of {path} has no right outline.",
+                "An outline has three corners or more, in pixels.",
+                "Correct the line.",
+            )
+    return tuple(
+        Region(tuple(line.points), not line.difficult and line.transcription not in _UNREADABLE)
+        for line in lines
+    )
