@@ -25,6 +25,9 @@ VERBS = {
     "convert": "make a .rknn for the chip you own",
     "run": "pictures in, boxes or text out",
     "eval": "how good a model is, on data with known answers",
+    "doctor": "what is wrong with this board or PC, and the step that mends it",
+    "clocks": "show, lock and restore the clocks of a board",
+    "soc": "the chips: NPU, number formats, clocks, library, how to upgrade",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
 }
 

@@ -185,10 +185,10 @@ def _undo(tree: Tree, entries: Sequence[Entry]) -> Iterator[Write]:
 
 def _write(tree: Tree, path: str, value: str) -> None:
     """The one place that changes anything on the machine."""
-    real = tree.real(path)
+    real = tree.real(path) if path.startswith("/sys/") else None
     try:
         if real is None:
-            raise FileNotFoundError(2, "It leads out of the root")
+            raise FileNotFoundError(2, "It leads out of /sys")
         # Without O_CREAT: a file that is not there must not come to be.
         descriptor = os.open(real, os.O_WRONLY | os.O_TRUNC)
         try:
@@ -199,7 +199,7 @@ def _write(tree: Tree, path: str, value: str) -> None:
         raise RkzooError(
             f"{path} does not take {value}.",
             f"The system says: {error.strerror or error}.",
-            "This firmware may not let its clocks be set; what was changed has been put back.",
+            "This firmware may not let it be set; `rkzoo clocks show` tells where it stands.",
         ) from error
 
 

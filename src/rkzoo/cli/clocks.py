@@ -1,0 +1,114 @@
+"""rkzoo clocks: hold the clocks at their highest, and give them back."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rkzoo.soc.clocks import Write
+    from rkzoo.soc.machine import Machine
+
+_LABEL = "Not measured on a board: rkzoo knows these files from Rockchip's script and kernel."
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "clocks",
+        help="show, lock and restore the clocks of CPU, NPU and memory on a board",
+        description="Holds the clocks of a board at their highest, for measuring, and gives them"
+        " back. lock and restore only say what they would do, unless --apply is given.",
+        epilog="Example: sudo rkzoo clocks lock --apply ... sudo rkzoo clocks restore --apply",
+    )
+    parser.add_argument(
+        "action", nargs="?", choices=("show", "lock", "restore"), default="show", metavar="ACTION",
+        help="show (the default), lock or restore",
+    )  # fmt: skip
+    parser.add_argument("--apply", action="store_true", help="do it; needs root")
+    parser.add_argument("--root", metavar="DIR", help="work below DIR instead of /")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.errors import RkzooError
+    from rkzoo.soc import clocks
+    from rkzoo.soc.machine import read_machine
+
+    root = Path(args.root or "/")
+    if not root.is_dir():
+        raise RkzooError(f"{root} is no folder.", "", "Give the root of a tree, or leave it out.")
+    machine = read_machine(root)
+    if args.action == "show":
+        return _show(machine, as_json=args.json)
+    if args.action == "restore":
+        writes = clocks.restore(root) if args.apply else clocks.restore_plan(root)
+    else:
+        if not machine.clocks and machine.npu_rate is None:
+            raise RkzooError(
+                "There is no clock here that can be set.",
+                "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
+                "Run it on the board.",
+            )
+        writes = clocks.lock(machine) if args.apply else clocks.lock_plan(machine)
+    return _tell(writes, args.action, applied=args.apply, as_json=args.json)
+
+
+def _show(machine: Machine, *, as_json: bool) -> int:
+    from rkzoo.cli.console import print_json, table
+
+    if as_json:
+        from dataclasses import asdict
+
+        rows = [asdict(clock) for clock in machine.clocks]
+        print_json({"clocks": rows, "npu_rate": machine.npu_rate, "label": _LABEL})
+        return 0
+    cells = [
+        (
+            clock.kind,
+            clock.name,
+            clock.governor or "?",
+            _mhz(clock.current),
+            _mhz(clock.highest),
+            _mhz(clock.top),
+            ",".join(map(str, clock.cores)),
+        )
+        for clock in machine.clocks
+    ]
+    if machine.npu_rate is not None and not machine.of("npu"):
+        cells.append(("npu", "clock tree", "-", _mhz(machine.npu_rate), "", "", ""))
+    if not cells:
+        print("The kernel shows no clocks here.")
+        return 0
+    print(table(("kind", "name", "governor", "MHz now", "capped at", "highest", "cores"), cells))
+    return 0
+
+
+def _mhz(rate: int | None) -> str:
+    return "?" if rate is None else f"{rate / 1e6:.0f}"
+
+
+def _tell(writes: Sequence[Write], action: str, *, applied: bool, as_json: bool) -> int:
+    from rkzoo.cli.console import print_json
+
+    if as_json:
+        from dataclasses import asdict
+
+        rows = [asdict(write) for write in writes]
+        print_json({"action": action, "applied": applied, "writes": rows, "label": _LABEL})
+        return 0
+    if not writes:
+        print("Nothing to do: the clocks are as they should be.")
+        return 0
+    for write in writes:
+        print(f"{write.path}: {write.old} -> {write.value}")
+    if applied and action == "lock":
+        print("\nDone. `sudo rkzoo clocks restore --apply` gives them back; so does a restart.")
+    elif applied:
+        print("\nDone: as before.")
+    else:
+        print(f"\nNothing was changed. Do it with: sudo rkzoo clocks {action} --apply")
+    print(_LABEL)
+    return 0

@@ -1,0 +1,112 @@
+"""rkzoo doctor: what is wrong here, and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.doctor import Diagnosis
+
+_MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "doctor",
+        help="what is wrong with this board or PC, and the step that mends it",
+        description="Examines this board or PC, and whether it can run a model. Changes nothing.",
+        epilog="Exit code: 0 all well, 3 warnings, 4 something fails, 2 a wrong command."
+        "        Example: rkzoo doctor yolov8n.rknn",
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .rknn or .onnx to judge, too")
+    parser.add_argument(
+        "--root", metavar="PLACE", help="read a captured tree, a folder or a .tar, not this machine"
+    )
+    parser.add_argument(
+        "--capture", metavar="OUT.tar", help="write what doctor looks at, for a bug report"
+    )
+    parser.add_argument("--soc", metavar="CHIP", help="on a PC: the chip that the model is for")
+    parser.add_argument("--adb", action="store_true", help="list adb's devices; starts its daemon")
+    parser.add_argument("--all", action="store_true", help="show the evidence of what is well, too")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import print_json
+    from rkzoo.soc.capture import opened
+    from rkzoo.soc.chips import find
+    from rkzoo.workflow.doctor import diagnose
+
+    soc = find(args.soc) if args.soc else None
+    model = Path(args.model) if args.model else None
+    with opened(Path(args.root or "/")) as root:
+        if args.capture:
+            return _capture(Path(args.capture), root, as_json=args.json)
+        found = diagnose(root, model=model, adb=args.adb, soc=soc)
+    if args.json:
+        print_json(_document(found))
+    else:
+        _print(found, everything=args.all)
+    return found.exit_code
+
+
+def _capture(target: Path, root: Path, *, as_json: bool) -> int:
+    from rkzoo.cli.console import print_json
+    from rkzoo.soc.capture import write_capture
+
+    paths = write_capture(target, root)
+    if as_json:
+        print_json({"capture": str(target), "paths": paths})
+        return 0
+    print(f"{target}: {len(paths)} files, without serial numbers, addresses and keys.")
+    print(f"Look into it before you send it: tar -xOf {target} | less")
+    return 0
+
+
+def _print(found: Diagnosis, *, everything: bool) -> None:
+    from rkzoo.workflow.doctor import DISCLAIMER
+
+    for finding in found.findings:
+        print(f"{_MARK[finding.level]}  {_safe(finding.text)}")
+        if finding.evidence and (everything or finding.level != "ok"):
+            print(f"        seen:  {_safe(finding.evidence)}")
+        if finding.fix:
+            print(f"        mend:  {_safe(finding.fix)}")
+        if finding.command:
+            print(f"        type:  {_safe(finding.command)}")
+    levels = [finding.level for finding in found.findings]
+    failures, warnings = levels.count("fail"), levels.count("warn")
+    if failures or warnings:
+        print(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.", end=" ")
+    else:
+        print("\nNothing is wrong.", end=" ")
+    print(DISCLAIMER if found.place == "board" else "")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def _safe(text: str) -> str:
+    """Names come from files and boards of strangers: nothing may steer the terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _document(found: Diagnosis) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    machine = asdict(found.machine)
+    machine["root"] = str(found.machine.root)
+    machine["holders"] = [
+        {"pid": h.pid, "name": h.name, "path": h.path} for h in found.machine.holders
+    ]
+    return {
+        "place": found.place,
+        "level": found.level,
+        "findings": [asdict(finding) for finding in found.findings],
+        "machine": machine,
+        "label": "not measured on a board",
+    }
