@@ -157,6 +157,22 @@ def add_anchors(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_prompts(parser: argparse._ActionsContainer) -> None:
+    """--prompt, --text-model and --embeddings."""
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="WORDS",
+        help='what a YOLO-World is to look for, once for each thing: --prompt "a red bus"',
+    )
+    parser.add_argument(
+        "--text-model", metavar="MODEL", help="what reads the prompts (default: clip-text)"
+    )
+    parser.add_argument(
+        "--embeddings", metavar="FILE.npy", help="the prompts read already: (number, width)"
+    )
+
+
 def parse_triple(text: str | None, name: str) -> tuple[float, float, float] | None:
     """`0,0,0` or `0` to three numbers. Raises RkzooError."""
     if text is None:

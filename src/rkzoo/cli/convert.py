@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.console import add_anchors, add_feed
+from rkzoo.cli.console import add_anchors, add_feed, add_prompts
 
 if TYPE_CHECKING:
     from rkzoo.workflow.convert import Converted
@@ -41,6 +41,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
     add_feed(parser)
     add_anchors(parser)
+    add_prompts(parser)
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -65,6 +66,9 @@ def main(args: argparse.Namespace) -> int:
         std=parse_triple(args.std, "std"),
         anchors=args.anchors,
         cut=not args.no_cut,
+        prompts=args.prompt,
+        text_model=args.text_model,
+        embeddings=args.embeddings,
         report=Bars(),
     )
     if args.json:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rkzoo.cli.console import add_anchors, add_feed
+from rkzoo.cli.console import add_anchors, add_feed, add_prompts
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +31,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     add_feed(parser)
     add_anchors(parser)
+    add_prompts(parser)
     simulator = parser.add_argument_group("for --runtime simulator, when MODEL is no .rknn")
     simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
@@ -69,6 +70,9 @@ def main(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         toolkit=args.toolkit,
         cut=not args.no_cut,
+        prompts=args.prompt,
+        text_model=args.text_model,
+        embeddings=args.embeddings,
         report=bars,
     ) as model:
         names = save_names(files)

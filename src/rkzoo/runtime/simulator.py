@@ -7,9 +7,10 @@ from types import TracebackType
 
 import numpy as np
 
-from rkzoo.contract import ImageInput, TensorSpec
+from rkzoo.contract import TensorSpec
 from rkzoo.session import Array, Label
 from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import InputPlan
 
 
 class SimulatorSession:
@@ -26,19 +27,16 @@ class SimulatorSession:
     def __init__(
         self,
         process: ToolkitProcess,
-        image: ImageInput,
-        input_name: str,
+        inputs: Sequence[InputPlan],
         outputs: Sequence[TensorSpec],
     ) -> None:
         self._process = process
-        height, width = image.size
-        self.inputs: tuple[TensorSpec, ...] = (
-            TensorSpec(name=input_name, shape=(1, height, width, 3), dtype="uint8", layout="NHWC"),
-        )
+        self.inputs: tuple[TensorSpec, ...] = tuple(map(_as_fed, inputs))
         self.outputs = tuple(_as_returned(spec) for spec in outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """One picture, uint8 (1, H, W, 3) in the contract's colour order."""
+        """One array an input: uint8 (1, H, W, 3) in the contract's colour order for a picture,
+        the rest in their own shapes."""
         outputs = self._process.infer(arrays)
         return [quantised(array, spec) for array, spec in zip(outputs, self.outputs, strict=True)]
 
@@ -55,6 +53,14 @@ class SimulatorSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _as_fed(plan: InputPlan) -> TensorSpec:
+    if not plan.mean:
+        return TensorSpec(name=plan.name, shape=plan.shape, dtype="float32")
+    batch, channels, height, width = plan.shape
+    shape = (batch, height, width, channels)
+    return TensorSpec(name=plan.name, shape=shape, dtype="uint8", layout="NHWC")
 
 
 def _as_returned(spec: TensorSpec) -> TensorSpec:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, DetectHead
+from rkzoo.contract import ArrayInput, Contract, DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.graph import rknn
@@ -26,12 +28,14 @@ from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.prompt.prompted import filled
 from rkzoo.toolkit import builds, checks, environment
 from rkzoo.toolkit.logscan import Finding
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, Sidecar
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
+from rkzoo.workflow.prompts import Words, settled, words
 from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import pictures_for
 
@@ -97,6 +101,9 @@ def convert(
     std: Triple | None = None,
     anchors: str | Anchors | None = None,
     cut: bool = True,
+    prompts: Sequence[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
+    embeddings: str | os.PathLike[str] | None = None,
     report: Reporter = SILENT,
 ) -> list[Converted]:
     """Converts a card's model or an `.onnx` file for one chip or several.
@@ -106,14 +113,16 @@ def convert(
     names. `size` is (height, width) where the graph leaves it free. `color`,
     `mean` and `std` (in units of 0..255) say how the model is fed, where that is not as
     recognised; `anchors` (numbers, a file of them, or pairs) those of a YOLOv5 or v7 whose
-    graph does not hold them. `cut=False` leaves a detection head on. Raises RkzooError; what exists
-    already survives a failure.
+    graph does not hold them. `cut=False` leaves a detection head on. `prompts`, `text_model` and
+    `embeddings` as for `load`: a model that takes texts is calibrated with them. Raises
+    RkzooError; what exists already survives a failure.
     """
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
     pictures = calib.find(calibration) if calibration else None
     pipeline = is_pipeline(os.fspath(model))
     feed = Feed(color, mean, std)
+    said = words(prompts, text_model, embeddings)
     if pipeline is not None:
         feed.refuse(f"{pipeline.name} consists of several models, each fed in its own way.")
     target = Path(output) if output else None
@@ -127,6 +136,7 @@ def convert(
     made = []
     for part in pipeline.pipeline.values() if pipeline else [os.fspath(model)]:
         ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
+        ready = _told(ready, said, report)
         made += convert_resolved(
             ready if cut else ready.uncut(),
             socs,
@@ -138,6 +148,16 @@ def convert(
             report=report,
         )
     return made
+
+
+def _told(ready: Resolved, said: Words, report: Reporter) -> Resolved:
+    """The model with its prompts. Labels are left out then: each run names its own."""
+    texts = ready.contract.texts
+    if texts is None or said:
+        ready = replace(ready, prompts=settled(said, texts, ready.name, report))
+    if texts is None:
+        return ready
+    return replace(ready, contract=msgspec.structs.replace(ready.contract, labels=()))
 
 
 def convert_resolved(
@@ -206,11 +226,22 @@ def prepare(
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
         for tensor in summary.inputs
     }
+    others = ready.contract.others
+    if others and dtype == "int8" and ready.prompts is None:
+        raise RkzooError(
+            f"{ready.name} needs words to be calibrated with.",
+            "INT8 ranges depend on what it is told to look for, too.",
+            'Give what you will look for, for example --prompt "a red bus" --prompt dog, or use '
+            "--dtype fp16.",
+        )
     name = next(iter(shapes))
     recipe = Recipe(
         soc=socs[0],
         dtype=dtype,
-        inputs=(InputPlan(name=name, shape=(1, 3, *spec.size), mean=spec.mean, std=spec.std),),
+        inputs=(
+            InputPlan(name=name, shape=(1, 3, *spec.size), mean=spec.mean, std=spec.std),
+            *(InputPlan(name=other.name, shape=other.shape) for other in others),
+        ),
         toolkit=toolkit or DEFAULT_VERSION,
         algorithm=ready.algorithm if dtype == "int8" and own is None else "normal",
         quantised=own is not None,
@@ -244,10 +275,21 @@ def prepare(
     arrays = []
     stored = Calibration()
     if dtype == "int8" and pictures is not None:
-        arrays = [calib.arrays(pictures, spec, report)]
+        arrays = [
+            calib.arrays(pictures, spec, report),
+            *(_repeated(ready, other, len(pictures)) for other in others),
+        ]
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     return Prepared(ready, recipe, stored, key, proof)
+
+
+def _repeated(ready: Resolved, other: ArrayInput, count: int) -> NDArray[Any]:
+    """What goes into an input beside the picture, for each of `count` calibration pictures."""
+    if other.role != "texts" or ready.prompts is None:
+        raise RkzooError(f"Nothing is known to calibrate the input {other.name} with.", code=1)
+    values = filled(ready.prompts, other)
+    return np.broadcast_to(values, (count, *values.shape[1:]))
 
 
 def _bare(ready: Resolved) -> bool:

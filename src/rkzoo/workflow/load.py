@@ -26,6 +26,7 @@ from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.model import Answer, Found, Image, Model, plainly
 from rkzoo.workflow.plan import Asked, Plan, open_part, plan
+from rkzoo.workflow.prompts import words
 from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple
 from rkzoo.workflow.text import font
 from rkzoo.workflow.watch import watched
@@ -49,6 +50,9 @@ def load(
     dtype: str | None = None,
     toolkit: str | None = None,
     cut: bool = True,
+    prompts: Sequence[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
+    embeddings: str | os.PathLike[str] | None = None,
     report: Reporter = SILENT,
 ) -> Model:
     """Loads a model of the zoo, an `.onnx` file or a `.rknn` file made by rkzoo.
@@ -61,8 +65,10 @@ def load(
     of 0..255) say how the model is fed, where that is not as recognised; `anchors` (numbers,
     a file of them, or pairs) those of a YOLOv5 or v7 whose graph does not hold them.
     `calibration` (folder, glob or list), `dtype` and `toolkit` count for the simulator only,
-    where the model is not a .rknn. `cut=False` leaves the detection head on. Raises
-    RkzooError.
+    where the model is not a .rknn. `cut=False` leaves the detection head on. `prompts` say in
+    words what a YOLO-World is to look for; `text_model` (a card's name or an .onnx) makes
+    embeddings of them, or they are read from `embeddings` (.npy of (number of texts, width)).
+    Raises RkzooError.
     """
     asked = Asked(
         runtime=runtime,
@@ -74,6 +80,7 @@ def load(
         dtype=dtype,
         toolkit=toolkit,
         cut=cut,
+        words=words(prompts, text_model, embeddings),
     )
     options = _options(confidence, iou, limit, multi_label)
     planned = plan(model, asked, report)
@@ -94,7 +101,7 @@ def open_task(
 ) -> Callable[[Image], Found]:
     """A plan as one callable: a BGR picture in, what was found out. `stack` closes it."""
     opened = {
-        role: (part.contract, stack.enter_context(open_part(part, threads=threads, report=report)))
+        role: (part.answers, stack.enter_context(open_part(part, threads=threads, report=report)))
         for role, part in planned.parts.items()
     }
     if "model" in opened:

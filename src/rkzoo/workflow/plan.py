@@ -16,8 +16,10 @@ from rkzoo.contract import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
+from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.workflow.calibration import Pictures
+from rkzoo.workflow.prompts import NOTHING, Words, settled
 from rkzoo.workflow.resolve import Anchors, Feed, Resolved, is_pipeline, resolve
 
 
@@ -26,7 +28,7 @@ class Asked:
     """What the user said about a model, beside its name.
 
     `runtime` None is the natural one. `pictures`, `dtype` and `toolkit` count for the
-    simulator only.
+    simulator only, `words` for a model that is told what to look for.
     """
 
     runtime: str | None = None
@@ -38,15 +40,23 @@ class Asked:
     dtype: str | None = None
     toolkit: str | None = None
     cut: bool = True
+    words: Words = NOTHING
 
 
 @dataclass(frozen=True)
 class Part:
-    """One model: a graph for ONNX Runtime, or what the simulator builds."""
+    """One model: a graph for ONNX Runtime, or what the simulator builds. `prompts` where the
+    contract has texts."""
 
     contract: Contract
     graph: bytes = b""
     build: BuildInputs | None = None
+    prompts: Prompts | None = None
+
+    @property
+    def answers(self) -> Contract:
+        """What the opened part promises: with prompts, a class for each of them."""
+        return prompted_contract(self.contract, self.prompts) if self.prompts else self.contract
 
 
 @dataclass(frozen=True)
@@ -88,19 +98,21 @@ def resolved(name: str, asked: Asked, report: Reporter = SILENT) -> Resolved:
         anchors=asked.anchors,
         report=report,
     )
-    return ready if asked.cut else ready.uncut()
+    ready = ready if asked.cut else ready.uncut()
+    return replace(ready, prompts=settled(asked.words, ready.contract.texts, name, report))
 
 
 def part(ready: Resolved, label: Label, asked: Asked, report: Reporter = SILENT) -> Part:
     """A resolved model as it runs on ONNX Runtime or the simulator."""
     if label == "onnx":
-        return Part(ready.contract, graph=ready.graph().SerializeToString())
+        graph = ready.graph().SerializeToString()
+        return Part(ready.contract, graph=graph, prompts=ready.prompts)
     from rkzoo.workflow.simulate import simulator_inputs
 
     build = simulator_inputs(
         ready, pictures=asked.pictures, dtype=asked.dtype, toolkit=asked.toolkit, report=report
     )
-    return Part(ready.contract, build=build)
+    return Part(ready.contract, build=build, prompts=ready.prompts)
 
 
 def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
@@ -122,11 +134,24 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
     contract, build = rknn_inputs(path, report=report)
     if asked.labels is not None:
         contract = msgspec.structs.replace(contract, labels=tuple(asked.labels))
-    return Plan(path.stem, "simulator", {"model": Part(contract, build=build)})
+    prompts = settled(asked.words, contract.texts, str(path), report)
+    part = Part(contract, build=build, prompts=prompts)
+    return Plan(path.stem, "simulator", {"model": part})
 
 
 def open_part(part: Part, *, threads: int = 0, report: Reporter = SILENT) -> Session:
-    """The part, ready to run; `threads` as for OnnxSession."""
+    """The part, ready to run as `part.answers` says; `threads` as for OnnxSession."""
+    session = _open(part, threads, report)
+    if part.prompts is None:
+        return session
+    try:
+        return PromptedSession(session, part.contract, part.prompts)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _open(part: Part, threads: int, report: Reporter) -> Session:
     if part.build is None:
         from rkzoo.runtime.onnx import OnnxSession
 

@@ -17,6 +17,7 @@ from rkzoo.graph.anchors import with_anchors
 from rkzoo.graph.read import load, metadata
 from rkzoo.graph.recognise import Recognition, file_labels, recognise
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
@@ -92,7 +93,8 @@ class Resolved:
     """A float model and what it promises, before any cut.
 
     `contract` describes what `graph` returns; `recognition` is there when the head was
-    recognised from the graph. `head_left_on` asks for a stock graph without its cut.
+    recognised from the graph. `head_left_on` asks for a stock graph without its cut. `prompts`
+    say what to look for where the contract has texts, once that is settled.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Resolved:
     card: Card | None = None
     recognition: Recognition | None = None
     head_left_on: bool = False
+    prompts: Prompts | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -172,6 +175,12 @@ def resolve(
         raise RkzooError(
             f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
         )
+    if card.task == "embed":
+        raise RkzooError(
+            f"{card.name} only turns words into numbers, for another model.",
+            "rkzoo runs it by itself where a model is told what to look for.",
+            'See for example: rkzoo run yolo-world-v2-s PICTURE --prompt "a red bus"',
+        )
     files = weights(card, report=report)
     return _from_graph(files["model"], card.name, card, files, size, labels, feed, anchors, report)
 
@@ -180,7 +189,7 @@ def _named(contract: Contract, name: str, report: Reporter) -> Contract:
     """Nameless classes that are nearly always COCO's: 80 of them, or the one with 17 key
     points."""
     head = contract.head
-    if contract.labels or not isinstance(head, DetectHead):
+    if contract.labels or contract.texts or not isinstance(head, DetectHead):
         return contract
     if head.classes == 80:
         assumed, labels = "its 80 classes: the names of COCO are", label_set("coco80")
@@ -311,6 +320,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _check_labels(contract: Contract, name: str) -> None:
     head = contract.head
+    if contract.texts:
+        return  # its classes are the prompts
     if isinstance(head, DetectHead) and contract.labels and len(contract.labels) != head.classes:
         raise RkzooError(
             f"{name} has {head.classes} classes but {len(contract.labels)} labels were given.",

@@ -78,6 +78,13 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             "Put them back, or convert the model again.",
         )
     contract, recipe = sidecar.contract, sidecar.recipe
+    if contract.texts and recipe.dtype == "int8":
+        raise RkzooError(
+            f"{path.name} cannot be simulated any more.",
+            "The embeddings that it was calibrated with were kept in the cache, which has "
+            "forgotten them.",
+            "Convert the model again.",
+        )
     ready = resolve(
         sidecar.source.card or str(source),
         size=contract.input.size,
@@ -171,7 +178,7 @@ def simulate(
     try:
         built = process.build_for_simulation(inputs)
         outputs = rknn.read(built.rknn).outputs
-        return SimulatorSession(process, contract.input, inputs.recipe.inputs[0].name, outputs)
+        return SimulatorSession(process, inputs.recipe.inputs, outputs)
     except BaseException:
         process.close()
         raise

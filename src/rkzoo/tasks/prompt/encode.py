@@ -1,0 +1,88 @@
+"""Words to embeddings, by CLIP's text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session, dequantise
+from rkzoo.tasks.prompt.tokenizer import END, ClipTokenizer
+
+_INTEGERS = ("int64", "int32")
+_USUAL_LENGTH = 77  # where the graph leaves it free; CLIP was trained with so many
+
+
+class TextEncoder:
+    """A CLIP text encoder: token numbers 1xL in, one embedding 1xW out. An attention mask of
+    the same shape is fed where the graph asks for one.
+
+    Raises RkzooError when the session's model is of another kind.
+    """
+
+    def __init__(self, session: Session, tokenizer: ClipTokenizer) -> None:
+        self._session, self._tokenizer = session, tokenizer
+        inputs = session.inputs
+        if not inputs or len(inputs) > 2 or not all(_takes_tokens(one) for one in inputs):
+            raise _another(f"It takes {_listed(inputs)} where token numbers 1xL are due.")
+        self._length = inputs[0].shape[1] if inputs[0].shape[1] > 0 else _USUAL_LENGTH
+        if self._length < 3:
+            raise _another(f"It takes texts of {self._length} tokens, and a start and an end.")
+        self._masks = [len(inputs) == 2 and "mask" in one.name for one in inputs]
+        if len(inputs) == 2 and sum(self._masks) != 1:
+            raise _another(f"It takes {_listed(inputs)}, and none of them is called a mask.")
+        flat = [index for index, one in enumerate(session.outputs) if len(one.shape) == 2]
+        named = [index for index in flat if session.outputs[index].name == "text_embeds"]
+        chosen = named or flat
+        if len(chosen) != 1:
+            raise _another(f"It gives {_listed(session.outputs)}, and not one embedding 1xW.")
+        self._output = chosen[0]
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, W) float32, each row of length 1."""
+        rows = [self._one(row) for row in self._tokenizer.rows(texts, self._length)]
+        return np.concatenate(rows)
+
+    def _one(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        # Up to and with the first end: the rest is padding.
+        alive = np.arange(len(tokens)) <= int(np.argmax(tokens == END))
+        fed = [
+            (alive if mask else tokens)[None].astype(one.dtype)
+            for one, mask in zip(self._session.inputs, self._masks, strict=True)
+        ]
+        answer = self._session.run(fed)[self._output]
+        values = dequantise(answer, self._session.outputs[self._output]).reshape(1, -1)
+        return unit(values, "The text encoder's answer")
+
+
+def unit(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    """Rows of length 1. Raises RkzooError, which begins with `what`, for one that has none."""
+    length = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+    if not np.isfinite(values).all() or not (length > 0).all():
+        raise RkzooError(
+            f"{what} is no embedding.",
+            "It is all zeros, or holds something that is not a number.",
+            "Check the text encoder, or make the embeddings again.",
+        )
+    return np.asarray(values / length, np.float32)
+
+
+def _takes_tokens(spec: TensorSpec) -> bool:
+    return spec.dtype in _INTEGERS and len(spec.shape) == 2 and spec.shape[0] in (1, -1)
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(
+        f"{s.name} {s.dtype} {'x'.join('?' if d < 0 else str(d) for d in s.shape)}" for s in specs
+    )
+
+
+def _another(why: str) -> RkzooError:
+    return RkzooError(
+        "The text model is not a CLIP text encoder that rkzoo can use.",
+        why,
+        "Give the encoder that belongs to the model with --text-model, or --embeddings FILE.npy.",
+    )

@@ -1,0 +1,155 @@
+"""A detector that is told in words what to look for, made into one with fixed classes.
+
+Once the words are settled nothing else in rkzoo needs to know of them: the contract has a class
+for each word, and the session adds the texts to every picture by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import ArrayInput, Contract, DetectHead, TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.session import Array, Session
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What to look for: `words`, and the embedding of each, float32 (N, width), of length 1."""
+
+    words: tuple[str, ...]
+    embeddings: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.words) != len(self.embeddings):
+            raise ValueError("embeddings must be (number of words, width)")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def filled(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
+    """float32 (1, slots, width): the prompts, over and over until every slot has one.
+
+    The network compares a place with the best of all texts, so a text given twice changes
+    nothing, where zeros would. Raises RkzooError when they do not fit.
+    """
+    _, slots, width = texts.shape
+    count, found = prompts.embeddings.shape
+    if not 1 <= count <= slots:
+        raise RkzooError(
+            f"{count} prompts were given, but the model takes {slots} at the most."
+            if count
+            else "No prompt was given.",
+            "It was exported with so many slots for texts.",
+            "Leave some out, or run it once for each part of them."
+            if count
+            else 'Say what to look for, for example --prompt "a red bus".',
+        )
+    if found != width:
+        raise RkzooError(
+            f"The embeddings have {found} numbers each, but the model takes {width}.",
+            "They come from another text encoder than the one it was trained with.",
+            "Give the encoder that belongs to the model with --text-model.",
+        )
+    return np.ascontiguousarray(prompts.embeddings[np.arange(slots) % count][None], np.float32)
+
+
+def prompted_contract(contract: Contract, prompts: Prompts) -> Contract:
+    """The contract of the model once it has its words: a class for each. Labels that the
+    contract has already stay, where there are as many."""
+    if not isinstance(contract.head, DetectHead):
+        raise RkzooError(f"{contract.family} has no detection head.", code=1)
+    if contract.labels and len(contract.labels) != len(prompts):
+        raise RkzooError(
+            f"{len(prompts)} prompts were given, but {len(contract.labels)} labels.",
+            "Each prompt is a class, and its words are its label.",
+            "Leave --labels out, or give one for each prompt.",
+        )
+    return msgspec.structs.replace(
+        contract,
+        head=msgspec.structs.replace(contract.head, classes=len(prompts)),
+        labels=contract.labels or prompts.words,
+        others=(),
+    )
+
+
+class PromptedSession:
+    """`session` of a model with texts, as one that takes pictures alone. It owns `session`.
+
+    Its scores have as many channels as there are prompts: what the other slots say is cut off.
+    """
+
+    def __init__(self, session: Session, contract: Contract, prompts: Prompts) -> None:
+        texts = contract.texts
+        if texts is None or not isinstance(contract.head, DetectHead):
+            raise RkzooError(f"{contract.family} takes no texts.", code=1)
+        self._session, self._count = session, len(prompts)
+        self._texts = filled(prompts, texts)
+        self.label = session.label
+        self.inputs = session.inputs[:1]
+        self._scores = _scores(contract.head, session.outputs)
+        self.outputs = tuple(
+            _narrowed(spec, self._count) if index in self._scores else spec
+            for index, spec in enumerate(session.outputs)
+        )
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """One picture, as `session` takes it."""
+        outputs = self._session.run([*arrays, self._texts])
+        return [
+            _first(array, self.outputs[index], self._count) if index in self._scores else array
+            for index, array in enumerate(outputs)
+        ]
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> PromptedSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _scores(head: DetectHead, outputs: Sequence[TensorSpec]) -> frozenset[int]:
+    """Which outputs are scores; matched by name, or by position where names were lost."""
+    by_name = {spec.name: index for index, spec in enumerate(outputs)}
+    named = all(output.name in by_name for output in head.outputs)
+    return frozenset(
+        by_name[output.name] if named else position
+        for position, output in enumerate(head.outputs)
+        if output.role == "score"
+    )
+
+
+def _axis(spec: TensorSpec) -> int:
+    return len(spec.shape) - 1 if spec.layout == "NHWC" else 1
+
+
+def _kept(spec: TensorSpec, count: int) -> int:
+    """How much of the axis holds the first `count` channels; the NPU keeps them in blocks."""
+    return -(-count // spec.shape[-1]) if spec.layout == "NC1HWC2" else count
+
+
+def _narrowed(spec: TensorSpec, count: int) -> TensorSpec:
+    shape = list(spec.shape)
+    shape[_axis(spec)] = _kept(spec, count)
+    return msgspec.structs.replace(spec, shape=tuple(shape))
+
+
+def _first(array: Array, spec: TensorSpec, count: int) -> Array:
+    index: list[slice] = [slice(None)] * array.ndim
+    index[_axis(spec)] = slice(_kept(spec, count))
+    return np.ascontiguousarray(array[tuple(index)])

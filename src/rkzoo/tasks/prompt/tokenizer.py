@@ -1,0 +1,147 @@
+"""CLIP's byte-pair encoding: words to the numbers that its text encoder was trained on.
+
+https://arxiv.org/abs/2103.00020. The vocabulary is the published list of merges (it comes with
+the card of the encoder); the rules are those of the tokenizer that YOLO-World was trained with:
+composed Unicode (NFC), white space as one blank, small letters, no repair of broken encodings.
+"""
+
+from __future__ import annotations
+
+import gzip
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+
+START, END = 49406, 49407
+_MERGES = 49152 - 256 - 2
+_LAST = "</w>"
+_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+# str.isspace() is true of four separators that Unicode does not count as white space.
+_NO_SPACE = frozenset("\x1c\x1d\x1e\x1f")
+_BIGGEST = 16 * 2**20
+
+
+class ClipTokenizer:
+    """Words to token numbers. `merges` are pairs, the most frequent first."""
+
+    def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
+        letters = list(_letters().values())
+        tokens = [*letters, *(letter + _LAST for letter in letters), *map("".join, merges)]
+        self._numbers = {token: number for number, token in enumerate(tokens)}
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._known = lru_cache(maxsize=4096)(self._merged)
+
+    @classmethod
+    def from_file(cls, path: Path) -> ClipTokenizer:
+        """From `bpe_simple_vocab_16e6.txt.gz`. Raises RkzooError for any other file."""
+        try:
+            with gzip.open(path) as file:
+                text = file.read(_BIGGEST).decode("utf-8")
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+            raise RkzooError(
+                f"The vocabulary {path} cannot be read.",
+                f"{error}.",
+                "Fetch it again with: rkzoo fetch clip-text",
+            ) from error
+        # The first line is a title; what follows the merges is not used by CLIP.
+        pairs = [tuple(line.split()) for line in text.split("\n")[1 : _MERGES + 1]]
+        merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+        if len(merges) != _MERGES:
+            raise RkzooError(
+                f"{path} is not the vocabulary of CLIP.",
+                f"It has {len(merges)} usable merges where there are {_MERGES}.",
+                "Fetch it again with: rkzoo fetch clip-text",
+            )
+        return cls(merges)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without start and end."""
+        return [number for word in _words(_cleaned(text)) for number in self._known(word)]
+
+    def rows(self, texts: Iterable[str], length: int) -> NDArray[np.int64]:
+        """int64 (N, length): start, the tokens, end, and ends again to the right.
+
+        A text that is too long loses its last tokens and keeps its end, for there the encoder
+        reads off what it understood.
+        """
+        rows = [[START, *self.encode(text)[: length - 2], END] for text in texts]
+        return np.array([row + [END] * (length - len(row)) for row in rows], np.int64)
+
+    def _merged(self, word: str) -> tuple[int, ...]:
+        """The numbers of one word: of all neighbours the most frequent pair merges first."""
+        letters = _letters()
+        parts = [letters[byte] for byte in word.encode("utf-8")]
+        parts[-1] += _LAST
+        while len(parts) > 1:
+            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, _MERGES))
+            if best not in self._ranks:
+                break
+            parts = list(_joined(parts, best))
+        return tuple(self._numbers[part] for part in parts)
+
+
+def _joined(parts: Sequence[str], pair: tuple[str, str]) -> Iterator[str]:
+    index = 0
+    while index < len(parts):
+        if tuple(parts[index : index + 2]) == pair:
+            yield parts[index] + parts[index + 1]
+            index += 2
+        else:
+            yield parts[index]
+            index += 1
+
+
+@lru_cache(maxsize=1)
+def _letters() -> dict[int, str]:
+    """A visible character for every byte, in the order of the vocabulary: those that are
+    visible stand for themselves, the others for what follows U+0100."""
+    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in set(own)]
+    return {byte: chr(byte) for byte in own} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
+
+
+def _cleaned(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(" " if _is_space(character) else character for character in text)
+    # One by one: a sigma at the end of a word is no special case.
+    return "".join(character.lower() for character in text)
+
+
+def _is_space(character: str) -> bool:
+    return character.isspace() and character not in _NO_SPACE
+
+
+def _kind(character: str) -> str:
+    """L a letter, N a number, a blank for white space, empty for all else."""
+    kind = unicodedata.category(character)[0]
+    if kind in "LN":
+        return kind
+    return " " if _is_space(character) else ""
+
+
+def _words(text: str) -> Iterator[str]:
+    """Runs of letters, single digits, runs of other signs; an English ending after an
+    apostrophe is a word of its own where it begins a run."""
+    index = 0
+    runs = [(kind, len(list(run))) for kind, run in groupby(text, _kind)]
+    ends, position = [], 0
+    for kind, size in runs:
+        position += size
+        ends.append((kind, position))
+    for kind, end in ends:
+        while index < end:
+            if kind == " ":
+                index = end
+                break
+            ending = next((c for c in _CONTRACTIONS if text.startswith(c, index)), "")
+            size = len(ending) or (1 if kind == "N" else end - index)
+            yield text[index : index + size]
+            index += size

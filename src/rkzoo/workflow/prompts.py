@@ -1,0 +1,171 @@
+"""What the user wants to be looked for, in words or as embeddings that are made already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import ArrayInput
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.tasks.prompt.encode import TextEncoder, unit
+from rkzoo.tasks.prompt.prompted import Prompts, filled
+from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import fetch, weights
+
+TEXT_MODEL = "clip-text"
+_VOCABULARY = "vocabulary"
+_HOW = 'Name each thing, for example: --prompt "a red bus" --prompt dog'
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was said: `prompts`, and who makes embeddings of them, `text_model` (a card's name
+    or an .onnx) or nobody where `embeddings` is an .npy of them."""
+
+    prompts: tuple[str, ...] = ()
+    text_model: str | None = None
+    embeddings: Path | None = None
+
+    def __bool__(self) -> bool:
+        return self != NOTHING
+
+
+NOTHING = Words()
+
+
+def words(
+    prompts: Sequence[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
+    embeddings: str | os.PathLike[str] | None = None,
+) -> Words:
+    """What was said, as one record. Raises RkzooError for an empty prompt, or where two
+    sources of embeddings were named."""
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    said = tuple(" ".join(prompt.split()) for prompt in prompts or ())
+    if not all(said):
+        raise RkzooError("A prompt is empty.", "It names what to look for.", _HOW)
+    twice = sorted({prompt for prompt in said if said.count(prompt) > 1})
+    if twice:
+        raise RkzooError(
+            f"The prompt {twice[0]!r} was given twice.", "Each is a class of its own.", _HOW
+        )
+    if text_model is not None and embeddings is not None:
+        raise RkzooError(
+            "--text-model and --embeddings do not go together.",
+            "The embeddings are what a text model would make.",
+            "Leave one of them out.",
+        )
+    return Words(
+        said,
+        None if text_model is None else os.fspath(text_model),
+        None if embeddings is None else Path(embeddings),
+    )
+
+
+def settled(
+    said: Words, texts: ArrayInput | None, name: str, report: Reporter = SILENT
+) -> Prompts | None:
+    """The prompts of a model with their embeddings, None for a model that takes no texts.
+
+    Raises RkzooError when words are missing, too many, or not wanted.
+    """
+    if texts is None:
+        if said:
+            raise RkzooError(
+                f"{name} cannot be told in words what to look for.",
+                "It finds the classes that it was trained on.",
+                "Leave --prompt, --text-model and --embeddings out, or use a YOLO-World.",
+            )
+        return None
+    if not said.prompts and said.embeddings is None:
+        raise RkzooError(
+            f"{name} has to be told what to look for.", "It finds what is named in words.", _HOW
+        )
+    slots = texts.shape[1]
+    if len(said.prompts) > slots:
+        # Said before an encoder of a quarter gigabyte is fetched.
+        raise RkzooError(
+            f"{len(said.prompts)} prompts were given, but {name} takes {slots} at the most.",
+            "It was exported with so many slots for texts.",
+            "Leave some out, or run it once for each part of them.",
+        )
+    if said.embeddings is not None:
+        found = _from_file(said.embeddings, said.prompts)
+    else:
+        found = _encoded(said, report)
+    filled(found, texts)  # refuses what does not fit
+    return found
+
+
+def _from_file(path: Path, prompts: tuple[str, ...]) -> Prompts:
+    values = read_embeddings(path)
+    if prompts and len(prompts) != len(values):
+        raise RkzooError(
+            f"{path} holds {len(values)} embeddings, but {len(prompts)} prompts were given.",
+            "Each prompt is the name of one embedding, in the same order.",
+            "Give as many, or no prompt at all.",
+        )
+    return Prompts(prompts or tuple(f"text {i}" for i in range(len(values))), values)
+
+
+def read_embeddings(path: Path) -> NDArray[np.float32]:
+    """float32 (N, width), rows of length 1, of an .npy of (N, width) or (1, N, width) floats.
+
+    Raises RkzooError for a file that is something else.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RkzooError(
+            f"The embeddings {path} cannot be read.",
+            f"{str(error).rstrip('.')}.",
+            "Give an .npy file, as numpy.save writes it.",
+        ) from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        raise RkzooError(
+            f"The embeddings {path} are no array of floating-point numbers.",
+            "A text encoder gives such numbers.",
+            "Give an .npy file of (number of texts, width).",
+        )
+    if values.ndim == 3 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim != 2 or not values.size:
+        raise RkzooError(
+            f"The embeddings {path} have the shape {list(values.shape)}.",
+            "There is one row for each text.",
+            "Give an .npy file of (number of texts, width).",
+        )
+    return unit(values.astype(np.float32), f"A row of {path}")
+
+
+def _encoded(said: Words, report: Reporter) -> Prompts:
+    name = said.text_model or TEXT_MODEL
+    if Path(name).suffix.lower() == ".onnx":
+        model = Path(name)
+        # The vocabulary is that of every CLIP.
+        vocabulary = fetch(find_card(TEXT_MODEL).files[_VOCABULARY], report)
+    else:
+        card = find_card(name)
+        if _VOCABULARY not in card.files:
+            raise RkzooError(
+                f"{card.name} is no text encoder.",
+                "Its card names no vocabulary.",
+                f"Use --text-model {TEXT_MODEL}, or the path of an .onnx.",
+            )
+        files = weights(card, report)
+        model, vocabulary = files["model"], files[_VOCABULARY]
+    with (
+        OnnxSession(model) as session,
+        report.task("Reading the prompts"),
+    ):
+        embeddings = TextEncoder(session, ClipTokenizer.from_file(vocabulary))(said.prompts)
+    return Prompts(said.prompts, embeddings)
