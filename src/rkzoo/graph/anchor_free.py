@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract import Decoded, DetectHead, HeadOutput
-from rkzoo.graph.branches import BOX_SLACK, SCORE_SLACK, Float, cells, centres, sigmoid, times
+from rkzoo.graph.branches import (
+    BOX_SLACK,
+    SCORE_SLACK,
+    Float,
+    cells,
+    centres,
+    sigmoid,
+    times,
+    unlike,
+)
 from rkzoo.graph.cut import cut_outputs
 from rkzoo.graph.recognition import Role, Tap
 from rkzoo.graph.tail import Branch
@@ -285,12 +294,10 @@ def outputs_of_cut(levels: Sequence[Level], taken: Sequence[Tap]) -> tuple[HeadO
 
 def alike(levels: Sequence[Level]) -> str:
     """The reason why these are not the levels of one head, or nothing."""
-    if len({level.channels for level in levels}) != 1:
-        return "the number of channels differs from level to level"
     box = levels[0].channels[0]
     if box % 4:
         return f"its box branch has {box} channels, which is not four sides"
-    return ""
+    return unlike(level.channels for level in levels)
 
 
 def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tuple[str, str]:

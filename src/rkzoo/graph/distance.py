@@ -16,47 +16,47 @@ import numpy as np
 
 from rkzoo.contract import Decoded, DetectHead, HeadOutput
 from rkzoo.errors import RkzooError
+from rkzoo.graph.anchor_free import (
+    Extra,
+    Level,
+    alike,
+    corners,
+    head,
+    level_evidence,
+    outputs_of_cut,
+    table,
+    taps,
+)
 from rkzoo.graph.branches import (
-    BOX_SLACK,
     SCORE_SLACK,
     Float,
+    box_limit,
     by_size,
     cells,
-    centres,
     contract,
+    is_table,
     moved,
     probe,
-    sigmoid,
     stride,
     times,
+    wrong_count,
 )
-from rkzoo.graph.cut import cut_outputs
 from rkzoo.graph.recognition import Picture, Recognition, Tap
 from rkzoo.graph.tail import Branch, Tail, tail
 from rkzoo.graph.view import Array, View
 
-_PIXEL_SHARE = 1e-6
-
-
-@dataclass(frozen=True)
-class _Level:
-    box: Branch
-    score: Branch
-    stride: int
+_NOT_ROWS = "its output is not a row of numbers for each of {} cells"
+# What the tail answers -> corners (N, 4) in pixels and scores (N, C), of so many cells.
+Read = Callable[[Sequence[Array], int], tuple[Float, Float] | None]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tail that gives boxes as corners and scores, both (N, ...), and how near it came."""
+    """A tail that gives boxes as corners and scores, and how near it came."""
 
-    levels: tuple[_Level, ...]
-    reg_max: int
+    levels: tuple[Level, ...]
     box_px: float
     score: float
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return tuple(level.stride for level in self.levels)
 
     @property
     def classes(self) -> int:
@@ -74,7 +74,7 @@ def yolov6(seen: View, picture: Picture) -> Recognition | str:
     values = probe(end.branches, seed=0)
     try:
         (answer,) = end(values)
-        if answer.ndim != 3 or answer.shape[0] != 1 or answer.shape[2] < 6:
+        if not is_table(answer) or answer.shape[2] < 6:
             return "its output is not 1x(cells of all levels)x(5+classes)"
         if np.abs(answer[0, :, 4] - 1).max() > 0:
             return "its fifth number is not a constant 1, as YOLOv6 has it"
@@ -83,9 +83,9 @@ def yolov6(seen: View, picture: Picture) -> Recognition | str:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(found, str):
         return found
-    head, taps = _cut(found)
+    cut, taken = _cut(found)
     uncut = msgspec.structs.replace(
-        head,
+        cut,
         outputs=(HeadOutput(name=outputs[0], role="decoded"),),
         # The 1 stands where the objectness would: a product with it changes nothing.
         objectness="product",
@@ -94,9 +94,9 @@ def yolov6(seen: View, picture: Picture) -> Recognition | str:
     return Recognition(
         family="yolov6",
         form="stock",
-        contract=contract("yolov6", picture, head),
+        contract=contract("yolov6", picture, cut),
         uncut=contract("yolov6", picture, uncut),
-        taps=taps,
+        taps=taken,
         evidence=(
             f"One output of {times(answer.shape)}: a box, a constant 1 and {found.classes} "
             f"class{'es' * (found.classes > 1)} for each cell.",
@@ -116,7 +116,7 @@ def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
     values = probe(end.branches, seed=0)
     try:
         answers = end(values)
-        if any(a.ndim != 3 or a.shape[0] != 1 for a in answers):
+        if not all(is_table(a) for a in answers):
             return "its outputs are not boxes 1xNx4 and scores, or both in one tensor"
         read = _one_tensor if len(outputs) == 1 else _two_tensors
         found = _match(end, values, picture, read)
@@ -124,7 +124,7 @@ def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(found, str):
         return found
-    head, taps = _cut(found)
+    cut, taken = _cut(found)
     picture = replace(picture, image=msgspec.structs.replace(picture.image, fit="stretch"))
     if len(outputs) == 1:
         whole: tuple[HeadOutput, ...] = (HeadOutput(name=outputs[0], role="decoded"),)
@@ -137,13 +137,13 @@ def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
             HeadOutput(name=outputs[score], role="score"),
         )
         decoded = Decoded(rows_last=last, corners=True)
-    uncut = msgspec.structs.replace(head, outputs=whole, decoded=decoded)
+    uncut = msgspec.structs.replace(cut, outputs=whole, decoded=decoded)
     return Recognition(
         family="ppyoloe",
         form="stock",
-        contract=contract("ppyoloe", picture, head),
+        contract=contract("ppyoloe", picture, cut),
         uncut=contract("ppyoloe", picture, uncut),
-        taps=taps,
+        taps=taken,
         evidence=(
             f"{'One output' if len(outputs) == 1 else 'Boxes and scores'} of "
             f"{' and '.join(times(a.shape) for a in answers)}: corners in pixels and "
@@ -181,43 +181,35 @@ def _box_first(answers: Sequence[Array]) -> tuple[int, int]:
     return (0, 1) if answers[0].shape[2] == 4 else (1, 0)
 
 
-def _match(
-    end: Tail,
-    values: Mapping[str, Array],
-    picture: Picture,
-    read: Callable[[Sequence[Array], int], tuple[Float, Float] | None],
-) -> _Seen | str:
+def _match(end: Tail, values: Mapping[str, Array], picture: Picture, read: Read) -> _Seen | str:
     groups = by_size(end)
     if isinstance(groups, str):
         return groups
     total = sum(cells(group[0]) for group in groups)
+    answer = read(end(values), total)
+    if answer is None or len(answer[0]) != total:
+        return _NOT_ROWS.format(total)
     levels = []
     for group in groups:
         level = _level(group, picture, lambda answers: read(answers, total), end, values)
         if isinstance(level, str):
             return level
         levels.append(level)
-    answer = read(end(values), total)
-    if answer is None or len(answer[0]) != total:
-        return f"its output is not a row of numbers for each of {total} cells"
-    channels = {(level.box.shape[1], level.score.shape[1]) for level in levels}
-    if len(channels) != 1:
-        return "the number of channels differs from level to level"
-    sides, classes = channels.pop()
-    if sides % 4 or answer[1].shape[1] != classes:
-        return f"its {sides} box channels and {classes} classes do not make up its output"
-    boxes = np.concatenate([_corners(level, values[level.box.name]) for level in levels])
-    scores = np.concatenate(
-        [values[level.score.name][0].reshape(classes, -1).T for level in levels]
-    )
-    score = float(np.abs(answer[1] - sigmoid(scores)).max())
+    reason = alike(levels)
+    if reason:
+        return reason
+    made = table(levels, values, Extra(), activated=True)
+    boxes, scores = corners(made.boxes).T, made.scores.T
+    if answer[1].shape != scores.shape:
+        return f"its {scores.shape[1]} classes do not make up its output"
+    score = float(np.abs(answer[1] - scores).max())
     box = float(np.abs(answer[0] - boxes).max())
-    if not box <= BOX_SLACK + _PIXEL_SHARE * float(np.abs(boxes).max()) or not score <= SCORE_SLACK:
+    if not box <= box_limit(boxes) or not score <= SCORE_SLACK:
         return (
             "its boxes are not distances from the cells' centres: it differs by "
             f"{box:.3g} px and {score:.3g} in score"
         )
-    return _Seen(tuple(levels), sides // 4, box, score)
+    return _Seen(tuple(levels), box, score)
 
 
 def _level(
@@ -226,16 +218,12 @@ def _level(
     read: Callable[[Sequence[Array]], tuple[Float, Float] | None],
     end: Tail,
     values: Mapping[str, Array],
-) -> _Level | str:
+) -> Level | str:
     """Which of two branches moves the boxes, and which the scores."""
-    if len(group) != 2:
-        return (
-            f"each {times(group[0].shape[2:])} level ends in {len(group)} "
-            f"branch{'es' * (len(group) > 1)}, where there would be two, box and class"
-        )
+    reason = wrong_count(group, (2,), "two, box and class")
     step = stride(group[0], picture)
-    if isinstance(step, str):
-        return step
+    if reason or isinstance(step, str):
+        return reason or str(step)
     before, roles = read(end(values)), {}
     for branch in group:
         after = read(moved(end, values, branch))
@@ -245,49 +233,17 @@ def _level(
         roles[tuple(changed)] = branch
     if set(roles) != {(True, False), (False, True)}:
         return "its boxes and scores do not come from branches of their own"
-    return _Level(roles[True, False], roles[False, True], step)
-
-
-def _corners(level: _Level, logits: Array) -> Float:
-    """(cells, 4) x1, y1, x2, y2 in pixels: the tail's reference, in double precision."""
-    bins = logits[0].astype(np.float64).reshape(4, logits.shape[1] // 4, -1)
-    if bins.shape[1] > 1:
-        weight = np.exp(bins - bins.max(axis=1, keepdims=True))
-        weight /= weight.sum(axis=1, keepdims=True)
-        sides = np.einsum("smn,m->sn", weight, np.arange(bins.shape[1]))
-    else:
-        sides = bins[:, 0]
-    left, top, right, bottom = sides
-    x, y = centres(level.box)
-    return level.stride * np.stack((x - left, y - top, x + right, y + bottom), axis=1)
+    return Level(roles[True, False], roles[False, True], step)
 
 
 def _cut(found: _Seen) -> tuple[DetectHead, tuple[Tap, ...]]:
-    taps = tuple(
-        tap
-        for index, level in enumerate(found.levels)
-        for tap in (
-            Tap(level.box.name, "box", index, level.box.shape),
-            Tap(level.score.name, "score", index, level.score.shape, sigmoid=True),
-        )
-    )
-    head = DetectHead(
-        outputs=cut_outputs(taps, found.strides),
-        classes=found.classes,
-        reg_max=found.reg_max,
-        strides=found.strides,
-        coding="dfl" if found.reg_max > 1 else "distance",
-    )
-    return head, taps
+    taken = taps(found.levels, Extra(), None)
+    return head(found.levels, Extra(), outputs_of_cut(found.levels, taken)), taken
 
 
 def _evidence(found: _Seen) -> tuple[str, ...]:
-    strides = ", ".join(str(step) for step in found.strides)
-    sides = f"4 sides x {found.reg_max} bins" if found.reg_max > 1 else "4 plain distances"
     return (
-        f"{len(found.levels)} level{'s' * (len(found.levels) > 1)} (stride {strides}), each with a "
-        f"box branch of {4 * found.reg_max} channels ({sides}) and a class branch of "
-        f"{found.classes}.",
+        *level_evidence(found.levels, Extra(), activated=True),
         "Fed with random numbers, the end of the graph answers as this head must: within "
         f"{found.box_px:.1g} px and {found.score:.1g} in score.",
     )

@@ -37,6 +37,7 @@ from rkzoo.graph.branches import (
     probe,
     stride,
     times,
+    wrong_count,
 )
 from rkzoo.graph.recognition import Picture, Recognition, Tap
 from rkzoo.graph.tail import Branch, Tail, tail
@@ -97,17 +98,11 @@ def _outputs(seen: View) -> tuple[str, Tap | None] | None:
 
 
 def _wrong_count(groups: Sequence[Sequence[Branch]]) -> str:
-    for group in groups:
-        if len(group) not in (2, 3):
-            channels = ", ".join(str(branch.shape[1]) for branch in group)
-            return (
-                f"each {times(group[0].shape[2:])} level ends in {len(group)} "
-                f"branch{'es' * (len(group) > 1)} of {channels} channels, where there would be "
-                "two, box and class, or three with masks, key points or an angle"
-            )
+    wanted = "two, box and class, or three with masks, key points or an angle"
+    reasons = [wrong_count(group, (2, 3), wanted) for group in groups]
     if len({len(group) for group in groups}) != 1:
-        return "the number of branches differs from level to level"
-    return ""
+        reasons.append("the number of branches differs from level to level")
+    return next(filter(None, reasons), "")
 
 
 # ---- asking the tail ----------------------------------------------------------------

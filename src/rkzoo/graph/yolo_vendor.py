@@ -27,6 +27,7 @@ from rkzoo.graph.branches import (
     sigmoid,
     stride,
     times,
+    wrong_count,
 )
 from rkzoo.graph.recognition import Form, Picture, Recognition, Tap
 from rkzoo.graph.tail import Branch, Tail, tail
@@ -163,13 +164,9 @@ def _meanings(
         return groups
     found = []
     for group in groups:
-        if len(group) not in (2, 3):
-            channels = ", ".join(str(branch.shape[1]) for branch in group)
-            return (
-                f"each {times(group[0].shape[2:])} level ends in {len(group)} "
-                f"branch{'es' * (len(group) > 1)} of {channels} channels, where there would be "
-                "two or three"
-            )
+        reason = wrong_count(group, (2, 3), "two or three")
+        if reason:
+            return reason
         meaning = _fused(group, values, answers) or _separate(group, values, answers, prototypes)
         if isinstance(meaning, str):
             return meaning
@@ -363,4 +360,11 @@ def _said(meaning: _Meaning, last: Sequence[HeadOutput]) -> str:
 def _kin(levels: Sequence[Level]) -> str:
     if levels[0].channels[0] == 4:
         return "Plain distances without a distribution, as in YOLOv6 n and s."
-    return "YOLOv8, 9, 10 and 11 have the same head in this form, so they are not told apart."
+    # YOLOv10's one-to-one head has the very tensors of YOLOv8's; only the trained numbers
+    # differ. So it gets YOLOv8's suppression, which finds little to do: the head was trained to
+    # give an object one box. Taking YOLOv8 for YOLOv10 would return every object many times.
+    return (
+        "YOLOv8, 9, 10, 11 and PP-YOLOE have the same head in this form, so they are not told "
+        "apart; overlapping boxes are suppressed for all, which YOLOv10 does not need and which "
+        "does it no harm unless objects of one class overlap by more than the IoU limit."
+    )
