@@ -49,8 +49,10 @@ def mask_crops(
     reach = (pixels + _MIDDLE) / factor - 0.5
     cells = np.clip(np.floor(reach) + _PAST, 0, limit).astype(np.int32)
 
-    weights = coefficients * np.float32(1.0 if scale is None else scale)
+    # A mixture of sigmoid(x) exceeds 0.5 where that of tanh(x / 2) exceeds 0.
+    weights = coefficients * np.float32((1.0 if scale is None else scale) / 2)
     bias = -zero_point * weights.sum(axis=1)
+    whole = _movable(maps)
     same = letterbox.scaled == letterbox.source
     rows = zip(outer.tolist(), pixels.tolist(), cells.tolist(), strict=True)
     crops = []
@@ -58,9 +60,9 @@ def mask_crops(
         if x2 <= x1 or y2 <= y1:
             crops.append(np.zeros((max(y2 - y1, 0), max(x2 - x1, 0)), np.uint8))
             continue
-        share = _product(weights[number], maps[:, r1:r2, c1:c2].astype(np.float32))
+        share = _product(weights[number], whole[:, r1:r2, c1:c2], maps.dtype)
         share += bias[number]
-        _sigmoid(share)
+        np.tanh(share, out=share)
         fine = cv2.resize(share.reshape(r2 - r1, c2 - c1), None, fx=factor, fy=factor)
         fine = fine[
             top - r1 * factor : bottom - r1 * factor, left - c1 * factor : right - c1 * factor
@@ -75,29 +77,25 @@ def mask_crops(
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REPLICATE,
             )
-        crops.append((fine[: y2 - y1, : x2 - x1] > 0.5).view(np.uint8))
+        crops.append((fine[: y2 - y1, : x2 - x1] > 0).view(np.uint8))
     return outer[:, :2].copy(), tuple(crops)
 
 
-def _product(weights: F32, window: F32) -> F32:
-    """(M,) weights and (blocks, h, w, channels of a block) to (h * w,), in the order in which
-    the window lies in memory. The last block may be longer than the weights."""
-    blocks, _, _, width = window.shape
-    if width == 1:
-        return np.asarray(weights @ window.reshape(blocks, -1)[: len(weights)], np.float32)
-    total = np.float32(0)
-    for number in range(blocks):
-        part = weights[number * width : (number + 1) * width]
-        total = total + window[number].reshape(-1, width)[:, : len(part)] @ part
-    return np.asarray(total, np.float32)
+def _movable(maps: NDArray[Any]) -> NDArray[Any]:
+    """(blocks, h, w): the channels of a block as one element, which is moved at once."""
+    size = maps.shape[3] * maps.itemsize
+    return maps.view(np.complex128 if size == 16 else np.dtype((np.void, size)))[..., 0]
 
 
-def _sigmoid(values: F32) -> None:
-    """In place."""
-    values *= np.float32(0.5)
-    np.tanh(values, out=values)
-    values += np.float32(1)
-    values *= np.float32(0.5)
+def _product(weights: F32, window: NDArray[Any], dtype: np.dtype[Any]) -> F32:
+    """(M,) weights and (blocks, h, w) elements to (h * w,). The last block may be longer than
+    the weights."""
+    count, blocks = len(weights), len(window)
+    if window.itemsize == dtype.itemsize:
+        planes = window.view(dtype).astype(np.float32).reshape(blocks, -1)
+        return np.asarray(weights @ planes[:count], np.float32)
+    rows = np.ascontiguousarray(window.transpose(1, 2, 0)).view(dtype).astype(np.float32)
+    return np.asarray(rows.reshape(-1, rows.shape[-1])[:, :count] @ weights, np.float32)
 
 
 def _factor(maps: NDArray[Any], letterbox: Letterbox) -> int:
