@@ -118,8 +118,8 @@ def test_the_cut_graph_is_small_static_and_valid() -> None:
 def test_raw_scores_on_request() -> None:
     model = stock()
     found = recognise(model)
-    raw, active = cut(model, found, sigmoid=False), cut(model, found)
-    head = cut_contract(found, sigmoid=False).head
+    raw, active = cut(model, found, scores="logits"), cut(model, found)
+    head = cut_contract(found, scores="logits").head
     assert isinstance(head, DetectHead)
     assert not head.activated
     assert cut_contract(found) == found.contract
@@ -127,6 +127,17 @@ def test_raw_scores_on_request() -> None:
     for index, (a, b) in enumerate(zip(run(raw, fed), run(active, fed), strict=True)):
         expected = 1 / (1 + np.exp(-a)) if index % 2 else a
         np.testing.assert_allclose(b, expected, atol=1e-6)
+
+
+def test_bounded_scores_are_the_raw_ones_within_the_range_that_matters() -> None:
+    model = vendor(Spec(strides=(8, 16, 32)))
+    found = recognise(model)
+    raw, bounded = (cut(model, found, scores=form) for form in ("logits", "bounded"))
+    fed = {"images": 40 * np.random.default_rng(1).normal(size=(1, 3, 64, 96)).astype(np.float32)}
+    pairs = list(zip(run(raw, fed), run(bounded, fed), strict=True))
+    assert max(abs(a).max() for a, _ in pairs[1::2]) > 8
+    for index, (a, b) in enumerate(pairs):
+        np.testing.assert_array_equal(b, np.clip(a, -8, 8) if index % 2 else a)
 
 
 def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
@@ -319,7 +330,7 @@ def test_vendor_heads_without_a_sigmoid() -> None:
 def test_vendor_heads_can_be_cut_to_raw_scores() -> None:
     model = vendor()
     found = recognise(model)
-    names = [o.name for o in cut(model, found, sigmoid=False).graph.output]
+    names = [o.name for o in cut(model, found, scores="logits").graph.output]
     assert names == ["box_8", "score_8", "box_16", "score_16", "box_32", "score_32"]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import msgspec
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -22,14 +24,19 @@ from rkzoo.graph.view import MAX_IR, View, first_line, is_scale, prepared
 
 MAX_OPSET = 19
 
+Scores = Literal["sigmoid", "logits", "bounded"]
+"""How scores leave a cut graph: after their sigmoid, before it, or before it and kept within
+the range that matters, so that a deeply negative background takes no part of the INT8 scale."""
+_BOUND = 8.0  # sigmoid(-8) = 0.0003, below every confidence in use
+
 
 def cut(
-    model: onnx.ModelProto, recognition: Recognition, *, sigmoid: bool = True
+    model: onnx.ModelProto, recognition: Recognition, *, scores: Scores = "sigmoid"
 ) -> onnx.ModelProto:
     """The graph up to the branches of its head, as `cut_contract` describes it.
 
-    Outputs, float32, one a tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (after the sigmoid, or
-    raw with `sigmoid=False`), box_16, score_16, ..., named by stride, finest level first. The
+    Outputs, float32, one a tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (as `scores` says),
+    box_16, score_16, ..., named by stride, finest level first. The
     input is fixed to 1x3xHxW, half precision widened, and everything that only the tail
     needed is gone. `model` is left as it was. Raises RkzooError when the opset is above 19
     and cannot be lowered.
@@ -37,7 +44,7 @@ def cut(
     seen = prepared(model, static_input(model, recognition))
     scale_after_product(seen)
     focus_to_convolution(seen)
-    head = _head(cut_contract(recognition, sigmoid=sigmoid))
+    head = _head(cut_contract(recognition, scores=scores))
     names = [output.name for output in head.outputs]
     wanted = {name for n in names for name in (n, f"{n}_raw")}
     _give_way(seen.model, wanted)
@@ -47,7 +54,7 @@ def cut(
     ]
     graph = _kept(seen, [tap.name for tap in taps])
     for name, tap in zip(names, taps, strict=True):
-        graph.node.extend(_exposed(graph, tap, name, sigmoid and tap.sigmoid))
+        graph.node.extend(_exposed(graph, tap, name, scores if tap.sigmoid else "logits"))
         shape = (*tap.shape[:1], len(tap.channels) or tap.shape[1], *tap.shape[2:])
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     _drop_unused(graph)
@@ -60,10 +67,10 @@ def cut(
     return _lowered(result)
 
 
-def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, sigmoid: bool) -> list[onnx.NodeProto]:
+def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, form: Scores) -> list[onnx.NodeProto]:
     """The nodes that make output `name` of a tap."""
-    source = f"{name}_raw" if sigmoid else name
-    last = [helper.make_node("Sigmoid", [source], [name])] if sigmoid else []
+    source = name if form == "logits" else f"{name}_raw"
+    last = _activation(graph, source, name, form)
     if tap.channels:
         return [_part_of_convolution(graph, tap, source), *last]
     if any(tap.name in node.input for node in graph.node):
@@ -74,6 +81,19 @@ def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, sigmoid: bool) -> list
             if made == tap.name:
                 node.output[index] = source
     return last
+
+
+def _activation(
+    graph: onnx.GraphProto, source: str, name: str, form: Scores
+) -> list[onnx.NodeProto]:
+    if form == "logits":
+        return []
+    if form == "sigmoid":
+        return [helper.make_node("Sigmoid", [source], [name])]
+    ends = (f"{name}_least", f"{name}_most")
+    for end, value in zip(ends, (-_BOUND, _BOUND), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), end))
+    return [helper.make_node("Clip", [source, *ends], [name])]
 
 
 def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.NodeProto:
@@ -139,11 +159,11 @@ def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
     model.graph.input.extend(copies)
 
 
-def cut_contract(recognition: Recognition, *, sigmoid: bool = True) -> Contract:
+def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Contract:
     """What `cut` promises. For a stock graph with its sigmoid it is `recognition.contract`."""
     head = _head(recognition.contract)
     outputs = cut_outputs(recognition.taps, head.strides)
-    head = msgspec.structs.replace(head, outputs=outputs, activated=sigmoid)
+    head = msgspec.structs.replace(head, outputs=outputs, activated=scores == "sigmoid")
     return msgspec.structs.replace(recognition.contract, head=head)
 
 
