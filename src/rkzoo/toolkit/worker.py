@@ -46,7 +46,7 @@ def send(write: Callable[[Any], None], header: Header, arrays: Sequence[Any] = (
         write(block.reshape(-1).view(np.uint8).data)
 
 
-def receive(read: Callable[[int], bytes]) -> Answer:
+def receive(read: Callable[[int], bytes | bytearray]) -> Answer:
     """Reads one message. `read(n)` must return n bytes, or raise EOFError."""
     header = json.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]).decode("utf-8"))
     arrays = []
