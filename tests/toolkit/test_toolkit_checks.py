@@ -14,8 +14,8 @@ PLAN = InputPlan(name="x", shape=(1, 3, 64, 64), mean=(0.0,) * 3, std=(255.0,) *
 RECIPE = Recipe(soc="rk3588", dtype="int8", inputs=(PLAN,))
 
 
-def problems(recipe=RECIPE, *, opset=12, shape=(1, 3, 64, 64), samples=20):
-    return check(recipe=recipe, opset=opset, shapes={"x": shape}, samples=samples)
+def problems(recipe=RECIPE, *, opset=12, shape=(1, 3, 64, 64), samples=20, **quantised):
+    return check(recipe=recipe, opset=opset, shapes={"x": shape}, samples=samples, **quantised)
 
 
 def changed(**fields):
@@ -47,6 +47,14 @@ def test_a_good_plan_has_no_problem():
         ({"recipe": planned(mean=(0.0,))}, "3 channels, and mean has 1"),
         ({"recipe": planned(std=(1.0, 0.0, 1.0))}, "std"),
         ({"recipe": planned(name="images")}, "no input called images"),
+        ({"recipe": changed(float_layers=("a",), auto_hybrid=True)}, "toolkit is to look"),
+        ({"recipe": changed(soc="rv1106", float_layers=("a",))}, "rv1106"),
+        ({"recipe": changed(dtype="fp16", auto_hybrid=True)}, "stay in float16"),
+        ({"recipe": changed(quantised=True, float_layers=("a",))}, "stay in float16"),
+        ({"recipe": changed(toolkit="2.3.0", auto_hybrid=True)}, "2.3.0"),
+        ({"recipe": changed(quantised=True, dtype="fp16")}, "came quantised"),
+        ({"recipe": changed(quantised=True), "integer_operators": ["QLinearConv"]}, "QLinearConv"),
+        ({"recipe": changed(quantised=True), "outputs_read_inside": ["cls0"]}, "cls0"),
         ({"recipe": planned(shape=(8, 3, 64, 64)), "shape": (8, 3, 64, 64)}, "8 pictures"),
     ],
 )
@@ -56,6 +64,10 @@ def test_each_obstacle_is_named(facts, words):
     assert all(one.what and one.why and one.fix for one in found)
     with pytest.raises(RkzooError):
         refuse(found)
+
+
+def test_a_quantised_model_needs_no_calibration():
+    assert problems(changed(quantised=True), samples=0) == ()
 
 
 def test_all_of_them_come_in_one_error():

@@ -242,9 +242,11 @@ def with_float_layers(config: str, names: Sequence[str]) -> str:
     """The text of a `.quantization.cfg` with `names` (and no other tensor) in float16.
 
     Only that one key is rewritten, in the flow style of yaml, where a name in the quotes of
-    JSON is a name whatever is in it.
+    JSON is a name whatever is in it (but for characters beyond ASCII, which yaml spells in
+    its own way).
     """
-    chosen = json.dumps(dict.fromkeys(names, "float16"))
+    quoted = json.dumps(dict.fromkeys(names, "float16"), ensure_ascii=False)
+    chosen = re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
     changed, count = re.subn(
         r"^custom_quantize_layers:.*\n(?:[ \t#].*\n)*",
         lambda _: f"custom_quantize_layers: {chosen}\n",
