@@ -162,7 +162,7 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
 
     name = shlex.quote(model)
     commands = [] if fetched else [f"rkzoo fetch {name}"]
-    if card.task == "asset":
+    if card.task in ("asset", "embed"):
         return commands or ["nothing to do: it is used when it is needed"]
     if card.pipeline:
         return [

@@ -155,10 +155,14 @@ def _fed(
     """What the model's answers to pictures say of how it is to be fed."""
     from rkzoo.cli.console import Bars
     from rkzoo.graph.anchors import parse_anchors
+    from rkzoo.graph.checks import Check
     from rkzoo.workflow.probe_input import input_checks, probe
     from rkzoo.workflow.resolve import resolve
 
     ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
+    if ready.contract.texts:
+        said = "It takes texts beside the picture, so its answers are not tried out here."
+        return [Check("warn", said)]
     graph = ready.graph().SerializeToString()
     return list(input_checks(probe(graph, ready.contract, pictures, Bars())))
 

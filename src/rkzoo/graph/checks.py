@@ -127,7 +127,9 @@ def _head(
 
 def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
     head = recognition.contract.head
-    if recognition.contract.labels:
+    if recognition.contract.texts:
+        yield Check("ok", "Its classes are what it is told to look for, with --prompt.")
+    elif recognition.contract.labels:
         yield Check("ok", f"Each of the {len(recognition.contract.labels)} classes has its name.")
     elif named and isinstance(head, DetectHead):
         yield Check(

@@ -125,9 +125,11 @@ def read_embeddings(path: Path) -> NDArray[np.float32]:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        # What numpy says of a ValueError is advice that nobody should follow.
+        why = f"{error}." if isinstance(error, OSError) else "It is no .npy file of numbers."
         raise RkzooError(
             f"The embeddings {path} cannot be read.",
-            f"{str(error).rstrip('.')}.",
+            why,
             "Give an .npy file, as numpy.save writes it.",
         ) from error
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
