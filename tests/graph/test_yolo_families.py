@@ -150,6 +150,23 @@ def test_results_that_are_not_numbers_are_refused() -> None:
     assert "picks its results" in caught.value.why or "do not come from" in caught.value.why
 
 
+def test_spoiled_prototypes_are_not_proven() -> None:
+    model = build(Head(Spec(opset=17), "seg", masks=8))
+    found = recognise(model)
+    assert found.uncut is not None
+    assert isinstance(found.uncut.head, DetectHead)
+    size = found.contract.input.size
+    spoiled = cut(model, found)
+    node = next(n for n in spoiled.graph.node if "prototypes" in n.output)
+    node.output[0] = "sound"
+    offset = onnx.numpy_helper.from_array(np.float32([2e-3]), "offset")
+    spoiled.graph.initializer.append(offset)
+    spoiled.graph.node.append(onnx.helper.make_node("Add", ["sound", "offset"], ["prototypes"]))
+    with pytest.raises(RkzooError) as caught:
+        prove(model, spoiled, found, reader(head_of(found), size), reader(found.uncut.head, size))
+    assert "masks" in caught.value.why
+
+
 def test_what_is_picked_inside_needs_no_suppression_and_says_so() -> None:
     found = recognise(build(Head(Spec(opset=17), best=20)))
     assert any("20 best of" in sentence for sentence in found.evidence)

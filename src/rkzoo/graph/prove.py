@@ -37,8 +37,8 @@ _PICKED_SCORE = 1e-3
 class Proof:
     """Largest differences seen between the cut and the uncut graph, over `pictures` pictures
     of `cells` cells each: `box_px` in pixels (angles in radians), `score` in 0..1, `extra`
-    (mask coefficients, key points). `best_score` is the highest score among them, to tell a
-    proof on live numbers from one on nothing."""
+    (mask coefficients and prototypes, key points). `best_score` is the highest score among
+    them, to tell a proof on live numbers from one on nothing."""
 
     box_px: float
     score: float
@@ -59,10 +59,11 @@ def prove(
     """Runs both graphs in ONNX Runtime and compares what they mean.
 
     Raises RkzooError when a box differs by more than 1e-3 px, a score by more than 1e-5 or an
-    extra by more than 1e-3, when a result is not a number, or when there is no uncut form.
+    extra (a prototype of masks among them) by more than 1e-3, when a result is not a number, or
+    when there is no uncut form.
     """
-    uncut = recognition.uncut
-    if uncut is None or not isinstance(uncut.head, DetectHead):
+    uncut, kept = recognition.uncut, recognition.contract.head
+    if uncut is None or not isinstance(uncut.head, DetectHead) or not isinstance(kept, DetectHead):
         raise RkzooError(
             "There is nothing to prove for this model.", "Its head was not cut.", "", code=1
         )
@@ -78,15 +79,19 @@ def prove(
     for picture in pictures:
         fed = {name: (picture / divisor).transpose(2, 0, 1)[None].astype(np.float32)}
         answers = run(whole, fed)
-        expected = decode_whole([answers[index] for index in wanted])
-        found = decode_cut(run(cut_model, fed))
+        expected_raw, found_raw = [answers[index] for index in wanted], run(cut_model, fed)
+        expected, found = decode_whole(expected_raw), decode_cut(found_raw)
+        prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
         if picked:
             expected, found = _paired(expected, found)
-        if any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
-            raise _unequal(f"{found[0].shape} came out where {expected[0].shape} was due.")
+        pairs = [*zip(found, expected, strict=True), prototypes]
+        for one, other in pairs:
+            if one.shape != other.shape:
+                raise _unequal(f"{one.shape} came out where {other.shape} was due.")
         cells = len(expected[0])
+        boxes, scores, *others = (_apart(one, other) for one, other in pairs)
         # np.maximum keeps a NaN of either graph, and a NaN is below no limit.
-        worst = np.maximum(worst, [_apart(a, b) for a, b in zip(found, expected, strict=True)])
+        worst = np.maximum(worst, [boxes, scores, float(np.max(others))])
         best = max(best, float(expected[1].max(initial=0.0)))
     box_px, score, extra = (float(value) for value in worst)
     if not (box_px <= MAX_BOX_PX and score <= MAX_SCORE and extra <= MAX_EXTRA):
@@ -95,6 +100,14 @@ def prove(
             f"points by up to {extra:.3g}."
         )
     return Proof(box_px, score, len(pictures), cells, best, extra)
+
+
+def _prototypes(head: DetectHead, outputs: Sequence[Array]) -> Array:
+    """The masks' prototypes, one a row; none where there are no masks."""
+    for output, array in zip(head.outputs, outputs, strict=True):
+        if output.role == "prototypes":
+            return array.reshape(array.shape[1], -1)
+    return np.empty((0, 0), np.float32)
 
 
 def _apart(found: Array, expected: Array) -> float:
