@@ -1,0 +1,403 @@
+"""Every fault by its name and remedy, from trees; and nothing said of healthy boards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / "soc"), str(HERE.parent / "graph")]
+
+from board_trees import CPU, PROFILES, Board, board, elf  # noqa: E402
+from rknn_writer import Sample  # noqa: E402
+
+from rkzoo.workflow.doctor import EXIT, diagnose  # noqa: E402
+from rkzoo.workflow.findings import Finding  # noqa: E402
+
+
+class Model(Sample):
+    """A .rknn for any chip, by any toolkit."""
+
+    def __init__(self, chip: str = "rk3588", toolkit: str = "2.3.2", **more: Any) -> None:
+        super().__init__(cpu=False, **more)
+        self.chip, self.toolkit = chip, toolkit
+
+    def trailer(self) -> dict[str, Any]:
+        return super().trailer() | {"version": self.toolkit, "target_platform": [self.chip]}
+
+
+def by_id(found: tuple[Finding, ...]) -> dict[str, Finding]:
+    return {finding.id: finding for finding in found}
+
+
+@pytest.mark.parametrize("chip", PROFILES)
+def test_a_healthy_board_has_no_fault(tmp_path: Path, chip: str) -> None:
+    board(tmp_path / "root", chip)
+    model = tmp_path / "model.rknn"
+    container = 0x1004 if chip == "rv1106" else 6
+    model.write_bytes(Model(chip, container=container).write())
+    found = diagnose(tmp_path / "root", model=model)
+    assert [f for f in found.findings if f.level != "ok"] == []
+    assert found.place == "board"
+    assert found.machine.chip == chip
+    assert found.exit_code == 0
+    seen = by_id(found.findings)
+    assert {"chip", "driver", "node", "library", "memory", "clock-cpu", "heat", "model"} <= set(
+        seen
+    )
+    assert PROFILES[chip].driver in seen["driver"].text
+    assert "2.3.2" in seen["library"].text
+
+
+Break = Callable[[Board], object]
+
+
+def disable(b: Board) -> None:
+    b.no_driver()
+    b.write(f"proc/device-tree/npu@{b.profile.npu[:8]}/status", b"disabled\0")
+
+
+def rocket(b: Board) -> None:
+    b.no_driver()
+    b.write("dev/accel/accel0", "")
+
+
+def hidden(b: Board) -> None:
+    b.remove("sys/kernel/debug/rknpu")
+    b.note(denied=("/sys/kernel/debug/rknpu/version",))
+
+
+def chip_of(*names: str) -> Break:
+    return lambda b: b.write(
+        "proc/device-tree/compatible", b"\0".join(n.encode() for n in names) + b"\0"
+    )
+
+
+POLICY = f"{CPU}/cpufreq/policy4"
+# chip, fault, finding, level, a word of the remedy or of the command
+FAULTS: dict[str, tuple[str, Break, str, str, str]] = {
+    "unknown chip": ("rk3588", chip_of("x,y", "rockchip,rk3399"), "chip", "fail", "rkzoo soc"),
+    "first generation": (
+        "rk3588",
+        chip_of("rockchip,rk1808"),
+        "chip-first-generation",
+        "fail",
+        "1.7.5",
+    ),
+    "third generation": (
+        "rk3588",
+        chip_of("rockchip,rk1820"),
+        "chip-third-generation",
+        "fail",
+        "RK3588",
+    ),
+    "npu switched off": ("rk3568", disable, "npu-disabled", "fail", "okay"),
+    "no driver": ("rk3588", Board.no_driver, "driver-missing", "fail", "modprobe rknpu"),
+    "mainline driver": ("rk3588", rocket, "driver-rocket", "fail", "kernel of the board's maker"),
+    "driver unreadable": ("rk3588", hidden, "driver-hidden", "warn", "sudo"),
+    "driver too old": (
+        "rk3588",
+        lambda b: b.driver("0.8.2"),
+        "version-driver-old",
+        "warn",
+        "firmware",
+    ),
+    "driver far too old": (
+        "rk3568",
+        lambda b: b.driver("0.4.2"),
+        "version-driver-no-load",
+        "warn",
+        "firmware",
+    ),
+    "driver with one core": (
+        "rk3588",
+        lambda b: b.driver("0.9.3"),
+        "version-driver-broken",
+        "warn",
+        "firmware",
+    ),
+    "no device file": ("rk3576", Board.no_node, "node-missing", "fail", "CONFIG_ROCKCHIP_RKNPU"),
+    "no permission": ("rk3588", Board.forbidden, "node-permission", "fail", "usermod -aG render"),
+    "no permission, rknpu": ("rv1106", Board.forbidden, "node-permission", "fail", "usermod"),
+    "library missing": (
+        "rk3588",
+        lambda b: b.remove(b.profile.library),
+        "library-missing",
+        "fail",
+        "aarch64/librknnrt.so",
+    ),
+    "library of other chips": (
+        "rv1106",
+        lambda b: (
+            b.remove(b.profile.library),
+            b.library("2.3.2", path="/usr/lib/librknnrt.so", machine=40),
+        ),
+        "library-missing",
+        "fail",
+        "armhf-uclibc/librknnmrt.so",
+    ),
+    "library 32 bit": (
+        "rk3588",
+        lambda b: b.library("2.3.2", machine=40),
+        "library-machine",
+        "fail",
+        "aarch64/librknnrt.so",
+    ),
+    "library of a PC": (
+        "rk3566",
+        lambda b: b.library("2.3.2", machine=62),
+        "library-machine",
+        "fail",
+        "aarch64",
+    ),
+    "library is a web page": (
+        "rk3588",
+        lambda b: b.write(b.profile.library, "\n<!DOCTYPE html><html>"),
+        "library-broken",
+        "fail",
+        "raw file",
+    ),
+    "library is empty": (
+        "rk3588",
+        lambda b: b.write(b.profile.library, ""),
+        "library-broken",
+        "fail",
+        "Copy",
+    ),
+    "library is an LFS pointer": (
+        "rk3588",
+        lambda b: b.write(b.profile.library, "version https://git-lfs.github.com/spec/v1\noid x"),
+        "library-broken",
+        "fail",
+        "Copy",
+    ),
+    "library without version": (
+        "rk3588",
+        lambda b: b.write(b.profile.library, elf("nothing")),
+        "library-unknown",
+        "warn",
+        "strings",
+    ),
+    "two libraries": (
+        "rk3588",
+        lambda b: b.library("1.5.2", path="/usr/lib64/librknnrt.so"),
+        "library-twice",
+        "warn",
+        "ldconfig",
+    ),
+    "library too old for the chip": (
+        "rk3576",
+        lambda b: b.library("1.6.0"),
+        "version-runtime-rk3576",
+        "fail",
+        "librknn_api",
+    ),
+    "library too old for rv1126b": (
+        "rv1126b",
+        lambda b: b.library("2.3.0"),
+        "version-runtime-rv1126b",
+        "fail",
+        "librknn_api",
+    ),
+    "server too old": (
+        "rk3588",
+        lambda b: b.write("usr/bin/rknn_server", elf("rknn_server version: 1.6.0 (x build@y)")),
+        "version-server-older",
+        "warn",
+        "restart_rknn.sh",
+    ),
+    "server too old for little memory": (
+        "rv1106",
+        lambda b: b.write("oem/usr/bin/rknn_server", elf("rknn_server version: 2.0.0 (x)", 40)),
+        "version-server-small",
+        "warn",
+        "rknn_server",
+    ),
+    "little memory": (
+        "rk3568",
+        lambda b: b.memory(2_000_000, 90_000, 65_536, 60_000),
+        "memory-low",
+        "warn",
+        "smaller model",
+    ),
+    "no iommu": (
+        "rk3568",
+        lambda b: b.remove(f"sys/bus/platform/devices/{b.profile.npu}/iommu_group"),
+        "iommu-off",
+        "warn",
+        "device tree",
+    ),
+    "little CMA": (
+        "rv1106",
+        lambda b: b.memory(220_000, 120_000, 24_576, 5_000),
+        "cma-low",
+        "warn",
+        "rk_dma_heap_cma=",
+    ),
+    "CPU powersave": (
+        "rk3588",
+        lambda b: b.governor(POLICY, "powersave", 408000),
+        "clock-cpu-low",
+        "warn",
+        "clocks lock",
+    ),
+    "NPU stuck low": (
+        "rk3576",
+        lambda b: b.governor(b.npu_clock, "rknpu_ondemand", 300000000),
+        "clock-npu-low",
+        "warn",
+        "clocks lock",
+    ),
+    "NPU powersave": (
+        "rk3562",
+        lambda b: b.governor(b.npu_clock, "powersave", 300000000),
+        "clock-npu-low",
+        "warn",
+        "clocks lock",
+    ),
+    "NPU capped": (
+        "rk3588",
+        lambda b: b.write(f"{b.npu_clock}/max_freq", "600000000"),
+        "clock-npu-low",
+        "warn",
+        "clocks lock",
+    ),
+    "memory clock low": (
+        "rk3588",
+        lambda b: b.governor("sys/class/devfreq/dmc", "powersave", 528000000),
+        "clock-ddr-low",
+        "warn",
+        "clocks lock",
+    ),
+    "fast cores off": (
+        "rk3588",
+        lambda b: b.write(f"{CPU}/online", "0-5\n"),
+        "cores-offline",
+        "warn",
+        "cpu7/online",
+    ),
+    "hot": ("rk3588", lambda b: b.heat(91.0), "hot", "warn", "heat sink"),
+    "NPU held": ("rk3588", Board.held, "npu-held", "warn", "4242"),
+    "NPU busy": (
+        "rk3588",
+        lambda b: b.write("sys/kernel/debug/rknpu/load", "NPU load:  Core0: 83%, Core1:  0%,\n"),
+        "npu-busy",
+        "warn",
+        "fuser",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_with_its_remedy(tmp_path: Path, fault: str) -> None:
+    chip, breaks, name, level, remedy = FAULTS[fault]
+    broken = board(tmp_path, "rk3568" if chip == "rk3566" else chip)
+    breaks(broken)
+    found = diagnose(tmp_path)
+    finding = by_id(found.findings)[name]
+    assert finding.level == level
+    assert finding.text
+    assert finding.evidence
+    assert remedy in finding.fix + finding.command
+    assert found.exit_code == EXIT[found.level] != 0
+
+
+# model, board's chip, fault of the board, finding, level, remedy
+MODELS: dict[str, tuple[Model, str, Break | None, str, str, str]] = {
+    "for another chip": (Model("rk3566"), "rk3588", None, "model-chip", "fail", "--soc rk3588"),
+    "newer than the library": (
+        Model(toolkit="2.5.0"),
+        "rk3588",
+        None,
+        "version-model-newer",
+        "warn",
+        "Copy a newer librknnrt.so",
+    ),
+    "library refuses the format": (
+        Model(),
+        "rk3588",
+        lambda b: b.library("1.4.0 (a10f100eb@2022-09-09T09:07:14)"),
+        "version-model-format",
+        "fail",
+        "Copy a newer librknnrt.so",
+    ),
+    "too big for CMA": (
+        Model("rv1106", container=0x1004),
+        "rv1106",
+        lambda b: b.memory(64_000, 20_000, 8_192, 1),
+        "model-cma",
+        "fail",
+        "rk_dma_heap_cma=",
+    ),
+    "too big for memory": (
+        Model(),
+        "rk3588",
+        lambda b: b.memory(8_000_000, 1, 0, 0),
+        "model-memory-low",
+        "fail",
+        "smaller model",
+    ),
+    "one scale for boxes and scores": (
+        Model(output_shape=(1, 84, 8400), output_scale=2.494),
+        "rk3588",
+        None,
+        "model-built",
+        "fail",
+        "rkzoo inspect",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", MODELS)
+def test_a_model_that_cannot_run_is_named(tmp_path: Path, fault: str) -> None:
+    model, chip, breaks, name, level, remedy = MODELS[fault]
+    broken = board(tmp_path / "root", chip)
+    if breaks is not None:
+        breaks(broken)
+    path = tmp_path / "model.rknn"
+    path.write_bytes(model.write())
+    found = diagnose(tmp_path / "root", model=path).findings
+    matching = [f for f in found if f.id == name and f.level == level]
+    assert matching
+    assert remedy in matching[0].fix + matching[0].command
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"RKNN" + bytes(100), "cannot read"),
+        (b"RKCE" + bytes(100), "encrypted"),
+        (Sample().write()[:900], "cut short"),
+    ],
+)
+def test_a_broken_model_is_a_finding(tmp_path: Path, data: bytes, words: str) -> None:
+    board(tmp_path / "root")
+    path = tmp_path / "model.rknn"
+    path.write_bytes(data)
+    finding = by_id(diagnose(tmp_path / "root", model=path).findings)["model-unreadable"]
+    assert words in finding.text + finding.evidence
+    assert finding.fix
+
+
+def test_a_missing_model_is_a_finding(tmp_path: Path) -> None:
+    board(tmp_path)
+    found = diagnose(tmp_path, model=tmp_path / "none.rknn").findings
+    assert by_id(found)["model-unreadable"].level == "fail"
+
+
+def test_siblings_run_each_others_models(tmp_path: Path) -> None:
+    board(tmp_path / "root", "rk3568")
+    path = tmp_path / "model.rknn"
+    path.write_bytes(Model("rk3566").write())
+    assert "model-chip" not in by_id(diagnose(tmp_path / "root", model=path).findings)
+
+
+def test_an_empty_tree_is_said_to_be_none(tmp_path: Path) -> None:
+    found = diagnose(tmp_path)
+    assert [finding.id for finding in found.findings] == ["tree-empty"]
+    assert found.exit_code == EXIT["fail"]
