@@ -46,8 +46,9 @@ def match(
         return found
     if len(labels) == len(COCO_IDS) and set(ids) <= set(COCO_IDS):
         return np.array([COCO_IDS.index(number) for number in ids], np.int64)
-    if len(names) == len(labels) and all(name.isdigit() for name in names):
-        return np.asarray(place, np.int64)
+    if names == tuple(map(str, ids)) and max(ids, default=0) < len(labels):
+        # No names at all, as in a folder of YOLO's labels: the numbers are the classes.
+        return np.array(ids, np.int64)
     raise RkzooError(
         "The data and the model have no class in common.",
         f"The data is about {_some(names)}; the model knows {_some(labels)}.",

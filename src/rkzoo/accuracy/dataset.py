@@ -254,6 +254,8 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[Format, Sour
 
 def _parts(text: str) -> tuple[Path, Path | None]:
     """PATH@FOLDER, where PATH itself may have an @."""
+    if not text or text.startswith("@"):
+        raise RkzooError("No data is named.", "The path is empty.", "Give the path of the data.")
     whole = Path(text).expanduser()
     if whole.exists():
         return whole, None
