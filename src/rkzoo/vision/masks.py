@@ -94,8 +94,11 @@ def _product(weights: F32, window: NDArray[Any], dtype: np.dtype[Any]) -> F32:
     if window.itemsize == dtype.itemsize:
         planes = window.view(dtype).astype(np.float32).reshape(blocks, -1)
         return np.asarray(weights @ planes[:count], np.float32)
-    rows = np.ascontiguousarray(window.transpose(1, 2, 0)).view(dtype).astype(np.float32)
-    return np.asarray(rows.reshape(-1, rows.shape[-1])[:, :count] @ weights, np.float32)
+    cells = np.empty((*window.shape[1:], blocks), window.dtype)
+    for number in range(blocks):  # `transpose` would loop over the blocks of each cell
+        cells[..., number] = window[number]
+    rows = cells.view(dtype).reshape(-1, blocks * (window.itemsize // dtype.itemsize))
+    return np.asarray(rows.astype(np.float32)[:, :count] @ weights, np.float32)
 
 
 def _factor(maps: NDArray[Any], letterbox: Letterbox) -> int:
