@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rknn_writer import Sample
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.checks import rknn_checks
 from rkzoo.graph.rknn import Normalisation, RknnFile, read
+from rkzoo.graph.rknn_checks import rknn_checks
 
 
 def put(tmp_path: Path, data: bytes) -> Path:

@@ -12,8 +12,8 @@ from rkzoo.cli.console import add_anchors
 
 if TYPE_CHECKING:
     from rkzoo.contract import Contract, DetectHead, TensorSpec
-    from rkzoo.graph.checks import Check
     from rkzoo.graph.rknn import RknnFile
+    from rkzoo.graph.rknn_checks import Check
     from rkzoo.graph.summary import GraphSummary
     from rkzoo.zoo.schema import Card
 
@@ -155,7 +155,7 @@ def _fed(
     """What the model's answers to pictures say of how it is to be fed."""
     from rkzoo.cli.console import Bars
     from rkzoo.graph.anchors import parse_anchors
-    from rkzoo.graph.checks import Check
+    from rkzoo.graph.rknn_checks import Check
     from rkzoo.workflow.probe_input import input_checks, probe
     from rkzoo.workflow.resolve import resolve
 
@@ -245,8 +245,8 @@ def _gives(head: DetectHead) -> str:
 
 def _rknn(path: Path, *, as_json: bool) -> int:
     from rkzoo.cli.console import print_json
-    from rkzoo.graph.checks import rknn_checks
     from rkzoo.graph.rknn import read
+    from rkzoo.graph.rknn_checks import rknn_checks
 
     file = read(path)
     checks = rknn_checks(file)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.cut import MAX_OPSET
 from rkzoo.graph.recognition import Recognition
-from rkzoo.graph.rknn import RknnFile
+from rkzoo.graph.rknn_checks import Check
 from rkzoo.graph.summary import GraphSummary
 
 if TYPE_CHECKING:
@@ -21,19 +21,9 @@ if TYPE_CHECKING:
 _REFUSED = ("If", "Loop", "Scan", "NonZero")
 _ON_CPU = ("TopK", "Det")
 _INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
-# Boxes of 0..640 on one INT8 scale give 640 / 255; scores of 0..1 alone give 1 / 255.
-_COARSE = 0.5
 
 
 NO_SIGMOID = "The scores leave the graph without a sigmoid; rkzoo applies it itself."
-
-
-@dataclass(frozen=True)
-class Check:
-    """`ok`: fine. `warn`: works, but know this. `fail`: will not convert or not be right."""
-
-    level: Literal["ok", "warn", "fail"]
-    text: str
 
 
 def bare_scores(found: Recognition) -> bool:
@@ -191,32 +181,3 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
     for name in () if cut else _ON_CPU:
         if name in present:
             yield Check("warn", f"The operator {name} will run on the CPU, which is slow.")
-
-
-def rknn_checks(file: RknnFile) -> list[Check]:
-    """What is worth knowing of a built .rknn before it goes to a board."""
-    return [*_placement(file), *_scales(file)]
-
-
-def _placement(file: RknnFile) -> Iterator[Check]:
-    left = file.cpu_operators
-    if not left:
-        yield Check("ok", "Every operator runs on the NPU.")
-        return
-    kinds = ", ".join(sorted({operator.type for operator in left}))
-    yield Check("warn", f"{len(left)} operators run on the CPU: {kinds}.")
-
-
-def _scales(file: RknnFile) -> Iterator[Check]:
-    coarse = False
-    for spec in file.outputs:
-        mixed = len(spec.shape) == 3 and spec.shape[1] > 4 and spec.shape[2] > spec.shape[1]
-        if mixed and spec.scale is not None and spec.scale > _COARSE:
-            coarse = True
-            yield Check(
-                "fail",
-                f"Output {spec.name} moves in steps of {spec.scale:.3g}: if boxes and scores "
-                "share it, every score in 0..1 is lost. Convert again without --no-cut.",
-            )
-    if file.quantised and not coarse:
-        yield Check("ok", "Each output has an INT8 scale of its own.")

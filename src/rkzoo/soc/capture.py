@@ -97,7 +97,7 @@ def write_capture(target: Path, root: Path = Path("/")) -> tuple[str, ...]:
     files |= {path: b"" for pattern in PRESENT for path in _matches(tree, pattern)}
     for path in (*(node.path for node in machine.nodes), *_programs(tree)):
         files[path] = b""
-    files[f"/{NOTES}"] = msgspec.json.format(msgspec.json.encode(_notes(machine)), indent=1)
+    files[f"/{NOTES}"] = msgspec.json.format(msgspec.json.encode(_notes(machine, tree)), indent=1)
     with atomic_output(target) as part, tarfile.open(part, "w") as tar:
         for path in sorted(files):
             entry = tarfile.TarInfo(path.lstrip("/"))
@@ -139,13 +139,13 @@ def _programs(tree: Tree) -> Iterator[str]:
     yield from (path for path in SERVERS if tree.exists(path))
 
 
-def _notes(machine: Machine) -> Notes:
+def _notes(machine: Machine, tree: Tree) -> Notes:
     programs = (*machine.libraries, *((machine.server,) if machine.server else ()))
     return Notes(
         rkzoo=version("rkzoo"),
         machine=machine.machine,
-        user=os.getuid() if machine.live else None,
-        groups=tuple(os.getgroups()) if machine.live else (),
+        user=os.getuid() if machine.live else tree.notes.user,
+        groups=tuple(os.getgroups()) if machine.live else tree.notes.groups,
         nodes={n.path: NodeNote(n.mode, n.owner, n.group) for n in machine.nodes},
         libraries={p.path: LibraryNote(p.name, p.version, p.machine, p.fault) for p in programs},
         holders=machine.holders,

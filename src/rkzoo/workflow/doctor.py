@@ -94,8 +94,8 @@ def model_findings(path: Path, machine: Machine, soc: str | None = None) -> list
 
 
 def _rknn(path: Path, machine: Machine, soc: str | None) -> Iterator[Finding]:
-    from rkzoo.graph.checks import rknn_checks
     from rkzoo.graph.rknn import read
+    from rkzoo.graph.rknn_checks import rknn_checks
 
     file = read(path)
     built = f"{path.name}, for {', '.join(file.platforms) or 'no named chip'}, by {file.toolkit}"

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from rkzoo.contract import Contract, ImageInput
-from rkzoo.graph.checks import Check
+from rkzoo.graph.rknn_checks import Check
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.detect.verdict import look, verdict
