@@ -69,6 +69,26 @@ def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
     """As `read`, for a file's bytes; `path` is its name in an error."""
+    check(data, path)
+    how = cv2.IMREAD_COLOR
+    if data.startswith(b"RIFF"):
+        how |= cv2.IMREAD_IGNORE_ORIENTATION
+    image: Array | None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    except cv2.error:
+        image = None
+    if image is None or image.size == 0:
+        raise unreadable(path)
+    if data.startswith(b"RIFF"):
+        # OpenCV 4 does not turn a WebP, and 5 was told not to.
+        image = upright(image, orientation(WebPImagePlugin.WebPImageFile, data))
+    return np.asarray(image, np.uint8)
+
+
+def check(data: bytes, path: Path) -> None:
+    """Raises RkzooError for a file that is empty, too large a picture or cut short, before any
+    memory is taken for the pixels."""
     if not data:
         raise RkzooError(
             f"{path} is empty.", "The file has no bytes.", "Copy or download it again."
@@ -81,36 +101,32 @@ def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
             "The file ends before the picture does.",
             "Copy or download it again.",
         )
-    how = cv2.IMREAD_COLOR
-    if data.startswith(b"RIFF"):
-        how |= cv2.IMREAD_IGNORE_ORIENTATION
-    image: Array | None
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
-    except cv2.error:
-        image = None
-    if image is None or image.size == 0:
-        raise RkzooError(
-            f"{path} is not a picture that can be read.",
-            "The file is damaged, cut short or of an unknown format.",
-            "Open it in a viewer to check, or convert it to JPEG or PNG.",
-        )
-    if data.startswith(b"RIFF"):
-        image = _upright(image, data)
-    return np.asarray(image, np.uint8)
 
 
-def _upright(image: Array, data: bytes) -> Array:
-    """Turns a WebP as its EXIF says, which OpenCV 4 does not do and 5 was told not to."""
+def unreadable(path: Path) -> RkzooError:
+    """What is said of a file that no decoder could read."""
+    return RkzooError(
+        f"{path} is not a picture that can be read.",
+        "The file is damaged, cut short or of an unknown format.",
+        "Open it in a viewer to check, or convert it to JPEG or PNG.",
+    )
+
+
+def orientation(opener: Callable[[io.BytesIO, str], ImageFile.ImageFile], data: bytes) -> int:
+    """How a picture was held, as its EXIF says: 1 to 8; 1 where it says nothing."""
     try:
-        orientation = WebPImagePlugin.WebPImageFile(io.BytesIO(data), "").getexif().get(0x0112, 1)
+        return int(opener(io.BytesIO(data), "").getexif().get(0x0112, 1))
     except Exception:  # damaged EXIF data: the picture itself was read
-        return image
-    if orientation in (5, 6, 7, 8):
+        return 1
+
+
+def upright(image: Array, held: int) -> Array:
+    """Turns a picture (H, W, 3) that was held as `orientation` says."""
+    if held in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
+    if held in (3, 4, 7, 8):
         image = image[::-1]
-    if orientation in (2, 3, 6, 7):
+    if held in (2, 3, 6, 7):
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
 

@@ -22,7 +22,7 @@ from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.workflow.calibration import from_files
 from rkzoo.workflow.plan import Asked, Plan, plan
-from rkzoo.workflow.work import Done, Job, Piece, here
+from rkzoo.workflow.work import Done, Job, Piece, Reading, here
 from rkzoo.workflow.workers import over_processes
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def evaluate(
     dataset = open_dataset(data, task_of(contract, len(known)), contract.labels)
     departures = list(_departures(options, contract))
     if planned is None:
-        planned = _simulated(model, asked, dataset, limit, departures, report)
+        planned = simulated_plan(model, asked, dataset, limit, departures, report)
     return evaluate_plan(
         planned,
         dataset,
@@ -114,16 +114,18 @@ def evaluate_plan(
     *,
     limit: int | None = None,
     options: DetectOptions = STANDARD,
+    reading: Reading | None = None,
     departures: Sequence[str] = (),
     workers: int | None = None,
     scheduler: str | None = None,
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Evaluation:
-    """As `evaluate`, for a plan and a data set that are at hand."""
+    """As `evaluate`, for a plan and a data set that are at hand; `reading` where pictures get
+    into the model in another way than usual."""
     start = time.perf_counter()
     items = dataset.items[:limit]
-    job = Job(planned, options)
+    job = Job(planned, options, reading=reading or Reading())
     records, reused = _records(job, dataset, items, workers, scheduler, fresh, report)
     labels = next(iter(planned.parts.values())).contract.labels
     with report.task("Scoring"):
@@ -166,7 +168,7 @@ def _is_source(model: str) -> bool:
     return Path(model).suffix.lower() != ".rknn"
 
 
-def _simulated(
+def simulated_plan(
     model: str,
     asked: Asked,
     dataset: Dataset,

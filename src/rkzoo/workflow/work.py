@@ -17,9 +17,10 @@ from rkzoo.accuracy.answers import Record, pack
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
-from rkzoo.vision.image import decode
+from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.load import open_task
 from rkzoo.workflow.plan import Plan
+from rkzoo.workflow.rectangular import open_rectangular
 
 Answer = Callable[[bytes, Path], Record]
 Records = list[Record]
@@ -28,7 +29,25 @@ Done = Iterator[tuple[int, Records]]
 Piece = tuple[int, Sequence[Path]]
 
 # What decides a record beside the model; a change there makes old records worthless.
-_DECIDING = ("tasks", "vision", "runtime", "workflow/work.py", "workflow/load.py", "session.py")
+_DECIDING = (
+    "tasks",
+    "vision",
+    "runtime",
+    "workflow/work.py",
+    "workflow/load.py",
+    "workflow/rectangular.py",
+    "session.py",
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a picture gets into the model, where that is not as rkzoo does it: by which of
+    vision.decoders.DECODERS, and `rectangular`, padded no further than the strides ask for
+    (a detection head whose graph takes any size)."""
+
+    decoder: str = "opencv"
+    rectangular: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,12 +58,13 @@ class Job:
     plan: Plan
     options: DetectOptions = field(default_factory=DetectOptions)
     page: PageOptions | None = None
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def digest(self) -> str:
         """Hex sha256 of all that decides the records, our own code and libraries included."""
         digest = hashlib.sha256(_code().encode())
-        digest.update(repr((self.plan.label, self.options, self.page)).encode())
+        digest.update(repr((self.plan.label, self.options, self.page, self.reading)).encode())
         for role, part in self.plan.parts.items():
             digest.update(role.encode() + msgspec.json.encode(part.contract))
             digest.update(hashlib.sha256(part.graph).digest())
@@ -58,10 +78,14 @@ class Job:
 @contextmanager
 def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
     """Opens the job's models; inside, a picture's bytes become its record."""
+    decode = decoder(job.reading.decoder)
     with ExitStack() as stack:
-        task = open_task(
-            job.plan, stack, options=job.options, page=job.page, threads=1, report=report
-        )
+        if job.reading.rectangular:
+            task = open_rectangular(job.plan, stack, job.options, threads=1, report=report)
+        else:
+            task = open_task(
+                job.plan, stack, options=job.options, page=job.page, threads=1, report=report
+            )
 
         def answer(data: bytes, path: Path) -> Record:
             image = decode(data, path)
@@ -97,7 +121,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-_LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime")
+_LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pillow", "simplejpeg")
 
 
 def _version(package: str) -> Any:

@@ -1,0 +1,98 @@
+"""The decoders that programs read JPEG files with, to see what the choice costs.
+
+They differ by a few grey levels: in how exactly they compute, and in how they bring the colours
+of a 4:2:0 file, stored at half the size, back to its full size.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import JpegImagePlugin
+
+from rkzoo.errors import RkzooError
+from rkzoo.vision.image import Array, check, decode, orientation, unreadable, upright
+
+Image = NDArray[np.uint8]
+Decoder = Callable[[bytes, Path], Image]
+
+_OPENCV = "opencv"
+
+
+def decoder(name: str) -> Decoder:
+    """A file's bytes and its name to BGR uint8 (H, W, 3), upright, as `image.decode` gives it.
+
+    `name` is one of DECODERS. All but `opencv` decode grey and colour JPEG themselves and leave
+    any other file to OpenCV, for which there is one decoder in practice. Raises RkzooError for
+    an unknown name and for a package that is missing; the decoder does as `image.decode`.
+    """
+    if name not in DECODERS:
+        raise RkzooError(
+            f"There is no image decoder {name!r}.", "", f"Known ones: {', '.join(DECODERS)}."
+        )
+    return DECODERS[name]()
+
+
+def _opencv() -> Decoder:
+    return decode
+
+
+def _pillow() -> Decoder:
+    return partial(_jpeg, _by_pillow)
+
+
+def _turbo(fast: bool) -> Decoder:
+    """libjpeg-turbo with the exact transform and smooth colours, or the fast ones."""
+    try:
+        library = import_module("simplejpeg")
+    except ImportError as error:
+        raise RkzooError(
+            "libjpeg-turbo cannot be called by itself here.",
+            f"The package simplejpeg is not installed ({error}).",
+            "Install it with: pip install simplejpeg",
+        ) from error
+    return partial(_jpeg, partial(_by_turbo, library, fast))
+
+
+DECODERS: Mapping[str, Callable[[], Decoder]] = {
+    _OPENCV: _opencv,
+    "pillow": _pillow,
+    "turbo-exact": partial(_turbo, False),
+    "turbo-fast": partial(_turbo, True),
+}
+
+
+def _jpeg(read: Callable[[bytes], Array | None], data: bytes, path: Path) -> Image:
+    if not data.startswith(b"\xff\xd8"):
+        return decode(data, path)
+    check(data, path)
+    try:
+        image = read(data)
+    except (ValueError, OSError, SyntaxError) as error:  # SyntaxError is Pillow's
+        raise unreadable(path) from error
+    if image is None:
+        return decode(data, path)
+    held = orientation(JpegImagePlugin.JpegImageFile, data)
+    return np.asarray(upright(image, held), np.uint8)
+
+
+def _by_pillow(data: bytes) -> Array | None:
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(data), "")
+    if image.mode not in ("RGB", "L"):
+        return None
+    return np.asarray(image.convert("RGB"))[..., ::-1]
+
+
+def _by_turbo(library: Any, fast: bool, data: bytes) -> Array | None:
+    _, _, space, _ = library.decode_jpeg_header(data)
+    if space in ("CMYK", "YCCK"):
+        return None
+    image: Array = library.decode_jpeg(data, "BGR", fastdct=fast, fastupsample=fast)
+    return image
