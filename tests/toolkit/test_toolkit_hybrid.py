@@ -137,6 +137,12 @@ def test_float_layers_are_built_simulated_and_nearer_to_float(process, plan, pic
         assert np.array_equal(one, other)
     assert any(not np.array_equal(one, other) for one, other in zip(plain, built, strict=True))
 
+    # The ranges are those of a plain build: what does not depend on a float layer stays.
+    process.build_for_simulation(with_recipe(plan, float_layers=("z",)))
+    y, z = process.infer([picture])
+    assert np.array_equal(y, plain[0])
+    assert not np.array_equal(z, plain[1])
+
     everything = [name for name, one in tensors.items() if one.op]
     process.build_for_simulation(with_recipe(plan, float_layers=tuple(everything)))
     for one, other, exact in zip(process.infer([picture]), plain, wanted, strict=True):

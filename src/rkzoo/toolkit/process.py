@@ -144,8 +144,9 @@ class ToolkitProcess:
         self, plan: BuildInputs, *, timeout: float = BUILD_TIMEOUT
     ) -> tuple[QuantisedTensor, ...]:
         """The INT8 tensors of `plan` in the graph's order, with their scales: the names that
-        `Recipe.float_layers` takes. Calibrates, and builds nothing; a build with float layers
-        here afterwards does not calibrate again.
+        `Recipe.float_layers` takes. Calibrates, and builds nothing. The toolkit is slow at that
+        (40 s for yolov8n and 8 pictures, where a plain build takes 6), but a build with float
+        layers here afterwards does not calibrate again (4.5 s): try many in one process.
 
         Raises RkzooError where `plan` is not quantised by the toolkit.
         """
