@@ -16,6 +16,7 @@ from rkzoo.cli.main import main
 from rkzoo.contract import Contract
 from rkzoo.graph.recognise import recognise
 from rkzoo.workflow.convert import custom_string
+from rkzoo.workflow.quantise import Quantise
 from rkzoo.workflow.resolve import resolve
 
 # The builders of small graphs live with the tests of the graph room.
@@ -108,7 +109,7 @@ def test_the_users_names_go_before_the_files(tmp_path: Path) -> None:
     mine = ("один", "two", "三")
     assert resolve(str(path), labels=mine).contract.labels == mine
     assert resolve(str(path)).contract.labels == ("a", "b", "c")
-    assert resolve(str(path), labels=mine).uncut().contract.labels == mine
+    assert resolve(str(path), labels=mine).quantised(Quantise(head="uncut")).contract.labels == mine
 
 
 def test_a_wrong_number_from_the_user_is_named(

@@ -21,6 +21,7 @@ def add_asked(parser: argparse.ArgumentParser) -> None:
     add_anchors(parser)
     simulator = parser.add_argument_group("for the simulator, when MODEL is no .rknn")
     simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
+    simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
 
@@ -31,16 +32,18 @@ def asked(args: argparse.Namespace) -> Asked:
     from rkzoo.graph.anchors import parse_anchors
     from rkzoo.workflow.calibration import find
     from rkzoo.workflow.plan import Asked
+    from rkzoo.workflow.quantise import choose
     from rkzoo.workflow.resolve import Feed, read_labels
 
+    choice = choose(not args.no_cut, args.recipe)
     return Asked(
         runtime=getattr(args, "runtime", None),
         size=parse_size(args.size),
         labels=read_labels(Path(args.labels)) if args.labels else None,
         feed=Feed(args.color, parse_triple(args.mean, "mean"), parse_triple(args.std, "std")),
         anchors=parse_anchors(args.anchors) if args.anchors else None,
-        pictures=find(args.calib) if args.calib else None,
+        pictures=find(args.calib) if args.calib else choice.pictures(),
         dtype=args.dtype,
         toolkit=args.toolkit,
-        cut=not args.no_cut,
+        choice=choice,
     )

@@ -42,6 +42,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_feed(parser)
     add_anchors(parser)
     add_prompts(parser)
+    parser.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -66,6 +67,7 @@ def main(args: argparse.Namespace) -> int:
         std=parse_triple(args.std, "std"),
         anchors=args.anchors,
         cut=not args.no_cut,
+        recipe=args.recipe,
         prompts=args.prompt,
         text_model=args.text_model,
         embeddings=args.embeddings,

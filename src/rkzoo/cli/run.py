@@ -34,6 +34,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_prompts(parser)
     simulator = parser.add_argument_group("for --runtime simulator, when MODEL is no .rknn")
     simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
+    simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -70,6 +71,7 @@ def main(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         toolkit=args.toolkit,
         cut=not args.no_cut,
+        recipe=args.recipe,
         prompts=args.prompt,
         text_model=args.text_model,
         embeddings=args.embeddings,

@@ -73,6 +73,7 @@ class Sidecar(Strict, frozen=True):
 
     `build` is the key under which the graph as it was given to the toolkit and the
     calibration arrays lie in the cache (`builds/<key>/model.onnx`, `calibration-<i>.npy`).
+    `head` says what became of a detection head.
     """
 
     source: Source
@@ -81,5 +82,6 @@ class Sidecar(Strict, frozen=True):
     calibration: Calibration
     build: str
     rkzoo: str
+    head: Literal["uncut", "sigmoid", "logits", "bounded"] = "sigmoid"
     warnings: tuple[str, ...] = ()
     format: Literal[1] = 1

@@ -36,6 +36,7 @@ from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan,
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.prompts import Words, settled, words
+from rkzoo.workflow.quantise import choose
 from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import pictures_for
 
@@ -101,6 +102,7 @@ def convert(
     std: Triple | None = None,
     anchors: str | Anchors | None = None,
     cut: bool = True,
+    recipe: str | os.PathLike[str] | None = None,
     prompts: Sequence[str] | None = None,
     text_model: str | os.PathLike[str] | None = None,
     embeddings: str | os.PathLike[str] | None = None,
@@ -113,13 +115,15 @@ def convert(
     names. `size` is (height, width) where the graph leaves it free. `color`,
     `mean` and `std` (in units of 0..255) say how the model is fed, where that is not as
     recognised; `anchors` (numbers, a file of them, or pairs) those of a YOLOv5 or v7 whose
-    graph does not hold them. `cut=False` leaves a detection head on. `prompts`, `text_model` and
+    graph does not hold them. `cut=False` leaves a detection head on. `recipe`
+    is a file that `rkzoo tune` wrote. `prompts`, `text_model` and
     `embeddings` as for `load`: a model that takes texts is calibrated with them. Raises
     RkzooError; what exists already survives a failure.
     """
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
-    pictures = calib.find(calibration) if calibration else None
+    choice = choose(cut, recipe)
+    pictures = calib.find(calibration) if calibration else choice.pictures()
     pipeline = is_pipeline(os.fspath(model))
     feed = Feed(color, mean, std)
     said = words(prompts, text_model, embeddings)
@@ -136,9 +140,9 @@ def convert(
     made = []
     for part in pipeline.pipeline.values() if pipeline else [os.fspath(model)]:
         ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
-        ready = _told(ready, said, report)
+        choice.check(part, ready.source.sha256, toolkit or DEFAULT_VERSION)
         made += convert_resolved(
-            ready if cut else ready.uncut(),
+            _told(ready.quantised(choice.quantise), said, report),
             socs,
             # A part of a pipeline that does not have the dtype keeps its own.
             dtype=dtype if pipeline is None or dtype in ready.dtypes else None,
@@ -243,8 +247,8 @@ def prepare(
             *(InputPlan(name=other.name, shape=other.shape) for other in others),
         ),
         toolkit=toolkit or DEFAULT_VERSION,
-        algorithm=ready.algorithm if dtype == "int8" and own is None else "normal",
         quantised=own is not None,
+        **(_numbers(ready) if dtype == "int8" and own is None else {}),
     )
     # Of the graph as it goes to the toolkit: a cut may have freed an output.
     cut = quantisation(graph) if own is not None else None
@@ -263,7 +267,7 @@ def prepare(
     checks.refuse(list(problems))
     for problem in problems:
         report.note(f"warning: {problem.what} {problem.why} {problem.fix}")
-    if dtype == "int8" and ready.head_left_on:
+    if dtype == "int8" and ready.quantise.head == "uncut":
         report.note(
             "warning: With its head left on, the model keeps boxes (0..640) and scores (0..1) in "
             "one INT8 tensor: expect that no detection survives. Leave --no-cut out, or use "
@@ -282,6 +286,17 @@ def prepare(
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     return Prepared(ready, recipe, stored, key, proof)
+
+
+def _numbers(ready: Resolved) -> dict[str, Any]:
+    """The part of a recipe that INT8 alone has."""
+    how = ready.quantise
+    return {
+        "algorithm": how.algorithm or ready.algorithm,
+        "method": how.method,
+        "auto_hybrid": how.auto_hybrid,
+        "float_layers": how.float_layers,
+    }
 
 
 def _repeated(ready: Resolved, other: ArrayInput, count: int) -> NDArray[Any]:
@@ -351,6 +366,7 @@ def _build(
         calibration=prepared.calibration,
         build=prepared.key,
         rkzoo=version("rkzoo"),
+        head=ready.quantise.head,
         warnings=tuple(finding.message for finding in findings),
     )
     text = json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=1)

@@ -27,6 +27,7 @@ from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.model import Answer, Found, Image, Model, plainly
 from rkzoo.workflow.plan import Asked, Plan, open_part, plan
 from rkzoo.workflow.prompts import words
+from rkzoo.workflow.quantise import choose
 from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple
 from rkzoo.workflow.text import font
 from rkzoo.workflow.watch import watched
@@ -50,6 +51,7 @@ def load(
     dtype: str | None = None,
     toolkit: str | None = None,
     cut: bool = True,
+    recipe: str | os.PathLike[str] | None = None,
     prompts: Sequence[str] | None = None,
     text_model: str | os.PathLike[str] | None = None,
     embeddings: str | os.PathLike[str] | None = None,
@@ -65,21 +67,23 @@ def load(
     of 0..255) say how the model is fed, where that is not as recognised; `anchors` (numbers,
     a file of them, or pairs) those of a YOLOv5 or v7 whose graph does not hold them.
     `calibration` (folder, glob or list), `dtype` and `toolkit` count for the simulator only,
-    where the model is not a .rknn. `cut=False` leaves the detection head on. `prompts` say in
+    where the model is not a .rknn. `cut=False` leaves the detection head on,
+    `recipe` is a file that `rkzoo tune` wrote. `prompts` say in
     words what a YOLO-World is to look for; `text_model` (a card's name or an .onnx) makes
     embeddings of them, or they are read from `embeddings` (.npy of (number of texts, width)).
     Raises RkzooError.
     """
+    choice = choose(cut, recipe)
     asked = Asked(
         runtime=runtime,
         size=size,
         labels=labels,
         feed=Feed(color, mean, std),
         anchors=parse_anchors(anchors) if isinstance(anchors, str) else anchors,
-        pictures=calib.find(calibration) if calibration else None,
+        pictures=calib.find(calibration) if calibration else choice.pictures(),
         dtype=dtype,
         toolkit=toolkit,
-        cut=cut,
+        choice=choice,
         words=words(prompts, text_model, embeddings),
     )
     options = _options(confidence, iou, limit, multi_label)

@@ -18,8 +18,10 @@ from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
 from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.calibration import Pictures
 from rkzoo.workflow.prompts import NOTHING, Words, settled
+from rkzoo.workflow.quantise import NATURAL, Choice
 from rkzoo.workflow.resolve import Anchors, Feed, Resolved, is_pipeline, resolve
 
 
@@ -28,7 +30,7 @@ class Asked:
     """What the user said about a model, beside its name.
 
     `runtime` None is the natural one. `pictures`, `dtype` and `toolkit` count for the
-    simulator only, `words` for a model that is told what to look for.
+    simulator only, as does most of `choice`; `words` for a model that is told what to look for.
     """
 
     runtime: str | None = None
@@ -39,7 +41,7 @@ class Asked:
     pictures: Pictures | None = None
     dtype: str | None = None
     toolkit: str | None = None
-    cut: bool = True
+    choice: Choice = NATURAL
     words: Words = NOTHING
 
 
@@ -98,7 +100,8 @@ def resolved(name: str, asked: Asked, report: Reporter = SILENT) -> Resolved:
         anchors=asked.anchors,
         report=report,
     )
-    ready = ready if asked.cut else ready.uncut()
+    asked.choice.check(name, ready.source.sha256, asked.toolkit or DEFAULT_VERSION)
+    ready = ready.quantised(asked.choice.quantise)
     return replace(ready, prompts=settled(asked.words, ready.contract.texts, name, report))
 
 

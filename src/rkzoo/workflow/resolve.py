@@ -14,11 +14,13 @@ from rkzoo.contract import Contract, DetectHead, ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.anchors import with_anchors
+from rkzoo.graph.cut import cut, cut_contract, whole
 from rkzoo.graph.read import load, metadata
 from rkzoo.graph.recognise import Recognition, file_labels, recognise
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
+from rkzoo.workflow.quantise import USUAL, Quantise
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.labels import label_set
@@ -93,7 +95,7 @@ class Resolved:
     """A float model and what it promises, before any cut.
 
     `contract` describes what `graph` returns; `recognition` is there when the head was
-    recognised from the graph. `head_left_on` asks for a stock graph without its cut. `prompts`
+    recognised from the graph. `quantise` says what becomes of the head, and of INT8. `prompts`
     say what to look for where the contract has texts, once that is settled.
     """
 
@@ -105,35 +107,56 @@ class Resolved:
     algorithm: Algorithm = "normal"
     card: Card | None = None
     recognition: Recognition | None = None
-    head_left_on: bool = False
+    quantise: Quantise = USUAL
     prompts: Prompts | None = None
 
     @property
     def is_cut(self) -> bool:
-        found = self.recognition
-        return found is not None and found.form == "stock" and not self.head_left_on
+        found, head = self.recognition, self.quantise.head
+        return found is not None and head != "uncut" and (found.form == "stock" or head in _RAW)
 
     def graph(self) -> onnx.ModelProto:
         """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
-        from rkzoo.graph.cut import cut, whole
-
         if self.recognition is None:
             return self.original
-        return (cut if self.is_cut else whole)(self.original, self.recognition)
+        head = self.quantise.head
+        if head == "uncut" or not self.is_cut:
+            return whole(self.original, self.recognition)
+        return cut(self.original, self.recognition, scores=head)
 
-    def uncut(self) -> Resolved:
-        """The same model with its head left on. Raises RkzooError when it has none to cut."""
-        if self.recognition is None or self.recognition.uncut is None:
-            raise RkzooError(
-                f"{self.name} has no head that rkzoo would cut.",
-                "Its outputs are used as they are.",
-                "Leave --no-cut out.",
-            )
-        mine = self.contract
-        contract = msgspec.structs.replace(
-            self.recognition.uncut, labels=mine.labels, input=mine.input
-        )
-        return replace(self, contract=contract, head_left_on=True)
+    def quantised(self, how: Quantise) -> Resolved:
+        """The same model, its head and its way to INT8 as `how` says. Raises RkzooError when
+        it has no such head."""
+        if how.head == self.quantise.head:
+            return replace(self, quantise=how)
+        found, mine = self.recognition, self.contract
+        if how.head == "sigmoid":
+            made = found.contract if found else mine
+        elif how.head == "uncut":
+            if found is None or found.uncut is None:
+                raise RkzooError(
+                    f"{self.name} has no head that rkzoo would cut.",
+                    "Its outputs are used as they are.",
+                    "Leave --no-cut out.",
+                )
+            made = found.uncut
+        else:
+            if found is None or not found.taps or not _activated(mine):
+                raise RkzooError(
+                    f"{self.name} has no scores that could leave it before their sigmoid.",
+                    f"Its head was not recognised as one with a sigmoid: it is {mine.family}.",
+                    "Use another head form.",
+                )
+            made = cut_contract(found, scores=how.head)
+        contract = msgspec.structs.replace(made, labels=mine.labels, input=mine.input)
+        return replace(self, contract=contract, quantise=how)
+
+
+_RAW = ("logits", "bounded")
+
+
+def _activated(contract: Contract) -> bool:
+    return isinstance(contract.head, DetectHead) and contract.head.activated
 
 
 def is_pipeline(model: str) -> Card | None:

@@ -22,6 +22,7 @@ from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
 from rkzoo.toolkit.recipe import Dtype, Sidecar
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.convert import prepare
+from rkzoo.workflow.quantise import Quantise
 from rkzoo.workflow.resolve import Feed, Resolved, resolve
 from rkzoo.workflow.text import MADE
 
@@ -99,8 +100,15 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             "That file has changed since the conversion.",
             "Convert it again.",
         )
-    if _is_uncut(contract):
-        ready = ready.uncut()
+    ready = ready.quantised(
+        Quantise(
+            head=sidecar.head,
+            algorithm=recipe.algorithm,
+            method=recipe.method,
+            auto_hybrid=recipe.auto_hybrid,
+            float_layers=recipe.float_layers,
+        )
+    )
     # Names may be assumed differently by now, and change no number.
     if msgspec.structs.replace(ready.contract, labels=contract.labels) != contract:
         raise RkzooError(
@@ -125,11 +133,6 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             "Convert the model again.",
         )
     return inputs
-
-
-def _is_uncut(contract: Contract) -> bool:
-    head = contract.head
-    return isinstance(head, DetectHead) and any(o.role == "decoded" for o in head.outputs)
 
 
 def _anchors(contract: Contract) -> list[tuple[float, float]] | None:
