@@ -64,6 +64,14 @@ STOCK: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "v6 dfl": (partial(yolov6, Net(bins=17, classes=4, opset=12)), "yolov6"),
     "v6 four levels": (partial(yolov6, Net(strides=(8, 16, 32, 64), size=(64, 128))), "yolov6"),
     "ppyoloe": (partial(ppyoloe, Net(bins=17)), "ppyoloe"),
+    "ppyoloe as upstream": (
+        partial(ppyoloe, Net(bins=17, coarsest_first=True)),
+        "ppyoloe",
+    ),
+    "ppyoloe joined as upstream": (
+        partial(ppyoloe, Net(bins=17, coarsest_first=True), "joined"),
+        "ppyoloe",
+    ),
     "ppyoloe plain": (partial(ppyoloe, Net(bins=17, classes=1), "plain"), "ppyoloe"),
     "ppyoloe joined": (partial(ppyoloe, Net(bins=8, opset=12), "joined"), "ppyoloe"),
 }

@@ -249,6 +249,44 @@ def test_half_precision_is_widened() -> None:
     assert prove_it(half, found).box_px < MAX_BOX_PX
 
 
+def test_sizes_that_follow_from_one_another_are_worked_out() -> None:
+    """As chunk() exports where nothing simplifies the graph: YOLOv9c has eight in a row."""
+    make, x, nodes = helper.make_node, "x", []
+    for index in range(8):
+        a, b, c, d = (f"{kind}{index}" for kind in "abcd")
+        nodes += [
+            make("Shape", [x], [a]),
+            make("Gather", [a, "axis"], [b]),
+            make("Div", [b, "two"], [c]),
+            make("Slice", [x, "zero", c, "axis"], [d]),
+        ]
+        x = d
+    ints = {"axis": [1], "two": [2], "zero": [0]}
+    float32 = TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "chunks",
+        [helper.make_tensor_value_info("x", float32, [1, 512, 4, 4])],
+        [helper.make_tensor_value_info(x, float32, None)],
+        [numpy_helper.from_array(np.array(v, np.int64), k) for k, v in ints.items()],
+    )
+    seen = prepared(helper.make_model(graph), {"x": (1, 512, 4, 4)})
+    assert seen.shape(x) == (1, 2, 4, 4)
+
+
+@pytest.mark.parametrize("domain", ["", "TRT"])
+def test_suppression_inside_the_graph_is_refused_in_one_sentence(domain: str) -> None:
+    model = stock()
+    kind = "EfficientNMS_TRT" if domain else "NonMaxSuppression"
+    name = model.graph.output[0].name
+    model.graph.node.append(helper.make_node(kind, [name, name], ["picked"], domain=domain))
+    model.graph.output[0].name = "picked"
+    caught = refused(model)
+    assert "suppression" in caught.what
+    assert kind in caught.why
+    assert "without" in caught.fix
+
+
 def test_a_bias_left_as_an_addition() -> None:
     b = Builder()
     spec = Spec(strides=(8,), classes=2)

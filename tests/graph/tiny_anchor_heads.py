@@ -30,7 +30,8 @@ V7 = (
 class Net:
     """`spelling` of an anchor head: "v5" splits and concatenates, "v7" slices and folds the
     constants into one product. `tail`: "product" multiplies the classes by the objectness,
-    "dropped" leaves the objectness out after that, "corners", "rows_last"."""
+    "dropped" leaves the objectness out after that, "corners", "rows_last". `coarsest_first` is
+    the order of the cells in a PP-YOLOE."""
 
     classes: int = 3
     size: tuple[int, int] = (64, 96)
@@ -42,6 +43,7 @@ class Net:
     bins: int = 1
     opset: int = 13
     inline: bool = False
+    coarsest_first: bool = False
 
 
 def features(b: Builder, net: Net, squash: str = "Relu") -> list[str]:
@@ -215,7 +217,9 @@ def _sides(b: Builder, net: Net, box: str) -> str:
 def _distances(b: Builder, net: Net, channels_first: bool) -> tuple[str, str, str, str]:
     """low and high corners in cells 1xNx2, strides, scores."""
     sides, scores = [], []
-    for x in features(b, net):
+    turn = -1 if net.coarsest_first else 1
+    strides = net.strides[::turn]
+    for x in features(b, net)[::turn]:
         sides.append(_sides(b, net, b.conv(x, 8, 4 * net.bins)))
         active = b.op("Sigmoid", [b.conv(x, 8, net.classes)])
         scores.append(b.op("Reshape", [active, b.ints(1, net.classes, -1)]))
@@ -223,8 +227,8 @@ def _distances(b: Builder, net: Net, channels_first: bool) -> tuple[str, str, st
     score = b.op("Concat", scores, axis=2)
     if not channels_first:
         score = b.op("Transpose", [score], perm=[0, 2, 1])
-    grid = np.concatenate([corner(net, s).reshape(-1, 2) for s in net.strides]) + 0.5
-    steps = np.concatenate([np.full((corner(net, s).size // 2, 1), float(s)) for s in net.strides])
+    grid = np.concatenate([corner(net, s).reshape(-1, 2) for s in strides]) + 0.5
+    steps = np.concatenate([np.full((corner(net, s).size // 2, 1), float(s)) for s in strides])
     centre = b.const(grid[None])
     low = b.op("Sub", [centre, b.slice(joined, 0, 2, 2)])
     high = b.op("Add", [centre, b.slice(joined, 2, 4, 2)])

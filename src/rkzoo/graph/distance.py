@@ -52,9 +52,11 @@ Read = Callable[[Sequence[Array], int], tuple[Float, Float] | None]
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tail that gives boxes as corners and scores, and how near it came."""
+    """A tail that gives boxes as corners and scores, and how near it came. `coarsest_first`:
+    the order of its levels, as PaddleDetection has it."""
 
     levels: tuple[Level, ...]
+    coarsest_first: bool
     box_px: float
     score: float
 
@@ -97,6 +99,7 @@ def yolov6(seen: View, picture: Picture) -> Recognition | str:
         contract=contract("yolov6", picture, cut),
         uncut=contract("yolov6", picture, uncut),
         taps=taken,
+        coarsest_first=found.coarsest_first,
         evidence=(
             f"One output of {times(answer.shape)}: a box, a constant 1 and {found.classes} "
             f"class{'es' * (found.classes > 1)} for each cell.",
@@ -144,6 +147,7 @@ def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
         contract=contract("ppyoloe", picture, cut),
         uncut=contract("ppyoloe", picture, uncut),
         taps=taken,
+        coarsest_first=found.coarsest_first,
         evidence=(
             f"{'One output' if len(outputs) == 1 else 'Boxes and scores'} of "
             f"{' and '.join(times(a.shape) for a in answers)}: corners in pixels and "
@@ -198,18 +202,22 @@ def _match(end: Tail, values: Mapping[str, Array], picture: Picture, read: Read)
     reason = alike(levels)
     if reason:
         return reason
-    made = table(levels, values, Extra(), activated=True)
-    boxes, scores = corners(made.boxes).T, made.scores.T
-    if answer[1].shape != scores.shape:
-        return f"its {scores.shape[1]} classes do not make up its output"
-    score = float(np.abs(answer[1] - scores).max())
-    box = float(np.abs(answer[0] - boxes).max())
-    if not box <= box_limit(boxes) or not score <= SCORE_SLACK:
-        return (
-            "its boxes are not distances from the cells' centres: it differs by "
-            f"{box:.3g} px and {score:.3g} in score"
-        )
-    return _Seen(tuple(levels), box, score)
+    found = []
+    for coarsest_first, order in ((False, levels), (True, levels[::-1])):
+        made = table(order, values, Extra(), activated=True)
+        boxes, scores = corners(made.boxes).T, made.scores.T
+        if answer[1].shape != scores.shape:
+            return f"its {scores.shape[1]} classes do not make up its output"
+        score = float(np.abs(answer[1] - scores).max())
+        box = float(np.abs(answer[0] - boxes).max())
+        if box <= box_limit(boxes) and score <= SCORE_SLACK:
+            return _Seen(tuple(levels), coarsest_first, box, score)
+        found.append((box, score))
+    box, score = min(found)
+    return (
+        "its boxes are not distances from the cells' centres: it differs by "
+        f"{box:.3g} px and {score:.3g} in score"
+    )
 
 
 def _level(

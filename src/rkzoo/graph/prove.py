@@ -82,6 +82,8 @@ def prove(
         expected_raw, found_raw = [answers[index] for index in wanted], run(cut_model, fed)
         expected, found = decode_whole(expected_raw), decode_cut(found_raw)
         prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
+        if recognition.coarsest_first:
+            expected = _finest_first(expected, kept.strides, recognition.contract.input.size)
         if picked:
             expected, found = _paired(expected, found)
         pairs = [*zip(found, expected, strict=True), prototypes]
@@ -100,6 +102,20 @@ def prove(
             f"points by up to {extra:.3g}."
         )
     return Proof(box_px, score, len(pictures), cells, best, extra)
+
+
+def _finest_first(
+    cells: tuple[Array, Array, Array], strides: Sequence[int], size: tuple[int, int]
+) -> tuple[Array, Array, Array]:
+    """Cells of levels in falling stride, put in rising stride."""
+    counts = [(size[0] // step) * (size[1] // step) for step in reversed(strides)]
+    ends = np.cumsum(counts)[:-1]
+
+    def turned(array: Array) -> Array:
+        return np.concatenate(np.split(array, ends)[::-1])
+
+    boxes, scores, extras = cells
+    return turned(boxes), turned(scores), turned(extras)
 
 
 def _prototypes(head: DetectHead, outputs: Sequence[Array]) -> Array:

@@ -9,7 +9,17 @@ import onnx
 
 from rkzoo.contract import ArrayInput, ImageInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph import anchor_heads, anchor_stock, distance, literal, yolo, yolo_vendor, yolo_world, yolox
+from rkzoo.graph import (
+    anchor_heads,
+    anchor_stock,
+    distance,
+    literal,
+    yolo,
+    yolo_vendor,
+    yolo_world,
+    yolox,
+)
+from rkzoo.graph.folded_texts import texts_to_convolution
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
 from rkzoo.graph.summary import TensorInfo, tensors
@@ -44,14 +54,19 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
 
     `size` (height, width) in pixels counts where the graph leaves its input free; without
     it the size that the exporter noted in the file is taken. Raises RkzooError when no
-    recogniser knows the graph, saying what was seen, or when the size stays open.
+    recogniser knows the graph, saying what was seen, when it suppresses boxes itself, or when
+    the size stays open.
     """
+    suppressing = _suppressing(model)
+    if suppressing:
+        raise _suppresses(suppressing)
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
     noted = _noted_size(model)
     wanted = fixed or size or noted
     sizes = {other.name: other.shape for other in others}
-    seen = prepared(model, {name: (1, 3, *(wanted or _TRIAL)), **sizes})
+    shapes = {name: (1, 3, *(wanted or _TRIAL)), **sizes}
+    seen = texts_to_convolution(prepared(model, shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
         labels=file_labels(model),
@@ -183,6 +198,21 @@ def _with_size_evidence(
     if found.contract.labels:
         sentences.append(f"The file names its {len(found.contract.labels)} classes.")
     return replace(found, evidence=(*found.evidence, *sentences))
+
+
+def _suppressing(model: onnx.ModelProto) -> str:
+    """The operator that suppresses boxes inside the graph, in ONNX's or TensorRT's words."""
+    kinds = (node.op_type for node in model.graph.node)
+    return next((k for k in kinds if k == "NonMaxSuppression" or "NMS" in k), "")
+
+
+def _suppresses(kind: str) -> RkzooError:
+    return RkzooError(
+        "This model was exported with non-maximum suppression inside.",
+        f"Its operator {kind} picks the boxes in the graph, which the NPU cannot do.",
+        "Export it again without: nms=False (Ultralytics), no --end2end (YOLOv6, YOLOv7, YOLOX), "
+        "exclude_nms=True (PaddleDetection). rkzoo suppresses by itself.",
+    )
 
 
 def _size_open() -> RkzooError:

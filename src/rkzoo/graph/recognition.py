@@ -54,7 +54,8 @@ class Recognition:
     `uncut` the stock graph left whole.
     `taps` are ordered by level, the finest first, and say what the cut gives; `evidence`
     says what was seen, one sentence each. `anchors_known` is False where a head needs anchors
-    that its graph does not hold, and the usual ones are assumed.
+    that its graph does not hold, and the usual ones are assumed. `coarsest_first`: the uncut
+    tensors list the cells so (PP-YOLOE), not the finest level first.
     """
 
     family: str
@@ -64,6 +65,7 @@ class Recognition:
     evidence: tuple[str, ...]
     uncut: Contract | None = None
     anchors_known: bool = True
+    coarsest_first: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ MAX_IR = 10
 # A tensor above this size is a weight: never folded, never looked into.
 _SMALL = 100_000
 # Folding one chain can reveal the shape that another one needs.
-_ROUNDS = 4
+# Sizes that are worked out inside the graph, one from the other, fold one a round: YOLOv9c as
+# exported without simplification takes nine.
+_ROUNDS = 50
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 
 
