@@ -36,9 +36,8 @@ class Plane:
     first: int
     count: int
 
-    def mark(self, outputs: Sequence[Array], value: float, over: NDArray[np.bool_]) -> None:
-        """Writes into `over` (cells,) where a channel stands for at least `value`."""
-        limit = self.stored(value)
+    def mark(self, outputs: Sequence[Array], limit: Any, over: NDArray[np.bool_]) -> None:
+        """Writes into `over` (cells,) where a channel is stored as at least `limit`."""
         if limit is None:
             over[:] = False
             return
@@ -214,11 +213,11 @@ class Stack:
         self.count = self._planes[0].count
         # The coarsest scale, 0 for floats.
         self.step = max(plane.step for plane in planes)
-        kinds = {plane.spec.dtype for plane in planes}
-        self.coded = all(plane.coded for plane in planes) and len(kinds) == 1
+        kinds = {(p.spec.dtype, p.spec.scale, p.spec.zero_point) for p in planes}
+        self.coded = all(p.coded for p in planes) and len({dtype for dtype, *_ in kinds}) == 1
         self._dtype = np.dtype(self._planes[0].spec.dtype if self.coded else np.float32)
-        same = len({(plane.spec.scale, plane.spec.zero_point) for plane in planes}) == 1
-        self._scaled = self._planes[:1] if same else self._planes
+        # One of them speaks for all where they are alike.
+        self._scaled = self._planes[:1] if len(kinds) == 1 else self._planes
 
     @cached_property
     def _tables(self) -> list[F32]:
@@ -231,8 +230,12 @@ class Stack:
     def cells_over(self, outputs: Sequence[Array], value: float) -> Cells:
         """The cells, ascending, where a channel stands for at least `value`."""
         over = np.empty(self.size(outputs), bool)
-        for plane, start, stop in zip(self._planes, self._starts, self._stops, strict=True):
-            plane.mark(outputs, value, over[start:stop])
+        limits = [plane.stored(value) for plane in self._scaled]
+        limits *= len(self._planes) // len(limits)
+        for plane, limit, start, stop in zip(
+            self._planes, limits, self._starts, self._stops, strict=True
+        ):
+            plane.mark(outputs, limit, over[start:stop])
         return np.flatnonzero(over)
 
     def size(self, outputs: Sequence[Array]) -> int:
