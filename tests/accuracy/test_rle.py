@@ -62,3 +62,12 @@ def test_any_bytes_are_read_or_refused(code: bytes) -> None:
     except ValueError:
         return
     assert (found >= 0).all()
+
+
+@given(st.lists(masks, max_size=6))
+def test_many_codes_at_once(crops: list[NDArray[np.uint8]]) -> None:
+    codes = [rle.encode(crop, (2, 3), (20, 30)) for crop in crops]
+    joined = np.frombuffer(b"".join(codes), np.uint8)
+    inside, whole = rle.areas(joined, np.array([len(code) for code in codes], np.int32))
+    assert inside.tolist() == [crop.sum() for crop in crops]
+    assert whole.tolist() == [600] * len(crops)

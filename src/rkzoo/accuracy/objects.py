@@ -283,14 +283,13 @@ def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
     from faster_coco_eval.core import mask
 
     codes = [code for record in found.records for code in answers.codes_of(record)]
-    coded: list[dict[str, Any]] = []
-    area = np.zeros(len(found.row))
-    for place, (row, picture) in enumerate(
-        zip(found.row.tolist(), found.picture.tolist(), strict=True)
-    ):
-        height, width = sizes[picture].tolist()
-        area[place] = _code_area(codes[row], height * width)
-        coded.append({"size": [height, width], "counts": codes[row]})
+    area = np.concatenate(
+        [_mask_areas(record, size) for record, size in zip(found.records, sizes, strict=True)]
+    )[found.row]
+    coded = [
+        {"size": sizes[picture].tolist(), "counts": codes[row]}
+        for row, picture in zip(found.row.tolist(), found.picture.tolist(), strict=True)
+    ]
     marked = [
         _marked_code(shape, *sizes[picture].tolist())
         for shape, picture in zip(truth.shapes, truth.picture.tolist(), strict=True)
@@ -309,19 +308,20 @@ def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
     return area, overlap
 
 
-def _code_area(code: bytes, pixels: int) -> int:
-    """Pixels of a mask in a picture of so many pixels."""
+def _mask_areas(record: Record, size: I64) -> F64:
+    """Pixels of each mask of a picture. The codes come from a file: what is no mask of the
+    picture's size must not reach the library."""
     try:
-        lengths = rle.from_bytes(code)
+        inside, whole = rle.areas(record["rle"], record["rle_length"])
     except ValueError:
-        lengths = np.zeros(0, np.int64)
-    if lengths.sum() != pixels:
+        inside, whole = np.zeros(0, np.int64), np.full(1, -1)
+    if (whole != size.prod()).any():
         raise RkzooError(
             "A mask among the results has another size than its picture.",
             "The results were kept from another run.",
             "Delete them and start again.",
         )
-    return rle.area(lengths)
+    return inside.astype(np.float64)
 
 
 def _marked_code(shape: Shape, height: int, width: int) -> dict[str, Any]:

@@ -64,27 +64,53 @@ def to_bytes(lengths: NDArray[Any]) -> bytes:
 
 def from_bytes(code: bytes) -> I64:
     """The runs of a code. Raises ValueError when it is none."""
-    found: list[int] = []
-    value = shift = 0
-    for byte in code:
-        digit = byte - 48
-        if not 0 <= digit < 64 or shift >= 5 * _GROUPS:
-            raise ValueError("no run-length code")
-        value |= (digit & 31) << shift
-        shift += 5
-        if digit & 32:
-            continue
-        if digit & 16:
-            value -= 1 << shift
-        if len(found) > 2:
-            value += found[-2]
-        found.append(value)
-        value = shift = 0
-    if shift or any(run < 0 for run in found):
+    return decode(np.frombuffer(code, np.uint8), np.array([len(code)]))[0]
+
+
+def decode(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64, I64]:
+    """The runs of many codes that lie one after the other, `lengths` bytes each: all runs, and
+    of each run the number of its code and its own number there. Raises ValueError."""
+    digits = codes.astype(np.int64) - 48
+    if not len(digits):
+        none = np.zeros(0, np.int64)
+        return none, none, none
+    ends = digits & 32 == 0
+    last_bytes = np.cumsum(lengths)[np.asarray(lengths) > 0] - 1
+    if digits.min() < 0 or digits.max() > 63 or not ends[last_bytes].all():
         raise ValueError("no run-length code")
-    return np.array(found, np.int64)
+    stops = np.flatnonzero(ends)
+    starts = np.concatenate(([0], stops[:-1] + 1))
+    counts = stops - starts + 1
+    if counts.max() > _GROUPS:
+        raise ValueError("no run-length code")
+    place = np.arange(len(digits)) - np.repeat(starts, counts)
+    steps = np.add.reduceat((digits & 31) << (5 * place), starts)
+    steps -= ((digits[stops] & 16) > 0) * (np.int64(1) << (5 * counts))
+
+    owner = np.searchsorted(np.cumsum(lengths), starts, "right")
+    number = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    # Every second run adds up, the first and those after it apart.
+    chain = owner * 3 + np.where(number == 0, 0, 1 + number % 2)
+    order = np.argsort(chain, kind="stable")
+    sums = np.cumsum(steps[order])
+    new = np.flatnonzero(np.diff(chain[order], prepend=-1))
+    before = np.concatenate(([0], sums[new[1:] - 1]))
+    found = np.empty(len(steps), np.int64)
+    found[order] = sums - np.repeat(before, np.diff(new, append=len(sums)))
+    if (found < 0).any():
+        raise ValueError("no run-length code")
+    return found, owner.astype(np.int64), number.astype(np.int64)
+
+
+def areas(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64]:
+    """Of many codes the pixels of each mask, and of its whole picture. Raises ValueError."""
+    runs_of_all, owner, number = decode(codes, lengths)
+    count = len(lengths)
+    whole = np.bincount(owner, runs_of_all, count)
+    inside = np.bincount(owner, runs_of_all * (number % 2), count)
+    return inside.astype(np.int64), whole.astype(np.int64)
 
 
 def area(lengths: NDArray[Any]) -> int:
-    """Pixels of the mask."""
+    """Pixels of the mask with these runs."""
     return int(np.asarray(lengths)[1::2].sum())

@@ -1,0 +1,124 @@
+"""Pictures without a truth: what the float model says of them takes its place.
+
+How much of it an INT8 model keeps can be told then, not how right either is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rkzoo.accuracy.answers import Record, codes_of, texts_of
+from rkzoo.accuracy.classes import Classes
+from rkzoo.accuracy.dataset import Dataset, Kind, Truth
+from rkzoo.accuracy.lines import Lines
+from rkzoo.accuracy.objects import Measure, Objects
+from rkzoo.accuracy.regions import Region, Regions
+from rkzoo.errors import RkzooError
+
+CONFIDENCE = 0.25
+"""Objects that the float model is less sure of are no truth: what `rkzoo run` would not show."""
+
+
+def agreement(
+    name: str,
+    items: Sequence[Path],
+    records: Sequence[Record],
+    task: str,
+    labels: tuple[str, ...],
+) -> Dataset:
+    """A data set whose truth is `records`, the float model's answers to `items`.
+
+    Raises RkzooError when the task has no such comparison, or nothing was found anywhere.
+    """
+    if task not in _TRUTHS:
+        raise RkzooError(
+            f"Models of the task {task!r} are not compared with their float selves.",
+            f"That is offered for {', '.join(_TRUTHS)}.",
+            "Give data with known answers.",
+        )
+    kind, make = _TRUTHS[task]
+    truth = make(records, labels)
+    digest = hashlib.sha256(truth.digest())
+    for item in items:
+        digest.update(item.name.encode("utf-8", "surrogateescape") + b"\0")
+    title = f"{name}, as the float model sees it"
+    return Dataset(title, kind, tuple(items), truth, digest.hexdigest(), labels)
+
+
+def _lines(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
+    return Lines(tuple("".join(texts_of(record)) for record in records))
+
+
+def _regions(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
+    return Regions(
+        tuple(
+            tuple(Region(tuple(map(tuple, quad)), True) for quad in record["quads"].tolist())
+            for record in records
+        )
+    )
+
+
+def _classes(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
+    return Classes(tuple(str(int(record["class_id"][0])) for record in records))
+
+
+def _objects(measures: tuple[Measure, ...]) -> Callable[..., Truth]:
+    def make(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
+        sure = [record["score"] >= CONFIDENCE for record in records]
+        counts = [int(keep.sum()) for keep in sure]
+        if not sum(counts):
+            raise RkzooError(
+                "The float model finds nothing in these pictures.",
+                f"No object reaches the confidence {CONFIDENCE}.",
+                "Give pictures of what it was trained for.",
+            )
+
+        def kept(key: str) -> np.ndarray:
+            return np.concatenate([r[key][keep] for r, keep in zip(records, sure, strict=True)])
+
+        boxes = kept("xyxy").astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        classes = kept("class_id").astype(np.int64)
+        names = labels or tuple(str(n) for n in range(int(classes.max()) + 1))
+        shapes: tuple[bytes, ...] = ()
+        if "segm" in measures:
+            shapes = tuple(
+                code
+                for record, keep in zip(records, sure, strict=True)
+                for code, use in zip(codes_of(record), keep.tolist(), strict=True)
+                if use
+            )
+        points = None
+        if "keypoints" in measures:
+            points = kept("keypoints").astype(np.float64)
+            points[..., 2] = 2  # all are there to be hit
+        return Objects(
+            picture=np.repeat(np.arange(len(records)), counts),
+            category=classes,
+            xywh=boxes,
+            area=boxes[:, 2] * boxes[:, 3],
+            crowd=np.zeros(len(boxes), bool),
+            sizes=np.array([record["size"] for record in records], np.int64),
+            names=names,
+            ids=tuple(range(len(names))),
+            measures=measures,
+            shapes=shapes,
+            keypoints=points,
+        )
+
+    return make
+
+
+_TRUTHS: dict[str, tuple[Kind, Callable[..., Truth]]] = {
+    "detect": ("boxes", _objects(("bbox",))),
+    "segment": ("masks", _objects(("segm", "bbox"))),
+    "pose": ("keypoints", _objects(("keypoints", "bbox"))),
+    "text-rec": ("lines", _lines),
+    "plate": ("plates", _lines),
+    "text-det": ("regions", _regions),
+    "classify": ("classes", _classes),
+}
