@@ -10,6 +10,7 @@ from rkzoo.cli.asked import add_asked
 if TYPE_CHECKING:
     from rkzoo.tasks.detect.task import DetectOptions
     from rkzoo.workflow.evaluate import Evaluation
+    from rkzoo.workflow.explain import Explanation, Step
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,6 +47,16 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--scheduler", metavar="tcp://HOST:PORT", help="a Dask cluster that does the work"
     )
     parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="take the gap between the upstream figure and the deployed model apart, step by "
+        "step; --conf, --iou and --max-boxes are then what the deployed model runs with, and "
+        "--runtime onnx leaves the simulator out",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the chart of --explain, .png or .svg"
+    )
     add_asked(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -57,6 +68,8 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.workflow.evaluate import check_limit, evaluate
 
     check_limit(args.limit)
+    if args.explain:
+        return _explain(args)
     found = evaluate(
         args.model,
         args.data,
@@ -75,15 +88,53 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from rkzoo.cli.asked import asked
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.tasks.detect.task import DetectOptions
+    from rkzoo.workflow.explain import explain
+    from rkzoo.workflow.explain_chart import check_name, draw
+
+    chart = Path(args.output) if args.output else None
+    if chart is not None:
+        check_name(chart)  # now, and not after an hour of measuring
+    found = explain(
+        args.model,
+        args.data,
+        asked=asked(args),
+        limit=args.limit,
+        deployed=DetectOptions(**_given(args)),
+        workers=args.workers,
+        scheduler=args.scheduler,
+        fresh=args.fresh,
+        report=Bars(),
+    )
+    if chart is None and not args.json:
+        chart = Path(f"{found.model}-explain.png")
+    if chart is not None:
+        draw(found, chart)
+    if args.json:
+        print_json(found.to_json())
+    else:
+        _tell_steps(found)
+        print(f"The chart is in {chart}")
+    return 0
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    given = {"confidence": args.conf, "iou": args.iou, "limit": args.max_boxes}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def protocol(args: argparse.Namespace) -> DetectOptions:
     """The standard protocol with what the user wants otherwise."""
     from dataclasses import replace
 
     from rkzoo.workflow.evaluate import STANDARD
 
-    given = {"confidence": args.conf, "iou": args.iou, "limit": args.max_boxes}
-    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(STANDARD, multi_label=not args.one_label, **said)
+    return replace(STANDARD, multi_label=not args.one_label, **_given(args))
 
 
 def _tell(found: Evaluation) -> None:
@@ -95,3 +146,32 @@ def _tell(found: Evaluation) -> None:
     print(f"{found.model} [{found.runtime}] on {found.images} pictures of {found.dataset}{again}")
     for departure in found.departures:
         print(f"not the standard protocol: {departure}")
+
+
+def _tell_steps(found: Explanation) -> None:
+    from rkzoo.cli.console import table
+
+    print(table(("step", found.metric, "change", "what it means"), [_row(s) for s in found.steps]))
+    first, last = found.path[0], found.path[-1]
+    whole = (last.value or 0) - (first.value or 0)
+    print(
+        f"{found.model} on {found.images} pictures of {found.dataset}: from {first.value:.4f} "
+        f"[{first.runtime}] to {last.value:.4f} [{last.runtime}], {whole:+.4f}"
+    )
+    print(
+        "The changes add up to that, each on top of the steps above it. Those that would cost "
+        "are tried\non the one input size alone and taken back."
+    )
+    for departure in found.departures:
+        print(f"note: {departure}")
+
+
+def _row(step: Step) -> tuple[str, str, str, str]:
+    name = f"  would cost: {step.name}" if step.branch else f"{step.name} [{step.runtime}]"
+    if step.value is None:
+        return name, "", "", f"Cannot be measured: {step.reason}"
+    return name, f"{step.value:.4f}", _change(step.change), step.means
+
+
+def _change(change: float | None) -> str:
+    return "" if change is None else f"{change:+.4f}" if change else "0"
