@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from onnx import TensorProto
-from tiny_yolo import Builder
+from tiny_yolo import Builder, Spec, _joined
 
 
 @dataclass(frozen=True)
@@ -113,3 +113,40 @@ WORLDS = [
     World(sigmoid=False, strides=(8, 16)),
     World(strides=(8, 16, 32, 64), size=(128, 64)),
 ]
+
+
+FOLDED = Spec(opset=13)
+
+
+def folded(
+    spec: Spec = FOLDED,
+    width: int = 32,
+    einsum: bool = False,
+    crooked: bool = False,
+    **notes: str,
+) -> onnx.ModelProto:
+    """A stock export that was told its words before: one output, and in front of its scores a
+    product with the fixed embeddings. `crooked` puts something in between that is no product."""
+    b = Builder(spec.opset)
+    levels = []
+    x, channels, stride = "images", 3, 1
+    words = b.random.normal(0, 1, (1, spec.classes, width))
+    words /= np.linalg.norm(words, axis=2, keepdims=True)
+    for wanted in spec.strides:
+        step, (h, w) = wanted // stride, (spec.size[0] // wanted, spec.size[1] // wanted)
+        x = b.op("Relu", [b.conv(x, channels, 8, kernel=step, stride=step)])
+        channels, stride = 8, wanted
+        mapped = b.conv(x, 8, width)
+        if einsum:
+            logits = b.op("Einsum", [mapped, b.const(words)], equation="bchw,bkc->bkhw")
+        else:
+            flat = b.op("Reshape", [mapped, b.ints(1, width, -1)])
+            product = b.op("MatMul", [b.const(words), flat])
+            logits = b.op("Reshape", [product, b.ints(1, spec.classes, h, w)])
+        scale = b.op("Exp", [b.const(1.5)])
+        logits = b.op("Add", [b.op("Mul", [logits, scale]), b.const(-3.0)])
+        if crooked:
+            logits = b.op("Mul", [logits, b.op("Tanh", [logits])])
+        levels.append((b.conv(x, 8, 4 * spec.bins), logits, wanted))
+    rows = _joined(b, spec, levels)
+    return b.model([("images", [1, 3, *spec.size])], [(rows, TensorProto.FLOAT)], **notes)

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.contract import Contract, DetectHead, HeadOutput
 from rkzoo.errors import RkzooError
+from rkzoo.graph.folded_texts import texts_to_convolution
 from rkzoo.graph.recognition import Recognition, Tap
 from rkzoo.graph.rewrite import focus_to_convolution, scale_after_product
 from rkzoo.graph.summary import opset
@@ -41,7 +42,7 @@ def cut(
     needed is gone. `model` is left as it was. Raises RkzooError when the opset is above 19
     and cannot be lowered.
     """
-    seen = prepared(model, static_input(model, recognition))
+    seen = texts_to_convolution(prepared(model, static_input(model, recognition)))
     scale_after_product(seen)
     focus_to_convolution(seen)
     head = _head(cut_contract(recognition, scores=scores))
@@ -135,7 +136,7 @@ def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
     """The graph with its head left on, spelled for the toolkit: input fixed, half precision
     widened, attention and opset as in `cut`; outputs that its contract does not name are
     dropped (YOLOv5's heads beside the boxes). `model` is left as it was."""
-    seen = prepared(model, static_input(model, recognition))
+    seen = texts_to_convolution(prepared(model, static_input(model, recognition)))
     scale_after_product(seen)
     focus_to_convolution(seen)
     contract = recognition.uncut or recognition.contract
