@@ -62,9 +62,9 @@ def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    """(classes, classes) counts of pixels, truth by rows. A truth outside 0..classes-1 (the
-    usual 255) is not counted; nor is a found class outside, save that its row keeps a miss:
-    raises ValueError there instead. The shapes must be equal."""
+    """(classes, classes) counts of pixels, truth by rows. Pixels whose truth is no class (the
+    usual 255) are not counted. Raises ValueError for shapes that differ and for a found class
+    outside 0..classes-1."""
     if truth.shape != found.shape:
         raise ValueError("truth and found must have one shape")
     counted = (truth >= 0) & (truth < classes)

@@ -280,8 +280,7 @@ def _boxes(truth: Objects, found: _Found, sizes: I64) -> Measured:
 
 
 def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
-    from faster_coco_eval.core import mask
-
+    mask = _mask_library()
     codes = [code for record in found.records for code in answers.codes_of(record)]
     area = np.concatenate(
         [_mask_areas(record, size) for record, size in zip(found.records, sizes, strict=True)]
@@ -324,11 +323,23 @@ def _mask_areas(record: Record, size: I64) -> F64:
     return inside.astype(np.float64)
 
 
-def _marked_code(shape: Shape, height: int, width: int) -> dict[str, Any]:
-    from faster_coco_eval.core import mask
+def _mask_library() -> Any:
+    """COCO's own arithmetic of masks: how a polygon becomes pixels is defined by it."""
+    try:
+        from faster_coco_eval.core import mask
+    except ImportError as error:
+        raise RkzooError(
+            "Masks cannot be scored here.",
+            "The package faster-coco-eval is not installed.",
+            "Install it: pip install faster-coco-eval.",
+        ) from error
+    return mask
 
+
+def _marked_code(shape: Shape, height: int, width: int) -> dict[str, Any]:
     if isinstance(shape, bytes):
         return {"size": [height, width], "counts": shape}
+    mask = _mask_library()
     merged: dict[str, Any] = mask.merge(mask.frPyObjects(shape, height, width))
     return merged
 

@@ -87,16 +87,16 @@ def decode(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64, I64]:
     steps = np.add.reduceat((digits & 31) << (5 * place), starts)
     steps -= ((digits[stops] & 16) > 0) * (np.int64(1) << (5 * counts))
 
-    owner = np.searchsorted(np.cumsum(lengths), starts, "right")
-    number = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    # Every second run adds up, the first and those after it apart.
-    chain = owner * 3 + np.where(number == 0, 0, 1 + number % 2)
-    order = np.argsort(chain, kind="stable")
-    sums = np.cumsum(steps[order])
-    new = np.flatnonzero(np.diff(chain[order], prepend=-1))
-    before = np.concatenate(([0], sums[new[1:] - 1]))
-    found = np.empty(len(steps), np.int64)
-    found[order] = sums - np.repeat(before, np.diff(new, append=len(sums)))
+    owner = np.repeat(np.arange(len(lengths)), lengths)[starts]
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    number = np.arange(len(owner)) - np.repeat(first, np.diff(first, append=len(owner)))
+    # Every second run adds up, the first apart.
+    found = steps.copy()
+    for chain in (np.flatnonzero(number % 2), np.flatnonzero((number % 2 == 0) & (number > 0))):
+        sums = np.cumsum(steps[chain])
+        begins = number[chain] < 3
+        before = (sums - steps[chain])[begins]
+        found[chain] = sums - before[np.cumsum(begins) - 1]
     if (found < 0).any():
         raise ValueError("no run-length code")
     return found, owner.astype(np.int64), number.astype(np.int64)
