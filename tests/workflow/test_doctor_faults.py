@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "soc"), str(HERE.parent / "graph")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "soc"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
+from board_trees import CPU, PROFILES, Board, board, elf
+from rknn_writer import Sample
 
-from board_trees import CPU, PROFILES, Board, board, elf  # noqa: E402
-from rknn_writer import Sample  # noqa: E402
-
-from rkzoo.workflow.doctor import EXIT, diagnose  # noqa: E402
-from rkzoo.workflow.findings import Finding  # noqa: E402
+from rkzoo.workflow.doctor import EXIT, diagnose
+from rkzoo.workflow.findings import Finding
 
 
 class Model(Sample):

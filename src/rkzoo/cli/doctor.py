@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import print_json
-    from rkzoo.soc.capture import opened
     from rkzoo.soc.chips import find
     from rkzoo.workflow.doctor import diagnose
 
     soc = find(args.soc) if args.soc else None
     model = Path(args.model) if args.model else None
-    with opened(Path(args.root or "/")) as root:
+    with _root(args.root) as root:
         if args.capture:
             return _capture(Path(args.capture), root, as_json=args.json)
         found = diagnose(root, model=model, adb=args.adb, soc=soc)
@@ -51,6 +51,14 @@ def main(args: argparse.Namespace) -> int:
     else:
         _print(found, everything=args.all)
     return found.exit_code
+
+
+def _root(place: str | None) -> AbstractContextManager[Path]:
+    if place is None:
+        return nullcontext(Path("/"))
+    from rkzoo.soc.capture import opened
+
+    return opened(Path(place))
 
 
 def _capture(target: Path, root: Path, *, as_json: bool) -> int:

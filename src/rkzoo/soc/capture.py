@@ -14,7 +14,6 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -140,6 +139,8 @@ def _programs(tree: Tree) -> Iterator[str]:
 
 
 def _notes(machine: Machine, tree: Tree) -> Notes:
+    from importlib.metadata import version
+
     programs = (*machine.libraries, *((machine.server,) if machine.server else ()))
     return Notes(
         rkzoo=version("rkzoo"),

@@ -104,7 +104,7 @@ def _driver(machine: Machine) -> Iterator[Finding]:
         yield fail(
             "driver-rocket",
             "The kernel has the open driver rocket, which Rockchip's library cannot use.",
-            "/dev/accel/accel0 or /sys/module/rocket",
+            f"/dev/accel/accel0 or /sys/module/rocket (source: {sources()['rocket']})",
             "Install the kernel of the board's maker (Rockchip 5.10 or 6.1) with the rknpu driver.",
         )
     elif machine.npu_status != "disabled":
@@ -125,7 +125,8 @@ def _nodes(machine: Machine) -> Iterator[Finding]:
             yield fail(
                 "node-missing",
                 "The driver is there, but no device file for programs to open.",
-                "neither /dev/rknpu nor a render node of the NPU in /dev/dri",
+                "neither /dev/rknpu nor a render node of the NPU in /dev/dri (source: "
+                f"{sources()['tk2-534']})",
                 "Check that the kernel has CONFIG_ROCKCHIP_RKNPU_DRM_GEM (render node) or"
                 " CONFIG_ROCKCHIP_RKNPU_DMA_HEAP (/dev/rknpu), and that the program runs"
                 " outside a container or gets the device passed in.",
@@ -197,7 +198,7 @@ def _one_library(machine: Machine, library: Library, build: str) -> Iterator[Fin
         yield fail(
             "library-broken",
             f"{library.path} cannot be loaded: {library.fault}.",
-            "its first bytes",
+            f"its first bytes (source: {sources()['old2-260']})",
             f"{again} On GitHub take the raw file, not the page about it.",
             command,
         )

@@ -1,0 +1,200 @@
+"""Reading trees: what boards show, and what strangers' trees must not do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from board_trees import CPU, PROFILES, board, elf
+
+from rkzoo.soc.library import examine
+from rkzoo.soc.machine import cores, read_machine
+from rkzoo.soc.tree import NOTES, Tree
+
+
+@pytest.mark.parametrize("chip", PROFILES)
+def test_a_board_is_read_in_full(tmp_path: Path, chip: str) -> None:
+    profile = PROFILES[chip]
+    board(tmp_path, chip)
+    found = read_machine(tmp_path)
+    assert (found.chip, found.model, found.machine) == (chip, profile.model, profile.machine)
+    assert found.kernel == profile.kernel
+    assert found.board
+    assert not found.live
+    assert (found.driver, found.bound_driver, found.npu_status) == (profile.driver, "RKNPU", "okay")
+    assert found.iommu is profile.iommu
+    assert [(n.path, n.allowed) for n in found.nodes] == [
+        ("/dev/dri/renderD129" if profile.render else "/dev/rknpu", True)
+    ]
+    assert [lib.version for lib in found.libraries] == [profile.version]
+    total, free, cma, cma_free = profile.memory
+    assert (found.total, found.free) == (total * 1024, free * 1024)
+    assert (found.cma_total, found.cma_free) == (cma * 1024, cma_free * 1024)
+    assert len(found.of("cpu")) == len(profile.policies)
+    assert found.load == (0,) * profile.load.count("%")
+    assert [zone.celsius for zone in found.zones] == [48.1]
+    assert found.zones[0].passive == 85.0
+    assert found.denied == ()
+
+
+def test_clocks_are_in_hertz(tmp_path: Path) -> None:
+    board(tmp_path)
+    found = read_machine(tmp_path)
+    big = found.of("cpu")[1]
+    assert (big.cores, big.current, big.top) == ((4, 5), 1_200_000_000, 2_256_000_000)
+    assert found.of("npu")[0].current == 1_000_000_000
+    assert found.of("ddr")[0].lowest == 528_000_000
+
+
+def test_the_npu_clock_of_rv1106_comes_from_the_clock_tree(tmp_path: Path) -> None:
+    board(tmp_path, "rv1106")
+    found = read_machine(tmp_path)
+    assert found.of("npu") == ()
+    assert found.npu_rate == 500_000_000
+
+
+def test_the_aliases_of_a_chip(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.write("proc/device-tree/compatible", b"xunlong,orangepi-5\0rockchip,rk3588s\0")
+    assert read_machine(tmp_path).chip == "rk3588"
+
+
+def test_who_holds_the_npu_is_read_from_proc(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.write("proc/77/comm", "yolo\n")
+    fd = tmp_path / "proc/77/fd"
+    fd.mkdir()
+    (fd / "0").symlink_to("/dev/null")
+    (fd / "5").symlink_to("/dev/dri/renderD129")
+    b.write("proc/78/comm", "other\n")
+    found = read_machine(tmp_path)
+    assert [(h.pid, h.name, h.path) for h in found.holders] == [(77, "yolo", "/dev/dri/renderD129")]
+
+
+def test_rknn_server_is_seen_running(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    assert not read_machine(tmp_path).server_running
+    b.write("usr/bin/rknn_server", elf("rknn_server version: 2.3.2 (1842325 build@2025-03-30)"))
+    b.write("proc/99/comm", "rknn_server\n")
+    found = read_machine(tmp_path)
+    assert found.server_running
+    assert found.server is not None
+    assert found.server.version.startswith("2.3.2 (")
+
+
+def test_an_empty_tree_reads_as_nothing(tmp_path: Path) -> None:
+    found = read_machine(tmp_path)
+    assert not found.board
+    assert (found.chip, found.driver, found.nodes, found.clocks) == (None, "", (), ())
+    assert found.total is None
+
+
+def test_the_living_machine_is_read() -> None:
+    found = read_machine()
+    assert found.live
+    assert found.total is not None
+    assert found.total > 2**26
+
+
+# ---- strangers' trees ---------------------------------------------------------------
+
+
+def test_a_link_does_not_lead_out_of_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("RKNPU driver: v6.6.6")
+    root = tmp_path / "root"
+    b = board(root)
+    b.remove("sys/kernel/debug/rknpu/version")
+    (root / "sys/kernel/debug/rknpu/version").symlink_to(tmp_path / "secret")
+    assert read_machine(root).driver == ""
+    b.remove("sys/class/thermal")
+    (root / "sys/class/thermal").symlink_to("/sys/class/thermal")
+    assert read_machine(root).zones == ()
+
+
+def test_links_in_a_circle_are_nothing(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.remove("proc/version")
+    (tmp_path / "proc/version").symlink_to("version")
+    assert read_machine(tmp_path).kernel == ""
+
+
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.remove("proc/version")
+    os.mkfifo(tmp_path / "proc/version")
+    assert read_machine(tmp_path).kernel == ""
+
+
+def test_a_huge_file_is_read_in_part(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"x" * 1_000_000)
+    assert len(Tree(tmp_path).text("/big") or "") == 64 << 10
+
+
+@pytest.mark.parametrize("notes", [b"", b"{", b"[]", b'{"user": "x"}', b"\xff\xfe"])
+def test_broken_notes_are_no_notes(tmp_path: Path, notes: bytes) -> None:
+    b = board(tmp_path)
+    b.write(NOTES, notes)
+    found = read_machine(tmp_path)
+    assert found.chip == "rk3588"
+    assert [node.allowed for node in found.nodes] == [None]
+
+
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(data=st.binary(max_size=200), number=st.integers(0, 1000))
+def test_any_content_of_any_file_is_survived(tmp_path: Path, data: bytes, number: int) -> None:
+    root = tmp_path / f"r{number}-{len(data)}"
+    if not root.exists():
+        board(root)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    files[number % len(files)].write_bytes(data)
+    read_machine(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("0-3,6", (0, 1, 2, 3, 6)), ("0 1 2", (0, 1, 2)), ("", ()), ("x", ()), ("3-1", ())],
+)
+def test_lists_of_cores(text: str, wanted: tuple[int, ...]) -> None:
+    assert cores(text) == wanted
+
+
+def test_a_list_of_cores_without_end_is_cut() -> None:
+    assert len(cores("0-9999,0-9999")) == 1024
+
+
+# ---- libraries ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [0, (1 << 20) - 40, (1 << 20) - 20, (1 << 20) + 7, 3 << 20])
+def test_the_version_is_found_wherever_it_lies(tmp_path: Path, before: int) -> None:
+    file = tmp_path / "librknnrt.so"
+    file.write_bytes(
+        elf("librknnrt version: 2.3.2 (429f97ae6b@2025-04-09T09:09:27)", before=before)
+    )
+    found = examine(file, "/usr/lib/librknnrt.so")
+    assert found.version == "2.3.2 (429f97ae6b@2025-04-09T09:09:27)"
+    assert (found.machine, found.fault) == ("aarch64", "")
+
+
+def test_a_mention_of_another_library_is_not_its_version(tmp_path: Path) -> None:
+    file = tmp_path / "lib"
+    file.write_bytes(elf("onnx version: 1.2.3"))
+    assert examine(file, "/lib").version == ""
+
+
+def test_a_library_that_cannot_be_opened(tmp_path: Path) -> None:
+    assert "cannot be read" in examine(tmp_path / "none", "/none").fault
+
+
+def test_offline_cores_are_seen(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.write(f"{CPU}/online", "0-3\n")
+    assert read_machine(tmp_path).online == (0, 1, 2, 3)
