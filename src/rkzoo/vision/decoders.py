@@ -30,8 +30,8 @@ def decoder(name: str) -> Decoder:
     """A file's bytes and its name to BGR uint8 (H, W, 3), upright, as `image.decode` gives it.
 
     `name` is one of DECODERS. All but `opencv` decode grey and colour JPEG themselves and leave
-    any other file to OpenCV, for which there is one decoder in practice. Raises RkzooError for
-    an unknown name and for a package that is missing; the decoder does as `image.decode`.
+    any other file to OpenCV. Raises RkzooError for an unknown name and for a package that is
+    missing; the decoder does as `image.decode`.
     """
     if name not in DECODERS:
         raise RkzooError(
@@ -69,30 +69,36 @@ DECODERS: Mapping[str, Callable[[], Decoder]] = {
 }
 
 
-def _jpeg(read: Callable[[bytes], Array | None], data: bytes, path: Path) -> Image:
-    if not data.startswith(b"\xff\xd8"):
-        return decode(data, path)
+def _jpeg(read: Callable[[bytes], Array], data: bytes, path: Path) -> Image:
     check(data, path)
+    if not _is_plain(data):
+        return decode(data, path)
     try:
         image = read(data)
-    except (ValueError, OSError, SyntaxError) as error:  # SyntaxError is Pillow's
+    except Exception as error:  # Pillow raises nearly anything at a damaged header
         raise unreadable(path) from error
-    if image is None:
-        return decode(data, path)
     held = orientation(JpegImagePlugin.JpegImageFile, data)
     return np.asarray(upright(image, held), np.uint8)
 
 
-def _by_pillow(data: bytes) -> Array | None:
-    image = JpegImagePlugin.JpegImageFile(io.BytesIO(data), "")
-    if image.mode not in ("RGB", "L"):
-        return None
-    return np.asarray(image.convert("RGB"))[..., ::-1]
+def _is_plain(data: bytes) -> bool:
+    """Whether it is a JPEG, and not one of four inks."""
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    try:
+        return _opened(data).mode in ("RGB", "L")
+    except Exception:
+        return True  # the decoder has the last word
 
 
-def _by_turbo(library: Any, fast: bool, data: bytes) -> Array | None:
-    _, _, space, _ = library.decode_jpeg_header(data)
-    if space in ("CMYK", "YCCK"):
-        return None
+def _opened(data: bytes) -> JpegImagePlugin.JpegImageFile:
+    return JpegImagePlugin.JpegImageFile(io.BytesIO(data), "")
+
+
+def _by_pillow(data: bytes) -> Array:
+    return np.asarray(_opened(data).convert("RGB"))[..., ::-1]
+
+
+def _by_turbo(library: Any, fast: bool, data: bytes) -> Array:
     image: Array = library.decode_jpeg(data, "BGR", fastdct=fast, fastupsample=fast)
     return image
