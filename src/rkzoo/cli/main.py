@@ -25,6 +25,7 @@ VERBS = {
     "convert": "make a .rknn for the chip you own",
     "run": "pictures in, boxes or text out",
     "eval": "how good a model is, on data with known answers",
+    "compare": "where accuracy goes between float and INT8",
     "doctor": "what is wrong with this board or PC, and the step that mends it",
     "clocks": "show, lock and restore the clocks of a board",
     "soc": "the chips: NPU, number formats, clocks, library, how to upgrade",

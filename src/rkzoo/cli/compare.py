@@ -1,0 +1,140 @@
+"""rkzoo compare: where accuracy goes between float and the NPU."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rkzoo.cli.asked import add_asked
+from rkzoo.cli.console import add_prompts
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.compare import Comparison
+    from rkzoo.workflow.compare_figures import OutputFigures
+
+# What was said about the model goes into the commands that are suggested.
+_REPEATED = ("calib", "size", "labels", "color", "mean", "std", "anchors", "toolkit")
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "compare",
+        help="where accuracy goes between float and INT8",
+        description="Runs a model in float and on the simulator in float16 and INT8, on the same "
+        "pictures, and says what changes, where it begins and what is the likely cause.",
+        epilog="Example: rkzoo compare yolov8n.onnx --soc rk3588 --calib photos/ --image bus.jpg",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
+    parser.add_argument(
+        "--soc",
+        default="",
+        metavar="CHIP",
+        help="the chip it is for (default: that of the .rknn, or rk3588); the simulator's figures "
+        "are the same for every chip",
+    )
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        default=[],
+        metavar="PICTURE",
+        help="pictures, folders or globs (default: three of the calibration pictures)",
+    )
+    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25)")
+    parser.add_argument(
+        "--no-layers", action="store_true", help="do not compare layer by layer: much quicker"
+    )
+    parser.add_argument(
+        "-o", "--output", default="rkzoo-compare", metavar="DIR", help="where report.html goes"
+    )
+    add_asked(parser)
+    add_prompts(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from rkzoo.cli.asked import asked
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.vision.image import expand
+    from rkzoo.workflow.compare import compare
+    from rkzoo.workflow.compare_report import write_report
+    from rkzoo.workflow.prompts import words
+
+    said = words(args.prompt, args.text_model, args.embeddings)
+    found = compare(
+        args.model,
+        asked=replace(asked(args), words=said),
+        soc=args.soc,
+        images=expand(args.image) if args.image else (),
+        confidence=args.conf,
+        layers=not args.no_layers,
+        options=repeated(args),
+        report=Bars(),
+    )
+    report = write_report(found, Path(args.output))
+    if args.json:
+        print_json(found.to_json() | {"report": str(report)})
+    else:
+        _tell(found)
+        print(f"Pictures, curves and all figures: {report}", file=sys.stderr)
+    return 0
+
+
+def repeated(args: argparse.Namespace) -> str:
+    """The options that say what the model is, as they were typed."""
+    from shlex import quote
+
+    given = [(name, getattr(args, name, None)) for name in _REPEATED]
+    return " ".join(f"--{name} {quote(str(value))}" for name, value in given if value)
+
+
+def _tell(found: Comparison) -> None:
+    from rkzoo.cli.console import table
+    from rkzoo.workflow.compare_report import AGREED, TITLES, agreement_row, extras
+
+    rows = [
+        _row(TITLES[one.runtime], row) for one in found.ran for row in one.outputs
+    ]  # fmt: skip
+    print(table(("", "output", "cosine", "max diff", "scale", "zero", "at ends", "cut off"), rows))
+    agreed = [(one.runtime, one.agreement) for one in found.ran if one.agreement]
+    if agreed:
+        print()
+        print(table(AGREED, [agreement_row(TITLES[name], one) for name, one in agreed]))
+        for name, one in agreed:
+            for title, value in extras(one):
+                print(f"{TITLES[name]}: {title} {value}")
+    print("board: no board here")
+    for layer in found.layers:
+        where = "" if layer.part == "model" else f"{layer.part}: "
+        first = layer.first_bad or "none"
+        print(f"\n{where}first layer with a cosine below 0.99: {first}")
+        worst = [(row.tensor, row.op, f"{row.cosine_single:.5f}") for row in layer.worst]
+        print(table(("worst alone", "kind", "cosine"), worst))
+    for text in found.skipped:
+        print(f"left out: {text}")
+    print(f"\n{found.note}\n\n{found.verdict}")
+    several = len({cause.model for cause in found.causes}) > 1
+    for number, cause in enumerate(found.causes, 1):
+        where = f"{cause.model}: " if several else ""
+        print(f"{number}. {where}{cause.text}\n   -> {cause.fix}")
+    print(f"Next: {found.next}")
+
+
+def _row(title: str, row: OutputFigures) -> tuple[str, ...]:
+    coded = row.scale is not None
+    ends = (row.at_low or 0) + (row.at_high or 0)
+    name = row.name if row.part in ("", "model") else f"{row.part}: {row.name}"
+    return (
+        title,
+        f"{name} ({row.role})" if row.role else name,
+        "not finite" if row.cosine is None else f"{row.cosine:.5f}",
+        f"{row.difference:.4g}",
+        f"{row.scale:.4g}" if coded else "",
+        str(row.zero_point) if coded else "",
+        f"{ends:.2%}" if coded else "",
+        f"{row.clipped or 0:.2%}" if coded else "",
+    )

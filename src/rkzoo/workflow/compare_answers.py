@@ -1,0 +1,264 @@
+"""Two answers to one picture, thing by thing: what was kept, what changed, what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.obb.result import OrientedBoxes
+from rkzoo.tasks.pose.result import VISIBLE, Poses
+from rkzoo.tasks.segment.result import Masks
+from rkzoo.tasks.text.detect_text import TextBoxes
+from rkzoo.tasks.text.quads import overlap as quad_overlap
+from rkzoo.tasks.text.result import TextLines
+
+F64 = NDArray[np.float64]
+
+LEAST_IOU = 0.5
+# A score that moves by less is no loss, even where it passes the threshold on its way.
+SMALL = 0.1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One thing in float (`before`) and in the other runtime (`after`).
+
+    `label` is its class, or the text that float reads; `iou` of the boxes. `box` is x1, y1,
+    x2, y2 in source pixels, of float where float has it. A score is None where nothing was
+    found, not even at half the threshold. `mask_iou`, `points_px` (mean distance of the key
+    points that float sees, in source pixels) and `text` (what the other runtime reads) where the
+    answer has them.
+    """
+
+    label: str
+    box: tuple[float, float, float, float]
+    before: float | None
+    after: float | None
+    iou: float | None = None
+    mask_iou: float | None = None
+    points_px: float | None = None
+    text: str | None = None
+
+    @property
+    def change(self) -> float | None:
+        """Of the score; None where there is only one."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def small(self) -> bool:
+        return self.change is not None and abs(self.change) <= SMALL
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The things of one picture: found by both, by float alone, by the other alone. The last
+    two keep the other's score where it lies just below the threshold."""
+
+    found: tuple[Pair, ...] = ()
+    lost: tuple[Pair, ...] = ()
+    new: tuple[Pair, ...] = ()
+
+    @property
+    def things(self) -> int:
+        return len(self.found) + len(self.lost) + len(self.new)
+
+    @property
+    def serious(self) -> tuple[Pair, ...]:
+        """Lost or new, and not by a hair's breadth."""
+        return tuple(pair for pair in (*self.lost, *self.new) if not pair.small)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """All pictures of one runtime together. `share` of things that both find, or miss by a
+    hair's breadth only; means over what both found, None where that is nothing or has none."""
+
+    things: int
+    found: int
+    lost: int
+    new: int
+    share: float
+    iou: float | None
+    change: float | None
+    largest_change: float | None
+    mask_iou: float | None = None
+    points_px: float | None = None
+    same_text: int | None = None
+
+
+def summed(matches: Sequence[Matches]) -> Agreement:
+    pairs = [pair for one in matches for pair in one.found]
+    things = sum(one.things for one in matches)
+    serious = sum(len(one.serious) for one in matches)
+    changes = [abs(pair.change) for pair in pairs if pair.change is not None]
+    texts = [pair for pair in pairs if pair.text is not None]
+    return Agreement(
+        things=things,
+        found=len(pairs),
+        lost=sum(len(one.lost) for one in matches),
+        new=sum(len(one.new) for one in matches),
+        share=1 - serious / things if things else 1.0,
+        iou=_mean([pair.iou for pair in pairs]),
+        change=_mean(changes),
+        largest_change=max(changes, default=None),
+        mask_iou=_mean([pair.mask_iou for pair in pairs]),
+        points_px=_mean([pair.points_px for pair in pairs]),
+        same_text=sum(pair.text == pair.label for pair in texts) if texts else None,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def compared(a: Any, b: Any, threshold: float) -> Matches:
+    """The float answer `a` against `b`, both of one kind and found at `threshold` or lower.
+
+    Things are matched one to one, the highest overlap first, boxes within their class; what
+    overlaps by less than LEAST_IOU is another thing. Things below the threshold count only as
+    partners of things above it.
+    """
+    one, other = _things(a), _things(b)
+    pairs = matched(_overlaps(one, other), LEAST_IOU)
+    found: list[Pair] = []
+    lost: list[Pair] = []
+    new: list[Pair] = []
+    for i, j, iou in pairs:
+        before, after = float(one.scores[i]), float(other.scores[j])
+        pair = Pair(
+            one.labels[i],
+            _box(one, i),
+            before,
+            after,
+            iou,
+            _mask_iou(a, i, b, j),
+            _points(a, i, b, j),
+            other.labels[j] if one.texts else None,
+        )
+        sure = before >= threshold, after >= threshold
+        if all(sure):
+            found.append(pair)
+        elif any(sure):
+            (lost if sure[0] else new).append(pair)
+    for i in _left(len(one.scores), [i for i, _, _ in pairs]):
+        if one.scores[i] >= threshold:
+            lost.append(Pair(one.labels[i], _box(one, i), float(one.scores[i]), None))
+    for j in _left(len(other.scores), [j for _, j, _ in pairs]):
+        if other.scores[j] >= threshold:
+            new.append(Pair(other.labels[j], _box(other, j), None, float(other.scores[j])))
+    return Matches(tuple(found), tuple(lost), tuple(new))
+
+
+def above(found: Any, threshold: float) -> Any:
+    """The things of an answer that reach the threshold."""
+    scores = _things(found).scores
+    return found[np.flatnonzero(scores >= np.float32(threshold))]
+
+
+@dataclass(frozen=True)
+class _Things:
+    """Any answer, as corners (N, 4, 2), scores (N,), a name each, and what must be equal."""
+
+    quads: NDArray[Any]
+    scores: NDArray[np.float32]
+    labels: tuple[str, ...]
+    groups: NDArray[Any]
+    upright: bool = False
+    texts: bool = False
+
+
+def _things(found: Any) -> _Things:
+    if isinstance(found, TextLines):
+        none = np.zeros(len(found), np.int32)
+        return _Things(found.quads, found.scores, found.texts, none, texts=True)
+    if isinstance(found, TextBoxes):
+        none = np.zeros(len(found), np.int32)
+        return _Things(found.quads, found.scores, ("text",) * len(found), none)
+    boxes = found.boxes if isinstance(found, Masks | Poses) else found
+    named: Detections = boxes.upright() if isinstance(boxes, OrientedBoxes) else boxes
+    labels = tuple(named.label(int(c)) for c in named.class_id)
+    if isinstance(boxes, OrientedBoxes):
+        return _Things(boxes.quads(), boxes.score, labels, boxes.class_id)
+    x1, y1, x2, y2 = boxes.xyxy.T
+    quads = np.stack((x1, y1, x2, y1, x2, y2, x1, y2), axis=1).reshape(-1, 4, 2)
+    return _Things(quads, boxes.score, labels, boxes.class_id, upright=True)
+
+
+def _overlaps(a: _Things, b: _Things) -> F64:
+    """(N, M) IoU; 0 across classes."""
+    shared = iou(_boxes(a), _boxes(b)) if a.upright else quad_overlap(a.quads, b.quads)
+    return np.asarray(np.where(a.groups[:, None] == b.groups[None], shared, 0), np.float64)
+
+
+def _boxes(things: _Things) -> F64:
+    """(N, 4) upright boxes around."""
+    quads = things.quads.astype(np.float64)
+    return np.concatenate((quads.min(axis=1), quads.max(axis=1)), axis=1)
+
+
+def _box(things: _Things, index: int) -> tuple[float, float, float, float]:
+    x1, y1 = things.quads[index].min(axis=0).tolist()
+    x2, y2 = things.quads[index].max(axis=0).tolist()
+    return x1, y1, x2, y2
+
+
+def iou(a: F64, b: F64) -> F64:
+    """(N, M) of upright boxes (N, 4) and (M, 4) x1, y1, x2, y2; 0 for a box without area."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=2)
+    areas = [np.maximum(x[:, 2:] - x[:, :2], 0).prod(axis=1) for x in (a, b)]
+    joined = areas[0][:, None] + areas[1][None] - shared
+    return np.asarray(np.divide(shared, joined, out=np.zeros_like(shared), where=joined > 0))
+
+
+def matched(overlaps: F64, least: float) -> list[tuple[int, int, float]]:
+    """One-to-one pairs (row, column, overlap) of at least `least`, the highest first."""
+    rows, columns = np.nonzero(overlaps >= max(least, 1e-9))
+    order = np.argsort(-overlaps[rows, columns], kind="stable")
+    used: tuple[set[int], set[int]] = set(), set()
+    pairs = []
+    for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if i not in used[0] and j not in used[1]:
+            used[0].add(i)
+            used[1].add(j)
+            pairs.append((i, j, float(overlaps[i, j])))
+    return pairs
+
+
+def _left(count: int, used: Sequence[int]) -> Iterator[int]:
+    taken = set(used)
+    return (index for index in range(count) if index not in taken)
+
+
+def _mask_iou(a: Any, i: int, b: Any, j: int) -> float | None:
+    if not isinstance(a, Masks):
+        return None
+    (ax, ay), (bx, by) = a.corners[i].tolist(), b.corners[j].tolist()
+    one, other = a.crops[i], b.crops[j]
+    left, top = max(ax, bx), max(ay, by)
+    right = min(ax + one.shape[1], bx + other.shape[1])
+    bottom = min(ay + one.shape[0], by + other.shape[0])
+    shared = 0
+    if right > left and bottom > top:
+        first = one[top - ay : bottom - ay, left - ax : right - ax]
+        second = other[top - by : bottom - by, left - bx : right - bx]
+        shared = int(np.count_nonzero(first & second))
+    joined = int(np.count_nonzero(one)) + int(np.count_nonzero(other)) - shared
+    return shared / joined if joined else 1.0
+
+
+def _points(a: Any, i: int, b: Any, j: int) -> float | None:
+    if not isinstance(a, Poses):
+        return None
+    seen = a.keypoints[i, :, 2] >= VISIBLE
+    if not seen.any():
+        return None
+    away = a.keypoints[i, seen, :2] - b.keypoints[j, seen, :2]
+    return float(np.linalg.norm(away, axis=1).mean())
