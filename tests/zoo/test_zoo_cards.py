@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from rkzoo.contract import DetectHead, TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.zoo import catalogue, labels, loading
+from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.loading import read_card
 from rkzoo.zoo.schema import Card, LabelsFrom
+from rkzoo.zoo.store import cached, size
 
 SHIPPED = sorted(catalogue.CARDS.glob("*.yaml"))
 FAMILIES = sorted(catalogue.FAMILIES.glob("*.yaml"))
@@ -63,7 +65,6 @@ def test_a_shipped_card_holds(path: Path) -> None:
         for source in mirrors:
             assert not source.url.startswith("file:")
             # Nobody has seen what lies at an address without a hash.
-            assert source.size is not None or source.unverified
             assert source.sha256 or source.unverified
     if isinstance(card.labels, str):
         assert labels.label_set(card.labels)
@@ -92,6 +93,22 @@ def test_text_detection_is_fed_as_upstream_feeds_it(name: str) -> None:
     assert card.input.mean == (123.675, 116.28, 103.53)
     assert card.input.std == (58.395, 57.12, 57.375)
     assert isinstance(card.head, TextDetHead)
+
+
+def test_a_yolo_costs_one_short_yaml() -> None:
+    for path in (*SHIPPED, *FAMILIES):
+        if "yolo" in path.stem:
+            assert len(path.read_text("utf-8").splitlines()) <= 80
+
+
+def test_a_model_published_for_pytorch_only_says_how_to_export_it(tmp_path: Path) -> None:
+    card = catalogue.card("yolov9t")
+    with pytest.raises(RkzooError) as caught:
+        weights(card)
+    assert card.export in caught.value.fix
+    assert not cached(card)
+    assert size(card) is None
+    assert "sources, an export" in fault(tmp_path, GOOD + "export: make it\n").why
 
 
 def test_labels_of_coco() -> None:

@@ -56,6 +56,8 @@ def main(args: argparse.Namespace) -> int:
     print("\nFiles")
     for role, path in files.items():
         print(f"  {role:<18}{path or 'not fetched'}")
+    if card.export:
+        print(f"  {'model':<18}published for PyTorch only; make it with the command below")
     if card.notes:
         print("\nNotes")
         for note in card.notes:
@@ -161,6 +163,9 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
     import shlex
 
     name = shlex.quote(model)
+    if card.export:
+        soc = "rk3588" if "rk3588" in socs else next(iter(socs), "")
+        return [card.export, f"rkzoo convert {name}.onnx --soc {soc}"]
     commands = [] if fetched else [f"rkzoo fetch {name}"]
     if card.task in ("asset", "embed"):
         return commands or ["nothing to do: it is used when it is needed"]

@@ -56,7 +56,7 @@ def entry(card: Card, dtypes: tuple[str, ...]) -> dict[str, Any]:
         "licence": card.licence.name,
         "dtypes": [] if card.task == "asset" else list(dtypes),
         "size": size(card),
-        "fetched": all(files.values()),
+        "fetched": bool(files) and all(files.values()),
     }
 
 

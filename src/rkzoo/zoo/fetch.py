@@ -49,6 +49,12 @@ def weights(
             files = weights(member, report, offline=offline, full=full)
             found |= {role_name(role, name): path for name, path in files.items()}
         return found
+    if card.export:
+        raise RkzooError(
+            f"There is no file of {card.name} to fetch.",
+            "Its authors publish the weights for PyTorch only.",
+            f"Make it with `{card.export}`, and give the .onnx in place of the name.",
+        )
     return {
         name: fetch(mirrors, report, offline=offline, full=full)
         for name, mirrors in files_of(card).items()

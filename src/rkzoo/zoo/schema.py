@@ -128,8 +128,9 @@ class CalibrationHint(Strict, frozen=True):
 class Card(Strict, frozen=True):
     """What the zoo knows of a model, of a pipeline of models, or of an asset.
 
-    A model has `sources` (mirrors of one file, tried in order); a pipeline has
-    `pipeline`, a card for each role. `files` are further files by role. `input` and
+    A model has `sources` (mirrors of one file, tried in order), or `export`, the command that
+    makes the file where its authors publish no ONNX; a pipeline has `pipeline`, a card for
+    each role. `files` are further files by role. `input` and
     `head` are the contract; where `head` is missing it is recognised from the graph, and
     `input.size` counts only when the graph leaves it free. `shapes` does the same for
     inputs that are no pictures. `labels` is a list, the name of a set (zoo/label_sets), or
@@ -147,6 +148,7 @@ class Card(Strict, frozen=True):
     family: str = ""
     summary: str = ""
     sources: tuple[Source, ...] = ()
+    export: str = ""
     files: dict[Name, tuple[Source, ...]] = msgspec.field(default_factory=dict)
     pipeline: dict[Name, Name] = msgspec.field(default_factory=dict)
     input: ImageInput | None = None
@@ -159,8 +161,10 @@ class Card(Strict, frozen=True):
     notes: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
-        if bool(self.sources) == bool(self.pipeline):
-            raise ValueError("a card has either sources or a pipeline")
+        if [bool(self.sources), bool(self.pipeline), bool(self.export)].count(True) != 1:
+            raise ValueError("a card has either sources, an export or a pipeline")
+        if self.export and self.files:
+            raise ValueError("a card with an export has no files")
         if self.pipeline and (self.files or self.input or self.head):
             raise ValueError("a pipeline has no files, input or head of its own")
         if not self.dtypes:

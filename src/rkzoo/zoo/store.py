@@ -35,17 +35,18 @@ def cached(card: Card) -> dict[str, Path | None]:
 
 
 def size(card: Card) -> int | None:
-    """Bytes of all files of a card together; None where one of them is unknown."""
+    """Bytes of all files of a card together; None where one of them is unknown, or none is."""
     if card.pipeline:
         sizes = [size(member) for member in catalogue.members(card).values()]
     else:
         sizes = [mirrors[0].size for mirrors in files_of(card).values()]
-    return None if None in sizes else sum(filter(None, sizes))
+    return None if None in sizes or not sizes else sum(filter(None, sizes))
 
 
 def files_of(card: Card) -> dict[str, tuple[Source, ...]]:
-    """The mirrors of every file by role, the model's first."""
-    return {MODEL: card.sources, **card.files}
+    """The mirrors of every file by role, the model's first; none where there is only an
+    export."""
+    return {} if card.export else {MODEL: card.sources, **card.files}
 
 
 def role_name(role: str, name: str) -> str:
