@@ -111,3 +111,22 @@ def test_a_second_input_that_is_no_texts_is_refused(
 ) -> None:
     with pytest.raises(RkzooError, match=what):
         recognise(_with_input(kind, shape))
+
+
+def test_a_text_given_twice_changes_nothing_where_zeros_do() -> None:
+    """Why the slots that are left hold the prompts over again."""
+    random = np.random.default_rng(4)
+    # Unlike every feature, which a ReLU made positive: zeros would be more alike.
+    texts = -np.abs(random.normal(size=(3, 16))).astype(np.float32)
+    picture = random.random((1, 3, 64, 96), np.float32)
+
+    def ask(slots: np.ndarray) -> list[np.ndarray]:
+        return run(build(World(slots=len(slots))), {"images": picture, "texts": slots[None]})
+
+    three = ask(texts)
+    repeated = ask(texts[np.arange(8) % 3])
+    padded = ask(np.concatenate((texts, np.zeros((5, 16), np.float32))))
+    for few, many in zip(three, repeated, strict=True):
+        np.testing.assert_allclose(few[:, :3], many[:, : few.shape[1]][:, :3], atol=1e-5)
+    apart = [np.abs(a[:, :3] - b[:, :3]).max() for a, b in zip(three, padded, strict=True)]
+    assert max(apart) > 0.01
