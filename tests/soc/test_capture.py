@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from board_trees import PROFILES, board
 
 from rkzoo.errors import RkzooError
+from rkzoo.soc import capture
 from rkzoo.soc.capture import opened, scrub, write_capture
 from rkzoo.soc.machine import read_machine
 from rkzoo.workflow.doctor import diagnose
@@ -117,9 +118,13 @@ def test_links_and_devices_in_a_tar_are_left_out(tmp_path: Path) -> None:
         assert [path.name for path in root.rglob("*")] == ["a"]
 
 
-def test_a_tar_without_end_is_refused(tmp_path: Path) -> None:
-    many = [tarfile.TarInfo(f"f{number}") for number in range(5001)]
-    tar = _tar(tmp_path / "t.tar", *many)
+@pytest.mark.parametrize(("most", "largest"), [(3, 1000), (1000, 3)])
+def test_a_tar_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, largest: int
+) -> None:
+    monkeypatch.setattr(capture, "_MOST", most)
+    monkeypatch.setattr(capture, "_LARGEST", largest)
+    tar = _tar(tmp_path / "t.tar", *(tarfile.TarInfo(f"f{number}") for number in range(4)))
     with pytest.raises(RkzooError, match="larger"), opened(tar):
         pass
 

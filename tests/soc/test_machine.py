@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,6 +16,7 @@ from board_trees import CPU, PROFILES, board, elf
 from rkzoo.soc.library import examine
 from rkzoo.soc.machine import cores, read_machine
 from rkzoo.soc.tree import NOTES, Tree
+from rkzoo.workflow.doctor import diagnose
 
 
 @pytest.mark.parametrize("chip", PROFILES)
@@ -145,17 +146,24 @@ def test_broken_notes_are_no_notes(tmp_path: Path, notes: bytes) -> None:
     assert [node.allowed for node in found.nodes] == [None]
 
 
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
-@given(data=st.binary(max_size=200), number=st.integers(0, 1000))
-def test_any_content_of_any_file_is_survived(tmp_path: Path, data: bytes, number: int) -> None:
-    root = tmp_path / f"r{number}-{len(data)}"
-    if not root.exists():
-        board(root)
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    files[number % len(files)].write_bytes(data)
-    read_machine(root)
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("board")
+    board(root)
+    return root
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=200) | st.text(max_size=60).map(str.encode), number=st.integers(0))
+def test_any_content_of_any_file_is_survived(tree: Path, data: bytes, number: int) -> None:
+    files = sorted(path for path in tree.rglob("*") if path.is_file())
+    chosen = files[number % len(files)]
+    before = chosen.read_bytes()
+    try:
+        chosen.write_bytes(data)
+        assert diagnose(tree).findings
+    finally:
+        chosen.write_bytes(before)
 
 
 @pytest.mark.parametrize(

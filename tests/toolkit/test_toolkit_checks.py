@@ -88,6 +88,13 @@ def test_few_pictures_only_warn_and_come_last():
     assert problems(changed(dtype="fp16"), samples=0) == ()
 
 
+def test_a_toolkit_older_than_the_chip_is_refused():
+    (found,) = problems(changed(soc="rv1126b", toolkit="2.3.0"))
+    assert "2.3.0 cannot build for rv1126b" in found.what
+    assert "2.3.2" in found.why
+    assert problems(changed(soc="rv1126b", toolkit="2.3.2")) == ()
+
+
 def test_no_pair_outside_the_table_passes():
     for soc, chip in chips().items():
         for dtype in ("int8", "fp16"):

@@ -8,7 +8,8 @@ from typing import Literal
 
 from rkzoo.errors import RkzooError
 from rkzoo.soc.chips import chips, resolve
-from rkzoo.toolkit.recipe import Dtype, InputPlan, Recipe
+from rkzoo.soc.versions import judge, parse
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.toolkit.versions import release
 
 NEWEST_OPSET = 19
@@ -100,7 +101,16 @@ def _version(recipe: Recipe) -> list[Problem]:
         release(recipe.toolkit)
     except RkzooError as error:
         return [Problem(error.what, error.why, error.fix)]
-    return []
+    broken = judge({"toolkit": parse(recipe.toolkit)}, chip=recipe.soc)
+    return [
+        Problem(
+            f"RKNN-Toolkit2 {recipe.toolkit} cannot build for {recipe.soc}.",
+            rule.why,
+            f"Use --toolkit {DEFAULT_VERSION}.",
+        )
+        for rule in broken
+        if rule.level == "fail"
+    ]
 
 
 def _opset(opset: int) -> list[Problem]:
