@@ -75,6 +75,7 @@ def test_no_serial_number_address_host_or_key_is_in_it(tmp_path: Path) -> None:
         ("at 52:1C:0a:5e:e7:01 now", "at scrubbed now"),
         ("id 0123456789abcdef01", "id scrubbed"),
         ("(me@host.local)", "(user@host)"),
+        ("OF_FULLNAME=/npu@fdab0000", "OF_FULLNAME=/npu@fdab0000"),
         ("408000 600000 816000", "408000 600000 816000"),
         ("fdab0000.npu 1000000000000000000", "fdab0000.npu 1000000000000000000"),
         ("rockchip,rk3588\0", "rockchip,rk3588\0"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 from board_trees import CPU, PROFILES, Board, board, elf
 from rknn_writer import Sample
 
-from rkzoo.workflow.doctor import EXIT, diagnose
+from rkzoo.soc.machine import read_machine
+from rkzoo.workflow.board_checks import board_findings
+from rkzoo.workflow.doctor import EXIT, diagnose, model_findings
 from rkzoo.workflow.findings import Finding
 
 
@@ -394,6 +398,27 @@ def test_siblings_run_each_others_models(tmp_path: Path) -> None:
     path = tmp_path / "model.rknn"
     path.write_bytes(Model("rk3566").write())
     assert "model-chip" not in by_id(diagnose(tmp_path / "root", model=path).findings)
+
+
+@pytest.mark.parametrize(
+    ("soc", "level"), [("rk3588", "ok"), ("rk3576", "fail"), ("rk1808", "fail")]
+)
+def test_on_a_pc_the_chip_is_given(tmp_path: Path, soc: str, level: str) -> None:
+    path = tmp_path / "model.rknn"
+    path.write_bytes(Model("rk3588").write())
+    first = model_findings(path, read_machine(tmp_path), soc)[0]
+    assert first.level == level
+
+
+def test_slow_cores_only_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board(tmp_path)
+    machine = replace(read_machine(tmp_path), live=True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    finding = by_id(tuple(board_findings(machine)))["cores-affinity"]
+    assert finding.level == "warn"
+    assert "taskset -c 4,5,6,7" in finding.command
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4}, raising=False)
+    assert "cores-affinity" not in by_id(tuple(board_findings(machine)))
 
 
 def test_an_empty_tree_is_said_to_be_none(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ _MOST = 5000
 
 _SCRUBBED = (
     # Who built the kernel, and where: user@host.
-    (re.compile(r"\b[\w.+-]+@[\w.-]+"), "user@host"),
+    (re.compile(r"\([^()\s]+@[^()\s]+\)"), "(user@host)"),
     (re.compile(r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b"), "scrubbed"),
     (
         re.compile(r"(?im)^(.*(?:serial|mac[-_ ]?addr|uuid|token|secret).*?[=:]\s*).*$"),

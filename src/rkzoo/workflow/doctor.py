@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
-from rkzoo.soc.chips import chips, same_family
+from rkzoo.soc.chips import same_family
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.soc.versions import judge, parse
 from rkzoo.workflow.board_checks import (
@@ -100,9 +100,8 @@ def _rknn(path: Path, machine: Machine, soc: str | None) -> Iterator[Finding]:
     file = read(path)
     built = f"{path.name}, for {', '.join(file.platforms) or 'no named chip'}, by {file.toolkit}"
     chip = machine.chip or soc
-    if chip is None or chips()[chip].generation != 2:
-        yield ok("model", built, "the .rknn itself")
-    elif file.platforms and not any(same_family(p.lower(), chip) for p in file.platforms):
+    # Chips of the other generations are among none's platforms, and so refused too.
+    if chip and file.platforms and not any(same_family(p.lower(), chip) for p in file.platforms):
         yield fail(
             "model-chip",
             f"The model is built for {', '.join(file.platforms)} and cannot run on {chip}.",
