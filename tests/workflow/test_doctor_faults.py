@@ -369,6 +369,17 @@ def test_a_model_that_cannot_run_is_named(tmp_path: Path, fault: str) -> None:
     assert remedy in matching[0].fix + matching[0].command
 
 
+def test_a_newer_model_may_be_built_again_for_the_library(tmp_path: Path) -> None:
+    board(tmp_path / "root")
+    path = tmp_path / "model.rknn"
+    path.write_bytes(Model(toolkit="2.5.0").write())
+    finding = by_id(diagnose(tmp_path / "root", model=path).findings)["version-model-newer"]
+    assert finding.command == "rkzoo convert MODEL --soc rk3588 --toolkit 2.3.2"
+    board(tmp_path / "old").library("1.6.0")
+    finding = by_id(diagnose(tmp_path / "old", model=path).findings)["version-model-newer"]
+    assert finding.command == ""
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

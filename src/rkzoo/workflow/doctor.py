@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.soc.chips import same_family
 from rkzoo.soc.machine import Machine, read_machine
-from rkzoo.soc.versions import judge, parse
+from rkzoo.soc.versions import Version, judge, parse
+from rkzoo.toolkit.versions import RELEASES
 from rkzoo.workflow.board_checks import (
     board_findings,
     known_versions,
@@ -136,9 +137,21 @@ def _model_version(toolkit: str, machine: Machine) -> Iterator[Finding]:
     )
     ours = [rule for rule in rules if "model" in rule.when]
     for rule in ours:
-        yield from version_finding(rule, machine, version)
+        for finding in version_finding(rule, machine, version):
+            yield _or_convert(finding, parse(library.version) if library else None, machine)
     if not ours and library and version:
         yield ok("model-version", f"the library knows models of toolkit {version}", library.path)
+
+
+def _or_convert(finding: Finding, have: Version | None, machine: Machine) -> Finding:
+    """The other way out: a model of the library's own version, where rkzoo can build one."""
+    if str(have) not in {release.version for release in RELEASES}:
+        return finding
+    return replace(
+        finding,
+        fix=f"{finding.fix} Or convert the model with the library's version.",
+        command=f"rkzoo convert MODEL --soc {machine.chip} --toolkit {have}",
+    )
 
 
 def _fits(need: int, whole: bool, machine: Machine) -> Iterator[Finding]:
