@@ -155,12 +155,6 @@ def size_of(info: onnx.ValueInfoProto) -> tuple[int, int]:
     return dims[2].dim_value, dims[3].dim_value
 
 
-@pytest.mark.parametrize("name", [*STOCK, *VENDOR])
-def test_each_graph_is_claimed_once(name: str) -> None:
-    make, family = (STOCK | VENDOR)[name]
-    assert claims(make()) == [family]
-
-
 @pytest.mark.parametrize("model", [stock(), stock(Spec(classes=1)), vendor(), vendor(sums=False)])
 def test_other_families_stay_what_they_were(model: onnx.ModelProto) -> None:
     assert len(claims(model)) == 1

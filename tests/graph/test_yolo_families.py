@@ -259,7 +259,7 @@ def test_prototypes_that_no_box_needs_are_refused() -> None:
     assert "neither masks" in caught.value.why
 
 
-# ---- every recogniser against every graph -------------------------------------------
+# ---- every recogniser against real networks (test_every_recogniser has the rest) ------
 
 
 def claims(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> list[str]:
@@ -270,22 +270,6 @@ def claims(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> list[
     image = recognise(tiny_yolo.stock()).contract.input
     picture = Picture(type(image)(size=(height, width)))
     return [title for title, known in RECOGNISERS if isinstance(known(seen, picture), Recognition)]
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        *(build(head) for head in HEADS),
-        *(vendor(head) for head in VENDOR),
-        *(tiny_yolo.stock(Spec(tail=tail)) for tail in ("joined", "separate", "weighted")),
-        tiny_yolo.vendor(),
-        tiny_yolo.vendor(sums=False),
-        tiny_yolo.vendor(Spec(bins=1)),
-    ],
-    ids=lambda _: "",
-)
-def test_one_recogniser_claims_a_graph_and_no_other(model: onnx.ModelProto) -> None:
-    assert len(claims(model)) == 1
 
 
 @pytest.mark.parametrize(
