@@ -14,7 +14,6 @@ from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Session
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
-from rkzoo.vision import letterbox
 from rkzoo.workflow.load import detect_task
 from rkzoo.workflow.model import Found, Image
 from rkzoo.workflow.plan import Part, Plan, open_part
@@ -22,9 +21,14 @@ from rkzoo.workflow.plan import Part, Plan, open_part
 
 def rectangle(source: tuple[int, int], spec: ImageInput, stride: int) -> tuple[int, int]:
     """Height and width of the smallest input that holds a picture of `source` (height, width)
-    at the scale it has in `spec`, in whole cells of `stride`."""
-    height, width = letterbox.plan(source, spec).scaled
-    return -(-height // stride) * stride, -(-width // stride) * stride
+    at the scale it has when letterboxed into `spec`, in whole cells of `stride`."""
+    # The scale as a fraction, since a side that was rounded down would shrink the picture.
+    (height, width), (tall, wide) = source, spec.size
+    up, down = (tall, height) if tall * width <= wide * height else (wide, width)
+    return (
+        -(-height * up // (down * stride)) * stride,
+        -(-width * up // (down * stride)) * stride,
+    )
 
 
 def size_free(planned: Plan) -> Plan:
