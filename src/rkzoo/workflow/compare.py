@@ -46,6 +46,7 @@ from rkzoo.workflow.compare_causes import (
     Cause,
     Facts,
     Runtime,
+    alone,
     causes,
     like_float,
     own_gain,
@@ -450,7 +451,7 @@ class _Trial:
                     kept.calls.clear()
                 b.update(index + 1)
         if runtime == "int8":
-            self.worst = _worst_picture(rows, len(self.pictures))
+            self.worst = _worst_picture(rows, matches, len(self.pictures))
         agreement = summed(matches) if matches else None
         outputs = tuple(over_pictures(found) for _, found in sorted(rows.items()))
         return Ran(
@@ -557,8 +558,15 @@ def _drawn(found: Any, image: Image, report: Reporter) -> bytes:
     return jpeg(found.draw(image))
 
 
-def _worst_picture(rows: Mapping[tuple[str, int], Sequence[OutputFigures]], count: int) -> int:
-    sums = [0.0] * count
+def _worst_picture(
+    rows: Mapping[tuple[str, int], Sequence[OutputFigures]],
+    matches: Sequence[Matches],
+    count: int,
+) -> int:
+    """The one with the most things lost, then the one with the lowest cosines."""
+    # A cosine is at most 1 for each output, so a thing that is lost counts more.
+    lost = [len(one.lost) + len(one.new) for one in matches] or [0] * count
+    sums = [-float(one * (len(rows) + 1)) for one in lost]
     for found in rows.values():
         if len(found) == count:
             for index, row in enumerate(found):
@@ -619,9 +627,7 @@ def _layers(
 def layers_of(role: str, picture: str, rows: Sequence[LayerError]) -> Layers:
     known = [row for row in rows if row.cosine_entire is not None]
     first = next((row.tensor for row in known if (row.cosine_entire or 0) < GOOD), None)
-    alone = [row for row in rows if row.cosine_single is not None]
-    worst = sorted(alone, key=lambda row: row.cosine_single or 0)[:5]
-    return Layers(role, picture, tuple(rows), first, tuple(worst))
+    return Layers(role, picture, tuple(rows), first, tuple(alone(rows)[:5]))
 
 
 # ---- what it means --------------------------------------------------------------------------
@@ -721,6 +727,7 @@ _TITLES = {"fp16": "float16", "int8": "INT8"}
 
 
 def _verdict(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
+    """In a few words, with the counts where there are any."""
     bad = [_TITLES[one.runtime] for one in ran if one.hurt]
     good = [_TITLES[one.runtime] for one in ran if not one.hurt and one.runtime != "onnx"]
     told = []
@@ -732,7 +739,16 @@ def _verdict(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
     if not bad and not found:
         told.insert(0, "Nothing is wrong:")
     elif not bad:
-        told.append("But see below.")
+        told.append("Yet something is likely wrong with the model or how it is fed.")
+    for one in ran:
+        agreed = one.agreement
+        if agreed is not None and (agreed.lost or agreed.new):
+            few = agreed.lost + agreed.new - sum(len(m.serious) for m in one.matches)
+            told.append(
+                f"{_TITLES[one.runtime]} finds {agreed.found} of the "
+                f"{agreed.found + agreed.lost} things of float and {agreed.new} others"
+                + (f" ({few} differ by a hair at the threshold)." if few else ".")
+            )
     return " ".join(told)
 
 

@@ -282,7 +282,13 @@ def _zeroed(facts: Facts) -> str:
 
 def bad_layers(layers: Sequence[LayerError]) -> list[LayerError]:
     """Those that are bad by themselves, the worst first."""
-    rows = [row for row in layers if row.cosine_single is not None and row.cosine_single < GOOD]
+    return [row for row in alone(layers) if (row.cosine_single or 0) < GOOD]
+
+
+def alone(layers: Sequence[LayerError]) -> list[LayerError]:
+    """Those that were compared by themselves, the worst first. Conversions between INT8 and
+    float are left out: they repeat the layer before them."""
+    rows = [row for row in layers if row.cosine_single is not None and row.op != "exDataConvert"]
     return sorted(rows, key=lambda row: row.cosine_single or 0)
 
 
@@ -303,7 +309,7 @@ def _many_layers(facts: Facts) -> str:
     if "int8" not in facts.hurt:
         return ""
     bad = bad_layers(facts.layers)
-    known = [row for row in facts.layers if row.cosine_single is not None]
+    known = alone(facts.layers)
     if len(bad) > _FEW_LAYERS:
         return (
             f"INT8 hurts in {len(bad)} of {len(known)} layers, the worst of them {bad[0].tensor} "

@@ -23,8 +23,8 @@ class OutputFigures:
     largest `difference`; `low` and `high` are the range of this runtime's numbers, `float_low`
     and `float_high` of the float ones. Of an integer output, which has a `scale` and a
     `zero_point`: the shares of codes in 0..1 that stand at the lowest and the highest code
-    (`at_low`, `at_high`) and that mean 0 (`zeros`), the share of float numbers that lie
-    outside what the codes can say (`clipped`), and how many `codes` occur. `transposed`: the
+    (`at_low`, `at_high`; an end that means 0 does not count) and that mean 0 (`zeros`), the share
+    of float numbers that lie outside what the codes can say (`clipped`), and how many `codes` occur. `transposed`: the
     cosine when the channels are taken to be last in one of the two (None where they cannot be).
     `count` numbers were compared. `part` is the role in a pipeline.
     """
@@ -108,12 +108,16 @@ def _coded(found: OutputFigures, array: Array, reference: Array, spec: TensorSpe
     low, high = ((end - spec.zero_point) * scale for end in (limits.min, limits.max))
     outside = (reference < low - scale / 2) | (reference > high + scale / 2)
     size = max(array.size, 1)
+
+    def at(end: int) -> float:
+        return int(np.count_nonzero(array == end)) / size * (end != spec.zero_point)
+
     return replace(
         found,
         scale=scale,
         zero_point=spec.zero_point,
-        at_low=int(np.count_nonzero(array == limits.min)) / size,
-        at_high=int(np.count_nonzero(array == limits.max)) / size,
+        at_low=at(limits.min),
+        at_high=at(limits.max),
         zeros=int(np.count_nonzero(array == spec.zero_point)) / size,
         clipped=int(np.count_nonzero(outside)) / max(reference.size, 1),
         codes=len(np.unique(array)),

@@ -232,6 +232,11 @@ def _outputs(found: Comparison) -> Iterator[str]:
         width = len(_OUTPUTS) if any(row.scale is not None for row in one.outputs) else 6
         rows = [_output(row)[:width] for row in one.outputs]
         yield _table(_OUTPUTS[:width], rows, names=(0, 1), bad=_bad_cosine)
+    yield (
+        '<p class="quiet">Scores are 0 nearly everywhere, and the cosine of such a tensor falls by '
+        "rounding alone: what is found says more. Codes at an end that means 0 are counted under "
+        "zeros only.</p>"
+    )
 
 
 def _output(row: OutputFigures) -> list[str]:
