@@ -211,11 +211,11 @@ def test_the_changes_add_up_along_the_path_and_branches_are_not_counted(
 
 
 def test_other_settings_of_the_deployed_model(models: Model, data: str) -> None:
-    mine = DetectOptions(confidence=0.8, iou=0.65, limit=5)
+    mine = DetectOptions(confidence=0.99, iou=0.65, limit=5)
     found = explain(models((96, 96)), data, asked=FLOAT, deployed=mine, workers=1, limit=3)
     by = steps(found)
     assert "at most 5 boxes" in by["limit"].name
-    assert "0.8" in by["confidence"].name
+    assert "0.99" in by["confidence"].name
     assert by["confidence"].change != 0
     alone = evaluate(models((96, 96)), data, asked=FLOAT, options=mine, workers=1, limit=3)
     assert by["confidence"].value == alone.main.value

@@ -167,7 +167,7 @@ def _tell_steps(found: Explanation) -> None:
 
 
 def _row(step: Step) -> tuple[str, str, str, str]:
-    name = f"  would cost: {step.name}" if step.branch else f"{step.name} [{step.runtime}]"
+    name = ("  " if step.branch else "") + step.title
     if step.value is None:
         return name, "", "", f"Cannot be measured: {step.reason}"
     return name, f"{step.value:.4f}", _change(step.change), step.means

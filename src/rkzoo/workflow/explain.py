@@ -35,15 +35,15 @@ _LOOKED_AT = 32  # pictures whose pixels are compared
 
 # What a branch is called, what it means, and the decoder that it takes.
 _DECODERS = (
-    ("pillow", "pictures read by Pillow", "As training code in Python often reads them."),
+    ("pillow", "read by Pillow", "As training code in Python often reads them."),
     (
         "turbo-exact",
-        "pictures read by libjpeg-turbo, exact",
+        "read by libjpeg-turbo, exact",
         "As a C++ program reads them that asks for the accurate transform.",
     ),
     (
         "turbo-fast",
-        "pictures read by libjpeg-turbo, fast",
+        "read by libjpeg-turbo, fast",
         "As a C++ program reads them with fast DCT and fast upsampling.",
     ),
 )
@@ -63,6 +63,11 @@ class Step:
     value: float | None = None
     change: float | None = None
     reason: str = ""
+
+    @property
+    def title(self) -> str:
+        """As tables and charts name it."""
+        return f"{'would cost: ' if self.branch else ''}{self.name} [{self.runtime}]"
 
 
 @dataclass(frozen=True)
@@ -314,16 +319,27 @@ def _of_numbers(
     if asked.runtime == "onnx":
         return
 
-    def simulated(dtype: str) -> _Setup:
+    def simulated(dtype: str, options: DetectOptions) -> _Setup:
         wanted = replace(asked, runtime="simulator", dtype=dtype)
-        return _Setup(simulated_plan(model, wanted, dataset, limit, departures, report), deployed)
+        planned = simulated_plan(model, wanted, dataset, limit, departures, report)
+        return _Setup(planned, options)
 
     for dtype, name, means in (
         ("fp16", "half precision", "What the NPU computes without quantisation."),
         ("int8", "INT8", "Quantisation: what calibration and rkzoo tune can win back."),
     ):
         if asked.dtype in (None, "int8", dtype):
-            yield _Ask(dtype, name, means, partial(simulated, dtype), runtime="simulator")
+            setup = partial(simulated, dtype, deployed)
+            yield _Ask(dtype, name, means, setup, runtime="simulator")
+    if asked.dtype in (None, "int8"):
+        yield _Ask(
+            "int8-standard",
+            "INT8 by the standard protocol",
+            "As INT8 is usually quoted: no threshold that weakened boxes fall below.",
+            partial(simulated, "int8", STANDARD),
+            branch=True,
+            runtime="simulator",
+        )
 
 
 # ---- what came out ------------------------------------------------------------------

@@ -93,7 +93,7 @@ def _frame(axes: Axes, found: Explanation) -> None:
     room = max((high - low) * 0.22, 0.004)
     axes.set_xlim(low - room, high + 1.6 * room)
     axes.set_ylim(len(found.steps) - 0.4, -0.6)
-    axes.set_yticks(range(len(found.steps)), [_name(step) for step in found.steps])
+    axes.set_yticks(range(len(found.steps)), [step.title for step in found.steps])
     for label, step in zip(axes.get_yticklabels(), found.steps, strict=True):
         label.set_color(_QUIET if step.branch else _INK)
     axes.tick_params(axis="y", length=0)
@@ -103,7 +103,7 @@ def _frame(axes: Axes, found: Explanation) -> None:
         axes.spines[side].set_visible(False)
     unit = f" ({found.unit})" if found.unit else ""
     axes.set_xlabel(
-        f"{found.metric}{unit}. The axis does not begin at 0. "
+        f"{found.metric}{unit}. The axis does not begin at 0.\n"
         "Hatched: tried on the fixed input alone, not part of the sum."
     )
     axes.set_title(
@@ -112,12 +112,6 @@ def _frame(axes: Axes, found: Explanation) -> None:
         loc="left",
         fontsize=11,
     )
-
-
-def _name(step: Step) -> str:
-    if step.branch:
-        return f"would cost: {step.name}"
-    return f"{step.name} [{step.runtime}]"
 
 
 def _bar(axes: Axes, row: int, step: Step, before: float | None) -> None:
@@ -146,9 +140,9 @@ def _bar(axes: Axes, row: int, step: Step, before: float | None) -> None:
         color=_QUIET if step.branch else _INK,
         lw=1.6,
     )
-    text = f"{value:.4f}" if step.change is None else f"{value:.4f}  ({step.change:+.4f})"
+    change = "" if step.change is None else f"  ({step.change:+.4f})" if step.change else "  (0)"
     axes.annotate(
-        text,
+        f"{value:.4f}{change}",
         (max(value, start), row),
         xytext=(5, 0),
         textcoords="offset points",
