@@ -29,6 +29,7 @@ VERBS = {
     "doctor": "what is wrong with this board or PC, and the step that mends it",
     "clocks": "show, lock and restore the clocks of a board",
     "soc": "the chips: NPU, number formats, clocks, library, how to upgrade",
+    "tune": "get back the accuracy that INT8 lost",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
 }
 

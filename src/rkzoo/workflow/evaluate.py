@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,9 @@ STANDARD = DetectOptions(
     confidence=0.001, iou=0.65, limit=300, multi_label=True, suppression="class"
 )
 """What Ultralytics, YOLOv5 to v9 and YOLOX evaluate with, save that their IoU is 0.6 to 0.7."""
+
+Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
+"""Who answers the pictures: this process, several, or a cluster."""
 
 _PIECE = 8  # pictures: what a killed run loses of each worker
 _KEPT = 24  # evaluations whose answers stay in the cache, the last used ones
@@ -87,8 +90,11 @@ def evaluate(
     data set, which `departures` says. Raises RkzooError.
     """
     asked = asked or Asked()
-    first = plan(model, replace(asked, runtime="onnx"), report) if _is_source(model) else None
-    planned = first if first and asked.runtime != "simulator" else None
+    simulated = asked.runtime == "simulator"
+    # The plan that counts says what it has to say; the other is silent.
+    told = SILENT if simulated else report
+    first = plan(model, replace(asked, runtime="onnx"), told) if _is_source(model) else None
+    planned = None if simulated else first
     known = (first or plan(model, asked, report)).parts
     contract = next(iter(known.values())).contract
     dataset = open_dataset(data, task_of(contract, len(known)), contract.labels)
@@ -118,15 +124,17 @@ def evaluate_plan(
     departures: Sequence[str] = (),
     workers: int | None = None,
     scheduler: str | None = None,
+    runner: Runner | None = None,
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Evaluation:
     """As `evaluate`, for a plan and a data set that are at hand; `reading` where pictures get
-    into the model in another way than usual."""
+    into the model in another way than usual, `runner` where somebody else does the work."""
     start = time.perf_counter()
     items = dataset.items[:limit]
     job = Job(planned, options, reading=reading or Reading())
-    records, reused = _records(job, dataset, items, workers, scheduler, fresh, report)
+    runner = runner or spread(workers, scheduler)
+    records, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
     labels = next(iter(planned.parts.values())).contract.labels
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
@@ -196,17 +204,17 @@ def _departures(options: DetectOptions, contract: Contract) -> Iterator[str]:
             yield f"{name} {value}, not {usual}"
 
 
-def _records(
+def answer_all(
     job: Job,
-    dataset: Dataset,
+    data: str,
     items: Sequence[Path],
-    workers: int | None,
-    scheduler: str | None,
-    fresh: bool,
-    report: Reporter,
+    runner: Runner,
+    fresh: bool = False,
+    report: Reporter = SILENT,
 ) -> tuple[list[answers.Record], int]:
-    """One record a picture, in the order of `items`, and how many an earlier run had made."""
-    folder = _folder(job, dataset, fresh)
+    """One record a picture, in the order of `items`, and how many an earlier run had made. `data`
+    is the digest of what the items are a part of."""
+    folder = _folder(job, data, items, fresh)
     pieces: list[Piece] = [
         (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
     ]
@@ -218,28 +226,27 @@ def _records(
     label = f"{job.plan.name} [{job.plan.label}]"
     with report.task(label, len(items), unit="pictures") as bar:
         bar.update(done)
-        for index, found in _done(job, missing, workers, scheduler, report):
+        for index, found in runner(job, missing, report) if missing else ():
             answers.save(names[index], found)
             done += sizes[index]
             bar.update(done)
     return [record for index, _ in pieces for record in answers.load(names[index])], reused
 
 
-def _done(
-    job: Job,
-    pieces: Sequence[Piece],
-    workers: int | None,
-    scheduler: str | None,
-    report: Reporter,
-) -> Done:
-    if not pieces:
-        return iter(())
-    if scheduler is not None:
-        from rkzoo.workflow.cluster import over_cluster
+def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
+    """The work on this many processes (None: as many as are of use), or on a cluster."""
 
-        return over_cluster(job, pieces, scheduler)
-    count = min(workers or _cores(), len(pieces))
-    return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
+    def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
+        if scheduler is not None:
+            from rkzoo.workflow.cluster import over_cluster
+
+            return over_cluster(job, pieces, scheduler)
+        # The simulator uses all cores itself, up to a point.
+        usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
+        count = min(workers or usual, len(pieces))
+        return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
+
+    return run
 
 
 def _cores() -> int:
@@ -248,11 +255,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _folder(job: Job, dataset: Dataset, fresh: bool) -> Path:
+def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
     """Where the answers to this very job on this very data are kept."""
     root = cache_dir("evals")
-    key = hashlib.sha256(f"{job.digest} {dataset.digest} {_PIECE}".encode()).hexdigest()[:32]
-    folder = root / key
+    where = str(items[0].resolve().parent) if items else ""
+    key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
+    folder = root / key[:32]
     with explained("The answers so far cannot be kept in the cache."):
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)

@@ -109,7 +109,7 @@ def open_task(
         for role, part in planned.parts.items()
     }
     if "model" in opened:
-        return _task(*opened["model"], options)
+        return task_with(*opened["model"], options)
     return page_reader(opened, page)
 
 
@@ -168,9 +168,11 @@ def detect_task(
     return _of_head(contract.head)(contract, session, options)
 
 
-def _task(
-    contract: Contract, session: Session, options: DetectOptions | None
+def task_with(
+    contract: Contract, session: Session, options: DetectOptions | None = None
 ) -> Callable[[Image], Found]:
+    """One open model as a callable: a BGR picture in, what was found out. Raises RkzooError for
+    a model that is only one part of something."""
     if isinstance(contract.head, DetectHead):
         return detect_task(contract, session, options)
     if isinstance(contract.head, TextDetHead):

@@ -179,9 +179,14 @@ def simulate(
     env = environment.ensure(inputs.recipe.toolkit, report=report)
     process = ToolkitProcess(env, report=report)
     try:
-        built = process.build_for_simulation(inputs)
-        outputs = rknn.read(built.rknn).outputs
-        return SimulatorSession(process, inputs.recipe.inputs, outputs)
+        return simulate_in(process, inputs)
     except BaseException:
         process.close()
         raise
+
+
+def simulate_in(process: ToolkitProcess, inputs: BuildInputs) -> SimulatorSession:
+    """As `simulate`, in a process that is there; it answers until the next build in it. To close
+    the session is to close the process."""
+    built = process.build_for_simulation(inputs)
+    return SimulatorSession(process, inputs.recipe.inputs, rknn.read(built.rknn).outputs)

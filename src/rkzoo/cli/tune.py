@@ -1,0 +1,126 @@
+"""rkzoo tune: get back the accuracy that INT8 lost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from rkzoo.cli.asked import add_asked
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.tune import Trial, Tuned
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "tune",
+        help="get back the accuracy that INT8 lost",
+        description="Tries one way to INT8 after another on the simulator, cheapest first, until "
+        "the drop is small enough: how the scores leave the model, algorithm, scale of the "
+        "weights, choice of the calibration pictures, layers in float16. Writes the best as a "
+        "recipe for rkzoo convert --recipe.",
+        epilog="Example: rkzoo tune yolov8n.onnx --soc rk3588 --data instances.json --limit 200",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, or an .onnx file")
+    parser.add_argument("--soc", required=True, metavar="CHIP", help="rk3588, rk3568, rv1106 ...")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="SPEC",
+        help="data with answers as for rkzoo eval; or a folder of pictures without any: then the "
+        "float model's answers count as right",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="the drop below float that is small enough (default 1.0: 0.01 mAP, or 1 %%)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N pictures")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes, a build each",
+    )
+    parser.add_argument("--stages", metavar="A,B", help="only these stages of the search")
+    parser.add_argument("-o", "--output", metavar="DIR", help="default: rkzoo-tune")
+    add_asked(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    import json
+    from pathlib import Path
+
+    from rkzoo.cli.asked import asked
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.files import write_text
+    from rkzoo.workflow.evaluate import check_limit
+    from rkzoo.workflow.quantise import write_recipe
+    from rkzoo.workflow.tune import tune
+    from rkzoo.workflow.tune_chart import draw
+
+    check_limit(args.limit)
+    found = tune(
+        args.model,
+        args.data,
+        args.soc,
+        asked=asked(args),
+        max_drop=args.max_drop,
+        limit=args.limit,
+        workers=args.workers,
+        stages=args.stages.split(",") if args.stages else None,
+        tell=_tell_trial,
+        report=Bars(),
+    )
+    folder = Path(args.output or "rkzoo-tune")
+    recipe = folder / f"{found.model}-{found.soc}.yaml"
+    write_recipe(recipe, found.recipe)
+    write_text(folder / f"{found.model}-{found.soc}.json", json.dumps(found.to_json(), indent=1))
+    draw(found, folder / f"{found.model}-{found.soc}.png")
+    if args.json:
+        print_json(found.to_json())
+    else:
+        _tell(found, str(recipe), args.model)
+    return 0
+
+
+def _tell_trial(trial: Trial) -> None:
+    print(
+        f"  {trial.stage}: {trial.change}: {trial.value:.4f}, drop {trial.drop:.2f}"
+        + (" (best so far)" if trial.kept else ""),
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _tell(found: Tuned, recipe: str, model: str) -> None:
+    from rkzoo.cli.console import table
+
+    rows = [
+        (
+            "*" if trial is found.best else "",
+            trial.stage,
+            trial.change,
+            f"{trial.value:.4f}",
+            f"{trial.drop:.2f}",
+            f"{trial.cost:.2f}" if trial.cost else "",
+        )
+        for trial in found.trials
+    ]
+    print(table(("", "stage", "change", found.metric.name, "drop", "cost"), rows))
+    print(
+        f"float {found.metric.value:.4f} [onnx], best INT8 {found.best.value:.4f} [simulator], "
+        f"{found.images} pictures of {found.dataset}"
+    )
+    if not found.reached:
+        print(
+            f"The drop of {found.best.drop:.2f} is above {found.max_drop}: this is the best that "
+            "was found. More calibration pictures may help, or --dtype fp16."
+        )
+    print(f"Next: rkzoo convert {model} --soc {found.soc} --recipe {recipe}")
