@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +72,21 @@ def test_a_capture_is_written_and_read_back(tmp_path: Path, capsys: Capture) -> 
     assert main(["doctor", "--root", str(tar)]) == 0
     assert main(["doctor", "--root", str(tmp_path / "none.tar")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_board_needs_neither_numpy_nor_onnx(tmp_path: Path) -> None:
+    """It is also why the answer comes in a second."""
+    board(tmp_path / "root")
+    model = tmp_path / "m.rknn"
+    model.write_bytes(Sample(cpu=False).write())
+    script = (
+        "import sys\nfrom rkzoo.cli.main import main\n"
+        f"code = main(['doctor', {str(model)!r}, '--root', {str(tmp_path / 'root')!r}])\n"
+        "print(sorted({'numpy', 'onnx', 'cv2', 'rich'} & set(sys.modules)), code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    # The sample is by toolkit 2.5.0, newer than the board's library: a warning.
+    assert done.stdout.endswith("[] 3\n"), done.stdout + done.stderr
 
 
 def test_names_cannot_steer_the_terminal(tmp_path: Path, capsys: Capture) -> None:

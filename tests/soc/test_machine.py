@@ -66,6 +66,14 @@ def test_the_aliases_of_a_chip(tmp_path: Path) -> None:
     assert read_machine(tmp_path).chip == "rk3588"
 
 
+def test_a_variant_is_known_by_its_npu(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.write("proc/device-tree/compatible", b"maker,board\0rockchip,rk3588xyz\0")
+    assert read_machine(tmp_path).chip is None
+    b.write("proc/device-tree/npu@fdab0000/compatible", b"rockchip,rk3588-rknpu\0")
+    assert read_machine(tmp_path).chip == "rk3588"
+
+
 def test_who_holds_the_npu_is_read_from_proc(tmp_path: Path) -> None:
     b = board(tmp_path)
     b.write("proc/77/comm", "yolo\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -41,6 +43,11 @@ def test_the_clusters_are_the_cores_without_gap() -> None:
         cores = [core for cluster in chip.clusters for core in cluster.cores]
         assert cores == list(range(len(cores)))
         assert all(cluster.policy == cluster.cores[0] for cluster in chip.clusters)
+
+
+def test_device_tree_names_are_whole() -> None:
+    for chip in chips().values():
+        assert all(re.fullmatch(r"rockchip,[\w-]*rknpu", name) for name in chip.compatible)
 
 
 def test_the_big_cores() -> None:

@@ -122,7 +122,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
     driver, driver_from = _driver(tree)
     nodes = _nodes(tree)
     memory = _meminfo(tree)
-    chip = _chip(compatible)
+    chip = _chip(compatible) or _chip_of_npu(tree)
     return Machine(
         root=tree.root,
         live=tree.live,
@@ -173,6 +173,17 @@ def _chip(compatible: tuple[str, ...]) -> str | None:
             continue
         for canonical, chip in chips().items():
             if word == canonical or word in chip.aliases:
+                return canonical
+    return None
+
+
+def _chip_of_npu(tree: Tree) -> str | None:
+    """By the NPU's own entry, for variants of a chip that have a name of their own."""
+    folder = "/proc/device-tree"
+    for name in tree.names(folder):
+        words = (tree.text(f"{folder}/{name}/compatible") or "") if name.startswith("npu@") else ""
+        for canonical, chip in chips().items():
+            if set(words.split("\0")) & set(chip.compatible):
                 return canonical
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rkzoo.soc.chips import Chip, chips, sources
 from rkzoo.soc.library import Library
@@ -399,8 +399,8 @@ def _cores(machine: Machine) -> Iterator[Finding]:
         yield ok("cores", f"fast CPU cores: {_listed(big)}", seen)
 
 
-def _listed(cores: object) -> str:
-    return ",".join(map(str, cores)) if isinstance(cores, list | tuple) else str(cores)
+def _listed(cores: Iterable[int]) -> str:
+    return ",".join(map(str, cores))
 
 
 def _heat(machine: Machine) -> Iterator[Finding]:
