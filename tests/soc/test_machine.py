@@ -72,6 +72,8 @@ def test_a_variant_is_known_by_its_npu(tmp_path: Path) -> None:
     assert read_machine(tmp_path).chip is None
     b.write("proc/device-tree/npu@fdab0000/compatible", b"rockchip,rk3588-rknpu\0")
     assert read_machine(tmp_path).chip == "rk3588"
+    b.write("proc/device-tree/npu@fdab0000/compatible", b"rockchip,rk3562-rknpu\0rockchip,rknpu\0")
+    assert read_machine(tmp_path).chip == "rk3562"
 
 
 def test_who_holds_the_npu_is_read_from_proc(tmp_path: Path) -> None:

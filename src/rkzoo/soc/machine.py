@@ -182,9 +182,11 @@ def _chip_of_npu(tree: Tree) -> str | None:
     folder = "/proc/device-tree"
     for name in tree.names(folder):
         words = (tree.text(f"{folder}/{name}/compatible") or "") if name.startswith("npu@") else ""
-        for canonical, chip in chips().items():
-            if set(words.split("\0")) & set(chip.compatible):
-                return canonical
+        # From the most special to the most general.
+        for word in words.split("\0"):
+            for canonical, chip in chips().items():
+                if word in chip.compatible:
+                    return canonical
     return None
 
 
