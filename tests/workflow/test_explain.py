@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from hypothesis import strategies as st
 from rkzoo.cli.main import main
 from rkzoo.contract import ImageInput
 from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT
 from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.toolkit import environment
 from rkzoo.vision import letterbox
 from rkzoo.workflow import explain as explaining
 from rkzoo.workflow import rectangular
@@ -39,10 +42,12 @@ BRANCHES = ("pad", "pillow", "turbo-exact", "turbo-fast")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+def first_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """A cache of these tests' own; the value is the one they were started with."""
+    before = os.environ.get("RKZOO_CACHE")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RKZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+        yield before
 
 
 Model = Callable[[tuple[int, int]], str]
@@ -291,6 +296,43 @@ def test_only_boxes_masks_and_key_points(
     monkeypatch.setattr(explaining, "task_of", lambda *_: "text")
     with pytest.raises(RkzooError, match="taken apart step by step"):
         explain(models((96, 96)), data, asked=FLOAT)
+
+
+@pytest.mark.toolkit
+def test_down_to_int8_on_the_real_simulator(
+    models: Model, data: str, first_cache: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the toolkit is installed.
+    if first_cache is None:
+        monkeypatch.delenv("RKZOO_CACHE")
+    else:
+        monkeypatch.setenv("RKZOO_CACHE", first_cache)
+    if (why := environment.unavailable()) is not None:
+        pytest.skip(str(why))
+    report = Notes()
+    found = explain(models((96, 96)), data, limit=4, workers=1, fresh=True, report=report)
+    by = steps(found)
+    assert [step.key for step in found.path][-3:] == ["confidence", "fp16", "int8"]
+    assert {step.runtime for step in found.path[-2:]} == {"simulator"}
+    assert found.toolkit
+    total = found.path[0].value + sum(step.change for step in found.path[1:])
+    assert total == pytest.approx(by["int8"].value, abs=1e-12)
+    # Half precision moves hardly a box; 8 bits do.
+    assert abs(by["fp16"].change) < 0.1
+    assert by["int8-standard"].change == by["int8-standard"].value - by["square"].value
+    assert found.departures[0] == "calibrated on 2 pictures of the same data, not scored"
+    assert len(report.notes) == len(set(report.notes))
+
+
+class Notes:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.task = SILENT.task
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 # ---- what is shown ------------------------------------------------------------------

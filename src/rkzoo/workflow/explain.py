@@ -137,6 +137,7 @@ def explain(
     """
     start = time.perf_counter()
     asked = asked or Asked()
+    report = _Once(report)
     _check_source(model)
     planned = plan(model, replace(asked, runtime="onnx"), report)
     contract = _contract(planned)
@@ -340,6 +341,19 @@ def _of_numbers(
             branch=True,
             runtime="simulator",
         )
+
+
+class _Once:
+    """A reporter that tells each note once, though several plans of one model give it."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._told: set[str] = set()
+        self._report, self.task = report, report.task
+
+    def note(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._report.note(message)
 
 
 # ---- what came out ------------------------------------------------------------------
