@@ -12,17 +12,16 @@ from rkzoo.contract import TensorSpec
 from rkzoo.workflow.compare_figures import cosine, figures, over_pictures
 
 FLOAT = TensorSpec(name="y", shape=(1, 2, 3, 4), dtype="float32", layout="NCHW")
-finite = st.floats(-100, 100, width=32)
+whole = st.integers(-1000, 1000).map(float)
 
 
 def coded(scale: float, zero: int) -> TensorSpec:
     return TensorSpec(name="y", shape=(1, 4), dtype="int8", scale=scale, zero_point=zero)
 
 
-@given(arrays.arrays(np.float32, 12, elements=finite), st.floats(0.1, 10))
+@given(arrays.arrays(np.float32, 12, elements=whole), st.floats(0.1, 10))
 def test_a_cosine_is_1_for_a_multiple_and_minus_1_for_the_opposite(values, factor) -> None:
-    wanted = 1.0 if np.any(values) else 1.0
-    assert cosine(values, values * np.float32(factor)) == pytest.approx(wanted, abs=1e-6)
+    assert cosine(values, values * np.float32(factor)) == pytest.approx(1, abs=1e-6)
     if np.linalg.norm(values.astype(np.float64)) > 1e-3:
         assert cosine(values, -values) == pytest.approx(-1, abs=1e-6)
 
