@@ -260,6 +260,10 @@ def _from_graph(
         hint = size or (card.input.size if card and card.input else None)
         recognition = with_given(recognise(original, hint), anchors, name, report)
         contract = recognition.contract
+        if card is not None and card.input is not None:
+            # The card knows how its very file is fed; the graph knows its size.
+            image = msgspec.structs.replace(card.input, size=contract.input.size)
+            contract = msgspec.structs.replace(contract, input=image)
         # What the file itself says comes before the card, what the user says before both.
         if labels is not None or not contract.labels:
             contract = msgspec.structs.replace(contract, labels=known)

@@ -442,9 +442,14 @@ def _dataset(
 
 
 def _bare_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder that holds nothing else."""
+    """The pictures of a folder in which nothing tells what they show: no truth in a file, no
+    folder named by a class."""
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    bare = all(path.is_file() and path.suffix.lower() in SUFFIXES for path in files)
-    return files if bare else []
+    if any(path.is_dir() or path.suffix.lower() in _TRUTHS for path in files):
+        return []
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
+
+
+_TRUTHS = (".json", ".yaml", ".yml", ".csv", ".tsv")

@@ -92,7 +92,7 @@ class Plane:
             self._fill_native(outputs[self.index], cells, rows)
             return
         block = self._block(outputs)
-        if self.spec.layout == "NCHW":
+        if self.spec.layout != "NHWC":
             rows[:] = block.take(cells, axis=1).T
         elif block.flags.c_contiguous:
             block.take(cells, axis=0, out=rows, mode="clip")
