@@ -385,3 +385,4 @@ def test_the_command_line(
     assert f"{found.path[-1].value:.4f}" in said
     assert (tmp_path / "tiny96x96-explain.png").stat().st_size > 10_000
     assert main([*words, "-o", "chart.doc"]) == 2
+    assert main([*words[:-3], "--runtime", "onnx", "-o", "chart.png"]) == 2  # no --explain

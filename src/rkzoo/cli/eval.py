@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.asked import add_asked
+from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
     from rkzoo.tasks.detect.task import DetectOptions
@@ -70,6 +71,10 @@ def main(args: argparse.Namespace) -> int:
     check_limit(args.limit)
     if args.explain:
         return _explain(args)
+    if args.output:
+        raise RkzooError(
+            "-o does not go with this.", "Only --explain draws a chart.", "Leave it out."
+        )
     found = evaluate(
         args.model,
         args.data,
