@@ -7,7 +7,7 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from text_fakes import FakeSession, cls_contract, det_contract, rec_contract, spec
 
@@ -101,6 +101,7 @@ def ruled_line(word_widths: list[int], gap: int, height: int = 48) -> tuple[np.n
     words=st.lists(st.integers(30, 110), min_size=2, max_size=14),
     height=st.sampled_from([24, 48, 95]),
 )
+@example(words=[46, 110, 110, 30, 30, 50, 110], height=48)  # the gap goes on outside the window
 def test_long_lines_are_cut_between_words(words: list[int], height: int) -> None:
     line, gaps = ruled_line(words, 16)
     line = cv2.resize(line, (line.shape[1] * height // 48, height), interpolation=cv2.INTER_AREA)

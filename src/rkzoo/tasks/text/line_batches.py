@@ -87,9 +87,16 @@ def split_columns(line: Image, height: int, widest: int) -> list[tuple[int, bool
         left = line.shape[1] - start
         ideal = left / math.ceil(left / reach)
         low, high = start + max(1, int(ideal / 2)), start + reach
-        column, run = _emptiest(ink[low : high + 1], ideal - (low - start), line.shape[0] // 4)
-        cuts.append((low + column, run * factor >= height / 6))
-        start = low + column
+        window = ink[low : high + 1]
+        empty = ink <= window.min() + 0.1
+        place = _emptiest(empty[low : high + 1], ideal - (low - start), line.shape[0] // 4)
+        # The gap may go on outside the window.
+        around = np.flatnonzero(~empty)
+        after = int(around.searchsorted(low + place))
+        begin = int(around[after - 1]) + 1 if after else 0
+        end = int(around[after]) if after < len(around) else len(ink)
+        cuts.append((low + place, (end - begin) * factor >= height / 6))
+        start = low + place
     return cuts
 
 
@@ -104,15 +111,13 @@ def ink_of(line: Image) -> NDArray[np.float32]:
     return np.asarray(spread / max(float(spread.max()), 1.0), np.float32)
 
 
-def _emptiest(ink: NDArray[np.float32], ideal: float, room: int) -> tuple[int, int]:
-    """Index of the best cut in a window, and how wide the empty run around it is. The cut
-    keeps a quarter of the run, at most `room`, from the ink on both sides."""
-    empty = ink <= ink.min() + 0.1
+def _emptiest(empty: NDArray[np.bool_], ideal: float, room: int) -> int:
+    """Index of the best cut in a window of empty and inked columns. The cut keeps a quarter of
+    its empty run, at most `room`, from the ink on both sides."""
     runs = np.flatnonzero(np.diff(np.r_[False, empty, False])).reshape(-1, 2)
     width = runs[:, 1] - runs[:, 0]
     away = np.minimum(width // 4, room)
     place = np.clip(ideal, runs[:, 0] + away, runs[:, 1] - 1 - away)
     # Width counts most, nearness decides between similar ones.
-    merit = width - np.abs(place - ideal) / max(len(ink), 1) * width.max()
-    best = int(merit.argmax())
-    return int(place[best]), int(width[best])
+    merit = width - np.abs(place - ideal) / max(len(empty), 1) * width.max()
+    return int(place[int(merit.argmax())])
