@@ -23,8 +23,10 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
     "accuracy": {"tasks", "vision"},
+    "speed": {"soc", "toolkit"},
     "workflow": {
         "accuracy",
+        "speed",
         "graph",
         "vision",
         "audio",
@@ -34,7 +36,18 @@ ALLOWED: dict[str, set[str]] = {
         "tasks",
         "runtime",
     },
-    "cli": {"accuracy", "graph", "vision", "soc", "zoo", "toolkit", "tasks", "runtime", "workflow"},
+    "cli": {
+        "accuracy",
+        "speed",
+        "graph",
+        "vision",
+        "soc",
+        "zoo",
+        "toolkit",
+        "tasks",
+        "runtime",
+        "workflow",
+    },
 }
 HEAVY = {"numpy", "cv2", "onnx", "onnxruntime", "yaml", "rich", "PIL", "supervision", "pooch"}
 
