@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.contract import Contract, DetectHead, HeadOutput, ImageInput
 from rkzoo.toolkit.analysis import LayerError
-from rkzoo.workflow.compare_causes import RULES, Facts, causes, own_gain
+from rkzoo.workflow.compare_causes import RULES, Facts, causes, like_float, own_gain
 from rkzoo.workflow.compare_figures import OutputFigures
 
 INPUT = ImageInput(size=(64, 64))
@@ -191,3 +191,12 @@ def test_what_a_graph_does_to_its_picture_itself() -> None:
     assert own_gain(graph(("Sub", 128.0), ("Mul", 0.01))) == pytest.approx(0.01)
     assert own_gain(graph(("Sub", 128.0))) is None, "a shift alone does not scale"
     assert own_gain(graph(("Mul", 2.0), ("Div", 510.0))) == pytest.approx(1 / 255)
+
+
+def test_faint_scores_are_no_alarm() -> None:
+    assert like_float([row("score", "score", 0.7, difference=0.05)])
+    assert not like_float([row("score", "score", 0.7, difference=0.4)])
+    assert not like_float([row("box", "box", 0.7, difference=0.05)])
+    assert not like_float([row("score", "score", 0.7, difference=0.05, float_low=-9.0)])
+    assert not like_float([row("box", "box", None)])
+    assert like_float([])

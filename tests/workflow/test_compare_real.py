@@ -20,7 +20,9 @@ from rkzoo.toolkit import environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import InputPlan, Recipe
 from rkzoo.workflow import compare as module
-from rkzoo.workflow.compare import Comparison, compare, largest_number
+from rkzoo.workflow.compare import Comparison, Ran, compare, largest_number
+from rkzoo.workflow.compare_answers import Agreement
+from rkzoo.workflow.compare_figures import OutputFigures
 from rkzoo.workflow.convert import convert
 from rkzoo.workflow.plan import Asked, Part, Plan
 
@@ -219,3 +221,36 @@ def test_normalised_twice_in_a_real_graph(tmp_path: Path) -> None:
     assert [cause.kind for cause in causes(facts)] == ["normalised-twice"]
     undivided = replace(facts, gain=own_gain(small(1.0)))
     assert causes(undivided) == ()
+
+
+def agreed(things: int, **more: float) -> Agreement:
+    usual = {"found": things, "lost": 0, "new": 0, "share": 1.0, "iou": 0.95, "change": 0.01}
+    return Agreement(things, largest_change=0.02, **(usual | more))  # type: ignore[arg-type]
+
+
+def test_when_a_runtime_counts_as_hurt() -> None:
+    bad = OutputFigures("y", "box", "model", 0.7, 1.0, 0, 1, 0, 1)
+    broken = OutputFigures("y", "box", "model", None, 1.0, 0, 1, 0, 1)
+    assert not module._hurt(agreed(3), [bad]), "what is found says more than a tensor"
+    assert module._hurt(agreed(0), [bad])
+    assert module._hurt(None, [bad])
+    assert module._hurt(agreed(3), [broken])
+    for one in (
+        {"share": 0.8},
+        {"iou": 0.7},
+        {"change": 0.2},
+        {"mask_iou": 0.5},
+        {"same_text": 2},
+    ):
+        assert module._hurt(agreed(3, **one), []), one
+
+
+def test_the_part_of_a_pipeline_that_is_to_blame() -> None:
+    def ran(det: float, rec: float) -> Ran:
+        rows = [OutputFigures("y", "", part, c, 1.0, 0, 1, 0, 1) for part, c in
+                (("det", det), ("rec", rec))]  # fmt: skip
+        return Ran("int8", "simulator", (1,), tuple(rows), hurt=True)
+
+    assert module._to_blame(ran(0.9, 0.9999)) == {"det"}
+    assert module._to_blame(ran(0.9, 0.8)) == {"det", "rec"}
+    assert module._to_blame(ran(0.985, 0.9999)) == {"det"}, "the furthest where none is bad"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.asked import add_asked
-from rkzoo.cli.console import add_prompts
 
 if TYPE_CHECKING:
     from rkzoo.workflow.compare import Comparison
@@ -49,25 +48,20 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o", "--output", default="rkzoo-compare", metavar="DIR", help="where report.html goes"
     )
     add_asked(parser)
-    add_prompts(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.vision.image import expand
     from rkzoo.workflow.compare import compare
     from rkzoo.workflow.compare_report import write_report
-    from rkzoo.workflow.prompts import words
 
-    said = words(args.prompt, args.text_model, args.embeddings)
     found = compare(
         args.model,
-        asked=replace(asked(args), words=said),
+        asked=asked(args),
         soc=args.soc,
         images=expand(args.image) if args.image else (),
         confidence=args.conf,
@@ -89,6 +83,7 @@ def repeated(args: argparse.Namespace) -> str:
     from shlex import quote
 
     given = [(name, getattr(args, name, None)) for name in _REPEATED]
+    given += [("prompt", words) for words in getattr(args, "prompt", None) or ()]
     return " ".join(f"--{name} {quote(str(value))}" for name, value in given if value)
 
 
@@ -107,6 +102,8 @@ def _tell(found: Comparison) -> None:
         for name, one in agreed:
             for title, value in extras(one):
                 print(f"{TITLES[name]}: {title} {value}")
+        for title, text in told(found):
+            print(f"{title}: {text}")
     print("board: no board here")
     for layer in found.layers:
         where = "" if layer.part == "model" else f"{layer.part}: "
@@ -122,6 +119,30 @@ def _tell(found: Comparison) -> None:
         where = f"{cause.model}: " if several else ""
         print(f"{number}. {where}{cause.text}\n   -> {cause.fix}")
     print(f"Next: {found.next}")
+
+
+def told(found: Comparison, most: int = 8) -> list[tuple[str, str]]:
+    """What is lost, new or read otherwise in each runtime, a few of them."""
+    from rkzoo.workflow.compare_report import TITLES, number
+
+    lines = []
+    for one in found.ran:
+        some = []
+        for picture, matches in zip(found.pictures, one.matches, strict=False):
+            for kind, pairs in (("lost", matches.lost), ("new", matches.new)):
+                some += [
+                    f"{kind} in {picture}: {pair.label} ({number(pair.before, 3) or 'nothing'} "
+                    f"-> {number(pair.after, 3) or 'nothing'})"
+                    for pair in pairs
+                ]
+            some += [
+                f"{picture}: {pair.label!r} is read as {pair.text!r}"
+                for pair in matches.found
+                if pair.text is not None and pair.text != pair.label
+            ]
+        more = [f"… and {len(some) - most} more"] if len(some) > most else []
+        lines += [(TITLES[one.runtime], text) for text in [*some[:most], *more]]
+    return lines
 
 
 def _row(title: str, row: OutputFigures) -> tuple[str, ...]:

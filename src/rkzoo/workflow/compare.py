@@ -72,7 +72,6 @@ MOST = 16  # pictures
 _LINES = 8  # of a page, whose tensors are compared
 _NEAR = 0.5  # of the threshold: how far below it a lost object is still looked for
 _HURT_SHARE, _HURT_CHANGE, _HURT_IOU = 0.9, 0.05, 0.85
-_ENOUGH = 5  # objects that tell more than the tensors do
 _HALF: dict[str, Any] = {
     "dtype": "fp16",
     "algorithm": "normal",
@@ -575,21 +574,22 @@ def _worst_picture(
 
 
 def _hurt(agreement: Agreement | None, outputs: Sequence[OutputFigures]) -> bool:
-    """Whether answers differ; a handful of objects says less than the tensors do."""
+    """Whether answers differ enough to matter; where there is none, whether the tensors do."""
     if any(not row.finite for row in outputs):
         return True
-    if agreement is None or agreement.things < _ENOUGH:
+    if agreement is None or not agreement.things:
         return not like_float(outputs)
-    read_alike = 1.0
+    alike = None
     if agreement.same_text is not None and agreement.found:
-        read_alike = agreement.same_text / agreement.found
-    return (
-        agreement.share < _HURT_SHARE
-        or (agreement.change or 0) > _HURT_CHANGE
-        or (agreement.iou or 1) < _HURT_IOU
-        or (1 if agreement.mask_iou is None else agreement.mask_iou) < _HURT_IOU
-        or read_alike < _HURT_SHARE
+        alike = agreement.same_text / agreement.found
+    least = (
+        (agreement.share, _HURT_SHARE),
+        (alike, _HURT_SHARE),
+        (agreement.iou, _HURT_IOU),
+        (agreement.mask_iou, _HURT_IOU),
     )
+    low = any(value is not None and value < limit for value, limit in least)
+    return low or (agreement.change or 0) > _HURT_CHANGE
 
 
 # ---- layer by layer -------------------------------------------------------------------------
@@ -651,11 +651,7 @@ def _facts(
         for done in ran
         if done.runtime != "onnx"
     }
-    hurt = {
-        done.runtime
-        for done in ran
-        if (done.hurt if single else not like_float(outputs.get(done.runtime, [])))
-    }
+    hurt = {done.runtime for done in ran if done.hurt and role in _to_blame(done)}
     graph = build.onnx.read_bytes()
     import onnx
 
@@ -681,6 +677,13 @@ def _facts(
         algorithm=build.recipe.algorithm,
         commands=commands,
     )
+
+
+def _to_blame(done: Ran) -> set[str]:
+    """The parts of a pipeline whose outputs are not those of float; where the answer suffers and
+    none is, the one that is furthest away."""
+    rows = sorted(done.outputs, key=lambda row: -1.0 if row.cosine is None else row.cosine)
+    return {row.part for row in rows if not like_float([row])} or {row.part for row in rows[:1]}
 
 
 def _calibrated(build: BuildInputs) -> int | None:

@@ -24,8 +24,9 @@ class OutputFigures:
     and `float_high` of the float ones. Of an integer output, which has a `scale` and a
     `zero_point`: the shares of codes in 0..1 that stand at the lowest and the highest code
     (`at_low`, `at_high`; an end that means 0 does not count) and that mean 0 (`zeros`), the share
-    of float numbers that lie outside what the codes can say (`clipped`), and how many `codes` occur. `transposed`: the
-    cosine when the channels are taken to be last in one of the two (None where they cannot be).
+    of float numbers that lie outside what the codes can say (`clipped`), and how many `codes`
+    occur. `transposed`: the cosine when the channels are taken to be last in one of the two
+    (None where they cannot be).
     `count` numbers were compared. `part` is the role in a pipeline.
     """
 
