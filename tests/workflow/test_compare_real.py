@@ -20,6 +20,7 @@ from rkzoo.toolkit import environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import InputPlan, Recipe
 from rkzoo.workflow import compare as module
+from rkzoo.workflow.calibration import find
 from rkzoo.workflow.compare import Comparison, Ran, compare, largest_number
 from rkzoo.workflow.compare_answers import Agreement
 from rkzoo.workflow.compare_figures import OutputFigures
@@ -254,3 +255,51 @@ def test_the_part_of_a_pipeline_that_is_to_blame() -> None:
     assert module._to_blame(ran(0.9, 0.9999)) == {"det"}
     assert module._to_blame(ran(0.9, 0.8)) == {"det", "rec"}
     assert module._to_blame(ran(0.985, 0.9999)) == {"det"}, "the furthest where none is bad"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--soc", "rk9999"], "no chip called"),
+        (["--conf", "1.5"], "confidence is 1.5"),
+        (["--image", "nowhere"], "holds no picture"),
+        (["-o", "FILE"], "No report can be written"),
+        ([], "alibration"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(
+    model: str,
+    more: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("")
+    monkeypatch.setattr(module, "ToolkitProcess", None)
+    assert main(["compare", model, *more]) == 2
+    assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_a_broken_picture_is_named(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    assert main(["compare", model, "--image", str(tmp_path / "broken.png")]) == 2
+    assert "broken.png" in capsys.readouterr().err
+
+
+@pytest.mark.toolkit
+def test_layers_that_cannot_be_compared_cost_only_themselves(
+    model: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object) -> None:
+        raise RkzooError("The disk is full.", code=1)
+
+    monkeypatch.setattr(module.ToolkitProcess, "analyse", fails)
+    found = compare(model, asked=Asked(dtype="int8", pictures=find(str(pictures))))
+    assert found.layers == ()
+    assert "The layers of model: The disk is full." in found.skipped
+    assert len(found.ran) == 2

@@ -16,7 +16,7 @@ from rkzoo.workflow.compare import Comparison, Ran, layers_of
 from rkzoo.workflow.compare_answers import Matches, Pair, summed
 from rkzoo.workflow.compare_causes import Cause
 from rkzoo.workflow.compare_figures import OutputFigures
-from rkzoo.workflow.compare_report import curve, jpeg, page, write_report
+from rkzoo.workflow.compare_report import check_folder, curve, jpeg, page, write_report
 
 NASTY = "<script>alert('x')</script>&\"--><img src=http://evil>$x$"
 PICTURE = jpeg(np.full((40, 900, 3), 128, np.uint8))
@@ -137,3 +137,12 @@ def test_a_report_is_written_whole_or_not_at_all(found: Comparison, tmp_path: Pa
     with pytest.raises(RkzooError, match="cannot be written"):
         write_report(found, tmp_path / "file")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new" / "deep")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RkzooError, match="No report can be written") as caught:
+        check_folder(tmp_path / "file" / "deep")
+    assert "no folder" in caught.value.why

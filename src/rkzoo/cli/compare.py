@@ -57,8 +57,9 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.vision.image import expand
     from rkzoo.workflow.compare import compare
-    from rkzoo.workflow.compare_report import write_report
+    from rkzoo.workflow.compare_report import check_folder, write_report
 
+    check_folder(Path(args.output))
     found = compare(
         args.model,
         asked=asked(args),

@@ -180,6 +180,8 @@ def compare(
     start = time.perf_counter()
     asked = asked or Asked()
     chip = chip_name(soc) if soc else ""
+    if confidence is not None:
+        DetectOptions(confidence=confidence)  # refuses what is no threshold
     pictures = _given(images, report)
     planned, skipped = _planned(model, asked, report)
     chip = chip or _own_chip(planned) or SIMULATED_SOC
