@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.console import add_anchors, add_feed
+from rkzoo.cli.console import add_anchors, add_feed, add_prompts
 
 if TYPE_CHECKING:
     from rkzoo.workflow.plan import Asked
@@ -19,6 +19,7 @@ def add_asked(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     add_feed(parser)
     add_anchors(parser)
+    add_prompts(parser)
     simulator = parser.add_argument_group("for the simulator, when MODEL is no .rknn")
     simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
     simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
@@ -32,6 +33,7 @@ def asked(args: argparse.Namespace) -> Asked:
     from rkzoo.graph.anchors import parse_anchors
     from rkzoo.workflow.calibration import find
     from rkzoo.workflow.plan import Asked
+    from rkzoo.workflow.prompts import words
     from rkzoo.workflow.quantise import choose
     from rkzoo.workflow.resolve import Feed, read_labels
 
@@ -46,4 +48,5 @@ def asked(args: argparse.Namespace) -> Asked:
         dtype=args.dtype,
         toolkit=args.toolkit,
         choice=choice,
+        words=words(args.prompt, args.text_model, args.embeddings),
     )

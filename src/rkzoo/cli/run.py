@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rkzoo.cli.console import add_anchors, add_feed, add_prompts
+from rkzoo.cli.asked import add_asked
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,27 +26,17 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
     parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
     parser.add_argument("-o", "--output", metavar="DIR", help="where the drawn pictures go")
-    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
-    parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
-    parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
-    add_feed(parser)
-    add_anchors(parser)
-    add_prompts(parser)
-    simulator = parser.add_argument_group("for --runtime simulator, when MODEL is no .rknn")
-    simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
-    simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
-    simulator.add_argument("--dtype", choices=("int8", "fp16"))
-    simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
+    add_asked(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, parse_triple, print_json
+    from rkzoo.cli.asked import asked
+    from rkzoo.cli.console import Bars, print_json
     from rkzoo.vision.image import expand
-    from rkzoo.workflow.load import load
+    from rkzoo.workflow.load import open_model, options_of, page_of
     from rkzoo.workflow.model import save_names
-    from rkzoo.workflow.resolve import read_labels
 
     files = expand(args.inputs)
     folder = Path(args.output) if args.output else None
@@ -56,26 +46,8 @@ def main(args: argparse.Namespace) -> int:
     bars = Bars()
     documents = []
     warned: dict[str, Path] = {}
-    with load(
-        args.model,
-        runtime=args.runtime,
-        labels=read_labels(Path(args.labels)) if args.labels else None,
-        size=parse_size(args.size),
-        confidence=args.conf,
-        iou=args.iou,
-        color=args.color,
-        mean=parse_triple(args.mean, "mean"),
-        std=parse_triple(args.std, "std"),
-        anchors=args.anchors,
-        calibration=args.calib,
-        dtype=args.dtype,
-        toolkit=args.toolkit,
-        cut=not args.no_cut,
-        recipe=args.recipe,
-        prompts=args.prompt,
-        text_model=args.text_model,
-        embeddings=args.embeddings,
-        report=bars,
+    with open_model(
+        args.model, asked(args), options_of(args.conf, args.iou), page_of(args.conf), bars
     ) as model:
         names = save_names(files)
         for file in files:

@@ -96,7 +96,7 @@ def evaluate(
     first = plan(model, replace(asked, runtime="onnx"), told) if _is_source(model) else None
     planned = None if simulated else first
     known = (first or plan(model, asked, report)).parts
-    contract = next(iter(known.values())).contract
+    contract = next(iter(known.values())).answers
     dataset = open_dataset(data, task_of(contract, len(known)), contract.labels)
     departures = list(_departures(options, contract))
     if planned is None:
@@ -135,7 +135,7 @@ def evaluate_plan(
     job = Job(planned, options, reading=reading or Reading())
     runner = runner or spread(workers, scheduler)
     records, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
-    labels = next(iter(planned.parts.values())).contract.labels
+    labels = next(iter(planned.parts.values())).answers.labels
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build

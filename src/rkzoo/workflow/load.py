@@ -86,10 +86,22 @@ def load(
         choice=choice,
         words=words(prompts, text_model, embeddings),
     )
-    options = _options(confidence, iou, limit, multi_label)
+    return open_model(
+        model, asked, options_of(confidence, iou, limit, multi_label), page_of(confidence), report
+    )
+
+
+def open_model(
+    model: str | os.PathLike[str],
+    asked: Asked,
+    options: DetectOptions | None = None,
+    page: PageOptions | None = None,
+    report: Reporter = SILENT,
+) -> Model:
+    """As `load`, for what was asked in one piece."""
     planned = plan(model, asked, report)
     with ExitStack() as stack:
-        task = open_task(planned, stack, options=options, page=_page(confidence), report=report)
+        task = open_task(planned, stack, options=options, page=page, report=report)
         painter = partial(_paint, report) if _reads_text(task) else plainly
         return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter)
 
@@ -113,14 +125,19 @@ def open_task(
     return page_reader(opened, page)
 
 
-def _options(
-    confidence: float | None, iou: float | None, limit: int | None, multi_label: bool
+def options_of(
+    confidence: float | None = None,
+    iou: float | None = None,
+    limit: int | None = None,
+    multi_label: bool = False,
 ) -> DetectOptions:
+    """The usual options with what is given in their place. Raises RkzooError."""
     given = {"confidence": confidence, "iou": iou, "limit": limit, "multi_label": multi_label}
     return DetectOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
-def _page(confidence: float | None) -> PageOptions | None:
+def page_of(confidence: float | None) -> PageOptions | None:
+    """The least score of a line of text, as an option."""
     return None if confidence is None else PageOptions(confidence)
 
 

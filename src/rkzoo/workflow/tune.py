@@ -432,7 +432,7 @@ def _dataset(
         return open_dataset(data, task, labels)
     if task == "text-rec":
         items = line_pictures(ready.name, items, report)
-    job = Job(floating, replace(STANDARD, multi_label=False))
+    job = Job(floating, STANDARD)
     records, _ = answer_all(job, "", items[:limit], spread(), report=report)
     report.note(
         f"{folder} holds no answers: what the float model says counts as right. A figure of 100 % "
