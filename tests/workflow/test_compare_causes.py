@@ -139,6 +139,9 @@ def test_what_to_type() -> None:
         kind: {c.kind: c.fix for c in causes(facts)}[kind] for kind, (facts, _) in CASES.items()
     }
     assert fixes["feed"] == "rkzoo compare m.onnx --color BGR --mean 0,0,0 --std 1,1,1"
+    told = FINE.commands | {"compare": "rkzoo compare m.onnx --std 1,1,1 --calib a"}
+    (cause,) = causes(replace(FINE, better=BGR, commands=told))
+    assert cause.fix == "rkzoo compare m.onnx --calib a --color BGR --mean 0,0,0 --std 1,1,1"
     assert fixes["one-layer"] == "rkzoo tune m.onnx"
     assert "--no-cut" in fixes["collapsed-scale"]
 

@@ -170,12 +170,21 @@ def small(gain: float) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def planned(monkeypatch: pytest.MonkeyPatch, folder: Path, graph: onnx.ModelProto) -> Comparison:
-    """The comparison of a graph in float16, whose head is not recognised but given."""
+def planned(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    graph: onnx.ModelProto,
+    calibration: np.ndarray | None = None,
+) -> Comparison:
+    """The comparison of a graph whose head is not recognised but given, in INT8 too where it is
+    calibrated."""
     onnx.save(graph, folder / "model.onnx")
     inputs = (InputPlan(name="x", shape=(1, 3, 32, 32), mean=(0.0,) * 3, std=(255.0,) * 3),)
-    recipe = Recipe(soc="rk3588", dtype="fp16", inputs=inputs)
-    made = Part(CONTRACT, build=BuildInputs(folder / "model.onnx", recipe))
+    recipe = Recipe(soc="rk3588", dtype="fp16" if calibration is None else "int8", inputs=inputs)
+    if calibration is not None:
+        np.save(folder / "calibration-0.npy", calibration)
+    place = None if calibration is None else folder
+    made = Part(CONTRACT, build=BuildInputs(folder / "model.onnx", recipe, place))
     whole = Plan("small", "simulator", {"model": made})
     monkeypatch.setattr(module, "_base", lambda *given: whole)
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
@@ -201,6 +210,22 @@ def test_the_same_graph_with_small_numbers_is_well(
     found = planned(monkeypatch, tmp_path, small(1.0))
     assert not found.ran[1].hurt
     assert [cause.kind for cause in found.causes if cause.kind == "overflow"] == []
+
+
+@pytest.mark.toolkit
+def test_calibration_in_the_dark_saturates_in_daylight(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dark = np.random.default_rng(2).integers(0, 25, (12, 32, 32, 3), np.uint8)
+    found = planned(monkeypatch, tmp_path, small(1.0), dark)
+    half, int8 = found.ran[1:]
+    assert int8.hurt
+    assert not half.hurt
+    box = next(row for row in int8.outputs if row.name == "box")
+    assert box.clipped > 0.5
+    assert box.at_high >= 0.5, "some channels saturate in the layer before already"
+    assert box.high < box.float_high / 2
+    assert "saturated" in [cause.kind for cause in found.causes]
 
 
 def test_the_largest_number_on_the_way() -> None:

@@ -5,6 +5,7 @@ A rule reads facts only, so each can be tried on facts that were recorded or mad
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,12 @@ def _feed_fix(facts: Facts) -> str:
     if image is None:
         return ""
     mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
-    return f"{facts.command('compare')} --color {image.color} --mean {mean} --std {std}"
+    return f"{_unfed(facts)} --color {image.color} --mean {mean} --std {std}"
+
+
+def _unfed(facts: Facts) -> str:
+    """The command without what was said so far about how the model is fed."""
+    return re.sub(r" --(color|mean|std) \S+", "", facts.command("compare"))
 
 
 def _twice(facts: Facts) -> str:
@@ -346,7 +352,7 @@ def _inspect(facts: Facts) -> str:
 
 
 def _twice_fix(facts: Facts) -> str:
-    return f"{facts.command('compare')} --mean 0,0,0 --std 1,1,1"
+    return f"{_unfed(facts)} --mean 0,0,0 --std 1,1,1"
 
 
 _TITLES = {"onnx": "float", "fp16": "float16", "int8": "INT8"}
