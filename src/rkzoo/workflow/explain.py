@@ -145,7 +145,7 @@ def explain(
     departures: list[str] = []
     asks = [
         *_of_input(planned, contract, dataset),
-        *_of_options(planned, deployed or DetectOptions()),
+        *_of_options(planned, contract, deployed or DetectOptions()),
         *_of_numbers(model, asked, dataset, limit, deployed or DetectOptions(), departures, report),
     ]
     found: dict[str, Evaluation | RkzooError] = {}
@@ -216,7 +216,7 @@ def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_
     yield _Ask(
         "rectangular",
         "upstream protocol",
-        f"As upstream projects publish: padded to a multiple of {max(head.strides)} only.",
+        f"Upstream settings, each picture padded to a multiple of {max(head.strides)} only.",
         lambda: _Setup(size_free(planned), reading=Reading(rectangular=True)),
     )
     yield _Ask(
@@ -272,13 +272,22 @@ def _difference(name: str, items: Sequence[Path]) -> str:
     return f"Pixels differ by {mean:.2f} of 255."
 
 
-def _of_options(planned: Plan, deployed: DetectOptions) -> Iterator[_Ask]:
+# What the NMS step is called, by what a head or the user says of suppression.
+_NMS = {
+    "class": "NMS at IoU {:g}, not {:g}",
+    "all": "NMS at IoU {:g} across classes, not {:g}",
+    "none": "no NMS, as the network needs none",
+}
+
+
+def _of_options(planned: Plan, contract: Contract, deployed: DetectOptions) -> Iterator[_Ask]:
     """From the standard options to those of the deployed model, one after another."""
-    options = STANDARD
+    options, head = STANDARD, contract.head
+    assert isinstance(head, DetectHead)
     for key, name, means, fields in (
         (
             "nms",
-            f"NMS at IoU {deployed.iou:g}, not {STANDARD.iou:g}",
+            _NMS[deployed.suppression or head.suppression].format(deployed.iou, STANDARD.iou),
             "Of boxes that overlap more, the best one stays.",
             ("iou", "suppression"),
         ),

@@ -1,4 +1,9 @@
-"""Pictures in a rectangle of their own, as the upstream projects evaluate."""
+"""Pictures in a rectangle of their own, as the upstream projects evaluate.
+
+Not quite as they do: YOLOv5 and Ultralytics give every picture half a stride more before they
+round up, so even a square one is padded. On 64 pictures of coco128_val yolov8n has mAP50-95
+.4208 so as here, .4366 with half a stride more, .4265 in the fixed square [onnx].
+"""
 
 from __future__ import annotations
 
