@@ -1,0 +1,116 @@
+"""rkzoo bench: how long a model takes, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rkzoo.cli.asked import add_asked
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.bench import BenchReport
+
+REPORT = "report.yml"
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "bench",
+        help="how long a model takes, stage by stage",
+        description="Times a model on this machine: reading the picture, preparing it, the model,"
+        " and what follows, one frame after another and with two in flight.",
+        epilog="Example: rkzoo bench yolov8n.onnx --image street.jpg --frames 100",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
+    parser.add_argument(
+        "--runtime",
+        choices=("onnx", "simulator"),
+        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated",
+    )
+    parser.add_argument("--image", metavar="PICTURE", help="what it is fed (default: one made)")
+    parser.add_argument("--frames", type=int, metavar="N", help="default 50; 10 on the simulator")
+    parser.add_argument(
+        "--warm-up", type=int, default=3, metavar="N", help="frames before that do not count (3)"
+    )
+    parser.add_argument(
+        "--affinity",
+        choices=("big", "little", "all"),
+        default="all",
+        help="the fast or the slow cores of a board, or all of them (the default)",
+    )
+    parser.add_argument(
+        "--lock-clocks",
+        action="store_true",
+        help="hold the clocks of a board at their highest meanwhile; needs root",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=f"the report (default: {REPORT}; none with --json)",
+    )
+    add_asked(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    import msgspec
+
+    from rkzoo.cli.asked import asked
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.workflow.bench import bench, rounded, write_report
+
+    found = bench(
+        args.model,
+        asked=asked(args),
+        picture=args.image,
+        frames=args.frames,
+        warm_up=args.warm_up,
+        affinity=args.affinity,
+        lock_clocks=args.lock_clocks,
+        report=Bars(),
+    )
+    if args.output or not args.json:
+        target = Path(args.output or REPORT)
+        write_report(target, found)
+        print(f"The report is {target}", file=sys.stderr)
+    if args.json:
+        print_json(rounded(msgspec.to_builtins(found)))
+    else:
+        _tell(found)
+    return 0
+
+
+def _tell(found: BenchReport) -> None:
+    from rkzoo.cli.console import table
+
+    print(found.label)
+    rows = [
+        (name, *(f"{getattr(times, field):.2f}" for field in ("p50", "p90", "p99", "mean")))
+        for name, times in found.time_cost_ms.items()
+    ]
+    print(table(("ms a frame", "p50", "p90", "p99", "mean"), rows))
+    print(found.published)
+    speed, memory, board = found.throughput_fps, found.memory_info, found.board_info
+    print(
+        f"{speed.inference:.1f} FPS in the model alone, {speed.sequential:.1f} one frame after"
+        f" another, {speed.pipelined:.1f} with {speed.workers} in flight"
+    )
+    print(
+        f"{speed.cores_busy_sequential:.1f} cores busy one after another, {speed.cores_busy:.1f}"
+        f" in flight, of {len(board.cores) or '?'}"
+    )
+    if memory.peak_mib is not None and memory.growth_kib_per_frame is not None:
+        print(
+            f"{memory.peak_mib:.0f} MiB of memory at most, growing by"
+            f" {memory.growth_kib_per_frame:.1f} KiB a frame"
+        )
+    for clock in board.clocks:
+        if clock.kind != "other" and clock.before:
+            after = f" -> {clock.after / 1e6:.0f}" if clock.after else ""
+            print(f"{clock.kind} {clock.name}: {clock.before / 1e6:.0f}{after} MHz")
+    for user in board.npu_users:
+        print(f"warning: {user} uses the NPU too, which slows both down.")

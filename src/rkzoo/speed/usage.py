@@ -1,0 +1,81 @@
+"""What this process and its children use of memory and processor, from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_PROCESSES = 256
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`resident` bytes now and `peak` bytes at most, `cpu` seconds spent so far, of a process
+    and its descendants together; memory is None where the system does not tell (not Linux)."""
+
+    resident: int | None
+    peak: int | None
+    cpu: float
+
+
+def usage(root: Path = _PROC, pid: int | None = None) -> Usage:
+    """Now. What has ended meanwhile counts no more."""
+    pid = pid or os.getpid()
+    if not (root / str(pid)).is_dir():
+        times = os.times()
+        return Usage(None, None, times.user + times.system)
+    resident = peak = 0
+    cpu = 0.0
+    for one in _family(root, pid):
+        memory = _memory(root, one)
+        resident += memory.get("VmRSS", 0)
+        peak += memory.get("VmHWM", 0)
+        cpu += _seconds(root, one)
+    return Usage(resident, peak, cpu)
+
+
+def _family(root: Path, pid: int) -> Iterator[int]:
+    """The process and all that descend from it."""
+    waiting: list[int] = [pid]
+    seen: set[int] = set()
+    while waiting and len(seen) < _PROCESSES:
+        one = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        yield one
+        try:
+            tasks = list((root / str(one) / "task").iterdir())
+        except OSError:
+            continue
+        for task in tasks:
+            # A kernel without this file only hides the children from us.
+            waiting += [int(word) for word in _text(task / "children").split() if word.isdigit()]
+
+
+def _memory(root: Path, pid: int) -> dict[str, int]:
+    """VmRSS and VmHWM in bytes."""
+    found = {}
+    for line in _text(root / str(pid) / "status").splitlines():
+        name, _, rest = line.partition(":")
+        if name in ("VmRSS", "VmHWM") and rest.split():
+            found[name] = int(rest.split()[0]) * 1024
+    return found
+
+
+def _seconds(root: Path, pid: int) -> float:
+    # The name in brackets may contain anything, so fields are counted from behind it.
+    fields = _text(root / str(pid) / "stat").rpartition(")")[2].split()
+    if len(fields) < 13:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,518 @@
+"""How long a model takes, stage by stage, on the machine at hand.
+
+What is timed is what `run` does: the file's bytes to a picture, the picture to the model's
+input, the model, its output to a result. The vendor's published table times the model alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract, Strict
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained, write_text
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Array, Label, Session
+from rkzoo.soc import clocks
+from rkzoo.soc.chips import chips
+from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.speed.timing import Times, growth, times
+from rkzoo.speed.usage import Usage, usage
+from rkzoo.vision.image import decode
+from rkzoo.workflow.load import page_reader, task_with
+from rkzoo.workflow.model import Image
+from rkzoo.workflow.plan import Asked, Plan, open_part, plan
+
+Affinity = Literal["all", "big", "little"]
+
+FRAMES: dict[Label, int] = {"onnx": 50, "simulator": 10, "board": 200}
+WARM_UP = 3
+WORKERS = 2
+"""Frames in flight when pipelined: while one is inside the model, another is prepared."""
+
+LABELS: dict[Label, str] = {
+    "onnx": "Not NPU times: ONNX Runtime in float on the processor of this machine.",
+    "simulator": "Not NPU times: the toolkit's emulation on a PC, far slower than any NPU.",
+    "board": "NPU times, measured on this board.",
+}
+PUBLISHED = (
+    "The vendor's table of speeds times inference alone: compare it with that stage, not with"
+    " the total."
+)
+
+
+class Clock(Strict, frozen=True):
+    """A clock before and after the measuring, in Hz."""
+
+    kind: str
+    name: str
+    governor: str
+    before: int | None
+    after: int | None
+
+
+class Board(Strict, frozen=True):
+    """The machine. `npu_users` are other processes that have the NPU open, as "name (pid)";
+    `celsius` the hottest thermometer at the end."""
+
+    model: str
+    chip: str | None
+    kernel: str
+    npu_driver: str
+    affinity: Affinity
+    cores: tuple[int, ...]
+    clocks_locked: bool
+    clocks: tuple[Clock, ...]
+    npu_users: tuple[str, ...]
+    celsius: float | None
+
+
+class Measured(Strict, frozen=True):
+    """The model and what it was fed. `picture` is a path, or "made" for one made here."""
+
+    name: str
+    inputs: tuple[tuple[int, ...], ...]
+    picture: str
+    width: int
+    height: int
+
+
+class Memory(Strict, frozen=True):
+    """In MiB, and KiB a frame, of this process and its children; None where the system does
+    not tell."""
+
+    peak_mib: float | None
+    growth_kib_per_frame: float | None
+
+
+class Throughput(Strict, frozen=True):
+    """Frames a second. `inference` is what the published table would call FPS; `pipelined`
+    has `workers` frames in flight. `cores_busy` of the processor while pipelined."""
+
+    inference: float
+    sequential: float
+    pipelined: float
+    workers: int
+    cores_busy: float
+    cores_busy_sequential: float
+
+
+class BenchReport(Strict, frozen=True):
+    """`time_cost_ms` by stage: decode, preprocess, inference, postprocess and total; a pipeline
+    of several models has `around` in place of pre- and postprocess, for they alternate."""
+
+    label: str
+    runtime: Label
+    published: str
+    date: str
+    rkzoo: str
+    frames: int
+    warm_up: int
+    board_info: Board
+    model_info: Measured
+    memory_info: Memory
+    time_cost_ms: dict[str, Times]
+    throughput_fps: Throughput
+    format: Literal[1] = 1
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A task whose stages can be called one by one."""
+
+    session: Session
+
+    def preprocess(self, image: Image) -> tuple[list[NDArray[Any]], Any]: ...
+
+    def decode(self, outputs: list[NDArray[Any]], letterbox: Any) -> Any: ...
+
+
+Stages = dict[str, float]
+"""Seconds by the name of the stage."""
+
+
+def bench(
+    model: str | os.PathLike[str],
+    *,
+    asked: Asked | None = None,
+    picture: str | os.PathLike[str] | None = None,
+    frames: int | None = None,
+    warm_up: int = WARM_UP,
+    affinity: Affinity = "all",
+    lock_clocks: bool = False,
+    report: Reporter = SILENT,
+) -> BenchReport:
+    """Times a card's model, an `.onnx` or a `.rknn` that rkzoo made.
+
+    `asked` as for `run`: the runtime and how the model is fed. Without `picture` one is made.
+    `affinity` pins the work to the fast or the slow cores of a board. `lock_clocks` holds the
+    clocks at their highest meanwhile (needs root). Raises RkzooError.
+    """
+    if (frames is not None and frames < 1) or warm_up < 0:
+        raise RkzooError(
+            "There is nothing to measure.", "It takes one frame at least.", "Give --frames 50."
+        )
+    data, path = _picture(picture)
+    shot = decode(data, path)
+    machine = read_machine()
+    cores = chosen_cores(machine, affinity)
+    planned = plan(model, asked or Asked(), report)
+    count = frames or FRAMES[planned.label]
+    with ExitStack() as stack:
+        stack.enter_context(pinned(cores) if affinity != "all" else nullcontext())
+        if lock_clocks:
+            stack.enter_context(clocks.held(machine))
+            machine = read_machine()
+        # ONNX Runtime places its own threads unless it is told how many.
+        threads = 0 if affinity == "all" else len(cores)
+        opened = _open(planned, stack, threads, report)
+        make = partial(_task, opened)
+        sequential = _sequential(make(), partial(decode, data, path), count, warm_up, report)
+        pipelined = _pipelined(make, partial(decode, data, path), count, report)
+        ended = usage()
+        after = read_machine()
+        inputs = tuple(spec.shape for _, session in opened.values() for spec in session.inputs)
+    summary = {name: times(values) for name, values in sequential.stages.items()}
+    return BenchReport(
+        label=LABELS[planned.label],
+        runtime=planned.label,
+        published=PUBLISHED,
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        rkzoo=version("rkzoo"),
+        frames=count,
+        warm_up=warm_up,
+        board_info=_board(machine, after, affinity, cores, lock_clocks),
+        model_info=Measured(
+            name=planned.name,
+            inputs=inputs,
+            picture="made" if picture is None else str(picture),
+            width=shot.shape[1],
+            height=shot.shape[0],
+        ),
+        memory_info=_memory(ended, sequential.resident),
+        time_cost_ms=summary,
+        throughput_fps=Throughput(
+            inference=_rate(1, summary["inference"].mean / 1000),
+            sequential=_rate(1, summary["total"].mean / 1000),
+            pipelined=_rate(count, pipelined.seconds),
+            workers=WORKERS,
+            cores_busy=round(_rate(pipelined.cpu, pipelined.seconds), 2),
+            cores_busy_sequential=round(_rate(sequential.cpu, sequential.seconds), 2),
+        ),
+    )
+
+
+def write_report(path: Path, report: BenchReport) -> None:
+    """report.yml, whole or not at all. Raises RkzooError."""
+    import yaml
+
+    document = rounded(msgspec.to_builtins(report))
+    write_text(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def rounded(value: Any) -> Any:
+    """Plain data with its numbers to a microsecond, which no measurement here goes below."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    return value
+
+
+# ---- measuring ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """`stages` has one number a frame; `resident` the memory after each frame (empty where it
+    is not known); `cpu` and `seconds` of the whole run."""
+
+    stages: dict[str, list[float]]
+    resident: list[int]
+    cpu: float
+    seconds: float
+
+
+class Watched:
+    """A session that adds up the time spent in it."""
+
+    def __init__(self, session: Session) -> None:
+        self.inner = session
+        self.label, self.inputs, self.outputs = session.label, session.inputs, session.outputs
+        self.spent = 0.0
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        start = perf_counter()
+        try:
+            return self.inner.run(arrays)
+        finally:
+            self.spent += perf_counter() - start
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+Opened = dict[str, tuple[Contract, Watched]]
+
+
+def _open(planned: Plan, stack: ExitStack, threads: int, report: Reporter) -> Opened:
+    return {
+        role: (
+            part.answers,
+            Watched(stack.enter_context(open_part(part, threads=threads, report=report))),
+        )
+        for role, part in planned.parts.items()
+    }
+
+
+def _task(opened: Opened) -> Callable[[Image], Stages]:
+    """A picture in, the seconds of its stages out. Each has buffers of its own, so several can
+    work at once on the same sessions."""
+    if "model" in opened:
+        task: Any = task_with(*opened["model"])
+        if isinstance(task, Staged):
+            return partial(_staged, task)
+    else:
+        task = page_reader(opened)
+    return partial(_whole, task, [session for _, session in opened.values()])
+
+
+def _staged(task: Staged, image: Image) -> Stages:
+    began = perf_counter()
+    arrays, letterbox = task.preprocess(image)
+    fed = perf_counter()
+    outputs = task.session.run(arrays)
+    ran = perf_counter()
+    task.decode(outputs, letterbox)
+    return {
+        "preprocess": fed - began,
+        "inference": ran - fed,
+        "postprocess": perf_counter() - ran,
+    }
+
+
+def _whole(task: Callable[[Image], Any], sessions: Sequence[Watched], image: Image) -> Stages:
+    """Several models, or one called several times: their time apart from all around them."""
+    before = sum(session.spent for session in sessions)
+    began = perf_counter()
+    task(image)
+    total = perf_counter() - began
+    inside = sum(session.spent for session in sessions) - before
+    return {"inference": inside, "around": total - inside}
+
+
+def _sequential(
+    work: Callable[[Image], Stages],
+    picture: Callable[[], Image],
+    frames: int,
+    warm_up: int,
+    report: Reporter,
+) -> Run:
+    """One frame after another."""
+    for _ in range(warm_up):
+        work(picture())
+    stages: dict[str, list[float]] = {}
+    resident: list[int] = []
+    start, before = perf_counter(), usage()
+    with report.task("One frame after another", frames, unit="frames") as bar:
+        for index in range(frames):
+            began = perf_counter()
+            image = picture()
+            decoded = perf_counter() - began
+            spent = {"decode": decoded, **work(image)}
+            for name, seconds in (*spent.items(), ("total", sum(spent.values()))):
+                stages.setdefault(name, []).append(seconds)
+            if (now := usage()).resident is not None:
+                resident.append(now.resident)
+            bar.update(index + 1)
+    seconds, after = perf_counter() - start, usage()
+    return Run(stages, resident, max(after.cpu - before.cpu, 0.0), seconds)
+
+
+def _pipelined(
+    make: Callable[[], Callable[[Image], Stages]],
+    picture: Callable[[], Image],
+    frames: int,
+    report: Reporter,
+) -> Run:
+    """`WORKERS` frames in flight, each worker with a task of its own, one model for all."""
+    left = iter(range(frames))  # next() on it is atomic
+
+    def worker() -> None:
+        work = make()
+        while next(left, None) is not None:
+            work(picture())
+
+    start, before = perf_counter(), usage()
+    with (
+        report.task(f"{WORKERS} frames in flight", frames),
+        ThreadPoolExecutor(WORKERS, "rkzoo-bench") as pool,
+    ):
+        jobs = [pool.submit(worker) for _ in range(WORKERS)]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            left = iter(())  # Ctrl-C, or a failure in one: the others stop after their frame
+            raise
+    after = usage()
+    return Run({}, [], max(after.cpu - before.cpu, 0.0), perf_counter() - start)
+
+
+def _rate(count: float, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
+
+
+def _memory(ended: Usage, resident: Sequence[int]) -> Memory:
+    return Memory(
+        peak_mib=None if ended.peak is None else ended.peak / 2**20,
+        growth_kib_per_frame=growth(resident) / 1024 if resident else None,
+    )
+
+
+# ---- the machine --------------------------------------------------------------------
+
+
+def chosen_cores(machine: Machine, affinity: Affinity) -> tuple[int, ...]:
+    """The processor cores to work on. Raises RkzooError where a machine has no two kinds."""
+    if affinity == "all":
+        return tuple(sorted(os.sched_getaffinity(0))) if _can_pin() else ()
+    chip = chips().get(machine.chip or "")
+    big = chip.big_cores if chip else ()
+    every = tuple(core for cluster in chip.clusters for core in cluster.cores) if chip else ()
+    cores = big if affinity == "big" else tuple(core for core in every if core not in big)
+    there = tuple(core for core in cores if not machine.online or core in machine.online)
+    if not big or not there or not _can_pin():
+        raise RkzooError(
+            "This machine has no fast and slow cores that rkzoo knows of.",
+            f"It is {machine.chip or 'no Rockchip board'}.",
+            "Leave --affinity out.",
+        )
+    return there
+
+
+def _can_pin() -> bool:
+    return hasattr(os, "sched_setaffinity")
+
+
+@contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[None]:
+    """All threads of this process on `cores` inside the block, and as before after it.
+    Threads and processes that are begun inside stay there."""
+    before: dict[int, set[int]] = {}
+    try:
+        for thread in _threads():
+            with explained("The work cannot be kept to some of the cores."):
+                before[thread] = os.sched_getaffinity(thread)
+                os.sched_setaffinity(thread, cores)
+        yield
+    finally:
+        for thread, had in before.items():
+            try:
+                os.sched_setaffinity(thread, had)
+            except OSError:
+                continue  # it has ended
+
+
+def _threads() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:
+        return [0]
+
+
+def _board(
+    before: Machine, after: Machine, affinity: Affinity, cores: tuple[int, ...], locked: bool
+) -> Board:
+    later = {clock.path: clock.current for clock in after.clocks}
+    rates = [
+        Clock(
+            kind=clock.kind,
+            name=clock.name,
+            governor=clock.governor,
+            before=clock.current,
+            after=later.get(clock.path),
+        )
+        for clock in before.clocks
+    ]
+    if before.npu_rate is not None and not before.of("npu"):
+        rates.append(
+            Clock(
+                kind="npu",
+                name="clock tree",
+                governor="",
+                before=before.npu_rate,
+                after=after.npu_rate,
+            )
+        )
+    users = {
+        f"{holder.name} ({holder.pid})"
+        for holder in (*before.holders, *after.holders)
+        if holder.pid != os.getpid()
+    }
+    return Board(
+        model=before.model or before.machine,
+        chip=before.chip,
+        kernel=before.kernel,
+        npu_driver=before.driver,
+        affinity=affinity,
+        cores=cores,
+        clocks_locked=locked,
+        clocks=tuple(rates),
+        npu_users=tuple(sorted(users)),
+        celsius=max((zone.celsius for zone in after.zones), default=None),
+    )
+
+
+# ---- the picture --------------------------------------------------------------------
+
+
+def _picture(path: str | os.PathLike[str] | None) -> tuple[bytes, Path]:
+    """A picture file's bytes; without a path, a JPEG of 1280x720 made here: noise, some shapes
+    and lines of writing, so that it is as hard to decode as a photograph."""
+    if path is not None:
+        file = Path(path)
+        with explained(f"The picture {file} cannot be read."):
+            return file.read_bytes(), file
+    random = np.random.default_rng(0)
+    canvas = cv2.resize(random.integers(60, 196, (45, 80, 3), np.uint8), (1280, 720))
+    for index in range(6):
+        corner = (60 + 200 * index, 80 + 60 * (index % 3))
+        shade = [int(value) for value in random.integers(0, 256, 3)]
+        cv2.rectangle(canvas, corner, (corner[0] + 120, corner[1] + 240), shade, -1)
+        place = (80, 500 + 32 * index)
+        text = f"rkzoo bench, line {index + 1} of 6"
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 1.0, (20, 20, 20), 2)
+    noise = random.integers(-8, 9, canvas.shape)
+    noisy = np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    _, encoded = cv2.imencode(".jpg", noisy)
+    return encoded.tobytes(), Path("made.jpg")
