@@ -40,7 +40,8 @@ class ImageInput(Strict, frozen=True):
     the channel order `color`: x = (pixel - mean) / std. They are applied inside the
     .rknn or inside the ONNX session, never by preprocessing. `fit`: `letterbox` keeps
     the aspect ratio and pads to the size; `stretch` does not keep it; `line` scales to
-    the height, keeps the aspect ratio and pads on the right. `place` says where a
+    the height, keeps the aspect ratio and pads on the right; `crop` scales the short side to
+    `short` pixels and takes the middle, as classifiers are tested. `place` says where a
     letterboxed picture sits.
     """
 
@@ -48,13 +49,18 @@ class ImageInput(Strict, frozen=True):
     color: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
-    fit: Literal["letterbox", "stretch", "line"] = "letterbox"
+    fit: Literal["letterbox", "stretch", "line", "crop"] = "letterbox"
+    short: Size | None = None
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
     place: Literal["center", "top-left"] = "center"
 
     def __post_init__(self) -> None:
         if 0.0 in self.std:
             raise ValueError("std must not contain 0")
+        if self.short is not None and self.fit != "crop":
+            raise ValueError("short goes with fit: crop only")
+        if self.short is not None and self.short < max(self.size):
+            raise ValueError("short must not be less than the size")
 
 
 class ArrayInput(Strict, frozen=True):
@@ -199,7 +205,52 @@ class TextRecHead(Strict, frozen=True, tag="text-rec", tag_field="kind"):
     blank: int = 0
 
 
-Head = DetectHead | TextDetHead | TextClsHead | TextRecHead
+class ClassifyHead(Strict, frozen=True, tag="classify", tag_field="kind"):
+    """What a whole picture shows: 1xC (or 1xCx1x1), the first output of the graph.
+
+    `activated`: probabilities, after a softmax inside the graph; else they are logits.
+    """
+
+    classes: Annotated[int, msgspec.Meta(ge=2)]
+    activated: bool = False
+
+
+class PlateHead(Strict, frozen=True, tag="plate", tag_field="kind"):
+    """CTC recognition of a number plate (LPRNet): 1xCxT logits; class `blank` is the CTC blank.
+
+    The characters are the contract's labels. `layouts` are the forms that a plate may have,
+    for each character one of P a province (any sign that is not ASCII), L a letter, D a digit,
+    A a letter or digit (neither I nor O, which plates avoid), E a letter of electric cars (A to
+    K without I). Without layouts any text is read.
+    """
+
+    blank: Annotated[int, msgspec.Meta(ge=0)] = 67
+    layouts: tuple[Annotated[str, msgspec.Meta(pattern=r"^[PLDAE]{1,32}$")], ...] = ()
+
+
+class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
+    """RetinaFace: boxes 1xNx4, scores 1xNx2 (background, face) and five points 1xNx10, told
+    apart by their widths, relative to N anchors: level by level, the finest first, row by row,
+    and in a cell one for each of its sides.
+
+    https://arxiv.org/abs/1905.00641. `anchors` are the sides of square anchors in input pixels
+    for each level; `variances` scale what the network says of centres and of sizes;
+    `activated`: the scores leave the graph after their softmax.
+    """
+
+    anchors: tuple[tuple[float, ...], ...] = ((16, 32), (64, 128), (256, 512))
+    strides: tuple[Size, ...] = (8, 16, 32)
+    variances: tuple[float, float] = (0.1, 0.2)
+    activated: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.anchors) != len(self.strides) or not all(self.anchors):
+            raise ValueError("anchors must be given for each level")
+        if any(side <= 0 for level in self.anchors for side in level):
+            raise ValueError("anchors must be positive")
+
+
+Head = DetectHead | TextDetHead | TextClsHead | TextRecHead | ClassifyHead | PlateHead | FaceHead
 
 
 class Contract(Strict, frozen=True):

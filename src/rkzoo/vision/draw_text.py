@@ -68,6 +68,35 @@ def side_by_side(
     return np.hstack([left, right])
 
 
+def listed(
+    image: Image, texts: Sequence[str], scores: Sequence[float] | NDArray[Any], font: Font = None
+) -> Image:
+    """The picture with lines of text in its corner, one below the other, on a white ground.
+
+    `image` BGR (H, W, 3); `scores` in 0..1 choose the colours. Without a `font` only ASCII can
+    be drawn. Returns BGR, scaled where the source is very small or very large.
+    """
+    scale = _scale(image)
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    canvas = np.array(
+        image if scale == 1 else cv2.resize(image, size, interpolation=way), np.uint8, copy=True
+    )
+    height, width = canvas.shape[:2]
+    file = os.fspath(font) if font else None
+    line = max(14, min(height // 16, width // 24))
+    top = edge = max(2, line // 4)
+    for text, score in zip(texts, scores, strict=True):
+        shown = text if file else _ascii(text)
+        if top + line > height or not shown.strip():
+            break
+        tile = _tile(shown, width - 2 * edge, line / FILL, confidence_color(float(score)), file)
+        part = canvas[top : top + tile.shape[0], edge : edge + tile.shape[1]]
+        part[:] = tile[: part.shape[0], : part.shape[1]]
+        top += tile.shape[0]
+    return canvas
+
+
 def outline(image: Image, quads: NDArray[Any], colors: Sequence[Color]) -> None:
     """Draws quads (N, 4, 2) into a BGR picture, on a white rim that shows in the dark."""
     thick = max(1, round(max(image.shape[:2]) / 700))

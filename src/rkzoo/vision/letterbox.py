@@ -19,7 +19,8 @@ class Letterbox:
     """Integer bookkeeping of one fit: made by preprocess, used by decode.
 
     The picture of `source` (height, width) was scaled to `scaled` (height, width) and
-    placed at `left`, `top` in a canvas of `size` (height, width).
+    placed at `left`, `top` in a canvas of `size` (height, width). Where the canvas shows only
+    the middle of it, `left` and `top` are negative.
     """
 
     source: tuple[int, int]
@@ -59,6 +60,12 @@ def plan(source: tuple[int, int], spec: ImageInput) -> Letterbox:
     if spec.fit == "line":
         scaled_w = min(size_w, max(1, round(width * size_h / height)))
         return Letterbox(source, spec.size, (size_h, scaled_w), 0, 0)
+    if spec.fit == "crop":
+        ratio = (spec.short or max(spec.size)) / min(height, width)
+        scaled = max(size_h, round(height * ratio)), max(size_w, round(width * ratio))
+        return Letterbox(
+            source, spec.size, scaled, -((scaled[1] - size_w) // 2), -((scaled[0] - size_h) // 2)
+        )
     ratio = min(size_h / height, size_w / width)
     scaled = (
         min(size_h, max(1, round(height * ratio))),
@@ -83,6 +90,11 @@ def fit(image: Image, spec: ImageInput, canvas: Image | None = None) -> tuple[Im
     if canvas is None:
         canvas = np.empty((1, height, width, 3), np.uint8)
     target = canvas[0]
+    if spec.fit == "crop":
+        _middle(image, box, target)
+        if spec.color == "RGB":
+            cv2.cvtColor(target, cv2.COLOR_BGR2RGB, dst=target)
+        return canvas, box
     bottom, right = box.top + box.scaled[0], box.left + box.scaled[1]
     target[: box.top] = spec.pad
     target[bottom:] = spec.pad
@@ -96,3 +108,34 @@ def fit(image: Image, spec: ImageInput, canvas: Image | None = None) -> tuple[Im
     if spec.color == "RGB":
         cv2.cvtColor(inside, cv2.COLOR_BGR2RGB, dst=inside)
     return canvas, box
+
+
+def _middle(image: Image, box: Letterbox, target: Image) -> None:
+    """The middle of a scaled picture into `target`. Shrinking averages, as Pillow does for
+    upstream's figures: what bilinear steps over would change the answer."""
+    size_h, size_w = box.size
+    top, left = -box.top, -box.left
+    scaled_h, scaled_w = box.scaled
+    if max(box.scaled) > _LONGEST * max(box.size):
+        # A ribbon of a picture: its ends would only cost memory.
+        image, (scaled_h, scaled_w) = _shortened(image, box)
+        top, left = (scaled_h - size_h) // 2, (scaled_w - size_w) // 2
+    if (scaled_h, scaled_w) != image.shape[:2]:
+        way = cv2.INTER_AREA if scaled_h < image.shape[0] else cv2.INTER_LINEAR
+        image = np.asarray(cv2.resize(image, (scaled_w, scaled_h), interpolation=way), np.uint8)
+    np.copyto(target, image[top : top + size_h, left : left + size_w])
+
+
+_LONGEST = 8  # times the input's side
+
+
+def _shortened(image: Image, box: Letterbox) -> tuple[Image, tuple[int, int]]:
+    """The middle of a long picture, and the (height, width) it is to be scaled to."""
+    sides = []
+    for length, scaled, size in zip(box.source, box.scaled, box.size, strict=True):
+        kept = min(length, max(1, round(length * _LONGEST * size / scaled)))
+        kept += (length - kept) % 2  # as much off either end
+        sides.append((kept, max(size, round(scaled * kept / length))))
+    (height, to_h), (width, to_w) = sides
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width], (to_h, to_w)

@@ -1,0 +1,104 @@
+"""RetinaFace's tensors to boxes and points, in input pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import FaceHead, TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.session import dequantise
+
+F32 = NDArray[np.float32]
+_BOX, _SCORE, _POINTS = 4, 2, 10
+# exp of more than this is a size that no picture has.
+_MOST_LOG = 20.0
+
+
+def anchors(head: FaceHead, size: tuple[int, int]) -> F32:
+    """(N, 3): centre x, centre y and side of every anchor in pixels of an input of `size`
+    (height, width), in the order of the graph's outputs."""
+    parts = []
+    for stride, sides in zip(head.strides, head.anchors, strict=True):
+        rows, columns = (-(-side // stride) for side in size)
+        y, x, side = np.meshgrid(
+            (np.arange(rows) + 0.5) * stride,
+            (np.arange(columns) + 0.5) * stride,
+            np.array(sides),
+            indexing="ij",
+        )
+        parts.append(np.stack([x, y, side], axis=-1).reshape(-1, 3))
+    return np.concatenate(parts).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Before suppression: boxes (M, 4) x1,y1,x2,y2 and points (M, 5, 2) in input pixels, score
+    (M,)."""
+
+    boxes: F32
+    points: F32
+    score: F32
+
+    def __getitem__(self, index: NDArray[Any]) -> Candidates:
+        return Candidates(self.boxes[index], self.points[index], self.score[index])
+
+
+class FaceDecoder:
+    """Reads the three outputs; made once a session. Raises RkzooError when they are not those
+    that the head promises."""
+
+    def __init__(self, head: FaceHead, size: tuple[int, int], specs: Sequence[TensorSpec]) -> None:
+        self.head, self.specs = head, tuple(specs)
+        self.anchors = anchors(head, size)
+        widths = [spec.shape[-1] if spec.shape else 0 for spec in specs]
+        if sorted(widths) != [_SCORE, _BOX, _POINTS]:
+            shapes = ", ".join("x".join(map(str, spec.shape)) for spec in specs)
+            raise RkzooError(
+                "The outputs are not those of a RetinaFace.",
+                f"They are {shapes}; boxes of 4, scores of 2 and points of 10 numbers are needed.",
+                "Look at the model with rkzoo inspect.",
+            )
+        self._at = {width: widths.index(width) for width in widths}
+
+    def candidates(self, outputs: Sequence[NDArray[Any]], confidence: float) -> Candidates:
+        """What reaches the confidence, in the order of the anchors."""
+        scores = self._scores(outputs)
+        if scores.size != len(self.anchors):
+            raise RkzooError(
+                f"The model has {scores.size} anchors, its description {len(self.anchors)}.",
+                f"The anchors of the description are {self.head.anchors}.",
+                "Give those of the training with --anchors.",
+            )
+        kept = np.flatnonzero(scores >= confidence)
+        where = self.anchors[kept]
+        box = self._taken(outputs, _BOX, kept)
+        points = self._taken(outputs, _POINTS, kept).reshape(-1, 5, 2)
+        middle, side = where[:, :2], where[:, 2:]
+        near, grown = self.head.variances
+        centre = middle + box[:, :2] * near * side
+        half = np.exp(np.minimum(box[:, 2:] * grown, _MOST_LOG)) * side / 2
+        return Candidates(
+            np.concatenate([centre - half, centre + half], axis=1).astype(np.float32),
+            (middle[:, None] + points * near * side[:, None]).astype(np.float32),
+            scores[kept],
+        )
+
+    def _scores(self, outputs: Sequence[NDArray[Any]]) -> F32:
+        """(N,) how surely each anchor shows a face."""
+        at = self._at[_SCORE]
+        both = outputs[at].reshape(-1, _SCORE)
+        if self.head.activated:
+            return dequantise(both[:, 1], self.specs[at])
+        values = dequantise(both, self.specs[at])
+        return np.asarray(
+            1 / (1 + np.exp(np.clip(values[:, 0] - values[:, 1], -80, 80))), np.float32
+        )
+
+    def _taken(self, outputs: Sequence[NDArray[Any]], width: int, rows: NDArray[Any]) -> F32:
+        at = self._at[width]
+        return dequantise(outputs[at].reshape(-1, width)[rows], self.specs[at])

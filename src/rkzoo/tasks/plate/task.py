@@ -1,0 +1,85 @@
+"""A picture of one number plate in, its text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract, PlateHead, TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session, dequantise
+from rkzoo.tasks.plate.ctc import Allowed, allowed, best_path, merged
+from rkzoo.tasks.text.result import TextLines
+from rkzoo.vision.letterbox import fit
+
+
+class PlateReader:
+    """Reads a picture that is one plate; made once, called for every picture.
+
+    The answer is a line of text as wide as the picture, or none where only blanks are seen.
+    Raises RkzooError when the labels are not as many as the classes.
+    """
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, PlateHead):
+            raise RkzooError(f"{contract.family} reads no plates.", code=1)
+        self.contract, self.session, self.head = contract, session, contract.head
+        labels, blank = contract.labels, contract.head.blank
+        self._layouts = [allowed(layout, labels, blank) for layout in contract.head.layouts]
+        height, width = contract.input.size
+        self._canvas = np.empty((1, height, width, 3), np.uint8)
+
+    def preprocess(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """BGR (H, W, 3) to the session's input. The array is reused by the next call."""
+        return [fit(image, self.contract.input, self._canvas)[0]]
+
+    def decode(self, outputs: Sequence[NDArray[Any]]) -> tuple[str, float]:
+        """The session's raw tensors to the text and its score: the mean probability of its
+        characters, 0..1, 0 for no text."""
+        return decode(
+            outputs, self.session.outputs, self.head.blank, self.contract.labels, self._layouts
+        )
+
+    def __call__(self, image: NDArray[np.uint8]) -> TextLines:
+        text, score = self.decode(self.session.run(self.preprocess(image)))
+        if not text:
+            return TextLines.none()
+        height, width = image.shape[:2]
+        corners = [[0, 0], [width, 0], [width, height], [0, height]]
+        return TextLines(
+            np.array([corners], np.float32),
+            (text,),
+            np.array([score], np.float32),
+            np.ones(1, np.float32),
+            np.zeros(1, np.int32),
+        )
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]],
+    specs: Sequence[TensorSpec],
+    blank: int,
+    labels: Sequence[str],
+    layouts: Sequence[Allowed] = (),
+) -> tuple[str, float]:
+    """Logits 1xCxT, float or integer, to the text and its score. `labels[i]` is the character
+    of class i. Raises RkzooError when there are not C of them."""
+    logits = dequantise(outputs[0], specs[0]).astype(np.float64)
+    if logits.ndim != 3 or logits.shape[:2] != (1, len(labels)) or blank >= len(labels):
+        shape = "x".join(map(str, logits.shape))
+        raise RkzooError(
+            f"The plate reader gave {shape} scores for {len(labels)} characters.",
+            "The list of characters does not belong to this model.",
+            "Give the characters of its training with --labels, the blank included.",
+        )
+    shifted = logits[0] - logits[0].max(axis=0)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=0))
+    path = best_path(logs, blank, layouts)
+    starts = merged(path, blank)
+    if not len(starts):
+        return "", 0.0
+    text = "".join(labels[index] for index in path[starts])
+    return text, float(np.exp(logs[path[starts], starts]).mean())
