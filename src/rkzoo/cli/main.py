@@ -26,10 +26,13 @@ VERBS = {
     "run": "pictures in, boxes or text out",
     "eval": "how good a model is, on data with known answers",
     "compare": "where accuracy goes between float and INT8",
+    "bench": "how long a model takes, stage by stage",
+    "estimate": "how fast and how big a model will be on each chip, without a board",
     "doctor": "what is wrong with this board or PC, and the step that mends it",
     "clocks": "show, lock and restore the clocks of a board",
     "soc": "the chips: NPU, number formats, clocks, library, how to upgrade",
     "tune": "get back the accuracy that INT8 lost",
+    "report": "measure the zoo, and write the pages that show it",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
 }
 
