@@ -216,7 +216,7 @@ def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_
     yield _Ask(
         "rectangular",
         "upstream protocol",
-        f"Upstream settings, each picture padded to a multiple of {max(head.strides)} only.",
+        f"Upstream settings, each picture padded to a multiple of {max(head.strides)}, half more.",
         lambda: _Setup(size_free(planned), reading=Reading(rectangular=True)),
     )
     yield _Ask(

@@ -59,9 +59,12 @@ class _Crew:
 
     def start(self) -> None:
         mine, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._job), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
+        # Not as an argument: a start that is interrupted would leave it half told.
+        with suppress(OSError):
+            mine.send(self._job)
         self._all[mine] = process
         self.busy[mine] = process, None
 
@@ -100,8 +103,8 @@ def _count_death(deaths: Counter[int], piece: Piece | None) -> None:
         )
 
 
-def _serve(end: Connection, job: Job) -> None:
-    """The whole life of a worker: ready, then a piece in, its records out."""
+def _serve(end: Connection) -> None:
+    """The whole life of a worker: its job in, ready, then a piece in, its records out."""
     # Ctrl-C reaches the whole group; it is the parent that tells its workers to go.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -109,6 +112,7 @@ def _serve(end: Connection, job: Job) -> None:
 
     cv2.setNumThreads(1)
     try:
+        job: Job = end.recv()
         with answering(job) as answer:
             end.send(None)
             while True:
