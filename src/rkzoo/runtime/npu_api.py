@@ -1,0 +1,302 @@
+"""The C interface of Rockchip's NPU libraries (librknnrt, librknnmrt) as Python data.
+
+Written from the published facts of the interface (version 2.3.2): structures, numbers, and
+what its error codes mean for a reader. Nothing here talks to a device.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+from enum import IntEnum, IntFlag
+from functools import cache
+from typing import Any
+
+from rkzoo.errors import RkzooError
+
+MAX_DIMS = 16
+MAX_NAME = 256
+MAX_SHAPES = 512
+CUSTOM_BYTES = 1024
+
+
+class Query(IntEnum):
+    IN_OUT_NUM = 0
+    INPUT_ATTR = 1
+    OUTPUT_ATTR = 2
+    PERF_DETAIL = 3
+    PERF_RUN = 4
+    SDK_VERSION = 5
+    MEM_SIZE = 6
+    CUSTOM_STRING = 7
+    NATIVE_INPUT_ATTR = 8
+    NATIVE_OUTPUT_ATTR = 9
+    NATIVE_NHWC_INPUT_ATTR = 10
+    NATIVE_NHWC_OUTPUT_ATTR = 11
+    DEVICE_MEM_INFO = 12
+    INPUT_DYNAMIC_RANGE = 13
+    CURRENT_INPUT_ATTR = 14
+    CURRENT_OUTPUT_ATTR = 15
+    CURRENT_NATIVE_INPUT_ATTR = 16
+    CURRENT_NATIVE_OUTPUT_ATTR = 17
+
+
+class Type(IntEnum):
+    """Of a tensor's numbers; `DTYPES` has those that numpy knows."""
+
+    FLOAT32 = 0
+    FLOAT16 = 1
+    INT8 = 2
+    UINT8 = 3
+    INT16 = 4
+    UINT16 = 5
+    INT32 = 6
+    UINT32 = 7
+    INT64 = 8
+    BOOL = 9
+    INT4 = 10
+    BFLOAT16 = 11
+
+
+class Format(IntEnum):
+    NCHW = 0
+    NHWC = 1
+    NC1HWC2 = 2
+    UNDEFINED = 3
+
+
+class Quantised(IntEnum):
+    NONE = 0
+    DFP = 1
+    AFFINE = 2
+
+
+class Cores(IntFlag):
+    """Which NPU cores a context may use. AUTO: the driver takes one that is idle."""
+
+    AUTO = 0
+    CORE_0 = 1
+    CORE_1 = 2
+    CORE_2 = 4
+    ALL = 0xFFFF
+
+
+class Sync(IntFlag):
+    TO_DEVICE = 1
+    FROM_DEVICE = 2
+
+
+class Init(IntFlag):
+    """Flags of a new context. Those that only matter to a memory of one's own are left out."""
+
+    NONE = 0
+    PRIORITY_MEDIUM = 1
+    PRIORITY_LOW = 2
+    ASYNC = 4
+    COLLECT_PERF = 8
+    SHARE_WEIGHTS = 0x20
+    MODEL_INFO_ONLY = 0x100
+    ENABLE_SRAM = 0x800
+    SHARE_SRAM = 0x1000
+    KEEP_PROCESS_PRIORITY = 0x2000
+    NO_INPUT_FLUSH = 0x4000
+    NO_OUTPUT_FLUSH = 0x8000
+
+
+DTYPES = {
+    Type.FLOAT32: "float32",
+    Type.FLOAT16: "float16",
+    Type.INT8: "int8",
+    Type.UINT8: "uint8",
+    Type.INT16: "int16",
+    Type.UINT16: "uint16",
+    Type.INT32: "int32",
+    Type.UINT32: "uint32",
+    Type.INT64: "int64",
+    Type.BOOL: "bool",
+}
+TYPES = {name: number for number, name in DTYPES.items()}
+
+
+# ---- structures ---------------------------------------------------------------------
+
+POINTER = "pointer"
+CONTEXT = "context"
+"""What is as wide as the processor's addresses: a context's number is 32 bits wide on 32-bit
+Arm, 64 bits elsewhere."""
+
+STRUCTURES: dict[str, tuple[tuple[str, Any], ...]] = {
+    "input_output_num": (("n_input", c.c_uint32), ("n_output", c.c_uint32)),
+    "tensor_attr": (
+        ("index", c.c_uint32),
+        ("n_dims", c.c_uint32),
+        ("dims", c.c_uint32 * MAX_DIMS),
+        ("name", c.c_char * MAX_NAME),
+        ("n_elems", c.c_uint32),
+        ("size", c.c_uint32),
+        ("fmt", c.c_uint32),
+        ("type", c.c_uint32),
+        ("qnt_type", c.c_uint32),
+        ("fl", c.c_int8),
+        ("zp", c.c_int32),
+        ("scale", c.c_float),
+        ("w_stride", c.c_uint32),
+        ("size_with_stride", c.c_uint32),
+        ("pass_through", c.c_uint8),
+        ("h_stride", c.c_uint32),
+    ),
+    "input_range": (
+        ("index", c.c_uint32),
+        ("shape_number", c.c_uint32),
+        ("fmt", c.c_uint32),
+        ("name", c.c_char * MAX_NAME),
+        ("dyn_range", c.c_uint32 * MAX_DIMS * MAX_SHAPES),
+        ("n_dims", c.c_uint32),
+    ),
+    "perf_detail": (("perf_data", POINTER), ("data_len", c.c_uint64)),
+    "perf_run": (("run_duration", c.c_int64),),
+    "sdk_version": (("api_version", c.c_char * 256), ("drv_version", c.c_char * 256)),
+    "mem_size": (
+        ("total_weight_size", c.c_uint32),
+        ("total_internal_size", c.c_uint32),
+        ("total_dma_allocated_size", c.c_uint64),
+        ("total_sram_size", c.c_uint32),
+        ("free_sram_size", c.c_uint32),
+        ("reserved", c.c_uint32 * 10),
+    ),
+    "custom_string": (("string", c.c_char * CUSTOM_BYTES),),
+    "tensor_mem": (
+        ("virt_addr", POINTER),
+        ("phys_addr", c.c_uint64),
+        ("fd", c.c_int32),
+        ("offset", c.c_int32),
+        ("size", c.c_uint32),
+        ("flags", c.c_uint32),
+        ("priv_data", POINTER),
+    ),
+    "input": (
+        ("index", c.c_uint32),
+        ("buf", POINTER),
+        ("size", c.c_uint32),
+        ("pass_through", c.c_uint8),
+        ("type", c.c_uint32),
+        ("fmt", c.c_uint32),
+    ),
+    "output": (
+        ("want_float", c.c_uint8),
+        ("is_prealloc", c.c_uint8),
+        ("index", c.c_uint32),
+        ("buf", POINTER),
+        ("size", c.c_uint32),
+    ),
+    "init_extend": (
+        ("ctx", CONTEXT),
+        ("real_model_offset", c.c_int32),
+        ("real_model_size", c.c_uint32),
+        ("model_buffer_fd", c.c_int32),
+        ("model_buffer_flags", c.c_uint32),
+        ("reserved", c.c_uint8 * 112),
+    ),
+    "run_extend": (
+        ("frame_id", c.c_uint64),
+        ("non_block", c.c_int32),
+        ("timeout_ms", c.c_int32),
+        ("fence_fd", c.c_int32),
+    ),
+    "output_extend": (("frame_id", c.c_uint64),),
+}
+
+
+HERE = 8 * c.sizeof(c.c_void_p)
+"""Bits of an address in this process, which need not be the kernel's."""
+
+
+@cache
+def structure(name: str, bits: int = HERE) -> Any:
+    """The ctypes class of a structure, for processors of 64 or 32 bits."""
+    wide = {64: c.c_uint64, 32: c.c_uint32}[bits]
+    fields = [
+        (field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in STRUCTURES[name]
+    ]
+    return type(name, (c.Structure,), {"_fields_": fields})
+
+
+def context_type(bits: int = HERE) -> Any:
+    return c.c_uint64 if bits == 64 else c.c_uint32
+
+
+_OUT = c.c_void_p
+_U32, _I32, _U64 = c.c_uint32, c.c_int32, c.c_uint64
+
+FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "init": (_OUT, c.c_void_p, _U32, _U32, _OUT),
+    "dup_context": (_OUT, _OUT),
+    "destroy": (CONTEXT,),
+    "query": (CONTEXT, _U32, _OUT, _U32),
+    "inputs_set": (CONTEXT, _U32, _OUT),
+    "set_batch_core_num": (CONTEXT, c.c_int),
+    "set_core_mask": (CONTEXT, _U32),
+    "run": (CONTEXT, _OUT),
+    "wait": (CONTEXT, _OUT),
+    "outputs_get": (CONTEXT, _U32, _OUT, _OUT),
+    "outputs_release": (CONTEXT, _U32, _OUT),
+    "create_mem": (CONTEXT, _U32),
+    "create_mem_from_fd": (CONTEXT, _I32, c.c_void_p, _U32, _I32),
+    "destroy_mem": (CONTEXT, c.c_void_p),
+    "set_io_mem": (CONTEXT, c.c_void_p, _OUT),
+    "set_input_shapes": (CONTEXT, _U32, _OUT),
+    "mem_sync": (CONTEXT, c.c_void_p, _U32),
+}
+"""Arguments by name, without the `rknn_` in front. They answer an error code, those that make
+memory an address."""
+
+MAKE_MEMORY = frozenset({"create_mem", "create_mem_from_fd"})
+
+
+# ---- what went wrong ----------------------------------------------------------------
+
+_UPDATE = "Run rkzoo doctor: it names the part to update."
+_CONVERT = "Convert the model again for this board's chip: rkzoo convert MODEL --soc CHIP."
+
+_ERRORS: dict[int, tuple[str, str]] = {
+    -1: (
+        "The NPU's library says no more than that it failed.",
+        "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows what the driver said.",
+    ),
+    -2: (
+        "The NPU did not answer in time.",
+        "See with rkzoo doctor what else keeps it busy; when it stays so, restart the board.",
+    ),
+    -3: (
+        "The NPU cannot be reached.",
+        "Run rkzoo doctor: the driver, its device file or the permission to open it is missing.",
+    ),
+    -4: (
+        "There is not enough memory that the NPU can use.",
+        "End other programs that use the NPU, use a smaller model, or run rkzoo doctor.",
+    ),
+    -5: ("The NPU's library does not accept an argument.", _UPDATE),
+    -6: (
+        "The file is no model that this NPU library can read.",
+        "Check it with rkzoo inspect; it may be damaged, or newer than the library (rkzoo doctor).",
+    ),
+    -7: ("The model is not open on the NPU any more.", "Open it again."),
+    -8: (
+        "The NPU's library does not accept the input.",
+        "Compare its size and type with rkzoo inspect.",
+    ),
+    -9: ("The NPU's library does not accept how the output is asked for.", _UPDATE),
+    -10: ("The NPU's library and its driver do not fit each other.", _UPDATE),
+    -11: ("The model was compiled in advance for another NPU driver.", _CONVERT),
+    -12: ("The model was optimised for another NPU driver.", _CONVERT),
+    -13: ("The model was built for another chip.", _CONVERT),
+}
+# Faults that a program makes, not its user.
+_OURS = frozenset({-5, -7, -9})
+
+
+def failure(code: int, what: str) -> RkzooError:
+    """A library's error code as an error for a reader; `what` is what was being done."""
+    why, fix = _ERRORS.get(
+        code, ("The NPU's library gave an answer that rkzoo does not know.", _UPDATE)
+    )
+    return RkzooError(what, f"{why} (error {code})", fix, code=1 if code in _OURS else 2)

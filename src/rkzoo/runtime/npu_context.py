@@ -1,0 +1,376 @@
+"""A model open on the NPU, and memory that the NPU shares with this process.
+
+Thin over the C library: every call is here once, checked, with its error in words. What was
+made is destroyed in the right order when nothing refers to it any more: an array that looks
+into NPU memory keeps that memory, and with it the context, alive.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import math
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rkzoo.errors import RkzooError
+from rkzoo.runtime import npu_api as api
+from rkzoo.runtime.npu_api import Cores, Format, Init, Quantised, Query, Sync, Type, structure
+from rkzoo.session import Array
+
+SMALL = "librknnmrt"
+"""The library of RV1103 and RV1106: only zero-copy memory, outputs in NHWC."""
+
+
+class NpuLibrary:
+    """librknnrt.so or librknnmrt.so, loaded. Raises RkzooError when it cannot be."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        try:
+            self._dll = c.CDLL(self.path)
+        except OSError as error:
+            raise RkzooError(
+                f"The NPU's library {self.path} cannot be loaded.",
+                f"The system says: {error}.",
+                "Run rkzoo doctor: it says which file belongs there.",
+            ) from error
+        self._functions: dict[str, Any] = {}
+        self.call("init", "", only_look=True)
+
+    @property
+    def small(self) -> bool:
+        return Path(self.path).name.startswith(SMALL)
+
+    def has(self, name: str) -> bool:
+        """Whether this version has the function `rknn_<name>`."""
+        return hasattr(self._dll, f"rknn_{name}")
+
+    def function(self, name: str) -> Any:
+        """`rknn_<name>`, with its types. Raises RkzooError where the library lacks it."""
+        if name not in self._functions:
+            if not self.has(name):
+                raise RkzooError(
+                    f"The NPU's library {self.path} cannot do this.",
+                    f"It has no function rknn_{name}.",
+                    "Update the library (rkzoo doctor says how), or check that it is the right "
+                    "file.",
+                )
+            found = getattr(self._dll, f"rknn_{name}")
+            wide = api.context_type()
+            found.argtypes = [wide if t is api.CONTEXT else t for t in api.FUNCTIONS[name]]
+            found.restype = c.c_void_p if name in api.MAKE_MEMORY else c.c_int
+            self._functions[name] = found
+        return self._functions[name]
+
+    def call(self, name: str, what: str, *arguments: Any, only_look: bool = False) -> None:
+        """Calls a function that answers an error code; raises RkzooError unless it is 0."""
+        function = self.function(name)
+        if not only_look and (code := function(*arguments)):
+            raise api.failure(code, what)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What the library tells of an input or output. `shape` is in the order of `format`;
+    `w_stride` are the pixels of a row in memory (at least the width), `bytes` the memory it
+    needs. `scale` is None unless the numbers are quantised."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    format: Format
+    type: int
+    scale: float | None
+    zero_point: int
+    w_stride: int
+    bytes: int
+    raw: Any
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name of the type. Raises RkzooError for one that numpy does not have."""
+        name = api.DTYPES.get(self.type)  # type: ignore[call-overload]
+        if name is None:
+            raise RkzooError(
+                f"The tensor {self.name} has numbers of a kind that rkzoo cannot read.",
+                f"It is number {self.type} of the NPU library's types.",
+                "Convert the model to int8 or fp16.",
+            )
+        return str(name)
+
+
+def _tensor(raw: Any) -> Tensor:
+    shape = tuple(raw.dims[: min(raw.n_dims, api.MAX_DIMS)])
+    quantised = raw.qnt_type == Quantised.AFFINE and raw.type in (Type.INT8, Type.UINT8, Type.INT16)
+    layout = Format(raw.fmt) if raw.fmt in set(Format) else Format.UNDEFINED
+    return Tensor(
+        raw.index,
+        raw.name.decode("utf-8", "replace"),
+        shape,
+        layout,
+        raw.type,
+        float(np.float32(raw.scale)) if quantised else None,
+        raw.zp if quantised else 0,
+        raw.w_stride,
+        max(raw.size, raw.size_with_stride),
+        raw,
+    )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that the NPU and this process share. `fd` is the file descriptor of it (DMA-BUF)."""
+
+    address: int
+    size: int
+    fd: int
+    pointer: int
+    _buffer: Any
+
+    def array(self, shape: Sequence[int], dtype: str, *, row: int = 0) -> Array:
+        """A view, not a copy; it keeps the memory alive. `row` are the elements from one row
+        to the next of a picture (N, H, W, C), where that is more than W * C."""
+        kind = np.dtype(dtype)
+        if not row:
+            return np.frombuffer(self._buffer, kind, math.prod(shape)).reshape(shape)
+        batch, height, _, channels = shape
+        flat = np.frombuffer(self._buffer, kind, batch * height * row)
+        steps = tuple(kind.itemsize * count for count in (height * row, row, channels, 1))
+        return np.lib.stride_tricks.as_strided(flat, shape, steps)
+
+
+class _Owner:
+    """The context's number, and its end. A duplicate ends before the one it was made of."""
+
+    def __init__(self, library: NpuLibrary, number: Any, origin: _Owner | None = None) -> None:
+        self.number = number
+        weakref.finalize(self, _end, library.function("destroy"), number, origin)
+
+
+# Nobody can act on a failure to destroy, and it must not hide the error that led to the end.
+
+
+def _end(function: Any, number: Any, origin: _Owner | None) -> None:
+    function(number)
+
+
+def _end_memory(function: Any, owner: _Owner, pointer: int) -> None:
+    function(owner.number, pointer)
+
+
+class Context:
+    """One model, open on the NPU. Made by `open` or `duplicate`; not for several threads at
+    once. Every method raises RkzooError when the library refuses."""
+
+    def __init__(self, library: NpuLibrary, owner: _Owner, name: str) -> None:
+        self.library, self.name = library, name
+        self._owner: _Owner | None = owner
+
+    @classmethod
+    def open(cls, library: NpuLibrary, model: Path | bytes, flags: Init = Init.NONE) -> Context:
+        """From a file, or from the bytes of one."""
+        number = api.context_type()()
+        name = model.name if isinstance(model, Path) else "The model"
+        if isinstance(model, Path):
+            if not model.is_file():
+                raise RkzooError(f"There is no file {model}.", "", "Check the path.")
+            data, size = os.fsencode(model), 0
+        else:
+            data, size = model, len(model)
+        library.call(
+            "init", f"{name} cannot be opened on the NPU.", c.byref(number), data, size, flags, None
+        )
+        return cls(library, _Owner(library, number), name)
+
+    def duplicate(self) -> Context:
+        """A second context of the model that shares its weights."""
+        number, origin = api.context_type()(), self._owner
+        self.library.call(
+            "dup_context",
+            f"{self.name} cannot be opened a second time.",
+            c.byref(self._number),
+            c.byref(number),
+        )
+        return Context(self.library, _Owner(self.library, number, origin), self.name)
+
+    @property
+    def _number(self) -> Any:
+        if self._owner is None:
+            raise RkzooError(
+                f"{self.name} is closed.", "It was used after its end.", "Open it again.", code=1
+            )
+        return self._owner.number
+
+    def close(self) -> None:
+        """Lets go of the context. It ends at once, or with the last array that looks into its
+        memory."""
+        self._owner = None
+
+    def _call(self, function: str, what: str, *arguments: Any) -> None:
+        self.library.call(function, what, self._number, *arguments)
+
+    # ---- questions ------------------------------------------------------------------
+
+    def query(self, question: Query, kind: str, index: int | None = None) -> Any:
+        """The library's answer as a ctypes structure of npu_api."""
+        info = structure(kind)()
+        if index is not None:
+            info.index = index
+        self._call(
+            "query",
+            f"The NPU's library does not describe {self.name} ({question.name}).",
+            question,
+            c.byref(info),
+            c.sizeof(info),
+        )
+        return info
+
+    def counts(self) -> tuple[int, int]:
+        """How many inputs and outputs there are."""
+        found = self.query(Query.IN_OUT_NUM, "input_output_num")
+        return found.n_input, found.n_output
+
+    def tensor(self, question: Query, index: int) -> Tensor:
+        """An input or output as one of the attribute queries tells it."""
+        return _tensor(self.query(question, "tensor_attr", index))
+
+    def versions(self) -> tuple[str, str]:
+        """What library and driver call themselves."""
+        found = self.query(Query.SDK_VERSION, "sdk_version")
+        return found.api_version.decode("utf-8", "replace"), found.drv_version.decode(
+            "utf-8", "replace"
+        )
+
+    def memory_use(self) -> dict[str, int]:
+        """Bytes of weights, of working memory, of everything, and of on-chip memory."""
+        found = self.query(Query.MEM_SIZE, "mem_size")
+        return {
+            "weights": found.total_weight_size,
+            "working": found.total_internal_size,
+            "all": found.total_dma_allocated_size,
+            "sram": found.total_sram_size,
+            "sram_free": found.free_sram_size,
+        }
+
+    def custom_string(self) -> str:
+        found = self.query(Query.CUSTOM_STRING, "custom_string")
+        return str(found.string.decode("utf-8", "replace"))
+
+    def run_seconds(self) -> float:
+        """How long the last run took on the NPU, as the library tells it."""
+        return float(self.query(Query.PERF_RUN, "perf_run").run_duration) / 1e6
+
+    def layers(self) -> str:
+        """The library's table of time by layer; the context needs Init.COLLECT_PERF."""
+        found = self.query(Query.PERF_DETAIL, "perf_detail")
+        if not found.perf_data or not found.data_len:
+            return ""
+        return c.string_at(found.perf_data, found.data_len).decode("utf-8", "replace").rstrip("\0")
+
+    def shapes(self, index: int) -> list[tuple[int, ...]]:
+        """The shapes that an input of a model with several of them can have."""
+        found = self.query(Query.INPUT_DYNAMIC_RANGE, "input_range", index)
+        count = min(found.shape_number, api.MAX_SHAPES)
+        return [tuple(row[: found.n_dims]) for row in found.dyn_range[:count]]
+
+    # ---- settings -------------------------------------------------------------------
+
+    def set_cores(self, cores: Cores) -> None:
+        self._call("set_core_mask", f"The NPU cores {cores!r} cannot be used.", int(cores))
+
+    def set_batch_cores(self, count: int) -> None:
+        """Over how many cores a batch is spread."""
+        self._call("set_batch_core_num", f"A batch cannot be spread over {count} cores.", count)
+
+    def set_shapes(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Chooses one of the model's shapes for every input."""
+        rows = (structure("tensor_attr") * len(shapes))()
+        for index, shape in enumerate(shapes):
+            rows[index] = self.tensor(Query.INPUT_ATTR, index).raw
+            rows[index].n_dims = len(shape)
+            rows[index].dims[: len(shape)] = list(shape)
+        what = f"{self.name} cannot take inputs of {' and '.join(map(_spelt, shapes))}."
+        self._call("set_input_shapes", what, len(shapes), c.byref(rows))
+
+    # ---- memory ---------------------------------------------------------------------
+
+    def create_memory(self, size: int) -> Memory:
+        """Zeroed memory of the NPU. Raises RkzooError when there is not enough."""
+        made = self._memory("create_mem", size)
+        c.memset(made.address, 0, size)
+        return made
+
+    def memory_of(self, fd: int, address: int, size: int, offset: int = 0) -> Memory:
+        """Memory that another device gave as a file descriptor, mapped at `address`."""
+        return self._memory("create_mem_from_fd", fd, address, size, offset)
+
+    def _memory(self, function: str, *arguments: Any) -> Memory:
+        owner = self._owner
+        pointer = self.library.function(function)(self._number, *arguments)
+        if not pointer or owner is None:
+            raise api.failure(-4, f"{self.name} gets no memory for its inputs and outputs.")
+        told = structure("tensor_mem").from_address(pointer)
+        buffer = (c.c_uint8 * told.size).from_address(told.virt_addr + told.offset)
+        weakref.finalize(buffer, _end_memory, self.library.function("destroy_mem"), owner, pointer)
+        return Memory(told.virt_addr + told.offset, told.size, told.fd, pointer, buffer)
+
+    def use(self, memory: Memory, tensor: Tensor, **changed: int) -> None:
+        """Makes `memory` that of an input or output, which is `changed` from what it was
+        told (type, fmt, pass_through)."""
+        raw = structure("tensor_attr").from_buffer_copy(tensor.raw)
+        for field, value in changed.items():
+            setattr(raw, field, value)
+        what = f"The memory of {tensor.name} is not accepted."
+        self._call("set_io_mem", what, memory.pointer, c.byref(raw))
+
+    def sync(self, memory: Memory, way: Sync) -> None:
+        """Makes what one side wrote visible to the other. `run` does so by itself, unless the
+        context was made with NO_INPUT_FLUSH or NO_OUTPUT_FLUSH."""
+        self._call("mem_sync", "NPU memory cannot be brought in line.", memory.pointer, int(way))
+
+    # ---- running --------------------------------------------------------------------
+
+    def run(self, *, wait: bool = True) -> None:
+        """Computes; with `wait=False` it returns at once, and `wait` waits for the end."""
+        what = f"{self.name} did not run on the NPU."
+        if wait:
+            self._call("run", what, None)
+            return
+        extend = structure("run_extend")(non_block=1, fence_fd=-1)
+        self._call("run", what, c.byref(extend))
+
+    def wait(self) -> None:
+        self._call("wait", f"{self.name} did not finish on the NPU.", None)
+
+    def set_inputs(self, tensors: Sequence[Tensor], arrays: Sequence[Array]) -> None:
+        """Hands contiguous arrays over; pictures as uint8 NHWC, the rest in the graph's order.
+        The library copies and converts them."""
+        rows = (structure("input") * len(arrays))()
+        for row, tensor, array in zip(rows, tensors, arrays, strict=True):
+            row.index, row.buf, row.size = tensor.index, array.ctypes.data, array.nbytes
+            row.type = api.TYPES[array.dtype.name]
+            picture = array.ndim == 4 and array.dtype == np.uint8
+            plain = Format.NCHW if array.ndim == 4 else Format.UNDEFINED
+            row.fmt = Format.NHWC if picture else plain
+        what = f"{self.name} does not take its inputs."
+        self._call("inputs_set", what, len(arrays), c.byref(rows))
+
+    def get_outputs(self, arrays: Sequence[Array]) -> None:
+        """Copies the outputs into contiguous arrays of their own types, in the graph's order."""
+        rows = (structure("output") * len(arrays))()
+        for index, (row, array) in enumerate(zip(rows, arrays, strict=True)):
+            row.is_prealloc, row.index = 1, index
+            row.buf, row.size = array.ctypes.data, array.nbytes
+        what = f"{self.name} does not give its outputs."
+        self._call("outputs_get", what, len(arrays), c.byref(rows), None)
+        self._call("outputs_release", what, len(arrays), c.byref(rows))
+
+
+def _spelt(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,56 @@
+"""Compiles the stand-in library. It is no Rockchip software and computes nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def compiler() -> str:
+    """The C compiler; the test is skipped where there is none."""
+    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not found:
+        pytest.skip("there is no C compiler to build the stand-in for librknnrt with")
+    return found
+
+
+def compiled(folder: Path, *flags: str, name: str = "librknnrt.so") -> Path:
+    """The stand-in as a library in `folder`."""
+    target = folder / name
+    command = [compiler(), "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    source = str(HERE / "standin.c")
+    done = subprocess.run(
+        [*command, "-pthread", *flags, source, "-o", str(target)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@dataclass(frozen=True)
+class State:
+    contexts: int
+    memories: int
+    misuse: int
+    runs: int
+    memory_bytes: int
+    most_running: int
+
+
+def state(path: Path) -> State:
+    """What the stand-in has counted since it was loaded into this process."""
+    told = (ctypes.c_int64 * 6)()
+    ctypes.CDLL(str(path)).standin_state(told)
+    return State(*told)
+
+
+def misuse(path: Path) -> str:
+    function = ctypes.CDLL(str(path)).standin_misuse
+    function.restype = ctypes.c_char_p
+    return str(function().decode())
