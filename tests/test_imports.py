@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"soc"},
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
+    "stream": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision"},
     "speed": {"soc", "toolkit"},
     "workflow": {
@@ -35,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "stream",
     },
     "cli": {
         "accuracy",
@@ -46,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "stream",
         "workflow",
     },
 }

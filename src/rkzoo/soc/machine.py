@@ -137,7 +137,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
         iommu=_iommu(tree, device),
         driver=driver,
         driver_from=driver_from,
-        load=_load(tree),
+        load=npu_load(tree),
         nodes=nodes,
         rocket=tree.exists("/sys/module/rocket") or tree.exists("/dev/accel/accel0"),
         libraries=_libraries(tree),
@@ -241,7 +241,9 @@ def _driver(tree: Tree) -> tuple[str, str]:
     return "", ""
 
 
-def _load(tree: Tree) -> tuple[int, ...]:
+def npu_load(tree: Tree) -> tuple[int, ...]:
+    """The NPU's busy share for each core in percent; empty where nothing tells (no NPU, or the
+    kernel shows it to root only)."""
     for path in _LOAD:
         if text := tree.text(path):
             return tuple(int(share) for share in re.findall(r"(\d{1,3})%", text))

@@ -1,0 +1,170 @@
+"""rkzoo stream: video in, answers out, as fast as the model runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rkzoo.cli.asked import add_asked
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.stream import Summary
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "stream",
+        help="video in, answers out: camera, file, network; live page, video, JSON lines",
+        description="Runs a model on a camera, a video, a network stream or a folder of pictures "
+        "until it ends or Ctrl-C. Without an output it serves the live page.",
+        epilog="Example: rkzoo stream yolov8n.onnx rtsp://camera/stream --http 0.0.0.0:8080        "
+        "rkzoo stream yolov8n.onnx film.mp4 --save boxes.mp4 --track",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="0 or /dev/video0 (camera), a video file, rtsp:// or http://, a folder of pictures",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("onnx", "simulator"),
+        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated",
+    )
+    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
+    parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
+    parser.add_argument("--track", action="store_true", help="number things across frames")
+    where = parser.add_argument_group("where the answers go")
+    where.add_argument("--save", metavar="VIDEO", help="a video with what was found drawn on it")
+    where.add_argument(
+        "--jsonl", metavar="FILE", help="one JSON object a frame; - for stdout, line by line"
+    )
+    where.add_argument(
+        "--http",
+        nargs="?",
+        const="127.0.0.1:8080",
+        metavar="[HOST:]PORT",
+        help="a live page for browsers on this machine; with 0.0.0.0:8080 for all in the network",
+    )
+    where.add_argument("--show", action="store_true", help="a window; q ends")
+    how = parser.add_argument_group("how it runs")
+    how.add_argument("--workers", type=int, metavar="N", help="models at work at the same time")
+    how.add_argument("--frames", type=int, metavar="N", help="stop after N answered frames")
+    every = how.add_mutually_exclusive_group()
+    every.add_argument(
+        "--every-frame",
+        action="store_true",
+        default=None,
+        help="answer every frame, however long it takes (what files do by themselves)",
+    )
+    every.add_argument(
+        "--drop",
+        action="store_false",
+        dest="every_frame",
+        help="leave old frames out to stay up to date (what live sources do by themselves); "
+        "a file is then played at its own speed",
+    )
+    how.add_argument(
+        "--give-up",
+        type=float,
+        metavar="SECONDS",
+        help="how long a lost source is tried again (default: until Ctrl-C)",
+    )
+    add_asked(parser)
+    parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.cli.asked import asked
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.errors import RkzooError
+    from rkzoo.workflow.stream import Outputs, StreamOptions, stream
+
+    if args.json and args.jsonl == "-":
+        raise RkzooError(
+            "--json and --jsonl - do not go together.",
+            "Both write on stdout.",
+            "Give --jsonl a file.",
+        )
+    outputs = Outputs(
+        save=Path(args.save) if args.save else None,
+        jsonl=Path(args.jsonl) if args.jsonl else None,
+        http=args.http,
+        show=args.show,
+    )
+    if outputs == Outputs():
+        outputs = Outputs(http="127.0.0.1:8080")
+    line = _Line()
+    summary = stream(
+        args.model,
+        args.source,
+        outputs,
+        asked=asked(args),
+        options=StreamOptions(
+            confidence=args.conf,
+            iou=args.iou,
+            track=args.track,
+            every_frame=args.every_frame,
+            frames=args.frames,
+            workers=args.workers,
+            give_up=args.give_up,
+        ),
+        watch=line if sys.stderr.isatty() else None,
+        report=Bars(),
+    )
+    line.end()
+    if args.json:
+        print_json({"model": args.model} | summary.to_json())
+    _tell(summary)
+    return 0
+
+
+class _Line:
+    """One line on a terminal that is written over every second."""
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def __call__(self, figures: dict[str, Any]) -> None:
+        parts = [
+            f"{figures['counts'].get('answered', 0)} frames",
+            f"{figures['fps'].get('answered', 0.0):.1f}/s",
+            *(f"{stage} {ms['p50']:.1f}" for stage, ms in figures["stages_ms"].items()),
+        ]
+        text = "  ".join(parts) + " ms"
+        print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+        self._width = len(text)
+
+    def end(self) -> None:
+        if self._width:
+            print(file=sys.stderr)
+
+
+def _tell(summary: Summary) -> None:
+    from rkzoo.cli.console import table
+
+    figures = summary.figures
+    rate = figures["mean_fps"].get("answered", 0.0)
+    print(
+        f"{summary.frames} frames in {figures['seconds']:.1f} s, {rate:.1f} a second "
+        f"[{summary.runtime}, {figures['workers']} workers]"
+        + (f"; {summary.dropped} left out" if summary.dropped else "")
+        + (f"; {summary.failed} failed" if summary.failed else "")
+        + (
+            f"; the source was lost and found {figures['reconnects']} times"
+            if figures["reconnects"]
+            else ""
+        ),
+        file=sys.stderr,
+    )
+    rows = [[stage, ms["p50"], ms["p90"]] for stage, ms in figures["stages_ms"].items()]
+    if figures["latency_ms"]:
+        rows.append(["frame to answer", *figures["latency_ms"].values()])
+    if rows:
+        print(table(["", "median ms", "90 % ms"], rows), file=sys.stderr)
+    for place in summary.places:
+        if not place.startswith("http") and place not in ("stdout", "a window"):
+            print(f"Written: {place}", file=sys.stderr)

@@ -1,0 +1,257 @@
+"""Where answers go: a video file, JSON lines, a window. (The live page is `live`.)"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import IO, Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import ImageInput
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, explained
+from rkzoo.stream.sources import Frame
+from rkzoo.vision.letterbox import fit
+
+Image = NDArray[np.uint8]
+
+_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+# A gap in a live source is filled with its last picture, but not for longer, seconds.
+_LONGEST_GAP = 5.0
+
+
+@dataclass
+class Shown:
+    """One answered frame on its way to the sinks. `found` is the task's result; the picture is
+    drawn once, when the first sink asks for it, and `seconds` keeps what that took."""
+
+    frame: Frame
+    found: Any
+    paint: Callable[[Any, Image], Image]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def picture(self) -> Image:
+        """BGR (H, W, 3) with the result drawn on it."""
+        start = perf_counter()
+        drawn = self.paint(self.found, self.frame.image)
+        self.seconds["draw"] = perf_counter() - start
+        return drawn
+
+
+class Sink(Protocol):
+    """`take` gets every answered frame in order, from one thread. `over`: it wants no more, so
+    the stream ends. `place` says where the answers went."""
+
+    @property
+    def over(self) -> bool: ...
+
+    @property
+    def place(self) -> str: ...
+
+    def take(self, shown: Shown) -> None: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+
+class _Sink:
+    """What file sinks share: everything opened goes with the stack, on success and failure."""
+
+    over = False
+    place = ""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+
+class JsonLines(_Sink):
+    """One JSON object a line for each frame: number, seconds (when it was taken, since the first
+    one), position and file where there are, width, height, results. `path` None: stdout,
+    flushed line by line; a file appears when the stream ends."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        self._out: IO[str] = sys.stdout
+        self._first: float | None = None
+        self.place = str(path) if path else "stdout"
+        if path is not None:
+            temporary = self._stack.enter_context(atomic_output(path))
+            self._out = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
+
+    def take(self, shown: Shown) -> None:
+        """Raises BrokenPipeError when the reader of stdout has gone."""
+        frame = shown.frame
+        self._first = frame.taken if self._first is None else self._first
+        record: dict[str, Any] = {
+            "frame": frame.number,
+            "seconds": round(frame.taken - self._first, 4),
+        }
+        if frame.position is not None:
+            record["position"] = round(frame.position, 4)
+        if frame.name:
+            record["file"] = frame.name
+        record["width"], record["height"] = frame.image.shape[1], frame.image.shape[0]
+        record["results"] = shown.found.to_json()
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        print(line, file=self._out, flush=self._out is sys.stdout)
+
+
+class VideoFile(_Sink):
+    """A video of the drawn frames, of the first one's size; others are fitted into it.
+
+    `live`: frames are repeated where some were left out, so that the video runs at the speed
+    of the world. Raises RkzooError for a suffix or size that cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: float | None, *, live: bool) -> None:
+        super().__init__()
+        self._path, self._fps, self._live = path, min(fps or 25.0, 120.0), live
+        self.place = str(path)
+        self._codec = _CODECS.get(path.suffix.lower())
+        if self._codec is None:
+            raise RkzooError(
+                f"{path} is of no kind of video that can be written.",
+                f"The suffix says what it is, and {path.suffix or 'none'} says nothing.",
+                f"Use one of {', '.join(_CODECS)}.",
+            )
+        self._temporary = self._stack.enter_context(atomic_output(path))
+        self._writer: Any = None
+        self._spec = ImageInput(size=(2, 2))
+        self._start = 0.0
+        self._written = 0
+        self._last: Image | None = None
+
+    def take(self, shown: Shown) -> None:
+        picture = shown.picture
+        if self._writer is None:
+            self._begin(picture, shown.frame.taken)
+        if picture.shape[:2] != self._spec.size:
+            picture = fit(picture, self._spec)[0][0]
+        # Drawing may hand out the frame itself, which nobody changes any more.
+        self._last, before = picture, self._last
+        for _ in range(self._missing(shown.frame.taken) if self._live else 0):
+            self._write(before if before is not None else picture)
+        if not self._live or self._written <= self._due(shown.frame.taken):
+            self._write(picture)
+
+    def _write(self, picture: Image) -> None:
+        self._writer.write(picture)
+        self._written += 1
+
+    def _due(self, taken: float) -> int:
+        """Where in the video a frame of that moment belongs."""
+        return round((taken - self._start) * self._fps)
+
+    def _missing(self, taken: float) -> int:
+        """How many frames are to be filled with the last picture before this one."""
+        missing = self._due(taken) - self._written
+        if missing > _LONGEST_GAP * self._fps:
+            self._start += missing / self._fps
+            return 0
+        return max(0, missing)
+
+    def _begin(self, picture: Image, taken: float) -> None:
+        height, width = picture.shape[:2]
+        # Encoders want even sizes.
+        height, width = max(2, height - height % 2), max(2, width - width % 2)
+        code = cv2.VideoWriter.fourcc(*str(self._codec))
+        with explained(f"{self._path} cannot be written."):
+            self._temporary.touch()
+        writer = cv2.VideoWriter(str(self._temporary), code, self._fps, (width, height))
+        if not writer.isOpened():
+            raise RkzooError(
+                f"{self._path} cannot be written.",
+                f"OpenCV has no writer for {self._codec} of {width}x{height} here.",
+                "Try another suffix, e.g. .avi, or check the disk.",
+            )
+        self._stack.callback(writer.release)
+        self._writer, self._start = writer, taken
+        self._spec = ImageInput(size=(height, width), color="BGR", pad=0)
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self._writer is None:
+            # Nothing was written, so nothing moves into place.
+            error = (_Empty, _Empty(), None)
+        try:
+            super().__exit__(*error)
+        except _Empty:
+            return
+
+
+class _Empty(Exception):
+    """A stream ended before its first frame."""
+
+
+class Window(_Sink):
+    """A window with the drawn frames; q or Esc ends the stream."""
+
+    place = "a window"
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        check_window()
+        self._title = title
+        self._stack.callback(self._close)
+        with _gui():
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+
+    def take(self, shown: Shown) -> None:
+        with _gui():
+            cv2.imshow(self._title, shown.picture)
+            key = cv2.waitKey(1) & 0xFF
+            closed = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        self.over = key in (ord("q"), 27) or closed
+
+    def _close(self) -> None:
+        try:
+            cv2.destroyWindow(self._title)
+        except cv2.error:
+            return  # the user closed it
+
+
+def check_window() -> None:
+    """Raises RkzooError where no window can be shown."""
+    instead = "Look at it in a browser instead: --http"
+    gui = next(
+        (x for x in cv2.getBuildInformation().splitlines() if x.strip().startswith("GUI:")), ""
+    )
+    if gui.split()[-1:] == ["NONE"]:
+        raise RkzooError(
+            "No window can be shown.",
+            "The OpenCV that is installed here is the headless one, which has none.",
+            instead,
+        )
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        raise RkzooError("No window can be shown.", "There is no screen here.", instead)
+
+
+class _gui:  # noqa: N801 - a context manager
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, cv2.error):
+            text = " ".join(str(error).split())[:200]
+            raise RkzooError(
+                "No window can be shown.", f"OpenCV says: {text}", "Use --http."
+            ) from error

@@ -1,0 +1,235 @@
+"""Which box is the same thing as in the frame before: ByteTrack's way, in numpy.
+
+Written from the paper (Zhang et al., ByteTrack: Multi-Object Tracking by Associating Every
+Detection Box, 2022). Each track has a constant-velocity Kalman filter of centre, width and
+height. Sure boxes are matched first; then the unsure ones, which alone would be noise, to the
+tracks still alone; so something half hidden keeps its number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Relative to a box's height: how far it may jump, and how fast its speed may change, a frame.
+_JUMP, _PUSH = 1 / 20, 1 / 160
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """`sure`: score from which a box may begin a track. `unsure`: score below which a box is
+    ignored. `patience`: frames that a track lives on unseen. The overlaps (IoU) are the least
+    at which a box continues a track: sure ones, unsure ones, and a track seen only once."""
+
+    sure: float = 0.25
+    unsure: float = 0.1
+    patience: int = 30
+    overlap: float = 0.2
+    overlap_unsure: float = 0.5
+    overlap_new: float = 0.3
+
+
+class Tracker:
+    """Made once a stream; called once a frame, in order."""
+
+    def __init__(self, options: TrackOptions | None = None) -> None:
+        self.options = options or TrackOptions()
+        self._next = 1
+        self._id = np.empty(0, np.int64)  # 0 while seen only once
+        self._mean = np.empty((0, 4, 2))  # (tracks, cx cy w h, value and speed)
+        self._spread = np.empty((0, 4, 2, 2))
+        self._unseen = np.empty(0, np.int64)
+
+    def __call__(self, xyxy: NDArray[Any], score: NDArray[Any]) -> NDArray[np.int64]:
+        """The number of the track that each box (N, 4) belongs to, from 1; 0 for none: a box
+        that is new (it gets its number when it is seen again; in the first frame at once) or
+        that is unsure and continues nothing."""
+        boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
+        scores = np.asarray(score, np.float64)
+        # The first frame has nothing to wait for.
+        first = self._next == 1 and not len(self._id)
+        self._predict()
+        numbers = np.zeros(len(boxes), np.int64)
+        sure = np.flatnonzero(scores >= self.options.sure)
+        unsure = np.flatnonzero((scores < self.options.sure) & (scores >= self.options.unsure))
+        known = np.flatnonzero(self._id > 0)
+        new = np.flatnonzero(self._id == 0)
+        seen: list[int] = []
+
+        def associate(tracks: Any, chosen: Any, least: float) -> tuple[Any, Any]:
+            rows, columns = match(self._iou(tracks, boxes[chosen]), least)
+            for row, column in zip(rows, columns, strict=True):
+                track, box = int(tracks[row]), int(chosen[column])
+                self._see(track, boxes[box])
+                seen.append(track)
+                numbers[box] = self._id[track]
+            return np.delete(tracks, rows), np.delete(chosen, columns)
+
+        alone, sure = associate(known, sure, self.options.overlap)
+        recent = alone[self._unseen[alone] <= 1]
+        associate(recent, unsure, self.options.overlap_unsure)
+        _, sure = associate(new, sure, self.options.overlap_new)
+        self._forget(seen)
+        for box in sure:
+            numbers[box] = self._begin(boxes[box], first)
+        return numbers
+
+    def _predict(self) -> None:
+        """Where every track should be now."""
+        height = np.maximum(self._mean[:, 3, 0], 1.0)
+        self._mean[:, :, 0] += self._mean[:, :, 1]
+        move = np.array([[1.0, 1.0], [0.0, 1.0]])
+        self._spread = move @ self._spread @ move.T
+        self._spread[:, :, 0, 0] += ((_JUMP * height) ** 2)[:, None]
+        self._spread[:, :, 1, 1] += ((_PUSH * height) ** 2)[:, None]
+        self._unseen += 1
+
+    def _see(self, track: int, box: Floats) -> None:
+        """The filter's update: the four numbers are independent, so it is scalar four times."""
+        mean, spread = self._mean[track], self._spread[track]
+        noise = (_JUMP * max(float(mean[3, 0]), 1.0)) ** 2
+        gain = spread[:, :, 0] / (spread[:, 0, 0] + noise)[:, None]
+        mean += gain * (_centred(box) - mean[:, 0])[:, None]
+        spread -= gain[:, :, None] * spread[:, 0:1, :]
+        self._unseen[track] = 0
+        if not self._id[track]:
+            self._id[track] = self._number()
+
+    def _begin(self, box: Floats, at_once: bool) -> int:
+        number = self._number() if at_once else 0
+        height = max(float(box[3] - box[1]), 1.0)
+        spread = np.zeros((1, 4, 2, 2))
+        spread[:, :, 0, 0] = (2 * _JUMP * height) ** 2
+        spread[:, :, 1, 1] = (10 * _PUSH * height) ** 2
+        mean = np.stack((_centred(box), np.zeros(4)), axis=1)[None]
+        self._id = np.append(self._id, number)
+        self._unseen = np.append(self._unseen, 0)
+        self._mean = np.concatenate((self._mean, mean))
+        self._spread = np.concatenate((self._spread, spread))
+        return number
+
+    def _forget(self, seen: list[int]) -> None:
+        """Tracks unseen for too long go, and those that were seen only once."""
+        keep = (self._unseen <= self.options.patience) & ((self._id > 0) | (self._unseen == 0))
+        self._id, self._unseen = self._id[keep], self._unseen[keep]
+        self._mean, self._spread = self._mean[keep], self._spread[keep]
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    def _iou(self, tracks: NDArray[Any], boxes: Floats) -> Floats:
+        """(tracks, boxes) overlaps of where the tracks should be with the boxes."""
+        middle, size = self._mean[tracks, :2, 0], self._mean[tracks, 2:, 0]
+        return iou(np.concatenate((middle - size / 2, middle + size / 2), axis=1), boxes)
+
+
+def iou(a: Floats, b: Floats) -> Floats:
+    """(N, M) overlaps of boxes x1,y1,x2,y2."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = np.prod(np.clip(high - low, 0, None), axis=2)
+    area_a, area_b = (np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), axis=1) for x in (a, b))
+    return np.asarray(inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-9))
+
+
+def match(overlap: Floats, least: float) -> tuple[list[int], list[int]]:
+    """Pairs (rows, columns) with at least `least` overlap, the best first, each used once."""
+    rows, columns = np.nonzero(overlap >= least)
+    best = np.argsort(-overlap[rows, columns], kind="stable")
+    taken_rows: dict[int, int] = {}
+    taken_columns: set[int] = set()
+    for row, column in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
+        if row not in taken_rows and column not in taken_columns:
+            taken_rows[row] = column
+            taken_columns.add(column)
+    return list(taken_rows), list(taken_rows.values())
+
+
+def _centred(box: Floats) -> Floats:
+    return np.array(
+        [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box[2] - box[0], box[3] - box[1]]
+    )
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A result whose things have numbers. `found` is the task's own result, `ids` (N,) the
+    number of each, 0 for none yet."""
+
+    found: Any
+    ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The task's records, each with `track` (null for none yet)."""
+        return [
+            record | {"track": int(number) or None}
+            for record, number in zip(self.found.to_json(), self.ids, strict=True)
+        ]
+
+    def lines(self) -> list[str]:
+        return [
+            f"#{number:<4} {line}"
+            for number, line in zip(self.ids.tolist(), self.found.lines(), strict=True)
+        ]
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The task's drawing, with each number in the upper right corner of its box."""
+        canvas: NDArray[np.uint8] = self.found.draw(image)
+        scale = max(0.4, image.shape[0] / 1000)
+        weight = max(1, round(2 * scale))
+        for (_, y1, x2, _), number in zip(corners(self.found), self.ids.tolist(), strict=True):
+            if not number:
+                continue
+            text = f"#{number}"
+            (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, weight)
+            at = (int(x2) - width - 2, int(y1) + height + 4)
+            for colour, thick in (((0, 0, 0), weight + 2), ((255, 255, 255), weight)):
+                cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thick)
+        return canvas
+
+
+class Follower:
+    """Numbers for the results of one stream, of any task that has boxes."""
+
+    def __init__(self, options: TrackOptions | None = None) -> None:
+        self._tracker = Tracker(options)
+
+    def __call__(self, found: Any) -> Tracked:
+        """Unsure boxes that continue nothing are left out."""
+        scores = score(found)
+        ids = self._tracker(corners(found), scores)
+        keep = np.flatnonzero((scores >= self._tracker.options.sure) | (ids > 0))
+        return Tracked(found[keep], ids[keep])
+
+
+def can_follow(found: Any) -> bool:
+    """Whether a result has boxes to follow."""
+    return hasattr(_boxes(found), "xyxy")
+
+
+def score(found: Any) -> NDArray[np.float32]:
+    """(N,) scores of a result with boxes."""
+    return np.asarray(_boxes(found).score, np.float32)
+
+
+def corners(found: Any) -> NDArray[np.float32]:
+    """(N, 4) upright boxes x1,y1,x2,y2 around each thing, source pixels."""
+    return np.asarray(_boxes(found).xyxy, np.float32)
+
+
+def _boxes(found: Any) -> Any:
+    """As Detections: masks and poses keep them in `boxes`, turned boxes have them around."""
+    if hasattr(found, "upright"):
+        return found.upright()
+    inner = getattr(found, "boxes", None)
+    return inner if hasattr(inner, "xyxy") else found
