@@ -1,0 +1,63 @@
+"""Operators that a chip's NPU does not compute, known before anything is built.
+
+operators.yaml is written by scripts/probe_operators.py, which builds a small model of each
+operator with the real toolkit and reads where the compiler puts it. An operator may still run
+on the NPU in one shape and not in another; the table of a build is what counts in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+from rkzoo.contract import Strict
+from rkzoo.soc.chips import same_family
+
+
+class Places(Strict, frozen=True):
+    """`cpu`: computed by the processor. `refused`: the build of a model with it fails."""
+
+    cpu: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+class Operators(Strict, frozen=True):
+    """operators.yaml. `tried` are all operators that were built."""
+
+    toolkit: str
+    date: str
+    tried: tuple[str, ...]
+    chips: dict[str, Places]
+
+
+@dataclass(frozen=True)
+class Falls:
+    """An operator of a graph that one chip's NPU does not compute."""
+
+    operator: str
+    place: Literal["cpu", "refused"]
+
+
+@cache
+def operators() -> Operators:
+    import yaml
+
+    text = resources.files("rkzoo.speed").joinpath("operators.yaml").read_text("utf-8")
+    return msgspec.convert(yaml.load(text, yaml.CSafeLoader), Operators)
+
+
+def falls(names: Sequence[str], soc: str) -> tuple[Falls, ...]:
+    """Those of a graph's operators that `soc` is known not to compute on its NPU."""
+    places = [found for chip, found in operators().chips.items() if same_family(chip, soc)]
+    told = []
+    for name in names:
+        if any(name in found.refused for found in places):
+            told.append(Falls(name, "refused"))
+        elif any(name in found.cpu for found in places):
+            told.append(Falls(name, "cpu"))
+    return tuple(told)
