@@ -26,8 +26,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
     parser.add_argument(
         "--runtime",
-        choices=("onnx", "simulator"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated",
+        choices=("onnx", "simulator", "board"),
+        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
+        " machine's NPU, the usual one for a .rknn where there is an NPU",
     )
     parser.add_argument("--image", metavar="PICTURE", help="what it is fed (default: one made)")
     parser.add_argument("--frames", type=int, metavar="N", help="default 50; 10 on the simulator")

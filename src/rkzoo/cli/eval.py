@@ -33,8 +33,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--runtime",
-        choices=("onnx", "simulator"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated",
+        choices=("onnx", "simulator", "board"),
+        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
+        " machine's NPU, the usual one for a .rknn where there is an NPU",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--conf", type=float, help="least score (standard 0.001)")

@@ -30,8 +30,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--runtime",
-        choices=("onnx", "simulator"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated",
+        choices=("onnx", "simulator", "board"),
+        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
+        " machine's NPU, the usual one for a .rknn where there is an NPU",
     )
     parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
     parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")

@@ -211,7 +211,7 @@ class _ZeroCopy:
     ) -> None:
         self._context = context
         (picture,) = inputs
-        self.inputs = (_fed(picture),)
+        self.inputs: tuple[TensorSpec, ...] = (_fed(picture),)
         batch, height, width, channels = picture.shape
         row = max(picture.w_stride, width) * channels
         memory = context.create_memory(max(picture.bytes, batch * height * row))

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,8 @@ class Context:
     def __init__(self, library: NpuLibrary, owner: _Owner, name: str) -> None:
         self.library, self.name = library, name
         self._owner: _Owner | None = owner
+        # Whether a running context may be duplicated is nowhere written.
+        self._one = Lock()
 
     @classmethod
     def open(cls, library: NpuLibrary, model: Path | bytes, flags: Init = Init.NONE) -> Context:
@@ -191,13 +194,14 @@ class Context:
     def duplicate(self) -> Context:
         """A second context of the model that shares its weights."""
         number, origin = api.context_type()(), self._owner
-        self.library.call(
-            "dup_context",
-            f"{self.name} cannot be opened a second time.",
-            c.byref(self._number),
-            c.byref(number),
-        )
+        what = f"{self.name} cannot be opened a second time."
+        with self._one:
+            self.library.call("dup_context", what, c.byref(self._number), c.byref(number))
         return Context(self.library, _Owner(self.library, number, origin), self.name)
+
+    @property
+    def closed(self) -> bool:
+        return self._owner is None
 
     @property
     def _number(self) -> Any:
@@ -340,7 +344,8 @@ class Context:
         """Computes; with `wait=False` it returns at once, and `wait` waits for the end."""
         what = f"{self.name} did not run on the NPU."
         if wait:
-            self._call("run", what, None)
+            with self._one:
+                self._call("run", what, None)
             return
         extend = structure("run_extend")(non_block=1, fence_fd=-1)
         self._call("run", what, c.byref(extend))

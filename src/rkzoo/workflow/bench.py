@@ -37,7 +37,7 @@ from rkzoo.speed.usage import Usage, usage
 from rkzoo.vision.image import decode
 from rkzoo.workflow.load import page_reader, task_with
 from rkzoo.workflow.model import Image
-from rkzoo.workflow.plan import Asked, Plan, open_part, plan
+from rkzoo.workflow.plan import Asked, Plan, on_core, open_part, plan
 
 Affinity = Literal["all", "big", "little"]
 
@@ -183,7 +183,11 @@ def bench(
         threads = 0 if affinity == "all" else len(cores)
         opened = _open(planned, stack, threads, report)
         make = partial(_task, opened)
-        sequential = _sequential(make(), partial(decode, data, path), count, warm_up, report)
+        if planned.label == "board":
+            # An NPU session is for one frame at a time: its memory is the NPU's.
+            more = [_open(on_core(planned, n), stack, threads, report) for n in range(WORKERS)]
+            make = partial(_next_task, iter(more))
+        sequential = _sequential(_task(opened), partial(decode, data, path), count, warm_up, report)
         pipelined = _pipelined(make, partial(decode, data, path), count, report)
         ended = usage()
         after = read_machine()
@@ -257,6 +261,7 @@ class Watched:
     def __init__(self, session: Session) -> None:
         self.inner = session
         self.label, self.inputs, self.outputs = session.label, session.inputs, session.outputs
+        self.canvas = getattr(session, "canvas", None)
         self.spent = 0.0
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
@@ -304,6 +309,10 @@ def _task(opened: Opened) -> Callable[[Image], Stages]:
     else:
         task = page_reader(opened)
     return partial(_whole, task, [session for _, session in opened.values()])
+
+
+def _next_task(opened: Iterator[Opened]) -> Callable[[Image], Stages]:
+    return _task(next(opened))
 
 
 def _staged(task: Staged, image: Image) -> Stages:

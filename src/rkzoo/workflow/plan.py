@@ -19,6 +19,7 @@ from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
+from rkzoo.workflow.board import BoardModel, contract_of, on_board, open_board
 from rkzoo.workflow.calibration import Pictures
 from rkzoo.workflow.prompts import NOTHING, Words, settled
 from rkzoo.workflow.quantise import NATURAL, Choice
@@ -47,12 +48,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Part:
-    """One model: a graph for ONNX Runtime, or what the simulator builds. `prompts` where the
-    contract has texts."""
+    """One model: a graph for ONNX Runtime, what the simulator builds, or a file for this
+    machine's NPU. `prompts` where the contract has texts."""
 
     contract: Contract
     graph: bytes = b""
     build: BuildInputs | None = None
+    board: BoardModel | None = None
     prompts: Prompts | None = None
 
     @property
@@ -76,6 +78,12 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
     _check_runtime(asked.runtime)
     if Path(name).suffix.lower() == ".rknn":
         return _of_rknn(Path(name), asked, report)
+    if asked.runtime == "board":
+        raise RkzooError(
+            f"{name} cannot be run on an NPU as it is.",
+            "An NPU runs .rknn files only.",
+            f"Convert it on a PC with rkzoo convert {name} --soc CHIP, and run the .rknn.",
+        )
     label: Label = "simulator" if asked.runtime == "simulator" else "onnx"
     pipeline = is_pipeline(name)
     if pipeline is None:
@@ -134,12 +142,26 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
             f"{path} keeps its anchors, since it was converted.",
             "Leave it out, or convert the model again with them.",
         )
-    contract, build = rknn_inputs(path, report=report)
+    board = None if asked.runtime == "simulator" else on_board(path, asked.runtime == "board")
+    build = None
+    if board is not None:
+        contract = contract_of(path)
+    else:
+        contract, build = rknn_inputs(path, report=report)
     if asked.labels is not None:
         contract = msgspec.structs.replace(contract, labels=tuple(asked.labels))
     prompts = settled(asked.words, contract.texts, str(path), report)
-    part = Part(contract, build=build, prompts=prompts)
-    return Plan(path.stem, "simulator", {"model": part})
+    part = Part(contract, build=build, board=board, prompts=prompts)
+    return Plan(path.stem, "simulator" if board is None else "board", {"model": part})
+
+
+def on_core(planned: Plan, number: int) -> Plan:
+    """The plan for worker `number` of several: on a board each has an NPU core in turn."""
+    parts = {
+        role: replace(part, board=part.board and part.board.on_core(number))
+        for role, part in planned.parts.items()
+    }
+    return replace(planned, parts=parts)
 
 
 def open_part(part: Part, *, threads: int = 0, report: Reporter = SILENT) -> Session:
@@ -155,6 +177,8 @@ def open_part(part: Part, *, threads: int = 0, report: Reporter = SILENT) -> Ses
 
 
 def _open(part: Part, threads: int, report: Reporter) -> Session:
+    if part.board is not None:
+        return open_board(part.board, part.contract, report)
     if part.build is None:
         from rkzoo.runtime.onnx import OnnxSession
 
@@ -165,9 +189,9 @@ def _open(part: Part, threads: int, report: Reporter) -> Session:
 
 
 def _check_runtime(runtime: str | None) -> None:
-    if runtime not in (None, "onnx", "simulator"):
+    if runtime not in (None, "onnx", "simulator", "board"):
         raise RkzooError(
             f"There is no runtime called {runtime!r}.",
-            "rkzoo runs models on onnx and on the simulator.",
-            "Use --runtime onnx or --runtime simulator.",
+            "rkzoo runs models on onnx, on the simulator and on a board's NPU.",
+            "Use --runtime onnx, --runtime simulator or --runtime board.",
         )

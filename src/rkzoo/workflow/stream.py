@@ -36,7 +36,7 @@ from rkzoo.tasks.text.page import PageOptions
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.load import open_task
 from rkzoo.workflow.model import Found, Image
-from rkzoo.workflow.plan import Asked, Plan, plan
+from rkzoo.workflow.plan import Asked, Plan, on_core, plan
 from rkzoo.workflow.watch import watched
 
 # Workers where nothing is said. A simulator is a process of its own and far from real time; an
@@ -367,8 +367,9 @@ def _opened(
         iou=DetectOptions().iou if options.iou is None else options.iou,
     )
     page = None if options.confidence is None else PageOptions(options.confidence)
+    mine = on_core(planned, number)
     with ExitStack() as stack:
-        task = open_task(planned, stack, options=detect, page=page, threads=threads, report=report)
+        task = open_task(mine, stack, options=detect, page=page, threads=threads, report=report)
         yield partial(_answer, task)
 
 

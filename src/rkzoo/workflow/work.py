@@ -72,6 +72,8 @@ class Job:
                 # The folder's name is the key of its content.
                 digest.update(part.build.onnx.parent.name.encode())
                 digest.update(msgspec.json.encode(part.build.recipe))
+            if part.board:
+                digest.update(part.board.digest.encode())
         return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session
+from rkzoo.session import Session, canvas_of
 from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.vision.letterbox import Letterbox, fit
@@ -58,8 +58,7 @@ class HeadTask(ABC, Generic[R]):
         self.contract, self.session, self.head = contract, session, contract.head
         self.options = options or DetectOptions()
         self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
-        height, width = contract.input.size
-        self._canvas = np.empty((1, height, width, 3), np.uint8)
+        self._canvas = canvas_of(session, contract.input.size)
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
         """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import Contract, TensorSpec, TextDetHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session
+from rkzoo.session import Session, canvas_of
 from rkzoo.tasks.text.quads import Image, Quads, corners, sides
 from rkzoo.vision.letterbox import Letterbox, fit
 
@@ -75,8 +75,7 @@ class TextDetector:
         if not isinstance(contract.head, TextDetHead):
             raise RkzooError(f"{contract.family} is no text detection model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
-        height, width = contract.input.size
-        self._canvas = np.empty((1, height, width, 3), np.uint8)
+        self._canvas = canvas_of(session, contract.input.size)
 
     def preprocess(self, image: Image) -> tuple[list[NDArray[Any]], Letterbox]:
         """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""

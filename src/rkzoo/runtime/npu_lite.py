@@ -1,0 +1,140 @@
+"""The NPU through rknn-toolkit-lite2, Rockchip's Python package, where that is what there is.
+
+Slower than `npu`: it copies inputs and outputs and makes floats of all integers.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from rkzoo.contract import TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.runtime.npu_api import Cores
+from rkzoo.session import Array, Label
+
+_GENERATIONS = 1
+"""Every inference leaves objects that refer to each other in a circle (42 kB, users measured:
+github.com/airockchip/rknn-toolkit2/issues/42). They are young, so looking through the young
+generations after each frame finds them, and costs microseconds."""
+
+
+class LiteSession:
+    """A .rknn through rknn-toolkit-lite2. `inputs` and `outputs` are those of the file; what
+    `run` returns are floats, NCHW. Raises RkzooError."""
+
+    label: Label = "board"
+
+    def __init__(
+        self,
+        model: Path,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        cores: Cores = Cores.AUTO,
+    ) -> None:
+        self.inputs = tuple(_fed(spec, index) for index, spec in enumerate(inputs))
+        self.outputs = tuple(
+            TensorSpec(
+                name=spec.name,
+                shape=spec.shape,
+                dtype="float32",
+                layout="NCHW" if len(spec.shape) == 4 else "plain",
+            )
+            for spec in outputs
+        )
+        self._name = model.name
+        self._lite = _package()(verbose=False)
+        try:
+            self._check(self._lite.load_rknn(str(model)), "cannot be read")
+            options = {} if cores == Cores.AUTO else {"core_mask": int(cores)}
+            self._check(self._lite.init_runtime(**options), "cannot be opened on the NPU")
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, answer: Any, what: str) -> None:
+        if answer != 0:
+            raise RkzooError(
+                f"{self._name} {what}.",
+                f"rknn-toolkit-lite2 answered {answer}.",
+                "Run rkzoo doctor: driver, library and model must fit each other.",
+            )
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Pictures uint8 (N, H, W, C) in the contract's colour order, the rest as declared."""
+        if self._lite is None:
+            raise RkzooError(
+                f"{self._name} is closed.", "It was run after its end.", "Open it again.", code=1
+            )
+        given = [_four(np.ascontiguousarray(array)) for array in arrays]
+        formats = ["nhwc" if spec.layout == "NHWC" else "nchw" for spec in self.inputs]
+        try:
+            outputs = self._lite.inference(inputs=given, data_format=formats)
+        except Exception as error:
+            raise RkzooError(
+                f"{self._name} did not run on the NPU.",
+                f"rknn-toolkit-lite2 says: {error}.",
+                "Compare its inputs with rkzoo inspect.",
+            ) from error
+        if outputs is None or len(outputs) != len(self.outputs):
+            raise RkzooError(
+                f"{self._name} did not run on the NPU.",
+                "rknn-toolkit-lite2 gave no outputs.",
+                "Compare its inputs with rkzoo inspect, or run rkzoo doctor.",
+            )
+        found = [
+            np.asarray(output, np.float32).reshape(spec.shape)
+            for output, spec in zip(outputs, self.outputs, strict=True)
+        ]
+        del outputs
+        gc.collect(_GENERATIONS)
+        return found
+
+    def close(self) -> None:
+        lite, self._lite = self._lite, None
+        if lite is not None:
+            lite.release()
+
+    def __enter__(self) -> LiteSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _package() -> Any:
+    try:
+        from rknnlite.api import RKNNLite  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise RkzooError(
+            "rknn-toolkit-lite2 cannot be used here.",
+            f"Python says: {error}.",
+            "Install its wheel for this Python, or librknnrt.so (rkzoo doctor says where).",
+        ) from error
+    return RKNNLite
+
+
+def _fed(spec: TensorSpec, index: int) -> TensorSpec:
+    """The first input is a picture where it has the channels of one."""
+    shape = spec.shape
+    if index == 0 and len(shape) == 4 and shape[1] in (1, 3, 4):
+        batch, channels, height, width = shape
+        shape = (batch, height, width, channels)
+        return TensorSpec(name=spec.name, shape=shape, dtype="uint8", layout="NHWC")
+    return TensorSpec(name=spec.name, shape=shape, dtype="float32")
+
+
+def _four(array: Array) -> Array:
+    """The package takes inputs of four dimensions only."""
+    return array.reshape((1,) * (4 - array.ndim) + array.shape) if array.ndim < 4 else array

@@ -1,0 +1,206 @@
+"""A .rknn on the NPU of the machine that this runs on."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import os
+import platform
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+import msgspec
+
+from rkzoo.contract import Contract, DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained, sha256_of
+from rkzoo.graph import rknn
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.npu import NpuSession
+from rkzoo.runtime.npu_api import Cores
+from rkzoo.runtime.npu_context import Context, NpuLibrary
+from rkzoo.session import Session
+from rkzoo.soc.chips import chips
+from rkzoo.soc.library import examine
+from rkzoo.soc.machine import Machine, library_paths, read_machine
+from rkzoo.soc.tree import Tree
+from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
+from rkzoo.workflow.simulate import read_sidecar
+
+LIBRARY = "RKZOO_LIBRKNNRT"
+"""Names the library to use in place of the one that is found."""
+
+LITE = "rknn-toolkit-lite2"
+_NAMES = ("librknnrt.so", "librknnmrt.so")
+_ARMS = frozenset({"armv7l", "armv8l"})
+
+
+@dataclass(frozen=True)
+class BoardModel:
+    """A model file and what opens it: the path (or bare name) of the NPU's library, or LITE for
+    Rockchip's Python package. `cores` as in Cores; AUTO lets the driver choose for each run.
+    `available` is how many cores the NPU has, 1 where that is not known."""
+
+    file: Path
+    library: str
+    cores: Cores = Cores.AUTO
+    available: int = 1
+
+    def on_core(self, number: int) -> BoardModel:
+        """The same for worker `number` of several, each of which has a core in turn: the driver
+        spreads them less evenly, and a frame over several cores costs more than it gains."""
+        if self.available < 2:
+            return self
+        return replace(self, cores=Cores(1 << number % self.available))
+
+    @property
+    def digest(self) -> str:
+        """What decides the answers, for a cache."""
+        return f"{sha256_of(self.file)} {self.library} {os.environ.get(LIBRARY, '')}"
+
+
+def find_library() -> str | None:
+    """The NPU's library that fits this machine: RKZOO_LIBRKNNRT, else the usual folders (as
+    rkzoo doctor looks), else what the system's loader knows, else rknn-toolkit-lite2. None
+    where there is none. Raises RkzooError when RKZOO_LIBRKNNRT names no file."""
+    if given := os.environ.get(LIBRARY):
+        if given != LITE and not Path(given).is_file():
+            raise RkzooError(
+                f"{LIBRARY} names {given}, which is no file.",
+                "",
+                "Point it at librknnrt.so, or unset it.",
+            )
+        return given
+    machine = platform.machine()
+    for path in library_paths(Tree(Path("/"))):
+        name = path.rpartition("/")[2]
+        if name in _NAMES and _fits(examine(Path(path), path).machine, machine):
+            return path
+    if machine == "aarch64" or machine in _ARMS:
+        if known := ctypes.util.find_library("rknnrt") or ctypes.util.find_library("rknnmrt"):
+            return known
+        if importlib.util.find_spec("rknnlite") is not None:
+            return LITE
+    return None
+
+
+def _fits(built: str, machine: str) -> bool:
+    if ctypes.sizeof(ctypes.c_void_p) == 4:
+        return built in _ARMS
+    return bool(built) and built == machine
+
+
+def on_board(file: Path, wanted: bool) -> BoardModel | None:
+    """How `file` runs on this machine's NPU, or None where there is no NPU and none is
+    `wanted`. Raises RkzooError where one is wanted, or should be there, and cannot be used."""
+    library = find_library()
+    machine = read_machine()
+    if library is not None:
+        chip = chips().get(machine.chip or "")
+        return BoardModel(file, library, available=(chip and chip.cores) or 1)
+    if not wanted and not machine.board:
+        return None
+    if machine.board:
+        raise RkzooError(
+            f"{file.name} cannot be run on this board.",
+            "Its NPU library, librknnrt.so, is not in /usr/lib or wherever else it may be.",
+            "Run rkzoo doctor: it names the file and where to get it.",
+        )
+    raise RkzooError(
+        f"{file.name} cannot be run on an NPU here.",
+        "This machine is no Rockchip board, and no NPU library was found.",
+        "Copy the model (and the .json beside it) to the board and run the same command there, or"
+        " use --runtime simulator here.",
+    )
+
+
+def contract_of(file: Path) -> Contract:
+    """What a .rknn promises: from the file beside it, else from the model itself. Raises
+    RkzooError when rkzoo did not make it."""
+    if file.with_name(file.name + ".json").exists():
+        return read_sidecar(file).contract
+    custom = rknn.read(file).custom_json
+    if not isinstance(custom, dict) or "contract" not in custom:
+        raise RkzooError(
+            f"{file.name} does not tell how it is fed and read.",
+            "rkzoo convert writes that into the model and into a .json beside it; this one was"
+            " made by another program.",
+            "Convert the model again with rkzoo convert.",
+        )
+    try:
+        return msgspec.convert(custom["contract"], Contract)
+    except msgspec.ValidationError as error:
+        raise RkzooError(
+            f"What {file.name} tells of itself is not understood.",
+            f"It was made by rkzoo {custom.get('rkzoo', '?')}: {error}.",
+            "Update rkzoo, or convert the model again.",
+        ) from error
+
+
+def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT) -> Session:
+    """The model on the NPU. Raises RkzooError; says in `report` what versions warn of."""
+    machine = read_machine()
+    # Only the detection decoder reads the NPU's own layout.
+    native = isinstance(contract.head, DetectHead)
+    _judge(model, machine, report)
+    if model.library == LITE:
+        from rkzoo.runtime.npu_lite import LiteSession
+
+        file = rknn.read(model.file)
+        return LiteSession(model.file, file.inputs, file.outputs, cores=model.cores)
+    context = _context(model)
+    if model.cores != Cores.AUTO:
+        context.set_cores(model.cores)
+    session = NpuSession(context, layout="native" if native else "plain")
+    if "stand-in" in session.context.versions()[0]:
+        report.note(
+            "The NPU library is a stand-in for tests: it plays back what was recorded elsewhere, "
+            "and nothing here was measured on a board."
+        )
+    return session
+
+
+_OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakValueDictionary()
+_OPENING = Lock()
+
+
+def _context(model: BoardModel) -> Context:
+    """A context of its own; the weights are those of the same file where it is open already."""
+    with explained(f"{model.file} cannot be read."):
+        stat = model.file.stat()
+    key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
+    with _OPENING:
+        first = _OPEN.get(key)
+        if first is not None and not first.closed:
+            return first.duplicate()
+        context = Context.open(NpuLibrary(model.library), model.file)
+        _OPEN[key] = context
+        return context
+
+
+def _judge(model: BoardModel, machine: Machine, report: Reporter) -> None:
+    """Holds library, driver and model against the version matrix."""
+    path = Path(model.library)
+    library = examine(path, model.library) if path.is_file() else None
+    name = path.name if path.name in _NAMES else _NAMES[0]
+    known: dict[Part, Version | None] = {
+        "model": _built_by(model.file),
+        "runtime": parse(library.version) if library else None,
+        "driver": parse(machine.driver),
+    }
+    for rule in judge(known, chip=machine.chip, library=name):
+        mend = upgrade(rule.mend, library=name, place=model.library)
+        seen = ", ".join(f"{part} {known[part]}" for part in rule.when if known.get(part))
+        if rule.level == "fail":
+            raise RkzooError(f"{model.file.name} cannot run here ({seen}).", rule.why, mend)
+        report.note(f"{rule.why} ({seen}) {mend}")
+
+
+def _built_by(file: Path) -> Version | None:
+    try:
+        return parse(rknn.read(file).toolkit)
+    except RkzooError:
+        # The library has the last word on a file that we cannot read.
+        return None
