@@ -41,6 +41,7 @@ class Tracker:
     def __init__(self, options: TrackOptions | None = None) -> None:
         self.options = options or TrackOptions()
         self._next = 1
+        self._first = True
         self._id = np.empty(0, np.int64)  # 0 while seen only once
         self._mean = np.empty((0, 4, 2))  # (tracks, cx cy w h, value and speed)
         self._spread = np.empty((0, 4, 2, 2))
@@ -53,7 +54,7 @@ class Tracker:
         boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
         scores = np.asarray(score, np.float64)
         # The first frame has nothing to wait for.
-        first = self._next == 1 and not len(self._id)
+        first, self._first = self._first, False
         self._predict()
         numbers = np.zeros(len(boxes), np.int64)
         sure = np.flatnonzero(scores >= self.options.sure)

@@ -1,0 +1,201 @@
+"""Sources: what is opened, what is said of what cannot be, and a camera that dies."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rkzoo.errors import RkzooError
+from rkzoo.stream.sources import Paced, Pictures, Video, open_source
+
+CAMERA = Path(__file__).with_name("rtsp_camera.py")
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def task(self, *args: object, **named: object):  # pragma: no cover - not used
+        raise NotImplementedError
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """20 frames at 10 a second, each of its own brightness."""
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(20):
+        writer.write(np.full((48, 64, 3), number * 10, np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_video_gives_every_frame_once_in_order(film: Path) -> None:
+    source = open_source(str(film))
+    assert (source.live, source.fps, source.total) == (False, 10.0, 20)
+    frames = list(source.frames(threading.Event()))
+    assert [f.number for f in frames] == list(range(20))
+    assert [round(f.image.mean() / 10) for f in frames] == list(range(20))
+    assert [f.position for f in frames] == [n / 10 for n in range(20)]
+    assert frames[0].image.shape == (48, 64, 3)
+
+
+def test_a_folder_gives_its_pictures_whatever_their_size(tmp_path: Path) -> None:
+    for number, size in enumerate(((10, 20), (30, 15))):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((*size, 3), np.uint8))
+    source = open_source(str(tmp_path))
+    assert isinstance(source, Pictures)
+    frames = list(source.frames(threading.Event()))
+    assert [f.image.shape[:2] for f in frames] == [(10, 20), (30, 15)]
+    assert [Path(f.name).name for f in frames] == ["0.png", "1.png"]
+
+
+def test_stopping_ends_a_video(film: Path) -> None:
+    stop = threading.Event()
+    seen = []
+    for frame in open_source(str(film)).frames(stop):
+        seen.append(frame)
+        if len(seen) == 3:
+            stop.set()
+    assert len(seen) == 3
+
+
+def test_a_file_as_if_live_keeps_its_own_speed(film: Path) -> None:
+    source = Paced(open_source(str(film)))
+    began = time.perf_counter()
+    assert len(list(source.frames(threading.Event()))) == 20
+    assert 1.8 <= time.perf_counter() - began < 4
+    assert source.live
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nothing-there.mp4", "There is no source nothing-there.mp4"),
+        ("/dev/video97", "Camera 97 cannot be opened"),
+        ("97", "Camera 97 cannot be opened"),
+        ("rtsp://me:secret@127.0.0.1:9/x", "rtsp://127.0.0.1:9/x cannot be opened"),
+    ],
+)
+def test_what_cannot_be_opened_is_said(text: str, said: str) -> None:
+    with pytest.raises(RkzooError) as caught:
+        open_source(text)
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all", b"\0" * 4096])
+def test_a_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(content)
+    with pytest.raises(RkzooError, match="no video that can be read"):
+        open_source(str(path))
+
+
+def test_a_video_that_is_cut_short_is_told(film: Path) -> None:
+    data = film.read_bytes()
+    film.write_bytes(data[: len(data) * 2 // 3])
+    notes = Notes()
+    source = open_source(str(film), report=notes)
+    count = len(list(source.frames(threading.Event())))
+    assert 5 <= count < 20
+    if source.total == 20:  # the header's number, where OpenCV goes by it
+        assert "damaged or cut short" in notes.said[0]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Switch:
+    """A camera's process, to be killed and started again."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def on(self) -> None:
+        self.process = subprocess.Popen([sys.executable, str(CAMERA), str(self.port)])
+        for _ in range(200):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", self.port)):
+                    return
+            time.sleep(0.05)
+        raise TimeoutError("the camera does not start")
+
+    def off(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def camera(port: int) -> Iterator[Switch]:
+    switch = Switch(port)
+    switch.on()
+    yield switch
+    switch.off()
+
+
+def test_a_camera_that_dies_is_found_again_within_5_seconds(camera: Switch) -> None:
+    notes = Notes()
+    source = open_source(f"rtsp://127.0.0.1:{camera.port}/", report=notes)
+    assert isinstance(source, Video)
+    assert source.live
+    assert source.total is None
+    stop = threading.Event()
+    arrived: list[tuple[int, float]] = []
+    reader = threading.Thread(
+        target=lambda: [arrived.append((f.number, f.taken)) for f in source.frames(stop)]
+    )
+    reader.start()
+    try:
+        until(lambda: len(arrived) > 10)
+        camera.off()
+        until(lambda: any("is lost" in said for said in notes.said))
+        time.sleep(2.5)  # long enough that the longest wait is reached
+        before = len(arrived)
+        camera.on()
+        back = time.perf_counter()
+        until(lambda: len(arrived) > before + 5)
+        assert arrived[before][1] - back < 5
+        assert source.reconnects == 1
+        assert [number for number, _ in arrived] == list(range(len(arrived)))
+    finally:
+        stop.set()
+        reader.join(10)
+    assert not reader.is_alive()
+
+
+def test_a_camera_that_stays_away_is_given_up_when_asked(camera: Switch) -> None:
+    source = open_source(f"rtsp://127.0.0.1:{camera.port}/", give_up=0.5)
+    frames = source.frames(threading.Event())
+    next(frames)
+    camera.off()
+    with pytest.raises(RkzooError, match="did not come back"):
+        for _ in frames:
+            pass
+
+
+def until(holds, seconds: float = 15.0) -> None:
+    end = time.perf_counter() + seconds
+    while not holds():
+        assert time.perf_counter() < end, "it did not happen in time"
+        time.sleep(0.02)
