@@ -8,6 +8,7 @@ from functools import partial
 import onnx
 import pytest
 import test_anchor_heads
+import tiny_whole
 import tiny_yolo
 from tiny_heads import HEADS, VENDOR, Head, build, vendor
 from tiny_yolo import Spec
@@ -39,8 +40,15 @@ GRAPHS: list[tuple[str, Make, str]] = [
         (name, make, family)
         for name, (make, family) in (test_anchor_heads.STOCK | test_anchor_heads.VENDOR).items()
     ),
+    *(
+        (f"classifier {end}", partial(tiny_whole.classifier, end), "classifier")
+        for end in ("gemm", "softmax", "matmul", "conv", "squeezenet")
+    ),
+    ("lprnet", tiny_whole.lprnet, "lprnet"),
+    ("retinaface", tiny_whole.retinaface, "retinaface"),
 ]
 FAMILIES = {
+    *("classifier", "lprnet", "retinaface"),
     *("yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo26", "yolox", "ppyoloe"),
     *(f"{base}-{task}" for base in ("yolov8", "yolo26") for task in ("seg", "pose", "obb")),
 }

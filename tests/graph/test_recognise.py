@@ -544,18 +544,6 @@ def test_real_detectors(assets: Path, name: str) -> None:
     assert proof.best_score > 0.05
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "mobilenetv2",
-        "retinaface_mobile0.25_320",
-        "lprnet",
-    ],
-)
-def test_real_models_of_other_kinds_are_refused(assets: Path, name: str) -> None:
-    refused(load(assets / "models" / f"{name}.onnx"))
-
-
 def test_branches_helper_builds_what_it_says() -> None:
     b = Builder()
     levels, others = branches(b, Spec(), extra=2)

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from rkzoo.accuracy import rle
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
+from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.face.result import Faces
 from rkzoo.tasks.obb.result import OrientedBoxes
 from rkzoo.tasks.pose.result import Poses
 from rkzoo.tasks.segment.result import Masks
@@ -183,6 +185,14 @@ def _oriented(found: OrientedBoxes) -> Record:
     return {"xywhr": found.boxes, "score": found.score, "class_id": found.class_id}
 
 
+def _faces(found: Faces) -> Record:
+    return _boxes(found.boxes)
+
+
+def _classes(found: Classes) -> Record:
+    return {"class_id": found.class_id, "score": found.score}
+
+
 def _lines(found: TextLines) -> Record:
     return pack_texts(found.texts, found.scores.tolist(), (0, 0), found.quads)
 
@@ -198,4 +208,6 @@ _PACKERS: tuple[tuple[type, Callable[[Any], Record]], ...] = (
     (OrientedBoxes, _oriented),
     (TextLines, _lines),
     (TextBoxes, _regions),
+    (Faces, _faces),
+    (Classes, _classes),
 )

@@ -25,6 +25,7 @@ _FORMS = {
     "vendor-7": "Rockchip's form, scores and mask coefficients a level, and prototypes",
     "vendor-9": "Rockchip's form, box, score and sum a level",
     "vendor": "Rockchip's form",
+    "whole": "used whole",
 }
 _CONTAINERS = {6: "6 (RKNPU2)", 0x1004: "0x1004 (RV1103/RV1106 and mini builds)"}
 _SHOWN_OPERATORS = 12
@@ -154,6 +155,7 @@ def _fed(
 ) -> list[Check]:
     """What the model's answers to pictures say of how it is to be fed."""
     from rkzoo.cli.console import Bars
+    from rkzoo.contract import DetectHead
     from rkzoo.graph.anchors import parse_anchors
     from rkzoo.graph.rknn_checks import Check
     from rkzoo.workflow.probe_input import input_checks, probe
@@ -162,6 +164,9 @@ def _fed(
     ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
     if ready.contract.texts:
         said = "It takes texts beside the picture, so its answers are not tried out here."
+        return [Check("warn", said)]
+    if not isinstance(ready.contract.head, DetectHead):
+        said = "Other forms of the picture are tried out on detection models only."
         return [Check("warn", said)]
     graph = ready.graph().SerializeToString()
     return list(input_checks(probe(graph, ready.contract, pictures, Bars())))
@@ -193,11 +198,13 @@ def _made(summary: GraphSummary) -> str:
 
 
 def _contract(contract: Contract) -> list[tuple[str, str]]:
-    from rkzoo.contract import DetectHead
+    from rkzoo.contract import ClassifyHead, DetectHead, FaceHead, PlateHead
 
     image, head = contract.input, contract.head
     height, width = image.size
-    pad = f" padded with {image.pad}" if image.fit != "stretch" else ""
+    pad = f" padded with {image.pad}" if image.fit in ("letterbox", "line") else ""
+    if image.fit == "crop":
+        pad = f" of the middle, the short side scaled to {image.short or max(image.size)}"
     rows = [
         (
             "takes",
@@ -208,6 +215,13 @@ def _contract(contract: Contract) -> list[tuple[str, str]]:
     if isinstance(head, DetectHead):
         rows.append(("gives", _gives(head)))
         rows.append(("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs)))
+    elif isinstance(head, ClassifyHead):
+        rows.append(("gives", f"scores of {head.classes} classes"))
+    elif isinstance(head, PlateHead):
+        rows.append(("gives", f"the text of a plate; class {head.blank} is the blank"))
+    elif isinstance(head, FaceHead):
+        sides = "; ".join(_numbers(level) for level in head.anchors)
+        rows.append(("gives", f"faces with five points, anchors of {sides} pixels"))
     if contract.labels:
         more = ", ..." if len(contract.labels) > 6 else ""
         rows.append(("labels", ", ".join(contract.labels[:6]) + more))

@@ -15,9 +15,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from rkzoo.contract import Contract, DetectHead
+from rkzoo.contract import Contract, DetectHead, FaceHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.recognition import Recognition
+from rkzoo.graph.retinaface import with_sides
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -96,8 +97,11 @@ def check_anchors(found: Anchors, given: Sequence[tuple[float, float]]) -> None:
 
 def with_anchors(found: Recognition, given: Sequence[tuple[float, float]]) -> Recognition:
     """`found` with these anchors where its graph has none of its own; where it has, they are
-    only compared. Raises RkzooError when they do not fit."""
+    only compared. Those of a RetinaFace are sides of squares, two in each pair. Raises
+    RkzooError when they do not fit."""
     head = found.contract.head
+    if isinstance(head, FaceHead):
+        return with_sides(found, given)
     if not isinstance(head, DetectHead) or head.coding != "anchor":
         raise RkzooError(
             "This model has no anchors.",

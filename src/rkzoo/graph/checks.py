@@ -97,7 +97,10 @@ def _head(
         what = unknown.what if unknown else "The head was not recognised."
         yield Check("fail", f"{what}{why}")
         return
-    yield Check("ok", "The head is known, so its outputs can be read as boxes.")
+    boxes = " as boxes" if isinstance(recognition.contract.head, DetectHead) else ""
+    yield Check("ok", f"The head is known, so its outputs can be read{boxes}.")
+    for sentence in recognition.assumed:
+        yield Check("warn", sentence)
     if recognition.form == "stock":
         yield Check(
             "ok",
@@ -134,7 +137,7 @@ def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
 def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
     if summary.opset <= MAX_OPSET:
         yield Check("ok", f"Opset {summary.opset}; the toolkit reads up to {MAX_OPSET}.")
-    elif recognition is not None and recognition.form == "stock":
+    elif recognition is not None and recognition.form in ("stock", "whole"):
         yield Check("warn", f"Opset {summary.opset} is too new; it will be lowered to {MAX_OPSET}.")
     else:
         yield Check(

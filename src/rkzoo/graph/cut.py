@@ -65,7 +65,7 @@ def cut(
     result.opset_import.extend(seen.model.opset_import)
     result.functions.extend(seen.model.functions)
     result.metadata_props.extend(model.metadata_props)
-    return _lowered(result)
+    return lowered(result)
 
 
 def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, form: Scores) -> list[onnx.NodeProto]:
@@ -148,7 +148,7 @@ def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
         seen.model.graph.CopyFrom(graph)
     _picture_first(seen.model, contract)
     seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
-    return _lowered(seen.model)
+    return lowered(seen.model)
 
 
 def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
@@ -225,7 +225,8 @@ def _kept(seen: View, outputs: Iterable[str]) -> onnx.GraphProto:
     return graph
 
 
-def _lowered(model: onnx.ModelProto) -> onnx.ModelProto:
+def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in an opset that the toolkit reads. Raises RkzooError when it cannot be had."""
     version = opset(model)
     if version <= MAX_OPSET:
         return model

@@ -12,8 +12,11 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph import (
     anchor_heads,
     anchor_stock,
+    classifier,
     distance,
     literal,
+    plate,
+    retinaface,
     yolo,
     yolo_vendor,
     yolo_world,
@@ -22,6 +25,7 @@ from rkzoo.graph import (
 from rkzoo.graph.folded_texts import texts_to_convolution
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
+from rkzoo.graph.rewrite import channels_first
 from rkzoo.graph.summary import TensorInfo, tensors
 from rkzoo.graph.view import View, declared, is_half, is_scale, prepared
 
@@ -38,6 +42,9 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
     ("a YOLOv6", distance.yolov6),
     ("a PP-YOLOE", distance.ppyoloe),
+    ("a classifier", classifier.classifier),
+    ("an LPRNet", plate.lprnet),
+    ("a RetinaFace", retinaface.retinaface),
 )
 # Those that are told in words, by a second input, what to look for.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
@@ -60,6 +67,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     suppressing = _suppressing(model)
     if suppressing:
         raise _suppresses(suppressing)
+    model = channels_first(model)
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
     noted = _noted_size(model)
@@ -232,8 +240,8 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
-        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form; for other models "
-        "see rkzoo list.",
+        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, LPRNet "
+        "and RetinaFace; for other models see rkzoo list.",
     )
 
 

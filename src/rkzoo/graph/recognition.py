@@ -9,7 +9,7 @@ from typing import Literal
 from rkzoo.contract import ArrayInput, Contract, ImageInput
 from rkzoo.graph.view import View
 
-Form = Literal["stock", "vendor", "vendor-3", "vendor-6", "vendor-7", "vendor-9"]
+Form = Literal["stock", "vendor", "vendor-3", "vendor-6", "vendor-7", "vendor-9", "whole"]
 
 
 Role = Literal[
@@ -49,13 +49,15 @@ class Recognition:
     `stock` (one tensor that holds everything), `vendor-6` (box and score a level), `vendor-9`
     (and their clipped sum), `vendor-3` (one tensor a level), `vendor-7` (and the masks'
     coefficients and prototypes), or `vendor` (masks, key points or angles without anchors);
-    the vendor forms keep their name when there are more or fewer levels than three.
+    the vendor forms keep their name when there are more or fewer levels than three. `whole` is
+    no detection head of YOLO's kind: nothing is cut.
     `contract` describes what leaves the graph after the cut (stock) or as it is (vendor),
     `uncut` the stock graph left whole.
     `taps` are ordered by level, the finest first, and say what the cut gives; `evidence`
     says what was seen, one sentence each. `anchors_known` is False where a head needs anchors
     that its graph does not hold, and the usual ones are assumed. `coarsest_first`: the uncut
-    tensors list the cells so (PP-YOLOE), not the finest level first.
+    tensors list the cells so (PP-YOLOE), not the finest level first. `assumed`: what the graph
+    does not hold and training alone knows, one sentence each, for the user to confirm.
     """
 
     family: str
@@ -66,6 +68,7 @@ class Recognition:
     uncut: Contract | None = None
     anchors_known: bool = True
     coarsest_first: bool = False
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

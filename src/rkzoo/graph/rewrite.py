@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.view import Array, View, attributes, run, submodel
+from rkzoo.graph.view import Array, View, attributes, declared, run, submodel
 
 
 def scale_after_product(seen: View) -> None:
@@ -169,3 +169,143 @@ def _spread(weight: Array, origins: list[Origin]) -> Array:
     for index, (channel, row, column) in enumerate(origins):
         spread[:, channel, row::2, column::2] += weight[:, index]
     return spread
+
+
+# ---- the picture --------------------------------------------------------------------
+
+_TO_FIRST = [0, 3, 1, 2]
+
+
+def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph that takes 1xHxWx3 and turns it at once, as exports from TensorFlow do, takes
+    1x3xHxW instead. Any other graph comes back as it is; `model` is left as it was."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    fed = [info for info in model.graph.input if info.name not in weights]
+    shape = declared(fed[0]) if len(fed) == 1 else None
+    if shape is None or len(shape) != 4 or shape[3] != 3 or shape[1] == 3:
+        return model
+    name = fed[0].name
+    readers = [node for node in model.graph.node if name in node.input]
+    made = {output for node in readers for output in node.output}
+    if (
+        not readers
+        or any(n.op_type != "Transpose" or attributes(n).get("perm") != _TO_FIRST for n in readers)
+        or any(output.name in made for output in model.graph.output)
+    ):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in [node for node in copy.graph.node if name in node.input]:
+        copy.graph.node.remove(node)
+    for node in copy.graph.node:
+        for index, read in enumerate(node.input):
+            if read in made:
+                node.input[index] = name
+    info = next(info for info in copy.graph.input if info.name == name)
+    dims = list(info.type.tensor_type.shape.dim)
+    turned = [onnx.TensorShapeProto.Dimension.FromString(dims[i].SerializeToString())
+              for i in _TO_FIRST]  # fmt: skip
+    del info.type.tensor_type.shape.dim[:]
+    info.type.tensor_type.shape.dim.extend(turned)
+    del copy.graph.value_info[:]
+    return copy
+
+
+# ---- pooling ------------------------------------------------------------------------
+
+
+def depth_pool_to_plane(seen: View) -> None:
+    """A pooling over 1xC planes at once that skips planes becomes a slice of the channels and a
+    plain pooling of each, in place.
+
+    LPRNet's MaxPool3d with a kernel of 1 x k x k sees the channels as depth. The toolkit takes
+    only poolings in two dimensions. The numbers are the same, for no two planes ever meet.
+    """
+    graph = seen.model.graph
+    for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
+        found = _depth_pool(seen, pool)
+        if found is None:
+            continue
+        before, after, step = found
+        source, target = before.input[0], after.output[0]
+        at = next(i for i, node in enumerate(graph.node) if node.output == pool.output)
+        if step > 1:
+            kept = f"{target}_planes"
+            ends = {"starts": 0, "ends": np.iinfo(np.int64).max, "axes": 1, "steps": step}
+            names = [f"{kept}_{word}" for word in ends]
+            graph.initializer.extend(
+                numpy_helper.from_array(np.array([value], np.int64), name)
+                for name, value in zip(names, ends.values(), strict=True)
+            )
+            graph.node.insert(at, helper.make_node("Slice", [source, *names], [kept]))
+            source = kept
+        given = attributes(pool)
+        pads = given.get("pads", [0] * 6)
+        pool.input[0], pool.output[0] = source, target
+        plane = {
+            "kernel_shape": given["kernel_shape"][1:],
+            "strides": given.get("strides", [1] * 3)[1:],
+            "dilations": given.get("dilations", [1] * 3)[1:],
+            "pads": [*pads[1:3], *pads[4:]],
+            "ceil_mode": given.get("ceil_mode", 0),
+        }
+        del pool.attribute[:]
+        pool.attribute.extend(helper.make_attribute(key, value) for key, value in plane.items())
+        for gone in (before, after):
+            graph.node.remove(gone)
+    del graph.value_info[:]
+
+
+def _depth_pool(
+    seen: View, pool: onnx.NodeProto
+) -> tuple[onnx.NodeProto, onnx.NodeProto, int] | None:
+    """The nodes around a pooling of 1x1xCxHxW that add and take away a dimension, and the step
+    between its planes; None for any other pooling."""
+    given = attributes(pool)
+    before = seen.producers.get(pool.input[0])
+    readers = seen.consumers.get(pool.output[0], [])
+    if len(given["kernel_shape"]) != 3 or before is None or len(readers) != 1:
+        return None
+    after = readers[0]
+    pads, dilations = given.get("pads", [0] * 6), given.get("dilations", [1] * 3)
+    shapes = [
+        seen.shape(name)
+        for name in (before.input[0], pool.input[0], pool.output[0], after.output[0])
+    ]
+    if (
+        given["kernel_shape"][0] != 1
+        or dilations[0] != 1
+        or pads[0]
+        or pads[3]
+        or given.get("auto_pad", b"NOTSET") != b"NOTSET"
+        or len(pool.output) > 1
+        or not _once(seen, before)
+        or before.op_type not in ("Unsqueeze", "Reshape")
+        or after.op_type not in ("Squeeze", "Reshape")
+        or any(shape is None for shape in shapes)
+    ):
+        return None
+    known = [shape for shape in shapes if shape is not None]
+    flat = [(1, *known[0]), known[1], known[2], (1, *known[3])]
+    if any(len(shape) != 5 or shape[:2] != (1, 1) for shape in flat):
+        return None
+    if flat[0] != flat[1] or flat[2] != flat[3]:
+        return None
+    return before, after, given.get("strides", [1] * 3)[0]
+
+
+# ---- the end of a classifier --------------------------------------------------------
+
+_SHAPING = ("Identity", "Reshape", "Flatten", "Squeeze")
+
+
+def without_softmax(seen: View) -> None:
+    """Takes the softmax off the end of a graph with one output, in place, where there is one."""
+    graph = seen.model.graph
+    name = graph.output[0].name
+    node = seen.producers.get(name)
+    while node is not None and node.op_type in _SHAPING:
+        node = seen.producers.get(node.input[0])
+    if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
+        del node.attribute[:]
+        node.op_type = "Identity"

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.accuracy import answers
 from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.accuracy.metric import Metric
-from rkzoo.contract import Contract, DetectHead
+from rkzoo.contract import (
+    ClassifyHead,
+    Contract,
+    DetectHead,
+    FaceHead,
+    PlateHead,
+    TextDetHead,
+    TextRecHead,
+)
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
 from rkzoo.progress import SILENT, Reporter
@@ -156,15 +164,22 @@ def evaluate_plan(
     )
 
 
+_TASKS = {
+    TextDetHead: "text-det",
+    TextRecHead: "text-rec",
+    ClassifyHead: "classify",
+    PlateHead: "plate",
+    FaceHead: "face",
+}
+
+
 def task_of(contract: Contract, parts: int = 1) -> str:
     """The kind of answer: what a data set needs to know of a model."""
     head = contract.head
     if parts > 1:
         return "text"
     if not isinstance(head, DetectHead):
-        return {"TextDetHead": "text-det", "TextRecHead": "text-rec"}.get(
-            type(head).__name__, "classify"
-        )
+        return _TASKS.get(type(head), "text-cls")
     if head.rotated:
         return "obb"
     if head.keypoints:

@@ -8,14 +8,25 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from rkzoo.contract import Contract, DetectHead, TextDetHead, TextRecHead
+from rkzoo.contract import (
+    ClassifyHead,
+    Contract,
+    DetectHead,
+    FaceHead,
+    PlateHead,
+    TextDetHead,
+    TextRecHead,
+)
 from rkzoo.errors import RkzooError
 from rkzoo.graph.anchors import parse_anchors
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
+from rkzoo.tasks.classify.task import TOP, Classifier
 from rkzoo.tasks.detect.task import DetectOptions, Detector, HeadTask
+from rkzoo.tasks.face.task import FaceDetector
 from rkzoo.tasks.obb.task import OrientedDetector
+from rkzoo.tasks.plate.task import PlateReader
 from rkzoo.tasks.pose.task import PoseEstimator
 from rkzoo.tasks.segment.task import Segmenter
 from rkzoo.tasks.text.classify_angle import AngleClassifier
@@ -146,7 +157,7 @@ def _answer(task: Callable[[Image], Found]) -> Answer:
 
 
 def _reads_text(task: object) -> bool:
-    return isinstance(task, PageReader | SingleLine)
+    return isinstance(task, PageReader | SingleLine | PlateReader)
 
 
 def _paint(report: Reporter, found: TextLines, image: Image) -> Image:
@@ -196,6 +207,12 @@ def task_with(
         return TextDetector(contract, session)
     if isinstance(contract.head, TextRecHead):
         return SingleLine(LineReader(contract, session))
+    if isinstance(contract.head, ClassifyHead):
+        return Classifier(contract, session, min(options.limit, TOP) if options else TOP)
+    if isinstance(contract.head, PlateHead):
+        return PlateReader(contract, session)
+    if isinstance(contract.head, FaceHead):
+        return FaceDetector(contract, session, options)
     raise RkzooError(
         f"{contract.family} only tells which way up a line of text is.",
         "It is one part of a pipeline.",

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from rkzoo.contract import Contract, DetectHead, ImageInput
+from rkzoo.contract import (
+    ClassifyHead,
+    Contract,
+    DetectHead,
+    FaceHead,
+    ImageInput,
+    PlateHead,
+)
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.anchors import with_anchors
 from rkzoo.graph.cut import cut, cut_contract, whole
+from rkzoo.graph.plate import CHINESE
 from rkzoo.graph.read import load, metadata
 from rkzoo.graph.recognise import Recognition, file_labels, recognise
+from rkzoo.graph.spell import spelled
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
@@ -117,6 +126,8 @@ class Resolved:
 
     def graph(self) -> onnx.ModelProto:
         """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
+        if isinstance(self.contract.head, ClassifyHead | PlateHead | FaceHead):
+            return spelled(self.original, self.contract)
         if self.recognition is None:
             return self.original
         head = self.quantise.head
@@ -210,11 +221,22 @@ def resolve(
 
 def _named(contract: Contract, name: str, report: Reporter) -> Contract:
     """Nameless classes that are nearly always COCO's: 80 of them, or the one with 17 key
-    points."""
+    points; ImageNet's; the characters of Chinese plates."""
     head = contract.head
-    if contract.labels or contract.texts or not isinstance(head, DetectHead):
+    if contract.labels or contract.texts:
         return contract
-    if head.classes == 80:
+    if isinstance(head, FaceHead):
+        return msgspec.structs.replace(contract, labels=("face",))
+    labels: tuple[str, ...]
+    if isinstance(head, ClassifyHead) and head.classes in (1000, 1001):
+        background = ("background",) if head.classes == 1001 else ()
+        assumed = f"its {head.classes} classes: the names of ImageNet are"
+        labels = (*background, *label_set("imagenet1k"))
+    elif isinstance(head, PlateHead) and head.blank + 1 == CHINESE:
+        assumed, labels = "its 68 characters: those of Chinese plates are", label_set("plates-cn")
+    elif not isinstance(head, DetectHead):
+        return contract
+    elif head.classes == 80:
         assumed, labels = "its 80 classes: the names of COCO are", label_set("coco80")
     elif head.classes == 1 and head.keypoints == 17:
         assumed, labels = "its class: with 17 key points, person is", ("person",)
@@ -275,6 +297,14 @@ def _from_graph(
             )
         else:
             contract = _named(contract, name, report)
+        other = labels is not None and tuple(labels) != label_set("plates-cn")
+        if other and isinstance(contract.head, PlateHead):
+            # Other characters stand for another country's plates.
+            plain = msgspec.structs.replace(contract.head, layouts=())
+            contract = msgspec.structs.replace(contract, head=plain)
+        if feed == AS_IS:
+            for sentence in recognition.assumed:
+                report.note(f"{name}: {sentence}")
     contract = msgspec.structs.replace(contract, input=feed.over(contract.input))
     _check_labels(contract, name)
     return Resolved(
@@ -349,9 +379,30 @@ def _check_labels(contract: Contract, name: str) -> None:
     head = contract.head
     if contract.texts:
         return  # its classes are the prompts
-    if isinstance(head, DetectHead) and contract.labels and len(contract.labels) != head.classes:
+    if isinstance(head, PlateHead):
+        _check_characters(head, len(contract.labels), name)
+    if (
+        isinstance(head, DetectHead | ClassifyHead)
+        and contract.labels
+        and len(contract.labels) != head.classes
+    ):
         raise RkzooError(
             f"{name} has {head.classes} classes but {len(contract.labels)} labels were given.",
             "Every class needs its name, in the order of training.",
             "Give the labels of this very model with --labels, or none at all.",
+        )
+
+
+def _check_characters(head: PlateHead, labels: int, name: str) -> None:
+    if not labels:
+        raise RkzooError(
+            f"{name} reads plates, but what its characters are is not known.",
+            f"It has {head.blank + 1} of them, and only those of Chinese plates (68) are known.",
+            "Give them with --labels FILE, one a line, the blank included.",
+        )
+    if labels <= head.blank:
+        raise RkzooError(
+            f"{name} has at least {head.blank + 1} characters but {labels} labels were given.",
+            "Every character needs its name, the blank too.",
+            "Give the labels of this very model with --labels.",
         )

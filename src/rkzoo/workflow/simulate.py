@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from rkzoo.contract import Contract, DetectHead
+from rkzoo.contract import Contract, DetectHead, FaceHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.graph import rknn
@@ -90,7 +90,7 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
         sidecar.source.card or str(source),
         size=contract.input.size,
         labels=contract.labels or None,
-        anchors=_anchors(contract),
+        anchors=_anchors(contract, from_card=bool(sidecar.source.card)),
         feed=Feed(contract.input.color, contract.input.mean, contract.input.std),
         report=report,
     )
@@ -135,8 +135,11 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
     return inputs
 
 
-def _anchors(contract: Contract) -> list[tuple[float, float]] | None:
+def _anchors(contract: Contract, *, from_card: bool) -> list[tuple[float, float]] | None:
     head = contract.head
+    if isinstance(head, FaceHead) and not from_card:
+        sides = [side for level in head.anchors for side in level]
+        return list(zip(sides[::2], sides[1::2], strict=True))
     if not isinstance(head, DetectHead) or not head.anchors:
         return None
     return [pair for level in head.anchors for pair in level]
