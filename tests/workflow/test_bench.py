@@ -1,0 +1,197 @@
+"""bench on a small real graph: every stage is there, the report is whole, cores come back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "soc"))
+
+from board_trees import board
+from tiny_yolo import stock
+
+from rkzoo.cli.main import main
+from rkzoo.errors import RkzooError
+from rkzoo.soc.machine import read_machine
+from rkzoo.workflow import bench as module
+from rkzoo.workflow.bench import (
+    BenchReport,
+    Watched,
+    bench,
+    chosen_cores,
+    pinned,
+    rounded,
+    write_report,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "tiny.onnx"
+    onnx.save(stock(), path)
+    return path
+
+
+def test_every_stage_is_timed_by_itself(model: Path) -> None:
+    found = bench(model, frames=6, warm_up=1)
+    assert found.runtime == "onnx"
+    assert found.label.startswith("Not NPU times")
+    assert "inference alone" in found.published
+    stages = found.time_cost_ms
+    assert list(stages) == ["decode", "preprocess", "inference", "postprocess", "total"]
+    parts = [stages[name].mean for name in list(stages)[:-1]]
+    assert stages["total"].mean == pytest.approx(sum(parts), rel=1e-6)
+    assert all(part > 0 for part in parts)
+    speed = found.throughput_fps
+    assert speed.inference > speed.sequential > 0
+    assert speed.sequential == pytest.approx(1000 / stages["total"].mean)
+    assert speed.pipelined > 0
+    if Path("/proc/self/status").exists():
+        assert found.memory_info.peak_mib is not None
+        assert found.memory_info.peak_mib > 20
+
+
+class Slow:
+    """A model whose time is known."""
+
+    label = "onnx"
+    inputs = outputs = ()
+
+    def run(self, arrays: object) -> list[object]:
+        time.sleep(0.03)
+        return []
+
+    def close(self) -> None: ...
+
+
+def test_time_inside_the_model_is_told_apart_from_all_around_it() -> None:
+    session = Watched(Slow())  # type: ignore[arg-type]
+
+    def page(image: object) -> None:
+        session.run([])
+        time.sleep(0.01)
+        session.run([])
+
+    stages = module._whole(page, [session], np.zeros((1, 1, 3), np.uint8))
+    assert stages["inference"] >= 0.06
+    assert 0.01 <= stages["around"] < stages["inference"]
+
+
+def test_frames_in_flight_overlap() -> None:
+    def work(image: object) -> dict[str, float]:
+        time.sleep(0.02)
+        return {}
+
+    frame = np.zeros((1, 1, 3), np.uint8)
+    run = module._pipelined(lambda: work, lambda: frame, 10, module.SILENT)
+    assert 0.1 <= run.seconds < 0.19
+
+
+def test_a_failure_in_flight_ends_it_all() -> None:
+    def work(image: object) -> dict[str, float]:
+        raise RkzooError("It broke.")
+
+    frame = np.zeros((1, 1, 3), np.uint8)
+    with pytest.raises(RkzooError, match="It broke"):
+        module._pipelined(lambda: work, lambda: frame, 10**6, module.SILENT)
+
+
+def test_the_report_is_whole_and_reads_back(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.yml"
+    found = bench(model, frames=2, warm_up=0)
+    write_report(path, found)
+    again = msgspec.convert(yaml.safe_load(path.read_text()), BenchReport)
+    assert again.time_cost_ms["inference"].p50 == pytest.approx(
+        found.time_cost_ms["inference"].p50, abs=1e-3
+    )
+    assert again.model_info.picture == "made"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_verb_writes_a_report_and_json_does_not(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = tmp_path / "p.png"
+    cv2.imwrite(str(picture), np.full((40, 60, 3), 90, np.uint8))
+    asked = ["bench", str(model), "--frames", "2", "--image", str(picture)]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    for word in ("Not NPU times", "decode", "inference", "in flight"):
+        assert word in shown
+    assert yaml.safe_load(Path("report.yml").read_text())["model_info"]["width"] == 60
+    Path("report.yml").unlink()
+    assert main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 2
+    assert not Path("report.yml").exists()
+
+
+@pytest.mark.parametrize(("frames", "warm_up"), [(0, 0), (-1, 0), (5, -1)])
+def test_nothing_to_measure_is_refused(model: Path, frames: int, warm_up: int) -> None:
+    with pytest.raises(RkzooError):
+        bench(model, frames=frames, warm_up=warm_up)
+
+
+def test_a_picture_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"nothing of the kind")
+    with pytest.raises(RkzooError, match=r"a\.jpg"):
+        bench(model, picture=tmp_path / "a.jpg", frames=1)
+    with pytest.raises(RkzooError, match="cannot be read"):
+        bench(model, picture=tmp_path / "b.jpg", frames=1)
+
+
+def test_fast_and_slow_cores_are_the_chips_own(tmp_path: Path) -> None:
+    board(tmp_path, "rk3588")
+    machine = read_machine(tmp_path)
+    assert chosen_cores(machine, "big") == (4, 5, 6, 7)
+    assert chosen_cores(machine, "little") == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["big", "little"])
+def test_a_machine_with_one_kind_of_cores_is_refused(tmp_path: Path, kind: str) -> None:
+    board(tmp_path, "rk3568")
+    with pytest.raises(RkzooError, match="no fast and slow cores"):
+        chosen_cores(read_machine(tmp_path), kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_cores_come_back_whatever_happens() -> None:
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+
+    def interrupted() -> None:
+        with pinned(sorted(one)):
+            assert os.sched_getaffinity(0) == one
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert os.sched_getaffinity(0) == before
+    with pytest.raises(RkzooError), pinned([100_000]):
+        pass
+    assert os.sched_getaffinity(0) == before
+
+
+def test_clocks_and_others_on_the_npu_are_recorded(tmp_path: Path) -> None:
+    board(tmp_path, "rk3588")
+    machine = read_machine(tmp_path)
+    told = module._board(machine, machine, "big", (4, 5), locked=False)
+    assert told.chip == "rk3588"
+    assert {"cpu", "npu"} <= {clock.kind for clock in told.clocks}
+    assert all(clock.before == clock.after for clock in told.clocks)
+    assert len(told.npu_users) == len(machine.holders)
+
+
+def test_numbers_are_rounded_and_nothing_else_is_touched() -> None:
+    assert rounded({"a": (1.23456, None, "x", [2])}) == {"a": [1.235, None, "x", [2]]}
