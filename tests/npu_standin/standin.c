@@ -719,15 +719,14 @@ static void convert(Ctx *ctx, int index, int fmt, int want_float, uint8_t *to) {
     const uint8_t *from = native_of(ctx, index);
     size_t wide = width_of(native->type);
     int blocks = native->fmt == NC1HWC2;
-    size_t channels = blocks ? plain->dims[1] : 1;
+    size_t channels = plain->fmt == NCHW ? plain->dims[1] : 1;
     size_t cells = plain->n_elems / channels;
     size_t depth = blocks ? native->dims[4] : 1;
     size_t block = blocks ? (size_t)native->dims[2] * native->dims[3] : cells;
     for (size_t channel = 0; channel < channels; channel++)
         for (size_t cell = 0; cell < cells; cell++) {
             size_t source = (channel / depth * block + cell) * depth + channel % depth;
-            size_t target = fmt == NHWC && blocks ? cell * channels + channel
-                                                  : channel * cells + cell;
+            size_t target = fmt == NHWC ? cell * channels + channel : channel * cells + cell;
             const uint8_t *number = from + source * wide;
             if (want_float && native->type == I8)
                 ((float *)to)[target] = ((int8_t)*number - native->zp) * native->scale;
