@@ -37,10 +37,55 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     accuracy.add_argument(
         "--page-only", action="store_true", help="write the page from the results, measure nothing"
     )
-    parser.set_defaults(verb=main)
+    accuracy.set_defaults(verb=report_accuracy)
+    _add_support(kinds)
+    _add_zoo(kinds)
 
 
-def main(args: argparse.Namespace) -> int:
+def _add_support(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    support = kinds.add_parser(
+        "support",
+        help="what can be built for which chip",
+        description="Tries to build every model whose weights can be had for every chip, one "
+        "build after the other, and writes the table. What is tried already is kept, and a run "
+        "that was stopped goes on.",
+    )
+    support.add_argument("names", metavar="NAME", nargs="*", help="only these (default: all)")
+    support.add_argument(
+        "--soc", metavar="A,B", default="all", help="only these chips (default: all)"
+    )
+    support.add_argument(
+        "--assets",
+        metavar="FOLDER",
+        default=os.environ.get("RKZOO_TEST_ASSETS"),
+        help="where the files of --runs lie (default: RKZOO_TEST_ASSETS, or none)",
+    )
+    support.add_argument("--runs", metavar="YAML", default="results/runs.yaml")
+    support.add_argument("--results", metavar="YAML", default="results/support.yaml")
+    support.add_argument("--toolkit", metavar="VERSION")
+    support.add_argument("--offline", action="store_true", help="fetch no weights")
+    support.add_argument("--fresh", action="store_true", help="try again what is there")
+    support.set_defaults(verb=report_support)
+
+
+def _add_zoo(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    zoo = kinds.add_parser(
+        "zoo",
+        help="the page for choosing a model",
+        description="Writes one HTML file from the cards and the results: every model on every "
+        "chip, with filters, what it needs, how fast and how exact it is as far as that is known.",
+    )
+    zoo.add_argument(
+        "--results",
+        metavar="FOLDER",
+        default="results",
+        help="with support.yaml, accuracy.yaml and published.yaml (default: results)",
+    )
+    zoo.add_argument("--page", metavar="HTML", default="docs/zoo.html")
+    zoo.set_defaults(verb=report_zoo)
+
+
+def report_accuracy(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars
     from rkzoo.errors import RkzooError
     from rkzoo.files import write_text
@@ -74,4 +119,45 @@ def main(args: argparse.Namespace) -> int:
             accuracy.write_rows(results, rows)
     write_text(Path(args.page), accuracy.page(rows, args.max_drop))
     print(f"{len(rows)} models are in {results}, the page is {args.page}")
+    return 0
+
+
+def report_support(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import Bars
+    from rkzoo.soc.chips import resolve, supported
+    from rkzoo.workflow import report_support as support
+    from rkzoo.workflow.report_accuracy import read_runs
+
+    named = [name for name in args.soc.split(",") if name]
+    socs = supported() if "all" in named else [resolve(name) for name in named]
+    results, bars = Path(args.results), Bars()
+    wanted = support.candidates(
+        read_runs(Path(args.runs)),
+        Path(args.assets) if args.assets else None,
+        args.names,
+        offline=args.offline,
+        report=bars,
+    )
+    rows = support.try_all(
+        wanted,
+        support.read_support(results),
+        socs,
+        toolkit=args.toolkit,
+        fresh=args.fresh,
+        keep=lambda rows: support.write_support(results, rows),
+        report=bars,
+    )
+    trials = [trial for row in rows for trial in row.chips.values()]
+    built = sum(trial.converts for trial in trials)
+    print(f"{len(rows)} models are in {results}: {built} of {len(trials)} builds succeeded")
+    return 0
+
+
+def report_zoo(args: argparse.Namespace) -> int:
+    from rkzoo.files import write_text
+    from rkzoo.workflow.report_zoo import gather, page
+
+    zoo = gather(Path(args.results))
+    write_text(Path(args.page), page(zoo))
+    print(f"{len(zoo['models'])} models and {len(zoo['chips'])} chips are on {args.page}")
     return 0
