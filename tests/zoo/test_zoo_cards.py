@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import DetectHead, TextDetHead
+from rkzoo.contract import ClassifyHead, FaceHead, TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.zoo import catalogue, labels, loading
 from rkzoo.zoo.fetch import weights
@@ -376,3 +376,29 @@ def test_labels_of_the_readers() -> None:
     v4, v5 = catalogue.card("ppocr-v4-rec").labels, catalogue.card("ppocr-v5-rec").labels
     assert v4 == LabelsFrom(onnx_metadata="character", before=("",), after=(" ",))
     assert v5 == LabelsFrom(file="characters")
+
+
+def test_labels_of_imagenet_and_of_plates() -> None:
+    names = labels.label_set("imagenet1k")
+    assert len(names) == 1000
+    assert (names[0], names[494]) == ("tench, Tinca tinca", "chime, bell, gong")
+    signs = labels.label_set("plates-cn")
+    assert len(signs) == len(set(signs)) == 68
+    assert (signs[0], signs[31], signs[41], signs[64:]) == ("京", "0", "A", ("Z", "I", "O", "-"))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "resnet50-v2", "efficientnet-lite4"])
+def test_classifiers_see_rgb_and_the_middle_of_the_picture(name: str) -> None:
+    card = catalogue.card(name)
+    assert card.input is not None
+    assert (card.input.color, card.input.fit, card.input.short) == ("RGB", "crop", 256)
+    assert isinstance(card.head, ClassifyHead)
+    assert card.head.classes == len(labels.label_set(str(card.labels)))
+
+
+def test_faces_are_seen_in_bgr_with_the_mean_in_its_order() -> None:
+    card = catalogue.card("retinaface-mobile")
+    assert card.input is not None
+    assert (card.input.color, card.input.mean) == ("BGR", (104, 117, 123))
+    assert isinstance(card.head, FaceHead)
+    assert card.head.anchors == ((16, 32), (64, 128), (256, 512))

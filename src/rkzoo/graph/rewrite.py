@@ -218,8 +218,8 @@ def depth_pool_to_plane(seen: View) -> None:
     """A pooling over 1xC planes at once that skips planes becomes a slice of the channels and a
     plain pooling of each, in place.
 
-    LPRNet's MaxPool3d with a kernel of 1 x k x k sees the channels as depth. The toolkit takes
-    only poolings in two dimensions. The numbers are the same, for no two planes ever meet.
+    LPRNet's MaxPool3d with a kernel of 1 x k x k sees the channels as depth, and RKNN-Toolkit2
+    2.5.0 dies of it (SIGABRT). The numbers are the same, for no two planes ever meet.
     """
     graph = seen.model.graph
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
