@@ -215,21 +215,22 @@ class Follower:
 
 def can_follow(found: Any) -> bool:
     """Whether a result has boxes to follow."""
-    return hasattr(_boxes(found), "xyxy")
+    return hasattr(as_boxes(found), "xyxy")
 
 
 def score(found: Any) -> NDArray[np.float32]:
     """(N,) scores of a result with boxes."""
-    return np.asarray(_boxes(found).score, np.float32)
+    return np.asarray(as_boxes(found).score, np.float32)
 
 
 def corners(found: Any) -> NDArray[np.float32]:
     """(N, 4) upright boxes x1,y1,x2,y2 around each thing, source pixels."""
-    return np.asarray(_boxes(found).xyxy, np.float32)
+    return np.asarray(as_boxes(found).xyxy, np.float32)
 
 
-def _boxes(found: Any) -> Any:
-    """As Detections: masks and poses keep them in `boxes`, turned boxes have them around."""
+def as_boxes(found: Any) -> Any:
+    """A result's boxes as Detections: masks and poses keep them in `boxes`, turned boxes have
+    them around. A result without boxes comes back as it is."""
     if hasattr(found, "upright"):
         return found.upright()
     inner = getattr(found, "boxes", None)

@@ -28,6 +28,7 @@ from rkzoo.soc.machine import npu_load
 from rkzoo.soc.tree import Tree
 from rkzoo.stream.live import LivePage, parse_address
 from rkzoo.stream.meter import Meter
+from rkzoo.stream.paint import has_supervision, plain
 from rkzoo.stream.sinks import JsonLines, Shown, Sink, VideoFile, Window, check_window
 from rkzoo.stream.sources import Frame, Paced, Source, open_source
 from rkzoo.stream.tracking import Follower, TrackOptions
@@ -154,7 +155,8 @@ def stream(
         if drop and not opened.live:
             opened = Paced(opened)
         workers = options.workers or _WORKERS[planned.label]
-        run = _Run(planned, opened, options, workers, drop, stop, watch, report)
+        draws = bool(outputs.save or outputs.http or outputs.show)
+        run = _Run(planned, opened, options, workers, drop, stop, watch, report, draws)
         page = (
             LivePage(address, run.figures, title=f"{planned.name} · rkzoo stream")
             if address
@@ -188,6 +190,7 @@ class _Run:
         stop: Stop,
         watch: Watch | None,
         report: Reporter,
+        draws: bool,
     ) -> None:
         self.planned, self.source, self.options = planned, source, options
         self.workers, self.drop, self.stop = workers, drop, stop
@@ -198,10 +201,12 @@ class _Run:
         self.warnings: dict[str, None] = {}
         self.answered = self.failed = self._in_a_row = 0
         self._follow = self._follower() if options.track else None
+        # Asked here: importing what draws takes seconds, which a live picture would stand still.
+        self._draws_in_full = draws and has_supervision()
 
     def go(self, pool: Pool[Frame, Answered], outputs: Outputs, page: LivePage | None) -> None:
         self.pool, self.meter = pool, Meter()
-        failure: RkzooError | None = None
+        failure: Exception | None = None
         reader = _Reader(self.source, pool, self.meter, None if self.drop else self.options.frames)
         with ExitStack() as stack, _gently(self.stop):
             sinks: list[Sink] = [stack.enter_context(sink) for sink in self._sinks(outputs)]
@@ -213,7 +218,7 @@ class _Run:
                     pool.cancel()
                 if reader.error is not None:
                     raise reader.error
-            except RkzooError as error:
+            except Exception as error:
                 if not self.source.live or not self.answered:
                     raise
                 # Hours of a camera are not thrown away because it was lost at the end.
@@ -271,6 +276,8 @@ class _Run:
                 self.warnings[text] = None
 
     def _paint(self, found: Any, image: Image) -> Image:
+        if not self._draws_in_full:
+            return plain(found, image)
         if isinstance(found, TextLines):
             from rkzoo.workflow.text import font
 
