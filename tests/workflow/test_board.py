@@ -1,0 +1,373 @@
+"""A .rknn on this machine's NPU: with the stand-in for Rockchip's library, which plays back
+recorded outputs. Nothing here was measured on a board."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import rkzoo
+from graph.rknn_writer import Sample
+from npu_standin import build
+from npu_standin.recording import In, Out, Recording
+from rkzoo.cli.main import main
+from rkzoo.contract import Contract, DetectHead, TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.runtime.npu import NpuSession
+from rkzoo.runtime.npu_api import Cores
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.session import Array, Session
+from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.tasks.detect.result import Detections
+from rkzoo.vision.image import read
+from rkzoo.workflow import board
+from rkzoo.workflow.board import BoardModel, contract_of, find_library, on_board, open_board
+from rkzoo.workflow.convert import custom_string
+from rkzoo.workflow.load import detect_task
+from rkzoo.workflow.plan import Asked, on_core, open_part, plan
+
+LIBRARY = board.LIBRARY
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build.compiled(tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture
+def npu(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """This machine, as if it had an NPU; afterwards nothing may be open on it."""
+    monkeypatch.setenv(LIBRARY, str(built))
+    monkeypatch.setenv("STANDIN_STRICT", "1")
+    yield built
+    after = build.state(built)
+    assert (after.contexts, after.memories, after.misuse) == (0, 0, 0)
+
+
+@pytest.fixture
+def no_npu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LIBRARY, raising=False)
+    monkeypatch.setattr(board, "library_paths", lambda tree: iter(()))
+
+
+class Integers:
+    """Integer tensors in the graph's layout, as the simulator gives them."""
+
+    def __init__(self, outputs: tuple[TensorSpec, ...], arrays: list[Array]) -> None:
+        self.label, self.inputs, self.outputs, self.arrays = "onnx", (), outputs, arrays
+
+    def run(self, arrays: list[Array]) -> list[Array]:
+        return self.arrays
+
+    def close(self) -> None:
+        pass
+
+
+def quantised(array: Array) -> tuple[Array, float, int]:
+    """To int8 with one scale a tensor."""
+    low, high = min(0.0, float(array.min())), max(0.0, float(array.max()))
+    scale = float(np.float32((high - low) / 255))
+    zero = round(-128 - low / scale)
+    codes = np.clip(np.rint(array / np.float32(scale)) + zero, -128, 127)
+    return codes.astype(np.int8), scale, zero
+
+
+def recorded(
+    contract: Contract, fed: Array, specs: tuple[TensorSpec, ...], arrays: list[Array], **how: int
+) -> Recording:
+    """What the NPU is to answer when it is shown `fed`; rows of its memory are longer."""
+    outs = [
+        Out(s.name, a.shape, str(a.dtype), s.scale, s.zero_point)
+        for s, a in zip(specs, arrays, strict=True)
+    ]
+    width = fed.shape[2] + 16
+    recording = Recording((In("images", fed.shape, w_stride=width),), outs, **how)  # type: ignore[arg-type]
+    recording.answer([fed], arrays)
+    return recording
+
+
+class Bus:
+    """yolov8n in float on one picture, its outputs as integers, and a .rknn that plays them."""
+
+    def __init__(self, assets: Path, folder: Path) -> None:
+        self.picture = assets / "data/images/bus_640.jpg"
+        self.image = read(self.picture)
+        planned = plan(assets / "models/yolov8n.onnx", Asked())
+        part = planned.parts["model"]
+        self.contract = part.contract
+        with OnnxSession(part.graph, part.contract.input) as session:
+            task = detect_task(self.contract, session)
+            self.float: Detections = task(self.image)
+            arrays, _ = task.preprocess(self.image)
+            self.fed = arrays[0].copy()
+            found = [quantised(array) for array in session.run(arrays)]
+            self.specs = tuple(
+                TensorSpec(
+                    name=spec.name,
+                    shape=codes.shape,
+                    dtype="int8",
+                    layout="NCHW",
+                    scale=scale,
+                    zero_point=zero,
+                )
+                for spec, (codes, scale, zero) in zip(session.outputs, found, strict=True)
+            )
+        self.arrays = [codes for codes, _, _ in found]
+        self.recording = recorded(self.contract, self.fed, self.specs, self.arrays)
+        # The contract is in the file alone, as rkzoo convert puts it there.
+        self.before = Sample(custom=custom_string(self.contract)).write()
+        self.rknn = folder / "yolov8n.rknn"
+        self.rknn.write_bytes(self.recording.bytes(self.before))
+
+    def expected(self) -> Detections:
+        """The same integers, decoded in the graph's layout."""
+        session: Session = Integers(self.specs, self.arrays)  # type: ignore[assignment]
+        found: Detections = detect_task(self.contract, session)(self.image)
+        return found
+
+
+@pytest.fixture(scope="module")
+def bus(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Bus:
+    return Bus(assets, tmp_path_factory.mktemp("bus"))
+
+
+# ---- the whole way ------------------------------------------------------------------
+
+
+def test_the_same_script_runs_on_the_npu(npu: Path, bus: Bus) -> None:
+    with rkzoo.load(bus.rknn) as model:
+        result = model(bus.picture)
+    assert model.runtime == result.runtime == "board"
+    wanted = bus.expected()
+    np.testing.assert_array_equal(result.found.xyxy, wanted.xyxy)
+    np.testing.assert_array_equal(result.found.score, wanted.score)
+    np.testing.assert_array_equal(result.found.class_id, wanted.class_id)
+    # And the integers tell what float tells: the same five things.
+    assert sorted(wanted.class_id) == sorted(bus.float.class_id)
+    assert len(wanted) == 5
+
+
+def test_the_picture_is_written_into_the_npus_memory(npu: Path, bus: Bus) -> None:
+    with open_board(BoardModel(bus.rknn, str(npu)), bus.contract) as session:
+        assert isinstance(session, NpuSession)
+        task = detect_task(bus.contract, session)
+        (fed,), _ = task.preprocess(bus.image)
+        assert fed.ctypes.data == session.canvas.ctypes.data  # type: ignore[union-attr]
+        assert fed.strides[1] == (640 + 16) * 3
+        np.testing.assert_array_equal(fed, bus.fed)
+        outputs = session.run([fed])
+        assert {spec.layout for spec in session.outputs} == {"NC1HWC2"}
+        assert all(array.base is not None and array.dtype == np.int8 for array in outputs)
+        del fed, outputs, task
+
+
+def test_run_draws_and_says_board(
+    npu: Path, bus: Bus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(bus.rknn), str(bus.picture), "--json", "-o", str(tmp_path)]
+    assert main([*command, "--runtime", "board"]) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert document["runtime"] == "board"
+    assert len(document["images"][0]["results"]) == 5
+    assert "stand-in" in told.err
+    assert (tmp_path / "bus_640.jpg").stat().st_size > 10_000
+
+
+def test_workers_share_the_weights_and_have_a_core_each(npu: Path, bus: Bus) -> None:
+    planned = plan(bus.rknn, Asked(runtime="board"))
+    part = planned.parts["model"]
+    assert part.board is not None
+    assert on_core(planned, 1) == planned  # nobody knows how many cores there are
+    three = replace(planned, parts={"model": replace(part, board=replace(part.board, available=3))})
+    pinned = [on_core(three, number).parts["model"].board for number in range(4)]
+    assert [one.cores for one in pinned if one] == [1, 2, 4, 1]
+    before = build.state(npu).memories
+    sessions = [open_part(on_core(three, number).parts["model"]) for number in range(4)]
+    assert build.state(npu).contexts == 4
+    assert build.state(npu).memories > before
+    outputs = [session.run([bus.fed])[0].copy() for session in sessions]
+    assert all((output == outputs[0]).all() for output in outputs)
+    # The first may go before those that were made of it.
+    for session in sessions:
+        session.close()
+
+
+def test_a_board_has_no_onnx(npu: Path, bus: Bus, tmp_path: Path) -> None:
+    script = tmp_path / "board.py"
+    script.write_text(
+        "import sys\n"
+        "class Nothing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('onnx', 'onnxruntime', 'uv', 'supervision'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Nothing())\n"
+        "import rkzoo\n"
+        "with rkzoo.load(sys.argv[1]) as model:\n"
+        "    print(model.runtime, len(model(sys.argv[2])))\n"
+        "try:\n"
+        "    rkzoo.load(sys.argv[3])\n"
+        "except rkzoo.RkzooError as error:\n"
+        "    print(error.fix)\n"
+    )
+    onnx = tmp_path / "model.onnx"
+    onnx.write_bytes(b"\x08\x08")
+    command = [sys.executable, str(script), str(bus.rknn), str(bus.picture), str(onnx)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "board 5",
+        'Do this on a PC, or install it with: pip install "rkzoo[pc]"',
+    ]
+
+
+@pytest.mark.toolkit
+def test_boxes_of_the_simulator(
+    npu: Path, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real .rknn; what the simulator answers is what the stand-in plays."""
+    pictures = sorted((assets / "data/coco128_val/images").glob("*.jpg"))[-8:]
+    listed = tmp_path / "pictures.txt"
+    listed.write_text("".join(f"{file}\n" for file in pictures))
+    out = tmp_path / "yolov8n.rknn"
+    rkzoo.convert(assets / "models/yolov8n.onnx", "rk3588", calibration=str(listed), output=out)
+    picture = assets / "data/images/bus_640.jpg"
+    part = plan(out, Asked(runtime="simulator")).parts["model"]
+    with open_part(part) as session:
+        task = detect_task(part.contract, session)
+        arrays, letterbox = task.preprocess(read(picture))
+        outputs = session.run(arrays)
+        wanted = task.decode(outputs, letterbox)
+        recording = recorded(part.contract, arrays[0], session.outputs, outputs)
+    out.write_bytes(recording.bytes(out.read_bytes()))
+    for beside in (True, False):
+        with rkzoo.load(out) as model:
+            found = model(picture).found
+        assert model.runtime == "board"
+        np.testing.assert_array_equal(found.xyxy, wanted.xyxy)
+        np.testing.assert_array_equal(found.score, wanted.score)
+        assert len(found) >= 4
+        if beside:
+            out.with_name(out.name + ".json").unlink()
+
+
+# ---- where it runs ------------------------------------------------------------------
+
+
+def test_a_pc_has_no_npu(no_npu: None, bus: Bus) -> None:
+    assert find_library() is None
+    assert on_board(bus.rknn, wanted=False) is None
+    with pytest.raises(RkzooError, match="no Rockchip board") as caught:
+        plan(bus.rknn, Asked(runtime="board"))
+    assert "--runtime simulator" in caught.value.fix
+
+
+def test_a_board_without_its_library(
+    no_npu: None, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = read_machine()
+
+    def machine_of_a_board() -> Machine:
+        return replace(machine, compatible=("vendor,thing", "rockchip,rk3588"), chip="rk3588")
+
+    monkeypatch.setattr(board, "read_machine", machine_of_a_board)
+    with pytest.raises(RkzooError, match=r"librknnrt\.so") as caught:
+        plan(bus.rknn, Asked())
+    assert "rkzoo doctor" in caught.value.fix
+
+
+def test_the_library_of_another_machine_is_passed_over(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(LIBRARY, raising=False)
+    monkeypatch.setattr(board, "library_paths", lambda tree: iter((str(built),)))
+    assert find_library() == str(built)
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert find_library() is None
+
+
+def test_the_variable_must_name_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bus: Bus
+) -> None:
+    monkeypatch.setenv(LIBRARY, str(tmp_path / "gone.so"))
+    with pytest.raises(RkzooError, match="which is no file"):
+        plan(bus.rknn, Asked())
+
+
+def test_an_onnx_is_not_for_the_npu(npu: Path, assets: Path) -> None:
+    with pytest.raises(RkzooError, match=r"runs \.rknn files only") as caught:
+        plan(assets / "models/yolov8n.onnx", Asked(runtime="board"))
+    assert "rkzoo convert" in caught.value.fix
+
+
+def test_the_simulator_may_still_be_asked_for(npu: Path, bus: Bus) -> None:
+    with pytest.raises(RkzooError, match=r"\.json"):  # nothing was kept to build it from
+        plan(bus.rknn, Asked(runtime="simulator"))
+
+
+# ---- what a file tells --------------------------------------------------------------
+
+
+def test_the_contract_of_the_file_itself(bus: Bus) -> None:
+    nameless = msgspec.structs.replace(bus.contract, labels=())
+    assert msgspec.structs.replace(contract_of(bus.rknn), labels=()) == nameless
+    assert isinstance(contract_of(bus.rknn).head, DetectHead)
+
+
+@pytest.mark.parametrize(
+    ("custom", "words"),
+    [
+        ("", "another program"),
+        ("free text", "another program"),
+        ('{"contract": {"family": 3}, "rkzoo": "9.9"}', r"rkzoo 9\.9"),
+    ],
+)
+def test_files_that_do_not_tell(npu: Path, tmp_path: Path, custom: str, words: str) -> None:
+    path = tmp_path / "other.rknn"
+    path.write_bytes(Sample(custom=custom).write())
+    with pytest.raises(RkzooError, match=words):
+        rkzoo.load(path)
+
+
+@pytest.mark.parametrize("name", ["missing.rknn", "folder.rknn"])
+def test_files_that_are_not_there(npu: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.rknn").mkdir()
+    with pytest.raises(RkzooError, match="cannot be read"):
+        rkzoo.load(tmp_path / name)
+
+
+def test_versions_are_held_against_each_other(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = build.compiled(tmp_path, '-DSTANDIN_VERSION="1.4.0"')
+    monkeypatch.setenv(LIBRARY, str(old))
+    with pytest.raises(RkzooError, match=r"model 2\.5\.0, runtime 1\.4\.0") as caught:
+        rkzoo.load(bus.rknn)
+    assert str(old) in caught.value.fix
+
+
+def test_a_failure_of_the_npu_reaches_the_reader(
+    npu: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STANDIN_FAIL", "run:0:-2")
+    assert main(["run", str(bus.rknn), str(bus.picture), "--json"]) == 2
+    assert "did not answer in time" in capsys.readouterr().err
+
+
+def test_cores_are_told_to_the_library(npu: Path, bus: Bus) -> None:
+    model = BoardModel(bus.rknn, str(npu), cores=Cores.CORE_2)
+    open_board(model, bus.contract).close()
+    with pytest.raises(RkzooError, match="cores"):
+        open_board(replace(model, cores=Cores(1 << 4)), bus.contract)
+
+
+def test_it_was_all_the_stand_in(built: Path) -> None:
+    assert b"rkzoo stand-in" in built.read_bytes()
