@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import ClassifyHead, FaceHead, TextDetHead
+from rkzoo.contract import ClassifyHead, DetectHead, FaceHead, TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.zoo import catalogue, labels, loading
 from rkzoo.zoo.fetch import weights
