@@ -49,7 +49,7 @@ Weights = Literal["of the card", "another export", "no card"]
 
 
 class Trial(Strict, frozen=True):
-    """One chip. Where `converts` is False, `why` tells, and the rest is empty.
+    """One chip. Where `converts` is False, `why` tells, and the rest may be empty.
 
     `bytes` of the .rknn, `weights` and `internal` (working memory) in bytes, `on_cpu` the
     operators that fall to the processor, one for each layer; `fits` says whether the memory
@@ -58,8 +58,8 @@ class Trial(Strict, frozen=True):
     processor are not in it.
     """
 
-    dtype: Literal["int8", "fp16"]
     converts: bool
+    dtype: Literal["", "int8", "fp16"] = ""
     why: str = ""
     bytes: int | None = None
     weights: int | None = None
@@ -219,7 +219,7 @@ def try_all(
         if old is not None and _stamp(old) == (row.sha256, release, version("rkzoo")):
             again = set(socs or supported()) if fresh else set()
             kept = {soc: trial for soc, trial in old.chips.items() if soc not in again}
-            row = msgspec.structs.replace(old, chips=kept)
+            row = msgspec.structs.replace(old, task=row.task, weights=row.weights, chips=kept)
         else:
             row = _proved(row, ready, release, report)
         found = with_support(found, row)
@@ -299,7 +299,7 @@ def trial_of(found: Estimate) -> Trial:
     )
 
 
-def _blocked(why: str, dtype: Literal["int8", "fp16"] = "int8") -> Trial:
+def _blocked(why: str, dtype: Literal["", "int8", "fp16"] = "") -> Trial:
     return Trial(dtype=dtype, converts=False, why=why)
 
 

@@ -53,9 +53,11 @@ class Published(Strict, frozen=True):
     speeds: tuple[Speed, ...] = ()
 
     def fps(self, model: str, size: tuple[int, int] | None, dtype: str, soc: str) -> float | None:
-        """What the vendor says of a model of that name, input size (height, width) and dtype."""
+        """What the vendor says of a model of that name, input size (height, width) and dtype.
+        A number at the end of the vendor's name is an opset or the input size."""
+        named = re.compile(re.escape(_bare(model)) + r"\d*")
         for one in self.speeds:
-            if _bare(one.file) == _bare(model) and (one.shape[-2:], one.dtype) == (size, dtype):
+            if (one.shape[-2:], one.dtype) == (size, dtype) and named.fullmatch(_bare(one.file)):
                 return one.fps.get(soc)
         return None
 
