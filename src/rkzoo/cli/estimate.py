@@ -118,9 +118,7 @@ def _remarks(one: Estimate) -> list[str]:
     said = []
     if one.problem is not None:
         said.append(str(one.problem))
-    for fallen in one.expected:
-        what = "runs on the processor" if fallen.place == "cpu" else "cannot be built"
-        said.append(f"{fallen.operator} {what} here, as far as rkzoo tried it.")
+    said += [fallen.told() for fallen in one.expected]
     if one.on_cpu:
         ops = sorted({layer.op for layer in one.on_cpu})
         said.append(f"{len(one.on_cpu)} layers run on the processor: {', '.join(ops)}.")

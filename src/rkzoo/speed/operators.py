@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from rkzoo.contract import Strict
-from rkzoo.soc.chips import same_family
+from rkzoo.soc.chips import chips, same_family
 
 
 class Places(Strict, frozen=True):
@@ -42,6 +42,12 @@ class Falls:
     operator: str
     place: Literal["cpu", "refused"]
 
+    def told(self) -> str:
+        """One sentence, without the chip."""
+        if self.place == "cpu":
+            return f"{self.operator} ran on the processor instead of the NPU when it was tried."
+        return f"A model with {self.operator} could not be built when it was tried."
+
 
 @cache
 def operators() -> Operators:
@@ -51,8 +57,11 @@ def operators() -> Operators:
     return msgspec.convert(yaml.load(text, yaml.CSafeLoader), Operators)
 
 
-def falls(names: Sequence[str], soc: str) -> tuple[Falls, ...]:
-    """Those of a graph's operators that `soc` is known not to compute on its NPU."""
+def falls(names: Sequence[str], soc: str, dtype: str) -> tuple[Falls, ...]:
+    """Those of a graph's operators that `soc` is known not to compute on its NPU; none for a
+    number format that was not tried, for each chip was asked in its first only."""
+    if dtype != chips()[soc].dtypes[0]:
+        return ()
     places = [found for chip, found in operators().chips.items() if same_family(chip, soc)]
     told = []
     for name in names:

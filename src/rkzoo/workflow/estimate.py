@@ -199,6 +199,8 @@ def estimate(
         else:
             missing.append((soc, kind))
     if missing:
+        for text in _warnings(known, pairs):
+            report.note(text)
         subject = subject or read_subject(*asked, report)
         tables |= _build_all(subject, missing, release, report)
     found = [_estimate(known, soc, kind, tables[_built_for(soc), kind]) for soc, kind in pairs]
@@ -230,6 +232,15 @@ def basis() -> dict[str, Any]:
             for soc, one in model.chips.items()
         },
     }
+
+
+def _warnings(known: Known, pairs: Sequence[tuple[str, Dtype]]) -> list[str]:
+    """What the graph shows before anything is built, one line an operator."""
+    told: dict[Falls, list[str]] = {}
+    for soc, dtype in pairs:
+        for fallen in falls(known.operators, soc, dtype):
+            told.setdefault(fallen, []).append(soc)
+    return [f"warning: {fallen.told()} (on {', '.join(on)})" for fallen, on in told.items()]
 
 
 def _dtype(known: Known, soc: str) -> Dtype:
@@ -440,7 +451,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
 
 
 def _estimate(known: Known, soc: str, dtype: Dtype, made: CostTable | RkzooError) -> Estimate:
-    start = Estimate(soc, dtype, _built_for(soc), falls(known.operators, soc))
+    start = Estimate(soc, dtype, _built_for(soc), falls(known.operators, soc, dtype))
     if isinstance(made, RkzooError):
         return replace(start, problem=made)
     # The clock is that of the chip asked for.
