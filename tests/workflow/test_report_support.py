@@ -61,7 +61,9 @@ def test_only_the_named_are_looked_at_and_unknown_ones_refused() -> None:
 
 
 def test_rows_come_back_lean_and_whole(tmp_path: Path) -> None:
-    built = Trial(dtype="int8", converts=True, bytes=5, on_cpu=("Softmax",), ms=2.5, low=2, high=3)
+    built = Trial(
+        dtype="int8", converts=True, bytes=5, internal=0, on_cpu=("Softmax",), ms=2.5, low=2, high=3
+    )
     rows = [
         Support(
             model="b", task="detect", weights="no card", size=(64, 32), chips={"rk3588": built}

@@ -29,7 +29,7 @@ from rkzoo.contract import (
     TextRecHead,
 )
 from rkzoo.errors import RkzooError
-from rkzoo.files import write_text
+from rkzoo.files import sha256_of, write_text
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import supported
 from rkzoo.toolkit import environment
@@ -128,14 +128,20 @@ def write_support(path: Path, rows: Sequence[Support]) -> None:
 
 
 def _lean(row: Support) -> dict[str, Any]:
-    """Without the fields that say nothing."""
-    told = _said(msgspec.to_builtins(row))
-    told["chips"] = {soc: _said(trial) for soc, trial in told.get("chips", {}).items()}
-    return {name: value for name, value in told.items() if value}
+    """Without the fields that have their default value."""
+    told = _said(row)
+    chips = {soc: _said(trial) for soc, trial in row.chips.items()}
+    return told | {"chips": chips} if chips else {k: v for k, v in told.items() if k != "chips"}
 
 
-def _said(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if v is False or v not in (None, "", [], (), {}, 0)}
+def _said(record: msgspec.Struct) -> dict[str, Any]:
+    told = msgspec.to_builtins(record)
+    usual = {field.encode_name: field.default for field in msgspec.structs.fields(record)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in told.items()
+        if value != usual[name]
+    }
 
 
 # ---- which models -------------------------------------------------------------------
@@ -175,8 +181,10 @@ def _of_card(card: Card, files: dict[str, Path], offline: bool, report: Reporter
         weights(card, report, offline=offline)
     except RkzooError as error:
         if card.name in files:
-            path = str(files[card.name])
-            return Candidate(name=card.name, task=card.task, weights="another export", model=path)
+            path = files[card.name]
+            same = sha256_of(path) in {source.sha256 for source in card.sources}
+            whose: Weights = "of the card" if same else "another export"
+            return Candidate(name=card.name, task=card.task, weights=whose, model=str(path))
         why = error.why if card.export else "Its weights cannot be reached here."
         return Candidate(name=card.name, task=card.task, weights="of the card", untried=why)
     return Candidate(name=card.name, task=card.task, weights="of the card", model=card.name)
