@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from npu_models import BOX, FLAT, OUTPUTS, PICTURE, numbers, picture, small, written
 
 from npu_standin import build
@@ -147,6 +149,9 @@ def test_the_small_library_answers_in_nhwc(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got.transpose(0, 3, 1, 2), numbers(0, out))
     del got
     session.close()
+    with NpuSession.open(library, tmp_path / "model.rknn", layout="plain") as session:
+        assert session.outputs[0].layout == "NCHW"
+        np.testing.assert_array_equal(session.run([picture(0)])[0], numbers(0, out))
     assert build.state(path).contexts == build.state(path).misuse == 0
 
 
@@ -166,6 +171,39 @@ def test_several_shapes(library: NpuLibrary, tmp_path: Path) -> None:
         np.testing.assert_array_equal(logical(session.run([random])[0], box), numbers(1, box))
         with pytest.raises(RkzooError, match="1x8x8x3"):
             session.set_shapes([(1, 8, 8, 3)])
+
+
+@given(
+    channels=st.integers(1, 40),
+    size=st.tuples(st.integers(1, 7), st.integers(1, 9)),
+    depth=st.sampled_from([4, 8, 16]),
+    spare=st.integers(0, 5),
+    width=st.integers(1, 9),
+    stride=st.integers(0, 16),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_layout_is_read_right(
+    built: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    channels: int,
+    size: tuple[int, int],
+    depth: int,
+    spare: int,
+    width: int,
+    stride: int,
+) -> None:
+    """Block depths, spare cells and long rows of every kind; strict about the picture."""
+    out = Out("y", (1, channels, *size), scale=0.5, zero_point=1, depth=depth, spare=spare)
+    taken = In("images", (1, 3, width, 3), w_stride=stride)
+    fed = np.random.default_rng(width).integers(0, 256, taken.shape, dtype=np.uint8)
+    recording = Recording((taken,), (out,))
+    recording.answer([fed ^ 255], [numbers(9, out)])
+    recording.answer([fed], [numbers(1, out)])
+    with NpuSession.open(NpuLibrary(built), recording.bytes()) as session:
+        (got,) = session.run([fed])
+        assert session.outputs[0].shape == got.shape
+        np.testing.assert_array_equal(logical(got, out), numbers(1, out))
+        assert got.flags.c_contiguous
 
 
 # ---- questions and memory -----------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol
 
+import msgspec
 import numpy as np
 
 from rkzoo.contract import TensorSpec
@@ -236,8 +237,10 @@ class _Output:
     def __init__(self, context: Context, index: int, layout: Layout, dynamic: bool) -> None:
         plain = context.tensor(Query.CURRENT_OUTPUT_ATTR if dynamic else Query.OUTPUT_ATTR, index)
         tensor = plain
-        if layout == "native" and len(plain.shape) == 4:
-            native = context.tensor(_native_query(context, dynamic), index)
+        # The small library writes no NCHW, so its pictures are turned here.
+        small = context.library.small
+        if len(plain.shape) == 4 and (small or layout == "native"):
+            native = context.tensor(_native_query(small, dynamic), index)
             if native.format in (Format.NC1HWC2, Format.NHWC):
                 tensor = native
         memory = context.create_memory(tensor.bytes)
@@ -245,8 +248,12 @@ class _Output:
         shape = _true_shape(tensor, plain)
         self.spec = _spec(tensor, shape)
         self._seen = _visible(memory, tensor, shape)
-        # Padding between channels, which few models have, costs a pass; no padding costs none.
-        self._tight = None if self._seen.flags.c_contiguous else np.empty(shape, tensor.dtype)
+        if tensor.format == Format.NHWC and len(shape) == 4 and layout == "plain":
+            self._seen = self._seen.transpose(0, 3, 1, 2)
+            self.spec = msgspec.structs.replace(self.spec, shape=self._seen.shape, layout="NCHW")
+        # Turning, and padding between channels (few models have it), cost a pass; else none.
+        tight = self._seen.flags.c_contiguous
+        self._tight = None if tight else np.empty(self._seen.shape, tensor.dtype)
 
     def read(self) -> Array:
         if self._tight is None:
@@ -255,10 +262,9 @@ class _Output:
         return self._tight
 
 
-def _native_query(context: Context, dynamic: bool) -> Query:
+def _native_query(small: bool, dynamic: bool) -> Query:
     if dynamic:
         return Query.CURRENT_NATIVE_OUTPUT_ATTR
-    small = context.library.small
     return Query.NATIVE_NHWC_OUTPUT_ATTR if small else Query.NATIVE_OUTPUT_ATTR
 
 

@@ -251,6 +251,11 @@ class Context:
             "utf-8", "replace"
         )
 
+    @property
+    def stand_in(self) -> bool:
+        """Whether the library is the tests' stand-in, which says nothing about a board."""
+        return "stand-in" in self.versions()[0]
+
     def memory_use(self) -> dict[str, int]:
         """Bytes of weights, of working memory, of everything, and of on-chip memory."""
         found = self.query(Query.MEM_SIZE, "mem_size")

@@ -24,7 +24,7 @@ from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
 from rkzoo.soc.chips import chips
 from rkzoo.soc.library import examine
-from rkzoo.soc.machine import Machine, library_paths, read_machine
+from rkzoo.soc.machine import library_paths, read_machine
 from rkzoo.soc.tree import Tree
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
 from rkzoo.workflow.simulate import read_sidecar
@@ -141,33 +141,27 @@ def contract_of(file: Path) -> Contract:
 
 def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT) -> Session:
     """The model on the NPU. Raises RkzooError; says in `report` what versions warn of."""
-    machine = read_machine()
     # Only the detection decoder reads the NPU's own layout.
     native = isinstance(contract.head, DetectHead)
-    _judge(model, machine, report)
     if model.library == LITE:
         from rkzoo.runtime.npu_lite import LiteSession
 
+        _judge(model, report)
         file = rknn.read(model.file)
         return LiteSession(model.file, file.inputs, file.outputs, cores=model.cores)
-    context = _context(model)
+    context = _context(model, report)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
-    session = NpuSession(context, layout="native" if native else "plain")
-    if "stand-in" in session.context.versions()[0]:
-        report.note(
-            "The NPU library is a stand-in for tests: it plays back what was recorded elsewhere, "
-            "and nothing here was measured on a board."
-        )
-    return session
+    return NpuSession(context, layout="native" if native else "plain")
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakValueDictionary()
 _OPENING = Lock()
 
 
-def _context(model: BoardModel) -> Context:
-    """A context of its own; the weights are those of the same file where it is open already."""
+def _context(model: BoardModel, report: Reporter) -> Context:
+    """A context of its own; the weights are those of the same file where it is open already.
+    What there is to say is said once."""
     with explained(f"{model.file} cannot be read."):
         stat = model.file.stat()
     key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
@@ -175,13 +169,20 @@ def _context(model: BoardModel) -> Context:
         first = _OPEN.get(key)
         if first is not None and not first.closed:
             return first.duplicate()
+        _judge(model, report)
         context = Context.open(NpuLibrary(model.library), model.file)
+        if context.stand_in:
+            report.note(
+                "The NPU library is a stand-in for tests: it plays back what was recorded"
+                " elsewhere, and nothing here was measured on a board."
+            )
         _OPEN[key] = context
         return context
 
 
-def _judge(model: BoardModel, machine: Machine, report: Reporter) -> None:
+def _judge(model: BoardModel, report: Reporter) -> None:
     """Holds library, driver and model against the version matrix."""
+    machine = read_machine()
     path = Path(model.library)
     library = examine(path, model.library) if path.is_file() else None
     name = path.name if path.name in _NAMES else _NAMES[0]
