@@ -17,7 +17,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from rkzoo.contract import Contract, DetectHead, TensorSpec, TextClsHead, TextDetHead, TextRecHead
+from rkzoo.contract import (
+    ClassifyHead,
+    Contract,
+    DetectHead,
+    FaceHead,
+    PlateHead,
+    TensorSpec,
+    TextClsHead,
+    TextDetHead,
+    TextRecHead,
+)
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.graph import rknn
@@ -28,6 +38,7 @@ from rkzoo.session import Array, Label, Session
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
+from rkzoo.tasks.face.task import FaceDetector
 from rkzoo.tasks.prompt.prompted import PromptedSession
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextDetector
@@ -52,7 +63,7 @@ from rkzoo.workflow.compare_causes import (
     own_gain,
 )
 from rkzoo.workflow.compare_figures import OutputFigures, figures, over_pictures
-from rkzoo.workflow.load import detect_task, page_reader
+from rkzoo.workflow.load import detect_task, page_reader, task_with
 from rkzoo.workflow.model import Image
 from rkzoo.workflow.plan import Asked, Part, Plan, part, plan, resolved
 from rkzoo.workflow.probe_input import probe
@@ -521,7 +532,14 @@ def _role(contract: Contract, name: str, place: int) -> str:
         if name in by_name:
             return by_name[name]
         return head.outputs[place].role if place < len(head.outputs) else ""
-    kinds = ((TextDetHead, "text map"), (TextRecHead, "characters"), (TextClsHead, "angles"))
+    if isinstance(head, FaceHead):
+        return ""
+    kinds = (
+        (TextDetHead, "text map"),
+        (TextRecHead | PlateHead, "characters"),
+        (TextClsHead, "angles"),
+        (ClassifyHead, "classes"),
+    )
     return next((title for kind, title in kinds if isinstance(head, kind)), "")
 
 
@@ -540,6 +558,10 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
     if isinstance(contract.head, DetectHead):
         options = DetectOptions(confidence=threshold * _NEAR)
         return detect_task(contract, session, options), threshold
+    if isinstance(contract.head, FaceHead):
+        return FaceDetector(contract, session, DetectOptions(threshold * _NEAR)), threshold
+    if isinstance(contract.head, ClassifyHead | PlateHead):
+        return task_with(contract, session), 0.0
     if isinstance(contract.head, TextDetHead):
         return TextDetector(contract, session), 0.0
     if isinstance(contract.head, TextRecHead):

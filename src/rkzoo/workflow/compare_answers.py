@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.face.result import Faces
 from rkzoo.tasks.obb.result import OrientedBoxes
 from rkzoo.tasks.pose.result import VISIBLE, Poses
 from rkzoo.tasks.segment.result import Masks
@@ -180,7 +182,13 @@ def _things(found: Any) -> _Things:
     if isinstance(found, TextBoxes):
         none = np.zeros(len(found), np.int32)
         return _Things(found.quads, found.scores, ("text",) * len(found), none)
-    boxes = found.boxes if isinstance(found, Masks | Poses) else found
+    if isinstance(found, Classes):
+        # The whole picture is one thing, and the best class is what it says.
+        best = found[:1]
+        whole = np.tile(np.array([[[0, 0], [1, 0], [1, 1], [0, 1]]], np.float32), (len(best), 1, 1))
+        names = tuple(best.label(c) for c in best.class_id.tolist())
+        return _Things(whole, best.score, names, np.zeros(len(best), np.int32), True, texts=True)
+    boxes = found.boxes if isinstance(found, Masks | Poses | Faces) else found
     named: Detections = boxes.upright() if isinstance(boxes, OrientedBoxes) else boxes
     labels = tuple(named.label(int(c)) for c in named.class_id)
     if isinstance(boxes, OrientedBoxes):
@@ -255,6 +263,8 @@ def _mask_iou(a: Any, i: int, b: Any, j: int) -> float | None:
 
 
 def _points(a: Any, i: int, b: Any, j: int) -> float | None:
+    if isinstance(a, Faces):
+        return float(np.linalg.norm(a.points[i] - b.points[j], axis=1).mean())
     if not isinstance(a, Poses):
         return None
     seen = a.keypoints[i, :, 2] >= VISIBLE

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rkzoo.contract import Contract, DetectHead, ImageInput, TensorSpec
+from rkzoo.contract import (
+    ClassifyHead,
+    Contract,
+    DetectHead,
+    FaceHead,
+    ImageInput,
+    PlateHead,
+    TensorSpec,
+)
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow.compare_figures import OutputFigures
@@ -222,7 +230,9 @@ def _score_role(contract: Contract, row: OutputFigures) -> str:
         if row.role == "fused":
             return "score" if head.activated else ""
         return row.role if head.activated else ""
-    return "score"
+    # Logits may move in large steps; boxes and points of faces are no scores.
+    logits = isinstance(head, ClassifyHead) and not head.activated
+    return "" if logits or isinstance(head, PlateHead | FaceHead) else "score"
 
 
 def _collapsed_fix(facts: Facts) -> str:
