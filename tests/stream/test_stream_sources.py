@@ -89,11 +89,14 @@ def test_a_file_as_if_live_keeps_its_own_speed(film: Path) -> None:
         ("rtsp://me:secret@127.0.0.1:9/x", "rtsp://127.0.0.1:9/x cannot be opened"),
     ],
 )
-def test_what_cannot_be_opened_is_said(text: str, said: str) -> None:
+def test_what_cannot_be_opened_is_said(
+    text: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(RkzooError) as caught:
         open_source(text)
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)
+    assert capfd.readouterr().err == ""
     assert caught.value.fix
 
 
@@ -154,7 +157,9 @@ def camera(port: int) -> Iterator[Switch]:
     switch.off()
 
 
-def test_a_camera_that_dies_is_found_again_within_5_seconds(camera: Switch) -> None:
+def test_a_camera_that_dies_is_found_again_within_5_seconds(
+    camera: Switch, capfd: pytest.CaptureFixture[str]
+) -> None:
     notes = Notes()
     source = open_source(f"rtsp://127.0.0.1:{camera.port}/", report=notes)
     assert isinstance(source, Video)
@@ -182,6 +187,7 @@ def test_a_camera_that_dies_is_found_again_within_5_seconds(camera: Switch) -> N
         stop.set()
         reader.join(10)
     assert not reader.is_alive()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_camera_that_stays_away_is_given_up_when_asked(camera: Switch) -> None:

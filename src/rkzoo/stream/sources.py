@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +25,6 @@ from rkzoo.vision.image import SUFFIXES, expand, read
 
 # FFmpeg inside OpenCV would write its own remarks on stderr. Read once, when it starts.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 import cv2
 
 Image = NDArray[np.uint8]
@@ -188,6 +188,10 @@ class Video:
 
     def _opened(self) -> Any:
         """An open capture, or None."""
+        with _quiet():
+            return self._try_to_open()
+
+    def _try_to_open(self) -> Any:
         if isinstance(self._what, int):
             capture = cv2.VideoCapture(self._what)
             # A driver's queue would hand out old pictures.
@@ -284,6 +288,18 @@ class Paced:
 
     def close(self) -> None:
         self._source.close()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenCV warns on stderr of what could not be opened, which we say ourselves."""
+    logging = cv2.utils.logging
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)
 
 
 def _coloured(image: Any) -> Image:

@@ -426,14 +426,18 @@ def _check_trackable(planned: Plan) -> None:
 
 @contextmanager
 def _gently(stop: Stop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the stream to end; the second one interrupts at once."""
+    """Ctrl-C and SIGTERM ask the stream to end; one more, a second later, interrupts at once
+    (at the same moment they often come twice: to the group and to the process)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    asked_at = [perf_counter()]
+
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
+        if stop.asked and perf_counter() - asked_at[0] > 1:
             raise KeyboardInterrupt
+        asked_at[0] = asked_at[0] if stop.asked else perf_counter()
         stop.asked = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
