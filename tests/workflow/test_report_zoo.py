@@ -197,7 +197,8 @@ def test_a_pipeline_is_as_good_as_the_worst_of_its_parts() -> None:
 def test_the_vendor_speaks_first_then_the_estimate_then_nobody() -> None:
     one = model(support=tried())
     assert on_chip(one, "rk3588", TABLE)["speed"] == {"fps": 73.5, "source": "published"}
-    estimate = {"fps": 50.0, "low": 40.0, "high": 62.5, "source": "estimate"}
+    interval = {"fps": 50.0, "low": 40.0, "high": 62.5}
+    estimate = {**interval, "source": "estimate", "without": 0}
     assert on_chip(one, "rk3576", TABLE)["speed"] == estimate
     bare = msgspec.structs.replace(BUILT, ms=None, low=None, high=None)
     assert on_chip(model(support=tried(trial=bare)), "rk3576", TABLE)["speed"] is None

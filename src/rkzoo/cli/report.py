@@ -119,6 +119,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
             accuracy.write_rows(results, rows)
     write_text(Path(args.page), accuracy.page(rows, args.max_drop))
     print(f"{len(rows)} models are in {results}, the page is {args.page}")
+    print("Next: rkzoo report zoo")
     return 0
 
 
@@ -150,6 +151,7 @@ def report_support(args: argparse.Namespace) -> int:
     trials = [trial for row in rows for trial in row.chips.values()]
     built = sum(trial.converts for trial in trials)
     print(f"{len(rows)} models are in {results}: {built} of {len(trials)} builds succeeded")
+    print("Next: rkzoo report zoo")
     return 0
 
 

@@ -241,7 +241,8 @@ def _validated(one: Known, trial: Trial) -> tuple[Tier, str]:
 def speed(
     one: Known, soc: str, dtype: str, trial: Trial | None, published: Published
 ) -> dict[str, Any] | None:
-    """The vendor's figure where there is one, else the estimate, else nothing."""
+    """The vendor's figure where there is one, else the estimate, else nothing. `without` counts
+    the layers on the processor whose time is not in an estimate."""
     fps = published.fps(one.name, one.size, dtype, soc)
     if fps is not None:
         return {"fps": fps, "source": "published"}
@@ -252,6 +253,7 @@ def speed(
         "low": round(1000 / trial.high, 1),
         "high": round(1000 / trial.low, 1),
         "source": "estimate",
+        "without": trial.cpu_unpriced,
     }
 
 
