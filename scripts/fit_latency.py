@@ -36,7 +36,7 @@ COLUMNS = {
 }
 FAMILIES = (
     "yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo11", "yolox", "ppyoloe", "RetinaFace",
-    "mobilenet", "resnet",
+    "mobilenet", "resnet", "ppocr",
 )  # fmt: skip
 SHARE = 0.9  # of new networks that the interval is meant to hold
 OUT = Path(__file__).parents[1] / "src/rkzoo/speed/latency.yaml"

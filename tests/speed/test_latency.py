@@ -91,10 +91,10 @@ def test_the_whole_is_the_sum_of_its_layers_inside_its_interval(
 
 def test_the_two_ends_of_a_model_are_no_work() -> None:
     ends = layer("InputOperator", "CPU", rw_kb=500.0), layer("OutputOperator", "CPU", rw_kb=500.0)
-    made = table(*ends, layer(cycles_total=10**6))
+    made = table(*ends, layer(cycles_total=10**6, rw_kb=1376 / 1024))
     assert len(latency(made).layers) == 1
     assert cpu_layers(made) == ()
-    assert traffic(made) == pytest.approx(800 / 1e6)
+    assert traffic(made) == pytest.approx((1376 + 800) / 1e6, rel=0.05)
 
 
 def test_what_a_layer_moves_goes_by_its_shapes_not_by_its_constants() -> None:
@@ -105,6 +105,20 @@ def test_what_a_layer_moves_goes_by_its_shapes_not_by_its_constants() -> None:
     assert moved(constant) <= moved(small) * 1.1
     wide = layer("Concat", input_shape=((1, 100),), output_shape=(1, 100), dtype="FLOAT16", rw_kb=9)
     assert moved(wide) == pytest.approx(400 / 1e6)
+    renamed = layer("Reshape", input_shape=((1, 100),), output_shape=(100, 1), rw_kb=0.0)
+    assert moved(renamed) == 0
+
+
+def test_a_constant_beside_a_tensor_does_not_make_it_wider() -> None:
+    """The table names the type of the first input: here a float, beside 1800 KB of INT8."""
+    scaled = layer(
+        "Mul",
+        dtype="FLOAT",
+        input_shape=((1, 1, 1, 1), (1, 32, 240, 240)),
+        output_shape=(1, 32, 240, 240),
+        rw_kb=1800.0,
+    )
+    assert TERMS["moved"](scaled) == pytest.approx(2 * 32 * 240 * 240 / 1e6, rel=1e-3)
 
 
 def test_relabelling_on_the_processor_is_free_and_a_softmax_there_is_not() -> None:

@@ -33,9 +33,18 @@ def _swish(layer: LayerCost) -> float:
     return math.prod(layer.output_shape) / 1e6 if "Swish" in layer.op else 0.0
 
 
+def _width(layer: LayerCost) -> float:
+    """Bytes of a value: by the traffic, for the column of types is that of the first input, which
+    may be a constant beside the tensor that counts; 0 for what only gets another name."""
+    values = sum(map(math.prod, layer.input_shape))
+    if not values or not layer.rw_kb:
+        return 0.0
+    return min(max(layer.rw_kb * 1024 / values, 1.0), _WIDTHS.get(layer.dtype, 1))
+
+
 def _written(layer: LayerCost) -> float:
     """Bytes that a layer writes."""
-    return math.prod(layer.output_shape) * _WIDTHS.get(layer.dtype, 1) if layer.output_shape else 0
+    return math.prod(layer.output_shape) * _width(layer) if layer.output_shape else 0.0
 
 
 def _moved(layer: LayerCost) -> float:
@@ -46,7 +55,7 @@ def _moved(layer: LayerCost) -> float:
     """
     if layer.cycles_total or _on_cpu(layer):
         return 0.0
-    read = sum(math.prod(shape) for shape in layer.input_shape) * _WIDTHS.get(layer.dtype, 1)
+    read = sum(map(math.prod, layer.input_shape)) * _width(layer)
     return (min(read, layer.rw_kb * 1024) + _written(layer)) / 1e6
 
 
