@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -94,6 +96,39 @@ def test_no_frame_no_video(tmp_path: Path) -> None:
     with VideoFile(tmp_path / "out.mp4", 10, live=False):
         pass
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import resource, numpy as np, pathlib\n"
+        "from rkzoo.stream.sinks import *\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)\n"
+        "try:\n"
+        "    with VideoFile(pathlib.Path('out.mp4'), 10, live=False) as sink:\n"
+        "        for number in range(40):\n"
+        "            frame = Frame(np.roll(noise, number), number, 0.0, 0.0)\n"
+        "            sink.take(Shown(frame, None, lambda found, image: image))\n"
+        "except RkzooError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "out.mp4 cannot be written." in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_reader_that_has_gone_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with JsonLines(None) as sink:
+        assert not sink.over
+        sink.take(shown(0))
+        assert sink.over
 
 
 def test_an_unknown_kind_of_video_is_said_before_anything_runs(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class JsonLines(_Sink):
             self._out = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
 
     def take(self, shown: Shown) -> None:
-        """Raises BrokenPipeError when the reader of stdout has gone."""
+        """The stream is over when the reader of stdout has gone."""
         frame = shown.frame
         self._first = frame.taken if self._first is None else self._first
         record: dict[str, Any] = {
@@ -111,7 +111,10 @@ class JsonLines(_Sink):
         record["width"], record["height"] = frame.image.shape[1], frame.image.shape[0]
         record["results"] = shown.found.to_json()
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-        print(line, file=self._out, flush=self._out is sys.stdout)
+        try:
+            print(line, file=self._out, flush=self._out is sys.stdout)
+        except BrokenPipeError:
+            self.over = True
 
 
 class VideoFile(_Sink):
@@ -187,13 +190,32 @@ class VideoFile(_Sink):
         self._spec = ImageInput(size=(height, width), color="BGR", pad=0)
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is None and self._writer is None:
-            # Nothing was written, so nothing moves into place.
-            error = (_Empty, _Empty(), None)
-        try:
+        failure = self._finish() if error[0] is None else None
+        if failure is None:
             super().__exit__(*error)
-        except _Empty:
             return
+        super().__exit__(type(failure), failure, None)
+        if isinstance(failure, RkzooError):
+            raise failure
+
+    def _finish(self) -> Exception | None:
+        """Why the video may not move into place: nothing was written, or it cannot be read."""
+        if self._writer is None:
+            return _Empty()
+        self._writer.release()
+        # OpenCV says nothing of a full disk.
+        written = cv2.VideoCapture(str(self._temporary))
+        complete = written.isOpened() and written.grab()
+        written.release()
+        return (
+            None
+            if complete
+            else RkzooError(
+                f"{self._path} cannot be written.",
+                "What was written is no video that can be read; the disk may be full.",
+                "Free some space, or write to another disk.",
+            )
+        )
 
 
 class _Empty(Exception):
