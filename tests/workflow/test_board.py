@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
@@ -21,6 +23,7 @@ from npu_standin.recording import In, Out, Recording
 from rkzoo.cli.main import main
 from rkzoo.contract import Contract, DetectHead, TensorSpec
 from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.runtime.onnx import OnnxSession
@@ -29,10 +32,12 @@ from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.vision.image import read
 from rkzoo.workflow import board
+from rkzoo.workflow.bench import bench
 from rkzoo.workflow.board import BoardModel, contract_of, find_library, on_board, open_board
 from rkzoo.workflow.convert import custom_string
 from rkzoo.workflow.load import detect_task
 from rkzoo.workflow.plan import Asked, on_core, open_part, plan
+from rkzoo.workflow.work import Job
 
 LIBRARY = board.LIBRARY
 
@@ -169,17 +174,14 @@ def test_the_picture_is_written_into_the_npus_memory(npu: Path, bus: Bus) -> Non
         del fed, outputs, task
 
 
-def test_run_draws_and_says_board(
-    npu: Path, bus: Bus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["run", str(bus.rknn), str(bus.picture), "--json", "-o", str(tmp_path)]
+def test_run_says_board(npu: Path, bus: Bus, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", str(bus.rknn), str(bus.picture), "--json"]
     assert main([*command, "--runtime", "board"]) == 0
     told = capsys.readouterr()
     document = json.loads(told.out)
     assert document["runtime"] == "board"
     assert len(document["images"][0]["results"]) == 5
     assert "stand-in" in told.err
-    assert (tmp_path / "bus_640.jpg").stat().st_size > 10_000
 
 
 def test_workers_share_the_weights_and_have_a_core_each(npu: Path, bus: Bus) -> None:
@@ -311,6 +313,66 @@ def test_an_onnx_is_not_for_the_npu(npu: Path, assets: Path) -> None:
 def test_the_simulator_may_still_be_asked_for(npu: Path, bus: Bus) -> None:
     with pytest.raises(RkzooError, match=r"\.json"):  # nothing was kept to build it from
         plan(bus.rknn, Asked(runtime="simulator"))
+
+
+def test_rockchips_python_package_where_that_is_what_there_is(
+    no_npu: None, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lite:
+        def __init__(self, verbose: bool) -> None:
+            pass
+
+        def load_rknn(self, path: str) -> int:
+            return 0
+
+        def init_runtime(self) -> int:
+            return 0
+
+        def inference(self, inputs: list[Array], data_format: list[str]) -> list[Array]:
+            return [np.zeros((1, 64, 4, 4), np.float32), np.zeros((1, 4), np.float32)]
+
+        def release(self) -> None:
+            pass
+
+    api = ModuleType("rknnlite.api")
+    api.RKNNLite = Lite  # type: ignore[attr-defined]
+    package = ModuleType("rknnlite")
+    package.__spec__ = ModuleSpec("rknnlite", None)
+    monkeypatch.setitem(sys.modules, "rknnlite", package)
+    monkeypatch.setitem(sys.modules, "rknnlite.api", api)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    assert find_library() == board.LITE
+    model = on_board(bus.rknn, wanted=False)
+    assert model is not None
+    with open_board(model, bus.contract) as session:
+        assert session.label == "board"
+        assert session.inputs[0].shape == (1, 32, 48, 3)
+        assert [a.shape for a in session.run([np.zeros((1, 32, 48, 3), np.uint8)])] == [
+            (1, 64, 4, 4),
+            (1, 4),
+        ]
+
+
+def test_times_of_the_stand_in_are_not_called_a_boards(npu: Path, bus: Bus) -> None:
+    notes: list[str] = []
+
+    class Heard(type(SILENT)):  # type: ignore[misc]
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    report = bench(bus.rknn, picture=bus.picture, frames=3, warm_up=1, report=Heard())
+    assert report.runtime == "board"
+    assert report.label.startswith("A stand-in")
+    # Three sessions were opened; it is said once.
+    assert len([note for note in notes if "stand-in" in note]) == 1
+
+
+def test_answers_of_another_file_are_not_taken_for_this_ones(npu: Path, bus: Bus) -> None:
+    other = bus.rknn.with_name("other.rknn")
+    other.write_bytes(bus.recording.bytes(bus.before + b" "))
+    digests = {Job(plan(path, Asked())).digest for path in (bus.rknn, other)}
+    assert len(digests) == 2
 
 
 # ---- what a file tells --------------------------------------------------------------

@@ -71,7 +71,7 @@ class Quantised(IntEnum):
 
 
 class Cores(IntFlag):
-    """Which NPU cores a context may use. AUTO: the driver takes one that is idle."""
+    """Which NPU cores a context may use. AUTO: the driver chooses for each run."""
 
     AUTO = 0
     CORE_0 = 1
