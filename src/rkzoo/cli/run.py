@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from rkzoo.cli.asked import add_asked
+from rkzoo.errors import RkzooError
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,7 +56,14 @@ def main(args: argparse.Namespace) -> int:
             result = model(file)
             document = result.to_json()
             if folder is not None:
-                document["picture"] = str(result.save(folder / names[file]))
+                try:
+                    document["picture"] = str(result.save(folder / names[file]))
+                except RkzooError as error:
+                    if args.output or _can_draw():
+                        raise
+                    # Nobody asked for pictures, and a board need not have what draws them.
+                    print(f"note: {error}", file=sys.stderr)
+                    folder = None
             documents.append(document)
             for text in result.warnings:
                 warned.setdefault(text, file)
@@ -70,3 +78,11 @@ def main(args: argparse.Namespace) -> int:
     if folder is not None:
         print(f"Pictures are in {folder}/", file=sys.stderr)
     return 0
+
+
+def _can_draw() -> bool:
+    try:
+        import supervision  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -70,8 +70,9 @@ def load(
 ) -> Model:
     """Loads a model of the zoo, an `.onnx` file or a `.rknn` file made by rkzoo.
 
-    `runtime` is `onnx` (the default for cards and .onnx) or `simulator` (the default for
-    .rknn: what the NPU will compute, emulated on this PC). `labels` override those of the
+    `runtime` is `onnx` (the default for cards and .onnx), `board` (this machine's NPU: the
+    default for .rknn where there is one) or `simulator` (for .rknn elsewhere: what the NPU
+    will compute, emulated on this PC). `labels` override those of the
     model. `size` (height, width) fixes an input the model leaves free. `confidence` and
     `iou` in 0..1; `limit` is the most boxes of a picture (300); `multi_label` gives one box
     for every class of a cell that reaches the confidence. `color`, `mean` and `std` (in units
