@@ -15,7 +15,7 @@ import pytest
 from rkzoo.errors import RkzooError
 from rkzoo.stream import meter as clock
 from rkzoo.stream.meter import Meter
-from rkzoo.stream.sinks import JsonLines, Shown, VideoFile, check_window
+from rkzoo.stream.sinks import JsonLines, Shown, VideoFile, Window, check_window
 from rkzoo.stream.sources import Frame
 from rkzoo.tasks.detect.result import Detections
 
@@ -174,6 +174,38 @@ def test_no_window_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:    NONE\n")
     with pytest.raises(RkzooError, match="headless"):
         check_window()
+
+
+def test_q_ends_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The OpenCV of the tests has no windows: what it would be asked is recorded.
+    keys, asked = [-1, ord("q")], []
+    monkeypatch.setattr("rkzoo.stream.sinks.check_window", lambda: None)
+    for name, answer in {
+        "namedWindow": lambda *a: None,
+        "imshow": lambda title, image: asked.append(image.shape),
+        "waitKey": lambda wait: keys.pop(0),
+        "getWindowProperty": lambda *a: 1.0,
+        "destroyWindow": lambda title: asked.append(title),
+    }.items():
+        monkeypatch.setattr(cv2, name, answer)
+    with Window("cats") as window:
+        window.take(shown(0))
+        assert not window.over
+        window.take(shown(1))
+        assert window.over
+    assert asked == [(48, 64, 3), (48, 64, 3), "cats"]
+
+
+def test_a_window_that_opencv_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rkzoo.stream.sinks.check_window", lambda: None)
+
+    def refuse(*args: object) -> None:
+        raise cv2.error("no backend")
+
+    monkeypatch.setattr(cv2, "namedWindow", refuse)
+    monkeypatch.setattr(cv2, "destroyWindow", refuse)
+    with pytest.raises(RkzooError, match="No window can be shown"):
+        Window("cats")
 
 
 def test_figures_of_the_last_moments(monkeypatch: pytest.MonkeyPatch) -> None:
