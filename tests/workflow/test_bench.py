@@ -193,5 +193,33 @@ def test_clocks_and_others_on_the_npu_are_recorded(tmp_path: Path) -> None:
     assert len(told.npu_users) == len(machine.holders)
 
 
+def test_clocks_are_not_said_to_be_held_where_there_are_none(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = read_machine(tmp_path)
+    monkeypatch.setattr(module, "read_machine", lambda: bare)
+    with pytest.raises(RkzooError, match="no clock"):
+        bench(model, frames=1, lock_clocks=True)
+
+
+def test_clocks_are_held_while_measuring_and_given_back(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = board(tmp_path, "rk3588")
+    governor = "sys/devices/system/cpu/cpufreq/policy4/scaling_governor"
+    before = b.read(governor)
+    monkeypatch.setattr(module, "read_machine", lambda: read_machine(tmp_path))
+    seen = []
+    inner = module._sequential
+    monkeypatch.setattr(
+        module, "_sequential", lambda *a: (seen.append(b.read(governor)), inner(*a))[1]
+    )
+    found = bench(model, frames=2, warm_up=0, lock_clocks=True)
+    assert seen == ["performance"]
+    assert b.read(governor) == before
+    assert found.board_info.clocks_locked
+    assert found.board_info.chip == "rk3588"
+
+
 def test_numbers_are_rounded_and_nothing_else_is_touched() -> None:
     assert rounded({"a": (1.23456, None, "x", [2])}) == {"a": [1.235, None, "x", [2]]}

@@ -115,6 +115,8 @@ def _mib(count: int | None) -> str:
 
 
 def _remarks(one: Estimate) -> list[str]:
+    from rkzoo.speed.latency import latency_model
+
     said = []
     if one.problem is not None:
         said.append(str(one.problem))
@@ -124,6 +126,11 @@ def _remarks(one: Estimate) -> list[str]:
         said.append(f"{len(one.on_cpu)} layers run on the processor: {', '.join(ops)}.")
     if one.latency is not None and one.latency.ms is not None and one.latency.unpriced:
         said.append("Their time is not in the estimate: no published figure tells it.")
+    fitted = latency_model().toolkit
+    if one.table is not None and one.table.toolkit != fitted:
+        said.append(
+            f"Built by RKNN-Toolkit2 {one.table.toolkit}; the estimate was fitted to {fitted}."
+        )
     if one.fit is not None:
         need, memory = _mib(one.fit.need), _mib(one.fit.memory)
         verdict = {

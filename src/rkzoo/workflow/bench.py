@@ -172,6 +172,12 @@ def bench(
     shot = decode(data, path)
     machine = read_machine()
     cores = chosen_cores(machine, affinity)
+    if lock_clocks and not machine.clocks and machine.npu_rate is None:
+        raise RkzooError(
+            "There is no clock here that can be held.",
+            "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
+            "Leave --lock-clocks out.",
+        )
     planned = plan(model, asked or Asked(), report)
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
