@@ -120,10 +120,12 @@ def _remarks(one: Estimate) -> list[str]:
     said = []
     if one.problem is not None:
         said.append(str(one.problem))
-    said += [fallen.told() for fallen in one.expected]
+    if one.table is None:
+        # Once it is built, the table itself tells.
+        said += [fallen.told() for fallen in one.expected]
     if one.on_cpu:
         ops = sorted({layer.op for layer in one.on_cpu})
-        said.append(f"{len(one.on_cpu)} layers run on the processor: {', '.join(ops)}.")
+        said.append(f"on the processor instead of the NPU: {', '.join(ops)}.")
     if one.latency is not None and one.latency.ms is not None and one.latency.unpriced:
         said.append("Their time is not in the estimate: no published figure tells it.")
     fitted = latency_model().toolkit
