@@ -21,7 +21,10 @@ from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.speed.table import CostTable
 from rkzoo.toolkit import environment
+from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
+from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import Recipe
 from rkzoo.workflow import estimate as module
 from rkzoo.workflow.estimate import estimate, every_chip, read_subject
 
@@ -231,3 +234,29 @@ def test_mobilenet_for_real(tmp_path: Path) -> None:
     assert found.on_cpu == ()
     assert found.latency is not None
     assert found.latency.ms == pytest.approx(1000 / 450.7, rel=0.6)
+
+
+@pytest.mark.toolkit
+def test_noise_and_pictures_give_the_same_table(tmp_path: Path) -> None:
+    """What is said of the INT8 ranges: they decide no layer's cost."""
+    if (why := environment.unavailable()) is not None:
+        pytest.skip(str(why))
+    onnx.save(stock(), tmp_path / "tiny.onnx")
+    subject = read_subject(str(tmp_path / "tiny.onnx"))
+    random = np.random.default_rng(1)
+    slope = np.linspace(0, 255, 64 * 96 * 3).reshape(1, 64, 96, 3).astype(np.uint8)
+    tables = []
+    for number, pictures in enumerate((random.integers(0, 256, (3, 64, 96, 3), np.uint8), slope)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "model.onnx").write_bytes(subject.graph)
+        np.save(place / "calibration-0.npy", pictures)
+        recipe = Recipe(soc="rk3568", dtype="int8", inputs=subject.inputs)
+        with ToolkitProcess(environment.ensure()) as process:
+            made = process.build(
+                BuildInputs(place / "model.onnx", recipe, place), place / "out.rknn"
+            )
+        tables.append(((made.layers, made.weights, made.internal), made.size))
+    (one, size), (other, other_size) = tables
+    assert one == other
+    assert size == pytest.approx(other_size, rel=0.01)  # the scales themselves take some bytes
