@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -42,6 +43,28 @@ def seen_by_c(folder: Path, *flags: str) -> dict[tuple[str, str], tuple[int, int
     return {(name, field): (int(at), int(size)) for name, field, at, size in rows}
 
 
+def seen_by_arm(folder: Path, arm: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Read off the assembler text, since the program would not run here."""
+    keys, numbers = [("context", "-")], ["0", "sizeof(rknn_context)"]
+    for name, fields in api.STRUCTURES.items():
+        keys.append((name, "-"))
+        numbers += ["0", f"sizeof(rknn_{name})"]
+        for field, _ in fields:
+            keys.append((name, field))
+            numbers.append(f"offsetof(rknn_{name}, {field})")
+            numbers.append(f"sizeof(((rknn_{name} *)0)->{field})")
+    source = folder / "arm.c"
+    # One is added to each, since zeros are written in another way.
+    listed = ", ".join(f"1 + {number}" for number in numbers)
+    head = '#include "interface.h"\n#include <stddef.h>\n'
+    source.write_text(f"{head}const unsigned told[] = {{{listed}}};\n")
+    command = [arm, "-S", f"-I{HEADER.parent}", str(source), "-o", "-"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = [int(word) - 1 for word in re.findall(r"\.word\s+(\d+)", text)]
+    assert len(found) == len(numbers)
+    return dict(zip(keys, zip(found[::2], found[1::2], strict=True), strict=True))
+
+
 def seen_by_us(bits: int) -> dict[tuple[str, str], tuple[int, int]]:
     found = {("context", "-"): (0, ctypes.sizeof(api.context_type(bits)))}
     for name, fields in api.STRUCTURES.items():
@@ -63,6 +86,13 @@ def test_32_bits_as_on_arm(tmp_path: Path) -> None:
     # Arm aligns 64-bit numbers to 8 bytes, which -malign-double makes of a 32-bit PC.
     flags = ("-m32", "-malign-double", "-DSTANDIN_32")
     assert seen_by_us(32) == seen_by_c(tmp_path, *flags)
+
+
+def test_32_bits_on_arm(tmp_path: Path) -> None:
+    arm = shutil.which("arm-linux-gnueabihf-gcc")
+    if not arm:
+        pytest.skip("there is no compiler for 32-bit Arm (gcc-arm-linux-gnueabihf)")
+    assert seen_by_us(32) == seen_by_arm(tmp_path, arm)
 
 
 def test_the_two_differ_where_an_address_is() -> None:

@@ -27,7 +27,6 @@ from rkzoo.soc.library import examine
 from rkzoo.soc.machine import library_paths, read_machine
 from rkzoo.soc.tree import Tree
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
-from rkzoo.workflow.simulate import read_sidecar
 
 LIBRARY = "RKZOO_LIBRKNNRT"
 """Names the library to use in place of the one that is found."""
@@ -120,6 +119,8 @@ def contract_of(file: Path) -> Contract:
     """What a .rknn promises: from the file beside it, else from the model itself. Raises
     RkzooError when rkzoo did not make it."""
     if file.with_name(file.name + ".json").exists():
+        from rkzoo.workflow.simulate import read_sidecar
+
         return read_sidecar(file).contract
     custom = rknn.read(file).custom_json
     if not isinstance(custom, dict) or "contract" not in custom:
