@@ -82,9 +82,11 @@ class Point(Strict, frozen=True):
 
 
 class ChipModel(Strict, frozen=True):
-    """`coefficients` in ms for one unit of each term. The true time lies between `low` and
-    `high` times the estimate for `coverage` of the left-out points. Errors are shares of the
-    published time, of points that were left out of the fit."""
+    """`coefficients` in ms for one unit of each term. The true time is meant to lie between `low`
+    and `high` times the estimate for nine new models in ten; the interval is as wide as the errors
+    of families left out. It held `coverage` of the points left out alone, and `family_coverage`
+    of those left out with their family, by an interval made without them. Errors are shares of
+    the published time, of points that were left out of the fit."""
 
     coefficients: dict[str, float]
     low: float
