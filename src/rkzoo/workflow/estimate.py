@@ -228,6 +228,7 @@ def basis() -> dict[str, Any]:
                 "left_out_worst_error": one.worst_error,
                 "family_left_out_median_error": one.family_median_error,
                 "interval_coverage": one.coverage,
+                "family_left_out_interval_coverage": one.family_coverage,
             }
             for soc, one in model.chips.items()
         },
