@@ -96,6 +96,9 @@ void standin_state(int64_t *told) {
     pthread_mutex_unlock(&lock);
 }
 
+/* For the test that misuses it on purpose. */
+void standin_forgive(void) { misuse = 0; }
+
 const char *standin_misuse(void) { return last_misuse; }
 
 static void say(FILE *to) {

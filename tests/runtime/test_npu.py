@@ -369,6 +369,8 @@ def test_the_stand_in_sees_misuse(tmp_path: Path) -> None:
     assert library.function("destroy")(number) == -7
     assert build.state(path).misuse == 1
     assert "destroyed" in build.misuse(path)
+    del context
+    ctypes.CDLL(str(path)).standin_forgive()
 
 
 # ---- for hours ----------------------------------------------------------------------
