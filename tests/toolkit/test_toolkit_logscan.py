@@ -155,3 +155,10 @@ def test_scales_too_coarse_for_scores_are_found():
     assert "every score becomes 0" in found[0].message
     assert "only 6 different scores" in check_scales([spec("s", 0.2)], ["score"])[0].message
     assert check_scales([spec("logits", 0.2)], [""]) == ()
+
+
+def test_the_optimisation_that_the_log_blames() -> None:
+    line = "You can add disable_rules=['fuse_a_to_b'] in rknn.config() to disable the error rule!"
+    assert logscan.broken_rule(f"x\n\x1b[1;33mW\x1b[0m {line}\n") == "fuse_a_to_b"
+    assert logscan.broken_rule("disable_rules=[__import__('os')]") is None
+    assert logscan.broken_rule("") is None

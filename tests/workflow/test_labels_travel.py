@@ -166,3 +166,15 @@ def test_into_the_sidecar_and_the_rknn_and_the_simulators_results(tmp_path: Path
     assert result.runtime == "simulator"
     assert {record["label"] for record in result.to_json()["results"]} <= set(NAMES)
     assert len(result) > 0
+
+
+def test_a_known_set_of_labels_goes_into_the_custom_string_by_its_name(tmp_path: Path) -> None:
+    from rkzoo.zoo.labels import label_set
+
+    contract = msgspec.structs.replace(
+        resolve(str(saved(tmp_path, stock()))).contract, labels=label_set("coco80")
+    )
+    told = json.loads(custom_string(contract))
+    assert told["label_set"] == "coco80"
+    assert not told["contract"].get("labels")
+    assert len(custom_string(contract)) <= 1023

@@ -80,6 +80,15 @@ _HARMLESS = re.compile(r"Unkown op target: 0")
 _ENDS = ("InputOperator", "OutputOperator")
 
 
+_RULE = re.compile(r"disable_rules=\['(\w+)'\]")
+
+
+def broken_rule(text: str) -> str | None:
+    """The optimisation that the toolkit itself proposes to leave out, the last it names."""
+    named = _RULE.findall(plain(text))
+    return named[-1] if named else None
+
+
 def lines_of(text: str) -> list[str]:
     """The log as lines, without colours; a progress bar's redrawings are lines too."""
     return [line.strip() for line in plain(text).replace("\r", "\n").splitlines()]

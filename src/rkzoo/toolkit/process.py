@@ -317,8 +317,22 @@ class ToolkitProcess:
                 self.close()  # Ctrl-C: nothing goes on behind the user's back
                 raise
             if "error" in answer:
-                raise self._fail(self._said(answer, begun))
+                if (rule := self._broken_rule(header, begun)) is None:
+                    raise self._fail(self._said(answer, begun))
+                self._report.note(
+                    f"The toolkit's own optimisation {rule} fails on this model: built without it."
+                )
+                config = header["config"]
+                config = {**config, "disable_rules": [*config.get("disable_rules", ()), rule]}
+                return self._command({**header, "config": config}, arrays, timeout, watch)
             return answer, found
+
+    def _broken_rule(self, header: worker.Header, begun: int) -> str | None:
+        """The optimisation that the log blames, where the job can be done without it."""
+        rule = logscan.broken_rule(self._log_text(begun))
+        config = header.get("config")
+        known = config is not None and rule not in config.get("disable_rules", ())
+        return rule if known else None
 
     def _said(self, answer: worker.Header, begun: int) -> str:
         """The toolkit's own words for a call that raised, or that returned -1."""

@@ -27,6 +27,7 @@ from rkzoo.soc.library import examine
 from rkzoo.soc.machine import library_paths, read_machine
 from rkzoo.soc.tree import Tree
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
+from rkzoo.zoo.labels import label_set, label_sets
 
 LIBRARY = "RKZOO_LIBRKNNRT"
 """Names the library to use in place of the one that is found."""
@@ -131,13 +132,17 @@ def contract_of(file: Path) -> Contract:
             "Convert the model again with rkzoo convert.",
         )
     try:
-        return msgspec.convert(custom["contract"], Contract)
+        contract = msgspec.convert(custom["contract"], Contract)
     except msgspec.ValidationError as error:
         raise RkzooError(
             f"What {file.name} tells of itself is not understood.",
             f"It was made by rkzoo {custom.get('rkzoo', '?')}: {error}.",
             "Update rkzoo, or convert the model again.",
         ) from error
+    known = custom.get("label_set")
+    if not contract.labels and known in label_sets():
+        contract = msgspec.structs.replace(contract, labels=label_set(known))
+    return contract
 
 
 def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT) -> Session:

@@ -39,6 +39,7 @@ from rkzoo.workflow.prompts import Words, settled, words
 from rkzoo.workflow.quantise import choose
 from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
 from rkzoo.workflow.text import pictures_for
+from rkzoo.zoo.labels import label_set, label_sets
 
 if TYPE_CHECKING:
     import onnx
@@ -391,10 +392,19 @@ def scale_findings(path: Path, contract: Contract) -> tuple[Finding, ...]:
 
 def custom_string(contract: Contract) -> str:
     """What goes into the .rknn itself, so that the file alone tells how to use it. Where room is
-    short, fields with their usual value go first, then the labels."""
+    short, fields with their usual value go first, then the labels: by the name of their set
+    where they are one that rkzoo knows, else altogether."""
     nameless = msgspec.structs.replace(contract, labels=())
-    for told in (msgspec.to_builtins(contract), _unusual(contract), _unusual(nameless)):
-        text = json.dumps({"rkzoo": version("rkzoo"), "contract": told}, separators=(",", ":"))
+    known = next((name for name in label_sets() if label_set(name) == contract.labels), None)
+    short: dict[str, Any] = {"contract": _unusual(nameless)}
+    tries = (
+        {"contract": msgspec.to_builtins(contract)},
+        {"contract": _unusual(contract)},
+        short | ({"label_set": known} if known else {}),
+        short,
+    )
+    for told in tries:
+        text = json.dumps({"rkzoo": version("rkzoo"), **told}, separators=(",", ":"))
         if len(text) <= _CUSTOM_STRING_BYTES:
             break
     return text
