@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rkzoo.contract import TensorSpec
 from rkzoo.toolkit.logs import last_line
-from rkzoo.toolkit.logscan import LayerCost, complaint, scan
+from rkzoo.toolkit.logscan import LayerCost, broken_rule, complaint, scan
 from rkzoo.toolkit.scales import check_scales
 
 T = "D RKNN: [18:02:44.191] "
@@ -159,6 +159,6 @@ def test_scales_too_coarse_for_scores_are_found():
 
 def test_the_optimisation_that_the_log_blames() -> None:
     line = "You can add disable_rules=['fuse_a_to_b'] in rknn.config() to disable the error rule!"
-    assert logscan.broken_rule(f"x\n\x1b[1;33mW\x1b[0m {line}\n") == "fuse_a_to_b"
-    assert logscan.broken_rule("disable_rules=[__import__('os')]") is None
-    assert logscan.broken_rule("") is None
+    assert broken_rule(f"x\n\x1b[1;33mW\x1b[0m {line}\n") == "fuse_a_to_b"
+    assert broken_rule("disable_rules=[__import__('os')]") is None
+    assert broken_rule("") is None
