@@ -56,6 +56,39 @@ def test_an_error_is_sentences_on_stderr_and_json_on_stdout(
     assert "Traceback" not in told.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "see"),
+    [
+        (["run", "m", "p", "--conf", "abc", "--json"], "--conf", "rkzoo run --help"),
+        (["list", "--bogus", "--json"], "--bogus", "rkzoo --help"),
+        (["nosuchverb", "--json"], "nosuchverb", "rkzoo --help"),
+        (["eval", "m", "--json"], "--data", "rkzoo eval --help"),
+    ],
+)
+def test_a_wrong_command_line_is_told_as_every_other_error(
+    words: list[str], said: str, see: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr()
+    error = json.loads(told.out)["error"]
+    assert said in error["why"]
+    assert error["why"].endswith(".")
+    assert see in error["fix"]
+    assert told.err.startswith("error: ")
+    assert "usage:" not in told.err
+    assert main(words[:-1]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_examples_in_the_help_stand_on_lines_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last == ["Example: rkzoo run ppocr page.jpg", "rkzoo run yolov8n.onnx photos/ --json"]
+
+
 def test_our_own_fault_is_one_sentence_unless_debugging(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

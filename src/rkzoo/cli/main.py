@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rkzoo.errors import RkzooError
 
@@ -40,6 +41,28 @@ VERBS = {
 _EPILOG = "Start with: rkzoo demo        Help on a verb: rkzoo VERB --help"
 
 
+class _Help(argparse.HelpFormatter):
+    """What stands apart in an epilog, as a second example does, gets a line of its own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(fill(part, width, indent) for part in re.split(r"\s{4,}", text))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells of a wrong command line as of every other mistake, without a page of usage."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Help, **options})
+
+    def error(self, message: str) -> NoReturn:
+        raise RkzooError(
+            "The command line is not understood.",
+            f"{message[:1].upper()}{message[1:].rstrip('.')}.",
+            f"See: {self.prog} --help",
+        )
+
+
 def run() -> NoReturn:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -55,7 +78,11 @@ def run() -> NoReturn:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line; returns its exit code."""
-    args = _parser(argv).parse_args(argv)
+    try:
+        args = _parser(argv).parse_args(argv)
+    except RkzooError as error:
+        _tell(error, as_json="--json" in argv)
+        return error.code
     try:
         code = args.verb(args)
         return int(code)
@@ -80,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rkzoo",
         description="Any trained model in, right results out on Rockchip NPUs.",
         epilog=_EPILOG,
