@@ -26,7 +26,7 @@ from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.toolkit.tensors import QuantisedTensor
 from rkzoo.workflow import tune as tuning
 from rkzoo.workflow.choose_pictures import evenly, farthest, spread
-from rkzoo.workflow.hybrid import rank, total
+from rkzoo.workflow.hybrid import judged, ranked, total
 from rkzoo.workflow.plan import Asked
 from rkzoo.workflow.quantise import (
     Choice,
@@ -194,9 +194,10 @@ def test_layers_are_ranked_by_what_they_lose_for_what_they_cost() -> None:
     errors = [error("x", 0.1), error("a", None), error("a2", 0.9), error("b", 0.9)]
     errors += [error("c", None, zero=True), error("d", 1.0)]
     costs = [cost("Conv:na", 1000), cost("Conv:nb", 100), cost("Conv:nc", 100_000)]
-    found = rank(tensors, errors, costs, graph)
+    layers = judged(tensors, errors, costs, graph)
+    assert [layer.tensors for layer in layers] == [("a", "a2"), ("b",), ("c",), ("d",)]
     # b loses as much as a and costs less; c loses all and costs most; d loses nothing.
-    assert [layer.tensors for layer in found] == [("b",), ("a", "a2"), ("c",)]
+    assert [layer.tensors for layer in ranked(layers)] == [("b",), ("a", "a2"), ("c",)]
 
 
 def test_layers_without_cycles_count_by_their_traffic() -> None:

@@ -30,10 +30,10 @@ class Layer:
     cycles: float
 
 
-def ranked(
+def layers_of(
     process: ToolkitProcess, build: BuildInputs, report: Reporter = SILENT
 ) -> tuple[Layer, ...]:
-    """All layers with a damage, those first that lose most for each cycle they take.
+    """All layers, in the graph's order.
 
     Kept in the cache: it takes the toolkit a minute or two. Raises RkzooError.
     """
@@ -46,19 +46,20 @@ def ranked(
     errors = process.analyse(build, _pictures(build))
     costs = process.build_for_simulation(build).layers
     tensors = process.quantised_tensors(build)
-    found = rank(tensors, errors, costs, onnx.load(build.onnx, load_external_data=False))
+    graph = onnx.load(build.onnx, load_external_data=False)
+    found = judged(tensors, errors, costs, graph)
     write_text(place, msgspec.json.encode(found).decode())
     return found
 
 
-def rank(
+def judged(
     tensors: Sequence[QuantisedTensor],
     errors: Sequence[LayerError],
     costs: Sequence[LayerCost],
     graph: onnx.ModelProto,
 ) -> tuple[Layer, ...]:
-    """The layers by damage over cost, worst first. A layer that the compiler's table does not
-    show, or shows without cycles, counts as the cheapest that has some."""
+    """The layers with their damage and cost. A layer that the compiler's table does not show,
+    or shows without cycles, counts as the cheapest that has some."""
     damage = {error.tensor: _damage(error) for error in errors}
     node_of = {name: node.name for node in graph.graph.node for name in node.output}
     # The table names a layer "kind:node".
@@ -73,7 +74,12 @@ def rank(
         for tensor in tensors
         if tensor.op  # an input is no layer
     }
-    hurt = [layer for layer in layers.values() if layer.damage > 0]
+    return tuple(layers.values())
+
+
+def ranked(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Those with a damage, first those that lose most for each cycle they take."""
+    hurt = [layer for layer in layers if layer.damage > 0]
     return tuple(sorted(hurt, key=lambda layer: -layer.damage / layer.cycles))
 
 

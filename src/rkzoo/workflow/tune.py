@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rkzoo.vision.image import SUFFIXES, decode
 from rkzoo.workflow.calibration import from_files
 from rkzoo.workflow.choose_pictures import evenly, farthest
 from rkzoo.workflow.evaluate import STANDARD, Runner, answer_all, evaluate_plan, spread, task_of
-from rkzoo.workflow.hybrid import cycles, ranked
+from rkzoo.workflow.hybrid import cycles, layers_of, ranked
 from rkzoo.workflow.load import task_with
 from rkzoo.workflow.plan import Asked, Plan, part, resolved
 from rkzoo.workflow.quantise import Quantise, TunedRecipe
@@ -37,8 +38,8 @@ from rkzoo.workflow.work import Done, Job, Piece, read_bytes
 
 _USUAL_PICTURES = 20
 _MANY_PICTURES = 100
-# So many layers in float at once, from the worst on; then no more.
-_STEPS = (1, 2, 4, 8, 16, 32)
+# So many layers in float at most, doubled from one on.
+_FIRST, _WORST = 8, 32
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,15 @@ def _check_stages(stages: Sequence[str] | None) -> None:
             )
 
 
+def _check_drop(points: float) -> None:
+    if not isfinite(points):
+        raise RkzooError(
+            f"{points} is no drop that a search could end at.",
+            "It is how far below float INT8 may lie.",
+            "Give e.g. --max-drop 1.",
+        )
+
+
 def points(metric: Metric, value: float) -> float:
     """How far `value` lies below the float `metric`, in points: hundredths of a share, else in
     the metric's own unit."""
@@ -160,6 +170,7 @@ def tune(
     """
     soc = chip_name(soc)
     _check_stages(stages)
+    _check_drop(max_drop)
     asked = replace(asked or Asked(), runtime="simulator")
     ready = resolved(model, replace(asked, runtime="onnx"), report)
     if ready.card is not None and "int8" not in ready.dtypes:
@@ -273,24 +284,30 @@ class _Search:
         return Plan(self.ready.name, "simulator", {"model": made})
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
-        """Layers in float16, those first that win most accuracy for what they cost."""
+        """Layers in float16: from the picture on, then those that lose most for what they cost."""
         base = _changed(self.best, auto_hybrid=False, float_layers=())
         build = self.plan(base).parts["model"].build
         assert build is not None
-        layers = ranked(process, build, self.report)
+        layers = layers_of(process, build, self.report)
         usual = cycles(process, build)
-        for count in _STEPS:
-            if count > len(layers):
-                return
-            names = tuple(name for layer in layers[:count] for name in layer.tensors)
-            setting = _changed(base, float_layers=names)
-            hybrid = self.plan(setting).parts["model"].build
-            assert hybrid is not None
-            cost = cycles(process, hybrid) / usual
-            change = f"{count} of {len(layers)} layers in float16, up to {names[-1]}"
-            self.measure(FLOAT_LAYERS, change, setting, cost)
-            if self.drop <= max_drop:
-                return
+        for words, order, most in (
+            # What is lost in the first layers is lost for all that follow, however small the
+            # loss looks there: the first two win back four fifths of what yolox_nano loses.
+            ("the first", layers, _FIRST),
+            ("the worst for their cost", ranked(layers), _WORST),
+        ):
+            count = 1
+            while count <= min(most, len(order)):
+                names = tuple(name for layer in order[:count] for name in layer.tensors)
+                setting = _changed(base, float_layers=names)
+                hybrid = self.plan(setting).parts["model"].build
+                assert hybrid is not None
+                cost = cycles(process, hybrid) / usual
+                change = f"{count} of {len(layers)} layers in float16, {words}"
+                self.measure(FLOAT_LAYERS, change, setting, cost)
+                if self.drop <= max_drop:
+                    return
+                count *= 2
 
     def result(self, max_drop: float, images: int) -> Tuned:
         toolkit = self.asked.toolkit or DEFAULT_VERSION
