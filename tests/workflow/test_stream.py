@@ -65,8 +65,18 @@ def frames_of(path: Path) -> list[np.ndarray]:
         found.append(image)
 
 
+_BEFORE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_of_other_tests() -> None:
+    """The toolkit's and Dask's threads outlive the tests that started them."""
+    _BEFORE.clear()
+    _BEFORE.update(threading.enumerate())
+
+
 def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    return [t.name for t in threading.enumerate() if t not in _BEFORE]
 
 
 def test_every_frame_is_answered_in_order_as_one_by_one(

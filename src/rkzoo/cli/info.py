@@ -16,6 +16,7 @@ _WIDTH = 96
 _FITS = {
     "letterbox": "aspect ratio kept, the rest padded",
     "stretch": "stretched to the size",
+    "crop": "the short side scaled, the middle taken",
     "line": "scaled to the height, aspect ratio kept, padded on the right",
 }
 
