@@ -39,7 +39,7 @@ from rkzoo.workflow.work import Done, Job, Piece, read_bytes
 _USUAL_PICTURES = 20
 _MANY_PICTURES = 100
 # So many layers in float at most, doubled from one on.
-_FIRST, _WORST = 8, 32
+_FIRST, _WORST = 8, 16
 
 
 @dataclass(frozen=True)
@@ -294,11 +294,12 @@ class _Search:
             # What is lost in the first layers is lost for all that follow, however small the
             # loss looks there: the first two win back four fifths of what yolox_nano loses.
             ("the first", layers, _FIRST),
-            ("the worst for their cost", ranked(layers), _WORST),
+            ("and the worst for their cost", ranked(layers), _WORST),
         ):
-            count = 1
+            count, kept = 1, self.best.quantise.float_layers
             while count <= min(most, len(order)):
-                names = tuple(name for layer in order[:count] for name in layer.tensors)
+                more = (name for layer in order[:count] for name in layer.tensors)
+                names = tuple(dict.fromkeys((*kept, *more)))
                 setting = _changed(base, float_layers=names)
                 hybrid = self.plan(setting).parts["model"].build
                 assert hybrid is not None
