@@ -279,6 +279,16 @@ def test_a_pc_has_no_npu(no_npu: None, bus: Bus) -> None:
     assert "--runtime simulator" in caught.value.fix
 
 
+def test_where_nothing_simulates_the_missing_npu_is_said(
+    no_npu: None, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "_simulates", lambda: False)
+    with pytest.raises(RkzooError, match="no Rockchip board") as caught:
+        plan(bus.rknn, Asked())
+    assert "rkzoo[pc]" in caught.value.fix
+    assert "--runtime simulator" not in caught.value.fix
+
+
 def test_a_board_without_its_library(
     no_npu: None, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

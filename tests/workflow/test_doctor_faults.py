@@ -17,6 +17,7 @@ from board_trees import CPU, PROFILES, Board, board, elf
 from rknn_writer import Sample
 
 from rkzoo.soc.machine import read_machine
+from rkzoo.workflow import pc_checks
 from rkzoo.workflow.board_checks import board_findings
 from rkzoo.workflow.doctor import EXIT, diagnose, model_findings
 from rkzoo.workflow.findings import Finding
@@ -430,6 +431,14 @@ def test_slow_cores_only_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "taskset -c 4,5,6,7" in finding.command
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4}, raising=False)
     assert "cores-affinity" not in by_id(tuple(board_findings(machine)))
+
+
+def test_an_install_for_a_board_where_no_npu_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pc_checks, "find_spec", lambda name: None)
+    (found,) = (f for f in pc_checks.pc_findings() if f.level != "ok")
+    assert found.id == "no-npu"
+    assert "--privileged" in found.fix
+    assert found.command == "pip install 'rkzoo[pc]'"
 
 
 def test_an_empty_tree_is_said_to_be_none(tmp_path: Path) -> None:

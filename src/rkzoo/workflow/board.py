@@ -35,6 +35,10 @@ LIBRARY = "RKZOO_LIBRKNNRT"
 LITE = "rknn-toolkit-lite2"
 _NAMES = ("librknnrt.so", "librknnmrt.so")
 _ARMS = frozenset({"armv7l", "armv8l"})
+_INSTALL = (
+    ' or install what simulates it here: pip install "rkzoo[pc]". A container on a board sees the'
+    " NPU only when it is started with --privileged."
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ def on_board(file: Path, wanted: bool) -> BoardModel | None:
     if library is not None:
         chip = chips().get(machine.chip or "")
         return BoardModel(file, library, available=(chip and chip.cores) or 1)
-    if not wanted and not machine.board:
+    simulated = _simulates()
+    if not wanted and not machine.board and simulated:
         return None
     if machine.board:
         raise RkzooError(
@@ -111,9 +116,14 @@ def on_board(file: Path, wanted: bool) -> BoardModel | None:
     raise RkzooError(
         f"{file.name} cannot be run on an NPU here.",
         "This machine is no Rockchip board, and no NPU library was found.",
-        "Copy the model (and the .json beside it) to the board and run the same command there, or"
-        " use --runtime simulator here.",
+        f"Copy the model (and the .json beside it) to the board and run the same command there,"
+        f"{' or use --runtime simulator here.' if simulated else _INSTALL}",
     )
+
+
+def _simulates() -> bool:
+    """Whether what the simulator needs is here; a board's install leaves it out."""
+    return importlib.util.find_spec("onnx") is not None
 
 
 def contract_of(file: Path) -> Contract:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
@@ -21,12 +22,26 @@ _LITTLE_MEMORY = 2 << 30
 def pc_findings(*, adb: bool = False, memory: int | None = None) -> list[Finding]:
     """Everything about this PC. `adb` allows to start adb's daemon, to list devices.
     `memory` is what is free, in bytes."""
+    if find_spec("onnx") is None:
+        return [*_python(), *_board_without_npu()]
     return [*_python(), *_toolkit(), *_disk(), *_memory(memory), *_adb(adb)]
 
 
 def _python() -> Iterator[Finding]:
     text = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield ok("python", text, sys.executable)
+
+
+def _board_without_npu() -> Iterator[Finding]:
+    """Where rkzoo was installed as on a board, the NPU is what it is there for."""
+    yield warn(
+        "no-npu",
+        "No Rockchip NPU is seen here, and what converts and simulates models is not installed.",
+        "/proc/device-tree/compatible names no Rockchip chip; the package onnx is missing",
+        "In a container on a board, start it with --privileged; on any other machine, install"
+        " what a PC has.",
+        "pip install 'rkzoo[pc]'",
+    )
 
 
 def _toolkit() -> Iterator[Finding]:
