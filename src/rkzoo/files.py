@@ -78,6 +78,19 @@ def atomic_output(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path) -> None:
+    """Raises RkzooError when nothing can be written there: better now than after the work."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise RkzooError(
+            f"Nothing can be written into {folder}.",
+            f"{place} is {'not writable' if place.is_dir() else 'no folder'}.",
+            "Name another folder with -o.",
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic_output(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -288,7 +288,7 @@ def test_the_part_of_a_pipeline_that_is_to_blame() -> None:
         (["--soc", "rk9999"], "no chip called"),
         (["--conf", "1.5"], "confidence is 1.5"),
         (["--image", "nowhere"], "holds no picture"),
-        (["-o", "FILE"], "No report can be written"),
+        (["-o", "FILE"], "Nothing can be written"),
         ([], "alibration"),
     ],
 )

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from rkzoo.errors import RkzooError
+from rkzoo.files import check_folder
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.workflow.compare import Comparison, Ran, layers_of
 from rkzoo.workflow.compare_answers import Matches, Pair, summed
 from rkzoo.workflow.compare_causes import Cause
 from rkzoo.workflow.compare_figures import OutputFigures
-from rkzoo.workflow.compare_report import check_folder, curve, jpeg, page, write_report
+from rkzoo.workflow.compare_report import curve, jpeg, page, write_report
 
 NASTY = "<script>alert('x')</script>&\"--><img src=http://evil>$x$"
 PICTURE = jpeg(np.full((40, 900, 3), 128, np.uint8))
@@ -143,6 +144,6 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
     check_folder(tmp_path / "new" / "deep")
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(RkzooError, match="No report can be written") as caught:
+    with pytest.raises(RkzooError, match="Nothing can be written") as caught:
         check_folder(tmp_path / "file" / "deep")
     assert "no folder" in caught.value.why

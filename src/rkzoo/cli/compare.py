@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.files import check_folder
     from rkzoo.vision.image import expand
     from rkzoo.workflow.compare import compare
-    from rkzoo.workflow.compare_report import check_folder, write_report
+    from rkzoo.workflow.compare_report import write_report
 
     check_folder(Path(args.output))
     found = compare(
@@ -79,11 +81,11 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def repeated(args: argparse.Namespace) -> str:
+def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
     """The options that say what the model is, as they were typed."""
     from shlex import quote
 
-    given = [(name, getattr(args, name, None)) for name in _REPEATED]
+    given = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
     given += [("prompt", words) for words in getattr(args, "prompt", None) or ()]
     return " ".join(f"--{name} {quote(str(value))}" for name, value in given if value)
 

@@ -81,6 +81,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _tell(made: list[Converted]) -> None:
+    from shlex import quote
+
     from rkzoo.cli.console import table
 
     if proof := made[0].proof:
@@ -96,4 +98,5 @@ def _tell(made: list[Converted]) -> None:
     for one in made:
         for finding in one.findings:
             print(f"warning ({one.soc}): {finding.message}")
-    print(f"Next: rkzoo inspect {made[0].rknn}, or rkzoo run {made[0].rknn} PICTURE")
+    rknn = quote(str(made[0].rknn))
+    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {rknn} PICTURE")

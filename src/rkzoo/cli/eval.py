@@ -67,9 +67,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow.evaluate import check_limit, evaluate
+    from rkzoo.workflow.evaluate import check_limit, check_workers, evaluate
 
     check_limit(args.limit)
+    check_workers(args.workers)
     if args.explain:
         return _explain(args)
     if args.output:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.asked import add_asked
@@ -55,17 +56,19 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     import json
-    from pathlib import Path
 
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.files import write_text
-    from rkzoo.workflow.evaluate import check_limit
+    from rkzoo.files import check_folder, write_text
+    from rkzoo.workflow.evaluate import check_limit, check_workers
     from rkzoo.workflow.quantise import write_recipe
     from rkzoo.workflow.tune import tune
     from rkzoo.workflow.tune_chart import draw
 
     check_limit(args.limit)
+    check_workers(args.workers)
+    folder = Path(args.output or "rkzoo-tune")
+    check_folder(folder)
     found = tune(
         args.model,
         args.data,
@@ -78,7 +81,6 @@ def main(args: argparse.Namespace) -> int:
         tell=_tell_trial,
         report=Bars(),
     )
-    folder = Path(args.output or "rkzoo-tune")
     recipe = folder / f"{found.model}-{found.soc}.yaml"
     write_recipe(recipe, found.recipe)
     write_text(folder / f"{found.model}-{found.soc}.json", json.dumps(found.to_json(), indent=1))
@@ -86,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found.to_json())
     else:
-        _tell(found, str(recipe), args.model)
+        _tell(found, _next(args, found.soc, recipe))
     return 0
 
 
@@ -99,7 +101,18 @@ def _tell_trial(trial: Trial) -> None:
     )
 
 
-def _tell(found: Tuned, recipe: str, model: str) -> None:
+def _next(args: argparse.Namespace, soc: str, recipe: Path) -> str:
+    """What makes the .rknn: the recipe knows the pictures, the rest is said again."""
+    from shlex import join
+
+    from rkzoo.cli.compare import repeated
+
+    said = repeated(args, without=("calib",))
+    command = join(["rkzoo", "convert", args.model, "--soc", soc, "--recipe", str(recipe)])
+    return f"{command} {said}".rstrip()
+
+
+def _tell(found: Tuned, following: str) -> None:
     from rkzoo.cli.console import table
 
     rows = [
@@ -123,4 +136,4 @@ def _tell(found: Tuned, recipe: str, model: str) -> None:
             f"The drop of {found.best.drop:.2f} is above {found.max_drop}: this is the best that "
             "was found. More calibration pictures may help, or --dtype fp16."
         )
-    print(f"Next: rkzoo convert {model} --soc {found.soc} --recipe {recipe}")
+    print(f"Next: {following}")

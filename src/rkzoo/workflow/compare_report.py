@@ -7,7 +7,6 @@ the page forbids itself scripts and the network.
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from io import StringIO
@@ -70,19 +69,6 @@ def write_report(found: Comparison, folder: Path) -> Path:
     path = folder / "report.html"
     write_text(path, page(found))
     return path
-
-
-def check_folder(folder: Path) -> None:
-    """Raises RkzooError when no report can be written there: better now than in minutes."""
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise RkzooError(
-            f"No report can be written into {folder}.",
-            f"{place} is {'not writable' if place.is_dir() else 'no folder'}.",
-            "Name another folder with -o.",
-        )
 
 
 def page(found: Comparison) -> str:

@@ -45,7 +45,7 @@ Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
 """Who answers the pictures: this process, several, or a cluster."""
 
 _PIECE = 8  # pictures: what a killed run loses of each worker
-_KEPT = 24  # evaluations whose answers stay in the cache, the last used ones
+_KEPT = 200  # evaluations whose answers stay in the cache, the last used ones; about 1 MB each
 _CALIBRATION = 20  # pictures, as the toolkit's own examples take
 
 
@@ -291,3 +291,13 @@ def check_limit(limit: int | None) -> None:
     """Raises RkzooError for a limit that leaves nothing to score."""
     if limit is not None and limit < 1:
         raise RkzooError(f"--limit {limit} leaves no picture.", "", "Give at least 1.")
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises RkzooError where nobody would do the work."""
+    if workers is not None and workers < 1:
+        raise RkzooError(
+            f"--workers {workers} leaves nobody to do the work.",
+            "",
+            "Give at least 1, or leave it out.",
+        )

@@ -19,7 +19,7 @@ from rkzoo.contract import (
     PlateHead,
 )
 from rkzoo.errors import RkzooError
-from rkzoo.files import sha256_of
+from rkzoo.files import explained, sha256_of
 from rkzoo.graph.anchors import with_anchors
 from rkzoo.graph.cut import cut, cut_contract, whole
 from rkzoo.graph.plate import CHINESE
@@ -307,6 +307,9 @@ def _from_graph(
                 report.note(f"{name}: {sentence}")
     contract = msgspec.structs.replace(contract, input=feed.over(contract.input))
     _check_labels(contract, name)
+    if size is not None and size != contract.input.size:
+        fixed = "x".join(map(str, contract.input.size))
+        report.note(f"{name} has an input of {fixed} that cannot be changed: --size is not used.")
     return Resolved(
         name=name,
         original=original,
@@ -364,10 +367,13 @@ def _card_labels(
 def read_labels(path: Path) -> tuple[str, ...]:
     """One name a line. Raises RkzooError when the file cannot be read or is empty."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with explained(f"The labels {path} cannot be read."):
+            lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise RkzooError(
-            f"The labels {path} cannot be read.", f"{error}.", "Give a text file, one name a line."
+            f"The labels {path} cannot be read.",
+            "It is no text in UTF-8.",
+            "Give a text file, one name a line.",
         ) from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:

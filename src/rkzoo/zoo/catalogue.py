@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
@@ -59,11 +60,35 @@ def path_of(model: str | os.PathLike[str]) -> Path:
         if path.is_file():
             return path.absolute()
         raise RkzooError(f"There is no card {path}.", "The file does not exist.", "Check the path.")
+    _refuse_file(path)
     near = difflib.get_close_matches(os.fspath(model).lower(), names(), 3, 0.5)
     raise RkzooError(
         f"There is no model called {os.fspath(model)!r} here.",
         f"The nearest names are {', '.join(near)}." if near else "No name comes near it.",
         "See all names with: rkzoo list",
+    )
+
+
+_PYTORCH = (".pt", ".pth")
+_OTHERS = (".tflite", ".pb", ".h5", ".keras", ".engine", ".caffemodel", ".torchscript", ".param")
+
+
+def _refuse_file(path: Path) -> None:
+    """Raises RkzooError for what was meant as a model's file and is none that is read here."""
+    suffix = path.suffix.lower()
+    if suffix in (".onnx", ".rknn"):
+        raise RkzooError(
+            f"{path} is a file, and no name of the zoo.",
+            "Only the models of the zoo have a page of their own here.",
+            f"See what is in the file with: rkzoo inspect {shlex.quote(str(path))}",
+        )
+    if not path.exists() and suffix not in (*_PYTORCH, *_OTHERS):
+        return
+    how = f", for Ultralytics with: yolo export model={shlex.quote(str(path))} format=onnx"
+    raise RkzooError(
+        f"{path} is no model that rkzoo can read.",
+        "It takes .onnx and .rknn files, and the names of rkzoo list.",
+        f"Export the model to ONNX{how if suffix in _PYTORCH else ''}.",
     )
 
 

@@ -38,6 +38,12 @@ class DetectOptions:
                 raise RkzooError(
                     f"{name} is {value}.", "It must lie in 0..1.", f"Give e.g. --{name[:4]} 0.25."
                 )
+        if self.limit < 1:
+            raise RkzooError(
+                f"At most {self.limit} boxes of a picture would leave nothing.",
+                "",
+                "Give at least 1; 300 are usual.",
+            )
 
 
 R = TypeVar("R")

@@ -1,0 +1,91 @@
+"""What people type by mistake: one error in sentences, before any work is done."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from rkzoo.cli.main import main
+from rkzoo.cli.tune import _next
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["eval", "m.onnx", "--data", "d", "--workers", "0"], "--workers 0"),
+        (["eval", "m.onnx", "--data", "d", "--workers", "-2"], "--workers -2"),
+        (["eval", "m.onnx", "--data", "d", "--limit", "-3"], "--limit -3"),
+        (["eval", "m.onnx", "--data", "d", "--max-boxes", "-2"], "At most -2 boxes"),
+        (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--workers", "0"], "--workers 0"),
+        (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--max-drop", "nan"], "nan"),
+    ],
+)
+def test_numbers_that_make_no_sense(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert said in told.err.splitlines()[0]
+
+
+def test_tune_looks_at_its_folder_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    words = ["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "-o", str(place)]
+    assert main(words) == 2
+    assert "Nothing can be written into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("yolov8n.pt", "yolo export model="), ("net.tflite", "Export"), ("nets", "Export")],
+)
+def test_a_model_of_another_format_is_told_what_to_do(
+    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "my models" / name
+    place.parent.mkdir()
+    if place.suffix:
+        place.write_bytes(b"weights")
+    else:
+        place.mkdir()
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(b"")
+    assert main(["run", str(place), str(picture)]) == 2
+    told = capsys.readouterr().err
+    assert "no model that rkzoo can read" in told
+    assert said in told
+
+
+def test_info_of_a_file_names_the_verb_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "my nets/a.onnx"]) == 2
+    assert "rkzoo inspect 'my nets/a.onnx'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_labels_that_cannot_be_read(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.txt"
+    if content is not None:
+        labels.write_bytes(content)
+    assert main(["eval", "m.onnx", "--data", "d", "--labels", str(labels)]) == 2
+    told = capsys.readouterr().err
+    assert "The labels" in told
+    assert "Errno" not in told
+    assert "codec" not in told
+
+
+def test_the_command_that_tune_names_says_again_what_the_model_is() -> None:
+    args = argparse.Namespace(
+        model="my nets/a.onnx", size="640", labels="my names.txt", calib="photos"
+    )
+    assert _next(args, "rk3588", Path("out dir/a.yaml")) == (
+        "rkzoo convert 'my nets/a.onnx' --soc rk3588 --recipe 'out dir/a.yaml' "
+        "--size 640 --labels 'my names.txt'"
+    )
