@@ -22,7 +22,7 @@ _LITTLE_MEMORY = 2 << 30
 def pc_findings(*, adb: bool = False, memory: int | None = None) -> list[Finding]:
     """Everything about this PC. `adb` allows to start adb's daemon, to list devices.
     `memory` is what is free, in bytes."""
-    if find_spec("onnx") is None:
+    if find_spec("onnxruntime") is None:
         return [*_python(), *_board_without_npu()]
     return [*_python(), *_toolkit(), *_disk(), *_memory(memory), *_adb(adb)]
 
@@ -37,7 +37,7 @@ def _board_without_npu() -> Iterator[Finding]:
     yield warn(
         "no-npu",
         "No Rockchip NPU is seen here, and what converts and simulates models is not installed.",
-        "/proc/device-tree/compatible names no Rockchip chip; the package onnx is missing",
+        "/proc/device-tree/compatible names no Rockchip chip; the package onnxruntime is missing",
         "In a container on a board, start it with --privileged; on any other machine, install"
         " what a PC has.",
         "pip install 'rkzoo[pc]'",
