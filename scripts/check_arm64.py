@@ -214,7 +214,7 @@ def imports(arm: Arm, board: Arm) -> None:
 
 
 def every_module(arm: Arm, board: Arm) -> None:
-    """None of ours needs, to be imported, what a board does not have; but three that say so."""
+    """None of ours needs, to be imported, what a board does not have, or it says so in words."""
     script = """
 import importlib, pkgutil, rkzoo
 from rkzoo.errors import RkzooError
