@@ -20,6 +20,8 @@ from rkzoo.cli.tune import _next
         (["eval", "m.onnx", "--data", "d", "--max-boxes", "-2"], "At most -2 boxes"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--workers", "0"], "--workers 0"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--max-drop", "nan"], "nan"),
+        (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--dtype", "fp16"], "float16"),
+        (["convert", "made.rknn", "--soc", "rk3588"], "made.rknn"),
     ],
 )
 def test_numbers_that_make_no_sense(

@@ -57,10 +57,6 @@ class _Truth(msgspec.Struct):
     categories: list[_Category]
 
 
-def is_coco(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".json"
-
-
 def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], Objects]:
     """The pictures on disk, by their number in the file, and their truth.
 

@@ -76,7 +76,6 @@ NOTE = (
     "simulator's figures do not depend on the chip: they are the same for every one, and a board "
     "can differ from them a little."
 )
-NO_BOARD = "no board here"
 
 PICTURES = 3  # of the calibration set, where none are given
 MOST = 16  # pictures

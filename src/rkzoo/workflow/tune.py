@@ -171,6 +171,12 @@ def tune(
     soc = chip_name(soc)
     _check_stages(stages)
     _check_drop(max_drop)
+    if asked is not None and asked.dtype == "fp16":
+        raise RkzooError(
+            "There is nothing to tune in float16.",
+            "It is INT8 that costs accuracy.",
+            "Leave --dtype out, or convert with it: rkzoo convert MODEL --soc CHIP --dtype fp16",
+        )
     asked = replace(asked or Asked(), runtime="simulator")
     ready = resolved(model, replace(asked, runtime="onnx"), report)
     if ready.card is not None and "int8" not in ready.dtypes:

@@ -45,11 +45,6 @@ def _card_in(path: Path) -> Card:
     return _read(path, (status.st_mtime_ns, status.st_size))
 
 
-def is_card(model: str | os.PathLike[str]) -> bool:
-    """Whether `card(model)` would find something, valid or not."""
-    return Path(model).suffix in SUFFIXES or os.fspath(model) in _files()
-
-
 def path_of(model: str | os.PathLike[str]) -> Path:
     """The yaml file of a card given by name or path. Raises RkzooError when unknown."""
     found = _files().get(os.fspath(model))
@@ -79,7 +74,8 @@ def _refuse_file(path: Path) -> None:
     if suffix in (".onnx", ".rknn"):
         raise RkzooError(
             f"{path} is a file, and no name of the zoo.",
-            "Only the models of the zoo have a page of their own here.",
+            "A name of rkzoo list is needed here"
+            + (", or the .onnx that it was made from." if suffix == ".rknn" else "."),
             f"See what is in the file with: rkzoo inspect {shlex.quote(str(path))}",
         )
     if not path.exists() and suffix not in (*_PYTORCH, *_OTHERS):
