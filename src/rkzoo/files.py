@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,6 +89,18 @@ def check_folder(folder: Path) -> None:
             f"{place} is {'not writable' if place.is_dir() else 'no folder'}.",
             "Name another folder with -o.",
         )
+
+
+def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raises RkzooError when an output would take the place of an input."""
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise RkzooError(
+                f"{path} would be overwritten.",
+                "It is what is read, and the result would take its place.",
+                "Choose another place for the result.",
+            )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from rkzoo.cli.tune import _next
     [
         (["eval", "m.onnx", "--data", "d", "--workers", "0"], "--workers 0"),
         (["eval", "m.onnx", "--data", "d", "--workers", "-2"], "--workers -2"),
+        (["eval", "m.onnx", "--data", "d", "--workers", "1000"], "--workers 1000"),
         (["eval", "m.onnx", "--data", "d", "--limit", "-3"], "--limit -3"),
         (["eval", "m.onnx", "--data", "d", "--max-boxes", "-2"], "At most -2 boxes"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--workers", "0"], "--workers 0"),
@@ -67,6 +68,18 @@ def test_a_model_of_another_format_is_told_what_to_do(
 def test_info_of_a_file_names_the_verb_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "my nets/a.onnx"]) == 2
     assert "rkzoo inspect 'my nets/a.onnx'" in capsys.readouterr().err
+
+
+def test_run_does_not_draw_over_the_pictures_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "photos" / "a.jpg"
+    picture.parent.mkdir()
+    picture.write_bytes(b"mine")
+    beside = f"{picture.parent}/../photos"
+    assert main(["run", "m.onnx", str(picture.parent), "-o", beside]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert picture.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])

@@ -195,6 +195,8 @@ def test_a_live_source_goes_on_after_a_broken_frame_but_not_for_ever(
         (["film.nothing"], "There is no source"),
         (["FILM", "--frames", "0"], "--frames is 0"),
         (["FILM", "--workers", "0"], "--workers is 0"),
+        (["FILM", "--workers", "1000"], "more than can help"),
+        (["FILM", "--save", "FILM"], "would be overwritten"),
         (["FILM", "--http", "nowhere:x"], "no address for the live page"),
         (["FILM", "--save", "out.txt"], "no kind of video"),
         (["FILM", "--show"], "No window can be shown"),

@@ -36,6 +36,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.files import check_apart
     from rkzoo.vision.image import expand
     from rkzoo.workflow.load import open_model, options_of, page_of
     from rkzoo.workflow.model import save_names
@@ -45,13 +46,15 @@ def main(args: argparse.Namespace) -> int:
     # Pictures are what people believe, so they are drawn unless a program is reading.
     if folder is None and not args.json:
         folder = Path("rkzoo-out")
+    names = save_names(files)
+    if folder is not None:
+        check_apart((folder / name for name in names.values()), files)
     bars = Bars()
     documents = []
     warned: dict[str, Path] = {}
     with open_model(
         args.model, asked(args), options_of(args.conf, args.iou), page_of(args.conf), bars
     ) as model:
-        names = save_names(files)
         for file in files:
             result = model(file)
             document = result.to_json()

@@ -98,7 +98,8 @@ class LivePage:
             raise RkzooError(
                 f"The live page cannot be served at {address.host}:{address.port}.",
                 f"The system says: {error.strerror or error}.",
-                "Choose another port with --http PORT; --http 0 takes a free one.",
+                "Choose another port with --http PORT (0 takes a free one), or as HOST a name or "
+                "number of this machine: --http 127.0.0.1:8080, or 0.0.0.0:8080 for everyone.",
             ) from error
         self.port = int(self._server.server_address[1])
         self.host = address.host

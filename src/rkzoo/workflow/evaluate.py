@@ -45,6 +45,7 @@ Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
 """Who answers the pictures: this process, several, or a cluster."""
 
 _PIECE = 8  # pictures: what a killed run loses of each worker
+_MOST_WORKERS = 256
 _KEPT = 200  # evaluations whose answers stay in the cache, the last used ones; about 1 MB each
 _CALIBRATION = 20  # pictures, as the toolkit's own examples take
 
@@ -300,4 +301,10 @@ def check_workers(workers: int | None) -> None:
             f"--workers {workers} leaves nobody to do the work.",
             "",
             "Give at least 1, or leave it out.",
+        )
+    if workers is not None and workers > _MOST_WORKERS:
+        raise RkzooError(
+            f"--workers {workers} is more than can help.",
+            f"Each is a process that opens the model anew; {_MOST_WORKERS} are the most.",
+            "Give about as many as this machine has cores, or spread the work with --scheduler.",
         )

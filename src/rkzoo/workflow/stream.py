@@ -21,6 +21,7 @@ from typing import Any
 
 from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
+from rkzoo.files import check_apart
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.pool import Outcome, Pool, Tally
 from rkzoo.session import Label
@@ -149,6 +150,7 @@ def stream(
     if options.track:
         _check_trackable(planned)
     _check(options)
+    check_apart(filter(None, (outputs.save, outputs.jsonl)), [Path(source)])
     with ExitStack() as stack:
         opened = open_source(source, give_up=options.give_up, report=report)
         stack.callback(opened.close)
@@ -413,11 +415,20 @@ def _confidence(options: StreamOptions) -> float:
     return DetectOptions().confidence if options.confidence is None else options.confidence
 
 
+_MOST_WORKERS = 64  # 1000 took 110 s to open
+
+
 def _check(options: StreamOptions) -> None:
     for name in ("frames", "workers"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise RkzooError(f"--{name} is {value}.", "It counts from 1.", f"Give e.g. --{name} 2.")
+    if options.workers is not None and options.workers > _MOST_WORKERS:
+        raise RkzooError(
+            f"--workers {options.workers} is more than can help.",
+            f"Each opens the model anew; {_MOST_WORKERS} are the most.",
+            "Leave it out: as many are taken as keep the machine busy.",
+        )
 
 
 def _check_trackable(planned: Plan) -> None:
