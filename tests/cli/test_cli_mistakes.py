@@ -70,6 +70,15 @@ def test_info_of_a_file_names_the_verb_for_it(capsys: pytest.CaptureFixture[str]
     assert "rkzoo inspect 'my nets/a.onnx'" in capsys.readouterr().err
 
 
+def test_the_page_of_the_zoo_is_not_made_of_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "zoo.html"
+    assert main(["report", "zoo", "--results", str(tmp_path / "no"), "--page", str(page)]) == 2
+    assert "There is no folder" in capsys.readouterr().err
+    assert not page.exists()
+
+
 def test_run_does_not_draw_over_the_pictures_it_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

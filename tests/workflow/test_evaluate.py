@@ -219,7 +219,11 @@ def test_on_a_dask_cluster_with_a_worker_killed(model: str, data: str, tmp_path:
 
 
 def test_no_scheduler_there(model: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rkzoo.workflow.cluster import over_cluster
+
     monkeypatch.setattr("rkzoo.workflow.cluster._CONNECT", "0.3s")
+    with pytest.raises(RkzooError, match="no address of a Dask scheduler"):
+        list(over_cluster(None, [], "nonsense"))  # type: ignore[arg-type]
     with pytest.raises(RkzooError, match="no Dask scheduler") as caught:
         evaluate(model, data, scheduler="tcp://127.0.0.1:9")
     assert "dask scheduler" in caught.value.fix

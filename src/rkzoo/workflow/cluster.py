@@ -5,6 +5,7 @@ The pictures and models travel with the job: a worker needs rkzoo and nothing el
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -95,6 +96,13 @@ def _client(address: str) -> Client:
             "The package distributed is not installed.",
             'Install it with: pip install "rkzoo[cluster]"',
         ) from error
+    if not re.fullmatch(r"(\w+://)?\S+:\d+", address):
+        # Dask would leave a half-made client, which takes 40 s to go.
+        raise RkzooError(
+            f"{address!r} is no address of a Dask scheduler.",
+            "It is a host and a port.",
+            "Give e.g. --scheduler tcp://192.168.1.2:8786; dask scheduler prints its own.",
+        )
     try:
         return Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -14,7 +14,7 @@ import yaml
 
 from rkzoo.contract import Strict
 from rkzoo.errors import RkzooError
-from rkzoo.files import write_text
+from rkzoo.files import explained, write_text
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.workflow.plan import Asked
 from rkzoo.workflow.quantise import Quantise
@@ -226,10 +226,12 @@ def _summary(rows: Sequence[Row]) -> str:
 
 def _read(path: Path, kind: Any, what: str) -> Any:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is too large")
-        return msgspec.convert(yaml.safe_load(path.read_text("utf-8")) or [], kind)
-    except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
+        with explained(f"{path} is no {what}."):
+            if path.stat().st_size > _LARGEST:
+                raise ValueError("it is too large")
+            text = path.read_text("utf-8")
+        return msgspec.convert(yaml.safe_load(text) or [], kind)
+    except (ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]
         raise RkzooError(f"{path} is no {what}.", f"{why}.", "Mend it, or give another.") from error
 

@@ -107,7 +107,14 @@ def read_published(path: Path) -> Published:
 
 
 def gather(results: Path) -> dict[str, Any]:
-    """Everything the page shows, as plain data. Raises RkzooError for a broken file."""
+    """Everything the page shows, as plain data. Raises RkzooError for a broken file, and where
+    there is no folder."""
+    if not results.is_dir():
+        raise RkzooError(
+            f"There is no folder {results}.",
+            "The page is made of the results in it.",
+            "Give it with --results, or run this where the folder is.",
+        )
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
     published = read_published(results / "published.yaml")
