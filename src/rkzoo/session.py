@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,27 @@ from rkzoo.contract import TensorSpec
 
 Array = NDArray[Any]
 Label = Literal["onnx", "simulator", "board"]
+
+
+Self = TypeVar("Self", bound="Closing")
+
+
+class Closing:
+    """A context manager that ends with the `close` of its class."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class Session(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol
 
 import msgspec
@@ -19,12 +18,12 @@ from rkzoo.contract import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores, Format, Init, Query, Type
 from rkzoo.runtime.npu_context import Context, Memory, NpuLibrary, Tensor
-from rkzoo.session import Array, Label
+from rkzoo.session import Array, Closing, Label
 
 Layout = Literal["native", "plain"]
 
 
-class NpuSession:
+class NpuSession(Closing):
     """A model on the NPU. For one thread at a time; `duplicate` makes one for another.
 
     `layout` "native" leaves 4-D outputs in the NPU's own layout (NC1HWC2, or NHWC on RV1103
@@ -115,17 +114,6 @@ class NpuSession:
         until they go."""
         self._way = _CLOSED
         self.context.close()
-
-    def __enter__(self) -> NpuSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _on(context: Context, cores: Cores) -> Context:

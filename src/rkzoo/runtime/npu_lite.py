@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from rkzoo.contract import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores
-from rkzoo.session import Array, Label
+from rkzoo.session import Array, Closing, Label
 
 _GENERATIONS = 1
 """Every inference leaves objects that refer to each other in a circle (42 kB, users measured:
@@ -24,7 +23,7 @@ github.com/airockchip/rknn-toolkit2/issues/42). They are young, so looking throu
 generations after each frame finds them, and costs microseconds."""
 
 
-class LiteSession:
+class LiteSession(Closing):
     """A .rknn through rknn-toolkit-lite2. `inputs` and `outputs` are those of the file; what
     `run` returns are floats, NCHW. Raises RkzooError."""
 
@@ -100,17 +99,6 @@ class LiteSession:
         lite, self._lite = self._lite, None
         if lite is not None:
             lite.release()
-
-    def __enter__(self) -> LiteSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _package() -> Any:

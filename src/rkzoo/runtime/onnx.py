@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from rkzoo.contract import ImageInput, TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.session import Array, Label
+from rkzoo.session import Array, Closing, Label
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -24,7 +23,7 @@ _DTYPES = {
 }
 
 
-class OnnxSession:
+class OnnxSession(Closing):
     """Runs a float graph. `image` says how its first input is normalised, which a .rknn
     does inside itself: so both kinds of session take the same uint8 NHWC picture.
 
@@ -101,17 +100,6 @@ class OnnxSession:
 
     def close(self) -> None:
         pass
-
-    def __enter__(self) -> OnnxSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _spec(node: object) -> TensorSpec:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter
-from types import TracebackType
 from typing import Generic, TypeVar
 
 from rkzoo.errors import RkzooError
+from rkzoo.session import Closing
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -61,7 +61,7 @@ class Tally:
     working: int
 
 
-class Pool(Generic[Item, Answer]):
+class Pool(Generic[Item, Answer], Closing):
     """`workers` threads, each with its own opened callable.
 
     - Outcomes come out in the order of submission, whoever finishes first.
@@ -219,17 +219,6 @@ class Pool(Generic[Item, Answer]):
         end = perf_counter() + _GRACE
         for thread in self._threads:
             thread.join(max(0.0, end - perf_counter()))
-
-    def __enter__(self) -> Pool[Item, Answer]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- the workers --------------------------------------------------------------------
 

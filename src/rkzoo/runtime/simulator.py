@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 
 from rkzoo.contract import TensorSpec
-from rkzoo.session import Array, Label
+from rkzoo.session import Array, Closing, Label
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
 
 
-class SimulatorSession:
+class SimulatorSession(Closing):
     """A model that `process` has built for simulation; this session owns the process and
     ends it.
 
@@ -42,17 +41,6 @@ class SimulatorSession:
 
     def close(self) -> None:
         self._process.close()
-
-    def __enter__(self) -> SimulatorSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _as_fed(plan: InputPlan) -> TensorSpec:

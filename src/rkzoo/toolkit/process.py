@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
 from rkzoo.progress import SILENT, Reporter, Task
+from rkzoo.session import Closing
 from rkzoo.toolkit import logs, logscan, scratch, worker
 from rkzoo.toolkit.analysis import LayerError, read_errors, worst
 from rkzoo.toolkit.builds import BuildInputs
@@ -74,7 +74,7 @@ class BuildReport:
     weights: int | None
 
 
-class ToolkitProcess:
+class ToolkitProcess(Closing):
     """One toolkit process, for one build at a time and any number of inferences of it.
 
     A context manager; `close` (also at garbage collection and at exit) kills the child and
@@ -217,17 +217,6 @@ class ToolkitProcess:
 
     def close(self) -> None:
         self._finalizer()
-
-    def __enter__(self) -> ToolkitProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _request(self, plan: BuildInputs, do: str) -> worker.Header:
         recipe = plan.recipe

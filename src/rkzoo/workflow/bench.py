@@ -16,7 +16,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
@@ -28,7 +27,7 @@ from rkzoo.contract import Contract, Strict
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.session import Array, Label, Session
+from rkzoo.session import Array, Closing, Label, Session
 from rkzoo.soc import clocks
 from rkzoo.soc.chips import chips
 from rkzoo.soc.machine import Machine, read_machine
@@ -269,7 +268,7 @@ class Run:
     seconds: float
 
 
-class Watched:
+class Watched(Closing):
     """A session that adds up the time spent in it."""
 
     def __init__(self, session: Session) -> None:
@@ -287,17 +286,6 @@ class Watched:
 
     def close(self) -> None:
         self.inner.close()
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 Opened = dict[str, tuple[Contract, Watched]]

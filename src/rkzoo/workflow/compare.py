@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -34,7 +33,7 @@ from rkzoo.graph import rknn
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.runtime.simulator import SimulatorSession
-from rkzoo.session import Array, Label, Session
+from rkzoo.session import Array, Closing, Label, Session
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
@@ -345,7 +344,7 @@ def _commands(model: str, soc: str, options: str) -> dict[str, str]:
 # ---- running it -----------------------------------------------------------------------------
 
 
-class _Kept:
+class _Kept(Closing):
     """A session that keeps what it was asked and answered for one picture; asked the same
     again, it does not compute again. It takes what a board takes, so that float gets batches
     and sizes as the built model does."""
@@ -368,17 +367,6 @@ class _Kept:
 
     def close(self) -> None:
         self._session.close()
-
-    def __enter__(self) -> _Kept:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _as_fed(one: InputPlan) -> TensorSpec:

@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.session import Label
+from rkzoo.session import Closing, Label
 from rkzoo.vision.image import read, write
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class Result:
         return target
 
 
-class Model:
+class Model(Closing):
     """Answers pictures, one after another; made by `rkzoo.load`.
 
     `answer` takes a BGR picture and gives what was found and what is likely wrong with it.
@@ -130,17 +129,6 @@ class Model:
 
     def close(self) -> None:
         self._resources.close()
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _checked(image: Image) -> Image:

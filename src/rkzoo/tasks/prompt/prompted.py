@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import msgspec
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import ArrayInput, Contract, DetectHead, TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.session import Array, Session
+from rkzoo.session import Array, Closing, Session
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def prompted_contract(contract: Contract, prompts: Prompts) -> Contract:
     )
 
 
-class PromptedSession:
+class PromptedSession(Closing):
     """`session` of a model with texts, as one that takes pictures alone. It owns `session`.
 
     Its scores have as many channels as there are prompts: what the other slots say is cut off.
@@ -110,17 +109,6 @@ class PromptedSession:
 
     def close(self) -> None:
         self._session.close()
-
-    def __enter__(self) -> PromptedSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _scores(head: DetectHead, outputs: Sequence[TensorSpec]) -> frozenset[int]:
