@@ -27,6 +27,16 @@ def add_asked(parser: argparse.ArgumentParser) -> None:
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
 
 
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """--runtime."""
+    parser.add_argument(
+        "--runtime",
+        choices=("onnx", "simulator", "board"),
+        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
+        " machine's NPU, the usual one for a .rknn where there is an NPU",
+    )
+
+
 def asked(args: argparse.Namespace) -> Asked:
     """The arguments as the workflow takes them. Raises RkzooError."""
     from rkzoo.cli.console import parse_size, parse_triple

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.asked import add_asked
+from rkzoo.cli.asked import add_asked, add_runtime
 
 if TYPE_CHECKING:
     from rkzoo.workflow.bench import BenchReport
@@ -24,12 +24,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog="Example: rkzoo bench yolov8n.onnx --image street.jpg --frames 100",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
-    parser.add_argument(
-        "--runtime",
-        choices=("onnx", "simulator", "board"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
-        " machine's NPU, the usual one for a .rknn where there is an NPU",
-    )
+    add_runtime(parser)
     parser.add_argument("--image", metavar="PICTURE", help="what it is fed (default: one made)")
     parser.add_argument("--frames", type=int, metavar="N", help="default 50; 10 on the simulator")
     parser.add_argument(

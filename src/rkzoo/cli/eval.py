@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.cli.asked import add_asked
+from rkzoo.cli.asked import add_asked, add_runtime
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="COCO json (JSON@PICTURES_FOLDER where they are elsewhere), YOLO data.yaml, a folder "
         "of class folders, a csv, a list of texts",
     )
-    parser.add_argument(
-        "--runtime",
-        choices=("onnx", "simulator", "board"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
-        " machine's NPU, the usual one for a .rknn where there is an NPU",
-    )
+    add_runtime(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--conf", type=float, help="least score (standard 0.001)")
     parser.add_argument("--iou", type=float, help="overlap above which a box goes (standard 0.65)")

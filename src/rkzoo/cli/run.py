@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rkzoo.cli.asked import add_asked
+from rkzoo.cli.asked import add_asked, add_runtime
 from rkzoo.errors import RkzooError
 
 
@@ -19,12 +19,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="pictures, folders or globs")
-    parser.add_argument(
-        "--runtime",
-        choices=("onnx", "simulator", "board"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
-        " machine's NPU, the usual one for a .rknn where there is an NPU",
-    )
+    add_runtime(parser)
     parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
     parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
     parser.add_argument("-o", "--output", metavar="DIR", help="where the drawn pictures go")

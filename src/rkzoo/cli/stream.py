@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.cli.asked import add_asked
+from rkzoo.cli.asked import add_asked, add_runtime
 
 if TYPE_CHECKING:
     from rkzoo.workflow.stream import Summary
@@ -28,12 +28,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SOURCE",
         help="0 or /dev/video0 (camera), a video file, rtsp:// or http://, a folder of pictures",
     )
-    parser.add_argument(
-        "--runtime",
-        choices=("onnx", "simulator", "board"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
-        " machine's NPU, the usual one for a .rknn where there is an NPU",
-    )
+    add_runtime(parser)
     parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
     parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
     parser.add_argument("--track", action="store_true", help="number things across frames")

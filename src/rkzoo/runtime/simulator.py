@@ -30,7 +30,7 @@ class SimulatorSession(Closing):
         outputs: Sequence[TensorSpec],
     ) -> None:
         self._process = process
-        self.inputs: tuple[TensorSpec, ...] = tuple(map(_as_fed, inputs))
+        self.inputs: tuple[TensorSpec, ...] = tuple(map(as_fed, inputs))
         self.outputs = tuple(_as_returned(spec) for spec in outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
@@ -43,7 +43,8 @@ class SimulatorSession(Closing):
         self._process.close()
 
 
-def _as_fed(plan: InputPlan) -> TensorSpec:
+def as_fed(plan: InputPlan) -> TensorSpec:
+    """What a session takes for an input: a picture as uint8 NHWC, the rest as float32."""
     if not plan.mean:
         return TensorSpec(name=plan.name, shape=plan.shape, dtype="float32")
     batch, channels, height, width = plan.shape

@@ -32,7 +32,7 @@ from rkzoo.files import explained
 from rkzoo.graph import rknn
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.runtime.simulator import SimulatorSession
+from rkzoo.runtime.simulator import SimulatorSession, as_fed
 from rkzoo.session import Array, Closing, Label, Session
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
@@ -351,7 +351,7 @@ class _Kept(Closing):
 
     def __init__(self, session: Session, inputs: Sequence[InputPlan]) -> None:
         self._session, self.label = session, session.label
-        self.inputs = tuple(map(_as_fed, inputs))
+        self.inputs = tuple(map(as_fed, inputs))
         self.outputs = session.outputs
         self.calls: dict[bytes, tuple[list[Array], list[Array]]] = {}
 
@@ -367,14 +367,6 @@ class _Kept(Closing):
 
     def close(self) -> None:
         self._session.close()
-
-
-def _as_fed(one: InputPlan) -> TensorSpec:
-    if not one.mean:
-        return TensorSpec(name=one.name, shape=one.shape, dtype="float32")
-    batch, channels, height, width = one.shape
-    shape = (batch, height, width, channels)
-    return TensorSpec(name=one.name, shape=shape, dtype="uint8", layout="NHWC")
 
 
 Opened = dict[str, _Kept]

@@ -185,7 +185,7 @@ def _open(part: Part, threads: int, report: Reporter) -> Session:
         return OnnxSession(part.graph, part.contract.input, threads=threads)
     from rkzoo.workflow.simulate import simulate
 
-    return simulate(part.build, part.contract, report)
+    return simulate(part.build, report)
 
 
 def _check_runtime(runtime: str | None) -> None:

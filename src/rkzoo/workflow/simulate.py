@@ -50,7 +50,7 @@ def read_sidecar(path: Path) -> Sidecar:
 def open_rknn(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, SimulatorSession]:
     """The model of a .rknn that rkzoo made, on the simulator."""
     contract, inputs = rknn_inputs(path, report=report)
-    return contract, simulate(inputs, contract, report)
+    return contract, simulate(inputs, report)
 
 
 def rknn_inputs(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, BuildInputs]:
@@ -155,7 +155,7 @@ def open_simulator(
 ) -> SimulatorSession:
     """A resolved model on the simulator, without writing a .rknn."""
     inputs = simulator_inputs(ready, pictures=pictures, dtype=dtype, toolkit=toolkit, report=report)
-    return simulate(inputs, ready.contract, report)
+    return simulate(inputs, report)
 
 
 def simulator_inputs(
@@ -175,9 +175,7 @@ def simulator_inputs(
     return inputs
 
 
-def simulate(
-    inputs: BuildInputs, contract: Contract, report: Reporter = SILENT
-) -> SimulatorSession:
+def simulate(inputs: BuildInputs, report: Reporter = SILENT) -> SimulatorSession:
     """Builds a model that stays alive and answers."""
     env = environment.ensure(inputs.recipe.toolkit, report=report)
     process = ToolkitProcess(env, report=report)
