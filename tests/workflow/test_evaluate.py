@@ -154,6 +154,11 @@ def test_a_broken_picture_is_named_from_within_a_worker(
     assert not multiprocessing.active_children()
 
 
+def test_a_source_is_not_run_on_an_npu(model: str, data: str) -> None:
+    with pytest.raises(RkzooError, match=r"An NPU runs \.rknn files only"):
+        evaluate(model, data, asked=Asked(runtime="board"))
+
+
 def test_the_command_line(model: str, data: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["eval", model, "--data", data, "--limit", "8", "--workers", "1", "--json"])
     assert code == 0

@@ -99,16 +99,15 @@ def evaluate(
     data set, which `departures` says. Raises RkzooError.
     """
     asked = asked or Asked()
-    simulated = asked.runtime == "simulator"
-    # The plan that counts says what it has to say; the other is silent.
-    told = SILENT if simulated else report
-    first = plan(model, replace(asked, runtime="onnx"), told) if _is_source(model) else None
-    planned = None if simulated else first
-    known = (first or plan(model, asked, report)).parts
-    contract = next(iter(known.values())).answers
-    dataset = open_dataset(data, task_of(contract, len(known)), contract.labels)
+    # What the data must fit is known in float; the simulator may need the data's pictures. The
+    # plan that counts says what it has to say; the other is silent.
+    simulated = asked.runtime == "simulator" and _is_source(model)
+    first = replace(asked, runtime="onnx") if simulated else asked
+    planned = plan(model, first, SILENT if simulated else report)
+    contract = next(iter(planned.parts.values())).answers
+    dataset = open_dataset(data, task_of(contract, len(planned.parts)), contract.labels)
     departures = list(_departures(options, contract))
-    if planned is None:
+    if simulated:
         planned = simulated_plan(model, asked, dataset, limit, departures, report)
     return evaluate_plan(
         planned,

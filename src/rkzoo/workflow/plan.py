@@ -166,7 +166,11 @@ def on_core(planned: Plan, number: int) -> Plan:
 
 def open_part(part: Part, *, threads: int = 0, report: Reporter = SILENT) -> Session:
     """The part, ready to run as `part.answers` says; `threads` as for OnnxSession."""
-    session = _open(part, threads, report)
+    return as_answered(part, _open(part, threads, report))
+
+
+def as_answered(part: Part, session: Session) -> Session:
+    """The opened part with its prompts, which it is then not asked for any more."""
     if part.prompts is None:
         return session
     try:

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.agreement import agreement
-from rkzoo.accuracy.answers import pack
 from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract import DetectHead
@@ -29,12 +28,12 @@ from rkzoo.workflow.choose_pictures import evenly, farthest
 from rkzoo.workflow.evaluate import STANDARD, Runner, answer_all, evaluate_plan, spread, task_of
 from rkzoo.workflow.hybrid import cycles, layers_of, ranked
 from rkzoo.workflow.load import task_with
-from rkzoo.workflow.plan import Asked, Plan, part, resolved
+from rkzoo.workflow.plan import Asked, Plan, as_answered, part, resolved
 from rkzoo.workflow.quantise import Quantise, TunedRecipe
 from rkzoo.workflow.resolve import Resolved
 from rkzoo.workflow.simulate import simulate_in
 from rkzoo.workflow.text import line_pictures
-from rkzoo.workflow.work import Done, Job, Piece, read_bytes
+from rkzoo.workflow.work import Done, Job, Piece, answer_of, answered
 
 _USUAL_PICTURES = 20
 _MANY_PICTURES = 100
@@ -98,7 +97,7 @@ class Tuned:
 
     @property
     def best(self) -> Trial:
-        return [trial for trial in self.trials if trial.kept][-1]
+        return _last_kept(self.trials)
 
     @property
     def reached(self) -> bool:
@@ -120,6 +119,11 @@ class Tuned:
             "trials": [trial.to_json() for trial in self.trials],
             "recipe": msgspec.to_builtins(self.recipe),
         }
+
+
+def _last_kept(trials: Sequence[Trial]) -> Trial:
+    """The best: only what is better than all before is kept."""
+    return [trial for trial in trials if trial.kept][-1]
 
 
 def _check_stages(stages: Sequence[str] | None) -> None:
@@ -204,13 +208,8 @@ def in_process(process: ToolkitProcess) -> Runner:
     def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
         one = job.plan.parts["model"]
         assert one.build is not None
-        task = task_with(one.answers, simulate_in(process, one.build), job.options)
-        for index, paths in pieces:
-            found = []
-            for path in paths:
-                image = decode(read_bytes(path), path)
-                found.append(pack(task(image), (image.shape[0], image.shape[1])))
-            yield index, found
+        session = as_answered(one, simulate_in(process, one.build))
+        return answered(answer_of(task_with(one.answers, session, job.options), decode), pieces)
 
     return run
 
@@ -232,7 +231,7 @@ class _Search:
 
     @property
     def best(self) -> Setting:
-        return [trial for trial in self.trials if trial.kept][-1].setting
+        return _last_kept(self.trials).setting
 
     @property
     def drop(self) -> float:
@@ -318,7 +317,7 @@ class _Search:
 
     def result(self, max_drop: float, images: int) -> Tuned:
         toolkit = self.asked.toolkit or DEFAULT_VERSION
-        best = [trial for trial in self.trials if trial.kept][-1]
+        best = _last_kept(self.trials)
         given = self.asked.pictures
         files = best.setting.pictures or ()
         recipe = TunedRecipe(

@@ -17,8 +17,9 @@ from rkzoo.accuracy.answers import Record, pack
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
-from rkzoo.vision.decoders import decoder
+from rkzoo.vision.decoders import Decoder, decoder
 from rkzoo.workflow.load import open_task
+from rkzoo.workflow.model import Found, Image
 from rkzoo.workflow.plan import Plan
 from rkzoo.workflow.rectangular import open_rectangular
 
@@ -89,12 +90,18 @@ def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
                 job.plan, stack, options=job.options, page=job.page, threads=1, report=report
             )
 
-        def answer(data: bytes, path: Path) -> Record:
-            image = decode(data, path)
-            height, width = image.shape[:2]
-            return pack(task(image), (height, width))
+        yield answer_of(task, decode)
 
-        yield answer
+
+def answer_of(task: Callable[[Image], Found], decode: Decoder) -> Answer:
+    """What an open task makes of a picture's bytes."""
+
+    def answer(data: bytes, path: Path) -> Record:
+        image = decode(data, path)
+        height, width = image.shape[:2]
+        return pack(task(image), (height, width))
+
+    return answer
 
 
 def read_bytes(path: Path) -> bytes:
@@ -107,8 +114,13 @@ def read_bytes(path: Path) -> bytes:
 def here(job: Job, pieces: Sequence[Piece], report: Reporter = SILENT) -> Done:
     """The whole job in this process, piece by piece."""
     with answering(job, report) as answer:
-        for index, paths in pieces:
-            yield index, [answer(read_bytes(path), path) for path in paths]
+        yield from answered(answer, pieces)
+
+
+def answered(answer: Answer, pieces: Sequence[Piece]) -> Done:
+    """The pieces, one after another."""
+    for index, paths in pieces:
+        yield index, [answer(read_bytes(path), path) for path in paths]
 
 
 @cache
