@@ -46,7 +46,7 @@ def agreement(
     for item in items:
         digest.update(item.name.encode("utf-8", "surrogateescape") + b"\0")
     title = f"{name}, as the float model sees it"
-    return Dataset(title, kind, tuple(items), truth, digest.hexdigest(), labels)
+    return Dataset(title, kind, tuple(items), truth, digest.hexdigest(), labels, "float model")
 
 
 def _lines(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:

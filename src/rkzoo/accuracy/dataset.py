@@ -21,6 +21,9 @@ from rkzoo.files import explained
 Kind = Literal["boxes", "masks", "keypoints", "oriented", "classes", "lines", "plates", "regions"]
 
 
+TruthSource = Literal["known", "float model"]
+
+
 class Truth(Protocol):
     """What is right for each picture, and how an answer is judged by it."""
 
@@ -38,7 +41,8 @@ class Truth(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """`items` are the pictures, in the order of scoring. `kind` says what is compared."""
+    """`items` are the pictures, in the order of scoring. `kind` says what is compared, `source`
+    where the truth is from: known, or the float model's own answers."""
 
     name: str
     kind: Kind
@@ -46,6 +50,7 @@ class Dataset:
     truth: Truth
     digest: str
     labels: tuple[str, ...] = ()
+    source: TruthSource = "known"
 
     def score(
         self, records: Sequence[Record], contract_labels: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from rkzoo.accuracy.dataset import TruthSource
 from rkzoo.contract import Strict
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
@@ -37,12 +38,12 @@ class Row(Strict, frozen=True):
     """One model, measured. Values in the metric's unit, drops in points (hundredths of a share,
     or %). `original` is float, `int8` what convert gives without further ado, `tuned` what
     `rkzoo tune` found with `how`. `truth` says whether the float model's own answers took the
-    place of known ones."""
+    place of known ones, `stages` what the search was limited to (nothing where empty)."""
 
     model: str
     sha256: str
     dataset: str
-    truth: Literal["known", "float model"]
+    truth: TruthSource
     images: int
     protocol: str
     metric: str
@@ -59,6 +60,7 @@ class Row(Strict, frozen=True):
     toolkit: str
     rkzoo: str
     date: str
+    stages: tuple[str, ...] = ()
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -108,7 +110,7 @@ def row_of(name: str, found: Tuned) -> Row:
         model=name,
         sha256=found.recipe.sha256,
         dataset=found.dataset,
-        truth="float model" if "as the float model" in found.dataset else "known",
+        truth=found.truth,
         images=found.images,
         protocol=_protocol(found),
         metric=found.metric.name,
@@ -125,6 +127,7 @@ def row_of(name: str, found: Tuned) -> Row:
         toolkit=found.toolkit,
         rkzoo=version("rkzoo"),
         date=datetime.now(timezone.utc).date().isoformat(),
+        stages=found.stages,
     )
 
 
@@ -187,7 +190,9 @@ def _foot(rows: Sequence[Row]) -> str:
     toolkits = ", ".join(sorted({row.toolkit for row in rows}))
     first, last = min(row.date for row in rows), max(row.date for row in rows)
     when = first if first == last else f"{first} to {last}"
-    return f"\nToolkit {toolkits}; measured {when}."
+    limits = sorted({", ".join(row.stages) for row in rows if row.stages})
+    search = "".join(f" The search was limited to: {limit}." for limit in limits)
+    return f"\nToolkit {toolkits}; measured {when}.{search}"
 
 
 def _cells(row: Row) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.agreement import agreement
-from rkzoo.accuracy.dataset import Dataset, open_dataset
+from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
@@ -83,10 +83,11 @@ class Trial:
 @dataclass(frozen=True)
 class Tuned:
     """What was found. `best` is the winner among `trials`; `reached` whether its drop lies
-    within `max_drop`."""
+    within `max_drop`; `stages` what the search was allowed, everything where empty."""
 
     model: str
     dataset: str
+    truth: TruthSource
     images: int
     soc: str
     toolkit: str
@@ -94,6 +95,7 @@ class Tuned:
     max_drop: float
     trials: tuple[Trial, ...]
     recipe: TunedRecipe
+    stages: tuple[str, ...] = ()
 
     @property
     def best(self) -> Trial:
@@ -107,6 +109,7 @@ class Tuned:
         return {
             "model": self.model,
             "dataset": self.dataset,
+            "truth": self.truth,
             "images": self.images,
             "soc": self.soc,
             "toolkit": self.toolkit,
@@ -114,6 +117,7 @@ class Tuned:
             "metric": self.metric.name,
             "float": self.metric.value,
             "max_drop": self.max_drop,
+            "stages": list(self.stages),
             "reached": self.reached,
             "best": self.best.to_json(),
             "trials": [trial.to_json() for trial in self.trials],
@@ -199,7 +203,7 @@ def tune(
             process = stack.enter_context(ToolkitProcess(env, report=report))
         search.runner = in_process(process) if process else spread(workers)
         search.run(max_drop, stages, process)
-        return search.result(max_drop, truth.images)
+        return replace(search.result(max_drop, truth.images), stages=tuple(stages or ()))
 
 
 def in_process(process: ToolkitProcess) -> Runner:
@@ -340,6 +344,7 @@ class _Search:
         return Tuned(
             self.ready.name,
             self.dataset.name,
+            self.dataset.source,
             images,
             self.soc,
             toolkit,
