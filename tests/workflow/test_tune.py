@@ -70,7 +70,7 @@ def search(
     made = tuning._Search(
         resolve(str(model)),
         Asked(),
-        SimpleNamespace(items=(), name="data"),  # type: ignore[arg-type]
+        SimpleNamespace(items=(), name="data", source="known"),  # type: ignore[arg-type]
         MAP,
         None,
         "rk3588",
