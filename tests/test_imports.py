@@ -11,7 +11,7 @@ import rkzoo
 
 ROOT = Path(rkzoo.__file__).parent
 
-GROUND = {"contract", "errors", "files", "progress", "session"}
+GROUND = {"contract", "errors", "files", "heads", "progress", "session", "strict"}
 # Room -> the rooms it may import, the ground floor and itself apart.
 ALLOWED: dict[str, set[str]] = {
     "graph": set(),

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-
-class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every checked record: immutable, and an unknown key is an error."""
+from rkzoo.errors import RkzooError
+from rkzoo.heads import TensorsHead
+from rkzoo.strict import Size, Strict
 
 
 class TensorSpec(Strict, frozen=True):
@@ -28,9 +28,6 @@ class TensorSpec(Strict, frozen=True):
     layout: Literal["NCHW", "NHWC", "NC1HWC2", "plain"] = "plain"
     scale: float | None = None
     zero_point: int = 0
-
-
-Size = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 
 
 class ImageInput(Strict, frozen=True):
@@ -250,18 +247,32 @@ class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
             raise ValueError("anchors must be positive")
 
 
-Head = DetectHead | TextDetHead | TextClsHead | TextRecHead | ClassifyHead | PlateHead | FaceHead
+PictureHead = (
+    DetectHead | TextDetHead | TextClsHead | TextRecHead | ClassifyHead | PlateHead | FaceHead
+)
+Head = PictureHead | TensorsHead
 
 
 class Contract(Strict, frozen=True):
     """Everything needed to feed a model and to read its answer. `others` are the inputs
-    beside the picture, which always comes first."""
+    beside the picture, which always comes first where there is one."""
 
     family: str
-    input: ImageInput
     head: Head
+    picture: ImageInput | None = msgspec.field(default=None, name="input")
     labels: tuple[str, ...] = ()
     others: tuple[ArrayInput, ...] = ()
+
+    @property
+    def input(self) -> ImageInput:
+        """How a picture goes in. Raises RkzooError for a model that takes none."""
+        if self.picture is None:
+            raise RkzooError(
+                f"{self.family} takes no pictures.",
+                f"Its inputs are {', '.join(other.name for other in self.others)}.",
+                "Run the pipeline that it is a part of: see rkzoo list.",
+            )
+        return self.picture
 
     @property
     def texts(self) -> ArrayInput | None:

@@ -148,7 +148,7 @@ def test_a_sidecar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             soc="rk3568", dtype="int8", inputs=(InputPlan(name="x", shape=(1, 3, 64, 64)),)
         ),
         contract=Contract(
-            family="yolov8", input=ImageInput(size=(64, 64)), head=head, labels=("cat", "dog")
+            family="yolov8", picture=ImageInput(size=(64, 64)), head=head, labels=("cat", "dog")
         ),
         calibration=Calibration(files=("a.jpg", "b.jpg")),
         build="key",

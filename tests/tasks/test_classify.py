@@ -59,7 +59,7 @@ class Fixed:
 def classifier(array: np.ndarray, classes: int, top: int = 5) -> Classifier:
     contract = Contract(
         family="classifier",
-        input=ImageInput(size=(8, 8), fit="crop", short=10),
+        picture=ImageInput(size=(8, 8), fit="crop", short=10),
         head=ClassifyHead(classes=classes),
         labels=("ant, Formicidae", "bee", "cow"),
     )

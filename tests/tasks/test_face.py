@@ -146,7 +146,7 @@ class Fixed:
 
 def test_one_face_lands_where_it_is_in_the_picture() -> None:
     contract = Contract(
-        family="retinaface", input=ImageInput(size=(64, 64)), head=HEAD, labels=("face",)
+        family="retinaface", picture=ImageInput(size=(64, 64)), head=HEAD, labels=("face",)
     )
     raw = [np.zeros_like(a) for a in outputs(len(anchors(HEAD, (64, 64))))]
     # Two neighbours on the same face: the second is suppressed.

@@ -126,7 +126,7 @@ class Fixed:
 def test_a_plate_is_one_line_as_large_as_the_picture() -> None:
     contract = Contract(
         family="lprnet",
-        input=ImageInput(size=(24, 94), fit="stretch"),
+        picture=ImageInput(size=(24, 94), fit="stretch"),
         head=PlateHead(blank=BLANK, layouts=("PL",)),
         labels=LABELS,
     )

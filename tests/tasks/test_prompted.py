@@ -71,7 +71,7 @@ def contract(slots: int, width: int = 16) -> Contract:
         outputs=tuple(outputs), classes=slots, reg_max=1, strides=STRIDES, coding="distance"
     )
     texts = ArrayInput(name="texts", shape=(1, slots, width), role="texts")
-    return Contract(family="yolo-world", input=ImageInput(size=SIZE), head=head, others=(texts,))
+    return Contract(family="yolo-world", picture=ImageInput(size=SIZE), head=head, others=(texts,))
 
 
 def laid_out(values: NDArray[np.float32], layout: str, block: int) -> Array:

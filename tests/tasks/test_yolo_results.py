@@ -49,7 +49,7 @@ def contract(tensors, size, **head) -> Contract:
     outputs = tuple(HeadOutput(name=name, role=name) for name in tensors)
     whole = DetectHead(outputs=outputs, reg_max=1, coding="distance", strides=(8,), **head)
     return Contract(
-        family="test", input=ImageInput(size=size), head=whole, labels=("ship", "plane")
+        family="test", picture=ImageInput(size=size), head=whole, labels=("ship", "plane")
     )
 
 

@@ -48,17 +48,17 @@ class FakeSession:
 
 def det_contract(height: int = 128, width: int = 128, **head: Any) -> Contract:
     image = ImageInput(size=(height, width), color="BGR", pad=0, place="top-left")
-    return Contract(family="ppocr-det", input=image, head=TextDetHead(**head))
+    return Contract(family="ppocr-det", picture=image, head=TextDetHead(**head))
 
 
 def cls_contract() -> Contract:
     image = ImageInput(size=(48, 192), color="BGR", fit="line", pad=127)
-    return Contract(family="ppocr-cls", input=image, head=TextClsHead())
+    return Contract(family="ppocr-cls", picture=image, head=TextClsHead())
 
 
 def rec_contract(labels: Sequence[str], width: int = 320) -> Contract:
     image = ImageInput(size=(48, width), color="BGR", fit="line", pad=127)
-    return Contract(family="ppocr-rec", input=image, head=TextRecHead(), labels=tuple(labels))
+    return Contract(family="ppocr-rec", picture=image, head=TextRecHead(), labels=tuple(labels))
 
 
 def spec(scale: float | None = None, zero_point: int = 0) -> TensorSpec:

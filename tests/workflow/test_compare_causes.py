@@ -20,7 +20,7 @@ HEAD = DetectHead(
     classes=3,
     strides=(8,),
 )
-CONTRACT = Contract(family="tiny", input=INPUT, head=HEAD)
+CONTRACT = Contract(family="tiny", picture=INPUT, head=HEAD)
 
 
 def row(name: str, role: str, cosine: float | None = 0.999, **more: object) -> OutputFigures:
@@ -53,7 +53,7 @@ HURT = replace(FINE, hurt=frozenset({"int8"}))
 HALF = replace(FINE, hurt=frozenset({"fp16", "int8"}))
 RAW = Contract(
     family="tiny",
-    input=INPUT,
+    picture=INPUT,
     head=DetectHead(outputs=HEAD.outputs, classes=3, strides=(8,), activated=False),
 )
 

@@ -137,7 +137,7 @@ HEAD = DetectHead(
     strides=(8,),
     coding="distance",
 )
-CONTRACT = Contract(family="small", input=ImageInput(size=(32, 32)), head=HEAD)
+CONTRACT = Contract(family="small", picture=ImageInput(size=(32, 32)), head=HEAD)
 
 
 def small(gain: float) -> onnx.ModelProto:

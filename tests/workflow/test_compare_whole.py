@@ -54,7 +54,7 @@ def test_points_of_faces_are_measured_in_pixels() -> None:
     ],
 )
 def test_large_steps_are_a_fault_of_probabilities_only(head: object, said: bool) -> None:
-    contract = Contract(family="tiny", input=INPUT, head=head)  # type: ignore[arg-type]
+    contract = Contract(family="tiny", picture=INPUT, head=head)  # type: ignore[arg-type]
     rows = {"int8": [coded("out", "classes", scale=0.6)]}
     facts = replace(FINE, contract=contract, outputs=rows)
     assert ("collapsed-scale" in [cause.kind for cause in causes(facts)]) is said

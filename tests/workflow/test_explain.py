@@ -169,7 +169,7 @@ def test_a_family_that_evaluates_squares_itself_has_no_such_step(models: Model) 
     for change in ({"place": "top-left"}, {"size": (72, 96)}):
         part = planned.parts["model"]
         fed = msgspec.structs.replace(part.contract.input, **change)
-        contract = msgspec.structs.replace(part.contract, input=fed)
+        contract = msgspec.structs.replace(part.contract, picture=fed)
         with pytest.raises(RkzooError, match="no rectangular input"):
             rectangular.size_free(
                 replace(planned, parts={"model": replace(part, contract=contract)})

@@ -113,7 +113,7 @@ def test_the_table_in_the_repository_can_be_read_and_was_tried() -> None:
     ],
 )
 def test_a_model_without_a_card_has_the_task_of_its_head(head: object, task: str) -> None:
-    assert task_of(Contract(family="x", input=PICTURE, head=head)) == task
+    assert task_of(Contract(family="x", picture=PICTURE, head=head)) == task
 
 
 def test_every_head_has_a_task() -> None:

@@ -203,7 +203,7 @@ def test_anchors_that_are_assumed_are_said(assets: Path) -> None:
 
 def test_anchors_are_kept_for_the_next_build() -> None:
     head = FaceHead(anchors=((10, 20), (32, 64), (128, 256)))
-    contract = Contract(family="retinaface", input=ImageInput(size=(320, 320)), head=head)
+    contract = Contract(family="retinaface", picture=ImageInput(size=(320, 320)), head=head)
     assert _anchors(contract, from_card=False) == ANCHORS
     # A card describes its head itself.
     assert _anchors(contract, from_card=True) is None

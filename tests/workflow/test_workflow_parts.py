@@ -109,7 +109,7 @@ def test_one_chip_gets_the_very_name_and_other_suffixes_are_refused() -> None:
 
 def _contract(labels: tuple[str, ...]) -> Contract:
     head = DetectHead(outputs=(HeadOutput(name="o", role="decoded"),), classes=len(labels))
-    return Contract(family="f", input=ImageInput(size=(8, 8)), head=head, labels=labels)
+    return Contract(family="f", picture=ImageInput(size=(8, 8)), head=head, labels=labels)
 
 
 def test_the_custom_string_fits_and_keeps_few_labels() -> None:
@@ -132,7 +132,7 @@ def test_the_custom_string_of_the_longest_head_fits_and_reads_back() -> None:
         classes=80,
         coefficients=32,
     )
-    contract = Contract(family="yolov8-seg", input=ImageInput(size=(640, 640)), head=head)
+    contract = Contract(family="yolov8-seg", picture=ImageInput(size=(640, 640)), head=head)
     text = custom_string(contract)
     assert len(text.encode()) < 1024
     assert msgspec.convert(json.loads(text)["contract"], Contract) == contract

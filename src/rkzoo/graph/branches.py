@@ -125,7 +125,7 @@ def contract(family: str, picture: Picture, head: DetectHead) -> Contract:
     """Labels only where the file names as many as there are classes."""
     labels = picture.labels if len(picture.labels) == head.classes else ()
     return Contract(
-        family=family, input=picture.image, head=head, labels=labels, others=picture.others
+        family=family, picture=picture.image, head=head, labels=labels, others=picture.others
     )
 
 

@@ -57,7 +57,7 @@ def classifier(seen: View, picture: Picture) -> Recognition | str:
         family="classifier",
         form="whole",
         contract=Contract(
-            family="classifier", input=image, head=ClassifyHead(classes=classes), labels=labels
+            family="classifier", picture=image, head=ClassifyHead(classes=classes), labels=labels
         ),
         taps=(),
         evidence=(

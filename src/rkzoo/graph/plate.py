@@ -41,7 +41,7 @@ def lprnet(seen: View, picture: Picture) -> Recognition | str:
     return Recognition(
         family="lprnet",
         form="whole",
-        contract=Contract(family="lprnet", input=image, head=head, labels=labels),
+        contract=Contract(family="lprnet", picture=image, head=head, labels=labels),
         taps=(),
         evidence=(
             f"Scores of {classes} characters in {shape[2]} steps, the mean over the rows of a "

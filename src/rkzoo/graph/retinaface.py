@@ -46,7 +46,7 @@ def retinaface(seen: View, picture: Picture) -> Recognition | str:
         form="whole",
         contract=Contract(
             family="retinaface",
-            input=image,
+            picture=image,
             head=FaceHead(anchors=USUAL, strides=_STRIDES, activated=activated),
         ),
         taps=(),

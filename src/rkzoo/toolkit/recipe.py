@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rkzoo.contract import Contract, Strict
+from rkzoo.contract import Contract
+from rkzoo.strict import Strict
 
 DEFAULT_VERSION = "2.5.0"
 

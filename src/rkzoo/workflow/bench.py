@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, Strict
+from rkzoo.contract import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.progress import SILENT, Reporter
@@ -33,6 +33,7 @@ from rkzoo.soc.chips import chips
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.speed.timing import Times, growth, times
 from rkzoo.speed.usage import Usage, usage
+from rkzoo.strict import Strict
 from rkzoo.vision.image import decode
 from rkzoo.workflow.load import page_reader, task_with
 from rkzoo.workflow.model import Image

@@ -22,7 +22,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from rkzoo.contract import Strict
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, sha256_of, write_text
 from rkzoo.graph.checks import Quantisation, quantisation
@@ -42,6 +41,7 @@ from rkzoo.speed.latency import (
 from rkzoo.speed.memory import Fit, fit
 from rkzoo.speed.operators import Falls, falls
 from rkzoo.speed.table import CostTable, cost_table
+from rkzoo.strict import Strict
 from rkzoo.toolkit import builds, checks, environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost

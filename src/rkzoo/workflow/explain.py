@@ -251,7 +251,7 @@ def _read_by(planned: Plan, key: str) -> _Setup:
 def _padded(planned: Plan, pad: int) -> Plan:
     part = planned.parts["model"]
     fed = msgspec.structs.replace(part.contract.input, pad=pad)
-    contract = msgspec.structs.replace(part.contract, input=fed)
+    contract = msgspec.structs.replace(part.contract, picture=fed)
     return replace(planned, parts={"model": replace(part, contract=contract)})
 
 

@@ -78,7 +78,7 @@ def probe(
     forms = likely(contract.input)
     with report.task("Feeding the pictures in other forms", len(forms)) as bar:
         for number, form in enumerate(forms):
-            trials.append(_trial(graph, msgspec.structs.replace(contract, input=form), images))
+            trials.append(_trial(graph, msgspec.structs.replace(contract, picture=form), images))
             bar.update(number + 1)
     first, *others = trials
     winners = [other for other in others if wins(other, first)]

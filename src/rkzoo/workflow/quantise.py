@@ -10,10 +10,10 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from rkzoo.contract import Strict
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
 from rkzoo.graph.cut import Scores
+from rkzoo.strict import Strict
 from rkzoo.toolkit.recipe import Algorithm, Method
 from rkzoo.workflow.calibration import Pictures, from_files
 

@@ -94,7 +94,7 @@ class _Rectangular:
     def _task(self, size: tuple[int, int]) -> HeadTask[Any]:
         if size not in self._tasks:
             fed = msgspec.structs.replace(self._contract.input, size=size)
-            contract = msgspec.structs.replace(self._contract, input=fed)
+            contract = msgspec.structs.replace(self._contract, picture=fed)
             self._tasks[size] = detect_task(contract, self._session, self._options)
         return self._tasks[size]
 

@@ -13,10 +13,10 @@ import msgspec
 import yaml
 
 from rkzoo.accuracy.dataset import TruthSource
-from rkzoo.contract import Strict
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.strict import Strict
 from rkzoo.workflow.plan import Asked
 from rkzoo.workflow.quantise import Quantise
 from rkzoo.workflow.tune import Trial, Tuned, tune

@@ -23,7 +23,6 @@ from rkzoo.contract import (
     FaceHead,
     Head,
     PlateHead,
-    Strict,
     TextClsHead,
     TextDetHead,
     TextRecHead,
@@ -32,6 +31,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of, write_text
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import supported
+from rkzoo.strict import Strict
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.convert import prepare

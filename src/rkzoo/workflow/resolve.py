@@ -159,7 +159,7 @@ class Resolved:
                     "Use another head form.",
                 )
             made = cut_contract(found, scores=how.head)
-        contract = msgspec.structs.replace(made, labels=mine.labels, input=mine.input)
+        contract = msgspec.structs.replace(made, labels=mine.labels, picture=mine.input)
         return replace(self, contract=contract, quantise=how)
 
 
@@ -276,7 +276,7 @@ def _from_graph(
             )
         image = msgspec.structs.replace(card.input, size=size) if size else card.input
         contract = Contract(
-            family=card.family or card.name, input=image, head=card.head, labels=known
+            family=card.family or card.name, picture=image, head=card.head, labels=known
         )
     else:
         hint = size or (card.input.size if card and card.input else None)
@@ -285,7 +285,7 @@ def _from_graph(
         if card is not None and card.input is not None:
             # The card knows how its very file is fed; the graph knows its size.
             image = msgspec.structs.replace(card.input, size=contract.input.size)
-            contract = msgspec.structs.replace(contract, input=image)
+            contract = msgspec.structs.replace(contract, picture=image)
         # What the file itself says comes before the card, what the user says before both.
         if labels is not None or not contract.labels:
             contract = msgspec.structs.replace(contract, labels=known)
@@ -305,7 +305,7 @@ def _from_graph(
         if feed == AS_IS:
             for sentence in recognition.assumed:
                 report.note(f"{name}: {sentence}")
-    contract = msgspec.structs.replace(contract, input=feed.over(contract.input))
+    contract = msgspec.structs.replace(contract, picture=feed.over(contract.input))
     _check_labels(contract, name)
     if size is not None and size != contract.input.size:
         fixed = "x".join(map(str, contract.input.size))

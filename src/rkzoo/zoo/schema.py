@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rkzoo.contract import Head, ImageInput, Size, Strict
+from rkzoo.contract import Head, ImageInput
+from rkzoo.strict import Size, Strict
 
 Task = Literal[
     "detect",
