@@ -61,7 +61,7 @@ class ImageInput(Strict, frozen=True):
 
 
 class ArrayInput(Strict, frozen=True):
-    """An input that is no picture, fed as it is in the shape that the graph declares.
+    """An input that is no picture, fed as it is; the graph is fixed to this shape.
 
     `texts`: (1, slots, width), a text's embedding of length 1 for each class; slots that no
     text is given for hold one of the others over again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract import TensorSpec
+from rkzoo.errors import RkzooError
 
 Array = NDArray[Any]
 Label = Literal["onnx", "simulator", "board"]
@@ -71,6 +72,23 @@ def canvas_of(session: Session, size: tuple[int, int]) -> NDArray[np.uint8]:
     if own is not None and own.shape == shape:
         return own
     return np.empty(shape, np.uint8)
+
+
+def run_named(session: Session, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Runs a model that takes no picture: inputs and outputs by their names, outputs as
+    float32 or the integers that they are. Raises RkzooError for inputs that it has not, or
+    that are missing."""
+    names = [spec.name for spec in session.inputs]
+    if set(names) != set(arrays):
+        raise RkzooError(
+            f"The model takes {', '.join(names)} and was given {', '.join(arrays)}.", code=1
+        )
+    fed = [np.ascontiguousarray(arrays[spec.name], spec.dtype) for spec in session.inputs]
+    outputs = session.run(fed)
+    return {
+        spec.name: dequantise(array, spec) if array.dtype.kind == "f" or spec.scale else array
+        for spec, array in zip(session.outputs, outputs, strict=True)
+    }
 
 
 def dequantise(array: Array, spec: TensorSpec) -> NDArray[np.float32]:

@@ -91,13 +91,17 @@ def declared(info: onnx.ValueInfoProto) -> Shape | None:
     )
 
 
-def prepared(model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]]) -> View:
+def prepared(
+    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], *, scale_of_one: bool = True
+) -> View:
     """A copy of the model that is easy to read: inputs of the given shapes, half precision
     made single, and whatever follows from the shapes alone folded into constants. A scale of
-    the picture, which PaddleDetection's exports ask for beside it, becomes a constant 1."""
+    the picture, which PaddleDetection's exports ask for beside it, becomes a constant 1, where
+    `scale_of_one`."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    _scale_of_one(copy.graph)
+    if scale_of_one:
+        _scale_of_one(copy.graph)
     _to_float32(copy)
     _sort(copy.graph)
     for info in copy.graph.input:
@@ -157,7 +161,7 @@ def _sort(graph: onnx.GraphProto) -> None:
             elif index not in order and index not in open_now:
                 open_now.add(index)
                 todo.append((index, True))
-                needed = (*nodes[index].input, *_captured_by(nodes[index]))
+                needed = (*nodes[index].input, *captured_by(nodes[index]))
                 todo.extend((maker[n], False) for n in needed if n in maker)
     if list(order) != list(range(len(nodes))):
         copies = [onnx.NodeProto.FromString(nodes[i].SerializeToString()) for i in order]
@@ -277,10 +281,11 @@ def _may_fold(node: onnx.NodeProto, known: set[str]) -> bool:
 
 def _captured(graph: onnx.GraphProto) -> set[str]:
     """Names that the bodies of If, Loop and Scan take from around them."""
-    return {name for node in graph.node for name in _captured_by(node)}
+    return {name for node in graph.node for name in captured_by(node)}
 
 
-def _captured_by(node: onnx.NodeProto) -> set[str]:
+def captured_by(node: onnx.NodeProto) -> set[str]:
+    """Names in the bodies of If, Loop and Scan: those taken from around, and their own."""
     found: set[str] = set()
     for attribute in node.attribute:
         for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:

@@ -44,9 +44,9 @@ class SimulatorSession(Closing):
 
 
 def as_fed(plan: InputPlan) -> TensorSpec:
-    """What a session takes for an input: a picture as uint8 NHWC, the rest as float32."""
+    """What a session takes for an input: a picture as uint8 NHWC, the rest as it is."""
     if not plan.mean:
-        return TensorSpec(name=plan.name, shape=plan.shape, dtype="float32")
+        return TensorSpec(name=plan.name, shape=plan.shape, dtype=plan.dtype)
     batch, channels, height, width = plan.shape
     shape = (batch, height, width, channels)
     return TensorSpec(name=plan.name, shape=shape, dtype="uint8", layout="NHWC")

@@ -20,13 +20,15 @@ class InputPlan(Strict, frozen=True):
     """One input of the graph as the toolkit is told about it.
 
     `shape` is NCHW (or the graph's own order when it is no picture), without free
-    dimensions. `mean` and `std` in 0..255 units; empty for an input that is no picture.
+    dimensions. `mean` and `std` in 0..255 units; empty for an input that is no picture, which
+    is fed as `dtype`.
     """
 
     name: str
     shape: tuple[int, ...]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    dtype: Literal["float32", "int64", "int32"] = "float32"
 
 
 class Recipe(Strict, frozen=True):

@@ -224,7 +224,7 @@ def prepare(
             f"Its card allows {', '.join(ready.dtypes)}.",
             f"Use --dtype {ready.dtypes[0]}, or give the .onnx file itself to insist.",
         )
-    spec = ready.contract.input
+    spec = ready.contract.picture
     graph = ready.graph()
     summary = summarise(graph)
     shapes = {
@@ -232,20 +232,24 @@ def prepare(
         for tensor in summary.inputs
     }
     others = ready.contract.others
-    if others and dtype == "int8" and ready.prompts is None:
+    if ready.contract.texts and dtype == "int8" and ready.prompts is None:
         raise RkzooError(
             f"{ready.name} needs words to be calibrated with.",
             "INT8 ranges depend on what it is told to look for, too.",
             'Give what you will look for, for example --prompt "a red bus" --prompt dog, or use '
             "--dtype fp16.",
         )
-    name = next(iter(shapes))
+    picture = (
+        [InputPlan(name=next(iter(shapes)), shape=(1, 3, *spec.size), mean=spec.mean, std=spec.std)]
+        if spec
+        else []
+    )
     recipe = Recipe(
         soc=socs[0],
         dtype=dtype,
         inputs=(
-            InputPlan(name=name, shape=(1, 3, *spec.size), mean=spec.mean, std=spec.std),
-            *(InputPlan(name=other.name, shape=other.shape) for other in others),
+            *picture,
+            *(InputPlan(name=other.name, shape=other.shape, dtype=other.dtype) for other in others),
         ),
         toolkit=toolkit or DEFAULT_VERSION,
         quantised=own is not None,
@@ -279,7 +283,7 @@ def prepare(
     proof = _proof(ready, graph, report)
     arrays = []
     stored = Calibration()
-    if dtype == "int8" and pictures is not None:
+    if dtype == "int8" and pictures is not None and spec is not None:
         arrays = [
             calib.arrays(pictures, spec, report),
             *(_repeated(ready, other, len(pictures)) for other in others),

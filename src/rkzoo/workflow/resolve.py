@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from rkzoo.contract import (
+    ArrayInput,
     ClassifyHead,
     Contract,
     DetectHead,
@@ -22,6 +23,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
 from rkzoo.graph.anchors import with_anchors
 from rkzoo.graph.cut import cut, cut_contract, whole
+from rkzoo.graph.part import part
 from rkzoo.graph.plate import CHINESE
 from rkzoo.graph.read import load, metadata
 from rkzoo.graph.recognise import Recognition, file_labels, recognise
@@ -126,6 +128,9 @@ class Resolved:
 
     def graph(self) -> onnx.ModelProto:
         """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
+        card = self.card
+        if card is not None and (card.arrays or card.outputs):
+            return part(self.original, _inputs(self.original, self.contract), card.outputs)
         if isinstance(self.contract.head, ClassifyHead | PlateHead | FaceHead):
             return spelled(self.original, self.contract)
         if self.recognition is None:
@@ -159,11 +164,21 @@ class Resolved:
                     "Use another head form.",
                 )
             made = cut_contract(found, scores=how.head)
-        contract = msgspec.structs.replace(made, labels=mine.labels, picture=mine.input)
+        contract = msgspec.structs.replace(made, labels=mine.labels, picture=mine.picture)
         return replace(self, contract=contract, quantise=how)
 
 
 _RAW = ("logits", "bounded")
+
+
+def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
+    """The inputs of a described model as they lie in its graph, the picture first."""
+    others = list(contract.others)
+    if contract.picture is None:
+        return others
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    name = next(info.name for info in graph.graph.input if info.name not in weights)
+    return [ArrayInput(name=name, shape=(1, 3, *contract.picture.size)), *others]
 
 
 def _activated(contract: Contract) -> bool:
@@ -267,16 +282,22 @@ def _from_graph(
     )
     known = tuple(labels) if labels is not None else _card_labels(card, original, files)
     recognition = None
-    if card is not None and card.head is not None and card.input is not None:
+    if card is not None and card.head is not None and (card.input or card.arrays):
         if anchors is not None:
             raise RkzooError(
                 f"The card {card.name} describes its head itself.",
                 "Its anchors, if it has any, are known.",
                 "Leave --anchors out.",
             )
-        image = msgspec.structs.replace(card.input, size=size) if size else card.input
+        image = card.input
+        if image and size:
+            image = msgspec.structs.replace(image, size=size)
         contract = Contract(
-            family=card.family or card.name, picture=image, head=card.head, labels=known
+            family=card.family or card.name,
+            picture=image,
+            head=card.head,
+            labels=known,
+            others=card.arrays,
         )
     else:
         hint = size or (card.input.size if card and card.input else None)
@@ -305,9 +326,12 @@ def _from_graph(
         if feed == AS_IS:
             for sentence in recognition.assumed:
                 report.note(f"{name}: {sentence}")
-    contract = msgspec.structs.replace(contract, picture=feed.over(contract.input))
+    if contract.picture is None:
+        feed.refuse(f"{name} takes no pictures.")
+    else:
+        contract = msgspec.structs.replace(contract, picture=feed.over(contract.picture))
     _check_labels(contract, name)
-    if size is not None and size != contract.input.size:
+    if size is not None and contract.picture and size != contract.input.size:
         fixed = "x".join(map(str, contract.input.size))
         report.note(f"{name} has an input of {fixed} that cannot be changed: --size is not used.")
     return Resolved(

@@ -23,7 +23,7 @@ from rkzoo.toolkit.recipe import Dtype, Sidecar
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.convert import prepare
 from rkzoo.workflow.quantise import Quantise
-from rkzoo.workflow.resolve import Feed, Resolved, resolve
+from rkzoo.workflow.resolve import AS_IS, Feed, Resolved, resolve
 from rkzoo.workflow.text import MADE
 
 
@@ -88,10 +88,10 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
         )
     ready = resolve(
         sidecar.source.card or str(source),
-        size=contract.input.size,
+        size=contract.picture.size if contract.picture else None,
         labels=contract.labels or None,
         anchors=_anchors(contract, from_card=bool(sidecar.source.card)),
-        feed=Feed(contract.input.color, contract.input.mean, contract.input.std),
+        feed=_feed(contract),
         report=report,
     )
     if ready.source.sha256 != sidecar.source.sha256:
@@ -133,6 +133,11 @@ def _again(sidecar: Sidecar, path: Path, report: Reporter) -> BuildInputs:
             "Convert the model again.",
         )
     return inputs
+
+
+def _feed(contract: Contract) -> Feed:
+    picture = contract.picture
+    return Feed(picture.color, picture.mean, picture.std) if picture else AS_IS
 
 
 def _anchors(contract: Contract, *, from_card: bool) -> list[tuple[float, float]] | None:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rkzoo.contract import Head, ImageInput
-from rkzoo.strict import Size, Strict
+from rkzoo.contract import ArrayInput, Head, ImageInput
+from rkzoo.strict import Strict
 
 Task = Literal[
     "detect",
@@ -133,8 +133,11 @@ class Card(Strict, frozen=True):
     makes the file where its authors publish no ONNX; a pipeline has `pipeline`, a card for
     each role. `files` are further files by role. `input` and
     `head` are the contract; where `head` is missing it is recognised from the graph, and
-    `input.size` counts only when the graph leaves it free. `shapes` does the same for
-    inputs that are no pictures. `labels` is a list, the name of a set (zoo/label_sets), or
+    `input.size` counts only when the graph leaves it free. `arrays` are the inputs that are no
+    pictures, with the shapes that they are fixed to; they may be tensors inside the graph, and
+    so may `outputs`: a part of the file is the model then. `cpu` says why a part of a pipeline
+    stays on the processor wherever the others run. A pipeline's `head` says how its parts play
+    together. `labels` is a list, the name of a set (zoo/label_sets), or
     where they lie. `socs` empty: every chip that builds one of `dtypes`; the first of
     `dtypes` is the default. `notes` say what the original does wrong and is done right
     here, and what has not been checked.
@@ -154,7 +157,9 @@ class Card(Strict, frozen=True):
     pipeline: dict[Name, Name] = msgspec.field(default_factory=dict)
     input: ImageInput | None = None
     head: Head | None = None
-    shapes: dict[str, tuple[Size, ...]] = msgspec.field(default_factory=dict)
+    arrays: tuple[ArrayInput, ...] = ()
+    outputs: tuple[Text, ...] = ()
+    cpu: str = ""
     labels: tuple[str, ...] | str | LabelsFrom = ()
     dtypes: tuple[Dtype, ...] = ("int8", "fp16")
     socs: tuple[str, ...] = ()
@@ -166,8 +171,10 @@ class Card(Strict, frozen=True):
             raise ValueError("a card has either sources, an export or a pipeline")
         if self.export and self.files:
             raise ValueError("a card with an export has no files")
-        if self.pipeline and (self.files or self.input or self.head):
-            raise ValueError("a pipeline has no files, input or head of its own")
+        if self.pipeline and (self.files or self.input or self.arrays):
+            raise ValueError("a pipeline has no files or inputs of its own")
+        if self.arrays and self.head and not self.input and self.dtypes != ("fp16",):
+            raise ValueError("without a picture to calibrate with, dtypes must be [fp16]")
         if not self.dtypes:
             raise ValueError("dtypes must not be empty")
         if "model" in self.files:
