@@ -52,7 +52,19 @@ ALLOWED: dict[str, set[str]] = {
         "workflow",
     },
 }
-HEAVY = {"numpy", "cv2", "onnx", "onnxruntime", "yaml", "rich", "PIL", "supervision", "pooch"}
+HEAVY = {
+    "numpy",
+    "cv2",
+    "soundfile",
+    "soxr",
+    "onnx",
+    "onnxruntime",
+    "yaml",
+    "rich",
+    "PIL",
+    "supervision",
+    "pooch",
+}
 
 
 def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:

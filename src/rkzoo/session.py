@@ -17,6 +17,7 @@ Label = Literal["onnx", "simulator", "board"]
 
 
 Self = TypeVar("Self", bound="Closing")
+F = TypeVar("F")
 
 
 class Closing:
@@ -89,6 +90,13 @@ def run_named(session: Session, arrays: Mapping[str, Array]) -> dict[str, Array]
         spec.name: dequantise(array, spec) if array.dtype.kind == "f" or spec.scale else array
         for spec, array in zip(session.outputs, outputs, strict=True)
     }
+
+
+def fitter_of(session: Session, usual: F) -> F:
+    """What brings pictures to the canvas: the session's own way where it has one (`fit`, of
+    hardware that the board has), else the usual."""
+    own: F | None = getattr(session, "fit", None)
+    return own or usual
 
 
 def dequantise(array: Array, spec: TensorSpec) -> NDArray[np.float32]:

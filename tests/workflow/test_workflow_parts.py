@@ -162,8 +162,8 @@ def test_unknown_models_and_runtimes_are_named() -> None:
 
 
 def test_two_pictures_of_one_name_get_two_names() -> None:
-    names = save_names([Path("a/x.jpg"), Path("b/x.jpg"), Path("b/y.jpg")])
-    assert list(names.values()) == ["x.jpg", "x-1.jpg", "y.jpg"]
+    names = save_names([Path("a/x.jpg"), Path("b/x.jpg"), Path("b/y.jpg"), None])
+    assert names == ["x.jpg", "x-1.jpg", "y.jpg", "text"]
 
 
 def test_labels_that_do_not_fit_the_classes_are_refused(assets: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
+from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
+    from rkzoo.workflow.openers import Wishes
     from rkzoo.workflow.plan import Asked
 
 
@@ -25,6 +27,55 @@ def add_asked(parser: argparse.ArgumentParser) -> None:
     simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
+
+
+def add_wishes(parser: argparse.ArgumentParser) -> None:
+    """What is wanted of an answer, by models that can be asked."""
+    group = parser.add_argument_group("for models of speech, voices, and prompts")
+    group.add_argument("--language", metavar="CODE", help="of the speech or text, for example en")
+    group.add_argument("--translate", action="store_true", help="speech to English text")
+    group.add_argument("--speed", type=float, default=1.0, help="of a voice (default 1)")
+    group.add_argument(
+        "--point", metavar="X,Y[,0]", action="append", help="on the object; with ,0 beside it"
+    )
+    group.add_argument("--box", metavar="X1,Y1,X2,Y2", action="append", help="around the object")
+
+
+def wishes(args: argparse.Namespace) -> Wishes:
+    """What add_wishes was told. Raises RkzooError."""
+    from rkzoo.workflow.openers import Wishes
+
+    points = [(*numbers, 1.0)[:3] for numbers in _numbers(args.point, "--point", (2, 3))]
+    boxes = _numbers(args.box, "--box", (4,))
+    return Wishes(
+        language=args.language,
+        translate=args.translate,
+        speed=args.speed,
+        points=tuple((x, y, int(label)) for x, y, label in points),
+        boxes=tuple((a, b, c, d) for a, b, c, d in boxes),
+        words=tuple(args.prompt or ()),
+    )
+
+
+def _numbers(
+    given: list[str] | None, option: str, counts: tuple[int, ...]
+) -> list[tuple[float, ...]]:
+    from math import isfinite
+
+    found = []
+    for text in given or ():
+        try:
+            numbers = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in counts or not all(map(isfinite, numbers)):
+            raise RkzooError(
+                f"{option} {text} cannot be read.",
+                f"It is {' or '.join(map(str, counts))} numbers with commas between.",
+                f"Give for example {option} {','.join(['100'] * counts[0])}.",
+            )
+        found.append(numbers)
+    return found
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from rkzoo.contract import (
     DetectHead,
     FaceHead,
     PlateHead,
+    TextClsHead,
     TextDetHead,
     TextRecHead,
 )
@@ -35,7 +36,9 @@ from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
+from rkzoo.workflow.media import medium_of
 from rkzoo.workflow.model import Answer, Found, Image, Model, plainly
+from rkzoo.workflow.openers import NOTHING, OPENERS, Opened, Wishes
 from rkzoo.workflow.plan import Asked, Plan, open_part, plan
 from rkzoo.workflow.prompts import words
 from rkzoo.workflow.quantise import choose
@@ -109,13 +112,15 @@ def open_model(
     options: DetectOptions | None = None,
     page: PageOptions | None = None,
     report: Reporter = SILENT,
+    wishes: Wishes = NOTHING,
 ) -> Model:
     """As `load`, for what was asked in one piece."""
     planned = plan(model, asked, report)
     with ExitStack() as stack:
-        task = open_task(planned, stack, options=options, page=page, report=report)
+        task = open_task(planned, stack, options=options, page=page, wishes=wishes, report=report)
         painter = partial(_paint, report) if _reads_text(task) else plainly
-        return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter)
+        medium = medium_of(os.fspath(model))
+        return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter, medium)
 
 
 def open_task(
@@ -124,14 +129,18 @@ def open_task(
     *,
     options: DetectOptions | None = None,
     page: PageOptions | None = None,
+    wishes: Wishes = NOTHING,
     threads: int = 0,
     report: Reporter = SILENT,
-) -> Callable[[Image], Found]:
-    """A plan as one callable: a BGR picture in, what was found out. `stack` closes it."""
+) -> Callable[[Any], Found]:
+    """A plan as one callable: a BGR picture (or a sound, or a text) in, what was found out.
+    `stack` closes it."""
     opened = {
         role: (part.answers, stack.enter_context(open_part(part, threads=threads, report=report)))
         for role, part in planned.parts.items()
     }
+    if planned.head is not None and type(planned.head) in OPENERS:
+        return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)
     if "model" in opened:
         return task_with(*opened["model"], options)
     return page_reader(opened, page)
@@ -214,8 +223,11 @@ def task_with(
         return PlateReader(contract, session)
     if isinstance(contract.head, FaceHead):
         return FaceDetector(contract, session, options)
+    part = "only tells which way up a line of text is"
+    if not isinstance(contract.head, TextClsHead):
+        part = "gives numbers that mean nothing by themselves"
     raise RkzooError(
-        f"{contract.family} only tells which way up a line of text is.",
+        f"{contract.family} {part}.",
         "It is one part of a pipeline.",
-        "Run the pipeline: rkzoo run ppocr PICTURE.",
+        "Run the pipeline, for example rkzoo run ppocr PICTURE: see rkzoo list.",
     )

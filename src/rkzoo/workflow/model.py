@@ -8,14 +8,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 from rkzoo.session import Closing, Label
-from rkzoo.vision.image import read, write
+from rkzoo.vision.image import write
+from rkzoo.workflow.media import PICTURE, Medium
 
 if TYPE_CHECKING:
     import supervision
@@ -35,8 +36,17 @@ class Found(Protocol):
     def lines(self) -> list[str]: ...
 
 
+@runtime_checkable
+class Written(Protocol):
+    """A result that is no drawing: text, a sound. `suffix` of the usual file of it."""
+
+    suffix: str
+
+    def save(self, path: Path) -> None: ...
+
+
 Draw = Callable[[Any, Image], Image]
-Answer = Callable[[Image], tuple[Found, tuple[str, ...]]]
+Answer = Callable[[Any], tuple[Found, tuple[str, ...]]]
 
 
 def plainly(found: Found, image: Image) -> Image:
@@ -46,15 +56,15 @@ def plainly(found: Found, image: Image) -> Image:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one picture.
+    """What was found in one picture, sound or text.
 
-    `found` holds the arrays in source-image coordinates, `image` the BGR picture itself,
-    `runtime` where the numbers come from (onnx, simulator, board), `seconds` the time
-    from the decoded picture to the result. `warnings` say what is likely wrong with it.
+    `found` holds the arrays in source-image coordinates, `source` what was read (a picture in
+    BGR, a sound, a text), `runtime` where the numbers come from (onnx, simulator, board),
+    `seconds` the time from there to the result. `warnings` say what is likely wrong with it.
     """
 
     found: Found
-    image: Image
+    source: Any
     path: Path | None
     runtime: Label
     seconds: float
@@ -64,12 +74,24 @@ class Result:
     def __len__(self) -> int:
         return len(self.found)
 
+    @property
+    def image(self) -> Image:
+        """The BGR picture. Raises RkzooError where it was none."""
+        if not isinstance(self.source, np.ndarray):
+            raise RkzooError(
+                "This result has no picture.",
+                f"It is of the kind {type(self.found).__name__}.",
+                "Use to_json() or save().",
+            )
+        return self.source
+
     def to_json(self) -> dict[str, Any]:
         """The result as plain data; coordinates in source-image pixels."""
+        picture = isinstance(self.source, np.ndarray)
+        size = {"width": self.image.shape[1], "height": self.image.shape[0]} if picture else {}
         return {
             "file": str(self.path) if self.path else None,
-            "width": self.image.shape[1],
-            "height": self.image.shape[0],
+            **size,
             "runtime": self.runtime,
             "seconds": round(self.seconds, 4),
             "results": self.found.to_json(),
@@ -93,16 +115,20 @@ class Result:
         return self.painter(self.found, self.image)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the drawn picture; the suffix chooses the format."""
+        """Writes the drawn picture, the text or the sound; the suffix chooses the format."""
         target = Path(path)
-        write(target, self.draw())
+        if isinstance(self.found, Written):
+            self.found.save(target)
+        else:
+            write(target, self.draw())
         return target
 
 
 class Model(Closing):
-    """Answers pictures, one after another; made by `rkzoo.load`.
+    """Answers pictures (or sounds, or texts: its `medium`), one after another; made by
+    `rkzoo.load`.
 
-    `answer` takes a BGR picture and gives what was found and what is likely wrong with it.
+    `answer` takes what the medium reads and gives what was found and what is likely wrong.
 
     A context manager; `close` ends the simulator's process where there is one.
     """
@@ -114,18 +140,21 @@ class Model(Closing):
         answer: Answer,
         resources: ExitStack,
         painter: Draw = plainly,
+        medium: Medium = PICTURE,
     ) -> None:
-        self.name, self.runtime, self.answer = name, runtime, answer
+        self.name, self.runtime, self.answer, self.medium = name, runtime, answer, medium
         self._resources, self._painter = resources, painter
 
-    def __call__(self, source: str | os.PathLike[str] | Image) -> Result:
-        """Reads one picture: a path, or BGR uint8 (H, W, 3)."""
-        path = None if isinstance(source, np.ndarray) else Path(source)
-        image = _checked(source) if isinstance(source, np.ndarray) else read(source)
+    def __call__(self, source: Any) -> Result:
+        """Reads one picture, a path or BGR uint8 (H, W, 3); or one sound or text."""
+        if isinstance(source, np.ndarray) and self.medium is PICTURE:
+            path, given = None, _checked(source)
+        else:
+            path, given = self.medium.file(source), self.medium.read(source)
         start = perf_counter()
-        found, warnings = self.answer(image)
+        found, warnings = self.answer(given)
         seconds = perf_counter() - start
-        return Result(found, image, path, self.runtime, seconds, self._painter, warnings)
+        return Result(found, given, path, self.runtime, seconds, self._painter, warnings)
 
     def close(self) -> None:
         self._resources.close()
@@ -141,12 +170,14 @@ def _checked(image: Image) -> Image:
     return image
 
 
-def save_names(results: Sequence[Path]) -> dict[Path, str]:
-    """An output name for each picture: its own, with a number where two are the same."""
+def save_names(sources: Sequence[Path | None]) -> list[str]:
+    """An output name for each source: its own, with a number where two are the same; `text` for
+    what was typed."""
     taken: dict[str, int] = {}
-    names = {}
-    for path in results:
+    names = []
+    for source in sources:
+        path = source or Path("text")
         count = taken.get(path.name, 0)
         taken[path.name] = count + 1
-        names[path] = path.name if not count else f"{path.stem}-{count}{path.suffix}"
+        names.append(path.name if not count else f"{path.stem}-{count}{path.suffix}")
     return names

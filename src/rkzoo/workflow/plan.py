@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from rkzoo.contract import Contract
+from rkzoo.contract import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
@@ -65,11 +65,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """`parts` by their role in a pipeline; a single model has the role "model"."""
+    """`parts` by their role in a pipeline; a single model has the role "model". `head` says how
+    they play together, where it is not a text pipeline; `files` are what they need beside their
+    weights, by role."""
 
     name: str
     label: Label
     parts: dict[str, Part]
+    head: Head | None = None
+    files: dict[str, Path] = field(default_factory=dict)
 
 
 def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT) -> Plan:
@@ -88,15 +92,18 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
     pipeline = is_pipeline(name)
     if pipeline is None:
         ready = resolved(name, asked, report)
-        return Plan(Path(name).stem, label, {"model": part(ready, label, asked, report)})
+        one = part(ready, label, asked, report)
+        return Plan(Path(name).stem, label, {"model": one}, one.contract.head, dict(ready.files))
     asked.feed.refuse(f"{name} consists of several models, each fed in its own way.")
-    parts = {}
+    parts: dict[str, Part] = {}
+    files: dict[str, Path] = {}
     for role, card in pipeline.pipeline.items():
         ready = resolved(card, asked, report)
         # A part that does not have the dtype keeps its own.
         kept = asked if asked.dtype in ready.dtypes else replace(asked, dtype=None)
         parts[role] = part(ready, label, kept, report)
-    return Plan(pipeline.name, label, parts)
+        files |= {f"{role}.{kind}": path for kind, path in ready.files.items()}
+    return Plan(pipeline.name, label, parts, pipeline.head, files)
 
 
 def resolved(name: str, asked: Asked, report: Reporter = SILENT) -> Resolved:
@@ -115,7 +122,7 @@ def resolved(name: str, asked: Asked, report: Reporter = SILENT) -> Resolved:
 
 def part(ready: Resolved, label: Label, asked: Asked, report: Reporter = SILENT) -> Part:
     """A resolved model as it runs on ONNX Runtime or the simulator."""
-    if label == "onnx":
+    if label == "onnx" or (ready.card is not None and ready.card.cpu):
         graph = ready.graph().SerializeToString()
         return Part(ready.contract, graph=graph, prompts=ready.prompts)
     from rkzoo.workflow.simulate import simulator_inputs
@@ -164,6 +171,26 @@ def on_core(planned: Plan, number: int) -> Plan:
     return replace(planned, parts=parts)
 
 
+_PER_CORE = 2
+"""While one frame is inside the NPU, another is prepared or decoded."""
+
+
+def npu_workers(planned: Plan) -> int:
+    """How many workers keep every core of the NPU busy; 0 where the plan is for no board."""
+    return _PER_CORE * max(
+        part.board.available if part.board else 0 for part in planned.parts.values()
+    )
+
+
+def in_floats(planned: Plan) -> Plan:
+    """The plan with floats made of pictures and outputs, as the vendor's Python demos do."""
+    parts = {
+        role: replace(part, board=part.board and replace(part.board, floats=True))
+        for role, part in planned.parts.items()
+    }
+    return replace(planned, parts=parts)
+
+
 def open_part(part: Part, *, threads: int = 0, report: Reporter = SILENT) -> Session:
     """The part, ready to run as `part.answers` says; `threads` as for OnnxSession."""
     return as_answered(part, _open(part, threads, report))
@@ -186,7 +213,7 @@ def _open(part: Part, threads: int, report: Reporter) -> Session:
     if part.build is None:
         from rkzoo.runtime.onnx import OnnxSession
 
-        return OnnxSession(part.graph, part.contract.input, threads=threads)
+        return OnnxSession(part.graph, part.contract.picture, threads=threads)
     from rkzoo.workflow.simulate import simulate
 
     return simulate(part.build, report)

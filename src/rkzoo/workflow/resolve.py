@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -107,7 +107,8 @@ class Resolved:
 
     `contract` describes what `graph` returns; `recognition` is there when the head was
     recognised from the graph. `quantise` says what becomes of the head, and of INT8. `prompts`
-    say what to look for where the contract has texts, once that is settled.
+    say what to look for where the contract has texts, once that is settled. `files` are the
+    card's further files by role.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Resolved:
     recognition: Recognition | None = None
     quantise: Quantise = USUAL
     prompts: Prompts | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def is_cut(self) -> bool:
@@ -343,6 +345,7 @@ def _from_graph(
         algorithm=card.calibration.algorithm if card else _ALGORITHM.get(contract.family, "normal"),
         card=card,
         recognition=recognition,
+        files={role: file for role, file in files.items() if role != "model"},
     )
 
 

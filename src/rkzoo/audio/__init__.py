@@ -1,0 +1,1 @@
+"""Sounds: reading, resampling, features. Imports nothing else of ours."""

@@ -1,0 +1,120 @@
+"""Reading and writing sounds."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, explained
+
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
+_LONGEST = 6 * 3600  # seconds: a file of some kilobytes can claim far more
+_RATES = range(1000, 768_001)
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One channel: float32 (N,) in -1..1, `rate` samples a second."""
+
+    samples: Samples
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+    def at(self, rate: int) -> Samples:
+        """The samples at another rate, resampled where it differs."""
+        if rate == self.rate:
+            return self.samples
+        import soxr
+
+        return np.asarray(soxr.resample(self.samples, self.rate, rate), np.float32)
+
+
+def expand(names: Sequence[str]) -> list[Path]:
+    """The sound files that files, folders and globs name. Raises RkzooError where there is
+    none."""
+    found: list[Path] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        if not files:
+            raise RkzooError(
+                f"There is no sound at {name}.",
+                f"Files of the kinds {', '.join(sorted(SUFFIXES))} are read.",
+                "Check the path.",
+            )
+        found += files
+    return found
+
+
+def read(path: Path | str) -> Sound:
+    """Reads a sound file; several channels become their mean. Raises RkzooError when it is
+    missing, empty, longer than six hours, or no sound."""
+    path = Path(path)
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise RkzooError(
+            "Sounds cannot be read here.",
+            f"The package soundfile is not installed ({error}).",
+            'Install it with: pip install "rkzoo[audio]"',
+        ) from error
+    with explained(f"The sound {path} cannot be read."), path.open("rb") as file:
+        try:
+            with soundfile.SoundFile(file) as sound:
+                rate, frames = sound.samplerate, sound.frames
+                if rate not in _RATES or frames > _LONGEST * rate:
+                    raise RkzooError(
+                        f"The sound {path} cannot be read.",
+                        f"It claims {frames} samples, {rate} a second.",
+                        "Cut it into pieces of at most six hours.",
+                    )
+                samples = sound.read(dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise RkzooError(
+                f"{path} is no sound that can be read.",
+                f"{' '.join(str(error).split())}",
+                "Give a WAV, FLAC, OGG or MP3 file.",
+            ) from error
+    if not len(samples):
+        raise RkzooError(f"The sound {path} is empty.", "It has no samples.", "Record it again.")
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise RkzooError(
+            f"The sound {path} cannot be used.",
+            "It holds samples that are no numbers.",
+            "Convert it to 16-bit WAV.",
+        )
+    return Sound(mono, rate)
+
+
+def write(path: Path, sound: Sound) -> None:
+    """Writes 16-bit WAV (or FLAC, OGG by the suffix); louder than 1 is cut off. Raises
+    RkzooError."""
+    import soundfile
+
+    suffix = path.suffix.lower().lstrip(".")
+    if suffix not in ("wav", "flac", "ogg"):
+        raise RkzooError(
+            f"{path} cannot be written.",
+            "Sounds are written as .wav, .flac or .ogg.",
+            "Give another name.",
+        )
+    samples = np.clip(sound.samples, -1, 1)
+    with atomic_output(path) as part, part.open("wb") as file:
+        soundfile.write(file, samples, sound.rate, format=suffix.upper())

@@ -1,0 +1,94 @@
+"""What a model is given: pictures, sounds or texts, named by the user, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.vision import image
+from rkzoo.zoo.catalogue import card as find_card
+
+_MOST_TEXT = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Medium:
+    """`expand` makes a list of what the user named, without reading it; `read` reads one.
+    `file` is the path that a source lies at, None for one that lies nowhere. `several` is what
+    a document calls the results, `gives` the file that is written for each."""
+
+    name: str
+    several: str
+    gives: str
+    expand: Callable[[list[str]], Sequence[Any]]
+    read: Callable[[Any], Any]
+    file: Callable[[Any], Path | None] = Path
+
+
+def _sounds(names: list[str]) -> Sequence[Any]:
+    from rkzoo.audio.sound import expand
+
+    return expand(names)
+
+
+def _sound(source: Any) -> Any:
+    from rkzoo.audio.sound import read
+
+    return read(source)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text: typed, or to be read from a file."""
+
+    text: str = ""
+    path: Path | None = None
+
+
+def _texts(names: list[str]) -> list[Said]:
+    """Each is a text file that is there, or the text itself."""
+    found = []
+    for name in names:
+        path = Path(name)
+        is_file = len(name) < 1024 and path.suffix.lower() in (".txt", ".md")
+        if is_file and not path.is_file():
+            raise RkzooError(f"There is no file {name}.", "", "Check the name.")
+        found.append(Said(path=path) if is_file else Said(name))
+    return found
+
+
+def _text(source: Said | str) -> str:
+    said = Said(source) if isinstance(source, str) else source
+    text = said.text
+    if said.path is not None:
+        try:
+            with explained(f"The text {said.path} cannot be read."):
+                if said.path.stat().st_size > _MOST_TEXT:
+                    raise RkzooError(f"{said.path} is too long.", "Texts end at 1 MiB.", "Cut it.")
+                text = said.path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise RkzooError(
+                f"The text {said.path} cannot be read.", "It is not UTF-8.", "Save it as UTF-8."
+            ) from error
+    if not text.strip():
+        raise RkzooError("The text is empty.", "", "Give some words, or a .txt file.")
+    return text
+
+
+PICTURE = Medium("picture", "images", "picture", image.expand, image.read)
+SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound)
+TEXT = Medium("text", "texts", "output", _texts, _text, lambda said: said.path)
+
+_OF_TASK = {"speech": SOUND, "sound": SOUND, "voice": TEXT, "translate": TEXT}
+
+
+def medium_of(model: str) -> Medium:
+    """What a model takes, by the card's task; a file of one's own takes pictures. Raises
+    RkzooError for a name that is not known."""
+    if Path(model).suffix.lower() in (".onnx", ".rknn"):
+        return PICTURE
+    return _OF_TASK.get(find_card(model).task, PICTURE)
