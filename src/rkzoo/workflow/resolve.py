@@ -31,6 +31,7 @@ from rkzoo.graph.spell import spelled
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
+from rkzoo.workflow.makers import made
 from rkzoo.workflow.quantise import USUAL, Quantise
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
@@ -233,7 +234,8 @@ def resolve(
             'See for example: rkzoo run yolo-world-v2-s PICTURE --prompt "a red bus"',
         )
     files = weights(card, report=report)
-    return _from_graph(files["model"], card.name, card, files, size, labels, feed, anchors, report)
+    path = made(card.make, files, report) if card.make else files["model"]
+    return _from_graph(path, card.name, card, files, size, labels, feed, anchors, report)
 
 
 def _named(contract: Contract, name: str, report: Reporter) -> Contract:

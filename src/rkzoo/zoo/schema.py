@@ -135,7 +135,8 @@ class Card(Strict, frozen=True):
     `head` are the contract; where `head` is missing it is recognised from the graph, and
     `input.size` counts only when the graph leaves it free. `arrays` are the inputs that are no
     pictures, with the shapes that they are fixed to; they may be tensors inside the graph, and
-    so may `outputs`: a part of the file is the model then. `cpu` says why a part of a pipeline
+    so may `outputs`: a part of the file is the model then. `make` names what makes the ONNX
+    where the files are of another form. `cpu` says why a part of a pipeline
     stays on the processor wherever the others run. A pipeline's `head` says how its parts play
     together. `labels` is a list, the name of a set (zoo/label_sets), or
     where they lie. `socs` empty: every chip that builds one of `dtypes`; the first of
@@ -159,6 +160,7 @@ class Card(Strict, frozen=True):
     head: Head | None = None
     arrays: tuple[ArrayInput, ...] = ()
     outputs: tuple[Text, ...] = ()
+    make: str = ""
     cpu: str = ""
     labels: tuple[str, ...] | str | LabelsFrom = ()
     dtypes: tuple[Dtype, ...] = ("int8", "fp16")
@@ -169,6 +171,8 @@ class Card(Strict, frozen=True):
     def __post_init__(self) -> None:
         if [bool(self.sources), bool(self.pipeline), bool(self.export)].count(True) != 1:
             raise ValueError("a card has either sources, an export or a pipeline")
+        if self.make and not self.sources:
+            raise ValueError("make needs sources")
         if self.export and self.files:
             raise ValueError("a card with an export has no files")
         if self.pipeline and (self.files or self.input or self.arrays):

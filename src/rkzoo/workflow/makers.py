@@ -1,0 +1,42 @@
+"""Weights that lie about in another form than ONNX, made into it once: a table."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, cache_dir, locked, sha256_of
+from rkzoo.progress import SILENT, Reporter
+
+Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
+"""The card's files by role, the .onnx to write, who is told."""
+
+MAKERS: dict[str, Maker] = {}
+
+
+def made(name: str, files: Mapping[str, Path], report: Reporter = SILENT) -> Path:
+    """The .onnx that the maker `name` makes of a card's files, from the cache where it was made
+    before by the same code. Raises RkzooError."""
+    if name not in MAKERS:
+        raise RkzooError(
+            f"There is no maker called {name!r}.",
+            f"rkzoo has {', '.join(sorted(MAKERS)) or 'none'}.",
+            "Mend the card's key `make`.",
+        )
+    maker = MAKERS[name]
+    key = hashlib.sha256(name.encode())
+    key.update(Path(inspect.getfile(maker)).read_bytes())
+    for role, file in sorted(files.items()):
+        key.update(f"{role} {sha256_of(file)}".encode())
+    target = cache_dir("made") / f"{key.hexdigest()[:32]}.onnx"
+    with locked(target.with_suffix(".lock")):
+        if target.exists():
+            os.utime(target)
+        else:
+            with report.task(f"Making {name}"), atomic_output(target) as part:
+                maker(files, part, report)
+    return target

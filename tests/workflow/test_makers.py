@@ -1,0 +1,34 @@
+"""What is made of weights in another form is made once, and anew where the files change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from rkzoo.errors import RkzooError
+from rkzoo.progress import Reporter
+from rkzoo.workflow import makers
+from rkzoo.workflow.makers import made
+
+
+def test_made_once_and_anew_for_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
+    calls = []
+
+    def joined(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+        calls.append(target)
+        target.write_bytes(b"".join(path.read_bytes() for path in files.values()))
+
+    monkeypatch.setitem(makers.MAKERS, "joined", joined)
+    (tmp_path / "a").write_bytes(b"one")
+    first = made("joined", {"model": tmp_path / "a"})
+    assert (made("joined", {"model": tmp_path / "a"}), first.read_bytes()) == (first, b"one")
+    assert len(calls) == 1
+    (tmp_path / "a").write_bytes(b"two")
+    assert made("joined", {"model": tmp_path / "a"}).read_bytes() == b"two"
+    with pytest.raises(RkzooError, match="no maker called 'other'"):
+        made("other", {})
