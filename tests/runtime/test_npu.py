@@ -110,6 +110,24 @@ def test_the_library_may_copy_and_lay_out(library: NpuLibrary, tmp_path: Path) -
         check(session.run([picture(2)]), 2, native=False)
 
 
+def test_floats_are_made_of_everything_where_that_is_asked_for(
+    library: NpuLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_STRICT", "1")
+    recording = small()
+    fed = picture(5).transpose(0, 3, 1, 2).astype(np.float32)
+    recording.answer([fed], [numbers(5, out) for out in OUTPUTS])
+    path = written(tmp_path, recording)
+    with NpuSession(Context.open(library, path), floats=True) as session:
+        assert (session.canvas, session.inputs[0].dtype) == (None, "uint8")
+        assert {(spec.dtype, spec.scale) for spec in session.outputs} == {("float32", None)}
+        for array, out in zip(session.run([picture(5)]), OUTPUTS, strict=True):
+            codes = numbers(5, out).astype(np.float32)
+            np.testing.assert_allclose(array, (codes - out.zero_point) * (out.scale or 1))
+        with pytest.raises(RkzooError, match="input"):
+            session.run([picture(0)])  # recorded as integers only
+
+
 def test_from_memory(library: NpuLibrary) -> None:
     with NpuSession.open(library, small().bytes()) as session:
         check(session.run([picture(1)]), 1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,3 +67,17 @@ def test_a_line_keeps_its_aspect_and_is_padded_on_the_right(width: int, filled: 
     assert box.scaled == (48, filled)
     assert (out[0, :, :filled] == 9).all()
     assert (out[0, :, filled:] == 127).all()
+
+
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from([1, 3, 5, 7, 9]),
+    st.integers(0, 2**32 - 1),
+)
+def test_an_odd_whole_ratio_gives_what_bilinear_gives(
+    size: tuple[int, int], ratio: int, seed: int
+) -> None:
+    shape = (size[0] * ratio, size[1] * ratio, 3)
+    image = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    canvas, _ = fit(image, ImageInput(size=size, color="BGR"))
+    np.testing.assert_array_equal(canvas[0], cv2.resize(image, size[::-1]))

@@ -94,7 +94,7 @@ def test_frames_in_flight_overlap() -> None:
         return {}
 
     frame = np.zeros((1, 1, 3), np.uint8)
-    run = module._pipelined(lambda: work, lambda: frame, 10, module.SILENT)
+    run = module._pipelined([work] * 2, lambda: frame, 10, module.SILENT)
     assert 0.1 <= run.seconds < 0.19
 
 
@@ -104,7 +104,7 @@ def test_a_failure_in_flight_ends_it_all() -> None:
 
     frame = np.zeros((1, 1, 3), np.uint8)
     with pytest.raises(RkzooError, match="It broke"):
-        module._pipelined(lambda: work, lambda: frame, 10**6, module.SILENT)
+        module._pipelined([work] * 2, lambda: frame, 10**6, module.SILENT)
 
 
 def test_the_report_is_whole_and_reads_back(model: Path, tmp_path: Path) -> None:

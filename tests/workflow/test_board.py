@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -20,6 +21,7 @@ import rkzoo
 from graph.rknn_writer import Sample
 from npu_standin import build
 from npu_standin.recording import In, Out, Recording
+from rkzoo.cli.bench import _tell
 from rkzoo.cli.main import main
 from rkzoo.contract import Contract, DetectHead, TensorSpec
 from rkzoo.errors import RkzooError
@@ -30,13 +32,15 @@ from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array, Session
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.vision.image import read
+from rkzoo.workflow import bench as bench_room
 from rkzoo.workflow import board
 from rkzoo.workflow.bench import bench
 from rkzoo.workflow.board import BoardModel, contract_of, find_library, on_board, open_board
 from rkzoo.workflow.convert import custom_string
-from rkzoo.workflow.load import detect_task
-from rkzoo.workflow.plan import Asked, on_core, open_part, plan
+from rkzoo.workflow.load import detect_task, open_task
+from rkzoo.workflow.plan import Asked, Plan, in_floats, on_core, open_part, plan
 from rkzoo.workflow.work import Job
 
 LIBRARY = board.LIBRARY
@@ -189,7 +193,7 @@ def test_workers_share_the_weights_and_have_a_core_each(npu: Path, bus: Bus) -> 
     part = planned.parts["model"]
     assert part.board is not None
     assert on_core(planned, 1) == planned  # nobody knows how many cores there are
-    three = replace(planned, parts={"model": replace(part, board=replace(part.board, available=3))})
+    three = three_cores(planned)
     pinned = [on_core(three, number).parts["model"].board for number in range(4)]
     assert [one.cores for one in pinned if one] == [1, 2, 4, 1]
     before = build.state(npu).memories
@@ -371,7 +375,49 @@ def test_rockchips_python_package_where_that_is_what_there_is(
         ]
 
 
-def test_times_of_the_stand_in_are_not_called_a_boards(npu: Path, bus: Bus) -> None:
+def three_cores(planned: Plan) -> Plan:
+    part = planned.parts["model"]
+    assert part.board is not None
+    return replace(planned, parts={"model": replace(part, board=replace(part.board, available=3))})
+
+
+def test_floats_and_every_cell_decoded_give_the_same_boxes(
+    npu: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_STRICT", "0")
+    wanted = bus.expected()
+    with ExitStack() as stack:
+        task = open_task(in_floats(plan(bus.rknn, Asked())), stack)
+        assert isinstance(task, HeadTask)
+        arrays, letterbox = task.preprocess(bus.image)
+        found = task.decode_plainly(task.session.run(arrays), letterbox)
+    np.testing.assert_allclose(found.xyxy, wanted.xyxy, atol=0.01)
+    np.testing.assert_allclose(found.score, wanted.score, atol=1e-6)
+    np.testing.assert_array_equal(found.class_id, wanted.class_id)
+
+
+def test_bench_compares_floats_this_way_and_the_pool(
+    npu: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_STRICT", "0")
+    monkeypatch.setattr(bench_room, "plan", lambda *given: three_cores(plan(*given)))
+    monkeypatch.chdir(tmp_path)
+    report = bench(bus.rknn, picture=bus.picture, frames=6, warm_up=1)
+    assert [(way.name, way.workers) for way in report.ways] == [
+        ("floats", 1),
+        ("rkzoo", 1),
+        ("pool", 6),
+    ]
+    floats, ours, _ = report.ways
+    # What the float way does is many times the work, so a busy machine does not hide it.
+    assert floats.ms > ours.ms
+    assert report.throughput_fps.workers == 6
+
+
+def test_times_of_the_stand_in_are_not_called_a_boards(
+    npu: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STANDIN_STRICT", "0")
     notes: list[str] = []
 
     class Heard(type(SILENT)):  # type: ignore[misc]
@@ -381,8 +427,10 @@ def test_times_of_the_stand_in_are_not_called_a_boards(npu: Path, bus: Bus) -> N
     report = bench(bus.rknn, picture=bus.picture, frames=3, warm_up=1, report=Heard())
     assert report.runtime == "board"
     assert report.label.startswith("A stand-in")
-    # Three sessions were opened; it is said once.
+    # Several sessions were opened; it is said once.
     assert len([note for note in notes if "stand-in" in note]) == 1
+    _tell(report)
+    assert "floats in and out, every cell decoded" in capsys.readouterr().out
 
 
 def test_answers_of_another_file_are_not_taken_for_this_ones(npu: Path, bus: Bus) -> None:

@@ -80,6 +80,30 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+WAYS = {
+    "floats": "floats in and out, every cell decoded",
+    "rkzoo": "rkzoo, one frame after another",
+    "pool": "rkzoo, {workers} in flight over all cores",
+}
+
+
+def _compare(found: BenchReport) -> None:
+    from rkzoo.cli.console import table
+
+    plain = found.ways[0]
+    rows = [
+        (
+            WAYS[way.name].format(workers=way.workers),
+            f"{way.ms:.2f}",
+            f"{way.fps:.1f}",
+            f"{way.fps / plain.fps:.2f}x" if plain.fps else "",
+            f"{way.cores_busy:.2f}",
+        )
+        for way in found.ways
+    ]
+    print(table(("picture to result", "ms p50", "FPS", "", "cores busy"), rows))
+
+
 def _tell(found: BenchReport) -> None:
     from rkzoo.cli.console import table
 
@@ -99,6 +123,8 @@ def _tell(found: BenchReport) -> None:
         f"{speed.cores_busy_sequential:.1f} cores busy one after another, {speed.cores_busy:.1f}"
         f" in flight, of {len(board.cores) or '?'}"
     )
+    if found.ways:
+        _compare(found)
     if memory.peak_mib is not None and memory.growth_kib_per_frame is not None:
         print(
             f"{memory.peak_mib:.0f} MiB of memory at most, growing by"

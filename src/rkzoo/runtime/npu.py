@@ -29,6 +29,8 @@ class NpuSession(Closing):
     `layout` "native" leaves 4-D outputs in the NPU's own layout (NC1HWC2, or NHWC on RV1103
     and RV1106), which the detection decoder reads; "plain" has the library turn them into
     NCHW. `zero_copy` None takes it wherever the model has one input and that is a picture.
+    `floats` is the way of the vendor's Python demos, to compare with: the processor makes
+    floats of the pictures and the library of the outputs.
 
     `canvas` is the NPU's memory for the picture, uint8 (1, H, W, 3): what is written there
     need not be copied. The arrays that `run` returns look into the NPU's memory and hold
@@ -38,10 +40,15 @@ class NpuSession(Closing):
     label: Label = "board"
 
     def __init__(
-        self, context: Context, *, layout: Layout = "native", zero_copy: bool | None = None
+        self,
+        context: Context,
+        *,
+        layout: Layout = "native",
+        zero_copy: bool | None = None,
+        floats: bool = False,
     ) -> None:
         self.context = context
-        self._layout, self._wanted = layout, zero_copy
+        self._layout, self._wanted, self._floats = layout, zero_copy, floats
         self._dynamic = False
         self._bind()
 
@@ -64,12 +71,12 @@ class NpuSession(Closing):
         """The same model once more, with its own inputs and outputs and the same weights: for
         another thread, or another core."""
         context = _on(self.context.duplicate(), cores)
-        return NpuSession(context, layout=self._layout, zero_copy=self._wanted)
+        return NpuSession(context, layout=self._layout, zero_copy=self._wanted, floats=self._floats)
 
     def _bind(self) -> None:
         inputs, outputs = self.context.counts()
         given = [_given(self.context, index, self._dynamic) for index in range(inputs)]
-        possible = inputs == 1 and _is_picture(given[0])
+        possible = inputs == 1 and _is_picture(given[0]) and not self._floats
         if self._wanted and not possible:
             raise RkzooError(
                 f"{self.context.name} cannot be fed without a copy.",
@@ -81,6 +88,7 @@ class NpuSession(Closing):
         way: type[_ZeroCopy | _Copied] = _ZeroCopy if zero_copy else _Copied
         self._way: _Way = way(self.context, given, outputs, self._layout, self._dynamic)
         self.zero_copy = zero_copy
+        way = _Floats if self._floats else way
         self.inputs = self._way.inputs
         self.outputs = self._way.outputs
 
@@ -311,6 +319,32 @@ class _Closed:
         raise RkzooError(
             "The model is closed.", "It was run after its end.", "Open it again.", code=1
         )
+
+class _Floats(_Copied):
+    """Floats in, NCHW, and floats out: every number is made and read once more."""
+
+    def __init__(
+        self, context: Context, inputs: list[Tensor], outputs: int, layout: Layout, dynamic: bool
+    ) -> None:
+        super().__init__(context, inputs, outputs, layout, dynamic)
+        self.outputs = tuple(
+            msgspec.structs.replace(spec, dtype="float32", scale=None, zero_point=0)
+            for spec in self.outputs
+        )
+        self._arrays = [np.empty(spec.shape, np.float32) for spec in self.outputs]
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        given = [
+            np.ascontiguousarray(array.transpose(0, 3, 1, 2), np.float32)
+            if spec.dtype == "uint8"
+            else np.ascontiguousarray(array, spec.dtype)
+            for array, spec in zip(arrays, self.inputs, strict=True)
+        ]
+        self._context.set_inputs(self._tensors, given)
+        self._context.run()
+        self._context.get_outputs(self._arrays, floats=True)
+        return list(self._arrays)
+
 
 
 _CLOSED = _Closed()

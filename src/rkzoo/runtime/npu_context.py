@@ -126,12 +126,14 @@ def _tensor(raw: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that the NPU and this process share. `fd` is the file descriptor of it (DMA-BUF)."""
+    """Bytes that the NPU and this process share. `fd` is the file descriptor of it (DMA-BUF), in
+    which they begin at `offset`."""
 
     address: int
     size: int
     fd: int
     pointer: int
+    offset: int
     _buffer: Any
 
     def array(self, shape: Sequence[int], dtype: str, *, row: int = 0) -> Array:
@@ -327,7 +329,9 @@ class Context:
         told = structure("tensor_mem").from_address(pointer)
         buffer = (c.c_uint8 * told.size).from_address(told.virt_addr + told.offset)
         weakref.finalize(buffer, _end_memory, self.library.function("destroy_mem"), owner, pointer)
-        return Memory(told.virt_addr + told.offset, told.size, told.fd, pointer, buffer)
+        return Memory(
+            told.virt_addr + told.offset, told.size, told.fd, pointer, told.offset, buffer
+        )
 
     def use(self, memory: Memory, tensor: Tensor, **changed: int) -> None:
         """Makes `memory` that of an input or output, which is `changed` from what it was
@@ -371,11 +375,12 @@ class Context:
         what = f"{self.name} does not take its inputs."
         self._call("inputs_set", what, len(arrays), c.byref(rows))
 
-    def get_outputs(self, arrays: Sequence[Array]) -> None:
-        """Copies the outputs into contiguous arrays of their own types, in the graph's order."""
+    def get_outputs(self, arrays: Sequence[Array], *, floats: bool = False) -> None:
+        """Copies the outputs into contiguous arrays of their own types, in the graph's order;
+        `floats` has the library make float32 of them all."""
         rows = (structure("output") * len(arrays))()
         for index, (row, array) in enumerate(zip(rows, arrays, strict=True)):
-            row.is_prealloc, row.index = 1, index
+            row.is_prealloc, row.index, row.want_float = 1, index, int(floats)
             row.buf, row.size = array.ctypes.data, array.nbytes
         what = f"{self.name} does not give its outputs."
         self._call("outputs_get", what, len(arrays), c.byref(rows), None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,6 +26,7 @@ from rkzoo.contract import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.pool import Pool
 from rkzoo.session import Array, Closing, Label, Session
 from rkzoo.soc import clocks
 from rkzoo.soc.chips import chips
@@ -34,17 +34,19 @@ from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.speed.timing import Times, growth, times
 from rkzoo.speed.usage import Usage, usage
 from rkzoo.strict import Strict
+from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.vision.image import decode
 from rkzoo.workflow.load import page_reader, task_with
 from rkzoo.workflow.model import Image
-from rkzoo.workflow.plan import Asked, Plan, on_core, open_part, plan
+from rkzoo.workflow.plan import Asked, Plan, in_floats, npu_workers, on_core, open_part, plan
 
 Affinity = Literal["all", "big", "little"]
 
 FRAMES: dict[Label, int] = {"onnx": 50, "simulator": 10, "board": 200}
 WARM_UP = 3
 WORKERS = 2
-"""Frames in flight when pipelined: while one is inside the model, another is prepared."""
+"""Frames in flight when pipelined: while one is inside the model, another is prepared. On a
+board as many for each core of its NPU."""
 
 LABELS: dict[Label, str] = {
     "onnx": "Not NPU times: ONNX Runtime in float on the processor of this machine.",
@@ -113,9 +115,26 @@ class Throughput(Strict, frozen=True):
     cores_busy_sequential: float
 
 
+class Way(Strict, frozen=True):
+    """One way of running the same model on the same picture, from the decoded picture to the
+    result: milliseconds a frame (the middle), frames a second, and what it kept busy.
+
+    `floats`: the processor makes floats of the picture, the NPU's library of all outputs, and
+    every cell is decoded, as the vendor's Python demos do. `rkzoo`: what `run` does. `pool`:
+    the same with `workers` over all cores of the NPU, as `stream` does.
+    """
+
+    name: Literal["floats", "rkzoo", "pool"]
+    ms: float
+    fps: float
+    workers: int
+    cores_busy: float
+
+
 class BenchReport(Strict, frozen=True):
     """`time_cost_ms` by stage: decode, preprocess, inference, postprocess and total; a pipeline
-    of several models has `around` in place of pre- and postprocess, for they alternate."""
+    of several models has `around` in place of pre- and postprocess, for they alternate. `ways`
+    are compared on a board only."""
 
     label: str
     runtime: Label
@@ -129,6 +148,7 @@ class BenchReport(Strict, frozen=True):
     memory_info: Memory
     time_cost_ms: dict[str, Times]
     throughput_fps: Throughput
+    ways: tuple[Way, ...] = ()
     format: Literal[1] = 1
 
 
@@ -143,6 +163,7 @@ class Staged(Protocol):
     def decode(self, outputs: list[NDArray[Any]], letterbox: Any) -> Any: ...
 
 
+Work = Callable[[Image], "Stages"]
 Stages = dict[str, float]
 """Seconds by the name of the stage."""
 
@@ -222,7 +243,7 @@ def bench(
             inference=_rate(1, summary["inference"].mean / 1000),
             sequential=_rate(1, summary["total"].mean / 1000),
             pipelined=_rate(count, pipelined.seconds),
-            workers=WORKERS,
+            workers=len(tasks),
             cores_busy=round(_rate(pipelined.cpu, pipelined.seconds), 2),
             cores_busy_sequential=round(_rate(sequential.cpu, sequential.seconds), 2),
         ),
@@ -235,6 +256,21 @@ def _label(label: Label, opened: Opened) -> str:
         return "A stand-in for the NPU's library: these times say nothing about a board."
     return LABELS[label]
 
+        ways=ways,
+    )
+
+
+def _same(shot: Image) -> Image:
+    return shot
+
+
+def _way(name: Literal["floats", "rkzoo", "pool"], run: Run, workers: int) -> Way:
+    return Way(
+        name=name,
+        ms=times(run.stages["total"]).p50,
+        fps=_rate(len(run.stages["total"]), run.seconds),
+        workers=workers,
+        cores_busy=round(_rate(run.cpu, run.seconds), 2),
 
 def write_report(path: Path, report: BenchReport) -> None:
     """report.yml, whole or not at all. Raises RkzooError."""
@@ -302,29 +338,28 @@ def _open(planned: Plan, stack: ExitStack, threads: int, report: Reporter) -> Op
     }
 
 
-def _task(opened: Opened) -> Callable[[Image], Stages]:
+def _task(opened: Opened, *, plainly: bool = False) -> Work:
     """A picture in, the seconds of its stages out. Each has buffers of its own, so several can
-    work at once on the same sessions."""
+    work at once on the same sessions. `plainly` decodes every cell, where there are cells."""
     if "model" in opened:
         task: Any = task_with(*opened["model"])
         if isinstance(task, Staged):
-            return partial(_staged, task)
+            decode: Callable[..., Any] = task.decode
+            if plainly and isinstance(task, HeadTask):
+                decode = task.decode_plainly
+            return partial(_staged, task, decode)
     else:
         task = page_reader(opened)
     return partial(_whole, task, [session for _, session in opened.values()])
 
 
-def _next_task(opened: Iterator[Opened]) -> Callable[[Image], Stages]:
-    return _task(next(opened))
-
-
-def _staged(task: Staged, image: Image) -> Stages:
+def _staged(task: Staged, decode: Callable[..., Any], image: Image) -> Stages:
     began = perf_counter()
     arrays, letterbox = task.preprocess(image)
     fed = perf_counter()
     outputs = task.session.run(arrays)
     ran = perf_counter()
-    task.decode(outputs, letterbox)
+    decode(outputs, letterbox)
     return {
         "preprocess": fed - began,
         "inference": ran - fed,
@@ -343,7 +378,7 @@ def _whole(task: Callable[[Image], Any], sessions: Sequence[Watched], image: Ima
 
 
 def _sequential(
-    work: Callable[[Image], Stages],
+    work: Work,
     picture: Callable[[], Image],
     frames: int,
     warm_up: int,
@@ -371,33 +406,22 @@ def _sequential(
 
 
 def _pipelined(
-    make: Callable[[], Callable[[Image], Stages]],
-    picture: Callable[[], Image],
-    frames: int,
-    report: Reporter,
+    tasks: Sequence[Work], picture: Callable[[], Image], frames: int, report: Reporter
 ) -> Run:
-    """`WORKERS` frames in flight, each worker with a task of its own, one model for all."""
-    left = iter(range(frames))  # next() on it is atomic
+    """As many frames in flight as there are tasks, each in a worker of its own."""
 
-    def worker() -> None:
-        work = make()
-        while next(left, None) is not None:
-            work(picture())
+    @contextmanager
+    def opened(number: int) -> Iterator[Callable[[int], Any]]:
+        yield lambda frame: tasks[number](picture())
 
-    start, before = perf_counter(), usage()
-    with (
-        report.task(f"{WORKERS} frames in flight", frames),
-        ThreadPoolExecutor(WORKERS, "rkzoo-bench") as pool,
-    ):
-        jobs = [pool.submit(worker) for _ in range(WORKERS)]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            left = iter(())  # Ctrl-C, or a failure in one: the others stop after their frame
-            raise
-    after = usage()
-    return Run({}, [], max(after.cpu - before.cpu, 0.0), perf_counter() - start)
+    worked: list[float] = []
+    with report.task(f"{len(tasks)} frames in flight", frames), Pool(opened, len(tasks)) as pool:
+        start, before = perf_counter(), usage()
+        for outcome in pool.map(range(frames)):
+            outcome.value()
+            worked.append(outcome.worked)
+        seconds, after = perf_counter() - start, usage()
+    return Run({"total": worked}, [], max(after.cpu - before.cpu, 0.0), seconds)
 
 
 def _rate(count: float, seconds: float) -> float:

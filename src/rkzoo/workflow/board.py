@@ -18,7 +18,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
 from rkzoo.graph import rknn
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.runtime.npu import NpuSession
+from rkzoo.runtime.npu import Layout, NpuSession
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
@@ -45,12 +45,14 @@ _INSTALL = (
 class BoardModel:
     """A model file and what opens it: the path (or bare name) of the NPU's library, or LITE for
     Rockchip's Python package. `cores` as in Cores; AUTO lets the driver choose for each run.
-    `available` is how many cores the NPU has, 1 where that is not known."""
+    `available` is how many cores the NPU has, 1 where that is not known. `floats` as for
+    NpuSession: the plain way, to compare with."""
 
     file: Path
     library: str
     cores: Cores = Cores.AUTO
     available: int = 1
+    floats: bool = False
 
     def on_core(self, number: int) -> BoardModel:
         """The same for worker `number` of several, each of which has a core in turn: the driver
@@ -169,7 +171,8 @@ def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT)
     context = _context(model, report)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
-    return NpuSession(context, layout="native" if native else "plain")
+    layout: Layout = "native" if native else "plain"
+    return NpuSession(context, layout=layout, floats=model.floats)
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakValueDictionary()

@@ -38,13 +38,11 @@ from rkzoo.tasks.text.page import PageOptions
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.load import open_task
 from rkzoo.workflow.model import Found, Image
-from rkzoo.workflow.plan import Asked, Plan, on_core, plan
+from rkzoo.workflow.plan import Asked, Plan, npu_workers, on_core, plan
 from rkzoo.workflow.watch import watched
 
 # Workers where nothing is said; a simulator is a process of its own and far from real time.
 _WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1}
-# On a board, for each core of the NPU: one runs while the other prepares or decodes.
-_PER_CORE = 2
 # Boxes below the confidence that keep a track alive.
 _UNSURE = 0.1
 # The answers of the first frames are looked at for what is wrong with the model.
@@ -157,7 +155,7 @@ def stream(
         drop = opened.live if options.every_frame is None else not options.every_frame
         if drop and not opened.live:
             opened = Paced(opened)
-        workers = options.workers or _workers(planned)
+        workers = options.workers or npu_workers(planned) or _WORKERS[planned.label]
         draws = bool(outputs.save or outputs.http or outputs.show)
         run = _Run(planned, opened, options, workers, drop, stop, watch, report, draws)
         page = (
@@ -404,11 +402,6 @@ def _answer(task: Callable[[Image], Found], frame: Frame) -> Answered:
             "decode": perf_counter() - inferred,
         },
     )
-
-
-def _workers(planned: Plan) -> int:
-    cores = [part.board.available for part in planned.parts.values() if part.board]
-    return _PER_CORE * max(cores) if cores else _WORKERS[planned.label]
 
 
 def _confidence(options: StreamOptions) -> float:

@@ -265,6 +265,20 @@ class DetectDecoder:
 
     # ---- proofs ---------------------------------------------------------------------
 
+    def all_candidates(self, outputs: Sequence[Array], confidence: float) -> Candidates:
+        """As `candidates`, the plain way, to compare with: every cell is decoded, then those
+        that reach the confidence are kept."""
+        boxes, scores, _ = self.dense(outputs)
+        if self._all.picked is not None:
+            score, class_id = scores[:, 0], np.rint(scores[:, 1]).astype(np.int32)
+        else:
+            score, class_id = scores.max(axis=1), scores.argmax(axis=1).astype(np.int32)
+        cells = np.flatnonzero(score >= np.float32(confidence))
+        number = self._starts.searchsorted(cells, "right") - 1
+        return Candidates(
+            boxes[cells], score[cells], class_id[cells], number, cells - self._starts.take(number)
+        )
+
     def dense(self, outputs: Sequence[Array]) -> tuple[F32, F32, F32]:
         """Every cell of every level: boxes (N, 4) x1,y1,x2,y2 or (N, 5), scores (N, C) with
         the objectness in them, extras (N, E) flat. For proofs, not for frames.

@@ -248,7 +248,7 @@ class Stack:
         for plane, start, low, high in zip(
             self._planes, self._starts, *self._parts(cells), strict=True
         ):
-            if high > low and self.coded:
+            if high > low and (self.coded or plane.spec.dtype == "float32"):
                 plane.fill(outputs, cells[low:high] - start, rows[low:high])
             elif high > low:
                 rows[low:high] = plane.values(plane.gather(outputs, cells[low:high] - start))

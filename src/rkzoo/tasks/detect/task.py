@@ -78,6 +78,17 @@ class HeadTask(ABC, Generic[R]):
             outputs, options.confidence, multi_label=options.multi_label
         )
         suppress = nms_rotated if self.head.rotated else nms
+        return self._suppressed(outputs, found, letterbox)
+
+    def decode_plainly(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
+        """As `decode` (one box a cell), but every cell is decoded, to compare with."""
+        found = self.decoder.all_candidates(outputs, self.options.confidence)
+        return self._suppressed(outputs, found, letterbox)
+
+    def _suppressed(
+        self, outputs: list[NDArray[Any]], found: Candidates, letterbox: Letterbox
+    ) -> R:
+        options = self.options
         kept = suppress(
             found.boxes,
             found.score,
