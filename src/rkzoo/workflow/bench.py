@@ -209,13 +209,22 @@ def bench(
         # ONNX Runtime places its own threads unless it is told how many.
         threads = 0 if affinity == "all" else len(cores)
         opened = _open(planned, stack, threads, report)
-        make = partial(_task, opened)
-        if planned.label == "board":
-            # An NPU session is for one frame at a time: its memory is the NPU's.
-            more = [_open(on_core(planned, n), stack, threads, report) for n in range(WORKERS)]
-            make = partial(_next_task, iter(more))
-        sequential = _sequential(_task(opened), partial(decode, data, path), count, warm_up, report)
-        pipelined = _pipelined(make, partial(decode, data, path), count, report)
+        picture_of = partial(decode, data, path)
+        sequential = _sequential(_task(opened), picture_of, count, warm_up, report)
+        workers = npu_workers(planned)
+        # An NPU session is for one frame at a time: its memory is the NPU's.
+        many = [_open(on_core(planned, n), stack, threads, report) for n in range(workers)]
+        tasks = [_task(one) for one in many or [opened] * WORKERS]
+        pipelined = _pipelined(tasks, picture_of, count, report)
+        ways: tuple[Way, ...] = ()
+        if workers:
+            plainly = _task(_open(in_floats(planned), stack, threads, report), plainly=True)
+            still = partial(_same, shot)
+            ways = (
+                _way("floats", _sequential(plainly, still, count, warm_up, report), 1),
+                _way("rkzoo", _sequential(_task(opened), still, count, warm_up, report), 1),
+                _way("pool", _pipelined(tasks, still, count, report), workers),
+            )
         ended = usage()
         after = read_machine()
         inputs = tuple(spec.shape for _, session in opened.values() for spec in session.inputs)
@@ -247,15 +256,6 @@ def bench(
             cores_busy=round(_rate(pipelined.cpu, pipelined.seconds), 2),
             cores_busy_sequential=round(_rate(sequential.cpu, sequential.seconds), 2),
         ),
-    )
-
-
-def _label(label: Label, opened: Opened) -> str:
-    contexts = (getattr(session.inner, "context", None) for _, session in opened.values())
-    if any(context.stand_in for context in contexts if context is not None):
-        return "A stand-in for the NPU's library: these times say nothing about a board."
-    return LABELS[label]
-
         ways=ways,
     )
 
@@ -271,6 +271,15 @@ def _way(name: Literal["floats", "rkzoo", "pool"], run: Run, workers: int) -> Wa
         fps=_rate(len(run.stages["total"]), run.seconds),
         workers=workers,
         cores_busy=round(_rate(run.cpu, run.seconds), 2),
+    )
+
+
+def _label(label: Label, opened: Opened) -> str:
+    contexts = (getattr(session.inner, "context", None) for _, session in opened.values())
+    if any(context.stand_in for context in contexts if context is not None):
+        return "A stand-in for the NPU's library: these times say nothing about a board."
+    return LABELS[label]
+
 
 def write_report(path: Path, report: BenchReport) -> None:
     """report.yml, whole or not at all. Raises RkzooError."""
