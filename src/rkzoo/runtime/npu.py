@@ -86,9 +86,9 @@ class NpuSession(Closing):
             )
         zero_copy = possible if self._wanted is None else self._wanted
         way: type[_ZeroCopy | _Copied] = _ZeroCopy if zero_copy else _Copied
+        way = _Floats if self._floats else way
         self._way: _Way = way(self.context, given, outputs, self._layout, self._dynamic)
         self.zero_copy = zero_copy
-        way = _Floats if self._floats else way
         self.inputs = self._way.inputs
         self.outputs = self._way.outputs
 
@@ -196,6 +196,7 @@ class _Way(Protocol):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     canvas: Array | None
+    memory: Memory | None
 
     def run(self, arrays: Sequence[Array]) -> list[Array]: ...
 
@@ -310,16 +311,6 @@ class _Copied:
         return list(self._arrays)
 
 
-class _Closed:
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-    canvas: Array | None = None
-
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        raise RkzooError(
-            "The model is closed.", "It was run after its end.", "Open it again.", code=1
-        )
-
 class _Floats(_Copied):
     """Floats in, NCHW, and floats out: every number is made and read once more."""
 
@@ -345,6 +336,17 @@ class _Floats(_Copied):
         self._context.get_outputs(self._arrays, floats=True)
         return list(self._arrays)
 
+
+class _Closed:
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    canvas: Array | None = None
+    memory: Memory | None = None
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        raise RkzooError(
+            "The model is closed.", "It was run after its end.", "Open it again.", code=1
+        )
 
 
 _CLOSED = _Closed()

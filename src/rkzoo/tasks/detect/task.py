@@ -77,7 +77,6 @@ class HeadTask(ABC, Generic[R]):
         found = self.decoder.candidates(
             outputs, options.confidence, multi_label=options.multi_label
         )
-        suppress = nms_rotated if self.head.rotated else nms
         return self._suppressed(outputs, found, letterbox)
 
     def decode_plainly(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
@@ -89,6 +88,7 @@ class HeadTask(ABC, Generic[R]):
         self, outputs: list[NDArray[Any]], found: Candidates, letterbox: Letterbox
     ) -> R:
         options = self.options
+        suppress = nms_rotated if self.head.rotated else nms
         kept = suppress(
             found.boxes,
             found.score,
