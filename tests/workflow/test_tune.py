@@ -26,7 +26,7 @@ from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.toolkit.tensors import QuantisedTensor
 from rkzoo.workflow import tune as tuning
 from rkzoo.workflow.choose_pictures import evenly, farthest, spread
-from rkzoo.workflow.hybrid import judged, ranked, total
+from rkzoo.workflow.hybrid import Layer, branches, judged, ranked, total
 from rkzoo.workflow.plan import Asked
 from rkzoo.workflow.quantise import (
     Choice,
@@ -277,3 +277,21 @@ def test_from_the_worst_case_to_a_converted_model(
     sidecar = msgspec.json.decode(Path("t.rknn.json").read_bytes(), type=Sidecar)
     assert sidecar.head == found["best"]["quantise"]["head"]
     assert len(sidecar.calibration.files) == 6
+
+
+def test_a_branch_is_what_serves_outputs_of_one_role_alone() -> None:
+    nodes = [
+        onnx.helper.make_node("Relu", ["in"], ["trunk"]),
+        onnx.helper.make_node("Relu", ["trunk"], ["b"]),
+        onnx.helper.make_node("Relu", ["b"], ["box"]),
+        onnx.helper.make_node("Relu", ["trunk"], ["score"]),
+    ]
+    graph = onnx.ModelProto(graph=onnx.GraphProto(node=nodes))
+    layers = [Layer((name,), 0.1, 1.0) for name in ("trunk", "b", "box", "score")]
+    found = branches(layers, graph, {"box": "box", "score": "score"})
+    assert {role: [one.tensors for one in kept] for role, kept in found.items()} == {
+        "score": [("score",)],
+        "box": [("b",), ("box",)],
+    }
+    assert list(found) == ["score", "box"]
+    assert branches(layers, graph, {"box": "same", "score": "same"}) == {}

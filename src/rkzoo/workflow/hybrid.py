@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -81,6 +81,25 @@ def ranked(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """Those with a damage, first those that lose most for each cycle they take."""
     hurt = [layer for layer in layers if layer.damage > 0]
     return tuple(sorted(hurt, key=lambda layer: -layer.damage / layer.cycles))
+
+
+def branches(
+    layers: Sequence[Layer], graph: onnx.ModelProto, roles: Mapping[str, str]
+) -> dict[str, tuple[Layer, ...]]:
+    """The layers that serve outputs of one role alone, by that role, the shortest branch first;
+    `roles` names each output's. A network where they are all of one role has none."""
+    serves = {name: {role} for name, role in roles.items()}
+    for node in reversed(graph.graph.node):
+        reached = set().union(*(serves.get(name, set()) for name in node.output))
+        for name in node.input:
+            serves[name] = serves.get(name, set()) | reached
+    found: dict[str, list[Layer]] = {}
+    if len(set(roles.values())) > 1:
+        for layer in layers:
+            reached = set().union(*(serves.get(name, set()) for name in layer.tensors))
+            if len(reached) == 1:
+                found.setdefault(reached.pop(), []).append(layer)
+    return {role: tuple(kept) for role, kept in sorted(found.items(), key=lambda one: len(one[1]))}
 
 
 def _damage(error: LayerError) -> float:

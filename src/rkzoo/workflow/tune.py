@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,13 +20,14 @@ from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.toolkit import environment
+from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Algorithm
 from rkzoo.vision.image import SUFFIXES, decode
 from rkzoo.workflow.calibration import from_files
 from rkzoo.workflow.choose_pictures import evenly, farthest
 from rkzoo.workflow.evaluate import STANDARD, Runner, answer_all, evaluate_plan, spread, task_of
-from rkzoo.workflow.hybrid import cycles, layers_of, ranked
+from rkzoo.workflow.hybrid import Layer, branches, cycles, layers_of, ranked
 from rkzoo.workflow.load import task_with
 from rkzoo.workflow.plan import Asked, Plan, as_answered, part, resolved
 from rkzoo.workflow.quantise import Quantise, TunedRecipe
@@ -34,6 +35,9 @@ from rkzoo.workflow.resolve import Resolved
 from rkzoo.workflow.simulate import simulate_in
 from rkzoo.workflow.text import line_pictures
 from rkzoo.workflow.work import Done, Job, Piece, answer_of, answered
+
+if TYPE_CHECKING:
+    import onnx
 
 _USUAL_PICTURES = 20
 _MANY_PICTURES = 100
@@ -293,12 +297,28 @@ class _Search:
         return Plan(self.ready.name, "simulator", {"model": made})
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
-        """Layers in float16: from the picture on, then those that lose most for what they cost."""
+        """Layers in float16: one branch of the head, from the picture on, then those that lose
+        most for what they cost."""
         base = _changed(self.best, auto_hybrid=False, float_layers=())
         build = self.plan(base).parts["model"].build
         assert build is not None
         layers = layers_of(process, build, self.report)
         usual = cycles(process, build)
+
+        def tried(words: str, chosen: Sequence[Layer], kept: tuple[str, ...]) -> bool:
+            """Measures, and says whether that is enough."""
+            more = (name for layer in chosen for name in layer.tensors)
+            setting = _changed(base, float_layers=tuple(dict.fromkeys((*kept, *more))))
+            hybrid = self.plan(setting).parts["model"].build
+            assert hybrid is not None
+            cost = cycles(process, hybrid) / usual
+            change = f"{len(chosen)} of {len(layers)} layers in float16, {words}"
+            self.measure(FLOAT_LAYERS, change, setting, cost)
+            return self.drop <= max_drop
+
+        for role, branch in branches(layers, _graph(build), self.roles).items():
+            if tried(f"the branch of {role}", branch, self.best.quantise.float_layers):
+                return
         for words, order, most in (
             # What is lost in the first layers is lost for all that follow, however small the
             # loss looks there: the first two win back four fifths of what yolox_nano loses.
@@ -307,17 +327,16 @@ class _Search:
         ):
             count, kept = 1, self.best.quantise.float_layers
             while count <= min(most, len(order)):
-                more = (name for layer in order[:count] for name in layer.tensors)
-                names = tuple(dict.fromkeys((*kept, *more)))
-                setting = _changed(base, float_layers=names)
-                hybrid = self.plan(setting).parts["model"].build
-                assert hybrid is not None
-                cost = cycles(process, hybrid) / usual
-                change = f"{count} of {len(layers)} layers in float16, {words}"
-                self.measure(FLOAT_LAYERS, change, setting, cost)
-                if self.drop <= max_drop:
+                if tried(words, order[:count], kept):
                     return
                 count *= 2
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What the outputs of a detection head mean, by their names."""
+        head = self.ready.quantised(self.best.quantise).contract.head
+        outputs = head.outputs if isinstance(head, DetectHead) else ()
+        return {output.name: output.role for output in outputs}
 
     def result(self, max_drop: float, images: int) -> Tuned:
         toolkit = self.asked.toolkit or DEFAULT_VERSION
@@ -353,6 +372,12 @@ class _Search:
             tuple(self.trials),
             recipe,
         )
+
+
+def _graph(build: BuildInputs) -> onnx.ModelProto:
+    import onnx
+
+    return onnx.load(build.onnx, load_external_data=False)
 
 
 class _Quiet:
