@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.heads import TensorsHead
+from rkzoo.heads import CtcSpeechHead, TensorsHead, TransducerHead, WhisperHead
 from rkzoo.strict import Size, Strict
 
 
@@ -250,7 +250,7 @@ class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
 PictureHead = (
     DetectHead | TextDetHead | TextClsHead | TextRecHead | ClassifyHead | PlateHead | FaceHead
 )
-Head = PictureHead | TensorsHead
+Head = PictureHead | TensorsHead | WhisperHead | CtcSpeechHead | TransducerHead
 
 
 class Contract(Strict, frozen=True):

@@ -10,12 +10,17 @@ from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, cache_dir, locked, sha256_of
+from rkzoo.graph import whisper
 from rkzoo.progress import SILENT, Reporter
 
 Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
 """The card's files by role, the .onnx to write, who is told."""
 
-MAKERS: dict[str, Maker] = {}
+MAKERS: dict[str, Maker] = {
+    "whisper-encoder": whisper.make_encoder,
+    "whisper-embedding": whisper.make_embedding,
+    "whisper-decoder": whisper.make_decoder,
+}
 
 
 def made(name: str, files: Mapping[str, Path], report: Reporter = SILENT) -> Path:
