@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.heads import CtcSpeechHead, TensorsHead, TransducerHead, WhisperHead
+from rkzoo.heads import (
+    ActivityHead,
+    CtcSpeechHead,
+    SoundHead,
+    TensorsHead,
+    TransducerHead,
+    VoiceHead,
+    WhisperHead,
+)
 from rkzoo.strict import Size, Strict
 
 
@@ -250,7 +258,16 @@ class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
 PictureHead = (
     DetectHead | TextDetHead | TextClsHead | TextRecHead | ClassifyHead | PlateHead | FaceHead
 )
-Head = PictureHead | TensorsHead | WhisperHead | CtcSpeechHead | TransducerHead
+Head = (
+    PictureHead
+    | TensorsHead
+    | WhisperHead
+    | CtcSpeechHead
+    | TransducerHead
+    | VoiceHead
+    | ActivityHead
+    | SoundHead
+)
 
 
 class Contract(Strict, frozen=True):

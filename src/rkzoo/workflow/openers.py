@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.contract import Contract, Head
+from rkzoo.heads import ActivityHead, SoundHead, VoiceHead
 from rkzoo.session import Session
 
 
@@ -45,4 +46,27 @@ class Opened:
 Task = Callable[[Any], Any]
 """What a medium reads in, what was found out."""
 
-OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {}
+
+def _voice(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.workflow.open_voice import voice
+
+    return voice(opened, wishes)
+
+
+def _activity(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.tasks.sound.activity import ActivityFinder
+
+    return ActivityFinder(*opened.parts["model"])
+
+
+def _sound(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.tasks.sound.classes import SoundClassifier
+
+    return SoundClassifier(*opened.parts["model"])
+
+
+OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
+    VoiceHead: _voice,
+    ActivityHead: _activity,
+    SoundHead: _sound,
+}
