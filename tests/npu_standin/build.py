@@ -18,19 +18,25 @@ def compiler() -> str:
     """The C compiler; the test is skipped where there is none."""
     found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not found:
-        pytest.skip("there is no C compiler to build the stand-in for librknnrt with")
+        pytest.skip("there is no C compiler to build a stand-in with")
     return found
 
 
-def compiled(folder: Path, *flags: str, name: str = "librknnrt.so") -> Path:
+def compiled(
+    folder: Path,
+    *flags: str,
+    name: str = "librknnrt.so",
+    source: Path = HERE / "standin.c",
+) -> Path:
     """The stand-in as a library in `folder`."""
     if sys.platform != "linux":
-        pytest.skip("the stand-in for librknnrt needs Linux, as the real one does")
+        pytest.skip("a stand-in needs Linux, as the real one does")
     target = folder / name
     command = [compiler(), "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    source = str(HERE / "standin.c")
     done = subprocess.run(
-        [*command, "-pthread", *flags, source, "-o", str(target)], capture_output=True, text=True
+        [*command, "-pthread", *flags, str(source), "-o", str(target)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return target

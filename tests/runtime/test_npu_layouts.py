@@ -1,114 +1,89 @@
-"""The structures of rkzoo.runtime.npu_api against what a C compiler makes of the interface."""
+"""The structures of rkzoo.runtime.npu_api and rga_api against what a C compiler makes of the
+interfaces."""
 
 from __future__ import annotations
 
 import ctypes
 import re
-import shutil
-import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from c_layouts import Fields, Layout, seen_by_arm, seen_by_c, seen_by_us
 
+import rga_standin.build
 from npu_standin import build
 from rkzoo.runtime import npu_api as api
-
-HEADER = build.HERE / "interface.h"
-
-
-def program() -> str:
-    """C that prints `structure field offset size` for every field, and the whole with `-`."""
-    lines = ['#include "interface.h"', "#include <stddef.h>", "#include <stdio.h>", "int main() {"]
-    for name, fields in api.STRUCTURES.items():
-        lines.append(f'printf("{name} - 0 %zu\\n", sizeof(rknn_{name}));')
-        lines += [
-            f'printf("{name} {field} %zu %zu\\n", offsetof(rknn_{name}, {field}),'
-            f" sizeof(((rknn_{name} *)0)->{field}));"
-            for field, _ in fields
-        ]
-    return "\n".join([*lines, 'printf("context - 0 %zu\\n", sizeof(rknn_context));', "}", ""])
+from rkzoo.runtime import rga_api
 
 
-def seen_by_c(folder: Path, *flags: str) -> dict[tuple[str, str], tuple[int, int]]:
-    source = folder / "layout.c"
-    source.write_text(program())
-    target = folder / "layout"
-    command = [build.compiler(), f"-I{HEADER.parent}", *flags, str(source), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and flags:
-        pytest.skip("this compiler does not build for 32 bits (gcc-multilib)")
-    assert done.returncode == 0, done.stderr
-    told = subprocess.run([target], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in told.splitlines()]
-    return {(name, field): (int(at), int(size)) for name, field, at, size in rows}
+@dataclass(frozen=True)
+class Interface:
+    """`types` are C's names with their fields."""
+
+    header: Path
+    types: Fields
+    wide: frozenset[str]
+
+    def kind(self, name: str, bits: int) -> Any:
+        if name == "rknn_context":
+            return api.context_type(bits)
+        own = name in rga_api.STRUCTURES
+        room = rga_api if own else api
+        return room.structure(name if own else name.removeprefix("rknn_"), bits)
+
+    def ours(self, bits: int) -> Layout:
+        return seen_by_us(self.types, lambda name: self.kind(name, bits))
 
 
-def seen_by_arm(folder: Path, arm: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """Read off the assembler text, since the program would not run here."""
-    keys, numbers = [("context", "-")], ["0", "sizeof(rknn_context)"]
-    for name, fields in api.STRUCTURES.items():
-        keys.append((name, "-"))
-        numbers += ["0", f"sizeof(rknn_{name})"]
-        for field, _ in fields:
-            keys.append((name, field))
-            numbers.append(f"offsetof(rknn_{name}, {field})")
-            numbers.append(f"sizeof(((rknn_{name} *)0)->{field})")
-    source = folder / "arm.c"
-    # One is added to each, since zeros are written in another way.
-    listed = ", ".join(f"1 + {number}" for number in numbers)
-    head = '#include "interface.h"\n#include <stddef.h>\n'
-    source.write_text(f"{head}const unsigned told[] = {{{listed}}};\n")
-    command = [arm, "-S", f"-I{HEADER.parent}", str(source), "-o", "-"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [int(word) - 1 for word in re.findall(r"\.word\s+(\d+)", text)]
-    assert len(found) == len(numbers)
-    return dict(zip(keys, zip(found[::2], found[1::2], strict=True), strict=True))
+def interface(header: Path, structures: Any, prefix: str, **more: tuple[str, ...]) -> Interface:
+    types = {prefix + name: tuple(field for field, _ in f) for name, f in structures.items()}
+    addresses = (api.POINTER, api.CONTEXT)
+    wide = {prefix + n for n, f in structures.items() if any(kind in addresses for _, kind in f)}
+    return Interface(header, types | more, frozenset(wide | set(more)))
 
 
-def seen_by_us(bits: int) -> dict[tuple[str, str], tuple[int, int]]:
-    found = {("context", "-"): (0, ctypes.sizeof(api.context_type(bits)))}
-    for name, fields in api.STRUCTURES.items():
-        kind = api.structure(name, bits)
-        found[name, "-"] = (0, ctypes.sizeof(kind))
-        for field, _ in fields:
-            place = getattr(kind, field)
-            found[name, field] = (place.offset, place.size)
-    return found
+BOTH = [
+    interface(build.HERE / "interface.h", api.STRUCTURES, "rknn_", rknn_context=()),
+    interface(rga_standin.build.HERE / "interface.h", rga_api.STRUCTURES, ""),
+]
+NPU, RGA = BOTH
+each = pytest.mark.parametrize("one", BOTH, ids=["npu", "rga"])
 
 
-def test_64_bits(tmp_path: Path) -> None:
+@each
+def test_64_bits(one: Interface, tmp_path: Path) -> None:
     if ctypes.sizeof(ctypes.c_void_p) == 4:
         pytest.skip("this system is a 32-bit one")
-    assert seen_by_us(64) == seen_by_c(tmp_path)
+    assert one.ours(64) == seen_by_c(tmp_path, one.header, one.types)
 
 
-def test_32_bits_as_on_arm(tmp_path: Path) -> None:
+@each
+def test_32_bits_as_on_arm(one: Interface, tmp_path: Path) -> None:
     # Arm aligns 64-bit numbers to 8 bytes, which -malign-double makes of a 32-bit PC.
     flags = ("-m32", "-malign-double", "-DSTANDIN_32")
-    assert seen_by_us(32) == seen_by_c(tmp_path, *flags)
+    assert one.ours(32) == seen_by_c(tmp_path, one.header, one.types, *flags)
 
 
-def test_32_bits_on_arm(tmp_path: Path) -> None:
-    arm = shutil.which("arm-linux-gnueabihf-gcc")
-    if not arm:
-        pytest.skip("there is no compiler for 32-bit Arm (gcc-arm-linux-gnueabihf)")
-    assert seen_by_us(32) == seen_by_arm(tmp_path, arm)
+@each
+def test_32_bits_on_arm(one: Interface, tmp_path: Path) -> None:
+    assert one.ours(32) == seen_by_arm(tmp_path, one.header, one.types)
 
 
-def test_the_two_differ_where_an_address_is() -> None:
-    wide, narrow = seen_by_us(64), seen_by_us(32)
-    differing = {name for name, field in wide if wide[name, field] != narrow[name, field]}
-    pointers = {
-        name
-        for name, fields in api.STRUCTURES.items()
-        if any(kind in (api.POINTER, api.CONTEXT) for _, kind in fields)
-    }
-    assert differing == pointers | {"context"}
+@each
+def test_the_two_differ_where_an_address_is(one: Interface) -> None:
+    wide, narrow = one.ours(64), one.ours(32)
+    assert {name for name, field in wide if wide[name, field] != narrow[name, field]} == one.wide
 
 
-def test_no_function_is_left_out() -> None:
-    declared = set(re.findall(r"\brknn_(\w+)\(", HEADER.read_text()))
-    assert declared == set(api.FUNCTIONS)
+@pytest.mark.parametrize(
+    ("one", "pattern", "known"),
+    [(NPU, r"\brknn_(\w+)\(", api.FUNCTIONS), (RGA, r"\b(\w+)\(", rga_api.FUNCTIONS)],
+    ids=["npu", "rga"],
+)
+def test_no_function_is_left_out(one: Interface, pattern: str, known: dict[str, Any]) -> None:
+    assert set(re.findall(pattern, one.header.read_text())) == set(known)
 
 
 def test_every_error_of_the_interface_has_a_sentence_and_a_remedy() -> None:

@@ -64,7 +64,7 @@ def npu(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def no_npu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(LIBRARY, raising=False)
-    monkeypatch.setattr(board, "library_paths", lambda tree: iter(()))
+    monkeypatch.setattr(board, "library_paths", lambda *_: iter(()))
 
 
 class Integers:
@@ -311,7 +311,7 @@ def test_the_library_of_another_machine_is_passed_over(
     built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(LIBRARY, raising=False)
-    monkeypatch.setattr(board, "library_paths", lambda tree: iter((str(built),)))
+    monkeypatch.setattr(board, "library_paths", lambda *_: iter((str(built),)))
     assert find_library() == str(built)
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert find_library() is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -33,11 +33,13 @@ class NpuSession(Closing):
     floats of the pictures and the library of the outputs.
 
     `canvas` is the NPU's memory for the picture, uint8 (1, H, W, 3): what is written there
-    need not be copied. The arrays that `run` returns look into the NPU's memory and hold
+    need not be copied; `memory` is what it lies in, and `fit`, where somebody sets it, a better
+    way to bring pictures there. The arrays that `run` returns look into the NPU's memory and hold
     until the next `run`; they may outlive the session. Raises RkzooError.
     """
 
     label: Label = "board"
+    fit: Any = None
 
     def __init__(
         self,
@@ -96,6 +98,11 @@ class NpuSession(Closing):
     def canvas(self) -> Array | None:
         """Where a picture may be written, or None where it is copied anyway."""
         return self._way.canvas
+
+    @property
+    def memory(self) -> Memory | None:
+        """What `canvas` lies in, where there is one."""
+        return self._way.memory
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Pictures uint8 (N, H, W, C) in the contract's colour order, the rest as declared."""
@@ -213,6 +220,7 @@ class _ZeroCopy:
         batch, height, width, channels = picture.shape
         row = max(picture.w_stride, width) * channels
         memory = context.create_memory(max(picture.bytes, batch * height * row))
+        self.memory: Memory | None = memory
         context.use(memory, picture, type=Type.UINT8, fmt=Format.NHWC, pass_through=0)
         self.canvas: Array | None = memory.array(picture.shape, "uint8", row=row)
         self._at = self.canvas.ctypes.data
@@ -294,6 +302,7 @@ class _Copied:
     ) -> None:
         self._context, self._tensors = context, inputs
         self.canvas: Array | None = None
+        self.memory: Memory | None = None
         self.inputs = tuple(map(_fed, inputs))
         question = Query.CURRENT_OUTPUT_ATTR if dynamic else Query.OUTPUT_ATTR
         tensors = [context.tensor(question, index) for index in range(outputs)]

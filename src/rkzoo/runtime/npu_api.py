@@ -213,11 +213,14 @@ HERE = 8 * c.sizeof(c.c_void_p)
 @cache
 def structure(name: str, bits: int = HERE) -> Any:
     """The ctypes class of a structure, for processors of 64 or 32 bits."""
+    return laid_out(name, STRUCTURES[name], bits)
+
+
+def laid_out(name: str, fields: tuple[tuple[str, Any], ...], bits: int) -> Any:
+    """A ctypes class of these fields, of which some are as wide as an address."""
     wide = {64: c.c_uint64, 32: c.c_uint32}[bits]
-    fields = [
-        (field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in STRUCTURES[name]
-    ]
-    return type(name, (c.Structure,), {"_fields_": fields})
+    told = [(field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in fields]
+    return type(name, (c.Structure,), {"_fields_": told})
 
 
 def context_type(bits: int = HERE) -> Any:

@@ -314,15 +314,16 @@ LIBRARIES = ("librknnrt.so", "librknnmrt.so", "librknn_runtime.so")
 SERVERS = ("/usr/bin/rknn_server", "/oem/usr/bin/rknn_server", "/vendor/bin/rknn_server")
 
 
-def library_paths(tree: Tree) -> Iterator[str]:
-    """Where the runtime libraries of this machine lie; a file under two names once."""
+def library_paths(tree: Tree, names: tuple[str, ...] = LIBRARIES) -> Iterator[str]:
+    """Where the runtime libraries of this machine lie, or those of other `names`; a file under
+    two names once."""
     folders = list(FOLDERS)
     if tree.live:
         given = os.environ.get("LD_LIBRARY_PATH", "").split(":")
         folders = [folder for folder in given if folder.startswith("/")] + folders
     seen = set()
     for folder in folders:
-        for name in LIBRARIES:
+        for name in names:
             path = f"{folder}/{name}"
             real = tree.real(path)
             if real is not None and tree.exists(path) and real.resolve() not in seen:

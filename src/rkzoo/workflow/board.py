@@ -79,17 +79,26 @@ def find_library() -> str | None:
                 "Point it at librknnrt.so, or unset it.",
             )
         return given
+    if found := fitting_library(Tree(Path("/")), _NAMES):
+        return found
     machine = platform.machine()
-    for path in library_paths(Tree(Path("/"))):
-        name = path.rpartition("/")[2]
-        if name in _NAMES and _fits(examine(Path(path), path).machine, machine):
-            return path
     if machine == "aarch64" or machine in _ARMS:
         if known := ctypes.util.find_library("rknnrt") or ctypes.util.find_library("rknnmrt"):
             return known
         if importlib.util.find_spec("rknnlite") is not None:
             return LITE
     return None
+
+
+def fitting_library(tree: Tree, names: tuple[str, ...]) -> str | None:
+    """The first of these in the usual folders that is built for this machine."""
+    machine = platform.machine()
+    fitting = (
+        path
+        for path in library_paths(tree, names)
+        if _fits(examine(Path(path), path).machine, machine)
+    )
+    return next(fitting, None)
 
 
 def _fits(built: str, machine: str) -> bool:

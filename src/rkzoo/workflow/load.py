@@ -36,6 +36,7 @@ from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
+from rkzoo.workflow.fitter import quicken
 from rkzoo.workflow.media import medium_of
 from rkzoo.workflow.model import Answer, Found, Image, Model, plainly
 from rkzoo.workflow.openers import NOTHING, OPENERS, Opened, Wishes
@@ -131,14 +132,19 @@ def open_task(
     page: PageOptions | None = None,
     wishes: Wishes = NOTHING,
     threads: int = 0,
+    quick: bool = True,
     report: Reporter = SILENT,
 ) -> Callable[[Any], Found]:
     """A plan as one callable: a BGR picture (or a sound, or a text) in, what was found out.
-    `stack` closes it."""
+    `stack` closes it.
+
+    `quick` lets hardware beside the NPU prepare pictures, which then depend on it a little."""
     opened = {
         role: (part.answers, stack.enter_context(open_part(part, threads=threads, report=report)))
         for role, part in planned.parts.items()
     }
+    for _, session in opened.values() if quick else ():
+        quicken(session, stack)
     if planned.head is not None and type(planned.head) in OPENERS:
         return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)
     if "model" in opened:

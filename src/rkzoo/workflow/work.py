@@ -87,7 +87,13 @@ def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
             task = open_rectangular(job.plan, stack, job.options, threads=1, report=report)
         else:
             task = open_task(
-                job.plan, stack, options=job.options, page=job.page, threads=1, report=report
+                job.plan,
+                stack,
+                options=job.options,
+                page=job.page,
+                threads=1,
+                quick=False,
+                report=report,
             )
 
         yield answer_of(task, decode)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of
+from rkzoo.session import Session, canvas_of, fitter_of
 from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.vision.letterbox import Letterbox, fit
@@ -65,10 +65,11 @@ class HeadTask(ABC, Generic[R]):
         self.options = options or DetectOptions()
         self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
         self._canvas = canvas_of(session, contract.input.size)
+        self._fit = fitter_of(session, fit)
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
         """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
-        canvas, letterbox = fit(image, self.contract.input, self._canvas)
+        canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
         return [canvas], letterbox
 
     def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:

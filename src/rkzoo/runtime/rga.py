@@ -1,0 +1,122 @@
+"""librga, loaded: pictures scaled, converted and placed by Rockchip's 2D engine (RGA).
+
+Thin over the C library, every call checked. Not measured on a board: tested with a stand-in
+(tests/rga_standin).
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rkzoo.errors import RkzooError
+from rkzoo.runtime import rga_api as api
+from rkzoo.runtime.rga_api import Format, Place, Surface, structure
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A picture that the driver of RGA knows, by the number it gave."""
+
+    handle: int
+    surface: Surface
+
+
+class RgaLibrary:
+    """librga.so. Raises RkzooError when it cannot be loaded, or is older than 1.8."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            dll = c.CDLL(path)
+            self._functions = {name: _typed(dll, name) for name in api.FUNCTIONS}
+        except (OSError, AttributeError) as error:
+            raise RkzooError(
+                f"The library of the 2D engine {path} cannot be used.",
+                f"The system says: {error}.",
+                "Install librga 1.8 or later, or unset RKZOO_LIBRGA.",
+            ) from error
+        _talk_aside()
+        self.told: str = (self._functions["querystring"](api.VERSION) or b"").decode(
+            "utf-8", "replace"
+        )
+        self.engines = api.engines(self.told)
+
+    def import_fd(self, fd: int, surface: Surface) -> Imported:
+        """Memory of a file descriptor (DMA-BUF), until `release`. Raises RkzooError."""
+        return self._import("importbuffer_fd", fd, surface)
+
+    @contextmanager
+    def borrowed(self, address: int, surface: Surface) -> Iterator[Imported]:
+        """Memory of this process, for as long as the block lasts: what lies at the address
+        afterwards may be other pages. Raises RkzooError."""
+        imported = self._import("importbuffer_virtualaddr", address, surface)
+        try:
+            yield imported
+        finally:
+            self.release(imported)
+
+    def _import(self, function: str, where: int, surface: Surface) -> Imported:
+        told = structure("im_handle_param_t")(surface.stride, surface.height, surface.format)
+        handle = self._functions[function](where, c.byref(told))
+        if not handle:
+            raise RkzooError("RGA's driver does not take a picture's memory.", "", "", code=1)
+        return Imported(handle, surface)
+
+    def release(self, imported: Imported) -> None:
+        """Nobody can act on a failure here, so there is none."""
+        self._functions["releasebuffer_handle"](imported.handle)
+
+    def place(self, source: Imported, target: Imported, place: Place) -> None:
+        """Scales and converts the whole source into a place of the target, and waits for it.
+        Raises RkzooError; the place may be half written then."""
+        given, made = self._wrapped(source), self._wrapped(target)
+        if source.surface.format == Format.NV12:
+            made.color_space_mode = api.BT601_LIMITED
+        rect = structure("im_rect")
+        answer = self._functions["improcess"](
+            given,
+            made,
+            structure("rga_buffer_t")(),
+            rect(0, 0, source.surface.width, source.surface.height),
+            rect(place.x, place.y, place.width, place.height),
+            rect(),
+            api.SYNC,
+        )
+        if answer != api.SUCCESS:
+            why = (self._functions["imStrError_t"](answer) or b"").decode("utf-8", "replace")
+            raise RkzooError("RGA did not do its work.", f"{why.strip()} ({answer})", "", code=1)
+
+    def _wrapped(self, picture: Imported) -> Any:
+        # The library fills in what has no meaning here, as its version has it.
+        s = picture.surface
+        return self._functions["wrapbuffer_handle_t"](
+            picture.handle, s.width, s.height, s.stride, s.height, s.format
+        )
+
+
+def _typed(dll: Any, name: str) -> Any:
+    function = getattr(dll, name)
+    function.restype, *function.argtypes = api.FUNCTIONS[name]
+    return function
+
+
+def _talk_aside() -> None:
+    """What librga prints (its version, each failure) goes to stderr: stdout is for answers. In
+    glibc alone may that be set."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = c.CDLL(None)
+    out, err = (c.c_void_p.in_dll(libc, name) for name in ("stdout", "stderr"))
+    libc.fflush(None)
+    out.value = err.value
+
+
+def memory_size() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
