@@ -257,7 +257,7 @@ def test_the_data_comes_back_from_the_page() -> None:
     zoo = {"models": [one | {"title": "</script><b>"}], "chips": []}
     back = data_in(page(zoo))
     assert back == json.loads(json.dumps(zoo))
-    assert back["models"][0]["accuracy"]["tuned"] == 0.405
+    assert back["models"][0]["accuracy"]["value"] == 0.405
 
 
 def test_broken_tables_are_refused_by_name(tmp_path: Path) -> None:
@@ -273,3 +273,11 @@ def test_the_page_is_written_without_any_result(tmp_path: Path) -> None:
     tiers = {on["tier"] for one in zoo["models"] for on in one["on"].values()}
     assert tiers == {"untried", "blocked"}
     assert not any(on.get("speed") for one in zoo["models"] for on in one["on"].values())
+
+
+def test_layers_in_float_do_not_lend_their_accuracy_to_a_speed_they_do_not_have() -> None:
+    slow = measured(how=Quantise(float_layers=("a",)), tuned=0.41, tuned_drop=0.1)
+    found = entry(model(support=tried(), row=slow), Published())
+    assert found["accuracy"]["value"] == slow.int8
+    assert found["accuracy"]["hybrid"] == 0.41
+    assert found["on"]["rk3588"]["tier"] == ("simulator" if slow.int8_drop <= 1 else "converts")

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from rkzoo.zoo.schema import Card
 
 _WIDTH = 96
+_SUPPORT = {
+    "board": "accuracy measured (board)",
+    "simulator": "accuracy measured (simulator)",
+    "converts": "converts",
+    "untried": "not tried",
+    "blocked": "no",
+}
+_WHOSE = {"published": "vendor's table", "estimate": "estimate"}
 _FITS = {
     "letterbox": "aspect ratio kept, the rest padded",
     "stretch": "stretched to the size",
@@ -26,7 +34,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "info",
         help="everything about one of them",
         description="Everything rkzoo knows about one model.",
-        epilog="Example: rkzoo info ppocr-v4-det",
+        epilog="Example: rkzoo info ppocr-v4-det        rkzoo info llm says where language models"
+        " run.",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, or a card's .yaml")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -34,12 +43,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import print_json
+    from rkzoo.cli.console import print_json, table
     from rkzoo.soc.chips import chips, supported
     from rkzoo.zoo.catalogue import card as find
     from rkzoo.zoo.catalogue import dtypes_on
     from rkzoo.zoo.store import cached
+    from rkzoo.zoo.topics import topics
 
+    if args.model in topics():
+        return _topic(args.model, args.json)
     card = find(args.model)
     socs = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
     socs = {} if card.task == "asset" else {soc: dtypes for soc, dtypes in socs.items() if dtypes}
@@ -63,9 +75,40 @@ def main(args: argparse.Namespace) -> int:
         print("\nNotes")
         for note in card.notes:
             print(textwrap.fill(note, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
+    if rows := _measured(card):
+        print("\nOn the chips (frames/s of the model alone)")
+        print(table(("CHIP", "SUPPORT", "FRAMES/S", "WHOSE", "MEMORY", "WHY NO BETTER"), rows))
     print("\nNext")
     for command in _next(card, args.model, socs, all(files.values())):
         print(f"  {command}")
+    return 0
+
+
+def _topic(name: str, as_json: bool) -> int:
+    import msgspec
+
+    from rkzoo.cli.console import print_json, table
+    from rkzoo.zoo.topics import topic
+
+    found = topic(name)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        return 0
+    print(f"{found.title}\n")
+    for sentence in found.says:
+        print(textwrap.fill(sentence, _WIDTH))
+    print()
+    for way in found.ways:
+        print(f"{way.software}: {', '.join(way.chips)}")
+        for line in textwrap.wrap(f"{way.how} {way.get}", _WIDTH - 2, break_on_hyphens=False):
+            print(f"  {line}")
+    print("\nAs published, tokens a second and MB of memory")
+    rows = [
+        (one.chip, one.model, one.dtype, f"{one.tokens:.1f}", f"{one.memory}")
+        for one in found.figures.rows
+    ]
+    print(table(("CHIP", "MODEL", "NUMBERS", "TOKENS/S", "MB"), rows))
+    print(found.figures.source)
     return 0
 
 
@@ -103,6 +146,31 @@ def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]
         ("calibrate", _calibration(card)),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def _measured(card: Card) -> list[tuple[str, ...]]:
+    """What is known of the card's model on each chip, as rows; nothing where nothing is."""
+    from rkzoo.workflow.report_zoo import on_chips, results_folder
+
+    folder = results_folder()
+    if folder is None or card.task == "asset":
+        return []
+    rows: list[tuple[str, ...]] = []
+    for soc, told in on_chips(card, folder).items():
+        if told["tier"] in ("untried", "blocked") and not told.get("speed"):
+            continue
+        speed, need = told.get("speed") or {}, told.get("need")
+        rows.append(
+            (
+                soc,
+                _SUPPORT[told["tier"]],
+                f"{speed['fps']:.1f}" if speed else "",
+                _WHOSE[speed["source"]] if speed else "",
+                f"{need / 2**20:.1f} MB" if need else "",
+                textwrap.shorten(told["why"], 60),
+            )
+        )
+    return rows
 
 
 def _unverified(card: Card) -> str:

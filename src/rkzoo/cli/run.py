@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rkzoo.cli.asked import add_asked, add_runtime, add_wishes
 from rkzoo.errors import RkzooError
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.model import Result
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "run",
         help="pictures, sounds or words in, the answer out",
-        description="Runs a model on pictures and draws what it found; or on sounds or texts, where "
-        "it is such a model.",
+        description="Runs a model on pictures and draws what it found; or on sounds or texts, "
+        "where it is such a model.",
         epilog="Example: rkzoo run ppocr page.jpg        rkzoo run yolov8n.onnx photos/ --json",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
@@ -40,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.files import check_apart
     from rkzoo.workflow.load import open_model, options_of, page_of
     from rkzoo.workflow.media import medium_of
-    from rkzoo.workflow.model import Written, save_names
+    from rkzoo.workflow.model import save_names
 
     medium = medium_of(args.model)
     sources = medium.expand(args.inputs)
@@ -63,11 +67,8 @@ def main(args: argparse.Namespace) -> int:
             result = model(source)
             document = result.to_json()
             if folder is not None:
-                target = folder / name
-                if isinstance(result.found, Written):
-                    target = target.with_suffix(result.found.suffix)
                 try:
-                    document[medium.gives] = str(result.save(target))
+                    document[medium.gives] = str(result.save(_target(result, folder / name)))
                 except RkzooError as error:
                     if args.output or _can_draw():
                         raise
@@ -79,8 +80,7 @@ def main(args: argparse.Namespace) -> int:
             for text in result.warnings:
                 warned.setdefault(text, said)
             if not args.json:
-                print(f"{said}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
-                print("\n".join(f"  {line}" for line in result.found.lines()) or "  nothing found")
+                _tell(result, said)
         runtime = model.runtime
     if args.json:
         print_json({"model": args.model, "runtime": runtime, medium.several: documents})
@@ -89,6 +89,18 @@ def main(args: argparse.Namespace) -> int:
     if folder is not None:
         print(f"{medium.gives.capitalize()}s are in {folder}/", file=sys.stderr)
     return 0
+
+
+def _target(result: Result, usual: Path) -> Path:
+    """Where a result goes; one that is no drawing has a suffix of its own."""
+    from rkzoo.workflow.model import Written
+
+    return usual.with_suffix(result.found.suffix) if isinstance(result.found, Written) else usual
+
+
+def _tell(result: Result, said: str) -> None:
+    print(f"{said}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
+    print("\n".join(f"  {line}" for line in result.found.lines()) or "  nothing found")
 
 
 def _can_draw() -> bool:

@@ -22,7 +22,7 @@ from rkzoo.speed.memory import inside
 from rkzoo.strict import Strict
 from rkzoo.workflow.report_accuracy import Row, read_rows
 from rkzoo.workflow.report_support import Support, Trial, read_support
-from rkzoo.zoo.catalogue import cards, dtypes_on
+from rkzoo.zoo.catalogue import cards, dtypes_on, members
 from rkzoo.zoo.schema import Card
 
 Tier = Literal["board", "simulator", "converts", "untried", "blocked"]
@@ -129,6 +129,23 @@ def gather(results: Path) -> dict[str, Any]:
         "chips": [_chip(soc, chips()[soc]) for soc in supported()],
         "models": [entry(one, published) for one in found],
     }
+
+
+def results_folder() -> Path | None:
+    """The results that come with rkzoo: inside the package, or beside it in a clone."""
+    package = Path(__file__).parents[1]
+    places = (package / "results", package.parents[1] / "results")
+    return next((place for place in places if (place / "support.yaml").is_file()), None)
+
+
+def on_chips(card: Card, results: Path) -> dict[str, dict[str, Any]]:
+    """What the results say of one card, by chip. Raises RkzooError for a broken file."""
+    support = {row.model: row for row in read_support(results / "support.yaml")}
+    accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
+    published = read_published(results / "published.yaml")
+    wanted = [card, *members(card).values()] if card.pipeline else [card]
+    one = next(one for one in known(wanted, support, accuracy) if one.name == card.name)
+    return {soc: on_chip(one, soc, published) for soc in supported()}
 
 
 def known(
@@ -240,8 +257,8 @@ def _validated(one: Known, trial: Trial) -> tuple[Tier, str]:
         return "converts", f"Its accuracy was measured in int8, not in {trial.dtype}."
     if one.support is None or row.sha256 != one.support.sha256:
         return "converts", "The accuracy is that of another file."
-    if row.tuned_drop > MAX_DROP:
-        return "converts", f"INT8 costs {row.tuned_drop:.2f} points."
+    if _as_fast(row)[1] > MAX_DROP:
+        return "converts", f"INT8 costs {_as_fast(row)[1]:.2f} points."
     return ("board" if row.runtime == "board" else "simulator"), ""
 
 
@@ -293,9 +310,19 @@ def command(one: Known, soc: str, dtype: str) -> str:
 def _accuracy(row: Row | None) -> dict[str, Any] | None:
     if row is None:
         return None
-    kept = ("metric", "unit", "dataset", "truth", "images", "runtime", "original", "int8", "tuned")
+    kept = ("metric", "unit", "dataset", "truth", "images", "runtime", "original", "date")
     told = msgspec.to_builtins(row)
-    return {name: told[name] for name in (*kept, "int8_drop", "tuned_drop", "change", "date")}
+    value, drop = _as_fast(row)
+    hybrid = row.tuned if row.how.float_layers else None
+    return {name: told[name] for name in kept} | {"value": value, "drop": drop, "hybrid": hybrid}
+
+
+def _as_fast(row: Row) -> tuple[float, float]:
+    """The accuracy and the drop that go with the speed shown: layers in float16 cost speed that
+    no figure here knows."""
+    if row.how.float_layers:
+        return row.int8, row.int8_drop
+    return row.tuned, row.tuned_drop
 
 
 def _chip(soc: str, chip: Chip) -> dict[str, Any]:
