@@ -16,12 +16,12 @@ from rkzoo.toolkit import environment, indexes, interpreter
 from rkzoo.toolkit.versions import LAYOUT, RELEASES, release
 
 
-def pretend(version: str, *, full: bool = False, **changes: object) -> Path:
+def pretend(version: str, *, kind: str = "lean", **changes: object) -> Path:
     """A folder that looks installed."""
-    folder = cache_dir("toolkits") / (version + ("-full" if full else ""))
+    folder = cache_dir("toolkits") / (version if kind == "lean" else f"{version}-{kind}")
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").symlink_to(sys.executable)
-    mark = {"version": version, "full": full, "python": "3.11.7", "size": 7, "layout": LAYOUT}
+    mark = {"version": version, "python": "3.11.7", "size": 7, "layout": LAYOUT}
     (folder / environment.READY).write_text(json.dumps(mark | changes))
     return folder
 
@@ -130,7 +130,7 @@ class TestEnvironment:
 
     def test_installed_ones_are_used_and_listed(self, cache):
         pretend("2.3.2")
-        pretend("2.5.0", full=True)
+        pretend("2.5.0", kind="full")
         assert [env.name for env in environment.installed()] == ["2.5.0-full", "2.3.2"]
         assert environment.ensure("v2.3.2").name == "2.3.2"
         assert environment.ensure("2.5.0").name == "2.5.0-full", "full serves where lean would"
@@ -155,7 +155,7 @@ class TestEnvironment:
 
     def test_remove_takes_lean_and_full_and_only_full_when_asked(self, cache):
         pretend("2.5.0")
-        full = pretend("2.5.0", full=True)
+        full = pretend("2.5.0", kind="full")
         assert [env.name for env in environment.remove("2.5.0-full")] == ["2.5.0-full"]
         assert not full.exists()
         assert [env.name for env in environment.remove("2.5.0")] == ["2.5.0"]

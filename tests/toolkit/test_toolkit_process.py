@@ -18,7 +18,7 @@ from rkzoo.toolkit import logs, scratch, worker
 from rkzoo.toolkit.environment import ToolkitEnv
 from rkzoo.toolkit.process import ToolkitProcess
 
-ENV = ToolkitEnv("0.0.0", Path(sys.executable), "3.x", False, 0)
+ENV = ToolkitEnv("0.0.0", Path(sys.executable), "3.x", "lean", 0)
 
 # The real worker with another set of jobs.
 STAND_IN = f"""
@@ -214,7 +214,7 @@ def test_a_child_whose_owner_is_forgotten_ends(process):
 
 
 def test_a_missing_interpreter_is_one_error(cache):
-    gone = ToolkitEnv("0.0.0", Path("/nonexistent/python"), "3.x", False, 0)
+    gone = ToolkitEnv("0.0.0", Path("/nonexistent/python"), "3.x", "lean", 0)
     with pytest.raises(RkzooError, match="cannot be started"):
         ToolkitProcess(gone)
     assert [path.name for path in cache_dir("scratch").iterdir()] == [".lock"]

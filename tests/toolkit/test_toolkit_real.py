@@ -308,7 +308,7 @@ class Tell:
     def update(self, done, total=None): print("at", done, file=sys.stderr, flush=True)
     def note(self, message): pass
 python, key, out = sys.argv[1:]
-env = ToolkitEnv("2.5.0", Path(python), "", False, 0)
+env = ToolkitEnv("2.5.0", Path(python), "", "lean", 0)
 with ToolkitProcess(env, report=Tell()) as process:
     print("pid", process.pid, file=sys.stderr, flush=True)
     process.build(builds.find(key), Path(out))

@@ -20,7 +20,6 @@ def pretended(cache):
     (folder / "bin" / "python").symlink_to(sys.executable)
     mark = {
         "version": "2.3.2",
-        "full": False,
         "python": "3.11.7",
         "size": 5_300_000,
         "layout": LAYOUT,
@@ -42,7 +41,7 @@ def test_list_as_json(pretended, capsys):
     assert answer["installed"] == [
         {
             "version": "2.3.2",
-            "full": False,
+            "kind": "lean",
             "python": str(pretended / "bin" / "python"),
             "python_version": "3.11.7",
             "bytes": 5_300_000,

@@ -20,8 +20,19 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     install = actions.add_parser("install", help="install a version (convert does it by itself)")
     install.add_argument("version", nargs="?", metavar="VERSION", help="for example 2.3.2")
-    install.add_argument(
-        "--full", action="store_true", help="with PyTorch, for TorchScript models and gdq"
+    more = install.add_mutually_exclusive_group()
+    more.add_argument(
+        "--full",
+        dest="kind",
+        action="store_const",
+        const="full",
+        help="with PyTorch, for TorchScript models and gdq",
+    )
+    more.add_argument(
+        "--with",
+        dest="kind",
+        choices=("tensorflow",),
+        help="for models in .tflite and .pb",
     )
     install.set_defaults(verb=_install)
 
@@ -39,7 +50,8 @@ def _install(args: argparse.Namespace) -> int:
     from rkzoo.toolkit import environment
     from rkzoo.toolkit.recipe import DEFAULT_VERSION
 
-    env = environment.ensure(args.version or DEFAULT_VERSION, full=args.full, report=Bars())
+    version, kind = args.version or DEFAULT_VERSION, args.kind or "lean"
+    env = environment.ensure(version, kind=kind, report=Bars())
     print(f"RKNN-Toolkit2 {env.name} is ready: Python {env.python_version}, {_size(env)}")
     return 0
 
@@ -61,8 +73,7 @@ def _list(args: argparse.Namespace) -> int:
         )
         return 0
     rows = [
-        (env.version, "full" if env.full else "lean", env.python_version, _size(env), env.folder)
-        for env in installed
+        (env.version, env.kind, env.python_version, _size(env), env.folder) for env in installed
     ]
     missing = [
         (known.version, "not installed", "", "", "")
@@ -84,7 +95,7 @@ def _remove(args: argparse.Namespace) -> int:
 def _as_json(env: ToolkitEnv) -> dict[str, object]:
     return {
         "version": env.version,
-        "full": env.full,
+        "kind": env.kind,
         "python": str(env.python),
         "python_version": env.python_version,
         "bytes": env.size,

@@ -309,3 +309,28 @@ def without_softmax(seen: View) -> None:
     if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
         del node.attribute[:]
         node.op_type = "Identity"
+
+
+_BYTES = {onnx.TensorProto.UINT8: 0.0, onnx.TensorProto.INT8: 128.0}
+
+
+def bytes_as_floats(model: onnx.ModelProto) -> None:
+    """Inputs of bytes become floats of 0..255, in place: what a quantised model did with them
+    first, to cast them, goes, and signed ones get the 128 taken off that was taken off before."""
+    graph = model.graph
+    for info in graph.input:
+        offset = _BYTES.get(info.type.tensor_type.elem_type)
+        if offset is None:
+            continue
+        readers = [node for node in graph.node if info.name in node.input]
+        if any(node.op_type != "Cast" for node in readers):
+            continue
+        info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        for cast in readers:
+            if offset:
+                name = f"{cast.output[0]}_offset"
+                graph.initializer.append(numpy_helper.from_array(np.float32(offset), name))
+                new = helper.make_node("Sub", [info.name, name], cast.output, cast.name)
+            else:
+                new = helper.make_node("Identity", [info.name], cast.output, cast.name)
+            cast.CopyFrom(new)

@@ -1,6 +1,6 @@
 """One isolated environment per toolkit version, made with uv and kept in the cache.
 
-An environment is `toolkits/<version>/` (lean) or `toolkits/<version>-full/`. It is made
+An environment is `toolkits/<version>/` (lean) or `toolkits/<version>-<kind>/`. It is made
 under another name and moved when everything in it works, and it counts as installed only
 with its `ready.json`; so an interrupted installation leaves nothing that counts. Only
 `bin/python` of it is used, which does not mind the move.
@@ -18,7 +18,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -29,30 +29,26 @@ from rkzoo.toolkit import indexes, interpreter, logs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.toolkit.versions import (
     EXCLUDED,
+    KINDS,
     LAYOUT,
     RELEASES,
     REQUIREMENTS,
-    WITH_TORCH,
-    WITHOUT_TORCH,
+    Kind,
     Release,
     release,
 )
 
 READY = "ready.json"
-_SIZES = {
-    False: "about 0.6 GB",
-    True: "about 1.5 GB, or up to 6 GB where only CUDA PyTorch is offered",
-}
 
 
 @dataclass(frozen=True)
 class ToolkitEnv:
-    """An installed toolkit. `python` is its interpreter, `size` is in bytes."""
+    """An installed toolkit. `python` is its interpreter, `kind` one of KINDS, `size` in bytes."""
 
     version: str
     python: Path
     python_version: str
-    full: bool
+    kind: str
     size: int
 
     @property
@@ -65,31 +61,39 @@ class ToolkitEnv:
 
 
 def ensure(
-    version: str = DEFAULT_VERSION, *, full: bool = False, report: Reporter = SILENT
+    version: str = DEFAULT_VERSION, *, kind: str = "lean", report: Reporter = SILENT
 ) -> ToolkitEnv:
     """The environment of `version`, installed first when it is missing.
 
-    `full` asks for real PyTorch; a full environment also serves where a lean one would.
+    `kind` says what must be there beside the toolkit (KINDS: real PyTorch, or TensorFlow); one
+    that holds more also serves where a lean one would.
     Raises RkzooError: unknown version, no fitting platform or Python, no network, full disk.
     """
     known = release(version)
     root = cache_dir("toolkits")
-    for folder in _folders(root, known.version, full):
+    for folder in _folders(root, known.version, kind):
         if (env := _read(folder)) is not None:
             return env
     if (unfit := _unfit(known)) is not None:
         raise unfit
-    target = _folders(root, known.version, full)[0]
+    target = _folders(root, known.version, kind)[0]
     with locked(root / f".{target.name}.lock"):
         if (env := _read(target)) is not None:
             return env  # another process made it while we waited
         _sweep(root, target.name)
+        more = KINDS[kind]
+        known = replace(known, pythons=tuple(one for one in known.pythons if one >= more.python))
         python = interpreter.find(known)
         report.note(
-            f"RKNN-Toolkit2 {known.version} is installed into rkzoo's cache once"
-            f" ({_SIZES[full]}, Python {python.text}): {target}"
+            f"RKNN-Toolkit2 {known.version}{more.title} is installed into rkzoo's cache once"
+            f" ({more.size}, Python {python.text}): {target}"
         )
-        return _install(known, python, target, full, report)
+        return _install(known, python, target, more, report)
+
+
+def there(kind: str) -> ToolkitEnv | None:
+    """The newest installed environment of that kind."""
+    return next((env for env in installed() if env.kind == kind), None)
 
 
 def installed() -> tuple[ToolkitEnv, ...]:
@@ -98,23 +102,22 @@ def installed() -> tuple[ToolkitEnv, ...]:
     found = [
         env
         for known in RELEASES
-        for folder in _folders(root, known.version, False)
+        for folder in _folders(root, known.version, "lean")
         if (env := _read(folder)) is not None
     ]
     return tuple(found)
 
 
 def remove(version: str) -> tuple[ToolkitEnv, ...]:
-    """Removes what is installed of `version`; "2.5.0-full" means only the full one.
+    """Removes what is installed of `version`; "2.5.0-full" means only that kind.
 
     Returns what was removed. Raises RkzooError when nothing of it is installed.
     """
-    plain = version.strip().lower().removesuffix("-full")
-    name = release(plain).version
+    plain, _, kind = version.strip().lower().partition("-")
+    name = release(plain if kind in KINDS else version).version
     root = cache_dir("toolkits")
-    only_full = version.strip().lower().endswith("-full")
     removed = []
-    for folder in _folders(root, name, only_full):
+    for folder in _folders(root, name, kind or "lean"):
         with locked(root / f".{folder.name}.lock"):
             _sweep(root, folder.name)
             env = _read(folder)
@@ -140,7 +143,7 @@ def unavailable(version: str = DEFAULT_VERSION) -> RkzooError | None:
     """
     known = release(version)
     root = cache_dir("toolkits")
-    if any(_read(folder) for folder in _folders(root, known.version, False)):
+    if any(_read(folder) for folder in _folders(root, known.version, "lean")):
         return None
     if (unfit := _unfit(known)) is not None:
         return unfit
@@ -164,10 +167,11 @@ def _unfit(known: Release) -> RkzooError | None:
     return None
 
 
-def _folders(root: Path, version: str, full: bool) -> tuple[Path, ...]:
+def _folders(root: Path, version: str, kind: str) -> tuple[Path, ...]:
     """Where the environment may be, the wanted place first."""
-    both = (root / version, root / f"{version}-full")
-    return both[1:] if full else both
+    if kind != "lean":
+        return (root / f"{version}-{kind}",)
+    return (root / version, *(root / f"{version}-{more}" for more in KINDS if more != "lean"))
 
 
 def _read(folder: Path) -> ToolkitEnv | None:
@@ -176,7 +180,8 @@ def _read(folder: Path) -> ToolkitEnv | None:
         mark = json.loads((folder / READY).read_text("utf-8"))
         if mark["layout"] != LAYOUT or not os.access(python, os.X_OK):
             return None
-        return ToolkitEnv(mark["version"], python, mark["python"], mark["full"], mark["size"])
+        kind = folder.name.partition("-")[2] or "lean"
+        return ToolkitEnv(mark["version"], python, mark["python"], kind, mark["size"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -196,18 +201,17 @@ def _sweep(root: Path, name: str) -> None:
 
 
 def _install(
-    known: Release, python: interpreter.Interpreter, target: Path, full: bool, report: Reporter
+    known: Release, python: interpreter.Interpreter, target: Path, kind: Kind, report: Reporter
 ) -> ToolkitEnv:
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    title = f"Installing RKNN-Toolkit2 {known.version}{' with PyTorch' if full else ''}"
+    title = f"Installing RKNN-Toolkit2 {known.version}{kind.title}"
     try:
         with explained(f"RKNN-Toolkit2 {known.version} cannot be installed."):
             with report.task(title, bytes=True) as task:
-                _populate(known, python, part, full, task)
+                _populate(known, python, part, kind, task)
             size = _size(part)
             mark = {
                 "version": known.version,
-                "full": full,
                 "python": python.text,
                 "size": size,
                 "layout": LAYOUT,
@@ -218,20 +222,19 @@ def _install(
             os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return ToolkitEnv(known.version, target / "bin" / "python", python.text, full, size)
+    return ToolkitEnv(known.version, target / "bin" / "python", python.text, kind.name, size)
 
 
 def _populate(
-    known: Release, python: interpreter.Interpreter, part: Path, full: bool, task: Task
+    known: Release, python: interpreter.Interpreter, part: Path, kind: Kind, task: Task
 ) -> None:
     _uv(["venv", "--no-project", "--relocatable", "--python", python.path, str(part)], known, task)
     own = part / "bin" / "python"
-    wanted = (f"rknn-toolkit2=={known.version}", *REQUIREMENTS)
-    torch = WITH_TORCH if full else WITHOUT_TORCH
+    wanted = (f"rknn-toolkit2=={known.version}", *REQUIREMENTS, *kind.packages)
     overrides = part / "overrides.txt"
-    overrides.write_text("\n".join((*REQUIREMENTS, *EXCLUDED, *torch)), encoding="utf-8")
+    overrides.write_text("\n".join((*REQUIREMENTS, *EXCLUDED, *kind.overrides)), encoding="utf-8")
     install = ["pip", "install", "--python", str(own), "--override", str(overrides), *wanted]
-    if full:
+    if kind.torch:
         _with_torch(install, known, task)
     else:
         _uv(install, known, task)

@@ -126,6 +126,21 @@ class ToolkitProcess(Closing):
         recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
         return self._build(replace(plan, recipe=recipe), timeout)
 
+    def translate(self, source: Path, out: Path, *, timeout: float = BUILD_TIMEOUT) -> None:
+        """Makes the ONNX `out` of a .tflite or a frozen TensorFlow graph (.pb), in float: an
+        environment of the kind `tensorflow` is needed."""
+        with self._turn:
+            self._label = f"read {source.name}"
+            self._spec = None
+            made = self.folder / "translated.onnx"
+            made.unlink(missing_ok=True)
+            request = {"do": "translate", "source": str(source.absolute()), "onnx": str(made)}
+            self._command(request, (), timeout, _silent)
+            if not made.exists():
+                raise self._fail("It reported success and wrote no file.")
+            with atomic_output(Path(out)) as temporary:
+                shutil.copyfile(made, temporary)
+
     def infer(self, arrays: Sequence[Array], *, timeout: float = INFER_TIMEOUT) -> list[Array]:
         """The last built model on the simulator.
 

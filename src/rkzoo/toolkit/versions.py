@@ -43,9 +43,53 @@ REQUIREMENTS = (
 # Declared by the toolkit and not wanted: the headless OpenCV stands in for the other one.
 NEVER = "python_version < '0'"
 EXCLUDED = (f"opencv-python; {NEVER}",)
-WITHOUT_TORCH = (f"torch; {NEVER}",)
-# 2.13 is the newest that was tried; it works in spite of the wheel's own upper limit.
-WITH_TORCH = ("torch>=1.13,<2.14",)
+_WITHOUT_TORCH = (f"torch; {NEVER}",)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an environment holds beside the toolkit, and what it costs. `packages` are installed
+    with it, `overrides` put in place of what they and the toolkit ask for. `torch` is the real
+    one; else a stand-in takes its place. `python` is the first that the packages have wheels
+    for."""
+
+    name: str
+    size: str
+    title: str = ""
+    packages: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = _WITHOUT_TORCH
+    torch: bool = False
+    python: tuple[int, int] = (3, 8)
+
+
+# The order counts: where nothing more than the toolkit is wanted, the first that is installed
+# serves.
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("lean", "about 0.6 GB"),
+        Kind(
+            "full",
+            "about 1.5 GB, or up to 6 GB where only CUDA PyTorch is offered",
+            title=" with PyTorch",
+            # 2.13 is the newest that was tried; it works in spite of the wheel's own upper limit.
+            overrides=("torch>=1.13,<2.14",),
+            torch=True,
+        ),
+        Kind(
+            "tensorflow",
+            "about 1.8 GB",
+            title=" with TensorFlow",
+            # 2.20 has no TFLite interpreter any more, which tf2onnx needs.
+            packages=(
+                "tensorflow-cpu==2.19.1; platform_machine == 'x86_64'",
+                "tensorflow==2.19.1; platform_machine != 'x86_64'",
+                "tf2onnx==1.16.1",
+            ),
+            python=(3, 9),
+        ),
+    )
+}
 
 LAYOUT = 2
 """Raise it when what an environment contains changes: older ones are then made anew."""

@@ -1,6 +1,6 @@
 """The only file that imports RKNN-Toolkit2: a script for the interpreter of its environment.
 
-It needs the standard library, numpy and rknn, works on Python 3.8 and does not import
+It needs the standard library, numpy and rknn (and for `translate` TensorFlow and tf2onnx), works on Python 3.8 and does not import
 rkzoo; process.py starts it and uses `send` and `receive` of it, so that the protocol is
 written once. A message is a length (4 bytes, little endian), a JSON header of that length,
 and the raw bytes of the arrays that the header lists under "arrays".
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Answer = tuple[Header, list[Any]]
 
 _LENGTH = struct.Struct("<I")
+_OPSET = 13
 
 
 def send(write: Callable[[Any], None], header: Header, arrays: Sequence[Any] = ()) -> None:
@@ -75,6 +76,26 @@ class Jobs:
         """Imports the toolkit, so that a broken environment shows at once."""
         import rknn.api  # noqa: F401
 
+        return {}, []
+
+    def translate(self, header: Header, arrays: Sequence[Any]) -> Answer:
+        """Makes the ONNX header["onnx"] of header["source"], a .tflite or a frozen graph (.pb),
+        in an environment that has TensorFlow. Pictures go in channels first, and quantised
+        weights become the floats that they stand for."""
+        from tf2onnx import convert
+
+        source = header["source"]
+        with open(source, "rb") as file:
+            is_lite = file.read(8)[4:] == b"TFL3"
+        if is_lite:
+            given = ["--tflite", source, "--dequantize", *pictures_first(tflite_inputs(source))]
+        else:
+            inputs, outputs = graph_ends(source)
+            given = ["--graphdef", source, *pictures_first(inputs)]
+            given += ["--inputs", ",".join(inputs), "--outputs", ",".join(outputs)]
+        # The program's own arguments are what it promises to keep; its functions are not.
+        sys.argv = ["tf2onnx", *given, "--output", header["onnx"], "--opset", str(_OPSET)]
+        convert.main()
         return {}, []
 
     def build(self, header: Header, arrays: Sequence[Any]) -> Answer:
@@ -203,6 +224,45 @@ class Jobs:
                 for name in row:
                     os.unlink(name)
         return {"tables": tables}, []
+
+
+def tflite_inputs(source: str) -> dict[str, list[int]]:
+    """Name and shape of what a .tflite takes."""
+    import tensorflow
+
+    return {
+        one["name"]: [int(side) for side in one["shape_signature"]]
+        for one in tensorflow.lite.Interpreter(source).get_input_details()
+    }
+
+
+def graph_ends(source: str) -> tuple[dict[str, list[int]], list[str]]:
+    """What a frozen graph takes, with the shapes where they are known, and what it gives: the
+    placeholders, and the last tensors of what hangs on them."""
+    import tensorflow
+
+    graph = tensorflow.compat.v1.GraphDef()
+    graph.ParseFromString(Path(source).read_bytes())
+    takes = {
+        node.name + ":0": [int(dim.size) for dim in node.attr["shape"].shape.dim]
+        for node in graph.node
+        if node.op.startswith("Placeholder")
+    }
+    read = {name.lstrip("^").partition(":")[0] for node in graph.node for name in node.input}
+    gives = [
+        node.name + ":0"
+        for node in graph.node
+        if node.name not in read and node.input and node.op not in ("Assert", "NoOp")
+    ]
+    if not takes or not gives:
+        raise Refused("the graph has no placeholders: it is not frozen")
+    return takes, gives
+
+
+def pictures_first(inputs: Header) -> list[str]:
+    """The arguments that put the channels of pictures first."""
+    names = [name for name, shape in inputs.items() if len(shape) == 4 and shape[-1] in (1, 3, 4)]
+    return ["--inputs-as-nchw", ",".join(names)] if names else []
 
 
 def _done(call: str, status: Any) -> None:

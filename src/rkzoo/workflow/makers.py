@@ -12,11 +12,14 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, cache_dir, locked, sha256_of
 from rkzoo.graph import whisper
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.workflow.make_tensorflow import tensorflow
 
 Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
 """The card's files by role, the .onnx to write, who is told."""
 
 MAKERS: dict[str, Maker] = {
+    "tflite": tensorflow,
+    "pb": tensorflow,
     "whisper-encoder": whisper.make_encoder,
     "whisper-embedding": whisper.make_embedding,
     "whisper-decoder": whisper.make_decoder,

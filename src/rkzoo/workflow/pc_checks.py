@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
 from rkzoo.toolkit import environment
+from rkzoo.toolkit.versions import KINDS
 from rkzoo.workflow.findings import Finding, fail, ok, warn
 
 _TOOLKIT = 1 << 30
@@ -48,7 +49,7 @@ def _toolkit() -> Iterator[Finding]:
     have = environment.installed()
     if have:
         listed = ", ".join(
-            f"{env.version}{' with PyTorch' if env.full else ''} (Python {env.python_version})"
+            f"{env.version}{KINDS[env.kind].title} (Python {env.python_version})"
             for env in have
         )
         yield ok("toolkit", f"RKNN-Toolkit2 {listed}", str(have[0].folder.parent))
