@@ -223,10 +223,9 @@ def test_on_a_dask_cluster_with_a_worker_killed(model: str, data: str, tmp_path:
     assert same(found, expected)
 
 
-def test_no_scheduler_there(model: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scheduler_there(model: str, data: str) -> None:
     from rkzoo.workflow.cluster import over_cluster
 
-    monkeypatch.setattr("rkzoo.workflow.cluster._CONNECT", "0.3s")
     with pytest.raises(RkzooError, match="no address of a Dask scheduler"):
         list(over_cluster(None, [], "nonsense"))  # type: ignore[arg-type]
     with pytest.raises(RkzooError, match="no Dask scheduler") as caught:

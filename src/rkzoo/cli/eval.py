@@ -161,8 +161,8 @@ def _tell_steps(found: Explanation) -> None:
         f"[{first.runtime}] to {last.value:.4f} [{last.runtime}], {whole:+.4f}"
     )
     print(
-        "The changes add up to that, each on top of the steps above it. Those that would cost "
-        "are tried\non the one input size alone and taken back."
+        "The changes add up to that, each on top of the steps above it. Those marked "
+        "instead\nare tried on the one input size alone and taken back."
     )
     for departure in found.departures:
         print(f"note: {departure}")

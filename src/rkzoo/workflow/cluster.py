@@ -6,6 +6,7 @@ The pictures and models travel with the job: a worker needs rkzoo and nothing el
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # Pieces given out for each thread of the cluster: enough that none waits, not all pictures at once.
 _AHEAD = 3
 _TRIES = 3
-_CONNECT = "20s"
+_CONNECT = 8.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ def _client(address: str) -> Client:
             "Give e.g. --scheduler tcp://192.168.1.2:8786; dask scheduler prints its own.",
         )
     try:
+        # Dask itself would go on trying for three times as long.
+        host, _, port = address.rpartition("/")[2].rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
         return Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise RkzooError(

@@ -67,7 +67,7 @@ class Step:
     @property
     def title(self) -> str:
         """As tables and charts name it."""
-        return f"{'would cost: ' if self.branch else ''}{self.name} [{self.runtime}]"
+        return f"{'instead: ' if self.branch else ''}{self.name} [{self.runtime}]"
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _offline(name: str) -> Unavailable:
     return Unavailable(
         f"{name} is not in the cache, and rkzoo is offline.",
         "Offline mode was asked for (--offline or RKZOO_OFFLINE).",
-        "Fetch it once with a network: rkzoo fetch MODEL.",
+        "Run this once where there is a network and without that, or copy the cache from there.",
     )
 
 
