@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +33,7 @@ _OPSET = 17
 
 
 def make_encoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
-    """The encoder of a card's files `model` and `part2`, as ONNX of half precision."""
+    """The encoder of a card's files `model` and `part2`, as ONNX."""
     _write(files, target, encoder)
 
 
@@ -53,7 +54,7 @@ def _write(
 
 
 class _Graph:
-    """A graph being written, node by node, in half precision."""
+    """A graph being written, node by node, in single precision."""
 
     def __init__(self, held: Mapping[str, Array]) -> None:
         self._held = held
@@ -62,17 +63,17 @@ class _Graph:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, *shape: int, kind: int = TensorProto.FLOAT16) -> str:
+    def input(self, name: str, *shape: int, kind: int = TensorProto.FLOAT) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, name: str, *shape: int) -> str:
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 
     def constant(self, value: Array | float, name: str = "") -> str:
         array = np.asarray(value)
-        array = array if array.dtype.kind == "i" else array.astype(np.float16)
+        array = array if array.dtype.kind == "i" else array.astype(np.float32)
         name = name or f"constant{len(self._constants)}"
         self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
@@ -80,7 +81,7 @@ class _Graph:
     def weight(self, name: str) -> str:
         return self.constant(self._held[name], name)
 
-    def node(self, kind: str, *inputs: str, to: str = "", **attributes: object) -> str:
+    def node(self, kind: str, *inputs: str, to: str = "", **attributes: Any) -> str:
         output = to or f"{kind.lower()}{len(self._nodes)}"
         node = helper.make_node(kind, list(inputs), [output], name=output, **attributes)
         self._nodes.append(node)
@@ -146,7 +147,7 @@ def _layers(held: Mapping[str, Array], of: str) -> range:
 
 # Attention divides by the root of a head's size; the queries do it, once.
 def _scaled(matrix: tuple[Array, Array]) -> tuple[Array, Array]:
-    return matrix[0] * np.float16(_HEAD**-0.5), matrix[1] * np.float16(_HEAD**-0.5)
+    return matrix[0] * _HEAD**-0.5, matrix[1] * _HEAD**-0.5
 
 
 _BY_HEAD, _TURNED = (1, 0, 2), (1, 2, 0)

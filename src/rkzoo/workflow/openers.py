@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.contract import Contract, Head
-from rkzoo.heads import ActivityHead, SoundHead, VoiceHead
+from rkzoo.heads import ActivityHead, SoundHead, VoiceHead, WhisperHead
 from rkzoo.session import Session
 
 
@@ -65,8 +65,15 @@ def _sound(opened: Opened, wishes: Wishes) -> Task:
     return SoundClassifier(*opened.parts["model"])
 
 
+def _whisper(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.workflow.open_speech import open_whisper
+
+    return open_whisper(opened, wishes)
+
+
 OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
     VoiceHead: _voice,
     ActivityHead: _activity,
     SoundHead: _sound,
+    WhisperHead: _whisper,
 }

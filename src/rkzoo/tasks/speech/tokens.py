@@ -1,0 +1,100 @@
+"""Whisper's tokens: what they spell, and which of them are no text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`words[i]` is token i as the vocabulary writes it. `suppressed` are never said. `end`
+    parts text from what is no text; from `time` on tokens are times, 0.02 s apart."""
+
+    words: tuple[str, ...]
+    suppressed: tuple[int, ...]
+    start: int
+    end: int
+    transcribe: int
+    translate: int
+    silence: int
+    no_times: int
+    time: int
+    languages: dict[str, int]
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """What the tokens spell; those that are no text are left out."""
+        letters = _letters()
+        said = "".join(self.words[token] for token in tokens if token < self.end)
+        return bytes(letters[letter] for letter in said).decode("utf-8", "replace")
+
+    def language(self, code: str) -> int:
+        """The token of a language. Raises RkzooError for one that the model does not know."""
+        if code.lower() not in self.languages:
+            raise RkzooError(
+                f"This model does not know the language {code!r}.",
+                f"It knows {', '.join(sorted(self.languages))}.",
+                "Give one of these codes, or leave --language out.",
+            )
+        return self.languages[code.lower()]
+
+
+def read_tokens(vocabulary: Path, settings: Path) -> Tokens:
+    """From the json list of all tokens, and a json object with `suppress_ids`. Raises
+    RkzooError."""
+    try:
+        with explained(f"The vocabulary {vocabulary} cannot be read."):
+            words = tuple(json.loads(vocabulary.read_text("utf-8")))
+            suppressed = tuple(int(token) for token in _object(settings)["suppress_ids"])
+        return _tokens(words, suppressed)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RkzooError(
+            f"{vocabulary} is no vocabulary of Whisper.",
+            f"Something is missing in it or in {settings.name}: {error}.",
+            "Fetch the model again with rkzoo fetch.",
+        ) from error
+
+
+def _object(path: Path) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def _tokens(words: tuple[str, ...], suppressed: tuple[int, ...]) -> Tokens:
+    index = {word: number for number, word in enumerate(words)}
+    start, translate = index["<|startoftranscript|>"], index["<|translate|>"]
+    end = index["<|endoftext|>"]
+    letters = _letters()
+    if any(letter not in letters for word in words[:end] for letter in word):
+        raise ValueError("a token is not spelled in bytes")
+    if any(not 0 <= token < len(words) for token in suppressed):
+        raise ValueError("a suppressed token is not in the vocabulary")
+    return Tokens(
+        words=words,
+        suppressed=suppressed,
+        start=start,
+        end=end,
+        transcribe=index["<|transcribe|>"],
+        translate=translate,
+        silence=index["<|nospeech|>"] if "<|nospeech|>" in index else index["<|nocaptions|>"],
+        no_times=index["<|notimestamps|>"],
+        time=index["<|0.00|>"],
+        languages={words[token][2:-2]: token for token in range(start + 1, translate)},
+    )
+
+
+@cache
+def _letters() -> dict[str, int]:
+    """How byte-level vocabularies write a byte: itself where it is a visible letter of Latin-1,
+    else the next letter from U+0100 on."""
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {
+        chr(256 + number): byte for number, byte in enumerate(hidden)
+    }

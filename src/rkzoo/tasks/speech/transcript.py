@@ -1,0 +1,120 @@
+"""What was said, and when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import write_text
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`start` and `end` in seconds. `text` as the model says it, the space before it included
+    where the script has one."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Segments in order. `language` is a code (en), empty where it is not known."""
+
+    segments: tuple[Segment, ...]
+    language: str = ""
+    suffix: ClassVar[str] = ".txt"
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(segment.text for segment in self.segments).strip()
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def lines(self) -> list[str]:
+        return [
+            f"{_clock(s.start, '.')[3:]} - {_clock(s.end, '.')[3:]}  {s.text.strip()}"
+            if s.end < 3600
+            else f"{_clock(s.start, '.')} - {_clock(s.end, '.')}  {s.text.strip()}"
+            for s in self.segments
+        ]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "start": round(segment.start, 2),
+                "end": round(segment.end, 2),
+                "text": segment.text.strip(),
+                "language": self.language or None,
+            }
+            for segment in self.segments
+        ]
+
+    def draw(self, image: Any) -> Any:
+        raise RkzooError(
+            "A transcript cannot be drawn.", "It is text.", "Use text, lines() or save()."
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes .txt (a line a segment), .srt, .vtt or .json. Raises RkzooError."""
+        writer = FORMATS.get(path.suffix.lower())
+        if writer is None:
+            raise RkzooError(
+                f"{path} cannot be written.",
+                f"A transcript is written as {', '.join(FORMATS)}.",
+                "Give another name.",
+            )
+        write_text(path, writer(self))
+
+
+def as_txt(said: Transcript) -> str:
+    return "".join(f"{segment.text.strip()}\n" for segment in said.segments)
+
+
+def as_srt(said: Transcript) -> str:
+    return _numbered(said.segments, ",")
+
+
+def as_vtt(said: Transcript) -> str:
+    return "WEBVTT\n\n" + _numbered(said.segments, ".")
+
+
+def as_json(said: Transcript) -> str:
+    document = {
+        "language": said.language or None,
+        "text": said.text,
+        "segments": [
+            {"start": s.start, "end": s.end, "text": s.text.strip()} for s in said.segments
+        ],
+    }
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    ".txt": as_txt,
+    ".srt": as_srt,
+    ".vtt": as_vtt,
+    ".json": as_json,
+}
+
+
+def _numbered(segments: Sequence[Segment], point: str) -> str:
+    return "".join(
+        f"{number}\n{_clock(s.start, point)} --> {_clock(s.end, point)}\n{s.text.strip()}\n\n"
+        for number, s in enumerate(segments, 1)
+    )
+
+
+def _clock(seconds: float, point: str) -> str:
+    """00:00:05.840"""
+    whole = round(seconds * 1000)
+    minutes, rest = divmod(whole, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"

@@ -1,0 +1,200 @@
+"""Speech of any length to text with times, by Whisper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.audio.mel import HOP, RATE, log_mel
+from rkzoo.audio.sound import Sound
+from rkzoo.session import Array, Session, run_named
+from rkzoo.tasks.speech.tokens import Tokens
+from rkzoo.tasks.speech.transcript import Segment, Transcript
+from rkzoo.tasks.speech.whisper_rules import log_softmax, next_logs, repetitive, understood
+from rkzoo.tasks.speech.windows import pause_in
+
+_HIDDEN = -1e4  # as good as minus infinity, and there is such a number in half precision
+
+# Upstream's own limits: when to say it again, when there was nothing to be said.
+_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_IMPROBABLE = -1.0
+_REPETITIVE = 2.4
+_SILENT = 0.6
+
+_SEARCHED = 10.0  # seconds before a window's end in which a pause is looked for
+_SHORTEST = 5.0  # seconds: a window that is not halved any more
+_NOTHING = 0.1  # seconds, in which nothing can be said
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said of a window: tokens without the prompt, the mean logarithm of their
+    probabilities, the probability that there is no speech, and whether it came to its end."""
+
+    tokens: tuple[int, ...]
+    mean_log: float
+    silence: float
+    language: int
+    ended: bool
+    text: str
+
+    @property
+    def is_silence(self) -> bool:
+        return self.silence > _SILENT and self.mean_log < _IMPROBABLE
+
+    @property
+    def is_repetitive(self) -> bool:
+        return repetitive(self.text) > _REPETITIVE
+
+    @property
+    def is_good(self) -> bool:
+        return self.mean_log >= _IMPROBABLE and not self.is_repetitive
+
+
+class Decoder:
+    """Says one token after another to what the encoder heard. Its memory begins empty."""
+
+    def __init__(self, embedding: Session, decoder: Session, heard: Mapping[str, Array]) -> None:
+        self._embedding, self._decoder = embedding, decoder
+        shapes = {spec.name: spec.shape for spec in decoder.inputs}
+        self._fed: dict[str, Array] = {
+            name: np.zeros(shape, np.float32)
+            for name, shape in shapes.items()
+            if name.startswith("past_")
+        }
+        self._fed |= heard
+        self._fed["mask"] = np.full(shapes["mask"], _HIDDEN, np.float32)
+        self._fed["mask"][..., -1] = 0.0
+        self.room = shapes["mask"][-1] - 1
+        self._length = 0
+
+    def step(self, token: int) -> NDArray[np.float32]:
+        """(V,) logits of what follows `token`."""
+        at = self._length
+        asked = {"token": np.array([token]), "position": np.array([at])}
+        self._fed["x"] = run_named(self._embedding, asked)["x"]
+        found = run_named(self._decoder, self._fed)
+        if at < self.room:
+            for name, array in found.items():
+                if name.startswith("new_"):
+                    self._fed[name.replace("new_", "past_")][:, at] = array[:, 0]
+            self._fed["mask"][..., at] = 0.0
+        self._length += 1
+        return np.asarray(found["logits"], np.float32).reshape(-1)
+
+
+@dataclass(frozen=True)
+class Whisper:
+    """A sound to a Transcript. `language` is a token, None for what the sound itself says;
+    `translate` into English."""
+
+    encoder: Session
+    embedding: Session
+    decoder: Session
+    tokens: Tokens
+    language: int | None = None
+    translate: bool = False
+
+    def __call__(self, sound: Sound) -> Transcript:
+        samples = sound.at(RATE)
+        _, bins, columns = self.encoder.inputs[0].shape
+        whole = columns * HOP
+        segments: list[Segment] = []
+        language, at, size = self.language, 0, whole
+        while len(samples) - at > _NOTHING * RATE:
+            window = samples[at : at + size]
+            if at + len(window) < len(samples):
+                window = window[: pause_in(window, RATE, len(window) - _searched(len(window)))]
+            seconds = len(window) / RATE
+            shortest = seconds <= _SHORTEST
+            answer = self._best(self._hear(window, bins, whole), language, shortest)
+            if answer.is_silence:
+                at, size = at + len(window), whole
+                continue
+            read = understood(answer.tokens, seconds, self.tokens, answer.ended)
+            unread = not answer.ended and read.settled == seconds
+            if not shortest and (unread or answer.is_repetitive):
+                # More is said in it than one answer holds, or the same again and again, by the
+                # speaker or by a decoder that turns in circles: half of it tells.
+                size = len(window) // 2
+                continue
+            if language is None and read.segments:
+                language = answer.language
+            begin = at / RATE
+            segments += [
+                replace(part, start=begin + part.start, end=begin + part.end)
+                for part in read.segments
+            ]
+            at, size = at + max(round(read.settled * RATE), HOP), whole
+        spoken = "" if language is None or not segments else self.tokens.words[language][2:-2]
+        return Transcript(tuple(segments), spoken)
+
+    def _hear(self, window: NDArray[np.float32], bins: int, whole: int) -> dict[str, Array]:
+        """What the decoder looks at. The sound is padded, not its spectrogram: silence is not
+        what zeros in a spectrogram mean."""
+        padded = np.zeros(whole, np.float32)
+        padded[: len(window)] = window
+        return run_named(self.encoder, {"mel": log_mel(padded, bins)[None]})
+
+    def _best(self, heard: Mapping[str, Array], language: int | None, last: bool) -> Answer:
+        """The first answer that is good, or one that repeats itself where that is not the `last`
+        way to hear it; else the likeliest that does not repeat itself."""
+        said: list[Answer] = []
+        for temperature in _TEMPERATURES:
+            answer = self._answer(heard, language, _chooser(temperature))
+            if answer.is_good or answer.is_silence or (answer.is_repetitive and not last):
+                return answer
+            said.append(answer)
+        return max(said, key=lambda one: (not one.is_repetitive, one.mean_log))
+
+    def _answer(self, heard: Mapping[str, Array], language: int | None, choose: _Choose) -> Answer:
+        tokens = self.tokens
+        decoder = Decoder(self.embedding, self.decoder, heard)
+        first = log_softmax(decoder.step(tokens.start))
+        if language is None:
+            known = list(tokens.languages.values())
+            language = known[int(first[known].argmax())]
+        decoder.step(language)
+        logits = decoder.step(tokens.translate if self.translate else tokens.transcribe)
+        said: list[int] = []
+        total, ended = 0.0, False
+        for _ in range(decoder.room - 3):
+            logs = next_logs(logits, said, tokens)
+            token = choose(logs)
+            total += float(logs[token])
+            if token == tokens.end:
+                ended = True
+                break
+            said.append(token)
+            logits = decoder.step(token)
+        return Answer(
+            tokens=tuple(said),
+            mean_log=total / (len(said) + 1),
+            silence=float(np.exp(first[tokens.silence])),
+            language=language,
+            ended=ended,
+            text=tokens.text(said),
+        )
+
+
+_Choose = Callable[[NDArray[np.float64]], int]
+
+
+def _chooser(temperature: float) -> _Choose:
+    """The likeliest token, or one by chance, the same each time."""
+    if not temperature:
+        return lambda logs: int(logs.argmax())
+    chance = np.random.default_rng(round(temperature * 10))
+
+    def choose(logs: NDArray[np.float64]) -> int:
+        shares = np.exp(log_softmax(logs / temperature))
+        return int(chance.choice(len(shares), p=shares / shares.sum()))
+
+    return choose
+
+
+def _searched(length: int) -> int:
+    return min(round(_SEARCHED * RATE), length // 3)

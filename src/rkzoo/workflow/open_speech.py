@@ -1,0 +1,16 @@
+"""Opens what turns speech into text."""
+
+from __future__ import annotations
+
+from rkzoo.tasks.speech.tokens import read_tokens
+from rkzoo.tasks.speech.whisper import Whisper
+from rkzoo.workflow.openers import Opened, Task, Wishes
+
+
+def open_whisper(opened: Opened, wishes: Wishes) -> Task:
+    tokens = read_tokens(opened.files["decoder.vocabulary"], opened.files["decoder.settings"])
+    language = None if wishes.language is None else tokens.language(wishes.language)
+    encoder, embedding, decoder = (
+        opened.parts[role][1] for role in ("encoder", "embedding", "decoder")
+    )
+    return Whisper(encoder, embedding, decoder, tokens, language, wishes.translate)
