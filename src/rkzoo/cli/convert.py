@@ -99,4 +99,5 @@ def _tell(made: list[Converted]) -> None:
         for finding in one.findings:
             print(f"warning ({one.soc}): {finding.message}")
     rknn = quote(str(made[0].rknn))
-    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {rknn} PICTURE")
+    whole = quote(str(made[0].pipeline or made[0].rknn))
+    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {whole} PICTURE")

@@ -35,6 +35,7 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, Sidecar
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
+from rkzoo.workflow.pipeline_file import write_pipeline
 from rkzoo.workflow.prompts import Words, settled, words
 from rkzoo.workflow.quantise import choose
 from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
@@ -53,7 +54,7 @@ _CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
 class Converted:
     """One .rknn. `size` in bytes, `seconds` of the build, `findings` what the toolkit did
     not report by itself, `proof` how equal the cut is to the uncut graph (None where
-    nothing was cut)."""
+    nothing was cut), `pipeline` the file that joins it to the other parts of a pipeline."""
 
     soc: str
     dtype: Dtype
@@ -63,6 +64,7 @@ class Converted:
     seconds: float
     findings: tuple[Finding, ...] = ()
     proof: Proof | None = None
+    pipeline: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +72,7 @@ class Converted:
             "dtype": self.dtype,
             "rknn": str(self.rknn),
             "sidecar": str(self.sidecar),
+            "pipeline": str(self.pipeline) if self.pipeline else None,
             "bytes": self.size,
             "seconds": round(self.seconds, 2),
             "findings": [asdict(finding) for finding in self.findings],
@@ -138,11 +141,12 @@ def convert(
             "Give -o a folder.",
         )
     pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
-    made = []
-    for part in pipeline.pipeline.values() if pipeline else [os.fspath(model)]:
+    made: dict[str, list[Converted]] = {}
+    members = pipeline.pipeline if pipeline else {"model": os.fspath(model)}
+    for role, part in members.items():
         ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
         choice.check(part, ready.source.sha256, toolkit or DEFAULT_VERSION)
-        made += convert_resolved(
+        made[role] = convert_resolved(
             _told(ready.quantised(choice.quantise), said, report),
             socs,
             # A part of a pipeline that does not have the dtype keeps its own.
@@ -152,7 +156,21 @@ def convert(
             toolkit=toolkit,
             report=report,
         )
-    return made
+    # How the parts of other pipelines play together stands in their card's head.
+    if pipeline is not None and pipeline.head is None:
+        made = _joined(pipeline.name + (f"-{dtype}" if dtype else ""), pipeline.name, made)
+    return [one for ones in made.values() for one in ones]
+
+
+def _joined(stem: str, name: str, made: dict[str, list[Converted]]) -> dict[str, list[Converted]]:
+    """Writes, for each chip, the file that makes one model of the parts."""
+    found: dict[str, list[Converted]] = {role: [] for role in made}
+    for ones in zip(*made.values(), strict=True):
+        path = ones[0].rknn.with_name(f"{stem}-{ones[0].soc}.json")
+        write_pipeline(path, name, {r: one.rknn for r, one in zip(made, ones, strict=True)})
+        for role, one in zip(made, ones, strict=True):
+            found[role].append(replace(one, pipeline=path))
+    return found
 
 
 def _told(ready: Resolved, said: Words, report: Reporter) -> Resolved:

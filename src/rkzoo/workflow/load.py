@@ -72,7 +72,8 @@ def load(
     embeddings: str | os.PathLike[str] | None = None,
     report: Reporter = SILENT,
 ) -> Model:
-    """Loads a model of the zoo, an `.onnx` file or a `.rknn` file made by rkzoo.
+    """Loads a model of the zoo, an `.onnx` file, or a `.rknn` file made by rkzoo (the `.json` of
+    several, for a pipeline).
 
     `runtime` is `onnx` (the default for cards and .onnx), `board` (this machine's NPU: the
     default for .rknn where there is one) or `simulator` (for .rknn elsewhere: what the NPU

@@ -89,6 +89,6 @@ _OF_TASK = {"speech": SOUND, "sound": SOUND, "voice": TEXT, "translate": TEXT}
 def medium_of(model: str) -> Medium:
     """What a model takes, by the card's task; a file of one's own takes pictures. Raises
     RkzooError for a name that is not known."""
-    if Path(model).suffix.lower() in (".onnx", ".rknn"):
+    if Path(model).suffix.lower() in (".onnx", ".tflite", ".pb", ".rknn", ".json"):
         return PICTURE
     return _OF_TASK.get(find_card(model).task, PICTURE)

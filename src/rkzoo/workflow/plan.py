@@ -9,10 +9,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from rkzoo.contract import Contract, Head
+from rkzoo.contract import (
+    Contract,
+    FaceHead,
+    Head,
+    PlateHead,
+    TextClsHead,
+    TextDetHead,
+    TextRecHead,
+)
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
@@ -21,6 +30,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.board import BoardModel, contract_of, on_board, open_board
 from rkzoo.workflow.calibration import Pictures
+from rkzoo.workflow.pipeline_file import is_pipeline_file, read_pipeline
 from rkzoo.workflow.prompts import NOTHING, Words, settled
 from rkzoo.workflow.quantise import NATURAL, Choice
 from rkzoo.workflow.resolve import Anchors, Feed, Resolved, is_pipeline, resolve
@@ -82,6 +92,8 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
     _check_runtime(asked.runtime)
     if Path(name).suffix.lower() == ".rknn":
         return _of_rknn(Path(name), asked, report)
+    if is_pipeline_file(name):
+        return _of_pipeline(Path(name), asked, report)
     if asked.runtime == "board":
         raise RkzooError(
             f"{name} cannot be run on an NPU as it is.",
@@ -160,6 +172,35 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
     prompts = settled(asked.words, contract.texts, str(path), report)
     part = Part(contract, build=build, board=board, prompts=prompts)
     return Plan(path.stem, "simulator" if board is None else "board", {"model": part})
+
+
+def _of_pipeline(path: Path, asked: Asked, report: Reporter) -> Plan:
+    name, files = read_pipeline(path)
+    if asked.labels is not None:
+        raise RkzooError(
+            f"{path.name} takes no labels.",
+            "Each of its models keeps its own, since it was converted.",
+            "Leave --labels out.",
+        )
+    parts: dict[str, Part] = {}
+    for role, file in files.items():
+        planned = _of_rknn(file, asked, report)
+        parts[role] = planned.parts["model"]
+        if not isinstance(parts[role].contract.head, _ROLES[role]):
+            raise RkzooError(
+                f"{file.name} cannot be the {role} of {path.name}.",
+                f"It is a {parts[role].contract.family}.",
+                "Convert the pipeline again with rkzoo convert.",
+            )
+    return Plan(name, planned.label, parts)
+
+
+# What a file is taken for must be what it is: it may come from anywhere.
+_ROLES: dict[str, tuple[type[Any], ...]] = {
+    "det": (TextDetHead, FaceHead),
+    "rec": (TextRecHead, PlateHead),
+    "cls": (TextClsHead,),
+}
 
 
 def on_core(planned: Plan, number: int) -> Plan:
