@@ -46,7 +46,7 @@ def test_tune_looks_at_its_folder_before_the_search(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("yolov8n.pt", "yolo export model="), ("net.tflite", "Export"), ("nets", "Export")],
+    [("yolov8n.pt", "yolo export model="), ("net.h5", "Export"), ("nets", "Export")],
 )
 def test_a_model_of_another_format_is_told_what_to_do(
     name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

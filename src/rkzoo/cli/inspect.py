@@ -34,11 +34,11 @@ _SHOWN_OPERATORS = 12
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "inspect",
-        help="what is in an .onnx or .rknn file, and whether it will work",
-        description="Shows what an .onnx, a .rknn or a .rknn.json holds, and what to know of it.",
+        help="what is in a model's file, and whether it will work",
+        description="Shows what a model's file holds, and what to know of it.",
         epilog="Example: rkzoo inspect yolov8n.onnx        rkzoo inspect yolov8n.rknn --json",
     )
-    parser.add_argument("file", metavar="FILE", help="an .onnx, a .rknn or a .rknn.json")
+    parser.add_argument("file", metavar="FILE", help="an .onnx, .tflite, .pb, .rknn or .rknn.json")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     add_anchors(parser)
     parser.add_argument(
@@ -83,14 +83,15 @@ def _onnx(
     *,
     as_json: bool,
 ) -> int:
-    from rkzoo.cli.console import print_json
+    from rkzoo.cli.console import Bars, print_json
     from rkzoo.errors import RkzooError
     from rkzoo.graph.checks import graph_checks
     from rkzoo.graph.read import load
     from rkzoo.graph.recognise import file_labels, recognise
     from rkzoo.graph.summary import summarise
+    from rkzoo.workflow.makers import as_onnx
 
-    model = load(path)
+    model = load(as_onnx(path, Bars()))
     summary = summarise(model)
     card = _card(path)
     recognition, unknown = None, None

@@ -1,9 +1,10 @@
 """The only file that imports RKNN-Toolkit2: a script for the interpreter of its environment.
 
-It needs the standard library, numpy and rknn (and for `translate` TensorFlow and tf2onnx), works on Python 3.8 and does not import
-rkzoo; process.py starts it and uses `send` and `receive` of it, so that the protocol is
-written once. A message is a length (4 bytes, little endian), a JSON header of that length,
-and the raw bytes of the arrays that the header lists under "arrays".
+It needs the standard library, numpy and rknn (and for `translate` TensorFlow and tf2onnx),
+works on Python 3.8 and does not import rkzoo; process.py starts it and uses `send` and
+`receive` of it, so that the protocol is written once. A message is a length (4 bytes, little
+endian), a JSON header of that length, and the raw bytes of the arrays that the header lists
+under "arrays".
 
 Arguments: the descriptor to read requests from, the one to write answers to, the process
 id of the parent. Descriptors 1 and 2 are the log, opened by the parent.

@@ -47,6 +47,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
+from rkzoo.workflow.makers import as_onnx, is_model_file
 from rkzoo.workflow.resolve import Anchors, resolve
 
 SYNTHETIC = (
@@ -271,8 +272,7 @@ def read_subject(
             "What a model costs is said while it is built, and differs from chip to chip.",
             "Give the .onnx that it was made from.",
         )
-    is_file = Path(model).suffix.lower() == ".onnx"
-    original = load(Path(model)) if is_file else None
+    original = load(as_onnx(Path(model), report)) if is_model_file(model) else None
     try:
         ready = resolve(model, size=size, anchors=anchors, report=report)
     except RkzooError as error:
@@ -431,7 +431,7 @@ def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> 
     """Where it is kept what a file came to, so that it need not be read again; None for what is
     no file, or cannot be read, which is for others to tell."""
     path = Path(model)
-    if path.suffix.lower() != ".onnx" or not path.is_file():
+    if not is_model_file(model) or not path.is_file():
         return None
     told = (_FORMAT, version("rkzoo"), repr(size), repr(anchors), path.stem, sha256_of(path))
     return _place(_digest(*told))

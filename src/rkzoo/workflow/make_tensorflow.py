@@ -8,8 +8,6 @@ from pathlib import Path
 from rkzoo.errors import RkzooError
 from rkzoo.progress import Reporter
 
-SUFFIXES = (".tflite", ".pb")
-
 
 def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
     """A float ONNX that takes pictures of 0..255, channels first, where the file takes bytes.
@@ -33,7 +31,16 @@ def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> Non
             "Install it once with: rkzoo toolkit install --with tensorflow",
         )
     with ToolkitProcess(env, report=report) as process:
-        process.translate(source, target)
+        try:
+            process.translate(source, target)
+        except RkzooError as error:
+            raise RkzooError(
+                f"{source.name} cannot be made into ONNX.",
+                error.why,
+                "It must be a complete .tflite or frozen graph; else export the model to ONNX.",
+                code=1,
+                log=error.log,
+            ) from error
     model = load(target)
     bytes_as_floats(model)
     onnx.save(model, target)

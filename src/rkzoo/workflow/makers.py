@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, cache_dir, locked, sha256_of
+from rkzoo.files import atomic_output, cache_dir, explained, locked, sha256_of
 from rkzoo.graph import whisper
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.workflow.make_tensorflow import tensorflow
@@ -24,6 +24,23 @@ MAKERS: dict[str, Maker] = {
     "whisper-embedding": whisper.make_embedding,
     "whisper-decoder": whisper.make_decoder,
 }
+
+_FILES = {".tflite": "tflite", ".pb": "pb"}
+
+
+def is_model_file(name: str) -> bool:
+    """Whether that is a model's file that the user has, which is or becomes ONNX."""
+    return Path(name).suffix.lower() in (".onnx", *_FILES)
+
+
+def as_onnx(path: Path, report: Reporter = SILENT) -> Path:
+    """The file itself, or the .onnx that is made of it. Raises RkzooError."""
+    name = _FILES.get(path.suffix.lower())
+    if name is None:
+        return path
+    with explained(f"{path} cannot be read."), path.open("rb"):
+        pass
+    return made(name, {"model": path}, report)
 
 
 def made(name: str, files: Mapping[str, Path], report: Reporter = SILENT) -> Path:

@@ -31,7 +31,7 @@ from rkzoo.graph.spell import spelled
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
-from rkzoo.workflow.makers import made
+from rkzoo.workflow.makers import as_onnx, is_model_file, made
 from rkzoo.workflow.quantise import USUAL, Quantise
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
@@ -190,7 +190,7 @@ def _activated(contract: Contract) -> bool:
 
 def is_pipeline(model: str) -> Card | None:
     """The card of a pipeline of models, or None for anything else."""
-    if _is_file(model):
+    if is_model_file(model):
         return None
     card = find_card(model)
     return card if card.pipeline else None
@@ -213,7 +213,7 @@ def resolve(
     it does they must be the same. Raises RkzooError when the model is unknown, its head is
     not recognised, or the labels do not fit its classes.
     """
-    if _is_file(model):
+    if is_model_file(model):
         path = Path(model)
         return _from_graph(path, path.stem, None, {}, size, labels, feed, anchors, report)
     card = find_card(model)
@@ -265,10 +265,6 @@ def _named(contract: Contract, name: str, report: Reporter) -> Contract:
     return msgspec.structs.replace(contract, labels=labels)
 
 
-def _is_file(model: str) -> bool:
-    return Path(model).suffix.lower() == ".onnx"
-
-
 def _from_graph(
     path: Path,
     name: str,
@@ -280,7 +276,7 @@ def _from_graph(
     anchors: Anchors | None,
     report: Reporter,
 ) -> Resolved:
-    original = load(path)
+    original = load(as_onnx(path, report))
     source = Source(
         file=str(path.resolve()), sha256=sha256_of(path), card=card.name if card else ""
     )

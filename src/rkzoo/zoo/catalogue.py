@@ -65,13 +65,13 @@ def path_of(model: str | os.PathLike[str]) -> Path:
 
 
 _PYTORCH = (".pt", ".pth")
-_OTHERS = (".tflite", ".pb", ".h5", ".keras", ".engine", ".caffemodel", ".torchscript", ".param")
+_OTHERS = (".h5", ".keras", ".engine", ".caffemodel", ".torchscript", ".param")
 
 
 def _refuse_file(path: Path) -> None:
     """Raises RkzooError for what was meant as a model's file and is none that is read here."""
     suffix = path.suffix.lower()
-    if suffix in (".onnx", ".rknn"):
+    if suffix in (".onnx", ".tflite", ".pb", ".rknn"):
         raise RkzooError(
             f"{path} is a file, and no name of the zoo.",
             "A name of rkzoo list is needed here"
@@ -83,7 +83,7 @@ def _refuse_file(path: Path) -> None:
     how = f", for Ultralytics with: yolo export model={shlex.quote(str(path))} format=onnx"
     raise RkzooError(
         f"{path} is no model that rkzoo can read.",
-        "It takes .onnx and .rknn files, and the names of rkzoo list.",
+        "It takes .onnx, .tflite, .pb and .rknn files, and the names of rkzoo list.",
         f"Export the model to ONNX{how if suffix in _PYTORCH else ''}.",
     )
 
