@@ -1,0 +1,124 @@
+"""Where in a sound somebody speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.audio.sound import Sound
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.heads import ActivityHead
+from rkzoo.session import Session, run_named
+from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
+
+# Once somebody speaks, less is needed to go on: the upstream's usual distance.
+_HYSTERESIS = 0.15
+
+
+@dataclass(frozen=True)
+class Activity:
+    """`stretches` in which somebody speaks; `probabilities` float32 (N,), one for each step of
+    `step` seconds; `seconds` of the whole sound."""
+
+    stretches: tuple[Stretch, ...]
+    probabilities: NDArray[np.float32]
+    step: float
+    seconds: float
+    suffix: str = ".csv"
+
+    def __len__(self) -> int:
+        return len(self.stretches)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return written(self.stretches)
+
+    def lines(self) -> list[str]:
+        spoken = sum(one.end - one.start for one in self.stretches)
+        share = f"speech in {spoken:.2f} of {self.seconds:.2f} s"
+        return [*said(self.stretches), share] if self.stretches else []
+
+    def save(self, path: Path) -> None:
+        save_csv(path, self.stretches)
+
+
+class ActivityFinder:
+    """A sound of any length in, the stretches of speech out. Raises RkzooError where the model
+    does not take what its head says."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, ActivityHead) or len(session.inputs) != 2:
+            raise RkzooError(f"{contract.family} does not find speech.", code=1)
+        self.head, self.session = contract.head, session
+        self._samples, self._state = session.inputs
+        self._found, self._next = (spec.name for spec in session.outputs)
+
+    def probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) at the head's rate to the probability of speech in each step, the last one
+        filled up with silence; the state goes along."""
+        state = np.zeros(self._state.shape, np.float32)
+        found = []
+        for piece in steps(samples, self.head.step, self.head.context):
+            answer = run_named(
+                self.session, {self._samples.name: piece[None], self._state.name: state}
+            )
+            found.append(float(answer[self._found].reshape(-1)[0]))
+            state = answer[self._next].reshape(self._state.shape)
+        return np.array(found, np.float32)
+
+    def __call__(self, sound: Sound) -> Activity:
+        head = self.head
+        found = self.probabilities(sound.at(head.rate))
+        step = head.step / head.rate
+        stretches = []
+        for first, last in spans(found, head, sound.seconds):
+            inside = found[
+                int(first / step) : max(int(np.ceil(last / step)), int(first / step) + 1)
+            ]
+            stretches.append(Stretch(first, last, "speech", float(inside.max())))
+        return Activity(tuple(stretches), found, step, sound.seconds)
+
+
+def steps(samples: NDArray[np.float32], step: int, context: int) -> Iterator[NDArray[np.float32]]:
+    """Each step of the samples with the `context` samples before it, zeros where there are
+    none: (context + step,)."""
+    count = -(-len(samples) // step)
+    padded = np.zeros(context + count * step, np.float32)
+    padded[context : context + len(samples)] = samples
+    for start in range(0, count * step, step):
+        yield padded[start : start + context + step]
+
+
+def spans(
+    probabilities: NDArray[np.float32], head: ActivityHead, seconds: float
+) -> list[tuple[float, float]]:
+    """Start and end in seconds of every stretch of speech: it begins with a step that reaches
+    the threshold and goes on until no step for `silence` seconds reaches the threshold less
+    the hysteresis. Short ones are dropped, the rest widened by `pad` but never into each
+    other."""
+    step = head.step / head.rate
+    stay = max(head.threshold - _HYSTERESIS, 0.01)
+    rough: list[list[int]] = []  # first step, the step behind the last
+    quiet = int(np.ceil(head.silence / step))
+    for at, value in enumerate(probabilities):
+        going = bool(rough) and at - rough[-1][1] < quiet
+        if value >= head.threshold and not going:
+            rough.append([at, at + 1])
+        elif value >= stay and going:
+            rough[-1][1] = at + 1
+    found = [
+        (first * step, min(last * step, seconds))
+        for first, last in rough
+        if (last - first) * step >= head.shortest
+    ]
+    wide = []
+    for index, (first, last) in enumerate(found):
+        before = (found[index - 1][1] + first) / 2 if index else 0.0
+        after = (last + found[index + 1][0]) / 2 if index + 1 < len(found) else seconds
+        wide.append((max(first - head.pad, before), min(last + head.pad, after)))
+    return wide

@@ -1,0 +1,111 @@
+"""What is heard in a sound, window by window and over all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.audio.sound import Sound
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.heads import SoundHead
+from rkzoo.session import Session, run_named
+from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
+
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Heard:
+    """`scores` float32 (W, C) of each window, which lasts from `times[:, 0]` to `times[:, 1]`
+    seconds (W, 2); `labels` of the classes."""
+
+    scores: NDArray[np.float32]
+    times: NDArray[np.float64]
+    labels: tuple[str, ...]
+    suffix: str = ".csv"
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def top(self, count: int = _TOP) -> list[tuple[str, float]]:
+        """The classes with the highest mean score over all windows, the best first."""
+        mean = self.scores.mean(axis=0)
+        order = np.argsort(-mean, kind="stable")[:count]
+        return [(self.labels[index], float(mean[index])) for index in order]
+
+    @property
+    def timeline(self) -> tuple[Stretch, ...]:
+        """The best class of each window; windows in a row with the same one are one stretch."""
+        best = self.scores.argmax(axis=1)
+        starts = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)]
+        return tuple(
+            Stretch(
+                float(self.times[first, 0]),
+                float(self.times[last - 1, 1]),
+                self.labels[best[first]],
+                float(self.scores[first:last, best[first]].max()),
+            )
+            for first, last in pairwise(starts)
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The top classes over all, then the timeline."""
+        top = [{"label": label, "score": round(score, 4)} for label, score in self.top()]
+        return [{"top": top, "timeline": written(self.timeline)}]
+
+    def lines(self) -> list[str]:
+        over_all = ", ".join(f"{label} {score:.2f}" for label, score in self.top())
+        return [f"over all: {over_all}", *said(self.timeline)]
+
+    def save(self, path: Path) -> None:
+        save_csv(path, self.timeline)
+
+
+class SoundClassifier:
+    """A sound of any length in, what is heard in it out. Raises RkzooError where the model does
+    not take what its head says, or its classes have no names."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, SoundHead) or len(session.inputs) != 1:
+            raise RkzooError(f"{contract.family} does not name what is heard.", code=1)
+        self.head, self.session = contract.head, session
+        self.labels = contract.labels
+        if len(self.labels) != self.head.classes:
+            raise RkzooError(
+                f"{contract.family} has {self.head.classes} classes but {len(self.labels)} labels.",
+                "Every class needs its name.",
+                "Give them with --labels FILE, one a line.",
+            )
+        self._input = session.inputs[0]
+        self._size = int(np.prod(self._input.shape))
+        self._output = session.outputs[self.head.scores].name
+
+    def window(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (C,) of up to one window of samples, the rest silence; where the model gives
+        several rows, the mean of those that hold some of the sound."""
+        fed = np.zeros(self._size, np.float32)
+        fed[: len(samples)] = samples
+        rows = run_named(self.session, {self._input.name: fed.reshape(self._input.shape)})
+        scores = rows[self._output].reshape(-1, self.head.classes)
+        filled = max(1, int(np.ceil(len(scores) * len(samples) / self._size)))
+        return np.asarray(scores[:filled].mean(axis=0), np.float32)
+
+    def __call__(self, sound: Sound) -> Heard:
+        samples = sound.at(self.head.rate)
+        starts = window_starts(len(samples), self._size, self.head.hop)
+        scores = [self.window(samples[start : start + self._size]) for start in starts]
+        ends = [min(start + self._size, len(samples)) for start in starts]
+        times = np.array(list(zip(starts, ends, strict=True)), np.float64) / self.head.rate
+        return Heard(np.array(scores), times, self.labels)
+
+
+def window_starts(length: int, size: int, hop: int) -> list[int]:
+    """Where windows of `size` begin so that every one of `length` samples lies in one: every
+    `hop` samples, until one reaches the end."""
+    return [0, *range(hop, max(length - size + hop, 0), hop)]

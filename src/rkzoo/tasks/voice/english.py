@@ -1,0 +1,165 @@
+"""English text as it is spoken: sentences of plain words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from re import Match
+
+from rkzoo.tasks.voice.numbers import cardinal, ordinal, spoken, year
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """`text` as it is read out, `words` as they are spoken: words of small letters and
+    apostrophes, capitals where the writer spells a word, and the marks , . ? ! ; : by
+    themselves. `unspoken` are the characters that nobody could say."""
+
+    text: str
+    words: tuple[str, ...]
+    unspoken: str = ""
+
+
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛′`´", "'"),
+        **dict.fromkeys('“”„‟″«»"', " "),
+        **dict.fromkeys("–—―", ", "),
+        **dict.fromkeys("()[]{}", ", "),
+        **dict.fromkeys("*_~|\\<>^", " "),
+        "…": ". ",
+        "⁄": "/",
+        "æ": "ae",
+        "œ": "oe",
+        "ø": "o",
+        "ß": "ss",
+        "ł": "l",
+    }
+)
+_ABBREVIATIONS = {
+    "mr": "mister",
+    "mrs": "missus",
+    "ms": "miss",
+    "dr": "doctor",
+    "st": "saint",
+    "prof": "professor",
+    "jr": "junior",
+    "sr": "senior",
+    "vs": "versus",
+    "etc": "et cetera",
+    "approx": "approximately",
+    "dept": "department",
+    "inc": "incorporated",
+    "ltd": "limited",
+    "fig": "figure",
+}
+_MONEY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
+_SIGNS = {"&": "and", "%": "percent", "@": "at", "+": "plus", "=": "equals", "#": "number",
+          "°": "degrees", "×": "times", "/": "slash"}  # fmt: skip
+_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_LETTERS = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*'?|[,.?!;:]")
+
+
+def letter_name(letter: str) -> str:
+    """What a letter is called, as a word: the letter, but for the one that is an article too."""
+    return "ay" if letter in "aA" else letter.upper()
+
+
+def _money(found: Match[str]) -> str:
+    sign, amount, many = found[1], found[2], found[3]
+    unit, part = _MONEY[sign]
+    if many:
+        return f" {spoken(amount)} {many} {unit}s "
+    whole, _, cents = amount.partition(".")
+    number = int(whole.replace(",", ""))
+    said = f" {cardinal(number)} {unit}{'' if number == 1 else 's'} "
+    if len(cents) == 2 and int(cents):
+        parts = "pence" if part == "penny" else f"{part}{'' if int(cents) == 1 else 's'}"
+        said += f"and {cardinal(int(cents))} {parts} "
+    elif cents and int(cents):
+        said = f" {spoken(amount)} {unit}s "
+    return said
+
+
+def _clock(found: Match[str]) -> str:
+    hour, minute = int(found[1]), int(found[2])
+    if not minute:
+        return f" {cardinal(hour)} " + ("o'clock " if 1 <= hour <= 12 else "hundred ")
+    return f" {cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)} "
+
+
+def _decade(found: Match[str]) -> str:
+    *words, last = year(int(found[1])).split()
+    last = last[:-1] + "ies" if last.endswith("y") else last + "s"
+    return " ".join([*words, last])
+
+
+def _abbreviated(found: Match[str]) -> str:
+    return _ABBREVIATIONS[found[1].lower()] + " "
+
+
+def _initials(found: Match[str]) -> str:
+    """Letters with points between; a point that may end a sentence stays."""
+    letters = " ".join(map(letter_name, found[0].replace(".", "")))
+    return letters + (". " if re.match(r"\s+[A-Z]|\s*$", found.string[found.end() :]) else " ")
+
+
+_RULES: tuple[tuple[re.Pattern[str], Callable[[Match[str]], str] | str], ...] = (
+    (re.compile(r"\be\.g\."), "for example"),
+    (re.compile(r"\bi\.e\."), "that is"),
+    (re.compile(r"\bno\. ?(?=\d)", re.I), "number "),
+    (re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\. ?(?=[\s,;A-Za-z])", re.I), _abbreviated),
+    (re.compile(r"\b(?:[A-Za-z]\.){2,}"), _initials),
+    (re.compile(r"\b([A-Z])\. (?=[A-Z])"), r"\1 "),
+    (re.compile(rf"([$£€]) ?({_NUMBER})(?: (thousand|million|billion|trillion)\b)?"), _money),
+    (re.compile(r"\b(\d{1,2}):(\d{2})\b"), _clock),
+    (re.compile(r"\b([12]\d\d0)'?s\b"), _decade),
+    (re.compile(r"\b(\d{1,15})(?:st|nd|rd|th)\b"), lambda found: ordinal(int(found[1]))),
+    (re.compile(r"(?<=\d)(?:-| - )(?=\d)"), " to "),
+    (re.compile(r"(?<![\w)])-(?=\d)"), " minus "),
+    (re.compile(_NUMBER), lambda found: f" {spoken(found[0])} "),
+    (re.compile(r"(?<=[A-Za-z])\.(?=[A-Za-z])"), " dot "),
+    (re.compile(f"[{re.escape(''.join(_SIGNS))}]"), lambda found: f" {_SIGNS[found[0]]} "),
+)
+
+
+def sentences(text: str) -> list[Sentence]:
+    """The sentences of a text, none left out: they end at . ? ! before white space, and where a
+    line is left empty."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        plain = _folded(" ".join(paragraph.split()))
+        for rule, put in _RULES:
+            plain = rule.sub(put, plain)
+        for piece in re.split(r"(?<=[.?!])\s+", plain):
+            sentence = _sentence(" ".join(piece.split()))
+            if sentence.words or sentence.unspoken:
+                found.append(sentence)
+    return found
+
+
+def _folded(text: str) -> str:
+    """Letters without their accents, and marks that mean the same as one."""
+    parts = unicodedata.normalize("NFKD", text.translate(_PLAIN)).translate(_PLAIN)
+    return "".join(char for char in parts if not unicodedata.combining(char))
+
+
+def _sentence(text: str) -> Sentence:
+    tokens = _LETTERS.findall(text)
+    shouted = text.isupper() and len(tokens) > 2
+    rest = _LETTERS.sub("", text)
+    words: list[str] = []
+    for token in tokens:
+        if token in ",.?!;:":
+            if words and words[-1] in ",;:":
+                words.pop()  # of marks in a row the last counts
+            if words and words[-1] not in ".?!":
+                words.append(token)
+            continue
+        word = token.strip("'")
+        spelled = word.isupper() and not shouted and word not in ("I", "A")
+        words.append(word if spelled else word.lower())
+    unspoken = "".join(sorted({char for char in rest if not char.isspace() and char not in "-'"}))
+    return Sentence(text, tuple(words), unspoken)

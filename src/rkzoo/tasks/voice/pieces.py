@@ -1,0 +1,83 @@
+"""Long inputs in pieces: texts at words, arrays in windows that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Word:
+    """Its symbols as the network counts them; `pause`: a mark follows at which one may stop."""
+
+    symbols: tuple[int, ...]
+    pause: bool = False
+
+
+def fitting(words: Sequence[Word], room: int) -> list[tuple[Word, ...]]:
+    """The words in runs of at most `room` symbols, cut at the last pause where one lies in the
+    second half of the room, and inside a word only where it alone is longer than the room."""
+    short: list[Word] = []
+    for word in words:
+        parts = [word.symbols[at : at + room] for at in range(0, len(word.symbols), room)]
+        short += (
+            [Word(part) for part in parts[:-1]] + [Word(parts[-1], word.pause)] if parts else []
+        )
+    runs: list[tuple[Word, ...]] = []
+    start = 0
+    while start < len(short):
+        end, used, pause = start, 0, start
+        while end < len(short) and used + len(short[end].symbols) <= room:
+            used += len(short[end].symbols)
+            end += 1
+            if short[end - 1].pause and 2 * used >= room:
+                pause = end
+        stop = pause if pause > start and end < len(short) else end
+        runs.append(tuple(short[start:stop]))
+        start = stop
+    return runs
+
+
+def halves(words: Sequence[Word]) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+    """A run in two, at the word nearest the middle; one word alone in the middle of it."""
+    if len(words) == 1:
+        symbols = words[0].symbols
+        middle = len(symbols) // 2
+        return (Word(symbols[:middle]),), (Word(symbols[middle:], words[0].pause),)
+    ends = np.cumsum([len(word.symbols) for word in words])[:-1]
+    middle = int(np.abs(ends - ends[-1] / 2 - len(words[-1].symbols) / 2).argmin()) + 1
+    return tuple(words[:middle]), tuple(words[middle:])
+
+
+def windows(length: int, size: int, margin: int) -> list[tuple[int, int, int]]:
+    """(start, first, last) of windows of `size` over `length`: what the window that begins at
+    `start` gives for first..last is kept. Together these are all of it, once; where a window
+    does not end with the whole, `margin` on that side is thrown away."""
+    found = []
+    start = first = 0
+    while start + size < length:
+        last = start + size - margin
+        found.append((start, first, last))
+        start, first = min(last - margin, length - size), last
+    return [*found, (start, first, length)]
+
+
+def in_windows(
+    run: Callable[[Array], Array], given: Array, size: int, margin: int, hop: int = 1
+) -> Array:
+    """`run` over (1, C, T), `size` frames at a time, filled up with zeros: it gives (..., size *
+    hop), of which the answer is put together: (rows, T * hop)."""
+    length = given.shape[-1]
+    kept = []
+    for start, first, last in windows(length, size, margin):
+        piece = given[..., start : start + size]
+        fed = np.zeros((*given.shape[:-1], size), np.float32)
+        fed[..., : piece.shape[-1]] = piece
+        answer = run(fed).reshape(-1, size * hop)
+        kept.append(answer[:, (first - start) * hop : (last - start) * hop])
+    return np.concatenate(kept, axis=1)

@@ -1,0 +1,227 @@
+"""Text of any length in, a voice out: the parts of a VITS network, and what lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.audio.sound import Sound
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.heads import VoiceHead
+from rkzoo.session import Session, run_named
+from rkzoo.tasks.voice.english import sentences
+from rkzoo.tasks.voice.phonemes import Pronouncer
+from rkzoo.tasks.voice.pieces import Word, fitting, halves, in_windows
+from rkzoo.tasks.voice.result import Spoken, SpokenSentence
+from rkzoo.tasks.voice.timing import alignment, durations, symbols_of_frames
+
+Samples = NDArray[np.float32]
+Parts = Mapping[str, tuple[Contract, Session]]
+
+_BETWEEN = 0.2  # seconds of silence after a sentence
+# Frames at each end of a window that are thrown away. The flow looks 32 frames far: four layers
+# of five taps in each of four couplings. The vocoder sees 10; 8 leave an error of -60 dB.
+_FLOW_MARGIN, _VOCODER_MARGIN = 32, 8
+_SPEEDS = (0.25, 4.0)
+
+
+class Mouth(Protocol):
+    """What says a run of symbols. `room` is how many it takes; the answer is None where they
+    sound longer than it can say at once."""
+
+    room: int
+
+    def __call__(self, symbols: Sequence[int], speed: float) -> Samples | None: ...
+
+
+Speller = Callable[[tuple[str, ...]], tuple[list[Word], str]]
+"""The words of a sentence to symbols, and the characters that have none."""
+
+
+class Windowed:
+    """`encoder`, `flow` and `vocoder`: frames go through the last two in windows. The noise is
+    the same for the same symbols, so the same text always sounds the same."""
+
+    # Ids of piper's alphabet: before and after a text, and between all symbols.
+    START, END, PAD = 1, 2, 0
+
+    def __init__(self, head: VoiceHead, parts: Parts) -> None:
+        self._head = head
+        self._encoder, self._flow, self._vocoder = (
+            parts[role][1] for role in ("encoder", "flow", "vocoder")
+        )
+        self._symbols = self._encoder.inputs[0].shape[-1]
+        self.room = (self._symbols - 3) // 2
+
+    def __call__(self, symbols: Sequence[int], speed: float) -> Samples | None:
+        head = self._head
+        ids = [
+            self.START,
+            *(i for symbol in symbols for i in (self.PAD, symbol)),
+            self.PAD,
+            self.END,
+        ]
+        fed = np.zeros((1, self._symbols), np.int64)
+        fed[0, : len(ids)] = ids
+        noise = np.random.Generator(np.random.PCG64(0))
+        wide = noise.standard_normal((1, 2, self._symbols), np.float32)
+        wide *= np.float32(head.duration_noise)
+        logs, mask, means, spread = run(self._encoder, fed, np.array([len(ids)]), wide)
+        which = symbols_of_frames(durations(logs, mask, speed))
+        frames = means[..., which]
+        frames += (
+            noise.standard_normal(frames.shape, np.float32)
+            * np.exp(spread[..., which])
+            * np.float32(head.noise)
+        )
+        size = self._flow.inputs[0].shape[-1]
+        hidden = in_windows(self._flowed, frames, size, _FLOW_MARGIN)[None]
+        size = self._vocoder.inputs[0].shape[-1]
+        rows = in_windows(self._sounding, hidden, size, _VOCODER_MARGIN, head.hop)
+        return np.asarray(rows[0], np.float32)
+
+    def _flowed(self, frames: Samples) -> Samples:
+        # A frame of nothing but zeros is one behind the end.
+        there = frames.any(axis=1, keepdims=True).astype(np.float32)
+        return run(self._flow, frames, there)[0]
+
+    def _sounding(self, hidden: Samples) -> Samples:
+        return run(self._vocoder, hidden)[0]
+
+
+class AtOnce:
+    """`encoder` and `decoder`, which takes all frames at once and holds its noise itself."""
+
+    BLANK = 0  # between all symbols, and at both ends
+
+    def __init__(self, head: VoiceHead, parts: Parts) -> None:
+        self._head = head
+        self._encoder, self._decoder = parts["encoder"][1], parts["decoder"][1]
+        self._symbols = self._encoder.inputs[0].shape[-1]
+        self._frames = self._decoder.inputs[0].shape[-2]
+        self.room = (self._symbols - 1) // 2
+
+    def __call__(self, symbols: Sequence[int], speed: float) -> Samples | None:
+        ids = [self.BLANK, *(i for symbol in symbols for i in (symbol, self.BLANK))]
+        fed = np.full((2, 1, self._symbols), self.BLANK, np.int64)
+        fed[0, 0, : len(ids)] = ids
+        fed[1] = np.arange(self._symbols) < len(ids)
+        logs, mask, means, spread = run(self._encoder, *fed)
+        which = symbols_of_frames(durations(logs, mask, speed))
+        if len(which) > self._frames:
+            return None
+        aligned = alignment(which, self._frames, self._symbols)
+        there = (np.arange(self._frames) < len(which)).astype(np.float32)[None, None]
+        samples = run(self._decoder, aligned, there, means, spread)[0].reshape(-1)
+        return samples[: len(which) * self._head.hop]
+
+
+class Voice:
+    """Reads a text aloud. Raises RkzooError for a speed that nobody speaks at, and for a text in
+    which there is nothing to say."""
+
+    def __init__(self, head: VoiceHead, mouth: Mouth, spell: Speller, speed: float = 1.0) -> None:
+        if not _SPEEDS[0] <= speed <= _SPEEDS[1]:
+            raise RkzooError(
+                f"A speed of {speed:g} cannot be spoken.",
+                f"It lies between {_SPEEDS[0]:g} and {_SPEEDS[1]:g}; 1 is as the voice speaks.",
+                "Give for example --speed 1.2.",
+            )
+        self._head, self._mouth, self._spell, self._speed = head, mouth, spell, speed
+
+    def __call__(self, text: str) -> Spoken:
+        said: list[Samples] = []
+        where: list[SpokenSentence] = []
+        rate = self._head.rate
+        silence = np.zeros(round(_BETWEEN * rate), np.float32)
+        length = 0
+        for sentence in sentences(text):
+            words, lost = self._spell(sentence.words)
+            lost = "".join(sorted({*lost, *sentence.unspoken}))
+            sound = [part for run in fitting(words, self._mouth.room) for part in self._say(run)]
+            start = length
+            length += sum(map(len, sound))
+            where.append(SpokenSentence(sentence.text, start / rate, length / rate, lost))
+            if sound:
+                said += [*sound, silence]
+                length += len(silence)
+        if not said:
+            raise RkzooError(
+                "There is nothing in this text that the voice can say.",
+                f"It speaks the language {self._head.language} only.",
+                "Give it words in that language.",
+            )
+        return Spoken(Sound(np.concatenate(said[:-1]), rate), tuple(where))
+
+    def _say(self, words: Sequence[Word]) -> list[Samples]:
+        """A run of words, in two where it is too long to be said at once."""
+        symbols = _joined(words)
+        sound = self._mouth(symbols, self._speed)
+        if sound is not None:
+            return [sound]
+        if len(symbols) < 2:
+            raise RkzooError(
+                "The voice cannot say this.",
+                "One of its sounds lasts longer than the network can say at once.",
+                "Use a higher --speed.",
+            )
+        return [part for half in halves(words) for part in self._say(half)]
+
+
+def _joined(words: Sequence[Word]) -> list[int]:
+    """Symbols of the words; each has the space before it as its first symbol where one is."""
+    return [symbol for word in words for symbol in word.symbols]
+
+
+def phonetic(ids: Mapping[str, Sequence[int]], pronounce: Pronouncer) -> Speller:
+    """Spells with phonemes: each character of a word's IPA has an id."""
+
+    def spell(words: tuple[str, ...]) -> tuple[list[Word], str]:
+        found: list[Word] = []
+        lost: set[str] = set()
+        for said in pronounce(words):
+            spaced = f" {said}" if found else said
+            lost.update(char for char in spaced if char not in ids)
+            symbols = tuple(ids[char][0] for char in spaced if char in ids)
+            if symbols:
+                found.append(Word(symbols, not said[-1].isalpha()))
+        return found, "".join(lost)
+
+    return spell
+
+
+def lettered(letters: Sequence[str]) -> Speller:
+    """Spells with letters: symbol i is `letters[i]`; marks are what the voice does not know."""
+    ids = {letter: index for index, letter in enumerate(letters) if len(letter) == 1}
+
+    def spell(words: tuple[str, ...]) -> tuple[list[Word], str]:
+        found: list[Word] = []
+        lost: set[str] = set()
+        for word in words:
+            if not word[0].isalpha():
+                found[-1:] = [Word(one.symbols, True) for one in found[-1:]]
+                continue
+            spaced = f" {word.lower()}" if found else word.lower()
+            lost.update(char for char in spaced if char not in ids)
+            symbols = tuple(ids[char] for char in spaced if char in ids)
+            if symbols:
+                found.append(Word(symbols))
+        return found, "".join(lost)
+
+    return spell
+
+
+def run(session: Session, *arrays: NDArray[Any]) -> list[NDArray[np.float32]]:
+    """Runs a part whose tensors are known by their order. Raises RkzooError where it takes more
+    or fewer."""
+    names = [spec.name for spec in session.inputs]
+    if len(names) != len(arrays):
+        raise RkzooError(
+            f"A part of the voice takes {len(names)} inputs, and not {len(arrays)}.", code=1
+        )
+    found = run_named(session, dict(zip(names, arrays, strict=True)))
+    return [found[spec.name] for spec in session.outputs]
