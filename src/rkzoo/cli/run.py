@@ -30,7 +30,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
     parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
     parser.add_argument(
-        "-o", "--output", metavar="DIR", help="where the drawn pictures, texts or sounds go"
+        "-o",
+        "--output",
+        metavar="DIR|FILE",
+        help="where the drawn pictures, texts or sounds go; a file for one sound or text: its "
+        "suffix chooses the form (.txt .srt .vtt .json, .wav .flac .ogg)",
     )
     add_asked(parser)
     add_wishes(parser)
@@ -49,11 +53,12 @@ def main(args: argparse.Namespace) -> int:
     medium = medium_of(args.model)
     sources = medium.expand(args.inputs)
     files = [medium.file(source) for source in sources]
-    folder = Path(args.output) if args.output else None
+    file_named = _file_named(args.output, medium.written, len(sources))
+    names = [file_named.name] if file_named else save_names(files)
     # Pictures are what people believe, so they are drawn unless a program is reading.
-    if folder is None and not args.json:
-        folder = Path("rkzoo-out")
-    names = save_names(files)
+    usual = None if args.json else Path("rkzoo-out")
+    folder = Path(args.output) if args.output else usual
+    folder = file_named.parent if file_named else folder
     if folder is not None:
         check_apart((folder / name for name in names), [file for file in files if file])
     bars = Bars()
@@ -68,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
             document = result.to_json()
             if folder is not None:
                 try:
-                    document[medium.gives] = str(result.save(_target(result, folder / name)))
+                    target = file_named or _target(result, folder / name)
+                    document[medium.gives] = str(result.save(target))
                 except RkzooError as error:
                     if args.output or _can_draw():
                         raise
@@ -89,6 +95,21 @@ def main(args: argparse.Namespace) -> int:
     if folder is not None:
         print(f"{medium.gives.capitalize()}s are in {folder}/", file=sys.stderr)
     return 0
+
+
+def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:
+    """The file that -o names, None where it names a folder. Raises RkzooError for several
+    results that would go into one file."""
+    path = Path(output or "")
+    if path.suffix.lower() not in suffixes or path.is_dir():
+        return None
+    if sources != 1:
+        raise RkzooError(
+            f"{sources} results do not fit into {path}.",
+            "Each is a file of its own.",
+            "Give -o a folder.",
+        )
+    return path
 
 
 def _target(result: Result, usual: Path) -> Path:

@@ -19,7 +19,8 @@ _MOST_TEXT = 1 << 20  # bytes
 class Medium:
     """`expand` makes a list of what the user named, without reading it; `read` reads one.
     `file` is the path that a source lies at, None for one that lies nowhere. `several` is what
-    a document calls the results, `gives` the file that is written for each."""
+    a document calls the results, `gives` the file that is written for each, `written` the
+    suffixes of such a file where its name may be given."""
 
     name: str
     several: str
@@ -27,6 +28,7 @@ class Medium:
     expand: Callable[[list[str]], Sequence[Any]]
     read: Callable[[Any], Any]
     file: Callable[[Any], Path | None] = Path
+    written: frozenset[str] = frozenset()
 
 
 def _sounds(names: list[str]) -> Sequence[Any]:
@@ -79,9 +81,12 @@ def _text(source: Said | str) -> str:
     return text
 
 
+_TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
+_SPOKEN = frozenset({".txt", ".wav", ".flac", ".ogg"})
+
 PICTURE = Medium("picture", "images", "picture", image.expand, image.read)
-SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound)
-TEXT = Medium("text", "texts", "output", _texts, _text, lambda said: said.path)
+SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
+TEXT = Medium("text", "texts", "output", _texts, _text, lambda said: said.path, _SPOKEN)
 
 _OF_TASK = {"speech": SOUND, "sound": SOUND, "voice": TEXT, "translate": TEXT}
 
