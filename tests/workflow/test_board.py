@@ -6,17 +6,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+import rga_standin.build
 import rkzoo
 from graph.rknn_writer import Sample
 from npu_standin import build
@@ -33,15 +36,16 @@ from rkzoo.session import Array, Session
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.detect.task import HeadTask
+from rkzoo.vision import letterbox
 from rkzoo.vision.image import read
 from rkzoo.workflow import bench as bench_room
-from rkzoo.workflow import board
+from rkzoo.workflow import board, fitter
 from rkzoo.workflow.bench import bench
 from rkzoo.workflow.board import BoardModel, contract_of, find_library, on_board, open_board
 from rkzoo.workflow.convert import custom_string
 from rkzoo.workflow.load import detect_task, open_task
 from rkzoo.workflow.plan import Asked, Plan, in_floats, on_core, open_part, plan
-from rkzoo.workflow.work import Job
+from rkzoo.workflow.work import Job, answering
 
 LIBRARY = board.LIBRARY
 
@@ -176,6 +180,36 @@ def test_the_picture_is_written_into_the_npus_memory(npu: Path, bus: Bus) -> Non
         assert {spec.layout for spec in session.outputs} == {"NC1HWC2"}
         assert all(array.base is not None and array.dtype == np.int8 for array in outputs)
         del fed, outputs, task
+
+
+def test_the_2d_engine_finds_the_same(
+    npu: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a processor made slow; the stand-in answers the recorded picture alone, to the bit."""
+    library = rga_standin.build.compiled(tmp_path)
+    monkeypatch.setenv(fitter.LIBRARY, str(library))
+    usual = letterbox.fit
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.05)
+        return usual(*given)
+
+    monkeypatch.setattr(letterbox, "fit", slow)
+    with rkzoo.load(bus.rknn) as model:
+        found = [model(bus.image).found for _ in range(14)]
+    # Two pictures, a sample and seven rounds; then the engine alone.
+    told = rga_standin.build.state(library)
+    assert (told.pictures, told.handles, told.misuse) == (1 + 7 + 5, 0, 0)
+    wanted = bus.expected()
+    for one in found:
+        np.testing.assert_array_equal(one.xyxy, wanted.xyxy)  # type: ignore[attr-defined]
+    # What is measured does not depend on it.
+    job = Job(plan(bus.rknn, Asked(runtime="board")))
+    with answering(job) as answer:
+        data = bus.picture.read_bytes()
+        records = [answer(data, bus.picture) for _ in range(4)]
+    assert rga_standin.build.state(library).imports == told.imports
+    assert len(records) == 4
 
 
 def test_run_says_board(npu: Path, bus: Bus, capsys: pytest.CaptureFixture[str]) -> None:

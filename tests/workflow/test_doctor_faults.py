@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 from board_trees import CPU, PROFILES, Board, board, elf
 from rknn_writer import Sample
 
+from rkzoo.soc.capture import opened, write_capture
 from rkzoo.soc.machine import read_machine
 from rkzoo.workflow import pc_checks
 from rkzoo.workflow.board_checks import board_findings
@@ -55,6 +56,19 @@ def test_a_healthy_board_has_no_fault(tmp_path: Path, chip: str) -> None:
     )
     assert PROFILES[chip].driver in seen["driver"].text
     assert "2.3.2" in seen["library"].text
+
+
+def test_the_library_of_the_2d_engine_is_told_and_never_missed(tmp_path: Path) -> None:
+    made = board(tmp_path / "root", "rk3588")
+    assert "rga" not in by_id(diagnose(tmp_path / "root").findings)
+    made.write("/usr/lib/aarch64-linux-gnu/librga.so.2", elf("rga_api version 1.10.3_[1]", 62))
+    assert "rga" not in by_id(diagnose(tmp_path / "root").findings)  # for another processor
+    made.write("/usr/lib/aarch64-linux-gnu/librga.so.2", elf("rga_api version 1.10.3_[1]", 183))
+    found = by_id(diagnose(tmp_path / "root").findings)["rga"]
+    assert (found.level, found.text[:14]) == ("ok", "librga 1.10.3:")
+    write_capture(tmp_path / "board.tar", tmp_path / "root")
+    with opened(tmp_path / "board.tar") as captured:
+        assert by_id(diagnose(captured).findings)["rga"] == found
 
 
 Break = Callable[[Board], object]

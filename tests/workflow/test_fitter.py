@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import npu_standin.build
-import rkzoo
 from npu_standin.recording import In, Out, Recording
 from rga_standin import build
 from rkzoo.contract import ImageInput
@@ -24,9 +23,8 @@ from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import NpuLibrary
 from rkzoo.session import fitter_of
 from rkzoo.vision import letterbox
-from rkzoo.workflow import board, fitter
+from rkzoo.workflow import fitter
 from rkzoo.workflow.fitter import BoardFitter, apart, quicken, sample_picture, surface_of
-from workflow.test_board import Bus
 
 SPEC = ImageInput(size=(128, 160))
 USUAL = letterbox.fit
@@ -305,32 +303,3 @@ def test_a_photograph_scaled_by_another_filter_is_no_wrong_one(assets: Path) -> 
         mean, most = apart(made[0], other)
         assert mean < fitter.PICTURE[0]
         assert most < fitter.PICTURE[1]
-
-
-# ---- the whole way ------------------------------------------------------------------
-
-
-def test_the_same_script_finds_the_same_with_rga(
-    assets: Path,
-    tmp_path: Path,
-    libraries: tuple[Path, Path],
-    slow_processor: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The stand-in for the NPU's library answers the recorded picture alone, to the bit."""
-    monkeypatch.setitem(globals(), "SLOW", 0.05)  # the picture is larger
-    npu, rga = libraries
-    monkeypatch.setenv(board.LIBRARY, str(npu))
-    monkeypatch.setenv(fitter.LIBRARY, str(rga))
-    monkeypatch.setenv("STANDIN_STRICT", "1")
-    fitter._load.cache_clear()
-    bus = Bus(assets, tmp_path)
-    before = build.state(rga).pictures
-    with rkzoo.load(bus.rknn) as model:
-        found = [model(bus.image).found for _ in range(14)]
-    # A test picture, seven rounds, and what is left of fourteen.
-    assert build.state(rga).pictures - before == 1 + 7 + (14 - 2 - 7)
-    wanted = bus.expected()
-    for one in found:
-        np.testing.assert_array_equal(one.xyxy, wanted.xyxy)
-    assert build.state(rga).handles == 0

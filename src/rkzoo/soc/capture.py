@@ -20,7 +20,7 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
-from rkzoo.soc.machine import SERVERS, Machine, library_paths, read_machine
+from rkzoo.soc.machine import RGA_LIBRARIES, SERVERS, Machine, library_paths, read_machine
 from rkzoo.soc.tree import NOTES, LibraryNote, NodeNote, Notes, Tree
 
 # One pattern a component of the path; only regular files.
@@ -135,13 +135,15 @@ def _matches(tree: Tree, pattern: str) -> list[str]:
 
 def _programs(tree: Tree) -> Iterator[str]:
     yield from library_paths(tree)
+    yield from library_paths(tree, RGA_LIBRARIES)
     yield from (path for path in SERVERS if tree.exists(path))
 
 
 def _notes(machine: Machine, tree: Tree) -> Notes:
     from importlib.metadata import version
 
-    programs = (*machine.libraries, *((machine.server,) if machine.server else ()))
+    others = (program for program in (machine.rga, machine.server) if program)
+    programs = (*machine.libraries, *others)
     return Notes(
         rkzoo=version("rkzoo"),
         machine=machine.machine,

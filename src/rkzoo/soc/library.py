@@ -11,7 +11,8 @@ _CHUNK = 1 << 20
 _LIMIT = 64 << 20
 _OVERLAP = 256
 _MARK = re.compile(
-    rb"(?:librknn\w*|rknn_server)[ :]+version[: ]+v?(\d+\.\d+[\w.]*(?: ?\([^()\0]{0,80}\))?)"
+    rb"(?:librknn\w*|rknn_server|rga_api)[ :]+version[: ]+"
+    rb"v?(\d+\.\d+[\w.]*(?: ?\([^()\0]{0,80}\))?)"
 )
 # ELF machine numbers, as `uname -m` spells them.
 _MACHINES = {183: "aarch64", 40: "armv7l", 62: "x86_64", 3: "i686", 243: "riscv64"}

@@ -10,6 +10,7 @@ import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -71,7 +72,7 @@ class Machine:
     `compatible` is the device tree's list; `chip` the canonical name it leads to. `npu_status`
     is the device tree's word on the NPU (`okay`, `disabled`), `bound_driver` the kernel driver
     that holds it, `iommu` whether it maps scattered memory. `driver` is the driver's version text.
-    `load` is the NPU's busy share for each core, in percent.
+    `rga` is the library of the 2D engine. `load` is the NPU's busy share for each core, in percent.
     """
 
     root: Path
@@ -91,6 +92,7 @@ class Machine:
     nodes: tuple[Node, ...]
     rocket: bool
     libraries: tuple[Library, ...]
+    rga: Library | None
     server: Library | None
     server_running: bool
     holders: tuple[Holder, ...]
@@ -141,6 +143,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
         nodes=nodes,
         rocket=tree.exists("/sys/module/rocket") or tree.exists("/dev/accel/accel0"),
         libraries=_libraries(tree),
+        rga=next(map(partial(_library, tree), library_paths(tree, RGA_LIBRARIES)), None),
         server=_server(tree),
         server_running=_running(tree, "rknn_server"),
         holders=_holders(tree, nodes),
@@ -311,6 +314,8 @@ FOLDERS = (
     "/system/lib64",
 )
 LIBRARIES = ("librknnrt.so", "librknnmrt.so", "librknn_runtime.so")
+RGA_LIBRARIES = ("librga.so", "librga.so.2")
+"""Of the 2D engine, which prepares pictures."""
 SERVERS = ("/usr/bin/rknn_server", "/oem/usr/bin/rknn_server", "/vendor/bin/rknn_server")
 
 

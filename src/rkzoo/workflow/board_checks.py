@@ -185,6 +185,17 @@ def _library(machine: Machine) -> Iterator[Finding]:
         )
 
 
+def _rga(machine: Machine) -> Iterator[Finding]:
+    """Nothing is wrong without it: the processor prepares pictures as well."""
+    if machine.rga and not machine.rga.fault and _fits(machine.rga.machine, machine.machine):
+        yield ok(
+            "rga",
+            f"librga {parse(machine.rga.version) or 'of an unknown version'}: rkzoo run and stream"
+            " try the 2D engine (RGA) and keep it where it wins.",
+            f"{machine.rga.path}; RKZOO_LIBRGA=off leaves it out",
+        )
+
+
 def _build(machine: Machine) -> str:
     if _facts(machine).runtime == "librknnmrt.so":
         return "armhf-uclibc"
@@ -450,6 +461,7 @@ CHECKS: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
     _driver,
     _nodes,
     _library,
+    _rga,
     _versions,
     _server,
     _memory,

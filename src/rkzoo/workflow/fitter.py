@@ -31,10 +31,11 @@ from rkzoo.contract import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Sync
-from rkzoo.runtime.npu_context import Memory
+from rkzoo.runtime.npu_context import Context, Memory
 from rkzoo.runtime.rga import Imported, RgaLibrary, memory_size
 from rkzoo.runtime.rga_api import Format, Place, Surface, refusal
 from rkzoo.session import Closing, Session
+from rkzoo.soc.machine import RGA_LIBRARIES
 from rkzoo.soc.tree import Tree
 from rkzoo.vision import letterbox
 from rkzoo.vision.letterbox import Image, Letterbox
@@ -43,7 +44,6 @@ from rkzoo.workflow.board import fitting_library
 LIBRARY = "RKZOO_LIBRGA"
 """Names librga.so in place of the one that is found; `off` leaves RGA out."""
 
-_NAMES = ("librga.so", "librga.so.2")
 # So many pictures of one size in a row make a stream, for which a contest pays.
 _STREAM = 3
 # Rounds of the contest; what RGA must be below, times the processor's time.
@@ -63,7 +63,7 @@ def quicken(session: Session, stack: ExitStack) -> None:
     path = find_rga()
     library = _loaded(path) if path else None
     if library is not None:
-        session.fit = stack.enter_context(BoardFitter(session, session.memory, library))
+        session.fit = stack.enter_context(BoardFitter(session.context, session.memory, library))
 
 
 def find_rga() -> str | None:
@@ -71,7 +71,7 @@ def find_rga() -> str | None:
     or RKZOO_LIBRGA is `off`. Raises RkzooError when it names no file."""
     given = os.environ.get(LIBRARY)
     if not given:
-        return fitting_library(Tree(Path("/")), _NAMES)
+        return fitting_library(Tree(Path("/")), RGA_LIBRARIES)
     if given == "off":
         return None
     if not Path(given).is_file():
@@ -113,15 +113,15 @@ class _Contest:
 
 
 class BoardFitter(Closing):
-    """As `vision.letterbox.fit`, for one session and one thread.
+    """As `vision.letterbox.fit`, for one context's memory and one thread.
 
     The third picture of one size begins a contest: RGA must bring a test picture, and those of
     the next rounds, to what the processor makes of them, in less time. `chosen` and `reason`
-    tell how it stands. A canvas that is not the session's is left to the processor.
+    tell how it stands. A canvas elsewhere is left to the processor.
     """
 
-    def __init__(self, session: NpuSession, memory: Memory, library: RgaLibrary) -> None:
-        self._session, self._memory, self._library = session, memory, library
+    def __init__(self, context: Context, memory: Memory, library: RgaLibrary) -> None:
+        self._context, self._memory, self._library = context, memory, library
         self._kind: object = None
         self._contest = _Contest()
         self._target: Imported | None = None
@@ -232,7 +232,7 @@ class BoardFitter(Closing):
     ) -> tuple[float, float, Letterbox]:
         """Seconds of RGA and of the processor. Raises _Lost where what they make differs."""
         _, by_rga = self._placed(image, spec, canvas)
-        self._session.context.sync(self._memory, Sync.FROM_DEVICE)
+        self._context.sync(self._memory, Sync.FROM_DEVICE)
         made = canvas.copy()
         start = perf_counter()
         _, box = self._by_cpu(image, spec, canvas)
@@ -253,7 +253,7 @@ class BoardFitter(Closing):
         source = surface_of(image)
         box = letterbox.plan((source.height, source.width), spec)
         target = self._known(_target(spec, canvas))
-        sync, border = self._session.context.sync, (box, spec.pad)
+        sync, border = self._context.sync, (box, spec.pad)
         fresh = self._border != border
         if fresh:
             # What the processor still holds of the canvas must not come down on RGA's pixels.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import Contract, TensorSpec, TextDetHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of
+from rkzoo.session import Session, canvas_of, fitter_of
 from rkzoo.tasks.text.quads import Image, Quads, corners, sides
 from rkzoo.vision.letterbox import Letterbox, fit
 
@@ -76,10 +76,11 @@ class TextDetector:
             raise RkzooError(f"{contract.family} is no text detection model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         self._canvas = canvas_of(session, contract.input.size)
+        self._fit = fitter_of(session, fit)
 
     def preprocess(self, image: Image) -> tuple[list[NDArray[Any]], Letterbox]:
         """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
-        canvas, letterbox = fit(image, self.contract.input, self._canvas)
+        canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
         return [canvas], letterbox
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextBoxes:
