@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
     "stream": {"vision", "runtime", "tasks"},
-    "accuracy": {"tasks", "vision"},
+    "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
     "workflow": {
         "accuracy",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,16 @@ def read(path: Path | str) -> Sound:
     """Reads a sound file; several channels become their mean. Raises RkzooError when it is
     missing, empty, longer than six hours, or no sound."""
     path = Path(path)
+    with explained(f"The sound {path} cannot be read."), path.open("rb") as file:
+        return _read(file, path)
+
+
+def decode(data: bytes, path: Path) -> Sound:
+    """As `read`, of a file's bytes; `path` is for messages only."""
+    return _read(io.BytesIO(data), path)
+
+
+def _read(file: BinaryIO, path: Path) -> Sound:
     try:
         import soundfile
     except (ImportError, OSError) as error:
@@ -74,23 +86,22 @@ def read(path: Path | str) -> Sound:
             f"The package soundfile is not installed ({error}).",
             'Install it with: pip install "rkzoo[audio]"',
         ) from error
-    with explained(f"The sound {path} cannot be read."), path.open("rb") as file:
-        try:
-            with soundfile.SoundFile(file) as sound:
-                rate, frames = sound.samplerate, sound.frames
-                if rate not in _RATES or frames > _LONGEST * rate:
-                    raise RkzooError(
-                        f"The sound {path} cannot be read.",
-                        f"It claims {frames} samples, {rate} a second.",
-                        "Cut it into pieces of at most six hours.",
-                    )
-                samples = sound.read(dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise RkzooError(
-                f"{path} is no sound that can be read.",
-                f"{' '.join(str(error).split())}",
-                "Give a WAV, FLAC, OGG or MP3 file.",
-            ) from error
+    try:
+        with soundfile.SoundFile(file) as sound:
+            rate, frames = sound.samplerate, sound.frames
+            if rate not in _RATES or frames > _LONGEST * rate:
+                raise RkzooError(
+                    f"The sound {path} cannot be read.",
+                    f"It claims {frames} samples, {rate} a second.",
+                    "Cut it into pieces of at most six hours.",
+                )
+            samples = sound.read(dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise RkzooError(
+            f"{path} is no sound that can be read.",
+            f"{' '.join(str(error).split())}",
+            "Give a WAV, FLAC, OGG or MP3 file.",
+        ) from error
     if not len(samples):
         raise RkzooError(f"The sound {path} is empty.", "It has no samples.", "Record it again.")
     mono = samples.mean(axis=1, dtype=np.float32)

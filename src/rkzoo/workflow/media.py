@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rkzoo.contract import Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
+from rkzoo.heads import (
+    ActivityHead,
+    CtcSpeechHead,
+    SoundHead,
+    TransducerHead,
+    WhisperHead,
+)
 from rkzoo.vision import image
 from rkzoo.zoo.catalogue import card as find_card
 
@@ -87,6 +95,15 @@ _SPOKEN = frozenset({".txt", ".wav", ".flac", ".ogg"})
 PICTURE = Medium("picture", "images", "picture", image.expand, image.read)
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
 TEXT = Medium("text", "texts", "output", _texts, _text, lambda said: said.path, _SPOKEN)
+
+_HEARD = (ActivityHead, CtcSpeechHead, SoundHead, TransducerHead, WhisperHead)
+
+
+def of_head(head: Head | None) -> Medium:
+    """What a model or pipeline takes, by its head, where a data set is answered: pictures or
+    sounds."""
+    return SOUND if isinstance(head, _HEARD) else PICTURE
+
 
 _OF_TASK = {"speech": SOUND, "sound": SOUND, "voice": TEXT, "translate": TEXT}
 

@@ -14,12 +14,14 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.answers import Record, pack
+from rkzoo.files import explained, sha256_of
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
-from rkzoo.vision.decoders import Decoder, decoder
+from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.load import open_task
-from rkzoo.workflow.model import Found, Image
+from rkzoo.workflow.media import SOUND, of_head
+from rkzoo.workflow.model import Found
 from rkzoo.workflow.plan import Plan
 from rkzoo.workflow.rectangular import open_rectangular
 
@@ -33,6 +35,7 @@ Piece = tuple[int, Sequence[Path]]
 _DECIDING = (
     "tasks",
     "vision",
+    "audio",
     "runtime",
     "workflow/work.py",
     "workflow/load.py",
@@ -66,6 +69,8 @@ class Job:
         """Hex sha256 of all that decides the records, our own code and libraries included."""
         digest = hashlib.sha256(_code().encode())
         digest.update(repr((self.plan.label, self.options, self.page, self.reading)).encode())
+        for role, file in sorted(self.plan.files.items()):
+            digest.update(f"{role} {sha256_of(file)}".encode())
         for role, part in self.plan.parts.items():
             digest.update(role.encode() + msgspec.json.encode(part.contract))
             digest.update(hashlib.sha256(part.graph).digest())
@@ -81,7 +86,7 @@ class Job:
 @contextmanager
 def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
     """Opens the job's models; inside, a picture's bytes become its record."""
-    decode = decoder(job.reading.decoder)
+    decode = decoder_of(job)
     with ExitStack() as stack:
         if job.reading.rectangular:
             task = open_rectangular(job.plan, stack, job.options, threads=1, report=report)
@@ -99,21 +104,32 @@ def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
         yield answer_of(task, decode)
 
 
-def answer_of(task: Callable[[Image], Found], decode: Decoder) -> Answer:
-    """What an open task makes of a picture's bytes."""
+Decode = Callable[[bytes, Path], Any]
+"""A file's bytes to what a task takes."""
+
+
+def decoder_of(job: Job) -> Decode:
+    """How the job's files become pictures, or sounds."""
+    if of_head(job.plan.head) is SOUND:
+        from rkzoo.audio.sound import decode
+
+        return decode
+    return decoder(job.reading.decoder)
+
+
+def answer_of(task: Callable[[Any], Found], decode: Decode) -> Answer:
+    """What an open task makes of a file's bytes."""
 
     def answer(data: bytes, path: Path) -> Record:
-        image = decode(data, path)
-        height, width = image.shape[:2]
-        return pack(task(image), (height, width))
+        given = decode(data, path)
+        height, width = getattr(given, "shape", (0, 0))[:2]
+        return pack(task(given), (height, width))
 
     return answer
 
 
 def read_bytes(path: Path) -> bytes:
-    from rkzoo.files import explained
-
-    with explained(f"The picture {path} cannot be read."):
+    with explained(f"The file {path} cannot be read."):
         return path.read_bytes()
 
 
@@ -141,7 +157,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-_LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pillow", "simplejpeg")
+_LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pillow", "simplejpeg", "soxr")
 
 
 def _version(package: str) -> Any:

@@ -13,8 +13,14 @@ from rkzoo.audio.sound import Sound
 from rkzoo.session import Array, Session, run_named
 from rkzoo.tasks.speech.tokens import Tokens
 from rkzoo.tasks.speech.transcript import Segment, Transcript
-from rkzoo.tasks.speech.whisper_rules import log_softmax, next_logs, repetitive, understood
-from rkzoo.tasks.speech.windows import pause_in
+from rkzoo.tasks.speech.whisper_rules import (
+    log_softmax,
+    next_logs,
+    repetitive,
+    thin,
+    understood,
+)
+from rkzoo.tasks.speech.windows import loud_seconds, pause_in
 
 _HIDDEN = -1e4  # as good as minus infinity, and there is such a number in half precision
 
@@ -26,6 +32,7 @@ _SILENT = 0.6
 
 _SEARCHED = 10.0  # seconds before a window's end in which a pause is looked for
 _SHORTEST = 5.0  # seconds: a window that is not halved any more
+_THINNEST = 10.0  # seconds: a window that is not halved because little was understood
 _NOTHING = 0.1  # seconds, in which nothing can be said
 
 
@@ -115,10 +122,12 @@ class Whisper:
                 at, size = at + len(window), whole
                 continue
             read = understood(answer.tokens, seconds, self.tokens, answer.ended)
-            unread = not answer.ended and read.settled == seconds
-            if not shortest and (unread or answer.is_repetitive):
-                # More is said in it than one answer holds, or the same again and again, by the
-                # speaker or by a decoder that turns in circles: half of it tells.
+            lost = (not answer.ended and read.settled == seconds) or answer.is_repetitive
+            lost = lost or (seconds > _THINNEST and thin(read, loud_seconds(window, RATE)))
+            if not shortest and lost:
+                # More is said in it than one answer holds, or than was understood, or the same
+                # again and again, by the speaker or by a decoder that turns in circles: half of
+                # it tells.
                 size = len(window) // 2
                 continue
             if language is None and read.segments:
@@ -197,4 +206,4 @@ def _chooser(temperature: float) -> _Choose:
 
 
 def _searched(length: int) -> int:
-    return min(round(_SEARCHED * RATE), length // 3)
+    return min(round(_SEARCHED * RATE), length // 2)

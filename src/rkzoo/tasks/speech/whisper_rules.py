@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 
 from rkzoo.tasks.speech.tokens import Tokens
 from rkzoo.tasks.speech.transcript import Segment
+from rkzoo.tasks.speech.windows import loud_between
 
 TICK = 0.02  # seconds between two times
 _LATEST_START = 50  # ticks: the first second of a window
+# Ordinary speech is about 20 bytes of text for each loud second, in English as in Chinese.
+_THIN = 12.0
+_LONG = 5.0  # loud seconds, below which the measure says nothing
 
 Logs = NDArray[np.float64]
 
@@ -104,3 +108,17 @@ def understood(said: Sequence[int], seconds: float, tokens: Tokens, ended: bool)
     else:
         settled = seconds
     return Understood(tuple(segments), settled)
+
+
+def thin(read: Understood, loud: NDArray[np.float64]) -> bool:
+    """Whether too little was understood of some stretch, from where one segment begins to where
+    the next does, for the seconds in it that are as loud as speech (`windows.loud_seconds`):
+    something said may have been left out."""
+    if not read.segments:
+        return False
+    begins = [0.0, *(segment.start for segment in read.segments[1:]), read.settled]
+    for segment, start, end in zip(read.segments, begins[:-1], begins[1:], strict=True):
+        seconds = loud_between(loud, start, end)
+        if seconds > _LONG and len(segment.text.encode()) < _THIN * seconds:
+            return True
+    return False
