@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,10 +143,31 @@ def convert(
         )
     pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
     made: dict[str, list[Converted]] = {}
+    cpu: dict[str, tuple[bytes, Contract]] = {}
+    files: dict[str, Path] = {}
     members = pipeline.pipeline if pipeline else {"model": os.fspath(model)}
     for role, part in members.items():
         ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
+        if stays := ready.card.cpu if ready.card else "":
+            if pipeline is None:
+                raise RkzooError(
+                    f"{part} is not converted: it stays on the processor.",
+                    stays,
+                    "Convert the pipeline that it is a part of: see rkzoo list.",
+                )
+            report.note(f"{part} stays on the processor. {stays}")
+            continue
         choice.check(part, ready.source.sha256, toolkit or DEFAULT_VERSION)
+        files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
+        if ready.card is not None and ready.card.cpu:
+            if pipeline is None:
+                raise RkzooError(
+                    f"{ready.name} is not converted.",
+                    f"It stays on the processor: {ready.card.cpu}",
+                    "Convert the pipeline that it is a part of: see rkzoo list.",
+                )
+            cpu[role] = (ready.graph().SerializeToString(), ready.contract)
+            continue
         made[role] = convert_resolved(
             _told(ready.quantised(choice.quantise), said, report),
             socs,
@@ -156,18 +178,23 @@ def convert(
             toolkit=toolkit,
             report=report,
         )
-    # How the parts of other pipelines play together stands in their card's head.
-    if pipeline is not None and pipeline.head is None:
-        made = _joined(pipeline.name + (f"-{dtype}" if dtype else ""), pipeline.name, made)
+    if pipeline is not None:
+        write = partial(write_pipeline, cpu=cpu, files=files, head=pipeline.head)
+        made = _joined(pipeline.name + (f"-{dtype}" if dtype else ""), pipeline.name, made, write)
     return [one for ones in made.values() for one in ones]
 
 
-def _joined(stem: str, name: str, made: dict[str, list[Converted]]) -> dict[str, list[Converted]]:
+def _joined(
+    stem: str,
+    name: str,
+    made: dict[str, list[Converted]],
+    write: Callable[[Path, str, dict[str, Path]], None] = write_pipeline,
+) -> dict[str, list[Converted]]:
     """Writes, for each chip, the file that makes one model of the parts."""
     found: dict[str, list[Converted]] = {role: [] for role in made}
     for ones in zip(*made.values(), strict=True):
         path = ones[0].rknn.with_name(f"{stem}-{ones[0].soc}.json")
-        write_pipeline(path, name, {r: one.rknn for r, one in zip(made, ones, strict=True)})
+        write(path, name, {r: one.rknn for r, one in zip(made, ones, strict=True)})
         for role, one in zip(made, ones, strict=True):
             found[role].append(replace(one, pipeline=path))
     return found
@@ -424,6 +451,8 @@ def custom_string(contract: Contract) -> str:
         {"contract": _unusual(contract)},
         short | ({"label_set": known} if known else {}),
         short,
+        # The file itself says what its inputs are.
+        {"contract": _unusual(msgspec.structs.replace(nameless, others=()))},
     )
     for told in tries:
         text = json.dumps({"rkzoo": version("rkzoo"), **told}, separators=(",", ":"))
