@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import msgspec
@@ -218,6 +219,22 @@ def test_a_chosen_one_that_fails_is_left_after_three_frames_which_all_arrive(
     # For pictures of another size too.
     monkeypatch.delenv("RGA_STANDIN_FAIL")
     assert not stream(session, 12, (120, 320)).chosen
+
+
+def test_what_is_chosen_is_said_once(
+    session: NpuSession, slow_processor: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitter, "_SAID", set())
+    said: list[str] = []
+    report = SimpleNamespace(note=said.append)
+    with ExitStack() as stack:
+        for _ in range(2):
+            quicken(session, stack, report)  # type: ignore[arg-type]
+            stream(session, 12)
+        monkeypatch.setenv("RGA_STANDIN_FAIL", "improcess:0:-4")
+        stream(session, 5)
+    assert [text.split()[1] for text in said] == ["2D", "processor"]
+    assert "Illegal parameters" in said[1]
 
 
 def test_nv12_goes_the_same_way(session: NpuSession, slow_processor: None) -> None:

@@ -1,8 +1,8 @@
 """Pictures brought into the model's size by Rockchip's 2D engine (RGA), where it is right and
 faster than the processor.
 
-What happens when the processor takes over is said nowhere, since nothing is lost: `reason` tells
-whoever asks. Not measured on a board.
+That RGA is chosen is said once. That it is not is said only where RKZOO_LIBRGA names it, since
+nothing is lost; `reason` tells whoever asks. Not measured on a board.
 
 RGA's filter is another one than that of `vision.letterbox.fit`, which the model was calibrated
 with. They agree to a level or two where a picture is smooth and differ where it holds detail finer
@@ -29,6 +29,7 @@ import numpy as np
 
 from rkzoo.contract import ImageInput
 from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Sync
 from rkzoo.runtime.npu_context import Context, Memory
@@ -55,7 +56,7 @@ _BLOCK = 16
 PICTURE, SAMPLE = (2.0, 10.0), (1.5, 6.0)
 
 
-def quicken(session: Session, stack: ExitStack) -> None:
+def quicken(session: Session, stack: ExitStack, report: Reporter = SILENT) -> None:
     """Gives a session on the NPU a `fit` of its own where librga is here; `stack` ends it.
     Raises RkzooError where RKZOO_LIBRGA names what cannot be used."""
     if not isinstance(session, NpuSession) or session.memory is None:
@@ -63,7 +64,9 @@ def quicken(session: Session, stack: ExitStack) -> None:
     path = find_rga()
     library = _loaded(path) if path else None
     if library is not None:
-        session.fit = stack.enter_context(BoardFitter(session.context, session.memory, library))
+        session.fit = stack.enter_context(
+            BoardFitter(session.context, session.memory, library, report)
+        )
 
 
 def find_rga() -> str | None:
@@ -84,6 +87,7 @@ def find_rga() -> str | None:
 
 
 _LOADING = Lock()
+_SAID: set[tuple[str, str]] = set()
 
 
 def _loaded(path: str) -> RgaLibrary | None:
@@ -120,8 +124,11 @@ class BoardFitter(Closing):
     tell how it stands. A canvas elsewhere is left to the processor.
     """
 
-    def __init__(self, context: Context, memory: Memory, library: RgaLibrary) -> None:
+    def __init__(
+        self, context: Context, memory: Memory, library: RgaLibrary, report: Reporter = SILENT
+    ) -> None:
         self._context, self._memory, self._library = context, memory, library
+        self._report = report
         self._kind: object = None
         self._contest = _Contest()
         self._target: Imported | None = None
@@ -145,7 +152,8 @@ class BoardFitter(Closing):
     def close(self) -> None:
         """Lets go of the session's memory; the processor does what still comes."""
         self._closed = True
-        self._give_up("The session is closed.")
+        self._contest.won, self._contest.reason = False, "The session is closed."
+        self._forget()
 
     def __call__(
         self, image: Image, spec: ImageInput, canvas: Image | None = None
@@ -184,6 +192,14 @@ class BoardFitter(Closing):
     def _give_up(self, reason: str) -> None:
         self._contest.won, self._contest.reason = False, reason
         self._forget()
+        if os.environ.get(LIBRARY):
+            self._say(f"The processor prepares the pictures. {reason}")
+
+    def _say(self, text: str) -> None:
+        """Once for a model, of which each worker has a session."""
+        if (self._context.name, text) not in _SAID:
+            _SAID.add((self._context.name, text))
+            self._report.note(text)
 
     # ---- the contest ----------------------------------------------------------------
 
@@ -224,6 +240,7 @@ class BoardFitter(Closing):
         rga, cpu = (median(times[1:]) for times in (self._contest.by_rga, self._contest.by_cpu))
         if rga < _WINS * cpu:
             self._contest.won = True
+            self._say(f"The 2D engine (RGA) prepares the pictures; {LIBRARY}=off turns it off.")
         else:
             self._give_up(f"RGA took {rga * 1e3:.2f} ms, the processor {cpu * 1e3:.2f} ms.")
 

@@ -145,7 +145,7 @@ def open_task(
         for role, part in planned.parts.items()
     }
     for _, session in opened.values() if quick else ():
-        quicken(session, stack)
+        quicken(session, stack, report)
     if planned.head is not None and type(planned.head) in OPENERS:
         return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)
     if "model" in opened:
