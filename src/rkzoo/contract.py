@@ -236,7 +236,8 @@ class PlateHead(Strict, frozen=True, tag="plate", tag_field="kind"):
 class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
     """RetinaFace: boxes 1xNx4, scores 1xNx2 (background, face) and five points 1xNx10, told
     apart by their widths, relative to N anchors: level by level, the finest first, row by row,
-    and in a cell one for each of its sides.
+    and in a cell one for each of its sides. With four `points` it is number plates and their
+    corners, clockwise.
 
     https://arxiv.org/abs/1905.00641. `anchors` are the sides of square anchors in input pixels
     for each level; `variances` scale what the network says of centres and of sizes;
@@ -247,6 +248,7 @@ class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
     strides: tuple[Size, ...] = (8, 16, 32)
     variances: tuple[float, float] = (0.1, 0.2)
     activated: bool = True
+    points: Literal[4, 5] = 5
 
     def __post_init__(self) -> None:
         if len(self.anchors) != len(self.strides) or not all(self.anchors):
@@ -255,8 +257,42 @@ class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
             raise ValueError("anchors must be positive")
 
 
+class SemanticHead(Strict, frozen=True, tag="semantic", tag_field="kind"):
+    """What each pixel shows, the first output of the graph: logits (or probabilities) 1xCxhxw of
+    any size, or the numbers of the best classes, 1xhxw, where `picked`.
+
+    `corners`: the outermost logits lie on the outermost pixels of the input, which TensorFlow
+    calls align_corners; else each covers its share of the input. One map alone says how surely
+    a pixel is of class 1: above `threshold`.
+    """
+
+    classes: Annotated[int, msgspec.Meta(ge=2, le=256)]
+    picked: bool = False
+    corners: bool = False
+    threshold: float = 0.5
+
+
+class CentreFaceHead(Strict, frozen=True, tag="face-centre", tag_field="kind"):
+    """CenterFace: four maps of cells of `stride` input pixels, in this order: how surely the
+    middle of a face lies in a cell (1xhxw, after its sigmoid), the logarithms of the face's
+    height and width in cells, where in the cell its middle is (y, x), and of each of five points
+    y and x in shares of the box, from its corner. https://arxiv.org/abs/1911.03599
+    """
+
+    stride: Size = 4
+
+
+FACES = FaceHead | CentreFaceHead
 PictureHead = (
-    DetectHead | TextDetHead | TextClsHead | TextRecHead | ClassifyHead | PlateHead | FaceHead
+    DetectHead
+    | TextDetHead
+    | TextClsHead
+    | TextRecHead
+    | ClassifyHead
+    | PlateHead
+    | FaceHead
+    | CentreFaceHead
+    | SemanticHead
 )
 Head = (
     PictureHead

@@ -7,7 +7,9 @@ Every record has `size` (2,) int32: height and width of the picture. Beside it
 - oriented boxes: `xywhr` (N, 5) float32 in place of `xyxy`;
 - lines: `quads` (N, 4, 2) float32, `score` (N,), `text` uint8, the UTF-8 bytes one after the
   other, `text_length` (N,) int32; of text detection only the quads and scores;
-- classes: `class_id` (N,) int32 and `score` (N,), best first.
+- maps of classes: `class_id` (N,) int32 and `run` (N,) int32, runs of pixels, row by row;
+- classes: `class_id` (N,) int32 and `score` (N,), best first;
+- speech: a line, its quad of nothing; the size is 0.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from rkzoo.tasks.face.result import Faces
 from rkzoo.tasks.obb.result import OrientedBoxes
 from rkzoo.tasks.pose.result import Poses
 from rkzoo.tasks.segment.result import Masks
+from rkzoo.tasks.semantic.result import ClassMap
+from rkzoo.tasks.speech.transcript import Transcript
 from rkzoo.tasks.text.detect_text import TextBoxes
 from rkzoo.tasks.text.result import TextLines
 
@@ -81,6 +85,12 @@ def texts_of(record: Record) -> list[str]:
 def codes_of(record: Record) -> list[bytes]:
     """The COCO mask codes of a record of masks."""
     return _pieces(record, "rle")
+
+
+def class_map(record: Record) -> NDArray[np.uint8]:
+    """(H, W) uint8, from a record of a map of classes."""
+    height, width = record["size"].tolist()
+    return np.repeat(record["class_id"], record["run"]).astype(np.uint8).reshape(height, width)
 
 
 def save(path: Path, records: Sequence[Record]) -> None:
@@ -193,6 +203,13 @@ def _classes(found: Classes) -> Record:
     return {"class_id": found.class_id, "score": found.score}
 
 
+def _map(found: ClassMap) -> Record:
+    flat = found.classes.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=-1))
+    runs = np.diff(starts, append=flat.size)
+    return {"class_id": flat[starts].astype(np.int32), "run": runs.astype(np.int32)}
+
+
 def _lines(found: TextLines) -> Record:
     return pack_texts(found.texts, found.scores.tolist(), (0, 0), found.quads)
 
@@ -208,6 +225,7 @@ _PACKERS: tuple[tuple[type, Callable[[Any], Record]], ...] = (
     (OrientedBoxes, _oriented),
     (TextLines, _lines),
     (TextBoxes, _regions),
+    (ClassMap, _map),
     (Faces, _faces),
     (Classes, _classes),
 )

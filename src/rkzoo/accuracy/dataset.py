@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rkzoo.accuracy import classes, coco_json, lines, regions, yolo
+from rkzoo.accuracy import classes, coco_json, lines, maps, regions, spoken, yolo
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
@@ -18,7 +18,18 @@ from rkzoo.accuracy.oriented import Oriented
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 
-Kind = Literal["boxes", "masks", "keypoints", "oriented", "classes", "lines", "plates", "regions"]
+Kind = Literal[
+    "boxes",
+    "masks",
+    "keypoints",
+    "oriented",
+    "classes",
+    "lines",
+    "plates",
+    "regions",
+    "maps",
+    "speech",
+]
 
 
 TruthSource = Literal["known", "float model"]
@@ -198,7 +209,32 @@ def _class_folders(source: Source) -> Opened:
 
 FORMATS: tuple[Format, ...] = (
     Format("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
+def _transcripts(source: Source) -> Opened:
+    items, truth = spoken.read(_needed(source, *_TRANSCRIPTS), source.images)
+    return Opened("speech", items, truth)
+
+
+def _spoken(source: Source) -> Opened:
+    items, truth = spoken.read_beside(source.path)
+    return Opened("speech", items, truth)
+
+
+_TRANSCRIPTS = ("*.csv", "*.tsv")
+
+
+def _label_maps(source: Source) -> Opened:
+    items, truth = maps.read(source.path, source.images)
+    return Opened("maps", items, truth)
+
+
     Format("yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo),
+    Format(
+        "maps",
+        "a folder with images/ and labels/, or those of VOC and Cityscapes",
+        _PIXELS,
+        lambda s: maps.folders_of(s.path, s.images) is not None,
+        _label_maps,
+    ),
     Format("regions", "a Label.txt: file, tab, json", _PLACES, _is_regions, _text_regions),
     Format("lines", "a rec_gt.txt or csv: file, text", _TEXT, _is_lines, _text_lines),
     Format("plates", "a folder of pictures named by text", _TEXT, _is_plates, _plates),

@@ -54,7 +54,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     path = Path(args.file)
     if path.suffix.lower() == ".json":
-        return _sidecar(path, as_json=args.json)
+        # What lies beside a .rknn has its name.
+        beside = path.stem.lower().endswith(".rknn")
+        return (_sidecar if beside else _pipeline)(path, as_json=args.json)
     if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
         return _rknn(path, as_json=args.json)
     from rkzoo.cli.console import parse_size
@@ -199,7 +201,7 @@ def _made(summary: GraphSummary) -> str:
 
 
 def _contract(contract: Contract) -> list[tuple[str, str]]:
-    from rkzoo.contract import ClassifyHead, DetectHead, FaceHead, PlateHead
+    from rkzoo.contract import CentreFaceHead, ClassifyHead, DetectHead, FaceHead, PlateHead
 
     image, head = contract.input, contract.head
     height, width = image.size
@@ -222,7 +224,10 @@ def _contract(contract: Contract) -> list[tuple[str, str]]:
         rows.append(("gives", f"the text of a plate; class {head.blank} is the blank"))
     elif isinstance(head, FaceHead):
         sides = "; ".join(_numbers(level) for level in head.anchors)
-        rows.append(("gives", f"faces with five points, anchors of {sides} pixels"))
+        what = "faces with five points" if head.points == 5 else "plates with four corners"
+        rows.append(("gives", f"{what}, anchors of {sides} pixels"))
+    elif isinstance(head, CentreFaceHead):
+        rows.append(("gives", f"faces with five points, cells of {head.stride} pixels"))
     if contract.labels:
         more = ", ..." if len(contract.labels) > 6 else ""
         rows.append(("labels", ", ".join(contract.labels[:6]) + more))
@@ -307,6 +312,23 @@ def _quantised(spec: TensorSpec, file: RknnFile) -> str:
 
 
 # ---- sidecars -----------------------------------------------------------------------
+
+
+def _pipeline(path: Path, *, as_json: bool) -> int:
+    from rkzoo.cli.console import print_json
+    from rkzoo.workflow.pipeline_file import read_pipeline
+
+    found = read_pipeline(path)
+    parts = {role: str(part) for role, part in found.parts.items()}
+    on_cpu = {role: str(part) for role, (part, _) in found.cpu.items()}
+    files = {role: str(file) for role, file in found.files.items()}
+    if as_json:
+        told = {"name": found.name, "parts": parts, "cpu": on_cpu, "files": files}
+        print_json({"kind": "pipeline", "file": str(path)} | told)
+        return 0
+    processor = ((role, f"{part} (on the processor)") for role, part in on_cpu.items())
+    _print(path, [("pipeline", found.name), *parts.items(), *processor, *files.items()])
+    return 0
 
 
 def _sidecar(path: Path, *, as_json: bool) -> int:

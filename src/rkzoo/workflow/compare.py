@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 
 from rkzoo.contract import (
+    FACES,
     ClassifyHead,
     Contract,
     DetectHead,
-    FaceHead,
     PlateHead,
     TensorSpec,
     TextClsHead,
@@ -37,7 +37,6 @@ from rkzoo.session import Array, Closing, Label, Session
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
-from rkzoo.tasks.face.task import FaceDetector
 from rkzoo.tasks.prompt.prompted import PromptedSession
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextDetector
@@ -511,7 +510,7 @@ def _role(contract: Contract, name: str, place: int) -> str:
         if name in by_name:
             return by_name[name]
         return head.outputs[place].role if place < len(head.outputs) else ""
-    if isinstance(head, FaceHead):
+    if isinstance(head, FACES):
         return ""
     kinds = (
         (TextDetHead, "text map"),
@@ -537,8 +536,9 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
     if isinstance(contract.head, DetectHead):
         options = DetectOptions(confidence=threshold * _NEAR)
         return detect_task(contract, session, options), threshold
-    if isinstance(contract.head, FaceHead):
-        return FaceDetector(contract, session, DetectOptions(threshold * _NEAR)), threshold
+    if isinstance(contract.head, FACES):
+        options = DetectOptions(confidence=threshold * _NEAR)
+        return task_with(contract, session, options), threshold
     if isinstance(contract.head, ClassifyHead | PlateHead):
         return task_with(contract, session), 0.0
     if isinstance(contract.head, TextDetHead):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rkzoo.contract import (
+    FACES,
     ClassifyHead,
     Contract,
     DetectHead,
-    FaceHead,
     ImageInput,
     PlateHead,
     TensorSpec,
@@ -232,7 +232,7 @@ def _score_role(contract: Contract, row: OutputFigures) -> str:
         return row.role if head.activated else ""
     # Logits may move in large steps; boxes and points of faces are no scores.
     logits = isinstance(head, ClassifyHead) and not head.activated
-    return "" if logits or isinstance(head, PlateHead | FaceHead) else "score"
+    return "" if logits or isinstance(head, PlateHead | FACES) else "score"
 
 
 def _collapsed_fix(facts: Facts) -> str:

@@ -22,6 +22,7 @@ from rkzoo.contract import (
     PlateHead,
     TextDetHead,
     TextRecHead,
+    SemanticHead,
 )
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
@@ -179,6 +180,7 @@ def task_of(contract: Contract, parts: int = 1) -> str:
     if parts > 1:
         return "text"
     if not isinstance(head, DetectHead):
+    SemanticHead: "semantic",
         return _TASKS.get(type(head), "text-cls")
     if head.rotated:
         return "obb"

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from rkzoo.contract import (
+    FACES,
     ClassifyHead,
     Contract,
     DetectHead,
@@ -27,13 +28,14 @@ from rkzoo.tasks.classify.task import TOP, Classifier
 from rkzoo.tasks.detect.task import DetectOptions, Detector, HeadTask
 from rkzoo.tasks.face.task import FaceDetector
 from rkzoo.tasks.obb.task import OrientedDetector
+from rkzoo.tasks.plate.detect import PlateDetector, as_lines
 from rkzoo.tasks.plate.task import PlateReader
 from rkzoo.tasks.pose.task import PoseEstimator
 from rkzoo.tasks.segment.task import Segmenter
 from rkzoo.tasks.text.classify_angle import AngleClassifier
-from rkzoo.tasks.text.detect_text import TextDetector
+from rkzoo.tasks.text.detect_text import TextBoxes, TextDetector
 from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
-from rkzoo.tasks.text.read_line import LineReader
+from rkzoo.tasks.text.read_line import LineReader, Reading
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.fitter import quicken
@@ -150,7 +152,7 @@ def open_task(
         return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)
     if "model" in opened:
         return task_with(*opened["model"], options)
-    return page_reader(opened, page)
+    return page_reader(opened, page, options)
 
 
 def options_of(
@@ -187,13 +189,26 @@ def open_onnx(ready: Resolved) -> OnnxSession:
 
 
 def page_reader(
-    parts: Mapping[str, tuple[Contract, Session]], options: PageOptions | None = None
+    parts: Mapping[str, tuple[Contract, Session]],
+    page: PageOptions | None = None,
+    options: DetectOptions | None = None,
 ) -> PageReader:
-    """The models of a text pipeline as one: det, rec and, where there is one, cls."""
+    """The models of a pipeline that reads text or plates as one: det, rec and, where there is
+    one, cls."""
     cls = AngleClassifier(*parts["cls"]) if "cls" in parts else None
-    return PageReader(
-        TextDetector(*parts["det"]), LineReader(*parts["rec"]), cls, options or PageOptions()
-    )
+    contract, session = parts["det"]
+    finder: Callable[[Image], TextBoxes]
+    if isinstance(contract.head, FaceHead):
+        finder = PlateDetector(contract, session, options)
+    else:
+        finder = TextDetector(contract, session)
+    contract, session = parts["rec"]
+    reader: Callable[[Sequence[Image]], list[Reading]]
+    if isinstance(contract.head, PlateHead):
+        reader = partial(as_lines, PlateReader(contract, session))
+    else:
+        reader = LineReader(contract, session)
+    return PageReader(finder, reader, cls, page or PageOptions())
 
 
 def _of_head(head: DetectHead) -> type[HeadTask[Any]]:
@@ -228,7 +243,9 @@ def task_with(
         return Classifier(contract, session, min(options.limit, TOP) if options else TOP)
     if isinstance(contract.head, PlateHead):
         return PlateReader(contract, session)
-    if isinstance(contract.head, FaceHead):
+    if isinstance(contract.head, FaceHead) and contract.head.points == 4:
+        return PlateDetector(contract, session, options)
+    if isinstance(contract.head, FACES):
         return FaceDetector(contract, session, options)
     part = "only tells which way up a line of text is"
     if not isinstance(contract.head, TextClsHead):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rkzoo.contract import Contract, Head
+from rkzoo.contract import Contract, Head, SemanticHead
 from rkzoo.heads import ActivityHead, SoundHead, VoiceHead, WhisperHead
 from rkzoo.session import Session
 
@@ -71,7 +71,14 @@ def _whisper(opened: Opened, wishes: Wishes) -> Task:
     return open_whisper(opened, wishes)
 
 
+def _semantic(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.tasks.semantic.task import SemanticSegmenter
+
+    return SemanticSegmenter(*opened.parts["model"])
+
+
 OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
+    SemanticHead: _semantic,
     VoiceHead: _voice,
     ActivityHead: _activity,
     SoundHead: _sound,

@@ -17,6 +17,7 @@ import msgspec
 import yaml
 
 from rkzoo.contract import (
+    CentreFaceHead,
     ClassifyHead,
     Contract,
     DetectHead,
@@ -330,6 +331,7 @@ _TASKS: dict[type[Head], str] = {
     ClassifyHead: "classify",
     PlateHead: "plate",
     FaceHead: "face",
+    CentreFaceHead: "face",
     TextDetHead: "text-det",
     TextClsHead: "text-cls",
     TextRecHead: "text-rec",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from rkzoo.contract import (
+    FACES,
     ArrayInput,
     ClassifyHead,
     Contract,
@@ -134,7 +135,7 @@ class Resolved:
         card = self.card
         if card is not None and (card.arrays or card.outputs):
             return part(self.original, _inputs(self.original, self.contract), card.outputs)
-        if isinstance(self.contract.head, ClassifyHead | PlateHead | FaceHead):
+        if isinstance(self.contract.head, ClassifyHead | PlateHead | FACES):
             return spelled(self.original, self.contract)
         if self.recognition is None:
             return self.original

@@ -110,7 +110,8 @@ def pipeline_of(part: str) -> Card | None:
     """The text pipeline that a part's card belongs to."""
     from rkzoo.zoo.catalogue import cards
 
-    return next((card for card in cards() if part in card.pipeline.values()), None)
+    mine = (card for card in cards() if card.task == "text" and part in card.pipeline.values())
+    return next(mine, None)
 
 
 def pictures_for(

@@ -1,4 +1,4 @@
-"""RetinaFace's tensors to boxes and points, in input pixels."""
+"""The tensors of face detectors to boxes and points, in input pixels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import FaceHead, TensorSpec
+from rkzoo.contract import CentreFaceHead, FaceHead, TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.session import dequantise
 
 F32 = NDArray[np.float32]
-_BOX, _SCORE, _POINTS = 4, 2, 10
+_BOX, _SCORE = 4, 2
+# Channels of CenterFace's maps.
+_MAPS = (1, 2, 2, 10)
 # exp of more than this is a size that no picture has.
 _MOST_LOG = 20.0
 
@@ -37,8 +39,8 @@ def anchors(head: FaceHead, size: tuple[int, int]) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Before suppression: boxes (M, 4) x1,y1,x2,y2 and points (M, 5, 2) in input pixels, score
-    (M,)."""
+    """Before suppression: boxes (M, 4) x1,y1,x2,y2 and points (M, 5, 2), or 4 corners, in input
+    pixels, score (M,)."""
 
     boxes: F32
     points: F32
@@ -49,18 +51,20 @@ class Candidates:
 
 
 class FaceDecoder:
-    """Reads the three outputs; made once a session. Raises RkzooError when they are not those
-    that the head promises."""
+    """Reads RetinaFace's three outputs; made once a session. Raises RkzooError when they are
+    not those that the head promises."""
 
     def __init__(self, head: FaceHead, size: tuple[int, int], specs: Sequence[TensorSpec]) -> None:
         self.head, self.specs = head, tuple(specs)
         self.anchors = anchors(head, size)
+        self._width = 2 * head.points
         widths = [spec.shape[-1] if spec.shape else 0 for spec in specs]
-        if sorted(widths) != [_SCORE, _BOX, _POINTS]:
+        if sorted(widths) != [_SCORE, _BOX, self._width]:
             shapes = ", ".join("x".join(map(str, spec.shape)) for spec in specs)
             raise RkzooError(
                 "The outputs are not those of a RetinaFace.",
-                f"They are {shapes}; boxes of 4, scores of 2 and points of 10 numbers are needed.",
+                f"They are {shapes}; boxes of 4, scores of 2 and points of {self._width} numbers "
+                "are needed.",
                 "Look at the model with rkzoo inspect.",
             )
         self._at = {width: widths.index(width) for width in widths}
@@ -77,7 +81,7 @@ class FaceDecoder:
         kept = np.flatnonzero(scores >= confidence)
         where = self.anchors[kept]
         box = self._taken(outputs, _BOX, kept)
-        points = self._taken(outputs, _POINTS, kept).reshape(-1, 5, 2)
+        points = self._taken(outputs, self._width, kept).reshape(-1, self.head.points, 2)
         middle, side = where[:, :2], where[:, 2:]
         near, grown = self.head.variances
         centre = middle + box[:, :2] * near * side
@@ -102,3 +106,42 @@ class FaceDecoder:
     def _taken(self, outputs: Sequence[NDArray[Any]], width: int, rows: NDArray[Any]) -> F32:
         at = self._at[width]
         return dequantise(outputs[at].reshape(-1, width)[rows], self.specs[at])
+
+
+class CentreFaceDecoder:
+    """Reads CenterFace's four maps; made once a session. Raises RkzooError when they are not
+    those that the head promises."""
+
+    def __init__(
+        self, head: CentreFaceHead, size: tuple[int, int], specs: Sequence[TensorSpec]
+    ) -> None:
+        self.head, self.specs = head, tuple(specs)
+        self.shape = tuple(-(-side // head.stride) for side in size)
+        if [spec.shape[1:] for spec in specs] != [(n, *self.shape) for n in _MAPS]:
+            shapes = ", ".join("x".join(map(str, spec.shape)) for spec in specs)
+            raise RkzooError(
+                "The outputs are not those of a CenterFace.",
+                f"They are {shapes}; maps of 1, 2, 2 and 10 channels and {self.shape[0]} by "
+                f"{self.shape[1]} cells are needed.",
+                "Look at the model with rkzoo inspect.",
+            )
+
+    def candidates(self, outputs: Sequence[NDArray[Any]], confidence: float) -> Candidates:
+        """What reaches the confidence, row by row."""
+        score = dequantise(outputs[0], self.specs[0]).reshape(-1)
+        kept = np.flatnonzero(score >= confidence)
+        logs, offsets, points = (
+            dequantise(array.reshape(channels, -1)[:, kept], spec).T
+            for array, spec, channels in zip(outputs[1:], self.specs[1:], _MAPS[1:], strict=True)
+        )
+        cells = np.stack(np.divmod(kept, self.shape[1]), axis=1)
+        # The network says y before x everywhere.
+        middle = ((cells + offsets + 0.5) * self.head.stride)[:, ::-1]
+        side = (np.exp(np.minimum(logs, _MOST_LOG)) * self.head.stride)[:, ::-1]
+        corner = middle - side / 2
+        shares = points.reshape(-1, 5, 2)[:, :, ::-1]
+        return Candidates(
+            np.concatenate([corner, corner + side], axis=1).astype(np.float32),
+            (corner[:, None] + shares * side[:, None]).astype(np.float32),
+            score[kept],
+        )

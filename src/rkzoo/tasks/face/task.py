@@ -1,54 +1,78 @@
-"""A picture in, faces out."""
+"""A picture in, faces out; or number plates, which the same networks find."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, FaceHead
+from rkzoo.contract import CentreFaceHead, Contract, FaceHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session
+from rkzoo.session import Session, canvas_of
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.detect.task import DetectOptions
-from rkzoo.tasks.face.decode import FaceDecoder
+from rkzoo.tasks.face.decode import CentreFaceDecoder, FaceDecoder
 from rkzoo.tasks.face.result import Faces
 from rkzoo.vision.letterbox import Letterbox, fit
 from rkzoo.vision.nms import nms
 
+R = TypeVar("R")
 
-class FaceDetector:
-    """A RetinaFace, ready to run; made once, called for every picture."""
+
+class PointTask(ABC, Generic[R]):
+    """A model that finds boxes with some points each, ready to run; made once, called for every
+    picture. `count` is how many points the answer has."""
+
+    count: int
 
     def __init__(
         self, contract: Contract, session: Session, options: DetectOptions | None = None
     ) -> None:
-        if not isinstance(contract.head, FaceHead):
-            raise RkzooError(f"{contract.family} finds no faces.", code=1)
         self.contract, self.session = contract, session
         self.options = options or DetectOptions()
-        self.decoder = FaceDecoder(contract.head, contract.input.size, session.outputs)
-        height, width = contract.input.size
-        self._canvas = np.empty((1, height, width, 3), np.uint8)
+        self.decoder = self._decoder()
+        self._canvas = canvas_of(session, contract.input.size)
+
+    def _decoder(self) -> FaceDecoder | CentreFaceDecoder:
+        head, size, specs = self.contract.head, self.contract.input.size, self.session.outputs
+        if isinstance(head, FaceHead) and head.points == self.count:
+            return FaceDecoder(head, size, specs)
+        if isinstance(head, CentreFaceHead) and self.count == 5:
+            return CentreFaceDecoder(head, size, specs)
+        raise RkzooError(f"{self.contract.family} finds nothing with {self.count} points.", code=1)
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
         """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
         canvas, letterbox = fit(image, self.contract.input, self._canvas)
         return [canvas], letterbox
 
-    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Faces:
-        """The session's raw tensors to faces in source-image pixels."""
+    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> R:
+        """The session's raw tensors to the result, in source-image pixels."""
         options = self.options
         found = self.decoder.candidates(outputs, options.confidence)
         one = np.zeros(len(found.score), np.int32)
         kept = nms(found.boxes, found.score, one, options.iou, options.limit)
         best = found[kept]
-        points = letterbox.to_source(best.points.reshape(-1, 2)).reshape(-1, 5, 2)
+        points = letterbox.to_source(best.points.reshape(-1, 2)).reshape(best.points.shape)
         boxes = letterbox.boxes_to_source(best.boxes)
-        return Faces(Detections(boxes, best.score, one[kept], self.contract.labels), points)
+        return self.answer(Detections(boxes, best.score, one[kept], self.contract.labels), points)
 
-    def __call__(self, image: NDArray[np.uint8]) -> Faces:
+    @abstractmethod
+    def answer(self, boxes: Detections, points: NDArray[np.float32]) -> R:
+        """Boxes, the surest first, and points (N, count, 2) in source pixels to the result."""
+
+    def __call__(self, image: NDArray[np.uint8]) -> R:
         arrays, letterbox = self.preprocess(image)
         return self.decode(self.session.run(arrays), letterbox)
+
+
+class FaceDetector(PointTask[Faces]):
+    """A RetinaFace or a CenterFace."""
+
+    count = 5
+
+    def answer(self, boxes: Detections, points: NDArray[np.float32]) -> Faces:
+        return Faces(boxes, points)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -10,9 +10,9 @@ import numpy as np
 
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.text.classify_angle import AngleClassifier
-from rkzoo.tasks.text.detect_text import TextBoxes, TextDetector
+from rkzoo.tasks.text.detect_text import TextBoxes
 from rkzoo.tasks.text.quads import Image, crop
-from rkzoo.tasks.text.read_line import LineReader
+from rkzoo.tasks.text.read_line import LineReader, Reading
 from rkzoo.tasks.text.reading_order import reading_order
 from rkzoo.tasks.text.result import TextLines
 
@@ -32,11 +32,11 @@ class PageOptions:
 
 @dataclass(frozen=True)
 class PageReader:
-    """Detector, angle classifier (may be missing) and line reader in one; called with a
-    picture of any size, BGR uint8 (H, W, 3)."""
+    """What finds lines (or plates), an angle classifier (may be missing) and what reads lines in
+    one; called with a picture of any size, BGR uint8 (H, W, 3)."""
 
-    detector: TextDetector
-    reader: LineReader
+    detector: Callable[[Image], TextBoxes]
+    reader: Callable[[Sequence[Image]], list[Reading]]
     classifier: AngleClassifier | None = None
     options: PageOptions = field(default_factory=PageOptions)
 
