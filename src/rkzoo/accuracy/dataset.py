@@ -139,6 +139,8 @@ _BOXES = _UPRIGHT | {"obb"}
 _PLACES = frozenset({"text", "text-det"})
 _TEXT = frozenset({"text", "text-rec", "plate"})
 _WHOLE = frozenset({"classify"})
+_PIXELS = frozenset({"semantic"})
+_SPEECH = frozenset({"speech"})
 _KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 

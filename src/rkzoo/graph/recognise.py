@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx
 
 from rkzoo.contract import ArrayInput, ImageInput
@@ -17,6 +18,7 @@ from rkzoo.graph import (
     literal,
     plate,
     retinaface,
+    semantic,
     yolo,
     yolo_vendor,
     yolo_world,
@@ -43,6 +45,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOv6", distance.yolov6),
     ("a PP-YOLOE", distance.ppyoloe),
     ("a classifier", classifier.classifier),
+    ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", plate.lprnet),
     ("a RetinaFace", retinaface.retinaface),
 )
@@ -168,13 +171,17 @@ def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _std(seen: View, name: str) -> tuple[float, float, float]:
-    """Divisor of the pixels: 255, or 1 where the graph itself divides by 255 first."""
+    """Divisor of the pixels: 255, or 1 where the graph itself divides by 255 first, or takes
+    a mean off that only pixels of 0..255 can have."""
     for _ in range(3):
         nodes = seen.consumers.get(name, [])
-        if len(nodes) != 1 or nodes[0].op_type not in ("Cast", "Identity", "Div", "Mul"):
+        if len(nodes) != 1 or nodes[0].op_type not in ("Cast", "Identity", "Div", "Mul", "Sub"):
             break
         node = nodes[0]
         other = seen.constant(node.input[1]) if len(node.input) > 1 else None
+        if node.op_type == "Sub":
+            big = other is not None and np.abs(other).min() > 2
+            return (1.0, 1.0, 1.0) if big else (255.0, 255.0, 255.0)
         if other is not None and other.size == 1:
             factor = float(other.ravel()[0])
             divisor = factor if node.op_type == "Div" else 1 / factor if factor else 0.0
@@ -200,7 +207,7 @@ def _with_size_evidence(
         origin = "chosen, the graph leaves it free" if size else "noted by the exporter"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
     if divided:
-        sentences.append("The graph divides the pixels by 255 itself.")
+        sentences.append("The graph scales the pixels itself.")
     if is_half(model):
         sentences.append("The weights are in half precision; they are widened for the cut.")
     if found.contract.labels:
@@ -240,8 +247,8 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
-        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, LPRNet "
-        "and RetinaFace; for other models see rkzoo list.",
+        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
+        "segmentations, LPRNet and RetinaFace; for other models see rkzoo list.",
     )
 
 

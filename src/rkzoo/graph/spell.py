@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from rkzoo.contract import ClassifyHead, Contract
+from rkzoo.contract import ClassifyHead, Contract, SemanticHead
 from rkzoo.graph.cut import lowered
 from rkzoo.graph.rewrite import (
     channels_first,
@@ -13,6 +13,7 @@ from rkzoo.graph.rewrite import (
     scale_after_product,
     without_softmax,
 )
+from rkzoo.graph.semantic import up_to_logits
 from rkzoo.graph.view import MAX_IR, declared, prepared
 
 
@@ -20,9 +21,11 @@ def spelled(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     """`model` with its picture fixed to 1x3xHxW, half precision widened, what follows from the
     shapes folded, and each operator that the toolkit does not take in another form. A softmax
     at the end of a classifier goes, where its contract promises logits: INT8 keeps of it what
-    is above 1/256. `model` is left as it was. Raises RkzooError when the opset is above 19 and
-    cannot be lowered."""
+    is above 1/256. A segmentation ends with its logits. `model` is left as it was. Raises
+    RkzooError when the opset is above 19 and cannot be lowered."""
     model = channels_first(model)
+    if isinstance(contract.head, SemanticHead) and not contract.head.picked:
+        model = up_to_logits(model, contract.input.size)
     weights = {tensor.name for tensor in model.graph.initializer}
     names = [
         info.name

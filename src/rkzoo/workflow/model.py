@@ -45,6 +45,13 @@ class Written(Protocol):
     def save(self, path: Path) -> None: ...
 
 
+@runtime_checkable
+class Beside(Protocol):
+    """A result that is more than its drawing shows, and is written beside it."""
+
+    def save_beside(self, drawn: Path) -> None: ...
+
+
 Draw = Callable[[Any, Image], Image]
 Answer = Callable[[Any], tuple[Found, tuple[str, ...]]]
 
@@ -121,6 +128,8 @@ class Result:
             self.found.save(target)
         else:
             write(target, self.draw())
+            if isinstance(self.found, Beside):
+                self.found.save_beside(target)
         return target
 
 

@@ -135,7 +135,7 @@ class Resolved:
         card = self.card
         if card is not None and (card.arrays or card.outputs):
             return part(self.original, _inputs(self.original, self.contract), card.outputs)
-        if isinstance(self.contract.head, ClassifyHead | PlateHead | FACES):
+        if isinstance(self.contract.head, ClassifyHead | PlateHead | SemanticHead | FACES):
             return spelled(self.original, self.contract)
         if self.recognition is None:
             return self.original
@@ -241,7 +241,7 @@ def resolve(
 
 def _named(contract: Contract, name: str, report: Reporter) -> Contract:
     """Nameless classes that are nearly always COCO's: 80 of them, or the one with 17 key
-    points; ImageNet's; the characters of Chinese plates."""
+    points; ImageNet's, VOC's, Cityscapes'; the characters of Chinese plates."""
     head = contract.head
     if contract.labels or contract.texts:
         return contract

@@ -1,0 +1,71 @@
+"""What each pixel of a picture shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LEAST = 0.0005  # of the picture: smaller shares are not worth a line
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """`classes` (H, W) uint8, the class of each pixel of the source picture; `labels` are their
+    names, which may be missing. Its length is the number of classes that are there."""
+
+    classes: NDArray[np.uint8]
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.classes.ndim != 2 or self.classes.dtype != np.uint8:
+            raise ValueError("classes must be uint8 (H, W)")
+
+    def __len__(self) -> int:
+        return len(self.areas())
+
+    def areas(self) -> list[tuple[int, int]]:
+        """(class, its pixels) for each class that is there, the largest first."""
+        counts = np.bincount(self.classes.ravel(), minlength=1)
+        order = np.argsort(-counts, kind="stable")
+        return [(int(c), int(counts[c])) for c in order if counts[c]]
+
+    def label(self, class_id: int) -> str:
+        """The name of a class, or its number where no name is known."""
+        return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a class, the largest first: label, class_id, pixels, share of the picture."""
+        return [
+            {
+                "label": self.label(c),
+                "class_id": c,
+                "pixels": n,
+                "share": round(n / self.classes.size, 4),
+            }
+            for c, n in self.areas()
+        ]
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A copy of the BGR picture with the classes laid over it, and their names below."""
+        from rkzoo.vision.maps import overlay
+
+        return overlay(image, self.classes, [(c, self.label(c)) for c, _ in self._shown()],
+                       self.labels)  # fmt: skip
+
+    def save_beside(self, drawn: Path) -> None:
+        """The classes as NAME-classes.png beside the drawing NAME: one byte a pixel, with the
+        palette, as `eval` reads it. Raises RkzooError when the disk refuses."""
+        from rkzoo.vision.maps import write_map
+
+        write_map(drawn.with_name(f"{drawn.stem}-classes.png"), self.classes, self.labels)
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: one line a class."""
+        return [f"{n / self.classes.size:6.1%}  {self.label(c)}" for c, n in self._shown()]
+
+    def _shown(self) -> list[tuple[int, int]]:
+        return [(c, n) for c, n in self.areas() if n >= _LEAST * self.classes.size]
