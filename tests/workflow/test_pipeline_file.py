@@ -22,8 +22,9 @@ from graph.rknn_writer import Sample
 from npu_standin import build
 from npu_standin.recording import In, Out, Recording
 from rkzoo.cli.main import main
-from rkzoo.contract import Contract
+from rkzoo.contract import ArrayInput, Contract
 from rkzoo.errors import RkzooError
+from rkzoo.heads import TensorsHead, VoiceHead
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
 from rkzoo.toolkit import builds
@@ -31,6 +32,7 @@ from rkzoo.toolkit.recipe import Calibration, InputPlan, Recipe, Sidecar, Source
 from rkzoo.workflow import board
 from rkzoo.workflow.convert import Converted, _joined, custom_string
 from rkzoo.workflow.load import page_reader
+from rkzoo.workflow.media import TEXT, medium_of
 from rkzoo.workflow.pipeline_file import read_pipeline, write_pipeline
 
 LETTERS = ("", "a", "b")
@@ -94,6 +96,15 @@ def test_a_pipeline_reads_a_page_on_the_npu(
     assert (left.contexts, left.memories, left.misuse) == (0, 0, 0)
 
 
+def test_inspect_tells_the_parts(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(pipeline), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["name"]) == ("pipeline", "page")
+    assert told["parts"]["rec"] == str(pipeline.with_name("page-rec.rknn"))
+    assert main(["inspect", str(pipeline)]) == 0
+    assert "page-det.rknn" in capsys.readouterr().out
+
+
 def test_convert_joins_the_parts_for_each_chip(tmp_path: Path) -> None:
     def one(role: str, soc: str) -> Converted:
         rknn = tmp_path / f"{role}-{soc}.rknn"
@@ -102,9 +113,30 @@ def test_convert_joins_the_parts_for_each_chip(tmp_path: Path) -> None:
     socs = ("rk3588", "rk3566")
     made = _joined("page", "page", {r: [one(r, soc) for soc in socs] for r in ("det", "rec")})
     assert [part.pipeline for part in made["rec"]] == [tmp_path / f"page-{s}.json" for s in socs]
-    name, parts = read_pipeline(tmp_path / "page-rk3566.json")
-    assert name == "page"
-    assert parts == {r: tmp_path / f"{r}-rk3566.rknn" for r in ("det", "rec")}
+    found = read_pipeline(tmp_path / "page-rk3566.json")
+    assert found.name == "page"
+    assert found.parts == {r: tmp_path / f"{r}-rk3566.rknn" for r in ("det", "rec")}
+
+
+def test_what_stays_on_the_processor_and_further_files_travel_along(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("a b c")
+    part = Contract(family="f", head=TensorsHead(), others=(ArrayInput(name="x", shape=(1,)),))
+    write_pipeline(
+        tmp_path / "out" / "voice.json",
+        "voice",
+        {"back": tmp_path / "out" / "back.rknn"},
+        cpu={"front": (b"graph", part)},
+        files={"front.words": words},
+        head=VoiceHead(rate=22050),
+    )
+    words.unlink()
+    found = read_pipeline(tmp_path / "out" / "voice.json")
+    graph, contract = found.cpu["front"]
+    assert (graph.read_bytes(), contract) == (b"graph", part)
+    assert found.files["front.words"].read_text() == "a b c"
+    assert found.head == VoiceHead(rate=22050)
+    assert medium_of(str(tmp_path / "out" / "voice.json")) is TEXT
 
 
 @pytest.mark.parametrize(
@@ -132,7 +164,7 @@ def test_no_link_leads_out_of_the_folder(pipeline: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"parts": {"det": "page-det.rknn"}}, "rec"),
+        ({"parts": {"det": "page-det.rknn"}}, "no model for rec"),
         ({"parts": {"det": "page-rec.rknn", "rec": "page-rec.rknn"}}, "cannot be the det"),
         ({"parts": {"det": "gone.rknn", "rec": "page-rec.rknn"}}, "gone.rknn cannot be read"),
         ({"format": 2}, "format"),

@@ -23,6 +23,7 @@ from rkzoo.contract import (
     TextRecHead,
 )
 from rkzoo.errors import RkzooError
+from rkzoo.files import explained
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
@@ -175,24 +176,36 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
 
 
 def _of_pipeline(path: Path, asked: Asked, report: Reporter) -> Plan:
-    name, files = read_pipeline(path)
+    found = read_pipeline(path)
     if asked.labels is not None:
         raise RkzooError(
             f"{path.name} takes no labels.",
             "Each of its models keeps its own, since it was converted.",
             "Leave --labels out.",
         )
+    lacks = {"det", "rec"} - found.parts.keys() if found.head is None else ()
+    if lacks:
+        raise RkzooError(
+            f"{path.name} names no model for {' and '.join(sorted(lacks))}.",
+            "To read text takes one that finds the lines (det) and one that reads them (rec).",
+            "Convert the pipeline again with rkzoo convert.",
+        )
     parts: dict[str, Part] = {}
-    for role, file in files.items():
+    label: Label = "simulator"
+    for role, file in found.parts.items():
         planned = _of_rknn(file, asked, report)
-        parts[role] = planned.parts["model"]
-        if not isinstance(parts[role].contract.head, _ROLES[role]):
+        parts[role], label = planned.parts["model"], planned.label
+        wanted = _ROLES.get(role, ())
+        if found.head is None and not isinstance(parts[role].contract.head, wanted):
             raise RkzooError(
                 f"{file.name} cannot be the {role} of {path.name}.",
                 f"It is a {parts[role].contract.family}.",
                 "Convert the pipeline again with rkzoo convert.",
             )
-    return Plan(name, planned.label, parts)
+    for role, (file, contract) in found.cpu.items():
+        with explained(f"{file} cannot be read."):
+            parts[role] = Part(contract, graph=file.read_bytes())
+    return Plan(found.name, label, parts, found.head, found.files)
 
 
 # What a file is taken for must be what it is: it may come from anywhere.
