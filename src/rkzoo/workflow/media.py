@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from rkzoo.heads import (
     CtcSpeechHead,
     SoundHead,
     TransducerHead,
+    VoiceHead,
     WhisperHead,
 )
 from rkzoo.vision import image
+from rkzoo.workflow.board import contract_of
+from rkzoo.workflow.pipeline_file import read_pipeline
 from rkzoo.zoo.catalogue import card as find_card
 
 _MOST_TEXT = 1 << 20  # bytes
@@ -96,21 +100,32 @@ PICTURE = Medium("picture", "images", "picture", image.expand, image.read)
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
 TEXT = Medium("text", "texts", "output", _texts, _text, lambda said: said.path, _SPOKEN)
 
-_HEARD = (ActivityHead, CtcSpeechHead, SoundHead, TransducerHead, WhisperHead)
+_OF_HEAD: dict[type[Any], Medium] = {
+    ActivityHead: SOUND,
+    CtcSpeechHead: SOUND,
+    SoundHead: SOUND,
+    TransducerHead: SOUND,
+    WhisperHead: SOUND,
+    VoiceHead: TEXT,
+}
 
 
 def of_head(head: Head | None) -> Medium:
-    """What a model or pipeline takes, by its head, where a data set is answered: pictures or
-    sounds."""
-    return SOUND if isinstance(head, _HEARD) else PICTURE
-
-
-_OF_TASK = {"speech": SOUND, "sound": SOUND, "voice": TEXT, "translate": TEXT}
+    """What a model or pipeline takes, by its head: pictures, where nothing else is known."""
+    return _OF_HEAD.get(type(head), PICTURE)
 
 
 def medium_of(model: str) -> Medium:
-    """What a model takes, by the card's task; a file of one's own takes pictures. Raises
-    RkzooError for a name that is not known."""
-    if Path(model).suffix.lower() in (".onnx", ".tflite", ".pb", ".rknn", ".json"):
+    """What a model takes, by its card or by what a converted file says; a graph of one's own
+    takes pictures. Raises RkzooError for a name that is not known."""
+    path = Path(model)
+    suffix = path.suffix.lower()
+    if suffix in (".onnx", ".tflite", ".pb"):
         return PICTURE
-    return _OF_TASK.get(find_card(model).task, PICTURE)
+    if suffix == ".json":
+        return of_head(read_pipeline(path).head)
+    if suffix == ".rknn":
+        with suppress(RkzooError):  # what is wrong with it is said where it is opened
+            return of_head(contract_of(path).head)
+        return PICTURE
+    return of_head(find_card(model).head)

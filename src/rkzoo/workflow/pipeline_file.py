@@ -102,7 +102,6 @@ def read_pipeline(path: Path) -> Found:
         text = file.read(_LARGEST + 1)
     try:
         told = msgspec.json.decode(text[:_LARGEST], type=PipelineFile)
-        _check(told)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         beside = path.with_suffix("")
         of_model = beside.suffix.lower() == ".rknn"
@@ -118,13 +117,6 @@ def read_pipeline(path: Path) -> Found:
         {role: _beside(path, name) for role, name in told.files.items()},
         told.head,
     )
-
-
-def _check(told: PipelineFile) -> None:
-    """Raises ValidationError where parts that read text are not all there."""
-    roles = set(told.parts)
-    if told.head is None and not {"det", "rec"} <= roles <= {"det", "rec", "cls"}:
-        raise msgspec.ValidationError(f"It has the parts {', '.join(roles)}, not det and rec")
 
 
 def _beside(path: Path, name: str, suffix: str = "") -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +21,7 @@ from rkzoo.contract import (
     FaceHead,
     ImageInput,
     PlateHead,
+    SemanticHead,
 )
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
@@ -239,6 +242,9 @@ def resolve(
     return _from_graph(path, card.name, card, files, size, labels, feed, anchors, report)
 
 
+_SEMANTIC = {21: ("PASCAL VOC", "voc21"), 19: ("Cityscapes", "cityscapes19")}
+
+
 def _named(contract: Contract, name: str, report: Reporter) -> Contract:
     """Nameless classes that are nearly always COCO's: 80 of them, or the one with 17 key
     points; ImageNet's, VOC's, Cityscapes'; the characters of Chinese plates."""
@@ -254,6 +260,9 @@ def _named(contract: Contract, name: str, report: Reporter) -> Contract:
         labels = (*background, *label_set("imagenet1k"))
     elif isinstance(head, PlateHead) and head.blank + 1 == CHINESE:
         assumed, labels = "its 68 characters: those of Chinese plates are", label_set("plates-cn")
+    elif isinstance(head, SemanticHead) and head.classes in _SEMANTIC:
+        of, name_of_set = _SEMANTIC[head.classes]
+        assumed, labels = f"its {head.classes} classes: those of {of} are", label_set(name_of_set)
     elif not isinstance(head, DetectHead):
         return contract
     elif head.classes == 80:
@@ -344,8 +353,14 @@ def _from_graph(
         algorithm=card.calibration.algorithm if card else _ALGORITHM.get(contract.family, "normal"),
         card=card,
         recognition=recognition,
-        files={role: file for role, file in files.items() if role != "model"},
+        files=_used(card, files),
     )
+
+
+def _used(card: Card | None, files: Mapping[str, Path]) -> dict[str, Path]:
+    """Those of a card's files that are needed to run it."""
+    spent = ("model", *card.made_of) if card else ()
+    return {role: file for role, file in files.items() if role not in spent}
 
 
 def with_given(
@@ -383,6 +398,9 @@ def _card_labels(
             )
     else:
         text = files[where.file].read_text("utf-8")
+        if where.column:
+            rows = csv.DictReader(StringIO(text))
+            return (*where.before, *(row[where.column] for row in rows), *where.after)
     # Not splitlines(): the characters of a text model include other line separators.
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if lines and not lines[-1]:
@@ -414,7 +432,7 @@ def _check_labels(contract: Contract, name: str) -> None:
     if isinstance(head, PlateHead):
         _check_characters(head, len(contract.labels), name)
     if (
-        isinstance(head, DetectHead | ClassifyHead)
+        isinstance(head, DetectHead | ClassifyHead | SemanticHead)
         and contract.labels
         and len(contract.labels) != head.classes
     ):

@@ -98,7 +98,8 @@ class Wheel(Strict, frozen=True):
 
 
 class LabelsFrom(Strict, frozen=True):
-    """Labels that lie in a file: one a line.
+    """Labels that lie in a file: one a line, or in the `column` of a .csv that begins with the
+    names of its columns.
 
     `onnx_metadata` names a key of the ONNX file's metadata, `file` a role of the card's
     `files`; one of the two. `before` and `after` are put around them (a CTC blank, the
@@ -107,6 +108,7 @@ class LabelsFrom(Strict, frozen=True):
 
     onnx_metadata: str = ""
     file: str = ""
+    column: str = ""
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
@@ -136,10 +138,10 @@ class Card(Strict, frozen=True):
     `input.size` counts only when the graph leaves it free. `arrays` are the inputs that are no
     pictures, with the shapes that they are fixed to; they may be tensors inside the graph, and
     so may `outputs`: a part of the file is the model then. `make` names what makes the ONNX
-    where the files are of another form. `cpu` says why a part of a pipeline
-    stays on the processor wherever the others run. A pipeline's `head` says how its parts play
-    together. `labels` is a list, the name of a set (zoo/label_sets), or
-    where they lie. `socs` empty: every chip that builds one of `dtypes`; the first of
+    where the files are of another form, `made_of` those of `files` that only go into it. `cpu`
+    says why a part of a pipeline stays on the processor wherever the others run. A pipeline's
+    `head` says how its parts play together. `labels` is a list, the name of a set
+    (zoo/label_sets), or where they lie. `socs` empty: every chip that builds one of `dtypes`; the first of
     `dtypes` is the default. `notes` say what the original does wrong and is done right
     here, and what has not been checked.
     """
@@ -161,6 +163,7 @@ class Card(Strict, frozen=True):
     arrays: tuple[ArrayInput, ...] = ()
     outputs: tuple[Text, ...] = ()
     make: str = ""
+    made_of: tuple[Name, ...] = ()
     cpu: str = ""
     labels: tuple[str, ...] | str | LabelsFrom = ()
     dtypes: tuple[Dtype, ...] = ("int8", "fp16")
@@ -171,6 +174,8 @@ class Card(Strict, frozen=True):
     def __post_init__(self) -> None:
         if [bool(self.sources), bool(self.pipeline), bool(self.export)].count(True) != 1:
             raise ValueError("a card has either sources, an export or a pipeline")
+        if not set(self.made_of) <= set(self.files):
+            raise ValueError("made_of names roles of files")
         if self.make and not self.sources:
             raise ValueError("make needs sources")
         if self.export and self.files:
