@@ -214,6 +214,10 @@ def _lines(found: TextLines) -> Record:
     return pack_texts(found.texts, found.scores.tolist(), (0, 0), found.quads)
 
 
+def _speech(found: Transcript) -> Record:
+    return pack_texts([found.text], [1.0], (0, 0))
+
+
 def _regions(found: TextBoxes) -> Record:
     return {"quads": found.quads, "score": found.scores}
 
@@ -221,11 +225,12 @@ def _regions(found: TextBoxes) -> Record:
 _PACKERS: tuple[tuple[type, Callable[[Any], Record]], ...] = (
     (Detections, _boxes),
     (Masks, _masks),
+    (ClassMap, _map),
     (Poses, _poses),
     (OrientedBoxes, _oriented),
     (TextLines, _lines),
     (TextBoxes, _regions),
-    (ClassMap, _map),
+    (Transcript, _speech),
     (Faces, _faces),
     (Classes, _classes),
 )

@@ -1,4 +1,4 @@
-"""Pictures with their truth: recognised by what they are, scored as is usual for them."""
+"""Pictures or sounds with their truth: recognised by what they are, scored as is usual for them."""
 
 from __future__ import annotations
 
@@ -209,8 +209,6 @@ def _class_folders(source: Source) -> Opened:
     return Opened("classes", items, truth)
 
 
-FORMATS: tuple[Format, ...] = (
-    Format("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
 def _transcripts(source: Source) -> Opened:
     items, truth = spoken.read(_needed(source, *_TRANSCRIPTS), source.images)
     return Opened("speech", items, truth)
@@ -229,7 +227,7 @@ def _label_maps(source: Source) -> Opened:
     return Opened("maps", items, truth)
 
 
-    Format("yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo),
+FORMATS: tuple[Format, ...] = (
     Format(
         "maps",
         "a folder with images/ and labels/, or those of VOC and Cityscapes",
@@ -237,6 +235,8 @@ def _label_maps(source: Source) -> Opened:
         lambda s: maps.folders_of(s.path, s.images) is not None,
         _label_maps,
     ),
+    Format("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
+    Format("yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo),
     Format("regions", "a Label.txt: file, tab, json", _PLACES, _is_regions, _text_regions),
     Format("lines", "a rec_gt.txt or csv: file, text", _TEXT, _is_lines, _text_lines),
     Format("plates", "a folder of pictures named by text", _TEXT, _is_plates, _plates),
@@ -248,13 +248,27 @@ def _label_maps(source: Source) -> Opened:
         lambda s: classes.is_class_folders(s.path),
         _class_folders,
     ),
+    Format(
+        "transcripts",
+        "a csv or tsv: file, text",
+        _SPEECH,
+        lambda s: bool(_file(s, *_TRANSCRIPTS)),
+        _transcripts,
+    ),
+    Format(
+        "spoken",
+        "a folder of sounds with a .txt beside each",
+        _SPEECH,
+        lambda s: s.path.is_dir() and bool(spoken.beside(s.path)),
+        _spoken,
+    ),
 )
 
 
 def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
     """The data that `spec` names: PATH, FORMAT:PATH, PATH@FOLDER_OF_PICTURES.
 
-    `task` is the card's (detect, segment, pose, obb, classify, plate, text-rec, text-det,
+    `task` is the card's (detect, segment, pose, obb, classify, semantic, plate, text-rec, text-det,
     text), `labels` the model's, class 0 first. Raises RkzooError: no such path, no known
     format, broken truth, no picture, no class in common.
     """

@@ -29,7 +29,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         required=True,
         metavar="SPEC",
         help="COCO json (JSON@PICTURES_FOLDER where they are elsewhere), YOLO data.yaml, a folder "
-        "of class folders, a csv, a list of texts",
+        "of class folders, a csv, a list of texts; for speech a csv or tsv (file, text), or a "
+        "folder of sounds with a .txt beside each",
     )
     add_runtime(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
@@ -145,7 +146,9 @@ def _tell(found: Evaluation) -> None:
     rows = [(metric.name, f"{metric.value:.4f}", metric.unit) for metric in found.metrics]
     print(table(("metric", "value", "unit"), rows))
     again = f", {found.reused} of them answered by an earlier run" if found.reused else ""
-    print(f"{found.model} [{found.runtime}] on {found.images} pictures of {found.dataset}{again}")
+    print(
+        f"{found.model} [{found.runtime}] on {found.images} {found.items} of {found.dataset}{again}"
+    )
     for departure in found.departures:
         print(f"not the standard protocol: {departure}")
 

@@ -15,21 +15,25 @@ from rkzoo.accuracy import answers
 from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract import (
+    CentreFaceHead,
     ClassifyHead,
     Contract,
     DetectHead,
     FaceHead,
+    Head,
     PlateHead,
+    SemanticHead,
     TextDetHead,
     TextRecHead,
-    SemanticHead,
 )
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
+from rkzoo.heads import CtcSpeechHead, TransducerHead, WhisperHead
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.workflow.calibration import from_files
+from rkzoo.workflow.media import PICTURE, of_head
 from rkzoo.workflow.plan import Asked, Plan, plan
 from rkzoo.workflow.work import Done, Job, Piece, Reading, here
 from rkzoo.workflow.workers import over_processes
@@ -54,8 +58,9 @@ _CALIBRATION = 20  # pictures, as the toolkit's own examples take
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured, and all that it depends on. `images` scored, `reused` of them answered
-    by an earlier run that was cut short or complete; `departures` from the standard protocol,
-    one sentence each."""
+    by an earlier run that was cut short or complete, `items` what they are (pictures or
+    sounds); `departures` from the standard protocol, one
+    sentence each."""
 
     model: str
     dataset: str
@@ -69,6 +74,7 @@ class Evaluation:
     seconds: float
     reused: int
     rkzoo: str
+    items: str = "pictures"
 
     @property
     def main(self) -> Metric:
@@ -106,7 +112,8 @@ def evaluate(
     first = replace(asked, runtime="onnx") if simulated else asked
     planned = plan(model, first, SILENT if simulated else report)
     contract = next(iter(planned.parts.values())).answers
-    dataset = open_dataset(data, task_of(contract, len(planned.parts)), contract.labels)
+    task = task_of(contract, len(planned.parts), planned.head)
+    dataset = open_dataset(data, task, contract.labels)
     departures = list(_departures(options, contract))
     if simulated:
         planned = simulated_plan(model, asked, dataset, limit, departures, report)
@@ -148,7 +155,8 @@ def evaluate_plan(
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build
-    part = f"the first {len(items)} of {len(dataset.items)} pictures"
+    things = "pictures" if of_head(planned.head) is PICTURE else "sounds"
+    part = f"the first {len(items)} of {len(dataset.items)} {things}"
     return Evaluation(
         model=planned.name,
         dataset=dataset.name,
@@ -162,25 +170,31 @@ def evaluate_plan(
         seconds=time.perf_counter() - start,
         reused=reused,
         rkzoo=version("rkzoo"),
+        items=things,
     )
 
 
+SPEECH = (WhisperHead, CtcSpeechHead, TransducerHead)
 _TASKS = {
     TextDetHead: "text-det",
     TextRecHead: "text-rec",
     ClassifyHead: "classify",
     PlateHead: "plate",
+    SemanticHead: "semantic",
     FaceHead: "face",
+    CentreFaceHead: "face",
 }
 
 
-def task_of(contract: Contract, parts: int = 1) -> str:
-    """The kind of answer: what a data set needs to know of a model."""
+def task_of(contract: Contract, parts: int = 1, together: Head | None = None) -> str:
+    """The kind of answer: what a data set needs to know of a model; `together` says how several
+    parts play together."""
     head = contract.head
+    if isinstance(together, SPEECH):
+        return "speech"
     if parts > 1:
         return "text"
     if not isinstance(head, DetectHead):
-    SemanticHead: "semantic",
         return _TASKS.get(type(head), "text-cls")
     if head.rotated:
         return "obb"
@@ -202,7 +216,8 @@ def simulated_plan(
     report: Reporter,
 ) -> Plan:
     """The plan for the simulator, calibrated on the data itself where nothing else is given."""
-    needed = _is_source(model) and asked.dtype != "fp16" and asked.pictures is None
+    pictured = dataset.kind != "speech"
+    needed = pictured and _is_source(model) and asked.dtype != "fp16" and asked.pictures is None
     if needed:
         rest = dataset.items[limit:] if limit else ()
         chosen = (rest or dataset.items)[-_CALIBRATION:]
