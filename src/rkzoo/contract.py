@@ -13,10 +13,13 @@ import msgspec
 from rkzoo.errors import RkzooError
 from rkzoo.heads import (
     ActivityHead,
+    ClipHead,
     CtcSpeechHead,
+    SentenceHead,
     SoundHead,
     TensorsHead,
     TransducerHead,
+    TranslateHead,
     VoiceHead,
     WhisperHead,
 )
@@ -46,8 +49,8 @@ class ImageInput(Strict, frozen=True):
     .rknn or inside the ONNX session, never by preprocessing. `fit`: `letterbox` keeps
     the aspect ratio and pads to the size; `stretch` does not keep it; `line` scales to
     the height, keeps the aspect ratio and pads on the right; `crop` scales the short side to
-    `short` pixels and takes the middle, as classifiers are tested. `place` says where a
-    letterboxed picture sits.
+    `short` pixels and takes the middle, as classifiers are tested, `smooth` by a bicubic filter
+    as wide as upstream's. `place` says where a letterboxed picture sits.
     """
 
     size: tuple[Size, Size]
@@ -58,24 +61,28 @@ class ImageInput(Strict, frozen=True):
     short: Size | None = None
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
     place: Literal["center", "top-left"] = "center"
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         if 0.0 in self.std:
             raise ValueError("std must not contain 0")
         if self.short is not None and self.fit != "crop":
             raise ValueError("short goes with fit: crop only")
+        if self.smooth and self.fit != "crop":
+            raise ValueError("smooth goes with fit: crop only")
         if self.short is not None and self.short < max(self.size):
             raise ValueError("short must not be less than the size")
 
 
 class ArrayInput(Strict, frozen=True):
-    """An input that is no picture, fed as it is; the graph is fixed to this shape.
+    """An input that is no picture, fed as it is; the graph is fixed to this shape. The `name` may
+    be any tensor's, and in a card #0 stands for the graph's first input, whatever it is called.
 
     `texts`: (1, slots, width), a text's embedding of length 1 for each class; slots that no
     text is given for hold one of the others over again.
     """
 
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern=r"^(#[0-9]{1,3}|[^#].*)$")]
     shape: tuple[Size, ...]
     role: Literal["texts", "plain"] = "plain"
     dtype: Literal["float32", "int64", "int32"] = "float32"
@@ -303,6 +310,9 @@ Head = (
     | VoiceHead
     | ActivityHead
     | SoundHead
+    | ClipHead
+    | SentenceHead
+    | TranslateHead
 )
 
 

@@ -16,20 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from rkzoo.graph.ctranslate2 import weights
 from rkzoo.graph.view import Array
+from rkzoo.graph.writer import Writer
 from rkzoo.progress import Reporter
 
 PAST = 223
 """Tokens that the decoder remembers: as many as upstream allows an answer."""
 _HEAD = 64  # in every size of Whisper
-_OPSET = 17
 
 
 def make_encoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
@@ -53,60 +52,15 @@ def _write(
     onnx.save(make(weights([files["model"], files["part2"]])), target)
 
 
-class _Graph:
-    """A graph being written, node by node, in single precision."""
-
-    def __init__(self, held: Mapping[str, Array]) -> None:
-        self._held = held
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
-
-    def input(self, name: str, *shape: int, kind: int = TensorProto.FLOAT) -> str:
-        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
-        return name
-
-    def output(self, name: str, *shape: int) -> str:
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-        return name
-
-    def constant(self, value: Array | float, name: str = "") -> str:
-        array = np.asarray(value)
-        array = array if array.dtype.kind == "i" else array.astype(np.float32)
-        name = name or f"constant{len(self._constants)}"
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        return name
-
-    def weight(self, name: str) -> str:
-        return self.constant(self._held[name], name)
-
-    def node(self, kind: str, *inputs: str, to: str = "", **attributes: Any) -> str:
-        output = to or f"{kind.lower()}{len(self._nodes)}"
-        node = helper.make_node(kind, list(inputs), [output], name=output, **attributes)
-        self._nodes.append(node)
-        return output
+class _Graph(Writer):
+    """Whisper's layers, as CTranslate2 names them."""
 
     def normalised(self, x: str, place: str) -> str:
         gamma, beta = self.weight(f"{place}/gamma"), self.weight(f"{place}/beta")
         return self.node("LayerNormalization", x, gamma, beta, axis=-1, epsilon=1e-5)
 
-    def linear(self, x: str, weight: Array, bias: Array | None, to: str = "") -> str:
-        product = self.node("MatMul", x, self.constant(weight.T), to="" if bias is not None else to)
-        if bias is None:
-            return product
-        return self.node("Add", product, self.constant(bias), to=to)
-
     def layer(self, x: str, place: str, to: str = "") -> str:
-        return self.linear(x, self._held[f"{place}/weight"], self._held[f"{place}/bias"], to)
-
-    def gelu(self, x: str) -> str:
-        share = self.node("Erf", self.node("Mul", x, self.constant(2**-0.5)))
-        return self.node(
-            "Mul",
-            self.node("Mul", x, self.node("Add", share, self.constant(1.0))),
-            self.constant(0.5),
-        )
+        return self.linear(x, self.held[f"{place}/weight"], self.held[f"{place}/bias"], to)
 
     def heads(self, x: str, rows: int, order: tuple[int, int, int], to: str = "") -> str:
         """(1, rows, width) to (rows, H, 64), its dimensions then put into `order`."""
@@ -129,15 +83,8 @@ class _Graph:
 
     def projections(self, place: str, count: int) -> list[tuple[Array, Array]]:
         """`count` matrices (width, width) with their biases, which are kept as one."""
-        rows = np.split(self._held[f"{place}/weight"], count)
-        return list(zip(rows, np.split(self._held[f"{place}/bias"], count), strict=True))
-
-    def model(self, name: str) -> onnx.ModelProto:
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
-        )
-        opset = [helper.make_opsetid("", _OPSET)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=8)
+        rows = np.split(self.held[f"{place}/weight"], count)
+        return list(zip(rows, np.split(self.held[f"{place}/bias"], count), strict=True))
 
 
 def _layers(held: Mapping[str, Array], of: str) -> range:

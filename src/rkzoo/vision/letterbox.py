@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from rkzoo.contract import ImageInput
 
@@ -61,8 +62,12 @@ def plan(source: tuple[int, int], spec: ImageInput) -> Letterbox:
         scaled_w = min(size_w, max(1, round(width * size_h / height)))
         return Letterbox(source, spec.size, (size_h, scaled_w), 0, 0)
     if spec.fit == "crop":
-        ratio = (spec.short or max(spec.size)) / min(height, width)
-        scaled = max(size_h, round(height * ratio)), max(size_w, round(width * ratio))
+        short, least = spec.short or max(spec.size), min(height, width)
+        whole = int if spec.smooth else round  # as upstream of each rounds
+        scaled = (
+            max(size_h, whole(height * short / least)),
+            max(size_w, whole(width * short / least)),
+        )
         return Letterbox(
             source, spec.size, scaled, -((scaled[1] - size_w) // 2), -((scaled[0] - size_h) // 2)
         )
@@ -94,7 +99,7 @@ def fit(image: Image, spec: ImageInput, canvas: Image | None = None) -> tuple[Im
         canvas = np.empty((1, height, width, 3), np.uint8)
     target = canvas[0]
     if spec.fit == "crop":
-        _middle(image, box, target)
+        _middle(image, box, target, spec.smooth)
         if spec.color == "RGB":
             cv2.cvtColor(target, cv2.COLOR_BGR2RGB, dst=target)
         return canvas, box
@@ -126,9 +131,10 @@ def _bilinear(box: Letterbox) -> int:
     return cv2.INTER_NEAREST_EXACT if odd else cv2.INTER_LINEAR
 
 
-def _middle(image: Image, box: Letterbox, target: Image) -> None:
+def _middle(image: Image, box: Letterbox, target: Image, smooth: bool = False) -> None:
     """The middle of a scaled picture into `target`. Shrinking averages, as Pillow does for
-    upstream's figures: what bilinear steps over would change the answer."""
+    upstream's figures: what bilinear steps over would change the answer. `smooth`: Pillow's own
+    bicubic filter, bit by bit."""
     size_h, size_w = box.size
     top, left = -box.top, -box.left
     scaled_h, scaled_w = box.scaled
@@ -136,7 +142,12 @@ def _middle(image: Image, box: Letterbox, target: Image) -> None:
         # A ribbon of a picture: its ends would only cost memory.
         image, (scaled_h, scaled_w) = _shortened(image, box)
         top, left = (scaled_h - size_h) // 2, (scaled_w - size_w) // 2
-    if (scaled_h, scaled_w) != image.shape[:2]:
+    if (scaled_h, scaled_w) == image.shape[:2]:
+        pass
+    elif smooth:
+        scaled = Pillow.fromarray(image).resize((scaled_w, scaled_h), Pillow.Resampling.BICUBIC)
+        image = np.asarray(scaled)
+    else:
         way = cv2.INTER_AREA if scaled_h < image.shape[0] else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, (scaled_w, scaled_h), interpolation=way), np.uint8)
     np.copyto(target, image[top : top + size_h, left : left + size_w])

@@ -69,11 +69,20 @@ class ClipTokenizer:
     def rows(self, texts: Iterable[str], length: int) -> NDArray[np.int64]:
         """int64 (N, length): start, the tokens, end, and ends again to the right.
 
-        A text that is too long loses its last tokens and keeps its end, for there the encoder
-        reads off what it understood.
+        Raises RkzooError for a text that is too long: without its last words it would mean
+        something else.
         """
-        rows = [[START, *self.encode(text)[: length - 2], END] for text in texts]
-        return np.array([row + [END] * (length - len(row)) for row in rows], np.int64)
+        rows = []
+        for text in texts:
+            tokens = self.encode(text)
+            if len(tokens) > length - 2:
+                raise RkzooError(
+                    f"The words {text!r} are too long.",
+                    f"They are {len(tokens)} pieces, and the model takes {length - 2}.",
+                    "Say it in fewer words.",
+                )
+            rows.append([START, *tokens] + [END] * (length - 1 - len(tokens)))
+        return np.array(rows, np.int64).reshape(-1, length)
 
     def _merged(self, word: str) -> tuple[int, ...]:
         """The numbers of one word: of all neighbours the most frequent pair merges first."""
