@@ -201,7 +201,7 @@ def _made(summary: GraphSummary) -> str:
 
 
 def _contract(contract: Contract) -> list[tuple[str, str]]:
-    from rkzoo.contract import CentreFaceHead, ClassifyHead, DetectHead, FaceHead, PlateHead
+    from rkzoo.contract import CentreFaceHead, ClassifyHead, DetectHead, FaceHead, PlateHead, SemanticHead
 
     image, head = contract.input, contract.head
     height, width = image.size
@@ -218,6 +218,8 @@ def _contract(contract: Contract) -> list[tuple[str, str]]:
     if isinstance(head, DetectHead):
         rows.append(("gives", _gives(head)))
         rows.append(("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs)))
+    elif isinstance(head, SemanticHead):
+        rows.append(("gives", f"the class of each pixel, of {head.classes}"))
     elif isinstance(head, ClassifyHead):
         rows.append(("gives", f"scores of {head.classes} classes"))
     elif isinstance(head, PlateHead):

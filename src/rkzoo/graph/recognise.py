@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import onnx
 
 from rkzoo.contract import ArrayInput, ImageInput
@@ -27,7 +26,7 @@ from rkzoo.graph import (
 from rkzoo.graph.folded_texts import texts_to_convolution
 from rkzoo.graph.read import metadata
 from rkzoo.graph.recognition import Form, Picture, Recogniser, Recognition, Tap
-from rkzoo.graph.rewrite import channels_first
+from rkzoo.graph.rewrite import TOOK_BYTES, channels_first
 from rkzoo.graph.summary import TensorInfo, tensors
 from rkzoo.graph.view import View, declared, is_half, is_scale, prepared
 
@@ -171,17 +170,16 @@ def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _std(seen: View, name: str) -> tuple[float, float, float]:
-    """Divisor of the pixels: 255, or 1 where the graph itself divides by 255 first, or takes
-    a mean off that only pixels of 0..255 can have."""
+    """Divisor of the pixels: 255, or 1 where the graph itself divides by 255 first, or took
+    bytes before it was made into ONNX."""
+    if TOOK_BYTES in metadata(seen.model):
+        return (1.0, 1.0, 1.0)
     for _ in range(3):
         nodes = seen.consumers.get(name, [])
-        if len(nodes) != 1 or nodes[0].op_type not in ("Cast", "Identity", "Div", "Mul", "Sub"):
+        if len(nodes) != 1 or nodes[0].op_type not in ("Cast", "Identity", "Div", "Mul"):
             break
         node = nodes[0]
         other = seen.constant(node.input[1]) if len(node.input) > 1 else None
-        if node.op_type == "Sub":
-            big = other is not None and np.abs(other).min() > 2
-            return (1.0, 1.0, 1.0) if big else (255.0, 255.0, 255.0)
         if other is not None and other.size == 1:
             factor = float(other.ravel()[0])
             divisor = factor if node.op_type == "Div" else 1 / factor if factor else 0.0

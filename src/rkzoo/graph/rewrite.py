@@ -311,6 +311,9 @@ def without_softmax(seen: View) -> None:
         node.op_type = "Identity"
 
 
+TOOK_BYTES = "rkzoo.bytes"
+"""The key of a model's metadata that says so: pixels go in as they are, 0..255."""
+
 _BYTES = {onnx.TensorProto.UINT8: 0.0, onnx.TensorProto.INT8: 128.0}
 
 
@@ -326,6 +329,7 @@ def bytes_as_floats(model: onnx.ModelProto) -> None:
         if any(node.op_type != "Cast" for node in readers):
             continue
         info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        model.metadata_props.add(key=TOOK_BYTES, value=info.name)
         for cast in readers:
             if offset:
                 name = f"{cast.output[0]}_offset"

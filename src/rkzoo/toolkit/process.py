@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,15 +126,30 @@ class ToolkitProcess(Closing):
         recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
         return self._build(replace(plan, recipe=recipe), timeout)
 
-    def translate(self, source: Path, out: Path, *, timeout: float = BUILD_TIMEOUT) -> None:
+    def translate(
+        self,
+        source: Path,
+        out: Path,
+        *,
+        inputs: Mapping[str, Sequence[int]] | None = None,
+        outputs: Sequence[str] = (),
+        timeout: float = BUILD_TIMEOUT,
+    ) -> None:
         """Makes the ONNX `out` of a .tflite or a frozen TensorFlow graph (.pb), in float: an
-        environment of the kind `tensorflow` is needed."""
+        environment of the kind `tensorflow` is needed. Of a frozen graph, the part between
+        `inputs`, with their shapes, and `outputs`."""
         with self._turn:
             self._label = f"read {source.name}"
             self._spec = None
             made = self.folder / "translated.onnx"
             made.unlink(missing_ok=True)
-            request = {"do": "translate", "source": str(source.absolute()), "onnx": str(made)}
+            request = {
+                "do": "translate",
+                "source": str(source.absolute()),
+                "onnx": str(made),
+                "inputs": dict(inputs or {}),
+                "outputs": list(outputs),
+            }
             self._command(request, (), timeout, _silent)
             if not made.exists():
                 raise self._fail("It reported success and wrote no file.")

@@ -82,7 +82,8 @@ class Jobs:
     def translate(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """Makes the ONNX header["onnx"] of header["source"], a .tflite or a frozen graph (.pb),
         in an environment that has TensorFlow. Pictures go in channels first, and quantised
-        weights become the floats that they stand for."""
+        weights become the floats that they stand for. "inputs" (tensors inside the frozen graph,
+        with their shapes) and "outputs" say which part of it is meant, where not all is."""
         from tf2onnx import convert
 
         source = header["source"]
@@ -91,9 +92,12 @@ class Jobs:
         if is_lite:
             given = ["--tflite", source, "--dequantize", *pictures_first(tflite_inputs(source))]
         else:
-            inputs, outputs = graph_ends(source)
+            inputs, outputs = header["inputs"], header["outputs"]
+            if not inputs:
+                inputs, outputs = graph_ends(source)
+            shaped = [f"{name}{_bracketed(shape)}" for name, shape in inputs.items()]
             given = ["--graphdef", source, *pictures_first(inputs)]
-            given += ["--inputs", ",".join(inputs), "--outputs", ",".join(outputs)]
+            given += ["--inputs", ",".join(shaped), "--outputs", ",".join(outputs)]
         # The program's own arguments are what it promises to keep; its functions are not.
         sys.argv = ["tf2onnx", *given, "--output", header["onnx"], "--opset", str(_OPSET)]
         convert.main()
@@ -258,6 +262,10 @@ def graph_ends(source: str) -> tuple[dict[str, list[int]], list[str]]:
     if not takes or not gives:
         raise Refused("the graph has no placeholders: it is not frozen")
     return takes, gives
+
+
+def _bracketed(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]" if shape else ""
 
 
 def pictures_first(inputs: Header) -> list[str]:

@@ -1,8 +1,8 @@
-"""ONNX of TensorFlow's files: .tflite, and frozen graphs in .pb."""
+"""ONNX of TensorFlow's files: .tflite, and frozen graphs (.pb)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
@@ -15,6 +15,28 @@ def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> Non
     A quantised file's weights become the floats that they stand for. Raises RkzooError where
     there is no environment with TensorFlow.
     """
+    _make(files["model"], target, report)
+
+
+def deeplab(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+    """As `tensorflow`, for the frozen graphs of DeepLab's model zoo: from the scaled picture to
+    the logits. What stands before and behind scales pictures of any size."""
+    _make(
+        files["model"],
+        target,
+        report,
+        {"sub_7:0": (1, 513, 513, 3)},
+        ("logits/semantic/BiasAdd:0",),
+    )
+
+
+def _make(
+    source: Path,
+    target: Path,
+    report: Reporter,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] = (),
+) -> None:
     import onnx
 
     from rkzoo.graph.read import load
@@ -22,7 +44,6 @@ def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> Non
     from rkzoo.toolkit import environment
     from rkzoo.toolkit.process import ToolkitProcess
 
-    source = files["model"]
     env = environment.there("tensorflow")
     if env is None:
         raise RkzooError(
@@ -32,7 +53,7 @@ def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> Non
         )
     with ToolkitProcess(env, report=report) as process:
         try:
-            process.translate(source, target)
+            process.translate(source, target, inputs=inputs, outputs=outputs)
         except RkzooError as error:
             raise RkzooError(
                 f"{source.name} cannot be made into ONNX.",

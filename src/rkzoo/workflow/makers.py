@@ -12,7 +12,8 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, cache_dir, explained, locked, sha256_of
 from rkzoo.graph import whisper
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.workflow.make_tensorflow import tensorflow
+from rkzoo.workflow.make_literal import from_literal
+from rkzoo.workflow.make_tensorflow import deeplab, tensorflow
 
 Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
 """The card's files by role, the .onnx to write, who is told."""
@@ -20,6 +21,8 @@ Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
 MAKERS: dict[str, Maker] = {
     "tflite": tensorflow,
     "pb": tensorflow,
+    "python-literal": from_literal,
+    "deeplab": deeplab,
     "whisper-encoder": whisper.make_encoder,
     "whisper-embedding": whisper.make_embedding,
     "whisper-decoder": whisper.make_decoder,

@@ -24,6 +24,7 @@ from rkzoo.contract import (
     FaceHead,
     Head,
     PlateHead,
+    SemanticHead,
     TextClsHead,
     TextDetHead,
     TextRecHead,
@@ -330,6 +331,7 @@ def task_of(contract: Contract) -> str:
 _TASKS: dict[type[Head], str] = {
     ClassifyHead: "classify",
     PlateHead: "plate",
+    SemanticHead: "semantic",
     FaceHead: "face",
     CentreFaceHead: "face",
     TextDetHead: "text-det",

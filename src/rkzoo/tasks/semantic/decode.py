@@ -70,7 +70,8 @@ def aligned(values: F32, size: tuple[int, int]) -> F32:
 def _weights(count: int, wanted: int) -> F32:
     """(wanted, count): what each old sample gives to each new one."""
     place = np.linspace(0, count - 1, wanted)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count))).astype(np.float32)
+    weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count)))
+    return np.asarray(weights, np.float32)
 
 
 def _at_source(values: F32, head: SemanticHead, letterbox: Letterbox) -> F32:
