@@ -479,7 +479,7 @@ def test_what_cannot_be_recognised(tmp_path: Path) -> None:
                 open_dataset(str(spec), task, ())
             assert error.value.fix
     with pytest.raises(RkzooError, match="not scored"):
-        open_dataset(str(tmp_path), "speech", ())
+        open_dataset(str(tmp_path), "voice", ())
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
