@@ -198,12 +198,15 @@ ANSWER: Any = np.array([[3.0, 0.0, 4.0, 0.0]], np.float32)
 
 def test_an_embedding_has_length_one_and_the_tokens_their_end() -> None:
     fake = Fake([IDS], [HIDDEN, EMBEDDING], [np.zeros((1, 6, 4), np.float32), ANSWER])
-    found = TextEncoder(fake, TOKENIZER)(["ab", "a b a b a b a b a b"])
+    encode = TextEncoder(fake, TOKENIZER)
+    found = encode(["ab", "a b a b"])
     np.testing.assert_allclose(found, [[0.6, 0, 0.8, 0]] * 2, rtol=1e-6)
     short, long = (fed[0] for fed in fake.fed)
     assert short.dtype == np.int64
     assert short.tolist() == [[START, 512, END, END, END, END]]
     assert (long.shape, long[0, 0], long[0, -1]) == ((1, 6), START, END)
+    with pytest.raises(RkzooError, match="are too long"):
+        encode(["a b a b a"])
 
 
 def test_a_mask_covers_the_words_and_their_end() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -120,6 +121,7 @@ def open_model(
 ) -> Model:
     """As `load`, for what was asked in one piece."""
     planned = plan(model, asked, report)
+    wishes = wishes if wishes.words else replace(wishes, words=asked.words.prompts)
     with ExitStack() as stack:
         task = open_task(planned, stack, options=options, page=page, wishes=wishes, report=report)
         painter = partial(_paint, report) if _reads_text(task) else plainly

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, cache_dir, explained, locked, sha256_of
-from rkzoo.graph import whisper
+from rkzoo.graph import minilm, whisper
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.workflow.make_literal import from_literal
 from rkzoo.workflow.make_tensorflow import deeplab, tensorflow
@@ -23,6 +23,8 @@ MAKERS: dict[str, Maker] = {
     "pb": tensorflow,
     "python-literal": from_literal,
     "deeplab": deeplab,
+    "minilm-embedding": minilm.make_embedding,
+    "minilm-encoder": minilm.make_encoder,
     "whisper-encoder": whisper.make_encoder,
     "whisper-embedding": whisper.make_embedding,
     "whisper-decoder": whisper.make_decoder,

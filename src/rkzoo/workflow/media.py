@@ -14,8 +14,10 @@ from rkzoo.files import explained
 from rkzoo.heads import (
     ActivityHead,
     CtcSpeechHead,
+    SentenceHead,
     SoundHead,
     TransducerHead,
+    TranslateHead,
     VoiceHead,
     WhisperHead,
 )
@@ -107,6 +109,8 @@ _OF_HEAD: dict[type[Any], Medium] = {
     TransducerHead: SOUND,
     WhisperHead: SOUND,
     VoiceHead: TEXT,
+    SentenceHead: TEXT,
+    TranslateHead: TEXT,
 }
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.contract import Contract, Head, SemanticHead
-from rkzoo.heads import ActivityHead, SoundHead, VoiceHead, WhisperHead
+from rkzoo.heads import (
+    CutOutHead,
+    ActivityHead,
+    ClipHead,
+    SentenceHead,
+    SoundHead,
+    VoiceHead,
+    WhisperHead,
+)
 from rkzoo.session import Session
 
 
@@ -65,10 +73,28 @@ def _sound(opened: Opened, wishes: Wishes) -> Task:
     return SoundClassifier(*opened.parts["model"])
 
 
+def _clip(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.workflow.open_embed import clip
+
+    return clip(opened, wishes)
+
+
+def _sentence(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.workflow.open_embed import sentence
+
+    return sentence(opened, wishes)
+
+
 def _whisper(opened: Opened, wishes: Wishes) -> Task:
     from rkzoo.workflow.open_speech import open_whisper
 
     return open_whisper(opened, wishes)
+
+
+def _cut_out(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.tasks.prompt.cut_out import CutOut
+
+    return CutOut(opened.parts["encoder"], opened.parts["decoder"], wishes.points, wishes.boxes)
 
 
 def _semantic(opened: Opened, wishes: Wishes) -> Task:
@@ -79,8 +105,11 @@ def _semantic(opened: Opened, wishes: Wishes) -> Task:
 
 OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
     SemanticHead: _semantic,
+    CutOutHead: _cut_out,
     VoiceHead: _voice,
     ActivityHead: _activity,
     SoundHead: _sound,
     WhisperHead: _whisper,
+    ClipHead: _clip,
+    SentenceHead: _sentence,
 }

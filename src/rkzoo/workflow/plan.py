@@ -24,6 +24,7 @@ from rkzoo.contract import (
 )
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
+from rkzoo.heads import ClipHead, SentenceHead
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
@@ -108,15 +109,36 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
         one = part(ready, label, asked, report)
         return Plan(Path(name).stem, label, {"model": one}, one.contract.head, dict(ready.files))
     asked.feed.refuse(f"{name} consists of several models, each fed in its own way.")
+    asked = wordless(asked, pipeline.head)
     parts: dict[str, Part] = {}
     files: dict[str, Path] = {}
     for role, card in pipeline.pipeline.items():
-        ready = resolved(card, asked, report)
+        ready = resolved(card, sized(asked, role), report)
         # A part that does not have the dtype keeps its own.
         kept = asked if asked.dtype in ready.dtypes else replace(asked, dtype=None)
         parts[role] = part(ready, label, kept, report)
         files |= {f"{role}.{kind}": path for kind, path in ready.files.items()}
     return Plan(pipeline.name, label, parts, pipeline.head, files)
+
+
+def wordless(asked: Asked, head: Head | None) -> Asked:
+    """What was asked, for the parts of a pipeline that is told its words as a whole (they are in
+    the `Wishes`). Raises RkzooError for words that another model would read."""
+    if not isinstance(head, ClipHead | SentenceHead):
+        return asked
+    if asked.words.text_model is not None or asked.words.embeddings is not None:
+        raise RkzooError(
+            "--text-model and --embeddings do not go with this model.",
+            "It reads the words itself.",
+            "Leave them out.",
+        )
+    return replace(asked, words=NOTHING)
+
+
+def sized(asked: Asked, role: str) -> Asked:
+    """What was asked, for one part of a pipeline: only the one that looks at the whole picture
+    may have another size."""
+    return asked if role == "det" else replace(asked, size=None)
 
 
 def resolved(name: str, asked: Asked, report: Reporter = SILENT) -> Resolved:
@@ -177,6 +199,7 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
 
 def _of_pipeline(path: Path, asked: Asked, report: Reporter) -> Plan:
     found = read_pipeline(path)
+    asked = wordless(asked, found.head)
     if asked.labels is not None:
         raise RkzooError(
             f"{path.name} takes no labels.",

@@ -1,0 +1,1 @@
+"""Embeddings: how alike pictures, words and texts are."""

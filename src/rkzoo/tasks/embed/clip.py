@@ -1,0 +1,77 @@
+"""Pictures and words compared, by CLIP (https://arxiv.org/abs/2103.00020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.heads import ClipHead
+from rkzoo.session import Session, canvas_of, dequantise, fitter_of
+from rkzoo.tasks.classify.result import Classes
+from rkzoo.tasks.classify.task import softmax
+from rkzoo.tasks.prompt.encode import TextEncoder, unit
+from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
+from rkzoo.vision.letterbox import fit
+
+Embeddings = NDArray[np.float32]
+
+
+class Clip:
+    """Says which of `words` a picture shows, with a probability for each; and makes embeddings
+    of pictures and words, which a search compares."""
+
+    def __init__(
+        self,
+        head: ClipHead,
+        parts: Mapping[str, tuple[Contract, Session]],
+        tokenizer: ClipTokenizer,
+        words: Sequence[str] = (),
+    ) -> None:
+        self._head, self._words = head, tuple(words)
+        self._contract, self._session = parts["image"]
+        self._encode = TextEncoder(parts["text"][1], tokenizer)
+        self._fit = fitter_of(self._session, fit)
+        self._canvas = canvas_of(self._session, self._contract.input.size)
+        flat = [index for index, one in enumerate(self._session.outputs) if len(one.shape) == 2]
+        if len(flat) != 1:
+            raise RkzooError(
+                "The picture's model gives no embedding.",
+                f"An embedding is one row of numbers, and it gives {len(flat)} of these.",
+                "Mend the card: `outputs` names the one that is meant.",
+            )
+        self._output = flat[0]
+        self._meant = self.meant(self._words) if len(self._words) > 1 else None
+
+    def __call__(self, image: NDArray[np.uint8]) -> Classes:
+        """A BGR picture to the words, the most probable first. Raises RkzooError where there are
+        no two words to choose from."""
+        if self._meant is None:
+            raise RkzooError(
+                "There is nothing to choose from.",
+                "Words are weighed against each other: two at the least.",
+                'Give for example --prompt "a photo of a dog" --prompt "a photo of a cat"; or '
+                'search pictures with --search "a dog".',
+            )
+        logits = self._head.scale * (self._meant @ self.embed(image)[0])
+        scores = softmax(logits)
+        best = np.argsort(-scores, kind="stable")
+        return Classes(best.astype(np.int32), scores[best], self._words)
+
+    def embed(self, image: NDArray[np.uint8]) -> Embeddings:
+        """A BGR picture to (1, W), of length 1."""
+        fed, _ = self._fit(image, self._contract.input, self._canvas)
+        answer = self._session.run([fed])[self._output]
+        values = dequantise(answer, self._session.outputs[self._output]).reshape(1, -1)
+        return unit(values, "What the model says of the picture")
+
+    def meant(self, words: Sequence[str]) -> Embeddings:
+        """(N, W), each row of length 1. Raises RkzooError for words that are too many."""
+        return self._encode(words)
+
+    def passages(self, image: NDArray[np.uint8]) -> tuple[str, ...]:
+        """What of a picture can be found: the whole."""
+        return ("",)

@@ -1,0 +1,55 @@
+"""What was found to be most alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import write_text
+
+
+@dataclass(frozen=True)
+class Alike:
+    """`names` of things, and how alike they are to what was asked: `cosine` (N,) float32 in
+    -1..1, the most alike first."""
+
+    names: tuple[str, ...]
+    cosine: NDArray[np.float32]
+    suffix: ClassVar[str] = ".txt"
+
+    @classmethod
+    def ranked(cls, names: tuple[str, ...], cosine: NDArray[np.float32]) -> Alike:
+        """In order; of equals the first comes first."""
+        best = np.argsort(-cosine, kind="stable")
+        return cls(tuple(names[i] for i in best.tolist()), cosine[best])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "cosine": round(cosine, 4)}
+            for name, cosine in zip(self.names, self.cosine.tolist(), strict=True)
+        ]
+
+    def lines(self) -> list[str]:
+        return [
+            f"{cosine:6.3f}  {name}"
+            for name, cosine in zip(self.names, self.cosine.tolist(), strict=True)
+        ]
+
+    def draw(self, image: Any) -> Any:
+        raise RkzooError("These are no boxes to draw.", "They are names in an order.", "Use lines.")
+
+    def save(self, path: Path) -> None:
+        """Writes .txt or .json. Raises RkzooError."""
+        if path.suffix.lower() == ".json":
+            write_text(path, json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n")
+        else:
+            write_text(path, "".join(f"{line}\n" for line in self.lines()))
