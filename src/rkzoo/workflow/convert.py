@@ -27,6 +27,7 @@ from rkzoo.graph.prove import Decode, Proof, prove
 from rkzoo.graph.summary import summarise
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.decode import DetectDecoder
 from rkzoo.tasks.prompt.prompted import filled
@@ -39,9 +40,20 @@ from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.pipeline_file import write_pipeline
 from rkzoo.workflow.prompts import Words, settled, words
 from rkzoo.workflow.quantise import choose
-from rkzoo.workflow.resolve import Anchors, Color, Feed, Resolved, Triple, is_pipeline, resolve
+from rkzoo.workflow.resolve import (
+    Anchors,
+    Color,
+    Feed,
+    Resolved,
+    Triple,
+    card_of,
+    is_pipeline,
+    resolve,
+)
 from rkzoo.workflow.text import pictures_for
+from rkzoo.zoo.catalogue import dtypes_on, members
 from rkzoo.zoo.labels import label_set, label_sets
+from rkzoo.zoo.schema import Card
 
 if TYPE_CHECKING:
     import onnx
@@ -127,6 +139,8 @@ def convert(
     """
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
+    if card := card_of(os.fspath(model)):
+        check_chips(card, socs)
     choice = choose(cut, recipe)
     pictures = calib.find(calibration) if calibration else choice.pictures()
     pipeline = is_pipeline(os.fspath(model))
@@ -147,7 +161,8 @@ def convert(
     files: dict[str, Path] = {}
     members = pipeline.pipeline if pipeline else {"model": os.fspath(model)}
     for role, part in members.items():
-        ready = resolve(part, size=size, labels=labels, feed=feed, anchors=pairs, report=report)
+        own = size if role in ("model", "det") else None
+        ready = resolve(part, size=own, labels=labels, feed=feed, anchors=pairs, report=report)
         if stays := ready.card.cpu if ready.card else "":
             if pipeline is None:
                 raise RkzooError(
@@ -182,6 +197,27 @@ def convert(
         write = partial(write_pipeline, cpu=cpu, files=files, head=pipeline.head)
         made = _joined(pipeline.name + (f"-{dtype}" if dtype else ""), pipeline.name, made, write)
     return [one for ones in made.values() for one in ones]
+
+
+def check_chips(card: Card, socs: Sequence[str]) -> None:
+    """Raises RkzooError where a chip can build no number format that the card has, naming the
+    chips that can."""
+    able = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
+    for soc in socs:
+        if able[soc] or card.task == "asset":
+            continue
+        builds = " and ".join(chips()[soc].dtypes)
+        parts = [one for one in members(card).values() if not one.cpu] or [card]
+        unable = (one for one in parts if not dtypes_on(one, soc, chips()[soc].dtypes))
+        bad = next(unable, card)
+        why = f"{bad.name} comes in {' and '.join(bad.dtypes)}, and {soc} builds {builds} only."
+        if bad.socs and soc not in bad.socs:
+            why = f"The card of {bad.name} names {', '.join(bad.socs)} only."
+        raise RkzooError(
+            f"{card.name} cannot be built for {soc}.",
+            why,
+            f"Build it for {', '.join(one for one in able if able[one])}.",
+        )
 
 
 def _joined(

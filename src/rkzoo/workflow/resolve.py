@@ -194,10 +194,13 @@ def _activated(contract: Contract) -> bool:
 
 def is_pipeline(model: str) -> Card | None:
     """The card of a pipeline of models, or None for anything else."""
-    if is_model_file(model):
-        return None
-    card = find_card(model)
-    return card if card.pipeline else None
+    card = card_of(model)
+    return card if card and card.pipeline else None
+
+
+def card_of(model: str) -> Card | None:
+    """The card of that name, or None where a file is named. Raises RkzooError."""
+    return None if is_model_file(model) else find_card(model)
 
 
 def resolve(

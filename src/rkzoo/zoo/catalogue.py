@@ -105,12 +105,13 @@ def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
     """Those of `chip` (the number formats a chip builds) that the card allows on `soc`.
 
     For a pipeline: those in which at least one member can be built, when every member can
-    be built in some; else none.
+    be built in some, those on the processor apart; else none.
     """
     if model.socs and soc not in model.socs:
         return ()
     if model.pipeline:
-        each = [dtypes_on(member, soc, chip) for member in members(model).values()]
+        parts = [member for member in members(model).values() if not member.cpu]
+        each = [dtypes_on(member, soc, chip) for member in parts]
         return tuple(d for d in model.dtypes if all(each) and any(d in one for one in each))
     return tuple(dtype for dtype in model.dtypes if dtype in chip)
 
