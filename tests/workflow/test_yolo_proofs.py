@@ -12,6 +12,7 @@ from rkzoo.contract import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT
 from rkzoo.workflow.convert import custom_string, prepare
+from rkzoo.workflow.quantise import Quantise
 from rkzoo.workflow.resolve import resolve
 
 
@@ -41,6 +42,18 @@ def test_segmentation_and_pose_are_cut_and_proven(
     assert proof.extra <= 1e-3
     assert proof.best_score > 0.01
     assert len(custom_string(ready.contract).encode()) < 1024
+
+
+def test_bounded_scores_of_real_weights_pass_the_proof(
+    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKZOO_CACHE", str(tmp_path))
+    ready = resolve(str(assets / "models" / "yolo11n.onnx")).quantised(Quantise("bounded"))
+    proof = prepare(ready, ["rk3588"], "fp16", None, None, SILENT).proof
+    assert proof is not None
+    # Away from the bound nothing changes; a score below it reads 1 / (1 + exp(8)).
+    assert 1e-5 < proof.score < 3.5e-4
+    assert proof.box_px <= 1e-3
 
 
 def test_a_misread_head_is_not_converted(assets: Path) -> None:

@@ -29,6 +29,8 @@ Scores = Literal["sigmoid", "logits", "bounded"]
 """How scores leave a cut graph: after their sigmoid, before it, or before it and kept within
 the range that matters, so that a deeply negative background takes no part of the INT8 scale."""
 _BOUND = 8.0  # sigmoid(-8) = 0.0003, below every confidence in use
+BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
+"""What bounding may take from a score that is the product of two."""
 
 
 def cut(
