@@ -22,7 +22,7 @@ from rkzoo.files import explained, write_text
 from rkzoo.graph import rknn
 from rkzoo.graph.anchors import parse_anchors
 from rkzoo.graph.checks import NO_SIGMOID, bare_scores, quantisation
-from rkzoo.graph.cut import whole
+from rkzoo.graph.cut import BOUNDED_AWAY, whole
 from rkzoo.graph.prove import Decode, Proof, prove
 from rkzoo.graph.summary import summarise
 from rkzoo.progress import SILENT, Reporter
@@ -409,6 +409,7 @@ def _proof(ready: Resolved, graph: onnx.ModelProto, report: Reporter) -> Proof |
             found,
             _reader(ready.contract, graph),
             _reader(found.uncut, whole(ready.original, found)),
+            allowed=BOUNDED_AWAY if ready.quantise.head == "bounded" else 0.0,
         )
 
 
