@@ -15,6 +15,7 @@ from rkzoo.heads import (
     ActivityHead,
     ClipHead,
     CtcSpeechHead,
+    CutOutHead,
     SentenceHead,
     SoundHead,
     TensorsHead,
@@ -304,6 +305,7 @@ PictureHead = (
 Head = (
     PictureHead
     | TensorsHead
+    | CutOutHead
     | WhisperHead
     | CtcSpeechHead
     | TransducerHead

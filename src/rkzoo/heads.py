@@ -16,6 +16,17 @@ class TensorsHead(Strict, frozen=True, tag="tensors", tag_field="kind"):
     """One part of a pipeline: plain tensors, which the pipeline's task reads by their names."""
 
 
+class CutOutHead(Strict, frozen=True, tag="cut-out", tag_field="kind"):
+    """Objects cut out where the user points (SAM): a pipeline of `encoder`, picture to an
+    embedding 1xExhxw, and `decoder`, which takes that as `image_embeddings`, N points as
+    `point_coords` 1xNx2 in input pixels and `point_labels` 1xN (1 the object, 0 not it, 2 and 3
+    the corners of a box, -1 none), `mask_input` 1x1x4hx4w and `has_mask_input`, and gives
+    `low_res_masks` 1xMx4hx4w, logits, and `iou_predictions` 1xM, how good each will be.
+
+    https://arxiv.org/abs/2304.02643
+    """
+
+
 class WhisperHead(Strict, frozen=True, tag="whisper", tag_field="kind"):
     """Speech to text by tokens, one after another: a pipeline of `encoder`, `embedding` and
     `decoder` (graph/whisper.py says what goes in and out), with the files `decoder.vocabulary`

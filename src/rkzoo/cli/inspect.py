@@ -201,7 +201,14 @@ def _made(summary: GraphSummary) -> str:
 
 
 def _contract(contract: Contract) -> list[tuple[str, str]]:
-    from rkzoo.contract import CentreFaceHead, ClassifyHead, DetectHead, FaceHead, PlateHead, SemanticHead
+    from rkzoo.contract import (
+        CentreFaceHead,
+        ClassifyHead,
+        DetectHead,
+        FaceHead,
+        PlateHead,
+        SemanticHead,
+    )
 
     image, head = contract.input, contract.head
     height, width = image.size

@@ -1,9 +1,10 @@
-"""Maps of classes: drawn over their picture, written and read as label maps."""
+"""Maps of numbers and of classes: brought to their picture, drawn over it, written and read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,10 +12,58 @@ from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
+from rkzoo.vision.letterbox import Letterbox
 from rkzoo.vision.palettes import palette
 
 U8 = NDArray[np.uint8]
+F32 = NDArray[np.float32]
 _OPACITY = 0.5
+
+
+def to_source(values: F32, letterbox: Letterbox, *, corners: bool = False) -> F32:
+    """A map (h, w) over the model's input as a map (H, W) over the source picture: bilinear to
+    the input's size, the part with the picture taken, bilinear to the picture's size.
+
+    `corners`: the outermost numbers lie on the outermost pixels of the input; else each stands
+    for its share of it.
+    """
+    if corners:
+        whole = _aligned(values, letterbox.size)
+    else:
+        whole = np.asarray(_resized(values, letterbox.size, cv2.INTER_LINEAR), np.float32)
+    part = _resized(_part(whole, letterbox), letterbox.source, cv2.INTER_LINEAR)
+    return np.asarray(part, np.float32)
+
+
+def nearest_to_source(classes: U8, letterbox: Letterbox) -> U8:
+    """As `to_source`, for numbers that must not be mixed."""
+    whole = _resized(classes, letterbox.size, cv2.INTER_NEAREST_EXACT)
+    part = _resized(_part(whole, letterbox), letterbox.source, cv2.INTER_NEAREST_EXACT)
+    return np.asarray(part, np.uint8)
+
+
+def _aligned(values: F32, size: tuple[int, int]) -> F32:
+    rows, columns = (_weights(n, m) for n, m in zip(values.shape, size, strict=True))
+    return np.asarray(rows @ values @ columns.T, np.float32)
+
+
+def _weights(count: int, wanted: int) -> F32:
+    """(wanted, count): what each old sample gives to each new one, corners on corners."""
+    place = np.linspace(0, count - 1, wanted)
+    weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count)))
+    return np.asarray(weights, np.float32)
+
+
+def _resized(values: NDArray[Any], size: tuple[int, int], way: int) -> NDArray[Any]:
+    if values.shape == size:
+        return values
+    return np.asarray(cv2.resize(np.ascontiguousarray(values), size[::-1], interpolation=way))
+
+
+def _part(values: NDArray[Any], box: Letterbox) -> NDArray[Any]:
+    """Where the picture lies in the input."""
+    height, width = box.scaled
+    return values[box.top : box.top + height, box.left : box.left + width]
 
 
 def overlay(

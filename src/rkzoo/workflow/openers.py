@@ -9,9 +9,9 @@ from typing import Any
 
 from rkzoo.contract import Contract, Head, SemanticHead
 from rkzoo.heads import (
-    CutOutHead,
     ActivityHead,
     ClipHead,
+    CutOutHead,
     SentenceHead,
     SoundHead,
     VoiceHead,

@@ -1,0 +1,150 @@
+"""Objects cut out of a picture where the user points: MobileSAM and those like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session, run_named
+from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.segment.result import Masks
+from rkzoo.vision.letterbox import Letterbox, fit
+from rkzoo.vision.maps import to_source
+
+Image = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+Point = tuple[float, float, int]
+Box = tuple[float, float, float, float]
+_LABELS = ("object",)
+_FIRST, _SECOND, _NONE = 2, 3, -1  # corners of a box, and a place that is not used
+_LOGIT = 0.0  # where a mask ends
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What the encoder makes of a picture, and where the picture lay in its input. It serves any
+    number of prompts."""
+
+    values: F32
+    letterbox: Letterbox
+
+
+class CutOut:
+    """The two models as one; made once, called for every picture."""
+
+    def __init__(
+        self,
+        encoder: tuple[Contract, Session],
+        decoder: tuple[Contract, Session],
+        points: Sequence[Point] = (),
+        boxes: Sequence[Box] = (),
+    ) -> None:
+        """`points` x, y, label (1 the object, 0 not it) in source pixels are of one object;
+        each of `boxes` x1, y1, x2, y2 is of one more. Raises RkzooError for none, and for more
+        points than the decoder takes."""
+        self.contract, self._encoder = encoder
+        self._decoder = decoder[1]
+        shapes = {spec.name: spec.shape for spec in self._decoder.inputs}
+        self._slots = shapes["point_labels"][-1]
+        self._mask = (1, 1, *shapes["mask_input"][-2:])
+        self._prompts = [*([tuple(points)] if points else []), *map(_corners, boxes)]
+        if not self._prompts:
+            raise RkzooError(
+                "Nothing says what to cut out.",
+                f"{self.contract.family} cuts out what it is shown, and names nothing itself.",
+                "Give a point on it with --point X,Y, or a box around it with --box X1,Y1,X2,Y2.",
+            )
+        if len(points) > self._slots:
+            raise RkzooError(
+                f"{len(points)} points were given.",
+                f"This decoder takes {self._slots} for one object.",
+                "Give the best ones, or a --box around the object.",
+            )
+
+    def embed(self, image: Image) -> Embedding:
+        """BGR (H, W, 3) to its embedding, which is most of the work."""
+        canvas, letterbox = fit(image, self.contract.input)
+        (values,) = run_named(self._encoder, {self._encoder.inputs[0].name: canvas}).values()
+        return Embedding(values, letterbox)
+
+    def cut(self, embedding: Embedding, prompt: Sequence[Point]) -> tuple[Image, float]:
+        """The mask (H, W) of 0 and 1 in source pixels for one prompt, the best of those that the
+        decoder offers, and how good the decoder thinks it is. Raises RkzooError for a point
+        outside the picture."""
+        places, labels = self._fed(prompt, embedding.letterbox)
+        answer = run_named(
+            self._decoder,
+            {
+                "image_embeddings": embedding.values,
+                "point_coords": places,
+                "point_labels": labels,
+                "mask_input": np.zeros(self._mask, np.float32),
+                "has_mask_input": np.zeros(1, np.float32),
+            },
+        )
+        scores = answer["iou_predictions"].reshape(-1)
+        best = int(scores.argmax())
+        logits = answer["low_res_masks"][0, best].astype(np.float32)
+        mask = to_source(logits, embedding.letterbox) > _LOGIT
+        return mask.astype(np.uint8), float(scores[best])
+
+    def __call__(self, image: Image) -> Masks:
+        """BGR (H, W, 3) to a mask for each prompt that has one, in the order they were given."""
+        embedding = self.embed(image)
+        found = [self.cut(embedding, prompt) for prompt in self._prompts]
+        return _masks([one for one in found if one[0].any()], embedding.letterbox.source)
+
+    def _fed(self, prompt: Sequence[Point], letterbox: Letterbox) -> tuple[F32, F32]:
+        """(1, N, 2) places in input pixels and (1, N) labels."""
+        height, width = letterbox.source
+        for x, y, _ in prompt:
+            if not (isfinite(x) and isfinite(y) and 0 <= x <= width and 0 <= y <= height):
+                raise RkzooError(
+                    f"The point {x:g},{y:g} lies outside the picture.",
+                    f"The picture is {width} wide and {height} high.",
+                    "Points and boxes are given in its pixels, from the top left corner.",
+                )
+        places = np.zeros((1, self._slots, 2), np.float32)
+        labels = np.full((1, self._slots), _NONE, np.float32)
+        given = np.array(prompt, np.float32)
+        scale = np.array(letterbox.scale, np.float32)
+        places[0, : len(given)] = given[:, :2] / scale + (letterbox.left, letterbox.top)
+        labels[0, : len(given)] = given[:, 2]
+        return places, labels
+
+
+def _corners(box: Box) -> tuple[Point, ...]:
+    """A box as two points. Raises RkzooError for one without an inside."""
+    left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        raise RkzooError(
+            f"The box {','.join(f'{side:g}' for side in box)} has no inside.",
+            "A box is its left, top, right and bottom side.",
+            "Give for example --box 100,50,300,200.",
+        )
+    return (left, top, _FIRST), (right, bottom, _SECOND)
+
+
+def _masks(found: Sequence[tuple[Image, float]], size: tuple[int, int]) -> Masks:
+    boxes = np.array([_around(mask) for mask, _ in found], np.int32).reshape(-1, 4)
+    crops = tuple(
+        np.ascontiguousarray(mask[top:bottom, left:right])
+        for (mask, _), (left, top, right, bottom) in zip(found, boxes.tolist(), strict=True)
+    )
+    scores = np.array([score for _, score in found], np.float32)
+    detections = Detections(
+        boxes.astype(np.float32), np.clip(scores, 0, 1), np.zeros(len(found), np.int32), _LABELS
+    )
+    return Masks(detections, boxes[:, :2].copy(), crops, size)
+
+
+def _around(mask: Image) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the smallest box around a mask, the last two excluded."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
