@@ -38,11 +38,18 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_asked(parser)
     add_wishes(parser)
+    parser.add_argument(
+        "--search", metavar="WORDS", help="find pictures (clip) or lines of text (minilm) by words"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.search is not None:
+        from rkzoo.cli.search import search
+
+        return search(args)
     from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.files import check_apart

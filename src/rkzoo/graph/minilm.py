@@ -4,7 +4,8 @@ in safetensors.
 - embedding: token numbers (1, L) int64 -> x (1, L, width);
 - encoder: x, mask (1, 1, L), which is added to what attention sees -> hidden (1, L, width).
 
-L is 128. No tensor has four dimensions, so no runtime can take one for a picture.
+L is 128. No tensor has four dimensions, so no runtime can take one for a picture; no layer of the
+encoder runs on the processor.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ Three, so that each token costs one step and not one for all tokens before it:
   into `past`. The mask is added to what attention sees: 0 for a place that counts (the last one
   is the token itself), very negative for one that does not.
 
-No tensor beside the weights has four dimensions, so no runtime can take one for a picture.
+No tensor beside the weights has four dimensions, so no runtime can take one for a picture; no
+layer runs on the processor.
 """
 
 from __future__ import annotations

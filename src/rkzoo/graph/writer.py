@@ -55,7 +55,9 @@ class Writer:
         return self.node("Add", product, self.constant(bias), to=to)
 
     def gelu(self, x: str) -> str:
-        share = self.node("Erf", self.node("Mul", x, self.constant(2**-0.5)))
+        """Spelled with a division, which the toolkit knows as one layer of the NPU: with a product
+        the Erf runs on the processor."""
+        share = self.node("Erf", self.node("Div", x, self.constant(2**0.5)))
         return self.node(
             "Mul",
             self.node("Mul", x, self.node("Add", share, self.constant(1.0))),
