@@ -14,6 +14,7 @@ from rkzoo.graph import minilm, whisper
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.workflow.make_literal import from_literal
 from rkzoo.workflow.make_tensorflow import deeplab, tensorflow
+from rkzoo.workflow.make_yamnet import yamnet
 
 Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
 """The card's files by role, the .onnx to write, who is told."""
@@ -21,6 +22,7 @@ Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
 MAKERS: dict[str, Maker] = {
     "tflite": tensorflow,
     "pb": tensorflow,
+    "yamnet": yamnet,
     "python-literal": from_literal,
     "deeplab": deeplab,
     "minilm-embedding": minilm.make_embedding,

@@ -11,9 +11,11 @@ from rkzoo.contract import Contract, Head, SemanticHead
 from rkzoo.heads import (
     ActivityHead,
     ClipHead,
+    CtcSpeechHead,
     CutOutHead,
     SentenceHead,
     SoundHead,
+    TransducerHead,
     VoiceHead,
     WhisperHead,
 )
@@ -70,7 +72,9 @@ def _activity(opened: Opened, wishes: Wishes) -> Task:
 def _sound(opened: Opened, wishes: Wishes) -> Task:
     from rkzoo.tasks.sound.classes import SoundClassifier
 
-    return SoundClassifier(*opened.parts["model"])
+    chain = ("spectrum", "network", "model")
+    parts = [opened.parts[role] for role in chain if role in opened.parts]
+    return SoundClassifier(opened.head, parts[-1][0].labels, [session for _, session in parts])
 
 
 def _clip(opened: Opened, wishes: Wishes) -> Task:
@@ -89,6 +93,18 @@ def _whisper(opened: Opened, wishes: Wishes) -> Task:
     from rkzoo.workflow.open_speech import open_whisper
 
     return open_whisper(opened, wishes)
+
+
+def _ctc_speech(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.tasks.speech.ctc import CtcReader
+
+    return CtcReader(*opened.parts["model"])
+
+
+def _transducer(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.workflow.open_speech import open_transducer
+
+    return open_transducer(opened)
 
 
 def _cut_out(opened: Opened, wishes: Wishes) -> Task:
@@ -110,6 +126,8 @@ OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
     ActivityHead: _activity,
     SoundHead: _sound,
     WhisperHead: _whisper,
+    CtcSpeechHead: _ctc_speech,
+    TransducerHead: _transducer,
     ClipHead: _clip,
     SentenceHead: _sentence,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import Contract
+from rkzoo.contract import Head
 from rkzoo.errors import RkzooError
 from rkzoo.heads import SoundHead
 from rkzoo.session import Session, run_named
@@ -68,33 +69,34 @@ class Heard:
 
 
 class SoundClassifier:
-    """A sound of any length in, what is heard in it out. Raises RkzooError where the model does
-    not take what its head says, or its classes have no names."""
+    """A sound of any length in, what is heard in it out; `labels` of the classes, `parts` run one
+    after another, from samples to scores. Raises RkzooError where the classes have no names."""
 
-    def __init__(self, contract: Contract, session: Session) -> None:
-        if not isinstance(contract.head, SoundHead) or len(session.inputs) != 1:
-            raise RkzooError(f"{contract.family} does not name what is heard.", code=1)
-        self.head, self.session = contract.head, session
-        self.labels = contract.labels
-        if len(self.labels) != self.head.classes:
+    def __init__(self, head: Head, labels: tuple[str, ...], parts: Sequence[Session]) -> None:
+        if not isinstance(head, SoundHead) or not parts:
+            raise RkzooError("This model does not name what is heard.", code=1)
+        if len(labels) != head.classes:
             raise RkzooError(
-                f"{contract.family} has {self.head.classes} classes but {len(self.labels)} labels.",
+                f"The model has {head.classes} classes but {len(labels)} labels.",
                 "Every class needs its name.",
                 "Give them with --labels FILE, one a line.",
             )
-        self._input = session.inputs[0]
-        self._size = int(np.prod(self._input.shape))
-        self._output = session.outputs[self.head.scores].name
+        self.head, self.labels, self._parts = head, labels, parts
+        self._size = int(np.prod(parts[0].inputs[0].shape))
 
     def window(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (C,) of up to one window of samples, the rest silence; where the model gives
         several rows, the mean of those that hold some of the sound."""
-        fed = np.zeros(self._size, np.float32)
-        fed[: len(samples)] = samples
-        rows = run_named(self.session, {self._input.name: fed.reshape(self._input.shape)})
-        scores = rows[self._output].reshape(-1, self.head.classes)
-        filled = max(1, int(np.ceil(len(scores) * len(samples) / self._size)))
-        return np.asarray(scores[:filled].mean(axis=0), np.float32)
+        values = np.zeros(self._size, np.float32)
+        values[: len(samples)] = samples
+        for part in self._parts:
+            spec = part.inputs[0]
+            found = run_named(part, {spec.name: values.reshape(spec.shape)})
+            output = self.head.scores if part is self._parts[-1] else 0
+            values = found[part.outputs[output].name]
+        rows = values.reshape(-1, self.head.classes)
+        filled = max(1, int(np.ceil(len(rows) * len(samples) / self._size)))
+        return np.asarray(rows[:filled].mean(axis=0), np.float32)
 
     def __call__(self, sound: Sound) -> Heard:
         samples = sound.at(self.head.rate)
