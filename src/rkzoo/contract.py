@@ -24,7 +24,7 @@ from rkzoo.heads import (
     VoiceHead,
     WhisperHead,
 )
-from rkzoo.strict import Size, Strict
+from rkzoo.strict import Length, Size, Strict
 
 
 class TensorSpec(Strict, frozen=True):
@@ -84,7 +84,7 @@ class ArrayInput(Strict, frozen=True):
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^(#[0-9]{1,3}|[^#].*)$")]
-    shape: tuple[Size, ...]
+    shape: tuple[Length, ...]
     role: Literal["texts", "plain"] = "plain"
     dtype: Literal["float32", "int64", "int32"] = "float32"
 

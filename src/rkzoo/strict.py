@@ -12,3 +12,4 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=16384)]
+Length = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]

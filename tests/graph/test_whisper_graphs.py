@@ -153,18 +153,18 @@ def test_a_token_at_a_time_is_the_same_as_all_at_once(held: Weights) -> None:
     sound = definition.encode(mel[0])
     place = "decoder/layer_1/attention/linear_1"
     keys, values = np.split(definition.linear(sound, place), 2, axis=1)
-    assert fed["cross_k1"].shape == (2, 64, ROWS)
-    np.testing.assert_allclose(np.vstack(list(fed["cross_k1"])).T, keys, atol=1e-4)
-    np.testing.assert_allclose(np.hstack(list(fed["cross_v1"])), values, atol=1e-4)
+    assert fed["cross_k1"].shape == (1, 2, 64, ROWS)
+    np.testing.assert_allclose(np.vstack(list(fed["cross_k1"][0])).T, keys, atol=1e-4)
+    np.testing.assert_allclose(np.hstack(list(fed["cross_v1"][0])), values, atol=1e-4)
     tokens = [3, 0, 10, 4]
     wanted = definition.decode(tokens, sound)
     decoder, embedding = whisper.decoder(held, past), whisper.embedding(held)
     fed |= {
-        f"past_{kind}{index}": np.zeros((2, past, 64), np.float32)
+        f"past_{kind}{index}": np.zeros((1, 2, past, 64), np.float32)
         for index in range(LAYERS)
         for kind in "kv"
     }
-    fed["mask"] = np.full((1, 1, past + 1), -1e4, np.float32)
+    fed["mask"] = np.full((1, 1, 1, past + 1), -1e4, np.float32)
     fed["mask"][..., -1] = 0
     for at, token in enumerate(tokens):
         fed["x"] = run(embedding, {"token": np.array([token]), "position": np.array([at])})["x"]
@@ -172,7 +172,7 @@ def test_a_token_at_a_time_is_the_same_as_all_at_once(held: Weights) -> None:
         np.testing.assert_allclose(found["logits"][0, 0], wanted[at], atol=2e-3)
         for name, array in found.items():
             if name != "logits":
-                fed[name.replace("new", "past")][:, at] = array[:, 0]
+                fed[name.replace("new", "past")][:, :, at] = array[:, :, 0]
         fed["mask"][..., at] = 0
 
 

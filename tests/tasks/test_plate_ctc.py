@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from rkzoo.contract import Contract, ImageInput, PlateHead, TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.plate.ctc import allowed, best_path, merged
+from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.plate.ctc import allowed, best_path
 from rkzoo.tasks.plate.task import PlateReader, decode
 
 LABELS = ("皖", "A", "7", "-")

@@ -2,15 +2,16 @@
 
 Three, so that each token costs one step and not one for all tokens before it:
 - encoder: mel (1, bins, 2 N) -> for each layer l of the decoder what it looks at, cross_k{l}
-  (H, 64, N) and cross_v{l} (H, N, 64);
+  (1, H, 64, N) and cross_v{l} (1, H, N, 64);
 - embedding: token (1,) and position (1,) int64 -> x (1, 1, width);
-- decoder: x, mask (1, 1, PAST + 1), past_k{l} and past_v{l} (H, PAST, 64), cross_k{l} and
-  cross_v{l} -> logits (1, 1, tokens), new_k{l} and new_v{l} (H, 1, 64), which the caller puts
+- decoder: x, mask (1, 1, 1, PAST + 1), past_k{l} and past_v{l} (1, H, PAST, 64), cross_k{l} and
+  cross_v{l} -> logits (1, 1, tokens), new_k{l} and new_v{l} (1, H, 1, 64), which the caller puts
   into `past`. The mask is added to what attention sees: 0 for a place that counts (the last one
   is the token itself), very negative for one that does not.
 
-No tensor beside the weights has four dimensions, so no runtime can take one for a picture; no
-layer runs on the processor.
+Heads lie in the second of four dimensions: with three the toolkit's compiler (2.5.0) writes numbers
+that do not fit into the NPU's registers. What runs on the processor is the turning of cross_k and
+cross_v, once a window.
 """
 
 from __future__ import annotations
@@ -63,18 +64,18 @@ class _Graph(Writer):
     def layer(self, x: str, place: str, to: str = "") -> str:
         return self.linear(x, self.held[f"{place}/weight"], self.held[f"{place}/bias"], to)
 
-    def heads(self, x: str, rows: int, order: tuple[int, int, int], to: str = "") -> str:
-        """(1, rows, width) to (rows, H, 64), its dimensions then put into `order`."""
-        apart = self.node("Reshape", x, self.constant(np.array([rows, -1, _HEAD])))
+    def heads(self, x: str, rows: int, order: tuple[int, int, int, int], to: str = "") -> str:
+        """(1, rows, width) to (1, rows, H, 64), its dimensions then put into `order`."""
+        apart = self.node("Reshape", x, self.constant(np.array([1, rows, -1, _HEAD])))
         return self.node("Transpose", apart, to=to, perm=order)
 
     def attend(self, q: str, k: str, v: str, rows: int, mask: str = "") -> str:
-        """(H, rows, 64), (H, 64, N), (H, N, 64) to (1, rows, width)."""
+        """(1, H, rows, 64), (1, H, 64, N), (1, H, N, 64) to (1, rows, width)."""
         scores = self.node("MatMul", q, k)
         if mask:
             scores = self.node("Add", scores, mask)
         seen = self.node("MatMul", self.node("Softmax", scores, axis=-1), v)
-        together = self.node("Transpose", seen, perm=(1, 0, 2))
+        together = self.node("Transpose", seen, perm=(0, 2, 1, 3))
         return self.node("Reshape", together, self.constant(np.array([1, rows, -1])))
 
     def feed_forward(self, x: str, place: str) -> str:
@@ -98,7 +99,7 @@ def _scaled(matrix: tuple[Array, Array]) -> tuple[Array, Array]:
     return matrix[0] * _HEAD**-0.5, matrix[1] * _HEAD**-0.5
 
 
-_BY_HEAD, _TURNED = (1, 0, 2), (1, 2, 0)
+_BY_HEAD, _TURNED = (0, 2, 1, 3), (0, 2, 3, 1)
 
 
 def encoder(held: Mapping[str, Array]) -> onnx.ModelProto:
@@ -129,8 +130,8 @@ def encoder(held: Mapping[str, Array]) -> onnx.ModelProto:
     heads = width // _HEAD
     for index in _layers(held, "decoder"):
         key, value = graph.projections(f"decoder/layer_{index}/attention/linear_1", 2)
-        k = graph.output(f"cross_k{index}", heads, _HEAD, rows)
-        v = graph.output(f"cross_v{index}", heads, rows, _HEAD)
+        k = graph.output(f"cross_k{index}", 1, heads, _HEAD, rows)
+        v = graph.output(f"cross_v{index}", 1, heads, rows, _HEAD)
         graph.heads(graph.linear(x, *key), rows, _TURNED, to=k)
         graph.heads(graph.linear(x, *value), rows, _BY_HEAD, to=v)
     return graph.model("encoder")
@@ -156,25 +157,25 @@ def decoder(held: Mapping[str, Array], past: int = PAST) -> onnx.ModelProto:
     tokens, width = held["decoder/embeddings/weight"].shape
     rows = len(held["encoder/position_encodings/encodings"])
     heads = width // _HEAD
-    x, mask = graph.input("x", 1, 1, width), graph.input("mask", 1, 1, past + 1)
+    x, mask = graph.input("x", 1, 1, width), graph.input("mask", 1, 1, 1, past + 1)
     logits = graph.output("logits", 1, 1, tokens)
     for index in _layers(held, "decoder"):
         place = f"decoder/layer_{index}"
-        past_k = graph.input(f"past_k{index}", heads, past, _HEAD)
-        past_v = graph.input(f"past_v{index}", heads, past, _HEAD)
-        cross_k = graph.input(f"cross_k{index}", heads, _HEAD, rows)
-        cross_v = graph.input(f"cross_v{index}", heads, rows, _HEAD)
+        past_k = graph.input(f"past_k{index}", 1, heads, past, _HEAD)
+        past_v = graph.input(f"past_v{index}", 1, heads, past, _HEAD)
+        cross_k = graph.input(f"cross_k{index}", 1, heads, _HEAD, rows)
+        cross_v = graph.input(f"cross_v{index}", 1, heads, rows, _HEAD)
         inner = graph.normalised(x, f"{place}/self_attention/layer_norm")
         query, key, value = graph.projections(f"{place}/self_attention/linear_0", 3)
-        new_k = graph.output(f"new_k{index}", heads, 1, _HEAD)
-        new_v = graph.output(f"new_v{index}", heads, 1, _HEAD)
+        new_k = graph.output(f"new_k{index}", 1, heads, 1, _HEAD)
+        new_v = graph.output(f"new_v{index}", 1, heads, 1, _HEAD)
         graph.heads(graph.linear(inner, *key), 1, _BY_HEAD, to=new_k)
         graph.heads(graph.linear(inner, *value), 1, _BY_HEAD, to=new_v)
-        keys = graph.node("Concat", past_k, new_k, axis=1)
+        keys = graph.node("Concat", past_k, new_k, axis=2)
         seen = graph.attend(
             graph.heads(graph.linear(inner, *_scaled(query)), 1, _BY_HEAD),
-            graph.node("Transpose", keys, perm=(0, 2, 1)),
-            graph.node("Concat", past_v, new_v, axis=1),
+            graph.node("Transpose", keys, perm=(0, 1, 3, 2)),
+            graph.node("Concat", past_v, new_v, axis=2),
             1,
             mask,
         )

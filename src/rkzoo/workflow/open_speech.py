@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from rkzoo.errors import RkzooError
+from rkzoo.heads import TransducerHead
 from rkzoo.tasks.speech.tokens import read_tokens
+from rkzoo.tasks.speech.transducer import Transducer, read_pieces
 from rkzoo.tasks.speech.whisper import Whisper
 from rkzoo.workflow.openers import Opened, Task, Wishes
 
@@ -14,3 +17,11 @@ def open_whisper(opened: Opened, wishes: Wishes) -> Task:
         opened.parts[role][1] for role in ("encoder", "embedding", "decoder")
     )
     return Whisper(encoder, embedding, decoder, tokens, language, wishes.translate)
+
+
+def open_transducer(opened: Opened) -> Task:
+    if not isinstance(opened.head, TransducerHead):
+        raise RkzooError("This is no transducer.", code=1)
+    encoder, decoder, joiner = (opened.parts[role][1] for role in ("encoder", "decoder", "joiner"))
+    pieces = read_pieces(opened.files["decoder.vocabulary"])
+    return Transducer(encoder, decoder, joiner, opened.head, pieces)

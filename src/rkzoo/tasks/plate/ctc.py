@@ -12,19 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.ctc import merged
+
 Log = NDArray[np.float64]
 Allowed = NDArray[np.bool_]
 
 _ELECTRIC = frozenset("ABCDEFGHJK")
 _AVOIDED = frozenset("IO")
-
-
-def merged(steps: NDArray[np.intp], blank: int) -> NDArray[np.intp]:
-    """(T,) the best class of each step to the steps (K,) at which a character begins: where the
-    class is no blank and not that of the step before."""
-    kept = steps != blank
-    kept[1:] &= steps[1:] != steps[:-1]
-    return np.flatnonzero(kept)
 
 
 def best_path(logs: Log, blank: int, layouts: Sequence[Allowed] = ()) -> NDArray[np.intp]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rkzoo.contract import Contract, PlateHead, TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
-from rkzoo.tasks.plate.ctc import Allowed, allowed, best_path, merged
+from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.plate.ctc import Allowed, allowed, best_path
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.vision.letterbox import fit
 

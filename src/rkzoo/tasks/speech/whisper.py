@@ -87,7 +87,7 @@ class Decoder:
         if at < self.room:
             for name, array in found.items():
                 if name.startswith("new_"):
-                    self._fed[name.replace("new_", "past_")][:, at] = array[:, 0]
+                    self._fed[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
             self._fed["mask"][..., at] = 0.0
         self._length += 1
         return np.asarray(found["logits"], np.float32).reshape(-1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rkzoo.contract import Contract, TensorSpec, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
+from rkzoo.tasks.ctc import merged
 from rkzoo.tasks.text.line_batches import BATCH_PIXELS, WIDEST, Piece, bucket, pieces, width_at
 from rkzoo.tasks.text.quads import Image
 from rkzoo.vision.letterbox import fit
@@ -103,12 +104,11 @@ def decode(
         )
     best = scores.argmax(axis=2)
     top = dequantise(np.take_along_axis(scores, best[:, :, None], axis=2)[:, :, 0], specs[0])
-    kept = best != head.blank
-    kept[:, 1:] &= best[:, 1:] != best[:, :-1]
     found = []
-    for classes, confidence, chosen in zip(best, top, kept, strict=True):
+    for classes, confidence in zip(best, top, strict=True):
+        chosen = merged(classes, head.blank)
         text = "".join(labels[i] for i in classes[chosen])
-        count = int(chosen.sum())
+        count = len(chosen)
         found.append(Reading(text, float(confidence[chosen].mean()) if count else 0.0, count))
     return found
 

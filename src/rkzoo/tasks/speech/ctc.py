@@ -1,0 +1,94 @@
+"""Speech of any length to text by a network that gives a letter for each step (wav2vec 2.0)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.audio.sound import Sound
+from rkzoo.contract import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.heads import CtcSpeechHead
+from rkzoo.session import Session, run_named
+from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.speech.transcript import Transcript
+from rkzoo.tasks.speech.words import Piece, segments_of
+
+RATE = 16000
+_MARGIN = 2.0  # seconds at a window's edge, where the network has heard one side only
+
+Floats = NDArray[np.float32]
+
+
+class CtcReader:
+    """A sound to a Transcript. Made once. Raises RkzooError where the contract does not name as
+    many characters as the network has."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, CtcSpeechHead):
+            raise RkzooError(f"{contract.family} is no CTC model of speech.", code=1)
+        self.session, self.head, self.labels = session, contract.head, contract.labels
+        self._input = session.inputs[0]
+
+    def __call__(self, sound: Sound) -> Transcript:
+        samples = sound.at(RATE)
+        if self.head.normalised:
+            samples = normalised(samples)
+        return Transcript(segments_of(self.pieces(self.best(samples))))
+
+    def best(self, samples: Floats) -> NDArray[np.intp]:
+        """(T,) the likeliest class of each step of the whole sound, in windows that overlap: each
+        step is taken from where it lies away from a window's edges."""
+        hop, size = self.head.hop, self._input.shape[-1]
+        total = -(-len(samples) // hop)
+        margin = min(round(_MARGIN * RATE / hop), size // hop // 4)
+        stride = size // hop - 2 * margin
+        found: list[NDArray[np.intp]] = []
+        done = 0
+        while done < total:
+            first = max(done - margin, 0)
+            window = np.zeros((1, size), np.float32)
+            part = samples[first * hop : first * hop + size]
+            window[0, : len(part)] = part
+            steps = self._steps(window)
+            last = first * hop + size >= len(samples)
+            end = min(total - first, len(steps)) if last else done - first + stride
+            found.append(steps[done - first : end])
+            # The last steps of a sound that fills its window have no scores of their own.
+            done = total if last else first + end
+        return np.concatenate(found) if found else np.zeros(0, np.intp)
+
+    def _steps(self, window: Floats) -> NDArray[np.intp]:
+        scores = next(iter(run_named(self.session, {self._input.name: window}).values()))
+        if scores.ndim != 3 or scores.shape[2] != len(self.labels):
+            shape = "x".join(map(str, scores.shape))
+            raise RkzooError(
+                f"The network gave {shape} scores for {len(self.labels)} characters.",
+                "The list of characters does not belong to this model.",
+                "Give those of its training with --labels, the blank included.",
+            )
+        return np.asarray(scores[0].argmax(axis=1), np.intp)
+
+    def pieces(self, steps: NDArray[np.intp]) -> list[Piece]:
+        """Words with their times."""
+        second = self.head.hop / RATE
+        found: list[Piece] = []
+        begins = True
+        for at in merged(steps, self.head.blank).tolist():
+            letter = self.labels[steps[at]]
+            if letter == self.head.divider:
+                begins = True
+            elif not (letter.startswith("<") and letter.endswith(">")):
+                start, end = at * second, (at + 1) * second
+                if begins or not found:
+                    found.append(Piece(start, end, f" {letter}"))
+                else:
+                    found[-1] = Piece(found[-1].start, end, found[-1].text + letter)
+                begins = False
+        return found
+
+
+def normalised(samples: Floats) -> Floats:
+    """Mean 0 and variance 1 over the whole sound, as upstream's feature extractor does it."""
+    middle = samples - samples.mean(dtype=np.float64)
+    return np.asarray(middle / np.sqrt((middle**2).mean() + 1e-7), np.float32)

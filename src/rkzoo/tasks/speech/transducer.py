@@ -1,0 +1,143 @@
+"""Speech to text while it is spoken, by a streaming transducer (Zipformer)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rkzoo.audio.fbank import RATE, Floats
+from rkzoo.audio.fbank import Stream as Frames
+from rkzoo.audio.sound import Sound
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.heads import TransducerHead
+from rkzoo.session import Array, Session, run_named
+from rkzoo.tasks.speech.transcript import Transcript
+from rkzoo.tasks.speech.words import Piece, segments_of
+
+_SPACE = "▁"
+_NEW = "new_"
+
+
+@dataclass(frozen=True)
+class Transducer:
+    """A sound to a Transcript, or with `stream` piece by piece. `pieces[i]` is what token i
+    spells."""
+
+    encoder: Session
+    decoder: Session
+    joiner: Session
+    head: TransducerHead
+    pieces: dict[int, str]
+
+    def __call__(self, sound: Sound) -> Transcript:
+        stream = self.stream()
+        stream.accept(sound.at(RATE))
+        stream.finish()
+        return stream.transcript()
+
+    def stream(self) -> Stream:
+        """A sound that is about to come in."""
+        return Stream(self)
+
+
+class Stream:
+    """One sound as it comes in: samples at 16 kHz into `accept`, what is understood so far from
+    `transcript`, `finish` where the sound ends."""
+
+    def __init__(self, of: Transducer) -> None:
+        self._of = of
+        self._x = of.encoder.inputs[0]
+        _, self._segment, bins = self._x.shape
+        self._fbank = Frames(bins)
+        self._frames: Floats = np.zeros((0, bins), np.float32)
+        self._caches: dict[str, Array] = {
+            spec.name: np.zeros(spec.shape, spec.dtype) for spec in of.encoder.inputs[1:]
+        }
+        head = of.head
+        self._said = [head.blank] * head.context
+        self._decoded = self._decode()
+        self._heard: list[Piece] = []
+        self._steps = 0  # frames of the encoder so far
+        self._samples = 0
+        self._taken = 0  # frames of the sound that no segment begins with any more
+
+    def accept(self, samples: Floats) -> None:
+        """Hears some more; any number of samples."""
+        self._samples += len(samples)
+        self._hear(samples)
+
+    def finish(self) -> None:
+        """Hears what is left, with silence behind it."""
+        count = (self._samples + 80) // 160
+        silence = np.zeros(self._of.head.hop * 160, np.float32)
+        while self._taken < count:
+            self._hear(silence)
+
+    def transcript(self) -> Transcript:
+        """What is understood so far."""
+        return Transcript(segments_of(self._heard))
+
+    def _hear(self, samples: Floats) -> None:
+        self._frames = np.concatenate((self._frames, self._fbank.accept(samples)))
+        while len(self._frames) >= self._segment:
+            self._read(self._frames[: self._segment])
+            self._frames = self._frames[self._of.head.hop :]
+            self._taken += self._of.head.hop
+
+    def _read(self, segment: Floats) -> None:
+        """One segment: the encoder once, then for each of its frames one token at most."""
+        found = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
+        encoded = next(iter(found.values()))[0]
+        lost = [name for name in self._caches if _NEW + name not in found]
+        if lost:
+            raise RkzooError(
+                f"The encoder does not give back {lost[0]}.",
+                f"What it remembers must come out of it as {_NEW}{lost[0]}.",
+                "Export it as icefall does.",
+            )
+        self._caches = {
+            name: np.asarray(found[_NEW + name], old.dtype).reshape(old.shape)
+            for name, old in self._caches.items()
+        }
+        head = self._of.head
+        for frame in encoded:
+            scores = self._run(self._of.joiner, frame[None], self._decoded)
+            token = int(scores.reshape(-1).argmax())
+            if token != head.blank and token not in head.skipped:
+                start = self._steps * head.step
+                text = self._of.pieces.get(token, "").replace(_SPACE, " ")
+                self._heard.append(Piece(start, start + head.step, text))
+                self._said.append(token)
+                self._decoded = self._decode()
+            self._steps += 1
+
+    def _decode(self) -> Array:
+        last = np.array([self._said[-self._of.head.context :]], np.int64)
+        return self._run(self._of.decoder, last)
+
+    @staticmethod
+    def _run(session: Session, *arrays: Array) -> Array:
+        names = [spec.name for spec in session.inputs]
+        return next(iter(run_named(session, dict(zip(names, arrays, strict=True))).values()))
+
+
+def read_pieces(path: Path) -> dict[int, str]:
+    """Lines of a piece, a space and its number; a piece may be missing. Raises RkzooError."""
+    found: dict[int, str] = {}
+    try:
+        with explained(f"The vocabulary {path} cannot be read."):
+            lines = path.read_text("utf-8").splitlines()
+        for line in lines:
+            if line.strip():
+                piece, _, number = line.rstrip().rpartition(" ")
+                found[int(number)] = piece.strip()
+    except ValueError as error:  # no number, or no UTF-8
+        raise RkzooError(
+            f"{path} is no vocabulary of a transducer.",
+            "Each line holds a piece of text and its number.",
+            "Fetch the model again with rkzoo fetch.",
+        ) from error
+    return found
