@@ -82,7 +82,7 @@ def test_a_class_that_is_answered_and_never_true_counts_as_nothing(tmp_path: Pat
 
 def test_a_map_of_another_size_is_told(tmp_path: Path) -> None:
     data = lay(tmp_path, ("images", "labels"), {"one": np.zeros((3, 4))})
-    with pytest.raises(RkzooError, match="one.png is 4x3, its picture 2x2"):
+    with pytest.raises(RkzooError, match=r"one\.png is 4x3, its picture 2x2"):
         open_dataset(str(data), "semantic", LABELS).score([record(np.zeros((2, 2)))])
 
 

@@ -19,6 +19,7 @@ from rkzoo.vision import image as pictures
 from rkzoo.zoo.catalogue import card
 
 PLAIN = TensorsHead()
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,7 @@ def test_a_mask_lies_where_the_point_is_in_a_picture_of_any_form(parts, size) ->
 
 def test_the_best_of_the_masks_is_taken_and_scored_with_what_the_encoder_saw(parts) -> None:
     grey = np.full((448, 448, 3), 90, np.uint8)
-    mean = np.mean(
-        [(90 - m) / s for m, s in zip((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))]
-    )
+    mean = np.mean([(90 - m) / s for m, s in zip(MEAN, STD, strict=True)])
     _, score = CutOut(*parts, points=[(200, 200, 1)]).cut(
         CutOut(*parts, points=[(1, 1, 1)]).embed(grey), [(200, 200, 1)]
     )
