@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -416,6 +417,12 @@ def _check(options: StreamOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise RkzooError(f"--{name} is {value}.", "It counts from 1.", f"Give e.g. --{name} 2.")
+    if options.give_up is not None and not 0 <= options.give_up < inf:
+        raise RkzooError(
+            f"--give-up is {options.give_up}.",
+            "It is how many seconds a lost source is tried again.",
+            "Give e.g. --give-up 60, or leave it out.",
+        )
     if options.workers is not None and options.workers > _MOST_WORKERS:
         raise RkzooError(
             f"--workers {options.workers} is more than can help.",
