@@ -1,0 +1,118 @@
+"""The two networks of a translation: what goes in, what comes out, what is carried on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.session import Array, Session, run_named
+from rkzoo.tasks.translate.subwords import END, PAD
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the encoder made of a sentence: 1xSxW, and which of it counts not, 1xS."""
+
+    seen: Floats
+    hidden: Floats
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values of the pieces said so far, `count` of them."""
+
+    kept: tuple[Floats, ...]
+    count: int = 0
+
+
+class Network:
+    """`table` (V, W): the pieces' rows. `room` pieces go in without the end, `steps` come out at
+    the most, the end among them. Raises RkzooError where encoder, decoder and table do not belong
+    together."""
+
+    def __init__(self, encoder: Session, decoder: Session, table: Floats) -> None:
+        self._encoder, self._decoder, self._table = encoder, decoder, table
+        slots, width = encoder.inputs[0].shape[1:]
+        self._caches = [spec.shape for spec in decoder.inputs[4:]]
+        self.steps = decoder.inputs[3].shape[-1]
+        if width != table.shape[1] or any(shape[-2] != self.steps - 1 for shape in self._caches):
+            raise RkzooError(
+                "The parts of this translation do not belong together.",
+                f"The table has rows of {table.shape[1]} numbers where the encoder takes {width}, "
+                f"or the decoder's caches are not one shorter than its mask of {self.steps}.",
+                "Mend the card.",
+            )
+        self._slots, self.room = slots, slots - 1
+        self._places = sinusoids(max(slots, self.steps) + PAD + 1, width)
+
+    def read(self, pieces: Sequence[int]) -> Read:
+        """At most `room` pieces. They stand at the right end, as in training."""
+        numbers = np.full(self._slots, PAD)
+        numbers[self._slots - len(pieces) - 1 :] = [*pieces, END]
+        pads = numbers == PAD
+        # A pad has place 1, which is all zeros; pieces count from 2.
+        places = np.where(pads, PAD, PAD + np.cumsum(~pads))
+        hidden = pads.astype(np.float32)[None]
+        wide = self._encoder.inputs[1]
+        given = (self._rows(numbers, places), np.broadcast_to(hidden, wide.shape))
+        (seen,) = _run(self._encoder, *given)
+        return Read(seen, hidden)
+
+    def fresh(self) -> Past:
+        return Past(tuple(np.zeros(shape, np.float32) for shape in self._caches))
+
+    def step(self, read: Read, piece: int, past: Past) -> tuple[Floats, Past]:
+        """One piece further: scores (V,) of the next."""
+        x = self._rows(np.array([piece]), np.array([past.count + PAD + 1]))
+        mask = np.arange(self.steps) < self.steps - 1 - past.count
+        spec = self._decoder.inputs[2]
+        hidden = np.broadcast_to(read.hidden, spec.shape)
+        seen = read.seen.reshape(self._decoder.inputs[1].shape)
+        given = (x, seen, hidden, mask.astype(np.float32)[None], *past.kept)
+        scores, *saved = _run(self._decoder, *given)
+        kept = tuple(np.ascontiguousarray(one[..., 1:, :]) for one in saved)
+        return scores.reshape(-1), Past(kept, past.count + 1)
+
+    def _rows(self, numbers: Array, places: Array) -> Floats:
+        width = self._table.shape[1]
+        rows = self._table[numbers] * np.float32(width**0.5) + self._places[places]
+        return np.asarray(rows[None], np.float32)
+
+
+def sinusoids(count: int, width: int) -> Floats:
+    """(count, width): sines, then cosines, of each place; place 1, where nothing stands, is zero
+    (fairseq's order of https://arxiv.org/abs/1706.03762)."""
+    half = width // 2
+    pace = np.exp(-np.log(10000) / (half - 1) * np.arange(half))
+    angles = np.arange(count)[:, None] * pace
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    table[PAD] = 0
+    return np.asarray(table, np.float32)
+
+
+def read_table(path: Path, rows: int) -> Floats:
+    """float32 (rows, W) of a raw file. Raises RkzooError where its size does not fit."""
+    with explained(f"{path} cannot be read."):
+        size = path.stat().st_size
+    if not size or size % (4 * rows):
+        raise RkzooError(
+            f"{path} does not belong to this dictionary.",
+            f"It has {size} bytes, which are no {rows} rows of numbers.",
+            "Fetch it again with rkzoo fetch.",
+        )
+    with explained(f"{path} cannot be read."):
+        return np.memmap(path, "<f4", "r").reshape(rows, -1)
+
+
+def _run(session: Session, *arrays: Array) -> list[Floats]:
+    """Inputs and outputs in the model's order."""
+    given = {spec.name: array for spec, array in zip(session.inputs, arrays, strict=True)}
+    return list(run_named(session, given).values())

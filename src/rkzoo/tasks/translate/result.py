@@ -1,0 +1,85 @@
+"""A text that was translated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import write_text
+from rkzoo.tasks.translate.words import together
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of line number `line`. It went through the model in `parts` pieces.
+    `unknown` are its words that the model has never seen; `unfinished`: the model came to no
+    end, so that something may be missing."""
+
+    text: str
+    translation: str
+    line: int = 0
+    parts: int = 1
+    unknown: tuple[str, ...] = ()
+    unfinished: bool = False
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Sentences in order, from `source` to `target` (codes of languages)."""
+
+    sentences: tuple[Sentence, ...]
+    source: str
+    target: str
+    suffix: ClassVar[str] = ".txt"
+
+    @property
+    def text(self) -> str:
+        """All of it, lines as they were."""
+        lines: list[str] = []
+        for number, of_line in groupby(self.sentences, lambda one: one.line):
+            lines += [""] * (number - len(lines))
+            lines.append(together([one.translation for one in of_line], self.target))
+        return "\n".join(lines)
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "text": one.text,
+                "translation": one.translation,
+                "parts": one.parts,
+                "unknown": list(one.unknown),
+                "unfinished": one.unfinished,
+            }
+            for one in self.sentences
+        ]
+
+    def lines(self) -> list[str]:
+        said = []
+        for one in self.sentences:
+            said.append(one.translation)
+            if one.unknown:
+                said.append(f"  not known to the model: {', '.join(one.unknown)}")
+            if one.unfinished:
+                said.append(
+                    f"  the model came to no end here, something may be missing: {one.text}"
+                )
+        return said
+
+    def draw(self, image: Any) -> Any:
+        raise RkzooError(
+            "A translation cannot be drawn.", "It is text.", "Use text, lines() or save()."
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes .txt or .json. Raises RkzooError."""
+        if path.suffix.lower() == ".json":
+            write_text(path, json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n")
+        else:
+            write_text(path, self.text + "\n")

@@ -1,0 +1,120 @@
+"""Words to pieces and numbers, by byte-pair merges as subword-nmt writes them.
+
+https://arxiv.org/abs/1508.07909. A piece that goes on carries @@ at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+
+START, PAD, END, UNKNOWN = range(4)  # fairseq's numbers; the dictionary goes on from there
+GOES_ON = "@@"
+_LAST = "</w>"
+_VERSION = "#version: 0.2"
+_BIGGEST = 16 * 2**20
+
+
+class Subwords:
+    """`merges` are pairs, the most frequent first; `pieces` the dictionary in its order."""
+
+    def __init__(self, merges: Sequence[tuple[str, str]], pieces: Sequence[str]) -> None:
+        self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}
+        self._parts = {"".join(pair): pair for pair in reversed(merges)}
+        self._pieces = ("", "", "", "", *pieces)
+        self._numbers = {piece: number for number, piece in enumerate(self._pieces) if piece}
+        self.pieces = lru_cache(maxsize=8192)(self._split)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @classmethod
+    def from_files(cls, merges: Path, dictionary: Path) -> Subwords:
+        """Raises RkzooError for files that are something else."""
+        first, *lines = _lines(merges)
+        pairs = [tuple(line.split(" ")) for line in lines]
+        if first.strip() != _VERSION or not all(len(pair) == 2 for pair in pairs):
+            raise _other(merges, f"It has no merges of two, below the line {_VERSION}.")
+        # A count may stand behind a piece.
+        pieces = [line.split(" ")[0] for line in _lines(dictionary)]
+        if not all(pieces):
+            raise _other(dictionary, "It has a line without a piece.")
+        return cls([(pair[0], pair[1]) for pair in pairs], pieces)
+
+    def numbers(self, pieces: Iterable[str]) -> list[int]:
+        """A piece that the dictionary lacks is UNKNOWN."""
+        return [self._numbers.get(piece, UNKNOWN) for piece in pieces]
+
+    def words(self, numbers: Iterable[int]) -> list[str]:
+        """What the pieces spell; those that are no text are left out."""
+        said, words = "", []
+        for number in numbers:
+            piece = self._pieces[number]
+            said += piece.removesuffix(GOES_ON)
+            if said and not piece.endswith(GOES_ON):
+                words.append(said)
+                said = ""
+        return [*words, said] if said else words
+
+    def _split(self, word: str) -> tuple[str, ...]:
+        """A word's pieces: of all neighbours the most frequent pair merges first, and a piece
+        that the dictionary lacks is taken apart again."""
+        parts = [*word[:-1], word[-1:] + _LAST]
+        while len(parts) > 1:
+            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            if best not in self._ranks:
+                break
+            parts = list(_joined(parts, best))
+        parts[-1] = parts[-1].removesuffix(_LAST)
+        found = [
+            piece
+            for index, part in enumerate(parts)
+            for piece in self._known(part, index == len(parts) - 1)
+        ]
+        return tuple(found)
+
+    def _known(self, part: str, final: bool) -> Iterator[str]:
+        piece = part if final else part + GOES_ON
+        halves = self._parts.get(part + _LAST if final else part)
+        if piece in self._numbers or halves is None:
+            yield piece
+            return
+        yield from self._known(halves[0], False)
+        yield from self._known(halves[1].removesuffix(_LAST), final)
+
+
+def _joined(parts: Sequence[str], pair: tuple[str, str]) -> Iterator[str]:
+    index = 0
+    while index < len(parts):
+        if tuple(parts[index : index + 2]) == pair:
+            yield parts[index] + parts[index + 1]
+            index += 2
+        else:
+            yield parts[index]
+            index += 1
+
+
+def _lines(path: Path) -> list[str]:
+    # Not splitlines(): the pieces include other line separators.
+    try:
+        with explained(f"{path} cannot be read."), path.open("rb") as file:
+            text = file.read(_BIGGEST).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _other(path, f"It is no text in UTF-8: {error}.") from error
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise _other(path, "It is empty.")
+    return lines
+
+
+def _other(path: Path, why: str) -> RkzooError:
+    return RkzooError(
+        f"{path} does not belong to a model that translates.", why, "Fetch it with rkzoo fetch."
+    )

@@ -1,0 +1,107 @@
+"""Text of any length in, the same in another language out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rkzoo.errors import RkzooError
+from rkzoo.heads import TranslateHead
+from rkzoo.tasks.translate.beam import say
+from rkzoo.tasks.translate.network import Network
+from rkzoo.tasks.translate.result import Sentence, Translation
+from rkzoo.tasks.translate.subwords import UNKNOWN, Subwords
+from rkzoo.tasks.translate.words import sentences, text_of, words_of
+
+# Where a sentence that is too long is best parted: behind these marks, before these words.
+_MARKS = frozenset({";", ":", ",", "-", "...", "&quot;", ")"})
+_JOINTS = frozenset(
+    """
+    and or but because although while when where which who that if as so than after before
+    with without from for in on at by to of
+    """.split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class _Word:
+    """As it is written, and its pieces."""
+
+    text: str
+    numbers: tuple[int, ...]
+
+
+class Translator:
+    """Translates sentence by sentence. A sentence of more pieces than the model takes goes
+    through it in parts, and so does one to whose end the model does not come."""
+
+    def __init__(self, head: TranslateHead, network: Network, subwords: Subwords) -> None:
+        self._head, self._network, self._subwords = head, network, subwords
+
+    def __call__(self, text: str) -> Translation:
+        found = [
+            self._sentence(sentence, number)
+            for number, line in enumerate(text.splitlines())
+            for sentence in sentences(line)
+        ]
+        if not found:
+            raise RkzooError("There is nothing to translate.", "", "Give some words.")
+        return Translation(tuple(found), self._head.source, self._head.target)
+
+    def _sentence(self, text: str, line: int) -> Sentence:
+        words = self._words(text)
+        said: list[int] = []
+        parts, finished = 0, True
+        waiting = [words]
+        while waiting:
+            part = waiting.pop(0)
+            numbers = [number for word in part for number in word.numbers]
+            answer: tuple[int, ...] = ()
+            ended = False
+            if len(numbers) <= self._network.room:
+                answer, ended = say(self._network, self._network.read(numbers), self._head.beams)
+            if ended or len(numbers) == 1:
+                said += answer
+                parts += 1
+                finished = finished and ended
+            else:
+                waiting[:0] = _halves(part)
+        unknown = tuple(word.text for word in words if UNKNOWN in word.numbers)
+        translation = text_of(self._subwords.words(said), self._head.target)
+        return Sentence(text, translation, line, parts, unknown, not finished)
+
+    def _words(self, text: str) -> list[_Word]:
+        found = []
+        for index, word in enumerate(words_of(text)):
+            pieces = self._subwords.pieces(word)
+            small = self._subwords.pieces(word.lower())
+            # A sentence begins with a capital whatever the word: the commoner form is meant.
+            if index == 0 and self._rank(small) < self._rank(pieces):
+                pieces = small
+            found.append(_Word(word, tuple(self._subwords.numbers(pieces))))
+        return found
+
+    def _rank(self, pieces: Sequence[str]) -> tuple[int, int, int]:
+        """Commoner words come first: nothing unknown, fewer pieces, the dictionary's order."""
+        numbers = self._subwords.numbers(pieces)
+        return numbers.count(UNKNOWN), len(numbers), sum(numbers)
+
+
+def _halves(words: list[_Word]) -> list[list[_Word]]:
+    """Two parts, of a word alone two parts of its pieces: parted behind a mark, else before a
+    word that begins a phrase, as near to the middle as can be."""
+    if len(words) == 1:
+        numbers = words[0].numbers
+        half = len(numbers) // 2
+        return [[_Word(words[0].text, part)] for part in (numbers[:half], numbers[half:])]
+    lengths = [len(word.numbers) for word in words]
+    middle = sum(lengths) / 2
+
+    def cost(cut: int) -> tuple[bool, int, float]:
+        off = abs(sum(lengths[:cut]) - middle)
+        kind = 0 if words[cut - 1].text in _MARKS else 1 if words[cut].text in _JOINTS else 2
+        # Near an end a good place is no good any more.
+        return off > 0.6 * middle, kind, off
+
+    cut = min(range(1, len(words)), key=cost)
+    return [words[:cut], words[cut:]]

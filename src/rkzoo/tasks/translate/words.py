@@ -1,0 +1,112 @@
+"""Texts to sentences and words, and words to text, as the data were for which translation was
+trained: marks stand apart, &, quotes and brackets are written as Moses writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛′`´", "'"),
+        **dict.fromkeys("“”„‟″«»", '"'),
+        "–": "-",
+        "—": " - ",
+        "…": "...",
+        "\xa0": " ",
+    }
+)
+# Words whose full stop is no end of a sentence.
+_SHORT = frozenset(
+    """
+    Mr Mrs Ms Dr Prof St Gen Sen Rep Gov Lt Col Capt Sgt Rev Hon Jr Sr Inc Ltd Co Corp Jan
+    Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec No vs etc Fig Vol pp e.g i.e a.m p.m cf
+    """.split()  # noqa: SIM905
+)
+_END = re.compile(r"[.!?。！？]+[\"')\]”’]*(?=\s|$)|[。！？]+[”’]*")
+_ESCAPES = {
+    "&": "&amp;",
+    "|": "&#124;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "'": "&apos;",
+    '"': "&quot;",
+    "[": "&#91;",
+    "]": "&#93;",
+}
+_NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
+
+
+def sentences(line: str) -> list[str]:
+    """The sentences of one line, all its characters but outer blanks."""
+    found, start = [], 0
+    for end in _END.finditer(line):
+        before = line[start : end.start()].split()
+        short = end[0] == "." and before and (before[-1] in _SHORT or _is_initials(before[-1]))
+        after = line[end.end() :].lstrip()
+        if not short and not after[:1].islower():
+            found.append(line[start : end.end()])
+            start = end.end()
+    found.append(line[start:])
+    return [one.strip() for one in found if one.strip()]
+
+
+def _is_initials(word: str) -> bool:
+    return all(len(part) == 1 and part.isalpha() for part in word.split("."))
+
+
+def words_of(sentence: str) -> list[str]:
+    """The words and marks of a sentence."""
+    text = " " + " ".join(sentence.translate(_PLAIN).split()) + " "
+    text = re.sub(r"\.{2,}", lambda dots: f" DOT{'M' * len(dots[0])}END ", text)
+    text = re.sub(r"([^\w\s.'`,-])", r" \1 ", text)
+    # A comma and a full stop between digits belong to the number.
+    text = re.sub(r"(?<!\d),|,(?!\d)", " , ", text)
+    text = re.sub(r"(?<=[^\W\d_])'(?=[^\W\d_])", " '", text)
+    text = re.sub(r"(?<=\d)'(?=s\b)", " '", text)
+    text = re.sub(r"(?<![\w ])'|'(?!\w)|(?<= )'(?!\w)|(?<= )'(?=\w+')", " ' ", text)
+    parts = text.split()
+    found: list[str] = []
+    for index, part in enumerate(parts):
+        found += _stopped(part, parts[index + 1 :])
+    said = [re.sub(r"^DOT(M+)END$", lambda dots: "." * len(dots[1]), part) for part in found]
+    return ["".join(_ESCAPES.get(character, character) for character in part) for part in said]
+
+
+def _stopped(part: str, rest: Sequence[str]) -> list[str]:
+    """A full stop at a word's end stands apart, unless it makes the word short."""
+    word = part[:-1]
+    if not part.endswith(".") or not word:
+        return [part]
+    inside = "." in word and any(character.isalpha() for character in word)
+    if rest and (inside or word in _SHORT or rest[0][:1].islower()):
+        return [part]
+    return [word, "."]
+
+
+def text_of(words: Sequence[str], language: str) -> str:
+    """Words and marks as text."""
+    said = ""
+    for word in map(_unescaped, words):
+        if said and _apart(said[-1], word[0], language):
+            said += " "
+        said += word
+    return said
+
+
+def _unescaped(word: str) -> str:
+    for character, written in reversed(_ESCAPES.items()):
+        word = word.replace(written, character)
+    return word
+
+
+def _apart(before: str, after: str, language: str) -> bool:
+    """Whether a blank stands between two words, by the characters that meet."""
+    if language in _NO_SPACES:
+        return all(c.isascii() and c.isalnum() for c in (before, after))
+    return after not in ",.!?;:)]}%'" and before not in "([{"
+
+
+def together(sentences: Sequence[str], language: str) -> str:
+    """Sentences of one line as text."""
+    return ("" if language in _NO_SPACES else " ").join(sentences)

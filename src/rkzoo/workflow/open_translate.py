@@ -1,0 +1,27 @@
+"""From the parts of a translation and its files to what translates."""
+
+from __future__ import annotations
+
+from rkzoo.errors import RkzooError
+from rkzoo.heads import TranslateHead
+from rkzoo.tasks.translate.network import Network, read_table
+from rkzoo.tasks.translate.subwords import Subwords
+from rkzoo.tasks.translate.task import Translator
+from rkzoo.workflow.openers import Opened, Wishes
+
+
+def translate(opened: Opened, wishes: Wishes) -> Translator:
+    """Raises RkzooError."""
+    head, files = opened.head, opened.files
+    if not isinstance(head, TranslateHead):
+        raise RkzooError("This does not translate.", code=1)
+    if wishes.language not in (None, head.source):
+        raise RkzooError(
+            f"This model does not translate from the language {wishes.language}.",
+            f"It translates from {head.source} to {head.target}.",
+            "Leave --language out, or use another model.",
+        )
+    subwords = Subwords.from_files(files["encoder.merges"], files["encoder.dictionary"])
+    table = read_table(files["encoder.embedding"], len(subwords))
+    encoder, decoder = (opened.parts[role][1] for role in ("encoder", "decoder"))
+    return Translator(head, Network(encoder, decoder, table), subwords)
