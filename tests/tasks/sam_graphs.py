@@ -41,7 +41,7 @@ def decoder(points: int = 2) -> bytes:
         "four": np.array([1, 1, 1, 1], np.int64),
         "first": np.array([0], np.int64),
         "second": np.array([1], np.int64),
-        "none": np.float32(0).reshape(1),
+        "little": np.float32(1e-6).reshape(1),
     }
     node = helper.make_node
     nodes = [
@@ -63,7 +63,7 @@ def decoder(points: int = 2) -> bytes:
         node("Add", ["disc", "before"], ["low_res_masks"]),
         node("ReduceMean", ["image_embeddings"], ["seen"], axes=[1, 2, 3], keepdims=0),
         node("ReduceSum", ["point_labels"], ["labels"], keepdims=1),
-        node("Mul", ["labels", "none"], ["nothing"]),
+        node("Mul", ["labels", "little"], ["nothing"]),
         node("Add", ["scores", "seen"], ["looked"]),
         node("Add", ["looked", "nothing"], ["iou_predictions"]),
     ]
