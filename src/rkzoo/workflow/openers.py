@@ -16,6 +16,7 @@ from rkzoo.heads import (
     SentenceHead,
     SoundHead,
     TransducerHead,
+    TranslateHead,
     VoiceHead,
     WhisperHead,
 )
@@ -83,6 +84,12 @@ def _clip(opened: Opened, wishes: Wishes) -> Task:
     return clip(opened, wishes)
 
 
+def _translate(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.workflow.open_translate import translate
+
+    return translate(opened, wishes)
+
+
 def _sentence(opened: Opened, wishes: Wishes) -> Task:
     from rkzoo.workflow.open_embed import sentence
 
@@ -130,4 +137,5 @@ OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
     TransducerHead: _transducer,
     ClipHead: _clip,
     SentenceHead: _sentence,
+    TranslateHead: _translate,
 }
