@@ -24,7 +24,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="pictures, sounds or texts; folders or globs"
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="pictures, sounds or texts; folders or globs; mic is the microphone",
     )
     add_runtime(parser)
     parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
@@ -50,6 +53,14 @@ def main(args: argparse.Namespace) -> int:
         from rkzoo.cli.search import search
 
         return search(args)
+    if args.inputs == ["mic"]:
+        from rkzoo.cli.listen import listen
+
+        return listen(args)
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.files import check_apart
