@@ -51,7 +51,7 @@ class Guesser:
         state = self._step("enc", _WORD_END, state)
         sounds: list[str] = []
         last = _START
-        while len(sounds) < _LONGEST:
+        for _ in range(_LONGEST):
             state = self._step("dec", last, state)
             last = int((self._w["fc_w"] @ state + self._w["fc_b"]).argmax())
             if last == _END:

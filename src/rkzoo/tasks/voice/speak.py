@@ -68,8 +68,8 @@ class Windowed:
         fed = np.zeros((1, self._symbols), np.int64)
         fed[0, : len(ids)] = ids
         noise = np.random.Generator(np.random.PCG64(0))
-        wide = np.asarray(noise.standard_normal((1, 2, self._symbols), np.float32))
-        wide *= np.float32(head.duration_noise)
+        drawn = noise.standard_normal((1, 2, self._symbols)) * head.duration_noise
+        wide: Samples = drawn.astype(np.float32)
         logs, mask, means, spread = run(self._encoder, fed, np.array([len(ids)]), wide)
         which = symbols_of_frames(durations(logs, mask, speed))
         frames = means[..., which]
