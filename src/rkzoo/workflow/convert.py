@@ -163,15 +163,6 @@ def convert(
     for role, part in members.items():
         own = size if role in ("model", "det") else None
         ready = resolve(part, size=own, labels=labels, feed=feed, anchors=pairs, report=report)
-        if stays := ready.card.cpu if ready.card else "":
-            if pipeline is None:
-                raise RkzooError(
-                    f"{part} is not converted: it stays on the processor.",
-                    stays,
-                    "Convert the pipeline that it is a part of: see rkzoo list.",
-                )
-            report.note(f"{part} stays on the processor. {stays}")
-            continue
         choice.check(part, ready.source.sha256, toolkit or DEFAULT_VERSION)
         files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
         if ready.card is not None and ready.card.cpu:
@@ -181,6 +172,7 @@ def convert(
                     f"It stays on the processor: {ready.card.cpu}",
                     "Convert the pipeline that it is a part of: see rkzoo list.",
                 )
+            report.note(f"{part} stays on the processor. {ready.card.cpu}")
             cpu[role] = (ready.graph().SerializeToString(), ready.contract)
             continue
         made[role] = convert_resolved(
