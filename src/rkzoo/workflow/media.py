@@ -77,6 +77,10 @@ def _texts(names: list[str]) -> list[Said]:
     return found
 
 
+def _file_of(source: Said | str) -> Path | None:
+    return source.path if isinstance(source, Said) else None
+
+
 def _text(source: Said | str) -> str:
     said = Said(source) if isinstance(source, str) else source
     text = said.text
@@ -100,7 +104,7 @@ _SPOKEN = frozenset({".txt", ".wav", ".flac", ".ogg"})
 
 PICTURE = Medium("picture", "images", "picture", image.expand, image.read)
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
-TEXT = Medium("text", "texts", "output", _texts, _text, lambda said: said.path, _SPOKEN)
+TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _SPOKEN)
 
 _OF_HEAD: dict[type[Any], Medium] = {
     ActivityHead: SOUND,

@@ -86,7 +86,7 @@ class Windowed:
 
     def _flowed(self, frames: Samples) -> Samples:
         # A frame of nothing but zeros is one behind the end.
-        there = frames.any(axis=1, keepdims=True).astype(np.float32)
+        there: Samples = np.any(frames, axis=1, keepdims=True).astype(np.float32)
         return run(self._flow, frames, there)[0]
 
     def _sounding(self, hidden: Samples) -> Samples:
