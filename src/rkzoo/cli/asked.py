@@ -110,4 +110,5 @@ def asked(args: argparse.Namespace) -> Asked:
         toolkit=args.toolkit,
         choice=choice,
         words=words(args.prompt, args.text_model, args.embeddings),
+        language=getattr(args, "language", None),
     )

@@ -73,6 +73,7 @@ def load(
     prompts: Sequence[str] | None = None,
     text_model: str | os.PathLike[str] | None = None,
     embeddings: str | os.PathLike[str] | None = None,
+    language: str | None = None,
     report: Reporter = SILENT,
 ) -> Model:
     """Loads a model of the zoo, an `.onnx` file, or a `.rknn` file made by rkzoo (the `.json` of
@@ -91,6 +92,7 @@ def load(
     `recipe` is a file that `rkzoo tune` wrote. `prompts` say in
     words what a YOLO-World is to look for; `text_model` (a card's name or an .onnx) makes
     embeddings of them, or they are read from `embeddings` (.npy of (number of texts, width)).
+    `language` (a code such as de) brings a page the reader that knows its letters.
     Raises RkzooError.
     """
     choice = choose(cut, recipe)
@@ -105,6 +107,7 @@ def load(
         toolkit=toolkit,
         choice=choice,
         words=words(prompts, text_model, embeddings),
+        language=language,
     )
     return open_model(
         model, asked, options_of(confidence, iou, limit, multi_label), page_of(confidence), report

@@ -35,7 +35,9 @@ from rkzoo.workflow.calibration import Pictures
 from rkzoo.workflow.pipeline_file import is_pipeline_file, read_pipeline
 from rkzoo.workflow.prompts import NOTHING, Words, settled
 from rkzoo.workflow.quantise import NATURAL, Choice
+from rkzoo.workflow.reader_for import reader_for
 from rkzoo.workflow.resolve import Anchors, Feed, Resolved, is_pipeline, resolve
+from rkzoo.zoo.schema import Card
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Asked:
     toolkit: str | None = None
     choice: Choice = NATURAL
     words: Words = NOTHING
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
     asked = wordless(asked, pipeline.head)
     parts: dict[str, Part] = {}
     files: dict[str, Path] = {}
-    for role, card in pipeline.pipeline.items():
+    for role, card in _members(pipeline, asked.language, report).items():
         ready = resolved(card, sized(asked, role), report)
         # A part that does not have the dtype keeps its own.
         kept = asked if asked.dtype in ready.dtypes else replace(asked, dtype=None)
@@ -133,6 +136,14 @@ def wordless(asked: Asked, head: Head | None) -> Asked:
             "Leave them out.",
         )
     return replace(asked, words=NOTHING)
+
+
+def _members(pipeline: Card, language: str | None, report: Reporter) -> dict[str, str]:
+    """The cards of a pipeline by role. A language that the reader of a text pipeline does not
+    know brings another reader."""
+    if language is None or pipeline.task != "text":
+        return pipeline.pipeline
+    return pipeline.pipeline | {"rec": reader_for(language, pipeline.pipeline["rec"], report)}
 
 
 def sized(asked: Asked, role: str) -> Asked:
