@@ -111,7 +111,7 @@ def encoder(held: Mapping[str, Array]) -> onnx.ModelProto:
     for index, stride in ((1, 1), (2, 2)):
         weight, bias = (graph.weight(f"encoder/conv{index}/{kind}") for kind in ("weight", "bias"))
         x = graph.node("Conv", x, weight, bias, kernel_shape=[3], pads=[1, 1], strides=[stride])
-        x = graph.gelu(x)
+        x = graph.gelu(x, wide=True)
     x = graph.node("Transpose", x, perm=(0, 2, 1))
     x = graph.node("Add", x, graph.constant(places[None]))
     for index in _layers(held, "encoder"):

@@ -54,10 +54,16 @@ class Writer:
             return product
         return self.node("Add", product, self.constant(bias), to=to)
 
-    def gelu(self, x: str) -> str:
-        """Spelled with a division, which the toolkit knows as one layer of the NPU: with a product
-        the Erf runs on the processor."""
-        share = self.node("Erf", self.node("Div", x, self.constant(2**0.5)))
+    def gelu(self, x: str, wide: bool = False) -> str:
+        """Spelled with a division, which the toolkit makes one layer of the NPU. A `wide` tensor
+        (3000 long) overflows that layer's registers, and is spelled with a product: its Erf then
+        runs on the processor."""
+        inner = (
+            self.node("Mul", x, self.constant(2**-0.5))
+            if wide
+            else self.node("Div", x, self.constant(2**0.5))
+        )
+        share = self.node("Erf", inner)
         return self.node(
             "Mul",
             self.node("Mul", x, self.node("Add", share, self.constant(1.0))),

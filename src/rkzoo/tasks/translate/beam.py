@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +43,16 @@ def say(network: Network, read: Read, beams: int) -> tuple[tuple[int, ...], bool
         best = found[:beams]
         ended += [one for one in best if one.pieces[-1] == END]
         alive = [one for one in found if one.pieces[-1] != END][:beams]
-        if len(ended) >= beams:
+        if len(ended) >= beams and _mean(ended).mean >= _mean(alive).mean:
             break
-    if not ended:
-        return max(alive, key=lambda one: one.mean).pieces, False
-    return max(ended, key=lambda one: one.mean).pieces[:-1], True
+    # A text that goes on and is likelier all the same: the network has not come to an end.
+    if not ended or max(one.log for one in alive) > max(one.log for one in ended):
+        return _mean(alive).pieces, False
+    return _mean(ended).pieces[:-1], True
+
+
+def _mean(said: Sequence[_Said]) -> _Said:
+    return max(said, key=lambda one: one.mean)
 
 
 def _log_softmax(scores: np.ndarray, first: bool) -> np.ndarray:
