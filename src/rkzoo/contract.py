@@ -76,14 +76,13 @@ class ImageInput(Strict, frozen=True):
 
 
 class ArrayInput(Strict, frozen=True):
-    """An input that is no picture, fed as it is; the graph is fixed to this shape. The `name` may
-    be any tensor's, and in a card #0 stands for the graph's first input, whatever it is called.
+    """An input that is no picture, fed as it is; the graph is fixed to this shape.
 
     `texts`: (1, slots, width), a text's embedding of length 1 for each class; slots that no
     text is given for hold one of the others over again.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^(#[0-9]{1,3}|[^#].*)$")]
+    name: str
     shape: tuple[Length, ...]
     role: Literal["texts", "plain"] = "plain"
     dtype: Literal["float32", "int64", "int32"] = "float32"
