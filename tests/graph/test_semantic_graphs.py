@@ -150,3 +150,21 @@ def test_inputs_of_bytes_take_pixels_as_they_are(kind: int, offset: int) -> None
     pixels = np.array([[0, 1, 128, 255]], np.float32)
     (values,) = OnnxSession(model.SerializeToString()).run([pixels])
     assert values.tolist() == ((pixels - 128) / 128).tolist()
+
+
+@pytest.mark.parametrize(("maps", "taken"), [(3, False), (4, True)])
+def test_a_picture_made_of_a_picture_is_no_segmentation(maps: int, taken: bool) -> None:
+    weights = np.random.default_rng(0).normal(size=(maps, 3, 3, 3)).astype(np.float32)
+    whole = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        "denoiser",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, maps, 32, 32])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if taken:
+        assert recognise(model).family == "semantic"
+    else:
+        with pytest.raises(RkzooError, match="head of this model"):
+            recognise(model)

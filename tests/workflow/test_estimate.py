@@ -33,7 +33,7 @@ def plain(path: Path, shape: list[object], op: str = "Relu") -> Path:
     """A graph that is nothing rkzoo knows: a convolution and one operator."""
     kernel = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
     nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"], "conv", kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv", strides=[2, 2], pads=[1] * 4),
         helper.make_node(op, ["c"], ["y"], "last"),
     ]
     graph = helper.make_graph(

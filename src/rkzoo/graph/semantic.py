@@ -85,7 +85,7 @@ def up_to_logits(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelPro
 
 def _end(seen: View, name: str) -> _End | None:
     """Walks back over what only scales, picks or turns; None where something else is there."""
-    corners, resized, picked = set(), False, False
+    corners, resized, picked, shared = set(), False, False, False
     while (node := seen.producers.get(name)) is not None:
         if node.op_type == "ArgMax" and not picked and not resized:
             picked = True
@@ -97,12 +97,15 @@ def _end(seen: View, name: str) -> _End | None:
                 resized = True
         elif node.op_type not in _PASSING:
             break
+        shared = shared or "Softmax" in node.op_type
         name = node.input[0]
     shape = seen.shape(name)
     if node is None or node.op_type not in ("Conv", "ConvTranspose", "Add") or len(corners) > 1:
         return None
     if shape is None or len(shape) != 4 or shape[0] != 1 or not 2 <= shape[1] <= 256:
         return None
+    if shape[1] == 3 and not (picked or resized or shared):
+        return None  # three maps without more are a picture: a denoiser, a colouriser
     return _End(name, shape, corners == {True}, resized, picked)
 
 

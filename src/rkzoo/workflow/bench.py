@@ -38,7 +38,16 @@ from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.vision.image import decode
 from rkzoo.workflow.load import page_reader, task_with
 from rkzoo.workflow.model import Image
-from rkzoo.workflow.plan import Asked, Plan, in_floats, npu_workers, on_core, open_part, plan
+from rkzoo.workflow.plan import (
+    Asked,
+    Plan,
+    check_pictures,
+    in_floats,
+    npu_workers,
+    on_core,
+    open_part,
+    plan,
+)
 
 Affinity = Literal["all", "big", "little"]
 
@@ -200,6 +209,7 @@ def bench(
             "Leave --lock-clocks out.",
         )
     planned = plan(model, asked or Asked(), report)
+    check_pictures(planned, "bench")
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
         stack.enter_context(pinned(cores) if affinity != "all" else nullcontext())

@@ -63,7 +63,7 @@ from rkzoo.workflow.compare_causes import (
 from rkzoo.workflow.compare_figures import OutputFigures, figures, over_pictures
 from rkzoo.workflow.load import detect_task, page_reader, task_with
 from rkzoo.workflow.model import Image
-from rkzoo.workflow.plan import Asked, Part, Plan, part, plan, resolved
+from rkzoo.workflow.plan import Asked, Part, Plan, check_pictures, part, plan, resolved
 from rkzoo.workflow.probe_input import probe
 from rkzoo.workflow.resolve import is_pipeline
 from rkzoo.workflow.simulate import read_sidecar
@@ -241,6 +241,7 @@ def _planned(model: str, asked: Asked, report: Reporter) -> tuple[dict[Runtime, 
     skipped: list[str] = []
     wanted = asked.dtype
     base = _base(model, replace(asked, runtime="simulator"), skipped, report)
+    check_pictures(base, "compare")
     plans: dict[Runtime, Plan] = {"onnx": replace(base, label="onnx")}
     recipes = [one.build.recipe for one in base.parts.values() if one.build]
     if any(recipe.quantised for recipe in recipes):

@@ -312,18 +312,10 @@ def prepare(
             'Give what you will look for, for example --prompt "a red bus" --prompt dog, or use '
             "--dtype fp16.",
         )
-    picture = (
-        [InputPlan(name=next(iter(shapes)), shape=(1, 3, *spec.size), mean=spec.mean, std=spec.std)]
-        if spec
-        else []
-    )
     recipe = Recipe(
         soc=socs[0],
         dtype=dtype,
-        inputs=(
-            *picture,
-            *(InputPlan(name=other.name, shape=other.shape, dtype=other.dtype) for other in others),
-        ),
+        inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
         quantised=own is not None,
         **(_numbers(ready) if dtype == "int8" and own is None else {}),
@@ -364,6 +356,17 @@ def prepare(
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     return Prepared(ready, recipe, stored, key, proof)
+
+
+def input_plans(contract: Contract, picture: str) -> tuple[InputPlan, ...]:
+    """The inputs as the toolkit is told about them; `picture` is the name of the first, where
+    that is a picture."""
+    image = contract.picture
+    others = [InputPlan(name=one.name, shape=one.shape, dtype=one.dtype) for one in contract.others]
+    if image is None:
+        return tuple(others)
+    shape = (1, 3, *image.size)
+    return (InputPlan(name=picture, shape=shape, mean=image.mean, std=image.std), *others)
 
 
 def _numbers(ready: Resolved) -> dict[str, Any]:

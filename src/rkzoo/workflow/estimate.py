@@ -47,6 +47,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
+from rkzoo.workflow.convert import input_plans
 from rkzoo.workflow.makers import as_onnx, is_model_file
 from rkzoo.workflow.resolve import Anchors, resolve
 
@@ -281,11 +282,8 @@ def read_subject(
         report.note(f"{error.what} The whole graph is estimated as it stands.")
         return _as_it_stands(Path(model).stem, original, size)
     graph = ready.graph()
-    image, others = ready.contract.input, {one.name: one.shape for one in ready.contract.others}
-    first, *rest = summarise(graph).inputs
-    plans = [InputPlan(name=first.name, shape=(1, 3, *image.size), mean=image.mean, std=image.std)]
-    plans += [InputPlan(name=one.name, shape=others[one.name]) for one in rest]
-    return _subject(ready.name, graph, tuple(plans), ready.dtypes)
+    plans = input_plans(ready.contract, summarise(graph).inputs[0].name)
+    return _subject(ready.name, graph, plans, ready.dtypes)
 
 
 def _as_it_stands(name: str, graph: onnx.ModelProto, size: tuple[int, int] | None) -> Subject:

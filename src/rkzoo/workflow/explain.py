@@ -26,7 +26,7 @@ from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.evaluate import STANDARD, Evaluation, evaluate_plan, simulated_plan, task_of
-from rkzoo.workflow.plan import Asked, Plan, plan
+from rkzoo.workflow.plan import Asked, Plan, check_pictures, plan
 from rkzoo.workflow.rectangular import size_free
 from rkzoo.workflow.work import Reading, read_bytes
 
@@ -140,6 +140,7 @@ def explain(
     report = _Once(report)
     _check_source(model)
     planned = plan(model, replace(asked, runtime="onnx"), report)
+    check_pictures(planned, "eval --explain")
     contract = _contract(planned)
     dataset = open_dataset(data, task_of(contract), contract.labels)
     departures: list[str] = []

@@ -250,6 +250,21 @@ _ROLES: dict[str, tuple[type[Any], ...]] = {
 }
 
 
+def check_pictures(planned: Plan, verb: str, *, joined: bool = False) -> None:
+    """Raises RkzooError for what `verb` cannot work on: a model that takes no pictures, one part
+    of a pipeline, or, unless `joined`, a pipeline whose parts play together in their own way."""
+    pictures = any(part.contract.picture is not None for part in planned.parts.values())
+    own_way = planned.head is not None and len(planned.parts) > 1
+    if pictures and (joined or not own_way):
+        return
+    why = "is a pipeline of its own kind" if pictures else "takes none"
+    raise RkzooError(
+        f"rkzoo {verb} works on models that take a picture.",
+        f"{planned.name} {why}.",
+        "rkzoo run tells how long it takes, and rkzoo eval how good it is.",
+    )
+
+
 def on_core(planned: Plan, number: int) -> Plan:
     """The plan for worker `number` of several: on a board each has an NPU core in turn."""
     parts = {

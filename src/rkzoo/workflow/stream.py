@@ -39,7 +39,7 @@ from rkzoo.tasks.text.page import PageOptions
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.load import open_task
 from rkzoo.workflow.model import Found, Image
-from rkzoo.workflow.plan import Asked, Plan, npu_workers, on_core, plan
+from rkzoo.workflow.plan import Asked, Plan, check_pictures, npu_workers, on_core, plan
 from rkzoo.workflow.watch import watched
 
 # Workers where nothing is said; a simulator is a process of its own and far from real time.
@@ -146,6 +146,7 @@ def stream(
     if outputs.show:
         check_window()
     planned = plan(model, asked or Asked(), report)
+    check_pictures(planned, "stream", joined=True)
     if options.track:
         _check_trackable(planned)
     _check(options)
