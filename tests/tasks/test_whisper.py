@@ -240,10 +240,11 @@ def test_every_word_of_three_minutes_is_heard_once_and_in_its_place(
     begins = np.cumsum(np.random.default_rng(4).uniform(2, 6, size=44)) - 1.5
     ear = Ear(room)
     found = ear.whisper(tokens)(pulses(begins, begins[-1] + 2))
-    # A window's first word begins within its first second, as upstream has it: so the ends.
-    ends = [segment.end for segment in found.segments]
-    assert len(ends) == len(begins)
-    np.testing.assert_allclose(ends, begins + 0.5, atol=0.05)
+    assert len(found) == len(begins)
+    times = np.array([(segment.start, segment.end) for segment in found.segments])
+    np.testing.assert_allclose(times[:, 1], begins + 0.5, atol=0.15)
+    if room == 40:  # else windows begin where a word still rings
+        np.testing.assert_allclose(times[:, 0], begins, atol=0.15)
     assert found.language == "en"
     assert ear.windows < 60
 

@@ -20,7 +20,7 @@ from rkzoo.tasks.speech.whisper_rules import (
     thin,
     understood,
 )
-from rkzoo.tasks.speech.windows import loud_seconds, pause_in
+from rkzoo.tasks.speech.windows import loud_seconds, pause_in, without_quiet
 
 _HIDDEN = -1e4  # as good as minus infinity, and there is such a number in half precision
 
@@ -34,6 +34,7 @@ _SEARCHED = 10.0  # seconds before a window's end in which a pause is looked for
 _SHORTEST = 5.0  # seconds: a window that is not halved any more
 _THINNEST = 10.0  # seconds: a window that is not halved because little was understood
 _NOTHING = 0.1  # seconds, in which nothing can be said
+_LEAST = 0.5  # seconds that every window settles, else it could be heard for ever
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class Whisper:
                 continue
             read = understood(answer.tokens, seconds, self.tokens, answer.ended)
             lost = (not answer.ended and read.settled == seconds) or answer.is_repetitive
-            lost = lost or (seconds > _THINNEST and thin(read, loud_seconds(window, RATE)))
+            loud = loud_seconds(window, RATE)
+            lost = lost or (seconds > _THINNEST and thin(read, loud))
             if not shortest and lost:
                 # More is said in it than one answer holds, or than was understood, or the same
                 # again and again, by the speaker or by a decoder that turns in circles: half of
@@ -132,12 +134,8 @@ class Whisper:
                 continue
             if language is None and read.segments:
                 language = answer.language
-            begin = at / RATE
-            segments += [
-                replace(part, start=begin + part.start, end=begin + part.end)
-                for part in read.segments
-            ]
-            at, size = at + max(round(read.settled * RATE), HOP), whole
+            segments += [_placed(part, at / RATE, loud) for part in read.segments]
+            at, size = at + round(max(read.settled, _LEAST) * RATE), whole
         spoken = "" if language is None or not segments else self.tokens.words[language][2:-2]
         return Transcript(tuple(segments), spoken)
 
@@ -187,6 +185,13 @@ class Whisper:
             ended=ended,
             text=tokens.text(said),
         )
+
+
+def _placed(part: Segment, begin: float, loud: NDArray[np.float64]) -> Segment:
+    """A window's segment in the whole sound. A window's first begins in its first second, by
+    upstream's rule, however late somebody speaks: so quiet at the ends is taken off."""
+    start, end = without_quiet(loud, part.start, part.end)
+    return replace(part, start=begin + start, end=begin + end)
 
 
 _Choose = Callable[[NDArray[np.float64]], int]
