@@ -52,7 +52,7 @@ def sentences(line: str) -> list[str]:
 
 
 def _is_initials(word: str) -> bool:
-    return all(len(part) == 1 and part.isalpha() for part in word.split("."))
+    return all(len(part) == 1 and part.isupper() for part in word.split("."))
 
 
 def words_of(sentence: str) -> list[str]:
