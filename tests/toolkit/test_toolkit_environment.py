@@ -136,6 +136,18 @@ class TestEnvironment:
         assert environment.ensure("2.5.0").name == "2.5.0-full", "full serves where lean would"
         assert environment.unavailable("2.5.0") is None
 
+    def test_one_with_tensorflow_is_found_by_its_kind_and_serves_where_lean_would(self, cache):
+        assert environment.there("tensorflow") is None
+        folder = pretend("2.5.0", kind="tensorflow")
+        env = environment.there("tensorflow")
+        assert env is not None
+        assert (env.folder, env.kind) == (folder, "tensorflow")
+        assert environment.ensure("2.5.0").name == "2.5.0-tensorflow"
+        assert environment.ensure("2.5.0", kind="tensorflow") == env
+        pretend("2.5.0")
+        assert environment.ensure("2.5.0").name == "2.5.0"
+        assert [one.name for one in environment.remove("2.5.0-tensorflow")] == [env.name]
+
     @pytest.mark.parametrize(
         "damage",
         [

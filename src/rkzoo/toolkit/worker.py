@@ -84,7 +84,7 @@ class Jobs:
         in an environment that has TensorFlow. Pictures go in channels first, and quantised
         weights become the floats that they stand for. "inputs" (tensors inside the frozen graph,
         with their shapes) and "outputs" say which part of it is meant, where not all is."""
-        from tf2onnx import convert
+        from tf2onnx import convert  # type: ignore[import-not-found]
 
         source = header["source"]
         with open(source, "rb") as file:
@@ -233,7 +233,7 @@ class Jobs:
 
 def tflite_inputs(source: str) -> dict[str, list[int]]:
     """Name and shape of what a .tflite takes."""
-    import tensorflow
+    import tensorflow  # type: ignore[import-untyped]
 
     return {
         one["name"]: [int(side) for side in one["shape_signature"]]
@@ -244,7 +244,7 @@ def tflite_inputs(source: str) -> dict[str, list[int]]:
 def graph_ends(source: str) -> tuple[dict[str, list[int]], list[str]]:
     """What a frozen graph takes, with the shapes where they are known, and what it gives: the
     placeholders, and the last tensors of what hangs on them."""
-    import tensorflow
+    import tensorflow  # type: ignore[import-untyped]
 
     graph = tensorflow.compat.v1.GraphDef()
     graph.ParseFromString(Path(source).read_bytes())
