@@ -24,6 +24,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--soc",
         nargs="+",
+        action="extend",
         required=True,
         metavar="CHIP",
         help="rk3588, rk3576, rk3568, rk3566, rk3562, rv1126b, rv1106, rv1103 ...; several build "
@@ -84,6 +85,7 @@ def _tell(made: list[Converted]) -> None:
     from shlex import quote
 
     from rkzoo.cli.console import table
+    from rkzoo.workflow.media import medium_of
 
     if proof := made[0].proof:
         print(
@@ -99,5 +101,6 @@ def _tell(made: list[Converted]) -> None:
         for finding in one.findings:
             print(f"warning ({one.soc}): {finding.message}")
     rknn = quote(str(made[0].rknn))
-    whole = quote(str(made[0].pipeline or made[0].rknn))
-    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {whole} PICTURE")
+    whole = str(made[0].pipeline or made[0].rknn)
+    given = medium_of(whole).name.upper()
+    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {quote(whole)} {given}")
