@@ -244,7 +244,7 @@ def tflite_inputs(source: str) -> dict[str, list[int]]:
 def graph_ends(source: str) -> tuple[dict[str, list[int]], list[str]]:
     """What a frozen graph takes, with the shapes where they are known, and what it gives: the
     placeholders, and the last tensors of what hangs on them."""
-    import tensorflow  # type: ignore[import-untyped]
+    import tensorflow
 
     graph = tensorflow.compat.v1.GraphDef()
     graph.ParseFromString(Path(source).read_bytes())
