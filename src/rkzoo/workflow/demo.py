@@ -87,12 +87,11 @@ def demo(
         pipeline = find_card("ppocr")
         letters = font(report)
         parts = {role: resolve(name, report=report) for role, name in pipeline.pipeline.items()}
-        reader = page_reader(
-            {
-                role: (ready.contract, stack.enter_context(open_onnx(ready)))
-                for role, ready in parts.items()
-            }
-        )
+        opened = {
+            role: (ready.contract, stack.enter_context(open_onnx(ready)))
+            for role, ready in parts.items()
+        }
+        reader = page_reader(opened)
         with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
             page = read(path)
         with report.task("Reading the page on ONNX Runtime"):
@@ -122,7 +121,7 @@ def demo(
         _, session = open_rknn(converted.rknn, report=report)
         stack.enter_context(session)
         comparison, simulated = _compare(
-            det, reader, session, page, lines, onnx_seconds, converted, report
+            det, reader, opened["det"][1], session, page, lines, onnx_seconds, converted, report
         )
         pictures += [out / "page-simulator.png", out / "float-and-int8.png"]
         write(pictures[1], simulated.draw(page, letters))
@@ -134,6 +133,7 @@ def demo(
 def _compare(
     det: Resolved,
     reader: PageReader,
+    floating: Session,
     session: Session,
     page: Array,
     lines: TextLines,
@@ -150,7 +150,7 @@ def _compare(
         outputs = detector.session.run(arrays)
         seconds = perf_counter() - began
         simulated = reader.read(page, detector.decode(outputs, letterbox))
-        wanted = reader.detector.session.run(arrays)
+        wanted = floating.run(arrays)
     agreed = agreement(lines, simulated)
     return (
         Comparison(
