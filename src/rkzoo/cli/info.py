@@ -236,18 +236,37 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
         soc = "rk3588" if "rk3588" in socs else next(iter(socs), "")
         return [card.export, f"rkzoo convert {name}.onnx --soc {soc}"]
     commands = [] if fetched else [f"rkzoo fetch {name}"]
-    if card.task in ("asset", "embed"):
+    if card.task == "asset":
         return commands or ["nothing to do: it is used when it is needed"]
-    if card.pipeline:
-        return [
-            *commands,
-            f"rkzoo run {name} PICTURE",
-            *(f"rkzoo info {member}" for member in card.pipeline.values()),
-        ]
     soc = "rk3588" if "rk3588" in socs else next(iter(socs), "")
-    if soc:
+    if soc and not card.cpu:
         commands.append(f"rkzoo convert {name} --soc {soc}")
-    return [*commands, f"rkzoo run {name} PICTURE"]
+    runs = [f"rkzoo run {name} {given}" for given in _given(card)]
+    return [*commands, *runs, *(f"rkzoo info {one}" for one in _related(card))]
+
+
+def _given(card: Card) -> tuple[str, ...]:
+    """What a model is run with, each a way; nothing for a part of a pipeline."""
+    from rkzoo.heads import ClipHead, CutOutHead, SentenceHead, TensorsHead
+    from rkzoo.workflow.media import of_head
+
+    told: dict[type, tuple[str, ...]] = {
+        TensorsHead: (),
+        CutOutHead: ("PICTURE --point X,Y",),
+        ClipHead: ('PICTURE --prompt "a dog" --prompt "a cat"', 'FOLDER --search "a dog"'),
+        SentenceHead: ('"A TEXT" --prompt "ANOTHER"', 'NOTES.txt --search "SOME WORDS"'),
+    }
+    return told.get(type(card.head), (of_head(card.head).name.upper(),))
+
+
+def _related(card: Card) -> tuple[str, ...]:
+    """The parts of a pipeline, or of a part what it is a part of."""
+    from rkzoo.heads import TensorsHead
+    from rkzoo.zoo.catalogue import cards
+
+    if isinstance(card.head, TensorsHead):
+        return tuple(one.name for one in cards() if card.name in one.pipeline.values())
+    return tuple(card.pipeline.values())
 
 
 def _wrapped(text: str) -> list[str]:
