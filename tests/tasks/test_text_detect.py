@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from rkzoo.contract import ImageInput, TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.text.detect_text import TextDetector, at_least, decode, grown
 from rkzoo.tasks.text.quads import corners, overlap, sides
-from rkzoo.vision.letterbox import plan
+from rkzoo.vision.letterbox import fit, plan
 
 HEAD = TextDetHead()
 
@@ -210,3 +211,26 @@ def test_another_head_is_refused() -> None:
     session = FakeSession((1, 128, 128, 3), lambda batch: batch)
     with pytest.raises(RkzooError, match="no text detection"):
         TextDetector(rec_contract(["", "a"]), session)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_large_page_is_looked_at_in_four_parts_and_no_line_is_cut(dtype: str) -> None:
+    def answer(batch: np.ndarray) -> np.ndarray:
+        grey = batch[..., :1].transpose(0, 3, 1, 2)
+        if dtype == "int8":
+            return (grey.astype(np.int32) - 128).astype(np.int8)
+        return grey.astype(np.float32) / 255
+
+    scale, zero = (1 / 255, -128) if dtype == "int8" else (None, 0)
+    session = FakeSession((1, 320, 320, 3), answer, scale=scale, zero_point=zero)
+    contract = det_contract(320, 320)
+    image = np.zeros((1344, 1344, 3), np.uint8)
+    # Across the middle, along it, and in a corner; the map of 448 cells is a third of it.
+    for top, left, height, width in ((300, 90, 60, 1200), (600, 640, 700, 66), (30, 1200, 60, 120)):
+        image[top : top + height, left : left + width] = 255
+    found = TextDetector(contract, session)(image)
+    assert session.seen == [(1, 320, 320, 3)] * 4
+    canvas, box = fit(image, msgspec.structs.replace(contract.input, size=(448, 448)))
+    at_once = decode([answer(canvas)], session.outputs, HEAD, box)
+    assert len(found) == len(at_once) == 3
+    np.testing.assert_allclose(found.quads, at_once.quads)
