@@ -159,6 +159,10 @@ def test_the_result_says_how_much_there_is_and_keeps_the_map(tmp_path: Path) -> 
         ("a", 1),
     ]
     assert found.lines()[1].split() == ["25.0%", "b"]
+    masks = found.masks()
+    assert masks.boxes.class_id.tolist() == [0, 2, 1]
+    assert masks.boxes.xyxy[1].tolist() == [15, 0, 20, 10]
+    assert np.array_equal(masks.dense(), [classes == c for c in (0, 2, 1)])
     found.save_beside(tmp_path / "x.jpg")
     assert np.array_equal(read_map(tmp_path / "x-classes.png"), classes)
 

@@ -22,6 +22,7 @@ from rkzoo.contract import (
     Contract,
     DetectHead,
     PlateHead,
+    SemanticHead,
     TensorSpec,
     TextClsHead,
     TextDetHead,
@@ -38,6 +39,7 @@ from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
 from rkzoo.tasks.prompt.prompted import PromptedSession
+from rkzoo.tasks.semantic.task import SemanticSegmenter
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.page import SingleLine
@@ -518,6 +520,7 @@ def _role(contract: Contract, name: str, place: int) -> str:
         (TextRecHead | PlateHead, "characters"),
         (TextClsHead, "angles"),
         (ClassifyHead, "classes"),
+        (SemanticHead, "maps of classes"),
     )
     return next((title for kind, title in kinds if isinstance(head, kind)), "")
 
@@ -540,6 +543,9 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
     if isinstance(contract.head, FACES):
         options = DetectOptions(confidence=threshold * _NEAR)
         return task_with(contract, session, options), threshold
+    if isinstance(contract.head, SemanticHead):
+        segment = SemanticSegmenter(contract, session)
+        return (lambda image: segment(image).masks()), 0.0
     if isinstance(contract.head, ClassifyHead | PlateHead):
         return task_with(contract, session), 0.0
     if isinstance(contract.head, TextDetHead):

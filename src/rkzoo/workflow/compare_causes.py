@@ -20,6 +20,7 @@ from rkzoo.contract import (
     DetectHead,
     ImageInput,
     PlateHead,
+    SemanticHead,
     TensorSpec,
 )
 from rkzoo.toolkit.analysis import LayerError
@@ -231,7 +232,8 @@ def _score_role(contract: Contract, row: OutputFigures) -> str:
             return "score" if head.activated else ""
         return row.role if head.activated else ""
     # Logits may move in large steps; boxes and points of faces are no scores.
-    logits = isinstance(head, ClassifyHead) and not head.activated
+    logits = isinstance(head, SemanticHead)
+    logits |= isinstance(head, ClassifyHead) and not head.activated
     return "" if logits or isinstance(head, PlateHead | FACES) else "score"
 
 

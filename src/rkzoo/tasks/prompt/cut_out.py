@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from rkzoo.contract import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
-from rkzoo.tasks.detect.result import Detections
-from rkzoo.tasks.segment.result import Masks
+from rkzoo.tasks.segment.result import Masks, masks_of
 from rkzoo.vision.letterbox import Letterbox, fit
 from rkzoo.vision.maps import to_source
 
@@ -98,7 +97,8 @@ class CutOut:
         """BGR (H, W, 3) to a mask for each prompt that has one, in the order they were given."""
         embedding = self.embed(image)
         found = [self.cut(embedding, prompt) for prompt in self._prompts]
-        return _masks([one for one in found if one[0].any()], embedding.letterbox.source)
+        there = [(mask, score, 0) for mask, score in found if mask.any()]
+        return masks_of(there, _LABELS, embedding.letterbox.source)
 
     def _fed(self, prompt: Sequence[Point], letterbox: Letterbox) -> tuple[F32, F32]:
         """(1, N, 2) places in input pixels and (1, N) labels."""
@@ -129,22 +129,3 @@ def _corners(box: Box) -> tuple[Point, ...]:
             "Give for example --box 100,50,300,200.",
         )
     return (left, top, _FIRST), (right, bottom, _SECOND)
-
-
-def _masks(found: Sequence[tuple[Image, float]], size: tuple[int, int]) -> Masks:
-    boxes = np.array([_around(mask) for mask, _ in found], np.int32).reshape(-1, 4)
-    crops = tuple(
-        np.ascontiguousarray(mask[top:bottom, left:right])
-        for (mask, _), (left, top, right, bottom) in zip(found, boxes.tolist(), strict=True)
-    )
-    scores = np.array([score for _, score in found], np.float32)
-    detections = Detections(
-        boxes.astype(np.float32), np.clip(scores, 0, 1), np.zeros(len(found), np.int32), _LABELS
-    )
-    return Masks(detections, boxes[:, :2].copy(), crops, size)
-
-
-def _around(mask: Image) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the smallest box around a mask, the last two excluded."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,3 +88,27 @@ class Masks:
             f"{line}  {area} px"
             for line, area in zip(self.boxes.lines(), self.areas().tolist(), strict=True)
         ]
+
+
+def masks_of(
+    found: Sequence[tuple[NDArray[np.uint8], float, int]],
+    labels: tuple[str, ...],
+    size: tuple[int, int],
+) -> Masks:
+    """Masks (H, W) of 0 and 1 over the whole picture of `size`, none of them empty, each with
+    its score (held to 0..1) and class, in their order."""
+    boxes = np.array([_around(mask) for mask, _, _ in found], np.int32).reshape(-1, 4)
+    crops = tuple(
+        np.ascontiguousarray(mask[top:bottom, left:right])
+        for (mask, _, _), (left, top, right, bottom) in zip(found, boxes.tolist(), strict=True)
+    )
+    scores = np.clip(np.array([score for _, score, _ in found], np.float32), 0, 1)
+    classes = np.array([class_id for _, _, class_id in found], np.int32)
+    detections = Detections(boxes.astype(np.float32), scores, classes, labels)
+    return Masks(detections, boxes[:, :2].copy(), crops, size)
+
+
+def _around(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the smallest box around a mask, the last two excluded."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.segment.result import Masks, masks_of
+
 _LEAST = 0.0005  # of the picture: smaller shares are not worth a line
 
 
@@ -62,6 +64,12 @@ class ClassMap:
         from rkzoo.vision.maps import write_map
 
         write_map(drawn.with_name(f"{drawn.stem}-classes.png"), self.classes, self.labels)
+
+    def masks(self) -> Masks:
+        """Each class that has a share worth a line as one object, to compare answers by."""
+        found = [((self.classes == c).astype(np.uint8), 1.0, c) for c, _ in self._shown()]
+        height, width = self.classes.shape
+        return masks_of(found, self.labels, (height, width))
 
     def lines(self) -> list[str]:
         """What a terminal shows: one line a class."""
