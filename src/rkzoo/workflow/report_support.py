@@ -157,11 +157,11 @@ def candidates(
     offline: bool = False,
     report: Reporter = SILENT,
 ) -> list[Candidate]:
-    """Every single model among the cards, then the runs that have no card, by `names` where
-    some are given. Raises RkzooError for an unknown name."""
+    """Every single model among the cards but those that stay on the processor, then the runs that
+    have no card, by `names` where some are given. Raises RkzooError for an unknown name."""
     files = {run.name: assets / run.model for run in runs if run.model} if assets else {}
     files = {name: path for name, path in files.items() if path.is_file()}
-    single = [card for card in cards() if not card.pipeline and card.task != "asset"]
+    single = [c for c in cards() if not (c.pipeline or c.cpu or c.task == "asset")]
     known = {card.name for card in single}
     every = [*known, *(name for name in files if name not in known)]
     if unknown := [name for name in names if name not in every]:
@@ -261,7 +261,7 @@ def _start(one: Candidate, report: Reporter) -> tuple[Support, Resolved | None]:
             task=one.task or task_of(ready.contract),
             file=Path(ready.source.file).name,
             sha256=ready.source.sha256,
-            size=ready.contract.input.size,
+            size=ready.contract.picture.size if ready.contract.picture else None,
         ),
         ready,
     )

@@ -155,7 +155,7 @@ def known(
     single = {
         card.name: Known(card.name, card, support.get(card.name), accuracy.get(card.name))
         for card in all_cards
-        if not card.pipeline and card.task != "asset"
+        if not card.pipeline and not card.cpu and card.task != "asset"
     }
     whole = {
         card.name: Known(
@@ -163,7 +163,7 @@ def known(
             card,
             None,
             accuracy.get(card.name),
-            tuple(single[part] for part in card.pipeline.values()),
+            tuple(single[part] for part in card.pipeline.values() if part in single),
         )
         for card in all_cards
         if card.pipeline
