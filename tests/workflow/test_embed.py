@@ -223,6 +223,26 @@ def test_what_cannot_be_asked_is_told(
     assert what in capsys.readouterr().err
 
 
+def test_words_are_scored_on_folders_of_pictures(
+    cards: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a classifier whose classes are the words."""
+    said = [part for words in WORDS for part in ("--prompt", words)]
+    for number, path in enumerate(pictures):
+        folder = tmp_path / "data" / WORDS[number % len(WORDS)]
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / path.name)
+    found = sorted((tmp_path / "data").rglob("*.png"))
+    odds = [probabilities(path, cards) for path in found]
+    named = [max(WORDS, key=one.__getitem__) for one in odds]
+    right = [name == path.parent.name for name, path in zip(named, found, strict=True)]
+    command = ["eval", "tiny-clip", "--data", str(tmp_path / "data"), *said, "--json", "--fresh"]
+    assert main(command) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    top = next(one for one in metrics if one["name"] == "top-1")
+    assert top["value"] == pytest.approx(100 * sum(right) / len(right))
+
+
 def test_a_part_alone_says_nothing() -> None:
     with pytest.raises(RkzooError, match="mean nothing by themselves"):
         rkzoo.load("tiny-text")

@@ -28,7 +28,7 @@ from rkzoo.contract import (
 )
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
-from rkzoo.heads import CtcSpeechHead, TransducerHead, WhisperHead
+from rkzoo.heads import ClipHead, CtcSpeechHead, TransducerHead, WhisperHead
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
@@ -113,7 +113,7 @@ def evaluate(
     planned = plan(model, first, SILENT if simulated else report)
     contract = next(iter(planned.parts.values())).answers
     task = task_of(contract, len(planned.parts), planned.head)
-    dataset = open_dataset(data, task, contract.labels)
+    dataset = open_dataset(data, task, planned.words or contract.labels)
     departures = list(_departures(options, contract))
     if simulated:
         planned = simulated_plan(model, asked, dataset, limit, departures, report)
@@ -151,7 +151,7 @@ def evaluate_plan(
     job = Job(planned, options, reading=reading or Reading())
     runner = runner or spread(workers, scheduler)
     records, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
-    labels = next(iter(planned.parts.values())).answers.labels
+    labels = planned.words or next(iter(planned.parts.values())).answers.labels
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build
@@ -192,6 +192,8 @@ def task_of(contract: Contract, parts: int = 1, together: Head | None = None) ->
     head = contract.head
     if isinstance(together, SPEECH):
         return "speech"
+    if isinstance(together, ClipHead):
+        return "classify"
     if parts > 1:
         return "text"
     if not isinstance(head, DetectHead):

@@ -124,7 +124,6 @@ def open_model(
 ) -> Model:
     """As `load`, for what was asked in one piece."""
     planned = plan(model, asked, report)
-    wishes = wishes if wishes.words else replace(wishes, words=asked.words.prompts)
     with ExitStack() as stack:
         task = open_task(planned, stack, options=options, page=page, wishes=wishes, report=report)
         painter = partial(_paint, report) if _reads_text(task) else plainly
@@ -154,6 +153,7 @@ def open_task(
     for _, session in opened.values() if quick else ():
         quicken(session, stack, report)
     if planned.head is not None and type(planned.head) in OPENERS:
+        wishes = replace(wishes, words=planned.words) if planned.words else wishes
         return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)
     if "model" in opened:
         return task_with(*opened["model"], options)

@@ -82,13 +82,14 @@ class Part:
 class Plan:
     """`parts` by their role in a pipeline; a single model has the role "model". `head` says how
     they play together, where it is not a text pipeline; `files` are what they need beside their
-    weights, by role."""
+    weights, by role; `words` what the pipeline is told as a whole."""
 
     name: str
     label: Label
     parts: dict[str, Part]
     head: Head | None = None
     files: dict[str, Path] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
 
 def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT) -> Plan:
@@ -112,7 +113,7 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
         one = part(ready, label, asked, report)
         return Plan(Path(name).stem, label, {"model": one}, one.contract.head, dict(ready.files))
     asked.feed.refuse(f"{name} consists of several models, each fed in its own way.")
-    asked = wordless(asked, pipeline.head)
+    told, asked = told_words(asked, pipeline.head)
     parts: dict[str, Part] = {}
     files: dict[str, Path] = {}
     for role, card in _members(pipeline, asked.language, report).items():
@@ -121,21 +122,21 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
         kept = asked if asked.dtype in ready.dtypes else replace(asked, dtype=None)
         parts[role] = part(ready, label, kept, report)
         files |= {f"{role}.{kind}": path for kind, path in ready.files.items()}
-    return Plan(pipeline.name, label, parts, pipeline.head, files)
+    return Plan(pipeline.name, label, parts, pipeline.head, files, told)
 
 
-def wordless(asked: Asked, head: Head | None) -> Asked:
-    """What was asked, for the parts of a pipeline that is told its words as a whole (they are in
-    the `Wishes`). Raises RkzooError for words that another model would read."""
+def told_words(asked: Asked, head: Head | None) -> tuple[tuple[str, ...], Asked]:
+    """The words that a pipeline is told as a whole, and what was asked of its parts. Raises
+    RkzooError for words that another model would read."""
     if not isinstance(head, ClipHead | SentenceHead):
-        return asked
+        return (), asked
     if asked.words.text_model is not None or asked.words.embeddings is not None:
         raise RkzooError(
             "--text-model and --embeddings do not go with this model.",
             "It reads the words itself.",
             "Leave them out.",
         )
-    return replace(asked, words=NOTHING)
+    return asked.words.prompts, replace(asked, words=NOTHING)
 
 
 def _members(pipeline: Card, language: str | None, report: Reporter) -> dict[str, str]:
@@ -210,7 +211,7 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
 
 def _of_pipeline(path: Path, asked: Asked, report: Reporter) -> Plan:
     found = read_pipeline(path)
-    asked = wordless(asked, found.head)
+    told, asked = told_words(asked, found.head)
     if asked.labels is not None:
         raise RkzooError(
             f"{path.name} takes no labels.",
@@ -239,7 +240,7 @@ def _of_pipeline(path: Path, asked: Asked, report: Reporter) -> Plan:
     for role, (file, contract) in found.cpu.items():
         with explained(f"{file} cannot be read."):
             parts[role] = Part(contract, graph=file.read_bytes())
-    return Plan(found.name, label, parts, found.head, found.files)
+    return Plan(found.name, label, parts, found.head, found.files, told)
 
 
 # What a file is taken for must be what it is: it may come from anywhere.

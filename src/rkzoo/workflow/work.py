@@ -68,7 +68,8 @@ class Job:
     def digest(self) -> str:
         """Hex sha256 of all that decides the records, our own code and libraries included."""
         digest = hashlib.sha256(_code().encode())
-        digest.update(repr((self.plan.label, self.options, self.page, self.reading)).encode())
+        told = (self.plan.label, self.plan.words, self.options, self.page, self.reading)
+        digest.update(repr(told).encode())
         for role, file in sorted(self.plan.files.items()):
             digest.update(f"{role} {sha256_of(file)}".encode())
         for role, part in self.plan.parts.items():
