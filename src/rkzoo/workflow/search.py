@@ -57,7 +57,9 @@ class Hits:
         from rkzoo.vision.image import read
 
         best = [path for path in self.sources[:SHOWN] if path is not None]
-        return contact_sheet([read(path) for path in best], self.alike.lines()[: len(best)])
+        cosines = self.alike.cosine[:SHOWN].tolist()
+        captions = [f"{c:.3f}  {path.name}" for c, path in zip(cosines, best, strict=True)]
+        return contact_sheet([read(path) for path in best], captions)
 
 
 def search(

@@ -37,9 +37,10 @@ def say(network: Network, read: Read, beams: int) -> tuple[tuple[int, ...], bool
             scores, past = network.step(read, last, one.past)
             logs = _log_softmax(scores, first=step == 0)
             # An end takes no place among those that go on, so one more than there are beams.
-            for piece in np.argsort(-logs, kind="stable")[: beams + 1].tolist():
+            count = min(beams + 1, len(logs))
+            for piece in np.argpartition(-logs, count - 1)[:count].tolist():
                 found.append(_Said((*one.pieces, piece), one.log + float(logs[piece]), past))
-        found.sort(key=lambda one: -one.log)
+        found.sort(key=lambda one: (-one.log, one.pieces))  # of equals the lower number
         best = found[:beams]
         ended += [one for one in best if one.pieces[-1] == END]
         alive = [one for one in found if one.pieces[-1] != END][:beams]
