@@ -52,11 +52,21 @@ class Published(Strict, frozen=True):
     sha256: str = ""
     speeds: tuple[Speed, ...] = ()
 
-    def fps(self, model: str, size: tuple[int, int] | None, dtype: str, soc: str) -> float | None:
-        """What the vendor says of a model of that name, input size (height, width) and dtype.
+    def fps(
+        self,
+        model: str,
+        size: tuple[int, int] | None,
+        dtype: str,
+        soc: str,
+        file: str = "",
+    ) -> float | None:
+        """What the vendor says of a model of that name, input size (height, width) and dtype; or
+        of its `file`, where that is given.
         A number at the end of the vendor's name is an opset or the input size."""
         named = re.compile(re.escape(_bare(model)) + r"\d*")
         for one in self.speeds:
+            if (one.file, one.dtype) == (file, dtype):
+                return one.fps.get(soc)
             if (one.shape[-2:], one.dtype) == (size, dtype) and named.fullmatch(_bare(one.file)):
                 return one.fps.get(soc)
         return None
@@ -267,7 +277,8 @@ def speed(
 ) -> dict[str, Any] | None:
     """The vendor's figure where there is one, else the estimate, else nothing. `without` counts
     the layers on the processor whose time is not in an estimate."""
-    fps = published.fps(one.name, one.size, dtype, soc)
+    file = one.card.published if one.card else ""
+    fps = published.fps(one.name, one.size, dtype, soc, file)
     if fps is not None:
         return {"fps": fps, "source": "published"}
     if trial is None or not (trial.ms and trial.low and trial.high):

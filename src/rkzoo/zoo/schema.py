@@ -140,10 +140,11 @@ class Card(Strict, frozen=True):
     so may `outputs`: a part of the file is the model then. `make` names what makes the ONNX
     where the files are of another form, `made_of` those of `files` that only go into it. `cpu`
     says why a part of a pipeline stays on the processor wherever the others run. A pipeline's
-    `head` says how its parts play together. `labels` is a list, the name of a set
-    (zoo/label_sets), or where they lie. `socs` empty: every chip that builds one of `dtypes`; the first of
-    `dtypes` is the default. `notes` say what the original does wrong and is done right
-    here, and what has not been checked.
+    `head` says how its parts play together. `published` is the file's name in the vendor's table
+    of speeds where that is not the card's. `labels` is a list, the name of a set
+    (zoo/label_sets), or where they lie. `socs` empty: every chip that builds one of `dtypes`;
+    the first of `dtypes` is the default. `notes` say what the original does wrong and is done
+    right here, and what has not been checked.
     """
 
     name: Name
@@ -165,6 +166,7 @@ class Card(Strict, frozen=True):
     make: str = ""
     made_of: tuple[Name, ...] = ()
     cpu: str = ""
+    published: str = ""
     labels: tuple[str, ...] | str | LabelsFrom = ()
     dtypes: tuple[Dtype, ...] = ("int8", "fp16")
     socs: tuple[str, ...] = ()
