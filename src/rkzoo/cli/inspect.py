@@ -38,7 +38,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Shows what a model's file holds, and what to know of it.",
         epilog="Example: rkzoo inspect yolov8n.onnx        rkzoo inspect yolov8n.rknn --json",
     )
-    parser.add_argument("file", metavar="FILE", help="an .onnx, .tflite, .pb, .rknn or .rknn.json")
+    parser.add_argument(
+        "file", metavar="FILE", help="an .onnx, .tflite, .pb, .torchscript, .rknn or .rknn.json"
+    )
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     add_anchors(parser)
     parser.add_argument(
@@ -93,7 +95,7 @@ def _onnx(
     from rkzoo.graph.summary import summarise
     from rkzoo.workflow.makers import as_onnx
 
-    model = load(as_onnx(path, Bars()))
+    model = load(as_onnx(path, Bars(), size=size))
     summary = summarise(model)
     card = _card(path)
     recognition, unknown = None, None

@@ -137,7 +137,8 @@ class ToolkitProcess(Closing):
     ) -> None:
         """Makes the ONNX `out` of a .tflite or a frozen TensorFlow graph (.pb), in float: an
         environment of the kind `tensorflow` is needed. Of a frozen graph, the part between
-        `inputs`, with their shapes, and `outputs`."""
+        `inputs`, with their shapes, and `outputs`. Or of a TorchScript archive, with the shapes
+        of its `inputs`: the kind `full` is needed."""
         with self._turn:
             self._label = f"read {source.name}"
             self._spec = None

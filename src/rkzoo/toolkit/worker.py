@@ -1,6 +1,7 @@
 """The only file that imports RKNN-Toolkit2: a script for the interpreter of its environment.
 
-It needs the standard library, numpy and rknn (and for `translate` TensorFlow and tf2onnx),
+It needs the standard library, numpy and rknn (and for `translate` TensorFlow and tf2onnx, or
+PyTorch),
 works on Python 3.8 and does not import rkzoo; process.py starts it and uses `send` and
 `receive` of it, so that the protocol is written once. A message is a length (4 bytes, little
 endian), a JSON header of that length, and the raw bytes of the arrays that the header lists
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("<I")
 _OPSET = 13
+_SCRIPT_OPSET = 17  # of PyTorch's operators, more have a form in it
 
 
 def send(write: Callable[[Any], None], header: Header, arrays: Sequence[Any] = ()) -> None:
@@ -83,13 +85,19 @@ class Jobs:
         """Makes the ONNX header["onnx"] of header["source"], a .tflite or a frozen graph (.pb),
         in an environment that has TensorFlow. Pictures go in channels first, and quantised
         weights become the floats that they stand for. "inputs" (tensors inside the frozen graph,
-        with their shapes) and "outputs" say which part of it is meant, where not all is."""
-        from tf2onnx import convert  # type: ignore[import-not-found]
+        with their shapes) and "outputs" say which part of it is meant, where not all is.
 
+        Or of a TorchScript archive, in an environment that has PyTorch; "inputs" are then all
+        that it takes."""
         source = header["source"]
         with open(source, "rb") as file:
-            is_lite = file.read(8)[4:] == b"TFL3"
-        if is_lite:
+            magic = file.read(8)
+        if magic[:4] == b"PK\3\4":
+            export_script(source, header["inputs"], header["onnx"])
+            return {}, []
+        from tf2onnx import convert  # type: ignore[import-not-found]
+
+        if magic[4:] == b"TFL3":
             given = ["--tflite", source, "--dequantize", *pictures_first(tflite_inputs(source))]
         else:
             inputs, outputs = header["inputs"], header["outputs"]
@@ -229,6 +237,27 @@ class Jobs:
                 for name in row:
                     os.unlink(name)
         return {"tables": tables}, []
+
+
+def export_script(source: str, inputs: dict[str, list[int]], target: str) -> None:
+    """Writes the ONNX of a TorchScript archive. To know its shapes it is run, once, on noise."""
+    import torch  # type: ignore[import-not-found]
+
+    # Its unpickler makes nothing but tensors and plain data; the archive's code is TorchScript.
+    module = torch.jit.load(source, map_location="cpu").float().eval()
+    takes = len(module.forward.schema.arguments) - 1  # without itself
+    if takes != len(inputs):
+        raise ValueError(f"it takes {takes} inputs, and one picture is what it would be given")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        torch.onnx.export(
+            module,
+            tuple(torch.rand(shape) for shape in inputs.values()),
+            target,
+            opset_version=_SCRIPT_OPSET,
+            dynamo=False,  # the other exporter takes no TorchScript
+            input_names=list(inputs),
+        )
 
 
 def tflite_inputs(source: str) -> dict[str, list[int]]:

@@ -273,7 +273,8 @@ def read_subject(
             "What a model costs is said while it is built, and differs from chip to chip.",
             "Give the .onnx that it was made from.",
         )
-    original = load(as_onnx(Path(model), report)) if is_model_file(model) else None
+    mine = is_model_file(model)
+    original = load(as_onnx(Path(model), report, size=size)) if mine else None
     try:
         ready = resolve(model, size=size, anchors=anchors, report=report)
     except RkzooError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rkzoo.errors import RkzooError
 from rkzoo.progress import Reporter
+from rkzoo.workflow.translated import TENSORFLOW, translated
 
 
 def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
@@ -41,27 +41,8 @@ def _make(
 
     from rkzoo.graph.read import load
     from rkzoo.graph.rewrite import bytes_as_floats
-    from rkzoo.toolkit import environment
-    from rkzoo.toolkit.process import ToolkitProcess
 
-    env = environment.there("tensorflow")
-    if env is None:
-        raise RkzooError(
-            f"{source.name} is a TensorFlow file, and TensorFlow is not installed.",
-            "rkzoo reads such files with TensorFlow, in an environment apart (about 1.8 GB).",
-            "Install it once with: rkzoo toolkit install --with tensorflow",
-        )
-    with ToolkitProcess(env, report=report) as process:
-        try:
-            process.translate(source, target, inputs=inputs, outputs=outputs)
-        except RkzooError as error:
-            raise RkzooError(
-                f"{source.name} cannot be made into ONNX.",
-                error.why,
-                "It must be a complete .tflite or frozen graph; else export the model to ONNX.",
-                code=1,
-                log=error.log,
-            ) from error
+    translated(TENSORFLOW, source, target, report, inputs, outputs)
     model = load(target)
     bytes_as_floats(model)
     onnx.save(model, target)

@@ -14,14 +14,17 @@ from rkzoo.graph import minilm, whisper
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.workflow.make_literal import from_literal
 from rkzoo.workflow.make_tensorflow import deeplab, tensorflow
+from rkzoo.workflow.make_torchscript import input_size, is_script, torchscript
 from rkzoo.workflow.make_yamnet import yamnet
+from rkzoo.zoo.catalogue import PYTORCH, refuse_file
 
-Maker = Callable[[Mapping[str, Path], Path, Reporter], None]
-"""The card's files by role, the .onnx to write, who is told."""
+Maker = Callable[..., None]
+"""The card's files by role, the .onnx to write, who is told; by name, what the user said."""
 
 MAKERS: dict[str, Maker] = {
     "tflite": tensorflow,
     "pb": tensorflow,
+    "torchscript": torchscript,
     "yamnet": yamnet,
     "python-literal": from_literal,
     "deeplab": deeplab,
@@ -32,27 +35,58 @@ MAKERS: dict[str, Maker] = {
     "whisper-decoder": whisper.make_decoder,
 }
 
-_FILES = {".tflite": "tflite", ".pb": "pb"}
+# Whose code the making is too, beside the file that the maker stands in.
+_TRANSLATING = ("workflow/translated.py", "toolkit/worker.py", "graph/rewrite.py")
+_MADE_BY = {
+    "tflite": _TRANSLATING,
+    "pb": _TRANSLATING,
+    "deeplab": _TRANSLATING,
+    "torchscript": _TRANSLATING,
+    "yamnet": ("workflow/make_tensorflow.py", *_TRANSLATING),
+    "minilm-embedding": ("graph/writer.py",),
+    "minilm-encoder": ("graph/writer.py",),
+    "whisper-encoder": ("graph/ctranslate2.py", "graph/writer.py"),
+    "whisper-embedding": ("graph/ctranslate2.py", "graph/writer.py"),
+    "whisper-decoder": ("graph/ctranslate2.py", "graph/writer.py"),
+}
+
+_HERE = Path(__file__).parents[1]
+_FILES = {".tflite": "tflite", ".pb": "pb", ".torchscript": "torchscript"}
+
+
+def _maker_of(path: Path) -> str | None:
+    """Who makes ONNX of such a file. PyTorch's suffixes are given to programs and to weights."""
+    suffix = path.suffix.lower()
+    if suffix in PYTORCH and is_script(path):
+        return "torchscript"
+    return _FILES.get(suffix)
 
 
 def is_model_file(name: str) -> bool:
     """Whether that is a model's file that the user has, which is or becomes ONNX."""
-    return Path(name).suffix.lower() in (".onnx", *_FILES)
+    path = Path(name)
+    return path.suffix.lower() == ".onnx" or _maker_of(path) is not None
 
 
-def as_onnx(path: Path, report: Reporter = SILENT) -> Path:
-    """The file itself, or the .onnx that is made of it. Raises RkzooError."""
-    name = _FILES.get(path.suffix.lower())
+def as_onnx(path: Path, report: Reporter = SILENT, *, size: tuple[int, int] | None = None) -> Path:
+    """The file itself, or the .onnx that is made of it. `size` (height, width) counts for a
+    program, which has no shapes before it is run. Raises RkzooError."""
+    name = _maker_of(path)
     if name is None:
+        if path.suffix.lower() in PYTORCH:
+            refuse_file(path)
         return path
     with explained(f"{path} cannot be read."), path.open("rb"):
         pass
-    return made(name, {"model": path}, report)
+    said = {"size": input_size(path, size, report)} if name == "torchscript" else {}
+    return made(name, {"model": path}, report, **said)
 
 
-def made(name: str, files: Mapping[str, Path], report: Reporter = SILENT) -> Path:
-    """The .onnx that the maker `name` makes of a card's files, from the cache where it was made
-    before by the same code. Raises RkzooError."""
+def made(
+    name: str, files: Mapping[str, Path], report: Reporter = SILENT, **said: tuple[int, ...]
+) -> Path:
+    """The .onnx that the maker `name` makes of a card's files and of what the user `said`, from
+    the cache where it was made before by the same code. Raises RkzooError."""
     if name not in MAKERS:
         raise RkzooError(
             f"There is no maker called {name!r}.",
@@ -61,7 +95,9 @@ def made(name: str, files: Mapping[str, Path], report: Reporter = SILENT) -> Pat
         )
     maker = MAKERS[name]
     key = hashlib.sha256(name.encode())
-    key.update(Path(inspect.getfile(maker)).read_bytes())
+    for code in (Path(inspect.getfile(maker)), *(_HERE / one for one in _MADE_BY.get(name, ()))):
+        key.update(code.read_bytes())
+    key.update(repr(sorted(said.items())).encode())
     for role, file in sorted(files.items()):
         key.update(f"{role} {sha256_of(file)}".encode())
     target = cache_dir("made") / f"{key.hexdigest()[:32]}.onnx"
@@ -70,5 +106,5 @@ def made(name: str, files: Mapping[str, Path], report: Reporter = SILENT) -> Pat
             os.utime(target)
         else:
             with report.task(f"Making {name}"), atomic_output(target) as part:
-                maker(files, part, report)
+                maker(files, part, report, **said)
     return target

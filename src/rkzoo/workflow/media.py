@@ -23,6 +23,7 @@ from rkzoo.heads import (
 )
 from rkzoo.vision import image
 from rkzoo.workflow.board import contract_of
+from rkzoo.workflow.makers import is_model_file
 from rkzoo.workflow.pipeline_file import read_pipeline
 from rkzoo.zoo.catalogue import card as find_card
 
@@ -128,7 +129,7 @@ def medium_of(model: str) -> Medium:
     takes pictures. Raises RkzooError for a name that is not known."""
     path = Path(model)
     suffix = path.suffix.lower()
-    if suffix in (".onnx", ".tflite", ".pb"):
+    if is_model_file(model):
         return PICTURE
     if suffix == ".json":
         return of_head(read_pipeline(path).head)

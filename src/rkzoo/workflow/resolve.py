@@ -289,7 +289,7 @@ def _from_graph(
     anchors: Anchors | None,
     report: Reporter,
 ) -> Resolved:
-    original = load(as_onnx(path, report))
+    original = load(as_onnx(path, report, size=size))
     source = Source(
         file=str(path.resolve()), sha256=sha256_of(path), card=card.name if card else ""
     )

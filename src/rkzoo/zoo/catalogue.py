@@ -55,7 +55,7 @@ def path_of(model: str | os.PathLike[str]) -> Path:
         if path.is_file():
             return path.absolute()
         raise RkzooError(f"There is no card {path}.", "The file does not exist.", "Check the path.")
-    _refuse_file(path)
+    refuse_file(path)
     near = difflib.get_close_matches(os.fspath(model).lower(), names(), 3, 0.5)
     raise RkzooError(
         f"There is no model called {os.fspath(model)!r} here.",
@@ -64,27 +64,27 @@ def path_of(model: str | os.PathLike[str]) -> Path:
     )
 
 
-_PYTORCH = (".pt", ".pth")
-_OTHERS = (".h5", ".keras", ".engine", ".caffemodel", ".torchscript", ".param")
+PYTORCH = (".pt", ".pth")
+_OTHERS = (".h5", ".keras", ".engine", ".caffemodel", ".param")
 
 
-def _refuse_file(path: Path) -> None:
+def refuse_file(path: Path) -> None:
     """Raises RkzooError for what was meant as a model's file and is none that is read here."""
     suffix = path.suffix.lower()
-    if suffix in (".onnx", ".tflite", ".pb", ".rknn"):
+    if suffix in (".onnx", ".tflite", ".pb", ".torchscript", ".rknn"):
         raise RkzooError(
             f"{path} is a file, and no name of the zoo.",
             "A name of rkzoo list is needed here"
             + (", or the .onnx that it was made from." if suffix == ".rknn" else "."),
             f"See what is in the file with: rkzoo inspect {shlex.quote(str(path))}",
         )
-    if not path.exists() and suffix not in (*_PYTORCH, *_OTHERS):
+    if not path.exists() and suffix not in (*PYTORCH, *_OTHERS):
         return
     how = f", for Ultralytics with: yolo export model={shlex.quote(str(path))} format=onnx"
     raise RkzooError(
         f"{path} is no model that rkzoo can read.",
-        "It takes .onnx, .tflite, .pb and .rknn files, and the names of rkzoo list.",
-        f"Export the model to ONNX{how if suffix in _PYTORCH else ''}.",
+        "It takes .onnx, .tflite, .pb, TorchScript and .rknn files, and the names of rkzoo list.",
+        f"Export the model to ONNX{how if suffix in PYTORCH else ''}.",
     )
 
 
