@@ -9,16 +9,8 @@ import pytest
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.quantise import Quantise
-from rkzoo.workflow.report_accuracy import (
-    Row,
-    choose_runs,
-    is_measured,
-    page,
-    read_rows,
-    read_runs,
-    with_row,
-    write_rows,
-)
+from rkzoo.workflow.report_accuracy import choose_runs, is_measured, page, with_row
+from rkzoo.workflow.results import Row, read_rows, read_runs, write_rows
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,19 +11,15 @@ from rkzoo.cli.main import main
 from rkzoo.contract import ClassifyHead, Contract, DetectHead, HeadOutput, ImageInput, PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.workflow import report_support as module
-from rkzoo.workflow.report_accuracy import Run
 from rkzoo.workflow.report_support import (
     Candidate,
-    Support,
-    Trial,
     candidates,
-    read_support,
     task_of,
     try_all,
     try_one,
     with_support,
-    write_support,
 )
+from rkzoo.workflow.results import Run, Support, Trial, read_support, write_support
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ImageInput(size=(64, 64))
@@ -119,9 +115,9 @@ def test_a_model_without_a_card_has_the_task_of_its_head(head: object, task: str
 def test_every_head_has_a_task() -> None:
     from typing import get_args
 
-    from rkzoo.contract import Head
+    from rkzoo.contract import PictureHead
 
-    assert set(get_args(Head)) == {DetectHead, *module._TASKS}
+    assert set(get_args(PictureHead)) == {DetectHead, *module._TASKS}
 
 
 class Bench:

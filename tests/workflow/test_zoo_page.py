@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from rkzoo.workflow.quantise import Quantise
-from rkzoo.workflow.report_accuracy import Row, write_rows
-from rkzoo.workflow.report_support import Support, Trial, write_support
 from rkzoo.workflow.report_zoo import gather, page
+from rkzoo.workflow.results import Row, Support, Trial, write_rows, write_support
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")

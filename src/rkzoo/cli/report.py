@@ -91,9 +91,10 @@ def report_accuracy(args: argparse.Namespace) -> int:
     from rkzoo.files import write_text
     from rkzoo.toolkit.recipe import DEFAULT_VERSION
     from rkzoo.workflow import report_accuracy as accuracy
+    from rkzoo.workflow.results import read_rows, read_runs, write_rows
 
     results, toolkit = Path(args.results), args.toolkit or DEFAULT_VERSION
-    rows = accuracy.read_rows(results)
+    rows = read_rows(results)
     if not args.page_only:
         if not args.assets:
             raise RkzooError(
@@ -102,7 +103,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
                 "Give it with --assets FOLDER, or set RKZOO_TEST_ASSETS.",
             )
         bars = Bars()
-        for run in accuracy.choose_runs(accuracy.read_runs(Path(args.runs)), args.names):
+        for run in accuracy.choose_runs(read_runs(Path(args.runs)), args.names):
             if accuracy.is_measured(rows, run, toolkit) and not args.fresh:
                 bars.note(f"{run.name}: measured already")
                 continue
@@ -116,7 +117,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
                 report=bars,
             )
             rows = accuracy.with_row(rows, row)
-            accuracy.write_rows(results, rows)
+            write_rows(results, rows)
     write_text(Path(args.page), accuracy.page(rows, args.max_drop))
     print(f"{len(rows)} models are in {results}, the page is {args.page}")
     print("Next: rkzoo report zoo")
@@ -127,7 +128,7 @@ def report_support(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars
     from rkzoo.soc.chips import resolve, supported
     from rkzoo.workflow import report_support as support
-    from rkzoo.workflow.report_accuracy import read_runs
+    from rkzoo.workflow.results import read_runs, read_support, write_support
 
     named = [name for name in args.soc.split(",") if name]
     socs = supported() if "all" in named else [resolve(name) for name in named]
@@ -141,11 +142,11 @@ def report_support(args: argparse.Namespace) -> int:
     )
     rows = support.try_all(
         wanted,
-        support.read_support(results),
+        read_support(results),
         socs,
         toolkit=args.toolkit,
         fresh=args.fresh,
-        keep=lambda rows: support.write_support(results, rows),
+        keep=lambda rows: write_support(results, rows),
         report=bars,
     )
     trials = [trial for row in rows for trial in row.chips.values()]

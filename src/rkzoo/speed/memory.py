@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rkzoo.soc.chips import chips
-from rkzoo.speed.table import CostTable
+
+if TYPE_CHECKING:
+    from rkzoo.speed.table import CostTable
 
 _INSIDE = re.compile(r"^(\d+) MB inside the chip")
 SHARE = 0.5

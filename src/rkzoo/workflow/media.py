@@ -21,9 +21,6 @@ from rkzoo.heads import (
     VoiceHead,
     WhisperHead,
 )
-from rkzoo.vision import image
-from rkzoo.workflow.board import contract_of
-from rkzoo.workflow.makers import is_model_file
 from rkzoo.workflow.pipeline_file import read_pipeline
 from rkzoo.zoo.catalogue import card as find_card
 
@@ -44,6 +41,18 @@ class Medium:
     read: Callable[[Any], Any]
     file: Callable[[Any], Path | None] = Path
     written: frozenset[str] = frozenset()
+
+
+def _pictures(names: list[str]) -> Sequence[Any]:
+    from rkzoo.vision.image import expand
+
+    return expand(names)
+
+
+def _picture(source: Any) -> Any:
+    from rkzoo.vision.image import read
+
+    return read(source)
 
 
 def _sounds(names: list[str]) -> Sequence[Any]:
@@ -103,7 +112,7 @@ def _text(source: Said | str) -> str:
 _TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
 _SPOKEN = frozenset({".txt", ".wav", ".flac", ".ogg"})
 
-PICTURE = Medium("picture", "images", "picture", image.expand, image.read)
+PICTURE = Medium("picture", "images", "picture", _pictures, _picture)
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
 TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _SPOKEN)
 
@@ -129,12 +138,16 @@ def medium_of(model: str) -> Medium:
     takes pictures. Raises RkzooError for a name that is not known."""
     path = Path(model)
     suffix = path.suffix.lower()
+    from rkzoo.workflow.makers import is_model_file
+
     if is_model_file(model):
         return PICTURE
     if suffix == ".json":
         return of_head(read_pipeline(path).head)
     if suffix == ".rknn":
         with suppress(RkzooError):  # what is wrong with it is said where it is opened
+            from rkzoo.workflow.board import contract_of
+
             return of_head(contract_of(path).head)
         return PICTURE
     return of_head(find_card(model).head)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import yaml
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
-from rkzoo.graph.cut import Scores
 from rkzoo.strict import Strict
 from rkzoo.toolkit.recipe import Algorithm, Method
-from rkzoo.workflow.calibration import Pictures, from_files
 
-Head = Literal["uncut"] | Scores
+if TYPE_CHECKING:
+    from rkzoo.workflow.calibration import Pictures
+
+Head = Literal["uncut", "sigmoid", "logits", "bounded"]
 _LARGEST = 1 << 20
 
 
@@ -91,6 +92,8 @@ class Choice:
                 "The INT8 ranges were found with these very pictures.",
                 "Put them back, give others with --calib, or tune again.",
             )
+        from rkzoo.workflow.calibration import from_files
+
         return from_files(files)
 
     def check(self, name: str, sha256: str, toolkit: str) -> None:

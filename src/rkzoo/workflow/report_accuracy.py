@@ -7,77 +7,12 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
 
-import msgspec
-import yaml
-
-from rkzoo.accuracy.dataset import TruthSource
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, write_text
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.strict import Strict
 from rkzoo.workflow.plan import Asked
-from rkzoo.workflow.quantise import Quantise
+from rkzoo.workflow.results import Row, Run
 from rkzoo.workflow.tune import Trial, Tuned, tune
-
-_LARGEST = 4 << 20
-
-
-class Run(Strict, frozen=True):
-    """One line of the list of runs: `model` a file below the assets, or `card` a name."""
-
-    name: str
-    data: str
-    model: str = ""
-    card: str = ""
-    limit: int | None = None
-
-
-class Row(Strict, frozen=True):
-    """One model, measured. Values in the metric's unit, drops in points (hundredths of a share,
-    or %). `original` is float, `int8` what convert gives without further ado, `tuned` what
-    `rkzoo tune` found with `how`. `truth` says whether the float model's own answers took the
-    place of known ones, `stages` what the search was limited to (nothing where empty)."""
-
-    model: str
-    sha256: str
-    dataset: str
-    truth: TruthSource
-    images: int
-    protocol: str
-    metric: str
-    unit: str
-    original: float
-    int8: float
-    int8_drop: float
-    tuned: float
-    tuned_drop: float
-    how: Quantise
-    change: str
-    calibration: str
-    runtime: Literal["simulator", "board"]
-    toolkit: str
-    rkzoo: str
-    date: str
-    stages: tuple[str, ...] = ()
-
-
-def read_runs(path: Path) -> list[Run]:
-    """Raises RkzooError when the list is missing or broken."""
-    runs: list[Run] = _read(path, list[Run], "list of runs")
-    return runs
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows measured so far; none where there is no file. Raises RkzooError."""
-    rows: list[Row] = _read(path, list[Row], "table of results") if path.exists() else []
-    return rows
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    text = yaml.safe_dump(msgspec.to_builtins(list(rows)), sort_keys=False, allow_unicode=True)
-    write_text(path, "# Written by rkzoo report accuracy; not by hand.\n" + text)
 
 
 def measure(
@@ -227,18 +162,6 @@ def _summary(rows: Sequence[Row]) -> str:
         f"\n\nOver the {len(known)} COCO models the median drop is {plain:.2f} points plain and "
         f"{tuned:.2f} tuned; the largest after tuning is {worst.tuned_drop:.2f} ({worst.model}).\n"
     )
-
-
-def _read(path: Path, kind: Any, what: str) -> Any:
-    try:
-        with explained(f"{path} is no {what}."):
-            if path.stat().st_size > _LARGEST:
-                raise ValueError("it is too large")
-            text = path.read_text("utf-8")
-        return msgspec.convert(yaml.safe_load(text) or [], kind)
-    except (ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise RkzooError(f"{path} is no {what}.", f"{why}.", "Mend it, or give another.") from error
 
 
 def choose_runs(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:

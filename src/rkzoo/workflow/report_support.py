@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-import yaml
 
 from rkzoo.contract import (
     CentreFaceHead,
@@ -30,7 +29,7 @@ from rkzoo.contract import (
     TextRecHead,
 )
 from rkzoo.errors import RkzooError
-from rkzoo.files import sha256_of, write_text
+from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import supported
 from rkzoo.strict import Strict
@@ -38,64 +37,11 @@ from rkzoo.toolkit import environment
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.convert import prepare
 from rkzoo.workflow.estimate import Estimate, estimate
-from rkzoo.workflow.report_accuracy import Run
 from rkzoo.workflow.resolve import Resolved, resolve
+from rkzoo.workflow.results import Run, Support, Trial, Weights
 from rkzoo.zoo.catalogue import cards
 from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.schema import Card
-
-_LARGEST = 8 << 20
-_HEAD = "# Written by rkzoo report support; not by hand.\n"
-
-Weights = Literal["of the card", "another export", "no card"]
-
-
-class Trial(Strict, frozen=True):
-    """One chip. Where `converts` is False, `why` tells, and the rest may be empty.
-
-    `bytes` of the .rknn, `weights` and `internal` (working memory) in bytes, `on_cpu` the
-    operators that fall to the processor, one for each layer; `fits` says whether the memory
-    inside the chip is enough ("" where its memory is beside it). `ms`, `low`, `high` are the
-    estimate of `rkzoo estimate`, None where nothing calibrates it; `cpu_unpriced` layers on the
-    processor are not in it.
-    """
-
-    converts: bool
-    dtype: Literal["", "int8", "fp16"] = ""
-    why: str = ""
-    bytes: int | None = None
-    weights: int | None = None
-    internal: int | None = None
-    on_cpu: tuple[str, ...] = ()
-    fits: Literal["", "yes", "tight", "no"] = ""
-    ms: float | None = None
-    low: float | None = None
-    high: float | None = None
-    cpu_unpriced: int = 0
-
-
-class Support(Strict, frozen=True):
-    """One model. `untried` says why it could not be tried, `problem` what is wrong with the model
-    itself, whatever the chip; `chips` are those that were tried.
-
-    `weights` tells whose file it was: that `of the card`, `another export` that lies below the
-    assets under the card's name, or that of a model without a card. `size` is (height, width),
-    `cut` whether a head was cut off and proved equal.
-    """
-
-    model: str
-    task: str
-    weights: Weights
-    untried: str = ""
-    problem: str = ""
-    file: str = ""
-    sha256: str = ""
-    size: tuple[int, int] | None = None
-    cut: Literal["", "none", "proved"] = ""
-    toolkit: str = ""
-    rkzoo: str = ""
-    date: str = ""
-    chips: dict[str, Trial] = msgspec.field(default_factory=dict)
 
 
 class Candidate(Strict, frozen=True):
@@ -106,44 +52,6 @@ class Candidate(Strict, frozen=True):
     weights: Weights
     model: str = ""
     untried: str = ""
-
-
-def read_support(path: Path) -> list[Support]:
-    """The rows so far; none where there is no file. Raises RkzooError for a broken one."""
-    if not path.exists():
-        return []
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is too large")
-        loaded = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader) or []
-        return msgspec.convert(loaded, list[Support])
-    except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise RkzooError(
-            f"{path} is no table of support.", f"{why}.", "Remove it, and write it again."
-        ) from error
-
-
-def write_support(path: Path, rows: Sequence[Support]) -> None:
-    told = [_lean(row) for row in rows]
-    write_text(path, _HEAD + yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100))
-
-
-def _lean(row: Support) -> dict[str, Any]:
-    """Without the fields that have their default value."""
-    told = _said(row)
-    chips = {soc: _said(trial) for soc, trial in row.chips.items()}
-    return told | {"chips": chips} if chips else {k: v for k, v in told.items() if k != "chips"}
-
-
-def _said(record: msgspec.Struct) -> dict[str, Any]:
-    told = msgspec.to_builtins(record)
-    usual = {field.encode_name: field.default for field in msgspec.structs.fields(record)}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in told.items()
-        if value != usual[name]
-    }
 
 
 # ---- which models -------------------------------------------------------------------

@@ -20,8 +20,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.soc.chips import Chip, chips, supported
 from rkzoo.speed.memory import inside
 from rkzoo.strict import Strict
-from rkzoo.workflow.report_accuracy import Row, read_rows
-from rkzoo.workflow.report_support import Support, Trial, read_support
+from rkzoo.workflow.results import Row, Support, Trial, read_rows, read_support
 from rkzoo.zoo.catalogue import cards, dtypes_on, members
 from rkzoo.zoo.schema import Card
 
