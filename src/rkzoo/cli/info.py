@@ -153,7 +153,7 @@ def _measured(card: Card) -> list[tuple[str, ...]]:
     from rkzoo.workflow.report_zoo import on_chips, results_folder
 
     folder = results_folder()
-    if folder is None or card.task == "asset":
+    if folder is None or card.cpu or card.task == "asset":
         return []
     rows: list[tuple[str, ...]] = []
     for soc, told in on_chips(card, folder).items():
