@@ -77,8 +77,8 @@ def canvas_of(session: Session, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 def run_named(session: Session, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Runs a model that takes no picture: inputs and outputs by their names, outputs as
-    float32 or the integers that they are. Raises RkzooError for inputs that it has not, or
-    that are missing."""
+    float32 or the integers that they are, which outlast the next run. Raises RkzooError for
+    inputs that it has not, or that are missing."""
     names = [spec.name for spec in session.inputs]
     if set(names) != set(arrays):
         raise RkzooError(
@@ -87,7 +87,9 @@ def run_named(session: Session, arrays: Mapping[str, Array]) -> dict[str, Array]
     fed = [np.ascontiguousarray(arrays[spec.name], spec.dtype) for spec in session.inputs]
     outputs = session.run(fed)
     return {
-        spec.name: dequantise(array, spec) if array.dtype.kind == "f" or spec.scale else array
+        spec.name: np.array(dequantise(array, spec))
+        if array.dtype.kind == "f" or spec.scale
+        else np.array(array)
         for spec, array in zip(session.outputs, outputs, strict=True)
     }
 

@@ -22,6 +22,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Cores, Query, Sync
 from rkzoo.runtime.npu_context import Context, NpuLibrary
+from rkzoo.session import run_named
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,24 @@ def test_two_inputs_are_copied(library: NpuLibrary, tmp_path: Path) -> None:
         assert not session.zero_copy
         assert session.inputs[1].shape == (1, 4, 8)
         np.testing.assert_array_equal(session.run(given)[0], numbers(5, FLAT))
+
+
+def test_an_array_with_the_shape_of_a_picture_is_none_where_that_is_said(
+    library: NpuLibrary, tmp_path: Path
+) -> None:
+    frames = In("frames", (1, 8, 6, 1), "float32")
+    recording = Recording((frames,), (FLAT,))
+    given = np.arange(48, dtype=np.float32).reshape(1, 8, 6, 1)
+    recording.answer([given], [numbers(3, FLAT)])
+    path = written(tmp_path, recording)
+    with NpuSession(Context.open(library, path), picture=False) as session:
+        (spec,) = session.inputs
+        assert (spec.dtype, spec.shape) == ("float32", (1, 1, 8, 6))
+        assert not session.zero_copy
+        first = run_named(session, {"frames": given.transpose(0, 3, 1, 2)})
+        kept = first[session.outputs[0].name].copy()
+        run_named(session, {"frames": given.transpose(0, 3, 1, 2) + 1})
+        np.testing.assert_array_equal(first[session.outputs[0].name], kept)
 
 
 def test_the_small_library_answers_in_nhwc(tmp_path: Path) -> None:

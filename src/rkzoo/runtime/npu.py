@@ -30,7 +30,8 @@ class NpuSession(Closing):
     and RV1106), which the detection decoder reads; "plain" has the library turn them into
     NCHW. `zero_copy` None takes it wherever the model has one input and that is a picture.
     `floats` is the way of the vendor's Python demos, to compare with: the processor makes
-    floats of the pictures and the library of the outputs.
+    floats of the pictures and the library of the outputs. `picture` False: the first input is
+    none, even where it has the shape of one.
 
     `canvas` is the NPU's memory for the picture, uint8 (1, H, W, 3): what is written there
     need not be copied; `memory` is what it lies in, and `fit`, where somebody sets it, a better
@@ -48,9 +49,11 @@ class NpuSession(Closing):
         layout: Layout = "native",
         zero_copy: bool | None = None,
         floats: bool = False,
+        picture: bool = True,
     ) -> None:
         self.context = context
         self._layout, self._wanted, self._floats = layout, zero_copy, floats
+        self._picture = picture
         self._dynamic = False
         self._bind()
 
@@ -73,12 +76,19 @@ class NpuSession(Closing):
         """The same model once more, with its own inputs and outputs and the same weights: for
         another thread, or another core."""
         context = _on(self.context.duplicate(), cores)
-        return NpuSession(context, layout=self._layout, zero_copy=self._wanted, floats=self._floats)
+        return NpuSession(
+            context,
+            layout=self._layout,
+            zero_copy=self._wanted,
+            floats=self._floats,
+            picture=self._picture,
+        )
 
     def _bind(self) -> None:
         inputs, outputs = self.context.counts()
         given = [_given(self.context, index, self._dynamic) for index in range(inputs)]
-        possible = inputs == 1 and _is_picture(given[0]) and not self._floats
+        fed = [_fed(tensor, self._picture) for tensor in given]
+        possible = inputs == 1 and fed[0].dtype == "uint8" and not self._floats
         if self._wanted and not possible:
             raise RkzooError(
                 f"{self.context.name} cannot be fed without a copy.",
@@ -89,7 +99,7 @@ class NpuSession(Closing):
         zero_copy = possible if self._wanted is None else self._wanted
         way: type[_ZeroCopy | _Copied] = _ZeroCopy if zero_copy else _Copied
         way = _Floats if self._floats else way
-        self._way: _Way = way(self.context, given, outputs, self._layout, self._dynamic)
+        self._way: _Way = way(self.context, given, fed, outputs, self._layout, self._dynamic)
         self.zero_copy = zero_copy
         self.inputs = self._way.inputs
         self.outputs = self._way.outputs
@@ -157,8 +167,8 @@ def _is_picture(tensor: Tensor) -> bool:
     )
 
 
-def _fed(tensor: Tensor) -> TensorSpec:
-    if _is_picture(tensor):
+def _fed(tensor: Tensor, picture: bool) -> TensorSpec:
+    if picture and _is_picture(tensor):
         return TensorSpec(name=tensor.name, shape=tensor.shape, dtype="uint8", layout="NHWC")
     shape = tensor.shape
     if tensor.format == Format.NHWC and len(shape) == 4:
@@ -212,11 +222,17 @@ class _ZeroCopy:
     """Memory shared with the NPU on both sides, made once."""
 
     def __init__(
-        self, context: Context, inputs: list[Tensor], outputs: int, layout: Layout, dynamic: bool
+        self,
+        context: Context,
+        inputs: list[Tensor],
+        fed: list[TensorSpec],
+        outputs: int,
+        layout: Layout,
+        dynamic: bool,
     ) -> None:
         self._context = context
         (picture,) = inputs
-        self.inputs: tuple[TensorSpec, ...] = (_fed(picture),)
+        self.inputs = tuple(fed)
         batch, height, width, channels = picture.shape
         row = max(picture.w_stride, width) * channels
         memory = context.create_memory(max(picture.bytes, batch * height * row))
@@ -298,12 +314,18 @@ class _Copied:
     """The library copies inputs and outputs, for models that are fed more than a picture."""
 
     def __init__(
-        self, context: Context, inputs: list[Tensor], outputs: int, layout: Layout, dynamic: bool
+        self,
+        context: Context,
+        inputs: list[Tensor],
+        fed: list[TensorSpec],
+        outputs: int,
+        layout: Layout,
+        dynamic: bool,
     ) -> None:
         self._context, self._tensors = context, inputs
         self.canvas: Array | None = None
         self.memory: Memory | None = None
-        self.inputs = tuple(map(_fed, inputs))
+        self.inputs = tuple(fed)
         question = Query.CURRENT_OUTPUT_ATTR if dynamic else Query.OUTPUT_ATTR
         tensors = [context.tensor(question, index) for index in range(outputs)]
         self.outputs = tuple(_spec(tensor, tensor.shape) for tensor in tensors)
@@ -324,9 +346,15 @@ class _Floats(_Copied):
     """Floats in, NCHW, and floats out: every number is made and read once more."""
 
     def __init__(
-        self, context: Context, inputs: list[Tensor], outputs: int, layout: Layout, dynamic: bool
+        self,
+        context: Context,
+        inputs: list[Tensor],
+        fed: list[TensorSpec],
+        outputs: int,
+        layout: Layout,
+        dynamic: bool,
     ) -> None:
-        super().__init__(context, inputs, outputs, layout, dynamic)
+        super().__init__(context, inputs, fed, outputs, layout, dynamic)
         self.outputs = tuple(
             msgspec.structs.replace(spec, dtype="float32", scale=None, zero_point=0)
             for spec in self.outputs

@@ -24,8 +24,8 @@ generations after each frame finds them, and costs microseconds."""
 
 
 class LiteSession(Closing):
-    """A .rknn through rknn-toolkit-lite2. `inputs` and `outputs` are those of the file; what
-    `run` returns are floats, NCHW. Raises RkzooError."""
+    """A .rknn through rknn-toolkit-lite2. `inputs` and `outputs` are those of the file, the first
+    a `picture` where it can be one; what `run` returns are floats, NCHW. Raises RkzooError."""
 
     label: Label = "board"
 
@@ -36,8 +36,9 @@ class LiteSession(Closing):
         outputs: Sequence[TensorSpec],
         *,
         cores: Cores = Cores.AUTO,
+        picture: bool = True,
     ) -> None:
-        self.inputs = tuple(_fed(spec, index) for index, spec in enumerate(inputs))
+        self.inputs = tuple(_fed(spec, picture and not i) for i, spec in enumerate(inputs))
         self.outputs = tuple(
             TensorSpec(
                 name=spec.name,
@@ -113,10 +114,10 @@ def _package() -> Any:
     return RKNNLite
 
 
-def _fed(spec: TensorSpec, index: int) -> TensorSpec:
-    """The first input is a picture where it has the channels of one."""
+def _fed(spec: TensorSpec, picture: bool) -> TensorSpec:
+    """A `picture` has the channels of one."""
     shape = spec.shape
-    if index == 0 and len(shape) == 4 and shape[1] in (1, 3, 4):
+    if picture and len(shape) == 4 and shape[1] in (1, 3, 4):
         batch, channels, height, width = shape
         shape = (batch, height, width, channels)
         return TensorSpec(name=spec.name, shape=shape, dtype="uint8", layout="NHWC")

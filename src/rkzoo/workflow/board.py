@@ -171,17 +171,20 @@ def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT)
     """The model on the NPU. Raises RkzooError; says in `report` what versions warn of."""
     # Only the detection decoder reads the NPU's own layout.
     native = isinstance(contract.head, DetectHead)
+    picture = contract.picture is not None
     if model.library == LITE:
         from rkzoo.runtime.npu_lite import LiteSession
 
         _judge(model, report)
         file = rknn.read(model.file)
-        return LiteSession(model.file, file.inputs, file.outputs, cores=model.cores)
+        return LiteSession(
+            model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
+        )
     context = _context(model, report)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
     layout: Layout = "native" if native else "plain"
-    return NpuSession(context, layout=layout, floats=model.floats)
+    return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakValueDictionary()
