@@ -32,3 +32,30 @@ def test_made_once_and_anew_for_other_files(
     assert made("joined", {"model": tmp_path / "a"}).read_bytes() == b"two"
     with pytest.raises(RkzooError, match="no maker called 'other'"):
         made("other", {})
+
+
+def test_made_anew_for_other_code_and_other_wishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
+    code, source = tmp_path / "code.py", tmp_path / "a"
+    source.write_bytes(b"one")
+
+    def maker(files: Mapping[str, Path], target: Path, report: Reporter, *, size: object) -> None:
+        target.write_bytes(code.read_bytes() + repr(size).encode())
+
+    monkeypatch.setitem(makers.MAKERS, "maker", maker)
+    monkeypatch.setitem(makers._MADE_BY, "maker", (str(code),))
+    code.write_text("1")
+    first = made("maker", {"model": source}, size=(1, 2))
+    assert first.read_bytes() == b"1(1, 2)"
+    assert made("maker", {"model": source}, size=(2, 1)).read_bytes() == b"1(2, 1)"
+    code.write_text("2")
+    assert made("maker", {"model": source}, size=(1, 2)).read_bytes() == b"2(1, 2)"
+    assert first.read_bytes() == b"1(1, 2)"
+
+
+def test_the_code_that_makes_is_there() -> None:
+    assert set(makers._MADE_BY) <= set(makers.MAKERS)
+    for parts in makers._MADE_BY.values():
+        assert all((makers._HERE / part).is_file() for part in parts)

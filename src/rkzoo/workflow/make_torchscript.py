@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from rkzoo.contract import ArrayInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.progress import Reporter
@@ -75,6 +76,9 @@ def torchscript(
     archive. Raises RkzooError where there is no environment with PyTorch."""
     import onnx
 
+    from rkzoo.graph.part import part
+    from rkzoo.graph.read import load
+
     source = files["model"]
     with explained(f"{source} cannot be read."), source.open("rb"):
         pass
@@ -85,7 +89,8 @@ def torchscript(
             "Write it with torch.jit.save, or export the model to ONNX.",
         )
     translated(PYTORCH, source, target, report, {"images": (1, 3, *size)})
+    # What a program works out of its shapes, each time it is run, is known by now.
+    model = part(load(target), [ArrayInput(name="images", shape=(1, 3, *size))])
     if names := told(source).names:
-        model = onnx.load(target)
         onnx.helper.set_model_props(model, {"names": str(names)})
-        onnx.save(model, target)
+    onnx.save(model, target)

@@ -41,7 +41,7 @@ _MADE_BY = {
     "tflite": _TRANSLATING,
     "pb": _TRANSLATING,
     "deeplab": _TRANSLATING,
-    "torchscript": _TRANSLATING,
+    "torchscript": ("graph/part.py", "graph/view.py", *_TRANSLATING),
     "yamnet": ("workflow/make_tensorflow.py", *_TRANSLATING),
     "minilm-embedding": ("graph/writer.py",),
     "minilm-encoder": ("graph/writer.py",),
