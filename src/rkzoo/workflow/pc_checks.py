@@ -49,8 +49,7 @@ def _toolkit() -> Iterator[Finding]:
     have = environment.installed()
     if have:
         listed = ", ".join(
-            f"{env.version}{KINDS[env.kind].title} (Python {env.python_version})"
-            for env in have
+            f"{env.version}{KINDS[env.kind].title} (Python {env.python_version})" for env in have
         )
         yield ok("toolkit", f"RKNN-Toolkit2 {listed}", str(have[0].folder.parent))
         return

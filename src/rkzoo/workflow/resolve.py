@@ -234,12 +234,6 @@ def resolve(
         raise RkzooError(
             f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
         )
-    if card.task == "embed":
-        raise RkzooError(
-            f"{card.name} only turns words into numbers, for another model.",
-            "rkzoo runs it by itself where a model is told what to look for.",
-            'See for example: rkzoo run yolo-world-v2-s PICTURE --prompt "a red bus"',
-        )
     files = weights(card, report=report)
     path = made(card.make, files, report) if card.make else files["model"]
     return _from_graph(path, card.name, card, files, size, labels, feed, anchors, report)
