@@ -34,6 +34,32 @@ def test_numbers_that_make_no_sense(
     assert said in told.err.splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("model", "inputs", "output", "said"),
+    [
+        ("silero-vad", ("a.wav",), "talk.srt", "talk.srt cannot be written"),
+        ("piper-joe", ("Hello.",), "said.mp3", "said.mp3 cannot be written"),
+        ("u2netp", ("a.png",), "cut.csv", "cut.csv cannot be written"),
+        ("u2netp", ("a.png", "b.png"), "cut.png", "2 results do not fit"),
+    ],
+)
+def test_a_result_of_another_kind_is_refused_before_a_folder_is_called_that(
+    model: str,
+    inputs: tuple[str, ...],
+    output: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in inputs:
+        (tmp_path / name).touch()
+    assert main(["run", model, *inputs, "-o", output]) == 2
+    assert said in capsys.readouterr().err.splitlines()[0]
+    assert not (tmp_path / output).exists()
+
+
 def test_tune_looks_at_its_folder_before_the_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -250,8 +250,10 @@ def test_every_word_of_three_minutes_is_heard_once_and_in_its_place(
 
 
 def test_silence_is_no_text(tokens: Tokens) -> None:
-    found = Ear().whisper(tokens)(Sound(np.zeros(40 * RATE, np.float32), RATE))
+    ear = Ear()
+    found = ear.whisper(tokens)(Sound(np.zeros(40 * RATE, np.float32), RATE))
     assert (len(found), found.text, found.language, found.lines()) == (0, "", "", [])
+    assert not ear.windows  # the real one hears "you" in it
 
 
 SAID = Transcript((Segment(0, 1.5, " Hello."), Segment(3661.25, 3662, " Who's there?")), "en")
@@ -266,6 +268,8 @@ def test_transcripts_are_written_in_four_ways(tmp_path: Path) -> None:
     assert (tmp_path / "a.vtt").read_text().startswith("WEBVTT\n\n1\n00:00:00.000 --> ")
     document = json.loads((tmp_path / "a.json").read_text())
     assert (document["text"], document["language"]) == ("Hello. Who's there?", "en")
+    Transcript((Segment(0.1 + 0.2, 1.0, "a"),)).save(tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text())["segments"][0]["start"] == 0.3
     with pytest.raises(RkzooError, match=r"\.txt, \.srt"):
         SAID.save(tmp_path / "a.docx")
     assert not (tmp_path / "a.docx").exists()

@@ -106,6 +106,14 @@ def test_a_model_published_for_pytorch_only_says_how_to_export_it(tmp_path: Path
     assert "sources, an export" in fault(tmp_path, GOOD + "export: make it\n").why
 
 
+def test_a_file_that_several_parts_are_made_of_counts_once() -> None:
+    parts = catalogue.members(catalogue.card("piper-joe")).values()
+    assert len({part.sources for part in parts}) == 1 < len(parts)
+    urls = {one.url: one.size for part in parts for one in part.sources}
+    urls |= {mirrors[0].url: mirrors[0].size for p in parts for mirrors in p.files.values()}
+    assert size(catalogue.card("piper-joe")) == sum(filter(None, urls.values()))
+
+
 def test_labels_of_coco() -> None:
     names = labels.label_set("coco80")
     assert len(names) == len(set(names)) == 80

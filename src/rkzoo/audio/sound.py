@@ -99,7 +99,7 @@ def _read(file: BinaryIO, path: Path) -> Sound:
     except soundfile.SoundFileError as error:
         raise RkzooError(
             f"{path} is no sound that can be read.",
-            f"{' '.join(str(error).split())}",
+            f"{str(error).rsplit(': ', 1)[-1].strip().rstrip('.')}.",
             "Give a WAV, FLAC, OGG or MP3 file.",
         ) from error
     if not len(samples):

@@ -67,8 +67,9 @@ def main(args: argparse.Namespace) -> int:
         for number, line in enumerate(_wrapped(value)):
             print(f"{key if not number else '':<12}{line}")
     print("\nFiles")
+    width = max([18, *(len(role) + 2 for role in files)])
     for role, path in files.items():
-        print(f"  {role:<18}{path or 'not fetched'}")
+        print(f"  {role:<{width}}{path or 'not fetched'}")
     if card.export:
         print(f"  {'model':<18}published for PyTorch only; make it with the command below")
     if card.notes:
@@ -205,6 +206,8 @@ def _labels(card: Card) -> str:
         return f"in the model itself (metadata {card.labels.onnx_metadata!r})"
     if isinstance(card.labels, str):
         return f"{len(label_set(card.labels))} classes, the set {card.labels}"
+    if len(card.labels) == 1:
+        return f"1 class: {card.labels[0]}"
     return f"{len(card.labels)} classes: {', '.join(card.labels)}" if card.labels else ""
 
 

@@ -24,7 +24,7 @@ VERBS = {
     "fetch": "download its weights, verified",
     "inspect": "what is in an .onnx or .rknn file, and whether it will work",
     "convert": "make a .rknn for the chip you own",
-    "run": "pictures in, boxes or text out",
+    "run": "pictures, sounds or words in, the answer out",
     "stream": "video in, answers out: camera, file, network; live page, video, JSON lines",
     "eval": "how good a model is, on data with known answers",
     "compare": "where accuracy goes between float and INT8",

@@ -1,4 +1,4 @@
-"""rkzoo run: pictures in, boxes or text out."""
+"""rkzoo run: pictures, sounds or words in, the answer out."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o",
         "--output",
         metavar="DIR|FILE",
-        help="where the drawn pictures, texts or sounds go; a file for one sound or text: its "
-        "suffix chooses the form (.txt .srt .vtt .json, .wav .flac .ogg)",
+        help="where the drawn pictures, texts or sounds go; a file for one of them: its suffix "
+        "chooses the form (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
     )
     add_asked(parser)
     add_wishes(parser)
@@ -110,17 +110,28 @@ def _run(args: argparse.Namespace) -> int:
         print_json({"model": args.model, "runtime": runtime, medium.several: documents})
     for text, said in warned.items():
         print(f"warning: {said}: {text}", file=sys.stderr)
-    if folder is not None:
+    if file_named:
+        print(f"The {medium.gives} is in {file_named}", file=sys.stderr)
+    elif folder is not None:
         print(f"{medium.gives.capitalize()}s are in {folder}/", file=sys.stderr)
     return 0
 
 
 def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:
     """The file that -o names, None where it names a folder. Raises RkzooError for several
-    results that would go into one file."""
+    results that would go into one file, and a file of another kind."""
+    from rkzoo.workflow.media import FILES
+
     path = Path(output or "")
-    if path.suffix.lower() not in suffixes or path.is_dir():
+    suffix = path.suffix.lower()
+    if suffix not in FILES or path.is_dir():
         return None
+    if suffix not in suffixes:
+        raise RkzooError(
+            f"{path} cannot be written.",
+            f"What this model answers is written as {', '.join(sorted(suffixes))}.",
+            "Give another suffix, or a folder.",
+        )
     if sources != 1:
         raise RkzooError(
             f"{sources} results do not fit into {path}.",

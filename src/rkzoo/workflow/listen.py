@@ -49,7 +49,7 @@ def listen(
     was understood. `tell` is called with what is understood so far, `ready` when the model is
     open. Raises RkzooError where the model hears nothing, or there is no microphone."""
     planned = plan(model, asked, report)
-    if of_head(planned.head) is not SOUND:
+    if of_head(planned.head).name != SOUND.name:
         raise RkzooError(
             f"{model} does not hear.", "The microphone is for models of sounds.", "See rkzoo list."
         )

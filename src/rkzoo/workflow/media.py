@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +109,29 @@ def _text(source: Said | str) -> str:
     return text
 
 
+_DRAWN = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 _TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
-_SPOKEN = frozenset({".txt", ".wav", ".flac", ".ogg"})
+_TABLES = frozenset({".csv"})
+_TEXTS = frozenset({".txt"})
+_SPOKEN = frozenset({".wav", ".flac", ".ogg"})
+_UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
 
-PICTURE = Medium("picture", "images", "picture", _pictures, _picture)
+PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
-TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _SPOKEN)
+TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
+_HEARD = replace(SOUND, gives="timeline", written=_TABLES)
+_SAID = replace(TEXT, gives="sound", written=_SPOKEN)
+
+FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _SPOKEN | _UNWRITTEN
+"""Suffixes that nobody gives a folder."""
 
 _OF_HEAD: dict[type[Any], Medium] = {
-    ActivityHead: SOUND,
+    ActivityHead: _HEARD,
     CtcSpeechHead: SOUND,
-    SoundHead: SOUND,
+    SoundHead: _HEARD,
     TransducerHead: SOUND,
     WhisperHead: SOUND,
-    VoiceHead: TEXT,
+    VoiceHead: _SAID,
     SentenceHead: TEXT,
     TranslateHead: TEXT,
 }

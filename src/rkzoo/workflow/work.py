@@ -111,7 +111,7 @@ Decode = Callable[[bytes, Path], Any]
 
 def decoder_of(job: Job) -> Decode:
     """How the job's files become pictures, or sounds."""
-    if of_head(job.plan.head) is SOUND:
+    if of_head(job.plan.head).name == SOUND.name:
         from rkzoo.audio.sound import decode
 
         return decode

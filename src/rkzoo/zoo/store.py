@@ -35,12 +35,13 @@ def cached(card: Card) -> dict[str, Path | None]:
 
 
 def size(card: Card) -> int | None:
-    """Bytes of all files of a card together; None where one of them is unknown, or none is."""
-    if card.pipeline:
-        sizes = [size(member) for member in catalogue.members(card).values()]
-    else:
-        sizes = [mirrors[0].size for mirrors in files_of(card).values()]
-    return None if None in sizes or not sizes else sum(filter(None, sizes))
+    """Bytes of all files of a card together, each counted once; None where one of them is
+    unknown, or none is."""
+    parts = catalogue.members(card).values() if card.pipeline else (card,)
+    sizes = {
+        mirrors[0].url: mirrors[0].size for part in parts for mirrors in files_of(part).values()
+    }
+    return None if None in sizes.values() or not sizes else sum(filter(None, sizes.values()))
 
 
 def files_of(card: Card) -> dict[str, tuple[Source, ...]]:

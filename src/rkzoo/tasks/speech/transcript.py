@@ -91,7 +91,8 @@ def as_json(said: Transcript) -> str:
         "language": said.language or None,
         "text": said.text,
         "segments": [
-            {"start": s.start, "end": s.end, "text": s.text.strip()} for s in said.segments
+            {"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text.strip()}
+            for s in said.segments
         ],
     }
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"

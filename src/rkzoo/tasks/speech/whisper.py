@@ -116,6 +116,10 @@ class Whisper:
             window = samples[at : at + size]
             if at + len(window) < len(samples):
                 window = window[: pause_in(window, RATE, len(window) - _searched(len(window)))]
+            loud = loud_seconds(window, RATE)
+            if not loud[-1]:  # of nothing at all the model makes words up
+                at, size = at + len(window), whole
+                continue
             seconds = len(window) / RATE
             shortest = seconds <= _SHORTEST
             answer = self._best(self._hear(window, bins, whole), language, shortest)
@@ -124,7 +128,6 @@ class Whisper:
                 continue
             read = understood(answer.tokens, seconds, self.tokens, answer.ended)
             lost = (not answer.ended and read.settled == seconds) or answer.is_repetitive
-            loud = loud_seconds(window, RATE)
             lost = lost or (seconds > _THINNEST and thin(read, loud))
             if not shortest and lost:
                 # More is said in it than one answer holds, or than was understood, or the same
