@@ -19,16 +19,21 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "soc"))
 
 from board_trees import board
+from test_semantic_graphs import graph as segmentation
 from tiny_yolo import stock
 
+from rkzoo.audio.sound import Sound, write
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.soc.machine import read_machine
+from rkzoo.tasks.voice.result import Spoken
 from rkzoo.workflow import bench as module
 from rkzoo.workflow.bench import (
+    AnswerReport,
     BenchReport,
     Watched,
     bench,
+    bench_answers,
     chosen_cores,
     pinned,
     rounded,
@@ -86,6 +91,56 @@ def test_time_inside_the_model_is_told_apart_from_all_around_it() -> None:
     stages = module._whole(page, [session], np.zeros((1, 1, 3), np.uint8))
     assert stages["inference"] >= 0.06
     assert 0.01 <= stages["around"] < stages["inference"]
+
+
+def test_a_segmentation_is_timed(tmp_path: Path) -> None:
+    onnx.save(segmentation(), tmp_path / "segmentation.onnx")
+    found = bench(tmp_path / "segmentation.onnx", frames=2, warm_up=0)
+    assert found.time_cost_ms["inference"].p50 > 0
+
+
+@pytest.mark.parametrize("voice", [False, True])
+def test_whole_answers_are_timed_by_the_second_of_sound(
+    voice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is heard or speaks, and takes a known time."""
+    session = Watched(Slow())  # type: ignore[arg-type]
+    spoken = Spoken(Sound(np.zeros(4000, np.float32), 16000), ())
+    asked: list[object] = []
+
+    def task(given: object) -> object:
+        asked.append(given)
+        session.run([])
+        return spoken if voice else None
+
+    monkeypatch.setattr(module, "plan", lambda *_: module.Plan("toy", "onnx", {}))
+    monkeypatch.setattr(module, "_open", lambda *_: {"model": (None, session)})
+    monkeypatch.setattr(module, "task_of", lambda *_: task)
+    write(tmp_path / "a.wav", Sound(np.zeros(8000, np.float32), 16000))
+    model, given = ("piper-joe", "Hello.") if voice else ("whisper-base", str(tmp_path / "a.wav"))
+    found = bench_answers(model, given, answers=3)
+    assert len(asked) == 4  # one to warm up
+    assert asked[0] == "Hello." if voice else len(asked[0].at(16000)) == 8000
+    seconds = 0.25 if voice else 0.5
+    total = found.time_cost_ms["total"].p50
+    assert found.model_info.sound_seconds == seconds
+    assert found.real_time_factor == pytest.approx(total / 1000 / seconds)
+    assert total >= found.time_cost_ms["inference"].p50 >= 30
+    assert "cannot be compared" in found.published
+    write_report(tmp_path / "report.yml", found)
+    again = msgspec.convert(yaml.safe_load((tmp_path / "report.yml").read_text()), AnswerReport)
+    assert again.model_info == found.model_info
+
+
+def test_sounds_are_given_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "whisper-base"]) == 2
+    assert "--input" in capsys.readouterr().err
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, Sound(np.zeros(160, np.float32), 16000))
+    assert main(["bench", "whisper-base", "--input", str(tmp_path)]) == 2
+    assert "was given 2" in capsys.readouterr().err
+    with pytest.raises(RkzooError):
+        bench_answers("whisper-base", str(tmp_path / "a.wav"), answers=0)
 
 
 def test_frames_in_flight_overlap() -> None:

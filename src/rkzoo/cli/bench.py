@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rkzoo.cli.asked import add_asked, add_runtime
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.bench import BenchReport
+    from rkzoo.workflow.bench import AnswerReport, BenchReport
 
 REPORT = "report.yml"
 
@@ -20,15 +20,24 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "bench",
         help="how long a model takes, stage by stage",
         description="Times a model on this machine: reading the picture, preparing it, the model,"
-        " and what follows, one frame after another and with two in flight.",
+        " and what follows, one frame after another and with two in flight. Of a model that takes"
+        " sounds or texts, whole answers.",
         epilog="Example: rkzoo bench yolov8n.onnx --image street.jpg --frames 100",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
     add_runtime(parser)
-    parser.add_argument("--image", metavar="PICTURE", help="what it is fed (default: one made)")
-    parser.add_argument("--frames", type=int, metavar="N", help="default 50; 10 on the simulator")
     parser.add_argument(
-        "--warm-up", type=int, default=3, metavar="N", help="frames before that do not count (3)"
+        "--image",
+        "--input",
+        dest="image",
+        metavar="FILE",
+        help="the picture (default: one made), sound or text that it is fed",
+    )
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="default 50; 10 on the simulator; 5 answers"
+    )
+    parser.add_argument(
+        "--warm-up", type=int, metavar="N", help="frames before that do not count (3), or answers"
     )
     parser.add_argument(
         "--affinity",
@@ -57,26 +66,49 @@ def main(args: argparse.Namespace) -> int:
 
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow.bench import bench, rounded, write_report
-
-    found = bench(
-        args.model,
-        asked=asked(args),
-        picture=args.image,
-        frames=args.frames,
-        warm_up=args.warm_up,
-        affinity=args.affinity,
-        lock_clocks=args.lock_clocks,
-        report=Bars(),
+    from rkzoo.workflow.bench import (
+        WARM_UP,
+        BenchReport,
+        bench,
+        bench_answers,
+        rounded,
+        write_report,
     )
+    from rkzoo.workflow.media import PICTURE, medium_of
+
+    found: BenchReport | AnswerReport
+    if medium_of(args.model).name == PICTURE.name:
+        found = bench(
+            args.model,
+            asked=asked(args),
+            picture=args.image,
+            frames=args.frames,
+            warm_up=WARM_UP if args.warm_up is None else args.warm_up,
+            affinity=args.affinity,
+            lock_clocks=args.lock_clocks,
+            report=Bars(),
+        )
+    else:
+        found = bench_answers(
+            args.model,
+            args.image,
+            asked=asked(args),
+            answers=args.frames,
+            warm_up=1 if args.warm_up is None else args.warm_up,
+            affinity=args.affinity,
+            lock_clocks=args.lock_clocks,
+            report=Bars(),
+        )
     if args.output or not args.json:
         target = Path(args.output or REPORT)
         write_report(target, found)
         print(f"The report is {target}", file=sys.stderr)
     if args.json:
         print_json(rounded(msgspec.to_builtins(found)))
-    else:
+    elif isinstance(found, BenchReport):
         _tell(found)
+    else:
+        _tell_answers(found)
     return 0
 
 
@@ -104,7 +136,7 @@ def _compare(found: BenchReport) -> None:
     print(table(("picture to result", "ms p50", "FPS", "", "cores busy"), rows))
 
 
-def _tell(found: BenchReport) -> None:
+def _stages(found: BenchReport | AnswerReport, of: str) -> None:
     from rkzoo.cli.console import table
 
     print(found.label)
@@ -112,8 +144,23 @@ def _tell(found: BenchReport) -> None:
         (name, *(f"{getattr(times, field):.2f}" for field in ("p50", "p90", "p99", "mean")))
         for name, times in found.time_cost_ms.items()
     ]
-    print(table(("ms a frame", "p50", "p90", "p99", "mean"), rows))
+    print(table((f"ms {of}", "p50", "p90", "p99", "mean"), rows))
     print(found.published)
+
+
+def _tell_answers(found: AnswerReport) -> None:
+    _stages(found, "an answer")
+    if found.real_time_factor is not None:
+        print(
+            f"real-time factor {found.real_time_factor:.3f}, for"
+            f" {found.model_info.sound_seconds:.2f} s of sound"
+        )
+    if found.memory_info.peak_mib is not None:
+        print(f"{found.memory_info.peak_mib:.0f} MiB of memory at most")
+
+
+def _tell(found: BenchReport) -> None:
+    _stages(found, "a frame")
     speed, memory, board = found.throughput_fps, found.memory_info, found.board_info
     print(
         f"{speed.inference:.1f} FPS in the model alone, {speed.sequential:.1f} one frame after"

@@ -35,8 +35,10 @@ from rkzoo.speed.timing import Times, growth, times
 from rkzoo.speed.usage import Usage, usage
 from rkzoo.strict import Strict
 from rkzoo.tasks.detect.task import HeadTask
+from rkzoo.tasks.voice.result import Spoken
 from rkzoo.vision.image import decode
-from rkzoo.workflow.load import page_reader, task_with
+from rkzoo.workflow.load import task_of
+from rkzoo.workflow.media import Medium, medium_of
 from rkzoo.workflow.model import Image
 from rkzoo.workflow.plan import (
     Asked,
@@ -65,6 +67,12 @@ LABELS: dict[Label, str] = {
 PUBLISHED = (
     "The vendor's table of speeds times inference alone: compare it with that stage, not with"
     " the total."
+)
+ANSWERS = 5
+PUBLISHED_RTF = (
+    "The vendor's real-time factors cannot be compared with this one: they divide by a whole chunk"
+    " (20 s for wav2vec2, 3 s for yamnet), by 6.4 s for mms_tts, and by the sound itself for"
+    " whisper alone."
 )
 
 
@@ -161,6 +169,35 @@ class BenchReport(Strict, frozen=True):
     format: Literal[1] = 1
 
 
+class Answered(Strict, frozen=True):
+    """The model, what it was given (a path, or the text), and the seconds of the sound that it
+    heard or made; None where it did neither."""
+
+    name: str
+    given: str
+    sound_seconds: float | None
+
+
+class AnswerReport(Strict, frozen=True):
+    """Of a model that answers sounds or texts: `time_cost_ms` of a whole answer by stage, which
+    are decode (the file read), inference, around, and total. `real_time_factor` is the middle
+    total by the seconds of sound; below 1 it keeps up."""
+
+    label: str
+    runtime: Label
+    published: str
+    date: str
+    rkzoo: str
+    answers: int
+    warm_up: int
+    board_info: Board
+    model_info: Answered
+    memory_info: Memory
+    time_cost_ms: dict[str, Times]
+    real_time_factor: float | None
+    format: Literal[1] = 1
+
+
 @runtime_checkable
 class Staged(Protocol):
     """A task whose stages can be called one by one."""
@@ -194,45 +231,32 @@ def bench(
     `affinity` pins the work to the fast or the slow cores of a board. `lock_clocks` holds the
     clocks at their highest meanwhile (needs root). Raises RkzooError.
     """
-    if (frames is not None and frames < 1) or warm_up < 0:
-        raise RkzooError(
-            "There is nothing to measure.", "It takes one frame at least.", "Give --frames 50."
-        )
+    _check_counts(frames, warm_up)
     data, path = _picture(picture)
     shot = decode(data, path)
-    machine = read_machine()
-    cores = chosen_cores(machine, affinity)
-    if lock_clocks and not machine.clocks and machine.npu_rate is None:
-        raise RkzooError(
-            "There is no clock here that can be held.",
-            "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
-            "Leave --lock-clocks out.",
-        )
+    machine, cores = _machine(affinity, lock_clocks)
     planned = plan(model, asked or Asked(), report)
     check_pictures(planned, "bench")
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
-        stack.enter_context(pinned(cores) if affinity != "all" else nullcontext())
-        if lock_clocks:
-            stack.enter_context(clocks.held(machine))
-            machine = read_machine()
-        # ONNX Runtime places its own threads unless it is told how many.
-        threads = 0 if affinity == "all" else len(cores)
+        machine, threads = _settled(stack, machine, cores, affinity, lock_clocks)
         opened = _open(planned, stack, threads, report)
         picture_of = partial(decode, data, path)
-        sequential = _sequential(_task(opened), picture_of, count, warm_up, report)
+        sequential = _sequential(_task(planned, opened), picture_of, count, warm_up, report)
         workers = npu_workers(planned)
         # An NPU session is for one frame at a time: its memory is the NPU's.
         many = [_open(on_core(planned, n), stack, threads, report) for n in range(workers)]
-        tasks = [_task(one) for one in many or [opened] * WORKERS]
+        tasks = [_task(planned, one) for one in many or [opened] * WORKERS]
         pipelined = _pipelined(tasks, picture_of, count, report)
         ways: tuple[Way, ...] = ()
         if workers:
-            plainly = _task(_open(in_floats(planned), stack, threads, report), plainly=True)
+            floats = _open(in_floats(planned), stack, threads, report)
+            plainly = _task(planned, floats, plainly=True)
+            mine = _task(planned, opened)
             still = partial(_same, shot)
             ways = (
                 _way("floats", _sequential(plainly, still, count, warm_up, report), 1),
-                _way("rkzoo", _sequential(_task(opened), still, count, warm_up, report), 1),
+                _way("rkzoo", _sequential(mine, still, count, warm_up, report), 1),
                 _way("pool", _pipelined(tasks, still, count, report), workers),
             )
         ended = usage()
@@ -270,6 +294,107 @@ def bench(
     )
 
 
+def bench_answers(
+    model: str | os.PathLike[str],
+    source: str | None,
+    *,
+    asked: Asked | None = None,
+    answers: int | None = None,
+    warm_up: int = 1,
+    affinity: Affinity = "all",
+    lock_clocks: bool = False,
+    report: Reporter = SILENT,
+) -> AnswerReport:
+    """As `bench`, for a model that answers sounds or texts: whole answers, one after another, to
+    `source` (a sound's file; a text, or its file). Raises RkzooError."""
+    _check_counts(answers, warm_up)
+    medium = medium_of(os.fspath(model))
+    given = _given(medium, source, os.fspath(model))
+    machine, cores = _machine(affinity, lock_clocks)
+    planned = plan(model, asked or Asked(), report)
+    count = answers or ANSWERS
+    with ExitStack() as stack:
+        machine, threads = _settled(stack, machine, cores, affinity, lock_clocks)
+        opened = _open(planned, stack, threads, report)
+        task = task_of(planned, opened)
+        found: list[Any] = []
+        work = partial(_whole, partial(_answer, task, found), _sessions(opened))
+        timed = _sequential(work, partial(medium.read, given), count, warm_up, report)
+        ended, after = usage(), read_machine()
+        label = _label(planned.label, opened)
+    summary = {name: times(values) for name, values in timed.stages.items()}
+    sound = getattr(medium.read(given), "seconds", None)
+    if isinstance(found[-1], Spoken):
+        sound = found[-1].sound.seconds
+    return AnswerReport(
+        label=label,
+        runtime=planned.label,
+        published=PUBLISHED_RTF if sound else PUBLISHED,
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        rkzoo=version("rkzoo"),
+        answers=count,
+        warm_up=warm_up,
+        board_info=_board(machine, after, affinity, cores, lock_clocks),
+        model_info=Answered(name=planned.name, given=str(source), sound_seconds=sound),
+        memory_info=_memory(ended, timed.resident),
+        time_cost_ms=summary,
+        real_time_factor=summary["total"].p50 / 1000 / sound if sound else None,
+    )
+
+
+def _answer(task: Callable[[Any], Any], last: list[Any], given: Any) -> None:
+    last[:] = [task(given)]
+
+
+def _given(medium: Medium, source: str | None, model: str) -> Any:
+    """The one thing that is answered."""
+    found = medium.expand([source]) if source is not None else ()
+    if len(found) != 1:
+        raise RkzooError(
+            f"{model} answers one {medium.name} here, and was given {len(found) or 'none'}.",
+            "One is answered again and again.",
+            f"Give one {medium.name} with --input.",
+        )
+    return found[0]
+
+
+def _check_counts(frames: int | None, warm_up: int) -> None:
+    if (frames is not None and frames < 1) or warm_up < 0:
+        raise RkzooError(
+            "There is nothing to measure.", "It takes one frame at least.", "Give --frames 50."
+        )
+
+
+def _machine(affinity: Affinity, lock_clocks: bool) -> tuple[Machine, tuple[int, ...]]:
+    """The machine, and the cores to work on. Raises RkzooError for what it cannot do."""
+    machine = read_machine()
+    cores = chosen_cores(machine, affinity)
+    if lock_clocks and not machine.clocks and machine.npu_rate is None:
+        raise RkzooError(
+            "There is no clock here that can be held.",
+            "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
+            "Leave --lock-clocks out.",
+        )
+    return machine, cores
+
+
+def _settled(
+    stack: ExitStack,
+    machine: Machine,
+    cores: tuple[int, ...],
+    affinity: Affinity,
+    lock_clocks: bool,
+) -> tuple[Machine, int]:
+    """Keeps to the cores and holds the clocks until `stack` ends; the machine as it is then,
+    and how many threads ONNX Runtime may have."""
+    stack.enter_context(pinned(cores) if affinity != "all" else nullcontext())
+    if lock_clocks:
+        stack.enter_context(clocks.held(machine))
+        machine = read_machine()
+    # ONNX Runtime places its own threads unless it is told how many.
+    return machine, 0 if affinity == "all" else len(cores)
+
+
 def _same(shot: Image) -> Image:
     return shot
 
@@ -291,7 +416,7 @@ def _label(label: Label, opened: Opened) -> str:
     return LABELS[label]
 
 
-def write_report(path: Path, report: BenchReport) -> None:
+def write_report(path: Path, report: BenchReport | AnswerReport) -> None:
     """report.yml, whole or not at all. Raises RkzooError."""
     import yaml
 
@@ -357,19 +482,20 @@ def _open(planned: Plan, stack: ExitStack, threads: int, report: Reporter) -> Op
     }
 
 
-def _task(opened: Opened, *, plainly: bool = False) -> Work:
+def _task(planned: Plan, opened: Opened, *, plainly: bool = False) -> Work:
     """A picture in, the seconds of its stages out. Each has buffers of its own, so several can
     work at once on the same sessions. `plainly` decodes every cell, where there are cells."""
-    if "model" in opened:
-        task: Any = task_with(*opened["model"])
-        if isinstance(task, Staged):
-            decode: Callable[..., Any] = task.decode
-            if plainly and isinstance(task, HeadTask):
-                decode = task.decode_plainly
-            return partial(_staged, task, decode)
-    else:
-        task = page_reader(opened)
-    return partial(_whole, task, [session for _, session in opened.values()])
+    task = task_of(planned, opened)
+    if isinstance(task, Staged):
+        decode: Callable[..., Any] = task.decode
+        if plainly and isinstance(task, HeadTask):
+            decode = task.decode_plainly
+        return partial(_staged, task, decode)
+    return partial(_whole, task, _sessions(opened))
+
+
+def _sessions(opened: Opened) -> list[Watched]:
+    return [session for _, session in opened.values()]
 
 
 def _staged(task: Staged, decode: Callable[..., Any], image: Image) -> Stages:
@@ -386,7 +512,7 @@ def _staged(task: Staged, decode: Callable[..., Any], image: Image) -> Stages:
     }
 
 
-def _whole(task: Callable[[Image], Any], sessions: Sequence[Watched], image: Image) -> Stages:
+def _whole(task: Callable[[Any], Any], sessions: Sequence[Watched], image: Any) -> Stages:
     """Several models, or one called several times: their time apart from all around them."""
     before = sum(session.spent for session in sessions)
     began = perf_counter()

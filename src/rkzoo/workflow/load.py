@@ -152,6 +152,17 @@ def open_task(
     }
     for _, session in opened.values() if quick else ():
         quicken(session, stack, report)
+    return task_of(planned, opened, options, page, wishes)
+
+
+def task_of(
+    planned: Plan,
+    opened: Mapping[str, tuple[Contract, Session]],
+    options: DetectOptions | None = None,
+    page: PageOptions | None = None,
+    wishes: Wishes = NOTHING,
+) -> Callable[[Any], Found]:
+    """As `open_task`, of parts that are open."""
     if planned.head is not None and type(planned.head) in OPENERS:
         wishes = replace(wishes, words=planned.words) if planned.words else wishes
         return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)
