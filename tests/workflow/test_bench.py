@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "soc"))
 
 from board_trees import board
 from test_semantic_graphs import graph as segmentation
+from tiny_whole import classifier, lprnet
 from tiny_yolo import stock
 
 from rkzoo.audio.sound import Sound, write
@@ -93,9 +94,10 @@ def test_time_inside_the_model_is_told_apart_from_all_around_it() -> None:
     assert 0.01 <= stages["around"] < stages["inference"]
 
 
-def test_a_segmentation_is_timed(tmp_path: Path) -> None:
-    onnx.save(segmentation(), tmp_path / "segmentation.onnx")
-    found = bench(tmp_path / "segmentation.onnx", frames=2, warm_up=0)
+@pytest.mark.parametrize("graph", [segmentation, classifier, lprnet])
+def test_what_finds_no_boxes_is_timed(graph, tmp_path: Path) -> None:
+    onnx.save(graph(), tmp_path / "model.onnx")
+    found = bench(tmp_path / "model.onnx", frames=2, warm_up=0)
     assert found.time_cost_ms["inference"].p50 > 0
 
 

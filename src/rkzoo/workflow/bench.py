@@ -200,13 +200,14 @@ class AnswerReport(Strict, frozen=True):
 
 @runtime_checkable
 class Staged(Protocol):
-    """A task whose stages can be called one by one."""
+    """A task whose stages can be called one by one. What comes back to the place that it had in
+    the picture is prepared as a pair: the arrays, and how they lay in it."""
 
     session: Session
 
-    def preprocess(self, image: Image) -> tuple[list[NDArray[Any]], Any]: ...
+    def preprocess(self, image: Image) -> list[NDArray[Any]] | tuple[list[NDArray[Any]], Any]: ...
 
-    def decode(self, outputs: list[NDArray[Any]], letterbox: Any) -> Any: ...
+    def decode(self, outputs: list[NDArray[Any]], *place: Any) -> Any: ...
 
 
 Work = Callable[[Image], "Stages"]
@@ -236,7 +237,7 @@ def bench(
     shot = decode(data, path)
     machine, cores = _machine(affinity, lock_clocks)
     planned = plan(model, asked or Asked(), report)
-    check_pictures(planned, "bench")
+    check_pictures(planned, "bench --image")
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
         machine, threads = _settled(stack, machine, cores, affinity, lock_clocks)
@@ -500,11 +501,12 @@ def _sessions(opened: Opened) -> list[Watched]:
 
 def _staged(task: Staged, decode: Callable[..., Any], image: Image) -> Stages:
     began = perf_counter()
-    arrays, letterbox = task.preprocess(image)
+    prepared = task.preprocess(image)
+    arrays, *place = prepared if isinstance(prepared, tuple) else (prepared,)
     fed = perf_counter()
     outputs = task.session.run(arrays)
     ran = perf_counter()
-    decode(outputs, letterbox)
+    decode(outputs, *place)
     return {
         "preprocess": fed - began,
         "inference": ran - fed,
