@@ -38,9 +38,11 @@ def test_numbers_that_make_no_sense(
     ("model", "inputs", "output", "said"),
     [
         ("silero-vad", ("a.wav",), "talk.srt", "talk.srt cannot be written"),
-        ("piper-joe", ("Hello.",), "said.mp3", "said.mp3 cannot be written"),
+        ("piper-joe", ("a.txt",), "said.mp3", "said.mp3 cannot be written"),
         ("u2netp", ("a.png",), "cut.csv", "cut.csv cannot be written"),
         ("u2netp", ("a.png", "b.png"), "cut.png", "2 results do not fit"),
+        ("minilm", ("a.wav",), "out", "a.wav is no file of text"),
+        ("piper-joe-flow", ("Hello.",), "out", "one part of a pipeline"),
     ],
 )
 def test_a_result_of_another_kind_is_refused_before_a_folder_is_called_that(

@@ -24,16 +24,17 @@ from npu_standin.recording import In, Out, Recording
 from rkzoo.cli.main import main
 from rkzoo.contract import ArrayInput, Contract
 from rkzoo.errors import RkzooError
-from rkzoo.heads import TensorsHead, VoiceHead
+from rkzoo.heads import ActivityHead, TensorsHead, VoiceHead
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.recipe import Calibration, InputPlan, Recipe, Sidecar, Source
-from rkzoo.workflow import board
+from rkzoo.workflow import board, simulate
 from rkzoo.workflow.convert import Converted, _joined, custom_string
 from rkzoo.workflow.load import page_reader
 from rkzoo.workflow.media import TEXT, medium_of
 from rkzoo.workflow.pipeline_file import read_pipeline, write_pipeline
+from rkzoo.workflow.plan import Asked, plan
 
 LETTERS = ("", "a", "b")
 CONTRACTS = {"det": det_contract(64, 128), "rec": rec_contract(LETTERS, 640), "cls": cls_contract()}
@@ -137,6 +138,15 @@ def test_what_stays_on_the_processor_and_further_files_travel_along(tmp_path: Pa
     assert found.files["front.words"].read_text() == "a b c"
     assert found.head == VoiceHead(rate=22050)
     assert medium_of(str(tmp_path / "out" / "voice.json")).name == TEXT.name
+
+
+def test_a_single_rknn_keeps_how_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Contract(family="f", head=ActivityHead(rate=16000, step=512, context=64))
+    monkeypatch.setattr(simulate, "rknn_inputs", lambda *_args, **_more: (heard, None))
+    planned = plan(tmp_path / "a.rknn", Asked(runtime="simulator"))
+    assert (planned.head, planned.label) == (heard.head, "simulator")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def _tell(made: list[Converted]) -> None:
     from shlex import quote
 
     from rkzoo.cli.console import table
-    from rkzoo.workflow.media import medium_of
+    from rkzoo.workflow.media import NUMBERS, medium_of
 
     if proof := made[0].proof:
         print(
@@ -102,5 +102,6 @@ def _tell(made: list[Converted]) -> None:
             print(f"warning ({one.soc}): {finding.message}")
     rknn = quote(str(made[0].rknn))
     whole = str(made[0].pipeline or made[0].rknn)
-    given = medium_of(whole).name.upper()
-    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {quote(whole)} {given}")
+    medium = medium_of(whole)
+    run = f", or rkzoo run {quote(whole)} {medium.name.upper()}" if medium is not NUMBERS else ""
+    print(f"Next: rkzoo inspect {rknn}{run}")

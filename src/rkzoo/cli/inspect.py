@@ -59,6 +59,8 @@ def main(args: argparse.Namespace) -> int:
         # What lies beside a .rknn has its name.
         beside = path.stem.lower().endswith(".rknn")
         return (_sidecar if beside else _pipeline)(path, as_json=args.json)
+    if not path.exists():
+        _refuse_name(args.file)
     if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
         return _rknn(path, as_json=args.json)
     from rkzoo.cli.console import parse_size
@@ -67,6 +69,19 @@ def main(args: argparse.Namespace) -> int:
     pictures = expand(args.image) if args.image else []
     size = parse_size(args.size)
     return _onnx(path, size, args.anchors, pictures, as_json=args.json)
+
+
+def _refuse_name(name: str) -> None:
+    """Raises RkzooError for a name of the zoo, which is no file."""
+    from rkzoo.errors import RkzooError
+    from rkzoo.zoo.catalogue import names
+
+    if name in names():
+        raise RkzooError(
+            f"{name} is a name of the zoo, and no file.",
+            "rkzoo inspect looks into files.",
+            f"See rkzoo info {name}, which also tells where its file lies.",
+        )
 
 
 def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
@@ -382,8 +397,9 @@ def _sidecar(path: Path, *, as_json: bool) -> int:
 
 def _print(path: Path, rows: Sequence[tuple[str, str]]) -> None:
     print(path)
+    width = max([12, *(len(key) + 2 for key, _ in rows)])
     for key, value in rows:
-        print(f"  {key:<12}{_safe(value)}")
+        print(f"  {key:<{width}}{_safe(value)}")
 
 
 def _lines(title: str, sentences: Iterable[str]) -> None:

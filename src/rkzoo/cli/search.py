@@ -51,6 +51,10 @@ def search(args: argparse.Namespace) -> int:
         )
         return 0
     lines = found.alike.lines()
+    if medium is not PICTURE and len(sources) > 1:
+        lines = [
+            f"{line}  ({path or 'text'})" for line, path in zip(lines, found.sources, strict=True)
+        ]
     print(f"{args.search}  [{found.runtime}]")
     print("\n".join(f"  {line}" for line in lines[:_LISTED]))
     if len(lines) > _LISTED:

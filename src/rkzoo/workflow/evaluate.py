@@ -28,7 +28,18 @@ from rkzoo.contract import (
 )
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
-from rkzoo.heads import ClipHead, CtcSpeechHead, TransducerHead, WhisperHead
+from rkzoo.heads import (
+    ActivityHead,
+    ClipHead,
+    CtcSpeechHead,
+    CutOutHead,
+    SentenceHead,
+    SoundHead,
+    TransducerHead,
+    TranslateHead,
+    VoiceHead,
+    WhisperHead,
+)
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
@@ -174,8 +185,7 @@ def evaluate_plan(
     )
 
 
-SPEECH = (WhisperHead, CtcSpeechHead, TransducerHead)
-_TASKS = {
+_TASKS: dict[type[Any], str] = {
     TextDetHead: "text-det",
     TextRecHead: "text-rec",
     ClassifyHead: "classify",
@@ -183,6 +193,17 @@ _TASKS = {
     SemanticHead: "semantic",
     FaceHead: "face",
     CentreFaceHead: "face",
+    WhisperHead: "speech",
+    CtcSpeechHead: "speech",
+    TransducerHead: "speech",
+    ClipHead: "classify",
+    # There is no data for these: the name is for the message that says so.
+    ActivityHead: "sound",
+    SoundHead: "sound",
+    VoiceHead: "voice",
+    SentenceHead: "embed",
+    TranslateHead: "translate",
+    CutOutHead: "cut-out",
 }
 
 
@@ -190,10 +211,8 @@ def task_of(contract: Contract, parts: int = 1, together: Head | None = None) ->
     """The kind of answer: what a data set needs to know of a model; `together` says how several
     parts play together."""
     head = contract.head
-    if isinstance(together, SPEECH):
-        return "speech"
-    if isinstance(together, ClipHead):
-        return "classify"
+    if type(together) in _TASKS:
+        return _TASKS[type(together)]
     if parts > 1:
         return "text"
     if not isinstance(head, DetectHead):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rkzoo.heads import (
     CtcSpeechHead,
     SentenceHead,
     SoundHead,
+    TensorsHead,
     TransducerHead,
     TranslateHead,
     VoiceHead,
@@ -25,6 +27,8 @@ from rkzoo.workflow.pipeline_file import read_pipeline
 from rkzoo.zoo.catalogue import card as find_card
 
 _MOST_TEXT = 1 << 20  # bytes
+_TEXT_FILES = (".txt", ".md")
+_LONGEST_NAME = 1024  # characters: what is longer is a text, and the system takes no such name
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,45 @@ class Said:
 
 
 def _texts(names: list[str]) -> list[Said]:
-    """Each is a text file that is there, or the text itself."""
-    found = []
-    for name in names:
-        path = Path(name)
-        is_file = len(name) < 1024 and path.suffix.lower() in (".txt", ".md")
-        if is_file and not path.is_file():
-            raise RkzooError(f"There is no file {name}.", "", "Check the name.")
-        found.append(Said(path=path) if is_file else Said(name))
-    return found
+    """Each is a text file that is there, a folder or glob of such, or the text itself. Raises
+    RkzooError for a name of a file that is no text, or of none."""
+    return [said for name in names for said in _named(name)]
+
+
+def _named(name: str) -> list[Said]:
+    path = Path(name).expanduser()
+    if len(name) >= _LONGEST_NAME:
+        return [Said(name)]
+    is_text = path.suffix.lower() in _TEXT_FILES
+    if path.is_dir():
+        files = sorted(one for one in path.iterdir() if one.suffix.lower() in _TEXT_FILES)
+    elif path.is_file() and not is_text:
+        raise RkzooError(
+            f"{name} is no file of text.",
+            f"Text is read from {' and '.join(_TEXT_FILES)}.",
+            "Give one of these, or the words themselves.",
+        )
+    elif path.is_file():
+        files = [path]
+    elif is_text:
+        files = [Path(match) for match in sorted(glob(str(path), recursive=True))]
+    else:
+        return [Said(name)]
+    if not files:
+        raise RkzooError(
+            f"There is no text at {name}.",
+            f"Text is read from {' and '.join(_TEXT_FILES)}.",
+            "Check the name.",
+        )
+    return [Said(path=one) for one in files]
+
+
+def _numbers(names: list[str]) -> Sequence[Any]:
+    raise RkzooError(
+        "This is one part of a pipeline, and is not run by itself.",
+        "It gives numbers that mean nothing alone.",
+        "Run the pipeline: rkzoo info of the part says which.",
+    )
 
 
 def _file_of(source: Said | str) -> Path | None:
@@ -121,6 +155,7 @@ SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSC
 TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
 _HEARD = replace(SOUND, gives="timeline", written=_TABLES)
 _SAID = replace(TEXT, gives="sound", written=_SPOKEN)
+NUMBERS = Medium("numbers", "numbers", "numbers", _numbers, _numbers)
 
 FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _SPOKEN | _UNWRITTEN
 """Suffixes that nobody gives a folder."""
@@ -131,6 +166,7 @@ _OF_HEAD: dict[type[Any], Medium] = {
     SoundHead: _HEARD,
     TransducerHead: SOUND,
     WhisperHead: SOUND,
+    TensorsHead: NUMBERS,
     VoiceHead: _SAID,
     SentenceHead: TEXT,
     TranslateHead: TEXT,

@@ -206,7 +206,8 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
         contract = msgspec.structs.replace(contract, labels=tuple(asked.labels))
     prompts = settled(asked.words, contract.texts, str(path), report)
     part = Part(contract, build=build, board=board, prompts=prompts)
-    return Plan(path.stem, "simulator" if board is None else "board", {"model": part})
+    label: Label = "simulator" if board is None else "board"
+    return Plan(path.stem, label, {"model": part}, contract.head)
 
 
 def _of_pipeline(path: Path, asked: Asked, report: Reporter) -> Plan:
