@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from rkzoo.contract import ClassifyHead
 from rkzoo.errors import RkzooError
+from rkzoo.heads import CutOutHead, VoiceHead
 from rkzoo.workflow.media import TEXT, Said
+from rkzoo.workflow.openers import NOTHING, Wishes, refuse_unheard
 
 
 def test_texts_are_typed_or_lie_in_files_and_folders(tmp_path: Path) -> None:
@@ -26,3 +29,21 @@ def test_texts_are_typed_or_lie_in_files_and_folders(tmp_path: Path) -> None:
     for name in ("notes/c.wav", "none.txt", "."):
         with pytest.raises(RkzooError, match="text"):
             TEXT.expand([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(
+    ("option", "wishes"),
+    [
+        ("--translate", Wishes(translate=True)),
+        ("--speed", Wishes(speed=float("nan"))),
+        ("--point", Wishes(points=((1, 2, 1),))),
+        ("--box", Wishes(boxes=((1, 2, 3, 4),))),
+    ],
+)
+def test_what_a_model_would_not_hear_is_refused(option: str, wishes: Wishes) -> None:
+    for head in (None, ClassifyHead(classes=2)):
+        refuse_unheard(head, NOTHING)
+        with pytest.raises(RkzooError, match=option):
+            refuse_unheard(head, wishes)
+    refuse_unheard(VoiceHead(rate=16000), Wishes(speed=2.0))
+    refuse_unheard(CutOutHead(), Wishes(points=((1, 2, 1),)))

@@ -42,7 +42,7 @@ from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.fitter import quicken
 from rkzoo.workflow.media import medium_of
 from rkzoo.workflow.model import Answer, Found, Image, Model, plainly
-from rkzoo.workflow.openers import NOTHING, OPENERS, Opened, Wishes
+from rkzoo.workflow.openers import NOTHING, OPENERS, Opened, Wishes, refuse_unheard
 from rkzoo.workflow.plan import Asked, Plan, open_part, plan
 from rkzoo.workflow.prompts import words
 from rkzoo.workflow.quantise import choose
@@ -163,6 +163,7 @@ def task_of(
     wishes: Wishes = NOTHING,
 ) -> Callable[[Any], Found]:
     """As `open_task`, of parts that are open."""
+    refuse_unheard(planned.head, wishes)
     if planned.head is not None and type(planned.head) in OPENERS:
         wishes = replace(wishes, words=planned.words) if planned.words else wishes
         return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)

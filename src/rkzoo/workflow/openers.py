@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.contract import Contract, Head, SemanticHead
+from rkzoo.errors import RkzooError
 from rkzoo.heads import (
     ActivityHead,
     ClipHead,
@@ -139,3 +140,22 @@ OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
     SentenceHead: _sentence,
     TranslateHead: _translate,
 }
+
+# Wishes that are options of their own: what they are called, and whose they are.
+_OPTIONS: dict[str, tuple[str, type[Any]]] = {
+    "translate": ("--translate", WhisperHead),
+    "speed": ("--speed", VoiceHead),
+    "points": ("--point", CutOutHead),
+    "boxes": ("--box", CutOutHead),
+}
+
+
+def refuse_unheard(head: Head | None, wishes: Wishes) -> None:
+    """Raises RkzooError for a wish that a model with this head would not hear."""
+    for name, (option, wanted) in _OPTIONS.items():
+        if getattr(wishes, name) != getattr(NOTHING, name) and not isinstance(head, wanted):
+            raise RkzooError(
+                f"{option} does not go with this model.",
+                "It would change nothing.",
+                "Leave it out.",
+            )
