@@ -141,3 +141,11 @@ def test_the_command_that_tune_names_says_again_what_the_model_is() -> None:
         "rkzoo convert 'my nets/a.onnx' --soc rk3588 --recipe 'out dir/a.yaml' "
         "--size 640 --labels 'my names.txt'"
     )
+
+
+def test_an_empty_file_of_tensorflow_is_told_without_tensorflow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.tflite").touch()
+    assert main(["inspect", str(tmp_path / "net.tflite")]) == 2
+    assert "The file is empty." in capsys.readouterr().err

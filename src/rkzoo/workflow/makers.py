@@ -76,8 +76,9 @@ def as_onnx(path: Path, report: Reporter = SILENT, *, size: tuple[int, int] | No
         if path.suffix.lower() in PYTORCH:
             refuse_file(path)
         return path
-    with explained(f"{path} cannot be read."), path.open("rb"):
-        pass
+    with explained(f"{path} cannot be read."), path.open("rb") as file:
+        if not file.read(1):
+            raise RkzooError(f"{path} is no model.", "The file is empty.", "Copy it again.")
     said = {"size": input_size(path, size, report)} if name == "torchscript" else {}
     return made(name, {"model": path}, report, **said)
 
