@@ -25,3 +25,8 @@ def test_info_tells_where_language_models_run(capsys: pytest.CaptureFixture[str]
     assert "does not convert or run language models" in told
     assert main(["info", "llm", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["figures"]["rows"][0]["chip"] == "rk3588"
+
+
+def test_a_topic_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "llm", "hello"]) == 2
+    assert "rkzoo info llm" in capsys.readouterr().err

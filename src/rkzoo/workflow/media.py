@@ -139,7 +139,9 @@ def _text(source: Said | str) -> str:
                 f"The text {said.path} cannot be read.", "It is not UTF-8.", "Save it as UTF-8."
             ) from error
     if not text.strip():
-        raise RkzooError("The text is empty.", "", "Give some words, or a .txt file.")
+        raise RkzooError(
+            "The text is empty.", "There is nothing to work on.", "Give some words, or a .txt file."
+        )
     return text
 
 

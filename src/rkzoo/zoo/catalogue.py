@@ -13,6 +13,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.zoo.loading import read_card
 from rkzoo.zoo.schema import Card
+from rkzoo.zoo.topics import topics
 
 HERE = Path(__file__).parent
 CARDS = HERE / "cards"
@@ -56,6 +57,12 @@ def path_of(model: str | os.PathLike[str]) -> Path:
             return path.absolute()
         raise RkzooError(f"There is no card {path}.", "The file does not exist.", "Check the path.")
     refuse_file(path)
+    if os.fspath(model) in topics():
+        raise RkzooError(
+            f"{os.fspath(model)} is no model that rkzoo runs.",
+            "It is something that other software does.",
+            f"See who does it, and where: rkzoo info {os.fspath(model)}",
+        )
     near = difflib.get_close_matches(os.fspath(model).lower(), names(), 3, 0.5)
     raise RkzooError(
         f"There is no model called {os.fspath(model)!r} here.",
