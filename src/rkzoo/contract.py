@@ -16,6 +16,7 @@ from rkzoo.heads import (
     ClipHead,
     CtcSpeechHead,
     CutOutHead,
+    MarianHead,
     SentenceHead,
     SoundHead,
     TensorsHead,
@@ -314,6 +315,7 @@ Head = (
     | ClipHead
     | SentenceHead
     | TranslateHead
+    | MarianHead
 )
 
 

@@ -160,3 +160,24 @@ class TranslateHead(Strict, frozen=True, tag="translate", tag_field="kind"):
     source: str = "en"
     target: str = "zh"
     beams: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+
+
+class MarianHead(Strict, frozen=True, tag="marian", tag_field="kind"):
+    """Text to text by SentencePiece pieces (Marian's transformers, opus-mt): a pipeline of
+    `encoder` and `decoder` without caches, with the files `encoder.vocabulary` (a json from piece
+    to number), `encoder.source` and `encoder.target` (SentencePiece models). S and T are the
+    pieces that they take, V pieces in all; numbers and masks are int64, a mask's 1 is a piece.
+
+    `encoder`: `input_ids` and `attention_mask` 1xS; gives 1xSxW. `decoder`: `input_ids` 1xT, what
+    the encoder gave as `encoder_hidden_states`, `encoder_attention_mask` 1xS; gives `logits`
+    1xTxV.
+
+    `source` and `target` are the languages' codes. `lead` is the piece in front of each text that
+    says the target's script, where the model was trained with one. `beams` 1 is the greedy way.
+    https://arxiv.org/abs/1804.00344
+    """
+
+    source: str = "en"
+    target: str = "zh"
+    lead: str = ""
+    beams: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4

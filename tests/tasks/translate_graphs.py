@@ -3,8 +3,11 @@ and as plain numpy that reads everything again for each piece."""
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -121,15 +124,22 @@ def place_of(place: int, width: int) -> list[float]:
 def plain_scores(net: Small, pieces: list[int], said: list[int]) -> NDArray[np.float64]:
     """(pieces,): scores of what follows `said`, everything calculated anew, without any pad,
     mask or cache: a pad must change nothing."""
-    held = {name: value.astype(np.float64) for name, value in net.weights.items()}
+    table = net.weights["table"].astype(np.float64)
 
     def rows(numbers: list[int]) -> NDArray[np.float64]:
         return np.array(
             [
-                held["table"][number] * net.width**0.5 + place_of(2 + index, net.width)
+                table[number] * net.width**0.5 + place_of(2 + index, net.width)
                 for index, number in enumerate(numbers)
             ]
         )
+
+    return plainly(net, rows([*pieces, 2]), rows([2, *said]))
+
+
+def plainly(net: Small, memory: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(pieces,): scores of what follows the rows `x`, having read the rows `memory`."""
+    held = {name: value.astype(np.float64) for name, value in net.weights.items()}
 
     def attend(
         place: str, x: NDArray[np.float64], memory: NDArray[np.float64], causal: bool
@@ -148,10 +158,101 @@ def plain_scores(net: Small, pieces: list[int], said: list[int]) -> NDArray[np.f
                     found[i, part] += share * v[j, part]
         return found @ held[f"{place}.o"].T
 
-    memory = rows([*pieces, 2])
     memory = memory + attend("enc", memory, memory, False)
-    x = rows([2, *said])
     for n in range(net.layers):
         x = x + attend(f"self{n}", x, x, True)
         x = x + attend(f"cross{n}", x, memory, False)
     return np.asarray(x[-1] @ held["table"].T)
+
+
+@dataclass(frozen=True)
+class SmallMarian(Small):
+    """The same attention with the interface of a Marian export: numbers in, no caches. The last
+    piece is the pad."""
+
+    @cached_property
+    def places(self) -> Floats:
+        """Rows of the places, as good as any: they are inside the graph."""
+        shape = (max(self.slots, self.steps), self.width)
+        return np.random.default_rng(self.seed + 1).normal(size=shape).astype(np.float32)
+
+    def encoder(self) -> onnx.ModelProto:
+        graph = Writer(self.weights)
+        x = self._embedded(graph, "input_ids", self.slots)
+        hidden = self._hidden(graph, "attention_mask")
+        seen, _, _ = self._attention(graph, "enc", x, x, hidden, self.slots, self.slots)
+        graph.node("Add", x, seen, to=graph.output("last_hidden_state", 1, self.slots, self.width))
+        return graph.model("encoder")
+
+    def decoder(self) -> onnx.ModelProto:
+        graph = Writer(self.weights)
+        hidden = self._hidden(graph, "encoder_attention_mask")
+        x = self._embedded(graph, "input_ids", self.steps)
+        memory = graph.input("encoder_hidden_states", 1, self.slots, self.width)
+        later = graph.constant(np.triu(np.ones((1, self.steps, self.steps)), 1))
+        for n in range(self.layers):
+            seen, _, _ = self._attention(graph, f"self{n}", x, x, later, self.steps, self.steps)
+            x = graph.node("Add", x, seen)
+            seen, _, _ = self._attention(
+                graph, f"cross{n}", x, memory, hidden, self.steps, self.slots
+            )
+            x = graph.node("Add", x, seen)
+        scores = graph.output("logits", 1, self.steps, self.pieces)
+        graph.linear(x, self.weights["table"], None, to=scores)
+        # An export with past has the keys and values beside: they are of no use here.
+        graph.node("Identity", x, to=graph.output("present", 1, self.steps, self.width))
+        return graph.model("decoder")
+
+    def rows(self, numbers: list[int]) -> NDArray[np.float64]:
+        table = self.weights["table"].astype(np.float64)
+        return table[numbers] * self.width**0.5 + self.places[: len(numbers)]
+
+    def _embedded(self, graph: Writer, name: str, count: int) -> str:
+        ids = graph.input(name, 1, count, kind=onnx.TensorProto.INT64)
+        rows = graph.node("Gather", graph.constant(self.weights["table"]), ids)
+        wide = graph.node("Mul", rows, graph.constant(self.width**0.5))
+        return graph.node("Add", wide, graph.constant(self.places[None, :count]))
+
+    def _hidden(self, graph: Writer, name: str) -> str:
+        mask = graph.input(name, 1, self.slots, kind=onnx.TensorProto.INT64)
+        none = graph.node("Equal", mask, graph.constant(np.array(0)))
+        return graph.node("Where", none, graph.constant(1.0), graph.constant(0.0))
+
+
+def only(model: onnx.ModelProto, output: str) -> onnx.ModelProto:
+    """As the card cuts it: without the other outputs."""
+    kept = [one for one in model.graph.output if one.name == output]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    return model
+
+
+SENTENCES = [
+    "The cat sat on the mat, and the dog ran.",
+    "A long day; the sun was hot and the cat slept.",
+    "He ran to the sun with a hat on the dog.",
+]
+
+
+def write_pieces(folder: Path) -> tuple[Path, Path, Path]:
+    """vocab.json, source.spm and target.spm of a SentencePiece model of SENTENCES; the network's
+    numbers are not SentencePiece's."""
+    import sentencepiece as spm
+
+    trained = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES),
+        model_writer=trained,
+        model_type="bpe",
+        vocab_size=60,
+        minloglevel=2,
+    )
+    known = spm.SentencePieceProcessor(model_proto=trained.getvalue())
+    pieces = [known.id_to_piece(number) for number in range(3, len(known))]
+    names = ["</s>", "<unk>", *sorted(pieces), ">>x<<", "<pad>"]
+    files = folder / "vocab.json", folder / "source.spm", folder / "target.spm"
+    table = {piece: number for number, piece in enumerate(names)}
+    files[0].write_text(json.dumps(table), "utf-8")
+    files[1].write_bytes(trained.getvalue())
+    files[2].write_bytes(trained.getvalue())
+    return files

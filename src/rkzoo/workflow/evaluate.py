@@ -33,6 +33,7 @@ from rkzoo.heads import (
     ClipHead,
     CtcSpeechHead,
     CutOutHead,
+    MarianHead,
     SentenceHead,
     SoundHead,
     TransducerHead,
@@ -203,6 +204,7 @@ _TASKS: dict[type[Any], str] = {
     VoiceHead: "voice",
     SentenceHead: "embed",
     TranslateHead: "translate",
+    MarianHead: "translate",
     CutOutHead: "cut-out",
 }
 

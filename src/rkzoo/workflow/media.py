@@ -15,6 +15,7 @@ from rkzoo.files import explained
 from rkzoo.heads import (
     ActivityHead,
     CtcSpeechHead,
+    MarianHead,
     SentenceHead,
     SoundHead,
     TensorsHead,
@@ -172,6 +173,7 @@ _OF_HEAD: dict[type[Any], Medium] = {
     VoiceHead: _SAID,
     SentenceHead: TEXT,
     TranslateHead: TEXT,
+    MarianHead: TEXT,
 }
 
 

@@ -14,6 +14,7 @@ from rkzoo.heads import (
     ClipHead,
     CtcSpeechHead,
     CutOutHead,
+    MarianHead,
     SentenceHead,
     SoundHead,
     TransducerHead,
@@ -91,6 +92,12 @@ def _translate(opened: Opened, wishes: Wishes) -> Task:
     return translate(opened, wishes)
 
 
+def _marian(opened: Opened, wishes: Wishes) -> Task:
+    from rkzoo.workflow.open_translate import marian
+
+    return marian(opened, wishes)
+
+
 def _sentence(opened: Opened, wishes: Wishes) -> Task:
     from rkzoo.workflow.open_embed import sentence
 
@@ -139,6 +146,7 @@ OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
     ClipHead: _clip,
     SentenceHead: _sentence,
     TranslateHead: _translate,
+    MarianHead: _marian,
 }
 
 # Wishes that are options of their own: what they are called, and whose they are.

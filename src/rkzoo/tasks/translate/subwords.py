@@ -6,14 +6,38 @@ https://arxiv.org/abs/1508.07909. A piece that goes on carries @@ at its end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
+from rkzoo.tasks.translate.words import text_of, words_of
 
 START, PAD, END, UNKNOWN = range(4)  # fairseq's numbers; the dictionary goes on from there
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The numbers that are no text: what a translation starts after, and which are never said."""
+
+    start: int
+    end: int
+    unknown: int
+    pad: int
+    never: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Word:
+    """As it is written, and its pieces."""
+
+    text: str
+    numbers: tuple[int, ...]
+
+
+FAIRSEQ = Marks(start=END, end=END, unknown=UNKNOWN, pad=PAD, never=(START, PAD, UNKNOWN))
 GOES_ON = "@@"
 _LAST = "</w>"
 _VERSION = "#version: 0.2"
@@ -22,6 +46,8 @@ _BIGGEST = 16 * 2**20
 
 class Subwords:
     """`merges` are pairs, the most frequent first; `pieces` the dictionary in its order."""
+
+    marks = FAIRSEQ
 
     def __init__(self, merges: Sequence[tuple[str, str]], pieces: Sequence[str]) -> None:
         self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}
@@ -60,6 +86,26 @@ class Subwords:
                 words.append(said)
                 said = ""
         return [*words, said] if said else words
+
+    def apart(self, sentence: str) -> list[Word]:
+        """Its words and marks."""
+        found = []
+        for index, word in enumerate(words_of(sentence)):
+            pieces = self.pieces(word)
+            small = self.pieces(word.lower())
+            # A sentence begins with a capital whatever the word: the commoner form is meant.
+            if index == 0 and self._rank(small) < self._rank(pieces):
+                pieces = small
+            found.append(Word(word, tuple(self.numbers(pieces))))
+        return found
+
+    def text(self, numbers: Iterable[int], language: str) -> str:
+        return text_of(self.words(numbers), language)
+
+    def _rank(self, pieces: Sequence[str]) -> tuple[int, int, int]:
+        """Commoner words come first: nothing unknown, fewer pieces, the dictionary's order."""
+        numbers = self.numbers(pieces)
+        return numbers.count(UNKNOWN), len(numbers), sum(numbers)
 
     def _split(self, word: str) -> tuple[str, ...]:
         """A word's pieces: of all neighbours the most frequent pair merges first, and a piece

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from rkzoo.errors import RkzooError
-from rkzoo.heads import TranslateHead
-from rkzoo.tasks.translate.beam import say
-from rkzoo.tasks.translate.network import Network
+from rkzoo.heads import MarianHead, TranslateHead
+from rkzoo.tasks.translate.beam import Sayer, say
 from rkzoo.tasks.translate.result import Sentence, Translation
-from rkzoo.tasks.translate.subwords import UNKNOWN, Subwords
-from rkzoo.tasks.translate.words import sentences, text_of, words_of
+from rkzoo.tasks.translate.subwords import Marks, Word
+from rkzoo.tasks.translate.words import sentences
 
 # Where a sentence that is too long is best parted: behind these marks, before these words.
-_MARKS = frozenset({";", ":", ",", "-", "...", "&quot;", ")"})
+MARKS = frozenset({";", ":", ",", "-", "...", "&quot;", ")"})
 _JOINTS = frozenset(
     """
     and or but because although while when where which who that if as so than after before
@@ -23,20 +22,24 @@ _JOINTS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class _Word:
-    """As it is written, and its pieces."""
+class Spelling(Protocol):
+    """Sentences to pieces, and pieces to text in a language."""
 
-    text: str
-    numbers: tuple[int, ...]
+    marks: Marks
+
+    def apart(self, sentence: str) -> list[Word]: ...
+
+    def text(self, numbers: Sequence[int], language: str) -> str: ...
 
 
 class Translator:
     """Translates sentence by sentence. A sentence of more pieces than the model takes goes
     through it in parts, and so does one to whose end the model does not come."""
 
-    def __init__(self, head: TranslateHead, network: Network, subwords: Subwords) -> None:
-        self._head, self._network, self._subwords = head, network, subwords
+    def __init__(
+        self, head: TranslateHead | MarianHead, network: Sayer, spelling: Spelling
+    ) -> None:
+        self._head, self._network, self._spelling = head, network, spelling
 
     def __call__(self, text: str) -> Translation:
         found = [
@@ -49,7 +52,8 @@ class Translator:
         return Translation(tuple(found), self._head.source, self._head.target)
 
     def _sentence(self, text: str, line: int) -> Sentence:
-        words = self._words(text)
+        words = self._spelling.apart(text)
+        marks = self._spelling.marks
         said: list[int] = []
         parts, finished = 0, True
         waiting = [words]
@@ -59,47 +63,32 @@ class Translator:
             answer: tuple[int, ...] = ()
             ended = False
             if len(numbers) <= self._network.room:
-                answer, ended = say(self._network, self._network.read(numbers), self._head.beams)
+                read = self._network.read(numbers)
+                answer, ended = say(self._network, read, self._head.beams, marks)
             if ended or len(numbers) == 1:
                 said += answer
                 parts += 1
                 finished = finished and ended
             else:
                 waiting[:0] = _halves(part)
-        unknown = tuple(word.text for word in words if UNKNOWN in word.numbers)
-        translation = text_of(self._subwords.words(said), self._head.target)
+        unknown = tuple(word.text for word in words if marks.unknown in word.numbers)
+        translation = self._spelling.text(said, self._head.target)
         return Sentence(text, translation, line, parts, unknown, not finished)
 
-    def _words(self, text: str) -> list[_Word]:
-        found = []
-        for index, word in enumerate(words_of(text)):
-            pieces = self._subwords.pieces(word)
-            small = self._subwords.pieces(word.lower())
-            # A sentence begins with a capital whatever the word: the commoner form is meant.
-            if index == 0 and self._rank(small) < self._rank(pieces):
-                pieces = small
-            found.append(_Word(word, tuple(self._subwords.numbers(pieces))))
-        return found
 
-    def _rank(self, pieces: Sequence[str]) -> tuple[int, int, int]:
-        """Commoner words come first: nothing unknown, fewer pieces, the dictionary's order."""
-        numbers = self._subwords.numbers(pieces)
-        return numbers.count(UNKNOWN), len(numbers), sum(numbers)
-
-
-def _halves(words: list[_Word]) -> list[list[_Word]]:
+def _halves(words: list[Word]) -> list[list[Word]]:
     """Two parts, of a word alone two parts of its pieces: parted behind a mark, else before a
     word that begins a phrase, as near to the middle as can be."""
     if len(words) == 1:
         numbers = words[0].numbers
         half = len(numbers) // 2
-        return [[_Word(words[0].text, part)] for part in (numbers[:half], numbers[half:])]
+        return [[Word(words[0].text, part)] for part in (numbers[:half], numbers[half:])]
     lengths = [len(word.numbers) for word in words]
     middle = sum(lengths) / 2
 
     def cost(cut: int) -> tuple[bool, int, float]:
         off = abs(sum(lengths[:cut]) - middle)
-        kind = 0 if words[cut - 1].text in _MARKS else 1 if words[cut].text in _JOINTS else 2
+        kind = 0 if words[cut - 1].text in MARKS else 1 if words[cut].text in _JOINTS else 2
         # Near an end a good place is no good any more.
         return off > 0.6 * middle, kind, off
 

@@ -34,7 +34,7 @@ _ESCAPES = {
     "[": "&#91;",
     "]": "&#93;",
 }
-_NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
+NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
 
 
 def sentences(line: str) -> list[str]:
@@ -86,8 +86,13 @@ def _stopped(part: str, rest: Sequence[str]) -> list[str]:
 
 def text_of(words: Sequence[str], language: str) -> str:
     """Words and marks as text."""
+    return spaced([_unescaped(word) for word in words], language)
+
+
+def spaced(words: Sequence[str], language: str) -> str:
+    """One behind another, with blanks where the language has them."""
     said = ""
-    for word in map(_unescaped, words):
+    for word in words:
         if said and _apart(said[-1], word[0], language):
             said += " "
         said += word
@@ -102,11 +107,11 @@ def _unescaped(word: str) -> str:
 
 def _apart(before: str, after: str, language: str) -> bool:
     """Whether a blank stands between two words, by the characters that meet."""
-    if language in _NO_SPACES:
+    if language in NO_SPACES:
         return all(c.isascii() and c.isalnum() for c in (before, after))
     return after not in ",.!?;:)]}%'" and before not in "([{"
 
 
 def together(sentences: Sequence[str], language: str) -> str:
     """Sentences of one line as text."""
-    return ("" if language in _NO_SPACES else " ").join(sentences)
+    return ("" if language in NO_SPACES else " ").join(sentences)

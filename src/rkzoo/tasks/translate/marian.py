@@ -1,0 +1,182 @@
+"""Marian's way to translate: a network without caches, and SentencePiece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.session import Array, Session, run_named
+from rkzoo.tasks.translate.subwords import Marks, Word
+from rkzoo.tasks.translate.task import MARKS
+from rkzoo.tasks.translate.words import NO_SPACES, spaced
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+_BLANK = "▁"  # SentencePiece writes it where a word begins
+_END, _UNKNOWN, _PAD = "</s>", "<unk>", "<pad>"
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the encoder made of a text, 1xSxW, and which of it counts, 1xS."""
+
+    seen: Floats
+    mask: Ids
+
+
+class MarianNetwork:
+    """`room` pieces go in without the end and `lead`, `steps` come out at the most, the end among
+    them. The past of a step is all pieces so far: each time they are read anew. Raises RkzooError
+    where encoder, decoder and the `size` of the vocabulary do not belong together."""
+
+    def __init__(
+        self,
+        encoder: Session,
+        decoder: Session,
+        marks: Marks,
+        size: int,
+        lead: tuple[int, ...] = (),
+    ) -> None:
+        self._encoder, self._decoder, self._marks, self._lead = encoder, decoder, marks, lead
+        shapes = {spec.name: spec.shape for spec in decoder.inputs}
+        needed = {"input_ids", "encoder_hidden_states", "encoder_attention_mask"}
+        slots = {spec.shape[-1] for spec in encoder.inputs}
+        if (
+            {spec.name for spec in encoder.inputs} != {"input_ids", "attention_mask"}
+            or set(shapes) != needed
+            or slots != {shapes["encoder_attention_mask"][-1]}
+            or prod(encoder.outputs[0].shape) != prod(shapes["encoder_hidden_states"])
+            or decoder.outputs[0].shape[-1] != size
+        ):
+            raise RkzooError(
+                "The parts of this translation do not belong together.",
+                "The encoder gives something else than the decoder hears, or the decoder does not "
+                f"tell the vocabulary's {size} pieces apart.",
+                "Mend the card.",
+            )
+        self._slots, self._wide = slots.pop(), shapes["encoder_hidden_states"]
+        self.steps = shapes["input_ids"][-1]
+        self.room = self._slots - 1 - len(lead)
+
+    def read(self, pieces: Sequence[int]) -> Read:
+        """At most `room` pieces."""
+        ids, mask = self._filled([*self._lead, *pieces, self._marks.end], self._slots)
+        (seen,) = run_named(self._encoder, {"input_ids": ids, "attention_mask": mask}).values()
+        return Read(seen, mask)
+
+    def fresh(self) -> tuple[int, ...]:
+        return ()
+
+    def step(self, read: Read, piece: int, past: tuple[int, ...]) -> tuple[Floats, tuple[int, ...]]:
+        """One piece further: scores (V,) of the next."""
+        said = (*past, piece)
+        # No piece sees those behind it, so the pads there change nothing.
+        ids, _ = self._filled(said, self.steps)
+        given: dict[str, Array] = {
+            "input_ids": ids,
+            "encoder_hidden_states": read.seen.reshape(self._wide),
+            "encoder_attention_mask": read.mask,
+        }
+        (scores,) = run_named(self._decoder, given).values()
+        return scores.reshape(self.steps, -1)[len(said) - 1], said
+
+    def _filled(self, pieces: Sequence[int], slots: int) -> tuple[Ids, Ids]:
+        ids = np.full((1, slots), self._marks.pad, np.int64)
+        ids[0, : len(pieces)] = pieces
+        return ids, (np.arange(slots)[None] < len(pieces)).astype(np.int64)
+
+
+class SentencePieces:
+    """Words to numbers and back: SentencePiece finds the pieces, `numbers` are the network's."""
+
+    def __init__(self, numbers: dict[str, int], source: Any, target: Any) -> None:
+        self._numbers, self._source, self._target = numbers, source, target
+        self._pieces = {number: piece for piece, number in numbers.items()}
+        end, unknown, pad = (numbers[piece] for piece in (_END, _UNKNOWN, _PAD))
+        self.marks = Marks(start=pad, end=end, unknown=unknown, pad=pad, never=(pad,))
+
+    def __len__(self) -> int:
+        return max(self._pieces) + 1
+
+    @classmethod
+    def from_files(cls, vocabulary: Path, source: Path, target: Path) -> SentencePieces:
+        """Raises RkzooError for files that are something else, or without sentencepiece."""
+        return cls(_vocabulary(vocabulary), _model(source), _model(target))
+
+    def number(self, piece: str) -> int:
+        """Raises RkzooError for a piece that the network does not have."""
+        if piece not in self._numbers:
+            raise RkzooError(
+                f"The vocabulary of this translation has no piece {piece}.", "", "Mend the card."
+            )
+        return self._numbers[piece]
+
+    def apart(self, sentence: str) -> list[Word]:
+        """A mark is a word of its own."""
+        groups: list[list[str]] = []
+        for piece in self._source.encode(sentence, out_type=str):
+            if not groups or piece.startswith(_BLANK) or piece in MARKS or groups[-1][-1] in MARKS:
+                groups.append([])
+            groups[-1].append(piece)
+        unknown = self.marks.unknown
+        return [
+            Word(
+                "".join(group).replace(_BLANK, ""),
+                tuple(self._numbers.get(piece, unknown) for piece in group),
+            )
+            for group in groups
+        ]
+
+    def text(self, numbers: Iterable[int], language: str) -> str:
+        found: str = self._target.decode([self._pieces.get(number, "") for number in numbers])
+        # A part's first piece brings a blank, also where the language has none.
+        return spaced(found.split(), language) if language in NO_SPACES else found.strip()
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    with explained(f"{path} cannot be read."):
+        data = path.read_bytes()
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise _other(path, f"It is no json: {error}.") from error
+    numbers = found.values() if isinstance(found, dict) else [None]
+    if any(type(one) is not int or one < 0 for one in numbers):
+        raise _other(path, "It is no table from pieces to numbers.")
+    if not {_END, _UNKNOWN, _PAD} <= set(found):
+        raise _other(path, f"It lacks one of {_END}, {_UNKNOWN} and {_PAD}.")
+    return dict(found)
+
+
+def _model(path: Path) -> Any:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise RkzooError(
+            "This model's words cannot be taken apart here.",
+            f"The package sentencepiece is not installed ({error}).",
+            'Install it with: pip install "rkzoo[translate]"',
+        ) from error
+    with explained(f"{path} cannot be read."):
+        data = path.read_bytes()
+    model = SentencePieceProcessor()
+    try:
+        model.load_from_serialized_proto(data)
+    except RuntimeError as error:
+        raise _other(path, "It is no SentencePiece model.") from error
+    return model
+
+
+def _other(path: Path, why: str) -> RkzooError:
+    return RkzooError(
+        f"{path} does not belong to a model that translates.", why, "Fetch it with rkzoo fetch."
+    )
