@@ -12,13 +12,14 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
+from rkzoo.tasks.pair_merges import merged
 
 START, END = 49406, 49407
 _MERGES = 49152 - 256 - 2
@@ -89,23 +90,7 @@ class ClipTokenizer:
         letters = _letters()
         parts = [letters[byte] for byte in word.encode("utf-8")]
         parts[-1] += _LAST
-        while len(parts) > 1:
-            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, _MERGES))
-            if best not in self._ranks:
-                break
-            parts = list(_joined(parts, best))
-        return tuple(self._numbers[part] for part in parts)
-
-
-def _joined(parts: Sequence[str], pair: tuple[str, str]) -> Iterator[str]:
-    index = 0
-    while index < len(parts):
-        if tuple(parts[index : index + 2]) == pair:
-            yield parts[index] + parts[index + 1]
-            index += 2
-        else:
-            yield parts[index]
-            index += 1
+        return tuple(self._numbers[part] for part in merged(parts, self._ranks))
 
 
 @lru_cache(maxsize=1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
+from rkzoo.tasks.pair_merges import merged
 from rkzoo.tasks.translate.words import text_of, words_of
 
 START, PAD, END, UNKNOWN = range(4)  # fairseq's numbers; the dictionary goes on from there
@@ -110,12 +110,7 @@ class Subwords:
     def _split(self, word: str) -> tuple[str, ...]:
         """A word's pieces: of all neighbours the most frequent pair merges first, and a piece
         that the dictionary lacks is taken apart again."""
-        parts = [*word[:-1], word[-1:] + _LAST]
-        while len(parts) > 1:
-            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-            if best not in self._ranks:
-                break
-            parts = list(_joined(parts, best))
+        parts = merged([*word[:-1], word[-1:] + _LAST], self._ranks)
         parts[-1] = parts[-1].removesuffix(_LAST)
         found = [
             piece
@@ -132,17 +127,6 @@ class Subwords:
             return
         yield from self._known(halves[0], False)
         yield from self._known(halves[1].removesuffix(_LAST), final)
-
-
-def _joined(parts: Sequence[str], pair: tuple[str, str]) -> Iterator[str]:
-    index = 0
-    while index < len(parts):
-        if tuple(parts[index : index + 2]) == pair:
-            yield parts[index] + parts[index + 1]
-            index += 2
-        else:
-            yield parts[index]
-            index += 1
 
 
 def _lines(path: Path) -> list[str]:
