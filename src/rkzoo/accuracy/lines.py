@@ -18,12 +18,13 @@ from rkzoo.accuracy.tables import rows_of
 
 @dataclass(frozen=True)
 class Lines:
-    """`texts`: of each picture. White space around a text does not count."""
+    """`texts`: of each item. White space around a text does not count."""
 
     texts: tuple[str, ...]
 
     def check(self, labels: tuple[str, ...]) -> None:
-        """Any reader can be scored; a sign that it does not know is a miss."""
+        """Any reader can be scored, and any model of speech; a sign that it does not know is a
+        miss."""
 
     def digest(self) -> bytes:
         return hashlib.sha256(repr(self.texts).encode("utf-8", "replace")).digest()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rkzoo.accuracy import lines
@@ -22,17 +20,8 @@ _UNSPACED = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Spoken:
+class Spoken(lines.Lines):
     """`texts`: what is said in each sound."""
-
-    texts: tuple[str, ...]
-
-    def check(self, labels: tuple[str, ...]) -> None:
-        """Any model of speech can be scored."""
-
-    def digest(self) -> bytes:
-        return hashlib.sha256(repr(self.texts).encode("utf-8", "replace")).digest()
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
