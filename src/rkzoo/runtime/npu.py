@@ -8,6 +8,7 @@ input that is no picture) the library copies both, still without making floats o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -99,7 +100,8 @@ class NpuSession(Closing):
         zero_copy = possible if self._wanted is None else self._wanted
         way: type[_ZeroCopy | _Copied] = _ZeroCopy if zero_copy else _Copied
         way = _Floats if self._floats else way
-        self._way: _Way = way(self.context, given, fed, outputs, self._layout, self._dynamic)
+        ends = _Ends(tuple(given), tuple(fed), outputs, self._layout, self._dynamic)
+        self._way: _Way = way(self.context, ends)
         self.zero_copy = zero_copy
         self.inputs = self._way.inputs
         self.outputs = self._way.outputs
@@ -207,6 +209,18 @@ def _check(array: Array, spec: TensorSpec) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Ends:
+    """A model's inputs, as the library tells of them and as they are fed; how many outputs it
+    has, and how those are wanted."""
+
+    tensors: tuple[Tensor, ...]
+    fed: tuple[TensorSpec, ...]
+    outputs: int
+    layout: Layout
+    dynamic: bool
+
+
 class _Way(Protocol):
     """How inputs go in and outputs come out."""
 
@@ -221,18 +235,10 @@ class _Way(Protocol):
 class _ZeroCopy:
     """Memory shared with the NPU on both sides, made once."""
 
-    def __init__(
-        self,
-        context: Context,
-        inputs: list[Tensor],
-        fed: list[TensorSpec],
-        outputs: int,
-        layout: Layout,
-        dynamic: bool,
-    ) -> None:
+    def __init__(self, context: Context, ends: _Ends) -> None:
         self._context = context
-        (picture,) = inputs
-        self.inputs = tuple(fed)
+        (picture,) = ends.tensors
+        self.inputs = ends.fed
         batch, height, width, channels = picture.shape
         row = max(picture.w_stride, width) * channels
         memory = context.create_memory(max(picture.bytes, batch * height * row))
@@ -240,7 +246,7 @@ class _ZeroCopy:
         context.use(memory, picture, type=Type.UINT8, fmt=Format.NHWC, pass_through=0)
         self.canvas: Array | None = memory.array(picture.shape, "uint8", row=row)
         self._at = self.canvas.ctypes.data
-        made = [_Output(context, index, layout, dynamic) for index in range(outputs)]
+        made = [_Output(context, index, ends.layout, ends.dynamic) for index in range(ends.outputs)]
         self._made = made
         self.outputs = tuple(output.spec for output in made)
 
@@ -313,65 +319,46 @@ def _visible(memory: Memory, tensor: Tensor, shape: tuple[int, ...]) -> Array:
 class _Copied:
     """The library copies inputs and outputs, for models that are fed more than a picture."""
 
-    def __init__(
-        self,
-        context: Context,
-        inputs: list[Tensor],
-        fed: list[TensorSpec],
-        outputs: int,
-        layout: Layout,
-        dynamic: bool,
-    ) -> None:
-        self._context, self._tensors = context, inputs
+    _floats = False
+
+    def __init__(self, context: Context, ends: _Ends) -> None:
+        self._context, self._tensors = context, ends.tensors
         self.canvas: Array | None = None
         self.memory: Memory | None = None
-        self.inputs = tuple(fed)
-        question = Query.CURRENT_OUTPUT_ATTR if dynamic else Query.OUTPUT_ATTR
-        tensors = [context.tensor(question, index) for index in range(outputs)]
+        self.inputs = ends.fed
+        question = Query.CURRENT_OUTPUT_ATTR if ends.dynamic else Query.OUTPUT_ATTR
+        tensors = [context.tensor(question, index) for index in range(ends.outputs)]
         self.outputs = tuple(_spec(tensor, tensor.shape) for tensor in tensors)
         self._arrays = [np.empty(tensor.shape, tensor.dtype) for tensor in tensors]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        given = [
-            np.ascontiguousarray(array, spec.dtype)
-            for array, spec in zip(arrays, self.inputs, strict=True)
-        ]
+        given = [self._given(array, spec) for array, spec in zip(arrays, self.inputs, strict=True)]
         self._context.set_inputs(self._tensors, given)
         self._context.run()
-        self._context.get_outputs(self._arrays)
+        self._context.get_outputs(self._arrays, floats=self._floats)
         return list(self._arrays)
+
+    def _given(self, array: Array, spec: TensorSpec) -> Array:
+        return np.ascontiguousarray(array, spec.dtype)
 
 
 class _Floats(_Copied):
     """Floats in, NCHW, and floats out: every number is made and read once more."""
 
-    def __init__(
-        self,
-        context: Context,
-        inputs: list[Tensor],
-        fed: list[TensorSpec],
-        outputs: int,
-        layout: Layout,
-        dynamic: bool,
-    ) -> None:
-        super().__init__(context, inputs, fed, outputs, layout, dynamic)
+    _floats = True
+
+    def __init__(self, context: Context, ends: _Ends) -> None:
+        super().__init__(context, ends)
         self.outputs = tuple(
             msgspec.structs.replace(spec, dtype="float32", scale=None, zero_point=0)
             for spec in self.outputs
         )
         self._arrays = [np.empty(spec.shape, np.float32) for spec in self.outputs]
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        given = [
-            np.ascontiguousarray(array.transpose(0, 3, 1, 2), np.float32)
-            if spec.dtype == "uint8"
-            else np.ascontiguousarray(array, spec.dtype)
-            for array, spec in zip(arrays, self.inputs, strict=True)
-        ]
-        self._context.set_inputs(self._tensors, given)
-        self._context.run()
-        self._context.get_outputs(self._arrays, floats=True)
-        return list(self._arrays)
+    def _given(self, array: Array, spec: TensorSpec) -> Array:
+        if spec.dtype == "uint8":
+            return np.ascontiguousarray(array.transpose(0, 3, 1, 2), np.float32)
+        return super()._given(array, spec)
 
 
 class _Closed:
