@@ -257,9 +257,6 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
 memory an address."""
 
 MAKE_MEMORY = frozenset({"create_mem", "create_mem_from_fd"})
-EVERY_FRAME = frozenset({"inputs_set", "run", "outputs_get", "outputs_release", "mem_sync"})
-"""Functions that are called for each picture, where watching what the library prints would cost
-time."""
 
 
 # ---- what went wrong ----------------------------------------------------------------

@@ -75,24 +75,10 @@ class NpuLibrary:
         return self._functions[name]
 
     def call(self, name: str, what: str, *arguments: Any) -> None:
-        """Calls a function that answers an error code; raises Refused unless it is 0."""
-        function = self.function(name)
-        if name in api.EVERY_FRAME:
-            if code := function(*arguments):
-                raise api.failure(code, what)
-            return
-        code, said = overheard(partial(function, *arguments))
-        if code:
-            raise api.failure(code, what, said)
-        pass_on(said)
-
-    def make_memory(self, name: str, what: str, *arguments: Any) -> int:
-        """Calls a function that answers an address; raises Refused where it answers none."""
-        pointer, said = overheard(partial(self.function(name), *arguments))
-        if not pointer:
-            raise api.failure(-4, what, said)
-        pass_on(said)
-        return int(pointer)
+        """Calls a function that answers an error code; raises Refused unless it is 0. What the
+        library prints goes where this process prints."""
+        if code := self.function(name)(*arguments):
+            raise api.failure(code, what)
 
 
 @dataclass(frozen=True)
@@ -219,10 +205,17 @@ class Context:
             data, size, empty = model, len(model), not model
         if empty:
             # The library does not survive it.
-            raise RkzooError(f"{name} is empty.", "", "Copy the file again, or convert it again.")
-        library.call(
-            "init", f"{name} cannot be opened on the NPU.", c.byref(number), data, size, flags, None
-        )
+            raise RkzooError(
+                f"{name} cannot be opened on the NPU.",
+                "It is empty.",
+                "Copy the file again, or convert the model again with rkzoo convert.",
+            )
+        begin = partial(library.function("init"), c.byref(number), data, size, flags, None)
+        # Here the codes say least, and here the library may end the process.
+        code, said = overheard(begin, guarded=True)
+        if code:
+            raise api.failure(code, f"{name} cannot be opened on the NPU.", said)
+        pass_on(said)
         source = model if library.small else None
         return cls(library, _Owner(library, number), name, flags, source)
 
@@ -358,8 +351,9 @@ class Context:
 
     def _memory(self, function: str, *arguments: Any) -> Memory:
         owner = self._held
-        what = f"{self.name} gets no memory for its inputs and outputs."
-        pointer = self.library.make_memory(function, what, owner.number, *arguments)
+        pointer = self.library.function(function)(owner.number, *arguments)
+        if not pointer:
+            raise api.failure(-4, f"{self.name} gets no memory for its inputs and outputs.")
         told = structure("tensor_mem").from_address(pointer)
         buffer = (c.c_uint8 * told.size).from_address(told.virt_addr + told.offset)
         weakref.finalize(buffer, _end_memory, self.library.function("destroy_mem"), owner, pointer)

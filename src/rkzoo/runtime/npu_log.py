@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes as c
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from threading import Lock
 from typing import TypeVar
 
@@ -23,11 +25,14 @@ _ERROR = re.compile(rb"E RKNN\w*: *(?:\[[\d:. ]*\] *)?(.*)")
 _ONE = Lock()
 
 
-def overheard(call: Callable[[], T]) -> tuple[T, list[str]]:
+def overheard(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[str]]:
     """What `call` returns, and the errors that the library printed meanwhile. Everything else
-    that was written (by other threads too) is passed on. Not for what is done every frame."""
-    with _ONE:
+    that was written (by other threads too) is passed on. `guarded`: what was printed is shown even
+    if the call ends this process, which costs a child process."""
+    with _ONE, ExitStack() as stack:
         kept = [one for fd in _STREAMS if (one := _redirected(fd)) is not None]
+        if guarded and kept:
+            stack.enter_context(_guard(kept))
         try:
             answer = call()
         finally:
@@ -35,6 +40,30 @@ def overheard(call: Callable[[], T]) -> tuple[T, list[str]]:
             c.CDLL(None).fflush(None)
             errors = [line for fd, own, log in kept for line in _restored(fd, own, log)]
     return answer, errors
+
+
+@contextmanager
+def _guard(kept: list[tuple[int, int, int]]) -> Iterator[None]:
+    """A child that shows what was printed when this process ends without a word to it."""
+    logs = [log for _, _, log in kept]
+    command = "read -r word || cat " + " ".join(f"/proc/self/fd/{log}" for log in logs)
+    shown = kept[-1][1]
+    try:
+        child = subprocess.Popen(
+            ["sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=shown,
+            stderr=subprocess.DEVNULL,
+            pass_fds=logs,
+            start_new_session=True,
+        )
+    except OSError:  # no shell, or no room for a process
+        yield
+        return
+    try:
+        yield
+    finally:
+        child.communicate(b"done\n")
 
 
 def pass_on(errors: list[str]) -> None:
