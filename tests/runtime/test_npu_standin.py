@@ -201,9 +201,7 @@ def test_the_small_library_refuses_what_the_real_one_does(tiny: NpuLibrary, tmp_
         (Query.CURRENT_OUTPUT_ATTR, "tensor_attr", 0),
     ):
         with pytest.raises(RkzooError, match="error -1"):
-            context.query(
-                question, kind, 0 if kind != "perf_run" and kind != "perf_detail" else None
-            )
+            context.query(question, kind, index)
     two = Recording((PICTURE, In("more", (1, 4), format=3)), (FLAT,))
     two.answer([picture(0), np.zeros((1, 4), np.int8)], [numbers(0, FLAT)])
     context = Context.open(tiny, two.bytes())

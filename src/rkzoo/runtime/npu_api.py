@@ -298,6 +298,13 @@ _ERRORS: dict[int, tuple[str, str]] = {
     -12: ("The model was optimised for another NPU driver.", _CONVERT),
     -13: ("The model was built for another chip.", _CONVERT),
 }
+# After a model was opened, device and driver are there.
+_ERRORS_OF: dict[tuple[str, int], tuple[str, str]] = {
+    ("run", -1): (
+        "The driver did not finish the work in time, or did not take it.",
+        "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows what the driver said.",
+    ),
+}
 # Faults that a program makes, not its user.
 _OURS = frozenset({-5, -7, -9})
 _MOST_WORDS = 400
@@ -312,12 +319,11 @@ class Refused(RkzooError):
         self.number, self.said = number, said
 
 
-def failure(number: int, what: str, said: Sequence[str] = ()) -> Refused:
-    """A library's error code as an error for a reader; `what` is what was being done, `said`
-    the lines that the library printed."""
-    why, fix = _ERRORS.get(
-        number, ("The NPU's library gave an answer that rkzoo does not know.", _UPDATE)
-    )
+def failure(number: int, what: str, said: Sequence[str] = (), *, function: str = "") -> Refused:
+    """A library's error code as an error for a reader; `what` is what was being done, `function`
+    who answered, `said` the lines that the library printed."""
+    unknown = ("The NPU's library gave an answer that rkzoo does not know.", _UPDATE)
+    why, fix = _ERRORS_OF.get((function, number)) or _ERRORS.get(number, unknown)
     # The last line is often no more than that the call failed.
     words = "; ".join(dict.fromkeys(line for line in said if line))[:_MOST_WORDS]
     if words:

@@ -78,7 +78,7 @@ class NpuLibrary:
         """Calls a function that answers an error code; raises Refused unless it is 0. What the
         library prints goes where this process prints."""
         if code := self.function(name)(*arguments):
-            raise api.failure(code, what)
+            raise api.failure(code, what, function=name)
 
 
 @dataclass(frozen=True)
