@@ -19,9 +19,9 @@ TYPES = {"float32": 0, "float16": 1, "int8": 2, "uint8": 3, "int16": 4, "int32":
 NCHW, NHWC, NC1HWC2, UNDEFINED = range(4)
 
 
-# Channels of a block for int8, and how many blocks at a time: read off the native shapes that
-# the compiler wrote and the register commands of the real library. (Of RV1103 and RV1106 only
-# the tight NHWC outputs are known; their blocks are a guess.)
+# Channels of a block for int8, and how many blocks an output is rounded to (inputs are not): read
+# off the native shapes that the compiler wrote and the register commands of the real library. (Of
+# RV1103 and RV1106 only the tight NHWC outputs are known; their blocks are a guess.)
 BLOCKS = {
     "rk3588": (16, 2),
     "rk3576": (16, 2),
@@ -33,7 +33,7 @@ BLOCKS = {
 
 
 def blocks_of(chip: str, channels: int, dtype: str, depth: int | None = None) -> tuple[int, int]:
-    """How many blocks a native tensor has, and how many channels each."""
+    """How many blocks a native output has, and how many channels each."""
     usual, together = BLOCKS[chip]
     depth = depth or usual // np.dtype(dtype).itemsize
     return -(-channels // (depth * together)) * together, depth
@@ -60,8 +60,8 @@ class In:
         if len(self.shape) != 4 or self.format != NHWC or self.shape[3] in (1, 3, 4):
             return self.format, self.shape
         batch, height, width, channels = self.shape
-        blocks, depth = blocks_of(self.chip, channels, self.dtype)
-        return NC1HWC2, (batch, blocks, height, width, depth)
+        depth = BLOCKS[self.chip][0] // np.dtype(self.dtype).itemsize
+        return NC1HWC2, (batch, -(-channels // depth), height, width, depth)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,14 @@ def test_blocks_are_those_of_the_compilers_files(
         assert half[1] % BLOCKS[chip][1] == 0
 
 
+def test_inputs_have_no_blocks_to_spare() -> None:
+    """As librknnrt 1.5.2 describes models for rk3588."""
+    for channels, dtype, blocks, depth in ((2, "int8", 1, 16), (24, "int8", 2, 16)):
+        native = In("x", (1, 10, 10, channels), dtype).native
+        assert native == (2, (1, blocks, 10, 10, depth))
+    assert In("x", (1, 16, 16, 2), "float16").native == (2, (1, 1, 16, 16, 8))
+
+
 def test_spare_blocks_hold_the_largest_number() -> None:
     out = Out("y", (1, 5, 2, 3))
     stored = out.stored(numbers(0, out))
