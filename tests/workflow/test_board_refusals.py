@@ -174,3 +174,19 @@ def test_the_librarys_own_line_reaches_the_reader(
     monkeypatch.setenv("STANDIN_CHIP", "rk3568")
     with pytest.raises(RkzooError, match="the model is for rk3588, and this is rk3568"):
         open_board(BoardModel(bus.rknn, npu), bus.contract)
+
+
+def test_the_second_worker_of_a_small_board_is_told_what_it_lacks(
+    tmp_path: Path, bus: Bus, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library opens the model anew, and answers -1 to everything."""
+    small = str(build.compiled(tmp_path, name="librknnmrt.so"))
+    free = needed(rknn.read(bus.rknn)) + MIB
+    monkeypatch.setattr(board, "read_machine", lambda: replace(machine, free=free))
+    monkeypatch.setenv("STANDIN_FAIL", "init:2:-1")
+    model = BoardModel(bus.rknn, small)
+    with open_board(model, bus.contract):
+        with pytest.raises(RkzooError, match="hardly enough memory") as caught:
+            open_board(model, bus.contract)
+        assert "--workers 1" in caught.value.fix
+        assert "init was told to fail" in caught.value.why

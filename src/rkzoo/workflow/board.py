@@ -25,7 +25,7 @@ from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
 from rkzoo.soc.chips import chips
 from rkzoo.soc.library import examine
-from rkzoo.soc.machine import Machine, library_paths, read_machine
+from rkzoo.soc.machine import library_paths, read_machine
 from rkzoo.soc.tree import Tree
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
 from rkzoo.workflow.board_refusals import cause, refuse
@@ -201,13 +201,13 @@ def _context(model: BoardModel, report: Reporter) -> Context:
     key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
     with _OPENING:
         first = _OPEN.get(key)
-        if first is not None and not first.closed:
-            return first.duplicate()
-        file, machine = _judge(model, report)
         try:
+            if first is not None and not first.closed:
+                return first.duplicate()
+            _judge(model, report)
             context = Context.open(NpuLibrary(model.library), model.file)
         except Refused as error:
-            raise cause(error, file, machine) from error
+            raise cause(error, _readable(model.file), read_machine()) from error
         if context.stand_in:
             report.note(
                 "The NPU library is a stand-in for tests: it plays back what was recorded"
@@ -217,7 +217,7 @@ def _context(model: BoardModel, report: Reporter) -> Context:
         return context
 
 
-def _judge(model: BoardModel, report: Reporter) -> tuple[RknnFile | None, Machine]:
+def _judge(model: BoardModel, report: Reporter) -> None:
     """Holds library, driver, model and chip against each other before the library is asked: it
     may end the process over what it does not like. Raises RkzooError."""
     file, machine = _readable(model.file), read_machine()
@@ -236,7 +236,6 @@ def _judge(model: BoardModel, report: Reporter) -> tuple[RknnFile | None, Machin
         if rule.level == "fail":
             raise RkzooError(f"{model.file.name} cannot run here ({seen}).", rule.why, mend)
         report.note(f"{rule.why} ({seen}) {mend}")
-    return file, machine
 
 
 def _readable(path: Path) -> RknnFile | None:
