@@ -181,7 +181,7 @@ def test_the_second_worker_of_a_small_board_is_told_what_it_lacks(
 ) -> None:
     """The library opens the model anew, and answers -1 to everything."""
     small = str(build.compiled(tmp_path, name="librknnmrt.so"))
-    free = needed(rknn.read(bus.rknn)) + MIB
+    free = needed(rknn.read(bus.rknn)) * 3 // 2
     monkeypatch.setattr(board, "read_machine", lambda: replace(machine, free=free))
     monkeypatch.setenv("STANDIN_FAIL", "init:2:-1")
     model = BoardModel(bus.rknn, small)
