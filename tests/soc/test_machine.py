@@ -31,7 +31,7 @@ def test_a_board_is_read_in_full(tmp_path: Path, chip: str) -> None:
     assert (found.driver, found.bound_driver, found.npu_status) == (profile.driver, "RKNPU", "okay")
     assert found.iommu is profile.iommu
     assert [(n.path, n.allowed) for n in found.nodes] == [
-        ("/dev/dri/renderD129" if profile.render else "/dev/rknpu", True)
+        ("/dev/dri/card1" if profile.render else "/dev/rknpu", True)
     ]
     assert [lib.version for lib in found.libraries] == [profile.version]
     total, free, cma, cma_free = profile.memory
@@ -82,10 +82,10 @@ def test_who_holds_the_npu_is_read_from_proc(tmp_path: Path) -> None:
     fd = tmp_path / "proc/77/fd"
     fd.mkdir()
     (fd / "0").symlink_to("/dev/null")
-    (fd / "5").symlink_to("/dev/dri/renderD129")
+    (fd / "5").symlink_to("/dev/dri/card1")
     b.write("proc/78/comm", "other\n")
     found = read_machine(tmp_path)
-    assert [(h.pid, h.name, h.path) for h in found.holders] == [(77, "yolo", "/dev/dri/renderD129")]
+    assert [(h.pid, h.name, h.path) for h in found.holders] == [(77, "yolo", "/dev/dri/card1")]
 
 
 def test_rknn_server_is_seen_running(tmp_path: Path) -> None:

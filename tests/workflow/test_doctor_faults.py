@@ -139,8 +139,8 @@ FAULTS: dict[str, tuple[str, Break, str, str, str]] = {
         "firmware",
     ),
     "no device file": ("rk3576", Board.no_node, "node-missing", "fail", "CONFIG_ROCKCHIP_RKNPU"),
-    "no permission": ("rk3588", Board.forbidden, "node-permission", "fail", "usermod -aG render"),
-    "no permission, rknpu": ("rv1106", Board.forbidden, "node-permission", "fail", "usermod"),
+    "no permission": ("rk3588", Board.forbidden, "node-permission", "fail", "usermod -aG video"),
+    "no permission, rknpu": ("rv1106", Board.forbidden, "node-permission", "fail", "usermod -aG render"),
     "library missing": (
         "rk3588",
         lambda b: b.remove(b.profile.library),
@@ -451,7 +451,7 @@ def test_an_install_for_a_board_where_no_npu_is(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pc_checks, "find_spec", lambda name: None)
     (found,) = (f for f in pc_checks.pc_findings() if f.level != "ok")
     assert found.id == "no-npu"
-    assert "--privileged" in found.fix
+    assert "--security-opt systempaths=unconfined" in found.fix
     assert found.command == "pip install 'rkzoo[pc]'"
 
 
