@@ -142,7 +142,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
     driver, driver_from = _driver(tree)
     nodes = _nodes(tree)
     memory = _meminfo(tree)
-    chip = _chip(compatible) or _chip_of_npu(tree, device)
+    chip = _chip(compatible) or _chip_of_npu(tree, "" if compatible else device)
     variant = _variant(tree, chip, compatible)
     load = npu_load(tree)
     zones = _zones(tree)
@@ -209,8 +209,8 @@ def _chip(compatible: tuple[str, ...]) -> str | None:
 
 
 def _chip_of_npu(tree: Tree, device: str) -> str | None:
-    """By the NPU's own entry, for variants of a chip that have a name of their own, and for
-    containers, which hide the device tree but not what the kernel made of it."""
+    """By the NPU's own entry, for variants of a chip that have a name of their own; and by its
+    `device`, for containers, which hide the device tree but not what the kernel made of it."""
     uevent = tree.text(f"{_DEVICES}/{device}/uevent") if device else None
     seen = re.findall(r"^OF_COMPATIBLE_\d+=(\S+)", uevent or "", re.M)
     # From the most special to the most general.
