@@ -220,6 +220,9 @@ def _library(machine: Machine) -> Iterator[Finding]:
             f"Copy {build}/{wanted} from {_LIBRARIES} to /usr/lib.",
             f"sudo cp {wanted} /usr/lib/ && sudo ldconfig",
         )
+    fitting = [library for library in ours if _suits(machine, library)]
+    # Beside one that fits, those for other programs do no harm: the loader passes them over.
+    ours = fitting or ours
     for library in ours:
         yield from _one_library(machine, library, build)
     versions = {library.version for library in ours if library.version}
