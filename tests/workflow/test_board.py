@@ -353,6 +353,21 @@ def test_the_library_of_another_machine_is_passed_over(
     assert find_library() is None
 
 
+@pytest.mark.parametrize(("bits", "number"), [(32, 40), (64, 183)])
+def test_a_library_is_found_for_the_programs_and_not_for_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, number: int
+) -> None:
+    """As doctor judges: a 64-bit kernel may run programs of 32 bit."""
+    for name, machine in (("other", 223 - number), ("mine", number)):
+        (tmp_path / name).write_bytes(board_trees.elf("librknnrt version: 2.3.2", machine))
+    monkeypatch.delenv(LIBRARY, raising=False)
+    paths = [str(tmp_path / "other"), str(tmp_path / "mine")]
+    monkeypatch.setattr(board, "library_paths", lambda *_: iter(paths))
+    monkeypatch.setattr(board, "bits_of", lambda tree: bits)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert find_library() == str(tmp_path / "mine")
+
+
 def test_the_variable_must_name_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bus: Bus
 ) -> None:
