@@ -550,8 +550,8 @@ def _with_heat(
 ) -> tuple[Governed, ...]:
     """The clocks, told which of them heat holds down. Such a cap looks like an owner's: the
     kernel shows the lower of both in scaling_max_freq and max_freq. Rockchip's system monitor
-    caps the NPU without a cooling device, and lifts it 5 degrees below (l=10000 h=85000
-    hyst=5000 in its log), so near the limit every cap may be one of heat."""
+    caps the NPU without a cooling device, and lifts it 5 degrees below (h=85000 hyst=5000 in
+    its log, monitor-log of sources.yaml), so near the limit every cap may be one of heat."""
     hot = any(zone.celsius > (zone.passive or HOT) - _COOLER for zone in zones)
     devices = [
         (tree.text(f"{_THERMAL}/{name}/type") or "", tree.number(f"{_THERMAL}/{name}/cur_state"))

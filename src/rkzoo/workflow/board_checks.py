@@ -422,7 +422,8 @@ def _clock(clock: Governed) -> Finding:
         if clock.throttled:
             return Finding(
                 f"{name}-throttled", slow, f"{text[:-1]}: the chip is too hot.",
-                f"{seen}; a cooling device or a thermometer in {_THERMAL}", *_COOL,
+                f"{seen}; a cooling device or a thermometer in {_THERMAL} (source:"
+                f" {sources()['monitor-log']})", *_COOL,
             )  # fmt: skip
     elif _slowed(clock):
         text = f"The {what} is held at {_mhz(clock.current)} of {_mhz(clock.top)} by its governor"
