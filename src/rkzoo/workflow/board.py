@@ -22,10 +22,11 @@ from rkzoo.runtime.npu import Layout, NpuSession
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
-from rkzoo.soc.chips import chips
-from rkzoo.soc.library import examine
-from rkzoo.soc.machine import library_paths, read_machine
+from rkzoo.soc.library import ARM32, examine
+from rkzoo.soc.machine import CONTAINER_OPTIONS, library_paths, read_machine
+from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.soc.tree import Tree
+from rkzoo.soc.userland import bits_of, fits
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
 from rkzoo.zoo.labels import label_set, label_sets
 
@@ -34,10 +35,9 @@ LIBRARY = "RKZOO_LIBRKNNRT"
 
 LITE = "rknn-toolkit-lite2"
 _NAMES = ("librknnrt.so", "librknnmrt.so")
-_ARMS = frozenset({"armv7l", "armv8l"})
 _INSTALL = (
-    ' or install what simulates it here: pip install "rkzoo[pc]". A container on a board sees the'
-    " NPU only when it is started with --privileged."
+    ' or install what simulates it here: pip install "rkzoo[pc]". A container on a board is'
+    f" started with {CONTAINER_OPTIONS}."
 )
 
 
@@ -45,7 +45,7 @@ _INSTALL = (
 class BoardModel:
     """A model file and what opens it: the path (or bare name) of the NPU's library, or LITE for
     Rockchip's Python package. `cores` as in Cores; AUTO lets the driver choose for each run.
-    `available` is how many cores the NPU has, 1 where that is not known. `floats` as for
+    `available` is how many cores may be used, 1 where that is not known. `floats` as for
     NpuSession: the plain way, to compare with."""
 
     file: Path
@@ -82,7 +82,7 @@ def find_library() -> str | None:
     if found := fitting_library(Tree(Path("/")), _NAMES):
         return found
     machine = platform.machine()
-    if machine == "aarch64" or machine in _ARMS:
+    if machine == "aarch64" or machine in ARM32:
         if known := ctypes.util.find_library("rknnrt") or ctypes.util.find_library("rknnmrt"):
             return known
         if importlib.util.find_spec("rknnlite") is not None:
@@ -92,19 +92,12 @@ def find_library() -> str | None:
 
 def fitting_library(tree: Tree, names: tuple[str, ...]) -> str | None:
     """The first of these in the usual folders that is built for this machine."""
-    machine = platform.machine()
-    fitting = (
-        path
-        for path in library_paths(tree, names)
-        if _fits(examine(Path(path), path).machine, machine)
-    )
-    return next(fitting, None)
-
-
-def _fits(built: str, machine: str) -> bool:
-    if ctypes.sizeof(ctypes.c_void_p) == 4:
-        return built in _ARMS
-    return bool(built) and built == machine
+    machine, bits = platform.machine(), bits_of(tree)
+    for path in library_paths(tree, names):
+        built = examine(Path(path), path).machine
+        if built and fits(built, machine, bits):
+            return path
+    return None
 
 
 def on_board(file: Path, wanted: bool) -> BoardModel | None:
@@ -113,8 +106,11 @@ def on_board(file: Path, wanted: bool) -> BoardModel | None:
     library = find_library()
     machine = read_machine()
     if library is not None:
-        chip = chips().get(machine.chip or "")
-        return BoardModel(file, library, available=(chip and chip.cores) or 1)
+        usable = usable_cores(machine)
+        whole = usable is None or usable == machine.npu_cores
+        # With a driver that breaks the other cores it may not choose for itself.
+        cores = Cores.AUTO if whole else Cores.CORE_0
+        return BoardModel(file, library, cores, available=usable or 1)
     simulated = _simulates()
     if not wanted and not machine.board and simulated:
         return None
