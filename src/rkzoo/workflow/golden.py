@@ -198,8 +198,9 @@ def write_golden(path: Path, golden: Golden) -> Path:
         if (stack.shape, stack.dtype) != ((about.count, *spec.shape), np.dtype(spec.dtype)):
             raise RkzooError(f"{name} is {stack.dtype} {stack.shape}, which is not {spec}.", code=1)
     text = np.frombuffer(msgspec.json.encode(about), np.uint8)
+    arrays: dict[str, Any] = dict(zip(names, stacks, strict=True))
     with atomic_output(path) as part:
-        np.savez_compressed(part, about=text, **dict(zip(names, stacks, strict=True)))
+        np.savez_compressed(part, about=text, **arrays)
     return path
 
 
