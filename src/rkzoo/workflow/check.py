@@ -130,7 +130,8 @@ class Checked:
     format: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = msgspec.to_builtins(self)
+        """As plain data; what is not finite becomes null."""
+        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return document
 
 
@@ -173,7 +174,7 @@ def check(
 
 def write_report(path: Path, checked: Checked) -> None:
     """The report as JSON, whole or not at all. Raises RkzooError."""
-    text = msgspec.json.format(msgspec.json.encode(checked.to_json()), indent=1)
+    text = msgspec.json.format(msgspec.json.encode(checked), indent=1)
     write_text(path, text.decode() + "\n")
 
 
@@ -433,8 +434,10 @@ def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
         return f"{who} nearly answers what the golden file of {odd.model} holds: {odd.reasons[0]}"
     equal = [one.equal for part in parts for one in part.outputs if one.equal is not None]
     codes = [one.codes for part in parts for one in part.outputs if one.codes is not None]
-    share = f": {min(equal):.2%} of codes equal or more, {max(codes)} apart at most"
-    return f"{who} answers what the golden file holds{share if equal else ''}."
+    share = (
+        f": {min(equal):.2%} of codes equal or more, {max(codes)} apart at most" if equal else ""
+    )
+    return f"{who} answers what the golden file holds{share}."
 
 
 def _next(level: Level, path: Path, runtime: str) -> str:
