@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -336,7 +337,9 @@ def test_the_stand_in_is_no_board(net: Net, monkeypatch: pytest.MonkeyPatch) -> 
     assert check(net.file).label == "stand-in: not measured on a board"
     # A library that does not say so is none either where there is no Rockchip board.
     monkeypatch.setattr(Context, "stand_in", False)
-    assert check(net.file).label == "not measured on a board"
+    found = check(net.file)
+    assert found.label == "not measured on a board"
+    assert "Send" not in found.next
 
 
 @pytest.fixture
@@ -353,6 +356,7 @@ def on_rock(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checke
 
 def test_what_is_told_of_the_machine(on_rock: Checked, built: Path) -> None:
     assert on_rock.label == "board"
+    assert "Send the report" in on_rock.next
     place = on_rock.place
     assert (place.board, place.chip, place.driver) == ("Radxa ROCK 5B", "rk3588", "0.9.8")
     assert (place.library, place.driver_told) == (built.name, "0.9.8 (rkzoo stand-in)")
@@ -411,6 +415,24 @@ def test_a_golden_file_elsewhere(net: Net, tmp_path: Path) -> None:
     with pytest.raises(RkzooError, match="has no"):
         check(net.file)
     assert check(net.file, golden=moved).level == "ok"
+
+
+def test_a_board_needs_no_onnx(net: Net, tmp_path: Path) -> None:
+    script = tmp_path / "board.py"
+    script.write_text(
+        "import sys\n"
+        "class Nothing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('onnx', 'onnxruntime', 'uv', 'supervision'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Nothing())\n"
+        "from rkzoo.cli.main import main\n"
+        "sys.exit(main(['check', sys.argv[1], '--json', '--debug']))\n"
+    )
+    command = [sys.executable, str(script), str(net.file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["level"] == "ok"
 
 
 def test_another_build_is_refused(net: Net) -> None:

@@ -164,7 +164,7 @@ def check(
         label=label,
         level=level,
         verdict=_verdict(level, parts, runtime),
-        next=_next(level, path, runtime),
+        next=_next(level, path, label),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         rkzoo=version("rkzoo"),
         place=_place(before, after, told),
@@ -252,7 +252,7 @@ class _Subject:
 
     def check(self, told: _Told) -> PartCheck:
         about, contract, described = self.golden.about, contract_of(self.file), rknn.read(self.file)
-        with self._open(contract, "plain") as session:
+        with self._open(contract, "plain", self.report) as session:
             if self.board is not None:
                 told.hear(session, self.board)
             ran = _run(session, self.golden, ROUNDS if self.board else 1)
@@ -291,12 +291,12 @@ class _Subject:
             reasons=tuple(reasons),
         )
 
-    def _open(self, contract: Contract, layout: Layout) -> Session:
+    def _open(self, contract: Contract, layout: Layout, report: Reporter) -> Session:
         if self.board is not None:
-            return open_board(self.board, contract, self.report, layout=layout)
+            return open_board(self.board, contract, report, layout=layout)
         from rkzoo.workflow.simulate import open_rknn
 
-        return open_rknn(self.file, report=self.report)[1]
+        return open_rknn(self.file, report=report)[1]
 
     def _outputs(self, ran: _Ran) -> tuple[OutputCheck, ...]:
         specs = self.golden.about.outputs
@@ -315,7 +315,7 @@ class _Subject:
     def _found_natively(self, contract: Contract) -> FoundCheck | None:
         """What `run` finds, which reads the NPU's own layout."""
         try:
-            with self._open(contract, "native") as session:
+            with self._open(contract, "native", SILENT) as session:
                 return self._found(contract, "native", _run(session, self.golden, 1))
         except RkzooError as error:
             return FoundCheck("native", None, "fail", _unplaced(error))
@@ -440,10 +440,11 @@ def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
     return f"{who} answers what the golden file holds{share}."
 
 
-def _next(level: Level, path: Path, runtime: str) -> str:
-    if runtime == "simulator":
-        again = "convert the model again with rkzoo convert ... --golden"
-        return f"On the board: rkzoo check {path.name}" if level == "ok" else again.capitalize()
+def _next(level: Level, path: Path, label: str) -> str:
+    if label == SIMULATED and level != "ok":
+        return "Convert the model again with rkzoo convert ... --golden."
+    if label != MEASURED and level == "ok":
+        return f"On a board of yours, with the same files: rkzoo check {path.name}"
     if level == "ok":
         return "Send the report: it is what rkzoo knows of real boards by."
     return f"Run rkzoo doctor {path.name}, and send the report with what it says."
