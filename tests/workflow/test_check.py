@@ -491,6 +491,7 @@ def test_each_part_of_a_pipeline_is_checked(npu: Path, tmp_path: Path) -> None:
     assert agreed.agreement is not None
     assert (agreed.agreement.found, agreed.agreement.same_text) == (1, 0)
     assert "page-other.rknn" in found.verdict
+    assert "rkzoo doctor page-other.rknn" in found.next
     with pytest.raises(RkzooError, match="does not go with a pipeline"):
         check(path, golden=golden_path(files["rec"]))
 

@@ -92,9 +92,10 @@ def _tell_rest(part: PartCheck, *, timed: bool) -> None:
     for found in part.found:
         if found.agreement is not None:
             agreed = found.agreement
+            alike = "" if agreed.same_text is None else f" ({agreed.same_text} of them alike)"
             print(
                 f"{part.model}, {found.layout} layout: {agreed.found} of {agreed.things} things"
-                f" found by both, {agreed.lost} lost, {agreed.new} new"
+                f" found by both{alike}, {agreed.lost} lost, {agreed.new} new"
             )
     if timed:
         npu = f", {part.npu_ms.p50:.2f} ms of them in the NPU" if part.npu_ms else ""

@@ -164,7 +164,7 @@ def check(
         label=label,
         level=level,
         verdict=_verdict(level, parts, runtime),
-        next=_next(level, path, label),
+        next=_next(level, parts, path, label),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         rkzoo=version("rkzoo"),
         place=_place(before, after, told),
@@ -440,14 +440,15 @@ def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
     return f"{who} answers what the golden file holds{share}."
 
 
-def _next(level: Level, path: Path, label: str) -> str:
+def _next(level: Level, parts: Sequence[PartCheck], path: Path, label: str) -> str:
     if label == SIMULATED and level != "ok":
         return "Convert the model again with rkzoo convert ... --golden."
     if label != MEASURED and level == "ok":
         return f"On a board of yours, with the same files: rkzoo check {path.name}"
     if level == "ok":
         return "Send the report: it is what rkzoo knows of real boards by."
-    return f"Run rkzoo doctor {path.name}, and send the report with what it says."
+    bad = next(part for part in parts if part.level == level)
+    return f"Run rkzoo doctor {bad.model}, and send the report with what it says."
 
 
 def _place(before: Machine, after: Machine, told: _Told) -> Place:
