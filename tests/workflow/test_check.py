@@ -178,6 +178,7 @@ def test_what_plays_back_something_else_fails(net: Net) -> None:
     found = check(net.file)
     assert found.level == "fail"
     assert all((one.cosine or 0) < 0.5 for one in found.parts[0].outputs)
+    assert {one.level for one in found.parts[0].outputs} == {"fail"}
     assert {one.level for one in found.parts[0].found} == {"fail"}
     assert "rkzoo doctor" in found.next
 
