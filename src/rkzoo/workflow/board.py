@@ -163,10 +163,21 @@ def contract_of(file: Path) -> Contract:
     return contract
 
 
-def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT) -> Session:
-    """The model on the NPU. Raises RkzooError; says in `report` what versions warn of."""
-    # Only the detection decoder reads the NPU's own layout.
-    native = isinstance(contract.head, DetectHead)
+def layout_of(contract: Contract) -> Layout:
+    """The layout that the model's outputs are read in: only the detection decoder reads the
+    NPU's own."""
+    return "native" if isinstance(contract.head, DetectHead) else "plain"
+
+
+def open_board(
+    model: BoardModel,
+    contract: Contract,
+    report: Reporter = SILENT,
+    *,
+    layout: Layout | None = None,
+) -> Session:
+    """The model on the NPU, its outputs as its decoder reads them or in `layout`. Raises
+    RkzooError; says in `report` what versions warn of."""
     picture = contract.picture is not None
     if model.library == LITE:
         from rkzoo.runtime.npu_lite import LiteSession
@@ -179,7 +190,7 @@ def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT)
     context = _context(model, report)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
-    layout: Layout = "native" if native else "plain"
+    layout = layout or layout_of(contract)
     return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
 
 
