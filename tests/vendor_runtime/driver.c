@@ -69,7 +69,8 @@ static struct object objects[MOST];
 static int created = 1, submitted; /* object 0 stands for none */
 static char is_node[NODES];
 static int64_t opens, creates, destroys, live, live_bytes, submits, syncs, played, unknown;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* A test's hook may end another context in the middle of a submit. */
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static FILE *log_file;
 
 static long setting(const char *name, long usual) {
@@ -197,15 +198,18 @@ static void load_play(void) {
 }
 
 /* Register commands are 64-bit words: target (16 bits), value (32), register (16). */
+/* `size`: how many of its bytes there is room for. */
 static uint8_t *place_of(const struct task *tasks, uint64_t count, struct place where,
-                         uint64_t base) {
+                         uint64_t base, uint64_t *size) {
     uint64_t left;
     if (where.task >= count) return NULL;
     const struct task *task = &tasks[where.task];
     uint64_t *words = (uint64_t *)at(task->commands + base, &left);
     if (!words || (where.word + 1) * 8ull > left) return NULL;
     uint8_t *found = at(words[where.word] >> 16 & 0xffffffff, &left);
-    return found && (uint64_t)where.offset + where.size <= left ? found + where.offset : NULL;
+    if (!found || where.offset >= left) return NULL;
+    *size = where.size < left - where.offset ? where.size : left - where.offset;
+    return found + where.offset;
 }
 
 /* Goes through an entry. Without `written`: whether its given tensors stand in memory. With it:
@@ -225,9 +229,10 @@ static int go_through(const uint8_t **entry, const struct object *list, const st
         int now = where.task >= job->start && where.task < job->start + job->number;
         int given = i < counts[0];
         if (given ? !written && fits : written && now) {
-            uint8_t *there = place_of(tasks, count, where, job->base);
-            if (given) fits = there && !memcmp(there, next, where.size);
-            else if (there) memcpy(there, next, where.size);
+            uint64_t size;
+            uint8_t *there = place_of(tasks, count, where, job->base, &size);
+            if (given) fits = there && size == where.size && !memcmp(there, next, size);
+            else if (there) memcpy(there, next, size);
         }
         next += where.size;
     }

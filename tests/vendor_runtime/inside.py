@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes as c
+import gc
 import json
 import os
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,13 @@ def on_submit(act: Callable[[int, int], None]) -> Iterator[None]:
     hook = _HOOK(act)
     place = c.c_void_p.in_dll(_DRIVER, "npu_hook")
     place.value = c.cast(hook, c.c_void_p).value
+    # Memory that `act` looks at must not go meanwhile, with the context of an earlier model.
+    gc.collect()
+    gc.disable()
     try:
         yield
     finally:
+        gc.enable()
         place.value = None
 
 
@@ -182,12 +186,34 @@ def data_of(folder: Path, name: str) -> tuple[list[list[Array]], list[list[Array
 
 
 @dataclass(frozen=True)
+class Given:
+    """Bytes at an address that a register command holds."""
+
+    word: Word
+    offset: int
+    content: bytes
+
+
+def write_play(file: Path, entries: Sequence[tuple[Sequence[Given], Sequence[Given]]]) -> None:
+    """What the driver is to play back; the form is told in driver.c."""
+    parts = [b"RKNPLAY1", struct.pack("<Q", len(entries))]
+    for given, written in entries:
+        parts.append(struct.pack("<II", len(given), len(written)))
+        for one in (*given, *written):
+            place = (one.word.task, one.word.word, len(one.content), one.offset)
+            parts += [struct.pack("<IIII", *place), one.content]
+    file.write_bytes(b"".join(parts))
+
+
+@dataclass(frozen=True)
 class Output:
     """Where the NPU writes an output. `offsets`: how many bytes behind the address each number
-    lies, in the graph's order, as the library itself reads them."""
+    lies, in the graph's order, as the library itself reads them. `direct`: it is written where
+    the session reads it; else the library copies it from memory of its own."""
 
     word: Word
     offsets: NDArray[np.int64]
+    direct: bool = True
 
 
 @dataclass(frozen=True)
@@ -201,8 +227,9 @@ class Places:
 
 def bind(
     context: Context, inputs: Query, outputs: Query, **changed: int
-) -> tuple[list[Object], list[tuple[Tensor, Memory, Object]]]:
-    """Binds memory of our own to every end, as these questions describe them."""
+) -> list[list[tuple[Tensor, Memory, Object]]]:
+    """Binds memory of our own to every input and output, as these questions describe them; it
+    lives as long as what is returned."""
     counts = context.counts()
     before = {one.number for one in objects()}
     ends: list[list[tuple[Tensor, Memory, Object]]] = [[], []]
@@ -211,11 +238,12 @@ def bind(
     for side, end, how in zip(tensors, ends, (changed, {}), strict=True):
         for tensor in side:
             memory = context.create_memory(tensor.bytes)
+            memory.array((tensor.bytes,), "uint8")[:] = 0  # tokens, say, must be ones that exist
             context.use(memory, tensor, **how)
             (new,) = [one for one in objects() if one.number not in before]
             before.add(new.number)
             end.append((tensor, memory, new))
-    return [place for *_, place in ends[0]], ends[1]
+    return ends
 
 
 def places(lib: NpuLibrary, file: Path) -> Places:
@@ -236,7 +264,7 @@ def places(lib: NpuLibrary, file: Path) -> Places:
     written = reversed([word for word in seen if word.register in WRITES])
     last = list({word.address: word for word in written}.values())[:_LAST]
     plain = Context.open(lib, file)
-    _, wanted = bind(plain, Query.NATIVE_INPUT_ATTR, Query.OUTPUT_ATTR, pass_through=1)
+    _held, wanted = bind(plain, Query.NATIVE_INPUT_ATTR, Query.OUTPUT_ATTR, pass_through=1)
     spans = [tensor.bytes for tensor, *_ in outs]
     ends = [(tensor, memory) for tensor, memory, _ in wanted]
     learned = _offsets(plain, [(d, s, *e) for d, s, e in zip(direct, spans, ends, strict=True)])
@@ -244,17 +272,17 @@ def places(lib: NpuLibrary, file: Path) -> Places:
         candidates = last if word is None else []
         for other in candidates:
             tensor, memory = ends[index]
-            span = 8 * tensor.bytes + 4096
+            span = 2 * tensor.bytes + 65536
             (learned[index],) = _offsets(plain, [(other, span, tensor, memory)])
-            if learned[index] is not None:
+            if (found := learned[index]) is not None:
+                learned[index] = replace(found, direct=False)
                 break
-    return Places([first(place, READS) for place in ins], learned)
+    return Places([first(place, READS) for *_, place in ins], learned)
 
 
 _DIGIT = {1: 7, 2: 14}
 """Bits of an index that one run tells, by the bytes of a number: as positive numbers, which
 conversions keep."""
-_ROUNDS = 3
 _LAST = 6
 
 
@@ -264,38 +292,39 @@ def _offsets(
     """Where the numbers of outputs lie behind the address that a command holds: so many bytes
     there are filled with numbers that tell their place, and what the library gives is read.
     None where they do not come out again, since the processor computes with them."""
-    index = [np.zeros(int(np.prod(tensor.shape)), np.int64) for _, _, tensor, _ in outputs]
-    kinds = [
-        np.dtype({1: np.int8, 2: np.int16}.get(np.dtype(tensor.dtype).itemsize, np.int16))
-        for _, _, tensor, _ in outputs
-    ]
-
-    def fill(start: int, number: int, digit: int) -> None:
-        here = {(word.task, word.word): word for word in words(start, number)}
-        for (word, span, _, _), kind in zip(outputs, kinds, strict=True):
-            one = here.get((word.task, word.word)) if word else None
-            place = _object_at(objects(), one.address) if one else None
-            if one is None or place is None:
-                continue
-            left = min(span, place.dma + place.size - one.address)
+    known = [one for one in outputs if one[0] is not None]
+    index = {id(one): np.zeros(int(np.prod(one[2].shape)), np.int64) for one in known}
+    most = max((span for _, span, _, _ in known), default=0)
+    for digit in range(1 + most.bit_length() // min(_DIGIT.values())):
+        written = []
+        for one in known:
+            word, span, tensor, _ = one
+            kind = _kind(tensor)
             bits = _DIGIT[kind.itemsize]
-            data = np.arange(left // kind.itemsize) >> bits * digit & (1 << bits) - 1
-            content = data.astype(kind).tobytes()
-            c.memmove(place.address + one.address - place.dma, content, len(content))
-
-    for digit in range(_ROUNDS):
-        with on_submit(partial(fill, digit=digit)):
-            context.run()
-        for found, kind, (_, _, tensor, memory) in zip(index, kinds, outputs, strict=True):
-            answer = memory.array((len(found),), tensor.dtype)
+            data = np.arange(span // kind.itemsize) >> bits * digit & (1 << bits) - 1
+            written.append(Given(word, 0, data.astype(kind).tobytes()))
+        playing = Path(f"/tmp/offsets-{os.getpid()}")
+        write_play(playing, [((), written)])
+        play(playing)
+        context.run()
+        play(None)
+        playing.unlink()
+        for one in known:
+            found = index[id(one)]
+            answer = one[3].array((len(found),), one[2].dtype)
+            kind = _kind(one[2])
             if answer.itemsize == kind.itemsize:
                 found |= answer.view(kind).astype(np.int64) << _DIGIT[kind.itemsize] * digit
-    return [
-        Output(word, found * kind.itemsize)
-        if word and len(np.unique(found)) == len(found) and found.min() >= 0
-        else None
-        for (word, *_), found, kind in zip(outputs, index, kinds, strict=True)
-    ]
+    learned: list[Output | None] = []
+    for one in outputs:
+        found = index.get(id(one))
+        sure = found is not None and len(np.unique(found)) == len(found) and found.min() >= 0
+        learned.append(Output(one[0], found * _kind(one[2]).itemsize) if sure else None)
+    return learned
+
+
+def _kind(tensor: Tensor) -> np.dtype[Any]:
+    return np.dtype(np.int8 if np.dtype(tensor.dtype).itemsize == 1 else np.int16)
 
 
 @dataclass(frozen=True)
@@ -355,30 +384,10 @@ def announced(tensor: Tensor, shape: Sequence[int]) -> NDArray[np.int64]:
     size = np.dtype(tensor.dtype).itemsize
     if tensor.format != Format.NC1HWC2 or len(shape) != 4:
         return np.arange(int(np.prod(shape))) * size
-    batch, blocks, rows, columns, depth = tensor.shape
+    _, blocks, rows, columns, depth = tensor.shape
     b, channel, y, x = np.indices(shape)
     cell = (b * blocks + channel // depth) * rows * columns + y * shape[3] + x
     return ((cell * depth + channel % depth) * size).ravel()
-
-
-@dataclass(frozen=True)
-class Given:
-    """Bytes at an address that a register command holds."""
-
-    word: Word
-    offset: int
-    content: bytes
-
-
-def write_play(file: Path, entries: Sequence[tuple[Sequence[Given], Sequence[Given]]]) -> None:
-    """What the driver is to play back; the form is told in driver.c."""
-    parts = [b"RKNPLAY1", struct.pack("<Q", len(entries))]
-    for given, written in entries:
-        parts.append(struct.pack("<II", len(given), len(written)))
-        for one in (*given, *written):
-            place = (one.word.task, one.word.word, len(one.content), one.offset)
-            parts += [struct.pack("<IIII", *place), one.content]
-    file.write_bytes(b"".join(parts))
 
 
 def scattered(array: Array, output: Output, tensor: Tensor, size: int) -> Given:
@@ -428,7 +437,7 @@ class Model:
             outs = zip(self.places.outputs, self.native_outputs, outputs, strict=True)
             given = [Given(word, *piece) for word, pieces in ins if word for piece in pieces]
             written = [
-                scattered(array, place, tensor, tensor.bytes if native else 0)
+                scattered(array, place, tensor, tensor.bytes if native and place.direct else 0)
                 for place, tensor, array in outs
                 if place
             ]
@@ -452,9 +461,13 @@ def arrivals(model: Model, session: NpuSession, number: int) -> list[str]:
         for word, pieces in zip(model.places.inputs, expected, strict=True):
             address = here.get((word.task, word.word)) if word else None
             place = _object_at(found, address) if address is not None else None
-            if place and address and all(
-                place.bytes(address - place.dma + offset, len(data)) == data
-                for offset, data in pieces
+            if (
+                place
+                and address
+                and all(
+                    place.bytes(address - place.dma + offset, len(data)) == data
+                    for offset, data in pieces
+                )
             ):
                 answers.append("read")
             elif any(all(data in one.bytes() for _, data in pieces) for one in found):
@@ -489,7 +502,9 @@ def equal_shares(model: Model, session: NpuSession, number: int) -> list[float |
 def survey_one(lib: NpuLibrary, folder: Path, name: str) -> dict[str, Any]:
     model = Model(lib, folder, name)
     as_announced = [
-        place and bool(np.array_equal(place.offsets, announced(tensor, array.shape)))
+        bool(np.array_equal(place.offsets, announced(tensor, array.shape)))
+        if place and place.direct
+        else None
         for place, tensor, array in zip(
             model.places.outputs, model.native_outputs, model.outputs[0], strict=True
         )
