@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 from nets import Array, Entry, Net, samples
@@ -22,8 +21,11 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
 from rkzoo.toolkit.recipe import Recipe
+from rkzoo.vision.image import read
 from rkzoo.workflow import calibration
+from rkzoo.workflow.board import contract_of
 from rkzoo.workflow.convert import custom_string, prepare
+from rkzoo.workflow.load import task_with
 from rkzoo.workflow.resolve import resolve
 
 SETS = 2
@@ -32,13 +34,27 @@ SETS = 2
 
 @dataclass(frozen=True)
 class Built:
-    """`rknn`: the file, for RK3588. `inputs` as a session takes them and `outputs` as the
-    simulator gives them (codes where they are quantised, NCHW): SETS of each."""
+    """`rknn`: the file, for RK3588, with NAME.npz beside it: `in0_0` is set 0 of the first input
+    as a session takes it, `out0_0` what the simulator computed for it (codes where they are
+    quantised, NCHW). `found`: what the simulator's outputs mean in the photo that the model is
+    shown, which is the last set."""
 
-    name: str
+    entry: Entry
     rknn: Path
-    inputs: tuple[tuple[Array, ...], ...]
-    outputs: tuple[tuple[Array, ...], ...]
+    found: list[dict[str, Any]] | None = None
+
+
+class Recorder:
+    """A session that keeps what goes in and comes out."""
+
+    def __init__(self, session: SimulatorSession) -> None:
+        self.session, self.runs = session, []
+        self.label, self.inputs, self.outputs = session.label, session.inputs, session.outputs
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        outputs = self.session.run(arrays)
+        self.runs.append(([np.array(array) for array in arrays], outputs))
+        return outputs
 
 
 def build_all(
@@ -63,7 +79,7 @@ def _build_some(
     with ToolkitProcess(env) as process:
         for entry in entries:
             inputs = _inputs(entry, assets, pictures, folder)
-            made.append((entry.name, _build(entry, inputs, process, folder)))
+            made.append((entry.name, _build(entry, inputs, process, assets, folder)))
     return made
 
 
@@ -94,18 +110,31 @@ def _told(entry: Entry, net: Net, folder: Path) -> BuildInputs:
     return BuildInputs(place / "model.onnx", recipe, place)
 
 
-def _build(entry: Entry, inputs: BuildInputs, process: ToolkitProcess, folder: Path) -> Built:
+def _build(
+    entry: Entry, inputs: BuildInputs, process: ToolkitProcess, assets: Path, folder: Path
+) -> Built:
     report = process.build_for_simulation(inputs)
     file = folder / f"{entry.name}.rknn"
     file.write_bytes(report.rknn.read_bytes())
-    session = SimulatorSession(process, inputs.recipe.inputs, rknn.read(file).outputs)
-    fed = tuple(
-        tuple(samples(plan, 1, seed=10 * number + i) for i, plan in enumerate(inputs.recipe.inputs))
-        for number in range(1, SETS + 1)
+    told = rknn.read(file)
+    plans = inputs.recipe.inputs
+    session = Recorder(SimulatorSession(process, plans, told.outputs))
+    for seed in range(1, SETS + 1):
+        session.run([samples(plan, 1, seed=10 * seed + i) for i, plan in enumerate(plans)])
+    found = None
+    if entry.photo:
+        contract = contract_of(file)
+        answer = task_with(contract, session)  # type: ignore[arg-type]
+        found = answer(read(assets / "data/images" / entry.photo)).to_json()
+    arrays = {
+        f"{side}{number}_{index}": array
+        for number, run in enumerate(session.runs)
+        for side, ends in zip(("in", "out"), run, strict=True)
+        for index, array in enumerate(ends)
+    }
+    np.savez(folder / f"{entry.name}.npz", **arrays)
+    scalings = [told.normalisation.get(spec.name) for spec in told.inputs]
+    (folder / f"{entry.name}.scalings.json").write_text(
+        json.dumps([one and {"mean": one.mean, "std": one.std} for one in scalings])
     )
-    found = tuple(tuple(session.run(arrays)) for arrays in fed)
-    return Built(entry.name, file, fed, found)
-
-
-def as_json(value: Any) -> str:
-    return json.dumps(msgspec.to_builtins(value))
+    return Built(entry, file, found)

@@ -442,7 +442,7 @@ class Model:
                 if place
             ]
             entries.append((given, written))
-        file = folder / f"{self.name}.play"
+        file = folder / f"{self.name}.{'native' if native else 'plain'}.play"
         write_play(file, entries)
         return file
 
@@ -528,6 +528,7 @@ def survey_one(lib: NpuLibrary, folder: Path, name: str) -> dict[str, Any]:
                 "inputs": [[s.name, s.shape, s.dtype, s.layout] for s in session.inputs],
                 "outputs": [[s.name, s.shape, s.dtype, s.layout] for s in session.outputs],
                 "arrived": arrived,
+                "sets": len(model.inputs),
                 "equal": shares,
                 "played": after["played"] - before["played"],
                 "unknown": after["unknown"] - before["unknown"],

@@ -39,13 +39,15 @@ class Net:
 @dataclass(frozen=True)
 class Entry:
     """One model: a file of the assets or a card's name (`source`), a graph that rkzoo
-    recognises (`graph`), or one that it is told about (`net`)."""
+    recognises (`graph`), or one that it is told about (`net`). `photo`: a picture of the assets
+    that it is shown whole, so that what is found can be compared."""
 
     name: str
     dtype: Dtype = "int8"
     source: str = ""
     graph: Callable[[], onnx.ModelProto] | None = None
     net: Callable[[], Net] | None = None
+    photo: str = ""
 
 
 def picture(channels: int, size: int = 32, name: str = "images") -> InputPlan:
@@ -168,21 +170,25 @@ def decoder() -> Net:
 CHANNELS = (1, 8, 16, 17, 33, 64, 80, 85, 255)
 
 MODELS = (
-    Entry("yolov8n", source="models/yolov8n.onnx"),
-    Entry("yolov8n-fp16", "fp16", source="models/yolov8n.onnx"),
-    Entry("yolov8n-seg", source="models/yolov8n-seg.onnx"),
-    Entry("yolov8n-pose", source="models/yolov8n-pose.onnx"),
-    Entry("yolox-nano", source="models/yolox_nano.onnx"),
-    Entry("retinaface", source="models/retinaface_mobile0.25_320.onnx"),
+    Entry("yolov8n", source="models/yolov8n.onnx", photo="bus_640.jpg"),
+    Entry("yolov8n-fp16", "fp16", source="models/yolov8n.onnx", photo="zidane.jpg"),
+    Entry("yolov8n-seg", source="models/yolov8n-seg.onnx", photo="bus_640.jpg"),
+    Entry("yolov8n-pose", source="models/yolov8n-pose.onnx", photo="zidane.jpg"),
+    Entry("yolox-nano", source="models/yolox_nano.onnx", photo="dog_224.jpg"),
+    Entry("retinaface", source="models/retinaface_mobile0.25_320.onnx", photo="face.jpg"),
     Entry("lprnet", source="models/lprnet.onnx"),
-    Entry("mobilenetv2", source="models/mobilenetv2.onnx"),
-    Entry("ppocr-v4-det", source="ppocr-v4-det"),
-    Entry("ppocr-v4-rec-fp16", "fp16", source="ppocr-v4-rec"),
-    Entry("one-class", graph=lambda: yolo(1)),
+    Entry("mobilenetv2", source="models/mobilenetv2.onnx", photo="bell.jpg"),
+    Entry("ppocr-v4-det", source="ppocr-v4-det", photo="ocr_page.jpg"),
+    Entry("ppocr-v4-rec-fp16", "fp16", source="ppocr-v4-rec", photo="ocr_line.png"),
+    Entry("one-class", graph=lambda: yolo(1), photo="bus_640.jpg"),
     Entry("33-classes", graph=lambda: yolo(33)),
-    Entry("rotated", graph=lambda: yolo(5, "obb")),
+    Entry("rotated", graph=lambda: yolo(5, "obb"), photo="aerial_obb.jpg"),
     Entry("masks-fp16", "fp16", graph=lambda: yolo(7, "seg")),
-    Entry("yolov5", graph=lambda: tiny_anchor_heads.anchored(tiny_anchor_heads.Net(classes=80))),
+    Entry(
+        "yolov5",
+        graph=lambda: tiny_anchor_heads.anchored(tiny_anchor_heads.Net(classes=80)),
+        photo="bus_640.jpg",
+    ),
     Entry("yolov6", graph=tiny_anchor_heads.yolov6),
     Entry("ppyoloe", graph=tiny_anchor_heads.ppyoloe),
     Entry("classifier", graph=lambda: tiny_whole.classifier(classes=12)),
