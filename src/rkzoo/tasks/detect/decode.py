@@ -103,9 +103,10 @@ class DetectDecoder:
         self._starts = np.array(starts[:-1], np.intp)
         # All levels at once: a call of numpy costs more than the few numbers it works on.
         self._all = _together(self.levels, starts)
-        self.prototypes = planes.whole("prototypes")
-        self._points = _alone(planes.whole("points"))
-        self._angles = _alone(planes.whole("angles"))
+        self.prototypes = planes.whole("prototypes", head.coefficients)
+        values = head.keypoint_values
+        self._points, self._point_rows = planes.points(head.keypoints, values)
+        self._angles = _alone(planes.whole("angles", 1))
 
     # ---- candidates -----------------------------------------------------------------
 
@@ -250,10 +251,12 @@ class DetectDecoder:
         head, grid = self.head, self._all.grid
         if not head.keypoints:
             return None
-        plane = self._points or _present(self._all.keypoints, "key points")
+        if self._points is not None:
+            return self._whole_points(self._points, outputs, cells)
+        plane = _present(self._all.keypoints, "key points")
         raw = _scattered(plane, outputs, cells)
         points = raw.reshape(len(cells), head.keypoints, head.keypoint_values)
-        if self._points is not None or self._all.decoded is not None:
+        if self._all.decoded is not None:
             return points
         centred = head.centred_keypoints
         points[..., :2] *= 1 if centred else 2
@@ -262,6 +265,15 @@ class DetectDecoder:
         if head.keypoint_values == 3:
             points[..., 2] = sigmoid(points[..., 2])
         return points
+
+    def _whole_points(self, plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
+        """(K, points, values) of a tensor of all levels. 1xKxVxN is a map of K channels whose
+        rows are the values, so it is read in any layout."""
+        rows = np.arange(self._point_rows) * len(self._all.grid)
+        raw = _scattered(plane, outputs, (rows[:, None] + cells).ravel())
+        values = raw.reshape(self._point_rows, len(cells), -1).transpose(1, 2, 0)
+        shape = (len(cells), self.head.keypoints, self.head.keypoint_values)
+        return np.asarray(values.reshape(shape), np.float32)
 
     # ---- proofs ---------------------------------------------------------------------
 
@@ -389,25 +401,26 @@ class _Planes:
         _expect(spec, total or count, role)
         return Plane(index, spec, first, count)
 
-    def whole(self, role: str) -> Plane | None:
-        """A tensor of all levels, all its channels; 1xKxVxN is read as 1x(K*V)xN."""
-        if (role, 0) not in self._found:
-            return None
-        index, spec = self._found[role, 0]
-        channels = spec.shape[1]
-        if role == "points" and len(spec.shape) == 4:
-            # Never NHWC: the sessions keep the order of a tensor that is no feature map.
-            channels *= spec.shape[2]
-            spec = msgspec.structs.replace(spec, shape=(1, channels, spec.shape[3]))
-            return Plane(index, spec, 0, channels)
-        return Plane(index, spec, 0, channels)
+    def whole(self, role: str, count: int) -> Plane | None:
+        """A tensor of all levels, all its `count` channels."""
+        return self.maybe(role, 0, count)
+
+    def points(self, count: int, values: int) -> tuple[Stack | None, int]:
+        """The key points of all levels and the rows they lie in: `values` of a map 1xKxVxN with
+        a channel a point, 1 where all numbers of a point are channels, 1x(K*V)xN."""
+        if not self.has("points"):
+            return None, 1
+        mapped = len(self.of("points", 0)[1].shape) > 3
+        channels, rows = (count, values) if mapped else (count * values, 1)
+        return _alone(self.whole("points", channels)), rows
 
 
 def _expect(spec: TensorSpec, channels: int, role: str) -> None:
     if spec.layout == "NC1HWC2":
-        blocks, width = spec.shape[1], spec.shape[-1]
-        fits = blocks * width >= channels > (blocks - 1) * width
-        found = blocks * width
+        # How many blocks are spare is the library's business: it depends on the chip and the
+        # number format, and the last blocks may be empty altogether.
+        found = spec.shape[1] * spec.shape[-1]
+        fits = found >= channels
     else:
         found = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
         fits = found in (channels, -1)

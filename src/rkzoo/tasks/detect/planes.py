@@ -28,7 +28,8 @@ class Plane:
     """Channels `first` to `first + count` of the output `index`.
 
     Layouts: NCHW 1xCxHxW (or 1xCxN), NHWC 1xHxWxC (or 1xNxC), NC1HWC2 1xC1xHxWxC2, the
-    NPU's own, where channel c is [c // C2, ..., c % C2] and the last block is padded.
+    NPU's own, where channel c is [c // C2, ..., c % C2]. What lies behind the last channel, in
+    its block and in blocks of its own, is anything and never read as a number.
     """
 
     index: int
@@ -121,12 +122,15 @@ class Plane:
         return np.asarray(blocks * height * columns, np.intp)
 
     def maps(self, outputs: Sequence[Array]) -> Array:
-        """A view (blocks, h, w, channels of a block) of the whole tensor, as stored: one channel
-        a block in NCHW, one block in NHWC."""
-        array = outputs[self.index]
-        if self.spec.layout == "NCHW":
-            return np.asarray(array[0][..., None])
-        return array if self.spec.layout == "NHWC" else np.asarray(array[0])
+        """A view (blocks, h, w, channels of a block) of these channels of a map, as stored: one
+        channel a block in NCHW, one block in NHWC. The last block may be longer than they are."""
+        array, stop = outputs[self.index], self.first + self.count
+        if self.spec.layout == "NHWC":
+            return array[..., self.first : stop]
+        if self.spec.layout == "NC1HWC2":
+            width = array.shape[-1]
+            return np.asarray(array[0, self.first // width : -(-stop // width)])
+        return np.asarray(array[0, self.first : stop, ..., None])
 
     def size(self, outputs: Sequence[Array]) -> int:
         """How many cells there are."""
