@@ -15,6 +15,7 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ from rkzoo.files import explained
 from rkzoo.graph import literal
 
 Target = Literal["NPU", "CPU", "other"]
+
+SMALL = 0x1004
+"""The container of chips whose NPU has the small library (RV1103, RV1106 and their like)."""
 
 _HEADER = 64
 _MAX_JSON = 64 << 20
@@ -57,8 +61,11 @@ class RknnFile:
     """The contents of a .rknn file.
 
     `container` is 6 or 0x1004; `toolkit` the version that wrote it and `compiler` what it
-    says in full. Shapes are NCHW where `layout` says so, not the NPU's inner layout; scale
-    and zero point are there for quantised tensors. `normalisation` is by input name.
+    says in full. The shapes of `inputs` and `outputs` are the graph's, NCHW where `layout` says
+    so; scale and zero point are there for quantised tensors. `native_inputs` and
+    `native_outputs` are the same tensors as the NPU keeps them: NC1HWC2 with its padding, or
+    as the graph has them where it keeps no blocks of channels; empty where the file does not
+    tell. `normalisation` is by input name.
     `custom` is the custom string, `custom_json` its value when it is JSON. Sizes in bytes:
     `weight_bytes` of the weights as the NPU reads them, `memory_bytes` of the work memory
     (only container 0x1004 tells), `file_bytes` of the whole.
@@ -71,6 +78,8 @@ class RknnFile:
     framework: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    native_inputs: tuple[TensorSpec, ...]
+    native_outputs: tuple[TensorSpec, ...]
     normalisation: dict[str, Normalisation]
     operators: tuple[Operator, ...]
     custom: str
@@ -275,14 +284,16 @@ class _Fields:
     bytes: int
 
 
-# Root: 2 graphs, 3 the text with mean and std. Graph: 0 tensors, 1 nodes, 2 inputs, 3 outputs.
-# Tensor: 0 type, 2 kind, 4 shape, 5 name. Node: 1 type, 2 name, 3 target. Both containers.
+# Of both containers. Root: 2 graphs, 3 the text with mean and std. Graph: 0 tensors, 1 nodes,
+# 2 inputs, 3 outputs. Tensor: 0 type, 1 layout, 2 kind, 3 native shape, 4 shape, 5 name.
+# Node: 1 type, 2 name, 3 target.
 _FIELDS = {
     6: _Fields(version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12),
-    0x1004: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
+    SMALL: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
 }
 _IDENTIFIER = b"RKNN"
 _WEIGHT_KIND = 4
+_BLOCKS = 64  # the layout of a tensor in blocks of channels
 _TARGETS: dict[int, Target] = {0: "CPU", 2: "NPU"}
 # The numbers are ONNX's.
 _DTYPES = {
@@ -302,7 +313,7 @@ _DTYPES = {
 def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) -> RknnFile:
     fields = _FIELDS[container]
     memory = None
-    if container == 0x1004:
+    if container == SMALL:
         length, memory = payload.number("I", payload.start), payload.number("I", payload.start + 16)
         payload = _Buffer(payload.data, payload.end - length, payload.end)
     if payload.data[payload.start + 4 : payload.start + 8] != _IDENTIFIER:
@@ -318,8 +329,10 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
     custom = payload.text(root, fields.custom, _MAX_TEXT)
     weights = (t for t in tensors if payload.scalar(t, 2, "B") == _WEIGHT_KIND)
     platform = payload.text(root, fields.platform)
-    inputs = _specs(payload, fields, tensors, graph, 2) or _from_json(trailer.named("input"))
-    outputs = _specs(payload, fields, tensors, graph, 3) or _from_json(trailer.named("output"))
+    inputs, native_inputs = _ends(payload, fields, tensors, graph, 2)
+    outputs, native_outputs = _ends(payload, fields, tensors, graph, 3)
+    inputs = inputs or _from_json(trailer.named("input"))
+    outputs = outputs or _from_json(trailer.named("output"))
     return RknnFile(
         container=container,
         platforms=tuple(trailer.target_platform) or ((platform,) if platform else ()),
@@ -328,6 +341,8 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
         framework=payload.text(root, fields.framework) or trailer.ori_network_platform,
         inputs=inputs,
         outputs=outputs,
+        native_inputs=native_inputs,
+        native_outputs=native_outputs,
         normalisation=_normalisations(attributes, inputs),
         operators=tuple(_operator(payload, at) for at in payload.tables(graph, 1)),
         custom=custom,
@@ -338,17 +353,27 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
     )
 
 
-def _specs(
+def _ends(
     payload: _Buffer,
     fields: _Fields,
     tensors: list[dict[int, int]],
     graph: dict[int, int],
     side: int,
-) -> tuple[TensorSpec, ...]:
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The model's inputs or outputs, in the graph's layout and in the NPU's."""
     indices = payload.numbers(graph, side, "I", _MAX_NAME)
     if any(index >= len(tensors) for index in indices):
         raise _Broken("One of its inputs or outputs")
-    return tuple(_spec(payload, fields, tensors[index]) for index in indices)
+    found = [tensors[index] for index in indices]
+    specs = tuple(_spec(payload, fields, tensor) for tensor in found)
+    return specs, tuple(map(partial(_native, payload), found, specs))
+
+
+def _native(payload: _Buffer, tensor: dict[int, int], spec: TensorSpec) -> TensorSpec:
+    shape = tuple(payload.numbers(tensor, 3, "I", _MAX_RANK))
+    if payload.scalar(tensor, 1, "B") != _BLOCKS or len(shape) != 5:
+        return spec
+    return msgspec.structs.replace(spec, shape=shape, layout="NC1HWC2")
 
 
 def _spec(payload: _Buffer, fields: _Fields, tensor: dict[int, int]) -> TensorSpec:

@@ -99,6 +99,9 @@ class DetectDecoder:
         uncut = planes.has("decoded") or head.decoded is not None
         build = _uncut if uncut else _anchored if planes.has("anchors") else _plain
         self.levels = build(head, size, planes)
+        if not uncut:
+            for level in self.levels:
+                _expect_cells(level)
         starts = [0, *accumulate(len(level.grid) for level in self.levels)]
         self._starts = np.array(starts[:-1], np.intp)
         # All levels at once: a call of numpy costs more than the few numbers it works on.
@@ -338,6 +341,8 @@ def _scattered(plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
 
 # ---- heads to levels ----------------------------------------------------------------
 
+_ROLES = [field.name for field in fields(Level) if field.name not in ("grid", "decoded")]
+
 
 def _together(levels: Sequence[Level[Plane]], starts: Sequence[int]) -> Level[Stack]:
     """All levels as one."""
@@ -346,9 +351,8 @@ def _together(levels: Sequence[Level[Plane]], starts: Sequence[int]) -> Level[St
         planes = [getattr(level, role) for level in levels]
         return None if None in planes else Stack(planes, starts)
 
-    roles = [field.name for field in fields(Level) if field.name not in ("grid", "decoded")]
     grid = Grid.joined([level.grid for level in levels])
-    return Level(grid, decoded=levels[0].decoded, **{role: stacked(role) for role in roles})  # type: ignore[arg-type]
+    return Level(grid, decoded=levels[0].decoded, **{role: stacked(role) for role in _ROLES})  # type: ignore[arg-type]
 
 
 def _alone(plane: Plane | None) -> Stack | None:
@@ -430,6 +434,18 @@ def _expect(spec: TensorSpec, channels: int, role: str) -> None:
             f"Its shape is {list(spec.shape)}.",
             "Look at the model with rkzoo inspect.",
         )
+
+
+def _expect_cells(level: Level[Plane]) -> None:
+    for role in _ROLES:
+        plane: Plane | None = getattr(level, role)
+        if plane is not None and plane.cells not in (0, len(level.grid)):
+            raise RkzooError(
+                f"The {role} tensor {plane.spec.name} has {plane.cells} cells where"
+                f" {len(level.grid)} are promised.",
+                f"Its shape is {list(plane.spec.shape)}.",
+                "Look at the model with rkzoo inspect.",
+            )
 
 
 def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:

@@ -37,6 +37,13 @@ class Plane:
     first: int
     count: int
 
+    @property
+    def cells(self) -> int:
+        """How many cells the description has; 0 where it leaves that free."""
+        shape, layout = self.spec.shape, self.spec.layout
+        sizes = shape[1:-1] if layout == "NHWC" else shape[2 : 4 if layout == "NC1HWC2" else None]
+        return math.prod(sizes) if min(sizes, default=0) > 0 else 0
+
     def mark(self, outputs: Sequence[Array], limit: Any, over: NDArray[np.bool_]) -> None:
         """Writes into `over` (cells,) where a channel is stored as at least `limit`."""
         if limit is None:
