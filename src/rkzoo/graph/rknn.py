@@ -63,9 +63,9 @@ class RknnFile:
     `container` is 6 or 0x1004; `toolkit` the version that wrote it and `compiler` what it
     says in full. The shapes of `inputs` and `outputs` are the graph's, NCHW where `layout` says
     so; scale and zero point are there for quantised tensors. `native_inputs` and
-    `native_outputs` are the same tensors as the NPU keeps them: NC1HWC2 with its padding, or
-    as the graph has them where it keeps no blocks of channels; empty where the file does not
-    tell. `normalisation` is by input name.
+    `native_outputs` are the same tensors as the NPU keeps them: NC1HWC2 with its padding, NHWC
+    for a picture that goes in, or as the graph has them where the NPU has no layout of its own;
+    empty where the file does not tell. `normalisation` is by input name.
     `custom` is the custom string, `custom_json` its value when it is JSON. Sizes in bytes:
     `weight_bytes` of the weights as the NPU reads them, `memory_bytes` of the work memory
     (only container 0x1004 tells), `file_bytes` of the whole.
@@ -109,8 +109,8 @@ _ENDS = frozenset({"InputOperator", "OutputOperator"})
 def read(path: Path) -> RknnFile:
     """Everything a .rknn file says.
 
-    Raises RkzooError when it is missing, empty, cut short, damaged, encrypted, or of the
-    first NPU generation.
+    Raises RkzooError when it is missing, empty, cut short, damaged, encrypted, of a toolkit
+    before 1.5.2, or of the first NPU generation.
     """
     path = Path(path)
     with explained(f"{path} cannot be read."), path.open("rb") as file:
@@ -132,11 +132,18 @@ def _read(path: Path, file: _Buffer) -> RknnFile:
     if magic != b"RKNN":
         raise _foreign(path, "It does not begin as a .rknn does.")
     container, length = file.number("Q", 8), file.number("Q", 16)
+    if container in _OLD:
+        raise RkzooError(
+            f"{path} has file format {container}, of RKNN-Toolkit2 {_OLD[container]}.",
+            f"It was made for librknnrt {_OLD[container]}, and rkzoo reads format 6, which"
+            " toolkits from 1.5.2 on write.",
+            "Convert the original model again, as in rkzoo convert MODEL.onnx --soc rk3588.",
+        )
     if container not in _FIELDS:
         raise RkzooError(
             f"{path} is a .rknn of a kind that rkzoo cannot read (number {container}).",
             "It is damaged, encrypted, or made for the first NPU generation.",
-            "Convert the model again with rkzoo convert.",
+            "Convert the original model again, as in rkzoo convert MODEL.onnx --soc rk3588.",
         )
     try:
         trailer = _trailer(file, _HEADER + length)
@@ -291,8 +298,11 @@ _FIELDS = {
     6: _Fields(version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12),
     SMALL: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
 }
+# Older formats that are not read, and the toolkit that wrote them.
+_OLD = {2: "1.4", 4: "1.5.0"}
 _IDENTIFIER = b"RKNN"
-_WEIGHT_KIND = 4
+_INPUT_KIND, _WEIGHT_KIND = 1, 4
+_PIXELS = (1, 3, 4)  # an input of so many channels is taken as pixels
 _BLOCKS = 64  # the layout of a tensor in blocks of channels
 _TARGETS: dict[int, Target] = {0: "CPU", 2: "NPU"}
 # The numbers are ONNX's.
@@ -373,6 +383,10 @@ def _native(payload: _Buffer, tensor: dict[int, int], spec: TensorSpec) -> Tenso
     shape = tuple(payload.numbers(tensor, 3, "I", _MAX_RANK))
     if payload.scalar(tensor, 1, "B") != _BLOCKS or len(shape) != 5:
         return spec
+    batch, blocks, height, width, depth = shape
+    if payload.scalar(tensor, 2, "B") == _INPUT_KIND and blocks == 1 and depth in _PIXELS:
+        shape = (batch, height, width, depth)
+        return msgspec.structs.replace(spec, shape=shape, layout="NHWC")
     return msgspec.structs.replace(spec, shape=shape, layout="NC1HWC2")
 
 

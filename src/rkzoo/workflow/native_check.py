@@ -17,6 +17,7 @@ from rkzoo.graph.rknn_checks import Check
 from rkzoo.tasks.detect.decode import DetectDecoder
 
 _SHOWN = 3
+_MOST_CELLS = 4_000_000  # 640x640 has 8400
 
 
 def announced(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
@@ -51,8 +52,21 @@ def bound(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
     if not isinstance(head, DetectHead):
         return ()
     specs = announced(file, contract)
+    _refuse_endless(head, contract.input.size)
     DetectDecoder(head, contract.input.size, specs)
     return specs
+
+
+def _refuse_endless(head: DetectHead, size: tuple[int, int]) -> None:
+    """A file may come from a stranger, and the decoder makes tables of all cells."""
+    anchors = max((len(level) for level in head.anchors), default=1)
+    cells = anchors * sum(size[0] // stride * (size[1] // stride) for stride in head.strides)
+    if not 0 < cells <= _MOST_CELLS:
+        raise RkzooError(
+            f"The head promises {cells} cells.",
+            f"There must be some, and {_MOST_CELLS} at the most.",
+            "Look at the model with rkzoo inspect.",
+        )
 
 
 def refuse_unreadable(file: RknnFile, contract: Contract, name: str) -> None:

@@ -369,6 +369,13 @@ class _Planes:
                 "The file and its description do not belong together.",
                 "Convert the model again with rkzoo convert, or look at it with rkzoo inspect.",
             )
+        for spec in specs:
+            if len(spec.shape) < 3:
+                raise RkzooError(
+                    f"The output {spec.name} has the shape {list(spec.shape)}.",
+                    "A detection head gives channels and cells.",
+                    "Look at the model with rkzoo inspect.",
+                )
         by_name = {spec.name: index for index, spec in enumerate(specs)}
         known = all(output.name in by_name for output in head.outputs)
         self._found: dict[tuple[str, int], tuple[int, TensorSpec]] = {
