@@ -64,7 +64,8 @@ class Flat:
 
 @dataclass
 class Sample:
-    """A small model: image in, boxes out, with one step on the CPU."""
+    """A small model: image in, boxes out, with one step on the CPU. `maps` are outputs in place
+    of its own: their shapes in the graph and in the NPU."""
 
     container: int = 6
     custom: str = '{"rkzoo": 1, "name": "猫"}'
@@ -75,6 +76,7 @@ class Sample:
     output_shape: tuple[int, ...] = (1, 64, 4, 4)
     native_shape: tuple[int, ...] = (1, 6, 4, 4, 16)
     output_scale: float = 0.0625
+    maps: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     compiler: str = "2.5.0(compiler version: 2.5.0 (0123456@2026-09-29T14:54:20))"
     cpu: bool = True
 
@@ -115,7 +117,13 @@ class Sample:
             {1: "Softmax", 2: "Softmax:b"} | ({} if self.cpu else {3: ("B", 2)}),
             {1: "OutputOperator", 2: "OutputOperator:box_8"},
         ]
-        return {0: tensors, 1: nodes, 2: ("I", [1]), 3: ("I", [4, 5])}
+        if self.maps:
+            box = tensors[4]
+            tensors[4:] = [
+                {**box, 3: ("I", list(native)), 4: ("I", list(shape)), 5: name}
+                for name, (shape, native) in self.maps.items()
+            ]
+        return {0: tensors, 1: nodes, 2: ("I", [1]), 3: ("I", list(range(4, len(tensors))))}
 
     def flatbuffer(self) -> bytes:
         version, platform, framework, custom = (

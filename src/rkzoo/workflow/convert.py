@@ -442,7 +442,7 @@ def _build(
     with atomic_output(target) as temporary:
         built = process.build(inputs, temporary)
         file = rknn.read(temporary)
-        refuse_unreadable(file, ready.contract, ready.name)
+        refuse_unreadable(file, ready.contract, ready.source.card or ready.source.file)
     findings = (*built.findings, *scale_findings(file, ready.contract))
     sidecar = target.with_name(target.name + ".json")
     document = Sidecar(

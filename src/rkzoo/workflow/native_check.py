@@ -6,6 +6,7 @@ just that, so what a board would refuse is refused here. Nothing is computed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import msgspec
@@ -15,9 +16,11 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.rknn import SMALL, RknnFile
 from rkzoo.graph.rknn_checks import Check
 from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.toolkit.recipe import DEFAULT_VERSION
 
 _SHOWN = 3
-_MOST_CELLS = 4_000_000  # 640x640 has 8400
+_TOOLKITS = (DEFAULT_VERSION, "2.3.2")
+_MOST_CELLS = 1_000_000  # 640x640 has 8400
 
 
 def announced(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
@@ -69,17 +72,19 @@ def _refuse_endless(head: DetectHead, size: tuple[int, int]) -> None:
         )
 
 
-def refuse_unreadable(file: RknnFile, contract: Contract, name: str) -> None:
-    """Raises RkzooError where a board would refuse the model `name` that was just built."""
+def refuse_unreadable(file: RknnFile, contract: Contract, model: str) -> None:
+    """Raises RkzooError where a board would refuse what was just built of `model`, a name or
+    a file."""
     try:
         bound(file, contract)
     except RkzooError as error:
         chip = file.platforms[0] if file.platforms else "CHIP"
+        other = next(version for version in _TOOLKITS if version != file.toolkit)
         raise RkzooError(
-            f"{name} was built, but could not be read on a board.",
+            f"{model} was built, but a board could not read it.",
             f"{error.what} {error.why}",
             "Build it with another toolkit, as in "
-            f"rkzoo convert {name} --soc {chip} --toolkit 2.3.2.",
+            f"rkzoo convert {shlex.quote(model)} --soc {chip} --toolkit {other}.",
             code=1,
         ) from error
 
