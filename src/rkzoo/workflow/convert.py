@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import ArrayInput, Contract, DetectHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, write_text
+from rkzoo.files import atomic_output, explained, write_text
 from rkzoo.graph import rknn
 from rkzoo.graph.anchors import parse_anchors
 from rkzoo.graph.checks import NO_SIGMOID, bare_scores, quantisation
@@ -38,6 +38,7 @@ from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan,
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
 from rkzoo.workflow.golden import check_count, golden_path, record, samples
+from rkzoo.workflow.native_check import refuse_unreadable
 from rkzoo.workflow.pipeline_file import write_pipeline
 from rkzoo.workflow.prompts import Words, settled, words
 from rkzoo.workflow.quantise import choose
@@ -453,8 +454,11 @@ def _build(
         recipe=msgspec.structs.replace(prepared.recipe, soc=soc),
         custom_string=custom_string(ready.contract),
     )
-    built = process.build(inputs, target)
-    findings = (*built.findings, *scale_findings(target, ready.contract))
+    with atomic_output(target) as temporary:
+        built = process.build(inputs, temporary)
+        file = rknn.read(temporary)
+        refuse_unreadable(file, ready.contract, ready.source.card or ready.source.file)
+    findings = (*built.findings, *scale_findings(file, ready.contract))
     sidecar = target.with_name(target.name + ".json")
     document = Sidecar(
         source=ready.source,
@@ -475,15 +479,14 @@ def _build(
     )
 
 
-def scale_findings(path: Path, contract: Contract) -> tuple[Finding, ...]:
+def scale_findings(file: rknn.RknnFile, contract: Contract) -> tuple[Finding, ...]:
     """What the output scales of a .rknn say about its scores."""
     head = contract.head
     if not isinstance(head, DetectHead) or not head.activated:
         return ()
-    outputs = rknn.read(path).outputs
-    if len(outputs) != len(head.outputs):
+    if len(file.outputs) != len(head.outputs):
         return ()
-    return check_scales(outputs, [output.role for output in head.outputs])
+    return check_scales(file.outputs, [output.role for output in head.outputs])
 
 
 def custom_string(contract: Contract) -> str:
