@@ -28,13 +28,14 @@ def compiled(
     name: str = "librknnrt.so",
     source: Path = HERE / "standin.c",
 ) -> Path:
-    """The stand-in as a library in `folder`."""
+    """The stand-in as a library in `folder`; librknnmrt.so is that of RV1103 and RV1106."""
     if sys.platform != "linux":
         pytest.skip("a stand-in needs Linux, as the real one does")
     target = folder / name
     command = [compiler(), "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    small = ["-DSTANDIN_SMALL"] if name.startswith("librknnmrt") else []
     done = subprocess.run(
-        [*command, "-pthread", *flags, str(source), "-o", str(target)],
+        [*command, "-pthread", *small, *flags, str(source), "-o", str(target)],
         capture_output=True,
         text=True,
     )

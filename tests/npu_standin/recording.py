@@ -19,21 +19,56 @@ TYPES = {"float32": 0, "float16": 1, "int8": 2, "uint8": 3, "int16": 4, "int32":
 NCHW, NHWC, NC1HWC2, UNDEFINED = range(4)
 
 
+# Channels of a block for int8, and how many blocks an output is rounded to (inputs are not): read
+# off the native shapes that the compiler wrote and the register commands of the real library. (Of
+# RV1103 and RV1106 only the tight NHWC outputs are known; their blocks are a guess.)
+BLOCKS = {
+    "rk3588": (16, 2),
+    "rk3576": (16, 2),
+    "rv1126b": (16, 2),
+    "rk3568": (8, 2),
+    "rk3562": (16, 1),
+    "rv1106": (16, 1),
+}
+
+
+def blocks_of(chip: str, channels: int, dtype: str, depth: int | None = None) -> tuple[int, int]:
+    """How many blocks a native output has, and how many channels each."""
+    usual, together = BLOCKS[chip]
+    depth = depth or usual // np.dtype(dtype).itemsize
+    return -(-channels // (depth * together)) * together, depth
+
+
 @dataclass(frozen=True)
 class In:
-    """An input; a picture is NHWC. `w_stride`: pixels of a row in memory, 0 for the width."""
+    """An input, in the order that the library announces: NHWC where it has four dimensions. A
+    picture has 1, 3 or 4 channels, and `w_stride` pixels of a row in memory, 0 for the width;
+    the NPU reads other tensors of four dimensions in blocks of channels."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "int8"
     w_stride: int = 0
     format: int = NHWC
+    scale: float | None = None
+    zero_point: int = 0
+    chip: str = "rk3588"
+
+    @property
+    def native(self) -> tuple[int, tuple[int, ...]]:
+        """Format and shape in the NPU's memory."""
+        if len(self.shape) != 4 or self.format != NHWC or self.shape[3] in (1, 3, 4):
+            return self.format, self.shape
+        batch, height, width, channels = self.shape
+        depth = BLOCKS[self.chip][0] // np.dtype(self.dtype).itemsize
+        return NC1HWC2, (batch, -(-channels // depth), height, width, depth)
 
 
 @dataclass(frozen=True)
 class Out:
-    """An output in the graph's shape. `native` NC1HWC2 with `depth` channels a block and
-    `spare` cells behind the last of each block, or as the graph has it."""
+    """An output in the graph's shape. `native` NC1HWC2 in the blocks of `chip` (with `depth`
+    channels each, where that is given) and `spare` cells behind the last of each block, or as
+    the graph has it."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,8 +76,9 @@ class Out:
     scale: float | None = None
     zero_point: int = 0
     native: int = NC1HWC2
-    depth: int = 16
+    depth: int | None = None
     spare: int = 0
+    chip: str = "rk3588"
 
     @property
     def blocks(self) -> bool:
@@ -54,11 +90,12 @@ class Out:
             return self.shape
         batch, channels, height, width = self.shape
         rows = (height, width) if not self.spare else (1, height * width + self.spare)
-        return batch, -(-channels // self.depth), *rows, self.depth
+        blocks, depth = blocks_of(self.chip, channels, self.dtype, self.depth)
+        return batch, blocks, *rows, depth
 
     def stored(self, array: Array) -> Array:
-        """A tensor as the NPU would lay it out. What is padding holds the largest number, so
-        that a reader who takes it for a score shows it."""
+        """A tensor as the NPU would lay it out. What is padding, whole blocks too, holds the
+        largest number, so that a reader who takes it for a score shows it."""
         array = np.ascontiguousarray(array, self.dtype)
         assert array.shape == self.shape, (self.name, array.shape, self.shape)
         if not self.blocks:
@@ -92,20 +129,21 @@ def hashed(inputs: Sequence[Array]) -> int:
 @dataclass
 class Recording:
     """`shapes` beside the first: pairs of inputs and outputs, as a model of several shapes has
-    them. Records are added by `answer`."""
+    them. `chip` is what the model is built for. Records are added by `answer`."""
 
     inputs: Sequence[In]
     outputs: Sequence[Out]
     cores: int = 3
     delay_us: int = 0
     custom: str = ""
+    chip: str = "rk3588"
     weights: int = 3_000_000
     shapes: Sequence[tuple[Sequence[In], Sequence[Out]]] = ()
     _records: list[bytes] = field(default_factory=list)
 
     def answer(self, inputs: Sequence[Array], outputs: Sequence[Array], shape: int = 0) -> None:
-        """For these inputs (bytes as the library is to see them) those outputs, in the graph's
-        layout and stored type."""
+        """For these inputs (bytes as the library is to see them: four dimensions as NHWC, and
+        codes where the caller quantises) those outputs, in the graph's layout and stored type."""
         outs = [self.outputs, *(outs for _, outs in self.shapes)][shape]
         data = b"".join(o.stored(a).tobytes() for o, a in zip(outs, outputs, strict=True))
         self._records.append(struct.pack("<IIQ", shape, 0, hashed(inputs)) + data)
@@ -114,6 +152,7 @@ class Recording:
         lines = [
             "rkzoo-stand-in 1",
             f"cores {self.cores}",
+            f"chip {self.chip}",
             f"delay_us {self.delay_us}",
             f"weights {self.weights}",
             f"shapes {1 + len(self.shapes)}",
@@ -124,22 +163,28 @@ class Recording:
         lines += [f"custom {self.custom}"] if self.custom else []
         for number, (ins, outs) in enumerate([(self.inputs, self.outputs), *self.shapes]):
             for index, given in enumerate(ins):
-                head = f"{number} {index} {TYPES[given.dtype]} {given.format} {given.w_stride}"
-                lines.append(f"input {head} {_dims(given.shape)} {given.name}")
+                fmt, native = given.native
+                head = _head(number, index, given, given.w_stride)
+                lines.append(f"input {head} {given.format} {_dims(given.shape)}")
+                lines[-1] += f" {fmt} {_dims(native)} {given.name}"
             for index, out in enumerate(outs):
-                quantised = 0 if out.scale is None else 2
-                head = f"{number} {index} {TYPES[out.dtype]} {quantised} {out.scale or 0!r}"
-                native = out.native if out.blocks else NCHW if len(out.shape) == 4 else UNDEFINED
-                lines.append(
-                    f"output {head} {out.zero_point} {_dims(out.shape)}"
-                    f" {native} {_dims(out.native_shape)} {out.name}"
-                )
+                plain = NCHW if len(out.shape) == 4 else UNDEFINED
+                fmt = out.native if out.blocks else plain
+                head = _head(number, index, out, 0)
+                lines.append(f"output {head} {plain} {_dims(out.shape)}")
+                lines[-1] += f" {fmt} {_dims(out.native_shape)} {out.name}"
         return [*lines, "data"]
 
     def bytes(self, before: bytes = b"") -> bytes:
         """`before` (a real .rknn, or nothing) and the recording."""
         body = "".join(f"{line}\n" for line in self._lines()).encode() + b"".join(self._records)
         return before + body + struct.pack("<Q", len(body)) + b"RKZSTAND"
+
+
+def _head(number: int, index: int, tensor: In | Out, w_stride: int) -> str:
+    quantised = 0 if tensor.scale is None else 2
+    numbers = f"{TYPES[tensor.dtype]} {quantised} {tensor.scale or 0!r} {tensor.zero_point}"
+    return f"{number} {index} {numbers} {w_stride}"
 
 
 def _dims(shape: tuple[int, ...]) -> str:

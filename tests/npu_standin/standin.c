@@ -3,14 +3,24 @@
  * recording says, and watches how it is used. No figure taken with it says anything about an
  * NPU.
  *
+ * Where the real libraries (1.5.2 and 2.3.2, run under qemu with models of toolkit 2.5.0) refuse,
+ * ignore or spoil something, it does the same: see "as the real ones do" below.
+ *
  * Environment: STANDIN_FAIL=run:3:-2,init:0:-13 makes the third run fail with -2 and every init
  * with -13; STANDIN_STRICT=1 refuses a picture that was not recorded; STANDIN_JITTER_US=n adds up
- * to n to each run; STANDIN_LOG names a file for the last word (contexts and memories left,
- * misuse), which goes to stderr only when there is something to complain about. */
+ * to n to each run; STANDIN_CHIP=rk3568 is the board's chip; STANDIN_SAYS=stdout has the errors
+ * printed there; STANDIN_LOG names a file for the last word (contexts and memories left, misuse),
+ * which goes to stderr only when there is something to complain about.
+ *
+ * Compiled with STANDIN_SMALL it is librknnmrt.so, the library of RV1103 and RV1106 (where
+ * STANDIN_NO_NHWC=1 has it describe no outputs in NHWC); with STANDIN_OLD it lacks what 1.5.2
+ * lacks. */
 #define _GNU_SOURCE
 #include "interface.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +31,14 @@
 #ifndef STANDIN_VERSION
 #define STANDIN_VERSION "2.3.2"
 #endif
+#ifdef STANDIN_SMALL
+#define LIBRARY "librknnmrt"
+#else
+#define LIBRARY "librknnrt"
+#endif
 /* Where programs look for the version of the real one. */
 __attribute__((used)) static const char mark[] =
-    "librknnrt version: " STANDIN_VERSION " (rkzoo stand-in)";
+    LIBRARY " version: " STANDIN_VERSION " (rkzoo stand-in)";
 
 enum { MAX_TENSORS = 64, MAX_CONTEXTS = 256, MAX_CORES = 8, MAX_VARIANTS = 16 };
 
@@ -40,7 +55,7 @@ typedef struct {
 typedef struct {
     int users, cores, variants, n_input, n_output, n_records;
     long delay_us, weights;
-    char custom[1024];
+    char custom[1024], chip[32];
     Tensor in[MAX_VARIANTS][MAX_TENSORS], out[MAX_VARIANTS][MAX_TENSORS];
     Record *records;
     uint8_t *bytes;
@@ -49,7 +64,7 @@ typedef struct {
 
 typedef struct Mem {
     rknn_tensor_mem told;
-    int mapped;
+    int mapped, synced, written;
     uint64_t owner;
     struct Mem *next;
 } Mem;
@@ -57,7 +72,7 @@ typedef struct Mem {
 typedef struct {
     uint64_t id;
     Model *model;
-    int variant, mask, busy, waiting;
+    int variant, chosen, mask, busy, waiting, flags, has_memory, asked_size;
     Mem *in_mem[MAX_TENSORS], *out_mem[MAX_TENSORS];
     rknn_tensor_attr in_how[MAX_TENSORS], out_how[MAX_TENSORS];
     uint8_t *copied[MAX_TENSORS];
@@ -117,6 +132,18 @@ __attribute__((destructor)) static void at_exit(void) {
     if (live_contexts || live_memories || misuse) say(stderr);
 }
 
+/* As the real one reports an error: one line, on stderr. */
+static void complain(const char *text, ...) {
+    const char *where = getenv("STANDIN_SAYS");
+    FILE *to = where && !strcmp(where, "stdout") ? stdout : stderr;
+    va_list rest;
+    va_start(rest, text);
+    fputs("E RKNN: [00:00:00.000] ", to);
+    vfprintf(to, text, rest);
+    fputc('\n', to);
+    va_end(rest);
+}
+
 /* The code that this call is to fail with, or 0. Under the lock. */
 static int planned(const char *function) {
     static char known[512];
@@ -149,6 +176,7 @@ static int fails(const char *function) {
     pthread_mutex_lock(&lock);
     int code = planned(function);
     pthread_mutex_unlock(&lock);
+    if (code) complain("%s was told to fail with %d", function, code);
     return code;
 }
 
@@ -209,39 +237,37 @@ static void finish(rknn_tensor_attr *attr, const char *name) {
         wide && attr->w_stride > wide ? attr->size / wide * attr->w_stride : attr->size;
 }
 
-static int read_input(Model *model, const char *at) {
-    int shape, index, type, fmt, used;
-    unsigned stride;
-    if (sscanf(at, "%d %d %d %d %u%n", &shape, &index, &type, &fmt, &stride, &used) != 5) return 0;
-    if (shape < 0 || shape >= MAX_VARIANTS || index < 0 || index >= MAX_TENSORS) return 0;
-    at += used;
-    rknn_tensor_attr *attr = &model->in[shape][index].plain;
-    attr->index = index, attr->type = type, attr->fmt = fmt, attr->w_stride = stride;
-    if (!read_dims(&at, attr)) return 0;
-    finish(attr, at + strspn(at, " "));
-    model->in[shape][index].native = *attr;
-    return 1;
-}
-
-static int read_output(Model *model, const char *at) {
+/* Shape, number, type, quantisation, then format and dims as announced and as in memory, name. */
+static int read_tensor(Tensor table[MAX_VARIANTS][MAX_TENSORS], const char *at) {
     int shape, index, type, qnt, zp, used;
+    unsigned stride;
     float scale;
-    if (sscanf(at, "%d %d %d %d %f %d%n", &shape, &index, &type, &qnt, &scale, &zp, &used) != 6)
+    if (sscanf(at, "%d %d %d %d %f %d %u%n", &shape, &index, &type, &qnt, &scale, &zp, &stride,
+               &used) != 7)
         return 0;
     if (shape < 0 || shape >= MAX_VARIANTS || index < 0 || index >= MAX_TENSORS) return 0;
     at += used;
-    rknn_tensor_attr *plain = &model->out[shape][index].plain;
-    rknn_tensor_attr *native = &model->out[shape][index].native;
+    rknn_tensor_attr *plain = &table[shape][index].plain, *native = &table[shape][index].native;
     plain->index = index, plain->type = type, plain->qnt_type = qnt;
-    plain->scale = scale, plain->zp = zp;
+    plain->scale = scale, plain->zp = zp, plain->w_stride = stride;
     *native = *plain;
+    if (sscanf(at, "%d%n", &plain->fmt, &used) != 1) return 0;
+    at += used;
     if (!read_dims(&at, plain) || sscanf(at, "%d%n", &native->fmt, &used) != 1) return 0;
     at += used;
     if (!read_dims(&at, native)) return 0;
-    plain->fmt = plain->n_dims == 4 ? NCHW : UNDEFINED;
     finish(plain, at + strspn(at, " "));
     finish(native, at + strspn(at, " "));
+#ifdef STANDIN_SMALL
+    /* What is flat is read and written in whole blocks. */
+    if (plain->n_dims != 4) native->size = native->size_with_stride = (native->size + 63) / 64 * 64;
+#endif
     return 1;
+}
+
+/* The bytes of a tensor in a recording. */
+static size_t recorded(const rknn_tensor_attr *native) {
+    return (size_t)native->n_elems * width_of(native->type);
 }
 
 static int read_line(Model *model, char *line) {
@@ -254,14 +280,15 @@ static int read_line(Model *model, char *line) {
     if (sscanf(line, "records %d", &model->n_records) == 1) return 1;
     if (!strncmp(line, "custom ", 7))
         return snprintf(model->custom, sizeof model->custom, "%s", line + 7) >= 0;
-    if (!strncmp(line, "input ", 6)) return read_input(model, line + 6);
-    if (!strncmp(line, "output ", 7)) return read_output(model, line + 7);
+    if (sscanf(line, "chip %31s", model->chip) == 1) return 1;
+    if (!strncmp(line, "input ", 6)) return read_tensor(model->in, line + 6);
+    if (!strncmp(line, "output ", 7)) return read_tensor(model->out, line + 7);
     return !strcmp(line, "rkzoo-stand-in 1");
 }
 
 static size_t native_bytes(const Model *model, uint32_t shape) {
     size_t size = 0;
-    for (int i = 0; i < model->n_output; i++) size += model->out[shape][i].native.size;
+    for (int i = 0; i < model->n_output; i++) size += recorded(&model->out[shape][i].native);
     return size;
 }
 
@@ -323,6 +350,7 @@ static Model *load(const void *data, uint32_t size) {
         if (file) {
             fseek(file, 0, SEEK_END);
             model->size = ftell(file);
+            if (!model->size) raise(SIGBUS); /* it reads the header of a mapped file */
             rewind(file);
             model->bytes = malloc(model->size + 1);
             if (fread(model->bytes, 1, model->size, file) != model->size) model->size = 0;
@@ -336,15 +364,48 @@ static Model *load(const void *data, uint32_t size) {
     return model;
 }
 
+/* ---- as the real ones do ----------------------------------------------------------------
+ *
+ * - 4-D inputs go through rknn_inputs_set as NHWC only: with another order it prints a line, copies
+ *   nothing and answers 0.
+ * - Output memory is cached by the processor, and nothing brings it in line before the first run:
+ *   what was written there before comes down on what the NPU wrote.
+ * - After rknn_set_io_mem, NATIVE_OUTPUT_ATTR answers otherwise. On a model with several shapes
+ *   the process ends if none was chosen before.
+ * - A context whose MEM_SIZE was asked for cannot be duplicated (1.5.2 crashes).
+ * - PERF_RUN before a run is any number. rknn_wait without ASYNC is an error.
+ * - An empty file is read beyond its end, which ends the process.
+ * - The small library answers 0 to almost every rknn_set_io_mem, and what it does not understand
+ *   does not arrive.
+ */
+
+#ifdef STANDIN_SMALL
+enum { SMALL = 1, UNUSABLE = FAILED };
+#else
+enum { SMALL = 0, UNUSABLE = BAD_MODEL };
+#endif
+enum { ASYNC = 4, LINE = 64, FRESH = 0xA5 };
+
+/* A picture can be fed as such: NHWC of one, three or four channels. */
+static int is_picture(const rknn_tensor_attr *attr) {
+    uint32_t channels = attr->dims[3];
+    return attr->n_dims == 4 && attr->fmt == NHWC && (channels == 1 || channels == 3 || channels == 4);
+}
+
+static int one_picture(const Ctx *ctx) {
+    return ctx->model->n_input == 1 && is_picture(&ctx->model->in[ctx->variant][0].plain);
+}
+
 /* ---- contexts --------------------------------------------------------------------------- */
 
 /* Under the lock. */
-static int add(Model *model, rknn_context *out) {
+static int add(Model *model, int flags, rknn_context *out) {
     for (int i = 0; i < MAX_CONTEXTS; i++)
         if (!contexts[i]) {
             Ctx *ctx = calloc(1, sizeof *ctx);
             ctx->id = next_id++;
             ctx->model = model;
+            ctx->flags = flags;
             model->users++;
             contexts[i] = ctx;
             live_contexts++;
@@ -356,14 +417,23 @@ static int add(Model *model, rknn_context *out) {
 
 int rknn_init(rknn_context *out, void *data, uint32_t size, uint32_t flag,
               rknn_init_extend *extend) {
-    (void)flag, (void)extend;
+    (void)extend;
     int code = fails("init");
     if (code) return code;
     if (!out || !data) return BAD_PARAM;
     Model *model = load(data, size);
-    if (!model) return BAD_MODEL;
+    if (!model) {
+        complain("this is no recording");
+        return UNUSABLE;
+    }
+    const char *chip = getenv("STANDIN_CHIP");
+    if (chip && *chip && strcmp(chip, model->chip)) {
+        complain("the model is for %s, and this is %s", model->chip, chip);
+        release(model);
+        return UNUSABLE;
+    }
     pthread_mutex_lock(&lock);
-    code = add(model, out);
+    code = add(model, flag, out);
     pthread_mutex_unlock(&lock);
     if (code) release(model);
     return code;
@@ -372,12 +442,19 @@ int rknn_init(rknn_context *out, void *data, uint32_t size, uint32_t flag,
 int rknn_dup_context(rknn_context *in, rknn_context *out) {
     int code = fails("dup_context");
     if (code) return code;
+#ifdef STANDIN_SMALL
+    (void)in, (void)out;
+    complain("rknn_dup_context not supported in mini runtime!");
+    return FAILED;
+#else
     Ctx *ctx = find(*in);
     if (!ctx) return BAD_CONTEXT;
     pthread_mutex_lock(&lock);
-    code = add(ctx->model, out);
+    if (ctx->asked_size) blame("a context is duplicated after its memory size was asked for");
+    code = ctx->asked_size ? FAILED : add(ctx->model, ctx->flags, out);
     pthread_mutex_unlock(&lock);
     return code;
+#endif
 }
 
 int rknn_destroy(rknn_context id) {
@@ -414,6 +491,9 @@ static int answer_attr(Ctx *ctx, int query, rknn_tensor_attr *attr) {
     if (index >= (uint32_t)count) return BAD_PARAM;
     Tensor *tensor = input ? &ctx->model->in[now][index] : &ctx->model->out[now][index];
     *attr = native ? tensor->native : tensor->plain;
+    if (query == 9 && ctx->has_memory) *attr = tensor->plain;
+    const char *none = getenv("STANDIN_NO_NHWC");
+    if (query == 11 && none && *none == '1') return FAILED;
     if (query == 11 && attr->fmt == NCHW) {
         uint32_t channels = attr->dims[1];
         attr->dims[1] = attr->dims[2], attr->dims[2] = attr->dims[3], attr->dims[3] = channels;
@@ -425,6 +505,10 @@ static int answer_attr(Ctx *ctx, int query, rknn_tensor_attr *attr) {
 static int answer_range(Ctx *ctx, rknn_input_range *range) {
     uint32_t index = range->index;
     if (index >= (uint32_t)ctx->model->n_input) return BAD_PARAM;
+    if (ctx->model->variants < 2) {
+        complain("query RKNN_QUERY_INPUT_DYNAMIC_RANGE error, rknn model is static shape type");
+        return BAD_MODEL;
+    }
     rknn_tensor_attr *attr = &ctx->model->in[0][index].plain;
     memset(range, 0, sizeof *range);
     range->index = index;
@@ -451,6 +535,10 @@ int rknn_query(rknn_context id, int query, void *info, uint32_t size) {
     if (!ctx) return BAD_CONTEXT;
     if (code) return code;
     if (query < 0 || query > 17 || !sizes[query] || size != sizes[query]) return BAD_PARAM;
+    if (SMALL && (query == 3 || query == 4 || query == 13 || query > 13)) {
+        complain("query %d is not supported in mini runtime!", query);
+        return FAILED;
+    }
     static char table[] = "stand-in: no layers were computed\n";
     switch (query) {
     case 0:
@@ -458,12 +546,15 @@ int rknn_query(rknn_context id, int query, void *info, uint32_t size) {
             (rknn_input_output_num){ctx->model->n_input, ctx->model->n_output};
         return OK;
     case 3: *(rknn_perf_detail *)info = (rknn_perf_detail){table, sizeof table}; return OK;
-    case 4: ((rknn_perf_run *)info)->run_duration = ctx->last_us; return OK;
+    case 4:
+        ((rknn_perf_run *)info)->run_duration = ctx->frame ? ctx->last_us : 0x5A5A5A5A5A5A;
+        return OK;
     case 5:
         snprintf(((rknn_sdk_version *)info)->api_version, 256, STANDIN_VERSION " (rkzoo stand-in)");
         snprintf(((rknn_sdk_version *)info)->drv_version, 256, "0.9.8 (rkzoo stand-in)");
         return OK;
     case 6:
+        ctx->asked_size = 1;
         memset(info, 0, size);
         ((rknn_mem_size *)info)->total_weight_size = ctx->model->weights;
         ((rknn_mem_size *)info)->total_dma_allocated_size = ctx->model->weights + memory_bytes;
@@ -476,6 +567,7 @@ int rknn_query(rknn_context id, int query, void *info, uint32_t size) {
 
 /* ---- settings --------------------------------------------------------------------------- */
 
+#ifndef STANDIN_SMALL
 int rknn_set_core_mask(rknn_context id, int mask) {
     int code = fails("set_core_mask");
     Ctx *ctx = find(id);
@@ -492,10 +584,12 @@ int rknn_set_batch_core_num(rknn_context id, int count) {
     if (!ctx) return BAD_CONTEXT;
     return count < 1 || count > ctx->model->cores ? BAD_PARAM : OK;
 }
+#endif
 
 int rknn_set_input_shapes(rknn_context id, uint32_t count, rknn_tensor_attr *attrs) {
     Ctx *ctx = find(id);
     if (!ctx) return BAD_CONTEXT;
+    if (SMALL) return FAILED;
     if (count != (uint32_t)ctx->model->n_input || ctx->model->variants < 2) return BAD_PARAM;
     for (int shape = 0; shape < ctx->model->variants; shape++) {
         int same = 1;
@@ -506,6 +600,7 @@ int rknn_set_input_shapes(rknn_context id, uint32_t count, rknn_tensor_attr *att
         }
         if (same) {
             ctx->variant = shape;
+            ctx->chosen = 1;
             memset(ctx->in_mem, 0, sizeof ctx->in_mem);
             memset(ctx->out_mem, 0, sizeof ctx->out_mem);
             return OK;
@@ -542,7 +637,7 @@ rknn_tensor_mem *rknn_create_mem(rknn_context id, uint32_t size) {
         close(fd);
         return NULL;
     }
-    memset(address, 0xA5, size); /* nobody promises zeros */
+    memset(address, FRESH, size); /* nobody promises zeros */
     return keep(ctx, address, fd, size, 0, 1);
 }
 
@@ -580,9 +675,29 @@ int rknn_destroy_mem(rknn_context id, rknn_tensor_mem *told) {
     return OK;
 }
 
+#ifndef STANDIN_OLD
 int rknn_mem_sync(rknn_context id, rknn_tensor_mem *told, int mode) {
     if (!find(id)) return BAD_CONTEXT;
-    return known_memory(told) && mode >= 1 && mode <= 3 ? OK : BAD_PARAM;
+    Mem *mem = known_memory(told);
+    if (!mem || mode < 1 || mode > 3) return BAD_PARAM;
+    if (mode & 1) mem->synced = 1;
+    return OK;
+}
+#endif
+
+/* The small library takes any description; what becomes of it shows when it runs. */
+static int keep_as_told(Ctx *ctx, Mem *mem, const rknn_tensor_attr *attr) {
+    uint32_t index = attr->index;
+    if (index < (uint32_t)ctx->model->n_input &&
+        !strcmp(attr->name, ctx->model->in[0][index].plain.name)) {
+        ctx->in_mem[index] = mem;
+        ctx->in_how[index] = *attr;
+    } else if (index < (uint32_t)ctx->model->n_output) {
+        ctx->out_mem[index] = mem;
+        ctx->out_how[index] = *attr;
+    } else
+        return FAILED;
+    return OK;
 }
 
 int rknn_set_io_mem(rknn_context id, rknn_tensor_mem *told, rknn_tensor_attr *attr) {
@@ -592,6 +707,12 @@ int rknn_set_io_mem(rknn_context id, rknn_tensor_mem *told, rknn_tensor_attr *at
     if (!ctx) return BAD_CONTEXT;
     if (!mem || code) return code ? code : BAD_PARAM;
     Model *model = ctx->model;
+    if (model->variants > 1 && !ctx->chosen) {
+        complain("terminate called after throwing an instance of 'std::out_of_range'");
+        abort();
+    }
+    ctx->has_memory = 1;
+    if (SMALL) return keep_as_told(ctx, mem, attr);
     if (attr->index < (uint32_t)model->n_input) {
         rknn_tensor_attr *known = &model->in[ctx->variant][attr->index].native;
         if (!strcmp(known->name, attr->name)) {
@@ -661,6 +782,53 @@ static void sums(uint64_t *sum, uint64_t *weighted, uint64_t *place, const uint8
     }
 }
 
+static uint8_t *room(Ctx *ctx, size_t size) {
+    if (ctx->flat_size < size) {
+        free(ctx->flat);
+        ctx->flat = malloc(size);
+        ctx->flat_size = size;
+    }
+    return ctx->flat;
+}
+
+/* What the small library makes of an input's memory, in `to`: the picture, or the codes in the
+ * order (N, H, W, C). Returns 0 where the description is one that it does not act upon. */
+static int understood(Ctx *ctx, int index, const uint8_t *from, uint8_t *to) {
+    const rknn_tensor_attr *plain = &ctx->model->in[ctx->variant][index].plain;
+    const rknn_tensor_attr *native = &ctx->model->in[ctx->variant][index].native;
+    const rknn_tensor_attr *how = &ctx->in_how[index];
+    if (is_picture(plain)) {
+        if (how->fmt != NHWC || !(how->type == U8 ? !how->pass_through : how->pass_through))
+            return 0;
+        size_t row = (size_t)plain->dims[2] * plain->dims[3];
+        size_t step = native->w_stride > plain->dims[2] ? native->w_stride * plain->dims[3] : row;
+        for (size_t y = 0; y < (size_t)plain->dims[0] * plain->dims[1]; y++)
+            memcpy(to + y * row, from + y * step, row);
+        return 1;
+    }
+    if (native->fmt == NC1HWC2) {
+        if (how->fmt != NC1HWC2 || how->type != I8) return 0;
+        size_t channels = plain->dims[3], cells = (size_t)plain->dims[1] * plain->dims[2];
+        size_t depth = native->dims[4], block = (size_t)native->dims[2] * native->dims[3];
+        for (size_t cell = 0; cell < cells; cell++)
+            for (size_t channel = 0; channel < channels; channel++)
+                to[cell * channels + channel] =
+                    from[(channel / depth * block + cell) * depth + channel % depth];
+        return 1;
+    }
+    if (how->type == native->type)
+        memcpy(to, from, recorded(native));
+    else if (how->type == F32 && (how->fmt == NHWC || how->fmt == NCHW))
+        for (uint32_t i = 0; i < native->n_elems; i++) {
+            float code = ((const float *)(const void *)from)[i] / native->scale + native->zp;
+            code += code < 0 ? -.5f : .5f;
+            to[i] = (uint8_t)(int8_t)(code < -128 ? -128 : code > 127 ? 127 : code);
+        }
+    else
+        return 0;
+    return 1;
+}
+
 static int gather_input(Ctx *ctx, int index, const uint8_t **data, size_t *size) {
     rknn_tensor_attr *known = &ctx->model->in[ctx->variant][index].native;
     if (ctx->copied[index]) {
@@ -669,16 +837,25 @@ static int gather_input(Ctx *ctx, int index, const uint8_t **data, size_t *size)
     }
     Mem *mem = ctx->in_mem[index];
     if (!mem) return BAD_INPUT;
+    if (SMALL) {
+        const rknn_tensor_attr *plain = &ctx->model->in[ctx->variant][index].plain;
+        *size = (size_t)plain->n_elems * (is_picture(plain) ? 1 : width_of(plain->type));
+        uint8_t *to = room(ctx, *size);
+        *data = to;
+        if (mem->told.size < known->size_with_stride) {
+            blame("an input's memory is too small");
+            return BAD_INPUT;
+        }
+        if (!understood(ctx, index, (uint8_t *)mem->told.virt_addr + mem->told.offset, to))
+            memset(to, 0, *size);
+        return OK;
+    }
     const uint8_t *from = (uint8_t *)mem->told.virt_addr + mem->told.offset;
     uint32_t wide = known->n_dims == 4 && known->fmt == NHWC ? known->dims[2] : 0;
     *size = known->n_elems;
     *data = from;
     if (wide && known->w_stride > wide) {
-        if (ctx->flat_size < *size) {
-            free(ctx->flat);
-            ctx->flat = malloc(*size);
-            ctx->flat_size = *size;
-        }
+        room(ctx, *size);
         size_t row = (size_t)wide * known->dims[3], step = (size_t)known->w_stride * known->dims[3];
         for (size_t y = 0; y < (size_t)known->dims[0] * known->dims[1]; y++)
             memcpy(ctx->flat + y * row, from + y * step, row);
@@ -711,7 +888,7 @@ static int choose(Ctx *ctx) {
 
 static const uint8_t *native_of(Ctx *ctx, int index) {
     const uint8_t *at = ctx->answer->data;
-    for (int i = 0; i < index; i++) at += ctx->model->out[ctx->variant][i].native.size;
+    for (int i = 0; i < index; i++) at += recorded(&ctx->model->out[ctx->variant][i].native);
     return at;
 }
 
@@ -738,16 +915,50 @@ static void convert(Ctx *ctx, int index, int fmt, int want_float, uint8_t *to) {
         }
 }
 
+static void write_output(Ctx *ctx, int index, uint8_t *to) {
+    const rknn_tensor_attr *native = &ctx->model->out[ctx->variant][index].native;
+    int fmt = ctx->out_how[index].fmt;
+    if (SMALL && fmt == NCHW && native->n_dims >= 4)
+        memset(to, 0x7f, ctx->model->out[ctx->variant][index].plain.size); /* it writes no such */
+    else if (fmt == native->fmt)
+        memcpy(to, native_of(ctx, index), recorded(native));
+    else
+        convert(ctx, index, fmt, 0, to);
+    if (SMALL && native->size > recorded(native))
+        memset(to + recorded(native), 0x7f, native->size - recorded(native));
+}
+
+/* What the processor wrote to fresh memory lies in its cache, in whole lines, and comes down after
+ * the NPU is done. */
+static void spoil(Mem *mem, const uint8_t *before) {
+    uint8_t *now = mem->told.virt_addr;
+    for (uint32_t at = 0; at < mem->told.size; at += LINE) {
+        uint32_t size = mem->told.size - at < LINE ? mem->told.size - at : LINE;
+        int dirty = 0;
+        for (uint32_t i = 0; i < size; i++) dirty |= before[at + i] != FRESH;
+        if (dirty) memcpy(now + at, before + at, size);
+    }
+}
+
 static void hand_out(Ctx *ctx) {
     for (int i = 0; i < ctx->model->n_output; i++) {
         Mem *mem = ctx->out_mem[i];
         if (!mem) continue;
-        const rknn_tensor_attr *native = &ctx->model->out[ctx->variant][i].native;
-        uint8_t *to = (uint8_t *)mem->told.virt_addr + mem->told.offset;
-        if (ctx->out_how[i].fmt == native->fmt)
-            memcpy(to, native_of(ctx, i), native->size);
-        else
-            convert(ctx, i, ctx->out_how[i].fmt, 0, to);
+        const Tensor *out = &ctx->model->out[ctx->variant][i];
+        int whole = ctx->out_how[i].fmt == out->native.fmt || out->plain.n_dims != 4;
+        if (mem->told.size < (whole ? out->native.size : out->plain.size)) {
+            blame("an output is written beyond its memory");
+            continue;
+        }
+        uint8_t *before = NULL;
+        if (mem->mapped && !mem->written && !mem->synced) {
+            before = malloc(mem->told.size);
+            memcpy(before, mem->told.virt_addr, mem->told.size);
+        }
+        write_output(ctx, i, (uint8_t *)mem->told.virt_addr + mem->told.offset);
+        if (before) spoil(mem, before);
+        free(before);
+        mem->written = 1;
     }
 }
 
@@ -785,7 +996,7 @@ int rknn_run(rknn_context id, rknn_run_extend *extend) {
     runs++;
     if (++running > most_running) most_running = running;
     pthread_mutex_unlock(&lock);
-    int blocking = !extend || !extend->non_block;
+    int blocking = SMALL || !(ctx->flags & ASYNC) || !extend || !extend->non_block;
     code = compute(ctx, blocking);
     ctx->waiting = !blocking;
     if (extend) extend->frame_id = ctx->frame;
@@ -804,7 +1015,7 @@ int rknn_wait(rknn_context id, rknn_run_extend *extend) {
     Ctx *ctx = find(id);
     if (!ctx) return BAD_CONTEXT;
     if (code) return code;
-    if (!ctx->waiting) return FAILED;
+    if (SMALL || !ctx->waiting) return FAILED;
     sleep_until(ctx->due_ns);
     ctx->waiting = 0;
     return OK;
@@ -815,6 +1026,10 @@ int rknn_inputs_set(rknn_context id, uint32_t count, rknn_input *inputs) {
     Ctx *ctx = find(id);
     if (!ctx) return BAD_CONTEXT;
     if (code) return code;
+    if (SMALL && !one_picture(ctx)) {
+        complain("context config invalid!");
+        return BAD_PARAM;
+    }
     if (count != (uint32_t)ctx->model->n_input) return BAD_INPUT;
     for (uint32_t i = 0; i < count; i++) {
         if (inputs[i].index >= count) return BAD_INPUT;
@@ -823,8 +1038,12 @@ int rknn_inputs_set(rknn_context id, uint32_t count, rknn_input *inputs) {
         uint8_t **to = &ctx->copied[inputs[i].index];
         if (ctx->copied_size[inputs[i].index] != inputs[i].size) {
             free(*to);
-            *to = malloc(inputs[i].size);
+            *to = calloc(1, inputs[i].size);
             ctx->copied_size[inputs[i].index] = inputs[i].size;
+        }
+        if (known->n_dims == 4 && inputs[i].fmt != NHWC) {
+            complain("Meet unsupported src layout for normalize: %d", inputs[i].fmt);
+            continue;
         }
         memcpy(*to, inputs[i].buf, inputs[i].size);
     }
@@ -837,6 +1056,10 @@ int rknn_outputs_get(rknn_context id, uint32_t count, rknn_output *outputs,
     Ctx *ctx = find(id);
     if (!ctx) return BAD_CONTEXT;
     if (code) return code;
+    if (SMALL && (!one_picture(ctx) || outputs[0].want_float)) {
+        complain("context config invalid!");
+        return BAD_PARAM;
+    }
     if (count != (uint32_t)ctx->model->n_output || !ctx->answer) return BAD_OUTPUT;
     for (uint32_t i = 0; i < count; i++) {
         if (outputs[i].index >= count) return BAD_OUTPUT;

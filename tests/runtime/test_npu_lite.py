@@ -19,12 +19,14 @@ from rkzoo.runtime.npu_lite import LiteSession
 INPUTS = (
     TensorSpec(name="images", shape=(1, 3, 4, 6), dtype="int8", layout="NCHW"),
     TensorSpec(name="texts", shape=(2, 5), dtype="float16"),
+    TensorSpec(name="values", shape=(1, 2, 3, 5), dtype="int8", layout="NCHW"),
 )
 OUTPUTS = (
     TensorSpec(name="box", shape=(1, 8, 2, 3), dtype="int8", layout="NCHW", scale=0.5),
     TensorSpec(name="flat", shape=(1, 7), dtype="float16"),
 )
-GIVEN = [np.ones((1, 4, 6, 3), np.uint8), np.ones((2, 5), np.float32)]
+VALUES = np.arange(30, dtype=np.float32).reshape(1, 2, 3, 5)
+GIVEN = [np.ones((1, 4, 6, 3), np.uint8), np.ones((2, 5), np.float32), VALUES]
 
 
 class Circle:
@@ -59,6 +61,8 @@ class FakeLite:
     def inference(self, inputs: list[Any], data_format: list[str]) -> Any:
         Circle()
         self.calls.append(([a.shape for a in inputs], [str(a.dtype) for a in inputs], data_format))
+        self.last = inputs[-1]
+        assert all(a.flags.c_contiguous for a in inputs)
         found = FakeLite.answers.get("inference", "right")
         if isinstance(found, Exception):
             raise found
@@ -97,9 +101,15 @@ def test_pictures_go_in_as_they_are_and_floats_come_out() -> None:
     assert lite.calls == [
         ("load", "model.rknn"),
         ("init", {"core_mask": 2}),
-        ([(1, 4, 6, 3), (1, 1, 2, 5)], ["uint8", "float32"], ["nhwc", "nchw"]),
+        (
+            [(1, 4, 6, 3), (1, 1, 2, 5), (1, 3, 5, 2)],
+            ["uint8", "float32", "float32"],
+            # Of a tensor in another order the library below would copy nothing.
+            ["nhwc", "nhwc", "nhwc"],
+        ),
         "release",
     ]
+    np.testing.assert_array_equal(lite.last, np.moveaxis(VALUES, 1, -1))
 
 
 def test_the_circles_of_each_inference_go() -> None:

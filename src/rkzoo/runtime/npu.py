@@ -1,12 +1,14 @@
 """The NPU of a Rockchip board, through its own library and without a wasted pass.
 
 A picture is written straight into the NPU's memory as uint8 NHWC; the outputs are read where
-the NPU put them, as the integers and in the layout it wrote. Where that is not possible (an
-input that is no picture) the library copies both, still without making floats of integers.
+the NPU put them, as the integers and in the layout it wrote. Where an input is no picture, the
+library copies both, still without making floats of integers; that of RV1103 and RV1106 copies
+nothing, so there every input is quantised and laid out here as the NPU reads it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 
 from rkzoo.contract import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.runtime.npu_api import Cores, Format, Init, Query, Type
+from rkzoo.runtime.npu_api import Cores, Format, Init, Query, Refused, Type
 from rkzoo.runtime.npu_context import Context, Memory, NpuLibrary, Tensor
 from rkzoo.session import Array, Closing, Label
 
@@ -28,16 +30,19 @@ class NpuSession(Closing):
     """A model on the NPU. For one thread at a time; `duplicate` makes one for another.
 
     `layout` "native" leaves 4-D outputs in the NPU's own layout (NC1HWC2, or NHWC on RV1103
-    and RV1106), which the detection decoder reads; "plain" has the library turn them into
-    NCHW. `zero_copy` None takes it wherever the model has one input and that is a picture.
-    `floats` is the way of the vendor's Python demos, to compare with: the processor makes
-    floats of the pictures and the library of the outputs. `picture` False: the first input is
-    none, even where it has the shape of one.
+    and RV1106), which the detection decoder reads; "plain" has them turned into NCHW.
+    `zero_copy` None takes it wherever the model has one input and that is a picture, and
+    always on RV1103 and RV1106. `floats` is the way of the vendor's Python demos, to compare
+    with (not on RV1103 and RV1106): the processor makes floats of the pictures and the library
+    of the outputs. `picture` False: the first input is none, even where it has the shape of
+    one. `shapes`, for a model that was converted with several: as for `set_shapes`; without
+    them it takes the first that it has.
 
     `canvas` is the NPU's memory for the picture, uint8 (1, H, W, 3): what is written there
     need not be copied; `memory` is what it lies in, and `fit`, where somebody sets it, a better
-    way to bring pictures there. The arrays that `run` returns look into the NPU's memory and hold
-    until the next `run`; they may outlive the session. Raises RkzooError.
+    way to bring pictures there. The arrays that `run` returns look into the NPU's memory, so they
+    are to be read only, and hold until the next `run`; they may outlive the session. Raises
+    RkzooError.
     """
 
     label: Label = "board"
@@ -51,12 +56,19 @@ class NpuSession(Closing):
         zero_copy: bool | None = None,
         floats: bool = False,
         picture: bool = True,
+        shapes: Sequence[Sequence[int]] = (),
     ) -> None:
         self.context = context
         self._layout, self._wanted, self._floats = layout, zero_copy, floats
         self._picture = picture
-        self._dynamic = False
-        self._bind()
+        inputs, _ = context.counts()
+        self._known = [context.shapes(index) for index in range(inputs)]
+        self._shapes: list[tuple[int, ...]] = []
+        if all(self._known):
+            # Some versions end the process when memory is set before a shape was chosen.
+            self.set_shapes(shapes or [known[0] for known in self._known])
+        else:
+            self._bind()
 
     @classmethod
     def open(
@@ -83,26 +95,26 @@ class NpuSession(Closing):
             zero_copy=self._wanted,
             floats=self._floats,
             picture=self._picture,
+            shapes=self._shapes,
         )
 
     def _bind(self) -> None:
-        inputs, outputs = self.context.counts()
-        given = [_given(self.context, index, self._dynamic) for index in range(inputs)]
-        fed = [_fed(tensor, self._picture) for tensor in given]
-        possible = inputs == 1 and fed[0].dtype == "uint8" and not self._floats
-        if self._wanted and not possible:
+        ends = _ends(self.context, self._layout, self._picture, bool(self._shapes))
+        small = self.context.library.small
+        possible = not self._floats and (small or ends.one_picture)
+        if (self._wanted and not possible) or (self._floats and small):
             raise RkzooError(
-                f"{self.context.name} cannot be fed without a copy.",
-                "Its only input must be a picture for that.",
+                f"{self.context.name} cannot be fed in the way that was asked for.",
+                "This library makes no floats."
+                if small
+                else "Without a copy the model must have one input, a picture.",
                 "Leave the choice to rkzoo.",
                 code=1,
             )
-        zero_copy = possible if self._wanted is None else self._wanted
-        way: type[_ZeroCopy | _Copied] = _ZeroCopy if zero_copy else _Copied
+        self.zero_copy = possible if self._wanted is None else self._wanted
+        way: type[_Shared | _Copied] = _Shared if self.zero_copy else _Copied
         way = _Floats if self._floats else way
-        ends = _Ends(tuple(given), tuple(fed), outputs, self._layout, self._dynamic)
         self._way: _Way = way(self.context, ends)
-        self.zero_copy = zero_copy
         self.inputs = self._way.inputs
         self.outputs = self._way.outputs
 
@@ -131,9 +143,20 @@ class NpuSession(Closing):
     def set_shapes(self, shapes: Sequence[Sequence[int]]) -> None:
         """For a model that was converted with several input shapes: chooses one for each
         input, in the order that the library has them (NHWC for a picture). `inputs`, `outputs`
-        and `canvas` are new ones afterwards."""
-        self.context.set_shapes(shapes)
-        self._dynamic = True
+        and `canvas` are new ones afterwards. Raises RkzooError for shapes that it has not."""
+        wanted = [tuple(shape) for shape in shapes]
+        if len(wanted) != len(self._known) or any(
+            shape not in known for shape, known in zip(wanted, self._known, strict=False)
+        ):
+            has = ", ".join("x".join(map(str, one)) for known in self._known for one in known)
+            raise RkzooError(
+                f"{self.context.name} cannot take inputs of"
+                f" {' and '.join('x'.join(map(str, shape)) for shape in wanted)}.",
+                f"It was converted with {has}." if has else "Its input shapes are fixed.",
+                "Choose one of the shapes that rkzoo inspect shows, or convert the model again.",
+            )
+        self.context.set_shapes(wanted)
+        self._shapes = wanted
         self._bind()
 
     def close(self) -> None:
@@ -150,14 +173,73 @@ def _on(context: Context, cores: Cores) -> Context:
     return context
 
 
-def _given(context: Context, index: int, dynamic: bool) -> Tensor:
-    """An input as it is to be filled: what the library tells of its memory first."""
+# ---- what the library tells ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _In:
+    """An input: as the library announces it, as its memory is laid out, and as `run` takes it."""
+
+    told: Tensor
+    native: Tensor
+    spec: TensorSpec
+
+
+@dataclass(frozen=True)
+class _Out:
+    """An output: in the graph's layout, and as the NPU writes it."""
+
+    plain: Tensor
+    native: Tensor
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """A model's inputs and outputs, all asked for before any memory is set: version 1.5.2
+    answers otherwise afterwards."""
+
+    inputs: tuple[_In, ...]
+    outputs: tuple[_Out, ...]
+    layout: Layout
+
+    @property
+    def one_picture(self) -> bool:
+        return len(self.inputs) == 1 and self.inputs[0].spec.layout == "NHWC"
+
+    @property
+    def fed(self) -> tuple[TensorSpec, ...]:
+        return tuple(end.spec for end in self.inputs)
+
+
+def _ends(context: Context, layout: Layout, picture: bool, dynamic: bool) -> _Ends:
+    inputs, outputs = context.counts()
+    return _Ends(
+        tuple(_in(context, index, picture, dynamic) for index in range(inputs)),
+        tuple(_out(context, index, dynamic) for index in range(outputs)),
+        layout,
+    )
+
+
+def _in(context: Context, index: int, picture: bool, dynamic: bool) -> _In:
     if dynamic:
-        return context.tensor(Query.CURRENT_INPUT_ATTR, index)
-    told = context.tensor(Query.INPUT_ATTR, index)
-    native = context.tensor(Query.NATIVE_INPUT_ATTR, index)
-    # Only the memory's own description knows how long a row is.
-    return native if native.format == Format.NHWC and native.shape == told.shape else told
+        told = native = context.tensor(Query.CURRENT_INPUT_ATTR, index)
+    else:
+        told = context.tensor(Query.INPUT_ATTR, index)
+        native = context.tensor(Query.NATIVE_INPUT_ATTR, index)
+    return _In(told, native, _fed(told, picture))
+
+
+def _out(context: Context, index: int, dynamic: bool) -> _Out:
+    plain = context.tensor(Query.CURRENT_OUTPUT_ATTR if dynamic else Query.OUTPUT_ATTR, index)
+    native = Query.CURRENT_NATIVE_OUTPUT_ATTR if dynamic else Query.NATIVE_OUTPUT_ATTR
+    if context.library.small and len(plain.shape) == 4:
+        try:
+            tight = context.tensor(Query.NATIVE_NHWC_OUTPUT_ATTR, index)
+            if tight.format == Format.NHWC:
+                return _Out(plain, tight)
+        except Refused:
+            pass  # the blocks of channels that it has instead are read as well
+    return _Out(plain, context.tensor(native, index))
 
 
 def _is_picture(tensor: Tensor) -> bool:
@@ -209,16 +291,7 @@ def _check(array: Array, spec: TensorSpec) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """A model's inputs, as the library tells of them and as they are fed; how many outputs it
-    has, and how those are wanted."""
-
-    tensors: tuple[Tensor, ...]
-    fed: tuple[TensorSpec, ...]
-    outputs: int
-    layout: Layout
-    dynamic: bool
+# ---- ways in and out ----------------------------------------------------------------
 
 
 class _Way(Protocol):
@@ -232,74 +305,163 @@ class _Way(Protocol):
     def run(self, arrays: Sequence[Array]) -> list[Array]: ...
 
 
-class _ZeroCopy:
+class _Shared:
     """Memory shared with the NPU on both sides, made once."""
 
     def __init__(self, context: Context, ends: _Ends) -> None:
         self._context = context
-        (picture,) = ends.tensors
         self.inputs = ends.fed
-        batch, height, width, channels = picture.shape
-        row = max(picture.w_stride, width) * channels
-        memory = context.create_memory(max(picture.bytes, batch * height * row))
-        self.memory: Memory | None = memory
-        context.use(memory, picture, type=Type.UINT8, fmt=Format.NHWC, pass_through=0)
-        self.canvas: Array | None = memory.array(picture.shape, "uint8", row=row)
-        self._at = self.canvas.ctypes.data
-        made = [_Output(context, index, ends.layout, ends.dynamic) for index in range(ends.outputs)]
-        self._made = made
-        self.outputs = tuple(output.spec for output in made)
+        self._fed = [_input(context, end) for end in ends.inputs]
+        first = self._fed[0]
+        self.canvas = first.canvas if isinstance(first, _Picture) else None
+        self.memory = first.memory if isinstance(first, _Picture) else None
+        self._made = [_Output(context, end, ends.layout) for end in ends.outputs]
+        self.outputs = tuple(output.spec for output in self._made)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        (picture,) = arrays
-        if self.canvas is not None and picture.ctypes.data != self._at:
-            np.copyto(self.canvas, picture)
+        for end, array in zip(self._fed, arrays, strict=True):
+            end.write(array)
         self._context.run()
         return [output.read() for output in self._made]
 
 
-class _Output:
-    """One output, read where the NPU writes it."""
+def _input(context: Context, end: _In) -> _Picture | _Codes:
+    return _Picture(context, end) if end.spec.layout == "NHWC" else _Codes(context, end)
 
-    def __init__(self, context: Context, index: int, layout: Layout, dynamic: bool) -> None:
-        plain = context.tensor(Query.CURRENT_OUTPUT_ATTR if dynamic else Query.OUTPUT_ATTR, index)
-        tensor = plain
+
+def _input_memory(context: Context, size: int) -> Memory:
+    """Zeroed, so that what lies between rows and behind channels is the same in every run. The
+    library brings inputs in line before each, so this cannot come down on the NPU's side later."""
+    memory = context.create_memory(size)
+    memory.array((size,), "uint8")[:] = 0
+    return memory
+
+
+class _Picture:
+    """A picture as uint8 NHWC: the NPU applies mean and standard deviation."""
+
+    def __init__(self, context: Context, end: _In) -> None:
+        # Only the memory's own description knows how long a row is.
+        told, native = end.told, end.native
+        lies = native if native.format == Format.NHWC and native.shape == told.shape else told
+        batch, height, width, channels = lies.shape
+        row = max(lies.w_stride, width) * channels
+        self.memory = _input_memory(context, max(lies.bytes, batch * height * row))
+        context.use(self.memory, lies, type=Type.UINT8, fmt=Format.NHWC, pass_through=0)
+        self.canvas = self.memory.array(lies.shape, "uint8", row=row)
+        self._at = self.canvas.ctypes.data
+
+    def write(self, array: Array) -> None:
+        if array.ctypes.data != self._at:
+            np.copyto(self.canvas, array)
+
+
+class _Codes:
+    """An input that is no picture, as the NPU reads it: quantised, and in its own layout. The
+    library of RV1103 and RV1106 takes no other, and answers 0 to those that it does not take."""
+
+    def __init__(self, context: Context, end: _In) -> None:
+        native = end.native
+        self._scale = native.scale or end.told.scale
+        self._zero = native.zero_point if native.scale else end.told.zero_point
+        kind = np.dtype(native.dtype)
+        self._limits = np.iinfo(kind) if kind.kind in "iu" else None
+        self._values = np.empty(end.spec.shape, "float32" if self._scale else kind)
+        memory = _input_memory(context, max(native.bytes, end.told.bytes))
+        # Rows of NHWC go past what would be done to a picture.
+        own = {"pass_through": 1} if native.format == Format.NHWC else {}
+        context.use(memory, native, **own)
+        self._parts = [(to, of) for of, to in _parts(self._values, memory, native)]
+
+    def write(self, array: Array) -> None:
+        values = self._values
+        np.copyto(values, array, casting="unsafe")
+        if self._scale:
+            np.divide(values, np.float32(self._scale), out=values)
+            np.rint(values, out=values)
+            np.add(values, np.float32(self._zero), out=values)
+            if self._limits:
+                np.clip(values, self._limits.min, self._limits.max, out=values)
+        for to, of in self._parts:
+            np.copyto(to, of, casting="unsafe")
+
+
+def _parts(plain: Array, memory: Memory, tensor: Tensor) -> list[tuple[Array, Array]]:
+    """An array in the graph's order and a tensor's memory, as pairs of views with the same
+    numbers in the same places. Raises RkzooError for a layout that is not known."""
+    if tensor.format == Format.NC1HWC2 and len(tensor.shape) == 5:
+        batch, blocks, height, width, depth = tensor.shape
+        channels = plain.shape[1]
+        rows = plain.reshape(batch, channels, -1)
+        cells = rows.shape[2]
+        if cells <= height * width and channels <= blocks * depth:
+            whole = memory.array((batch, blocks, height * width, depth), tensor.dtype)
+            full, rest = divmod(channels, depth)
+            known = whole[:, :full, :cells].transpose(0, 1, 3, 2)
+            pairs = [(rows[:, : full * depth].reshape(known.shape), known)]
+            if rest:
+                last = whole[:, full, :cells, :rest].transpose(0, 2, 1)
+                pairs.append((rows[:, full * depth :], last))
+            return pairs[not full :]
+    elif tensor.format == Format.NHWC and len(tensor.shape) == 4:
+        row = max(tensor.w_stride, tensor.shape[2]) * tensor.shape[3]
+        seen = memory.array(tensor.shape, tensor.dtype, row=row).transpose(0, 3, 1, 2)
+        if seen.shape == plain.shape:
+            return [(plain, seen)]
+    elif math.prod(tensor.shape) == plain.size:
+        return [(plain, memory.array(plain.shape, tensor.dtype))]
+    raise RkzooError(
+        f"The tensor {tensor.name} lies in the NPU's memory in a way that rkzoo does not know.",
+        f"The library tells of {list(tensor.shape)} ({tensor.format.name}) for"
+        f" {list(plain.shape)}.",
+        "Run rkzoo doctor: it names the library's version, and whether there is a newer one.",
+    )
+
+
+class _Output:
+    """One output, read where the NPU writes it. Nothing else ever writes there."""
+
+    def __init__(self, context: Context, end: _Out, layout: Layout) -> None:
+        plain, native = end.plain, end.native
+        four = len(plain.shape) == 4 and native.format in (Format.NC1HWC2, Format.NHWC)
         # The small library writes no NCHW, so its pictures are turned here.
-        small = context.library.small
-        if len(plain.shape) == 4 and (small or layout == "native"):
-            native = context.tensor(_native_query(small, dynamic), index)
-            if native.format in (Format.NC1HWC2, Format.NHWC):
-                tensor = native
-        memory = context.create_memory(tensor.bytes)
+        tensor = native if four and (context.library.small or layout == "native") else plain
+        # Behind a flat output the NPU may write up to the end of a block.
+        memory = context.create_memory(max(tensor.bytes, native.bytes))
         context.use(memory, tensor)
+        self._parts: list[tuple[Array, Array]] = []
+        if layout == "plain" and tensor is native:
+            self._given = np.empty(_graphs_order(plain), tensor.dtype)
+            self._parts = _parts(self._given, memory, tensor)
+            told = _spec(tensor, self._given.shape)
+            self.spec = msgspec.structs.replace(told, layout="NCHW")
+            return
         shape = _true_shape(tensor, plain)
         self.spec = _spec(tensor, shape)
-        self._seen = _visible(memory, tensor, shape)
-        if tensor.format == Format.NHWC and len(shape) == 4 and layout == "plain":
-            self._seen = self._seen.transpose(0, 3, 1, 2)
-            self.spec = msgspec.structs.replace(self.spec, shape=self._seen.shape, layout="NCHW")
-        # Turning, and padding between channels (few models have it), cost a pass; else none.
-        tight = self._seen.flags.c_contiguous
-        self._tight = None if tight else np.empty(self._seen.shape, tensor.dtype)
+        seen = self._given = _visible(memory, tensor, shape)
+        seen.flags.writeable = False
+        # Padding between channel blocks (few models have it) costs a pass.
+        if not seen.flags.c_contiguous:
+            self._given = np.empty(seen.shape, tensor.dtype)
+            self._parts = [(self._given, seen)]
 
     def read(self) -> Array:
-        if self._tight is None:
-            return self._seen
-        np.copyto(self._tight, self._seen)
-        return self._tight
+        for to, of in self._parts:
+            np.copyto(to, of)
+        return self._given
 
 
-def _native_query(small: bool, dynamic: bool) -> Query:
-    if dynamic:
-        return Query.CURRENT_NATIVE_OUTPUT_ATTR
-    return Query.NATIVE_NHWC_OUTPUT_ATTR if small else Query.NATIVE_OUTPUT_ATTR
+def _graphs_order(tensor: Tensor) -> tuple[int, ...]:
+    shape = tensor.shape
+    turned = tensor.format == Format.NHWC and len(shape) == 4
+    return (shape[0], shape[3], shape[1], shape[2]) if turned else shape
 
 
 def _true_shape(tensor: Tensor, plain: Tensor) -> tuple[int, ...]:
     """The shape without what the NPU adds behind the last cell of a channel block."""
     if tensor.format != Format.NC1HWC2 or plain.format not in (Format.NCHW, Format.NHWC):
         return tensor.shape
-    height, width = plain.shape[2:] if plain.format == Format.NCHW else plain.shape[1:3]
+    _, _, height, width = _graphs_order(plain)
     batch, blocks, _, _, depth = tensor.shape
     return batch, blocks, height, width, depth
 
@@ -322,28 +484,50 @@ class _Copied:
     _floats = False
 
     def __init__(self, context: Context, ends: _Ends) -> None:
-        self._context, self._tensors = context, ends.tensors
+        self._context = context
         self.canvas: Array | None = None
         self.memory: Memory | None = None
         self.inputs = ends.fed
-        question = Query.CURRENT_OUTPUT_ATTR if ends.dynamic else Query.OUTPUT_ATTR
-        tensors = [context.tensor(question, index) for index in range(ends.outputs)]
-        self.outputs = tuple(_spec(tensor, tensor.shape) for tensor in tensors)
-        self._arrays = [np.empty(tensor.shape, tensor.dtype) for tensor in tensors]
+        self._tensors = [end.told for end in ends.inputs]
+        self._turned = [_turned(spec, self._type(spec)) for spec in ends.fed]
+        outputs = [end.plain for end in ends.outputs]
+        self.outputs = tuple(_spec(tensor, tensor.shape) for tensor in outputs)
+        self._arrays = [np.empty(tensor.shape, tensor.dtype) for tensor in outputs]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        given = [self._given(array, spec) for array, spec in zip(arrays, self.inputs, strict=True)]
+        given = [self._given(*one) for one in zip(arrays, self.inputs, self._turned, strict=True)]
         self._context.set_inputs(self._tensors, given)
         self._context.run()
         self._context.get_outputs(self._arrays, floats=self._floats)
         return list(self._arrays)
 
-    def _given(self, array: Array, spec: TensorSpec) -> Array:
-        return np.ascontiguousarray(array, spec.dtype)
+    def _type(self, spec: TensorSpec) -> str:
+        """Of the numbers that are handed over."""
+        return spec.dtype
+
+    def _given(self, array: Array, spec: TensorSpec, turned: tuple[Array, Array]) -> Array:
+        """The array as the library takes it: of this type, and NHWC where it has four
+        dimensions. `turned` is room for that, in its own order and in the array's."""
+        room, seen = turned
+        fits = len(spec.shape) != 4 or spec.layout == "NHWC"
+        if fits and array.dtype == room.dtype and array.flags.c_contiguous:
+            return array
+        np.copyto(seen, array, casting="unsafe")
+        return room
+
+
+def _turned(spec: TensorSpec, dtype: str) -> tuple[Array, Array]:
+    """Room for an input as the library takes it, and the same as `run` is given it."""
+    if len(spec.shape) != 4 or spec.layout == "NHWC":
+        room = np.empty(spec.shape, dtype)
+        return room, room
+    batch, channels, height, width = spec.shape
+    room = np.empty((batch, height, width, channels), dtype)
+    return room, room.transpose(0, 3, 1, 2)
 
 
 class _Floats(_Copied):
-    """Floats in, NCHW, and floats out: every number is made and read once more."""
+    """Floats in and floats out: every number is made and read once more."""
 
     _floats = True
 
@@ -355,10 +539,8 @@ class _Floats(_Copied):
         )
         self._arrays = [np.empty(spec.shape, np.float32) for spec in self.outputs]
 
-    def _given(self, array: Array, spec: TensorSpec) -> Array:
-        if spec.dtype == "uint8":
-            return np.ascontiguousarray(array.transpose(0, 3, 1, 2), np.float32)
-        return super()._given(array, spec)
+    def _type(self, spec: TensorSpec) -> str:
+        return "float32" if spec.dtype == "uint8" else spec.dtype
 
 
 class _Closed:

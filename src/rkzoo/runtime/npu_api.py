@@ -7,6 +7,7 @@ what its error codes mean for a reader. Nothing here talks to a device.
 from __future__ import annotations
 
 import ctypes as c
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from functools import cache
 from typing import Any
@@ -20,6 +21,9 @@ CUSTOM_BYTES = 1024
 
 
 class Query(IntEnum):
+    """What can be asked of a context. After MEM_SIZE some versions (1.5.2) crash when the context
+    is duplicated, and after a memory was set, NATIVE_OUTPUT_ATTR answers otherwise."""
+
     IN_OUT_NUM = 0
     INPUT_ATTR = 1
     OUTPUT_ATTR = 2
@@ -279,8 +283,9 @@ _ERRORS: dict[int, tuple[str, str]] = {
     ),
     -5: ("The NPU's library does not accept an argument.", _UPDATE),
     -6: (
-        "The file is no model that this NPU library can read.",
-        "Check it with rkzoo inspect; it may be damaged, or newer than the library (rkzoo doctor).",
+        "The NPU's library cannot use the model: it answers this for another chip, too little"
+        " memory, and a damaged or newer file alike.",
+        "Run rkzoo doctor, which tells the chip, the free memory and the library's version.",
     ),
     -7: ("The model is not open on the NPU any more.", "Open it again."),
     -8: (
@@ -293,13 +298,34 @@ _ERRORS: dict[int, tuple[str, str]] = {
     -12: ("The model was optimised for another NPU driver.", _CONVERT),
     -13: ("The model was built for another chip.", _CONVERT),
 }
+# After a model was opened, device and driver are there.
+_ERRORS_OF: dict[tuple[str, int], tuple[str, str]] = {
+    ("run", -1): (
+        "The driver did not finish the work in time, or did not take it.",
+        "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows what the driver said.",
+    ),
+}
 # Faults that a program makes, not its user.
 _OURS = frozenset({-5, -7, -9})
+_MOST_WORDS = 400
 
 
-def failure(code: int, what: str) -> RkzooError:
-    """A library's error code as an error for a reader; `what` is what was being done."""
-    why, fix = _ERRORS.get(
-        code, ("The NPU's library gave an answer that rkzoo does not know.", _UPDATE)
-    )
-    return RkzooError(what, f"{why} (error {code})", fix, code=1 if code in _OURS else 2)
+class Refused(RkzooError):
+    """An error code of the NPU's library (`number`); `said` is what it printed about it."""
+
+    def __init__(self, what: str, why: str, fix: str, number: int, said: str) -> None:
+        code = 1 if number in _OURS else 2
+        super().__init__(what, f"{why} (error {number})", fix, code=code)
+        self.number, self.said = number, said
+
+
+def failure(number: int, what: str, said: Sequence[str] = (), *, function: str = "") -> Refused:
+    """A library's error code as an error for a reader; `what` is what was being done, `function`
+    who answered, `said` the lines that the library printed."""
+    unknown = ("The NPU's library gave an answer that rkzoo does not know.", _UPDATE)
+    why, fix = _ERRORS_OF.get((function, number)) or _ERRORS.get(number, unknown)
+    # The last line is often no more than that the call failed.
+    words = "; ".join(dict.fromkeys(line for line in said if line))[:_MOST_WORDS]
+    if words:
+        why = f'{why} It says: "{words}".'
+    return Refused(what, why, fix, number, words)

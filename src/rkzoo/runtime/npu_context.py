@@ -13,6 +13,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,10 +23,12 @@ import numpy as np
 from rkzoo.errors import RkzooError
 from rkzoo.runtime import npu_api as api
 from rkzoo.runtime.npu_api import Cores, Format, Init, Quantised, Query, Sync, Type, structure
+from rkzoo.runtime.npu_log import overheard, pass_on
 from rkzoo.session import Array
 
 SMALL = "librknnmrt"
-"""The library of RV1103 and RV1106: only zero-copy memory, outputs in NHWC."""
+"""The library of RV1103 and RV1106. It shares no weights, copies no more than one picture and
+makes no floats: what goes in and comes out lies in memory of the NPU, as the NPU reads it."""
 
 
 class NpuLibrary:
@@ -42,11 +45,13 @@ class NpuLibrary:
                 "Run rkzoo doctor: it says which file belongs there.",
             ) from error
         self._functions: dict[str, Any] = {}
-        self.call("init", "", only_look=True)
+        self.function("init")
 
     @property
     def small(self) -> bool:
-        return Path(self.path).name.startswith(SMALL)
+        """Whether this is the library of RV1103 and RV1106, under whatever name: it alone knows
+        of no cores."""
+        return Path(self.path).name.startswith(SMALL) or not self.has("set_core_mask")
 
     def has(self, name: str) -> bool:
         """Whether this version has the function `rknn_<name>`."""
@@ -69,11 +74,11 @@ class NpuLibrary:
             self._functions[name] = found
         return self._functions[name]
 
-    def call(self, name: str, what: str, *arguments: Any, only_look: bool = False) -> None:
-        """Calls a function that answers an error code; raises RkzooError unless it is 0."""
-        function = self.function(name)
-        if not only_look and (code := function(*arguments)):
-            raise api.failure(code, what)
+    def call(self, name: str, what: str, *arguments: Any) -> None:
+        """Calls a function that answers an error code; raises Refused unless it is 0. What the
+        library prints goes where this process prints."""
+        if code := self.function(name)(*arguments):
+            raise api.failure(code, what, function=name)
 
 
 @dataclass(frozen=True)
@@ -171,10 +176,20 @@ class Context:
     """One model, open on the NPU. Made by `open` or `duplicate`; not for several threads at
     once. Every method raises RkzooError when the library refuses."""
 
-    def __init__(self, library: NpuLibrary, owner: _Owner, name: str) -> None:
+    def __init__(
+        self,
+        library: NpuLibrary,
+        owner: _Owner,
+        name: str,
+        flags: Init = Init.NONE,
+        source: Path | bytes | None = None,
+    ) -> None:
+        """`source` is what to open again for a duplicate, where the library makes none."""
         self.library, self.name = library, name
+        self._flags, self._source = flags, source
         self._owner: _Owner | None = owner
-        # Whether a running context may be duplicated is nowhere written.
+        self._ran = False
+        # The library serves one call at a time on a context.
         self._one = Lock()
 
     @classmethod
@@ -185,33 +200,51 @@ class Context:
         if isinstance(model, Path):
             if not model.is_file():
                 raise RkzooError(f"There is no file {model}.", "", "Check the path.")
-            data, size = os.fsencode(model), 0
+            data, size, empty = os.fsencode(model), 0, not model.stat().st_size
         else:
-            data, size = model, len(model)
-        library.call(
-            "init", f"{name} cannot be opened on the NPU.", c.byref(number), data, size, flags, None
-        )
-        return cls(library, _Owner(library, number), name)
+            data, size, empty = model, len(model), not model
+        if empty:
+            # The library does not survive it.
+            raise RkzooError(
+                f"{name} cannot be opened on the NPU.",
+                "It is empty.",
+                "Copy the file again, or convert the model again with rkzoo convert.",
+            )
+        begin = partial(library.function("init"), c.byref(number), data, size, flags, None)
+        # Here the codes say least, and here the library may end the process.
+        code, said = overheard(begin, guarded=True)
+        if code:
+            raise api.failure(code, f"{name} cannot be opened on the NPU.", said)
+        pass_on(said)
+        source = model if library.small else None
+        return cls(library, _Owner(library, number), name, flags, source)
 
     def duplicate(self) -> Context:
-        """A second context of the model that shares its weights."""
-        number, origin = api.context_type()(), self._owner
+        """A second context of the model that shares its weights; on RV1103 and RV1106, whose
+        library shares none, the model is opened once more."""
+        origin, number = self._held, api.context_type()()
+        if self._source is not None:
+            return Context.open(self.library, self._source, self._flags)
         what = f"{self.name} cannot be opened a second time."
         with self._one:
-            self.library.call("dup_context", what, c.byref(self._number), c.byref(number))
-        return Context(self.library, _Owner(self.library, number, origin), self.name)
+            self.library.call("dup_context", what, c.byref(origin.number), c.byref(number))
+        return Context(self.library, _Owner(self.library, number, origin), self.name, self._flags)
 
     @property
     def closed(self) -> bool:
         return self._owner is None
 
     @property
-    def _number(self) -> Any:
+    def _held(self) -> _Owner:
         if self._owner is None:
             raise RkzooError(
                 f"{self.name} is closed.", "It was used after its end.", "Open it again.", code=1
             )
-        return self._owner.number
+        return self._owner
+
+    @property
+    def _number(self) -> Any:
+        return self._held.number
 
     def close(self) -> None:
         """Lets go of the context. It ends at once, or with the last array that looks into its
@@ -258,23 +291,14 @@ class Context:
         """Whether the library is the tests' stand-in, which says nothing about a board."""
         return "stand-in" in self.versions()[0]
 
-    def memory_use(self) -> dict[str, int]:
-        """Bytes of weights, of working memory, of everything, and of on-chip memory."""
-        found = self.query(Query.MEM_SIZE, "mem_size")
-        return {
-            "weights": found.total_weight_size,
-            "working": found.total_internal_size,
-            "all": found.total_dma_allocated_size,
-            "sram": found.total_sram_size,
-            "sram_free": found.free_sram_size,
-        }
-
     def custom_string(self) -> str:
         found = self.query(Query.CUSTOM_STRING, "custom_string")
         return str(found.string.decode("utf-8", "replace"))
 
     def run_seconds(self) -> float:
         """How long the last run took on the NPU, as the library tells it."""
+        if not self._ran:  # the library would answer with any number
+            raise RkzooError(f"{self.name} was not run yet.", "", "Run it first.", code=1)
         return float(self.query(Query.PERF_RUN, "perf_run").run_duration) / 1e6
 
     def layers(self) -> str:
@@ -285,10 +309,14 @@ class Context:
         return c.string_at(found.perf_data, found.data_len).decode("utf-8", "replace").rstrip("\0")
 
     def shapes(self, index: int) -> list[tuple[int, ...]]:
-        """The shapes that an input of a model with several of them can have."""
-        found = self.query(Query.INPUT_DYNAMIC_RANGE, "input_range", index)
-        count = min(found.shape_number, api.MAX_SHAPES)
-        return [tuple(row[: found.n_dims]) for row in found.dyn_range[:count]]
+        """The shapes that an input of a model with several of them can have; none where its
+        shape is fixed, or the library knows no others (RV1103 and RV1106)."""
+        info = structure("input_range")(index=index)
+        ask = partial(self.library.function("query"), self._number, Query.INPUT_DYNAMIC_RANGE)
+        # Of a model with fixed shapes the library complains aloud.
+        code, _ = overheard(partial(ask, c.byref(info), c.sizeof(info)))
+        count = 0 if code else min(info.shape_number, api.MAX_SHAPES)
+        return [tuple(row[: info.n_dims]) for row in info.dyn_range[:count]]
 
     # ---- settings -------------------------------------------------------------------
 
@@ -312,19 +340,19 @@ class Context:
     # ---- memory ---------------------------------------------------------------------
 
     def create_memory(self, size: int) -> Memory:
-        """Zeroed memory of the NPU. Raises RkzooError when there is not enough."""
-        made = self._memory("create_mem", size)
-        c.memset(made.address, 0, size)
-        return made
+        """Memory of the NPU, as it comes: what the processor writes there before the first run
+        may come down later on what the NPU wrote, for nothing but inputs is brought in line.
+        Raises RkzooError when there is not enough."""
+        return self._memory("create_mem", size)
 
     def memory_of(self, fd: int, address: int, size: int, offset: int = 0) -> Memory:
         """Memory that another device gave as a file descriptor, mapped at `address`."""
         return self._memory("create_mem_from_fd", fd, address, size, offset)
 
     def _memory(self, function: str, *arguments: Any) -> Memory:
-        owner = self._owner
-        pointer = self.library.function(function)(self._number, *arguments)
-        if not pointer or owner is None:
+        owner = self._held
+        pointer = self.library.function(function)(owner.number, *arguments)
+        if not pointer:
             raise api.failure(-4, f"{self.name} gets no memory for its inputs and outputs.")
         told = structure("tensor_mem").from_address(pointer)
         buffer = (c.c_uint8 * told.size).from_address(told.virt_addr + told.offset)
@@ -349,29 +377,21 @@ class Context:
 
     # ---- running --------------------------------------------------------------------
 
-    def run(self, *, wait: bool = True) -> None:
-        """Computes; with `wait=False` it returns at once, and `wait` waits for the end."""
-        what = f"{self.name} did not run on the NPU."
-        if wait:
-            with self._one:
-                self._call("run", what, None)
-            return
-        extend = structure("run_extend")(non_block=1, fence_fd=-1)
-        self._call("run", what, c.byref(extend))
-
-    def wait(self) -> None:
-        self._call("wait", f"{self.name} did not finish on the NPU.", None)
+    def run(self) -> None:
+        """Computes, and returns when the outputs are there."""
+        with self._one:
+            self._call("run", f"{self.name} did not run on the NPU.", None)
+        self._ran = True
 
     def set_inputs(self, tensors: Sequence[Tensor], arrays: Sequence[Array]) -> None:
-        """Hands contiguous arrays over; pictures as uint8 NHWC, the rest in the graph's order.
-        The library copies and converts them."""
+        """Hands contiguous arrays over, which the library copies and converts. Those of four
+        dimensions are (N, H, W, C), whatever they hold: of any other order the library copies
+        nothing and tells of no error."""
         rows = (structure("input") * len(arrays))()
         for row, tensor, array in zip(rows, tensors, arrays, strict=True):
             row.index, row.buf, row.size = tensor.index, array.ctypes.data, array.nbytes
             row.type = api.TYPES[array.dtype.name]
-            picture = array.ndim == 4 and array.dtype == np.uint8
-            plain = Format.NCHW if array.ndim == 4 else Format.UNDEFINED
-            row.fmt = Format.NHWC if picture else plain
+            row.fmt = Format.NHWC if array.ndim == 4 else Format.UNDEFINED
         what = f"{self.name} does not take its inputs."
         self._call("inputs_set", what, len(arrays), c.byref(rows))
 

@@ -72,8 +72,9 @@ class LiteSession(Closing):
             raise RkzooError(
                 f"{self._name} is closed.", "It was run after its end.", "Open it again.", code=1
             )
-        given = [_four(np.ascontiguousarray(array)) for array in arrays]
-        formats = ["nhwc" if spec.layout == "NHWC" else "nchw" for spec in self.inputs]
+        given = [_four(a, spec) for a, spec in zip(arrays, self.inputs, strict=True)]
+        # NHWC is the only order that the NPU's library below takes; of another it copies nothing.
+        formats = ["nhwc"] * len(given)
         try:
             outputs = self._lite.inference(inputs=given, data_format=formats)
         except Exception as error:
@@ -124,6 +125,8 @@ def _fed(spec: TensorSpec, picture: bool) -> TensorSpec:
     return TensorSpec(name=spec.name, shape=shape, dtype="float32")
 
 
-def _four(array: Array) -> Array:
-    """The package takes inputs of four dimensions only."""
-    return array.reshape((1,) * (4 - array.ndim) + array.shape) if array.ndim < 4 else array
+def _four(array: Array, spec: TensorSpec) -> Array:
+    """As the package takes it: of four dimensions, and those in the order (N, H, W, C)."""
+    if array.ndim == 4 and spec.layout != "NHWC":
+        array = array.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(array.reshape((1,) * (4 - array.ndim) + array.shape))

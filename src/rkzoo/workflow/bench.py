@@ -26,6 +26,8 @@ from rkzoo.contract import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.npu import NpuSession
+from rkzoo.runtime.npu_context import Context
 from rkzoo.runtime.pool import Pool
 from rkzoo.session import Array, Closing, Label, Session
 from rkzoo.soc import clocks
@@ -67,6 +69,9 @@ LABELS: dict[Label, str] = {
 PUBLISHED = (
     "The vendor's table of speeds times inference alone: compare it with that stage, not with"
     " the total."
+)
+NO_FLOATS = (
+    "The way with floats in and out is left out: the NPU library of RV1103 and RV1106 makes none."
 )
 ANSWERS = 5
 PUBLISHED_RTF = (
@@ -137,7 +142,8 @@ class Way(Strict, frozen=True):
     result: milliseconds a frame (the middle), frames a second, and what it kept busy.
 
     `floats`: the processor makes floats of the picture, the NPU's library of all outputs, and
-    every cell is decoded, as the vendor's Python demos do. `rkzoo`: what `run` does. `pool`:
+    every cell is decoded, as the vendor's Python demos do (not on RV1103 and RV1106, whose library
+    makes no floats). `rkzoo`: what `run` does. `pool`:
     the same with `workers` over all cores of the NPU, as `stream` does.
     """
 
@@ -251,15 +257,18 @@ def bench(
         pipelined = _pipelined(tasks, picture_of, count, report)
         ways: tuple[Way, ...] = ()
         if workers:
-            floats = _open(in_floats(planned), stack, threads, report)
-            plainly = _task(planned, floats, plainly=True)
-            mine = _task(planned, opened)
-            still = partial(_same, shot)
+            mine, still = _task(planned, opened), partial(_same, shot)
             ways = (
-                _way("floats", _sequential(plainly, still, count, warm_up, report), 1),
                 _way("rkzoo", _sequential(mine, still, count, warm_up, report), 1),
                 _way("pool", _pipelined(tasks, still, count, report), workers),
             )
+            if any(context.library.small for context in _contexts(opened)):
+                report.note(NO_FLOATS)
+            else:
+                floats = _open(in_floats(planned), stack, threads, report)
+                plainly = _task(planned, floats, plainly=True)
+                run = _sequential(plainly, still, count, warm_up, report)
+                ways = (_way("floats", run, 1), *ways)
         ended = usage()
         after = read_machine()
         inputs = tuple(spec.shape for _, session in opened.values() for spec in session.inputs)
@@ -410,9 +419,14 @@ def _way(name: Literal["floats", "rkzoo", "pool"], run: Run, workers: int) -> Wa
     )
 
 
+def _contexts(opened: Opened) -> list[Context]:
+    """What is open on an NPU, through Rockchip's C library."""
+    inner = (session.inner for _, session in opened.values())
+    return [session.context for session in inner if isinstance(session, NpuSession)]
+
+
 def _label(label: Label, opened: Opened) -> str:
-    contexts = (getattr(session.inner, "context", None) for _, session in opened.values())
-    if any(context.stand_in for context in contexts if context is not None):
+    if any(context.stand_in for context in _contexts(opened)):
         return "A stand-in for the NPU's library: these times say nothing about a board."
     return LABELS[label]
 

@@ -17,17 +17,19 @@ from rkzoo.contract import Contract, DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
 from rkzoo.graph import rknn
+from rkzoo.graph.rknn import RknnFile
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.npu import Layout, NpuSession
-from rkzoo.runtime.npu_api import Cores
+from rkzoo.runtime.npu_api import Cores, Refused
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
 from rkzoo.soc.library import ARM32, examine
-from rkzoo.soc.machine import CONTAINER_OPTIONS, library_paths, read_machine
+from rkzoo.soc.machine import CONTAINER_OPTIONS, Machine, library_paths, read_machine
 from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.soc.tree import Tree
 from rkzoo.soc.userland import bits_of, fits
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
+from rkzoo.workflow.board_refusals import cause, refuse
 from rkzoo.zoo.labels import label_set, label_sets
 
 LIBRARY = "RKZOO_LIBRKNNRT"
@@ -199,8 +201,8 @@ _OPENING = Lock()
 
 
 def _context(model: BoardModel, report: Reporter) -> Context:
-    """A context of its own; the weights are those of the same file where it is open already.
-    What there is to say is said once."""
+    """A context of its own; the weights are those of the same file where it is open already
+    (not on RV1103 and RV1106, where they are read again). What there is to say is said once."""
     with explained(f"{model.file} cannot be read."):
         stat = model.file.stat()
     key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
@@ -208,8 +210,11 @@ def _context(model: BoardModel, report: Reporter) -> Context:
         first = _OPEN.get(key)
         if first is not None and not first.closed:
             return first.duplicate()
-        _judge(model, report)
-        context = Context.open(NpuLibrary(model.library), model.file)
+        file, machine = _judge(model, report)
+        try:
+            context = Context.open(NpuLibrary(model.library), model.file)
+        except Refused as error:
+            raise cause(error, file, machine) from error
         if context.stand_in:
             report.note(
                 "The NPU library is a stand-in for tests: it plays back what was recorded"
@@ -219,14 +224,16 @@ def _context(model: BoardModel, report: Reporter) -> Context:
         return context
 
 
-def _judge(model: BoardModel, report: Reporter) -> None:
-    """Holds library, driver and model against the version matrix."""
-    machine = read_machine()
+def _judge(model: BoardModel, report: Reporter) -> tuple[RknnFile | None, Machine]:
+    """Holds library, driver, model and chip against each other before the library is asked: it
+    may end the process over what it does not like. Raises RkzooError."""
+    file, machine = _readable(model.file), read_machine()
+    refuse(model.file.name, file, machine)
     path = Path(model.library)
     library = examine(path, model.library) if path.is_file() else None
     name = path.name if path.name in _NAMES else _NAMES[0]
     known: dict[Part, Version | None] = {
-        "model": _built_by(model.file),
+        "model": parse(file.toolkit) if file else None,
         "runtime": parse(library.version) if library else None,
         "driver": parse(machine.driver),
     }
@@ -236,11 +243,13 @@ def _judge(model: BoardModel, report: Reporter) -> None:
         if rule.level == "fail":
             raise RkzooError(f"{model.file.name} cannot run here ({seen}).", rule.why, mend)
         report.note(f"{rule.why} ({seen}) {mend}")
+    return file, machine
 
 
-def _built_by(file: Path) -> Version | None:
-    try:
-        return parse(rknn.read(file).toolkit)
-    except RkzooError:
-        # The library has the last word on a file that we cannot read.
-        return None
+def _readable(path: Path) -> RknnFile | None:
+    """What the file says; None where it is encrypted, which the library alone can judge. Raises
+    RkzooError for one that is empty, cut short or of another kind."""
+    with explained(f"{path} cannot be read."), path.open("rb") as file:
+        if file.read(4) == b"RKCE":
+            return None
+    return rknn.read(path)
