@@ -64,7 +64,8 @@ class Flat:
 
 @dataclass
 class Sample:
-    """A small model: image in, boxes out, with one step on the CPU."""
+    """A small model: image in, boxes out, with one step on the CPU. `maps` are outputs in place
+    of its own: their shapes in the graph and in the NPU."""
 
     container: int = 6
     custom: str = '{"rkzoo": 1, "name": "猫"}'
@@ -73,17 +74,22 @@ class Sample:
         "'quant_tab': {}}"
     )
     output_shape: tuple[int, ...] = (1, 64, 4, 4)
+    native_shape: tuple[int, ...] = (1, 6, 4, 4, 16)
     output_scale: float = 0.0625
+    maps: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     compiler: str = "2.5.0(compiler version: 2.5.0 (0123456@2026-09-29T14:54:20))"
     cpu: bool = True
 
     def graph(self) -> Table:
         scale, zero, size = (10, 11, 12) if self.container == 6 else (6, 7, 8)
+        flat = {3: ("I", [1, 4]), 4: ("I", [1, 4])}
         tensors = [
             {2: ("B", 6), 5: "Softmax"},
             {
                 0: ("B", 3),
+                1: ("B", 64),
                 2: ("B", 1),
+                3: ("I", [1, 1, 32, 48, 3]),
                 4: ("I", [1, 3, 32, 48]),
                 5: "images",
                 scale: ("f", [0.00390625]),
@@ -94,14 +100,16 @@ class Sample:
             {0: ("B", 6), 2: ("B", 4), 4: ("I", [64]), 5: "bias", size: ("I", 256)},
             {
                 0: ("B", 3),
+                1: ("B", 64 if self.native_shape else 0),
                 2: ("B", 2),
+                3: ("I", list(self.native_shape or self.output_shape)),
                 4: ("I", list(self.output_shape)),
                 5: "box_8",
                 scale: ("f", [self.output_scale]),
                 zero: ("i", [-7]),
                 size: ("I", 1024),
             },
-            {0: ("B", 10), 2: ("B", 2), 4: ("I", [1, 4]), 5: "half", size: ("I", 8)},
+            {0: ("B", 10), 2: ("B", 2), **flat, 5: "half", size: ("I", 8)},
         ]
         nodes = [
             {1: "InputOperator", 2: "InputOperator:images"},
@@ -109,7 +117,13 @@ class Sample:
             {1: "Softmax", 2: "Softmax:b"} | ({} if self.cpu else {3: ("B", 2)}),
             {1: "OutputOperator", 2: "OutputOperator:box_8"},
         ]
-        return {0: tensors, 1: nodes, 2: ("I", [1]), 3: ("I", [4, 5])}
+        if self.maps:
+            box = tensors[4]
+            tensors[4:] = [
+                {**box, 3: ("I", list(native)), 4: ("I", list(shape)), 5: name}
+                for name, (shape, native) in self.maps.items()
+            ]
+        return {0: tensors, 1: nodes, 2: ("I", [1]), 3: ("I", list(range(4, len(tensors))))}
 
     def flatbuffer(self) -> bytes:
         version, platform, framework, custom = (

@@ -45,6 +45,23 @@ def test_both_containers_tell_the_same(tmp_path: Path, container: int) -> None:
     assert file.quantised
 
 
+@pytest.mark.parametrize("container", [6, 0x1004])
+def test_native_shapes(tmp_path: Path, container: int) -> None:
+    """As the NPU keeps them: a picture by pixels, maps in blocks with any padding, all else as
+    the graph has it."""
+    file = read(put(tmp_path, Sample(container).write()))
+    (image,), (box, half) = file.native_inputs, file.native_outputs
+    assert (image.name, image.shape, image.layout) == ("images", (1, 32, 48, 3), "NHWC")
+    assert (box.name, box.shape, box.layout) == ("box_8", (1, 6, 4, 4, 16), "NC1HWC2")
+    assert (box.dtype, box.scale, box.zero_point) == ("int8", 0.0625, -7)
+    assert half == file.outputs[1]
+
+
+def test_without_a_native_layout_it_is_the_graphs(tmp_path: Path) -> None:
+    file = read(put(tmp_path, Sample(output_shape=(1, 84, 8400), native_shape=()).write()))
+    assert file.native_outputs == file.outputs
+
+
 @pytest.mark.parametrize(
     "attributes", ["", "not python", "[1]", "{'attrs': 3}", "{'attrs': {'images': {'mean': 'x'}}}"]
 )
@@ -79,6 +96,8 @@ def test_checks_name_the_cpu_and_a_collapsed_scale(tmp_path: Path) -> None:
         (b"RKCE" + bytes(100), "encrypted"),
         (b"RKNN" + bytes(100), "number 0"),
         (b"RKNN" + bytes(4) + struct.pack("<QQ", 0x103, 8) + bytes(100), "number 259"),
+        (b"RKNN" + bytes(4) + struct.pack("<QQ", 2, 8) + bytes(100), "format 2"),
+        (b"RKNN" + bytes(4) + struct.pack("<QQ", 4, 8) + bytes(100), "librknnrt 1.5.0,"),
         (b"RKNN" + bytes(4) + struct.pack("<QQ", 6, 2**64 - 1) + bytes(100), "cut short"),
     ],
 )

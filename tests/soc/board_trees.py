@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from rkzoo.soc.tree import NOTES, Holder, NodeNote, Notes
 
 CPU = "sys/devices/system/cpu"
-ME, RENDER = 1000, 105
+ME, RENDER, VIDEO = 1000, 105, 44
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,21 @@ PROFILES = {
         memory=(1_900_000, 1_200_000, 131_072, 100_000),
     ),
 }
+# The same chip with parts switched off: the boot loader took the CPU cores 6 and 7 away.
+_CUT = replace(PROFILES["rk3588"], policies={0: ("0 1 2 3", _A55), 4: ("4 5", _A76)})
+VARIANTS = {
+    "rk3582": replace(
+        _CUT,
+        compatible=("radxa,e52c", "rockchip,rk3582", "rockchip,rk3588s"),
+        model="Radxa E52C",
+    ),
+    "rk3583": replace(
+        _CUT,
+        compatible=("maker,board", "rockchip,rk3583", "rockchip,rk3588s"),
+        load="NPU load:  Core0:  0%, Core1:  0%,",
+        files={"proc/device-tree/npu@fdab0000/nvmem-cell-names": "cores\0"},
+    ),
+}
 
 
 class Board:
@@ -115,12 +130,13 @@ class Board:
 
     def __init__(self, root: Path, profile: Profile) -> None:
         self.root, self.profile = root, profile
-        self.node = "/dev/dri/renderD129" if profile.render else "/dev/rknpu"
+        self.node = "/dev/dri/card1" if profile.render else "/dev/rknpu"
+        group = VIDEO if profile.render else RENDER
         self.notes = Notes(
             machine=profile.machine,
             user=ME,
-            groups=(ME, RENDER),
-            nodes={self.node: NodeNote(0o660, 0, RENDER)},
+            groups=(ME, group),
+            nodes={self.node: NodeNote(0o660, 0, group)},
         )
         self._build()
 
@@ -147,7 +163,7 @@ class Board:
 
     def no_driver(self) -> None:
         self.remove("sys/kernel/debug/rknpu")
-        self.write(f"sys/bus/platform/devices/{self.profile.npu}/uevent", "OF_NAME=npu\n")
+        self.bound("")
         self.no_node()
 
     def no_node(self) -> None:
@@ -155,6 +171,37 @@ class Board:
 
     def forbidden(self) -> None:
         self.note(groups=(ME,))
+
+    def owned(self, mode: int, owner: int, group: int) -> None:
+        self.note(nodes={self.node: NodeNote(mode, owner, group)})
+
+    def ordinary_user(self) -> None:
+        """Who may not look into debugfs, which is there for root."""
+        self.remove("sys/kernel/debug")
+        self.note(denied=("/sys/kernel/debug/rknpu/version", "/sys/kernel/debug/rknpu/load"))
+
+    def userland(self, bits: int) -> None:
+        self.write("bin/sh", elf("", 183 if bits == 64 else 40))
+
+    def bound(self, driver: str, compatible: str = "") -> None:
+        """What the kernel says of the NPU's device."""
+        p = self.profile
+        self.write(
+            f"sys/bus/platform/devices/{p.npu}/uevent",
+            (f"DRIVER={driver}\n" if driver else "")
+            + f"OF_NAME=npu\nOF_FULLNAME=/npu@{p.npu[:8]}\n"
+            f"OF_COMPATIBLE_0={compatible or f'rockchip,{p.chip}-rknpu'}\nOF_COMPATIBLE_N=1\n",
+        )
+
+    def cap(self, folder: str, rate: int) -> None:
+        """What the kernel shows as the highest rate allowed, in the unit of the folder's files."""
+        cpu = "cpufreq" in folder
+        self.write(f"{folder}/{'scaling_max_freq' if cpu else 'max_freq'}", f"{rate}\n")
+
+    def cooling(self, kind: str, state: int, number: int = 0) -> None:
+        folder = f"sys/class/thermal/cooling_device{number}"
+        self.write(f"{folder}/type", f"{kind}\n")
+        self.write(f"{folder}/cur_state", f"{state}\n")
 
     def library(self, version: str, *, machine: int = 183, path: str = "") -> None:
         place = path or self.profile.library
@@ -197,17 +244,27 @@ class Board:
         self.driver(p.driver)
         self.write("sys/kernel/debug/rknpu/load", p.load + "\n")
         device = f"sys/bus/platform/devices/{p.npu}"
-        self.write(f"{device}/uevent", f"DRIVER=RKNPU\nOF_COMPATIBLE_0=rockchip,{p.chip}-rknpu\n")
+        self.bound("RKNPU")
         if p.iommu:
             self.write(f"{device}/iommu_group", "")
         self.write(self.node, "")
         if p.render:
-            self.write("dev/dri/renderD128", "")
-            self.write("sys/class/drm/renderD128/device/uevent", "DRIVER=panfrost\n")
-            self.write("sys/class/drm/renderD129/device/uevent", "DRIVER=RKNPU\n")
+            # The screen first; the NPU has a render node as well, which the library never opens.
+            for name, driver in {
+                "card0": "rockchip-drm",
+                "renderD128": "panfrost",
+                "card1": "RKNPU",
+                "renderD129": "RKNPU",
+            }.items():
+                self.write(f"dev/dri/{name}", "")
+                self.write(f"sys/class/drm/{name}/device/uevent", f"DRIVER={driver}\n")
+            self.write("etc/udev/rules.d/README", "")
+        self.write("etc/group", f"root:x:0:\nvideo:x:{VIDEO}:me\nrender:x:{RENDER}:me\n")
+        self.userland(32 if p.machine == "armv7l" else 64)
         self.library(p.version, machine=40 if p.machine == "armv7l" else 183)
         cores = " ".join(numbers for numbers, _ in p.policies.values()).split()
-        self.write(f"{CPU}/online", f"0-{len(cores) - 1}\n" if len(cores) > 1 else "0\n")
+        for name in ("online", "present"):
+            self.write(f"{CPU}/{name}", f"0-{len(cores) - 1}\n" if len(cores) > 1 else "0\n")
         for number, (numbers, rates) in p.policies.items():
             self._policy(number, numbers, rates)
         for core in cores:
@@ -219,6 +276,8 @@ class Board:
             self.write(f"sys/class/thermal/thermal_zone0/trip_point_{number}_type", "passive\n")
             self.write(f"sys/class/thermal/thermal_zone0/trip_point_{number}_temp", f"{heat}\n")
         self.heat(48.1)
+        for kind in ("cpufreq-cpu0", "cpufreq-cpu4", f"devfreq-{p.npu}"):
+            self.cooling(kind, 0, number=len(kind))
         for path, text in p.files.items():
             self.write(path, text)
         self.note()
@@ -260,4 +319,4 @@ def elf(text: str, machine: int = 183, *, before: int = 5000) -> bytes:
 
 
 def board(root: Path, chip: str = "rk3588") -> Board:
-    return Board(root, PROFILES[chip])
+    return Board(root, (PROFILES | VARIANTS)[chip])

@@ -92,6 +92,48 @@ def test_a_cap_is_lifted_first(tmp_path: Path) -> None:
     assert done.index(f"{clock}/max_freq") < done.index(f"{clock}/governor")
 
 
+KINDS = {
+    "cpu": (POLICY, "scaling_max_freq", 1608000, "cpufreq-cpu4"),
+    "cpu, Linux 5.10": (POLICY, "scaling_max_freq", 1608000, "thermal-cpufreq-1"),
+    "npu": ("sys/class/devfreq/fdab0000.npu", "max_freq", 600000000, "devfreq-fdab0000.npu"),
+    "npu, Linux 5.10": (
+        "sys/class/devfreq/fdab0000.npu",
+        "max_freq",
+        600000000,
+        "thermal-devfreq-0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cap_of_heat_is_not_made_to_last(tmp_path: Path, kind: str) -> None:
+    """The kernel shows the lower of its own limit and the asked one, and keeps what is asked."""
+    folder, file, rate, cooling = KINDS[kind]
+    b = board(tmp_path)
+    whole = b.read(f"{folder}/{file}")
+    b.cap(folder, rate)
+    b.cooling(cooling, 2)
+    done = clocks.lock(read_machine(tmp_path))
+    assert done
+    assert not any(write.path.endswith("max_freq") for write in done)
+    # It has cooled down by the time of the restore, and nobody asks for a limit.
+    b.cap(folder, int(whole))
+    b.cooling(cooling, 0)
+    assert not any(write.path.endswith("max_freq") for write in clocks.restore(tmp_path))
+    assert b.read(f"{folder}/{file}") == whole
+
+
+def test_an_owners_cap_comes_back_though_heat_hides_it(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    limit = f"/{b.npu_clock}/max_freq"
+    b.cap(b.npu_clock, 600000000)
+    clocks.lock(read_machine(tmp_path))
+    # Now heat holds it at the very rate that the owner had asked for.
+    b.cap(b.npu_clock, 600000000)
+    b.cooling("devfreq-fdab0000.npu", 2)
+    assert (limit, "600000000") in [(w.path, w.value) for w in clocks.restore(tmp_path)]
+
+
 def test_a_second_lock_keeps_the_first_record(tmp_path: Path) -> None:
     b = board(tmp_path)
     before = contents(tmp_path)

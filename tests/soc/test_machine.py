@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from board_trees import CPU, PROFILES, board, elf
 
+from rkzoo.soc import machine as machine_room
 from rkzoo.soc.library import examine
 from rkzoo.soc.machine import cores, read_machine
 from rkzoo.soc.tree import NOTES, Tree
+from rkzoo.soc.userland import bits_of, fits
 from rkzoo.workflow.doctor import diagnose
 
 
@@ -31,7 +34,7 @@ def test_a_board_is_read_in_full(tmp_path: Path, chip: str) -> None:
     assert (found.driver, found.bound_driver, found.npu_status) == (profile.driver, "RKNPU", "okay")
     assert found.iommu is profile.iommu
     assert [(n.path, n.allowed) for n in found.nodes] == [
-        ("/dev/dri/renderD129" if profile.render else "/dev/rknpu", True)
+        ("/dev/dri/card1" if profile.render else "/dev/rknpu", True)
     ]
     assert [lib.version for lib in found.libraries] == [profile.version]
     total, free, cma, cma_free = profile.memory
@@ -82,10 +85,10 @@ def test_who_holds_the_npu_is_read_from_proc(tmp_path: Path) -> None:
     fd = tmp_path / "proc/77/fd"
     fd.mkdir()
     (fd / "0").symlink_to("/dev/null")
-    (fd / "5").symlink_to("/dev/dri/renderD129")
+    (fd / "5").symlink_to("/dev/dri/card1")
     b.write("proc/78/comm", "other\n")
     found = read_machine(tmp_path)
-    assert [(h.pid, h.name, h.path) for h in found.holders] == [(77, "yolo", "/dev/dri/renderD129")]
+    assert [(h.pid, h.name, h.path) for h in found.holders] == [(77, "yolo", "/dev/dri/card1")]
 
 
 def test_rknn_server_is_seen_running(tmp_path: Path) -> None:
@@ -216,3 +219,80 @@ def test_offline_cores_are_seen(tmp_path: Path) -> None:
     b = board(tmp_path)
     b.write(f"{CPU}/online", "0-3\n")
     assert read_machine(tmp_path).online == (0, 1, 2, 3)
+
+
+# ---- programs -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("built", "machine", "bits", "wanted"),
+    [
+        ("aarch64", "aarch64", 64, True),
+        ("armv7l", "aarch64", 64, False),
+        # 32-bit programs on a 64-bit kernel, by either name of that kernel.
+        ("armv7l", "aarch64", 32, True),
+        ("aarch64", "aarch64", 32, False),
+        ("armv7l", "armv8l", 32, True),
+        ("armv7l", "armv7l", 32, True),
+        ("aarch64", "armv7l", None, False),
+        # An old capture that does not tell.
+        ("armv7l", "aarch64", None, True),
+        ("aarch64", "aarch64", None, True),
+        ("x86_64", "aarch64", 64, False),
+        ("x86_64", "x86_64", 64, True),
+        ("", "aarch64", 64, True),
+    ],
+)
+def test_what_programs_can_load(built: str, machine: str, bits: int | None, wanted: bool) -> None:
+    assert fits(built, machine, bits) is wanted
+
+
+def test_the_living_programs_have_the_pointers_of_this_one() -> None:
+    assert bits_of(Tree(Path("/"))) == 8 * struct.calcsize("P")
+
+
+@pytest.mark.parametrize(("bits", "number"), [(32, 40), (64, 183)])
+def test_the_programs_of_a_tree_are_known_by_its_shell(
+    tmp_path: Path, bits: int, number: int
+) -> None:
+    b = board(tmp_path)
+    b.remove("bin/sh")
+    assert bits_of(Tree(tmp_path)) is None
+    b.write("usr/bin/python3", elf("", number))
+    assert bits_of(Tree(tmp_path)) == bits
+
+
+# ---- cores of the NPU ---------------------------------------------------------------
+
+
+def test_the_cores_of_rk3583_by_each_sign_alone(tmp_path: Path) -> None:
+    b = board(tmp_path, "rk3583")
+    entry = "proc/device-tree/npu@fdab0000/nvmem-cell-names"
+    assert read_machine(tmp_path).npu_cores == 2
+    b.ordinary_user()
+    b.remove(entry)
+    assert read_machine(tmp_path).npu_cores == 2  # by its name
+    b.write("proc/device-tree/compatible", b"maker,board\0rockchip,rk3588s\0")
+    assert read_machine(tmp_path).npu_cores == 3
+    b.write(entry, b"speed\0cores\0")
+    assert read_machine(tmp_path).npu_cores == 2  # by what the driver goes by
+    b.remove(entry)
+    b.write("sys/kernel/debug/rknpu/load", "NPU load:  Core0:  0%, Core1:  0%,\n")
+    assert read_machine(tmp_path).npu_cores == 2  # by what the driver shows
+
+
+def test_a_variant_by_its_fuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = board(tmp_path, "rk3582")
+    b.write("proc/device-tree/compatible", b"radxa,rock-5c\0rockchip,rk3588s\0")
+    # cpu-code stands at bytes 2 and 3.
+    fuses = "sys/bus/nvmem/devices/rockchip-otp0/nvmem"
+    b.write(fuses, bytes.fromhex("524b358200fe21") + bytes(1017))
+    assert read_machine(tmp_path).variant == ""  # nobody captures them: the serial number is there
+    tree = Tree(tmp_path)
+    tree.live = True
+    monkeypatch.setattr(tree, "real", lambda path: tmp_path / path.lstrip("/"))
+    assert machine_room._variant(tree, "rk3588", ()) == "rk3582"
+    b.write(fuses, bytes.fromhex("524b3588"))
+    assert machine_room._variant(tree, "rk3588", ()) == ""
+    b.write(fuses, b"")
+    assert machine_room._variant(tree, "rk3588", ()) == ""

@@ -21,6 +21,7 @@ import pytest
 
 import rga_standin.build
 import rkzoo
+import soc.board_trees as board_trees
 from graph.rknn_writer import Sample
 from npu_standin import build
 from npu_standin.recording import In, Out, Recording
@@ -31,6 +32,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Cores
+from rkzoo.runtime.npu_context import Context
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array, Session
 from rkzoo.soc.machine import Machine, read_machine
@@ -44,7 +46,7 @@ from rkzoo.workflow.bench import bench
 from rkzoo.workflow.board import BoardModel, contract_of, find_library, on_board, open_board
 from rkzoo.workflow.convert import custom_string
 from rkzoo.workflow.load import detect_task, open_task
-from rkzoo.workflow.plan import Asked, Plan, in_floats, on_core, open_part, plan
+from rkzoo.workflow.plan import Asked, Plan, in_floats, npu_workers, on_core, open_part, plan
 from rkzoo.workflow.work import Job, answering
 
 LIBRARY = board.LIBRARY
@@ -351,6 +353,21 @@ def test_the_library_of_another_machine_is_passed_over(
     assert find_library() is None
 
 
+@pytest.mark.parametrize(("bits", "number"), [(32, 40), (64, 183)])
+def test_a_library_is_found_for_the_programs_and_not_for_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, number: int
+) -> None:
+    """As doctor judges: a 64-bit kernel may run programs of 32 bit."""
+    for name, machine in (("other", 223 - number), ("mine", number)):
+        (tmp_path / name).write_bytes(board_trees.elf("librknnrt version: 2.3.2", machine))
+    monkeypatch.delenv(LIBRARY, raising=False)
+    paths = [str(tmp_path / "other"), str(tmp_path / "mine")]
+    monkeypatch.setattr(board, "library_paths", lambda *_: iter(paths))
+    monkeypatch.setattr(board, "bits_of", lambda tree: bits)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert find_library() == str(tmp_path / "mine")
+
+
 def test_the_variable_must_name_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bus: Bus
 ) -> None:
@@ -407,6 +424,84 @@ def test_rockchips_python_package_where_that_is_what_there_is(
             (1, 64, 4, 4),
             (1, 4),
         ]
+
+
+@pytest.mark.parametrize(
+    ("chip", "driver", "alone", "workers"),
+    [
+        ("rk3588", "0.9.8", Cores.AUTO, [1, 2, 4, 1, 2, 4]),
+        ("rk3588", "0.9.6", Cores.AUTO, [1, 2, 4, 1, 2, 4]),
+        # Cores 1 and 2 do not work: neither the workers nor the driver may take them.
+        ("rk3588", "0.9.2", Cores.CORE_0, [1, 1]),
+        ("rk3588", "0.9.5", Cores.CORE_0, [1, 1]),
+        ("rk3583", "0.9.8", Cores.AUTO, [1, 2, 1, 2]),
+        ("rk3583", "0.9.3", Cores.CORE_0, [1, 1]),
+        ("rk3576", "0.9.8", Cores.AUTO, [1, 2, 1, 2]),
+        ("rk3576", "0.9.3", Cores.AUTO, [1, 2, 1, 2]),
+        # Chips with one core refuse to be told one.
+        ("rk3568", "0.9.8", Cores.AUTO, [0, 0]),
+    ],
+)
+@pytest.mark.parametrize("debugfs", [True, False])
+def test_work_is_given_to_cores_that_there_are_and_that_work(
+    npu: Path,
+    bus: Bus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chip: str,
+    driver: str,
+    alone: Cores,
+    workers: list[int],
+    debugfs: bool,
+) -> None:
+    made = board_trees.board(tmp_path, chip)
+    made.driver(driver)
+    if not debugfs:  # what every user may read
+        made.ordinary_user()
+        made.write("sys/module/rknpu/version", f"{driver}\n")
+    monkeypatch.setattr(board, "read_machine", lambda: read_machine(tmp_path))
+    model = on_board(bus.rknn, wanted=True)
+    assert model is not None
+    assert model.cores == alone
+    planned = plan(bus.rknn, Asked())
+    count = npu_workers(planned)
+    given = [on_core(planned, number).parts["model"].board for number in range(count)]
+    assert [model.cores for model in given if model] == workers
+
+
+def test_where_nobody_knows_the_cores_the_driver_shares_out_work(
+    npu: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = board_trees.board(tmp_path, "rk3582")
+    monkeypatch.setattr(board, "read_machine", lambda: read_machine(tmp_path))
+    known = on_board(bus.rknn, wanted=True)
+    made.ordinary_user()
+    unknown = on_board(bus.rknn, wanted=True)
+    assert known is not None
+    assert unknown is not None
+    assert (known.available, unknown.available) == (3, 1)
+    assert unknown.on_core(1).cores == unknown.cores == Cores.AUTO
+
+
+def test_a_driver_with_one_good_core_is_obeyed_to_the_last_call(
+    npu: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board_trees.board(tmp_path).driver("0.9.3")
+    monkeypatch.setattr(board, "read_machine", lambda: read_machine(tmp_path))
+    monkeypatch.setenv("STANDIN_STRICT", "0")  # bench feeds floats, too
+    told: list[Cores] = []
+    real = Context.set_cores
+
+    def watched(context: Context, cores: Cores) -> None:
+        told.append(cores)
+        real(context, cores)
+
+    monkeypatch.setattr(Context, "set_cores", watched)
+    report = bench(str(bus.rknn), picture=bus.picture, frames=4, warm_up=1)
+    assert report.throughput_fps.workers == 2
+    # One session alone, two for the pool, one in floats.
+    assert len(told) >= 4
+    assert set(told) == {Cores.CORE_0}
 
 
 def three_cores(planned: Plan) -> Plan:

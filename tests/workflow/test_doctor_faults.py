@@ -13,11 +13,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "soc"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
-from board_trees import CPU, PROFILES, Board, board, elf
+from board_trees import CPU, ME, PROFILES, RENDER, VARIANTS, VIDEO, Board, board, elf
 from rknn_writer import Sample
 
 from rkzoo.soc.capture import opened, write_capture
 from rkzoo.soc.machine import read_machine
+from rkzoo.soc.tree import NodeNote
 from rkzoo.workflow import pc_checks
 from rkzoo.workflow.board_checks import board_findings
 from rkzoo.workflow.doctor import EXIT, diagnose, model_findings
@@ -89,6 +90,67 @@ def hidden(b: Board) -> None:
     b.note(denied=("/sys/kernel/debug/rknpu/version",))
 
 
+def rocket_of_a_user(b: Board) -> None:
+    """A mainline kernel (6.18 and later) on a board whose NPU is enabled."""
+    mainline(b)
+    b.note(denied=("/sys/kernel/debug/rknpu/version", "/sys/kernel/debug/rknpu/load"))
+
+
+def mainline(b: Board, status: str = "okay") -> None:
+    b.remove("sys/kernel/debug")
+    for node in ("dev/dri/card1", "dev/dri/renderD129", "sys/class/drm/card1"):
+        b.remove(node)
+    # One entry for each core; a board must enable them.
+    for core in ("fdab0000", "fdac0000", "fdad0000"):
+        entry = f"proc/device-tree/npu@{core}"
+        b.write(f"{entry}/compatible", b"rockchip,rk3588-rknn-core\0")
+        b.write(f"{entry}/status", status.encode() + b"\0")
+    if status == "okay":
+        b.bound("rocket", "rockchip,rk3588-rknn-core")
+        b.write("dev/accel/accel0", "")
+        b.write("sys/class/accel/accel0/device/uevent", "MODALIAS=platform:rknn\n")
+    else:
+        b.remove(f"sys/bus/platform/devices/{b.profile.npu}")
+
+
+def no_driver_of_a_user(b: Board) -> None:
+    b.no_driver()
+    b.ordinary_user()
+
+
+def masked(b: Board) -> None:
+    """A container with the devices passed in: Docker hides the device tree."""
+    b.remove("proc/device-tree")
+    b.write(".dockerenv", "")
+
+
+def without_devices(b: Board) -> None:
+    masked(b)
+    b.no_node()
+
+
+def no_group(b: Board) -> None:
+    b.owned(0o600, 0, 0)
+
+
+def no_group_named_so(b: Board) -> None:
+    b.owned(0o600, 0, 0)
+    b.write("etc/group", "root:x:0:\nme:x:1000:\n")
+
+
+def no_udev(b: Board) -> None:
+    b.owned(0o600, 0, 0)
+    b.note(user=ME, groups=(ME,))
+
+
+def throttled(folder: str, rate: int, kind: str) -> Break:
+    def break_it(b: Board) -> None:
+        b.cap(folder.format(npu=b.profile.npu), rate)
+        b.cooling(kind, 3)
+
+    return break_it
+
+
 def chip_of(*names: str) -> Break:
     return lambda b: b.write(
         "proc/device-tree/compatible", b"\0".join(n.encode() for n in names) + b"\0"
@@ -116,6 +178,58 @@ FAULTS: dict[str, tuple[str, Break, str, str, str]] = {
     "npu switched off": ("rk3568", disable, "npu-disabled", "fail", "okay"),
     "no driver": ("rk3588", Board.no_driver, "driver-missing", "fail", "modprobe rknpu"),
     "mainline driver": ("rk3588", rocket, "driver-rocket", "fail", "kernel of the board's maker"),
+    "mainline driver, user": ("rk3588", rocket_of_a_user, "driver-rocket", "fail", "maker"),
+    "mainline, root": ("rk3588", mainline, "driver-rocket", "fail", "maker"),
+    "mainline, npu off": (
+        "rk3588",
+        lambda b: mainline(b, "disabled"),
+        "driver-rocket",
+        "fail",
+        "maker",
+    ),
+    "no driver, user": ("rk3588", no_driver_of_a_user, "driver-missing", "fail", "modprobe"),
+    "in a container": ("rk3588", masked, "device-tree-hidden", "warn", "systempaths=unconfined"),
+    "container without devices": ("rk3588", without_devices, "node-missing", "fail", "--device"),
+    "nobody may open it": ("rk3588", no_group, "node-permission", "fail", 'GROUP="render"'),
+    "no group fits": ("rk3588", no_group_named_so, "node-permission", "fail", 'MODE="0666"'),
+    "no udev": ("rv1106", no_udev, "node-permission", "fail", "chmod 666 /dev/rknpu"),
+    "CPU throttled": (
+        "rk3588",
+        throttled(f"{CPU}/cpufreq/policy4", 1608000, "cpufreq-cpu4"),
+        "clock-cpu-throttled",
+        "warn",
+        "heat sink",
+    ),
+    "CPU throttled, Linux 5.10": (
+        "rk3568",
+        throttled(f"{CPU}/cpufreq/policy0", 1416000, "thermal-cpufreq-0"),
+        "clock-cpu-throttled",
+        "warn",
+        "heat sink",
+    ),
+    "NPU throttled": (
+        "rk3588",
+        throttled("sys/class/devfreq/{npu}", 600000000, "devfreq-fdab0000.npu"),
+        "clock-npu-throttled",
+        "warn",
+        "heat sink",
+    ),
+    "load that cannot be": (
+        "rk3588",
+        lambda b: b.write(
+            "sys/kernel/debug/rknpu/load", "NPU load:  Core0: 99%, Core1: 99%, Core2: 429496%,\n"
+        ),
+        "npu-stuck",
+        "warn",
+        "restart",
+    ),
+    "32-bit programs, 64-bit library": (
+        "rk3588",
+        lambda b: b.userland(32),
+        "library-machine",
+        "fail",
+        "armhf/librknnrt.so",
+    ),
     "driver unreadable": ("rk3588", hidden, "driver-hidden", "warn", "sudo"),
     "driver too old": (
         "rk3588",
@@ -139,8 +253,14 @@ FAULTS: dict[str, tuple[str, Break, str, str, str]] = {
         "firmware",
     ),
     "no device file": ("rk3576", Board.no_node, "node-missing", "fail", "CONFIG_ROCKCHIP_RKNPU"),
-    "no permission": ("rk3588", Board.forbidden, "node-permission", "fail", "usermod -aG render"),
-    "no permission, rknpu": ("rv1106", Board.forbidden, "node-permission", "fail", "usermod"),
+    "no permission": ("rk3588", Board.forbidden, "node-permission", "fail", "usermod -aG video"),
+    "no permission, rknpu": (
+        "rv1106",
+        Board.forbidden,
+        "node-permission",
+        "fail",
+        "usermod -aG render",
+    ),
     "library missing": (
         "rk3588",
         lambda b: b.remove(b.profile.library),
@@ -324,6 +444,179 @@ def test_a_fault_is_named_with_its_remedy(tmp_path: Path, fault: str) -> None:
     assert found.exit_code == EXIT[found.level] != 0
 
 
+def test_one_finding_tells_of_a_mainline_kernel(tmp_path: Path) -> None:
+    for number, breaks in enumerate((mainline, rocket_of_a_user, rocket)):
+        broken = board(tmp_path / str(number))
+        breaks(broken)
+        found = diagnose(tmp_path / str(number)).findings
+        assert [f.id for f in found if f.level != "ok"] == ["driver-rocket"]
+
+
+def test_another_accelerator_is_not_rocket(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.write("dev/accel/accel0", "")
+    assert diagnose(tmp_path).exit_code == 0
+    b.no_driver()
+    b.write("sys/class/accel/accel0/device/uevent", "DRIVER=amdxdna\n")
+    assert "driver-missing" in by_id(diagnose(tmp_path).findings)
+
+
+def test_one_finding_tells_of_a_missing_driver(tmp_path: Path) -> None:
+    no_driver_of_a_user(board(tmp_path))
+    found = diagnose(tmp_path).findings
+    assert [f.id for f in found if f.level != "ok"] == ["driver-missing"]
+
+
+def test_every_user_reads_the_version_of_a_built_in_driver(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.ordinary_user()
+    b.write("sys/module/rknpu/version", "0.9.3\n")
+    assert "version-driver-broken" in by_id(diagnose(tmp_path).findings)
+
+
+@pytest.mark.parametrize("chip", VARIANTS)
+def test_a_chip_with_parts_switched_off_has_no_fault(tmp_path: Path, chip: str) -> None:
+    board(tmp_path, chip)
+    found = diagnose(tmp_path)
+    assert [f for f in found.findings if f.level != "ok"] == []
+    assert (found.machine.chip, found.machine.variant) == ("rk3588", chip)
+    assert chip.upper() in by_id(found.findings)["cores"].text
+
+
+def test_bad_cpu_cores_that_a_kernel_still_knows(tmp_path: Path) -> None:
+    """A boot loader that does not take them away: they do not start."""
+    b = board(tmp_path, "rk3582")
+    b.write(f"{CPU}/present", "0-7\n")
+    b.write(f"{CPU}/online", "0-3,6-7\n")
+    assert diagnose(tmp_path).exit_code == 0
+    # The same under the name of the whole chip, as many of these boards are called.
+    b.write("proc/device-tree/compatible", b"radxa,rock-5c\0rockchip,rk3588s\0")
+    finding = by_id(diagnose(tmp_path).findings)["cores-offline"]
+    assert "RK3582" in finding.fix
+    b.write(f"{CPU}/present", "0-5\n")
+    b.write(f"{CPU}/online", "0-5\n")
+    assert diagnose(tmp_path).exit_code == 0
+
+
+def test_programs_of_32_bit_on_a_kernel_of_64(tmp_path: Path) -> None:
+    """A working install: kernel aarch64, programs and library armhf."""
+    b = board(tmp_path / "root")
+    b.userland(32)
+    b.library(b.profile.version, machine=40)
+    found = diagnose(tmp_path / "root")
+    assert [f for f in found.findings if f.level != "ok"] == []
+    assert (found.machine.machine, found.machine.bits) == ("aarch64", 32)
+    write_capture(tmp_path / "board.tar", tmp_path / "root")
+    with opened(tmp_path / "board.tar") as captured:
+        assert diagnose(captured).findings == found.findings
+    # Missing, it is this one that is wanted; and where nothing tells, nothing is claimed.
+    b.remove(b.profile.library)
+    assert (
+        "armhf/librknnrt.so" in by_id(diagnose(tmp_path / "root").findings)["library-missing"].fix
+    )
+    b.library(b.profile.version, machine=40)
+    b.remove("bin/sh")
+    assert "library-machine" not in by_id(diagnose(tmp_path / "root").findings)
+
+
+def test_a_library_beside_one_for_other_programs(tmp_path: Path) -> None:
+    """What a program gets is the one that it can load, and this one's version counts."""
+    b = board(tmp_path)
+    b.library("1.4.0", machine=40)
+    b.library("2.3.2", path="/usr/lib/aarch64-linux-gnu/librknnrt.so")
+    path = tmp_path / "model.rknn"
+    path.write_bytes(Model().write())
+    found = diagnose(tmp_path, model=path)
+    assert found.exit_code == 0
+    assert by_id(found.findings)["library"].evidence.startswith("/usr/lib/aarch64-linux-gnu")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "more"),
+    [
+        ("include /etc/ld.so.conf.d/*.conf\n", "# of the maker\n/opt/npu/lib  # here\n"),
+        ("include ld.so.conf.d/*.conf\n", "/opt/npu/lib/\n"),
+        ("/opt/npu/lib\n", ""),
+    ],
+)
+def test_a_library_that_only_the_loader_knows(
+    tmp_path: Path, configuration: str, more: str
+) -> None:
+    b = board(tmp_path / "root")
+    b.remove(b.profile.library)
+    b.library(b.profile.version, path="/opt/npu/lib/librknnrt.so")
+    assert "library-missing" in by_id(diagnose(tmp_path / "root").findings)
+    b.write("etc/ld.so.conf", configuration)
+    b.write("etc/ld.so.conf.d/npu.conf", more)
+    found = diagnose(tmp_path / "root")
+    assert found.exit_code == 0
+    assert by_id(found.findings)["library"].evidence == "/opt/npu/lib/librknnrt.so"
+    write_capture(tmp_path / "board.tar", tmp_path / "root")
+    with opened(tmp_path / "board.tar") as captured:
+        assert diagnose(captured).findings == found.findings
+
+
+def test_configurations_of_the_loader_in_a_circle_end(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.write("etc/ld.so.conf", "include ld.so.conf ld.so.conf.d/*\n/opt/../../etc\n")
+    b.write("etc/ld.so.conf.d/a.conf", "include /etc/ld.so.conf.d/*.conf\n")
+    assert diagnose(tmp_path).exit_code == 0
+
+
+def test_only_what_the_library_opens_is_judged(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    # The render node's group does not help, and the screen's card is no business of the NPU's.
+    b.note(groups=(ME, RENDER))
+    finding = by_id(diagnose(tmp_path).findings)["node-permission"]
+    assert "/dev/dri/card1" in finding.text
+    assert finding.command == 'sudo usermod -aG video "$USER"'
+    # /dev/rknpu comes first; where it is closed, the card is taken.
+    b.write("dev/rknpu", "")
+    nodes = dict(b.notes.nodes)
+    b.note(groups=(ME, VIDEO), nodes=nodes | {"/dev/rknpu": NodeNote(0o600, 0, 0)})
+    assert diagnose(tmp_path).exit_code == 0
+    b.note(groups=(ME,))
+    assert "/dev/rknpu" in by_id(diagnose(tmp_path).findings)["node-permission"].text
+
+
+def test_a_container_may_run_what_is_passed_in(tmp_path: Path) -> None:
+    b = board(tmp_path / "root")
+    masked(b)
+    found = diagnose(tmp_path / "root")
+    assert (found.place, found.machine.chip, found.level) == ("board", "rk3588", "warn")
+    assert [f.id for f in found.findings if f.level != "ok"] == ["device-tree-hidden"]
+    write_capture(tmp_path / "board.tar", tmp_path / "root")
+    with opened(tmp_path / "board.tar") as captured:
+        assert diagnose(captured).findings == found.findings
+
+
+def test_heat_is_not_met_with_a_higher_clock(tmp_path: Path) -> None:
+    b = board(tmp_path / "root")
+    b.cap(b.npu_clock, 600000000)
+    b.cap(POLICY, 1608000)
+    assert "clocks lock" in by_id(diagnose(tmp_path / "root").findings)["clock-npu-low"].command
+    b.cooling(f"devfreq-{b.profile.npu}", 2)
+    found = diagnose(tmp_path / "root").findings
+    assert "clocks lock" not in by_id(found)["clock-npu-throttled"].command
+    assert "clocks lock" in by_id(found)["clock-cpu-low"].command
+    write_capture(tmp_path / "board.tar", tmp_path / "root")
+    with opened(tmp_path / "board.tar") as captured:
+        assert diagnose(captured).findings == found
+    # Rockchip's system monitor has no cooling device; the thermometer tells.
+    b.cooling(f"devfreq-{b.profile.npu}", 0)
+    b.heat(83.0)
+    assert "clock-npu-throttled" in by_id(diagnose(tmp_path / "root").findings)
+
+
+def test_nonsense_is_no_load(tmp_path: Path) -> None:
+    b = board(tmp_path)
+    b.write("sys/kernel/debug/rknpu/load", "NPU load:  Core0:  0%, Core1: 429496%, Core2:  2%,\n")
+    found = diagnose(tmp_path)
+    assert found.machine.load == (0, None, 2)
+    assert "496" not in " ".join(f.text for f in found.findings)
+    assert "npu-busy" not in by_id(found.findings)
+
+
 # model, board's chip, fault of the board, finding, level, remedy
 MODELS: dict[str, tuple[Model, str, Break | None, str, str, str]] = {
     "for another chip": (Model("rk3566"), "rk3588", None, "model-chip", "fail", "--soc rk3588"),
@@ -334,6 +627,22 @@ MODELS: dict[str, tuple[Model, str, Break | None, str, str, str]] = {
         "version-model-newer",
         "warn",
         "Copy a newer librknnrt.so",
+    ),
+    "older than the library": (
+        Model(toolkit="2.2.0"),
+        "rk3588",
+        None,
+        "version-model-older",
+        "warn",
+        "--toolkit 2.3.2",
+    ),
+    "a little older": (
+        Model(toolkit="2.3.0"),
+        "rk3588",
+        None,
+        "version-model-older",
+        "warn",
+        "Convert the model again",
     ),
     "library refuses the format": (
         Model(),
@@ -451,7 +760,7 @@ def test_an_install_for_a_board_where_no_npu_is(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pc_checks, "find_spec", lambda name: None)
     (found,) = (f for f in pc_checks.pc_findings() if f.level != "ok")
     assert found.id == "no-npu"
-    assert "--privileged" in found.fix
+    assert "--security-opt systempaths=unconfined" in found.fix
     assert found.command == "pip install 'rkzoo[pc]'"
 
 

@@ -53,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
                 "Run it on the board.",
             )
         writes = clocks.lock(machine) if args.apply else clocks.lock_plan(machine)
-    return _tell(writes, args.action, applied=args.apply, as_json=args.json)
+    hot = tuple(clock.name for clock in machine.clocks if clock.throttled)
+    return _tell(writes, args.action, hot, applied=args.apply, as_json=args.json)
 
 
 def _show(machine: Machine, *, as_json: bool) -> int:
@@ -90,15 +91,21 @@ def _mhz(rate: int | None) -> str:
     return "?" if rate is None else f"{rate / 1e6:.0f}"
 
 
-def _tell(writes: Sequence[Write], action: str, *, applied: bool, as_json: bool) -> int:
+def _tell(
+    writes: Sequence[Write], action: str, hot: Sequence[str], *, applied: bool, as_json: bool
+) -> int:
+    """`hot`: the clocks that heat holds down, which no setting changes."""
     from rkzoo.cli.console import print_json
 
     if as_json:
         from dataclasses import asdict
 
         rows = [asdict(write) for write in writes]
-        print_json({"action": action, "applied": applied, "writes": rows, "label": _LABEL})
+        document = {"action": action, "applied": applied, "writes": rows, "throttled": hot}
+        print_json(document | {"label": _LABEL})
         return 0
+    if hot:
+        print(f"Heat holds {', '.join(hot)} down; only cooling helps against that.")
     if not writes:
         print("Nothing to do: the clocks are as they should be.")
         return 0

@@ -44,6 +44,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_anchors(parser)
     add_prompts(parser)
     parser.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
+    parser.add_argument(
+        "--golden",
+        nargs="?",
+        type=int,
+        const=3,
+        default=0,
+        metavar="N",
+        help="keep N inputs (3) with the simulator's outputs beside the model, for rkzoo check",
+    )
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -72,6 +81,7 @@ def main(args: argparse.Namespace) -> int:
         prompts=args.prompt,
         text_model=args.text_model,
         embeddings=args.embeddings,
+        golden=args.golden,
         report=Bars(),
     )
     if args.json:
@@ -105,3 +115,6 @@ def _tell(made: list[Converted]) -> None:
     medium = medium_of(whole)
     run = f", or rkzoo run {quote(whole)} {medium.name.upper()}" if medium is not NUMBERS else ""
     print(f"Next: rkzoo inspect {rknn}{run}")
+    if made[0].golden:
+        place = Path(whole).parent if made[0].pipeline else made[0].golden
+        print(f"On the board, with {quote(str(place))} copied too: rkzoo check {quote(whole)}")

@@ -295,7 +295,7 @@ def _rknn(path: Path, *, as_json: bool) -> int:
     from rkzoo.graph.rknn_checks import rknn_checks
 
     file = read(path)
-    checks = rknn_checks(file)
+    checks = [*rknn_checks(file), *_readable(path, file)]
     sidecar = path.with_name(f"{path.name}.json")
     beside = str(sidecar) if sidecar.is_file() else None
     if as_json:
@@ -325,6 +325,20 @@ def _rknn(path: Path, *, as_json: bool) -> int:
     _print(path, rows)
     _verdict(checks, "")
     return 0
+
+
+def _readable(path: Path, file: RknnFile) -> list[Check]:
+    """Whether a board could read the head. Nothing of a file that rkzoo did not make: what it
+    promises is not known."""
+    from rkzoo.errors import RkzooError
+    from rkzoo.workflow.board import contract_of
+    from rkzoo.workflow.native_check import native_checks
+
+    try:
+        contract = contract_of(path)
+    except RkzooError:
+        return []
+    return native_checks(file, contract)
 
 
 def _quantised(spec: TensorSpec, file: RknnFile) -> str:

@@ -28,6 +28,7 @@ VERBS = {
     "stream": "video in, answers out: camera, file, network; live page, video, JSON lines",
     "eval": "how good a model is, on data with known answers",
     "compare": "where accuracy goes between float and INT8",
+    "check": "does the NPU answer what the simulator answered",
     "bench": "how long a model takes, stage by stage",
     "estimate": "how fast and how big a model will be on each chip, without a board",
     "doctor": "what is wrong with this board or PC, and the step that mends it",

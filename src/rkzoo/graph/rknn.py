@@ -15,6 +15,7 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ from rkzoo.files import explained
 from rkzoo.graph import literal
 
 Target = Literal["NPU", "CPU", "other"]
+
+SMALL = 0x1004
+"""The container of chips whose NPU has the small library (RV1103, RV1106 and their like)."""
 
 _HEADER = 64
 _MAX_JSON = 64 << 20
@@ -57,8 +61,11 @@ class RknnFile:
     """The contents of a .rknn file.
 
     `container` is 6 or 0x1004; `toolkit` the version that wrote it and `compiler` what it
-    says in full. Shapes are NCHW where `layout` says so, not the NPU's inner layout; scale
-    and zero point are there for quantised tensors. `normalisation` is by input name.
+    says in full. The shapes of `inputs` and `outputs` are the graph's, NCHW where `layout` says
+    so; scale and zero point are there for quantised tensors. `native_inputs` and
+    `native_outputs` are the same tensors as the NPU keeps them: NC1HWC2 with its padding, NHWC
+    for a picture that goes in, or as the graph has them where the NPU has no layout of its own;
+    empty where the file does not tell. `normalisation` is by input name.
     `custom` is the custom string, `custom_json` its value when it is JSON. Sizes in bytes:
     `weight_bytes` of the weights as the NPU reads them, `memory_bytes` of the work memory
     (only container 0x1004 tells), `file_bytes` of the whole.
@@ -71,6 +78,8 @@ class RknnFile:
     framework: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    native_inputs: tuple[TensorSpec, ...]
+    native_outputs: tuple[TensorSpec, ...]
     normalisation: dict[str, Normalisation]
     operators: tuple[Operator, ...]
     custom: str
@@ -100,8 +109,8 @@ _ENDS = frozenset({"InputOperator", "OutputOperator"})
 def read(path: Path) -> RknnFile:
     """Everything a .rknn file says.
 
-    Raises RkzooError when it is missing, empty, cut short, damaged, encrypted, or of the
-    first NPU generation.
+    Raises RkzooError when it is missing, empty, cut short, damaged, encrypted, of a toolkit
+    before 1.5.2, or of the first NPU generation.
     """
     path = Path(path)
     with explained(f"{path} cannot be read."), path.open("rb") as file:
@@ -123,11 +132,18 @@ def _read(path: Path, file: _Buffer) -> RknnFile:
     if magic != b"RKNN":
         raise _foreign(path, "It does not begin as a .rknn does.")
     container, length = file.number("Q", 8), file.number("Q", 16)
+    if container in _OLD:
+        raise RkzooError(
+            f"{path} has file format {container}, of RKNN-Toolkit2 {_OLD[container]}.",
+            f"It was made for librknnrt {_OLD[container]}, and rkzoo reads format 6, which"
+            " toolkits from 1.5.2 on write.",
+            "Convert the original model again, as in rkzoo convert MODEL.onnx --soc rk3588.",
+        )
     if container not in _FIELDS:
         raise RkzooError(
             f"{path} is a .rknn of a kind that rkzoo cannot read (number {container}).",
             "It is damaged, encrypted, or made for the first NPU generation.",
-            "Convert the model again with rkzoo convert.",
+            "Convert the original model again, as in rkzoo convert MODEL.onnx --soc rk3588.",
         )
     try:
         trailer = _trailer(file, _HEADER + length)
@@ -275,14 +291,19 @@ class _Fields:
     bytes: int
 
 
-# Root: 2 graphs, 3 the text with mean and std. Graph: 0 tensors, 1 nodes, 2 inputs, 3 outputs.
-# Tensor: 0 type, 2 kind, 4 shape, 5 name. Node: 1 type, 2 name, 3 target. Both containers.
+# Of both containers. Root: 2 graphs, 3 the text with mean and std. Graph: 0 tensors, 1 nodes,
+# 2 inputs, 3 outputs. Tensor: 0 type, 1 layout, 2 kind, 3 native shape, 4 shape, 5 name.
+# Node: 1 type, 2 name, 3 target.
 _FIELDS = {
     6: _Fields(version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12),
-    0x1004: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
+    SMALL: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
 }
+# Older formats that are not read, and the toolkit that wrote them.
+_OLD = {2: "1.4", 4: "1.5.0"}
 _IDENTIFIER = b"RKNN"
-_WEIGHT_KIND = 4
+_INPUT_KIND, _WEIGHT_KIND = 1, 4
+_PIXELS = (1, 3, 4)  # an input of so many channels is taken as pixels
+_BLOCKS = 64  # the layout of a tensor in blocks of channels
 _TARGETS: dict[int, Target] = {0: "CPU", 2: "NPU"}
 # The numbers are ONNX's.
 _DTYPES = {
@@ -302,7 +323,7 @@ _DTYPES = {
 def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) -> RknnFile:
     fields = _FIELDS[container]
     memory = None
-    if container == 0x1004:
+    if container == SMALL:
         length, memory = payload.number("I", payload.start), payload.number("I", payload.start + 16)
         payload = _Buffer(payload.data, payload.end - length, payload.end)
     if payload.data[payload.start + 4 : payload.start + 8] != _IDENTIFIER:
@@ -318,8 +339,10 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
     custom = payload.text(root, fields.custom, _MAX_TEXT)
     weights = (t for t in tensors if payload.scalar(t, 2, "B") == _WEIGHT_KIND)
     platform = payload.text(root, fields.platform)
-    inputs = _specs(payload, fields, tensors, graph, 2) or _from_json(trailer.named("input"))
-    outputs = _specs(payload, fields, tensors, graph, 3) or _from_json(trailer.named("output"))
+    inputs, native_inputs = _ends(payload, fields, tensors, graph, 2)
+    outputs, native_outputs = _ends(payload, fields, tensors, graph, 3)
+    inputs = inputs or _from_json(trailer.named("input"))
+    outputs = outputs or _from_json(trailer.named("output"))
     return RknnFile(
         container=container,
         platforms=tuple(trailer.target_platform) or ((platform,) if platform else ()),
@@ -328,6 +351,8 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
         framework=payload.text(root, fields.framework) or trailer.ori_network_platform,
         inputs=inputs,
         outputs=outputs,
+        native_inputs=native_inputs,
+        native_outputs=native_outputs,
         normalisation=_normalisations(attributes, inputs),
         operators=tuple(_operator(payload, at) for at in payload.tables(graph, 1)),
         custom=custom,
@@ -338,17 +363,31 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
     )
 
 
-def _specs(
+def _ends(
     payload: _Buffer,
     fields: _Fields,
     tensors: list[dict[int, int]],
     graph: dict[int, int],
     side: int,
-) -> tuple[TensorSpec, ...]:
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The model's inputs or outputs, in the graph's layout and in the NPU's."""
     indices = payload.numbers(graph, side, "I", _MAX_NAME)
     if any(index >= len(tensors) for index in indices):
         raise _Broken("One of its inputs or outputs")
-    return tuple(_spec(payload, fields, tensors[index]) for index in indices)
+    found = [tensors[index] for index in indices]
+    specs = tuple(_spec(payload, fields, tensor) for tensor in found)
+    return specs, tuple(map(partial(_native, payload), found, specs))
+
+
+def _native(payload: _Buffer, tensor: dict[int, int], spec: TensorSpec) -> TensorSpec:
+    shape = tuple(payload.numbers(tensor, 3, "I", _MAX_RANK))
+    if payload.scalar(tensor, 1, "B") != _BLOCKS or len(shape) != 5:
+        return spec
+    batch, blocks, height, width, depth = shape
+    if payload.scalar(tensor, 2, "B") == _INPUT_KIND and blocks == 1 and depth in _PIXELS:
+        shape = (batch, height, width, depth)
+        return msgspec.structs.replace(spec, shape=shape, layout="NHWC")
+    return msgspec.structs.replace(spec, shape=shape, layout="NC1HWC2")
 
 
 def _spec(payload: _Buffer, fields: _Fields, tensor: dict[int, int]) -> TensorSpec:

@@ -20,7 +20,15 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
-from rkzoo.soc.machine import RGA_LIBRARIES, SERVERS, Machine, library_paths, read_machine
+from rkzoo.soc.machine import (
+    CONTAINER,
+    RGA_LIBRARIES,
+    SERVERS,
+    UDEV,
+    Machine,
+    library_paths,
+    read_machine,
+)
 from rkzoo.soc.tree import NOTES, LibraryNote, NodeNote, Notes, Tree
 
 # One pattern a component of the path; only regular files.
@@ -33,13 +41,15 @@ ALLOWED = (
     "/proc/device-tree/compatible",
     "/proc/device-tree/npu@*/status",
     "/proc/device-tree/npu@*/compatible",
+    "/proc/device-tree/npu@*/nvmem-cell-names",
     "/sys/kernel/debug/rknpu/version",
     "/sys/kernel/debug/rknpu/load",
     "/sys/kernel/debug/clk/scmi_clk_npu/clk_rate",
     "/sys/kernel/debug/clk/clk_500m_src/clk_rate",
     "/sys/module/rknpu/version",
     "/sys/bus/platform/devices/*.npu/uevent",
-    "/sys/class/drm/renderD*/device/uevent",
+    "/sys/class/drm/card*/device/uevent",
+    "/sys/class/accel/accel0/device/uevent",
     "/sys/class/devfreq/*/governor",
     "/sys/class/devfreq/*/available_governors",
     "/sys/class/devfreq/*/available_frequencies",
@@ -47,6 +57,7 @@ ALLOWED = (
     "/sys/class/devfreq/*/min_freq",
     "/sys/class/devfreq/*/max_freq",
     "/sys/devices/system/cpu/online",
+    "/sys/devices/system/cpu/present",
     "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor",
     "/sys/devices/system/cpu/cpufreq/policy*/scaling_available_governors",
     "/sys/devices/system/cpu/cpufreq/policy*/scaling_available_frequencies",
@@ -58,6 +69,8 @@ ALLOWED = (
     "/sys/class/thermal/thermal_zone*/temp",
     "/sys/class/thermal/thermal_zone*/trip_point_*_type",
     "/sys/class/thermal/thermal_zone*/trip_point_*_temp",
+    "/sys/class/thermal/cooling_device*/type",
+    "/sys/class/thermal/cooling_device*/cur_state",
 )
 # Only that they are there: as empty files.
 PRESENT = (
@@ -65,6 +78,8 @@ PRESENT = (
     "/sys/bus/platform/devices/*.npu/iommu",
     "/sys/module/rocket",
     "/dev/accel/accel0",
+    *CONTAINER,
+    *UDEV,
 )
 _LARGEST = 16 << 20
 _MOST = 5000
@@ -147,9 +162,12 @@ def _notes(machine: Machine, tree: Tree) -> Notes:
     return Notes(
         rkzoo=version("rkzoo"),
         machine=machine.machine,
+        bits=machine.bits,
+        fused=machine.variant,
+        device_groups=machine.device_groups,
         user=os.getuid() if machine.live else tree.notes.user,
         groups=tuple(os.getgroups()) if machine.live else tree.notes.groups,
-        nodes={n.path: NodeNote(n.mode, n.owner, n.group) for n in machine.nodes},
+        nodes={n.path: NodeNote(n.mode, n.owner, n.group, n.group_name) for n in machine.nodes},
         libraries={p.path: LibraryNote(p.name, p.version, p.machine, p.fault) for p in programs},
         holders=machine.holders,
         denied=machine.denied,

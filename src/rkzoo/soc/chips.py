@@ -24,6 +24,14 @@ class Cluster(Strict, frozen=True):
     big: bool = False
 
 
+class Variant(Strict, frozen=True):
+    """A chip with parts switched off when it was made. `cores` are those of its NPU, None where
+    no source tells; which CPU cores are missing differs from piece to piece."""
+
+    sources: tuple[str, ...]
+    cores: int | None = None
+
+
 class Chip(Strict, frozen=True):
     """`generation` 2 is what RKNN-Toolkit2 serves; `dtypes` are those that build.
 
@@ -31,8 +39,8 @@ class Chip(Strict, frozen=True):
     and `tops` are of the NPU. `npu_clock` are the places where its clock may be found, the
     best first: a devfreq folder or a file of clock rates. `driver` is how the NPU's driver
     is upgraded: `kernel` with the firmware, `module` as a .ko file, `system` with the SDK.
-    `iommu` is False where the NPU needs contiguous memory (CMA). `sources` names, for each
-    fact, an entry of sources.yaml.
+    `variants` are by name. `iommu` is False where the NPU needs contiguous memory (CMA).
+    `sources` names, for each fact, an entry of sources.yaml.
     """
 
     generation: Literal[1, 2, 3]
@@ -51,6 +59,7 @@ class Chip(Strict, frozen=True):
     idle_state: int | None = None
     iommu: bool | None = None
     runtime: str = ""
+    variants: dict[str, Variant] = msgspec.field(default_factory=dict)
     driver: Literal["", "kernel", "module", "system"] = ""
     note: str = ""
     sources: dict[str, str] = msgspec.field(default_factory=dict)

@@ -66,7 +66,9 @@ def _hold(tree: Tree, clock: Governed) -> Iterator[Write]:
     highest = f"{clock.path}/{'scaling_max_freq' if cpu else 'max_freq'}"
     unit = 1000 if cpu else 1
     top = str(clock.top // unit)
-    if clock.highest is not None and clock.highest < clock.top:
+    # A cap of the kernel's against heat cannot be lifted, and ends by itself; written back by
+    # `restore` it would last.
+    if clock.highest is not None and clock.highest < clock.top and not clock.throttled:
         yield from _change(tree, highest, top)
     if "performance" in clock.governors:
         yield from _change(tree, governor, "performance")
@@ -179,7 +181,10 @@ def _undo(tree: Tree, entries: Sequence[Entry]) -> Iterator[Write]:
     order = sorted(reversed(entries), key=lambda e: e.path.endswith("governor"))
     for entry in order:
         now = tree.text(entry.path)
-        if entry.old not in ("-", "<unsupported>") and now is not None and now != entry.old:
+        if entry.old in ("-", "<unsupported>") or now is None:
+            continue
+        # While heat holds a clock down, its limits do not show what was asked for.
+        if now != entry.old or entry.path.endswith(("max_freq", "min_freq")):
             yield Write(entry.path, entry.old, now)
 
 

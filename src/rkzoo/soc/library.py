@@ -17,6 +17,9 @@ _MARK = re.compile(
 # ELF machine numbers, as `uname -m` spells them.
 _MACHINES = {183: "aarch64", 40: "armv7l", 62: "x86_64", 3: "i686", 243: "riscv64"}
 
+ARM32 = frozenset({"armv7l", "armv8l"})
+"""How `uname -m` spells 32-bit Arm."""
+
 
 @dataclass(frozen=True)
 class Library:

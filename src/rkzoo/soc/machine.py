@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from typing import Literal
 from rkzoo.soc.chips import chips
 from rkzoo.soc.library import Library, examine
 from rkzoo.soc.tree import Holder, NodeNote, Tree
+from rkzoo.soc.userland import bits_of, group_names, library_folders
 
 _PROCESSES = 4096
 
@@ -26,6 +27,7 @@ class Governed:
     """Something with a clock: a CPU policy, or a devfreq device. Rates in Hz.
 
     `path` is its folder; `cores` only for CPUs. `available` and `governors` may be empty.
+    `throttled` is whether the kernel holds it down now because of heat.
     """
 
     kind: Literal["cpu", "npu", "ddr", "gpu", "other"]
@@ -38,6 +40,7 @@ class Governed:
     available: tuple[int, ...] = ()
     governors: tuple[str, ...] = ()
     cores: tuple[int, ...] = ()
+    throttled: bool = False
 
     @property
     def top(self) -> int | None:
@@ -47,12 +50,14 @@ class Governed:
 
 @dataclass(frozen=True)
 class Node:
-    """A device file of the NPU. `allowed` is None when it cannot be told."""
+    """A device file of the NPU that Rockchip's library opens. `group_name` is empty where the
+    group has no name, `allowed` None when it cannot be told."""
 
     path: str
     mode: int
     owner: int
     group: int
+    group_name: str
     allowed: bool | None
 
 
@@ -69,10 +74,15 @@ class Zone:
 class Machine:
     """Everything read. Sizes in bytes; None or empty where nothing was found.
 
-    `compatible` is the device tree's list; `chip` the canonical name it leads to. `npu_status`
-    is the device tree's word on the NPU (`okay`, `disabled`), `bound_driver` the kernel driver
-    that holds it, `iommu` whether it maps scattered memory. `driver` is the driver's version text.
-    `rga` is the library of the 2D engine. `load` is the NPU's busy share for each core, in percent.
+    `compatible` is the device tree's list; `chip` the canonical name it leads to, `variant` its
+    name where parts of it are switched off (rk3582). `npu_cores` is how many cores the NPU has.
+    `npu_status` is the device tree's word on the NPU (`okay`, `disabled`), `bound_driver` the
+    kernel driver that holds it, `rocket` whether that is the mainline kernel's, `iommu` whether
+    it maps scattered memory. `driver` is the driver's version text. `machine` is the kernel's
+    word on the processor, `bits` the size of its programs' pointers. `present` are the CPU cores
+    that the kernel knows, `online` those in use. `device_groups` are those of the usual groups
+    for device files that exist. `rga` is the library of the 2D engine. `load` is the NPU's busy
+    share for each core, in percent, None where the driver says nonsense.
     """
 
     root: Path
@@ -80,15 +90,21 @@ class Machine:
     model: str
     compatible: tuple[str, ...]
     chip: str | None
+    variant: str
+    npu_cores: int | None
     kernel: str
     machine: str
+    bits: int | None
+    container: bool
+    udev: bool
+    device_groups: tuple[str, ...]
     npu_device: str
     npu_status: str
     bound_driver: str
     iommu: bool | None
     driver: str
     driver_from: str
-    load: tuple[int, ...]
+    load: tuple[int | None, ...]
     nodes: tuple[Node, ...]
     rocket: bool
     libraries: tuple[Library, ...]
@@ -103,13 +119,15 @@ class Machine:
     clocks: tuple[Governed, ...]
     npu_rate: int | None
     online: tuple[int, ...]
+    present: tuple[int, ...]
     zones: tuple[Zone, ...]
     denied: tuple[str, ...]
 
     @property
     def board(self) -> bool:
-        """Whether this is a Rockchip board, by its device tree."""
-        return any(name.startswith("rockchip,") for name in self.compatible)
+        """Whether this is a Rockchip board, by its device tree or, where a container hides
+        that, by its NPU."""
+        return self.chip is not None or any(n.startswith("rockchip,") for n in self.compatible)
 
     def of(self, kind: str) -> tuple[Governed, ...]:
         return tuple(clock for clock in self.clocks if clock.kind == kind)
@@ -124,24 +142,33 @@ def read_machine(root: Path = Path("/")) -> Machine:
     driver, driver_from = _driver(tree)
     nodes = _nodes(tree)
     memory = _meminfo(tree)
-    chip = _chip(compatible) or _chip_of_npu(tree)
+    chip = _chip(compatible) or _chip_of_npu(tree, "" if compatible else device)
+    variant = _variant(tree, chip, compatible)
+    load = npu_load(tree)
+    zones = _zones(tree)
     return Machine(
         root=tree.root,
         live=tree.live,
         model=tree.text("/proc/device-tree/model") or "",
         compatible=compatible,
         chip=chip,
+        variant=variant,
+        npu_cores=_npu_cores(tree, chip, variant, load),
         kernel=_kernel(tree),
         machine=platform.machine() if tree.live else tree.notes.machine,
+        bits=bits_of(tree),
+        container=any(tree.exists(mark) for mark in CONTAINER),
+        udev=any(tree.exists(folder) for folder in UDEV),
+        device_groups=tree.notes.device_groups or _device_groups(tree),
         npu_device=device,
         npu_status=_npu_status(tree),
         bound_driver=bound_driver,
         iommu=_iommu(tree, device),
         driver=driver,
         driver_from=driver_from,
-        load=npu_load(tree),
+        load=load,
         nodes=nodes,
-        rocket=tree.exists("/sys/module/rocket") or tree.exists("/dev/accel/accel0"),
+        rocket=_rocket(tree, bound_driver),
         libraries=_libraries(tree),
         rga=next(map(partial(_library, tree), library_paths(tree, RGA_LIBRARIES)), None),
         server=_server(tree),
@@ -151,10 +178,11 @@ def read_machine(root: Path = Path("/")) -> Machine:
         free=memory.get("MemAvailable", memory.get("MemFree")),
         cma_total=memory.get("CmaTotal"),
         cma_free=memory.get("CmaFree"),
-        clocks=(*_policies(tree), *_devfreq(tree)),
+        clocks=_with_heat(tree, (*_policies(tree), *_devfreq(tree)), zones),
         npu_rate=_npu_rate(tree, chip),
         online=cores(tree.text("/sys/devices/system/cpu/online") or ""),
-        zones=_zones(tree),
+        present=cores(tree.text("/sys/devices/system/cpu/present") or ""),
+        zones=zones,
         # Last, for everything above adds to it.
         denied=tuple(dict.fromkeys((*tree.denied, *tree.notes.denied))),
     )
@@ -180,17 +208,45 @@ def _chip(compatible: tuple[str, ...]) -> str | None:
     return None
 
 
-def _chip_of_npu(tree: Tree) -> str | None:
-    """By the NPU's own entry, for variants of a chip that have a name of their own."""
-    folder = "/proc/device-tree"
-    for name in tree.names(folder):
-        words = (tree.text(f"{folder}/{name}/compatible") or "") if name.startswith("npu@") else ""
-        # From the most special to the most general.
-        for word in words.split("\0"):
-            for canonical, chip in chips().items():
-                if word in chip.compatible:
-                    return canonical
+def _chip_of_npu(tree: Tree, device: str) -> str | None:
+    """By the NPU's own entry, for variants of a chip that have a name of their own; and by its
+    `device`, for containers, which hide the device tree but not what the kernel made of it."""
+    uevent = tree.text(f"{_DEVICES}/{device}/uevent") if device else None
+    seen = re.findall(r"^OF_COMPATIBLE_\d+=(\S+)", uevent or "", re.M)
+    # From the most special to the most general.
+    for word in (*_npu_texts(tree, "compatible"), *seen):
+        for canonical, chip in chips().items():
+            if word in chip.compatible or word == f"rockchip,{canonical}-{_MAINLINE}":
+                return canonical
     return None
+
+
+_CODE = "/sys/bus/nvmem/devices/rockchip-otp0/nvmem"
+
+
+def _variant(tree: Tree, chip: str | None, compatible: tuple[str, ...]) -> str:
+    """By the device tree, else by the chip's fuses, which only the administrator may read."""
+    known = chips()[chip].variants if chip else {}
+    named = {name.lower().partition(",")[2] for name in compatible} | {tree.notes.fused}
+    if known and tree.live and (fuses := tree.bytes(_CODE)):
+        # Bytes 2 and 3 spell the chip's number (cpu-code in the device tree).
+        named.add(f"rk{fuses[2:4].hex()}")
+    return next((name for name in known if name in named), "")
+
+
+def _npu_cores(
+    tree: Tree, chip: str | None, variant: str, load: tuple[int | None, ...]
+) -> int | None:
+    """As the driver counts them, where it can be seen: its load has one figure a core, and a
+    fuse named `cores` in the NPU's entry makes an RK3588 a chip of two (rknpu_drv.c)."""
+    if chip is None:
+        return None
+    if load:
+        return len(load)
+    if chip == "rk3588" and "cores" in _npu_texts(tree, "nvmem-cell-names"):
+        return 2
+    known = chips()[chip]
+    return known.variants[variant].cores if variant else known.cores
 
 
 def _kernel(tree: Tree) -> str:
@@ -208,19 +264,45 @@ def _npu_device(tree: Tree) -> str:
     return next((n for n in tree.names(_DEVICES, 4096) if n.endswith(".npu")), "")
 
 
-def _npu_status(tree: Tree) -> str:
+def _npu_entries(tree: Tree) -> Iterator[str]:
+    """The NPU's folders in the device tree: one, or in mainline kernels one for each core."""
     folder = "/proc/device-tree"
-    for name in tree.names(folder):
-        if name.startswith("npu@"):
-            # No status means that it is in use.
-            return tree.text(f"{folder}/{name}/status") or "okay"
-    return ""
+    return (f"{folder}/{name}" for name in tree.names(folder) if name.startswith("npu@"))
+
+
+def _npu_texts(tree: Tree, name: str) -> list[str]:
+    """The words of a property of these."""
+    texts = (tree.text(f"{entry}/{name}") or "" for entry in _npu_entries(tree))
+    return [word for text in texts for word in text.split("\0") if word]
+
+
+def _npu_status(tree: Tree) -> str:
+    # No status means that it is in use.
+    return next((tree.text(f"{entry}/status") or "okay" for entry in _npu_entries(tree)), "")
 
 
 def _bound(tree: Tree, device: str) -> str:
     text = tree.text(f"{_DEVICES}/{device}/uevent") if device else None
     found = re.search(r"^DRIVER=(\S+)", text or "", re.M)
     return found[1] if found else ""
+
+
+_MAINLINE = "rknn-core"
+"""What a mainline kernel's device tree calls a core of the NPU."""
+
+
+def _rocket(tree: Tree, bound: str) -> bool:
+    """Whether the NPU is the open driver's: by what holds it, else by the signs of a kernel
+    that has no other."""
+    if bound:
+        return bound == "rocket"
+    if tree.exists("/sys/module/rocket"):
+        return True
+    if any(word.endswith(f"-{_MAINLINE}") for word in _npu_texts(tree, "compatible")):
+        return True
+    # Other accelerators may have this file, too; rocket's hangs on a device called rknn.
+    uevent = tree.text("/sys/class/accel/accel0/device/uevent")
+    return tree.exists("/dev/accel/accel0") and (uevent is None or "rknn" in uevent)
 
 
 def _iommu(tree: Tree, device: str) -> bool | None:
@@ -244,26 +326,44 @@ def _driver(tree: Tree) -> tuple[str, str]:
     return "", ""
 
 
-def npu_load(tree: Tree) -> tuple[int, ...]:
-    """The NPU's busy share for each core in percent; empty where nothing tells (no NPU, or the
-    kernel shows it to root only)."""
+def npu_load(tree: Tree) -> tuple[int | None, ...]:
+    """The NPU's busy share for each core in percent, None for nonsense: after a failed submit
+    drivers show figures such as 429496% (sources.yaml, driver-load). Empty where nothing tells
+    (no NPU, or the kernel shows it to root only)."""
     for path in _LOAD:
         if text := tree.text(path):
-            return tuple(int(share) for share in re.findall(r"(\d{1,3})%", text))
+            shares = (int(share[:9]) for share in re.findall(r"(\d+)%", text)[:_MANY])
+            return tuple(share if share <= 100 else None for share in shares)
     return ()
 
 
+_CARDS = 16
+
+
 def _nodes(tree: Tree) -> tuple[Node, ...]:
-    """/dev/rknpu, and the render nodes whose device is the NPU."""
-    paths = ["/dev/rknpu"] if tree.exists("/dev/rknpu") else []
-    for name in tree.names("/dev/dri"):
+    """The device files of the NPU that Rockchip's library opens, in its order: /dev/rknpu, then
+    /dev/dri/card0 to card15. It never opens a render node."""
+    groups = group_names(tree)
+    found = [_node(tree, "/dev/rknpu", groups)]
+    for name in (f"card{number}" for number in range(_CARDS)):
         uevent = tree.text(f"/sys/class/drm/{name}/device/uevent") or ""
-        if name.startswith("renderD") and re.search(r"rknpu", uevent, re.I):
-            paths.append(f"/dev/dri/{name}")
-    return tuple(node for path in paths if (node := _node(tree, path)) is not None)
+        if re.search(r"rknpu", uevent, re.I):
+            found.append(_node(tree, f"/dev/dri/{name}", groups))
+    return tuple(node for node in found if node is not None)
 
 
-def _node(tree: Tree, path: str) -> Node | None:
+CONTAINER_OPTIONS = "--device /dev/dri (or /dev/rknpu) --security-opt systempaths=unconfined"
+"""What a container needs to see the NPU and to tell its chip; not all of --privileged."""
+CONTAINER = ("/.dockerenv", "/run/.containerenv")
+UDEV = ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
+_USUAL = ("render", "video")
+
+
+def _device_groups(tree: Tree) -> tuple[str, ...]:
+    return tuple(name for name in _USUAL if name in group_names(tree).values())
+
+
+def _node(tree: Tree, path: str, groups: dict[int, str]) -> Node | None:
     real = tree.real(path)
     try:
         found = real.stat() if real else None
@@ -273,12 +373,14 @@ def _node(tree: Tree, path: str) -> Node | None:
         return None
     if tree.live:
         allowed = os.access(real, os.R_OK | os.W_OK)
-        return Node(path, found.st_mode & 0o777, found.st_uid, found.st_gid, allowed)
+        name = groups.get(found.st_gid, "")
+        return Node(path, found.st_mode & 0o777, found.st_uid, found.st_gid, name, allowed)
     note = tree.notes.nodes.get(path)
     if note is None:
         # A plain file in a tree says nothing of the device it stands for.
-        return Node(path, 0, 0, 0, None)
-    return Node(path, note.mode, note.owner, note.group, _allowed(note, tree))
+        return Node(path, 0, 0, 0, "", None)
+    name = note.group_name or groups.get(note.group, "")
+    return Node(path, note.mode, note.owner, note.group, name, _allowed(note, tree))
 
 
 def _allowed(note: NodeNote, tree: Tree) -> bool | None:
@@ -300,19 +402,6 @@ def _npu_rate(tree: Tree, chip: str | None) -> int | None:
 
 # ---- libraries and processes --------------------------------------------------------
 
-FOLDERS = (
-    "/usr/lib",
-    "/usr/lib64",
-    "/lib",
-    "/lib64",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib/arm-linux-gnueabihf",
-    "/usr/local/lib",
-    "/oem/usr/lib",
-    "/vendor/lib64",
-    "/vendor/lib",
-    "/system/lib64",
-)
 LIBRARIES = ("librknnrt.so", "librknnmrt.so", "librknn_runtime.so")
 RGA_LIBRARIES = ("librga.so", "librga.so.2")
 """Of the 2D engine, which prepares pictures."""
@@ -322,12 +411,8 @@ SERVERS = ("/usr/bin/rknn_server", "/oem/usr/bin/rknn_server", "/vendor/bin/rknn
 def library_paths(tree: Tree, names: tuple[str, ...] = LIBRARIES) -> Iterator[str]:
     """Where the runtime libraries of this machine lie, or those of other `names`; a file under
     two names once."""
-    folders = list(FOLDERS)
-    if tree.live:
-        given = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-        folders = [folder for folder in given if folder.startswith("/")] + folders
     seen = set()
-    for folder in folders:
+    for folder in dict.fromkeys(library_folders(tree)):
         for name in names:
             path = f"{folder}/{name}"
             real = tree.real(path)
@@ -453,6 +538,40 @@ def _words(text: str | None) -> tuple[str, ...]:
 
 
 _MANY = 64
+
+
+HOT = 85.0
+"""Where chips slow down whose device tree names no point for it, in degrees Celsius."""
+_COOLER = 5.0
+
+
+def _with_heat(
+    tree: Tree, clocks: tuple[Governed, ...], zones: tuple[Zone, ...]
+) -> tuple[Governed, ...]:
+    """The clocks, told which of them heat holds down. Such a cap looks like an owner's: the
+    kernel shows the lower of both in scaling_max_freq and max_freq. Rockchip's system monitor
+    caps the NPU without a cooling device, and lifts it 5 degrees below (h=85000 hyst=5000 in
+    its log, monitor-log of sources.yaml), so near the limit every cap may be one of heat."""
+    hot = any(zone.celsius > (zone.passive or HOT) - _COOLER for zone in zones)
+    devices = [
+        (tree.text(f"{_THERMAL}/{name}/type") or "", tree.number(f"{_THERMAL}/{name}/cur_state"))
+        for name in tree.names(_THERMAL, 1024)
+        if name.startswith("cooling_device")
+    ]
+    cooled = {kind for kind, state in devices if state}
+    return tuple(replace(clock, throttled=_cooled(clock, cooled, hot)) for clock in clocks)
+
+
+def _cooled(clock: Governed, cooled: set[str], hot: bool) -> bool:
+    """Kernels name the cooling device after the clock (cpufreq-cpu4, devfreq-fdab0000.npu), older
+    ones by a number that says nothing (thermal-cpufreq-0): then one of the kind that is capped."""
+    if clock.top is None or clock.highest is None or clock.highest >= clock.top:
+        return False
+    if hot:
+        return True
+    bus = "cpufreq" if clock.kind == "cpu" else "devfreq"
+    name = f"cpu{clock.cores[0]}" if clock.cores else clock.name
+    return f"{bus}-{name}" in cooled or any(kind.startswith(f"thermal-{bus}-") for kind in cooled)
 
 
 def cores(text: str) -> tuple[int, ...]:

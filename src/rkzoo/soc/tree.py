@@ -33,6 +33,7 @@ class NodeNote(msgspec.Struct, frozen=True):
     mode: int
     owner: int
     group: int
+    group_name: str = ""
 
 
 class LibraryNote(msgspec.Struct, frozen=True):
@@ -43,10 +44,14 @@ class LibraryNote(msgspec.Struct, frozen=True):
 
 
 class Notes(msgspec.Struct, frozen=True):
-    """What a capture adds to its plain files. `user` and `groups` are of who captured."""
+    """What a capture adds to its plain files. `user` and `groups` are of who captured, `bits`
+    of its programs; `device_groups` as in Machine; `fused` is the chip's name in its fuses."""
 
     rkzoo: str = ""
     machine: str = ""
+    bits: int | None = None
+    fused: str = ""
+    device_groups: tuple[str, ...] = ()
     user: int | None = None
     groups: tuple[int, ...] = ()
     nodes: dict[str, NodeNote] = {}

@@ -80,6 +80,7 @@ class Rule(Strict, frozen=True):
     source: tuple[str, ...]
     chips: tuple[str, ...] = ()
     library: str = ""
+    cores: int | None = None
 
     def __post_init__(self) -> None:
         for text in self.when.values():

@@ -647,9 +647,8 @@ def _threads() -> list[int]:
         return [0]
 
 
-def _board(
-    before: Machine, after: Machine, affinity: Affinity, cores: tuple[int, ...], locked: bool
-) -> Board:
+def clocks_of(before: Machine, after: Machine) -> tuple[Clock, ...]:
+    """Every clock of one machine at two times."""
     later = {clock.path: clock.current for clock in after.clocks}
     rates = [
         Clock(
@@ -671,6 +670,12 @@ def _board(
                 after=after.npu_rate,
             )
         )
+    return tuple(rates)
+
+
+def _board(
+    before: Machine, after: Machine, affinity: Affinity, cores: tuple[int, ...], locked: bool
+) -> Board:
     users = {
         f"{holder.name} ({holder.pid})"
         for holder in (*before.holders, *after.holders)
@@ -684,7 +689,7 @@ def _board(
         affinity=affinity,
         cores=cores,
         clocks_locked=locked,
-        clocks=tuple(rates),
+        clocks=clocks_of(before, after),
         npu_users=tuple(sorted(users)),
         celsius=max((zone.celsius for zone in after.zones), default=None),
     )

@@ -23,10 +23,11 @@ from rkzoo.runtime.npu import Layout, NpuSession
 from rkzoo.runtime.npu_api import Cores, Refused
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
-from rkzoo.soc.chips import chips
-from rkzoo.soc.library import examine
-from rkzoo.soc.machine import library_paths, read_machine
+from rkzoo.soc.library import ARM32, examine
+from rkzoo.soc.machine import CONTAINER_OPTIONS, library_paths, read_machine
+from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.soc.tree import Tree
+from rkzoo.soc.userland import bits_of, fits
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
 from rkzoo.workflow.board_refusals import cause, refuse
 from rkzoo.zoo.labels import label_set, label_sets
@@ -36,10 +37,9 @@ LIBRARY = "RKZOO_LIBRKNNRT"
 
 LITE = "rknn-toolkit-lite2"
 _NAMES = ("librknnrt.so", "librknnmrt.so")
-_ARMS = frozenset({"armv7l", "armv8l"})
 _INSTALL = (
-    ' or install what simulates it here: pip install "rkzoo[pc]". A container on a board sees the'
-    " NPU only when it is started with --privileged."
+    ' or install what simulates it here: pip install "rkzoo[pc]". A container on a board is'
+    f" started with {CONTAINER_OPTIONS}."
 )
 
 
@@ -47,7 +47,7 @@ _INSTALL = (
 class BoardModel:
     """A model file and what opens it: the path (or bare name) of the NPU's library, or LITE for
     Rockchip's Python package. `cores` as in Cores; AUTO lets the driver choose for each run.
-    `available` is how many cores the NPU has, 1 where that is not known. `floats` as for
+    `available` is how many cores may be used, 1 where that is not known. `floats` as for
     NpuSession: the plain way, to compare with."""
 
     file: Path
@@ -84,7 +84,7 @@ def find_library() -> str | None:
     if found := fitting_library(Tree(Path("/")), _NAMES):
         return found
     machine = platform.machine()
-    if machine == "aarch64" or machine in _ARMS:
+    if machine == "aarch64" or machine in ARM32:
         if known := ctypes.util.find_library("rknnrt") or ctypes.util.find_library("rknnmrt"):
             return known
         if importlib.util.find_spec("rknnlite") is not None:
@@ -94,19 +94,12 @@ def find_library() -> str | None:
 
 def fitting_library(tree: Tree, names: tuple[str, ...]) -> str | None:
     """The first of these in the usual folders that is built for this machine."""
-    machine = platform.machine()
-    fitting = (
-        path
-        for path in library_paths(tree, names)
-        if _fits(examine(Path(path), path).machine, machine)
-    )
-    return next(fitting, None)
-
-
-def _fits(built: str, machine: str) -> bool:
-    if ctypes.sizeof(ctypes.c_void_p) == 4:
-        return built in _ARMS
-    return bool(built) and built == machine
+    machine, bits = platform.machine(), bits_of(tree)
+    for path in library_paths(tree, names):
+        built = examine(Path(path), path).machine
+        if built and fits(built, machine, bits):
+            return path
+    return None
 
 
 def on_board(file: Path, wanted: bool) -> BoardModel | None:
@@ -115,8 +108,11 @@ def on_board(file: Path, wanted: bool) -> BoardModel | None:
     library = find_library()
     machine = read_machine()
     if library is not None:
-        chip = chips().get(machine.chip or "")
-        return BoardModel(file, library, available=(chip and chip.cores) or 1)
+        usable = usable_cores(machine)
+        whole = usable is None or usable == machine.npu_cores
+        # With a driver that breaks the other cores it may not choose for itself.
+        cores = Cores.AUTO if whole else Cores.CORE_0
+        return BoardModel(file, library, cores, available=usable or 1)
     simulated = _simulates()
     if not wanted and not machine.board and simulated:
         return None
@@ -169,10 +165,21 @@ def contract_of(file: Path) -> Contract:
     return contract
 
 
-def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT) -> Session:
-    """The model on the NPU. Raises RkzooError; says in `report` what versions warn of."""
-    # Only the detection decoder reads the NPU's own layout.
-    native = isinstance(contract.head, DetectHead)
+def layout_of(contract: Contract) -> Layout:
+    """The layout that the model's outputs are read in: only the detection decoder reads the
+    NPU's own."""
+    return "native" if isinstance(contract.head, DetectHead) else "plain"
+
+
+def open_board(
+    model: BoardModel,
+    contract: Contract,
+    report: Reporter = SILENT,
+    *,
+    layout: Layout | None = None,
+) -> Session:
+    """The model on the NPU, its outputs as its decoder reads them or in `layout`. Raises
+    RkzooError; says in `report` what versions warn of."""
     picture = contract.picture is not None
     if model.library == LITE:
         from rkzoo.runtime.npu_lite import LiteSession
@@ -185,7 +192,7 @@ def open_board(model: BoardModel, contract: Contract, report: Reporter = SILENT)
     context = _context(model, report)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
-    layout: Layout = "native" if native else "plain"
+    layout = layout or layout_of(contract)
     return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
 
 

@@ -6,20 +6,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from rkzoo.soc.chips import Chip, chips, sources
-from rkzoo.soc.library import Library
-from rkzoo.soc.machine import Governed, Machine
+from rkzoo.soc.library import ARM32, Library
+from rkzoo.soc.machine import CONTAINER_OPTIONS, HOT, Governed, Machine, Node
+from rkzoo.soc.npu_cores import usable_cores
+from rkzoo.soc.userland import fits
 from rkzoo.soc.versions import Part, Rule, Version, judge, parse, upgrade
 from rkzoo.workflow.findings import Finding, Level, fail, ok, warn
 
 _FIRMWARE = "Install the firmware or kernel image of the board's maker that has the NPU driver."
 _LITTLE = 0.10
-_HOT = 85.0
 _TIGHT_CMA = 12 << 20
 _SLOW = ("powersave", "userspace")
 _LOCK = "sudo rkzoo clocks lock --apply"
 _LIBRARIES = "github.com/airockchip/rknn-toolkit2 (rknpu2/runtime/Linux/librknn_api)"
-# Folders of the vendor's repository, by the processor of the system that runs.
-_BUILDS = {"aarch64": "aarch64", "armv7l": "armhf", "armv8l": "armhf"}
 
 
 def board_findings(machine: Machine) -> list[Finding]:
@@ -39,6 +38,8 @@ def _facts(machine: Machine) -> Chip:
 
 def _chip(machine: Machine) -> Iterator[Finding]:
     seen = "/proc/device-tree/compatible: " + ", ".join(machine.compatible)
+    if not machine.compatible:
+        seen = f"the uevent of {machine.npu_device}; /proc/device-tree is hidden"
     if machine.chip is None:
         yield fail(
             "chip",
@@ -50,7 +51,8 @@ def _chip(machine: Machine) -> Iterator[Finding]:
         return
     generation = _facts(machine).generation
     if generation == 2:
-        yield ok("chip", f"{machine.chip}: {machine.model or 'a board without a name'}", seen)
+        name = f"{machine.chip} ({machine.variant})" if machine.variant else machine.chip
+        yield ok("chip", f"{name}: {machine.model or 'a board without a name'}", seen)
     elif generation == 1:
         yield fail(
             "chip-first-generation",
@@ -68,6 +70,17 @@ def _chip(machine: Machine) -> Iterator[Finding]:
         )
 
 
+def _container(machine: Machine) -> Iterator[Finding]:
+    if not machine.compatible:
+        yield warn(
+            "device-tree-hidden",
+            "The device tree is hidden, as in a container; rkzoo reads the chip elsewhere, but"
+            " rknn-toolkit-lite2 needs it.",
+            f"no /proc/device-tree/compatible (source: {sources()['tk2-33']})",
+            f"Start the container with {CONTAINER_OPTIONS}; --privileged is not needed.",
+        )
+
+
 def _kernel(machine: Machine) -> Iterator[Finding]:
     if machine.kernel:
         yield ok("kernel", f"Linux {machine.kernel}", "/proc/version")
@@ -77,7 +90,8 @@ def _kernel(machine: Machine) -> Iterator[Finding]:
 
 
 def _enabled(machine: Machine) -> Iterator[Finding]:
-    if machine.npu_status == "disabled":
+    # A mainline kernel switches it off, too, and would run it with its own driver.
+    if machine.npu_status == "disabled" and not machine.rocket:
         yield fail(
             "npu-disabled",
             "The NPU is switched off in the device tree.",
@@ -87,25 +101,31 @@ def _enabled(machine: Machine) -> Iterator[Finding]:
         )
 
 
+# What every user may list, and what only root.
+_DEVICES = "/sys/bus/platform/devices"
+_DEBUG = "/sys/kernel/debug"
+
+
 def _driver(machine: Machine) -> Iterator[Finding]:
     if machine.driver:
         yield ok("driver", f"NPU driver {machine.driver}", machine.driver_from)
         return
-    hidden = [path for path in machine.denied if "rknpu" in path or path == "/sys/kernel/debug"]
-    if hidden or (machine.nodes and not machine.driver):
+    if machine.rocket:
+        yield fail(
+            "driver-rocket",
+            "The kernel has the open driver rocket, which Rockchip's library cannot use.",
+            "the NPU's uevent or device tree entry, /dev/accel/accel0 or /sys/module/rocket"
+            f" (source: {sources()['rocket']})",
+            "Install the kernel of the board's maker (Rockchip 5.10 or 6.1) with the rknpu driver.",
+        )
+    elif machine.bound_driver or machine.nodes or _DEVICES in machine.denied:
+        hidden = [p for p in machine.denied if "rknpu" in p or p in (_DEBUG, _DEVICES)]
         yield warn(
             "driver-hidden",
             "The version of the NPU driver cannot be read.",
             f"{hidden[0]} is for root only" if hidden else "/sys/kernel/debug/rknpu is missing",
             "Run doctor as root; when it is still hidden, mount debugfs.",
             "sudo mount -t debugfs none /sys/kernel/debug; sudo rkzoo doctor",
-        )
-    elif machine.rocket:
-        yield fail(
-            "driver-rocket",
-            "The kernel has the open driver rocket, which Rockchip's library cannot use.",
-            f"/dev/accel/accel0 or /sys/module/rocket (source: {sources()['rocket']})",
-            "Install the kernel of the board's maker (Rockchip 5.10 or 6.1) with the rknpu driver.",
         )
     elif machine.npu_status != "disabled":
         yield fail(
@@ -120,33 +140,62 @@ def _driver(machine: Machine) -> Iterator[Finding]:
 
 
 def _nodes(machine: Machine) -> Iterator[Finding]:
-    if not machine.nodes:
-        if machine.driver or machine.bound_driver:
-            yield fail(
-                "node-missing",
-                "The driver is there, but no device file for programs to open.",
-                "neither /dev/rknpu nor a render node of the NPU in /dev/dri (source: "
-                f"{sources()['tk2-534']})",
-                "Check that the kernel has CONFIG_ROCKCHIP_RKNPU_DRM_GEM (render node) or"
-                " CONFIG_ROCKCHIP_RKNPU_DMA_HEAP (/dev/rknpu), and that the program runs"
-                " outside a container or gets the device passed in.",
-                "sudo dmesg | grep -i rknpu",
-            )
-        return
-    for node in machine.nodes:
-        mode = f"{node.path} mode {node.mode:o}, owner {node.owner}, group {node.group}"
-        if node.allowed is False:
-            yield fail(
-                "node-permission",
-                f"You may not open {node.path}.",
-                mode,
-                "Join the group that owns it, log in again, and see that it may read and write.",
-                f'sudo usermod -aG render,video "$USER"; ls -l {node.path}',
-            )
-        elif node.allowed:
-            yield ok("node", f"{node.path} can be opened", mode)
-        else:
-            yield ok("node", f"{node.path} is there", "")
+    if not machine.nodes and not machine.rocket and (machine.driver or machine.bound_driver):
+        yield fail(
+            "node-missing",
+            "The driver is there, but no device file for programs to open.",
+            "neither /dev/rknpu nor a card of the NPU in /dev/dri (source: "
+            f"{sources()['tk2-534']})",
+            f"Start the container with {CONTAINER_OPTIONS}."
+            if machine.container
+            else "Check that the kernel has CONFIG_ROCKCHIP_RKNPU_DRM_GEM (/dev/dri/card*) or"
+            " CONFIG_ROCKCHIP_RKNPU_DMA_HEAP (/dev/rknpu).",
+            "" if machine.container else "sudo dmesg | grep -i rknpu",
+        )
+    open_ones = [node for node in machine.nodes if node.allowed is not False]
+    for node in open_ones:
+        state = "can be opened" if node.allowed else "is there"
+        yield ok("node", f"{node.path} {state}", _mode(node) if node.allowed else "")
+    # The library takes the next when the first cannot be opened.
+    if machine.nodes and not open_ones:
+        node = machine.nodes[0]
+        fix, command = _permit(machine, node)
+        yield fail("node-permission", f"You may not open {node.path}.", _mode(node), fix, command)
+
+
+def _mode(node: Node) -> str:
+    name = f" ({node.group_name})" if node.group_name else ""
+    return f"{node.path} mode {node.mode:o}, owner {node.owner}, group {node.group}{name}"
+
+
+def _permit(machine: Machine, node: Node) -> tuple[str, str]:
+    """What gives access to a device file here, and the command."""
+    if node.mode & 0o060 == 0o060 and node.group != 0 and node.group_name:
+        return (
+            f"Join the group that owns it, {node.group_name}, and log in again.",
+            f'sudo usermod -aG {node.group_name} "$USER"',
+        )
+    if not machine.udev:
+        return (
+            "Let everybody open it; this lasts until a restart, so put it into a start script too.",
+            f"sudo chmod 666 {node.path}",
+        )
+    match = 'KERNEL=="rknpu"'
+    if node.path.startswith("/dev/dri/"):
+        match = 'SUBSYSTEM=="drm", KERNEL=="card*", DRIVERS=="RKNPU"'
+    group = next(iter(machine.device_groups), "")
+    rule = f'{match}, MODE="0660", GROUP="{group}"' if group else f'{match}, MODE="0666"'
+    command = (
+        f"echo '{rule}' | sudo tee /etc/udev/rules.d/99-rknpu.rules && sudo udevadm control"
+        " --reload && sudo udevadm trigger"
+    )
+    if not group:
+        return "Nobody but root may open it: let udev open it to everybody.", command
+    return (
+        f"Nobody but root may open it: let udev give it to the group {group}, join that, and log"
+        " in again.",
+        f'{command} && sudo usermod -aG {group} "$USER"',
+    )
 
 
 # ---- library ------------------------------------------------------------------------
@@ -166,10 +215,14 @@ def _library(machine: Machine) -> Iterator[Finding]:
         yield fail(
             "library-missing",
             text,
-            "looked in /usr/lib and its like" + (f", found {others}" if others else ""),
+            "looked in /usr/lib and its like, and where /etc/ld.so.conf says"
+            + (f", found {others}" if others else ""),
             f"Copy {build}/{wanted} from {_LIBRARIES} to /usr/lib.",
             f"sudo cp {wanted} /usr/lib/ && sudo ldconfig",
         )
+    fitting = [library for library in ours if _suits(machine, library)]
+    # Beside one that fits, those for other programs do no harm: the loader passes them over.
+    ours = fitting or ours
     for library in ours:
         yield from _one_library(machine, library, build)
     versions = {library.version for library in ours if library.version}
@@ -187,7 +240,7 @@ def _library(machine: Machine) -> Iterator[Finding]:
 
 def _rga(machine: Machine) -> Iterator[Finding]:
     """Nothing is wrong without it: the processor prepares pictures as well."""
-    if machine.rga and not machine.rga.fault and _fits(machine.rga.machine, machine.machine):
+    if machine.rga and not machine.rga.fault and _suits(machine, machine.rga):
         yield ok(
             "rga",
             f"librga {parse(machine.rga.version) or 'of an unknown version'}: rkzoo run and stream"
@@ -199,7 +252,7 @@ def _rga(machine: Machine) -> Iterator[Finding]:
 def _build(machine: Machine) -> str:
     if _facts(machine).runtime == "librknnmrt.so":
         return "armhf-uclibc"
-    return _BUILDS.get(machine.machine, "aarch64")
+    return "armhf" if machine.machine in ARM32 or machine.bits == 32 else "aarch64"
 
 
 def _one_library(machine: Machine, library: Library, build: str) -> Iterator[Finding]:
@@ -213,11 +266,13 @@ def _one_library(machine: Machine, library: Library, build: str) -> Iterator[Fin
             f"{again} On GitHub take the raw file, not the page about it.",
             command,
         )
-    elif not _fits(library.machine, machine.machine):
+    elif not _suits(machine, library):
+        bits = f" with programs of {machine.bits} bit" if machine.bits else ""
         yield fail(
             "library-machine",
-            f"{library.path} is built for {library.machine}, but this system is {machine.machine}.",
-            "its ELF header and uname -m",
+            f"{library.path} is built for {library.machine}, but this system is"
+            f" {machine.machine}{bits}.",
+            "its ELF header, uname -m and the programs here",
             again,
             command,
         )
@@ -233,10 +288,8 @@ def _one_library(machine: Machine, library: Library, build: str) -> Iterator[Fin
         yield ok("library", f"{library.name} {library.version}", library.path)
 
 
-def _fits(built: str, system: str) -> bool:
-    """A 64-bit Arm kernel may well run 32-bit programs, but not the other way round."""
-    both = {"armv7l", "armv8l"}
-    return not built or not system or built == system or (built in both and system in both)
+def _suits(machine: Machine, library: Library) -> bool:
+    return fits(library.machine, machine.machine, machine.bits)
 
 
 def _versions(machine: Machine) -> Iterator[Finding]:
@@ -251,7 +304,8 @@ def library_name(machine: Machine) -> str:
 def runtime(machine: Machine) -> Library | None:
     """The library that a program on this board would load."""
     name = library_name(machine)
-    return next((lib for lib in machine.libraries if lib.name == name and lib.version), None)
+    ours = (lib for lib in machine.libraries if lib.name == name and lib.version)
+    return next((lib for lib in ours if _suits(machine, lib)), None)
 
 
 def known_versions(machine: Machine) -> dict[Part, Version | None]:
@@ -344,6 +398,9 @@ def _mb(count: int) -> str:
 
 # ---- clocks and heat ----------------------------------------------------------------
 
+_THERMAL = "/sys/class/thermal"
+# Holding a clock up cannot help against heat.
+_COOL = ("Cool it: a heat sink, a fan, or a pause.", f"cat {_THERMAL}/thermal_zone*/temp")
 _NAMES = {"cpu": "CPU", "npu": "NPU", "ddr": "memory"}
 
 
@@ -362,6 +419,12 @@ def _clock(clock: Governed) -> Finding:
     slow: Level = "warn"
     if clock.top and clock.highest and clock.highest < clock.top:
         text = f"The {what} is capped at {_mhz(clock.highest)} of {_mhz(clock.top)}."
+        if clock.throttled:
+            return Finding(
+                f"{name}-throttled", slow, f"{text[:-1]}: the chip is too hot.",
+                f"{seen}; a cooling device or a thermometer in {_THERMAL} (source:"
+                f" {sources()['monitor-log']})", *_COOL,
+            )  # fmt: skip
     elif _slowed(clock):
         text = f"The {what} is held at {_mhz(clock.current)} of {_mhz(clock.top)} by its governor"
         text += f" {clock.governor}."
@@ -386,28 +449,48 @@ def _cores(machine: Machine) -> Iterator[Finding]:
     big = _facts(machine).big_cores
     if not big or not machine.online:
         return
-    off = [core for core in big if core not in machine.online]
+    there = [core for core in big if core in (machine.present or big)]
+    fast = [core for core in there if core in machine.online]
+    off = [core for core in there if core not in fast]
     seen = f"/sys/devices/system/cpu/online: {_listed(machine.online)}"
-    if off:
+    # The boot loader takes the bad cores of RK3582 and RK3583 away, or they do not start.
+    if off and not (machine.variant and fast):
         yield warn(
             "cores-offline",
             f"Fast CPU cores are switched off: {_listed(off)}.",
             seen,
-            "Switch them on.",
+            "Switch them on; where the kernel refuses, they are no good (as on RK3582).",
             "; ".join(
                 f"echo 1 | sudo tee /sys/devices/system/cpu/cpu{core}/online" for core in off
             ),
         )
-    elif machine.live and not set(big) & os.sched_getaffinity(0):
+    elif machine.live and fast and not set(fast) & os.sched_getaffinity(0):
         yield warn(
             "cores-affinity",
             "This program may use the slow CPU cores only.",
             f"its affinity: {_listed(sorted(os.sched_getaffinity(0)))}",
             "Start it on the fast cores.",
-            f"taskset -c {_listed(big)} rkzoo ...",
+            f"taskset -c {_listed(fast)} rkzoo ...",
+        )
+    elif len(fast) < len(big):
+        name = machine.variant.upper() or "this variant of the chip"
+        yield ok(
+            "cores",
+            f"fast CPU cores: {_listed(fast) or 'none'}; {name} has not all of them",
+            f"{seen} (source: {sources()['rk3582-cores']})",
         )
     else:
-        yield ok("cores", f"fast CPU cores: {_listed(big)}", seen)
+        yield ok("cores", f"fast CPU cores: {_listed(fast)}", seen)
+
+
+def _npu_cores(machine: Machine) -> Iterator[Finding]:
+    """Only where it is not what the chip's name promises."""
+    usable = usable_cores(machine)
+    if usable != _facts(machine).cores:
+        text = "how many NPU cores there are is not known here, so the driver shares out work"
+        if usable is not None:
+            text = f"NPU cores that rkzoo gives work to: {_listed(range(usable))}"
+        yield ok("npu-cores", text, "the driver's load file, the device tree and known faults")
 
 
 def _listed(cores: Iterable[int]) -> str:
@@ -417,19 +500,21 @@ def _listed(cores: Iterable[int]) -> str:
 def _heat(machine: Machine) -> Iterator[Finding]:
     if not machine.zones:
         return
-    hottest = max(machine.zones, key=lambda zone: zone.celsius - (zone.passive or _HOT))
-    limit = hottest.passive or _HOT
+    hottest = max(machine.zones, key=lambda zone: zone.celsius - (zone.passive or HOT))
+    limit = hottest.passive or HOT
     text = f"{hottest.name} at {hottest.celsius:.0f} degrees"
     if hottest.celsius >= limit:
         yield warn(
             "hot",
             f"{text}; from {limit:.0f} on the chip slows itself down.",
-            "/sys/class/thermal",
-            "Cool it: a heat sink, a fan, or a pause.",
-            "cat /sys/class/thermal/thermal_zone*/temp",
+            _THERMAL,
+            *_COOL,
         )
     else:
-        yield ok("heat", text, "/sys/class/thermal")
+        yield ok("heat", text, _THERMAL)
+
+
+_NODES = "/dev/rknpu /dev/dri/card*"
 
 
 def _busy(machine: Machine) -> Iterator[Finding]:
@@ -442,20 +527,32 @@ def _busy(machine: Machine) -> Iterator[Finding]:
             "They share its time and memory; end them before you measure.",
             "kill " + " ".join(sorted({str(h.pid) for h in machine.holders})),
         )
-    if machine.load and max(machine.load) >= 10:
-        shares = ", ".join(f"core {n} {share} %" for n, share in enumerate(machine.load))
+    shown = [share for share in machine.load if share is not None]
+    if len(shown) < len(machine.load):
+        yield warn(
+            "npu-stuck",
+            "The NPU driver tells a load that cannot be, as after a failed run.",
+            f"/sys/kernel/debug/rknpu/load (source: {sources()['driver-load']})",
+            "End what uses the NPU; when it stays so, restart the board.",
+            f"sudo fuser -v {_NODES}",
+        )
+    if max(shown, default=0) >= 10:
+        shares = ", ".join(
+            f"core {n} {'?' if share is None else share} %" for n, share in enumerate(machine.load)
+        )
         yield warn(
             "npu-busy",
             f"The NPU is working for someone already: {shares}.",
             "/sys/kernel/debug/rknpu/load",
             "End what uses it before you measure.",
-            "sudo fuser -v /dev/dri/renderD* /dev/rknpu",
+            f"sudo fuser -v {_NODES}",
         )
-    elif machine.load:
+    elif shown and len(shown) == len(machine.load):
         yield ok("npu-load", "the NPU is idle", "/sys/kernel/debug/rknpu/load")
 
 
 CHECKS: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
+    _container,
     _kernel,
     _enabled,
     _driver,
@@ -467,6 +564,7 @@ CHECKS: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
     _memory,
     _clocks,
     _cores,
+    _npu_cores,
     _heat,
     _busy,
 )

@@ -39,11 +39,7 @@ from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
 from rkzoo.tasks.prompt.prompted import PromptedSession
-from rkzoo.tasks.semantic.task import SemanticSegmenter
 from rkzoo.tasks.text.classify_angle import AngleClassifier
-from rkzoo.tasks.text.detect_text import TextDetector
-from rkzoo.tasks.text.page import SingleLine
-from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.analysis import LayerError
@@ -51,7 +47,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan, Recipe
 from rkzoo.vision.image import read
-from rkzoo.workflow.compare_answers import Agreement, Matches, above, compared, summed
+from rkzoo.workflow.compare_answers import Agreement, Matches, above, compared, disagrees, summed
 from rkzoo.workflow.compare_causes import (
     GOOD,
     Cause,
@@ -63,7 +59,7 @@ from rkzoo.workflow.compare_causes import (
     own_gain,
 )
 from rkzoo.workflow.compare_figures import OutputFigures, figures, over_pictures
-from rkzoo.workflow.load import detect_task, page_reader, task_with
+from rkzoo.workflow.load import answer_at, page_reader
 from rkzoo.workflow.model import Image
 from rkzoo.workflow.plan import Asked, Part, Plan, check_pictures, part, plan, resolved
 from rkzoo.workflow.probe_input import probe
@@ -80,8 +76,6 @@ NOTE = (
 PICTURES = 3  # of the calibration set, where none are given
 MOST = 16  # pictures
 _LINES = 8  # of a page, whose tensors are compared
-_NEAR = 0.5  # of the threshold: how far below it a lost object is still looked for
-_HURT_SHARE, _HURT_CHANGE, _HURT_IOU = 0.9, 0.05, 0.85
 _HALF: dict[str, Any] = {
     "dtype": "fp16",
     "algorithm": "normal",
@@ -536,23 +530,7 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
         sessions[role] = kept
     if "model" not in planned.parts:
         return page_reader({r: (planned.parts[r].answers, s) for r, s in sessions.items()}), 0.0
-    contract, session = planned.parts["model"].answers, sessions["model"]
-    if isinstance(contract.head, DetectHead):
-        options = DetectOptions(confidence=threshold * _NEAR)
-        return detect_task(contract, session, options), threshold
-    if isinstance(contract.head, FACES):
-        options = DetectOptions(confidence=threshold * _NEAR)
-        return task_with(contract, session, options), threshold
-    if isinstance(contract.head, SemanticHead):
-        segment = SemanticSegmenter(contract, session)
-        return (lambda image: segment(image).masks()), 0.0
-    if isinstance(contract.head, ClassifyHead | PlateHead):
-        return task_with(contract, session), 0.0
-    if isinstance(contract.head, TextDetHead):
-        return TextDetector(contract, session), 0.0
-    if isinstance(contract.head, TextRecHead):
-        return SingleLine(LineReader(contract, session)), 0.0
-    return None, 0.0
+    return answer_at(planned.parts["model"].answers, sessions["model"], threshold)
 
 
 def _classify(planned: Plan, opened: Opened, image: Image) -> None:
@@ -589,17 +567,7 @@ def _hurt(agreement: Agreement | None, outputs: Sequence[OutputFigures]) -> bool
         return True
     if agreement is None or not agreement.things:
         return not like_float(outputs)
-    alike = None
-    if agreement.same_text is not None and agreement.found:
-        alike = agreement.same_text / agreement.found
-    least = (
-        (agreement.share, _HURT_SHARE),
-        (alike, _HURT_SHARE),
-        (agreement.iou, _HURT_IOU),
-        (agreement.mask_iou, _HURT_IOU),
-    )
-    low = any(value is not None and value < limit for value, limit in least)
-    return low or (agreement.change or 0) > _HURT_CHANGE
+    return disagrees(agreement)
 
 
 # ---- layer by layer -------------------------------------------------------------------------

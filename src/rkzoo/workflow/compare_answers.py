@@ -24,6 +24,7 @@ F64 = NDArray[np.float64]
 LEAST_IOU = 0.5
 # A score that moves by less is no loss, even where it passes the threshold on its way.
 SMALL = 0.1
+_HURT_SHARE, _HURT_CHANGE, _HURT_IOU = 0.9, 0.05, 0.85
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,21 @@ def summed(matches: Sequence[Matches]) -> Agreement:
         points_px=_mean([pair.points_px for pair in pairs]),
         same_text=sum(pair.text == pair.label for pair in texts) if texts else None,
     )
+
+
+def disagrees(agreement: Agreement) -> bool:
+    """Whether answers differ enough to matter."""
+    alike = None
+    if agreement.same_text is not None and agreement.found:
+        alike = agreement.same_text / agreement.found
+    least = (
+        (agreement.share, _HURT_SHARE),
+        (alike, _HURT_SHARE),
+        (agreement.iou, _HURT_IOU),
+        (agreement.mask_iou, _HURT_IOU),
+    )
+    low = any(value is not None and value < limit for value, limit in least)
+    return low or (agreement.change or 0) > _HURT_CHANGE
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

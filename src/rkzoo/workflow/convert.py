@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract import ArrayInput, Contract, DetectHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, write_text
+from rkzoo.files import atomic_output, explained, write_text
 from rkzoo.graph import rknn
 from rkzoo.graph.anchors import parse_anchors
 from rkzoo.graph.checks import NO_SIGMOID, bare_scores, quantisation
@@ -37,6 +37,8 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, Sidecar
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow import calibration as calib
+from rkzoo.workflow.golden import check_count, golden_path, record, samples
+from rkzoo.workflow.native_check import refuse_unreadable
 from rkzoo.workflow.pipeline_file import write_pipeline
 from rkzoo.workflow.prompts import Words, settled, words
 from rkzoo.workflow.quantise import choose
@@ -67,7 +69,8 @@ _CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
 class Converted:
     """One .rknn. `size` in bytes, `seconds` of the build, `findings` what the toolkit did
     not report by itself, `proof` how equal the cut is to the uncut graph (None where
-    nothing was cut), `pipeline` the file that joins it to the other parts of a pipeline."""
+    nothing was cut), `pipeline` the file that joins it to the other parts of a pipeline, `golden`
+    what `rkzoo check` holds a board against, where that was asked for."""
 
     soc: str
     dtype: Dtype
@@ -78,6 +81,7 @@ class Converted:
     findings: tuple[Finding, ...] = ()
     proof: Proof | None = None
     pipeline: Path | None = None
+    golden: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,6 +90,7 @@ class Converted:
             "rknn": str(self.rknn),
             "sidecar": str(self.sidecar),
             "pipeline": str(self.pipeline) if self.pipeline else None,
+            "golden": str(self.golden) if self.golden else None,
             "bytes": self.size,
             "seconds": round(self.seconds, 2),
             "findings": [asdict(finding) for finding in self.findings],
@@ -123,6 +128,7 @@ def convert(
     prompts: Sequence[str] | None = None,
     text_model: str | os.PathLike[str] | None = None,
     embeddings: str | os.PathLike[str] | None = None,
+    golden: int = 0,
     report: Reporter = SILENT,
 ) -> list[Converted]:
     """Converts a card's model or an `.onnx` file for one chip or several.
@@ -134,9 +140,11 @@ def convert(
     recognised; `anchors` (numbers, a file of them, or pairs) those of a YOLOv5 or v7 whose
     graph does not hold them. `cut=False` leaves a detection head on. `recipe`
     is a file that `rkzoo tune` wrote. `prompts`, `text_model` and
-    `embeddings` as for `load`: a model that takes texts is calibrated with them. Raises
-    RkzooError; what exists already survives a failure.
+    `embeddings` as for `load`: a model that takes texts is calibrated with them. `golden`: how
+    many inputs are kept beside each .rknn with what the simulator answers, for `rkzoo check`.
+    Raises RkzooError; what exists already survives a failure.
     """
+    check_count(golden)
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
     if card := card_of(os.fspath(model)):
@@ -183,6 +191,7 @@ def convert(
             pictures=pictures,
             output=target,
             toolkit=toolkit,
+            golden=golden,
             report=report,
         )
     if pipeline is not None:
@@ -246,19 +255,26 @@ def convert_resolved(
     pictures: calib.Pictures | None = None,
     output: Path | None = None,
     toolkit: str | None = None,
+    golden: int = 0,
     report: Reporter = SILENT,
 ) -> list[Converted]:
     """As `convert`, for a model that is resolved already."""
     chosen = dtype or ready.dtypes[0]
     prepared = prepare(ready, socs, chosen, pictures, toolkit, report)
     targets = output_names(ready.name, socs, chosen, output)
+    fed = samples(prepared, pictures, golden, report) if golden else None
     env = environment.ensure(prepared.recipe.toolkit, report=report)
     running: list[ToolkitProcess] = []
 
     def one(soc: str, target: Path) -> Converted:
         with ToolkitProcess(env, report=report) as process:
             running.append(process)
-            return _build(prepared, soc, target, process)
+            made = _build(prepared, soc, target, process)
+            # One of an earlier build would only be refused.
+            golden_path(target).unlink(missing_ok=True)
+            if fed is None:
+                return made
+            return replace(made, golden=record(target, process, prepared.recipe.inputs, fed))
 
     # Each build is a process of about 0.6 GB that keeps one core busy.
     with ThreadPoolExecutor(max(1, min(len(socs), os.cpu_count() or 1))) as pool:
@@ -438,8 +454,11 @@ def _build(
         recipe=msgspec.structs.replace(prepared.recipe, soc=soc),
         custom_string=custom_string(ready.contract),
     )
-    built = process.build(inputs, target)
-    findings = (*built.findings, *scale_findings(target, ready.contract))
+    with atomic_output(target) as temporary:
+        built = process.build(inputs, temporary)
+        file = rknn.read(temporary)
+        refuse_unreadable(file, ready.contract, ready.source.card or ready.source.file)
+    findings = (*built.findings, *scale_findings(file, ready.contract))
     sidecar = target.with_name(target.name + ".json")
     document = Sidecar(
         source=ready.source,
@@ -460,15 +479,14 @@ def _build(
     )
 
 
-def scale_findings(path: Path, contract: Contract) -> tuple[Finding, ...]:
+def scale_findings(file: rknn.RknnFile, contract: Contract) -> tuple[Finding, ...]:
     """What the output scales of a .rknn say about its scores."""
     head = contract.head
     if not isinstance(head, DetectHead) or not head.activated:
         return ()
-    outputs = rknn.read(path).outputs
-    if len(outputs) != len(head.outputs):
+    if len(file.outputs) != len(head.outputs):
         return ()
-    return check_scales(outputs, [output.role for output in head.outputs])
+    return check_scales(file.outputs, [output.role for output in head.outputs])
 
 
 def custom_string(contract: Contract) -> str:

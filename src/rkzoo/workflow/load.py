@@ -16,6 +16,7 @@ from rkzoo.contract import (
     DetectHead,
     FaceHead,
     PlateHead,
+    SemanticHead,
     TextClsHead,
     TextDetHead,
     TextRecHead,
@@ -33,6 +34,7 @@ from rkzoo.tasks.plate.detect import PlateDetector, as_lines
 from rkzoo.tasks.plate.task import PlateReader
 from rkzoo.tasks.pose.task import PoseEstimator
 from rkzoo.tasks.segment.task import Segmenter
+from rkzoo.tasks.semantic.task import SemanticSegmenter
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextBoxes, TextDetector
 from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
@@ -272,3 +274,21 @@ def task_with(
         "It is one part of a pipeline.",
         "Run the pipeline, for example rkzoo run ppocr PICTURE: see rkzoo list.",
     )
+
+
+_NEAR = 0.5  # of the threshold: how far below it a lost object is still looked for
+
+
+def answer_at(
+    contract: Contract, session: Session, threshold: float
+) -> tuple[Callable[[Image], Found] | None, float]:
+    """What answers a picture so that two answers can be compared, and from which score on a thing
+    counts. None for a model whose answers have no such comparison."""
+    if isinstance(contract.head, DetectHead | FACES):
+        return task_with(contract, session, DetectOptions(confidence=threshold * _NEAR)), threshold
+    if isinstance(contract.head, SemanticHead):
+        segment = SemanticSegmenter(contract, session)
+        return (lambda image: segment(image).masks()), 0.0
+    if isinstance(contract.head, ClassifyHead | PlateHead | TextDetHead | TextRecHead):
+        return task_with(contract, session), 0.0
+    return None, 0.0

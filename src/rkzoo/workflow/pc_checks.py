@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
+from rkzoo.soc.machine import CONTAINER_OPTIONS
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.versions import KINDS
 from rkzoo.workflow.findings import Finding, fail, ok, warn
@@ -39,8 +40,8 @@ def _board_without_npu() -> Iterator[Finding]:
         "no-npu",
         "No Rockchip NPU is seen here, and what converts and simulates models is not installed.",
         "/proc/device-tree/compatible names no Rockchip chip; the package onnxruntime is missing",
-        "In a container on a board, start it with --privileged; on any other machine, install"
-        " what a PC has.",
+        f"In a container on a board, start it with {CONTAINER_OPTIONS}; on any other machine,"
+        " install what a PC has.",
         "pip install 'rkzoo[pc]'",
     )
 

@@ -99,13 +99,17 @@ class DetectDecoder:
         uncut = planes.has("decoded") or head.decoded is not None
         build = _uncut if uncut else _anchored if planes.has("anchors") else _plain
         self.levels = build(head, size, planes)
+        if not uncut:
+            for level in self.levels:
+                _expect_cells(level)
         starts = [0, *accumulate(len(level.grid) for level in self.levels)]
         self._starts = np.array(starts[:-1], np.intp)
         # All levels at once: a call of numpy costs more than the few numbers it works on.
         self._all = _together(self.levels, starts)
-        self.prototypes = planes.whole("prototypes")
-        self._points = _alone(planes.whole("points"))
-        self._angles = _alone(planes.whole("angles"))
+        self.prototypes = planes.whole("prototypes", head.coefficients)
+        values = head.keypoint_values
+        self._points, self._point_rows = planes.points(head.keypoints, values)
+        self._angles = _alone(planes.whole("angles", 1))
 
     # ---- candidates -----------------------------------------------------------------
 
@@ -250,10 +254,12 @@ class DetectDecoder:
         head, grid = self.head, self._all.grid
         if not head.keypoints:
             return None
-        plane = self._points or _present(self._all.keypoints, "key points")
+        if self._points is not None:
+            return self._whole_points(self._points, outputs, cells)
+        plane = _present(self._all.keypoints, "key points")
         raw = _scattered(plane, outputs, cells)
         points = raw.reshape(len(cells), head.keypoints, head.keypoint_values)
-        if self._points is not None or self._all.decoded is not None:
+        if self._all.decoded is not None:
             return points
         centred = head.centred_keypoints
         points[..., :2] *= 1 if centred else 2
@@ -262,6 +268,15 @@ class DetectDecoder:
         if head.keypoint_values == 3:
             points[..., 2] = sigmoid(points[..., 2])
         return points
+
+    def _whole_points(self, plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
+        """(K, points, values) of a tensor of all levels. 1xKxVxN is a map of K channels whose
+        rows are the values, so it is read in any layout."""
+        rows = np.arange(self._point_rows) * len(self._all.grid)
+        raw = _scattered(plane, outputs, (rows[:, None] + cells).ravel())
+        values = raw.reshape(self._point_rows, len(cells), -1).transpose(1, 2, 0)
+        shape = (len(cells), self.head.keypoints, self.head.keypoint_values)
+        return np.asarray(values.reshape(shape), np.float32)
 
     # ---- proofs ---------------------------------------------------------------------
 
@@ -326,6 +341,8 @@ def _scattered(plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
 
 # ---- heads to levels ----------------------------------------------------------------
 
+_ROLES = [field.name for field in fields(Level) if field.name not in ("grid", "decoded")]
+
 
 def _together(levels: Sequence[Level[Plane]], starts: Sequence[int]) -> Level[Stack]:
     """All levels as one."""
@@ -334,9 +351,8 @@ def _together(levels: Sequence[Level[Plane]], starts: Sequence[int]) -> Level[St
         planes = [getattr(level, role) for level in levels]
         return None if None in planes else Stack(planes, starts)
 
-    roles = [field.name for field in fields(Level) if field.name not in ("grid", "decoded")]
     grid = Grid.joined([level.grid for level in levels])
-    return Level(grid, decoded=levels[0].decoded, **{role: stacked(role) for role in roles})  # type: ignore[arg-type]
+    return Level(grid, decoded=levels[0].decoded, **{role: stacked(role) for role in _ROLES})  # type: ignore[arg-type]
 
 
 def _alone(plane: Plane | None) -> Stack | None:
@@ -353,6 +369,13 @@ class _Planes:
                 "The file and its description do not belong together.",
                 "Convert the model again with rkzoo convert, or look at it with rkzoo inspect.",
             )
+        for spec in specs:
+            if len(spec.shape) < 3:
+                raise RkzooError(
+                    f"The output {spec.name} has the shape {list(spec.shape)}.",
+                    "A detection head gives channels and cells.",
+                    "Look at the model with rkzoo inspect.",
+                )
         by_name = {spec.name: index for index, spec in enumerate(specs)}
         known = all(output.name in by_name for output in head.outputs)
         self._found: dict[tuple[str, int], tuple[int, TensorSpec]] = {
@@ -389,25 +412,26 @@ class _Planes:
         _expect(spec, total or count, role)
         return Plane(index, spec, first, count)
 
-    def whole(self, role: str) -> Plane | None:
-        """A tensor of all levels, all its channels; 1xKxVxN is read as 1x(K*V)xN."""
-        if (role, 0) not in self._found:
-            return None
-        index, spec = self._found[role, 0]
-        channels = spec.shape[1]
-        if role == "points" and len(spec.shape) == 4:
-            # Never NHWC: the sessions keep the order of a tensor that is no feature map.
-            channels *= spec.shape[2]
-            spec = msgspec.structs.replace(spec, shape=(1, channels, spec.shape[3]))
-            return Plane(index, spec, 0, channels)
-        return Plane(index, spec, 0, channels)
+    def whole(self, role: str, count: int) -> Plane | None:
+        """A tensor of all levels, all its `count` channels."""
+        return self.maybe(role, 0, count)
+
+    def points(self, count: int, values: int) -> tuple[Stack | None, int]:
+        """The key points of all levels and the rows they lie in: `values` of a map 1xKxVxN with
+        a channel a point, 1 where all numbers of a point are channels, 1x(K*V)xN."""
+        if not self.has("points"):
+            return None, 1
+        mapped = len(self.of("points", 0)[1].shape) > 3
+        channels, rows = (count, values) if mapped else (count * values, 1)
+        return _alone(self.whole("points", channels)), rows
 
 
 def _expect(spec: TensorSpec, channels: int, role: str) -> None:
     if spec.layout == "NC1HWC2":
-        blocks, width = spec.shape[1], spec.shape[-1]
-        fits = blocks * width >= channels > (blocks - 1) * width
-        found = blocks * width
+        # How many blocks are spare is the library's business: it depends on the chip and the
+        # number format, and the last blocks may be empty altogether.
+        found = spec.shape[1] * spec.shape[-1]
+        fits = found >= channels
     else:
         found = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
         fits = found in (channels, -1)
@@ -417,6 +441,18 @@ def _expect(spec: TensorSpec, channels: int, role: str) -> None:
             f"Its shape is {list(spec.shape)}.",
             "Look at the model with rkzoo inspect.",
         )
+
+
+def _expect_cells(level: Level[Plane]) -> None:
+    for role in _ROLES:
+        plane: Plane | None = getattr(level, role)
+        if plane is not None and plane.cells not in (0, len(level.grid)):
+            raise RkzooError(
+                f"The {role} tensor {plane.spec.name} has {plane.cells} cells where"
+                f" {len(level.grid)} are promised.",
+                f"Its shape is {list(plane.spec.shape)}.",
+                "Look at the model with rkzoo inspect.",
+            )
 
 
 def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:

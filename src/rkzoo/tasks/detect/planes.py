@@ -28,13 +28,21 @@ class Plane:
     """Channels `first` to `first + count` of the output `index`.
 
     Layouts: NCHW 1xCxHxW (or 1xCxN), NHWC 1xHxWxC (or 1xNxC), NC1HWC2 1xC1xHxWxC2, the
-    NPU's own, where channel c is [c // C2, ..., c % C2] and the last block is padded.
+    NPU's own, where channel c is [c // C2, ..., c % C2]. What lies behind the last channel, in
+    its block and in blocks of its own, is anything and never read as a number.
     """
 
     index: int
     spec: TensorSpec
     first: int
     count: int
+
+    @property
+    def cells(self) -> int:
+        """How many cells the description has; 0 where it leaves that free."""
+        shape, layout = self.spec.shape, self.spec.layout
+        sizes = shape[1:-1] if layout == "NHWC" else shape[2 : 4 if layout == "NC1HWC2" else None]
+        return math.prod(sizes) if min(sizes, default=0) > 0 else 0
 
     def mark(self, outputs: Sequence[Array], limit: Any, over: NDArray[np.bool_]) -> None:
         """Writes into `over` (cells,) where a channel is stored as at least `limit`."""
@@ -121,12 +129,15 @@ class Plane:
         return np.asarray(blocks * height * columns, np.intp)
 
     def maps(self, outputs: Sequence[Array]) -> Array:
-        """A view (blocks, h, w, channels of a block) of the whole tensor, as stored: one channel
-        a block in NCHW, one block in NHWC."""
-        array = outputs[self.index]
-        if self.spec.layout == "NCHW":
-            return np.asarray(array[0][..., None])
-        return array if self.spec.layout == "NHWC" else np.asarray(array[0])
+        """A view (blocks, h, w, channels of a block) of these channels of a map, as stored: one
+        channel a block in NCHW, one block in NHWC. The last block may be longer than they are."""
+        array, stop = outputs[self.index], self.first + self.count
+        if self.spec.layout == "NHWC":
+            return array[..., self.first : stop]
+        if self.spec.layout == "NC1HWC2":
+            width = array.shape[-1]
+            return np.asarray(array[0, self.first // width : -(-stop // width)])
+        return np.asarray(array[0, self.first : stop, ..., None])
 
     def size(self, outputs: Sequence[Array]) -> int:
         """How many cells there are."""

@@ -1,0 +1,104 @@
+"""rkzoo check: does the NPU answer what the simulator answered?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.check import Checked, PartCheck
+
+REPORT = "rkzoo-check.json"
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "check",
+        help="does the NPU answer what the simulator answered",
+        description="Runs, on a board, the inputs that rkzoo convert --golden kept beside a model,"
+        " and compares the NPU's outputs with the simulator's: each tensor, what is found in it,"
+        " and the time. The report holds no serial numbers, names or paths.",
+        epilog="Exit code: 0 all well, 3 warnings, 4 something fails, 2 a wrong command."
+        "        Example: rkzoo check yolov8n-rk3588-int8.rknn",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .rknn, or the .json of a converted pipeline"
+    )
+    parser.add_argument(
+        "--golden", metavar="FILE", help="the golden file (default: MODEL.golden.npz)"
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("board", "simulator"),
+        default="board",
+        help="simulator: build the model again on this PC, where all must be equal",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help=f"the report (default: {REPORT}; none with --json)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(verb=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.workflow.check import check, write_report
+    from rkzoo.workflow.doctor import EXIT
+
+    golden = Path(args.golden) if args.golden else None
+    found = check(args.model, golden=golden, runtime=args.runtime, report=Bars())
+    if args.output or not args.json:
+        target = Path(args.output or REPORT)
+        write_report(target, found)
+        print(f"The report is {target}", file=sys.stderr)
+    if args.json:
+        print_json(found.to_json())
+    else:
+        _tell(found)
+    return EXIT[found.level]
+
+
+def _tell(found: Checked) -> None:
+    from rkzoo.cli.console import table
+
+    print(f"Figures: {found.label}")
+    header = ("model", "output", "codes equal", "most apart", "difference", "cosine", "")
+    print(table(header, [row for part in found.parts for row in _rows(part)]))
+    for part in found.parts:
+        _tell_rest(part, timed=found.label != "simulator")
+    print(f"{found.level}: {found.verdict}")
+    print(found.known)
+    print(f"Next: {found.next}")
+
+
+def _rows(part: PartCheck) -> list[tuple[str, ...]]:
+    return [
+        (
+            part.model,
+            one.name,
+            f"{one.equal:.2%}" if one.equal is not None else "float",
+            "" if one.codes is None else str(one.codes),
+            "" if one.difference is None else f"{one.difference:.3g}",
+            "" if one.cosine is None else f"{one.cosine:.5f}",
+            one.level,
+        )
+        for one in part.outputs
+    ]
+
+
+def _tell_rest(part: PartCheck, *, timed: bool) -> None:
+    for found in part.found:
+        if found.agreement is not None:
+            agreed = found.agreement
+            alike = "" if agreed.same_text is None else f" ({agreed.same_text} of them alike)"
+            print(
+                f"{part.model}, {found.layout} layout: {agreed.found} of {agreed.things} things"
+                f" found by both{alike}, {agreed.lost} lost, {agreed.new} new"
+            )
+    if timed:
+        npu = f", {part.npu_ms.p50:.2f} ms of them in the NPU" if part.npu_ms else ""
+        print(f"{part.model}: {part.ms.p50:.2f} ms a run (the middle of {part.runs}){npu}")
+    for reason in part.reasons:
+        print(f"{part.model}: {reason}")

@@ -1,0 +1,94 @@
+"""What programs on a machine are and where they find libraries, read below any root.
+
+The kernel may be of 64 bit and its programs of 32: what a library must fit is the programs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fnmatch
+import os
+import re
+from collections.abc import Iterator
+
+from rkzoo.soc.library import ARM32
+from rkzoo.soc.tree import Tree
+
+FOLDERS = (
+    "/usr/lib",
+    "/usr/lib64",
+    "/lib",
+    "/lib64",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/arm-linux-gnueabihf",
+    "/usr/local/lib",
+    "/oem/usr/lib",
+    "/vendor/lib64",
+    "/vendor/lib",
+    "/system/lib64",
+)
+_PROGRAMS = ("/bin/sh", "/usr/bin/sh", "/usr/bin/python3", "/system/bin/sh")
+_CONFIGURED = 64
+"""At most so many folders of the loader's configuration."""
+
+
+def bits_of(tree: Tree) -> int | None:
+    """32 or 64, by the pointers of this program, or in a tree by its shell; None unknown."""
+    if tree.live:
+        return 8 * ctypes.sizeof(ctypes.c_void_p)
+    if tree.notes.bits:
+        return tree.notes.bits
+    heads = ((tree.bytes(path) or b"")[:5] for path in _PROGRAMS)
+    classes = (head[4] for head in heads if head[:4] == b"\x7fELF" and len(head) == 5)
+    return next(({1: 32, 2: 64}.get(number) for number in classes), None)
+
+
+def fits(built: str, machine: str, bits: int | None) -> bool:
+    """Whether programs of `bits` on a `machine` (uname -m) load a library `built` for a
+    processor (uname -m too). What is not known is taken to fit."""
+    if not built or not machine:
+        return True
+    arm = machine == "aarch64" or machine in ARM32
+    if bits == 32 and arm:
+        return built in ARM32
+    if bits is None and arm and built in ARM32:
+        # A 64-bit Arm kernel may well run 32-bit programs, but not the other way round.
+        return True
+    return built == machine
+
+
+def library_folders(tree: Tree) -> Iterator[str]:
+    """Where the loader of programs looks, and the usual places beside; some twice."""
+    if tree.live:
+        given = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+        yield from (folder for folder in given if folder.startswith("/"))
+    # A capture knows what was found, and not by which setting.
+    yield from (path.rpartition("/")[0] for path in tree.notes.libraries)
+    yield from FOLDERS
+    yield from _configured(tree, "/etc/ld.so.conf", set())
+
+
+def _configured(tree: Tree, path: str, read: set[str]) -> Iterator[str]:
+    """The folders that /etc/ld.so.conf and what it includes name."""
+    if path in read or len(read) >= _CONFIGURED:
+        return
+    read.add(path)
+    for line in (tree.text(path) or "").splitlines()[:_CONFIGURED]:
+        words = line.partition("#")[0].split()
+        if words[:1] == ["include"]:
+            for pattern in words[1:]:
+                for file in _matching(tree, pattern):
+                    yield from _configured(tree, file, read)
+        else:
+            yield from (f"/{word.strip('/')}" for word in words if word.startswith("/"))
+
+
+def _matching(tree: Tree, pattern: str) -> list[str]:
+    folder, _, name = (pattern if pattern.startswith("/") else f"/etc/{pattern}").rpartition("/")
+    return [f"{folder}/{n}" for n in tree.names(folder) if fnmatch.fnmatchcase(n, name)]
+
+
+def group_names(tree: Tree) -> dict[int, str]:
+    """The groups of /etc/group, number -> name."""
+    found = re.findall(r"^([^:\n]+):[^:\n]*:(\d{1,9})(?::|$)", tree.text("/etc/group") or "", re.M)
+    return {int(number): name for name, number in found}
