@@ -121,7 +121,10 @@ def test_one_code_is_told_by_its_true_cause(machine: Machine, file: RknnFile, nu
 
 
 def test_other_codes_and_other_machines_are_left_alone(machine: Machine, file: RknnFile) -> None:
-    for number, state in ((-13, {"nodes": ()}), (-6, {"nodes": (), "compatible": ()})):
+    for number, state in (
+        (-13, {"nodes": ()}),
+        (-6, {"nodes": (), "compatible": (), "chip": None}),
+    ):
         error = failure(number, "It failed.")
         assert cause(error, file, replace(machine, **state)) is error  # type: ignore[arg-type]
 
