@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from nets import Array, Entry, Net, samples
@@ -20,8 +21,8 @@ from rkzoo.toolkit import builds
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
-from rkzoo.toolkit.recipe import Recipe
-from rkzoo.vision.image import read
+from rkzoo.toolkit.recipe import Recipe, Sidecar
+from rkzoo.vision.image import read, write
 from rkzoo.workflow import calibration
 from rkzoo.workflow.board import contract_of
 from rkzoo.workflow.convert import custom_string, prepare
@@ -41,6 +42,7 @@ class Built:
 
     entry: Entry
     rknn: Path
+    photo: Path | None = None
     found: list[dict[str, Any]] | None = None
 
 
@@ -95,6 +97,15 @@ def _inputs(entry: Entry, assets: Path, pictures: Sequence[Path], folder: Path) 
     prepared = prepare(ready, [SIMULATED_SOC], entry.dtype, chosen, None, SILENT)
     found = builds.find(prepared.key)
     assert found is not None
+    beside = Sidecar(
+        source=ready.source,
+        recipe=prepared.recipe,
+        contract=ready.contract,
+        calibration=prepared.calibration,
+        build=prepared.key,
+        rkzoo="tests",
+    )
+    (folder / f"{entry.name}.rknn.json").write_bytes(msgspec.json.encode(beside))
     return replace(found, recipe=prepared.recipe, custom_string=custom_string(ready.contract))
 
 
@@ -121,11 +132,18 @@ def _build(
     session = Recorder(SimulatorSession(process, plans, told.outputs))
     for seed in range(1, SETS + 1):
         session.run([samples(plan, 1, seed=10 * seed + i) for i, plan in enumerate(plans)])
-    found = None
+    found, photo = None, None
     if entry.photo:
         contract = contract_of(file)
         answer = task_with(contract, session)  # type: ignore[arg-type]
-        found = answer(read(assets / "data/images" / entry.photo)).to_json()
+        photo = assets / "data/images" / entry.photo
+        if entry.fitted:
+            answer(read(photo))
+            (((canvas,), _),) = [session.runs.pop()]
+            photo = folder / f"{entry.name}.png"
+            order = -1 if contract.input.color == "RGB" else 1
+            write(photo, np.ascontiguousarray(canvas[0][..., ::order]))
+        found = answer(read(photo)).to_json()
     arrays = {
         f"{side}{number}_{index}": array
         for number, run in enumerate(session.runs)
@@ -137,4 +155,4 @@ def _build(
     (folder / f"{entry.name}.scalings.json").write_text(
         json.dumps([one and {"mean": one.mean, "std": one.std} for one in scalings])
     )
-    return Built(entry, file, found)
+    return Built(entry, file, photo, found)

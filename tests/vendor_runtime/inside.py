@@ -432,7 +432,9 @@ class Model:
         """`native`: the outputs lie in memory of their own, as large as announced; else among
         others."""
         entries = []
-        for number, outputs in enumerate(self.outputs):
+        # Where the NPU reads no input, nothing tells the sets apart: the first is played.
+        sets = len(self.outputs) if any(self.places.inputs) else 1
+        for number, outputs in enumerate(self.outputs[:sets]):
             ins = zip(self.places.inputs, self.expected(number, kinds), strict=True)
             outs = zip(self.places.outputs, self.native_outputs, outputs, strict=True)
             given = [Given(word, *piece) for word, pieces in ins if word for piece in pieces]
@@ -520,7 +522,8 @@ def survey_one(lib: NpuLibrary, folder: Path, name: str) -> dict[str, Any]:
             arrived = arrivals(model, session, 0)
             play(model.play_file(folder, kinds, native=layout == "native"))
             before = state()
-            shares = [equal_shares(model, session, n) for n in range(len(model.inputs))]
+            sets = len(model.inputs) if any(model.places.inputs) else 1
+            shares = [equal_shares(model, session, n) for n in range(sets)]
             after = state()
             play(None)
             answer["layouts"][layout] = {
@@ -528,7 +531,7 @@ def survey_one(lib: NpuLibrary, folder: Path, name: str) -> dict[str, Any]:
                 "inputs": [[s.name, s.shape, s.dtype, s.layout] for s in session.inputs],
                 "outputs": [[s.name, s.shape, s.dtype, s.layout] for s in session.outputs],
                 "arrived": arrived,
-                "sets": len(model.inputs),
+                "sets": sets,
                 "equal": shares,
                 "played": after["played"] - before["played"],
                 "unknown": after["unknown"] - before["unknown"],
@@ -549,13 +552,35 @@ def survey(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     return answers
 
 
+def photos(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What rkzoo finds in NAME=PHOTO, as the library hands on what is played."""
+    import rkzoo
+    from rkzoo.contract import DetectHead
+    from rkzoo.workflow.board import contract_of
+
+    answers = {}
+    for one in names:
+        name, _, photo = one.partition("=")
+        file = folder / f"{name}.rknn"
+        native = isinstance(contract_of(file).head, DetectHead)
+        play(folder / f"{name}.{'native' if native else 'plain'}.play")
+        before = state()
+        with rkzoo.load(file) as model:
+            document = model(photo).to_json()
+        after = state()
+        document |= {key: after[key] - before[key] for key in ("played", "unknown")}
+        answers[name] = document
+    play(None)
+    return answers
+
+
 def main() -> None:
     question, folder, *names = sys.argv[1:]
     answer = QUESTIONS[question](Path(folder), names)
     (Path(folder) / f"{question}.json").write_text(json.dumps(answer))
 
 
-QUESTIONS: dict[str, Callable[[Path, Sequence[str]], Any]] = {"survey": survey}
+QUESTIONS: dict[str, Callable[[Path, Sequence[str]], Any]] = {"survey": survey, "photos": photos}
 
 if __name__ == "__main__":
     main()

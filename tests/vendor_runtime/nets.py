@@ -40,7 +40,8 @@ class Net:
 class Entry:
     """One model: a file of the assets or a card's name (`source`), a graph that rkzoo
     recognises (`graph`), or one that it is told about (`net`). `photo`: a picture of the assets
-    that it is shown whole, so that what is found can be compared."""
+    that it is shown whole, so that what is found can be compared; `fitted`: in the model's size,
+    since two processors scale a picture a little differently."""
 
     name: str
     dtype: Dtype = "int8"
@@ -48,6 +49,7 @@ class Entry:
     graph: Callable[[], onnx.ModelProto] | None = None
     net: Callable[[], Net] | None = None
     photo: str = ""
+    fitted: bool = False
 
 
 def picture(channels: int, size: int = 32, name: str = "images") -> InputPlan:
@@ -171,11 +173,11 @@ CHANNELS = (1, 8, 16, 17, 33, 64, 80, 85, 255)
 
 MODELS = (
     Entry("yolov8n", source="models/yolov8n.onnx", photo="bus_640.jpg"),
-    Entry("yolov8n-fp16", "fp16", source="models/yolov8n.onnx", photo="zidane.jpg"),
+    Entry("yolov8n-fp16", "fp16", source="models/yolov8n.onnx", photo="zidane.jpg", fitted=True),
     Entry("yolov8n-seg", source="models/yolov8n-seg.onnx", photo="bus_640.jpg"),
-    Entry("yolov8n-pose", source="models/yolov8n-pose.onnx", photo="zidane.jpg"),
+    Entry("yolov8n-pose", source="models/yolov8n-pose.onnx", photo="zidane.jpg", fitted=True),
     Entry("yolox-nano", source="models/yolox_nano.onnx", photo="dog_224.jpg"),
-    Entry("retinaface", source="models/retinaface_mobile0.25_320.onnx", photo="face.jpg"),
+    Entry("retinaface", source="models/retinaface_mobile0.25_320.onnx", photo="face.jpg", fitted=True),
     Entry("lprnet", source="models/lprnet.onnx"),
     Entry("mobilenetv2", source="models/mobilenetv2.onnx", photo="bell.jpg"),
     Entry("ppocr-v4-det", source="ppocr-v4-det", photo="ocr_page.jpg"),

@@ -12,9 +12,6 @@ from built import Built
 from emulated import Emulated
 from nets import MODELS, named
 
-from rkzoo.contract import DetectHead
-from rkzoo.workflow.board import contract_of
-
 pytestmark = [pytest.mark.toolkit, pytest.mark.vendor]
 NAMES = [entry.name for entry in MODELS]
 PHOTOS = [entry.name for entry in MODELS if entry.photo]
@@ -65,18 +62,33 @@ def test_the_library_means_by_its_announcement_what_sessions_take_it_for(
     assert False not in as_announced
 
 
+@pytest.fixture(scope="module")
+def photos(
+    board: Emulated, models: dict[str, Built], survey: dict[str, Any]
+) -> dict[str, Any]:
+    shown = [f"{name}={models[name].photo}" for name in PHOTOS]
+    return board.ask("photos", folder_of(models), *shown)
+
+
 @pytest.mark.parametrize("name", PHOTOS)
 def test_what_is_found_in_a_photo(
-    board: Emulated, models: dict[str, Built], survey: dict[str, Any], assets: Path, name: str
+    photos: dict[str, Any], models: dict[str, Built], name: str
 ) -> None:
-    """A photo in, boxes, masks, key points or text out: `rkzoo run` on the emulated board."""
-    one = models[name]
-    layout = "native" if isinstance(contract_of(one.rknn).head, DetectHead) else "plain"
-    told = board.told(NPU_PLAY=one.rknn.with_suffix(f".{layout}.play"))
-    done = told.rkzoo("run", one.rknn, assets / "data/images" / one.entry.photo, "--json")
+    """A photo in; boxes, masks, key points, classes or text out."""
+    told = photos[name]
+    assert told["runtime"] == "board"
+    assert (told["played"], told["unknown"]) == (1, 0)
+    assert told["results"] == json.loads(json.dumps(models[name].found))
+    assert told["results"]
+
+
+def test_the_command_line_finds_it_too(
+    board: Emulated, models: dict[str, Built], survey: dict[str, Any]
+) -> None:
+    one = models["yolov8n"]
+    told = board.told(NPU_PLAY=one.rknn.with_suffix(".native.play"))
+    done = told.rkzoo("run", one.rknn, str(one.photo), "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     document = json.loads(done.stdout)
     assert document["runtime"] == "board"
-    results = document["results"]
-    assert results == json.loads(json.dumps(one.found))
-    assert results
+    assert document["images"][0]["results"] == json.loads(json.dumps(one.found))

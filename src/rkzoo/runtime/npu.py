@@ -424,8 +424,11 @@ class _Output:
     def __init__(self, context: Context, end: _Out, layout: Layout) -> None:
         plain, native = end.plain, end.native
         four = len(plain.shape) == 4 and native.format in (Format.NC1HWC2, Format.NHWC)
+        # A batch does not lie in the blocks that are announced (librknnrt 1.5.2 tells of pairs
+        # and has the NPU write single ones): the library itself knows how to turn it.
+        own = layout == "native" and plain.shape[0] == 1
         # The small library writes no NCHW, so its pictures are turned here.
-        tensor = native if four and (context.library.small or layout == "native") else plain
+        tensor = native if four and (context.library.small or own) else plain
         # Behind a flat output the NPU may write up to the end of a block.
         memory = context.create_memory(max(tensor.bytes, native.bytes))
         context.use(memory, tensor)
@@ -490,12 +493,14 @@ class _Copied:
         self.inputs = ends.fed
         self._tensors = [end.told for end in ends.inputs]
         self._turned = [_turned(spec, self._type(spec)) for spec in ends.fed]
+        self._limits = [_limits(end) for end in ends.inputs]
         outputs = [end.plain for end in ends.outputs]
         self.outputs = tuple(_spec(tensor, tensor.shape) for tensor in outputs)
         self._arrays = [np.empty(tensor.shape, tensor.dtype) for tensor in outputs]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        given = [self._given(*one) for one in zip(arrays, self.inputs, self._turned, strict=True)]
+        ends = zip(arrays, self.inputs, self._turned, self._limits, strict=True)
+        given = [self._given(*one) for one in ends]
         self._context.set_inputs(self._tensors, given)
         self._context.run()
         self._context.get_outputs(self._arrays, floats=self._floats)
@@ -505,15 +510,37 @@ class _Copied:
         """Of the numbers that are handed over."""
         return spec.dtype
 
-    def _given(self, array: Array, spec: TensorSpec, turned: tuple[Array, Array]) -> Array:
-        """The array as the library takes it: of this type, and NHWC where it has four
-        dimensions. `turned` is room for that, in its own order and in the array's."""
+    def _given(
+        self,
+        array: Array,
+        spec: TensorSpec,
+        turned: tuple[Array, Array],
+        limits: tuple[float, float] | None,
+    ) -> Array:
+        """The array as the library takes it: of this type, within `limits`, and NHWC where it
+        has four dimensions. `turned` is room for that, in its own order and in the array's."""
         room, seen = turned
+        if limits:
+            np.clip(array, *limits, out=seen)
+            return room
         fits = len(spec.shape) != 4 or spec.layout == "NHWC"
         if fits and array.dtype == room.dtype and array.flags.c_contiguous:
             return array
         np.copyto(seen, array, casting="unsafe")
         return room
+
+
+def _limits(end: _In) -> tuple[float, float] | None:
+    """The least and the largest number that an input's codes can stand for. The library does not
+    saturate: a number beyond them comes out at the other end (seen with librknnrt 1.5.2)."""
+    tensor = end.told
+    if tensor.scale is None or end.spec.dtype != "float32":
+        return None
+    codes = np.iinfo(tensor.dtype)
+    return (
+        (codes.min - tensor.zero_point) * tensor.scale,
+        (codes.max - tensor.zero_point) * tensor.scale,
+    )
 
 
 def _turned(spec: TensorSpec, dtype: str) -> tuple[Array, Array]:

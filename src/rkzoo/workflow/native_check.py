@@ -27,14 +27,19 @@ def announced(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
     """The outputs as `NpuSession` announces them for this contract on the file's chip.
 
     Maps of a detection head stay as the NPU writes them where its only input is a picture, in
-    blocks of channels or, on chips with the small library, NHWC; all else is the graph's NCHW.
+    blocks of channels or, on chips with the small library, NHWC; all else, batches too, is the
+    graph's NCHW.
     """
     pictures = contract.picture is not None and len(file.inputs) == 1
     if not (isinstance(contract.head, DetectHead) and pictures):
         return file.outputs
     if file.container == SMALL:
         return tuple(map(_last, file.outputs))
-    return file.native_outputs or file.outputs
+    native = file.native_outputs or file.outputs
+    return tuple(
+        own if plain.shape[:1] == (1,) else plain
+        for own, plain in zip(native, file.outputs, strict=True)
+    )
 
 
 def _last(spec: TensorSpec) -> TensorSpec:
