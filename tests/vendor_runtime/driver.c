@@ -16,6 +16,7 @@
  *   NPU_REFUSE=N               the Nth allocation finds no memory
  *   NPU_FAIL_SUBMIT=1          a submit times out
  *   NPU_DELAY_US=N             how long a submit takes
+ *   NPU_FILL=N                 what new memory holds (default 0)
  *   NPU_PLAY=FILE              what to play back (see `struct play`)
  */
 #define _GNU_SOURCE
@@ -135,6 +136,7 @@ static int make(struct create *asked, int drm) {
     if (!one->imported && ftruncate(one->fd, one->size)) return -1;
     one->bytes = mmap(NULL, one->size, PROT_READ | PROT_WRITE, MAP_SHARED, one->fd, 0);
     if (one->bytes == MAP_FAILED) return -1;
+    if (!one->imported) memset(one->bytes, (int)setting("NPU_FILL", 0), one->size);
     one->ours = drm;
     one->flags = asked->flags;
     one->dma = next_dma;

@@ -50,6 +50,10 @@ class Emulated:
     def told(self, **env: object) -> Emulated:
         return replace(self, env={**self.env, **{name: str(value) for name, value in env.items()}})
 
+    def bare(self) -> Emulated:
+        """Without the device tree of a board."""
+        return replace(self, root=self.root.with_name("root"))
+
     def python_run(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
         settings = {
             "LD_PRELOAD": self.driver,

@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.runtime.npu import NpuSession
+from rkzoo.runtime.npu import Layout, NpuSession
 from rkzoo.runtime.npu_api import Format, Query, Type
 from rkzoo.runtime.npu_context import Context, Memory, NpuLibrary, Tensor
 
@@ -67,6 +68,7 @@ def objects() -> list[Object]:
     return found
 
 
+LAYOUTS: tuple[Layout, ...] = ("native", "plain")
 STATE = (
     "opens", "creates", "destroys", "live", "bytes", "submits", "syncs", "played", "unknown",
 )  # fmt: skip
@@ -516,7 +518,7 @@ def survey_one(lib: NpuLibrary, folder: Path, name: str) -> dict[str, Any]:
         "as_announced": as_announced,
         "layouts": {},
     }
-    for layout in ("native", "plain"):
+    for layout in LAYOUTS:
         with NpuSession.open(lib, model.file, layout=layout) as session:
             kinds = [spec.dtype for spec in session.inputs]
             arrived = arrivals(model, session, 0)
@@ -574,13 +576,114 @@ def photos(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     return answers
 
 
+def opens(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """What is left after NAME was opened and closed COUNT times."""
+    name, count = names
+    lib = library()
+
+    def once() -> None:
+        with NpuSession.open(lib, folder / f"{name}.rknn"):
+            pass
+
+    def left() -> dict[str, int]:
+        gc.collect()
+        now = state()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        return {"objects": now["live"], "bytes": now["bytes"], "descriptors": descriptors}
+
+    for _ in range(3):
+        once()
+    before = left()
+    for _ in range(int(count)):
+        once()
+    return {key: value - before[key] for key, value in left().items()}
+
+
+def workers(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Six sessions of one model in threads, whose origin is closed before they run: how many of
+    COUNT answers are those that belong to the input, and what is left afterwards."""
+    right = _work(folder, *names)
+    gc.collect()
+    return {"right": right, "left": state()["live"]}
+
+
+def _work(folder: Path, name: str, count: str) -> int:
+    model = Model(library(), folder, name)
+    play(folder / f"{name}.native.play")
+    origin = NpuSession.open(model.lib, model.file)
+    sessions = [origin.duplicate() for _ in range(6)]
+    origin.close()
+
+    def work(number: int) -> int:
+        right = 0
+        for turn in range(number, int(count), 6):
+            shares = equal_shares(model, sessions[number], turn % len(model.inputs))
+            right += set(shares) == {1.0}
+        return right
+
+    with ThreadPoolExecutor(6) as pool:
+        right = sum(pool.map(work, range(6)))
+    play(None)
+    for session in sessions:
+        session.close()
+    return right
+
+
+def memory_order(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Who wrote to output memory before the NPU did, with NPU_FILL=165 and a log: shares of
+    untouched bytes of each output, and the log of one run."""
+    return {
+        f"{name} {layout}": _order(Model(library(), folder, name), layout)
+        for name in names
+        for layout in LAYOUTS
+    }
+
+
+def _order(model: Model, layout: Layout) -> dict[str, Any]:
+    log = Path(os.environ["NPU_LOG"])
+    before = {one.number for one in objects()}
+    with NpuSession.open(model.lib, model.file, layout=layout) as session:
+        # Made last, in this order: the input's memory, and that of each output.
+        new = [one for one in objects() if one.number not in before]
+        fed, *outputs = new[-1 - len(session.outputs) :]
+        untouched: list[float] = []
+
+        def look(start: int, number: int) -> None:
+            if not untouched:
+                untouched.extend(one.bytes().count(165) / one.size for one in outputs)
+
+        begun = log.stat().st_size
+        with on_submit(look):
+            session.run(model.inputs[0])
+        lines = log.read_text()[begun:].splitlines()
+    return {"untouched": untouched, "input": fed.number, "log": lines}
+
+
+def refusal(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What rkzoo says of a model that the library refuses."""
+    from rkzoo.errors import RkzooError
+    from rkzoo.workflow.board import BoardModel, contract_of, open_board
+
+    (name,) = names
+    file = folder / f"{name}.rknn"
+    model = BoardModel(file, os.environ["RKZOO_LIBRKNNRT"])
+    try:
+        with open_board(model, contract_of(file)) as session:
+            session.run([np.zeros(spec.shape, spec.dtype) for spec in session.inputs])
+    except RkzooError as error:
+        return {"error": str(error), "code": error.code}
+    return {"error": "", "code": 0}
+
+
 def main() -> None:
     question, folder, *names = sys.argv[1:]
     answer = QUESTIONS[question](Path(folder), names)
     (Path(folder) / f"{question}.json").write_text(json.dumps(answer))
 
 
-QUESTIONS: dict[str, Callable[[Path, Sequence[str]], Any]] = {"survey": survey, "photos": photos}
+QUESTIONS: dict[str, Callable[[Path, Sequence[str]], Any]] = {
+    one.__name__: one for one in (survey, photos, opens, workers, memory_order, refusal)
+}
 
 if __name__ == "__main__":
     main()

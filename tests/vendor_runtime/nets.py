@@ -177,7 +177,9 @@ MODELS = (
     Entry("yolov8n-seg", source="models/yolov8n-seg.onnx", photo="bus_640.jpg"),
     Entry("yolov8n-pose", source="models/yolov8n-pose.onnx", photo="zidane.jpg", fitted=True),
     Entry("yolox-nano", source="models/yolox_nano.onnx", photo="dog_224.jpg"),
-    Entry("retinaface", source="models/retinaface_mobile0.25_320.onnx", photo="face.jpg", fitted=True),
+    Entry(
+        "retinaface", source="models/retinaface_mobile0.25_320.onnx", photo="face.jpg", fitted=True
+    ),
     Entry("lprnet", source="models/lprnet.onnx"),
     Entry("mobilenetv2", source="models/mobilenetv2.onnx", photo="bell.jpg"),
     Entry("ppocr-v4-det", source="ppocr-v4-det", photo="ocr_page.jpg"),

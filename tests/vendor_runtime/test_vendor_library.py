@@ -7,10 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from built import Built
 from emulated import Emulated
 from nets import MODELS, named
+
+from rkzoo.graph import rknn
+from rkzoo.workflow.convert import convert
+from rkzoo.workflow.golden import golden_path, read_golden
 
 pytestmark = [pytest.mark.toolkit, pytest.mark.vendor]
 NAMES = [entry.name for entry in MODELS]
@@ -63,9 +68,7 @@ def test_the_library_means_by_its_announcement_what_sessions_take_it_for(
 
 
 @pytest.fixture(scope="module")
-def photos(
-    board: Emulated, models: dict[str, Built], survey: dict[str, Any]
-) -> dict[str, Any]:
+def photos(board: Emulated, models: dict[str, Built], survey: dict[str, Any]) -> dict[str, Any]:
     shown = [f"{name}={models[name].photo}" for name in PHOTOS]
     return board.ask("photos", folder_of(models), *shown)
 
@@ -92,3 +95,162 @@ def test_the_command_line_finds_it_too(
     document = json.loads(done.stdout)
     assert document["runtime"] == "board"
     assert document["images"][0]["results"] == json.loads(json.dumps(one.found))
+
+
+# ---- the file and the library ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_tells_what_the_library_announces(
+    survey: dict[str, Any], models: dict[str, Built], name: str
+) -> None:
+    """Shapes, types and scales, plain and native: what `convert` binds a head to on a PC."""
+    told, file = survey[name]["attributes"], rknn.read(models[name].rknn)
+    for side, own in (("outputs", file.outputs), ("native_outputs", file.native_outputs)):
+        assert len(told[side]) == len(own)
+        for library, spec in zip(told[side], own, strict=True):
+            assert library["name"] == spec.name
+            assert library["type"].lower() == spec.dtype
+            assert library["scale"] == pytest.approx(spec.scale)
+            shape = tuple(library["shape"])
+            if side == "native_outputs" and library["format"] == "NC1HWC2":
+                # Behind the last cell of a block the library may keep spare ones.
+                assert (shape[:2], shape[-1]) == (spec.shape[:2], spec.shape[-1])
+                assert shape[2] * shape[3] >= spec.shape[2] * spec.shape[3]
+            else:
+                assert shape == spec.shape
+
+
+# ---- memory and threads ---------------------------------------------------------------
+
+
+def test_a_thousand_openings_leave_nothing(board: Emulated, models: dict[str, Built]) -> None:
+    left = board.ask("opens", folder_of(models), "one-class", "1000")
+    assert left == {"objects": 0, "bytes": 0, "descriptors": 0}
+
+
+def test_workers_get_the_answers_to_their_own_inputs(
+    board: Emulated, models: dict[str, Built], survey: dict[str, Any]
+) -> None:
+    answer = board.ask("workers", folder_of(models), "33-classes", "120")
+    assert answer == {"right": 120, "left": 0}
+
+
+def test_nothing_but_the_npu_writes_to_its_outputs(
+    board: Emulated, models: dict[str, Built], tmp_path: Path
+) -> None:
+    """The processor's cache would be written back over what the NPU wrote: so memory of outputs
+    is as the driver gave it when the NPU begins. Inputs are brought in line before that, outputs
+    after it."""
+    log = tmp_path / "log"
+    log.touch()
+    told = board.told(NPU_FILL=165, NPU_LOG=log)
+    for name, one in told.ask("memory_order", folder_of(models), "33-classes", "several").items():
+        zero_copy = name.startswith("33")
+        if zero_copy:
+            assert one["untouched"]
+            assert set(one["untouched"]) == {1.0}, name
+        submits = [n for n, line in enumerate(one["log"]) if line.startswith("submit")]
+        to_device = [n for n, line in enumerate(one["log"]) if "to-device" in line]
+        from_device = [n for n, line in enumerate(one["log"]) if "from-device" in line]
+        assert submits
+        assert "sync beyond" not in one["log"]
+        assert min(to_device) < submits[0]
+        assert max(from_device) > submits[-1]
+        if zero_copy:
+            synced = {int(line.split()[1]) for line in one["log"] if "to-device" in line}
+            assert one["input"] in synced
+
+
+# ---- the other node ---------------------------------------------------------------------
+
+
+def test_the_drm_node_serves_as_well(
+    board: Emulated, models: dict[str, Built], tmp_path: Path
+) -> None:
+    names = ("33-classes", "masks-fp16", "several", "map-fp16")
+    for answer in board.told(NPU_NODE="drm").ask("survey", folder_of(models), *names).values():
+        for told in answer["layouts"].values():
+            assert set(told["arrived"]) == {"read"}
+            assert {share for one in told["equal"] for share in one} == {1.0}
+
+
+# ---- what fails -------------------------------------------------------------------------
+
+
+REFUSED = {
+    "one-class:NPU_NODE=none": "NPU",
+    "one-class:NPU_HARDWARE=1": "chip",
+    "one-class:NPU_REFUSE=1": "memory",
+    "one-class:NPU_FAIL_SUBMIT=1": "did not run on the NPU",
+    "junk": "damaged",
+    "empty": "empty",
+}
+"""What the driver does, and a word of what is to be said of it."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_is_told_by_its_cause(
+    board: Emulated, models: dict[str, Built], case: str
+) -> None:
+    """Each in a process of its own, since the library opens the node once."""
+    folder = folder_of(models)
+    name, _, setting = case.partition(":")
+    if name == "junk":
+        (folder / "junk.rknn").write_bytes(b"RKNN" + bytes(range(256)) * 64)
+    if name == "empty":
+        (folder / "empty.rknn").write_bytes(b"")
+    about = (folder / "one-class.rknn.json").read_bytes()
+    (folder / f"{name}.rknn.json").write_bytes(about)
+    key, _, value = setting.partition("=")
+    told = board.told(**{key: value} if key else {})
+    error = told.ask("refusal", folder, name)["error"]
+    assert REFUSED[case] in error, error
+    assert "Traceback" not in error
+
+
+def test_the_last_words_of_a_process_that_the_library_ends(
+    board: Emulated, models: dict[str, Built]
+) -> None:
+    """Without memory at its second request the library dies by SIGSEGV."""
+    one = models["one-class"]
+    done = board.told(NPU_REFUSE=2).rkzoo("run", one.rknn, str(one.photo), "--json")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "E RKNN" in done.stderr or "memory" in done.stderr
+
+
+# ---- held against the simulator, as a board owner does ------------------------------------
+
+
+@pytest.fixture(scope="module")
+def golden(board: Emulated, models: dict[str, Built], assets: Path) -> Path:
+    """A model with a golden file, and what is to be played for it, rightly and wrongly."""
+    folder = folder_of(models)
+    source = folder / "33-classes.onnx"
+    file = folder / "golden.rknn"
+    calibration = str(assets / "data/coco128_val/images/*00139.jpg")
+    convert(source, "rk3588", calibration=calibration, output=file, golden=1)
+    kept = read_golden(golden_path(file))
+    inputs = {f"in0_{i}": array for i, array in enumerate(kept.inputs(0))}
+    right = {f"out0_{i}": array for i, array in enumerate(kept.outputs(0))}
+    wrong = {key: np.roll(array, 7) for key, array in right.items()}
+    scalings = (folder / "33-classes.scalings.json").read_text()
+    for name, outputs in (("golden", right), ("wrong", wrong)):
+        np.savez(folder / f"{name}.npz", **inputs, **outputs)
+        (folder / f"{name}.scalings.json").write_text(scalings)
+    (folder / "wrong.rknn").write_bytes(file.read_bytes())
+    board.ask("survey", folder, "golden", "wrong")
+    return file
+
+
+@pytest.mark.parametrize(("played", "code"), [("golden", 0), ("wrong", 4)])
+def test_check_tells_whether_a_board_computes_as_the_simulator(
+    board: Emulated, golden: Path, played: str, code: int
+) -> None:
+    # `check` reads the outputs plain and as `run` does: the shorter file serves both.
+    told = board.told(NPU_PLAY=golden.with_name(f"{played}.plain.play")).bare()
+    done = told.rkzoo("check", golden, "--json")
+    assert done.returncode == code, done.stderr[-2000:]
+    report = json.loads(done.stdout)
+    assert report["label"] == "not measured on a board"

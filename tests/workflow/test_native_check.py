@@ -84,6 +84,9 @@ class FileContext:
     def counts(self) -> tuple[int, int]:
         return len(self._file.inputs), len(self._file.outputs)
 
+    def shapes(self, index: int) -> list[tuple[int, ...]]:
+        return []
+
     def tensor(self, query: Query, index: int) -> Tensor:
         if query in (Query.INPUT_ATTR, Query.NATIVE_INPUT_ATTR):
             return self._told(index, self._file.native_inputs[index])

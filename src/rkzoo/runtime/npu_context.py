@@ -172,6 +172,9 @@ def _end_memory(function: Any, owner: _Owner, pointer: int) -> None:
     function(owner.number, pointer)
 
 
+_OF_A_SHAPE = frozenset(question for question in Query if question.name.startswith("CURRENT_"))
+
+
 class Context:
     """One model, open on the NPU. Made by `open` or `duplicate`; not for several threads at
     once. Every method raises RkzooError when the library refuses."""
@@ -183,10 +186,13 @@ class Context:
         name: str,
         flags: Init = Init.NONE,
         source: Path | bytes | None = None,
+        known: dict[tuple[Query, int], Tensor] | None = None,
     ) -> None:
-        """`source` is what to open again for a duplicate, where the library makes none."""
+        """`source` is what to open again for a duplicate, where the library makes none; `known`
+        what the library told of the model before memory was set in any of its contexts."""
         self.library, self.name = library, name
         self._flags, self._source = flags, source
+        self._known: dict[tuple[Query, int], Tensor] = {} if known is None else known
         self._owner: _Owner | None = owner
         self._ran = False
         # The library serves one call at a time on a context.
@@ -228,7 +234,8 @@ class Context:
         what = f"{self.name} cannot be opened a second time."
         with self._one:
             self.library.call("dup_context", what, c.byref(origin.number), c.byref(number))
-        return Context(self.library, _Owner(self.library, number, origin), self.name, self._flags)
+        owner = _Owner(self.library, number, origin)
+        return Context(self.library, owner, self.name, self._flags, known=self._known)
 
     @property
     def closed(self) -> bool:
@@ -276,8 +283,16 @@ class Context:
         return found.n_input, found.n_output
 
     def tensor(self, question: Query, index: int) -> Tensor:
-        """An input or output as one of the attribute queries tells it."""
-        return _tensor(self.query(question, "tensor_attr", index))
+        """An input or output as one of the attribute queries tells it. Asked once, for this
+        context and its duplicates: version 1.5.2 tells of other spare cells once memory has been
+        set in one of them, and the NPU writes as it told first."""
+        key = (question, index)
+        if key in self._known:
+            return self._known[key]
+        told = _tensor(self.query(question, "tensor_attr", index))
+        if question not in _OF_A_SHAPE:
+            self._known[key] = told
+        return told
 
     def versions(self) -> tuple[str, str]:
         """What library and driver call themselves."""
