@@ -53,7 +53,7 @@ typedef struct {
 } Record;
 
 typedef struct {
-    int users, cores, variants, n_input, n_output, n_records;
+    int users, cores, variants, n_input, n_output, n_records, has_memory;
     long delay_us, weights;
     char custom[1024], chip[32];
     Tensor in[MAX_VARIANTS][MAX_TENSORS], out[MAX_VARIANTS][MAX_TENSORS];
@@ -370,7 +370,8 @@ static Model *load(const void *data, uint32_t size) {
  *   nothing and answers 0.
  * - Output memory is cached by the processor, and nothing brings it in line before the first run:
  *   what was written there before comes down on what the NPU wrote.
- * - After rknn_set_io_mem, NATIVE_OUTPUT_ATTR answers otherwise. On a model with several shapes
+ * - After rknn_set_io_mem, NATIVE_OUTPUT_ATTR tells of cells that the NPU does not leave free, in
+ *   the model's other contexts too. On a model with several shapes
  *   the process ends if none was chosen before.
  * - A context whose MEM_SIZE was asked for cannot be duplicated (1.5.2 crashes).
  * - PERF_RUN before a run is any number. rknn_wait without ASYNC is an error.
@@ -491,7 +492,10 @@ static int answer_attr(Ctx *ctx, int query, rknn_tensor_attr *attr) {
     if (index >= (uint32_t)count) return BAD_PARAM;
     Tensor *tensor = input ? &ctx->model->in[now][index] : &ctx->model->out[now][index];
     *attr = native ? tensor->native : tensor->plain;
-    if (query == 9 && ctx->has_memory) *attr = tensor->plain;
+    if (query == 9 && ctx->model->has_memory && attr->fmt == NC1HWC2) {
+        attr->dims[3] = (attr->dims[2] * attr->dims[3] / 8 + 1) * 8, attr->dims[2] = 1;
+        finish(attr, tensor->native.name);
+    }
     const char *none = getenv("STANDIN_NO_NHWC");
     if (query == 11 && none && *none == '1') return FAILED;
     if (query == 11 && attr->fmt == NCHW) {
@@ -711,7 +715,7 @@ int rknn_set_io_mem(rknn_context id, rknn_tensor_mem *told, rknn_tensor_attr *at
         complain("terminate called after throwing an instance of 'std::out_of_range'");
         abort();
     }
-    ctx->has_memory = 1;
+    ctx->has_memory = ctx->model->has_memory = 1;
     if (SMALL) return keep_as_told(ctx, mem, attr);
     if (attr->index < (uint32_t)model->n_input) {
         rknn_tensor_attr *known = &model->in[ctx->variant][attr->index].native;

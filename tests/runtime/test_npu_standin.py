@@ -128,7 +128,10 @@ def test_native_outputs_are_told_before_a_memory_is_set(context: Context) -> Non
     told = context.tensor(Query.NATIVE_INPUT_ATTR, 0)
     context.use(context.create_memory(told.bytes), told, type=Type.UINT8)
     assert before.format == Format.NC1HWC2
-    assert context.tensor(Query.NATIVE_OUTPUT_ATTR, 0).format == Format.NCHW
+    for one in (context, context.duplicate()):
+        after = one.query(Query.NATIVE_OUTPUT_ATTR, "tensor_attr", 0)
+        assert tuple(after.dims[: after.n_dims]) != before.shape
+        assert one.tensor(Query.NATIVE_OUTPUT_ATTR, 0) == before
 
 
 def test_after_its_size_was_asked_for_a_context_is_not_duplicated(context: Context) -> None:
