@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.runtime.npu import Layout, NpuSession
-from rkzoo.runtime.npu_api import Format, Query, Type
+from rkzoo.runtime.npu_api import Format, Query, Type, structure
 from rkzoo.runtime.npu_context import Context, Memory, NpuLibrary, Tensor
 
 Array = NDArray[Any]
@@ -675,6 +675,99 @@ def refusal(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     return {"error": "", "code": 0}
 
 
+def findings(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What the library does that its interface does not tell, seen on the models of the tests."""
+    lib = library()
+    context = Context.open(lib, folder / "33-classes.rknn")
+    counts, versions = context.counts(), context.versions()
+    blocks = {}
+    for name in ("channels", "channels-fp16"):
+        model = Model(lib, folder, name)
+        blocks[name] = [
+            [array.shape[1], tensor.shape[1], tensor.shape[4]]
+            for array, tensor in zip(model.outputs[0], model.native_outputs, strict=True)
+        ]
+    return {
+        "library": versions[0],
+        "driver": versions[1],
+        "blocks": blocks,
+        "nchw": _nchw(Model(lib, folder, "map")),
+        "beyond": _beyond(Model(lib, folder, "vector")),
+        "spare": _spare(context, counts[1]),
+        "batch": _batch(Model(lib, folder, "batch-fp16")),
+    }
+
+
+def _at_submit(context: Context, word: Word, size: int) -> bytes:
+    """What stands where a command reads, when it is submitted."""
+    found: list[bytes] = []
+
+    def look(start: int, number: int) -> None:
+        here = {(one.task, one.word): one.address for one in words(start, number)}
+        if not found and (address := here.get((word.task, word.word))):
+            place = _object_at(objects(), address)
+            found.append(place.bytes(address - place.dma, size) if place else b"")
+
+    with on_submit(look):
+        context.run()
+    return found[0]
+
+
+def _handed_over(model: Model, array: Array, layout: Format) -> tuple[int, bytes]:
+    """The code of rknn_inputs_set for float32 in this layout, and what arrives."""
+    context = Context.open(model.lib, model.file)
+    (row,) = rows = (structure("input") * 1)()
+    row.index, row.buf, row.size = 0, array.ctypes.data, array.nbytes
+    row.type, row.fmt = Type.FLOAT32, layout
+    code = model.lib.function("inputs_set")(context._number, 1, c.byref(rows))
+    (word,) = model.places.inputs
+    assert word
+    return code, _at_submit(context, word, model.native_inputs[0].bytes)
+
+
+def _nchw(model: Model) -> dict[str, Any]:
+    """A feature map in the graph's own order."""
+    array = np.ascontiguousarray(model.inputs[0][0])
+    code, arrived = _handed_over(model, array, Format.NCHW)
+    ((_, wanted),) = packed(array, model.native_inputs[0], "float32", None)
+    same = np.frombuffer(arrived, np.int8) == np.frombuffer(wanted, np.int8)
+    return {"code": code, "arrived": round(float(same.mean()), 3)}
+
+
+def _beyond(model: Model) -> dict[str, Any]:
+    """A number that lies 8 codes beyond the largest of an INT8 input."""
+    tensor = model.native_inputs[0]
+    array = np.zeros_like(model.inputs[0][0])
+    array.flat[0] = (127 + 8 - tensor.zero_point) * (tensor.scale or 0)
+    code, arrived = _handed_over(model, array, Format.UNDEFINED)
+    return {"code": code, "asked": 135, "stored": int(np.frombuffer(arrived, np.int8)[0])}
+
+
+def _spare(context: Context, outputs: int) -> list[list[Any]]:
+    """Native shapes before and after memory was set: those that changed."""
+
+    def asked() -> list[tuple[int, ...]]:
+        told = [context.query(Query.NATIVE_OUTPUT_ATTR, "tensor_attr", i) for i in range(outputs)]
+        return [tuple(one.dims[: one.n_dims]) for one in told]
+
+    before = asked()
+    held = bind(context, Query.NATIVE_INPUT_ATTR, Query.NATIVE_OUTPUT_ATTR, pass_through=1)
+    changed = [[b, a] for b, a in zip(before, asked(), strict=True) if a != b]
+    del held
+    return changed
+
+
+def _batch(model: Model) -> dict[str, Any]:
+    """Bytes from one picture of a batch to the next: announced, and as the NPU writes."""
+    (place,), (tensor,) = model.places.outputs, model.native_outputs
+    assert place
+    each = model.outputs[0][0][0].size
+    return {
+        "announced": tensor.bytes // tensor.shape[0],
+        "written": int(place.offsets[each] - place.offsets[0]),
+    }
+
+
 def main() -> None:
     question, folder, *names = sys.argv[1:]
     answer = QUESTIONS[question](Path(folder), names)
@@ -682,7 +775,7 @@ def main() -> None:
 
 
 QUESTIONS: dict[str, Callable[[Path, Sequence[str]], Any]] = {
-    one.__name__: one for one in (survey, photos, opens, workers, memory_order, refusal)
+    one.__name__: one for one in (survey, photos, opens, workers, memory_order, refusal, findings)
 }
 
 if __name__ == "__main__":

@@ -4,16 +4,22 @@ simulator computed. No NPU: nothing here was measured on a board."""
 from __future__ import annotations
 
 import json
+import os
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from built import Built
-from emulated import Emulated
+from emulated import LIBRARY, PACKAGE, Emulated
 from nets import MODELS, named
+from page import PAGE, RESULTS, page, record
 
 from rkzoo.graph import rknn
+from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.convert import convert
 from rkzoo.workflow.golden import golden_path, read_golden
 
@@ -259,3 +265,44 @@ def test_check_tells_whether_a_board_computes_as_the_simulator(
     assert done.returncode == code, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert report["label"] == "not measured on a board"
+
+
+# ---- the page ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def findings(board: Emulated, models: dict[str, Built]) -> dict[str, Any]:
+    return board.ask("findings", folder_of(models))
+
+
+def test_what_the_page_tells_is_seen_again(findings: dict[str, Any]) -> None:
+    """docs/board.md tells of the library that the package carries."""
+    if os.environ.get(LIBRARY):
+        pytest.skip("another library was given")
+    told = yaml.safe_load(RESULTS.read_text("utf-8"))["findings"]
+    seen = {key: findings[key] for key in told}
+    # What stood in memory before is there by chance.
+    assert seen["nchw"].pop("arrived") < 0.5
+    told["nchw"].pop("arrived")
+    assert seen == told
+
+
+def test_the_results_are_written(
+    findings: dict[str, Any],
+    survey: dict[str, Any],
+    photos: dict[str, Any],
+    models: dict[str, Built],
+) -> None:
+    if os.environ.get("RKZOO_WRITE_RESULTS") != "1":
+        pytest.skip("RKZOO_WRITE_RESULTS=1 writes results/vendor_library.yaml anew")
+    found = {name: json.loads(json.dumps(one.found)) for name, one in models.items()}
+    about = {
+        "package": PACKAGE,
+        "toolkit": DEFAULT_VERSION,
+        "rkzoo": version("rkzoo"),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
+    data = record(findings, survey, photos, found, **about)
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    RESULTS.write_text(f"# Written by tests/vendor_runtime; not by hand.\n{text}", "utf-8")
+    PAGE.write_text(page(data), "utf-8")
