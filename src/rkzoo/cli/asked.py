@@ -83,8 +83,9 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         choices=("onnx", "simulator", "board"),
-        help="onnx: float, on this PC; simulator: what the NPU will compute, emulated; board: this"
-        " machine's NPU, the usual one for a .rknn where there is an NPU",
+        help="onnx: float, on this PC; simulator: the toolkit's simulation of the NPU, near to it"
+        " but not the same (docs/board.md); board: this machine's NPU, the usual one for a .rknn"
+        " where there is an NPU",
     )
 
 

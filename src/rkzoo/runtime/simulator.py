@@ -1,4 +1,5 @@
-"""RKNN-Toolkit2's simulator: what the NPU will compute, emulated on this PC."""
+"""RKNN-Toolkit2's simulator: the NPU's integer arithmetic, emulated on this PC. It is no exact
+model of a chip."""
 
 from __future__ import annotations
 
