@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
@@ -114,6 +115,21 @@ def sha256_of(path: Path) -> str:
     with explained(f"{path} cannot be read."), path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+    return digest.hexdigest()
+
+
+@cache
+def package_digest() -> str:
+    """Hex sha256 of all code and data (.py, .yaml) of the installed package, by path and content.
+
+    Part of the key of everything that is kept, so that nothing outlives the code that made it.
+    Read once in a process.
+    """
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix in (".py", ".yaml"):
+            digest.update(f"{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, sha256_of, write_text
+from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
 from rkzoo.graph.checks import Quantisation, quantisation
 from rkzoo.graph.read import load
 from rkzoo.graph.summary import summarise
@@ -65,7 +64,6 @@ UNCALIBRATED = (
     " takes at least"
 )
 COSTLIEST = 10
-_FORMAT = "1"
 _MEAN, _STD = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 
 
@@ -325,7 +323,7 @@ def _subject(
             name=name,
             dtypes=dtypes,
             operators=tuple(operator for operator, _ in told.operators),
-            key=_digest(_FORMAT, repr(inputs), hashlib.sha256(data).hexdigest()),
+            key=_digest(package_digest(), repr(inputs), hashlib.sha256(data).hexdigest()),
         ),
         graph=data,
         inputs=inputs,
@@ -432,7 +430,7 @@ def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> 
     path = Path(model)
     if not is_model_file(model) or not path.is_file():
         return None
-    told = (_FORMAT, version("rkzoo"), repr(size), repr(anchors), path.stem, sha256_of(path))
+    told = (package_digest(), repr(size), repr(anchors), path.stem, sha256_of(path))
     return _place(_digest(*told))
 
 

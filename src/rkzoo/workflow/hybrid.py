@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import onnx
 
-from rkzoo.files import cache_dir, write_text
+from rkzoo.files import cache_dir, package_digest, write_text
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.builds import BuildInputs
@@ -37,7 +37,7 @@ def layers_of(
 
     Kept in the cache: it takes the toolkit a minute or two. Raises RkzooError.
     """
-    place = cache_dir("layers") / f"{build.onnx.parent.name}.json"
+    place = cache_dir("layers", package_digest()[:32]) / f"{build.onnx.parent.name}.json"
     if place.is_file():
         try:
             return msgspec.json.decode(place.read_bytes(), type=tuple[Layer, ...])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, cache_dir, explained, locked, sha256_of
+from rkzoo.files import atomic_output, cache_dir, explained, locked, package_digest, sha256_of
 from rkzoo.graph import minilm, whisper
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.workflow.make_literal import from_literal
@@ -35,22 +34,6 @@ MAKERS: dict[str, Maker] = {
     "whisper-decoder": whisper.make_decoder,
 }
 
-# Whose code the making is too, beside the file that the maker stands in.
-_TRANSLATING = ("workflow/translated.py", "toolkit/worker.py", "graph/rewrite.py")
-_MADE_BY = {
-    "tflite": _TRANSLATING,
-    "pb": _TRANSLATING,
-    "deeplab": _TRANSLATING,
-    "torchscript": ("graph/part.py", "graph/view.py", *_TRANSLATING),
-    "yamnet": ("workflow/make_tensorflow.py", *_TRANSLATING),
-    "minilm-embedding": ("graph/writer.py",),
-    "minilm-encoder": ("graph/writer.py",),
-    "whisper-encoder": ("graph/ctranslate2.py", "graph/writer.py"),
-    "whisper-embedding": ("graph/ctranslate2.py", "graph/writer.py"),
-    "whisper-decoder": ("graph/ctranslate2.py", "graph/writer.py"),
-}
-
-_HERE = Path(__file__).parents[1]
 _FILES = {".tflite": "tflite", ".pb": "pb", ".torchscript": "torchscript"}
 
 
@@ -95,9 +78,7 @@ def made(
             "Mend the card's key `make`.",
         )
     maker = MAKERS[name]
-    key = hashlib.sha256(name.encode())
-    for code in (Path(inspect.getfile(maker)), *(_HERE / one for one in _MADE_BY.get(name, ()))):
-        key.update(code.read_bytes())
+    key = hashlib.sha256(f"{name} {package_digest()}".encode())
     key.update(repr(sorted(said.items())).encode())
     for role, file in sorted(files.items()):
         key.update(f"{role} {sha256_of(file)}".encode())

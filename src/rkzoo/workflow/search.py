@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, cache_dir, sha256_of
+from rkzoo.files import atomic_output, cache_dir, package_digest, sha256_of
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label
 from rkzoo.tasks.embed.result import Alike
@@ -108,7 +108,7 @@ class _Kept:
     """Embeddings in the cache, by what made them and what they are of."""
 
     def __init__(self, planned: Plan) -> None:
-        made_by = hashlib.sha256(_CODE)
+        made_by = hashlib.sha256(package_digest().encode())
         for role, part in sorted(planned.parts.items()):
             file = sha256_of(part.board.file) if part.board else ""
             made_by.update(f"{role} {part.contract} {part.build} {file}".encode())
@@ -127,10 +127,6 @@ class _Kept:
         with atomic_output(file) as part:
             np.save(part, rows)
         return rows
-
-
-# Other rules of preparing a picture or a text make other embeddings.
-_CODE = b"1"
 
 
 def _digest(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, sha256_of, write_text
+from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.text.detect_text import TextDetector
@@ -95,7 +95,8 @@ def line_pictures(part: str, files: Sequence[Path], report: Reporter = SILENT) -
     images = [read(file) for file in files]
     if pipeline is None or np.median([i.shape[1] / i.shape[0] for i in images]) > _LINE:
         return list(files)
-    digest = hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
+    key = " ".join([package_digest(), part, *(sha256_of(file) for file in files)])
+    digest = hashlib.sha256(key.encode()).hexdigest()
     folder = cache_dir("lines", digest[:16])
     done = sorted(folder.glob("*.png"))
     if (folder / "complete").exists():

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.answers import Record, pack
-from rkzoo.files import explained, sha256_of
+from rkzoo.files import explained, package_digest, sha256_of
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
@@ -30,18 +30,6 @@ Records = list[Record]
 # What is done so far comes back piece by piece, in any order.
 Done = Iterator[tuple[int, Records]]
 Piece = tuple[int, Sequence[Path]]
-
-# What decides a record beside the model; a change there makes old records worthless.
-_DECIDING = (
-    "tasks",
-    "vision",
-    "audio",
-    "runtime",
-    "workflow/work.py",
-    "workflow/load.py",
-    "workflow/rectangular.py",
-    "session.py",
-)
 
 
 @dataclass(frozen=True)
@@ -148,14 +136,8 @@ def answered(answer: Answer, pieces: Sequence[Piece]) -> Done:
 
 @cache
 def _code() -> str:
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for name in _DECIDING:
-        place = root / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(path.read_bytes())
-    digest.update(repr([(name, _version(name)) for name in _LIBRARIES]).encode())
-    return digest.hexdigest()
+    """Our own code, and the libraries that decide a record."""
+    return package_digest() + repr([(name, _version(name)) for name in _LIBRARIES])
 
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pillow", "simplejpeg", "soxr")
