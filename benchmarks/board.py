@@ -35,14 +35,15 @@ from rknn_writer import Sample  # noqa: E402
 
 from npu_standin import build  # noqa: E402
 from npu_standin.recording import In, Out, Recording  # noqa: E402
-from rkzoo.contract import Contract, ImageInput  # noqa: E402
+from rkzoo.contract.inputs import ImageInput  # noqa: E402
+from rkzoo.contract.model import Contract  # noqa: E402
 from rkzoo.runtime.npu import NpuSession  # noqa: E402
 from rkzoo.runtime.pool import Pool  # noqa: E402
 from rkzoo.tasks.detect.task import Detector  # noqa: E402
-from rkzoo.workflow.board import LIBRARY  # noqa: E402
-from rkzoo.workflow.convert import custom_string  # noqa: E402
-from rkzoo.workflow.load import open_task  # noqa: E402
-from rkzoo.workflow.plan import Asked, Plan, in_floats, npu_workers, on_core, plan  # noqa: E402
+from rkzoo.workflow.compile.convert import custom_string  # noqa: E402
+from rkzoo.workflow.inference.board import LIBRARY  # noqa: E402
+from rkzoo.workflow.inference.load import open_task  # noqa: E402
+from rkzoo.workflow.inference.plan import Asked, Plan, in_floats, npu_workers, on_core, plan  # noqa: E402
 
 NPU_MS, CORES = 13.6, 3
 GOAL_MS, GOAL_SHARE = 2.0, 0.85

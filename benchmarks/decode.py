@@ -28,7 +28,8 @@ from time import thread_time
 import cv2
 import numpy as np
 
-from rkzoo.contract import DetectHead, HeadOutput, ImageInput, TensorSpec
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.tasks.detect.decode import DetectDecoder
 from rkzoo.vision.letterbox import fit, plan
 from rkzoo.vision.masks import mask_crops

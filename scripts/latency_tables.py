@@ -27,7 +27,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv, ensure
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, InputPlan, Recipe
-from rkzoo.workflow.estimate import read_subject
+from rkzoo.workflow.performance.estimate import read_subject
 
 CHIPS = ("rk3588", "rk3576", "rk3562", "rk3568")
 

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from rkzoo.files import write_text
-from rkzoo.workflow.report_zoo import Published, Speed
+from rkzoo.workflow.reporting.zoo import Published, Speed
 
 SOURCE = "speed table of airockchip/rknn_model_zoo (inference alone, one core, highest clocks)"
 CHIPS = {

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rkzoo.tasks.pose.result import Poses
     from rkzoo.tasks.segment.result import Masks
     from rkzoo.tasks.text.result import TextLines
-    from rkzoo.workflow.convert import Converted, convert
-    from rkzoo.workflow.load import load
-    from rkzoo.workflow.model import Model, Result
+    from rkzoo.workflow.compile.convert import Converted, convert
+    from rkzoo.workflow.inference.load import load
+    from rkzoo.workflow.inference.model import Model, Result
 
 __all__ = [
     "Converted",
@@ -41,17 +41,17 @@ __all__ = [
 ]
 
 _HOME = {
-    "Converted": "rkzoo.workflow.convert",
+    "Converted": "rkzoo.workflow.compile.convert",
     "Detections": "rkzoo.tasks.detect.result",
     "Masks": "rkzoo.tasks.segment.result",
-    "Model": "rkzoo.workflow.model",
+    "Model": "rkzoo.workflow.inference.model",
     "OrientedBoxes": "rkzoo.tasks.obb.result",
     "Poses": "rkzoo.tasks.pose.result",
-    "Result": "rkzoo.workflow.model",
+    "Result": "rkzoo.workflow.inference.model",
     "RkzooError": "rkzoo.errors",
     "TextLines": "rkzoo.tasks.text.result",
-    "convert": "rkzoo.workflow.convert",
-    "load": "rkzoo.workflow.load",
+    "convert": "rkzoo.workflow.compile.convert",
+    "load": "rkzoo.workflow.inference.load",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 
 Array = NDArray[Any]

@@ -12,16 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "soc"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 from board_trees import CPU, board
 from rknn_writer import Sample
 
 from rkzoo.cli.main import main
 from rkzoo.toolkit import environment, interpreter
-from rkzoo.workflow import pc_checks
-from rkzoo.workflow.findings import Finding
+from rkzoo.workflow.diagnostics import pc_checks
+from rkzoo.workflow.diagnostics.findings import Finding
 
 Capture = pytest.CaptureFixture[str]
 

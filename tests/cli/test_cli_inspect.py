@@ -1,21 +1,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import msgspec
 import onnx
 import pytest
 
-from rkzoo.cli.main import main
-from rkzoo.contract import Contract, DetectHead, HeadOutput, ImageInput
-from rkzoo.toolkit.recipe import Calibration, InputPlan, Recipe, Sidecar, Source
-
 # The builders of small graphs and files live with the tests of the graph room.
-sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 from rknn_writer import Sample
 from tiny_yolo import Spec, stock, vendor
+
+from rkzoo.cli.main import main
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.model import Contract
+from rkzoo.toolkit.recipe import Calibration, InputPlan, Recipe, Sidecar, Source
 
 
 def show(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

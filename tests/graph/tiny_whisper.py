@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from rkzoo.graph import whisper
-from rkzoo.graph.view import Array
+from rkzoo.graph.from_weights import whisper
+from rkzoo.graph.onnx.view import Array
 
 WIDTH, BINS, ROWS, TOKENS, LAYERS, PLACES = 128, 6, 5, 11, 2, 9
 Weights = dict[str, Array]

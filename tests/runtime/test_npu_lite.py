@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.runtime.npu_lite import LiteSession

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rga_standin import build
-from rkzoo.contract import ImageInput
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.rga import RgaLibrary
 from rkzoo.runtime.rga_api import ENGINES, Format, Place, Surface, engines, refusal

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from board_trees import PROFILES, board
 
 from rkzoo.errors import RkzooError
 from rkzoo.soc import capture
 from rkzoo.soc.capture import opened, scrub, write_capture
 from rkzoo.soc.machine import read_machine
-from rkzoo.workflow.doctor import diagnose
+from rkzoo.workflow.diagnostics.doctor import diagnose
 
 
 @pytest.mark.parametrize("chip", PROFILES)

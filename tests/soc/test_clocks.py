@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from board_trees import CPU, PROFILES, Board, board
 
 from rkzoo.errors import RkzooError

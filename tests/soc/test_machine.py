@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 from pathlib import Path
 
 import pytest
+from board_trees import CPU, PROFILES, board, elf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-from board_trees import CPU, PROFILES, board, elf
 
 from rkzoo.soc import machine as machine_room
 from rkzoo.soc.library import examine
 from rkzoo.soc.machine import cores, read_machine
 from rkzoo.soc.tree import NOTES, Tree
 from rkzoo.soc.userland import bits_of, fits
-from rkzoo.workflow.doctor import diagnose
+from rkzoo.workflow.diagnostics.doctor import diagnose
 
 
 @pytest.mark.parametrize("chip", PROFILES)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rkzoo.contract import DetectHead, HeadOutput, ImageInput, TensorSpec
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.runtime.npu import _visible
 from rkzoo.runtime.npu_api import Format, Type
 from rkzoo.runtime.npu_context import Tensor

@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from rkzoo.contract import CentreFaceHead, Contract, FaceHead, ImageInput, TensorSpec
+from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.face.decode import CentreFaceDecoder, anchors
 from rkzoo.tasks.face.task import FaceDetector

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import ClassifyHead, Contract, ImageInput, TensorSpec
+from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.classify.task import Classifier, probabilities, softmax

@@ -10,9 +10,9 @@ import pytest
 from sam_graphs import BEST, RADII, decoder, encoder
 
 from rkzoo.cli.main import main
-from rkzoo.contract import ArrayInput, Contract, ImageInput
+from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.heads import TensorsHead
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.prompt.cut_out import CutOut
 from rkzoo.vision import image as pictures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.tasks.detect.planes import Plane, Stack
 
 KINDS = {

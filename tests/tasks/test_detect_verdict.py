@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rkzoo.contract import DetectHead, HeadOutput, TensorSpec
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.tasks.detect.decode import DetectDecoder
 from rkzoo.tasks.detect.verdict import Seen, look, verdict
 

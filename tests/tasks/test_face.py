@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import Contract, FaceHead, ImageInput, TensorSpec
+from rkzoo.contract.faces import FaceHead
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.face.align import REFERENCE, similarity

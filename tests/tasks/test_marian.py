@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from translate_graphs import SENTENCES, SmallMarian, only, plainly, write_pieces
 
+from rkzoo.contract.language import MarianHead
 from rkzoo.errors import RkzooError
-from rkzoo.heads import MarianHead
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.translate.beam import say
 from rkzoo.tasks.translate.marian import MarianNetwork, SentencePieces
 from rkzoo.tasks.translate.subwords import Marks
 from rkzoo.tasks.translate.task import Translator
-
-sys.path.append(str(Path(__file__).parent))
-from translate_graphs import SENTENCES, SmallMarian, only, plainly, write_pieces
 
 SMALL = SmallMarian()
 END, UNKNOWN, LEAD, PAD = 0, 1, 5, 63

@@ -22,7 +22,8 @@ from native_heads import (
     tensors,
 )
 
-from rkzoo.contract import DetectHead, HeadOutput, TensorSpec
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.decode import DetectDecoder
 

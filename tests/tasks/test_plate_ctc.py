@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import Contract, ImageInput, PlateHead, TensorSpec
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.ctc import merged
 from rkzoo.tasks.plate.ctc import allowed, best_path

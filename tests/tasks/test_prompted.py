@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rkzoo.contract import ArrayInput, Contract, DetectHead, HeadOutput, ImageInput, TensorSpec
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ArrayInput, ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Array, Label
 from rkzoo.tasks.detect.task import DetectOptions, Detector

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rkzoo.contract import ImageInput, SemanticHead, TensorSpec
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.semantic.decode import class_map
 from rkzoo.tasks.semantic.result import ClassMap

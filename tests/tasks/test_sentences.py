@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract
+from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.graph import minilm
-from rkzoo.heads import TensorsHead
+from rkzoo.graph.from_weights import minilm
 from rkzoo.progress import SILENT
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session

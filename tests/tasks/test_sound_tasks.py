@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import Contract, TensorSpec
+from rkzoo.contract.audio import ActivityHead, SoundHead
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.graph.view import run
-from rkzoo.heads import ActivityHead, SoundHead
+from rkzoo.graph.onnx.view import run
 from rkzoo.tasks.sound.activity import ActivityFinder, spans, steps
 from rkzoo.tasks.sound.classes import SoundClassifier, window_starts
-from rkzoo.workflow.make_yamnet import named
+from rkzoo.workflow.request.importers.yamnet import named
 
 
 class Fake:

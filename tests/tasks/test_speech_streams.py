@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.audio.fbank import RATE, fbank
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import ArrayInput, Contract
+from rkzoo.contract.audio import CtcSpeechHead, TransducerHead
+from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.heads import CtcSpeechHead, TransducerHead
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.speech.ctc import CtcReader, normalised
 from rkzoo.tasks.speech.transducer import Transducer, read_pieces

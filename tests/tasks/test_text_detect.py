@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_fakes import FakeSession, det_contract, rec_contract, spec
 
-from rkzoo.contract import ImageInput, TextDetHead
+from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.text import TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.text.detect_text import TextDetector, at_least, decode, grown
 from rkzoo.tasks.text.quads import corners, overlap, sides

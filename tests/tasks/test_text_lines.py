@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from text_fakes import FakeSession, cls_contract, det_contract, rec_contract, spec
 
-from rkzoo.contract import TextClsHead, TextRecHead
+from rkzoo.contract.text import TextClsHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.text import classify_angle, read_line
 from rkzoo.tasks.text.classify_angle import AngleClassifier

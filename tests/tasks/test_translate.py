@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from translate_graphs import Small, place_of, plain_scores
 
+from rkzoo.contract.language import TranslateHead
 from rkzoo.errors import RkzooError
-from rkzoo.heads import TranslateHead
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.translate.beam import say
 from rkzoo.tasks.translate.network import Network, Past, read_table, sinusoids
@@ -19,9 +19,6 @@ from rkzoo.tasks.translate.result import Translation
 from rkzoo.tasks.translate.subwords import Subwords
 from rkzoo.tasks.translate.task import Translator
 from rkzoo.tasks.translate.words import sentences, text_of, words_of
-
-sys.path.append(str(Path(__file__).parent))
-from translate_graphs import Small, place_of, plain_scores
 
 SMALL = Small()
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from rkzoo.contract import Contract, TensorSpec
+from rkzoo.contract.audio import VoiceHead
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.heads import TensorsHead, VoiceHead
 from rkzoo.tasks.voice.guess import _SHAPES, SOUNDS, Guesser
 from rkzoo.tasks.voice.phonemes import Pronouncer, ipa, read_lexicon
 from rkzoo.tasks.voice.pieces import Word, fitting, halves, in_windows, windows

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rkzoo.audio.mel import RATE
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.session import Array, Closing, Label
 from rkzoo.tasks.speech.tokens import Tokens, read_tokens

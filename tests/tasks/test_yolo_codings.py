@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import Decoded, DetectHead, HeadOutput, TensorSpec
+from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
 

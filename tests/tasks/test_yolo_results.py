@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import Contract, DetectHead, HeadOutput, ImageInput, TensorSpec
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.detect.task import DetectOptions, Detector

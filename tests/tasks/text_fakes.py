@@ -7,7 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, ImageInput, TensorSpec, TextClsHead, TextDetHead, TextRecHead
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.contract.text import TextClsHead, TextDetHead, TextRecHead
 
 
 class FakeSession:

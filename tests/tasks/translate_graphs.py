@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from rkzoo.graph.writer import Writer
+from rkzoo.graph.onnx.writer import Writer
 
 Floats = NDArray[np.float32]
 HIDDEN = 1e4  # times 1 is taken off what must not be seen; half precision has such a number

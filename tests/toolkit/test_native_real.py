@@ -3,29 +3,28 @@ own library says of such files, and whether every head could be read there."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
+
+# Heads of every kind live with the tests of the tasks.
+import native_heads
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from rkzoo.contract import Contract, DetectHead, HeadOutput, ImageInput, TensorSpec
-from rkzoo.graph.rknn import SMALL, RknnFile, read
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.graph.rknn.reader import SMALL, RknnFile, read
 from rkzoo.soc.chips import chips, same_family, supported
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan, Recipe
-from rkzoo.workflow.native_check import bound
-
-# Heads of every kind live with the tests of the tasks.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
-import native_heads
+from rkzoo.workflow.compile.native_check import bound
 
 pytestmark = pytest.mark.toolkit
 

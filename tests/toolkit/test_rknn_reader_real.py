@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from rkzoo.graph.rknn import read
+from rkzoo.graph.rknn.reader import read
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 

@@ -12,8 +12,8 @@ import pytest
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
-from rkzoo.graph import rknn
-from rkzoo.graph.checks import is_quantised, quantisation
+from rkzoo.graph.lowering.checks import is_quantised, quantisation
+from rkzoo.graph.rknn import reader as rknn
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan, Recipe

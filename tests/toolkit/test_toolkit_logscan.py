@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.toolkit.logs import last_line
 from rkzoo.toolkit.logscan import LayerCost, broken_rule, complaint, scan
 from rkzoo.toolkit.scales import check_scales

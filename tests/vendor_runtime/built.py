@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from nets import Array, Entry, Net, samples
 
-from rkzoo.graph import rknn
+from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import SILENT
 from rkzoo.runtime.simulator import SimulatorSession
 from rkzoo.toolkit import builds
@@ -23,11 +23,12 @@ from rkzoo.toolkit.environment import ToolkitEnv
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
 from rkzoo.toolkit.recipe import Recipe, Sidecar
 from rkzoo.vision.image import read, write
-from rkzoo.workflow import calibration
-from rkzoo.workflow.board import contract_of
-from rkzoo.workflow.convert import custom_string, prepare
-from rkzoo.workflow.load import task_with
-from rkzoo.workflow.resolve import resolve
+from rkzoo.workflow.compile.convert import custom_string
+from rkzoo.workflow.compile.prepare import prepare
+from rkzoo.workflow.inference.board import contract_of
+from rkzoo.workflow.inference.load import task_with
+from rkzoo.workflow.request import calibration
+from rkzoo.workflow.request.resolve import resolve
 
 SETS = 2
 """Inputs of each model, with the simulator's answer."""

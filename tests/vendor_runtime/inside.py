@@ -557,8 +557,8 @@ def survey(folder: Path, names: Sequence[str]) -> dict[str, Any]:
 def photos(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """What rkzoo finds in NAME=PHOTO, as the library hands on what is played."""
     import rkzoo
-    from rkzoo.contract import DetectHead
-    from rkzoo.workflow.board import contract_of
+    from rkzoo.contract.detect import DetectHead
+    from rkzoo.workflow.inference.board import contract_of
 
     answers = {}
     for one in names:
@@ -662,7 +662,7 @@ def _order(model: Model, layout: Layout) -> dict[str, Any]:
 def refusal(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """What rkzoo says of a model that the library refuses."""
     from rkzoo.errors import RkzooError
-    from rkzoo.workflow.board import BoardModel, contract_of, open_board
+    from rkzoo.workflow.inference.board import BoardModel, contract_of, open_board
 
     (name,) = names
     file = folder / f"{name}.rknn"

@@ -18,10 +18,10 @@ from emulated import LIBRARY, PACKAGE, Emulated
 from nets import MODELS, named
 from page import PAGE, RESULTS, page, record
 
-from rkzoo.graph import rknn
+from rkzoo.graph.rknn import reader as rknn
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
-from rkzoo.workflow.convert import convert
-from rkzoo.workflow.golden import golden_path, read_golden
+from rkzoo.workflow.compile.convert import convert
+from rkzoo.workflow.compile.golden import golden_path, read_golden
 
 pytestmark = [pytest.mark.toolkit, pytest.mark.vendor]
 NAMES = [entry.name for entry in MODELS]

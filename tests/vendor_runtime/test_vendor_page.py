@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
 from page import PAGE, RESULTS, page
 
 

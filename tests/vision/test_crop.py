@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from rkzoo.contract import ImageInput
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.vision.letterbox import fit, plan
 
 SPEC = ImageInput(size=(224, 224), fit="crop", short=256)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkzoo.contract import ImageInput
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.vision.letterbox import Letterbox, fit, plan
 
 sides = st.integers(1, 3000)

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 import rkzoo
-from rkzoo.contract import Contract, DetectHead, HeadOutput, ImageInput
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.vision import image as pictures
-from rkzoo.workflow import calibration as calib
-from rkzoo.workflow.convert import custom_string, output_names
-from rkzoo.workflow.model import save_names
-from rkzoo.workflow.simulate import read_sidecar
+from rkzoo.workflow.compile.convert import custom_string, output_names
+from rkzoo.workflow.inference.model import save_names
+from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.sidecar import read_sidecar
 
 
 @pytest.fixture

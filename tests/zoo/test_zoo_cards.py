@@ -13,7 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract import ClassifyHead, DetectHead, FaceHead, TextDetHead
+from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import FaceHead
+from rkzoo.contract.text import TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.zoo import catalogue, labels, loading
 from rkzoo.zoo.fetch import weights

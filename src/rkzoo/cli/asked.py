@@ -10,8 +10,8 @@ from rkzoo.cli.console import add_anchors, add_feed, add_prompts
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.openers import Wishes
-    from rkzoo.workflow.plan import Asked
+    from rkzoo.tasks.spec import Wishes
+    from rkzoo.workflow.inference.plan import Asked
 
 
 def add_asked(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_wishes(parser: argparse.ArgumentParser) -> None:
 
 def wishes(args: argparse.Namespace) -> Wishes:
     """What add_wishes was told. Raises RkzooError."""
-    from rkzoo.workflow.openers import Wishes
+    from rkzoo.tasks.spec import Wishes
 
     points = [(*numbers, 1.0)[:3] for numbers in _numbers(args.point, "--point", (2, 3))]
     boxes = _numbers(args.box, "--box", (4,))
@@ -92,12 +92,12 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
 def asked(args: argparse.Namespace) -> Asked:
     """The arguments as the workflow takes them. Raises RkzooError."""
     from rkzoo.cli.console import parse_size, parse_triple
-    from rkzoo.graph.anchors import parse_anchors
-    from rkzoo.workflow.calibration import find
-    from rkzoo.workflow.plan import Asked
-    from rkzoo.workflow.prompts import words
-    from rkzoo.workflow.quantise import choose
-    from rkzoo.workflow.resolve import Feed, read_labels
+    from rkzoo.graph.families.anchors import parse_anchors
+    from rkzoo.tasks.prompt.words import words
+    from rkzoo.workflow.inference.plan import Asked
+    from rkzoo.workflow.request.calibration import find
+    from rkzoo.workflow.request.quantization import choose
+    from rkzoo.workflow.request.resolve import Feed, read_labels
 
     choice = choose(not args.no_cut, args.recipe)
     return Asked(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rkzoo.cli.asked import add_asked, add_runtime
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.bench import AnswerReport, BenchReport
+    from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
 
 REPORT = "report.yml"
 
@@ -66,7 +66,8 @@ def main(args: argparse.Namespace) -> int:
 
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow.bench import (
+    from rkzoo.workflow.inference.inputs import PICTURE, medium_of
+    from rkzoo.workflow.performance.bench import (
         WARM_UP,
         BenchReport,
         bench,
@@ -74,7 +75,6 @@ def main(args: argparse.Namespace) -> int:
         rounded,
         write_report,
     )
-    from rkzoo.workflow.media import PICTURE, medium_of
 
     found: BenchReport | AnswerReport
     if medium_of(args.model).name == PICTURE.name:

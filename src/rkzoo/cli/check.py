@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.check import Checked, PartCheck
+    from rkzoo.workflow.comparison.check import Checked, PartCheck
 
 REPORT = "rkzoo-check.json"
 
@@ -44,8 +44,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow.check import check, write_report
-    from rkzoo.workflow.doctor import EXIT
+    from rkzoo.workflow.comparison.check import check, write_report
+    from rkzoo.workflow.diagnostics.doctor import EXIT
 
     golden = Path(args.golden) if args.golden else None
     found = check(args.model, golden=golden, runtime=args.runtime, report=Bars())

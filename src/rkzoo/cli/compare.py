@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rkzoo.cli.asked import add_asked
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.compare import Comparison
-    from rkzoo.workflow.compare_figures import OutputFigures
+    from rkzoo.workflow.comparison.result import Comparison
+    from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 # What was said about the model goes into the commands that are suggested.
 _REPEATED = ("calib", "size", "labels", "color", "mean", "std", "anchors", "toolkit")
@@ -58,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.files import check_folder
     from rkzoo.vision.image import expand
-    from rkzoo.workflow.compare import compare
-    from rkzoo.workflow.compare_report import write_report
+    from rkzoo.workflow.comparison.compare import compare
+    from rkzoo.workflow.comparison.html_report import write_report
 
     check_folder(Path(args.output))
     found = compare(
@@ -92,7 +92,7 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
 
 def _tell(found: Comparison) -> None:
     from rkzoo.cli.console import table
-    from rkzoo.workflow.compare_report import AGREED, TITLES, agreement_row, extras
+    from rkzoo.workflow.comparison.html_report import AGREED, TITLES, agreement_row, extras
 
     rows = [
         _row(TITLES[one.runtime], row) for one in found.ran for row in one.outputs
@@ -126,7 +126,7 @@ def _tell(found: Comparison) -> None:
 
 def told(found: Comparison, most: int = 8) -> list[tuple[str, str]]:
     """What is lost, new or read otherwise in each runtime, a few of them."""
-    from rkzoo.workflow.compare_report import TITLES, number
+    from rkzoo.workflow.comparison.html_report import TITLES, number
 
     lines = []
     for one in found.ran:

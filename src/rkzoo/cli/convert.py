@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.convert import Converted
+    from rkzoo.workflow.compile.convert import Converted
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,8 +60,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, parse_size, parse_triple, print_json
-    from rkzoo.workflow.convert import convert
-    from rkzoo.workflow.resolve import read_labels
+    from rkzoo.workflow.compile.convert import convert
+    from rkzoo.workflow.request.resolve import read_labels
 
     made = convert(
         args.model,
@@ -95,7 +95,7 @@ def _tell(made: list[Converted]) -> None:
     from shlex import quote
 
     from rkzoo.cli.console import table
-    from rkzoo.workflow.media import NUMBERS, medium_of
+    from rkzoo.workflow.inference.inputs import NUMBERS, medium_of
 
     if proof := made[0].proof:
         print(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rkzoo.tasks.text.result import TextLines
-    from rkzoo.workflow.demo import DemoReport
+    from rkzoo.workflow.apps.demo import DemoReport
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +29,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow.demo import demo
+    from rkzoo.workflow.apps.demo import demo
 
     done = demo(
         Path(args.output),

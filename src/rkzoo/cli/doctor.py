@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.doctor import Diagnosis
+    from rkzoo.workflow.diagnostics.doctor import Diagnosis
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -38,7 +38,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import print_json
     from rkzoo.soc.chips import find
-    from rkzoo.workflow.doctor import diagnose
+    from rkzoo.workflow.diagnostics.doctor import diagnose
 
     soc = find(args.soc) if args.soc else None
     model = Path(args.model) if args.model else None
@@ -75,7 +75,7 @@ def _capture(target: Path, root: Path, *, as_json: bool) -> int:
 
 
 def _print(found: Diagnosis, *, everything: bool) -> None:
-    from rkzoo.workflow.doctor import DISCLAIMER
+    from rkzoo.workflow.diagnostics.doctor import DISCLAIMER
 
     for finding in found.findings:
         print(f"{_MARK[finding.level]}  {_safe(finding.text)}")

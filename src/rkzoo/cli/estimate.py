@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rkzoo.cli.console import add_anchors
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.estimate import Estimate
+    from rkzoo.workflow.performance.estimate import Estimate
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,8 +39,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, parse_size, print_json
-    from rkzoo.graph.anchors import parse_anchors
-    from rkzoo.workflow.estimate import CALIBRATED, SYNTHETIC, basis, estimate, every_chip
+    from rkzoo.graph.families.anchors import parse_anchors
+    from rkzoo.workflow.performance.estimate import (
+        CALIBRATED,
+        SYNTHETIC,
+        basis,
+        estimate,
+        every_chip,
+    )
 
     named = [name for word in args.soc for name in word.split(",") if name]
     socs = every_chip() if "all" in [name.lower() for name in named] else named
@@ -68,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _tell(found: Sequence[Estimate]) -> None:
     from rkzoo.cli.console import table
-    from rkzoo.workflow.estimate import CALIBRATED, SYNTHETIC, UNCALIBRATED
+    from rkzoo.workflow.performance.estimate import CALIBRATED, SYNTHETIC, UNCALIBRATED
 
     header = ("chip", "dtype", "ms", "interval", "FPS", "weights", "working", ".rknn", "traffic")
     print(table((*header, "on CPU"), [_row(one) for one in found]))

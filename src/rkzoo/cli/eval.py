@@ -10,8 +10,8 @@ from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
     from rkzoo.tasks.detect.task import DetectOptions
-    from rkzoo.workflow.evaluate import Evaluation
-    from rkzoo.workflow.explain import Explanation, Step
+    from rkzoo.workflow.evaluation.evaluate import Evaluation
+    from rkzoo.workflow.evaluation.explain import Explanation, Step
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,7 +63,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow.evaluate import check_limit, check_workers, evaluate
+    from rkzoo.workflow.evaluation.evaluate import check_limit, check_workers, evaluate
 
     check_limit(args.limit)
     check_workers(args.workers)
@@ -97,8 +97,8 @@ def _explain(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.tasks.detect.task import DetectOptions
-    from rkzoo.workflow.explain import explain
-    from rkzoo.workflow.explain_chart import check_name, draw
+    from rkzoo.workflow.evaluation.explain import explain
+    from rkzoo.workflow.evaluation.explain_chart import check_name, draw
 
     chart = Path(args.output) if args.output else None
     if chart is not None:
@@ -135,7 +135,7 @@ def protocol(args: argparse.Namespace) -> DetectOptions:
     """The standard protocol with what the user wants otherwise."""
     from dataclasses import replace
 
-    from rkzoo.workflow.evaluate import STANDARD
+    from rkzoo.workflow.evaluation.evaluate import STANDARD
 
     return replace(STANDARD, multi_label=not args.one_label, **_given(args))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rkzoo.contract import ImageInput
+    from rkzoo.contract.inputs import ImageInput
     from rkzoo.zoo.schema import Card
 
 _WIDTH = 96
@@ -151,7 +151,7 @@ def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]
 
 def _measured(card: Card) -> list[tuple[str, ...]]:
     """What is known of the card's model on each chip, as rows; nothing where nothing is."""
-    from rkzoo.workflow.report_zoo import on_chips, results_folder
+    from rkzoo.workflow.reporting.zoo import on_chips, results_folder
 
     folder = results_folder()
     if folder is None or card.cpu or card.task == "asset":
@@ -250,8 +250,10 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
 
 def _given(card: Card) -> tuple[str, ...]:
     """What a model is run with, each a way; nothing for a part of a pipeline."""
-    from rkzoo.heads import ClipHead, CutOutHead, SentenceHead, TensorsHead
-    from rkzoo.workflow.media import of_head
+    from rkzoo.contract.language import ClipHead, SentenceHead
+    from rkzoo.contract.model import TensorsHead
+    from rkzoo.contract.segmentation import CutOutHead
+    from rkzoo.workflow.inference.inputs import of_head
 
     told: dict[type, tuple[str, ...]] = {
         TensorsHead: (),
@@ -264,7 +266,7 @@ def _given(card: Card) -> tuple[str, ...]:
 
 def _related(card: Card) -> tuple[str, ...]:
     """The parts of a pipeline, or of a part what it is a part of."""
-    from rkzoo.heads import TensorsHead
+    from rkzoo.contract.model import TensorsHead
     from rkzoo.zoo.catalogue import cards
 
     if isinstance(card.head, TensorsHead):

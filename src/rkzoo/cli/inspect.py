@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli.console import add_anchors
 
 if TYPE_CHECKING:
-    from rkzoo.contract import Contract, DetectHead, TensorSpec
-    from rkzoo.graph.rknn import RknnFile
-    from rkzoo.graph.rknn_checks import Check
-    from rkzoo.graph.summary import GraphSummary
+    from rkzoo.checks import Check
+    from rkzoo.contract.detect import DetectHead
+    from rkzoo.contract.inputs import TensorSpec
+    from rkzoo.contract.model import Contract
+    from rkzoo.graph.onnx.summary import GraphSummary
+    from rkzoo.graph.rknn.reader import RknnFile
     from rkzoo.zoo.schema import Card
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
@@ -104,11 +106,11 @@ def _onnx(
 ) -> int:
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.errors import RkzooError
-    from rkzoo.graph.checks import graph_checks
-    from rkzoo.graph.read import load
-    from rkzoo.graph.recognise import file_labels, recognise
-    from rkzoo.graph.summary import summarise
-    from rkzoo.workflow.makers import as_onnx
+    from rkzoo.graph.families.registry import file_labels, recognise
+    from rkzoo.graph.lowering.checks import graph_checks
+    from rkzoo.graph.onnx.read import load
+    from rkzoo.graph.onnx.summary import summarise
+    from rkzoo.workflow.request.importers.registry import as_onnx
 
     model = load(as_onnx(path, Bars(), size=size))
     summary = summarise(model)
@@ -119,8 +121,8 @@ def _onnx(
     except RkzooError as error:
         unknown = error
     if recognition is not None and anchors is not None:
-        from rkzoo.graph.anchors import parse_anchors
-        from rkzoo.workflow.resolve import with_given
+        from rkzoo.graph.families.anchors import parse_anchors
+        from rkzoo.workflow.request.resolve import with_given
 
         recognition = with_given(recognition, parse_anchors(anchors), path.stem)
     contract = recognition.contract if recognition else None
@@ -174,12 +176,12 @@ def _fed(
     path: Path, size: tuple[int, int] | None, anchors: str | None, pictures: Sequence[Path]
 ) -> list[Check]:
     """What the model's answers to pictures say of how it is to be fed."""
+    from rkzoo.checks import Check
     from rkzoo.cli.console import Bars
-    from rkzoo.contract import DetectHead
-    from rkzoo.graph.anchors import parse_anchors
-    from rkzoo.graph.rknn_checks import Check
-    from rkzoo.workflow.probe_input import input_checks, probe
-    from rkzoo.workflow.resolve import resolve
+    from rkzoo.contract.detect import DetectHead
+    from rkzoo.graph.families.anchors import parse_anchors
+    from rkzoo.workflow.comparison.input_probe import input_checks, probe
+    from rkzoo.workflow.request.resolve import resolve
 
     ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
     if ready.contract.texts:
@@ -218,14 +220,11 @@ def _made(summary: GraphSummary) -> str:
 
 
 def _contract(contract: Contract) -> list[tuple[str, str]]:
-    from rkzoo.contract import (
-        CentreFaceHead,
-        ClassifyHead,
-        DetectHead,
-        FaceHead,
-        PlateHead,
-        SemanticHead,
-    )
+    from rkzoo.contract.classify import ClassifyHead
+    from rkzoo.contract.detect import DetectHead
+    from rkzoo.contract.faces import CentreFaceHead, FaceHead
+    from rkzoo.contract.segmentation import SemanticHead
+    from rkzoo.contract.text import PlateHead
 
     image, head = contract.input, contract.head
     height, width = image.size
@@ -291,8 +290,8 @@ def _gives(head: DetectHead) -> str:
 
 def _rknn(path: Path, *, as_json: bool) -> int:
     from rkzoo.cli.console import print_json
-    from rkzoo.graph.rknn import read
-    from rkzoo.graph.rknn_checks import rknn_checks
+    from rkzoo.graph.rknn.checks import rknn_checks
+    from rkzoo.graph.rknn.reader import read
 
     file = read(path)
     checks = [*rknn_checks(file), *_readable(path, file)]
@@ -331,8 +330,8 @@ def _readable(path: Path, file: RknnFile) -> list[Check]:
     """Whether a board could read the head. Nothing of a file that rkzoo did not make: what it
     promises is not known."""
     from rkzoo.errors import RkzooError
-    from rkzoo.workflow.board import contract_of
-    from rkzoo.workflow.native_check import native_checks
+    from rkzoo.workflow.compile.native_check import native_checks
+    from rkzoo.workflow.inference.board import contract_of
 
     try:
         contract = contract_of(path)
@@ -356,7 +355,7 @@ def _quantised(spec: TensorSpec, file: RknnFile) -> str:
 
 def _pipeline(path: Path, *, as_json: bool) -> int:
     from rkzoo.cli.console import print_json
-    from rkzoo.workflow.pipeline_file import read_pipeline
+    from rkzoo.workflow.request.pipeline_file import read_pipeline
 
     found = read_pipeline(path)
     parts = {role: str(part) for role, part in found.parts.items()}

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.model import Found
+    from rkzoo.workflow.inference.model import Found
 
 
 def listen(args: argparse.Namespace) -> int:
     """From the microphone until Ctrl-C; what is understood is printed as it comes."""
     from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow import listen as hearing
-    from rkzoo.workflow.model import Written
+    from rkzoo.workflow.apps import listen as hearing
+    from rkzoo.workflow.inference.model import Written
 
     told = 0
 

@@ -90,8 +90,8 @@ def report_accuracy(args: argparse.Namespace) -> int:
     from rkzoo.errors import RkzooError
     from rkzoo.files import write_text
     from rkzoo.toolkit.recipe import DEFAULT_VERSION
-    from rkzoo.workflow import report_accuracy as accuracy
-    from rkzoo.workflow.results import read_rows, read_runs, write_rows
+    from rkzoo.workflow.reporting import accuracy
+    from rkzoo.workflow.reporting.results import read_rows, read_runs, write_rows
 
     results, toolkit = Path(args.results), args.toolkit or DEFAULT_VERSION
     rows = read_rows(results)
@@ -127,8 +127,8 @@ def report_accuracy(args: argparse.Namespace) -> int:
 def report_support(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars
     from rkzoo.soc.chips import resolve, supported
-    from rkzoo.workflow import report_support as support
-    from rkzoo.workflow.results import read_runs, read_support, write_support
+    from rkzoo.workflow.reporting import support
+    from rkzoo.workflow.reporting.results import read_runs, read_support, write_support
 
     named = [name for name in args.soc.split(",") if name]
     socs = supported() if "all" in named else [resolve(name) for name in named]
@@ -158,7 +158,7 @@ def report_support(args: argparse.Namespace) -> int:
 
 def report_zoo(args: argparse.Namespace) -> int:
     from rkzoo.files import write_text
-    from rkzoo.workflow.report_zoo import gather, page
+    from rkzoo.workflow.reporting.zoo import gather, page
 
     zoo = gather(Path(args.results))
     write_text(Path(args.page), page(zoo))

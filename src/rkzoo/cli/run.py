@@ -11,7 +11,7 @@ from rkzoo.cli.asked import add_asked, add_runtime, add_wishes
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.model import Result
+    from rkzoo.workflow.inference.model import Result
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,9 +64,9 @@ def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.files import check_apart
-    from rkzoo.workflow.load import open_model, options_of, page_of
-    from rkzoo.workflow.media import medium_of
-    from rkzoo.workflow.model import save_names
+    from rkzoo.workflow.inference.inputs import medium_of
+    from rkzoo.workflow.inference.load import open_model, options_of, page_of
+    from rkzoo.workflow.inference.model import save_names
 
     medium = medium_of(args.model)
     sources = medium.expand(args.inputs)
@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
 def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:
     """The file that -o names, None where it names a folder. Raises RkzooError for several
     results that would go into one file, and a file of another kind."""
-    from rkzoo.workflow.media import FILES
+    from rkzoo.workflow.inference.inputs import FILES
 
     path = Path(output or "")
     suffix = path.suffix.lower()
@@ -143,7 +143,7 @@ def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> P
 
 def _target(result: Result, usual: Path) -> Path:
     """Where a result goes; one that is no drawing has a suffix of its own."""
-    from rkzoo.workflow.model import Written
+    from rkzoo.workflow.inference.model import Written
 
     return usual.with_suffix(result.found.suffix) if isinstance(result.found, Written) else usual
 

@@ -17,8 +17,8 @@ def search(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.files import check_apart
     from rkzoo.vision.image import SUFFIXES, write
-    from rkzoo.workflow import search as workflow
-    from rkzoo.workflow.media import PICTURE, medium_of
+    from rkzoo.workflow.apps import search as workflow
+    from rkzoo.workflow.inference.inputs import PICTURE, medium_of
 
     if args.prompt:
         raise RkzooError(

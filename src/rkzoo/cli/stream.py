@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli.asked import add_asked, add_runtime
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.stream import Summary
+    from rkzoo.workflow.apps.stream import Summary
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.errors import RkzooError
-    from rkzoo.workflow.stream import Outputs, StreamOptions, stream
+    from rkzoo.workflow.apps.stream import Outputs, StreamOptions, stream
 
     if args.json and args.jsonl == "-":
         raise RkzooError(

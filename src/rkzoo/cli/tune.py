@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rkzoo.cli.asked import add_asked
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.tune import Trial, Tuned
+    from rkzoo.workflow.tuning.tune import Trial, Tuned
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,10 +60,10 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.files import check_folder, write_text
-    from rkzoo.workflow.evaluate import check_limit, check_workers
-    from rkzoo.workflow.quantise import write_recipe
-    from rkzoo.workflow.tune import tune
-    from rkzoo.workflow.tune_chart import draw
+    from rkzoo.workflow.evaluation.evaluate import check_limit, check_workers
+    from rkzoo.workflow.request.quantization import write_recipe
+    from rkzoo.workflow.tuning.tune import tune
+    from rkzoo.workflow.tuning.tune_chart import draw
 
     check_limit(args.limit)
     check_workers(args.workers)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores, Format, Init, Query, Refused, Type
 from rkzoo.runtime.npu_context import Context, Memory, NpuLibrary, Tensor

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.session import Array, Closing, Label

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rkzoo.contract import ImageInput, TensorSpec
+from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.session import Array, Closing, Label
 

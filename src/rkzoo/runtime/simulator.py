@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.session import Array, Closing, Label
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError
-from rkzoo.strict import Strict
 
 
 class Cluster(Strict, frozen=True):

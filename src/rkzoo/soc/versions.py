@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import msgspec
 import yaml
 
-from rkzoo.strict import Strict
+from rkzoo.contract.schema_base import Strict
 
 Part = Literal["toolkit", "model", "runtime", "driver", "server"]
 PARTS: tuple[Part, ...] = get_args(Part)

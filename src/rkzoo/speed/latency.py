@@ -15,9 +15,9 @@ from importlib import resources
 
 import msgspec
 
+from rkzoo.contract.schema_base import Strict
 from rkzoo.soc.chips import chips, same_family
 from rkzoo.speed.table import CostTable
-from rkzoo.strict import Strict
 from rkzoo.toolkit.logscan import LayerCost
 
 _WIDTHS = {"INT8": 1, "UINT8": 1, "FLOAT16": 2, "INT16": 2, "FLOAT": 4, "INT32": 4, "INT64": 8}

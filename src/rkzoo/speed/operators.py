@@ -15,8 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from rkzoo.contract.schema_base import Strict
 from rkzoo.soc.chips import chips, same_family
-from rkzoo.strict import Strict
 
 
 class Places(Strict, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rkzoo.strict import Strict
+from rkzoo.contract.schema_base import Strict
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.process import BuildReport
 from rkzoo.toolkit.recipe import Dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rkzoo.strict import Strict
+from rkzoo.contract.schema_base import Strict
 
 
 class Times(Strict, frozen=True):

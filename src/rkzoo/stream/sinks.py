@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import ImageInput
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
 from rkzoo.stream.sources import Frame

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rkzoo.contract import Contract
-from rkzoo.strict import Strict
+from rkzoo.contract.model import Contract
+from rkzoo.contract.schema_base import Strict
 
 DEFAULT_VERSION = "2.5.0"
 

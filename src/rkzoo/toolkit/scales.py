@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.toolkit.logscan import Finding
 
 _SCORES = ("score", "score_sum", "decoded")

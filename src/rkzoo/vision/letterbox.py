@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from rkzoo.contract import ImageInput
+from rkzoo.contract.inputs import ImageInput
 
 Image = NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import ImageInput
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.vision.letterbox import fit
 
 Image = NDArray[np.uint8]

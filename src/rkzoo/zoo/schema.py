@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rkzoo.contract import ArrayInput, Head, ImageInput
-from rkzoo.strict import Strict
+from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.model import Head
+from rkzoo.contract.schema_base import Strict
 
 Task = Literal[
     "detect",

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from rkzoo.strict import Strict
+from rkzoo.contract.schema_base import Strict
 
 _FOLDER = Path(__file__).parent / "topics"
 

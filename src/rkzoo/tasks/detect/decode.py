@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Decoded, DetectHead, TensorSpec
+from rkzoo.contract.detect import Decoded, DetectHead
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.coding import CODINGS, Grid, distances, rotated
 from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, Stack, logit, sigmoid

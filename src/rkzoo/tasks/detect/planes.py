@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 
 Array = NDArray[Any]
 F32 = NDArray[np.float32]

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, DetectHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, fitter_of
 from rkzoo.tasks.detect.decode import Candidates, DetectDecoder

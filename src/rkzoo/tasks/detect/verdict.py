@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rkzoo.contract import DetectHead
+from rkzoo.contract.detect import DetectHead
 from rkzoo.tasks.detect.decode import DetectDecoder
 from rkzoo.tasks.detect.planes import F32, Array
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract
+from rkzoo.contract.language import ClipHead
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.heads import ClipHead
 from rkzoo.session import Session, canvas_of, dequantise, fitter_of
 from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.classify.task import softmax

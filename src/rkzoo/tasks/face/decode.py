@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import CentreFaceHead, FaceHead, TensorSpec
+from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.session import dequantise
 

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import CentreFaceHead, Contract, FaceHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of
 from rkzoo.tasks.detect.result import Detections

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, PlateHead, TensorSpec
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
 from rkzoo.tasks.ctc import merged

@@ -9,7 +9,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.segment.result import Masks, masks_of

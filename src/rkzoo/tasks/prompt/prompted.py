@@ -13,7 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import ArrayInput, Contract, DetectHead, TensorSpec
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.inputs import ArrayInput, TensorSpec
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Array, Closing, Session
 

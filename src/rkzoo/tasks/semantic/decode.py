@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import SemanticHead, TensorSpec
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import dequantise
 from rkzoo.vision.letterbox import Letterbox

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, SemanticHead
+from rkzoo.contract.model import Contract
+from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of
 from rkzoo.tasks.semantic.decode import class_map

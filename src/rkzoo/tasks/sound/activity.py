@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import Contract
+from rkzoo.contract.audio import ActivityHead
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.heads import ActivityHead
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import Head
+from rkzoo.contract.audio import SoundHead
+from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
-from rkzoo.heads import SoundHead
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import Contract
+from rkzoo.contract.audio import CtcSpeechHead
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.heads import CtcSpeechHead
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.ctc import merged
 from rkzoo.tasks.speech.transcript import Transcript

@@ -10,9 +10,9 @@ import numpy as np
 from rkzoo.audio.fbank import RATE, Floats
 from rkzoo.audio.fbank import Stream as Frames
 from rkzoo.audio.sound import Sound
+from rkzoo.contract.audio import TransducerHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
-from rkzoo.heads import TransducerHead
 from rkzoo.session import Array, Session, run_named
 from rkzoo.tasks.speech.transcript import Transcript
 from rkzoo.tasks.speech.words import Piece, segments_of

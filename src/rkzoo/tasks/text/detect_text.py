@@ -16,7 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, TensorSpec, TextDetHead
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.contract.text import TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, fitter_of
 from rkzoo.tasks.text.quads import Image, Quads, corners, sides

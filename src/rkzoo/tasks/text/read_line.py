@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract import Contract, TensorSpec, TextRecHead
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.contract.text import TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
 from rkzoo.tasks.ctc import merged

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from rkzoo.contract.language import MarianHead, TranslateHead
 from rkzoo.errors import RkzooError
-from rkzoo.heads import MarianHead, TranslateHead
 from rkzoo.tasks.translate.beam import Sayer, say
 from rkzoo.tasks.translate.result import Sentence, Translation
 from rkzoo.tasks.translate.subwords import Marks, Word

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract import Contract
+from rkzoo.contract.audio import VoiceHead
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.heads import VoiceHead
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.voice.english import sentences
 from rkzoo.tasks.voice.phonemes import Pronouncer

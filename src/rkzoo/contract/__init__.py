@@ -1,0 +1,5 @@
+"""What a model promises: the types that graph, zoo, tasks, runtime and toolkit share.
+
+They are schema-checked (an unknown key is an error) because they come from yaml cards,
+from sidecar files and from the custom string inside a .rknn.
+"""

@@ -1,0 +1,70 @@
+"""What goes into a model and comes out of a session: tensors and pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from rkzoo.contract.schema_base import Length, Size, Strict
+
+
+class TensorSpec(Strict, frozen=True):
+    """One input or output of a session.
+
+    `shape` uses -1 for a dimension that is free. `scale` and `zero_point` are set for
+    integer tensors: value = (q - zero_point) * scale.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: Literal["NCHW", "NHWC", "NC1HWC2", "plain"] = "plain"
+    scale: float | None = None
+    zero_point: int = 0
+
+
+class ImageInput(Strict, frozen=True):
+    """How a picture becomes the model's input.
+
+    `size` is (height, width) in pixels. `mean` and `std` are in units of 0..255 and in
+    the channel order `color`: x = (pixel - mean) / std. They are applied inside the
+    .rknn or inside the ONNX session, never by preprocessing. `fit`: `letterbox` keeps
+    the aspect ratio and pads to the size; `stretch` does not keep it; `line` scales to
+    the height, keeps the aspect ratio and pads on the right; `crop` scales the short side to
+    `short` pixels and takes the middle, as classifiers are tested, `smooth` by a bicubic filter
+    as wide as upstream's. `place` says where a letterboxed picture sits.
+    """
+
+    size: tuple[Size, Size]
+    color: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    fit: Literal["letterbox", "stretch", "line", "crop"] = "letterbox"
+    short: Size | None = None
+    pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
+    place: Literal["center", "top-left"] = "center"
+    smooth: bool = False
+
+    def __post_init__(self) -> None:
+        if 0.0 in self.std:
+            raise ValueError("std must not contain 0")
+        if self.short is not None and self.fit != "crop":
+            raise ValueError("short goes with fit: crop only")
+        if self.smooth and self.fit != "crop":
+            raise ValueError("smooth goes with fit: crop only")
+        if self.short is not None and self.short < max(self.size):
+            raise ValueError("short must not be less than the size")
+
+
+class ArrayInput(Strict, frozen=True):
+    """An input that is no picture, fed as it is; the graph is fixed to this shape.
+
+    `texts`: (1, slots, width), a text's embedding of length 1 for each class; slots that no
+    text is given for hold one of the others over again.
+    """
+
+    name: str
+    shape: tuple[Length, ...]
+    role: Literal["texts", "plain"] = "plain"
+    dtype: Literal["float32", "int64", "int32"] = "float32"

@@ -1,0 +1,82 @@
+"""A model's whole contract: how it is fed, what its head is, what its classes are called."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rkzoo.contract.audio import (
+    ActivityHead,
+    CtcSpeechHead,
+    SoundHead,
+    TransducerHead,
+    VoiceHead,
+    WhisperHead,
+)
+from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.segmentation import CutOutHead, SemanticHead
+from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
+from rkzoo.errors import RkzooError
+
+
+class TensorsHead(Strict, frozen=True, tag="tensors", tag_field="kind"):
+    """One part of a pipeline: plain tensors, which the pipeline's task reads by their names."""
+
+
+PictureHead = (
+    DetectHead
+    | TextDetHead
+    | TextClsHead
+    | TextRecHead
+    | ClassifyHead
+    | PlateHead
+    | FaceHead
+    | CentreFaceHead
+    | SemanticHead
+)
+Head = (
+    PictureHead
+    | TensorsHead
+    | CutOutHead
+    | WhisperHead
+    | CtcSpeechHead
+    | TransducerHead
+    | VoiceHead
+    | ActivityHead
+    | SoundHead
+    | ClipHead
+    | SentenceHead
+    | TranslateHead
+    | MarianHead
+)
+
+
+class Contract(Strict, frozen=True):
+    """Everything needed to feed a model and to read its answer. `others` are the inputs
+    beside the picture, which always comes first where there is one."""
+
+    family: str
+    head: Head
+    picture: ImageInput | None = msgspec.field(default=None, name="input")
+    labels: tuple[str, ...] = ()
+    others: tuple[ArrayInput, ...] = ()
+
+    @property
+    def input(self) -> ImageInput:
+        """How a picture goes in. Raises RkzooError for a model that takes none."""
+        if self.picture is None:
+            raise RkzooError(
+                f"{self.family} takes no pictures.",
+                f"Its inputs are {', '.join(other.name for other in self.others)}.",
+                "Run the pipeline that it is a part of: see rkzoo list.",
+            )
+        return self.picture
+
+    @property
+    def texts(self) -> ArrayInput | None:
+        """The input that says in words what to look for, where there is one."""
+        return next((other for other in self.others if other.role == "texts"), None)

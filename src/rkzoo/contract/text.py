@@ -1,0 +1,50 @@
+"""Heads that find and read text and number plates."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from rkzoo.contract.schema_base import Strict
+
+
+class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):
+    """Differentiable binarisation (DB) probability map, 1x1xHxW, already in 0..1.
+
+    https://arxiv.org/abs/1911.08947; the defaults are PaddleOCR's.
+    """
+
+    threshold: float = 0.3
+    box_threshold: float = 0.6
+    unclip_ratio: float = 1.5
+    max_boxes: int = 1000
+
+
+class TextClsHead(Strict, frozen=True, tag="text-cls", tag_field="kind"):
+    """Angle of a text line: 1xN softmax scores for `angles` (degrees)."""
+
+    angles: tuple[int, ...] = (0, 180)
+    threshold: float = 0.9
+
+
+class TextRecHead(Strict, frozen=True, tag="text-rec", tag_field="kind"):
+    """CTC recognition: 1xTxC softmax scores; class `blank` is the CTC blank.
+
+    The characters are the contract's labels: label i is class i, the blank included.
+    """
+
+    blank: int = 0
+
+
+class PlateHead(Strict, frozen=True, tag="plate", tag_field="kind"):
+    """CTC recognition of a number plate (LPRNet): 1xCxT logits; class `blank` is the CTC blank.
+
+    The characters are the contract's labels. `layouts` are the forms that a plate may have,
+    for each character one of P a province (any sign that is not ASCII), L a letter, D a digit,
+    A a letter or digit (neither I nor O, which plates avoid), E a letter of electric cars (A to
+    K without I). Without layouts any text is read.
+    """
+
+    blank: Annotated[int, msgspec.Meta(ge=0)] = 67
+    layouts: tuple[Annotated[str, msgspec.Meta(pattern=r"^[PLDAE]{1,32}$")], ...] = ()

@@ -1,0 +1,1 @@
+"""Which network a graph is: each family asks the tail of its head."""

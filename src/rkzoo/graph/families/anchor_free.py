@@ -1,0 +1,318 @@
+"""Heads with a box branch and a class branch a level, and perhaps a third: YOLOv8 to YOLO26.
+
+Here is what such a head must compute, in double precision and one formula each, for the
+recognisers to compare a graph's own arithmetic with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput
+from rkzoo.graph.families.branches import (
+    BOX_SLACK,
+    SCORE_SLACK,
+    Float,
+    cells,
+    centres,
+    sigmoid,
+    times,
+    unlike,
+)
+from rkzoo.graph.families.outputs import cut_outputs
+from rkzoo.graph.families.recognition import Role, Tap
+from rkzoo.graph.families.tail import Branch
+from rkzoo.graph.onnx.view import Array
+
+
+@dataclass(frozen=True)
+class Level:
+    """The branches of a level. `third` makes what `Extra` says."""
+
+    box: Branch
+    score: Branch
+    stride: int
+    third: Branch | None = None
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        return (
+            self.box.shape[1],
+            self.score.shape[1],
+            self.third.shape[1] if self.third is not None else 0,
+        )
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What the third branch means. `read` takes its (E, cells) numbers to those of the uncut
+    graph, `fields` describe it in the head, `said` in a sentence."""
+
+    task: Literal["", "seg", "pose", "obb"] = ""
+    role: Role | None = None
+    read: Callable[[Float, Level], Float] = field(default=lambda numbers, _: numbers)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    slack: float = SCORE_SLACK
+    said: str = ""
+
+
+def key_points(numbers: Float, level: Level, values: int, *, centred: bool) -> Float:
+    """(K * values, cells) raw to pixels: (2 p + corner) * stride, or (p + centre) * stride;
+    a third value is a visibility and passes a sigmoid."""
+    x, y = centres(level.box)
+    points = numbers.reshape(-1, values, numbers.shape[1]).copy()
+    for axis, centre in enumerate((x, y)):
+        p = points[:, axis]
+        points[:, axis] = (p + centre if centred else 2 * p + centre - 0.5) * level.stride
+    if values == 3:
+        points[:, 2] = sigmoid(points[:, 2])
+    return np.asarray(points.reshape(numbers.shape), np.float64)
+
+
+def radians(numbers: Float, _: Level) -> Float:
+    return np.asarray((sigmoid(numbers) - 0.25) * np.pi, np.float64)
+
+
+def extras(channels: int, prototypes: int) -> list[Extra]:
+    """Everything that a third branch of so many channels can be. `prototypes`: how many there
+    are, which is as many as each box has coefficients."""
+    if not channels:
+        return [Extra()]
+    if prototypes:
+        said = f"and a third of {channels} mask coefficients"
+        fields = {"coefficients": channels}
+        return [Extra("seg", "coefficients", fields=fields, said=said)] * (channels == prototypes)
+    found = [_key_points(channels, v, c) for v in (3, 2) for c in (False, True) if not channels % v]
+    if channels == 1:
+        fields = {"rotated": True}
+        said = "and a third of one channel, the angle"
+        found += [
+            Extra("obb", "angle", radians, fields, said=said),
+            Extra(
+                "obb", "angle", fields={**fields, "plain_angle": True}, said=f"{said} in radians"
+            ),
+        ]
+    return found
+
+
+def _key_points(channels: int, values: int, centred: bool) -> Extra:
+    return Extra(
+        "pose",
+        "keypoints",
+        lambda numbers, level: key_points(numbers, level, values, centred=centred),
+        {
+            "keypoints": channels // values,
+            "keypoint_values": values,
+            "centred_keypoints": centred,
+        },
+        BOX_SLACK,
+        f"and a third of {channels} channels ({channels // values} key points of {values} numbers)",
+    )
+
+
+# ---- what the head computes ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every cell of every level: `boxes` (4, N) cx, cy, w, h in pixels, `scores` (C, N),
+    `extras` (E, N)."""
+
+    boxes: Float
+    scores: Float
+    extras: Float
+
+
+def table(
+    levels: Sequence[Level], values: Mapping[str, Array], extra: Extra, *, activated: bool
+) -> Table:
+    boxes, scores, others = [], [], []
+    for level in levels:
+        third = np.empty((0, cells(level.box)))
+        if level.third is not None:
+            third = extra.read(_flat(values, level.third), level)
+        angle = third[0] if extra.role == "angle" else None
+        boxes.append(_boxes(level, _flat(values, level.box), angle))
+        raw = _flat(values, level.score)
+        scores.append(sigmoid(raw) if activated else raw)
+        others.append(third)
+    return Table(*(np.concatenate(parts, axis=1) for parts in (boxes, scores, others)))
+
+
+def _flat(values: Mapping[str, Array], branch: Branch) -> Float:
+    flat = values[branch.name][0].reshape(branch.shape[1], -1)
+    return np.asarray(flat, np.float64)
+
+
+def _boxes(level: Level, numbers: Float, angle: NDArray[np.float64] | None) -> Float:
+    left, top, right, bottom = sides(numbers)
+    x, y = centres(level.box)
+    across, down = (right - left) / 2, (bottom - top) / 2
+    if angle is not None:
+        cos, sin = np.cos(angle), np.sin(angle)
+        across, down = across * cos - down * sin, across * sin + down * cos
+    return level.stride * np.stack((x + across, y + down, left + right, top + bottom))
+
+
+def sides(numbers: Float) -> Float:
+    """(4 * bins, N) logits to (4, N) distances l, t, r, b in cells; 4 are distances already."""
+    if len(numbers) == 4:
+        return numbers
+    bins = numbers.reshape(4, -1, numbers.shape[1])
+    weight = np.exp(bins - bins.max(axis=1, keepdims=True))
+    weight /= weight.sum(axis=1, keepdims=True)
+    return np.asarray(np.einsum("smn,m->sn", weight, np.arange(bins.shape[1])), np.float64)
+
+
+def corners(boxes: Float) -> Float:
+    half = boxes[2:] / 2
+    return np.asarray(np.concatenate((boxes[:2] - half, boxes[:2] + half)), np.float64)
+
+
+# ---- comparing it with a graph ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How far a reading of the head is from what the tail answers."""
+
+    extra: Extra
+    activated: bool
+    corners: bool
+    box: float
+    score: float
+    other: float
+
+    @property
+    def good(self) -> bool:
+        return (
+            self.box <= BOX_SLACK and self.score <= SCORE_SLACK and self.other <= self.extra.slack
+        )
+
+    @property
+    def badness(self) -> float:
+        """In units of what is allowed."""
+        return max(self.box / BOX_SLACK, self.score / SCORE_SLACK, self.other / self.extra.slack)
+
+
+def compare(made: Table, whole: Float, extra: Extra, *, activated: bool) -> Fit:
+    """`whole` (4 + C + E, N) against the head's own numbers."""
+    classes = len(made.scores)
+    score = _apart(whole[4 : 4 + classes], made.scores)
+    other = _apart(whole[4 + classes :], made.extras)
+    found = [
+        Fit(extra, activated, turned, _apart(whole[:4], boxes), score, other)
+        for turned, boxes in _both(made.boxes, extra)
+    ]
+    return min(found, key=lambda fit: fit.box)
+
+
+def compare_picked(made: Table, rows: Float, extra: Extra) -> Fit:
+    """`rows` (K, 4 + score + class + E), the best K, against the cells that they can have
+    come from. A score that several cells share leaves open which: the nearest box counts."""
+    classes, wanted = len(made.scores), rows[:, 4]
+    number = np.rint(rows[:, 5])
+    if np.any(number != rows[:, 5]) or number.min() < 0 or number.max() >= classes:
+        return Fit(extra, True, True, np.inf, np.inf, np.inf)
+    # The best of all cells and classes, or of the cells by their best class.
+    ranked = (np.sort(made.scores, axis=None), np.sort(made.scores.max(axis=0)))
+    falling = np.sort(wanted)[::-1]
+    score = min(_apart(falling, best[::-1][: len(rows)]) for best in ranked)
+    found = []
+    for turned, boxes in _both(made.boxes, extra):
+        box = other = 0.0
+        for row, class_id in zip(rows, number.astype(int), strict=True):
+            near = np.flatnonzero(np.abs(made.scores[class_id] - row[4]) <= SCORE_SLACK)
+            if not len(near):
+                return Fit(extra, True, turned, np.inf, np.inf, np.inf)
+            apart = np.abs(boxes[:, near] - row[:4, None]).max(axis=0)
+            best = near[apart.argmin()]
+            box = max(box, float(apart.min()))
+            other = max(other, _apart(row[6:], made.extras[:, best]))
+        found.append(Fit(extra, True, turned, box, score, other))
+    return min(found, key=lambda fit: fit.box)
+
+
+def _both(boxes: Float, extra: Extra) -> list[tuple[bool, Float]]:
+    """Centre and size, and corners where a box can have them."""
+    plain = [(False, boxes)]
+    return plain if extra.role == "angle" else [*plain, (True, corners(boxes))]
+
+
+def _apart(found: Float, expected: Float) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    # A difference that is not a number fits nothing.
+    worst = np.abs(found - expected).max(initial=0.0)
+    return float(worst) if np.isfinite(worst) else float("inf")
+
+
+# ---- the result ---------------------------------------------------------------------
+
+
+def taps(levels: Sequence[Level], extra: Extra, prototypes: Tap | None) -> tuple[Tap, ...]:
+    found: list[Tap] = []
+    for index, level in enumerate(levels):
+        found.append(Tap(level.box.name, "box", index, level.box.shape))
+        found.append(Tap(level.score.name, "score", index, level.score.shape, sigmoid=True))
+        if level.third is not None and extra.role is not None:
+            found.append(Tap(level.third.name, extra.role, index, level.third.shape))
+    return (*found, prototypes) if prototypes is not None else tuple(found)
+
+
+def head(
+    levels: Sequence[Level],
+    extra: Extra,
+    outputs: tuple[HeadOutput, ...],
+    *,
+    activated: bool = True,
+    picks: bool = False,
+    decoded: Decoded | None = None,
+) -> DetectHead:
+    box, classes, _ = levels[0].channels
+    return DetectHead(
+        outputs=outputs,
+        classes=classes,
+        reg_max=box // 4,
+        strides=tuple(level.stride for level in levels),
+        activated=activated,
+        coding="dfl" if box > 4 else "distance",
+        suppression="none" if picks else "class",
+        decoded=decoded,
+        **extra.fields,
+    )
+
+
+def outputs_of_cut(levels: Sequence[Level], taken: Sequence[Tap]) -> tuple[HeadOutput, ...]:
+    return cut_outputs(taken, [level.stride for level in levels])
+
+
+def alike(levels: Sequence[Level]) -> str:
+    """The reason why these are not the levels of one head, or nothing."""
+    box = levels[0].channels[0]
+    if box % 4:
+        return f"its box branch has {box} channels, which is not four sides"
+    return unlike(level.channels for level in levels)
+
+
+def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tuple[str, str]:
+    box, classes, _ = levels[0].channels
+    strides = ", ".join(str(level.stride) for level in levels)
+    sigmoid_said = "after their sigmoid" if activated else "before any sigmoid"
+    bins = f"4 sides x {box // 4} bins" if box > 4 else "4 plain distances"
+    third = f" {extra.said}" if extra.said else ""
+    both = "," if extra.said else " and"
+    return (
+        f"{len(levels)} level{'s' * (len(levels) > 1)} (stride {strides}), each with a box branch "
+        f"of {box} channels ({bins}){both} a class branch of {classes}{third}.",
+        f"The scores leave the graph {sigmoid_said}.",
+    )
+
+
+def cells_evidence(levels: Sequence[Level]) -> str:
+    return " + ".join(times(level.box.shape[2:]) for level in levels)

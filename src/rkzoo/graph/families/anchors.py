@@ -1,0 +1,196 @@
+"""Anchors of YOLOv5 and YOLOv7: what is usual, what the user gives, and what they tell.
+
+https://docs.ultralytics.com/yolov5: xy = (2 s - 0.5 + cell) * stride, wh = (2 s)^2 * anchor,
+where s is the sigmoid of a number. The recognisers are `anchor_stock` and `anchor_heads`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import FaceHead
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.recognition import Recognition
+from rkzoo.graph.families.retinaface import with_sides
+
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
+
+
+def _table(*rows: tuple[float, ...]) -> Anchors:
+    return tuple(tuple(zip(row[::2], row[1::2], strict=True)) for row in rows)
+
+
+# What upstream's configurations hold, (w, h) in pixels, the finest level first.
+YOLOV5 = _table(
+    (10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326)
+)  # fmt: skip
+YOLOV5_P6 = _table(
+    (19, 27, 44, 40, 38, 94), (96, 68, 86, 152, 180, 137),
+    (140, 301, 303, 264, 238, 542), (436, 615, 739, 380, 925, 792),
+)  # fmt: skip
+YOLOV7 = _table(
+    (12, 16, 19, 36, 40, 28), (36, 75, 76, 55, 72, 146), (142, 110, 192, 243, 459, 401)
+)  # fmt: skip
+USUAL: dict[tuple[int, ...], Anchors] = {(8, 16, 32): YOLOV5, (8, 16, 32, 64): YOLOV5_P6}
+# Anchors that were learned from a data set have fractions; files keep four figures or so.
+_SAME_ANCHOR = 0.01
+_ONE_NUMBER = re.compile(r"[^\s,;:\[\](){}]+")
+
+
+# ---- given by hand ------------------------------------------------------------------
+
+
+def parse_anchors(text: str) -> tuple[tuple[float, float], ...]:
+    """(w, h) pairs in input pixels, the finest level first.
+
+    `text` holds the numbers with anything of commas, blanks, brackets and line ends between
+    them, as Rockchip's anchor files (one number a line), or it is the path of such a file.
+    Raises RkzooError when it is neither, or the numbers are no anchors.
+    """
+    name = text.strip()
+    if "\n" not in name and len(name) < 4096 and Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8", errors="replace")
+    try:
+        numbers = [float(word) for word in _ONE_NUMBER.findall(text)]
+    except ValueError as error:
+        raise RkzooError(
+            "The anchors cannot be read.",
+            f"They are no numbers and no file with numbers: {error}.",
+            "Give them like --anchors 10,13,16,30,33,23,... or the name of a file with one "
+            "number a line.",
+        ) from error
+    if not numbers or len(numbers) % 2:
+        raise RkzooError(
+            f"There are {len(numbers)} numbers where anchors come in pairs.",
+            "Each anchor is a width and a height.",
+            "A usual model has 18 numbers: three anchors for each of strides 8, 16 and 32.",
+        )
+    if not all(0 < number <= 16384 for number in numbers):
+        raise RkzooError(
+            "An anchor is not a size in pixels.",
+            f"The numbers reach from {min(numbers):g} to {max(numbers):g}.",
+            "Give anchors in pixels of the model's input, not in cells and not as fractions.",
+        )
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def check_anchors(found: Anchors, given: Sequence[tuple[float, float]]) -> None:
+    """Raises RkzooError, with both lists, when `given` are not the anchors that were read from
+    the graph."""
+    flat = np.array([pair for level in found for pair in level], np.float64)
+    other = np.array(given, np.float64).reshape(-1, 2)
+    if flat.shape == other.shape and np.allclose(flat, other, rtol=0, atol=_SAME_ANCHOR):
+        return
+    raise RkzooError(
+        "The anchors given are not those of the model.",
+        f"The graph holds {shown(flat.tolist())}; given were {shown(other.tolist())}.",
+        "Leave --anchors out: they are read from the graph.",
+    )
+
+
+def with_anchors(found: Recognition, given: Sequence[tuple[float, float]]) -> Recognition:
+    """`found` with these anchors where its graph has none of its own; where it has, they are
+    only compared. Those of a RetinaFace are sides of squares, two in each pair. Raises
+    RkzooError when they do not fit."""
+    head = found.contract.head
+    if isinstance(head, FaceHead):
+        return with_sides(found, given)
+    if not isinstance(head, DetectHead) or head.coding != "anchor":
+        raise RkzooError(
+            "This model has no anchors.",
+            f"It was recognised as {found.family}, which does without them.",
+            "Leave --anchors out.",
+        )
+    if found.anchors_known:
+        check_anchors(head.anchors, given)
+        return found
+    levels = len(head.strides)
+    each = len(given) // levels
+    whole = next(tap for tap in found.taps if tap.role == "anchors")
+    channels = len(whole.channels) or whole.shape[1]
+    fixed = found.uncut is not None or head.coefficients
+    if (
+        len(given) % levels
+        or channels % each
+        or channels // each < 6
+        or (fixed and each != len(head.anchors[0]))
+    ):
+        raise RkzooError(
+            f"{len(given)} anchors do not fit this model.",
+            f"It has {levels} levels, each with {channels} channels, which are "
+            f"{len(head.anchors[0])} anchors of {channels // len(head.anchors[0])} numbers.",
+            f"Give {levels * len(head.anchors[0])} anchors, width and height of each.",
+        )
+    anchors = tuple(tuple(given[i * each : (i + 1) * each]) for i in range(levels))
+    classes = channels // each - 5
+    kept = tuple(s for s in found.evidence if s not in (ASSUMED, *_SCORE_OF.values()))
+    return replace(
+        found,
+        family=family_of(anchors),
+        contract=_changed(found.contract, anchors, classes),
+        uncut=_changed(found.uncut, anchors, classes) if found.uncut else None,
+        evidence=(
+            *kept,
+            f"The anchors are those given: {shown(given)}.",
+            *said_scores(anchors, classes),
+        ),
+    )
+
+
+def _changed(old: Contract, anchors: Anchors, classes: int) -> Contract:
+    head = msgspec.structs.replace(
+        old.head, anchors=anchors, classes=classes, objectness=scored_by(anchors, classes)
+    )
+    labels = old.labels if len(old.labels) == classes else ()
+    return msgspec.structs.replace(old, family=family_of(anchors), head=head, labels=labels)
+
+
+# ---- what anchors tell --------------------------------------------------------------
+
+ASSUMED = (
+    "THE ANCHORS ARE NOT IN THIS GRAPH: those of YOLOv5 are assumed, and with others every box "
+    "has a wrong size. If the model has its own (YOLOv7, or trained on your data) give them with "
+    "--anchors, or convert the stock export, which holds them."
+)
+_SCORE_OF = {
+    "alone": (
+        "One class and YOLOv7's own anchors: the score is the objectness alone, for YOLOv7 does "
+        "not train the class when there is one."
+    ),
+    "product": (
+        "One class: the score is objectness times class, as YOLOv5 trains it. YOLOv7-tiny has the "
+        "same anchors as YOLOv5 and cannot be told from it; it would want the objectness alone."
+    ),
+}
+
+
+def scored_by(anchors: Anchors, classes: int) -> Literal["product", "alone"]:
+    return "alone" if classes == 1 and _close(anchors, YOLOV7) else "product"
+
+
+def family_of(anchors: Anchors) -> str:
+    return "yolov7" if _close(anchors, YOLOV7) else "yolov5"
+
+
+def _close(a: Anchors, b: Anchors) -> bool:
+    left, right = (np.array([pair for level in x for pair in level]) for x in (a, b))
+    return left.shape == right.shape and bool(np.allclose(left, right, rtol=0, atol=_SAME_ANCHOR))
+
+
+def said_scores(anchors: Anchors, classes: int) -> tuple[str, ...]:
+    if classes > 1:
+        return ()
+    return (_SCORE_OF[scored_by(anchors, classes)],)
+
+
+def shown(anchors: Sequence[Sequence[float]]) -> str:
+    return " ".join(",".join(f"{number:g}" for number in pair) for pair in anchors)

@@ -1,0 +1,134 @@
+"""What every recogniser of heads does: group the branches by level, and ask the tail.
+
+Nothing is read off names. The branches are grouped by the size of their feature maps, and what
+each of them means is found by feeding the tail random numbers and watching what moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import Contract
+from rkzoo.graph.families.recognition import Picture
+from rkzoo.graph.families.tail import Branch, Tail
+from rkzoo.graph.onnx.view import Array
+
+Float = NDArray[np.float64]
+
+# What a tail's own float32 arithmetic may differ from ours: pixels, and score.
+BOX_SLACK = 0.01
+SCORE_SLACK = 1e-4
+# Beyond some thousand pixels single precision has fewer digits than that.
+_PIXEL_SHARE = 1e-6
+_MOST_LEVELS = 8
+
+
+def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
+    """The branches of each level, the finest level first; within a level in the order in which
+    the tail meets them. A reason where they are not 1xCxhxw."""
+    flat = [b for b in end.branches if len(b.shape) != 4 or b.shape[0] != 1]
+    if flat or not end.branches:
+        shape = times(flat[0].shape) if flat else "nothing"
+        return f"its outputs come from {shape} and not from pictures of features 1xCxHxW"
+    found: dict[tuple[int, ...], list[Branch]] = {}
+    for branch in end.branches:
+        found.setdefault(branch.shape[2:], []).append(branch)
+    if len(found) > _MOST_LEVELS:
+        return f"its outputs come from {len(found)} sizes of feature maps"
+    sizes = sorted(found, key=lambda size: -size[0] * size[1])
+    return [tuple(found[size]) for size in sizes]
+
+
+def wrong_count(group: Sequence[Branch], allowed: Sequence[int], wanted: str) -> str:
+    """The reason why a level does not end in so many branches, or nothing."""
+    if len(group) in allowed:
+        return ""
+    channels = ", ".join(str(branch.shape[1]) for branch in group)
+    return (
+        f"each {times(group[0].shape[2:])} level ends in {len(group)} "
+        f"branch{'es' * (len(group) > 1)} of {channels} channels, where there would be {wanted}"
+    )
+
+
+def unlike(channels: Iterable[object]) -> str:
+    """The reason why these are not the levels of one head, or nothing."""
+    if len(set(channels)) > 1:
+        return "the number of channels differs from level to level"
+    return ""
+
+
+def is_table(answer: Array) -> bool:
+    """One picture's rows of numbers, 1xAxB."""
+    return answer.ndim == 3 and answer.shape[0] == 1
+
+
+def box_limit(boxes: Float) -> float:
+    """What boxes (pixels) may differ from ours."""
+    return BOX_SLACK + _PIXEL_SHARE * float(np.abs(boxes).max(initial=0.0))
+
+
+def stride(branch: Branch, picture: Picture) -> int | str:
+    """Pixels of the input to a cell of the branch."""
+    height, width = picture.image.size
+    rows, columns = branch.shape[2:]
+    if height % rows or width % columns or height // rows != width // columns:
+        return (
+            f"its {rows}x{columns} cells do not divide the input of {height}x{width} evenly; "
+            "the size should be a multiple of 32"
+        )
+    return height // rows
+
+
+def cells(branch: Branch) -> int:
+    return branch.shape[2] * branch.shape[3]
+
+
+def centres(branch: Branch) -> tuple[Float, Float]:
+    """x and y of the cells' centres, in cells, row by row."""
+    y, x = np.divmod(np.arange(cells(branch)), branch.shape[3])
+    return x + 0.5, y + 0.5
+
+
+def probe(branches: Sequence[Branch], seed: int) -> dict[str, Array]:
+    """Random numbers for the branches, live enough to tell one formula from another."""
+    random = np.random.default_rng(seed)
+    return {b.name: random.normal(0, 2, b.shape).astype(np.float32) for b in branches}
+
+
+def moved(end: Tail, values: Mapping[str, Array], branch: Branch) -> list[Array]:
+    """The tail's outputs when this branch alone has other numbers. Raises RkzooError."""
+    other = values[branch.name] + probe([branch], 1)[branch.name]
+    return end({**values, branch.name: other})
+
+
+def moving(before: Array, after: Array, axis: int) -> list[int]:
+    """Positions along `axis` where anything changed."""
+    rest = tuple(a for a in range(before.ndim) if a != axis)
+    return [int(i) for i in np.flatnonzero(np.any(before != after, axis=rest))]
+
+
+def sigmoid(logits: NDArray[Any]) -> Float:
+    return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float64)
+
+
+def same(answer: Array, expected: NDArray[Any]) -> bool:
+    return answer.shape == expected.shape and bool(
+        np.allclose(answer, expected, rtol=0, atol=SCORE_SLACK)
+    )
+
+
+def contract(family: str, picture: Picture, head: DetectHead) -> Contract:
+    """Labels only where the file names as many as there are classes."""
+    labels = picture.labels if len(picture.labels) == head.classes else ()
+    return Contract(
+        family=family, picture=picture.image, head=head, labels=labels, others=picture.others
+    )
+
+
+def times(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape)

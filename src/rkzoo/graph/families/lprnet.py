@@ -1,0 +1,52 @@
+"""LPRNet: the text of a number plate, each step a column of the last map."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rkzoo.contract.model import Contract
+from rkzoo.contract.text import PlateHead
+from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.onnx.view import View, attributes
+
+_NONE = "it does not end in the mean over the rows of a last convolution, 1xCxT"
+# 31 provinces, 10 digits, 26 letters and the blank: the characters of the public weights.
+CHINESE = 68
+# GB 36 and GA 36-2018: an ordinary plate, and the small and large ones of electric cars.
+LAYOUTS = ("PLAAAAA", "PLEADDDD", "PLDDDDDE")
+_GREY = (127.5, 127.5, 127.5)
+
+
+def lprnet(seen: View, picture: Picture) -> Recognition | str:
+    """Recognises LPRNet by its end: scores of each column, the mean over the rows."""
+    outputs = seen.model.graph.output
+    if len(outputs) != 1:
+        return ""
+    shape = seen.shape(outputs[0].name)
+    node = seen.producers.get(outputs[0].name)
+    if shape is None or len(shape) != 3 or node is None or node.op_type != "ReduceMean":
+        return _NONE
+    axes = attributes(node).get("axes")
+    given = seen.constant(node.input[1]) if len(node.input) > 1 else None
+    if given is not None:
+        axes = given.ravel().tolist()
+    before = seen.producers.get(node.input[0])
+    if axes not in ([2], [-2]) or before is None or before.op_type != "Conv":
+        return _NONE
+    classes = shape[1]
+    head = PlateHead(blank=classes - 1, layouts=LAYOUTS if classes == CHINESE else ())
+    image = msgspec.structs.replace(
+        picture.image, color="BGR", mean=_GREY, std=_GREY, fit="stretch"
+    )
+    labels = picture.labels if len(picture.labels) == classes else ()
+    return Recognition(
+        family="lprnet",
+        form="whole",
+        contract=Contract(family="lprnet", picture=image, head=head, labels=labels),
+        taps=(),
+        evidence=(
+            f"Scores of {classes} characters in {shape[2]} steps, the mean over the rows of a "
+            "convolution; the last character is the blank.",
+        ),
+        assumed=("As LPRNet is trained, the picture is taken as BGR, from -1 to 1.",),
+    )

@@ -1,0 +1,95 @@
+"""RetinaFace: boxes, scores and five points of faces, relative to anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from rkzoo.contract.faces import FaceHead
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.onnx.view import View
+
+USUAL: tuple[tuple[float, ...], ...] = ((16, 32), (64, 128), (256, 512))
+_STRIDES = (8, 16, 32)
+_BOX, _SCORE, _POINTS = 4, 2, 10
+# Caffe's mean, blue first.
+_MEAN = (104.0, 117.0, 123.0)
+
+
+def retinaface(seen: View, picture: Picture) -> Recognition | str:
+    """Recognises RetinaFace by its outputs: of each anchor 4, 2 and 10 numbers."""
+    names = [output.name for output in seen.model.graph.output]
+    if len(names) != 3:
+        return ""
+    shapes = [seen.shape(name) for name in names]
+    known = {shape[2]: shape[1] for shape in shapes if shape is not None and len(shape) == 3}
+    if set(known) != {_BOX, _SCORE, _POINTS} or len(set(known.values())) != 1:
+        return "its outputs are not 4, 2 and 10 numbers of each anchor"
+    count = known[_BOX]
+    cells = _cells(picture.image.size)
+    if count != 2 * sum(cells):
+        return (
+            f"it has {count} anchors, and {2 * sum(cells)} would be two in each cell of strides "
+            "8, 16 and 32"
+        )
+    score = next(n for n, shape in zip(names, shapes, strict=True) if shape and shape[2] == _SCORE)
+    maker = seen.producers.get(score)
+    activated = maker is not None and maker.op_type == "Softmax"
+    image = msgspec.structs.replace(
+        picture.image, color="BGR", mean=_MEAN, std=(1.0, 1.0, 1.0), fit="letterbox"
+    )
+    return Recognition(
+        family="retinaface",
+        form="whole",
+        contract=Contract(
+            family="retinaface",
+            picture=image,
+            head=FaceHead(anchors=USUAL, strides=_STRIDES, activated=activated),
+        ),
+        taps=(),
+        evidence=(
+            f"A box, a score and five points of each of {count} anchors, two in each cell of "
+            "strides 8, 16 and 32.",
+            f"Scores {'after' if activated else 'before'} their softmax.",
+            ASSUMED,
+        ),
+        anchors_known=False,
+        assumed=("As RetinaFace is trained, the picture is taken as BGR, less its mean.",),
+    )
+
+
+ASSUMED = (
+    "THE ANCHORS ARE NOT IN THIS GRAPH: sides of 16, 32, 64, 128, 256 and 512 pixels are "
+    "assumed, and with others every box has a wrong size. Give those of your training with "
+    "--anchors, for example --anchors 10,20,32,64,128,256."
+)
+
+
+def _cells(size: tuple[int, int]) -> list[int]:
+    height, width = size
+    return [-(-height // stride) * -(-width // stride) for stride in _STRIDES]
+
+
+def with_sides(found: Recognition, given: Sequence[tuple[float, float]]) -> Recognition:
+    """`found` with anchors of these sides, all levels in one row, the finest first. Raises
+    RkzooError when they are not two a level."""
+    sides = [float(side) for pair in given for side in pair]
+    head = found.contract.head
+    assert isinstance(head, FaceHead)
+    if len(sides) != 2 * len(head.strides):
+        raise RkzooError(
+            f"{len(sides)} sides of anchors do not fit this model.",
+            f"It has two anchors in each cell of {len(head.strides)} levels.",
+            "Give six numbers, for example --anchors 16,32,64,128,256,512.",
+        )
+    levels = tuple(zip(sides[::2], sides[1::2], strict=True))
+    contract = msgspec.structs.replace(
+        found.contract, head=msgspec.structs.replace(head, anchors=levels)
+    )
+    kept = tuple(sentence for sentence in found.evidence if sentence != ASSUMED)
+    said = f"The anchors have the sides given: {', '.join(f'{side:g}' for side in sides)}."
+    return replace(found, contract=contract, anchors_known=True, evidence=(*kept, said))

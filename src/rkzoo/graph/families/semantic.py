@@ -1,0 +1,125 @@
+"""A segmentation into classes: one map for each, as large as the picture in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import onnx
+
+from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.model import Contract
+from rkzoo.contract.segmentation import SemanticHead
+from rkzoo.graph.families.classifier import MEAN, STD
+from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.onnx.subgraph import part
+from rkzoo.graph.onnx.view import View, attributes, prepared
+
+_NONE = "it does not end in one map for each class, as large as the picture"
+_PASSING = frozenset({"Cast", "Squeeze", "Identity", "Transpose", "Softmax", "LogSoftmax"})
+_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
+
+
+@dataclass(frozen=True)
+class _End:
+    """Where the logits lie, what `shape` they are of, 1xCxhxw, and what is behind them: nothing
+    that their decoder would not do."""
+
+    logits: str
+    shape: tuple[int, ...]
+    corners: bool
+    resized: bool
+    picked: bool
+
+
+def semantic(seen: View, picture: Picture) -> Recognition | str:
+    """Recognises a segmentation by its last map: made by a convolution, brought to the size of
+    the input, the best class picked perhaps."""
+    outputs = seen.model.graph.output
+    if len(outputs) != 1:
+        return ""
+    end = _end(seen, outputs[0].name)
+    final = seen.shape(outputs[0].name)
+    if end is None or final is None or not _fills(final, picture.image.size, end):
+        return _NONE
+    classes = end.shape[1]
+    image = msgspec.structs.replace(picture.image, fit="stretch")
+    scaled = image.std == (1.0, 1.0, 1.0)
+    if not scaled:
+        image = msgspec.structs.replace(image, mean=MEAN, std=STD)
+    assumed = () if scaled else (
+        "How it was trained is not in the file: RGB, ImageNet's mean and std are taken. Give "
+        "others with --color, --mean and --std.",
+    )  # fmt: skip
+    labels = picture.labels if len(picture.labels) == classes else ()
+    return Recognition(
+        family="semantic",
+        form="whole",
+        contract=Contract(
+            family="semantic",
+            picture=image,
+            head=SemanticHead(classes=classes, corners=end.corners),
+            labels=labels,
+        ),
+        taps=(),
+        evidence=(
+            f"Maps of {classes} classes of {end.shape[2]}x{end.shape[3]}; what stands behind them "
+            "(scaling up, picking the best class) is done when decoding.",
+            *assumed,
+        ),
+        assumed=assumed,
+    )
+
+
+def up_to_logits(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+    """The graph up to the logits, with its picture fixed to 1x3xHxW: a smaller output, and none
+    of what the toolkit does badly (the pick of the best class, in whole numbers of 64 bits). As
+    it is where its end is another."""
+    names = {tensor.name for tensor in model.graph.initializer}
+    picture = next(info.name for info in model.graph.input if info.name not in names)
+    shape = (1, 3, *size)
+    seen = prepared(model, {picture: shape})
+    end = _end(seen, model.graph.output[0].name)
+    if end is None:
+        return model
+    return part(seen.model, [ArrayInput(name=picture, shape=shape)], [end.logits])
+
+
+def _end(seen: View, name: str) -> _End | None:
+    """Walks back over what only scales, picks or turns; None where something else is there."""
+    corners, resized, picked, shared = set(), False, False, False
+    while (node := seen.producers.get(name)) is not None:
+        if node.op_type == "ArgMax" and not picked and not resized:
+            picked = True
+        elif node.op_type == "Resize" and _is_bilinear(node):
+            before, after = seen.shape(node.input[0]), seen.shape(node.output[0])
+            if before != after:
+                mode = attributes(node).get("coordinate_transformation_mode", b"half_pixel")
+                corners.add(mode == b"align_corners")
+                resized = True
+        elif node.op_type not in _PASSING:
+            break
+        shared = shared or "Softmax" in node.op_type
+        name = node.input[0]
+    shape = seen.shape(name)
+    if node is None or node.op_type not in ("Conv", "ConvTranspose", "Add") or len(corners) > 1:
+        return None
+    if shape is None or len(shape) != 4 or shape[0] != 1 or not 2 <= shape[1] <= 256:
+        return None
+    if shape[1] == 3 and not (picked or resized or shared):
+        return None  # three maps without more are a picture: a denoiser, a colouriser
+    return _End(name, shape, corners == {True}, resized, picked)
+
+
+def _is_bilinear(node: onnx.NodeProto) -> bool:
+    found = attributes(node)
+    mode = found.get("coordinate_transformation_mode", b"half_pixel").decode()
+    return found.get("mode", b"nearest") == b"linear" and mode in ("align_corners", *_HALF_PIXEL)
+
+
+def _fills(final: tuple[int, ...], size: tuple[int, int], end: _End) -> bool:
+    """Whether the last output has one answer, or one for each class, at each pixel."""
+    sides = [side for side in final if side != 1]
+    if not end.picked:
+        sides = sides[1:] if sides[:1] == [end.shape[1]] else sides[:-1]
+    return sides == [side for side in size if side != 1]

@@ -1,0 +1,112 @@
+"""The end of a graph: everything behind the last convolution of each branch.
+
+The tail has no weights, only arithmetic, so it can be run alone on numbers of our choice.
+What it computes is then known from its answers, however an exporter spelled it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from rkzoo.graph.onnx.view import Array, View, run, submodel
+
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
+_SUPPRESSING = frozenset({"NonMaxSuppression"})
+_PICKING = frozenset({"TopK"})
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The tensor where a branch of the head leaves its last weights."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """`outputs` of the graph as functions of `branches`. `picks`: it chooses the best inside."""
+
+    branches: tuple[Branch, ...]
+    outputs: tuple[str, ...]
+    picks: bool
+    _seen: View
+    _nodes: tuple[onnx.NodeProto, ...]
+
+    def __call__(self, values: Mapping[str, Array]) -> list[Array]:
+        """The outputs, when the branches have these float32 values. Raises RkzooError."""
+        computed = [name for name in self.outputs if name not in values]
+        answers: dict[str, Array] = dict(values)
+        if computed:
+            part = submodel(self._seen, self._nodes, values, computed)
+            answers |= dict(zip(computed, run(part, values), strict=True))
+        return [answers[name] for name in self.outputs]
+
+
+def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail | str:
+    """The tail before `outputs`, or the reason why there is none. `picking` allows that the
+    best results are chosen inside, as YOLOv10 and YOLO26 do."""
+    refused = _SUPPRESSING if picking else _SUPPRESSING | _PICKING
+    picks = False
+    branches: dict[str, None] = {}
+    inside: set[str] = set()
+    todo = list(outputs)
+    while todo:
+        name = todo.pop()
+        if not name or name in inside or name in branches or name in seen.initializers:
+            continue
+        node = seen.producers.get(name)
+        if node is None:
+            return "an output does not come from any convolution"
+        picks = picks or node.op_type in _PICKING
+        if node.op_type in refused:
+            return (
+                f"it picks its results inside the graph ({node.op_type}), "
+                "which the NPU cannot do; export it without NMS and without end-to-end mode"
+            )
+        if _is_weighted(seen, node) or _adds_bias(seen, node):
+            branches[name] = None
+        else:
+            inside.update(node.output)
+            todo.extend(node.input)
+    shapes = {name: seen.shape(name) for name in branches}
+    unknown = [name for name, shape in shapes.items() if shape is None]
+    if unknown:
+        return f"the size of {unknown[0]} inside the graph cannot be worked out"
+    return Tail(
+        branches=tuple(Branch(name, shape) for name, shape in shapes.items() if shape),
+        outputs=tuple(outputs),
+        picks=picks,
+        _seen=seen,
+        _nodes=tuple(n for n in seen.model.graph.node if not inside.isdisjoint(n.output)),
+    )
+
+
+def _is_weighted(seen: View, node: onnx.NodeProto) -> bool:
+    """Has trained weights: not the fixed kernel 0, 1, 2, ... that a DFL tail sums with."""
+    if node.op_type not in _WEIGHTED:
+        return False
+    weights = [seen.constant(name) for name in node.input[:2]]
+    fixed = [w for w in weights if w is not None]
+    return not any(_is_fixed(w) for w in fixed)
+
+
+def _is_fixed(weights: Array) -> bool:
+    flat = weights.ravel()
+    if flat.size < 2 or flat.dtype.kind != "f":
+        return False
+    steps, ones = np.arange(flat.size, dtype=flat.dtype), np.ones_like(flat)
+    return np.array_equal(flat, steps) or np.array_equal(flat, ones)
+
+
+def _adds_bias(seen: View, node: onnx.NodeProto) -> bool:
+    """A convolution's bias that the exporter left as an addition of its own."""
+    if node.op_type != "Add":
+        return False
+    added = [name for name in node.input if seen.constant(name) is None]
+    before = seen.producers.get(added[0]) if len(added) == 1 else None
+    return before is not None and before.op_type == "Conv" and _is_weighted(seen, before)

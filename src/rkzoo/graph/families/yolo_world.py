@@ -1,0 +1,189 @@
+"""Recognises YOLO-World in Rockchip's form: a picture and the embeddings of texts go in; score
+and box of each level come out, the box already as four distances.
+
+https://arxiv.org/abs/2401.17270. The texts are a class each, so the channels of a score are the
+slots for texts. What lies between the texts and a score has no weights to stop at, so only the
+boxes are asked what they compute; a score must depend on the texts and be one sigmoid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.contract.inputs import ArrayInput
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.branches import Float, contract, probe, same, stride, times
+from rkzoo.graph.families.recognition import Picture, Recognition, Tap
+from rkzoo.graph.families.tail import Branch, tail
+from rkzoo.graph.onnx.view import Array, View
+
+# What only arranges numbers, and what may end a score that has not passed its sigmoid.
+_ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze"})
+_RAW = frozenset({"Add", "Mul", "Div", "Sub", "Einsum", "MatMul", "Conv", "BatchNormalization"})
+
+
+@dataclass(frozen=True)
+class _Output:
+    """One output: a box (with how many bins a side it was made from) or a score."""
+
+    branch: Branch
+    bins: int = 0
+    activated: bool = True
+
+
+def vendor(seen: View, picture: Picture) -> Recognition | str:
+    """Score 1xSxhxw and box 1x4xhxw a level, in any order."""
+    if len(picture.others) != 1:
+        return f"it has {len(picture.others)} inputs beside the picture and not the texts alone"
+    (texts,) = picture.others
+    found = []
+    for output in seen.model.graph.output:
+        one = _output(seen, output.name, texts)
+        if isinstance(one, str):
+            return one
+        found.append(one)
+    levels = _levels(found, texts)
+    if isinstance(levels, str):
+        return levels
+    strides = []
+    for _, score in levels:
+        step = stride(score.branch, picture)
+        if isinstance(step, str):
+            return step
+        strides.append(step)
+    sizes = [score.branch.shape[2:] for _, score in levels]
+    head = DetectHead(
+        outputs=tuple(
+            HeadOutput(
+                name=one.branch.name,
+                role="box" if one.bins else "score",
+                level=sizes.index(one.branch.shape[2:]),
+            )
+            for one in found
+        ),
+        classes=texts.shape[1],
+        reg_max=1,
+        strides=tuple(strides),
+        activated=found[0].activated,
+        coding="distance",
+    )
+    return Recognition(
+        family="yolo-world",
+        form="vendor-6",
+        contract=contract("yolo-world", picture, head),
+        taps=tuple(
+            Tap(one.branch.name, "box" if one.bins else "score", level, one.branch.shape)
+            for level, pair in enumerate(levels)
+            for one in pair
+        ),
+        evidence=_evidence(levels, strides, texts),
+    )
+
+
+def _levels(found: list[_Output], texts: ArrayInput) -> list[tuple[_Output, _Output]] | str:
+    """(box, score) of each level, the finest first."""
+    by_size: dict[tuple[int, ...], list[_Output]] = {}
+    for one in found:
+        by_size.setdefault(one.branch.shape[2:], []).append(one)
+    levels = []
+    for size in sorted(by_size, key=lambda size: -size[0] * size[1]):
+        boxes = [one for one in by_size[size] if one.bins]
+        scores = [one for one in by_size[size] if not one.bins]
+        if len(boxes) != 1 or len(scores) != 1:
+            return (
+                f"its {times(size)} level has {len(boxes)} boxes and {len(scores)} scores, where "
+                "there would be one of each"
+            )
+        if scores[0].branch.shape[1] != texts.shape[1]:
+            return (
+                f"its scores have {scores[0].branch.shape[1]} channels but there are "
+                f"{texts.shape[1]} texts"
+            )
+        levels.append((boxes[0], scores[0]))
+    if len({(box.bins, score.activated) for box, score in levels}) != 1:
+        return "its levels are not all of one kind"
+    return levels
+
+
+def _output(seen: View, name: str, texts: ArrayInput) -> _Output | str:
+    shape = seen.shape(name)
+    if shape is None or len(shape) != 4 or shape[0] != 1:
+        return "its outputs are not maps 1xCxhxw of boxes and scores"
+    branch = Branch(name, shape)
+    bins = _bins(seen, branch)
+    if bins:
+        return _Output(branch, bins)
+    last = _last(seen, name)
+    if last != "Sigmoid" and last not in _RAW:
+        return f"its output of {times(shape)} is neither four distances nor scores"
+    if not _depends(seen, name, texts.name):
+        return f"its output of {times(shape)} is not compared with the texts"
+    return _Output(branch, activated=last == "Sigmoid")
+
+
+def _bins(seen: View, branch: Branch) -> int:
+    """How many bins a side of the box has; 0 where the output is no box."""
+    if branch.shape[1] != 4:
+        return 0
+    end = tail(seen, [branch.name])
+    if isinstance(end, str) or len(end.branches) != 1:
+        return 0
+    source = end.branches[0]
+    if len(source.shape) != 4 or source.shape[1] % 4 or source.shape[2:] != branch.shape[2:]:
+        return 0
+    values = probe(end.branches, seed=0)
+    try:
+        (answer,) = end(values)
+    except RkzooError:
+        return 0
+    return source.shape[1] // 4 if same(answer, _distances(values[source.name])) else 0
+
+
+def _distances(logits: Array) -> Float:
+    """1x4xhxw distances in cells: the mean of each side's distribution."""
+    bins = logits.astype(np.float64).reshape(1, 4, -1, *logits.shape[2:])
+    if bins.shape[2] == 1:
+        return np.asarray(bins[:, :, 0], np.float64)
+    weight = np.exp(bins - bins.max(axis=2, keepdims=True))
+    weight /= weight.sum(axis=2, keepdims=True)
+    return np.asarray(np.einsum("nsbhw,b->nshw", weight, np.arange(bins.shape[2])), np.float64)
+
+
+def _last(seen: View, name: str) -> str:
+    """The operator that makes the numbers of an output, however they are arranged then."""
+    while (node := seen.producers.get(name)) is not None and node.op_type in _ARRANGING:
+        name = node.input[0]
+    return node.op_type if node is not None else ""
+
+
+def _depends(seen: View, name: str, source: str) -> bool:
+    """Whether `source` enters behind the last convolution: the texts reach the features in front
+    of it too, which makes no score of theirs."""
+    todo, known = [name], {name}
+    while todo:
+        node = seen.producers.get(todo.pop())
+        for needed in node.input if node is not None and node.op_type != "Conv" else ():
+            if needed == source:
+                return True
+            if needed not in known:
+                known.add(needed)
+                todo.append(needed)
+    return False
+
+
+def _evidence(
+    levels: list[tuple[_Output, _Output]], strides: list[int], texts: ArrayInput
+) -> tuple[str, ...]:
+    box, score = levels[0]
+    made = f"the mean of {box.bins} bins each" if box.bins > 1 else "plain"
+    sigmoid = "after" if score.activated else "before"
+    return (
+        f"A second input takes {texts.shape[1]} texts as {texts.shape[2]} numbers each: what to "
+        "look for is said in words.",
+        f"{len(levels)} level{'s' * (len(levels) > 1)} (stride {', '.join(map(str, strides))}), "
+        f"each with a box of four distances ({made}) and a score for every text, {sigmoid} its "
+        "sigmoid.",
+    )

@@ -1,0 +1,216 @@
+"""Recognises YOLOv5, YOLOv7 and their like before decoding, one or two outputs a level.
+
+The anchors are not in such a graph: those of YOLOv5 are assumed, aloud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from rkzoo.contract.detect import DetectHead, HeadOutput
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.anchor_levels import anchor_taps, anchored_levels, said_levels
+from rkzoo.graph.families.anchors import ASSUMED, USUAL, family_of, said_scores, scored_by
+from rkzoo.graph.families.branches import (
+    Float,
+    by_size,
+    contract,
+    probe,
+    same,
+    sigmoid,
+    stride,
+    times,
+    wrong_count,
+)
+from rkzoo.graph.families.outputs import cut_outputs
+from rkzoo.graph.families.recognition import Picture, Recognition, Tap
+from rkzoo.graph.families.tail import Tail, tail
+from rkzoo.graph.onnx.view import Array, View
+
+
+def heads(seen: View, picture: Picture) -> Recognition | str:
+    """One output a level: 1xAxhxwx(5+C) before or after the sigmoid (YOLOv5 and YOLOv7 left
+    undecoded) or 1xA(5+C)xhxw, after the sigmoid as Rockchip's export has it, or before."""
+    outputs = [output.name for output in seen.model.graph.output]
+    if len(outputs) < 2:
+        return ""
+    end = tail(seen, outputs)
+    if isinstance(end, str):
+        return end
+    levels = anchored_levels(end, picture)
+    if isinstance(levels, str):
+        return levels
+    if len(levels) != len(outputs):
+        return f"its {len(outputs)} outputs come from {len(levels)} sizes of feature maps"
+    asked = _asked(end)
+    if isinstance(asked, str):
+        return asked
+    values, answers = asked
+    meanings = [_meaning(values[level.branch.name], answers) for level in levels]
+    good = [meaning for meaning in meanings if meaning is not None]
+    if len(good) != len(levels) or len({(m.each, m.activated) for m in good}) != 1:
+        return "its outputs are not what single branches give, as they are or after a sigmoid"
+    each, activated = good[0].each, good[0].activated
+    strides = tuple(level.stride for level in levels)
+    channels = levels[0].branch.shape[1]
+    named = [HeadOutput(name=m.name, role="anchors", level=i) for i, m in enumerate(good)]
+    whole = _head(named, strides, channels, each or 3, activated=activated)
+    if isinstance(whole, str):
+        return whole
+    taps = anchor_taps(levels, 3, 0, None)
+    cut = msgspec.structs.replace(whole, outputs=cut_outputs(taps, strides), activated=True)
+    vendor = not each and activated
+    family = family_of(whole.anchors)
+    return Recognition(
+        family=family,
+        form="vendor-3" if vendor else "stock",
+        contract=contract(family, picture, whole if vendor else cut),
+        uncut=None if vendor else contract(family, picture, whole),
+        taps=taps,
+        anchors_known=False,
+        evidence=(
+            f"{len(outputs)} outputs like {times(answers[good[0].name].shape)}, one a level, "
+            f"{'after' if activated else 'before'} the sigmoid.",
+            said_levels(levels, 3, whole.classes, 0),
+            ASSUMED,
+            *said_scores(whole.anchors, whole.classes),
+        ),
+    )
+
+
+def masks(seen: View, picture: Picture) -> Recognition | str:
+    """Rockchip's YOLOv5-seg: a level, 1xA(5+C)xhxw after the sigmoid and 1xAMxhxw mask
+    coefficients, and prototypes 1xMxHxW."""
+    outputs = [output.name for output in seen.model.graph.output]
+    if len(outputs) < 3 or len(outputs) % 2 == 0:
+        return ""
+    shapes = [(seen.shape(name) or (), name) for name in outputs]
+    if any(len(shape) != 4 for shape, _ in shapes):
+        return "its outputs are not all pictures of features 1xCxHxW"
+    shape, proto = max(shapes, key=lambda pair: pair[0][2] * pair[0][3])
+    end = tail(seen, [name for name in outputs if name != proto])
+    groups = by_size(end) if not isinstance(end, str) else end
+    if isinstance(end, str) or isinstance(groups, str):
+        return str(groups)
+    for group in groups:
+        reason = wrong_count(group, (2,), "two, scores and mask coefficients")
+        if reason:
+            return reason
+    if 2 * len(groups) != len(end.outputs):
+        return f"its {len(outputs)} outputs are not two for each of {len(groups)} levels and one"
+    steps = [stride(group[0], picture) for group in groups]
+    asked = _asked(end)
+    if isinstance(asked, str):
+        return asked
+    values, answers = asked
+    named, taps = [], []
+    for index, group in enumerate(groups):
+        found = [(branch, _meaning(values[branch.name], answers)) for branch in group]
+        found.sort(key=lambda pair: pair[1] is None or not pair[1].activated)
+        (scores, first), (mask, second) = found
+        if (
+            first is None or second is None or not first.activated or second.activated
+            or first.each or second.each or mask.shape[1] != 3 * shape[1]
+        ):  # fmt: skip
+            return (
+                "its levels are not scores after a sigmoid and raw mask coefficients of three "
+                "anchors"
+            )
+        named += [
+            HeadOutput(name=first.name, role="anchors", level=index),
+            HeadOutput(name=second.name, role="coefficients", level=index),
+        ]
+        taps += [
+            Tap(scores.name, "anchors", index, scores.shape, sigmoid=True),
+            Tap(mask.name, "coefficients", index, mask.shape),
+        ]
+    named.append(HeadOutput(name=proto, role="prototypes"))
+    strides = tuple(step for step in steps if isinstance(step, int))
+    head = _head(named, strides, taps[0].shape[1], 3, coefficients=shape[1])
+    if isinstance(head, str):
+        return head
+    family = family_of(head.anchors)
+    return Recognition(
+        family=family,
+        form="vendor-7",
+        contract=contract(family, picture, head),
+        taps=(*taps, Tap(proto, "prototypes", 0, shape)),
+        anchors_known=False,
+        evidence=(
+            f"{len(outputs)} outputs: scores and mask coefficients for each of {len(groups)} "
+            f"levels, and prototypes {times(shape)}.",
+            f"Three anchors a cell, {head.classes} class{'es' * (head.classes > 1)}, {shape[1]} "
+            "mask coefficients.",
+            ASSUMED,
+            *said_scores(head.anchors, head.classes),
+        ),
+    )
+
+
+def _asked(end: Tail) -> tuple[dict[str, Array], dict[str, Array]] | str:
+    """Random numbers for the branches, and what the outputs are then."""
+    values = probe(end.branches, seed=0)
+    try:
+        return values, dict(zip(end.outputs, end(values), strict=True))
+    except RkzooError as error:
+        return f"the end of the graph cannot be run alone ({error.why})"
+
+
+def _head(
+    outputs: Sequence[HeadOutput],
+    strides: tuple[int, ...],
+    channels: int,
+    each: int,
+    *,
+    activated: bool = True,
+    coefficients: int = 0,
+) -> DetectHead | str:
+    anchors = USUAL.get(strides)
+    if anchors is None or each != 3 or channels % each or channels // each < 6:
+        return (
+            f"its {channels} channels at strides {', '.join(map(str, strides))} are not three "
+            "anchors with a box, an objectness and classes, and the anchors are not in the graph"
+        )
+    classes = channels // each - 5
+    return DetectHead(
+        outputs=tuple(outputs),
+        classes=classes,
+        reg_max=1,
+        strides=strides,
+        activated=activated,
+        coding="anchor",
+        anchors=anchors,
+        objectness=scored_by(anchors, classes),
+        coefficients=coefficients,
+    )
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """Output `name` is a branch with `each` anchors apart (0: as the branch has them)."""
+
+    name: str
+    each: int
+    activated: bool
+
+
+def _meaning(logits: Array, answers: Mapping[str, Array]) -> _Meaning | None:
+    scores = sigmoid(logits)
+    for name, answer in answers.items():
+        each = answer.shape[1] if answer.ndim == 5 else 0
+        for activated, want in ((True, scores), (False, logits)):
+            if same(answer, _apart(want, each) if each else want):
+                return _Meaning(name, each, activated)
+    return None
+
+
+def _apart(whole: Array | Float, each: int) -> Array:
+    """1xA(5+C)xhxw to 1xAxhxwx(5+C); itself where it cannot be."""
+    if whole.shape[1] % each:
+        return whole
+    apart = whole.reshape(1, each, -1, *whole.shape[2:])
+    return np.asarray(apart.transpose(0, 1, 3, 4, 2))

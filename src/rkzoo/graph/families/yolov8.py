@@ -1,0 +1,277 @@
+"""Recognises stock exports of YOLOv8, 9, 10, 11, 12 and YOLO26: detection, segmentation, pose
+and rotated boxes, with the choice of the best inside the graph or without.
+
+Two things are looked at, and no name: the shapes of the branches that end in the head, and
+what the tail behind them answers to numbers that we feed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rkzoo.contract.detect import Decoded, HeadOutput
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.anchor_free import (
+    Extra,
+    Fit,
+    Level,
+    alike,
+    cells_evidence,
+    compare,
+    compare_picked,
+    extras,
+    head,
+    level_evidence,
+    outputs_of_cut,
+    table,
+    taps,
+)
+from rkzoo.graph.families.branches import (
+    by_size,
+    cells,
+    contract,
+    moved,
+    moving,
+    probe,
+    stride,
+    times,
+    wrong_count,
+)
+from rkzoo.graph.families.recognition import Picture, Recognition, Tap
+from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.onnx.view import Array, View
+
+# So low that no result is picked from a level that is kept quiet.
+_QUIET = -30.0
+_SAME_HEAD = "YOLOv8, 9, 11 and 12 have the same head, so they are not told apart."
+_PICKED_AWAY = (
+    "it picks its results inside the graph in a way that is not YOLOv10's or YOLO26's; export it "
+    "without NMS and without end-to-end mode"
+)
+
+
+def stock(seen: View, picture: Picture) -> Recognition | str:
+    """The export with one output, 1x(4+C+E)xN (centre, size, scores, extras), or 1xKx(6+E)
+    (corners, score, class, extras) of the best K; beside it the prototypes of masks."""
+    split = _outputs(seen)
+    if split is None:
+        return ""
+    decoded, prototypes = split
+    end = tail(seen, [decoded], picking=True)
+    if isinstance(end, str):
+        return end
+    groups = by_size(end)
+    if isinstance(groups, str):
+        return groups
+    reason = _wrong_count(groups)
+    if reason:
+        return reason
+    values = probe(end.branches, seed=0)
+    try:
+        whole = _answer(end, values, groups)
+        if isinstance(whole, str):
+            return whole
+        levels = _levels(end, groups, values, picture)
+    except RkzooError as error:
+        return f"the end of the graph cannot be run alone ({error.why})"
+    if isinstance(levels, str):
+        return levels
+    fit = _fit(end, levels, values, whole, prototypes)
+    if isinstance(fit, str):
+        return fit
+    return _recognition(end, levels, fit, whole, prototypes, picture)
+
+
+def _outputs(seen: View) -> tuple[str, Tap | None] | None:
+    """The output that holds the boxes, and the prototypes where there are any."""
+    names = [output.name for output in seen.model.graph.output]
+    if len(names) == 1:
+        return names[0], None
+    maps = [name for name in names if len(seen.shapes.get(name, ())) == 4]
+    shape = seen.shape(maps[0]) if len(names) == 2 and len(maps) == 1 else None
+    if shape is None:
+        return None
+    (decoded,) = (name for name in names if name != maps[0])
+    return decoded, Tap(maps[0], "prototypes", 0, shape)
+
+
+def _wrong_count(groups: Sequence[Sequence[Branch]]) -> str:
+    wanted = "two, box and class, or three with masks, key points or an angle"
+    reasons = [wrong_count(group, (2, 3), wanted) for group in groups]
+    if len({len(group) for group in groups}) != 1:
+        reasons.append("the number of branches differs from level to level")
+    return next(filter(None, reasons), "")
+
+
+# ---- asking the tail ----------------------------------------------------------------
+
+
+def _answer(
+    end: Tail, values: Mapping[str, Array], groups: Sequence[Sequence[Branch]]
+) -> Array | str:
+    """1x(numbers)x(cells), or 1x(best)x(numbers) of a tail that picks."""
+    answer = end(values)[0]
+    if answer.ndim == 3 and answer.shape[0] == 1:
+        if end.picks and answer.shape[2] >= 6 and answer.shape[1]:
+            return answer
+        total = sum(cells(group[0]) for group in groups)
+        if not end.picks and answer.shape[1] >= 5 and answer.shape[2] == total:
+            return answer
+    if end.picks:
+        return _PICKED_AWAY
+    return "its output is not 1x(4+classes)x(cells of all levels)"
+
+
+def _levels(
+    end: Tail, groups: Sequence[Sequence[Branch]], values: Mapping[str, Array], picture: Picture
+) -> list[Level] | str:
+    levels = []
+    for group in groups:
+        step = stride(group[0], picture)
+        if isinstance(step, str):
+            return step
+        mine = {branch.name for branch in group}
+        # With the other levels quiet, what is picked is picked from this one.
+        alone = {
+            name: value if name in mine else np.full_like(value, _QUIET)
+            for name, value in values.items()
+        }
+        before = end(alone)[0]
+        roles = {
+            _role(before, moved(end, alone, branch)[0], branch, end.picks): branch
+            for branch in group
+        }
+        if set(roles) - {"extra"} != {"box", "score"} or len(roles) != len(group):
+            return "its boxes and scores do not come from branches of their own"
+        levels.append(Level(roles["box"], roles["score"], step, roles.get("extra")))
+    return alike(levels) or levels
+
+
+def _role(before: Array, after: Array, branch: Branch, picks: bool) -> str:
+    """Which numbers of a result move with the branch: the box, the scores, what comes behind
+    them, or (an angle) the centre of the box and what comes last."""
+    axis = 2 if picks else 1
+    rows = moving(before, after, axis)
+    last = before.shape[axis] - 1
+    if not rows:
+        return "none"
+    if rows[-1] < 4:
+        return "box"
+    if picks and 4 in rows:
+        return "score"
+    if rows[0] == 4:
+        return "score"
+    if rows[0] > 4 or (branch.shape[1] == 1 and rows[-1] == last and rows[-2] < 4):
+        return "extra"
+    return "both"
+
+
+def _fit(
+    end: Tail,
+    levels: Sequence[Level],
+    values: Mapping[str, Array],
+    whole: Array,
+    prototypes: Tap | None,
+) -> Fit | str:
+    """The reading of the branches that the tail's answer agrees with."""
+    _, classes, third = levels[0].channels
+    numbers = whole.shape[2 if end.picks else 1]
+    expected = (6 if end.picks else 4 + classes) + third
+    if numbers != expected:
+        return f"its output has {numbers} rows, not {expected} as its branches ask for"
+    possible = extras(third, prototypes.shape[1] if prototypes else 0)
+    if prototypes is not None and not third:
+        return "it has a second output that none of its boxes needs"
+    if not possible:
+        return f"its third branch of {third} channels is neither masks, key points nor an angle"
+    answer = whole[0].astype(np.float64)
+    fits = []
+    for extra in possible:
+        made = table(levels, values, extra, activated=True)
+        if end.picks:
+            fits.append(compare_picked(made, answer, extra))
+            continue
+        fits.append(compare(made, answer, extra, activated=True))
+        raw = table(levels, values, extra, activated=False)
+        fits.append(compare(raw, answer, extra, activated=False))
+    best = min(fits, key=lambda fit: fit.badness)
+    if best.good:
+        return best
+    if end.picks:
+        return _PICKED_AWAY
+    other = f" and {best.other:.3g} in what comes behind" if third else ""
+    return (
+        "its output is not the boxes (centre and size in pixels) and class scores that the "
+        f"branches give: it differs by {best.box:.3g} px and {best.score:.3g} in score{other}"
+    )
+
+
+# ---- the result ---------------------------------------------------------------------
+
+
+def _recognition(
+    end: Tail,
+    levels: Sequence[Level],
+    fit: Fit,
+    whole: Array,
+    prototypes: Tap | None,
+    picture: Picture,
+) -> Recognition:
+    taken = taps(levels, fit.extra, prototypes)
+    outputs = [HeadOutput(name=end.outputs[0], role="decoded")]
+    if prototypes is not None:
+        outputs.append(HeadOutput(name=prototypes.name, role="prototypes"))
+    decoded = Decoded(rows_last=not end.picks, corners=fit.corners, picked=end.picks)
+    cut = head(levels, fit.extra, outputs_of_cut(levels, taken), picks=end.picks)
+    uncut = head(
+        levels,
+        fit.extra,
+        tuple(outputs),
+        activated=fit.activated,
+        picks=end.picks,
+        decoded=decoded,
+    )
+    family = _family(levels, fit.extra, end.picks)
+    return Recognition(
+        family=family,
+        form="stock",
+        contract=contract(family, picture, cut),
+        uncut=contract(family, picture, uncut),
+        taps=taken,
+        evidence=(
+            f"One output of {times(whole.shape)}: {_said(end, levels, whole)}.",
+            *([_said_prototypes(prototypes)] if prototypes else []),
+            *level_evidence(levels, fit.extra, fit.activated),
+            "Fed with random numbers, the end of the graph answers as this head must: within "
+            f"{fit.box:.1g} px and {fit.score:.1g} in score.",
+            _kin(family),
+        ),
+    )
+
+
+def _family(levels: Sequence[Level], extra: Extra, picks: bool) -> str:
+    name = "yolov10" if picks else "yolov8"
+    if levels[0].channels[0] == 4:
+        name = "yolo26"
+    return f"{name}-{extra.task}" if extra.task else name
+
+
+def _said(end: Tail, levels: Sequence[Level], whole: Array) -> str:
+    if end.picks:
+        return (
+            f"the {whole.shape[1]} best of {cells_evidence(levels)} cells, chosen inside the "
+            "graph; each object has one box, so none has to be suppressed"
+        )
+    return f"{whole.shape[2]} cells are {cells_evidence(levels)}"
+
+
+def _said_prototypes(prototypes: Tap) -> str:
+    return f"A second output of {times(prototypes.shape)}: the prototypes of the masks."
+
+
+def _kin(family: str) -> str:
+    if family.startswith("yolo26"):
+        return "Plain distances without a distribution: YOLO26's head."
+    return _SAME_HEAD if family.startswith("yolov8") else "The choice inside is YOLOv10's."

@@ -1,0 +1,1 @@
+"""ONNX graphs made of weights that come in another form."""

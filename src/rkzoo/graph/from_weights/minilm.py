@@ -1,0 +1,125 @@
+"""Makes the graphs of BERT's relatives for texts (https://arxiv.org/abs/1810.04805) from weights
+in safetensors.
+
+- embedding: token numbers (1, L) int64 -> x (1, L, width);
+- encoder: x, mask (1, 1, L), which is added to what attention sees -> hidden (1, L, width).
+
+L is 128. No tensor has four dimensions, so no runtime can take one for a picture; no layer of the
+encoder runs on the processor.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from rkzoo.errors import RkzooError
+from rkzoo.graph.onnx.view import Array
+from rkzoo.graph.onnx.writer import Writer
+from rkzoo.progress import Reporter
+
+LENGTH = 128
+_HEADS = 12  # in MiniLM of 384 numbers
+
+
+def make_embedding(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+    """Of a card's zip with a model.safetensors, as ONNX."""
+    onnx.save(embedding(_weights(files["model"])), target)
+
+
+def make_encoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+    onnx.save(encoder(_weights(files["model"])), target)
+
+
+def _weights(path: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tensors(archive.read("model.safetensors"))
+    except (OSError, KeyError, ValueError, TypeError, zipfile.error) as error:
+        raise RkzooError(
+            f"{path} holds no weights that can be read.",
+            f"It is no zip with a whole model.safetensors ({error}).",
+            "Fetch it again with rkzoo fetch.",
+        ) from error
+
+
+def tensors(data: bytes) -> dict[str, Array]:
+    """The float tensors of a safetensors file by name. Raises ValueError, KeyError or TypeError
+    for bytes that are none."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    found = {}
+    for name, told in header.items():
+        if name == "__metadata__" or told["dtype"] != "F32":
+            continue
+        start, end = told["data_offsets"]
+        piece = data[8 + length + start : 8 + length + end]
+        found[name] = np.frombuffer(piece, "<f4").reshape(told["shape"])
+    return found
+
+
+def embedding(held: Mapping[str, Array], length: int = LENGTH) -> onnx.ModelProto:
+    graph = Writer(held)
+    ids = graph.input("ids", 1, length, kind=TensorProto.INT64)
+    words = held["embeddings.word_embeddings.weight"]
+    place = held["embeddings.position_embeddings.weight"][:length]
+    # There is one kind of text: its numbers go to every place.
+    always = place + held["embeddings.token_type_embeddings.weight"][:1]
+    said = graph.node("Gather", graph.constant(words, "words"), ids)
+    graph.node(
+        "Add", said, graph.constant(always[None]), to=graph.output("x", 1, length, _width(held))
+    )
+    return graph.model("embedding")
+
+
+def _width(held: Mapping[str, Array]) -> int:
+    return int(held["embeddings.word_embeddings.weight"].shape[1])
+
+
+def encoder(
+    held: Mapping[str, Array], length: int = LENGTH, heads: int = _HEADS
+) -> onnx.ModelProto:
+    graph = Writer(held)
+    width = _width(held)
+    size = width // heads
+
+    def layer(x: str, place: str, scale: float = 1.0) -> str:
+        weight, bias = (held[f"{place}.{kind}"] * scale for kind in ("weight", "bias"))
+        return graph.linear(x, weight, bias)
+
+    def normalised(x: str, place: str, to: str = "") -> str:
+        gain, bias = (graph.weight(f"{place}.{kind}") for kind in ("weight", "bias"))
+        return graph.node("LayerNormalization", x, gain, bias, to=to, axis=-1, epsilon=1e-12)
+
+    def by_head(x: str, order: tuple[int, int, int]) -> str:
+        apart = graph.node("Reshape", x, graph.constant(np.array([length, heads, size])))
+        return graph.node("Transpose", apart, perm=order)
+
+    given = graph.input("x", 1, length, width)
+    mask = graph.input("mask", 1, 1, length)
+    x = normalised(given, "embeddings.LayerNorm")
+    count = len({name.split(".")[2] for name in held if name.startswith("encoder.layer.")})
+    for index in range(count):
+        place = f"encoder.layer.{index}"
+        # Attention divides by the root of a head's size; the queries do it, once.
+        query = by_head(layer(x, f"{place}.attention.self.query", size**-0.5), (1, 0, 2))
+        key = by_head(layer(x, f"{place}.attention.self.key"), (1, 2, 0))
+        value = by_head(layer(x, f"{place}.attention.self.value"), (1, 0, 2))
+        scores = graph.node("Add", graph.node("MatMul", query, key), mask)
+        seen = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), value)
+        together = graph.node("Transpose", seen, perm=(1, 0, 2))
+        flat = graph.node("Reshape", together, graph.constant(np.array([1, length, width])))
+        seen = graph.node("Add", x, layer(flat, f"{place}.attention.output.dense"))
+        x = normalised(seen, f"{place}.attention.output.LayerNorm")
+        inner = graph.gelu(layer(x, f"{place}.intermediate.dense"))
+        inner = graph.node("Add", x, layer(inner, f"{place}.output.dense"))
+        last = index == count - 1
+        to = graph.output("hidden", 1, length, width) if last else ""
+        x = normalised(inner, f"{place}.output.LayerNorm", to)
+    return graph.model("encoder")

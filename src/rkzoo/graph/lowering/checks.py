@@ -1,0 +1,186 @@
+"""Will it convert, and will the result be right? A checklist in plain words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rkzoo.checks import Check
+from rkzoo.contract.detect import DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.recognition import Recognition
+from rkzoo.graph.onnx.opset import MAX_OPSET
+from rkzoo.graph.onnx.summary import GraphSummary
+
+if TYPE_CHECKING:
+    import onnx
+
+# Measured with RKNN-Toolkit2 2.5.0: the first make the build fail, the second end on the CPU.
+_REFUSED = ("If", "Loop", "Scan", "NonZero")
+_ON_CPU = ("TopK", "Det")
+_INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
+
+
+NO_SIGMOID = "The scores leave the graph without a sigmoid; rkzoo applies it itself."
+
+
+def bare_scores(found: Recognition) -> bool:
+    """Whether the scores leave the graph, as the user exported it, before their sigmoid."""
+    head = (found.uncut or found.contract).head
+    return isinstance(head, DetectHead) and not head.activated
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How a graph is quantised, by quantisation-aware training or afterwards. `integer`: its
+    operators on integers (QLinearConv), instead of float ones between QuantizeLinear and
+    DequantizeLinear; `read_inside`: outputs that nodes of the graph read too."""
+
+    integer: tuple[str, ...]
+    read_inside: tuple[str, ...]
+
+
+def quantisation(model: onnx.ModelProto) -> Quantisation | None:
+    """How `model` is quantised; None for a float model.
+
+    A graph counts as quantised when a tensor that flows is rounded in it, not where only its
+    weights are stored as integers.
+    """
+    nodes = model.graph.node
+    stored = {tensor.name for tensor in model.graph.initializer}
+    rounded = any(
+        node.op_type == "QuantizeLinear" and node.input[0] not in stored for node in nodes
+    )
+    integer = tuple(
+        dict.fromkeys(node.op_type for node in nodes if _INTEGER.fullmatch(node.op_type))
+    )
+    if not rounded and not integer:
+        return None
+    read = {name for node in nodes for name in node.input}
+    inside = tuple(output.name for output in model.graph.output if output.name in read)
+    return Quantisation(integer, inside)
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether a graph carries scales of its own (QDQ nodes, or operators on integers)."""
+    return quantisation(model) is not None
+
+
+def graph_checks(
+    summary: GraphSummary,
+    recognition: Recognition | None,
+    unknown: RkzooError | None = None,
+    card: str = "",
+    named: int = 0,
+) -> list[Check]:
+    """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised,
+    `card` the name of the card that describes this very file, `named` how many class names
+    the file carries."""
+    return [
+        *_head(recognition, unknown, card, named),
+        *_opset(summary, recognition),
+        *_inputs(summary, recognition, card),
+        *_operators(summary, recognition),
+    ]
+
+
+def _head(
+    recognition: Recognition | None, unknown: RkzooError | None, card: str, named: int
+) -> Iterator[Check]:
+    if recognition is None and card:
+        yield Check("ok", f"This is the file of the card {card}, which knows how to read it.")
+        return
+    if recognition is None:
+        why = f" {unknown.why} {unknown.fix}" if unknown else ""
+        what = unknown.what if unknown else "The head was not recognised."
+        yield Check("fail", f"{what}{why}")
+        return
+    boxes = " as boxes" if isinstance(recognition.contract.head, DetectHead) else ""
+    yield Check("ok", f"The head is known, so its outputs can be read{boxes}.")
+    for sentence in recognition.assumed:
+        yield Check("warn", sentence)
+    if recognition.form == "stock":
+        yield Check(
+            "ok",
+            "Boxes and scores share one output here, which INT8 cannot hold; convert takes the "
+            "head off and proves the result equal first.",
+        )
+    if not recognition.anchors_known:
+        yield Check(
+            "warn",
+            "The file does not hold its anchors: the usual ones of its family are assumed. Give "
+            "those of your training with --anchors.",
+        )
+    if bare_scores(recognition):
+        yield Check("ok", NO_SIGMOID)
+    yield from _labels(recognition, card, named)
+
+
+def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
+    head = recognition.contract.head
+    if recognition.contract.texts:
+        yield Check("ok", "Its classes are what it is told to look for, with --prompt.")
+    elif recognition.contract.labels:
+        yield Check("ok", f"Each of the {len(recognition.contract.labels)} classes has its name.")
+    elif named and isinstance(head, DetectHead):
+        yield Check(
+            "warn",
+            f"The file names {named} classes but its head has {head.classes}: the names are "
+            "ignored. Give the right ones with --labels FILE.",
+        )
+    elif not card:
+        yield Check("warn", "The file names no classes: give them with --labels FILE.")
+
+
+def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+    if summary.opset <= MAX_OPSET:
+        yield Check("ok", f"Opset {summary.opset}; the toolkit reads up to {MAX_OPSET}.")
+    elif recognition is not None and recognition.form in ("stock", "whole"):
+        yield Check("warn", f"Opset {summary.opset} is too new; it will be lowered to {MAX_OPSET}.")
+    else:
+        yield Check(
+            "fail",
+            f"Opset {summary.opset} is too new, the toolkit reads up to {MAX_OPSET}: "
+            "export the model again with opset=17.",
+        )
+
+
+def _inputs(summary: GraphSummary, recognition: Recognition | None, card: str) -> Iterator[Check]:
+    if not summary.dynamic:
+        yield Check("ok", "All input sizes are fixed.")
+    elif card:
+        yield Check("ok", "The input size is free, and the card fixes it.")
+    elif recognition is not None:
+        height, width = recognition.contract.input.size
+        yield Check(
+            "warn",
+            f"The input size is free ({', '.join(summary.dynamic)}); it will be fixed to "
+            f"{height}x{width}. Choose another with --size HxW.",
+        )
+    else:
+        yield Check(
+            "warn",
+            f"The input size is free ({', '.join(summary.dynamic)}), but the NPU needs one that "
+            "is fixed: give --size HxW.",
+        )
+
+
+def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+    for domain, _ in summary.domains:
+        if any(name.startswith(f"{domain}.") for name, _ in summary.operators):
+            yield Check(
+                "fail",
+                f"It uses operators of {domain}, which the toolkit does not know: export it "
+                "without them.",
+            )
+    present = {name for name, _ in summary.operators}
+    # What sits in the tail of a stock head goes with the cut.
+    cut = recognition is not None and recognition.form == "stock"
+    for name in () if cut else _REFUSED:
+        if name in present:
+            yield Check("fail", f"The toolkit refuses the operator {name}.")
+    for name in () if cut else _ON_CPU:
+        if name in present:
+            yield Check("warn", f"The operator {name} will run on the CPU, which is slow.")

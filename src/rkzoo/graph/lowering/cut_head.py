@@ -1,0 +1,215 @@
+"""Takes the tail off a recognised head.
+
+The uncut tensor holds boxes of 0..640 and scores of 0..1 on one INT8 scale, which leaves
+nothing of the scores; each branch on its own has a scale of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.outputs import cut_outputs
+from rkzoo.graph.families.recognition import Recognition, Tap
+from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
+from rkzoo.graph.onnx.opset import lowered
+from rkzoo.graph.onnx.rewrite import focus_to_convolution, scale_after_product
+from rkzoo.graph.onnx.view import MAX_IR, View, is_scale, prepared
+
+Scores = Literal["sigmoid", "logits", "bounded"]
+"""How scores leave a cut graph: after their sigmoid, before it, or before it and kept within
+the range that matters, so that a deeply negative background takes no part of the INT8 scale."""
+_BOUND = 8.0  # sigmoid(-8) = 0.0003, below every confidence in use
+BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
+"""What bounding may take from a score that is the product of two."""
+
+
+def cut(
+    model: onnx.ModelProto, recognition: Recognition, *, scores: Scores = "sigmoid"
+) -> onnx.ModelProto:
+    """The graph up to the branches of its head, as `cut_contract` describes it.
+
+    Outputs, float32, one a tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (as `scores` says),
+    box_16, score_16, ..., named by stride, finest level first. The
+    input is fixed to 1x3xHxW, half precision widened, and everything that only the tail
+    needed is gone. `model` is left as it was. Raises RkzooError when the opset is above 19
+    and cannot be lowered.
+    """
+    seen = texts_to_convolution(prepared(model, static_input(model, recognition)))
+    scale_after_product(seen)
+    focus_to_convolution(seen)
+    head = _head(cut_contract(recognition, scores=scores))
+    names = [output.name for output in head.outputs]
+    wanted = {name for n in names for name in (n, f"{n}_raw")}
+    _give_way(seen.model, wanted)
+    taps = [
+        replace(tap, name=f"{tap.name}_inner") if tap.name in wanted else tap
+        for tap in recognition.taps
+    ]
+    graph = _kept(seen, [tap.name for tap in taps])
+    for name, tap in zip(names, taps, strict=True):
+        graph.node.extend(_exposed(graph, tap, name, scores if tap.sigmoid else "logits"))
+        shape = (*tap.shape[:1], len(tap.channels) or tap.shape[1], *tap.shape[2:])
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    _drop_unused(graph)
+    result = onnx.ModelProto(
+        ir_version=min(seen.model.ir_version, MAX_IR), producer_name="rkzoo", graph=graph
+    )
+    result.opset_import.extend(seen.model.opset_import)
+    result.functions.extend(seen.model.functions)
+    result.metadata_props.extend(model.metadata_props)
+    return lowered(result)
+
+
+def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, form: Scores) -> list[onnx.NodeProto]:
+    """The nodes that make output `name` of a tap."""
+    source = name if form == "logits" else f"{name}_raw"
+    last = _activation(graph, source, name, form)
+    if tap.channels:
+        return [_part_of_convolution(graph, tap, source), *last]
+    if any(tap.name in node.input for node in graph.node):
+        # The rest of the graph needs the tensor too, by its old name.
+        return [helper.make_node("Identity", [tap.name], [source]), *last]
+    for node in graph.node:
+        for index, made in enumerate(node.output):
+            if made == tap.name:
+                node.output[index] = source
+    return last
+
+
+def _activation(
+    graph: onnx.GraphProto, source: str, name: str, form: Scores
+) -> list[onnx.NodeProto]:
+    if form == "logits":
+        return []
+    if form == "sigmoid":
+        return [helper.make_node("Sigmoid", [source], [name])]
+    ends = (f"{name}_least", f"{name}_most")
+    for end, value in zip(ends, (-_BOUND, _BOUND), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), end))
+    return [helper.make_node("Clip", [source, *ends], [name])]
+
+
+def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.NodeProto:
+    """The convolution that makes `tap`, with only the wanted channels of its weights: a
+    convolution of its own costs the NPU nothing, a choice of channels afterwards does."""
+    (node,) = (n for n in graph.node if tap.name in n.output)
+    if node.op_type != "Conv":
+        raise RkzooError(
+            f"The end of the graph at {tap.name} cannot be taken apart.",
+            f"It is made by {node.op_type} and not by a convolution.",
+            "Convert it with --no-cut, and please report this model.",
+            code=1,
+        )
+    part = onnx.NodeProto()
+    part.CopyFrom(node)
+    part.name, part.output[0] = name, name
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for index in range(1, len(part.input)):
+        whole_weight = numpy_helper.to_array(weights[part.input[index]])
+        part.input[index] = f"{name}_weight{index}"
+        graph.initializer.append(
+            numpy_helper.from_array(whole_weight[list(tap.channels)], part.input[index])
+        )
+    return part
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Takes out convolutions that were taken apart: their parts have taken their place."""
+    used = {name for node in graph.node for name in node.input}
+    used |= {output.name for output in graph.output}
+    for node in [node for node in graph.node if used.isdisjoint(node.output)]:
+        graph.node.remove(node)
+    left = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in left]:
+        graph.initializer.remove(tensor)
+
+
+def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
+    """The graph with its head left on, spelled for the toolkit: input fixed, half precision
+    widened, attention and opset as in `cut`; outputs that its contract does not name are
+    dropped (YOLOv5's heads beside the boxes). `model` is left as it was."""
+    seen = texts_to_convolution(prepared(model, static_input(model, recognition)))
+    scale_after_product(seen)
+    focus_to_convolution(seen)
+    contract = recognition.uncut or recognition.contract
+    named = {output.name: None for output in _head(contract).outputs}
+    if any(output.name not in named for output in seen.model.graph.output):
+        declared_as = {output.name: output for output in seen.model.graph.output}
+        graph = _kept(seen, named)
+        graph.output.extend(declared_as[name] for name in named)
+        seen.model.graph.CopyFrom(graph)
+    _picture_first(seen.model, contract)
+    seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
+    return lowered(seen.model)
+
+
+def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
+    """Puts the inputs into the contract's order."""
+    order = {other.name: index for index, other in enumerate(contract.others, 1)}
+    infos = sorted(model.graph.input, key=lambda info: order.get(info.name, 0))
+    copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in infos]
+    del model.graph.input[:]
+    model.graph.input.extend(copies)
+
+
+def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Contract:
+    """What `cut` promises. For a stock graph with its sigmoid it is `recognition.contract`."""
+    head = _head(recognition.contract)
+    outputs = cut_outputs(recognition.taps, head.strides)
+    head = msgspec.structs.replace(head, outputs=outputs, activated=scores == "sigmoid")
+    return msgspec.structs.replace(recognition.contract, head=head)
+
+
+def _head(contract: Contract) -> DetectHead:
+    if not isinstance(contract.head, DetectHead):
+        raise RkzooError("Only a detection head can be cut.", f"This is {contract.family}.", code=1)
+    return contract.head
+
+
+def static_input(model: onnx.ModelProto, recognition: Recognition) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the inputs for `prepared`, the picture first."""
+    others = {other.name: other.shape for other in recognition.contract.others}
+    known = {tensor.name for tensor in model.graph.initializer} | set(others)
+    fed = [info for info in model.graph.input if info.name not in known]
+    names = [info.name for info in fed if not is_scale(info)]
+    height, width = recognition.contract.input.size
+    return {names[0]: (1, 3, height, width), **others}
+
+
+def _give_way(model: onnx.ModelProto, wanted: set[str]) -> None:
+    """Renames whatever inside the graph has a name that the cut needs for itself."""
+    graph = model.graph
+    for node in graph.node:
+        for side in (node.input, node.output):
+            for index, name in enumerate(side):
+                if name in wanted:
+                    side[index] = f"{name}_inner"
+    for tensor in (*graph.initializer, *graph.input):
+        if tensor.name in wanted:
+            tensor.name = f"{tensor.name}_inner"
+
+
+def _kept(seen: View, outputs: Iterable[str]) -> onnx.GraphProto:
+    """The part of the graph that `outputs` need, without any outputs yet."""
+    source = seen.model.graph
+    needed = set(outputs)
+    nodes = []
+    for node in reversed(source.node):
+        if not needed.isdisjoint(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    graph = onnx.GraphProto(name="cut")
+    graph.node.extend(reversed(nodes))
+    graph.input.extend(info for info in source.input if info.name in needed)
+    graph.initializer.extend(tensor for tensor in source.initializer if tensor.name in needed)
+    return graph

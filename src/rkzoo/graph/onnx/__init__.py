@@ -1,0 +1,1 @@
+"""ONNX graphs as data: read, look at, rewrite, write."""

@@ -1,0 +1,172 @@
+"""Words that are fixed in the graph become the weights of a convolution.
+
+A YOLO-World that was told its words before the export compares each place of a feature map with
+the words' embeddings, scales and shifts the result. All of that is a convolution 1x1, which the
+NPU computes at once, and behind which a head looks like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from rkzoo.errors import RkzooError
+from rkzoo.graph.onnx.view import Array, View, run, submodel, view
+
+_PRODUCTS = frozenset({"MatMul", "Einsum"})
+_ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"})
+_AFFINE = frozenset({"Mul", "Add", "Sub", "Div"})
+_FEATURES = frozenset({"Conv", "BatchNormalization", "Add"})
+# A power of two, so that a weight comes back exactly, and large, so that no shift hides it.
+_LOUD = 4096.0
+_SLACK = 1e-4
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """From the feature map `source` (1, C, h, w) to `result` (1, K, h, w)."""
+
+    source: str
+    result: str
+    nodes: tuple[onnx.NodeProto, ...]
+
+
+def texts_to_convolution(seen: View) -> View:
+    """The same graph with a convolution in place of every comparison with fixed words, changed
+    in place; `seen` itself where there is none."""
+    graph = seen.model.graph
+    changed = False
+    for node in [node for node in graph.node if node.op_type in _PRODUCTS]:
+        found = _comparison(seen, node)
+        weights = _asked(seen, found) if found else None
+        if found is None or weights is None:
+            continue
+        changed = True
+        _replace(graph, found, *weights)
+    if not changed:
+        return seen
+    _drop_unused(graph)
+    return view(seen.model)
+
+
+def _comparison(seen: View, product: onnx.NodeProto) -> _Comparison | None:
+    moving = [name for name in product.input if not _fixed(seen, name)]
+    if len(moving) != 1:
+        return None
+    source = moving[0]
+    while (maker := seen.producers.get(source)) is not None and maker.op_type in _ARRANGING:
+        source = maker.input[0]
+    size = seen.shape(source)
+    if maker is None or maker.op_type not in _FEATURES or size is None or len(size) != 4:
+        return None
+    result, name = "", product.output[0]
+    while True:
+        shape = seen.shape(name)
+        if shape is not None and len(shape) == 4 and (shape[0], *shape[2:]) == (1, *size[2:]):
+            result = name
+        after = seen.consumers.get(name, [])
+        if len(after) != 1 or not _goes_on(seen, after[0], name):
+            break
+        name = after[0].output[0]
+    if not result or size[0] != 1:
+        return None
+    return _Comparison(source, result, _between(seen, source, result))
+
+
+def _goes_on(seen: View, node: onnx.NodeProto, name: str) -> bool:
+    if node.op_type in _ARRANGING:
+        return bool(node.input[0] == name)
+    others = [other for other in node.input if other != name]
+    return node.op_type in _AFFINE and len(others) == 1 and _fixed(seen, others[0])
+
+
+def _fixed(seen: View, name: str) -> bool:
+    """Whether a tensor depends on no input of the graph."""
+    fed = {info.name for info in seen.inputs}
+    todo, known = [name], {name}
+    while todo:
+        current = todo.pop()
+        if current in fed:
+            return False
+        node = seen.producers.get(current)
+        fresh = [n for n in node.input if n and n not in known] if node is not None else []
+        known.update(fresh)
+        todo.extend(fresh)
+    return True
+
+
+def _between(seen: View, source: str, result: str) -> tuple[onnx.NodeProto, ...]:
+    inside: set[str] = set()
+    todo = [result]
+    while todo:
+        name = todo.pop()
+        node = seen.producers.get(name)
+        if name == source or name in inside or node is None:
+            continue
+        inside.update(node.output)
+        todo.extend(node.input)
+    return tuple(n for n in seen.model.graph.node if not inside.isdisjoint(n.output))
+
+
+def _asked(seen: View, found: _Comparison) -> tuple[Array, Array] | None:
+    """The weights (K, C, 1, 1) and bias (K,) of the convolution, from what the nodes answer;
+    None where they compute something else."""
+    shape = seen.shape(found.source)
+    if shape is None:
+        return None
+    _, channels, height, width = shape
+    cells = height * width
+    try:
+        part = submodel(
+            seen, found.nodes, {found.source: np.zeros(shape, np.float32)}, [found.result]
+        )
+
+        def ask(values: Array) -> Array:
+            (answer,) = run(part, {found.source: values.reshape(shape).astype(np.float32)})
+            return np.asarray(answer, np.float64).reshape(answer.shape[1], cells)
+
+        bias = ask(np.zeros(shape, np.float32))[:, 0]
+        weight = np.zeros((len(bias), channels))
+        for first in range(0, channels, cells):
+            # Each cell speaks up in a channel of its own.
+            count = min(cells, channels - first)
+            loud = np.zeros((channels, cells), np.float32)
+            loud[first + np.arange(count), np.arange(count)] = _LOUD
+            weight[:, first : first + count] = (ask(loud)[:, :count] - bias[:, None]) / _LOUD
+        trial = np.random.default_rng(0).normal(0, 1, (channels, cells)).astype(np.float32)
+        answer = ask(trial)
+    except RkzooError:
+        return None
+    expected = weight @ trial.astype(np.float64) + bias[:, None]
+    if np.abs(answer - expected).max() > _SLACK * max(1.0, float(np.abs(expected).max())):
+        return None
+    return weight.astype(np.float32)[..., None, None], bias.astype(np.float32)
+
+
+def _replace(graph: onnx.GraphProto, found: _Comparison, weight: Array, bias: Array) -> None:
+    names = [f"{found.result}_texts", f"{found.result}_shift"]
+    for name, values in zip(names, (weight, bias), strict=True):
+        graph.initializer.append(numpy_helper.from_array(values, name))
+    for index, node in enumerate(graph.node):
+        if found.result in node.output:
+            node.output[list(node.output).index(found.result)] = f"{found.result}_compared"
+            convolution = helper.make_node(
+                "Conv", [found.source, *names], [found.result], kernel_shape=[1, 1]
+            )
+            graph.node.insert(index, convolution)
+            return
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if needed.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            needed.update(node.input)
+            for attribute in node.attribute:
+                for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                    needed.update(name for inner in body.node for name in inner.input)

@@ -1,0 +1,86 @@
+"""A part of a graph as a model of its own, with inputs of fixed shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import helper
+
+from rkzoo.contract.inputs import ArrayInput
+from rkzoo.errors import RkzooError
+from rkzoo.graph.onnx.opset import lowered
+from rkzoo.graph.onnx.view import MAX_IR, View, captured_by, prepared
+
+_KINDS = {
+    "float32": onnx.TensorProto.FLOAT,
+    "int64": onnx.TensorProto.INT64,
+    "int32": onnx.TensorProto.INT32,
+}
+
+
+def part(
+    model: onnx.ModelProto, inputs: Sequence[ArrayInput], outputs: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """What lies between `inputs` and `outputs`: the whole graph where these are its own.
+
+    An input or output may be any tensor of the graph; `outputs` empty are those of the graph.
+    Shapes are fixed, half precision is widened, and what follows from the shapes is folded.
+    `model` is left as it was. Raises RkzooError where a tensor is missing, or the part needs an
+    input that is not among `inputs`.
+    """
+    cut = onnx.ModelProto(ir_version=model.ir_version)
+    cut.opset_import.extend(model.opset_import)
+    cut.functions.extend(model.functions)
+    cut.graph.CopyFrom(_between(model.graph, inputs, outputs))
+    seen = prepared(cut, {one.name: one.shape for one in inputs}, scale_of_one=False)
+    _describe_outputs(seen)
+    seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
+    return lowered(seen.model)
+
+
+def _between(
+    source: onnx.GraphProto, inputs: Sequence[ArrayInput], outputs: Sequence[str]
+) -> onnx.GraphProto:
+    given = {one.name for one in inputs}
+    wanted = list(outputs) or [info.name for info in source.output]
+    needed = set(wanted)
+    nodes = []
+    for node in reversed(source.node):
+        if (needed - given) & set(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+            needed |= captured_by(node)
+    known = {name for node in nodes for name in node.output} | given | {""}
+    known |= {tensor.name for tensor in source.initializer}
+    lost = sorted({name for node in nodes for name in node.input}.union(wanted) - known)
+    unused = sorted(given - needed)
+    if lost:
+        raise _refused(f"It needs the input {lost[0]}, which is not given.")
+    if unused:
+        raise _refused(f"It has no use for the input {unused[0]}.")
+    graph = onnx.GraphProto(name=source.name or "part")
+    graph.node.extend(reversed(nodes))
+    graph.initializer.extend(t for t in source.initializer if t.name in needed - given)
+    for one in inputs:
+        graph.input.append(helper.make_tensor_value_info(one.name, _KINDS[one.dtype], one.shape))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    return graph
+
+
+def _describe_outputs(seen: View) -> None:
+    """Types and shapes of the outputs, as inference found them."""
+    for info in seen.model.graph.output:
+        kind = seen.dtypes.get(info.name)
+        if kind is None:
+            raise _refused(f"Nothing is known of its output {info.name}.")
+        described = helper.make_tensor_value_info(info.name, kind, seen.shape(info.name))
+        info.CopyFrom(described)
+
+
+def _refused(why: str) -> RkzooError:
+    return RkzooError(
+        "This part cannot be taken out of the graph.",
+        why,
+        "See its inputs and outputs with rkzoo inspect, and mend the card.",
+    )

@@ -1,0 +1,78 @@
+"""A graph being written, node by node: for networks whose weights come in another form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from rkzoo.graph.onnx.view import Array
+
+_OPSET = 17
+
+
+class Writer:
+    """In single precision. `held` are the weights by name, each of which goes in once."""
+
+    def __init__(self, held: Mapping[str, Array]) -> None:
+        self.held = held
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, *shape: int, kind: int = TensorProto.FLOAT) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, *shape: int) -> str:
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        return name
+
+    def constant(self, value: Array | float, name: str = "") -> str:
+        array = np.asarray(value)
+        array = array if array.dtype.kind == "i" else array.astype(np.float32)
+        name = name or f"constant{len(self._constants)}"
+        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def weight(self, name: str) -> str:
+        return self.constant(self.held[name], name)
+
+    def node(self, kind: str, *inputs: str, to: str = "", **attributes: Any) -> str:
+        output = to or f"{kind.lower()}{len(self._nodes)}"
+        node = helper.make_node(kind, list(inputs), [output], name=output, **attributes)
+        self._nodes.append(node)
+        return output
+
+    def linear(self, x: str, weight: Array, bias: Array | None, to: str = "") -> str:
+        product = self.node("MatMul", x, self.constant(weight.T), to="" if bias is not None else to)
+        if bias is None:
+            return product
+        return self.node("Add", product, self.constant(bias), to=to)
+
+    def gelu(self, x: str, wide: bool = False) -> str:
+        """Spelled with a division, which the toolkit makes one layer of the NPU. A `wide` tensor
+        (3000 long) overflows that layer's registers, and is spelled with a product: its Erf then
+        runs on the processor."""
+        inner = (
+            self.node("Mul", x, self.constant(2**-0.5))
+            if wide
+            else self.node("Div", x, self.constant(2**0.5))
+        )
+        share = self.node("Erf", inner)
+        return self.node(
+            "Mul",
+            self.node("Mul", x, self.node("Add", share, self.constant(1.0))),
+            self.constant(0.5),
+        )
+
+    def model(self, name: str) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
+        )
+        opset = [helper.make_opsetid("", _OPSET)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=8)

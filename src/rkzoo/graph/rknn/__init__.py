@@ -1,0 +1,1 @@
+"""Built .rknn files: read and judged, on a board too."""

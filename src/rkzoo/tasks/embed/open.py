@@ -1,0 +1,26 @@
+"""Opens what compares pictures, words and texts."""
+
+from __future__ import annotations
+
+from rkzoo.contract.language import ClipHead, SentenceHead
+from rkzoo.errors import RkzooError
+from rkzoo.tasks.embed.clip import Clip
+from rkzoo.tasks.embed.sentences import Sentences
+from rkzoo.tasks.embed.wordpiece import WordPiece
+from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
+from rkzoo.tasks.prompt.words import words
+from rkzoo.tasks.spec import Opened, Wishes
+
+
+def clip(opened: Opened, wishes: Wishes) -> Clip:
+    if not isinstance(opened.head, ClipHead):
+        raise RkzooError("This does not compare pictures with words.", code=1)
+    tokenizer = ClipTokenizer.from_file(opened.files["text.vocabulary"])
+    return Clip(opened.head, opened.parts, tokenizer, words(wishes.words).prompts)
+
+
+def sentence(opened: Opened, wishes: Wishes) -> Sentences:
+    if not isinstance(opened.head, SentenceHead):
+        raise RkzooError("This does not compare texts.", code=1)
+    tokenizer = WordPiece.from_file(opened.files["embedding.vocabulary"])
+    return Sentences(opened.parts, tokenizer, words(wishes.words).prompts)

@@ -1,0 +1,69 @@
+"""From the parts of a voice and its files to what speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from rkzoo.contract.audio import VoiceHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.tasks.spec import Opened, Wishes
+from rkzoo.tasks.voice.guess import Guesser
+from rkzoo.tasks.voice.phonemes import Pronouncer, read_lexicon
+from rkzoo.tasks.voice.speak import AtOnce, Mouth, Speller, Voice, Windowed, lettered, phonetic
+
+
+class _Audio(msgspec.Struct, frozen=True):
+    sample_rate: int
+
+
+class _Described(msgspec.Struct, frozen=True):
+    """What piper's .onnx.json says of a voice, as far as it is needed here."""
+
+    audio: _Audio
+    phoneme_id_map: dict[str, list[int]]
+
+
+def voice(opened: Opened, wishes: Wishes) -> Voice:
+    """A pipeline with a VoiceHead, ready to read texts aloud. Raises RkzooError."""
+    head = opened.head
+    if not isinstance(head, VoiceHead):
+        raise RkzooError("This is no voice.", code=1)
+    if wishes.language not in (None, head.language):
+        raise RkzooError(
+            f"This voice does not speak the language {wishes.language}.",
+            f"It speaks {head.language}.",
+            "Leave --language out, or use another voice.",
+        )
+    mouth: Mouth = (Windowed if "vocoder" in opened.parts else AtOnce)(head, opened.parts)
+    return Voice(head, mouth, _speller(head, opened), wishes.speed)
+
+
+def _speller(head: VoiceHead, opened: Opened) -> Speller:
+    files = opened.files
+    if "encoder.phonemes" not in files:
+        return lettered(opened.parts["encoder"][0].labels)
+    described = _described(files["encoder.phonemes"])
+    if described.audio.sample_rate != head.rate:
+        raise RkzooError(
+            f"The card says that this voice has {head.rate} samples a second.",
+            f"{files['encoder.phonemes'].name} says {described.audio.sample_rate}.",
+            "Mend the card's head.",
+        )
+    lexicon = read_lexicon(files["encoder.lexicon"])
+    guess = Guesser(files["encoder.letters-to-sounds"])
+    return phonetic(described.phoneme_id_map, Pronouncer(lexicon, guess))
+
+
+def _described(path: Path) -> _Described:
+    try:
+        with explained(f"{path} cannot be read."):
+            return msgspec.json.decode(path.read_bytes(), type=_Described)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RkzooError(
+            f"{path} does not describe a voice.",
+            f"{error}.",
+            "It is the .onnx.json that comes with a piper voice: fetch it again.",
+        ) from error

@@ -1,0 +1,196 @@
+"""The whole way on one page: read it in float, build the .rknn, read it again in INT8."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from rkzoo.files import write_text
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Array, Session, dequantise
+from rkzoo.tasks.text.detect_text import TextDetector
+from rkzoo.tasks.text.page import PageReader
+from rkzoo.tasks.text.result import TextLines, agreement
+from rkzoo.toolkit.environment import unavailable
+from rkzoo.vision.draw import beside
+from rkzoo.vision.draw_text import confidence_color, outline
+from rkzoo.vision.image import read, write
+from rkzoo.workflow.compile.convert import Converted, convert_resolved
+from rkzoo.workflow.compile.simulate import open_rknn
+from rkzoo.workflow.inference.font import font
+from rkzoo.workflow.inference.load import open_onnx, page_reader
+from rkzoo.workflow.request.resolve import Resolved, resolve
+from rkzoo.zoo.catalogue import card as find_card
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Float against INT8 on the same page. Times are of this PC, not of an NPU."""
+
+    onnx_lines: int
+    simulator_lines: int
+    found_by_both: int
+    read_alike: int
+    cosine: dict[str, float]
+    onnx_seconds: float
+    simulator_seconds: float
+    onnx_bytes: int
+    rknn_bytes: int
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo did. `comparison` is None where the toolkit cannot run; `without`
+    then says why."""
+
+    page: TextLines
+    pictures: tuple[Path, ...]
+    seconds: float
+    converted: Converted | None = None
+    comparison: Comparison | None = None
+    without: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "page": {"runtime": "onnx", "lines": self.page.to_json()},
+            "rknn": self.converted.to_json() if self.converted else None,
+            "comparison": asdict(self.comparison) if self.comparison else None,
+            "comparison_runtimes": ["onnx", "simulator"] if self.comparison else None,
+            "not_done": self.without or None,
+            "pictures": [str(path) for path in self.pictures],
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def demo(
+    out: Path,
+    *,
+    soc: str = "rk3588",
+    toolkit: str | None = None,
+    report: Reporter = SILENT,
+    show: Callable[[TextLines], None] = lambda lines: None,
+) -> DemoReport:
+    """Runs the demo and writes pictures, .rknn and report.json into `out`.
+
+    `show` is called with the lines as soon as they are read. Raises RkzooError.
+    """
+    start = perf_counter()
+    with ExitStack() as stack:
+        pipeline = find_card("ppocr")
+        letters = font(report)
+        parts = {role: resolve(name, report=report) for role, name in pipeline.pipeline.items()}
+        opened = {
+            role: (ready.contract, stack.enter_context(open_onnx(ready)))
+            for role, ready in parts.items()
+        }
+        reader = page_reader(opened)
+        with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
+            page = read(path)
+        with report.task("Reading the page on ONNX Runtime"):
+            reader.detector(page)  # the first run of a session plans its memory
+            began = perf_counter()
+            boxes = reader.detector(page)
+            onnx_seconds = perf_counter() - began
+            lines = reader.read(page, boxes)
+        show(lines)
+        pictures = [out / "page-onnx.png"]
+        write(pictures[0], lines.draw(page, letters))
+
+        reason = unavailable(toolkit) if toolkit else unavailable()
+        if reason is not None:
+            done = DemoReport(lines, tuple(pictures), perf_counter() - start, without=str(reason))
+            return _written(done, out)
+
+        det = parts["det"]
+        converted = convert_resolved(
+            det,
+            socs=[soc],
+            dtype="int8",
+            output=out,
+            toolkit=toolkit,
+            report=report,
+        )[0]
+        _, session = open_rknn(converted.rknn, report=report)
+        stack.enter_context(session)
+        comparison, simulated = _compare(
+            det, reader, opened["det"][1], session, page, lines, onnx_seconds, converted, report
+        )
+        pictures += [out / "page-simulator.png", out / "float-and-int8.png"]
+        write(pictures[1], simulated.draw(page, letters))
+        write(pictures[2], _both(page, lines, simulated))
+        done = DemoReport(lines, tuple(pictures), perf_counter() - start, converted, comparison)
+        return _written(done, out)
+
+
+def _compare(
+    det: Resolved,
+    reader: PageReader,
+    floating: Session,
+    session: Session,
+    page: Array,
+    lines: TextLines,
+    onnx_seconds: float,
+    converted: Converted,
+    report: Reporter,
+) -> tuple[Comparison, TextLines]:
+    """The same page through the INT8 detector; the same readers after it."""
+    detector = TextDetector(det.contract, session)
+    with report.task("Reading the page with the INT8 detector on the simulator"):
+        arrays, letterbox = detector.preprocess(page)
+        detector.session.run(arrays)
+        began = perf_counter()
+        outputs = detector.session.run(arrays)
+        seconds = perf_counter() - began
+        simulated = reader.read(page, detector.decode(outputs, letterbox))
+        wanted = floating.run(arrays)
+    agreed = agreement(lines, simulated)
+    return (
+        Comparison(
+            onnx_lines=len(lines),
+            simulator_lines=len(simulated),
+            found_by_both=agreed.found,
+            read_alike=agreed.same_text,
+            cosine={
+                spec.name: cosine(dequantise(got, spec), want)
+                for got, spec, want in zip(outputs, session.outputs, wanted, strict=True)
+            },
+            onnx_seconds=round(onnx_seconds, 4),
+            simulator_seconds=round(seconds, 4),
+            onnx_bytes=Path(det.source.file).stat().st_size,
+            rknn_bytes=converted.size,
+        ),
+        simulated,
+    )
+
+
+def _both(page: Array, lines: TextLines, simulated: TextLines) -> Array:
+    """The lines of both detectors on the same page."""
+    drawn = []
+    for found in (lines, simulated):
+        drawn.append(page.copy())
+        outline(drawn[-1], found.quads, [confidence_color(s) for s in found.detection_scores])
+    captions = (
+        f"float [onnx]: {len(lines)} lines",
+        f"INT8 [simulator]: {len(simulated)} lines",
+    )
+    return beside(drawn, captions)
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Cosine of the angle between two tensors seen as vectors."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    length = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return round(float(x @ y) / length, 6) if length else 0.0
+
+
+def _written(done: DemoReport, out: Path) -> DemoReport:
+    write_text(out / "report.json", json.dumps(done.to_json(), ensure_ascii=False, indent=2) + "\n")
+    return done

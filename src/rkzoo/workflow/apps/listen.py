@@ -1,0 +1,107 @@
+"""Speech from the microphone to text, told while it is spoken where the model can."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.audio.sound import Sound
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.tasks.spec import NOTHING, Wishes
+from rkzoo.workflow.inference.inputs import SOUND, of_head
+from rkzoo.workflow.inference.load import open_task
+from rkzoo.workflow.inference.model import Found
+from rkzoo.workflow.inference.plan import Asked, plan
+
+RATE = 16000
+_BLOCK = 0.1  # seconds
+
+Samples = NDArray[np.float32]
+
+
+class Hearing(Protocol):
+    """A sound as it comes in (tasks.speech.transducer.Stream)."""
+
+    def accept(self, samples: Samples) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def transcript(self) -> Found: ...
+
+
+def listen(
+    model: str,
+    asked: Asked,
+    wishes: Wishes = NOTHING,
+    *,
+    blocks: Iterable[Samples] | None = None,
+    tell: Callable[[Found], None],
+    ready: Callable[[], None] = lambda: None,
+    report: Reporter = SILENT,
+) -> Found:
+    """Hears `blocks` (16 kHz; the microphone where None) until they end or Ctrl-C, and gives what
+    was understood. `tell` is called with what is understood so far, `ready` when the model is
+    open. Raises RkzooError where the model hears nothing, or there is no microphone."""
+    planned = plan(model, asked, report)
+    if of_head(planned.head).name != SOUND.name:
+        raise RkzooError(
+            f"{model} does not hear.", "The microphone is for models of sounds.", "See rkzoo list."
+        )
+    with ExitStack() as stack:
+        task = open_task(planned, stack, wishes=wishes, report=report)
+        ready()
+        source = microphone() if blocks is None else iter(blocks)
+        return _heard(task, source, tell)
+
+
+def _heard(task: Any, blocks: Iterator[Samples], tell: Callable[[Found], None]) -> Found:
+    stream: Hearing | None = task.stream() if hasattr(task, "stream") else None
+    kept: list[Samples] = []
+    try:
+        for block in blocks:
+            if stream is None:
+                kept.append(block)
+            else:
+                stream.accept(block)
+                tell(stream.transcript())
+    except KeyboardInterrupt:
+        pass  # that is how a speaker ends
+    if stream is not None:
+        stream.finish()
+        return stream.transcript()
+    if not kept:
+        raise RkzooError("Nothing was recorded.", "", "Speak, then press Ctrl-C.")
+    found: Found = task(Sound(np.concatenate(kept), RATE))
+    return found
+
+
+def microphone() -> Iterator[Samples]:
+    """Blocks of a tenth of a second from the usual microphone, without end. Raises RkzooError."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing
+        raise RkzooError(
+            "The microphone cannot be used.",
+            f"The package sounddevice does not load ({error}).",
+            'Install it with: pip install "rkzoo[mic]" and, on Linux, apt install libportaudio2',
+        ) from error
+    arrived: queue.SimpleQueue[Samples] = queue.SimpleQueue()
+
+    def put(data: NDArray[np.float32], frames: int, time: object, status: object) -> None:
+        arrived.put(data[:, 0].copy())
+
+    size = round(RATE * _BLOCK)
+    try:
+        with sounddevice.InputStream(RATE, size, channels=1, dtype="float32", callback=put):
+            while True:
+                yield arrived.get()
+    except sounddevice.PortAudioError as error:
+        raise RkzooError(
+            "The microphone cannot be used.", f"{error}.", "Connect one, and try again."
+        ) from error

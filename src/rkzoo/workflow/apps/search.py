@@ -1,0 +1,133 @@
+"""Finds pictures or lines of text by words, with embeddings that are kept from search to search."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, cache_dir, package_digest, sha256_of
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Label
+from rkzoo.tasks.embed.result import Alike
+from rkzoo.vision.sheet import contact_sheet
+from rkzoo.workflow.inference.inputs import PICTURE, of_head
+from rkzoo.workflow.inference.load import open_task
+from rkzoo.workflow.inference.plan import Asked, Plan, plan
+
+Embeddings = NDArray[np.float32]
+SHOWN = 12
+"""Pictures of a contact sheet."""
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """A task that can be searched with: `embed` gives a row for each of `passages`, which can be
+    found in one source, `meant` for each of some words; all rows of length 1."""
+
+    def passages(self, given: Any) -> tuple[str, ...]: ...
+
+    def embed(self, given: Any) -> Embeddings: ...
+
+    def meant(self, words: Sequence[str]) -> Embeddings: ...
+
+
+@dataclass(frozen=True)
+class Hits:
+    """`alike` in the order found; `sources[i]` is where name i comes from. `kept` of the sources
+    had embeddings from an earlier search."""
+
+    words: str
+    alike: Alike
+    sources: tuple[Path | None, ...]
+    runtime: Label
+    kept: int
+
+    def sheet(self) -> NDArray[np.uint8]:
+        """The best pictures as one, BGR, each over its cosine and name."""
+        from rkzoo.vision.image import read
+
+        best = [path for path in self.sources[:SHOWN] if path is not None]
+        cosines = self.alike.cosine[:SHOWN].tolist()
+        captions = [f"{c:.3f}  {path.name}" for c, path in zip(cosines, best, strict=True)]
+        return contact_sheet([read(path) for path in best], captions)
+
+
+def search(
+    model: str | os.PathLike[str],
+    sources: Sequence[Any],
+    words: str,
+    asked: Asked,
+    report: Reporter = SILENT,
+) -> Hits:
+    """The passages of all `sources` (pictures' paths, texts as the medium expands them), those
+    first that are most alike to `words`. Raises RkzooError for a model that compares nothing."""
+    if not words.strip():
+        raise RkzooError("There is nothing to search for.", "The words are empty.", "Give some.")
+    planned = plan(model, asked, report)
+    medium = of_head(planned.head)
+    with ExitStack() as stack:
+        task = open_task(planned, stack, report=report)
+        if not isinstance(task, Searchable):
+            raise RkzooError(
+                f"{planned.name} cannot search.",
+                "It makes no embeddings that could be compared with those of words.",
+                "Use clip for pictures, or minilm for texts.",
+            )
+        # The words first: what is wrong with them should not cost the reading of a folder.
+        wanted = task.meant([words])[0]
+        kept = _Kept(planned)
+        found: list[Embeddings] = []
+        names: list[str] = []
+        places: list[Path | None] = []
+        with report.task("Reading what is searched", len(sources), unit=medium.several) as progress:
+            for done, source in enumerate(sources, 1):
+                path = medium.file(source)
+                read = partial(medium.read, source)
+                rows = kept.rows(sha256_of(path) if path else _digest(read()), task, read)
+                found.append(rows)
+                names += [str(path)] if medium is PICTURE else task.passages(read())
+                places += [path] * len(rows)
+                progress.update(done)
+    cosine = np.concatenate(found) @ wanted
+    order = np.argsort(-cosine, kind="stable").tolist()
+    alike = Alike(tuple(names[i] for i in order), cosine[order])
+    return Hits(words, alike, tuple(places[i] for i in order), planned.label, kept.hits)
+
+
+class _Kept:
+    """Embeddings in the cache, by what made them and what they are of."""
+
+    def __init__(self, planned: Plan) -> None:
+        made_by = hashlib.sha256(package_digest().encode())
+        for role, part in sorted(planned.parts.items()):
+            file = sha256_of(part.board.file) if part.board else ""
+            made_by.update(f"{role} {part.contract} {part.build} {file}".encode())
+            made_by.update(part.graph)
+        self._folder = cache_dir("embeddings", made_by.hexdigest()[:32])
+        self.hits = 0
+
+    def rows(self, digest: str, task: Searchable, read: Callable[[], Any]) -> Embeddings:
+        file = self._folder / f"{digest}.npy"
+        # What cannot be read, a file that was cut off for one, is made again.
+        with suppress(OSError, ValueError, EOFError):
+            rows: Embeddings = np.load(file, allow_pickle=False)
+            self.hits += 1
+            return rows
+        rows = task.embed(read())
+        with atomic_output(file) as part:
+            np.save(part, rows)
+        return rows
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,466 @@
+"""Video in, answers out: a source, a pool of models and sinks, joined.
+
+One thread reads the source into the pool; the workers prepare, run and decode; the calling
+thread takes the answers in order, follows things, draws and gives them to the sinks. Whatever
+is slowest makes the others wait, or, when frames may be left out, makes the oldest ones go.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import check_apart
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.pool import Outcome, Pool, Tally
+from rkzoo.session import Label
+from rkzoo.soc.machine import npu_load
+from rkzoo.soc.tree import Tree
+from rkzoo.stream.live import LivePage, parse_address
+from rkzoo.stream.meter import Meter
+from rkzoo.stream.paint import has_supervision, plain
+from rkzoo.stream.sinks import JsonLines, Shown, Sink, VideoFile, Window, check_window
+from rkzoo.stream.sources import Frame, Paced, Source, open_source
+from rkzoo.stream.tracking import Follower, TrackOptions
+from rkzoo.tasks.detect.task import DetectOptions, HeadTask
+from rkzoo.tasks.text.page import PageOptions
+from rkzoo.tasks.text.result import TextLines
+from rkzoo.workflow.inference.load import open_task
+from rkzoo.workflow.inference.model import Found, Image
+from rkzoo.workflow.inference.plan import Asked, Plan, check_pictures, npu_workers, on_core, plan
+from rkzoo.workflow.inference.sanity import watched
+
+# Workers where nothing is said; a simulator is a process of its own and far from real time.
+_WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1}
+# Boxes below the confidence that keep a track alive.
+_UNSURE = 0.1
+# The answers of the first frames are looked at for what is wrong with the model.
+_DOUBTED = 3
+# A live stream goes on after a failed frame, but not after so many without one that works.
+_FAILURES = 3
+# How long the reader may hang on a silent source after the end, seconds.
+_READER_GRACE = 6.0
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the answers go. `jsonl` Path("-") is stdout. `http` is an address as LivePage takes
+    it; with nothing chosen there is no sink, and only the figures tell."""
+
+    save: Path | None = None
+    jsonl: Path | None = None
+    http: str | None = None
+    show: bool = False
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """`every_frame` None: every frame of a file, and the newest of a live source; False with a
+    file plays it at its own speed. `frames`: stop after so many answers. `give_up`: seconds
+    after which a lost source is given up (None: never). `workers` None: by the runtime."""
+
+    confidence: float | None = None
+    iou: float | None = None
+    track: bool = False
+    every_frame: bool | None = None
+    frames: int | None = None
+    workers: int | None = None
+    give_up: float | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a stream went. `stopped`: somebody ended it. `figures`: as /stats.json tells."""
+
+    runtime: Label
+    frames: int
+    dropped: int
+    failed: int
+    stopped: bool
+    figures: dict[str, Any]
+    places: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "failed": self.failed,
+            "stopped": self.stopped,
+            "outputs": list(self.places),
+            "warnings": list(self.warnings),
+        } | self.figures
+
+
+@dataclass
+class Stop:
+    """Set `asked` from anywhere, a signal handler too: the stream ends cleanly. A plain
+    attribute, since a handler must not wait for a lock that its own thread may hold."""
+
+    asked: bool = False
+
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a worker makes of a frame. `seconds` by stage."""
+
+    found: Found
+    seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+def stream(
+    model: str,
+    source: str,
+    outputs: Outputs,
+    *,
+    asked: Asked | None = None,
+    options: StreamOptions | None = None,
+    stop: Stop | None = None,
+    watch: Watch | None = None,
+    report: Reporter = SILENT,
+) -> Summary:
+    """Runs a model on a source until it ends, `options.frames` are answered, or `stop` is asked
+    for (Ctrl-C and SIGTERM ask for it when this is the main thread).
+
+    `watch` gets the figures once a second. What was written is complete and in place however a
+    live source ended; an error elsewhere removes it. Raises RkzooError.
+    """
+    options, stop = options or StreamOptions(), stop or Stop()
+    address = parse_address(outputs.http) if outputs.http else None
+    if outputs.show:
+        check_window()
+    planned = plan(model, asked or Asked(), report)
+    check_pictures(planned, "stream", joined=True)
+    if options.track:
+        _check_trackable(planned)
+    _check(options)
+    check_apart(filter(None, (outputs.save, outputs.jsonl)), [Path(source)])
+    with ExitStack() as stack:
+        opened = open_source(source, give_up=options.give_up, report=report)
+        stack.callback(opened.close)
+        drop = opened.live if options.every_frame is None else not options.every_frame
+        if drop and not opened.live:
+            opened = Paced(opened)
+        workers = options.workers or npu_workers(planned) or _WORKERS[planned.label]
+        draws = bool(outputs.save or outputs.http or outputs.show)
+        run = _Run(planned, opened, options, workers, drop, stop, watch, report, draws)
+        page = (
+            LivePage(address, run.figures, title=f"{planned.name} · rkzoo stream")
+            if address
+            else None
+        )
+        if page is not None:
+            stack.enter_context(page)
+            report.note(f"The live page is at {page.place}")
+            if not page.local_only:
+                report.note("Everyone who reaches this machine can look at it.")
+        with Pool(
+            partial(_opened, planned, options, workers, report),
+            workers,
+            waiting=workers if not drop else max(1, workers // 2),
+            drop_oldest=drop,
+        ) as pool:
+            run.go(pool, outputs, page)
+    return run.summary()
+
+
+class _Run:
+    """The state of one stream: what the loop, the reader and the live page share."""
+
+    def __init__(
+        self,
+        planned: Plan,
+        source: Source,
+        options: StreamOptions,
+        workers: int,
+        drop: bool,
+        stop: Stop,
+        watch: Watch | None,
+        report: Reporter,
+        draws: bool,
+    ) -> None:
+        self.planned, self.source, self.options = planned, source, options
+        self.workers, self.drop, self.stop = workers, drop, stop
+        self.watch, self.report = watch, report
+        self.meter = Meter()
+        self.pool: Pool[Frame, Answered] | None = None
+        self.places: tuple[str, ...] = ()
+        self.warnings: dict[str, None] = {}
+        self.answered = self.failed = self._in_a_row = 0
+        self._follow = self._follower() if options.track else None
+        # Asked here: importing what draws takes seconds, which a live picture would stand still.
+        self._draws_in_full = draws and has_supervision()
+
+    def go(self, pool: Pool[Frame, Answered], outputs: Outputs, page: LivePage | None) -> None:
+        self.pool, self.meter = pool, Meter()
+        failure: Exception | None = None
+        reader = _Reader(self.source, pool, self.meter, None if self.drop else self.options.frames)
+        with ExitStack() as stack, _gently(self.stop):
+            sinks: list[Sink] = [stack.enter_context(sink) for sink in self._sinks(outputs)]
+            sinks += [page] if page else []
+            self.places = tuple(sink.place for sink in sinks)
+            try:
+                with reader:
+                    self._loop(pool, sinks)
+                    pool.cancel()
+                if reader.error is not None:
+                    raise reader.error
+            except Exception as error:
+                if not self.source.live or not self.answered:
+                    raise
+                # Hours of a camera are not thrown away because it was lost at the end.
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _loop(self, pool: Pool[Frame, Answered], sinks: list[Sink]) -> None:
+        told = perf_counter()
+        while not self.stop.asked and not pool.over:
+            # Short waits: a signal sets a flag and wakes nobody.
+            outcome = pool.take(0.1)
+            if outcome is not None and self._deliver(outcome, sinks):
+                return
+            if self.watch and perf_counter() - told >= 1:
+                told = perf_counter()
+                self.watch(self.figures())
+
+    def _deliver(self, outcome: Outcome[Frame, Answered], sinks: list[Sink]) -> bool:
+        """Whether the stream ends with this frame."""
+        if outcome.error is not None:
+            self._excuse(outcome.error)
+            return False
+        self._in_a_row = 0
+        answer = outcome.value()
+        self._warn(answer.warnings)
+        seconds = dict(answer.seconds)
+        found: Any = answer.found
+        if self._follow is not None:
+            start = perf_counter()
+            found = self._follow(found)
+            seconds["track"] = perf_counter() - start
+        shown = Shown(outcome.item, found, self._paint)
+        for sink in sinks:
+            sink.take(shown)
+        self.answered += 1
+        self.meter.stages(seconds | shown.seconds)
+        self.meter.event("answered")
+        self.meter.latency(perf_counter() - outcome.item.taken)
+        enough = self.options.frames is not None and self.answered >= self.options.frames
+        return enough or any(sink.over for sink in sinks)
+
+    def _excuse(self, error: BaseException) -> None:
+        """A failed frame: of a file it ends the stream, of a live source only in a row."""
+        self.failed += 1
+        self._in_a_row += 1
+        if not self.source.live or self._in_a_row >= _FAILURES:
+            raise error
+        self.report.note(f"A frame was left out: {' '.join(str(error).split())[:200]}")
+
+    def _warn(self, warnings: tuple[str, ...]) -> None:
+        for text in warnings:
+            if text not in self.warnings:
+                self.report.note(f"warning: {text}")
+                self.warnings[text] = None
+
+    def _paint(self, found: Any, image: Image) -> Image:
+        if not self._draws_in_full:
+            return plain(found, image)
+        if isinstance(found, TextLines):
+            from rkzoo.workflow.inference.font import font
+
+            return found.draw(image, font(self.report))
+        drawn: Image = found.draw(image)
+        return drawn
+
+    def _follower(self) -> Follower:
+        sure = _confidence(self.options)
+        patience = round(min(self.source.fps or 30.0, 120.0))
+        return Follower(TrackOptions(sure=sure, unsure=min(_UNSURE, sure), patience=patience))
+
+    def _sinks(self, outputs: Outputs) -> Iterator[Sink]:
+        if outputs.save:
+            yield VideoFile(outputs.save, self.source.fps, live=self.source.live)
+        if outputs.jsonl:
+            yield JsonLines(None if str(outputs.jsonl) == "-" else outputs.jsonl)
+        if outputs.show:
+            yield Window(f"{self.planned.name} · {self.source.name}")
+
+    def figures(self) -> dict[str, Any]:
+        """Plain data for the live page and the summary; from any thread."""
+        tally = self.pool.tally if self.pool else Tally(0, 0, 0, 0, 0, 0)
+        return {
+            "runtime": self.planned.label,
+            "source": self.source.name,
+            "workers": self.workers,
+            "waiting": tally.waiting,
+            "working": tally.working,
+            "dropped": tally.dropped,
+            "failed": self.failed,
+            "reconnects": self.source.reconnects,
+            "npu_load": list(npu_load(Tree(Path("/")))),
+        } | self.meter.figures()
+
+    def summary(self) -> Summary:
+        figures = self.figures()
+        return Summary(
+            self.planned.label,
+            self.answered,
+            figures.pop("dropped"),
+            figures.pop("failed"),
+            self.stop.asked,
+            figures,
+            self.places,
+            tuple(self.warnings),
+        )
+
+
+@dataclass
+class _Reader:
+    """Reads the source into the pool, in a thread of its own. `error` is what ended it."""
+
+    source: Source
+    pool: Pool[Frame, Answered]
+    meter: Meter
+    most: int | None
+    error: BaseException | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> _Reader:
+        self._thread = threading.Thread(target=self._read, name="stream-reader", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self.pool.cancel()  # it may wait for room there
+        self._thread.join(_READER_GRACE)
+
+    def _read(self) -> None:
+        try:
+            with closing(self.source.frames(self._stop)) as frames:  # type: ignore[type-var]
+                for count, frame in enumerate(frames, 1):
+                    self.meter.stages({"read": frame.reading})
+                    self.meter.event("read")
+                    if not self.pool.submit(frame) or count == self.most:
+                        return
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.pool.finish()
+
+
+@contextmanager
+def _opened(
+    planned: Plan, options: StreamOptions, workers: int, report: Reporter, number: int
+) -> Iterator[Callable[[Frame], Answered]]:
+    """What one worker works with: models of its own."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    confidence = _confidence(options)
+    detect = DetectOptions(
+        confidence=min(confidence, _UNSURE) if options.track else confidence,
+        iou=DetectOptions().iou if options.iou is None else options.iou,
+    )
+    page = None if options.confidence is None else PageOptions(options.confidence)
+    mine = on_core(planned, number)
+    with ExitStack() as stack:
+        task = open_task(mine, stack, options=detect, page=page, threads=threads, report=report)
+        yield partial(_answer, task)
+
+
+def _answer(task: Callable[[Image], Found], frame: Frame) -> Answered:
+    start = perf_counter()
+    if not isinstance(task, HeadTask):
+        found = task(frame.image)
+        return Answered(found, {"work": perf_counter() - start})
+    if frame.number < _DOUBTED:
+        found, warnings = watched(task, frame.image)
+        return Answered(found, {}, warnings)
+    arrays, letterbox = task.preprocess(frame.image)
+    prepared = perf_counter()
+    raw = task.session.run(arrays)
+    inferred = perf_counter()
+    found = task.decode(raw, letterbox)
+    return Answered(
+        found,
+        {
+            "prepare": prepared - start,
+            "infer": inferred - prepared,
+            "decode": perf_counter() - inferred,
+        },
+    )
+
+
+def _confidence(options: StreamOptions) -> float:
+    return DetectOptions().confidence if options.confidence is None else options.confidence
+
+
+_MOST_WORKERS = 64  # 1000 took 110 s to open
+
+
+def _check(options: StreamOptions) -> None:
+    for name in ("frames", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise RkzooError(f"--{name} is {value}.", "It counts from 1.", f"Give e.g. --{name} 2.")
+    if options.give_up is not None and not 0 <= options.give_up < inf:
+        raise RkzooError(
+            f"--give-up is {options.give_up}.",
+            "It is how many seconds a lost source is tried again.",
+            "Give e.g. --give-up 60, or leave it out.",
+        )
+    if options.workers is not None and options.workers > _MOST_WORKERS:
+        raise RkzooError(
+            f"--workers {options.workers} is more than can help.",
+            f"Each opens the model anew; {_MOST_WORKERS} are the most.",
+            "Leave it out: as many are taken as keep the machine busy.",
+        )
+
+
+def _check_trackable(planned: Plan) -> None:
+    part = planned.parts.get("model")
+    if part is None or not isinstance(part.contract.head, DetectHead):
+        raise RkzooError(
+            f"{planned.name} finds nothing that could be followed.",
+            "--track gives numbers to boxes, and this model answers with something else.",
+            "Leave --track out.",
+        )
+
+
+@contextmanager
+def _gently(stop: Stop) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the stream to end; one more, a second later, interrupts at once
+    (at the same moment they often come twice: to the group and to the process)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    asked_at = [perf_counter()]
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked and perf_counter() - asked_at[0] > 1:
+            raise KeyboardInterrupt
+        asked_at[0] = asked_at[0] if stop.asked else perf_counter()
+        stop.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

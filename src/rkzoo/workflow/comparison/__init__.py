@@ -1,0 +1,1 @@
+"""One model on several runtimes, or in several forms, and what differs."""

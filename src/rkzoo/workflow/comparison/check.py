@@ -1,0 +1,478 @@
+"""A board held against the simulator: the inputs of a golden file on the NPU.
+
+What a report may call a board's is what Rockchip's library answered on a Rockchip board. It holds
+no serial number, no name of a host or user, and no path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from rkzoo.checks import LEVELS, Level
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.files import write_text
+from rkzoo.graph.rknn import reader as rknn
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.npu import Layout, NpuSession
+from rkzoo.session import Array, Closing, Label, Session
+from rkzoo.soc.capture import scrub
+from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.speed.clock_rates import Clock, clocks_of
+from rkzoo.speed.timing import Times, times
+from rkzoo.workflow.comparison.check_outputs import KNOWN, OutputCheck, check_output
+from rkzoo.workflow.comparison.matching import Agreement, compared, disagrees, summed
+from rkzoo.workflow.compile.golden import Golden, Origin, golden_of, golden_path
+from rkzoo.workflow.inference.board import BoardModel, contract_of, layout_of, on_board, open_board
+from rkzoo.workflow.inference.load import answer_at
+from rkzoo.workflow.request.pipeline_file import is_pipeline_file, read_pipeline
+
+ROUNDS = 5
+"""How often each input is run: the same numbers must come each time."""
+CONFIDENCE = 0.25
+
+MEASURED = "board"
+STAND_IN = "stand-in: not measured on a board"
+ELSEWHERE = "not measured on a board"
+SIMULATED = "simulator"
+
+
+@dataclass(frozen=True)
+class FoundCheck:
+    """What is found in the golden pictures: by the decoder that `run` uses, in the simulator's
+    outputs and in the board's. `layout` is the one that the board's were read in, `agreement`
+    None where they could not be read at all."""
+
+    layout: Layout
+    agreement: Agreement | None
+    level: Level
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class PartCheck:
+    """One .rknn. `ms` is what a caller waits for a run, `npu_ms` what the library says of it
+    (None where it does not); `steady` that the same input gave the same numbers each time."""
+
+    role: str
+    model: str
+    sha256: str
+    family: str
+    platforms: tuple[str, ...]
+    toolkit: str
+    inputs: int
+    origin: Origin
+    golden_toolkit: str
+    golden_rkzoo: str
+    outputs: tuple[OutputCheck, ...]
+    found: tuple[FoundCheck, ...]
+    steady: bool
+    runs: int
+    ms: Times
+    npu_ms: Times | None
+    level: Level
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A thermometer before and after, in degrees Celsius."""
+
+    name: str
+    before: float
+    after: float | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The machine. `driver` as the kernel tells it and `driver_told` as the library does;
+    `library` is the file's bare name, `library_version` what it calls itself."""
+
+    board: str
+    chip: str | None
+    machine: str
+    kernel: str
+    driver: str
+    driver_told: str
+    library: str
+    library_version: str
+    clocks: tuple[Clock, ...]
+    heat: tuple[Heat, ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The whole report. `label` says what kind of figures these are; `known` what is known of
+    how far a board is from the simulator."""
+
+    label: str
+    level: Level
+    verdict: str
+    next: str
+    date: str
+    rkzoo: str
+    place: Place
+    parts: tuple[PartCheck, ...]
+    known: str = KNOWN
+    format: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data; what is not finite becomes null."""
+        document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return document
+
+
+def check(
+    model: str | os.PathLike[str],
+    *,
+    golden: Path | None = None,
+    runtime: str = "board",
+    report: Reporter = SILENT,
+) -> Checked:
+    """Runs the golden inputs of a .rknn, or of each part of a converted pipeline's .json.
+
+    `golden` is the file beside the .rknn unless one is named. `runtime` "simulator" builds the
+    model again here: then all must be equal. Raises RkzooError where there is no board or golden
+    file, or the model does not run.
+    """
+    path = Path(model)
+    files = _files(path, golden)
+    stored = {role: golden_of(file, golden) for role, file in files.items()}
+    before = read_machine()
+    parts, told = [], _Told()
+    for role, file in files.items():
+        with report.task(f"Checking {file.name}"):
+            one = _Subject(role, file, stored[role], _board(file, golden, runtime), report)
+            parts.append(one.check(told))
+    after = read_machine()
+    level = max((part.level for part in parts), key=LEVELS.index)
+    label = _label(runtime, told, before)
+    return Checked(
+        label=label,
+        level=level,
+        verdict=_verdict(level, parts, runtime),
+        next=_next(level, parts, path, label),
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        rkzoo=version("rkzoo"),
+        place=_place(before, after, told),
+        parts=tuple(parts),
+    )
+
+
+def write_report(path: Path, checked: Checked) -> None:
+    """The report as JSON, whole or not at all. Raises RkzooError."""
+    text = msgspec.json.format(msgspec.json.encode(checked), indent=1)
+    write_text(path, text.decode() + "\n")
+
+
+def _files(path: Path, golden: Path | None) -> dict[str, Path]:
+    """The .rknn files by role."""
+    if is_pipeline_file(str(path)):
+        if golden is not None:
+            raise RkzooError(
+                "--golden does not go with a pipeline.",
+                "Each of its models has a golden file of its own.",
+                "Leave it out, or check one of the .rknn files.",
+            )
+        return read_pipeline(path).parts
+    if path.suffix.lower() == ".rknn":
+        return {"model": path}
+    raise RkzooError(
+        f"{path} cannot be checked on an NPU.",
+        "An NPU runs .rknn files only.",
+        f"Convert it on a PC with rkzoo convert {path} --soc CHIP --golden, and check the .rknn.",
+    )
+
+
+def _board(file: Path, golden: Path | None, runtime: str) -> BoardModel | None:
+    """How the file runs on this machine's NPU; None for the simulator."""
+    if runtime == "simulator":
+        return None
+    found = on_board(file, wanted=False)
+    if found is None:
+        names = f"{file.name}, {file.name}.json and {(golden or golden_path(file)).name}"
+        raise RkzooError(
+            f"{file.name} is checked on the board that it is for.",
+            "This machine is no Rockchip board, and no NPU library was found.",
+            f"Copy {names} there and run rkzoo check {file.name}; here, --runtime simulator tells"
+            " whether the golden file is right.",
+        )
+    return found
+
+
+@dataclass
+class _Told:
+    """What the library says of itself, once for all parts."""
+
+    library: str = ""
+    version: str = ""
+    driver: str = ""
+    stand_in: bool = False
+
+    def hear(self, session: Session, board: BoardModel) -> None:
+        self.library = Path(board.library).name
+        if isinstance(session, NpuSession):
+            self.version, self.driver = map(_shown, session.context.versions())
+            self.stand_in = session.context.stand_in
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """`outputs` holds the arrays of each input."""
+
+    specs: tuple[TensorSpec, ...]
+    outputs: list[list[Array]]
+    steady: bool = True
+    seconds: list[float] = field(default_factory=list)
+    npu_seconds: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """One .rknn with its golden file."""
+
+    role: str
+    file: Path
+    golden: Golden
+    board: BoardModel | None
+    report: Reporter
+
+    def check(self, told: _Told) -> PartCheck:
+        about, contract, described = self.golden.about, contract_of(self.file), rknn.read(self.file)
+        with self._open(contract, "plain", self.report) as session:
+            if self.board is not None:
+                told.hear(session, self.board)
+            ran = _run(session, self.golden, ROUNDS if self.board else 1)
+        outputs = self._outputs(ran)
+        found = [self._found(contract, "plain", ran)]
+        if self.board is not None and layout_of(contract) == "native":
+            found.append(self._found_natively(contract))
+        known = tuple(one for one in found if one is not None)
+        reasons = [f"{one.name}: {one.why}." for one in outputs if one.why]
+        reasons += [one.why for one in known if one.why]
+        levels = [*(one.level for one in outputs), *(one.level for one in known)]
+        if not ran.steady:
+            levels.append("fail")
+            reasons.insert(0, "The same input gave other numbers when it was run again.")
+        if self.board is None and any(one.difference != 0 for one in outputs):
+            levels.append("fail")
+            reasons.insert(0, "The simulator does not answer what the golden file holds.")
+        return PartCheck(
+            role=self.role,
+            model=self.file.name,
+            sha256=about.model,
+            family=contract.family,
+            platforms=described.platforms,
+            toolkit=described.toolkit,
+            inputs=about.count,
+            origin=about.origin,
+            golden_toolkit=about.toolkit,
+            golden_rkzoo=about.rkzoo,
+            outputs=outputs,
+            found=known,
+            steady=ran.steady,
+            runs=len(ran.seconds),
+            ms=times(ran.seconds),
+            npu_ms=times(ran.npu_seconds) if ran.npu_seconds else None,
+            level=max(levels, key=LEVELS.index),
+            reasons=tuple(reasons),
+        )
+
+    def _open(self, contract: Contract, layout: Layout, report: Reporter) -> Session:
+        if self.board is not None:
+            return open_board(self.board, contract, report, layout=layout)
+        from rkzoo.workflow.compile.simulate import open_rknn
+
+        return open_rknn(self.file, report=report)[1]
+
+    def _outputs(self, ran: _Ran) -> tuple[OutputCheck, ...]:
+        specs = self.golden.about.outputs
+        if len(specs) != len(ran.specs):
+            raise RkzooError(
+                f"{self.file.name} has {len(ran.specs)} outputs on the board.",
+                f"The simulator gave {len(specs)}.",
+                f"Run rkzoo doctor {self.file}: library and model must fit each other.",
+            )
+        return tuple(
+            check_output(spec, list(self.golden.answers[index]), told, found)
+            for index, (spec, told) in enumerate(zip(specs, ran.specs, strict=True))
+            for found in [[outputs[index] for outputs in ran.outputs]]
+        )
+
+    def _found_natively(self, contract: Contract) -> FoundCheck | None:
+        """What `run` finds, which reads the NPU's own layout."""
+        try:
+            with self._open(contract, "native", SILENT) as session:
+                return self._found(contract, "native", _run(session, self.golden, 1))
+        except RkzooError as error:
+            return FoundCheck("native", None, "fail", _unplaced(error))
+
+    def _found(self, contract: Contract, layout: Layout, ran: _Ran) -> FoundCheck | None:
+        """None where nothing is found that could be compared."""
+        if contract.picture is None or contract.texts is not None:
+            return None
+        order = slice(None, None, -1 if contract.input.color == "RGB" else 1)
+        answers = []
+        specs, ours = self.golden.about.inputs, self.golden.about.outputs
+        try:
+            for index, outputs in enumerate(ran.outputs):
+                image = np.ascontiguousarray(self.golden.fed[0][index][0][..., order])
+                pair = []
+                recorded = ((ours, self.golden.outputs(index)), (ran.specs, outputs))
+                for described, arrays in recorded:
+                    session = _Recorded("board", specs, described, arrays)
+                    task, threshold = answer_at(contract, session, CONFIDENCE)
+                    if task is None:
+                        return None
+                    pair.append(task(image))
+                answers.append(compared(pair[0], pair[1], threshold))
+        except RkzooError as error:
+            return FoundCheck(layout, None, "fail", _unplaced(error))
+        return _judged(layout, summed(answers))
+
+
+class _Recorded(Closing):
+    """A session that gives arrays which are there already."""
+
+    def __init__(
+        self,
+        label: Label,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        arrays: list[Array],
+    ) -> None:
+        self.label, self.inputs, self.outputs, self._arrays = label, inputs, outputs, arrays
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        return self._arrays
+
+    def close(self) -> None:
+        pass
+
+
+def _run(session: Session, golden: Golden, rounds: int) -> _Ran:
+    """All inputs, one after another, `rounds` times; the outputs of the last round."""
+    ran = _Ran(session.outputs, [])
+    first: list[bytes] = []
+    steady = True
+    outputs: list[list[Array]] = []
+    for number in range(rounds):
+        outputs = []
+        for index in range(golden.about.count):
+            fed = golden.inputs(index)
+            start = perf_counter()
+            made = session.run(fed)
+            ran.seconds.append(perf_counter() - start)
+            if (own := _npu_seconds(session)) is not None and own <= ran.seconds[-1]:
+                ran.npu_seconds.append(own)
+            # They lie in the NPU's memory until the next run.
+            outputs.append([np.array(array) for array in made])
+            del made
+            digest = hashlib.blake2b(b"".join(map(np.ndarray.tobytes, outputs[-1]))).digest()
+            if not number:
+                first.append(digest)
+            steady &= digest == first[index]
+    return _Ran(session.outputs, outputs, steady, ran.seconds, ran.npu_seconds)
+
+
+def _npu_seconds(session: Session) -> float | None:
+    """How long the last run took, where the library tells (the small one does not)."""
+    if isinstance(session, NpuSession):
+        with suppress(RkzooError):
+            return session.context.run_seconds() or None
+    return None
+
+
+def _judged(layout: Layout, agreed: Agreement) -> FoundCheck:
+    if disagrees(agreed):
+        return FoundCheck(layout, agreed, "fail", _apart(layout, agreed))
+    texts = agreed.same_text is not None and agreed.same_text < agreed.found
+    if agreed.share < 1 or texts:
+        return FoundCheck(layout, agreed, "warn", _apart(layout, agreed))
+    return FoundCheck(layout, agreed, "ok")
+
+
+def _apart(layout: Layout, agreed: Agreement) -> str:
+    same = "" if agreed.same_text is None else f", {agreed.same_text} of them alike"
+    return (
+        f"Of {agreed.things} things {agreed.found} are found by both{same}; the board loses"
+        f" {agreed.lost} and finds {agreed.new} new ones (read in the {layout} layout)."
+    )
+
+
+# ---- the whole ----------------------------------------------------------------------
+
+
+def _label(runtime: str, told: _Told, machine: Machine) -> str:
+    if runtime == "simulator":
+        return SIMULATED
+    if told.stand_in:
+        return STAND_IN
+    return MEASURED if machine.board else ELSEWHERE
+
+
+def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
+    who = "The simulator" if runtime == "simulator" else "The NPU"
+    if level == "fail":
+        bad = next(part for part in parts if part.level == "fail")
+        return f"{who} does not answer what the golden file of {bad.model} holds: {bad.reasons[0]}"
+    if level == "warn":
+        odd = next(part for part in parts if part.level == "warn")
+        return f"{who} nearly answers what the golden file of {odd.model} holds: {odd.reasons[0]}"
+    equal = [one.equal for part in parts for one in part.outputs if one.equal is not None]
+    codes = [one.codes for part in parts for one in part.outputs if one.codes is not None]
+    share = (
+        f": {min(equal):.2%} of codes equal or more, {max(codes)} apart at most" if equal else ""
+    )
+    return f"{who} answers what the golden file holds{share}."
+
+
+def _next(level: Level, parts: Sequence[PartCheck], path: Path, label: str) -> str:
+    if label == SIMULATED and level != "ok":
+        return "Convert the model again with rkzoo convert ... --golden."
+    if label != MEASURED and level == "ok":
+        return f"On a board of yours, with the same files: rkzoo check {path.name}"
+    if level == "ok":
+        return "Send the report: it is what rkzoo knows of real boards by."
+    bad = next(part for part in parts if part.level == level)
+    return f"Run rkzoo doctor {bad.model}, and send the report with what it says."
+
+
+def _place(before: Machine, after: Machine, told: _Told) -> Place:
+    later = {zone.name: zone.celsius for zone in after.zones}
+    return Place(
+        board=scrub(_shown(before.model)),
+        chip=before.chip,
+        machine=before.machine,
+        kernel=scrub(before.kernel),
+        driver=before.driver,
+        driver_told=told.driver,
+        library=told.library,
+        library_version=told.version,
+        clocks=clocks_of(before, after),
+        heat=tuple(Heat(scrub(z.name), z.celsius, later.get(z.name)) for z in before.zones),
+    )
+
+
+def _shown(text: str) -> str:
+    """Text of a board or library, with nothing in it that steers a terminal."""
+    return "".join(c for c in text if c.isprintable())
+
+
+def _unplaced(error: RkzooError) -> str:
+    """What went wrong, without the folders that it names: they tell whose machine it is."""
+    return re.sub(r"/(?:[^\s/]+/)+", "", f"{error.what} {error.why}".strip())

@@ -1,0 +1,112 @@
+"""One output of a board against the same output of the simulator: figures, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rkzoo.checks import Level
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.runtime.simulator import quantised
+from rkzoo.session import Array, dequantise
+from rkzoo.workflow.comparison.diagnosis import GOOD
+from rkzoo.workflow.comparison.tensor_metrics import cosine
+
+KNOWN_SHARE, KNOWN_CODES = 0.84, 5
+"""The one public comparison of the simulator with a real RK3588 found 84 to 92 % of output codes
+equal and a largest difference of 5 codes. Less has not been seen, which is no proof of a fault."""
+KNOWN = (
+    "The one public comparison with a real RK3588 found 84 to 92 % of output codes equal and a"
+    " largest difference of 5; the simulator is no exact model of the chip."
+)
+FAIL_COSINE = 0.95
+"""Codes that are off by 5 of 256 leave a cosine well above this; wrong layouts, inputs that never
+arrived and memory that was not written do not."""
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """One output over all golden inputs.
+
+    Of an integer output: the share of `equal` codes in 0..1 and the largest difference in
+    `codes`. Of a float one: the share of numbers `within` one step of float16. `difference` is
+    the largest in value, `cosine` that of the worst input; None where numbers are missing or not
+    finite. `why` says what `level` is for.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    equal: float | None
+    codes: int | None
+    within: float | None
+    difference: float | None
+    cosine: float | None
+    level: Level
+    why: str = ""
+
+
+def check_output(
+    golden: TensorSpec, wanted: Sequence[Array], board: TensorSpec, found: Sequence[Array]
+) -> OutputCheck:
+    """`wanted` and `found` are one array for each input, as the sessions that `golden` and
+    `board` describe return them, in the graph's layout."""
+    none = OutputCheck(golden.name, board.shape, board.dtype, None, None, None, None, None, "fail")
+    pairs = [(a.reshape(-1), b.reshape(-1)) for a, b in zip(wanted, found, strict=True)]
+    if any(a.size != b.size for a, b in pairs):
+        why = f"the board gives {list(board.shape)} where the model has {list(golden.shape)}"
+        return replace(none, why=why)
+    if golden.scale is not None and board.scale is None:
+        # rknn-toolkit-lite2 makes floats of integers.
+        pairs, board = [(a, quantised(b, golden)) for a, b in pairs], golden
+    values = [(dequantise(a, golden), dequantise(b, board)) for a, b in pairs]
+    if any((np.isfinite(a) & ~np.isfinite(b)).any() for a, b in values):
+        return replace(none, why="it holds numbers that are not finite")
+    # What float16 cannot hold is infinite in the simulator too.
+    values = [(a[kept], b[kept]) for a, b in values for kept in [np.isfinite(a)]]
+    one = replace(
+        none,
+        difference=max(float(np.abs(a - b).max(initial=0.0)) for a, b in values),
+        cosine=min(cosine(a, b) or 0.0 for a, b in values),
+    )
+    if golden.scale is None or board.scale is None:
+        near = sum(int(_near(a, b).sum()) for a, b in values)
+        return _judged_floats(replace(one, within=near / max(sum(a.size for a, _ in values), 1)))
+    if not _same_scale(golden, board):
+        told, meant = (f"{spec.scale:g} and {spec.zero_point}" for spec in (board, golden))
+        return replace(one, why=f"the library tells scale and zero point {told}, not {meant}")
+    equal = sum(int((a == b).sum()) for a, b in pairs) / max(sum(a.size for a, _ in pairs), 1)
+    apart = (np.abs(a.astype(np.int64) - b.astype(np.int64)).max(initial=0) for a, b in pairs)
+    return _judged_codes(replace(one, equal=equal, codes=int(max(apart))))
+
+
+def _same_scale(one: TensorSpec, other: TensorSpec) -> bool:
+    alike = np.isclose(one.scale or 0.0, other.scale or 0.0, rtol=1e-5, atol=0)
+    return bool(alike) and one.zero_point == other.zero_point
+
+
+def _near(wanted: Array, found: Array) -> Array:
+    """Which numbers are within one step of float16 of each other."""
+    largest = np.finfo(np.float16).max
+    step = np.spacing(np.minimum(np.abs(wanted), largest).astype(np.float16))
+    return np.asarray(np.abs(wanted - found) <= np.nan_to_num(step, posinf=largest))
+
+
+def _judged_codes(one: OutputCheck) -> OutputCheck:
+    equal, codes = one.equal or 0.0, one.codes or 0
+    if equal >= KNOWN_SHARE and codes <= KNOWN_CODES:
+        return replace(one, level="ok")
+    why = f"{equal:.1%} of codes are equal, and the largest difference is {codes}"
+    # Scores that are 0 nearly everywhere have a poor cosine by rounding alone.
+    bad = (one.cosine or 0.0) < FAIL_COSINE and codes > KNOWN_CODES
+    return replace(one, level="fail" if bad else "warn", why=why)
+
+
+def _judged_floats(one: OutputCheck) -> OutputCheck:
+    found = one.cosine or 0.0
+    if found >= GOOD:
+        return replace(one, level="ok")
+    level: Level = "fail" if found < FAIL_COSINE else "warn"
+    return replace(one, level=level, why=f"its cosine with the simulator's is {found:.4f}")

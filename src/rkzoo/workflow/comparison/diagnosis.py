@@ -1,0 +1,463 @@
+"""Where accuracy went, in words: one table from measured facts to a sentence and a command.
+
+A rule reads facts only, so each can be tried on facts that were recorded or made up.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import FACES
+from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.contract.segmentation import SemanticHead
+from rkzoo.contract.text import PlateHead
+from rkzoo.toolkit.analysis import LayerError
+from rkzoo.toolkit.scales import check_scales
+from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
+
+if TYPE_CHECKING:
+    import onnx
+
+Runtime = Literal["onnx", "fp16", "int8"]
+
+GOOD = 0.99
+"""Cosine of a layer below which it counts as bad."""
+ALIKE = 0.98
+"""Cosine of an output, in the worst picture, below which a runtime is not like float."""
+_LARGEST_HALF = 65504.0  # the largest number that float16 holds
+_FEW_LAYERS = 3
+_FEW_PICTURES = 10
+_CLIPPED = 0.005  # of an output's numbers
+_COARSE_LOGIT = 0.2  # a step that moves a score of 0.5 by 0.05
+_SMALL_SCORE = 0.1
+_SCALED_DOWN = 0.2  # a graph that makes less of its input than this divides pixels itself
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one model, which is a part of a pipeline or all there is.
+
+    `outputs` of each runtime that is no float; `hurt` names the runtimes whose answers or
+    outputs are not those of float. `warnings` are what float itself is suspected of. `better`
+    is a way to feed the model that it likes better. `gain`: what the graph multiplies its
+    picture with before its first layer, None where it does not. `largest`: the tensor with the
+    largest number on the way, in float. `calibrated` counts the calibration pictures, None
+    where that is not known. `examine` and `tune` are commands.
+    """
+
+    name: str
+    contract: Contract
+    outputs: Mapping[str, Sequence[OutputFigures]]
+    hurt: frozenset[str]
+    layers: Sequence[LayerError] = ()
+    warnings: Sequence[str] = ()
+    better: ImageInput | None = None
+    gain: float | None = None
+    largest: tuple[str, float] | None = None
+    calibrated: int | None = None
+    algorithm: str = "normal"
+    commands: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def int8(self) -> Sequence[OutputFigures]:
+        return self.outputs.get("int8", ())
+
+    @property
+    def fp16(self) -> Sequence[OutputFigures]:
+        return self.outputs.get("fp16", ())
+
+    def command(self, kind: str) -> str:
+        return self.commands.get(kind, f"rkzoo {kind} {shlex.quote(self.name)}")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """`kind` names the rule; `text` says what is likely wrong, `fix` what to do."""
+
+    kind: str
+    model: str
+    text: str
+    fix: str
+
+
+Look = Callable[[Facts], str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`text` and `fix` of the facts; an empty text where the rule does not hold. `last` rules
+    are asked only where no other has found anything."""
+
+    kind: str
+    text: Look
+    fix: Look
+    last: bool = False
+
+
+def causes(facts: Facts) -> tuple[Cause, ...]:
+    """What is likely wrong, the surest first; empty where nothing is."""
+    found: list[Cause] = []
+    for rule in RULES:
+        if rule.last and found:
+            continue
+        text = rule.text(facts)
+        if text:
+            found.append(Cause(rule.kind, facts.name, text, rule.fix(facts)))
+    return tuple(found)
+
+
+# ---- the rules ------------------------------------------------------------------------------
+
+
+def _feed(facts: Facts) -> str:
+    if facts.better is None:
+        return ""
+    return (
+        "The float model itself finds clearly more when its pictures come in another form: "
+        f"{_form(facts.better)} instead of {_form(facts.contract.input)}. The colour order or the "
+        "range is not the one of its training, and no number format can mend that."
+    )
+
+
+def _form(image: ImageInput) -> str:
+    mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
+    return f"{image.color}, mean {mean}, std {std}"
+
+
+def _feed_fix(facts: Facts) -> str:
+    image = facts.better
+    if image is None:
+        return ""
+    mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
+    return f"{_unfed(facts)} --color {image.color} --mean {mean} --std {std}"
+
+
+def _unfed(facts: Facts) -> str:
+    """The command without what was said so far about how the model is fed."""
+    return re.sub(r" --(color|mean|std) \S+", "", facts.command("compare"))
+
+
+def _twice(facts: Facts) -> str:
+    smallest = min(map(abs, facts.contract.input.std))
+    if facts.gain is None or abs(facts.gain) > _SCALED_DOWN or smallest * _SCALED_DOWN < 1:
+        return ""
+    return (
+        f"The pictures are normalised twice: the graph itself multiplies them by {facts.gain:.3g} "
+        f"before its first layer, and std {smallest:g} divides them once more."
+    )
+
+
+def _suspect(facts: Facts) -> str:
+    # What the probe and the graph say is more exact.
+    if facts.better is not None or _twice(facts) or not facts.warnings:
+        return ""
+    return f"The float model already gives a doubtful answer: {facts.warnings[0]}"
+
+
+def _layout(facts: Facts) -> str:
+    for runtime, rows in facts.outputs.items():
+        for row in rows:
+            if (row.cosine or 0) < 0.9 and (row.transposed or 0) > GOOD:
+                return (
+                    f"The numbers of the output {row.name} are right in {_TITLES[runtime]}, but "
+                    "in another order: channels first (NCHW) and channels last (NHWC) are mixed "
+                    f"up (cosine {_shown(row.cosine)} as they come, {_shown(row.transposed)} "
+                    "transposed)."
+                )
+    return ""
+
+
+def _overflow(facts: Facts) -> str:
+    if "fp16" not in facts.hurt:
+        return ""
+    broken = [row for row in facts.fp16 if not row.finite]
+    if facts.largest is not None and facts.largest[1] > _LARGEST_HALF:
+        tensor, value = facts.largest
+        return (
+            f"Numbers overflow in float16: {tensor} reaches {value:.3g} in float, and float16 ends "
+            f"at {_LARGEST_HALF:.0f}."
+        )
+    if broken:
+        return (
+            f"Numbers overflow in float16: the output {broken[0].name} is not finite there, "
+            "though it is in float."
+        )
+    return ""
+
+
+def _half(facts: Facts) -> str:
+    if "fp16" not in facts.hurt or _overflow(facts) or _layout(facts):
+        return ""
+    worst = min((row.cosine or 0 for row in facts.fp16), default=0.0)
+    return (
+        f"Float16 is off already (cosine {worst:.4f}), so it is not INT8 that hurts: the toolkit "
+        "feeds or computes the graph in another way than ONNX Runtime does."
+    )
+
+
+def _collapsed(facts: Facts) -> str:
+    specs = [_spec(row) for row in facts.int8 if row.scale is not None]
+    roles = [_score_role(facts.contract, row) for row in facts.int8 if row.scale is not None]
+    found = check_scales(specs, roles)
+    if not found:
+        return ""
+    row = next(row for row in facts.int8 if row.name in found[0].message)
+    shared = row.role in ("decoded", "fused")
+    why = " Boxes and scores share this tensor, and with it one scale." if shared else ""
+    steps = round(1 / (row.scale or 1))
+    left = f"only {steps + 1} different scores are left" if steps else "every score becomes 0"
+    return (
+        f"The scale of the output {row.name} has collapsed: it moves in steps of {row.scale:.3g}, "
+        f"so of scores between 0 and 1 {left}.{why}"
+    )
+
+
+def _score_role(contract: Contract, row: OutputFigures) -> str:
+    """The role under which `check_scales` looks at an output; "" for one without scores."""
+    head = contract.head
+    if isinstance(head, DetectHead):
+        if row.role == "fused":
+            return "score" if head.activated else ""
+        return row.role if head.activated else ""
+    # Logits may move in large steps; boxes and points of faces are no scores.
+    logits = isinstance(head, SemanticHead)
+    logits |= isinstance(head, ClassifyHead) and not head.activated
+    return "" if logits or isinstance(head, PlateHead | FACES) else "score"
+
+
+def _collapsed_fix(facts: Facts) -> str:
+    if _is_uncut(facts):
+        return f"{facts.command('compare')}   (without --no-cut: rkzoo cuts the head itself)"
+    return facts.command("tune")
+
+
+def _is_uncut(facts: Facts) -> bool:
+    return any(row.role in ("decoded", "fused") for row in facts.int8)
+
+
+def _clipped(facts: Facts) -> str:
+    if "int8" not in facts.hurt:
+        return ""
+    rows = [row for row in facts.int8 if (row.clipped or 0) > _CLIPPED or _lost_top(row)]
+    if not rows:
+        return ""
+    row = max(rows, key=lambda one: one.clipped or 0)
+    ends = (row.at_low or 0) + (row.at_high or 0)
+    return (
+        f"The output {row.name} is saturated: float goes from {row.float_low:.3g} to "
+        f"{row.float_high:.3g}, its INT8 codes only from {row.low:.3g} to {row.high:.3g}, so "
+        f"{row.clipped or 0:.2%} of the numbers are cut off ({ends:.1%} stand at an end). The "
+        "calibration pictures do not show the full range, or the algorithm "
+        f"({facts.algorithm}) cuts it."
+    )
+
+
+def _lost_top(row: OutputFigures) -> bool:
+    """Whether the numbers that matter most, the highest scores, are cut off."""
+    if row.scale is None or row.role not in ("score", "objectness"):
+        return False
+    return row.float_high > row.high + max(2 * row.scale, 0.1 * abs(row.float_high))
+
+
+def _logits(facts: Facts) -> str:
+    head = facts.contract.head
+    if "int8" not in facts.hurt or not isinstance(head, DetectHead) or head.activated:
+        return ""
+    rows = [
+        row
+        for row in facts.int8
+        if row.role in ("score", "objectness") and (row.scale or 0) > _COARSE_LOGIT
+    ]
+    if not rows:
+        return ""
+    row = max(rows, key=lambda one: one.scale or 0)
+    return (
+        f"The scores leave the network before their sigmoid, and {row.name} runs from "
+        f"{row.float_low:.3g} to {row.float_high:.3g}: those deep negative numbers all mean a "
+        f"score of 0, yet they take most of the INT8 codes. One step is {row.scale:.2g}, which "
+        f"moves a score near 0.5 by {(row.scale or 0) / 4:.2g}."
+    )
+
+
+def _zeroed(facts: Facts) -> str:
+    rows = [row for row in facts.layers if row.all_zero]
+    if "int8" not in facts.hurt or not rows:
+        return ""
+    more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"Every number of the layer {rows[0].tensor} ({rows[0].op}) is rounded to 0{more}."
+
+
+def bad_layers(layers: Sequence[LayerError]) -> list[LayerError]:
+    """Those that are bad by themselves, the worst first."""
+    return [row for row in alone(layers) if (row.cosine_single or 0) < GOOD]
+
+
+def alone(layers: Sequence[LayerError]) -> list[LayerError]:
+    """Those that were compared by themselves, the worst first. Conversions between INT8 and
+    float are left out: they repeat the layer before them."""
+    rows = [row for row in layers if row.cosine_single is not None and row.op != "exDataConvert"]
+    return sorted(rows, key=lambda row: row.cosine_single or 0)
+
+
+def _one_layer(facts: Facts) -> str:
+    bad = bad_layers(facts.layers)
+    if "int8" not in facts.hurt or not 0 < len(bad) <= _FEW_LAYERS:
+        return ""
+    names = ", ".join(f"{row.tensor} ({row.op}, cosine {row.cosine_single:.4f})" for row in bad)
+    several = len(bad) > 1
+    return (
+        f"{'A few layers' if several else 'One layer'} alone "
+        f"{'do' if several else 'does'} the harm, {'each' if several else ''} computed in INT8 "
+        f"with all else in float: {names}."
+    ).replace("  ", " ")
+
+
+def _many_layers(facts: Facts) -> str:
+    if "int8" not in facts.hurt:
+        return ""
+    bad = bad_layers(facts.layers)
+    known = alone(facts.layers)
+    if len(bad) > _FEW_LAYERS:
+        return (
+            f"INT8 hurts in {len(bad)} of {len(known)} layers, the worst of them {bad[0].tensor} "
+            f"({bad[0].op}, cosine {bad[0].cosine_single:.4f})."
+        )
+    if known:
+        return (
+            f"No layer is bad by itself; small errors add up over {len(known)} layers until the "
+            "answer changes."
+        )
+    return (
+        "INT8 changes the answer, and the outputs alone do not tell why (the layers were not "
+        "compared)."
+    )
+
+
+def _few_pictures(facts: Facts) -> str:
+    count = facts.calibrated
+    if "int8" not in facts.hurt or count is None or count >= _FEW_PICTURES:
+        return ""
+    return (
+        f"INT8 was calibrated with {count} picture{'s' * (count != 1)} only, so ranges are guessed "
+        "from little."
+    )
+
+
+def _tune(facts: Facts) -> str:
+    return facts.command("tune")
+
+
+def _inspect(facts: Facts) -> str:
+    return facts.command("inspect")
+
+
+def _twice_fix(facts: Facts) -> str:
+    return f"{_unfed(facts)} --mean 0,0,0 --std 1,1,1"
+
+
+_TITLES = {"onnx": "float", "fp16": "float16", "int8": "INT8"}
+
+RULES: tuple[Rule, ...] = (
+    Rule("feed", _feed, _feed_fix),
+    Rule("normalised-twice", _twice, _twice_fix),
+    Rule("float-suspect", _suspect, _inspect),
+    Rule("layout", _layout, _inspect),
+    Rule(
+        "overflow",
+        _overflow,
+        lambda f: (
+            f"{f.command('compare')} --dtype int8   (INT8 has its own range for each tensor; "
+            "or train with smaller weights)"
+        ),
+    ),
+    Rule("collapsed-scale", _collapsed, _collapsed_fix),
+    Rule("zeroed", _zeroed, _tune),
+    Rule(
+        "saturated",
+        _clipped,
+        lambda f: (
+            f"Give more pictures like those of the camera with --calib, or {f.command('tune')}"
+        ),
+    ),
+    Rule(
+        "sigmoid-range",
+        _logits,
+        lambda f: f"Export the model with its sigmoid, or {f.command('tune')}",
+    ),
+    Rule("one-layer", _one_layer, _tune),
+    Rule("float16-off", _half, _inspect, last=True),
+    Rule("few-pictures", _few_pictures, lambda f: "Give 20 to 100 pictures with --calib."),
+    Rule("spread", _many_layers, _tune, last=True),
+)
+
+
+def _spec(row: OutputFigures) -> TensorSpec:
+    return TensorSpec(
+        name=row.name, shape=(), dtype="int8", scale=row.scale, zero_point=row.zero_point
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def like_float(rows: Sequence[OutputFigures]) -> bool:
+    """Whether outputs are as good as those of float."""
+    return all(row.cosine is not None and (row.cosine >= ALIKE or _faint(row)) for row in rows)
+
+
+def _faint(row: OutputFigures) -> bool:
+    """Scores in 0..1 that hardly move: 0 nearly everywhere, their cosine falls by rounding."""
+    scores = row.role in ("score", "score_sum", "objectness")
+    return scores and row.float_low >= 0 and row.float_high <= 1 and row.difference < _SMALL_SCORE
+
+
+# ---- facts that only the graph can tell -----------------------------------------------------
+
+
+def own_gain(model: onnx.ModelProto) -> float | None:
+    """What a graph multiplies its picture with before its first layer; None where it does no
+    such thing. Subtractions and mere rearrangements before or between are looked through."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            stored.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    inputs = [one.name for one in graph.input if one.name not in stored]
+    if not inputs:
+        return None
+    at, gain = inputs[0], 1.0
+    seen = False
+    while True:
+        readers = [node for node in graph.node if at in node.input]
+        if len(readers) != 1:
+            break
+        node = readers[0]
+        others = [name for name in node.input if name != at]
+        if node.op_type in ("Mul", "Div") and len(others) == 1 and others[0] in stored:
+            if node.op_type == "Div" and node.input[0] != at:
+                break
+            factor = float(np.mean(numpy_helper.to_array(stored[others[0]]), dtype=np.float64))
+            if not factor:
+                break
+            gain = gain * factor if node.op_type == "Mul" else gain / factor
+            seen = True
+        elif node.op_type == "BatchNormalization":
+            scale, _, _, variance = (numpy_helper.to_array(stored[n]) for n in node.input[1:5])
+            gain *= float(np.mean(scale / np.sqrt(variance + 1e-5)))
+            seen = True
+        elif node.op_type not in ("Sub", "Add", "Cast", "Transpose", "Identity"):
+            break
+        at = node.output[0]
+    return gain if seen else None

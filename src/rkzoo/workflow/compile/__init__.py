@@ -1,0 +1,1 @@
+"""From a resolved model to a .rknn, or to a build that the simulator keeps alive."""

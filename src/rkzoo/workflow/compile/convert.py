@@ -1,0 +1,375 @@
+"""From a float model to a .rknn for each chip asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, explained, write_text
+from rkzoo.graph.families.anchors import parse_anchors
+from rkzoo.graph.lowering.verify import Proof
+from rkzoo.graph.rknn import reader as rknn
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.soc.chips import chips, supported
+from rkzoo.soc.chips import resolve as chip_name
+from rkzoo.tasks.prompt.words import Words, words
+from rkzoo.toolkit import builds, environment
+from rkzoo.toolkit.logscan import Finding
+from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, Sidecar
+from rkzoo.toolkit.scales import check_scales
+from rkzoo.workflow.compile.golden import check_count, golden_path, record, samples
+from rkzoo.workflow.compile.native_check import refuse_unreadable
+from rkzoo.workflow.compile.prepare import Prepared, prepare
+from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.pipeline_file import write_pipeline
+from rkzoo.workflow.request.prompts import settled
+from rkzoo.workflow.request.quantization import choose
+from rkzoo.workflow.request.resolve import (
+    Anchors,
+    Color,
+    Feed,
+    Resolved,
+    Triple,
+    card_of,
+    is_pipeline,
+    resolve,
+)
+from rkzoo.zoo.catalogue import dtypes_on, members
+from rkzoo.zoo.labels import label_set, label_sets
+from rkzoo.zoo.schema import Card
+
+# Contracts longer than this go into the .rknn without their labels (a text model has
+# thousands); the sidecar keeps them.
+_CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One .rknn. `size` in bytes, `seconds` of the build, `findings` what the toolkit did
+    not report by itself, `proof` how equal the cut is to the uncut graph (None where
+    nothing was cut), `pipeline` the file that joins it to the other parts of a pipeline, `golden`
+    what `rkzoo check` holds a board against, where that was asked for."""
+
+    soc: str
+    dtype: Dtype
+    rknn: Path
+    sidecar: Path
+    size: int
+    seconds: float
+    findings: tuple[Finding, ...] = ()
+    proof: Proof | None = None
+    pipeline: Path | None = None
+    golden: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "soc": self.soc,
+            "dtype": self.dtype,
+            "rknn": str(self.rknn),
+            "sidecar": str(self.sidecar),
+            "pipeline": str(self.pipeline) if self.pipeline else None,
+            "golden": str(self.golden) if self.golden else None,
+            "bytes": self.size,
+            "seconds": round(self.seconds, 2),
+            "findings": [asdict(finding) for finding in self.findings],
+            "proof": asdict(self.proof) if self.proof else None,
+        }
+
+
+def convert(
+    model: str | os.PathLike[str],
+    soc: str | Sequence[str],
+    *,
+    dtype: Dtype | None = None,
+    calibration: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    toolkit: str | None = None,
+    size: tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+    color: Color | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    anchors: str | Anchors | None = None,
+    cut: bool = True,
+    recipe: str | os.PathLike[str] | None = None,
+    prompts: Sequence[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
+    embeddings: str | os.PathLike[str] | None = None,
+    golden: int = 0,
+    report: Reporter = SILENT,
+) -> list[Converted]:
+    """Converts a card's model or an `.onnx` file for one chip or several.
+
+    `calibration` is a folder, a glob or a text file of pictures, for INT8. `output` is
+    the .rknn to write, or a folder; with several chips their names are put into the file
+    names. `size` is (height, width) where the graph leaves it free. `color`,
+    `mean` and `std` (in units of 0..255) say how the model is fed, where that is not as
+    recognised; `anchors` (numbers, a file of them, or pairs) those of a YOLOv5 or v7 whose
+    graph does not hold them. `cut=False` leaves a detection head on. `recipe`
+    is a file that `rkzoo tune` wrote. `prompts`, `text_model` and
+    `embeddings` as for `load`: a model that takes texts is calibrated with them. `golden`: how
+    many inputs are kept beside each .rknn with what the simulator answers, for `rkzoo check`.
+    Raises RkzooError; what exists already survives a failure.
+    """
+    check_count(golden)
+    # Names first: a typing error should not cost a download.
+    socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
+    if card := card_of(os.fspath(model)):
+        check_chips(card, socs)
+    choice = choose(cut, recipe)
+    pictures = calib.find(calibration) if calibration else choice.pictures()
+    pipeline = is_pipeline(os.fspath(model))
+    feed = Feed(color, mean, std)
+    said = words(prompts, text_model, embeddings)
+    if pipeline is not None:
+        feed.refuse(f"{pipeline.name} consists of several models, each fed in its own way.")
+    target = Path(output) if output else None
+    if pipeline is not None and target is not None and target.suffix:
+        raise RkzooError(
+            f"{pipeline.name} becomes {len(pipeline.pipeline)} files.",
+            f"It consists of {', '.join(pipeline.pipeline.values())}.",
+            "Give -o a folder.",
+        )
+    pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
+    made: dict[str, list[Converted]] = {}
+    cpu: dict[str, tuple[bytes, Contract]] = {}
+    files: dict[str, Path] = {}
+    members = pipeline.pipeline if pipeline else {"model": os.fspath(model)}
+    for role, part in members.items():
+        own = size if role in ("model", "det") else None
+        ready = resolve(part, size=own, labels=labels, feed=feed, anchors=pairs, report=report)
+        choice.check(part, ready.source.sha256, toolkit or DEFAULT_VERSION)
+        files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
+        if ready.card is not None and ready.card.cpu:
+            if pipeline is None:
+                raise RkzooError(
+                    f"{ready.name} is not converted.",
+                    f"It stays on the processor: {ready.card.cpu}",
+                    "Convert the pipeline that it is a part of: see rkzoo list.",
+                )
+            report.note(f"{part} stays on the processor. {ready.card.cpu}")
+            cpu[role] = (ready.graph().SerializeToString(), ready.contract)
+            continue
+        made[role] = convert_resolved(
+            _told(ready.quantised(choice.quantise), said, report),
+            socs,
+            # A part of a pipeline that does not have the dtype keeps its own.
+            dtype=dtype if pipeline is None or dtype in ready.dtypes else None,
+            pictures=pictures,
+            output=target,
+            toolkit=toolkit,
+            golden=golden,
+            report=report,
+        )
+    if pipeline is not None:
+        write = partial(write_pipeline, cpu=cpu, files=files, head=pipeline.head)
+        made = _joined(pipeline.name + (f"-{dtype}" if dtype else ""), pipeline.name, made, write)
+    return [one for ones in made.values() for one in ones]
+
+
+def check_chips(card: Card, socs: Sequence[str]) -> None:
+    """Raises RkzooError where a chip can build no number format that the card has, naming the
+    chips that can."""
+    able = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
+    for soc in socs:
+        if able[soc] or card.task == "asset":
+            continue
+        builds = " and ".join(chips()[soc].dtypes)
+        parts = [one for one in members(card).values() if not one.cpu] or [card]
+        unable = (one for one in parts if not dtypes_on(one, soc, chips()[soc].dtypes))
+        bad = next(unable, card)
+        why = f"{bad.name} comes in {' and '.join(bad.dtypes)}, and {soc} builds {builds} only."
+        if bad.socs and soc not in bad.socs:
+            why = f"The card of {bad.name} names {', '.join(bad.socs)} only."
+        raise RkzooError(
+            f"{card.name} cannot be built for {soc}.",
+            why,
+            f"Build it for {', '.join(one for one in able if able[one])}.",
+        )
+
+
+def _joined(
+    stem: str,
+    name: str,
+    made: dict[str, list[Converted]],
+    write: Callable[[Path, str, dict[str, Path]], None] = write_pipeline,
+) -> dict[str, list[Converted]]:
+    """Writes, for each chip, the file that makes one model of the parts."""
+    found: dict[str, list[Converted]] = {role: [] for role in made}
+    for ones in zip(*made.values(), strict=True):
+        path = ones[0].rknn.with_name(f"{stem}-{ones[0].soc}.json")
+        write(path, name, {r: one.rknn for r, one in zip(made, ones, strict=True)})
+        for role, one in zip(made, ones, strict=True):
+            found[role].append(replace(one, pipeline=path))
+    return found
+
+
+def _told(ready: Resolved, said: Words, report: Reporter) -> Resolved:
+    """The model with its prompts. Labels are left out then: each run names its own."""
+    texts = ready.contract.texts
+    if texts is None or said:
+        ready = replace(ready, prompts=settled(said, texts, ready.name, report))
+    if texts is None:
+        return ready
+    return replace(ready, contract=msgspec.structs.replace(ready.contract, labels=()))
+
+
+def convert_resolved(
+    ready: Resolved,
+    socs: Sequence[str],
+    *,
+    dtype: Dtype | None = None,
+    pictures: calib.Pictures | None = None,
+    output: Path | None = None,
+    toolkit: str | None = None,
+    golden: int = 0,
+    report: Reporter = SILENT,
+) -> list[Converted]:
+    """As `convert`, for a model that is resolved already."""
+    chosen = dtype or ready.dtypes[0]
+    prepared = prepare(ready, socs, chosen, pictures, toolkit, report)
+    targets = output_names(ready.name, socs, chosen, output)
+    fed = samples(prepared, pictures, golden, report) if golden else None
+    env = environment.ensure(prepared.recipe.toolkit, report=report)
+    running: list[ToolkitProcess] = []
+
+    def one(soc: str, target: Path) -> Converted:
+        with ToolkitProcess(env, report=report) as process:
+            running.append(process)
+            made = _build(prepared, soc, target, process)
+            # One of an earlier build would only be refused.
+            golden_path(target).unlink(missing_ok=True)
+            if fed is None:
+                return made
+            return replace(made, golden=record(target, process, prepared.recipe.inputs, fed))
+
+    # Each build is a process of about 0.6 GB that keeps one core busy.
+    with ThreadPoolExecutor(max(1, min(len(socs), os.cpu_count() or 1))) as pool:
+        jobs = [pool.submit(one, soc, target) for soc, target in zip(socs, targets, strict=True)]
+        try:
+            return [job.result() for job in jobs]
+        except BaseException:
+            # One failure, or Ctrl-C, ends them all: nobody waits for builds nobody wants.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.kill()
+            raise
+
+
+def _build(
+    prepared: Prepared,
+    soc: str,
+    target: Path,
+    process: ToolkitProcess,
+) -> Converted:
+    inputs = builds.find(prepared.key)
+    if inputs is None:
+        raise RkzooError(
+            "The inputs of the build have gone from the cache.",
+            "Another program removed them meanwhile.",
+            "Run the command again.",
+            code=1,
+        )
+    ready = prepared.ready
+    inputs = replace(
+        inputs,
+        recipe=msgspec.structs.replace(prepared.recipe, soc=soc),
+        custom_string=custom_string(ready.contract),
+    )
+    with atomic_output(target) as temporary:
+        built = process.build(inputs, temporary)
+        file = rknn.read(temporary)
+        refuse_unreadable(file, ready.contract, ready.source.card or ready.source.file)
+    findings = (*built.findings, *scale_findings(file, ready.contract))
+    sidecar = target.with_name(target.name + ".json")
+    document = Sidecar(
+        source=ready.source,
+        recipe=inputs.recipe,
+        contract=ready.contract,
+        calibration=prepared.calibration,
+        build=prepared.key,
+        rkzoo=version("rkzoo"),
+        head=ready.quantise.head,
+        warnings=tuple(finding.message for finding in findings),
+    )
+    text = json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=1)
+    write_text(sidecar, text + "\n")
+    with explained(f"{target} cannot be read."):
+        size = target.stat().st_size
+    return Converted(
+        soc, prepared.recipe.dtype, target, sidecar, size, built.seconds, findings, prepared.proof
+    )
+
+
+def scale_findings(file: rknn.RknnFile, contract: Contract) -> tuple[Finding, ...]:
+    """What the output scales of a .rknn say about its scores."""
+    head = contract.head
+    if not isinstance(head, DetectHead) or not head.activated:
+        return ()
+    if len(file.outputs) != len(head.outputs):
+        return ()
+    return check_scales(file.outputs, [output.role for output in head.outputs])
+
+
+def custom_string(contract: Contract) -> str:
+    """What goes into the .rknn itself, so that the file alone tells how to use it. Where room is
+    short, fields with their usual value go first, then the labels: by the name of their set
+    where they are one that rkzoo knows, else altogether."""
+    nameless = msgspec.structs.replace(contract, labels=())
+    known = next((name for name in label_sets() if label_set(name) == contract.labels), None)
+    short: dict[str, Any] = {"contract": _unusual(nameless)}
+    tries = (
+        {"contract": msgspec.to_builtins(contract)},
+        {"contract": _unusual(contract)},
+        short | ({"label_set": known} if known else {}),
+        short,
+        # The file itself says what its inputs are.
+        {"contract": _unusual(msgspec.structs.replace(nameless, others=()))},
+    )
+    for told in tries:
+        text = json.dumps({"rkzoo": version("rkzoo"), **told}, separators=(",", ":"))
+        if len(text) <= _CUSTOM_STRING_BYTES:
+            break
+    return text
+
+
+def _unusual(record: Any) -> Any:
+    """A record as JSON, without the fields that have their default value."""
+    if isinstance(record, tuple):
+        return [_unusual(item) for item in record]
+    if not isinstance(record, msgspec.Struct):
+        return record
+    fields = {
+        field.encode_name: _unusual(value)
+        for field in msgspec.structs.fields(record)
+        if (value := getattr(record, field.name)) != field.default
+    }
+    tag = record.__struct_config__.tag
+    return {record.__struct_config__.tag_field or "kind": tag, **fields} if tag else fields
+
+
+def output_names(name: str, socs: Sequence[str], dtype: Dtype, output: Path | None) -> list[Path]:
+    """One path a chip. Raises RkzooError when `output` is no .rknn and no folder."""
+    if output is None or output.is_dir() or not output.suffix:
+        folder = output or Path()
+        return [folder / f"{name}-{soc}-{dtype}.rknn" for soc in socs]
+    if output.suffix.lower() != ".rknn":
+        raise RkzooError(
+            f"{output} does not end in .rknn.", "That is what convert writes.", "Rename it."
+        )
+    if len(socs) == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{soc}{output.suffix}") for soc in socs]

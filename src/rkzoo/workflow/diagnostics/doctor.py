@@ -1,0 +1,221 @@
+"""rkzoo doctor: what is wrong with a board, a PC or a model on it, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rkzoo.checks import LEVELS, Level
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.soc.chips import same_family
+from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.soc.versions import Version, judge, parse
+from rkzoo.toolkit.versions import RELEASES
+from rkzoo.workflow.diagnostics.board_checks import (
+    board_findings,
+    known_versions,
+    library_name,
+    needs_cma,
+    runtime,
+    version_finding,
+)
+from rkzoo.workflow.diagnostics.findings import Finding, fail, ok, warn
+
+EXIT = {"ok": 0, "warn": 3, "fail": 4}
+"""Exit codes by the worst finding. 1 and 2 stay for the command's own errors."""
+
+DISCLAIMER = (
+    "What doctor knows comes from Rockchip's documents and users' reports; rkzoo has not"
+    " measured it on a board."
+)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings. `place` is `board` or `pc`."""
+
+    place: str
+    machine: Machine
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def level(self) -> Level:
+        return max((f.level for f in self.findings), key=LEVELS.index, default="ok")
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT[self.level]
+
+
+def diagnose(
+    root: Path = Path("/"), *, model: Path | None = None, adb: bool = False, soc: str | None = None
+) -> Diagnosis:
+    """Examines the machine at `root`, and whether it can run `model` (.rknn or .onnx).
+
+    `root` is `/` or a captured tree. A PC is examined only when it is the living machine.
+    `soc` is the chip meant where the machine is a PC. Changes nothing.
+    """
+    machine = read_machine(root)
+    found: list[Finding] = []
+    if machine.board:
+        found += board_findings(machine)
+    elif machine.live:
+        from rkzoo.workflow.diagnostics.pc_checks import pc_findings
+
+        found += pc_findings(adb=adb, memory=machine.free)
+    else:
+        found.append(
+            fail(
+                "tree-empty",
+                "This is no tree of a Rockchip board.",
+                f"{root}/proc/device-tree/compatible names none",
+                "Make one on the board and give it here.",
+                "rkzoo doctor --capture board.tar",
+            )
+        )
+    if model is not None:
+        found += model_findings(model, machine, soc)
+    return Diagnosis("board" if machine.board else "pc", machine, tuple(found))
+
+
+# ---- models -------------------------------------------------------------------------
+
+
+def model_findings(path: Path, machine: Machine, soc: str | None = None) -> list[Finding]:
+    """What `inspect` knows of a model, and whether `machine` can run it."""
+    try:
+        with explained(f"{path} cannot be read."), path.open("rb") as file:
+            magic = file.read(4)
+        if magic in (b"RKNN", b"RKCE") or path.suffix.lower() == ".rknn":
+            return list(_rknn(path, machine, soc))
+        return list(_onnx(path, machine))
+    except RkzooError as error:
+        return [fail("model-unreadable", error.what, error.why, error.fix)]
+
+
+def _rknn(path: Path, machine: Machine, soc: str | None) -> Iterator[Finding]:
+    from rkzoo.graph.rknn.checks import rknn_checks
+    from rkzoo.graph.rknn.reader import read
+
+    file = read(path)
+    built = f"{path.name}, for {', '.join(file.platforms) or 'no named chip'}, by {file.toolkit}"
+    chip = machine.chip or soc
+    # Chips of the other generations are among none's platforms, and so refused too.
+    if chip and file.platforms and not any(same_family(p.lower(), chip) for p in file.platforms):
+        yield fail(
+            "model-chip",
+            f"The model is built for {', '.join(file.platforms)} and cannot run on {chip}.",
+            "the .rknn itself",
+            f"Convert it again for {chip}.",
+            f"rkzoo convert MODEL --soc {chip}",
+        )
+    else:
+        yield ok("model", built, "the .rknn itself")
+    if machine.board and machine.chip:
+        yield from _model_version(file.toolkit, machine)
+        need = (file.weight_bytes or 0) + (file.memory_bytes or 0)
+        yield from _fits(need, file.memory_bytes is not None, machine)
+    for check in rknn_checks(file):
+        yield Finding(
+            "model-built",
+            check.level,
+            check.text,
+            "the .rknn itself",
+            "" if check.level == "ok" else "Convert the model again, or see `rkzoo inspect`.",
+            "" if check.level == "ok" else f"rkzoo inspect {path}",
+        )
+
+
+def _model_version(toolkit: str, machine: Machine) -> Iterator[Finding]:
+    version = parse(toolkit)
+    library = runtime(machine)
+    rules = judge(
+        known_versions(machine) | {"model": version},
+        chip=machine.chip,
+        library=library_name(machine),
+    )
+    ours = [rule for rule in rules if "model" in rule.when]
+    for rule in ours:
+        for finding in version_finding(rule, machine, version):
+            yield _or_convert(finding, parse(library.version) if library else None, machine)
+    if not ours and library and version:
+        yield ok("model-version", f"the library knows models of toolkit {version}", library.path)
+
+
+def _or_convert(finding: Finding, have: Version | None, machine: Machine) -> Finding:
+    """The other way out: a model of the library's own version, where rkzoo can build one."""
+    if str(have) not in {release.version for release in RELEASES}:
+        return finding
+    return replace(
+        finding,
+        fix=f"{finding.fix} Or convert the model with the library's version.",
+        command=f"rkzoo convert MODEL --soc {machine.chip} --toolkit {have}",
+    )
+
+
+def _fits(need: int, whole: bool, machine: Machine) -> Iterator[Finding]:
+    """`whole`: the work memory is in `need`; otherwise it holds the weights only."""
+    cma = needs_cma(machine)
+    have = machine.cma_free if cma else machine.free
+    if not need or have is None:
+        return
+    what = "weights and work memory" if whole else "weights, before any work memory"
+    text = f"{need / 2**20:.1f} MiB of {what}, {have / 2**20:.1f} MiB free"
+    seen = "the .rknn and /proc/meminfo" + (" (CmaFree)" if cma else " (MemAvailable)")
+    if need <= have:
+        yield ok("model-memory", f"the model fits: {text}", seen)
+    elif cma:
+        yield fail(
+            "model-cma",
+            f"The model does not fit into the contiguous memory (CMA): {text}.",
+            seen,
+            "Raise cma= on the kernel's command line (rk_dma_heap_cma= on RV1103 and RV1106), stop"
+            " what holds it, or take a smaller model or input size.",
+            "grep Cma /proc/meminfo",
+        )
+    else:
+        yield fail(
+            "model-memory-low",
+            f"The model does not fit into memory: {text}.",
+            seen,
+            "End other programs, or take a smaller model or input size.",
+            "free -m",
+        )
+
+
+def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
+    if machine.board:
+        yield warn(
+            "model-not-converted",
+            "This is an ONNX model; the NPU runs .rknn files only.",
+            str(path),
+            f"Convert it on a PC for {machine.chip or 'this chip'}, and copy the .rknn here.",
+            f"rkzoo convert {path.name} --soc {machine.chip or 'CHIP'}",
+        )
+    try:
+        from rkzoo.graph.families.registry import file_labels, recognise
+        from rkzoo.graph.lowering.checks import graph_checks
+        from rkzoo.graph.onnx.read import load
+        from rkzoo.graph.onnx.summary import summarise
+    except ImportError:
+        yield warn(
+            "onnx-missing",
+            "ONNX models cannot be read here.",
+            "the package onnx is not installed, as is usual on a board",
+            "Look at the model on a PC, or install what a PC has.",
+            "pip install 'rkzoo[pc]'",
+        )
+        return
+    model = load(path)
+    recognition, unknown = None, None
+    try:
+        recognition = recognise(model, None)
+    except RkzooError as error:
+        unknown = error
+    checks = graph_checks(summarise(model), recognition, unknown, named=len(file_labels(model)))
+    for check in checks:
+        fix = "" if check.level == "ok" else "See `rkzoo inspect` for all of it."
+        command = "" if check.level == "ok" else f"rkzoo inspect {path}"
+        yield Finding("model-graph", check.level, check.text, str(path.name), fix, command)

@@ -1,0 +1,339 @@
+"""How good a model is on a data set: answered piece by piece, scored as upstream projects do."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rkzoo.accuracy import answers
+from rkzoo.accuracy.dataset import Dataset, open_dataset
+from rkzoo.accuracy.metric import Metric
+from rkzoo.contract.audio import (
+    ActivityHead,
+    CtcSpeechHead,
+    SoundHead,
+    TransducerHead,
+    VoiceHead,
+    WhisperHead,
+)
+from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.segmentation import CutOutHead, SemanticHead
+from rkzoo.contract.text import PlateHead, TextDetHead, TextRecHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, explained
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Label
+from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, Reading, here
+from rkzoo.workflow.evaluation.process_pool import over_processes
+from rkzoo.workflow.inference.inputs import PICTURE, of_head
+from rkzoo.workflow.inference.plan import Asked, Plan, plan
+from rkzoo.workflow.request.calibration import from_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STANDARD = DetectOptions(
+    confidence=0.001, iou=0.65, limit=300, multi_label=True, suppression="class"
+)
+"""What Ultralytics, YOLOv5 to v9 and YOLOX evaluate with, save that their IoU is 0.6 to 0.7."""
+
+Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
+"""Who answers the pictures: this process, several, or a cluster."""
+
+_PIECE = 8  # pictures: what a killed run loses of each worker
+_MOST_WORKERS = 256
+_KEPT = 200  # evaluations whose answers stay in the cache, the last used ones; about 1 MB each
+_CALIBRATION = 20  # pictures, as the toolkit's own examples take
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and all that it depends on. `images` scored, `reused` of them answered
+    by an earlier run that was cut short or complete, `items` what they are (pictures or
+    sounds); `departures` from the standard protocol, one
+    sentence each."""
+
+    model: str
+    dataset: str
+    images: int
+    runtime: Label
+    dtype: str
+    toolkit: str
+    protocol: dict[str, Any]
+    departures: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    seconds: float
+    reused: int
+    rkzoo: str
+    items: str = "pictures"
+
+    @property
+    def main(self) -> Metric:
+        """The figure that counts."""
+        return next((metric for metric in self.metrics if metric.main), self.metrics[0])
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    asked: Asked | None = None,
+    limit: int | None = None,
+    options: DetectOptions = STANDARD,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> Evaluation:
+    """Scores a card's model, an `.onnx` or a `.rknn` on the data set at `data` (a COCO json, a
+    folder or a list: see open_dataset).
+
+    `limit` counts the first pictures only. `workers` processes, or the Dask cluster at
+    `scheduler`: the figures are the same, to the last digit. A run that was stopped goes on
+    where it was, unless `fresh`. Without calibration pictures INT8 is calibrated on some of the
+    data set, which `departures` says. Raises RkzooError.
+    """
+    asked = asked or Asked()
+    # What the data must fit is known in float; the simulator may need the data's pictures. The
+    # plan that counts says what it has to say; the other is silent.
+    simulated = asked.runtime == "simulator" and _is_source(model)
+    first = replace(asked, runtime="onnx") if simulated else asked
+    planned = plan(model, first, SILENT if simulated else report)
+    contract = next(iter(planned.parts.values())).answers
+    task = task_of(contract, len(planned.parts), planned.head)
+    dataset = open_dataset(data, task, planned.words or contract.labels)
+    departures = list(_departures(options, contract))
+    if simulated:
+        planned = simulated_plan(model, asked, dataset, limit, departures, report)
+    return evaluate_plan(
+        planned,
+        dataset,
+        limit=limit,
+        options=options,
+        departures=departures,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        report=report,
+    )
+
+
+def evaluate_plan(
+    planned: Plan,
+    dataset: Dataset,
+    *,
+    limit: int | None = None,
+    options: DetectOptions = STANDARD,
+    reading: Reading | None = None,
+    departures: Sequence[str] = (),
+    workers: int | None = None,
+    scheduler: str | None = None,
+    runner: Runner | None = None,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> Evaluation:
+    """As `evaluate`, for a plan and a data set that are at hand; `reading` where pictures get
+    into the model in another way than usual, `runner` where somebody else does the work."""
+    start = time.perf_counter()
+    items = dataset.items[:limit]
+    job = Job(planned, options, reading=reading or Reading())
+    runner = runner or spread(workers, scheduler)
+    records, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
+    labels = planned.words or next(iter(planned.parts.values())).answers.labels
+    with report.task("Scoring"):
+        metrics = dataset.score(records, labels)
+    build = next(iter(planned.parts.values())).build
+    things = "pictures" if of_head(planned.head) is PICTURE else "sounds"
+    part = f"the first {len(items)} of {len(dataset.items)} {things}"
+    return Evaluation(
+        model=planned.name,
+        dataset=dataset.name,
+        images=len(items),
+        runtime=planned.label,
+        dtype=build.recipe.dtype if build else "float32",
+        toolkit=build.recipe.toolkit if build else "",
+        protocol={name: value for name, value in asdict(options).items() if value is not None},
+        departures=(*departures, *([part] if len(items) < len(dataset.items) else [])),
+        metrics=metrics,
+        seconds=time.perf_counter() - start,
+        reused=reused,
+        rkzoo=version("rkzoo"),
+        items=things,
+    )
+
+
+_TASKS: dict[type[Any], str] = {
+    TextDetHead: "text-det",
+    TextRecHead: "text-rec",
+    ClassifyHead: "classify",
+    PlateHead: "plate",
+    SemanticHead: "semantic",
+    FaceHead: "face",
+    CentreFaceHead: "face",
+    WhisperHead: "speech",
+    CtcSpeechHead: "speech",
+    TransducerHead: "speech",
+    ClipHead: "classify",
+    # There is no data for these: the name is for the message that says so.
+    ActivityHead: "sound",
+    SoundHead: "sound",
+    VoiceHead: "voice",
+    SentenceHead: "embed",
+    TranslateHead: "translate",
+    MarianHead: "translate",
+    CutOutHead: "cut-out",
+}
+
+
+def task_of(contract: Contract, parts: int = 1, together: Head | None = None) -> str:
+    """The kind of answer: what a data set needs to know of a model; `together` says how several
+    parts play together."""
+    head = contract.head
+    if type(together) in _TASKS:
+        return _TASKS[type(together)]
+    if parts > 1:
+        return "text"
+    if not isinstance(head, DetectHead):
+        return _TASKS.get(type(head), "text-cls")
+    if head.rotated:
+        return "obb"
+    if head.keypoints:
+        return "pose"
+    return "segment" if head.coefficients else "detect"
+
+
+def _is_source(model: str) -> bool:
+    return Path(model).suffix.lower() != ".rknn"
+
+
+def simulated_plan(
+    model: str,
+    asked: Asked,
+    dataset: Dataset,
+    limit: int | None,
+    departures: list[str],
+    report: Reporter,
+) -> Plan:
+    """The plan for the simulator, calibrated on the data itself where nothing else is given."""
+    pictured = dataset.kind != "speech"
+    needed = pictured and _is_source(model) and asked.dtype != "fp16" and asked.pictures is None
+    if needed:
+        rest = dataset.items[limit:] if limit else ()
+        chosen = (rest or dataset.items)[-_CALIBRATION:]
+        asked = replace(asked, pictures=from_files(chosen))
+        whose = "not scored" if rest else "scored too"
+        departures.append(f"calibrated on {len(chosen)} pictures of the same data, {whose}")
+    return plan(model, asked, report)
+
+
+def _departures(options: DetectOptions, contract: Contract) -> Iterator[str]:
+    if not isinstance(contract.head, DetectHead):
+        return
+    for name, usual in asdict(STANDARD).items():
+        value = getattr(options, name)
+        if value != usual:
+            yield f"{name} {value}, not {usual}"
+
+
+def answer_all(
+    job: Job,
+    data: str,
+    items: Sequence[Path],
+    runner: Runner,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> tuple[list[answers.Record], int]:
+    """One record a picture, in the order of `items`, and how many an earlier run had made. `data`
+    is the digest of what the items are a part of."""
+    folder = _folder(job, data, items, fresh)
+    pieces: list[Piece] = [
+        (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
+    ]
+    names = {index: folder / f"{index:06d}-{len(paths)}.npz" for index, paths in pieces}
+    missing = [(index, paths) for index, paths in pieces if not names[index].exists()]
+    reused = len(items) - sum(len(paths) for _, paths in missing)
+    sizes = {index: len(paths) for index, paths in pieces}
+    done = reused
+    label = f"{job.plan.name} [{job.plan.label}]"
+    with report.task(label, len(items), unit="pictures") as bar:
+        bar.update(done)
+        for index, found in runner(job, missing, report) if missing else ():
+            answers.save(names[index], found)
+            done += sizes[index]
+            bar.update(done)
+    return [record for index, _ in pieces for record in answers.load(names[index])], reused
+
+
+def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
+    """The work on this many processes (None: as many as are of use), or on a cluster."""
+
+    def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
+        if scheduler is not None:
+            from rkzoo.workflow.evaluation.dask_cluster import over_cluster
+
+            return over_cluster(job, pieces, scheduler)
+        # The simulator uses all cores itself, up to a point.
+        usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
+        count = min(workers or usual, len(pieces))
+        return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
+
+    return run
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
+    """Where the answers to this very job on this very data are kept."""
+    root = cache_dir("evals")
+    where = str(items[0].resolve().parent) if items else ""
+    key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
+    folder = root / key[:32]
+    with explained("The answers so far cannot be kept in the cache."):
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        folder.touch()
+        old = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
+    return folder
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises RkzooError for a limit that leaves nothing to score."""
+    if limit is not None and limit < 1:
+        raise RkzooError(f"--limit {limit} leaves no picture.", "", "Give at least 1.")
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises RkzooError where nobody would do the work."""
+    if workers is not None and workers < 1:
+        raise RkzooError(
+            f"--workers {workers} leaves nobody to do the work.",
+            "",
+            "Give at least 1, or leave it out.",
+        )
+    if workers is not None and workers > _MOST_WORKERS:
+        raise RkzooError(
+            f"--workers {workers} is more than can help.",
+            f"Each is a process that opens the model anew; {_MOST_WORKERS} are the most.",
+            "Give about as many as this machine has cores, or spread the work with --scheduler.",
+        )

@@ -1,0 +1,395 @@
+"""Where accuracy goes on the way from the upstream figure to the deployed model.
+
+Every step is a full evaluation on the same pictures. The steps of the path follow one another:
+each differs from the one before it in one thing, so their changes add up. The branches are
+tried on the fixed square input alone and taken back: what a program would lose that does it so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from rkzoo.accuracy.dataset import Dataset, open_dataset
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Label
+from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.vision.decoders import decoder
+from rkzoo.workflow.evaluation.evaluate import (
+    STANDARD,
+    Evaluation,
+    evaluate_plan,
+    simulated_plan,
+    task_of,
+)
+from rkzoo.workflow.evaluation.jobs import Reading, read_bytes
+from rkzoo.workflow.evaluation.rectangular import size_free
+from rkzoo.workflow.inference.plan import Asked, Plan, check_pictures, plan
+
+_OFFERED = ("detect", "segment", "pose")
+_LOOKED_AT = 32  # pictures whose pixels are compared
+
+# What a branch is called, what it means, and the decoder that it takes.
+_DECODERS = (
+    ("pillow", "read by Pillow", "As training code in Python often reads them."),
+    (
+        "turbo-exact",
+        "read by libjpeg-turbo, exact",
+        "As a C++ program reads them that asks for the accurate transform.",
+    ),
+    (
+        "turbo-fast",
+        "read by libjpeg-turbo, fast",
+        "As a C++ program reads them with fast DCT and fast upsampling.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation. `value` of the main metric, None where it could not be measured: `reason`
+    says why. `change` against the step of the path before it that was measured, for a branch
+    against the fixed square; None for the first. `means`: one sentence or two."""
+
+    key: str
+    name: str
+    means: str
+    branch: bool
+    runtime: Label
+    value: float | None = None
+    change: float | None = None
+    reason: str = ""
+
+    @property
+    def title(self) -> str:
+        """As tables and charts name it."""
+        return f"{'instead: ' if self.branch else ''}{self.name} [{self.runtime}]"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The steps in their order, and all that they depend on. `metric` is the main one of the
+    data set, a share in 0..1 unless `unit` says otherwise."""
+
+    model: str
+    dataset: str
+    images: int
+    metric: str
+    unit: str
+    toolkit: str
+    steps: tuple[Step, ...]
+    departures: tuple[str, ...]
+    seconds: float
+    rkzoo: str
+
+    @property
+    def path(self) -> tuple[Step, ...]:
+        """The measured steps whose changes add up, the first the whole figure."""
+        return tuple(step for step in self.steps if not step.branch and step.value is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What is evaluated in a step."""
+
+    planned: Plan
+    options: DetectOptions = STANDARD
+    reading: Reading = field(default_factory=Reading)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """A step to be measured; `setup` raises RkzooError where it cannot be."""
+
+    key: str
+    name: str
+    means: str
+    setup: Callable[[], _Setup]
+    branch: bool = False
+    runtime: Label = "onnx"
+
+
+def explain(
+    model: str,
+    data: str,
+    *,
+    asked: Asked | None = None,
+    limit: int | None = None,
+    deployed: DetectOptions | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> Explanation:
+    """Takes the gap between the upstream protocol and the deployed model apart.
+
+    `model` is a card's name or an .onnx with a head for boxes, masks or key points; `deployed`
+    what it is run with (the defaults of `rkzoo run`). With `asked.runtime` "onnx" the simulator
+    is left out, with `asked.dtype` "fp16" INT8. A step that cannot be measured says why and the
+    others go on. The rest as for `evaluate`. Raises RkzooError.
+    """
+    start = time.perf_counter()
+    asked = asked or Asked()
+    report = _Once(report)
+    _check_source(model)
+    planned = plan(model, replace(asked, runtime="onnx"), report)
+    check_pictures(planned, "eval --explain")
+    contract = _contract(planned)
+    dataset = open_dataset(data, task_of(contract), contract.labels)
+    departures: list[str] = []
+    asks = [
+        *_of_input(planned, contract, dataset),
+        *_of_options(planned, contract, deployed or DetectOptions()),
+        *_of_numbers(model, asked, dataset, limit, deployed or DetectOptions(), departures, report),
+    ]
+    found: dict[str, Evaluation | RkzooError] = {}
+    # The plain one first: what is wrong with the pictures themselves shows there, and is raised.
+    for ask in sorted(asks, key=lambda ask: ask.key != "square"):
+        try:
+            setup = ask.setup()
+            found[ask.key] = evaluate_plan(
+                replace(setup.planned, name=f"{planned.name}, {ask.name}"),
+                dataset,
+                limit=limit,
+                options=setup.options,
+                reading=setup.reading,
+                workers=workers,
+                scheduler=scheduler,
+                fresh=fresh,
+                report=report,
+            )
+        except RkzooError as error:
+            if ask.key == "square":
+                raise
+            found[ask.key] = error
+            report.note(f"{ask.name}: cannot be measured. {error}")
+    measured = [one for one in found.values() if isinstance(one, Evaluation)]
+    first = measured[0]
+    return Explanation(
+        model=planned.name,
+        dataset=dataset.name,
+        images=first.images,
+        metric=first.main.name,
+        unit=first.main.unit,
+        toolkit=next((one.toolkit for one in measured if one.toolkit), ""),
+        steps=_steps(asks, found),
+        departures=(*dict.fromkeys(departures), *first.departures),
+        seconds=time.perf_counter() - start,
+        rkzoo=version("rkzoo"),
+    )
+
+
+def _check_source(model: str) -> None:
+    if Path(model).suffix.lower() == ".rknn":
+        raise RkzooError(
+            f"The loss of {model} cannot be taken apart.",
+            "The first steps need the float model, which a .rknn does not hold.",
+            "Give the .onnx that it was made from, and the same pictures with --calib.",
+        )
+
+
+def _contract(planned: Plan) -> Contract:
+    contract = next(iter(planned.parts.values())).contract
+    task = task_of(contract, len(planned.parts))
+    if task not in _OFFERED:
+        raise RkzooError(
+            f"The loss of {planned.name} cannot be taken apart step by step.",
+            "That is there for models that find boxes, masks or key points only.",
+            "Leave --explain out: rkzoo eval measures it with --runtime onnx and simulator.",
+        )
+    return contract
+
+
+# ---- the steps ----------------------------------------------------------------------
+
+
+def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_Ask]:
+    height, width = contract.input.size
+    head = contract.head
+    assert isinstance(head, DetectHead)
+    yield _Ask(
+        "rectangular",
+        "upstream protocol",
+        f"Upstream settings, each picture padded to a multiple of {max(head.strides)}, half more.",
+        lambda: _Setup(size_free(planned), reading=Reading(rectangular=True)),
+    )
+    yield _Ask(
+        "square",
+        f"one input size, {height}x{width}",
+        "The NPU has one fixed input: every picture is padded to it.",
+        lambda: _Setup(planned),
+    )
+    if contract.input.pad != 0:
+        yield _Ask(
+            "pad",
+            f"padded with 0, not {contract.input.pad}",
+            "Rockchip's examples pad with black, which the training never showed.",
+            lambda: _Setup(_padded(planned, 0)),
+            branch=True,
+        )
+    for key, name, means in _DECODERS:
+        yield _Ask(
+            key,
+            name,
+            f"{means} {_difference(key, dataset.items[:_LOOKED_AT])}".rstrip(),
+            partial(_read_by, planned, key),
+            branch=True,
+        )
+
+
+def _read_by(planned: Plan, key: str) -> _Setup:
+    decoder(key)  # its package is missed here, and not in a worker
+    return _Setup(planned, reading=Reading(decoder=key))
+
+
+def _padded(planned: Plan, pad: int) -> Plan:
+    part = planned.parts["model"]
+    fed = msgspec.structs.replace(part.contract.input, pad=pad)
+    contract = msgspec.structs.replace(part.contract, picture=fed)
+    return replace(planned, parts={"model": replace(part, contract=contract)})
+
+
+def _difference(name: str, items: Sequence[Path]) -> str:
+    """How far the decoder's pixels are from OpenCV's, in words; nothing where it is missing."""
+    try:
+        usual, other = decoder("opencv"), decoder(name)
+        differences = []
+        for path in items:
+            data = read_bytes(path)
+            pair = (np.asarray(read(data, path), np.int16) for read in (usual, other))
+            differences.append(float(np.abs(next(pair) - next(pair)).mean()))
+    except RkzooError:
+        return ""
+    mean = float(np.mean(differences)) if differences else 0.0
+    if mean == 0:
+        return "The very same pixels here."
+    return f"Pixels differ by {mean:.2f} of 255."
+
+
+# What the NMS step is called, by what a head or the user says of suppression.
+_NMS = {
+    "class": "NMS at IoU {:g}, not {:g}",
+    "all": "NMS at IoU {:g} across classes, not {:g}",
+    "none": "no NMS, as the network needs none",
+}
+
+
+def _of_options(planned: Plan, contract: Contract, deployed: DetectOptions) -> Iterator[_Ask]:
+    """From the standard options to those of the deployed model, one after another."""
+    options, head = STANDARD, contract.head
+    assert isinstance(head, DetectHead)
+    for key, name, means, fields in (
+        (
+            "nms",
+            _NMS[deployed.suppression or head.suppression].format(deployed.iou, STANDARD.iou),
+            "Of boxes that overlap more, the best one stays.",
+            ("iou", "suppression"),
+        ),
+        (
+            "limit",
+            f"at most {deployed.limit} boxes, not {STANDARD.limit}",
+            "Further boxes of a picture are dropped.",
+            ("limit",),
+        ),
+        (
+            "label",
+            "one class a box",
+            "Second guesses count when evaluating only.",
+            ("multi_label",),
+        ),
+        (
+            "confidence",
+            f"confidence {deployed.confidence:g}, not {STANDARD.confidence:g}",
+            "Weak boxes are hidden: a setting (--conf), no fault of the model.",
+            ("confidence",),
+        ),
+    ):
+        changed = replace(options, **{name: getattr(deployed, name) for name in fields})
+        if changed != options:
+            yield _Ask(key, name, means, partial(_Setup, planned, changed))
+        options = changed
+
+
+def _of_numbers(
+    model: str,
+    asked: Asked,
+    dataset: Dataset,
+    limit: int | None,
+    deployed: DetectOptions,
+    departures: list[str],
+    report: Reporter,
+) -> Iterator[_Ask]:
+    """The NPU's arithmetic, on the simulator."""
+    if asked.runtime == "onnx":
+        return
+
+    def simulated(dtype: str, options: DetectOptions) -> _Setup:
+        wanted = replace(asked, runtime="simulator", dtype=dtype)
+        planned = simulated_plan(model, wanted, dataset, limit, departures, report)
+        return _Setup(planned, options)
+
+    for dtype, name, means in (
+        ("fp16", "half precision", "What the NPU computes without quantisation."),
+        ("int8", "INT8", "Quantisation: what calibration and rkzoo tune can win back."),
+    ):
+        if asked.dtype in (None, "int8", dtype):
+            setup = partial(simulated, dtype, deployed)
+            yield _Ask(dtype, name, means, setup, runtime="simulator")
+    if asked.dtype in (None, "int8"):
+        yield _Ask(
+            "int8-standard",
+            "INT8 by the standard protocol",
+            "As INT8 is usually quoted: no threshold that weakened boxes fall below.",
+            partial(simulated, "int8", STANDARD),
+            branch=True,
+            runtime="simulator",
+        )
+
+
+class _Once:
+    """A reporter that tells each note once, though several plans of one model give it."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._told: set[str] = set()
+        self._report, self.task = report, report.task
+
+    def note(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._report.note(message)
+
+
+# ---- what came out ------------------------------------------------------------------
+
+
+def _steps(asks: Sequence[_Ask], found: dict[str, Evaluation | RkzooError]) -> tuple[Step, ...]:
+    steps = []
+    last: float | None = None
+    square = found["square"]
+    assert isinstance(square, Evaluation)
+    for ask in asks:
+        step = Step(ask.key, ask.name, ask.means, ask.branch, ask.runtime)
+        one = found[ask.key]
+        if isinstance(one, RkzooError):
+            step = replace(step, reason=str(one))
+        else:
+            value = one.main.value
+            base = square.main.value if ask.branch else last
+            step = replace(step, value=value, change=None if base is None else value - base)
+            last = last if ask.branch else value
+        steps.append(step)
+    return tuple(steps)

@@ -1,0 +1,152 @@
+"""The waterfall of an explanation as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output
+from rkzoo.workflow.evaluation.explain import Explanation, Step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".png", ".svg", ".pdf")
+
+_INK, _QUIET = "#222222", "#777777"
+_LESS, _MORE, _WHOLE = "#c8553d", "#3d8c5a", "#35618f"
+_HIGH = 0.62  # of a row
+
+
+def check_name(path: Path) -> None:
+    """Raises RkzooError for a name that no chart can be written to."""
+    if path.suffix.lower() not in FORMATS:
+        raise RkzooError(
+            f"{path} cannot be written.",
+            "A chart is written in the format of the name's suffix.",
+            f"Use one of {', '.join(FORMATS)}.",
+        )
+
+
+def draw(found: Explanation, path: Path) -> None:
+    """Writes the waterfall as .png, .svg or .pdf. Raises RkzooError when the name's suffix is
+    another, matplotlib is missing, or the disk refuses.
+
+    A row a step, from the top. The axis does not begin at 0, so what has a length is the changes
+    alone; figures are written beside them. Branches are hatched and pale.
+    """
+    check_name(path)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RkzooError(
+            "The chart cannot be drawn.",
+            f"The package matplotlib is not installed ({error}).",
+            "Install it with: pip install matplotlib",
+        ) from error
+    figure = Figure(figsize=(10.5, 1.6 + 0.42 * len(found.steps)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    _frame(axes, found)
+    before: float | None = None
+    square = next((step.value for step in found.steps if step.key == "square"), None)
+    for row, step in enumerate(found.steps):
+        if step.value is None:
+            middle = sum(axes.get_xlim()) / 2
+            axes.text(
+                middle,
+                row,
+                "cannot be measured",
+                ha="center",
+                va="center",
+                color=_QUIET,
+                style="italic",
+            )
+            continue
+        _bar(axes, row, step, square if step.branch else before)
+        if not step.branch:
+            if before is not None:
+                axes.plot(
+                    [before, before], [_left(found, row), row], color=_QUIET, lw=0.8, zorder=1
+                )
+            before = step.value
+    with atomic_output(path) as temporary:
+        # Without the date the same figures give the same file.
+        extra: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150, **extra)
+
+
+def _left(found: Explanation, row: int) -> int:
+    """The row of the measured step of the path before this one."""
+    return max(
+        number
+        for number, step in enumerate(found.steps[:row])
+        if not step.branch and step.value is not None
+    )
+
+
+def _frame(axes: Axes, found: Explanation) -> None:
+    values = [step.value for step in found.steps if step.value is not None]
+    low, high = min(values), max(values)
+    room = max((high - low) * 0.22, 0.004)
+    axes.set_xlim(low - room, high + 1.6 * room)
+    axes.set_ylim(len(found.steps) - 0.4, -0.6)
+    axes.set_yticks(range(len(found.steps)), [step.title for step in found.steps])
+    for label, step in zip(axes.get_yticklabels(), found.steps, strict=True):
+        label.set_color(_QUIET if step.branch else _INK)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#e6e6e6", lw=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    unit = f" ({found.unit})" if found.unit else ""
+    axes.set_xlabel(
+        f"{found.metric}{unit}. The axis does not begin at 0.\n"
+        "Hatched: tried on the fixed input alone, not part of the sum."
+    )
+    axes.set_title(
+        f"{found.model}: from the upstream figure to the deployed model\n"
+        f"{found.images} pictures of {found.dataset}",
+        loc="left",
+        fontsize=11,
+    )
+
+
+def _bar(axes: Axes, row: int, step: Step, before: float | None) -> None:
+    value = step.value
+    assert value is not None
+    color = _WHOLE if before is None else _LESS if value < before else _MORE
+    start = value if before is None else before
+    if step.branch:
+        axes.barh(
+            row,
+            value - start,
+            _HIGH,
+            left=start,
+            color="white",
+            edgecolor=color,
+            hatch="////",
+            lw=0.8,
+            alpha=0.7,
+        )
+    else:
+        axes.barh(row, value - start, _HIGH, left=start, color=color)
+    # A mark where the figure is now: a change of nothing has no bar to be seen.
+    axes.plot(
+        [value, value],
+        [row - _HIGH / 2, row + _HIGH / 2],
+        color=_QUIET if step.branch else _INK,
+        lw=1.6,
+    )
+    change = "" if step.change is None else f"  ({step.change:+.4f})" if step.change else "  (0)"
+    axes.annotate(
+        f"{value:.4f}{change}",
+        (max(value, start), row),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=_QUIET if step.branch else _INK,
+    )

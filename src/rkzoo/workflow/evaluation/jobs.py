@@ -1,0 +1,152 @@
+"""A job that any process can do a piece of: one plan, many pictures, a record for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rkzoo.accuracy.answers import Record, pack
+from rkzoo.files import explained, package_digest, sha256_of
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.tasks.text.page import PageOptions
+from rkzoo.vision.decoders import decoder
+from rkzoo.workflow.evaluation.rectangular import open_rectangular
+from rkzoo.workflow.inference.inputs import SOUND, of_head
+from rkzoo.workflow.inference.load import open_task
+from rkzoo.workflow.inference.model import Found
+from rkzoo.workflow.inference.plan import Plan
+
+Answer = Callable[[bytes, Path], Record]
+Records = list[Record]
+# What is done so far comes back piece by piece, in any order.
+Done = Iterator[tuple[int, Records]]
+Piece = tuple[int, Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a picture gets into the model, where that is not as rkzoo does it: by which of
+    vision.decoders.DECODERS, and `rectangular`, padded no further than the strides ask for
+    (a detection head whose graph takes any size)."""
+
+    decoder: str = "opencv"
+    rectangular: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """How the pictures are answered. One thread a session, so that a figure does not depend
+    on how many cores or workers there are."""
+
+    plan: Plan
+    options: DetectOptions = field(default_factory=DetectOptions)
+    page: PageOptions | None = None
+    reading: Reading = field(default_factory=Reading)
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of all that decides the records, our own code and libraries included."""
+        digest = hashlib.sha256(_code().encode())
+        told = (self.plan.label, self.plan.words, self.options, self.page, self.reading)
+        digest.update(repr(told).encode())
+        for role, file in sorted(self.plan.files.items()):
+            digest.update(f"{role} {sha256_of(file)}".encode())
+        for role, part in self.plan.parts.items():
+            digest.update(role.encode() + msgspec.json.encode(part.contract))
+            digest.update(hashlib.sha256(part.graph).digest())
+            if part.build:
+                # The folder's name is the key of its content.
+                digest.update(part.build.onnx.parent.name.encode())
+                digest.update(msgspec.json.encode(part.build.recipe))
+            if part.board:
+                digest.update(part.board.digest.encode())
+        return digest.hexdigest()
+
+
+@contextmanager
+def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
+    """Opens the job's models; inside, a picture's bytes become its record."""
+    decode = decoder_of(job)
+    with ExitStack() as stack:
+        if job.reading.rectangular:
+            task = open_rectangular(job.plan, stack, job.options, threads=1, report=report)
+        else:
+            task = open_task(
+                job.plan,
+                stack,
+                options=job.options,
+                page=job.page,
+                threads=1,
+                quick=False,
+                report=report,
+            )
+
+        yield answer_of(task, decode)
+
+
+Decode = Callable[[bytes, Path], Any]
+"""A file's bytes to what a task takes."""
+
+
+def decoder_of(job: Job) -> Decode:
+    """How the job's files become pictures, or sounds."""
+    if of_head(job.plan.head).name == SOUND.name:
+        from rkzoo.audio.sound import decode
+
+        return decode
+    return decoder(job.reading.decoder)
+
+
+def answer_of(task: Callable[[Any], Found], decode: Decode) -> Answer:
+    """What an open task makes of a file's bytes."""
+
+    def answer(data: bytes, path: Path) -> Record:
+        given = decode(data, path)
+        height, width = getattr(given, "shape", (0, 0))[:2]
+        return pack(task(given), (height, width))
+
+    return answer
+
+
+def read_bytes(path: Path) -> bytes:
+    with explained(f"The file {path} cannot be read."):
+        return path.read_bytes()
+
+
+def here(job: Job, pieces: Sequence[Piece], report: Reporter = SILENT) -> Done:
+    """The whole job in this process, piece by piece."""
+    with answering(job, report) as answer:
+        yield from answered(answer, pieces)
+
+
+def answered(answer: Answer, pieces: Sequence[Piece]) -> Done:
+    """The pieces, one after another."""
+    for index, paths in pieces:
+        yield index, [answer(read_bytes(path), path) for path in paths]
+
+
+@cache
+def _code() -> str:
+    """Our own code, and the libraries that decide a record."""
+    return package_digest() + repr([(name, _version(name)) for name in _LIBRARIES])
+
+
+_LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "pillow", "simplejpeg", "soxr")
+
+
+def _version(package: str) -> Any:
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

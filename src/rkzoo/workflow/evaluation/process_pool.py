@@ -1,0 +1,127 @@
+"""A job on several processes of this machine."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answering, read_bytes
+
+# A piece that ends its worker so often would end the next one too.
+_TRIES = 3
+
+
+def over_processes(job: Job, pieces: Sequence[Piece], count: int) -> Done:
+    """The job on `count` worker processes. A worker that is killed is replaced, and its piece
+    done again. Raises RkzooError: the first of a worker, or when pieces keep killing theirs."""
+    crew = _Crew(job)
+    waiting = deque(pieces)
+    deaths: Counter[int] = Counter()
+    try:
+        for _ in range(min(count, len(pieces))):
+            crew.start()
+        while crew.busy:
+            for end in crew.speaking():
+                piece = crew.busy.pop(end)[1]
+                try:
+                    answer = end.recv()
+                except (EOFError, OSError):
+                    end.close()
+                    _count_death(deaths, piece)
+                    waiting.extendleft([piece] if piece else [])
+                    if waiting:
+                        crew.start()
+                    continue
+                if isinstance(answer, RkzooError):
+                    raise answer
+                if piece is not None:
+                    yield piece[0], answer
+                crew.give(end, waiting.popleft() if waiting else None)
+    finally:
+        crew.dismiss()
+
+
+class _Crew:
+    """Worker processes; `busy` are those that owe an answer: to a piece, or that they are up."""
+
+    def __init__(self, job: Job) -> None:
+        self.busy: dict[Connection, tuple[BaseProcess, Piece | None]] = {}
+        self._job = job
+        self._all: dict[Connection, BaseProcess] = {}
+        self._context = get_context("spawn")  # a fork would copy threads' locks
+
+    def start(self) -> None:
+        mine, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        # Not as an argument: a start that is interrupted would leave it half told.
+        with suppress(OSError):
+            mine.send(self._job)
+        self._all[mine] = process
+        self.busy[mine] = process, None
+
+    def speaking(self) -> list[Connection]:
+        return [end for end in wait(list(self.busy)) if isinstance(end, Connection)]
+
+    def give(self, end: Connection, piece: Piece | None) -> None:
+        """The next piece, or None: the worker closes its models and ends."""
+        if piece is None:
+            end.close()
+            return
+        self.busy[end] = self._all[end], piece
+        with suppress(OSError):  # a dead worker: its next answer says so
+            end.send(piece)
+
+    def dismiss(self) -> None:
+        """Ends those at work at once, and waits for those that end by themselves."""
+        for process, _ in self.busy.values():
+            process.kill()
+        for end, process in self._all.items():
+            end.close()
+            process.join()
+
+
+def _count_death(deaths: Counter[int], piece: Piece | None) -> None:
+    number = piece[0] if piece else -1
+    deaths[number] += 1
+    if deaths[number] >= _TRIES:
+        name = piece[1][0] if piece else None
+        raise RkzooError(
+            f"A worker process died {_TRIES} times"
+            + (f" at {name}." if name else " at its start."),
+            "The system may have ended it for want of memory.",
+            "Try again with --workers 1; what is done so far is kept.",
+            code=1,
+        )
+
+
+def _serve(end: Connection) -> None:
+    """The whole life of a worker: its job in, ready, then a piece in, its records out."""
+    # Ctrl-C reaches the whole group; it is the parent that tells its workers to go.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    import cv2
+
+    cv2.setNumThreads(1)
+    try:
+        job: Job = end.recv()
+        with answering(job) as answer:
+            end.send(None)
+            while True:
+                _, paths = end.recv()
+                end.send([answer(read_bytes(Path(path)), Path(path)) for path in paths])
+    except (EOFError, OSError):
+        return  # the parent has closed its end, or is gone
+    except RkzooError as error:
+        end.send(error)
+    except Exception as error:  # a fault of ours: said once, not tried three times
+        text = " ".join(str(error).split())[:300]
+        end.send(RkzooError(f"A worker failed: {type(error).__name__}.", text, code=1))

@@ -1,0 +1,121 @@
+"""Pictures in a rectangle of their own, as the upstream projects evaluate.
+
+They go through a data set in batches of like shapes; here each picture has its own rectangle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Session
+from rkzoo.tasks.detect.task import DetectOptions, HeadTask
+from rkzoo.vision import letterbox
+from rkzoo.workflow.inference.load import detect_task
+from rkzoo.workflow.inference.model import Found, Image
+from rkzoo.workflow.inference.plan import Part, Plan, open_part
+
+# Of a cell of the largest stride, added before rounding up: what YOLOv5 and Ultralytics evaluate
+# with (`pad` of their loader, 0.5), so that every picture has some padding around it.
+_MARGIN = 0.5
+
+
+def rectangle(source: tuple[int, int], spec: ImageInput, stride: int) -> tuple[int, int]:
+    """Height and width of the input that upstream gives a picture of `source` (height, width):
+    at the scale it has when letterboxed into `spec`, in whole cells of `stride`, half a cell
+    added."""
+    # The scale as a fraction, since a side that was rounded down would shrink the picture.
+    (height, width), (tall, wide) = source, spec.size
+    up, down = (tall, height) if tall * width <= wide * height else (wide, width)
+    scale = Fraction(up, down * stride)
+    margin = Fraction(_MARGIN)
+    return ceil(height * scale + margin) * stride, ceil(width * scale + margin) * stride
+
+
+def size_free(planned: Plan) -> Plan:
+    """The plan of a detection model with a graph that takes any size.
+
+    Raises RkzooError when the size is fixed inside the graph, or the upstream project itself
+    does not evaluate so.
+    """
+    import onnx
+
+    from rkzoo.graph.onnx.dynamic_size import size_free as freed
+
+    part = planned.parts["model"]
+    _check(part.contract)
+    graph = freed(onnx.ModelProto.FromString(part.graph), _stride(part.contract))
+    return replace(planned, parts={"model": replace(part, graph=graph.SerializeToString())})
+
+
+def open_rectangular(
+    planned: Plan,
+    stack: ExitStack,
+    options: DetectOptions | None = None,
+    *,
+    threads: int = 0,
+    report: Reporter = SILENT,
+) -> Callable[[Image], Found]:
+    """A plan that `size_free` made as one callable: a BGR picture in, what was found out."""
+    part = planned.parts["model"]
+    session = stack.enter_context(open_part(part, threads=threads, report=report))
+    return _Rectangular(part, session, options)
+
+
+class _Rectangular:
+    """One task for each size of input; pictures of a data set have few."""
+
+    def __init__(self, part: Part, session: Session, options: DetectOptions | None) -> None:
+        self._contract, self._session, self._options = part.answers, session, options
+        self._stride = _stride(part.answers)
+        self._tasks: dict[tuple[int, int], HeadTask[Any]] = {}
+
+    def __call__(self, image: Image) -> Found:
+        source, spec = (image.shape[0], image.shape[1]), self._contract.input
+        size, scaled = rectangle(source, spec, self._stride), letterbox.plan(source, spec).scaled
+        left, top = (size[1] - scaled[1]) // 2, (size[0] - scaled[0]) // 2
+        box = letterbox.Letterbox(source, size, scaled, left, top)
+        canvas = np.full((1, *size, 3), spec.pad, np.uint8)
+        inner = msgspec.structs.replace(spec, size=scaled, fit="stretch")
+        canvas[:, top : top + scaled[0], left : left + scaled[1]] = letterbox.fit(image, inner)[0]
+        found: Found = self._task(size).decode(self._session.run([canvas]), box)
+        return found
+
+    def _task(self, size: tuple[int, int]) -> HeadTask[Any]:
+        if size not in self._tasks:
+            fed = msgspec.structs.replace(self._contract.input, size=size)
+            contract = msgspec.structs.replace(self._contract, picture=fed)
+            self._tasks[size] = detect_task(contract, self._session, self._options)
+        return self._tasks[size]
+
+
+def _check(contract: Contract) -> None:
+    image, stride = contract.input, _stride(contract)
+    if image.fit != "letterbox" or image.place != "center":
+        raise RkzooError(
+            "There is no rectangular input to compare with.",
+            f"The project behind {contract.family} evaluates with the one fixed size too.",
+        )
+    if any(side % stride for side in image.size):
+        raise RkzooError(
+            "There is no rectangular input to compare with.",
+            f"{image.size[0]}x{image.size[1]} is not a multiple of {stride}, as a rectangle is.",
+        )
+
+
+def _stride(contract: Contract) -> int:
+    if not isinstance(contract.head, DetectHead):
+        raise RkzooError(f"{contract.family} is no detection model.", code=1)
+    return max(contract.head.strides)

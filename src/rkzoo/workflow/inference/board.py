@@ -1,0 +1,255 @@
+"""A .rknn on the NPU of the machine that this runs on."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import os
+import platform
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+import msgspec
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained, sha256_of
+from rkzoo.graph.rknn import reader as rknn
+from rkzoo.graph.rknn.reader import RknnFile
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.npu import Layout, NpuSession
+from rkzoo.runtime.npu_api import Cores, Refused
+from rkzoo.runtime.npu_context import Context, NpuLibrary
+from rkzoo.session import Session
+from rkzoo.soc.library import ARM32, examine
+from rkzoo.soc.machine import CONTAINER_OPTIONS, library_paths, read_machine
+from rkzoo.soc.npu_cores import usable_cores
+from rkzoo.soc.tree import Tree
+from rkzoo.soc.userland import bits_of, fits
+from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
+from rkzoo.workflow.inference.board_refusals import cause, refuse
+from rkzoo.zoo.labels import label_set, label_sets
+
+LIBRARY = "RKZOO_LIBRKNNRT"
+"""Names the library to use in place of the one that is found."""
+
+LITE = "rknn-toolkit-lite2"
+_NAMES = ("librknnrt.so", "librknnmrt.so")
+_INSTALL = (
+    ' or install what simulates it here: pip install "rkzoo[pc]". A container on a board is'
+    f" started with {CONTAINER_OPTIONS}."
+)
+
+
+@dataclass(frozen=True)
+class BoardModel:
+    """A model file and what opens it: the path (or bare name) of the NPU's library, or LITE for
+    Rockchip's Python package. `cores` as in Cores; AUTO lets the driver choose for each run.
+    `available` is how many cores may be used, 1 where that is not known. `floats` as for
+    NpuSession: the plain way, to compare with."""
+
+    file: Path
+    library: str
+    cores: Cores = Cores.AUTO
+    available: int = 1
+    floats: bool = False
+
+    def on_core(self, number: int) -> BoardModel:
+        """The same for worker `number` of several, each of which has a core in turn: the driver
+        spreads them less evenly, and a frame over several cores costs more than it gains."""
+        if self.available < 2:
+            return self
+        return replace(self, cores=Cores(1 << number % self.available))
+
+    @property
+    def digest(self) -> str:
+        """What decides the answers, for a cache."""
+        return f"{sha256_of(self.file)} {self.library} {os.environ.get(LIBRARY, '')}"
+
+
+def find_library() -> str | None:
+    """The NPU's library that fits this machine: RKZOO_LIBRKNNRT, else the usual folders (as
+    rkzoo doctor looks), else what the system's loader knows, else rknn-toolkit-lite2. None
+    where there is none. Raises RkzooError when RKZOO_LIBRKNNRT names no file."""
+    if given := os.environ.get(LIBRARY):
+        if given != LITE and not Path(given).is_file():
+            raise RkzooError(
+                f"{LIBRARY} names {given}, which is no file.",
+                "",
+                "Point it at librknnrt.so, or unset it.",
+            )
+        return given
+    if found := fitting_library(Tree(Path("/")), _NAMES):
+        return found
+    machine = platform.machine()
+    if machine == "aarch64" or machine in ARM32:
+        if known := ctypes.util.find_library("rknnrt") or ctypes.util.find_library("rknnmrt"):
+            return known
+        if importlib.util.find_spec("rknnlite") is not None:
+            return LITE
+    return None
+
+
+def fitting_library(tree: Tree, names: tuple[str, ...]) -> str | None:
+    """The first of these in the usual folders that is built for this machine."""
+    machine, bits = platform.machine(), bits_of(tree)
+    for path in library_paths(tree, names):
+        built = examine(Path(path), path).machine
+        if built and fits(built, machine, bits):
+            return path
+    return None
+
+
+def on_board(file: Path, wanted: bool) -> BoardModel | None:
+    """How `file` runs on this machine's NPU, or None where there is no NPU and none is
+    `wanted`. Raises RkzooError where one is wanted, or should be there, and cannot be used."""
+    library = find_library()
+    machine = read_machine()
+    if library is not None:
+        usable = usable_cores(machine)
+        whole = usable is None or usable == machine.npu_cores
+        # With a driver that breaks the other cores it may not choose for itself.
+        cores = Cores.AUTO if whole else Cores.CORE_0
+        return BoardModel(file, library, cores, available=usable or 1)
+    simulated = _simulates()
+    if not wanted and not machine.board and simulated:
+        return None
+    if machine.board:
+        raise RkzooError(
+            f"{file.name} cannot be run on this board.",
+            "Its NPU library, librknnrt.so, is not in /usr/lib or wherever else it may be.",
+            "Run rkzoo doctor: it names the file and where to get it.",
+        )
+    raise RkzooError(
+        f"{file.name} cannot be run on an NPU here.",
+        "This machine is no Rockchip board, and no NPU library was found.",
+        f"Copy the model (and the .json beside it) to the board and run the same command there,"
+        f"{' or use --runtime simulator here.' if simulated else _INSTALL}",
+    )
+
+
+def _simulates() -> bool:
+    """Whether what the simulator needs is here; a board's install leaves it out. (The name
+    onnx is no sign: graph puts something in its place.)"""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def contract_of(file: Path) -> Contract:
+    """What a .rknn promises: from the file beside it, else from the model itself. Raises
+    RkzooError when rkzoo did not make it."""
+    if file.with_name(file.name + ".json").exists():
+        from rkzoo.workflow.request.sidecar import read_sidecar
+
+        return read_sidecar(file).contract
+    custom = rknn.read(file).custom_json
+    if not isinstance(custom, dict) or "contract" not in custom:
+        raise RkzooError(
+            f"{file.name} does not tell how it is fed and read.",
+            "rkzoo convert writes that into the model and into a .json beside it; this one was"
+            " made by another program.",
+            "Convert the model again with rkzoo convert.",
+        )
+    try:
+        contract = msgspec.convert(custom["contract"], Contract)
+    except msgspec.ValidationError as error:
+        raise RkzooError(
+            f"What {file.name} tells of itself is not understood.",
+            f"It was made by rkzoo {custom.get('rkzoo', '?')}: {error}.",
+            "Update rkzoo, or convert the model again.",
+        ) from error
+    known = custom.get("label_set")
+    if not contract.labels and known in label_sets():
+        contract = msgspec.structs.replace(contract, labels=label_set(known))
+    return contract
+
+
+def layout_of(contract: Contract) -> Layout:
+    """The layout that the model's outputs are read in: only the detection decoder reads the
+    NPU's own."""
+    return "native" if isinstance(contract.head, DetectHead) else "plain"
+
+
+def open_board(
+    model: BoardModel,
+    contract: Contract,
+    report: Reporter = SILENT,
+    *,
+    layout: Layout | None = None,
+) -> Session:
+    """The model on the NPU, its outputs as its decoder reads them or in `layout`. Raises
+    RkzooError; says in `report` what versions warn of."""
+    picture = contract.picture is not None
+    if model.library == LITE:
+        from rkzoo.runtime.npu_lite import LiteSession
+
+        _judge(model, report)
+        file = rknn.read(model.file)
+        return LiteSession(
+            model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
+        )
+    context = _context(model, report)
+    if model.cores != Cores.AUTO:
+        context.set_cores(model.cores)
+    layout = layout or layout_of(contract)
+    return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
+
+
+_OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakValueDictionary()
+_OPENING = Lock()
+
+
+def _context(model: BoardModel, report: Reporter) -> Context:
+    """A context of its own; the weights are those of the same file where it is open already
+    (not on RV1103 and RV1106, where they are read again). What there is to say is said once."""
+    with explained(f"{model.file} cannot be read."):
+        stat = model.file.stat()
+    key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
+    with _OPENING:
+        first = _OPEN.get(key)
+        try:
+            if first is not None and not first.closed:
+                return first.duplicate()
+            _judge(model, report)
+            context = Context.open(NpuLibrary(model.library), model.file)
+        except Refused as error:
+            raise cause(error, _readable(model.file), read_machine()) from error
+        if context.stand_in:
+            report.note(
+                "The NPU library is a stand-in for tests: it plays back what was recorded"
+                " elsewhere, and nothing here was measured on a board."
+            )
+        _OPEN[key] = context
+        return context
+
+
+def _judge(model: BoardModel, report: Reporter) -> None:
+    """Holds library, driver, model and chip against each other before the library is asked: it
+    may end the process over what it does not like. Raises RkzooError."""
+    file, machine = _readable(model.file), read_machine()
+    refuse(model.file.name, file, machine)
+    path = Path(model.library)
+    library = examine(path, model.library) if path.is_file() else None
+    name = path.name if path.name in _NAMES else _NAMES[0]
+    known: dict[Part, Version | None] = {
+        "model": parse(file.toolkit) if file else None,
+        "runtime": parse(library.version) if library else None,
+        "driver": parse(machine.driver),
+    }
+    for rule in judge(known, chip=machine.chip, library=name):
+        mend = upgrade(rule.mend, library=name, place=model.library)
+        seen = ", ".join(f"{part} {known[part]}" for part in rule.when if known.get(part))
+        if rule.level == "fail":
+            raise RkzooError(f"{model.file.name} cannot run here ({seen}).", rule.why, mend)
+        report.note(f"{rule.why} ({seen}) {mend}")
+
+
+def _readable(path: Path) -> RknnFile | None:
+    """What the file says; None where it is encrypted, which the library alone can judge. Raises
+    RkzooError for one that is empty, cut short or of another kind."""
+    with explained(f"{path} cannot be read."), path.open("rb") as file:
+        if file.read(4) == b"RKCE":
+            return None
+    return rknn.read(path)

@@ -1,0 +1,102 @@
+"""Why a model cannot be opened on an NPU.
+
+Rockchip's library answers -6 to a model for another chip, to too little memory and to a damaged
+file alike, -1 to most else, and ends its process over some of them. So what can be known is judged
+before it is asked; what remains of a failure is told by the machine's state.
+"""
+
+from __future__ import annotations
+
+from rkzoo.errors import RkzooError
+from rkzoo.graph.rknn.reader import RknnFile
+from rkzoo.runtime.npu_api import Refused
+from rkzoo.soc.chips import chips, same_family
+from rkzoo.soc.machine import Machine
+
+_MIB = 1 << 20
+# What the library answers where the cause lies outside of the call.
+_VAGUE = frozenset({-1, -3, -4, -6})
+# The library needs the file, the weights and room to work at the same time.
+_ROOM = 2
+
+
+def refuse(name: str, file: RknnFile | None, machine: Machine) -> None:
+    """Raises RkzooError where the model cannot work on this machine. What is not known (no chip,
+    an encrypted file) is not judged."""
+    if file is None:
+        return
+    chip = machine.chip
+    if chip and file.platforms and not any(same_family(p.lower(), chip) for p in file.platforms):
+        raise RkzooError(
+            f"{name} cannot run on this board.",
+            f"It was built for {', '.join(file.platforms)}, and this is {chip}.",
+            f"Convert the model for this chip, on a PC: rkzoo convert MODEL --soc {chip}",
+        )
+    need, (has, kind) = needed(file), _most(machine)
+    if has is not None and need > has:
+        raise RkzooError(
+            f"{name} does not fit into this board's memory.",
+            f"It needs {need / _MIB:.0f} MiB, and {has / _MIB:.0f} MiB {kind}.",
+            "End other programs (rkzoo doctor names those that use the NPU), or use a smaller"
+            " model.",
+        )
+
+
+def needed(file: RknnFile) -> int:
+    """Bytes of the NPU's memory that the model takes at least."""
+    return (file.weight_bytes or file.file_bytes) + (file.memory_bytes or 0)
+
+
+def _contiguous(machine: Machine) -> bool:
+    """Whether the NPU can use none but contiguous memory."""
+    chip = chips().get(machine.chip or "")
+    told = machine.iommu if machine.iommu is not None else chip and chip.iommu
+    return told is False
+
+
+def _most(machine: Machine) -> tuple[int | None, str]:
+    """The memory that there is for a model at the most: None where that is not known."""
+    if _contiguous(machine) and machine.cma_total is not None:
+        # Others may lie there, who can be moved; so all of it counts.
+        return machine.cma_total, "is all that is reserved for the NPU (CMA)"
+    return machine.free, "are free"
+
+
+def cause(error: Refused, file: RknnFile | None, machine: Machine) -> RkzooError:
+    """The error that the library's answer on opening a model stands for, as far as the machine
+    shows it; else the answer itself."""
+    if error.number not in _VAGUE or not machine.board:
+        return error
+    found = _no_device(machine) or (file and _little_memory(file, machine))
+    if not found:
+        return error
+    why, fix = found
+    said = f' The library says: "{error.said}".' if error.said else ""
+    return RkzooError(error.what, f"{why}{said} (error {error.number})", fix)
+
+
+def _no_device(machine: Machine) -> tuple[str, str] | None:
+    if not machine.nodes:
+        return (
+            "The kernel shows no device of the NPU.",
+            "Run rkzoo doctor: it says what the driver lacks.",
+        )
+    if all(node.allowed is False for node in machine.nodes):
+        return (
+            f"This user may not open {machine.nodes[0].path}.",
+            "Run rkzoo doctor: it says which group may, or run the same command with sudo.",
+        )
+    return None
+
+
+def _little_memory(file: RknnFile, machine: Machine) -> tuple[str, str] | None:
+    free = machine.cma_free if _contiguous(machine) else machine.free
+    need = needed(file)
+    if free is None or free >= _ROOM * need:
+        return None
+    return (
+        f"There is hardly enough memory: the model needs {need / _MIB:.0f} MiB, and"
+        f" {free / _MIB:.0f} MiB are free.",
+        "End other programs (rkzoo doctor names those that use the NPU), let stream work with"
+        " --workers 1, or use a smaller model.",
+    )

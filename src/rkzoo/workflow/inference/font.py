@@ -1,0 +1,18 @@
+"""A font to draw results with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.zoo.fetch import asset
+
+
+def font(report: Reporter = SILENT) -> Path | None:
+    """A font with Chinese characters; None, with a note, when it cannot be had."""
+    try:
+        return asset("font-cjk", report)
+    except RkzooError as error:
+        report.note(f"Only ASCII can be drawn, for the font is missing. {error}")
+        return None

@@ -1,0 +1,199 @@
+"""What a model is given: pictures, sounds or texts, named by the user, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from rkzoo.contract.audio import (
+    ActivityHead,
+    CtcSpeechHead,
+    SoundHead,
+    TransducerHead,
+    VoiceHead,
+    WhisperHead,
+)
+from rkzoo.contract.language import MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.model import Head, TensorsHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.workflow.request.pipeline_file import read_pipeline
+from rkzoo.zoo.catalogue import card as find_card
+
+_MOST_TEXT = 1 << 20  # bytes
+_TEXT_FILES = (".txt", ".md")
+_LONGEST_NAME = 1024  # characters: what is longer is a text, and the system takes no such name
+
+
+@dataclass(frozen=True)
+class Medium:
+    """`expand` makes a list of what the user named, without reading it; `read` reads one.
+    `file` is the path that a source lies at, None for one that lies nowhere. `several` is what
+    a document calls the results, `gives` the file that is written for each, `written` the
+    suffixes of such a file where its name may be given."""
+
+    name: str
+    several: str
+    gives: str
+    expand: Callable[[list[str]], Sequence[Any]]
+    read: Callable[[Any], Any]
+    file: Callable[[Any], Path | None] = Path
+    written: frozenset[str] = frozenset()
+
+
+def _pictures(names: list[str]) -> Sequence[Any]:
+    from rkzoo.vision.image import expand
+
+    return expand(names)
+
+
+def _picture(source: Any) -> Any:
+    from rkzoo.vision.image import read
+
+    return read(source)
+
+
+def _sounds(names: list[str]) -> Sequence[Any]:
+    from rkzoo.audio.sound import expand
+
+    return expand(names)
+
+
+def _sound(source: Any) -> Any:
+    from rkzoo.audio.sound import read
+
+    return read(source)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text: typed, or to be read from a file."""
+
+    text: str = ""
+    path: Path | None = None
+
+
+def _texts(names: list[str]) -> list[Said]:
+    """Each is a text file that is there, a folder or glob of such, or the text itself. Raises
+    RkzooError for a name of a file that is no text, or of none."""
+    return [said for name in names for said in _named(name)]
+
+
+def _named(name: str) -> list[Said]:
+    path = Path(name).expanduser()
+    if len(name) >= _LONGEST_NAME:
+        return [Said(name)]
+    is_text = path.suffix.lower() in _TEXT_FILES
+    if path.is_dir():
+        files = sorted(one for one in path.iterdir() if one.suffix.lower() in _TEXT_FILES)
+    elif path.is_file() and not is_text:
+        raise RkzooError(
+            f"{name} is no file of text.",
+            f"Text is read from {' and '.join(_TEXT_FILES)}.",
+            "Give one of these, or the words themselves.",
+        )
+    elif path.is_file():
+        files = [path]
+    elif is_text:
+        files = [Path(match) for match in sorted(glob(str(path), recursive=True))]
+    else:
+        return [Said(name)]
+    if not files:
+        raise RkzooError(
+            f"There is no text at {name}.",
+            f"Text is read from {' and '.join(_TEXT_FILES)}.",
+            "Check the name.",
+        )
+    return [Said(path=one) for one in files]
+
+
+def _numbers(names: list[str]) -> Sequence[Any]:
+    raise RkzooError(
+        "This is one part of a pipeline, and is not run by itself.",
+        "It gives numbers that mean nothing alone.",
+        "Run the pipeline: rkzoo info of the part says which.",
+    )
+
+
+def _file_of(source: Said | str) -> Path | None:
+    return source.path if isinstance(source, Said) else None
+
+
+def _text(source: Said | str) -> str:
+    said = Said(source) if isinstance(source, str) else source
+    text = said.text
+    if said.path is not None:
+        try:
+            with explained(f"The text {said.path} cannot be read."):
+                if said.path.stat().st_size > _MOST_TEXT:
+                    raise RkzooError(f"{said.path} is too long.", "Texts end at 1 MiB.", "Cut it.")
+                text = said.path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise RkzooError(
+                f"The text {said.path} cannot be read.", "It is not UTF-8.", "Save it as UTF-8."
+            ) from error
+    if not text.strip():
+        raise RkzooError(
+            "The text is empty.", "There is nothing to work on.", "Give some words, or a .txt file."
+        )
+    return text
+
+
+_DRAWN = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
+_TABLES = frozenset({".csv"})
+_TEXTS = frozenset({".txt"})
+_SPOKEN = frozenset({".wav", ".flac", ".ogg"})
+_UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
+
+PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
+SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
+TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
+_HEARD = replace(SOUND, gives="timeline", written=_TABLES)
+_SAID = replace(TEXT, gives="sound", written=_SPOKEN)
+NUMBERS = Medium("numbers", "numbers", "numbers", _numbers, _numbers)
+
+FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _SPOKEN | _UNWRITTEN
+"""Suffixes that nobody gives a folder."""
+
+_OF_HEAD: dict[type[Any], Medium] = {
+    ActivityHead: _HEARD,
+    CtcSpeechHead: SOUND,
+    SoundHead: _HEARD,
+    TransducerHead: SOUND,
+    WhisperHead: SOUND,
+    TensorsHead: NUMBERS,
+    VoiceHead: _SAID,
+    SentenceHead: TEXT,
+    TranslateHead: TEXT,
+    MarianHead: TEXT,
+}
+
+
+def of_head(head: Head | None) -> Medium:
+    """What a model or pipeline takes, by its head: pictures, where nothing else is known."""
+    return _OF_HEAD.get(type(head), PICTURE)
+
+
+def medium_of(model: str) -> Medium:
+    """What a model takes, by its card or by what a converted file says; a graph of one's own
+    takes pictures. Raises RkzooError for a name that is not known."""
+    path = Path(model)
+    suffix = path.suffix.lower()
+    from rkzoo.workflow.request.importers.registry import is_model_file
+
+    if is_model_file(model):
+        return PICTURE
+    if suffix == ".json":
+        return of_head(read_pipeline(path).head)
+    if suffix == ".rknn":
+        with suppress(RkzooError):  # what is wrong with it is said where it is opened
+            from rkzoo.workflow.inference.board import contract_of
+
+            return of_head(contract_of(path).head)
+        return PICTURE
+    return of_head(find_card(model).head)

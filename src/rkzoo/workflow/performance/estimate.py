@@ -1,0 +1,469 @@
+"""How fast and how big a model will be on each chip, without a board.
+
+The toolkit builds the model and its compiler says what each layer costs; rkzoo.speed.latency
+makes milliseconds of that. What a layer costs does not depend on the values in it, so the
+INT8 ranges come from noise and no calibration pictures are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from rkzoo.contract.schema_base import Strict
+from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
+from rkzoo.graph.lowering.checks import Quantisation, quantisation
+from rkzoo.graph.onnx.read import load
+from rkzoo.graph.onnx.summary import summarise
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.soc.chips import chips, supported
+from rkzoo.soc.chips import resolve as chip_name
+from rkzoo.speed.latency import (
+    Latency,
+    chip_model,
+    cpu_layers,
+    latency,
+    latency_model,
+    traffic,
+)
+from rkzoo.speed.memory import Fit, fit
+from rkzoo.speed.operators import Falls, falls
+from rkzoo.speed.table import CostTable, cost_table
+from rkzoo.toolkit import builds, checks, environment
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.toolkit.logscan import LayerCost
+from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
+from rkzoo.workflow.compile.prepare import input_plans
+from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
+from rkzoo.workflow.request.resolve import Anchors, resolve
+
+SYNTHETIC = (
+    "The INT8 ranges come from noise instead of pictures: they decide no layer's cost, but the"
+    " file is of no other use and is thrown away."
+)
+CALIBRATED = (
+    "Estimated from the compiler's table of layers by a model fitted to the vendor's published"
+    " speeds, not measured on a board: inference alone, one NPU core, highest clocks, and nothing"
+    " else on the memory."
+)
+UNCALIBRATED = (
+    "uncalibrated: the vendor publishes no speed for it, so there are cycles, and a time that it"
+    " takes at least"
+)
+COSTLIEST = 10
+_MEAN, _STD = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One layer. `ms` is its share of the estimate (of the bound, where uncalibrated)."""
+
+    name: str
+    op: str
+    target: str
+    output: tuple[int, ...]
+    ms: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One chip. `built_for` is the chip whose table it is: chips of a family get the same.
+    `problem` stands instead of everything behind it when the model cannot be built for the
+    chip. `traffic` in megabytes a frame."""
+
+    soc: str
+    dtype: Dtype
+    built_for: str
+    expected: tuple[Falls, ...]
+    problem: RkzooError | None = None
+    table: CostTable | None = None
+    latency: Latency | None = None
+    traffic: float = 0.0
+    fit: Fit | None = None
+    on_cpu: tuple[LayerCost, ...] = ()
+    costliest: tuple[Cost, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "soc": self.soc,
+            "dtype": self.dtype,
+            "built_for": self.built_for,
+            "expected_on_cpu": [asdict(one) for one in self.expected],
+        }
+        if self.table is None or self.latency is None:
+            return told | {"error": self.problem.to_json() if self.problem else None}
+        found, table = self.latency, self.table
+        return told | {
+            "calibrated": found.ms is not None,
+            "ms": _short(found.ms),
+            "ms_low": _short(found.low),
+            "ms_high": _short(found.high),
+            "fps": _short(1000 / found.ms) if found.ms else None,
+            "mega_cycles": _short(found.cycles),
+            "ms_at_least": _short(found.bound),
+            "cpu_layers_not_in_ms": found.unpriced,
+            "toolkit": table.toolkit,
+            "weight_bytes": table.weights,
+            "internal_bytes": table.internal,
+            "rknn_bytes": table.size,
+            "traffic_mb_per_frame": _short(self.traffic),
+            "fits_memory": asdict(self.fit) if self.fit else None,
+            "layers": len(table.work),
+            "on_cpu": [{"op": one.op, "name": one.name} for one in self.on_cpu],
+            "costliest": [asdict(one) | {"ms": _short(one.ms)} for one in self.costliest],
+        }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+class Known(Strict, frozen=True):
+    """What has to be known of a graph to find its results in the cache. `key` is a digest of
+    all that decides them, chip, dtype and toolkit apart."""
+
+    name: str
+    dtypes: tuple[Dtype, ...]
+    operators: tuple[str, ...]
+    key: str
+
+    def digest(self, dtype: Dtype, soc: str, toolkit: str) -> str:
+        return _digest(self.key, dtype, soc, toolkit)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The graph as it goes to the toolkit. `integer` says which inputs take whole numbers;
+    `quantised` is set where the graph came quantised."""
+
+    known: Known
+    graph: bytes
+    inputs: tuple[InputPlan, ...]
+    integer: tuple[bool, ...]
+    opset: int
+    shapes: dict[str, tuple[int, ...]]
+    quantised: Quantisation | None = None
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def estimate(
+    model: str | os.PathLike[str],
+    socs: Sequence[str],
+    *,
+    dtype: Dtype | None = None,
+    toolkit: str | None = None,
+    size: tuple[int, int] | None = None,
+    anchors: Anchors | None = None,
+    report: Reporter = SILENT,
+) -> list[Estimate]:
+    """What to expect of a card's model or an `.onnx` file on each chip of `socs`.
+
+    A detection head is cut as `convert` does; a graph that is not recognised is taken as it
+    stands. `dtype` None is the model's first, or the other where a chip cannot do that. One
+    chip that cannot be built for raises RkzooError; among several it only has a `problem`.
+    """
+    names = list(dict.fromkeys(chip_name(name) for name in socs))
+    release = toolkit or DEFAULT_VERSION
+    asked = (os.fspath(model), size, anchors)
+    memo = _memo(*asked)
+    known = _read(memo, Known) if memo else None
+    subject = None
+    if known is None:
+        subject = read_subject(*asked, report)
+        known = subject.known
+        if memo:
+            write_text(memo, msgspec.json.encode(known).decode())
+    pairs = [(soc, dtype or _dtype(known, soc)) for soc in names]
+    tables: dict[tuple[str, Dtype], CostTable | RkzooError] = {}
+    missing = []
+    for soc, kind in dict.fromkeys((_built_for(soc), kind) for soc, kind in pairs):
+        kept = _read(_place(known.digest(kind, soc, release)), CostTable)
+        if kept is not None:
+            tables[soc, kind] = kept
+        else:
+            missing.append((soc, kind))
+    if missing:
+        for text in _warnings(known, pairs):
+            report.note(text)
+        subject = subject or read_subject(*asked, report)
+        tables |= _build_all(subject, missing, release, report)
+    found = [_estimate(known, soc, kind, tables[_built_for(soc), kind]) for soc, kind in pairs]
+    if len(found) == 1 and found[0].problem is not None:
+        raise found[0].problem
+    return found
+
+
+def every_chip() -> tuple[str, ...]:
+    """What `--soc all` stands for."""
+    return supported()
+
+
+def basis() -> dict[str, Any]:
+    """What the milliseconds rest on: the fit's date, toolkit and errors, chip by chip."""
+    model = latency_model()
+    return {
+        "source": model.source,
+        "toolkit": model.toolkit,
+        "date": model.date,
+        "chips": {
+            soc: {
+                "networks": len(one.points),
+                "left_out_median_error": one.median_error,
+                "left_out_worst_error": one.worst_error,
+                "family_left_out_median_error": one.family_median_error,
+                "interval_coverage": one.coverage,
+                "family_left_out_interval_coverage": one.family_coverage,
+            }
+            for soc, one in model.chips.items()
+        },
+    }
+
+
+def _warnings(known: Known, pairs: Sequence[tuple[str, Dtype]]) -> list[str]:
+    """What the graph shows before anything is built, one line an operator."""
+    told: dict[Falls, list[str]] = {}
+    for soc, dtype in pairs:
+        for fallen in falls(known.operators, soc, dtype):
+            told.setdefault(fallen, []).append(soc)
+    return [f"warning: {fallen.told()} (on {', '.join(on)})" for fallen, on in told.items()]
+
+
+def _dtype(known: Known, soc: str) -> Dtype:
+    able = chips()[soc].dtypes
+    return next((one for one in known.dtypes if one in able), known.dtypes[0])
+
+
+def _built_for(soc: str) -> str:
+    """The chip that stands for a family: their tables are the same, as is the compiled model."""
+    family = chips()[soc].family
+    return next((name for name, chip in chips().items() if family and chip.family == family), soc)
+
+
+# ---- the graph ----------------------------------------------------------------------
+
+
+def read_subject(
+    model: str,
+    size: tuple[int, int] | None = None,
+    anchors: Anchors | None = None,
+    report: Reporter = SILENT,
+) -> Subject:
+    """Finds the model, and cuts its head where there is one that is known."""
+    if Path(model).suffix.lower() == ".rknn":
+        raise RkzooError(
+            f"{model} is built already.",
+            "What a model costs is said while it is built, and differs from chip to chip.",
+            "Give the .onnx that it was made from.",
+        )
+    mine = is_model_file(model)
+    original = load(as_onnx(Path(model), report, size=size)) if mine else None
+    try:
+        ready = resolve(model, size=size, anchors=anchors, report=report)
+    except RkzooError as error:
+        if original is None or anchors is not None:
+            raise
+        report.note(f"{error.what} The whole graph is estimated as it stands.")
+        return _as_it_stands(Path(model).stem, original, size)
+    graph = ready.graph()
+    plans = input_plans(ready.contract, summarise(graph).inputs[0].name)
+    return _subject(ready.name, graph, plans, ready.dtypes)
+
+
+def _as_it_stands(name: str, graph: onnx.ModelProto, size: tuple[int, int] | None) -> Subject:
+    """A graph that rkzoo knows nothing of. A dimension that is free is the size asked for, or 1
+    where it is the number of pictures."""
+    plans = []
+    for tensor in summarise(graph).inputs:
+        shape = [n if isinstance(n, int) else -1 for n in tensor.shape]
+        picture = len(shape) == 4 and shape[1] == 3
+        if shape and shape[0] == -1:
+            shape[0] = 1
+        if picture and size is not None and -1 in shape:
+            shape[2:] = size
+        if -1 in shape or not shape:
+            raise RkzooError(
+                f"The input {tensor.name} of {name} has no fixed shape.",
+                f"It is declared as {' x '.join(map(str, tensor.shape))}.",
+                "Give --size HxW, or export the model with fixed shapes.",
+            )
+        plans.append(
+            InputPlan(
+                name=tensor.name,
+                shape=tuple(shape),
+                mean=_MEAN if picture else (),
+                std=_STD if picture else (),
+            )
+        )
+    return _subject(name, graph, tuple(plans), ("int8", "fp16"))
+
+
+def _subject(
+    name: str, graph: onnx.ModelProto, inputs: tuple[InputPlan, ...], dtypes: tuple[Dtype, ...]
+) -> Subject:
+    told = summarise(graph)
+    data = graph.SerializeToString(deterministic=True)
+    return Subject(
+        known=Known(
+            name=name,
+            dtypes=dtypes,
+            operators=tuple(operator for operator, _ in told.operators),
+            key=_digest(package_digest(), repr(inputs), hashlib.sha256(data).hexdigest()),
+        ),
+        graph=data,
+        inputs=inputs,
+        integer=tuple("int" in tensor.dtype for tensor in told.inputs),
+        opset=told.opset,
+        shapes={
+            tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
+            for tensor in told.inputs
+        },
+        quantised=quantisation(graph),
+    )
+
+
+# ---- building -----------------------------------------------------------------------
+
+
+def _build_all(
+    subject: Subject,
+    wanted: Sequence[tuple[str, Dtype]],
+    toolkit: str,
+    report: Reporter,
+) -> dict[tuple[str, Dtype], CostTable | RkzooError]:
+    """Each build in a process of its own; an error that concerns one chip stays with it."""
+    env = environment.ensure(toolkit, report=report)
+    running: list[ToolkitProcess] = []
+    ended = threading.Event()
+
+    def one(soc: str, dtype: Dtype) -> CostTable | RkzooError:
+        try:
+            inputs = _inputs(subject, soc, dtype, toolkit)
+            with ToolkitProcess(env, report=report) as process:
+                running.append(process)
+                made = process.build(inputs, process.folder / "estimate.rknn")
+                table = cost_table(made, dtype)
+        except RkzooError as error:
+            if ended.is_set():
+                raise
+            return error
+        place = _place(subject.known.digest(dtype, soc, toolkit))
+        write_text(place, msgspec.json.encode(table).decode())
+        return table
+
+    with ThreadPoolExecutor(max(1, min(len(wanted), os.cpu_count() or 1))) as pool:
+        jobs = {pair: pool.submit(one, *pair) for pair in wanted}
+        try:
+            return {pair: job.result() for pair, job in jobs.items()}
+        except BaseException:
+            ended.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.kill()
+            raise
+
+
+def _inputs(subject: Subject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
+    """What the build needs, checked and kept where builds are. Raises RkzooError."""
+    recipe = Recipe(
+        soc=soc,
+        dtype=dtype,
+        inputs=subject.inputs,
+        toolkit=toolkit,
+        quantised=subject.quantised is not None,
+    )
+    own = subject.quantised
+    problems = checks.check(
+        recipe=recipe,
+        opset=subject.opset,
+        shapes=subject.shapes,
+        # One picture of noise is enough here, and no reason for a warning.
+        samples=checks.FEW_SAMPLES,
+        integer_operators=own.integer if own else (),
+        outputs_read_inside=own.read_inside if own else (),
+    )
+    checks.refuse(problems)
+    calibrated = dtype == "int8" and not recipe.quantised
+    pairs = zip(subject.inputs, subject.integer, strict=True)
+    arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
+    key = builds.store(subject.graph, arrays, recipe)
+    found = builds.find(key)
+    if found is None:
+        raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")
+    return replace(found, recipe=recipe)
+
+
+def _noise(plan: InputPlan, integer: bool) -> NDArray[Any]:
+    """One sample: a picture of noise (1, H, W, 3), else small random numbers, or zeros where
+    whole numbers are wanted, for they are mostly places in a table."""
+    random = np.random.default_rng(0)
+    if plan.mean:
+        _, channels, height, width = plan.shape
+        return random.integers(0, 256, (1, height, width, channels), np.uint8)
+    if integer:
+        return np.zeros((1, *plan.shape), np.int64)
+    return random.standard_normal((1, *plan.shape)).astype(np.float32)
+
+
+def _place(digest: str) -> Path:
+    return cache_dir("estimates") / f"{digest}.json"
+
+
+def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> Path | None:
+    """Where it is kept what a file came to, so that it need not be read again; None for what is
+    no file, or cannot be read, which is for others to tell."""
+    path = Path(model)
+    if not is_model_file(model) or not path.is_file():
+        return None
+    told = (package_digest(), repr(size), repr(anchors), path.stem, sha256_of(path))
+    return _place(_digest(*told))
+
+
+T = TypeVar("T")
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """A kept result; None where there is none, or it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+# ---- the answer ---------------------------------------------------------------------
+
+
+def _estimate(known: Known, soc: str, dtype: Dtype, made: CostTable | RkzooError) -> Estimate:
+    start = Estimate(soc, dtype, _built_for(soc), falls(known.operators, soc, dtype))
+    if isinstance(made, RkzooError):
+        return replace(start, problem=made)
+    # The clock is that of the chip asked for.
+    found = latency(msgspec.structs.replace(made, soc=soc), chip_model(made))
+    ranked = sorted(zip(made.work, found.layers, strict=True), key=lambda pair: -pair[1])
+    return replace(
+        start,
+        table=made,
+        latency=found,
+        traffic=traffic(made),
+        fit=fit(made, soc),
+        on_cpu=cpu_layers(made),
+        costliest=tuple(
+            Cost(layer.name, layer.op, layer.target, layer.output_shape, ms)
+            for layer, ms in ranked[:COSTLIEST]
+        ),
+    )

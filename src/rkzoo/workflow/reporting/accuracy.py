@@ -1,0 +1,176 @@
+"""The table of what INT8 costs: measured by `tune`, kept as data, shown as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.workflow.inference.plan import Asked
+from rkzoo.workflow.reporting.results import Row, Run
+from rkzoo.workflow.tuning.tune import Trial, Tuned, tune
+
+
+def measure(
+    run: Run,
+    assets: Path,
+    *,
+    max_drop: float = 1.0,
+    stages: Sequence[str] | None = None,
+    toolkit: str | None = None,
+    report: Reporter = SILENT,
+) -> Row:
+    """Tunes one model and keeps both ends: plain INT8 and the best. Raises RkzooError."""
+    found = tune(
+        run.card or str(assets / run.model),
+        str(assets / run.data),
+        "rk3588",
+        asked=Asked(toolkit=toolkit),
+        max_drop=max_drop,
+        limit=run.limit,
+        stages=stages,
+        tell=lambda trial: report.note(f"  {trial.change}: {trial.value:.4f}"),
+        report=report,
+    )
+    return row_of(run.name, found)
+
+
+def row_of(name: str, found: Tuned) -> Row:
+    plain, best = found.trials[0], found.best
+    return Row(
+        model=name,
+        sha256=found.recipe.sha256,
+        dataset=found.dataset,
+        truth=found.truth,
+        images=found.images,
+        protocol=_protocol(found),
+        metric=found.metric.name,
+        unit=found.metric.unit,
+        original=_short(found.metric.value),
+        int8=_short(plain.value),
+        int8_drop=_short(plain.drop),
+        tuned=_short(best.value),
+        tuned_drop=_short(best.drop),
+        how=best.setting.quantise,
+        change="none needed" if best is plain else _way(found.trials),
+        calibration=best.setting.picking,
+        runtime="simulator",
+        toolkit=found.toolkit,
+        rkzoo=version("rkzoo"),
+        date=datetime.now(timezone.utc).date().isoformat(),
+        stages=found.stages,
+    )
+
+
+def _way(trials: Sequence[Trial]) -> str:
+    """The changes that were kept, one after the other."""
+    return "; ".join(trial.change for trial in trials[1:] if trial.kept)
+
+
+def _protocol(found: Tuned) -> str:
+    if "mAP" in found.metric.name:
+        return "conf 0.001, IoU 0.65, 300 boxes, multi-label, fixed input"
+    return "as run"
+
+
+def _short(value: float) -> float:
+    return round(value, 4)
+
+
+def with_row(rows: Sequence[Row], row: Row) -> list[Row]:
+    """The rows with this one in the place of an older one of the same model, or at the end."""
+    if not any(one.model == row.model for one in rows):
+        return [*rows, row]
+    return [row if one.model == row.model else one for one in rows]
+
+
+def is_measured(rows: Sequence[Row], run: Run, toolkit: str) -> bool:
+    return any(
+        row.model == run.name and row.toolkit == toolkit and row.rkzoo == version("rkzoo")
+        for row in rows
+    )
+
+
+_NOTE = """# Accuracy
+
+<!-- Written by `rkzoo report accuracy` from results/accuracy.yaml; not by hand. -->
+
+Float is ONNX Runtime, INT8 the simulator of RKNN-Toolkit2, which gives the same numbers for every
+chip. **Nothing here was measured on a board.** "plain" is what `rkzoo convert` does without
+further ado, "tuned" what `rkzoo tune` found when told to come within {max_drop} point of float. A
+drop is in points: hundredths of mAP, or per cent; a negative one means that INT8 scored higher,
+which is chance. Few pictures make the figures rough: with 128 pictures a difference below about
+one point says little.
+
+To measure again: `rkzoo report accuracy --assets FOLDER` (models and data: see results/runs.yaml).
+
+"""
+
+
+def page(rows: Sequence[Row], max_drop: float = 1.0) -> str:
+    """The page as Markdown, from the rows alone."""
+    header = ("model", "data", "pictures", "metric", "float", "plain INT8", "drop", "tuned INT8")
+    lines = [_line((*header, "drop", "what tune changed")), _line(["---"] * 10)]
+    lines += [_line(_cells(row)) for row in rows]
+    return _NOTE.format(max_drop=max_drop) + "\n".join(lines) + "\n" + _foot(rows) + _summary(rows)
+
+
+def _foot(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    toolkits = ", ".join(sorted({row.toolkit for row in rows}))
+    first, last = min(row.date for row in rows), max(row.date for row in rows)
+    when = first if first == last else f"{first} to {last}"
+    limits = sorted({", ".join(row.stages) for row in rows if row.stages})
+    search = "".join(f" The search was limited to: {limit}." for limit in limits)
+    return f"\nToolkit {toolkits}; measured {when}.{search}"
+
+
+def _cells(row: Row) -> list[str]:
+    data = row.dataset if row.truth == "known" else f"{row.dataset} (agreement, not accuracy)"
+    return [
+        row.model,
+        data,
+        str(row.images),
+        row.metric + (f" ({row.unit})" if row.unit else ""),
+        f"{row.original:.4g}",
+        f"{row.int8:.4g}",
+        f"{row.int8_drop:.2f}",
+        f"{row.tuned:.4g}",
+        f"{row.tuned_drop:.2f}",
+        row.change,
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    known = [row for row in rows if "mAP" in row.metric and row.truth == "known"]
+    if not known:
+        return "\n"
+    plain, tuned = (
+        median(getattr(row, name) for row in known) for name in ("int8_drop", "tuned_drop")
+    )
+    worst = max(known, key=lambda row: row.tuned_drop)
+    return (
+        f"\n\nOver the {len(known)} COCO models the median drop is {plain:.2f} points plain and "
+        f"{tuned:.2f} tuned; the largest after tuning is {worst.tuned_drop:.2f} ({worst.model}).\n"
+    )
+
+
+def choose_runs(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
+    """The runs of these names, all where none is given. Raises RkzooError for an unknown one."""
+    known = {run.name for run in runs}
+    if unknown := [name for name in names if name not in known]:
+        raise RkzooError(
+            f"There is no run {unknown[0]!r}.",
+            f"The list has {', '.join(sorted(known))}.",
+            "Name some of them, or none for all.",
+        )
+    return [run for run in runs if not names or run.name in names]

@@ -1,0 +1,262 @@
+"""What can be built for which chip: tried with the toolkit, kept as data.
+
+A build here is that of `rkzoo estimate`: the graph as `convert` gives it to the toolkit, with
+INT8 ranges of noise, which decide neither whether it builds nor what it costs. The cut is proved
+as `convert` proves it. What INT8 does to the answers is the business of `report accuracy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.segmentation import SemanticHead
+from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import sha256_of
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.soc.chips import supported
+from rkzoo.toolkit import environment
+from rkzoo.toolkit.recipe import DEFAULT_VERSION
+from rkzoo.workflow.compile.prepare import prepare
+from rkzoo.workflow.performance.estimate import Estimate, estimate
+from rkzoo.workflow.reporting.results import Run, Support, Trial, Weights
+from rkzoo.workflow.request.resolve import Resolved, resolve
+from rkzoo.zoo.catalogue import cards
+from rkzoo.zoo.fetch import weights
+from rkzoo.zoo.schema import Card
+
+
+class Candidate(Strict, frozen=True):
+    """A model to try: `model` is what `resolve` takes, empty where `untried` tells why not."""
+
+    name: str
+    task: str
+    weights: Weights
+    model: str = ""
+    untried: str = ""
+
+
+# ---- which models -------------------------------------------------------------------
+
+
+def candidates(
+    runs: Sequence[Run],
+    assets: Path | None,
+    names: Sequence[str] = (),
+    *,
+    offline: bool = False,
+    report: Reporter = SILENT,
+) -> list[Candidate]:
+    """Every single model among the cards but those that stay on the processor, then the runs that
+    have no card, by `names` where some are given. Raises RkzooError for an unknown name."""
+    files = {run.name: assets / run.model for run in runs if run.model} if assets else {}
+    files = {name: path for name, path in files.items() if path.is_file()}
+    single = [c for c in cards() if not (c.pipeline or c.cpu or c.task == "asset")]
+    known = {card.name for card in single}
+    every = [*known, *(name for name in files if name not in known)]
+    if unknown := [name for name in names if name not in every]:
+        raise RkzooError(
+            f"There is no model {unknown[0]!r} to try.",
+            f"There are {', '.join(sorted(every))}.",
+            "Name some of them, or none for all.",
+        )
+    chosen = set(names or every)
+    found = [_of_card(c, files, offline, report) for c in single if c.name in chosen]
+    bare = [name for name in files if name not in known and name in chosen]
+    return found + [
+        Candidate(name=n, task="", weights="no card", model=str(files[n])) for n in bare
+    ]
+
+
+def _of_card(card: Card, files: dict[str, Path], offline: bool, report: Reporter) -> Candidate:
+    try:
+        weights(card, report, offline=offline)
+    except RkzooError as error:
+        if card.name in files:
+            path = files[card.name]
+            same = sha256_of(path) in {source.sha256 for source in card.sources}
+            whose: Weights = "of the card" if same else "another export"
+            return Candidate(name=card.name, task=card.task, weights=whose, model=str(path))
+        why = error.why if card.export else "Its weights cannot be reached here."
+        return Candidate(name=card.name, task=card.task, weights="of the card", untried=why)
+    return Candidate(name=card.name, task=card.task, weights="of the card", model=card.name)
+
+
+# ---- trying them --------------------------------------------------------------------
+
+
+def try_all(
+    wanted: Iterable[Candidate],
+    rows: Sequence[Support],
+    socs: Sequence[str] = (),
+    *,
+    toolkit: str | None = None,
+    fresh: bool = False,
+    keep: Callable[[list[Support]], None] = lambda rows: None,
+    report: Reporter = SILENT,
+) -> list[Support]:
+    """Tries each model on each of `socs` (all where none is given), one build after the other.
+
+    `keep` gets the rows after each build, so that a run that is stopped goes on. A trial of the
+    same file, toolkit and rkzoo is not repeated unless `fresh`. Raises RkzooError only where no
+    model could be tried: the toolkit is missing, or a file cannot be written.
+    """
+    release = toolkit or DEFAULT_VERSION
+    found = list(rows)
+    ready_to_build = False
+    for one in wanted:
+        row, ready = _start(one, report)
+        old = next((row for row in found if row.model == one.name), None)
+        if ready is None:
+            # A trial from a place that could reach the weights is worth more than none.
+            if old is None or not old.chips:
+                found = with_support(found, row)
+                keep(found)
+            continue
+        if not ready_to_build:
+            environment.ensure(release, report=report)
+            ready_to_build = True
+        if old is not None and _stamp(old) == (row.sha256, release, version("rkzoo")):
+            again = set(socs or supported()) if fresh else set()
+            kept = {soc: trial for soc, trial in old.chips.items() if soc not in again}
+            row = msgspec.structs.replace(old, task=row.task, weights=row.weights, chips=kept)
+        else:
+            row = _proved(row, ready, release, report)
+        found = with_support(found, row)
+        for soc in () if row.problem else socs or supported():
+            if soc in row.chips:
+                continue
+            report.note(f"{one.name} on {soc}")
+            trial = try_one(one.model, soc, release)
+            row = msgspec.structs.replace(row, chips=_ordered(row.chips | {soc: trial}))
+            found = with_support(found, row)
+            keep(found)
+        keep(found)
+    return found
+
+
+def _start(one: Candidate, report: Reporter) -> tuple[Support, Resolved | None]:
+    row = Support(
+        model=one.name, task=one.task, weights=one.weights, untried=one.untried, date=_today()
+    )
+    if not one.model:
+        return row, None
+    try:
+        ready = resolve(one.model, report=report)
+    except RkzooError as error:
+        return msgspec.structs.replace(row, problem=_sentence(error)), None
+    return (
+        msgspec.structs.replace(
+            row,
+            task=one.task or task_of(ready.contract),
+            file=Path(ready.source.file).name,
+            sha256=ready.source.sha256,
+            size=ready.contract.picture.size if ready.contract.picture else None,
+        ),
+        ready,
+    )
+
+
+def _proved(row: Support, ready: Resolved, toolkit: str, report: Reporter) -> Support:
+    """The row with what holds for every chip: the cut, and the versions."""
+    row = msgspec.structs.replace(row, toolkit=toolkit, rkzoo=version("rkzoo"), cut="none")
+    if not ready.is_cut:
+        return row
+    # In fp16 nothing is calibrated; the proof is the same.
+    try:
+        made = prepare(ready, ["rk3588"], "fp16", None, toolkit, report)
+    except RkzooError as error:
+        return msgspec.structs.replace(row, problem=_sentence(error))
+    return msgspec.structs.replace(row, cut="proved" if made.proof else "none")
+
+
+def try_one(model: str, soc: str, toolkit: str, report: Reporter = SILENT) -> Trial:
+    """One build (or its result from the cache). A model that the chip refuses is a trial too."""
+    try:
+        (found,) = estimate(model, [soc], toolkit=toolkit, report=report)
+    except RkzooError as error:
+        return _blocked(_sentence(error))
+    return trial_of(found)
+
+
+def trial_of(found: Estimate) -> Trial:
+    table, speed = found.table, found.latency
+    if table is None or speed is None:
+        why = _sentence(found.problem) if found.problem else "The toolkit gave no table of layers."
+        return _blocked(why, found.dtype)
+    return Trial(
+        dtype=found.dtype,
+        converts=True,
+        bytes=table.size,
+        weights=table.weights,
+        internal=table.internal,
+        on_cpu=tuple(layer.op for layer in found.on_cpu),
+        fits=found.fit.verdict if found.fit else "",
+        ms=_short(speed.ms),
+        low=_short(speed.low),
+        high=_short(speed.high),
+        cpu_unpriced=speed.unpriced,
+    )
+
+
+def _blocked(why: str, dtype: Literal["", "int8", "fp16"] = "") -> Trial:
+    return Trial(dtype=dtype, converts=False, why=why)
+
+
+def _sentence(error: RkzooError) -> str:
+    """What and why, on one line and without the places of this machine."""
+    words = f"{error.what} {error.why}".split()
+    return " ".join(Path(w).name if w.startswith("/") else w for w in words)[:400]
+
+
+def task_of(contract: Contract) -> str:
+    """The task of a model that has no card, by its head."""
+    head = contract.head
+    if isinstance(head, DetectHead):
+        extras = (("segment", head.coefficients), ("pose", head.keypoints), ("obb", head.rotated))
+        return next((task for task, there in extras if there), "detect")
+    return _TASKS[type(head)]
+
+
+_TASKS: dict[type[Head], str] = {
+    ClassifyHead: "classify",
+    PlateHead: "plate",
+    SemanticHead: "semantic",
+    FaceHead: "face",
+    CentreFaceHead: "face",
+    TextDetHead: "text-det",
+    TextClsHead: "text-cls",
+    TextRecHead: "text-rec",
+}
+
+
+def with_support(rows: Sequence[Support], row: Support) -> list[Support]:
+    """The rows sorted by name, this one in the place of an older one of its model."""
+    return sorted([*(one for one in rows if one.model != row.model), row], key=lambda r: r.model)
+
+
+def _ordered(trials: dict[str, Trial]) -> dict[str, Trial]:
+    return {soc: trials[soc] for soc in supported() if soc in trials}
+
+
+def _stamp(row: Support) -> tuple[str, str, str]:
+    return row.sha256, row.toolkit, row.rkzoo
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _today() -> str:
+    return datetime.now(timezone.utc).date().isoformat()

@@ -1,0 +1,379 @@
+"""The page for choosing a model: cards and results joined, and written as one HTML file.
+
+Every word on it about a model or chip comes from a card, chips.yaml or a file of results.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from rkzoo.contract.schema_base import Strict
+from rkzoo.errors import RkzooError
+from rkzoo.soc.chips import Chip, chips, supported
+from rkzoo.speed.memory import inside
+from rkzoo.workflow.reporting.results import Row, Support, Trial, read_rows, read_support
+from rkzoo.zoo.catalogue import cards, dtypes_on, members
+from rkzoo.zoo.schema import Card
+
+Tier = Literal["board", "simulator", "converts", "untried", "blocked"]
+TIERS: tuple[Tier, ...] = ("board", "simulator", "converts", "untried", "blocked")
+"""The best first, in the order in which parts decide about a whole."""
+MAX_DROP = 1.0
+"""Points that INT8 may cost and still count as validated."""
+_OWN_PICTURES = ("text", "text-det", "text-cls", "text-rec")
+_ASKED = {"yolo-world": '--prompt "a red bus"'}
+"""What the models of a family cannot be converted without."""
+_SLOT = "/*DATA*/null"
+
+
+class Speed(Strict, frozen=True):
+    """Frames a second of one published model, by chip."""
+
+    file: str
+    shape: tuple[int, ...]
+    dtype: Literal["int8", "fp16"]
+    fps: dict[str, float]
+
+
+class Published(Strict, frozen=True):
+    """published.yaml. `sha256` of the table it was made from."""
+
+    source: str = ""
+    sha256: str = ""
+    speeds: tuple[Speed, ...] = ()
+
+    def fps(
+        self,
+        model: str,
+        size: tuple[int, int] | None,
+        dtype: str,
+        soc: str,
+        file: str = "",
+    ) -> float | None:
+        """What the vendor says of a model of that name, input size (height, width) and dtype; or
+        of its `file`, where that is given.
+        A number at the end of the vendor's name is an opset or the input size."""
+        named = re.compile(re.escape(_bare(model)) + r"\d*")
+        for one in self.speeds:
+            if (one.file, one.dtype) == (file, dtype):
+                return one.fps.get(soc)
+            if (one.shape[-2:], one.dtype) == (size, dtype) and named.fullmatch(_bare(one.file)):
+                return one.fps.get(soc)
+        return None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of one model: `card` None for a model without one, `part` those of a
+    pipeline."""
+
+    name: str
+    card: Card | None
+    support: Support | None
+    accuracy: Row | None
+    parts: tuple[Known, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        if self.support and self.support.size:
+            return self.support.size
+        return self.card.input.size if self.card and self.card.input else None
+
+    @property
+    def task(self) -> str:
+        return self.card.task if self.card else self.support.task if self.support else ""
+
+    def dtypes(self, soc: str) -> tuple[str, ...]:
+        able = chips()[soc].dtypes
+        return dtypes_on(self.card, soc, able) if self.card else able
+
+
+def read_published(path: Path) -> Published:
+    """Nothing where there is no file. Raises RkzooError for a broken one."""
+    if not path.exists():
+        return Published()
+    try:
+        return msgspec.convert(yaml.safe_load(path.read_text("utf-8")) or {}, Published)
+    except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise RkzooError(
+            f"{path} is no table of speeds.",
+            f"{why}.",
+            "Write it with scripts/published_speeds.py.",
+        ) from error
+
+
+# ---- the data of the page -----------------------------------------------------------
+
+
+def gather(results: Path) -> dict[str, Any]:
+    """Everything the page shows, as plain data. Raises RkzooError for a broken file, and where
+    there is no folder."""
+    if not results.is_dir():
+        raise RkzooError(
+            f"There is no folder {results}.",
+            "The page is made of the results in it.",
+            "Give it with --results, or run this where the folder is.",
+        )
+    support = {row.model: row for row in read_support(results / "support.yaml")}
+    accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
+    published = read_published(results / "published.yaml")
+    found = known(cards(), support, accuracy)
+    tried = [row for row in support.values() if row.chips]
+    return {
+        "tiers": TIERS,
+        "max_drop": MAX_DROP,
+        "published": published.source,
+        "toolkits": sorted({row.toolkit for row in tried if row.toolkit}),
+        "dates": sorted({r.date for r in tried} | {r.date for r in accuracy.values()}),
+        "chips": [_chip(soc, chips()[soc]) for soc in supported()],
+        "models": [entry(one, published) for one in found],
+    }
+
+
+def results_folder() -> Path | None:
+    """The results that come with rkzoo: inside the package, or beside it in a clone."""
+    package = Path(__file__).parents[2]
+    places = (package / "results", package.parents[1] / "results")
+    return next((place for place in places if (place / "support.yaml").is_file()), None)
+
+
+def on_chips(card: Card, results: Path) -> dict[str, dict[str, Any]]:
+    """What the results say of one card, by chip. Raises RkzooError for a broken file."""
+    support = {row.model: row for row in read_support(results / "support.yaml")}
+    accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
+    published = read_published(results / "published.yaml")
+    wanted = [card, *members(card).values()] if card.pipeline else [card]
+    one = next(one for one in known(wanted, support, accuracy) if one.name == card.name)
+    return {soc: on_chip(one, soc, published) for soc in supported()}
+
+
+def known(
+    all_cards: Sequence[Card], support: Mapping[str, Support], accuracy: Mapping[str, Row]
+) -> list[Known]:
+    """Every card but those of assets, and what was tried without a card, by name."""
+    single = {
+        card.name: Known(card.name, card, support.get(card.name), accuracy.get(card.name))
+        for card in all_cards
+        if not card.pipeline and not card.cpu and card.task != "asset"
+    }
+    whole = {
+        card.name: Known(
+            card.name,
+            card,
+            None,
+            accuracy.get(card.name),
+            tuple(single[part] for part in card.pipeline.values() if part in single),
+        )
+        for card in all_cards
+        if card.pipeline
+    }
+    bare = {
+        name: Known(name, None, row, accuracy.get(name))
+        for name, row in support.items()
+        if row.weights == "no card"
+    }
+    return [one for _, one in sorted((bare | single | whole).items())]
+
+
+def entry(one: Known, published: Published) -> dict[str, Any]:
+    """One model on the page."""
+    card = one.card
+    return {
+        "name": one.name,
+        "title": card.title if card else one.support.file if one.support else "",
+        "summary": card.summary if card else "",
+        "task": one.task,
+        "licence": card.licence.name if card else "",
+        "origin": card.origin if card else "",
+        "size": one.size,
+        "other_file": bool(one.support and one.support.weights == "another export"),
+        "accuracy": _accuracy(one.accuracy),
+        "on": {soc: on_chip(one, soc, published) for soc in supported()},
+    }
+
+
+def on_chip(one: Known, soc: str, published: Published) -> dict[str, Any]:
+    """One model on one chip. Sizes in bytes; `need` is weights and working memory; `speed` has
+    the frames a second and whose figure that is."""
+    if one.parts:
+        return _together(one, soc, published)
+    trial = one.support.chips.get(soc) if one.support else None
+    tier, why = tier_of(one, soc, trial)
+    allowed = one.dtypes(soc)
+    dtype = trial.dtype if trial and trial.converts else allowed[0] if allowed else ""
+    told: dict[str, Any] = {"tier": tier, "why": why, "dtype": dtype}
+    if trial and trial.converts:
+        told |= {"bytes": trial.bytes, "need": need(trial), "cpu": _counted(trial.on_cpu)}
+    if tier != "blocked":
+        told["speed"] = speed(one, soc, dtype, trial, published)
+        told["command"] = command(one, soc, dtype)
+    return told
+
+
+def _together(one: Known, soc: str, published: Published) -> dict[str, Any]:
+    """A pipeline is as good as the worst of its parts, and as big as all of them."""
+    parts = [(part.name, on_chip(part, soc, published)) for part in one.parts]
+    name, worst = max(parts, key=lambda pair: TIERS.index(pair[1]["tier"]))
+    told: dict[str, Any] = {
+        "tier": worst["tier"],
+        "why": f"{name}: {worst['why']}" if worst["why"] else "",
+        "dtype": ", ".join(dict.fromkeys(p["dtype"] for _, p in parts if p["dtype"])),
+    }
+    for field in ("bytes", "need"):
+        values = [part.get(field) for _, part in parts]
+        told[field] = None if None in values else sum(values)
+    if told["bytes"] is not None:
+        told["cpu"] = _counted([op for _, part in parts for op, n in part["cpu"] for _ in range(n)])
+    if worst["tier"] != "blocked":
+        told["command"] = command(one, soc, told["dtype"])
+    return told
+
+
+def tier_of(one: Known, soc: str, trial: Trial | None) -> tuple[Tier, str]:
+    """The tier, and why it is no better."""
+    if one.support and one.support.problem:
+        return "blocked", one.support.problem
+    if one.card and one.card.socs and soc not in one.card.socs:
+        return "blocked", f"Its card names only {', '.join(one.card.socs)}."
+    if not one.dtypes(soc):
+        mine = ", ".join(one.card.dtypes) if one.card else ""
+        return "blocked", f"The model is offered in {mine}, the chip computes in {_able(soc)}."
+    if trial is None:
+        return "untried", one.support.untried if one.support else ""
+    if not trial.converts:
+        return "blocked", trial.why
+    if trial.fits == "no":
+        bytes_needed, there = need(trial) or 0, inside(soc) or 0
+        return "blocked", f"It needs {bytes_needed / 2**20:.0f} MB of the {there >> 20} MB inside."
+    return _validated(one, trial)
+
+
+def _validated(one: Known, trial: Trial) -> tuple[Tier, str]:
+    row = one.accuracy
+    if row is None:
+        return "converts", "Its accuracy was not measured."
+    if trial.dtype != "int8":
+        return "converts", f"Its accuracy was measured in int8, not in {trial.dtype}."
+    if one.support is None or row.sha256 != one.support.sha256:
+        return "converts", "The accuracy is that of another file."
+    if _as_fast(row)[1] > MAX_DROP:
+        return "converts", f"INT8 costs {_as_fast(row)[1]:.2f} points."
+    return ("board" if row.runtime == "board" else "simulator"), ""
+
+
+def speed(
+    one: Known, soc: str, dtype: str, trial: Trial | None, published: Published
+) -> dict[str, Any] | None:
+    """The vendor's figure where there is one, else the estimate, else nothing. `without` counts
+    the layers on the processor whose time is not in an estimate."""
+    file = one.card.published if one.card else ""
+    fps = published.fps(one.name, one.size, dtype, soc, file)
+    if fps is not None:
+        return {"fps": fps, "source": "published"}
+    if trial is None or not (trial.ms and trial.low and trial.high):
+        return None
+    return {
+        "fps": round(1000 / trial.ms, 1),
+        "low": round(1000 / trial.high, 1),
+        "high": round(1000 / trial.low, 1),
+        "source": "estimate",
+        "without": trial.cpu_unpriced,
+    }
+
+
+def need(trial: Trial) -> int | None:
+    if trial.weights is None or trial.internal is None:
+        return None
+    return trial.weights + trial.internal
+
+
+def command(one: Known, soc: str, dtype: str) -> str:
+    """What to type, with a file's name where there are no weights to fetch; nothing where
+    `convert` has no use for the model, which is not fed with pictures. `dtype` may be several,
+    of the parts of a pipeline."""
+    card = one.card
+    if card and not card.input and not one.parts:
+        return ""
+    fetched = card is not None and not card.export
+    model = one.name if fetched else one.support.file if one.support else ""
+    words = ["rkzoo convert", model or f"{one.name}.onnx", f"--soc {soc}"]
+    default = card.dtype if card else "int8"
+    if default not in dtype.split(", "):
+        words.append(f"--dtype {dtype}")
+    if "int8" in dtype and one.task not in _OWN_PICTURES:
+        words.append("--calib photos/")
+    if card and card.family in _ASKED:
+        words.append(_ASKED[card.family])
+    return " ".join(words)
+
+
+def _accuracy(row: Row | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    kept = ("metric", "unit", "dataset", "truth", "images", "runtime", "original", "date")
+    told = msgspec.to_builtins(row)
+    value, drop = _as_fast(row)
+    hybrid = row.tuned if row.how.float_layers else None
+    return {name: told[name] for name in kept} | {"value": value, "drop": drop, "hybrid": hybrid}
+
+
+def _as_fast(row: Row) -> tuple[float, float]:
+    """The accuracy and the drop that go with the speed shown: layers in float16 cost speed that
+    no figure here knows."""
+    if row.how.float_layers:
+        return row.int8, row.int8_drop
+    return row.tuned, row.tuned_drop
+
+
+def _chip(soc: str, chip: Chip) -> dict[str, Any]:
+    return {
+        "name": soc,
+        "aliases": chip.aliases,
+        "cores": chip.cores,
+        "tops": chip.tops,
+        "dtypes": chip.dtypes,
+        "memory": chip.memory,
+    }
+
+
+def _counted(operators: Sequence[str]) -> list[tuple[str, int]]:
+    return [(op, operators.count(op)) for op in dict.fromkeys(operators)]
+
+
+def _able(soc: str) -> str:
+    return ", ".join(chips()[soc].dtypes)
+
+
+def _bare(name: str) -> str:
+    """A model's name without the marks in which spellings differ."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+# ---- the page -----------------------------------------------------------------------
+
+
+def page(zoo: Mapping[str, Any]) -> str:
+    """The page as HTML, the data inside it."""
+    template = resources.files("rkzoo.assets").joinpath("zoo.html").read_text("utf-8")
+    before, slot, after = template.partition(_SLOT)
+    if not slot:
+        raise RkzooError("The template of the page has no place for its data.", code=1)
+    return before + embedded(zoo) + after
+
+
+def embedded(data: Any) -> str:
+    """JSON that can stand in a script element: nothing in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text

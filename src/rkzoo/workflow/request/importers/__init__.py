@@ -1,0 +1,1 @@
+"""Files of other frameworks, made into ONNX once."""

@@ -1,0 +1,92 @@
+"""Weights that lie about in another form than ONNX, made into it once: a table."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import atomic_output, cache_dir, explained, locked, package_digest, sha256_of
+from rkzoo.graph.from_weights import minilm, whisper
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.workflow.request.importers.literal import from_literal
+from rkzoo.workflow.request.importers.tensorflow import deeplab, tensorflow
+from rkzoo.workflow.request.importers.torchscript import input_size, is_script, torchscript
+from rkzoo.workflow.request.importers.yamnet import yamnet
+from rkzoo.zoo.catalogue import PYTORCH, refuse_file
+
+Maker = Callable[..., None]
+"""The card's files by role, the .onnx to write, who is told; by name, what the user said."""
+
+MAKERS: dict[str, Maker] = {
+    "tflite": tensorflow,
+    "pb": tensorflow,
+    "torchscript": torchscript,
+    "yamnet": yamnet,
+    "python-literal": from_literal,
+    "deeplab": deeplab,
+    "minilm-embedding": minilm.make_embedding,
+    "minilm-encoder": minilm.make_encoder,
+    "whisper-encoder": whisper.make_encoder,
+    "whisper-embedding": whisper.make_embedding,
+    "whisper-decoder": whisper.make_decoder,
+}
+
+_FILES = {".tflite": "tflite", ".pb": "pb", ".torchscript": "torchscript"}
+
+
+def _maker_of(path: Path) -> str | None:
+    """Who makes ONNX of such a file. PyTorch's suffixes are given to programs and to weights."""
+    suffix = path.suffix.lower()
+    if suffix in PYTORCH and is_script(path):
+        return "torchscript"
+    return _FILES.get(suffix)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether that is a model's file that the user has, which is or becomes ONNX."""
+    path = Path(name)
+    return path.suffix.lower() == ".onnx" or _maker_of(path) is not None
+
+
+def as_onnx(path: Path, report: Reporter = SILENT, *, size: tuple[int, int] | None = None) -> Path:
+    """The file itself, or the .onnx that is made of it. `size` (height, width) counts for a
+    program, which has no shapes before it is run. Raises RkzooError."""
+    name = _maker_of(path)
+    if name is None:
+        if path.suffix.lower() in PYTORCH:
+            refuse_file(path)
+        return path
+    with explained(f"{path} cannot be read."), path.open("rb") as file:
+        if not file.read(1):
+            raise RkzooError(f"{path} is no model.", "The file is empty.", "Copy it again.")
+    said = {"size": input_size(path, size, report)} if name == "torchscript" else {}
+    return made(name, {"model": path}, report, **said)
+
+
+def made(
+    name: str, files: Mapping[str, Path], report: Reporter = SILENT, **said: tuple[int, ...]
+) -> Path:
+    """The .onnx that the maker `name` makes of a card's files and of what the user `said`, from
+    the cache where it was made before by the same code. Raises RkzooError."""
+    if name not in MAKERS:
+        raise RkzooError(
+            f"There is no maker called {name!r}.",
+            f"rkzoo has {', '.join(sorted(MAKERS)) or 'none'}.",
+            "Mend the card's key `make`.",
+        )
+    maker = MAKERS[name]
+    key = hashlib.sha256(f"{name} {package_digest()}".encode())
+    key.update(repr(sorted(said.items())).encode())
+    for role, file in sorted(files.items()):
+        key.update(f"{role} {sha256_of(file)}".encode())
+    target = cache_dir("made") / f"{key.hexdigest()[:32]}.onnx"
+    with locked(target.with_suffix(".lock")):
+        if target.exists():
+            os.utime(target)
+        else:
+            with report.task(f"Making {name}"), atomic_output(target) as part:
+                maker(files, part, report, **said)
+    return target

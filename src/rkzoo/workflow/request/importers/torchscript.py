@@ -1,0 +1,96 @@
+"""ONNX of TorchScript archives: the programs that torch.jit.save writes.
+
+Such a file is a program: to translate it, it is loaded and may be run. That happens in a child
+process alone; in this one it is a zip of which names and one text are read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.schema_base import Size
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.progress import Reporter
+from rkzoo.workflow.request.importers.frameworks import PYTORCH, translated
+
+USUAL = (640, 640)
+_MOST = 1 << 20  # bytes of what a file says of itself
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What Ultralytics writes into its archives: (height, width) and the names of classes."""
+
+    imgsz: tuple[Size, Size] | None = None
+    names: dict[int, str] = {}
+
+
+def is_script(path: Path) -> bool:
+    """Whether the file is a TorchScript archive. One of weights alone has no code in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    root = names[0].partition("/")[0] if names else ""
+    return f"{root}/constants.pkl" in names and any(n.startswith(f"{root}/code/") for n in names)
+
+
+def told(path: Path) -> Told:
+    """What the archive says of itself; nothing, for most."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = (info for info in archive.infolist() if _is_config(info.filename))
+            found = next(inside, None)
+            if found is None or found.file_size > _MOST:
+                return Told()
+            return msgspec.json.decode(archive.read(found), type=Told)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, msgspec.DecodeError):
+        return Told()
+
+
+def _is_config(name: str) -> bool:
+    return name.partition("/")[2] == "extra/config.txt"
+
+
+def input_size(path: Path, asked: tuple[int, int] | None, report: Reporter) -> tuple[int, int]:
+    """(height, width) of the pictures: what was asked for, what the file says, or the usual."""
+    size = asked or told(path).imgsz
+    if size is None:
+        report.note(
+            f"{path.name} does not say how large its pictures are: 640x640 is assumed."
+            " Give --size HxW for another."
+        )
+    return size or USUAL
+
+
+def torchscript(
+    files: Mapping[str, Path], target: Path, report: Reporter, *, size: tuple[int, int]
+) -> None:
+    """A float ONNX that takes one RGB picture (1, 3, *size), and has the class names of the
+    archive. Raises RkzooError where there is no environment with PyTorch."""
+    import onnx
+
+    from rkzoo.graph.onnx.read import load
+    from rkzoo.graph.onnx.subgraph import part
+
+    source = files["model"]
+    with explained(f"{source} cannot be read."), source.open("rb"):
+        pass
+    if not is_script(source):
+        raise RkzooError(
+            f"{source.name} is no TorchScript archive.",
+            "It has no program in it.",
+            "Write it with torch.jit.save, or export the model to ONNX.",
+        )
+    translated(PYTORCH, source, target, report, {"images": (1, 3, *size)})
+    # What a program works out of its shapes, each time it is run, is known by now.
+    model = part(load(target), [ArrayInput(name="images", shape=(1, 3, *size))])
+    if names := told(source).names:
+        onnx.helper.set_model_props(model, {"names": str(names)})
+    onnx.save(model, target)

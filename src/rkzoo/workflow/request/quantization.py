@@ -1,0 +1,132 @@
+"""How a model becomes INT8: what `tune` searches, a recipe keeps, and `convert` does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import yaml
+
+from rkzoo.contract.schema_base import Strict
+from rkzoo.errors import RkzooError
+from rkzoo.files import write_text
+from rkzoo.toolkit.recipe import Algorithm, Method
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.request.calibration import Pictures
+
+Head = Literal["uncut", "sigmoid", "logits", "bounded"]
+_LARGEST = 1 << 20
+
+
+class Quantise(Strict, frozen=True):
+    """The choices behind an INT8 model.
+
+    `head`: a detection head left on, or cut with its scores in one of three forms. `algorithm`
+    None is the one that the card or family asks for. The rest as in the toolkit's Recipe.
+    """
+
+    head: Head = "sigmoid"
+    algorithm: Algorithm | None = None
+    method: Method = "channel"
+    auto_hybrid: bool = False
+    float_layers: tuple[str, ...] = ()
+
+
+USUAL = Quantise()
+
+
+class TunedRecipe(Strict, frozen=True):
+    """What `rkzoo tune` found, as yaml. `sha256` is the model's file, `toolkit` the version whose
+    names `float_layers` are, `calibration` the pictures. `measured` tells a reader what for."""
+
+    model: str
+    sha256: str
+    toolkit: str
+    quantise: Quantise
+    calibration: tuple[str, ...] = ()
+    measured: dict[str, str | float | int | None] = msgspec.field(default_factory=dict)
+    format: Literal[1] = 1
+
+
+def write_recipe(path: Path, recipe: TunedRecipe) -> None:
+    """Writes the yaml that `read_recipe` takes. Raises RkzooError when the disk refuses."""
+    note = "# Made by rkzoo tune; use it with: rkzoo convert MODEL --recipe FILE\n"
+    document = msgspec.to_builtins(recipe)
+    write_text(path, note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def read_recipe(path: Path) -> TunedRecipe:
+    """Raises RkzooError when the file is missing, too large, or no recipe."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError("it is larger than a recipe can be")
+        document: Any = yaml.safe_load(path.read_text("utf-8"))
+        return msgspec.convert(document, TunedRecipe)
+    except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise RkzooError(
+            f"{path} is no recipe that can be used.", f"{why}.", "Make one with rkzoo tune."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for: `quantise` itself, or the recipe that it is from."""
+
+    quantise: Quantise = USUAL
+    recipe: TunedRecipe | None = None
+
+    def pictures(self) -> Pictures | None:
+        """The calibration pictures of the recipe. Raises RkzooError when some are gone."""
+        if self.recipe is None or not self.recipe.calibration:
+            return None
+        files = [Path(name) for name in self.recipe.calibration]
+        gone = [file for file in files if not file.is_file()]
+        if gone:
+            raise RkzooError(
+                f"{len(gone)} calibration pictures of the recipe are gone, {gone[0]} for one.",
+                "The INT8 ranges were found with these very pictures.",
+                "Put them back, give others with --calib, or tune again.",
+            )
+        from rkzoo.workflow.request.calibration import from_files
+
+        return from_files(files)
+
+    def check(self, name: str, sha256: str, toolkit: str) -> None:
+        """Raises RkzooError when the recipe is for another model, or needs another toolkit."""
+        recipe = self.recipe
+        if recipe is None:
+            return
+        if recipe.sha256 != sha256:
+            raise RkzooError(
+                f"The recipe is for another model than {name}.",
+                f"It was made for {recipe.model}, whose content was another.",
+                "Tune this model: rkzoo tune.",
+            )
+        if recipe.quantise.float_layers and recipe.toolkit != toolkit:
+            raise RkzooError(
+                f"The recipe needs toolkit {recipe.toolkit}.",
+                "It names layers, and every toolkit version has its own names for them.",
+                f"Use --toolkit {recipe.toolkit}, or tune again.",
+            )
+
+
+NATURAL = Choice()
+
+
+def choose(cut: bool, recipe: str | os.PathLike[str] | None) -> Choice:
+    """What --no-cut and --recipe ask for. Raises RkzooError when they contradict each other."""
+    if recipe is None:
+        return Choice(USUAL if cut else Quantise(head="uncut"))
+    if not cut:
+        raise RkzooError(
+            "--no-cut and --recipe contradict each other.",
+            "A recipe says what becomes of the head.",
+            "Give one of them.",
+        )
+    read = read_recipe(Path(recipe))
+    return Choice(read.quantise, read)

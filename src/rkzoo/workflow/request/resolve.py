@@ -1,0 +1,451 @@
+"""From what the user typed (a card's name, an .onnx file) to a graph with its contract."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import FACES, FaceHead
+from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.model import Contract
+from rkzoo.contract.segmentation import SemanticHead
+from rkzoo.contract.text import PlateHead
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained, sha256_of
+from rkzoo.graph.families.anchors import with_anchors
+from rkzoo.graph.families.lprnet import CHINESE
+from rkzoo.graph.families.registry import Recognition, file_labels, recognise
+from rkzoo.graph.lowering.cut_head import cut, cut_contract, whole
+from rkzoo.graph.lowering.legalize import spelled
+from rkzoo.graph.onnx.read import load, metadata
+from rkzoo.graph.onnx.subgraph import part
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.tasks.prompt.prompted import Prompts
+from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
+from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
+from rkzoo.workflow.request.quantization import USUAL, Quantise
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import weights
+from rkzoo.zoo.labels import label_set
+from rkzoo.zoo.schema import Card, LabelsFrom
+
+if TYPE_CHECKING:
+    import onnx
+
+
+Color = Literal["RGB", "BGR"]
+Triple = tuple[float, float, float]
+Anchors = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How the user says that a model is fed, in place of what is recognised or on the card.
+
+    `mean` and `std` are in units of 0..255 and in the order of `color`. Raises RkzooError
+    when they are no numbers that can be used.
+    """
+
+    color: Color | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+
+    def __post_init__(self) -> None:
+        if self.color not in (None, "RGB", "BGR"):
+            raise RkzooError(
+                f"There is no colour order {self.color!r}.", "", "Give --color RGB or --color BGR."
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and (len(values) != 3 or not all(map(isfinite, values))):
+                raise RkzooError(
+                    f"The {name} {values} is not three numbers.",
+                    "There is one for each colour.",
+                    f"Give for example --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
+                )
+        if self.std is not None and not all(self.std):
+            raise RkzooError(
+                "A std of 0 cannot be used.",
+                "The pixels are divided by it.",
+                "Give the divisors of the training, for example --std 255,255,255.",
+            )
+
+    def over(self, image: ImageInput) -> ImageInput:
+        """`image` with what was said put in its place."""
+        said = {"color": self.color, "mean": self.mean, "std": self.std}
+        return msgspec.structs.replace(
+            image, **{name: value for name, value in said.items() if value is not None}
+        )
+
+    def refuse(self, why: str) -> None:
+        """Raises RkzooError when anything was said where nothing can be changed."""
+        if self != AS_IS:
+            raise RkzooError(
+                "--color, --mean and --std do not go with this model.", why, "Leave them out."
+            )
+
+
+AS_IS = Feed()
+
+
+# Where "normal" quantises badly. yolox_nano, 64 pictures of coco128_val, 20 of calibration,
+# mAP50-95: float .344 [onnx], normal .078, kl_divergence .256 [simulator].
+_ALGORITHM: dict[str, Algorithm] = {"yolox": "kl_divergence"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A float model and what it promises, before any cut.
+
+    `contract` describes what `graph` returns; `recognition` is there when the head was
+    recognised from the graph. `quantise` says what becomes of the head, and of INT8. `prompts`
+    say what to look for where the contract has texts, once that is settled. `files` are the
+    card's further files by role.
+    """
+
+    name: str
+    original: onnx.ModelProto
+    contract: Contract
+    source: Source
+    dtypes: tuple[Dtype, ...]
+    algorithm: Algorithm = "normal"
+    card: Card | None = None
+    recognition: Recognition | None = None
+    quantise: Quantise = USUAL
+    prompts: Prompts | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def is_cut(self) -> bool:
+        found, head = self.recognition, self.quantise.head
+        return found is not None and head != "uncut" and (found.form == "stock" or head in _RAW)
+
+    def graph(self) -> onnx.ModelProto:
+        """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
+        card = self.card
+        if card is not None and (card.arrays or card.outputs):
+            return part(self.original, _inputs(self.original, self.contract), card.outputs)
+        if isinstance(self.contract.head, ClassifyHead | PlateHead | SemanticHead | FACES):
+            return spelled(self.original, self.contract)
+        if self.recognition is None:
+            return self.original
+        head = self.quantise.head
+        if head == "uncut" or not self.is_cut:
+            return whole(self.original, self.recognition)
+        return cut(self.original, self.recognition, scores=head)
+
+    def quantised(self, how: Quantise) -> Resolved:
+        """The same model, its head and its way to INT8 as `how` says. Raises RkzooError when
+        it has no such head."""
+        if how.head == self.quantise.head:
+            return replace(self, quantise=how)
+        found, mine = self.recognition, self.contract
+        if how.head == "sigmoid":
+            made = found.contract if found else mine
+        elif how.head == "uncut":
+            if found is None or found.uncut is None:
+                raise RkzooError(
+                    f"{self.name} has no head that rkzoo would cut.",
+                    "Its outputs are used as they are.",
+                    "Leave --no-cut out.",
+                )
+            made = found.uncut
+        else:
+            if found is None or not found.taps or not _activated(mine):
+                raise RkzooError(
+                    f"{self.name} has no scores that could leave it before their sigmoid.",
+                    f"Its head was not recognised as one with a sigmoid: it is {mine.family}.",
+                    "Use another head form.",
+                )
+            made = cut_contract(found, scores=how.head)
+        contract = msgspec.structs.replace(made, labels=mine.labels, picture=mine.picture)
+        return replace(self, contract=contract, quantise=how)
+
+
+_RAW = ("logits", "bounded")
+
+
+def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
+    """The inputs of a described model as they lie in its graph, the picture first."""
+    others = list(contract.others)
+    if contract.picture is None:
+        return others
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    name = next(info.name for info in graph.graph.input if info.name not in weights)
+    return [ArrayInput(name=name, shape=(1, 3, *contract.picture.size)), *others]
+
+
+def _activated(contract: Contract) -> bool:
+    return isinstance(contract.head, DetectHead) and contract.head.activated
+
+
+def is_pipeline(model: str) -> Card | None:
+    """The card of a pipeline of models, or None for anything else."""
+    card = card_of(model)
+    return card if card and card.pipeline else None
+
+
+def card_of(model: str) -> Card | None:
+    """The card of that name, or None where a file is named. Raises RkzooError."""
+    return None if is_model_file(model) else find_card(model)
+
+
+def resolve(
+    model: str,
+    *,
+    size: tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+    feed: Feed = AS_IS,
+    anchors: Anchors | None = None,
+    report: Reporter = SILENT,
+) -> Resolved:
+    """Finds a model by the card's name or a path, and what it promises.
+
+    `size` (height, width) counts where the graph leaves its input free. `labels` override
+    those of the file and the card, `feed` how the picture goes in. `anchors` (w, h) in
+    input pixels, the finest level first, count where the graph does not hold its own; where
+    it does they must be the same. Raises RkzooError when the model is unknown, its head is
+    not recognised, or the labels do not fit its classes.
+    """
+    if is_model_file(model):
+        path = Path(model)
+        return _from_graph(path, path.stem, None, {}, size, labels, feed, anchors, report)
+    card = find_card(model)
+    if card.pipeline:
+        raise RkzooError(
+            f"{card.name} is a pipeline of several models.",
+            f"It consists of {', '.join(card.pipeline.values())}.",
+            "Name one of them.",
+        )
+    if card.task == "asset":
+        raise RkzooError(
+            f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
+        )
+    files = weights(card, report=report)
+    path = made(card.make, files, report) if card.make else files["model"]
+    return _from_graph(path, card.name, card, files, size, labels, feed, anchors, report)
+
+
+_SEMANTIC = {21: ("PASCAL VOC", "voc21"), 19: ("Cityscapes", "cityscapes19")}
+
+
+def _named(contract: Contract, name: str, report: Reporter) -> Contract:
+    """Nameless classes that are nearly always COCO's: 80 of them, or the one with 17 key
+    points; ImageNet's, VOC's, Cityscapes'; the characters of Chinese plates."""
+    head = contract.head
+    if contract.labels or contract.texts:
+        return contract
+    if isinstance(head, FaceHead):
+        return msgspec.structs.replace(contract, labels=("face",))
+    labels: tuple[str, ...]
+    if isinstance(head, ClassifyHead) and head.classes in (1000, 1001):
+        background = ("background",) if head.classes == 1001 else ()
+        assumed = f"its {head.classes} classes: the names of ImageNet are"
+        labels = (*background, *label_set("imagenet1k"))
+    elif isinstance(head, PlateHead) and head.blank + 1 == CHINESE:
+        assumed, labels = "its 68 characters: those of Chinese plates are", label_set("plates-cn")
+    elif isinstance(head, SemanticHead) and head.classes in _SEMANTIC:
+        of, name_of_set = _SEMANTIC[head.classes]
+        assumed, labels = f"its {head.classes} classes: those of {of} are", label_set(name_of_set)
+    elif not isinstance(head, DetectHead):
+        return contract
+    elif head.classes == 80:
+        assumed, labels = "its 80 classes: the names of COCO are", label_set("coco80")
+    elif head.classes == 1 and head.keypoints == 17:
+        assumed, labels = "its class: with 17 key points, person is", ("person",)
+    else:
+        return contract
+    report.note(f"{name} does not name {assumed} assumed. Give --labels FILE for others.")
+    return msgspec.structs.replace(contract, labels=labels)
+
+
+def _from_graph(
+    path: Path,
+    name: str,
+    card: Card | None,
+    files: Mapping[str, Path],
+    size: tuple[int, int] | None,
+    labels: Sequence[str] | None,
+    feed: Feed,
+    anchors: Anchors | None,
+    report: Reporter,
+) -> Resolved:
+    original = load(as_onnx(path, report, size=size))
+    source = Source(
+        file=str(path.resolve()), sha256=sha256_of(path), card=card.name if card else ""
+    )
+    known = tuple(labels) if labels is not None else _card_labels(card, original, files)
+    recognition = None
+    if card is not None and card.head is not None and (card.input or card.arrays):
+        if anchors is not None:
+            raise RkzooError(
+                f"The card {card.name} describes its head itself.",
+                "Its anchors, if it has any, are known.",
+                "Leave --anchors out.",
+            )
+        image = card.input
+        if image and size:
+            image = msgspec.structs.replace(image, size=size)
+        contract = Contract(
+            family=card.family or card.name,
+            picture=image,
+            head=card.head,
+            labels=known,
+            others=card.arrays,
+        )
+    else:
+        hint = size or (card.input.size if card and card.input else None)
+        recognition = with_given(recognise(original, hint), anchors, name, report)
+        contract = recognition.contract
+        if card is not None and card.input is not None:
+            # The card knows how its very file is fed; the graph knows its size.
+            image = msgspec.structs.replace(card.input, size=contract.input.size)
+            contract = msgspec.structs.replace(contract, picture=image)
+        # What the file itself says comes before the card, what the user says before both.
+        if labels is not None or not contract.labels:
+            contract = msgspec.structs.replace(contract, labels=known)
+        named = len(file_labels(original))
+        if named and not contract.labels and isinstance(contract.head, DetectHead):
+            report.note(
+                f"{name} names {named} classes but its head has {contract.head.classes}: the "
+                "names are ignored. Give the right ones with --labels FILE."
+            )
+        else:
+            contract = _named(contract, name, report)
+        other = labels is not None and tuple(labels) != label_set("plates-cn")
+        if other and isinstance(contract.head, PlateHead):
+            # Other characters stand for another country's plates.
+            plain = msgspec.structs.replace(contract.head, layouts=())
+            contract = msgspec.structs.replace(contract, head=plain)
+        if feed == AS_IS:
+            for sentence in recognition.assumed:
+                report.note(f"{name}: {sentence}")
+    if contract.picture is None:
+        feed.refuse(f"{name} takes no pictures.")
+    else:
+        contract = msgspec.structs.replace(contract, picture=feed.over(contract.picture))
+    _check_labels(contract, name)
+    if size is not None and contract.picture and size != contract.input.size:
+        fixed = "x".join(map(str, contract.input.size))
+        report.note(f"{name} has an input of {fixed} that cannot be changed: --size is not used.")
+    return Resolved(
+        name=name,
+        original=original,
+        contract=contract,
+        source=source,
+        dtypes=card.dtypes if card else ("int8", "fp16"),
+        algorithm=card.calibration.algorithm if card else _ALGORITHM.get(contract.family, "normal"),
+        card=card,
+        recognition=recognition,
+        files=_used(card, files),
+    )
+
+
+def _used(card: Card | None, files: Mapping[str, Path]) -> dict[str, Path]:
+    """Those of a card's files that are needed to run it."""
+    spent = ("model", *card.made_of) if card else ()
+    return {role: file for role, file in files.items() if role not in spent}
+
+
+def with_given(
+    found: Recognition, given: Anchors | None, name: str, report: Reporter = SILENT
+) -> Recognition:
+    """The recognition with the user's anchors. Raises RkzooError when they do not fit, or are
+    not those that the graph holds."""
+    if given is not None:
+        return replace(with_anchors(found, given), anchors_known=True)
+    if not found.anchors_known:
+        report.note(
+            f"{name} does not hold its anchors: the usual ones of its family are assumed. "
+            "Give those of your training with --anchors."
+        )
+    return found
+
+
+def _card_labels(
+    card: Card | None, graph: onnx.ModelProto, files: Mapping[str, Path]
+) -> tuple[str, ...]:
+    if card is None:
+        return ()
+    if isinstance(card.labels, str):
+        return label_set(card.labels)
+    if not isinstance(card.labels, LabelsFrom):
+        return card.labels
+    where = card.labels
+    if where.onnx_metadata:
+        text = metadata(graph).get(where.onnx_metadata)
+        if text is None:
+            raise RkzooError(
+                f"The model of {card.name} does not carry its labels.",
+                f"Its metadata has no entry {where.onnx_metadata!r}.",
+                "Fetch it again with rkzoo fetch, or give --labels FILE.",
+            )
+    else:
+        text = files[where.file].read_text("utf-8")
+        if where.column:
+            rows = csv.DictReader(StringIO(text))
+            return (*where.before, *(row[where.column] for row in rows), *where.after)
+    # Not splitlines(): the characters of a text model include other line separators.
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    return (*where.before, *lines, *where.after)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One name a line. Raises RkzooError when the file cannot be read or is empty."""
+    try:
+        with explained(f"The labels {path} cannot be read."):
+            lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise RkzooError(
+            f"The labels {path} cannot be read.",
+            "It is no text in UTF-8.",
+            "Give a text file, one name a line.",
+        ) from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise RkzooError(f"The labels {path} are empty.", "", "Give a text file, one name a line.")
+    return names
+
+
+def _check_labels(contract: Contract, name: str) -> None:
+    head = contract.head
+    if contract.texts:
+        return  # its classes are the prompts
+    if isinstance(head, PlateHead):
+        _check_characters(head, len(contract.labels), name)
+    if (
+        isinstance(head, DetectHead | ClassifyHead | SemanticHead)
+        and contract.labels
+        and len(contract.labels) != head.classes
+    ):
+        raise RkzooError(
+            f"{name} has {head.classes} classes but {len(contract.labels)} labels were given.",
+            "Every class needs its name, in the order of training.",
+            "Give the labels of this very model with --labels, or none at all.",
+        )
+
+
+def _check_characters(head: PlateHead, labels: int, name: str) -> None:
+    if not labels:
+        raise RkzooError(
+            f"{name} reads plates, but what its characters are is not known.",
+            f"It has {head.blank + 1} of them, and only those of Chinese plates (68) are known.",
+            "Give them with --labels FILE, one a line, the blank included.",
+        )
+    if labels <= head.blank:
+        raise RkzooError(
+            f"{name} has at least {head.blank + 1} characters but {labels} labels were given.",
+            "Every character needs its name, the blank too.",
+            "Give the labels of this very model with --labels.",
+        )

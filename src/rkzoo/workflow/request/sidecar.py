@@ -1,0 +1,31 @@
+"""The .json beside a .rknn: how the model was built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.toolkit.recipe import Sidecar
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """The sidecar of a .rknn. Raises RkzooError when it is missing or not valid."""
+    beside = path.with_name(path.name + ".json")
+    with explained(f"{path} cannot be read."):
+        path.stat()
+    try:
+        return msgspec.json.decode(beside.read_bytes(), type=Sidecar)
+    except FileNotFoundError:
+        raise RkzooError(
+            f"{path.name} has no {beside.name} beside it.",
+            "A .rknn alone cannot be simulated: rkzoo convert writes that file to say how the "
+            "model was built.",
+            "Convert the model with rkzoo convert, and keep both files together.",
+        ) from None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RkzooError(
+            f"{beside} is damaged.", f"{error}.", "Convert the model again with rkzoo convert."
+        ) from error

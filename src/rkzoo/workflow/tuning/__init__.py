@@ -1,0 +1,1 @@
+"""The search for settings that keep accuracy in INT8."""

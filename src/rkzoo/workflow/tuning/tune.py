@@ -1,0 +1,515 @@
+"""The way back from an INT8 collapse: tries what may help, cheapest first, and measures each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rkzoo.accuracy.agreement import agreement
+from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset
+from rkzoo.accuracy.metric import Metric
+from rkzoo.contract.detect import DetectHead
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.soc.chips import resolve as chip_name
+from rkzoo.toolkit import environment
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Algorithm
+from rkzoo.vision.image import SUFFIXES, decode
+from rkzoo.workflow.compile.simulate import simulate_in
+from rkzoo.workflow.compile.text_calibration import line_pictures
+from rkzoo.workflow.evaluation.evaluate import (
+    STANDARD,
+    Runner,
+    answer_all,
+    evaluate_plan,
+    spread,
+    task_of,
+)
+from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered
+from rkzoo.workflow.inference.load import task_with
+from rkzoo.workflow.inference.plan import Asked, Plan, as_answered, part, resolved
+from rkzoo.workflow.request.calibration import from_files
+from rkzoo.workflow.request.quantization import Quantise, TunedRecipe
+from rkzoo.workflow.request.resolve import Resolved
+from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest
+from rkzoo.workflow.tuning.mixed_precision import Layer, branches, cycles, layers_of, ranked
+
+if TYPE_CHECKING:
+    import onnx
+
+_USUAL_PICTURES = 20
+_MANY_PICTURES = 100
+# So many layers in float at most, doubled from one on.
+_FIRST, _WORST = 8, 16
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to INT8. `pictures` None where rkzoo makes or is given no files; `picking` says in
+    words which they are."""
+
+    quantise: Quantise
+    pictures: tuple[Path, ...] | None = None
+    picking: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting, measured. `drop` in points below float (negative: better), `cost` the
+    compiler's cycles over those of the same without float layers; None where there are none
+    and it costs nothing (the toolkit's own hybrid: not counted). `kept`: better than all before."""
+
+    stage: str
+    change: str
+    setting: Setting
+    value: float
+    drop: float
+    cost: float | None
+    seconds: float
+    kept: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "change": self.change,
+            "quantise": msgspec.to_builtins(self.setting.quantise),
+            "pictures": self.setting.picking,
+            "value": self.value,
+            "drop": self.drop,
+            "cost": self.cost,
+            "seconds": round(self.seconds, 1),
+            "kept": self.kept,
+        }
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found. `best` is the winner among `trials`; `reached` whether its drop lies
+    within `max_drop`; `stages` what the search was allowed, everything where empty."""
+
+    model: str
+    dataset: str
+    truth: TruthSource
+    images: int
+    soc: str
+    toolkit: str
+    metric: Metric
+    max_drop: float
+    trials: tuple[Trial, ...]
+    recipe: TunedRecipe
+    stages: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Trial:
+        return _last_kept(self.trials)
+
+    @property
+    def reached(self) -> bool:
+        return self.best.drop <= self.max_drop
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "dataset": self.dataset,
+            "truth": self.truth,
+            "images": self.images,
+            "soc": self.soc,
+            "toolkit": self.toolkit,
+            "runtime": "simulator",
+            "metric": self.metric.name,
+            "float": self.metric.value,
+            "max_drop": self.max_drop,
+            "stages": list(self.stages),
+            "reached": self.reached,
+            "best": self.best.to_json(),
+            "trials": [trial.to_json() for trial in self.trials],
+            "recipe": msgspec.to_builtins(self.recipe),
+        }
+
+
+def _last_kept(trials: Sequence[Trial]) -> Trial:
+    """The best: only what is better than all before is kept."""
+    return [trial for trial in trials if trial.kept][-1]
+
+
+def _check_stages(stages: Sequence[str] | None) -> None:
+    known = (*STAGES, FLOAT_LAYERS)
+    for name in stages or ():
+        if name not in known:
+            raise RkzooError(
+                f"There is no stage {name!r}.",
+                f"The search has the stages {', '.join(known)}.",
+                "Name some of them, divided by commas, or leave --stages out.",
+            )
+
+
+def _check_drop(points: float) -> None:
+    if not isfinite(points):
+        raise RkzooError(
+            f"{points} is no drop that a search could end at.",
+            "It is how far below float INT8 may lie.",
+            "Give e.g. --max-drop 1.",
+        )
+
+
+def points(metric: Metric, value: float) -> float:
+    """How far `value` lies below the float `metric`, in points: hundredths of a share, else in
+    the metric's own unit."""
+    drop = (metric.value - value) * (100 if metric.unit == "" else 1)
+    return drop if metric.higher_is_better else -drop
+
+
+def tune(
+    model: str,
+    data: str,
+    soc: str,
+    *,
+    asked: Asked | None = None,
+    max_drop: float = 1.0,
+    limit: int | None = None,
+    workers: int = 1,
+    stages: Sequence[str] | None = None,
+    tell: Callable[[Trial], None] = lambda trial: None,
+    report: Reporter = SILENT,
+) -> Tuned:
+    """Searches until INT8 on the simulator is at most `max_drop` points below float.
+
+    `data` as for `evaluate`, or a folder of pictures without answers: then what the float model
+    says of them counts as right. `stages` limits the search (their names: STAGES). `tell` hears
+    of each trial. What an earlier search measured is not measured again. Raises RkzooError.
+    """
+    soc = chip_name(soc)
+    _check_stages(stages)
+    _check_drop(max_drop)
+    if asked is not None and asked.dtype == "fp16":
+        raise RkzooError(
+            "There is nothing to tune in float16.",
+            "It is INT8 that costs accuracy.",
+            "Leave --dtype out, or convert with it: rkzoo convert MODEL --soc CHIP --dtype fp16",
+        )
+    asked = replace(asked or Asked(), runtime="simulator")
+    ready = resolved(model, replace(asked, runtime="onnx"), report)
+    if ready.card is not None and "int8" not in ready.dtypes:
+        report.note(f"The card of {ready.name} does not offer INT8; it is tried all the same.")
+        ready = replace(ready, dtypes=("int8", *ready.dtypes))
+    task = task_of(ready.contract)
+    floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", asked)})
+    with ExitStack() as stack:
+        dataset = _dataset(data, task, floating, ready, limit, report)
+        truth = evaluate_plan(floating, dataset, limit=limit, report=report)
+        search = _Search(ready, asked, dataset, truth.main, limit, soc, report)
+        search.tell = tell
+        process = None
+        if workers == 1:
+            env = environment.ensure(asked.toolkit or DEFAULT_VERSION, report=report)
+            process = stack.enter_context(ToolkitProcess(env, report=report))
+        search.runner = in_process(process) if process else spread(workers)
+        search.run(max_drop, stages, process)
+        return replace(search.result(max_drop, truth.images), stages=tuple(stages or ()))
+
+
+def in_process(process: ToolkitProcess) -> Runner:
+    """The simulator in one process that is there already, build after build."""
+
+    def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
+        one = job.plan.parts["model"]
+        assert one.build is not None
+        session = as_answered(one, simulate_in(process, one.build))
+        return answered(answer_of(task_with(one.answers, session, job.options), decode), pieces)
+
+    return run
+
+
+@dataclass
+class _Search:
+    """Coordinate descent: each stage starts from the best so far, and keeps what is better."""
+
+    ready: Resolved
+    asked: Asked
+    dataset: Dataset
+    metric: Metric
+    limit: int | None
+    soc: str
+    report: Reporter
+    runner: Runner = field(default_factory=spread)
+    tell: Callable[[Trial], None] = lambda trial: None
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def best(self) -> Setting:
+        return _last_kept(self.trials).setting
+
+    @property
+    def drop(self) -> float:
+        return min(trial.drop for trial in self.trials)
+
+    def run(
+        self, max_drop: float, stages: Sequence[str] | None, process: ToolkitProcess | None
+    ) -> None:
+        quantise = self.asked.choice.quantise
+        self.measure("start", "as convert does it", Setting(quantise, *_first_pictures(self)))
+        for name, candidates in STAGES.items():
+            if stages is not None and name not in stages:
+                continue
+            if self.drop <= max_drop:
+                return
+            for change, setting in candidates(self):
+                if setting not in [trial.setting for trial in self.trials]:
+                    self.measure(name, change, setting)
+                if self.drop <= max_drop:
+                    return
+        if process is not None and (stages is None or FLOAT_LAYERS in stages):
+            self.keep_layers_in_float(max_drop, process)
+
+    def measure(
+        self, stage: str, change: str, setting: Setting, cost: float | None = None
+    ) -> Trial | None:
+        """One trial; None, with a note, where the toolkit cannot build it."""
+        began = time.perf_counter()
+        try:
+            found = evaluate_plan(
+                self.plan(setting),
+                self.dataset,
+                limit=self.limit,
+                runner=self.runner,
+                report=self.report,
+            )
+        except RkzooError as error:
+            if not self.trials:
+                raise
+            self.report.note(f"{stage}, {change}: cannot be built. {error.what} {error.why}")
+            return None
+        value = found.main.value
+        drop = points(self.metric, value)
+        kept = not self.trials or drop < self.drop
+        trial = Trial(stage, change, setting, value, drop, cost, time.perf_counter() - began, kept)
+        self.trials.append(trial)
+        self.tell(trial)
+        return trial
+
+    def plan(self, setting: Setting) -> Plan:
+        ready = self.ready.quantised(setting.quantise)
+        pictures = from_files(setting.pictures) if setting.pictures else self.asked.pictures
+        asked = replace(self.asked, pictures=pictures, dtype="int8")
+        made = part(ready, "simulator", asked, _Quiet(self.report))
+        return Plan(self.ready.name, "simulator", {"model": made})
+
+    def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
+        """Layers in float16: one branch of the head, from the picture on, then those that lose
+        most for what they cost."""
+        base = _changed(self.best, auto_hybrid=False, float_layers=())
+        build = self.plan(base).parts["model"].build
+        assert build is not None
+        layers = layers_of(process, build, self.report)
+        usual = cycles(process, build)
+
+        def tried(words: str, chosen: Sequence[Layer], kept: tuple[str, ...]) -> bool:
+            """Measures, and says whether that is enough."""
+            more = (name for layer in chosen for name in layer.tensors)
+            setting = _changed(base, float_layers=tuple(dict.fromkeys((*kept, *more))))
+            hybrid = self.plan(setting).parts["model"].build
+            assert hybrid is not None
+            cost = cycles(process, hybrid) / usual
+            change = f"{len(chosen)} of {len(layers)} layers in float16, {words}"
+            self.measure(FLOAT_LAYERS, change, setting, cost)
+            return self.drop <= max_drop
+
+        for role, branch in branches(layers, _graph(build), self.roles).items():
+            if tried(f"the branch of {role}", branch, self.best.quantise.float_layers):
+                return
+        for words, order, most in (
+            # What is lost in the first layers is lost for all that follow, however small the
+            # loss looks there: the first two win back four fifths of what yolox_nano loses.
+            ("the first", layers, _FIRST),
+            ("and the worst for their cost", ranked(layers), _WORST),
+        ):
+            count, kept = 1, self.best.quantise.float_layers
+            while count <= min(most, len(order)):
+                if tried(words, order[:count], kept):
+                    return
+                count *= 2
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What the outputs of a detection head mean, by their names."""
+        head = self.ready.quantised(self.best.quantise).contract.head
+        outputs = head.outputs if isinstance(head, DetectHead) else ()
+        return {output.name: output.role for output in outputs}
+
+    def result(self, max_drop: float, images: int) -> Tuned:
+        toolkit = self.asked.toolkit or DEFAULT_VERSION
+        best = _last_kept(self.trials)
+        given = self.asked.pictures
+        files = best.setting.pictures or ()
+        recipe = TunedRecipe(
+            model=self.ready.name,
+            sha256=self.ready.source.sha256,
+            toolkit=toolkit,
+            quantise=best.setting.quantise,
+            calibration=tuple(str(file.resolve()) for file in files)
+            or (given.names if given else ()),
+            measured={
+                "runtime": "simulator",
+                "dataset": self.dataset.name,
+                "images": images,
+                "metric": self.metric.name,
+                "float": self.metric.value,
+                "int8": best.value,
+                "drop": best.drop,
+            },
+        )
+        return Tuned(
+            self.ready.name,
+            self.dataset.name,
+            self.dataset.source,
+            images,
+            self.soc,
+            toolkit,
+            self.metric,
+            max_drop,
+            tuple(self.trials),
+            recipe,
+        )
+
+
+def _graph(build: BuildInputs) -> onnx.ModelProto:
+    import onnx
+
+    return onnx.load(build.onnx, load_external_data=False)
+
+
+class _Quiet:
+    """Bars are shown, notes are not: a search says the same thing once, not twenty times."""
+
+    def __init__(self, report: Reporter) -> None:
+        self.task = report.task
+
+    def note(self, message: str) -> None:
+        pass
+
+
+FLOAT_LAYERS = "float layers"
+Candidates = Iterator[tuple[str, Setting]]
+
+
+def _changed(setting: Setting, **values: Any) -> Setting:
+    return replace(setting, quantise=msgspec.structs.replace(setting.quantise, **values))
+
+
+def _head_forms(search: _Search) -> Candidates:
+    found = search.ready.recognition
+    if found is None or not isinstance(search.ready.contract.head, DetectHead):
+        return
+    if search.best.quantise.head == "uncut":
+        yield "head cut off, scores after their sigmoid", _changed(search.best, head="sigmoid")
+    if isinstance(found.contract.head, DetectHead) and found.contract.head.activated:
+        yield "scores leave as logits", _changed(search.best, head="logits")
+        yield "scores leave as bounded logits", _changed(search.best, head="bounded")
+
+
+def _algorithms(*names: Algorithm) -> Callable[[_Search], Candidates]:
+    def candidates(search: _Search) -> Candidates:
+        for name in names:
+            if (search.best.quantise.algorithm or search.ready.algorithm) != name:
+                yield f"algorithm {name}", _changed(search.best, algorithm=name)
+
+    return candidates
+
+
+def _methods(search: _Search) -> Candidates:
+    yield "one weight scale a layer", _changed(search.best, method="layer")
+
+
+def _pictures(search: _Search) -> Candidates:
+    pool = _pool(search)
+    if len(pool) <= _USUAL_PICTURES:
+        return
+    for count in (_USUAL_PICTURES, _MANY_PICTURES):
+        chosen = tuple(farthest(pool, count, search.report))
+        words = f"{len(chosen)} pictures as unlike as possible"
+        yield words, replace(search.best, pictures=chosen, picking=words)
+        if len(pool) <= count:
+            return
+    chosen = tuple(evenly(pool, _MANY_PICTURES))
+    words = f"{len(chosen)} pictures at equal distances"
+    yield words, replace(search.best, pictures=chosen, picking=words)
+
+
+def _automatic(search: _Search) -> Candidates:
+    yield "the toolkit's own hybrid", _changed(search.best, auto_hybrid=True)
+
+
+STAGES: dict[str, Callable[[_Search], Candidates]] = {
+    "head form": _head_forms,
+    "algorithm": _algorithms("normal", "kl_divergence"),
+    "method": _methods,
+    "pictures": _pictures,
+    "slow algorithm": _algorithms("mmse"),
+    "toolkit's hybrid": _automatic,
+}
+"""Cheapest first; after them all, layer by layer, FLOAT_LAYERS."""
+
+
+def _pool(search: _Search) -> Sequence[Path]:
+    """The pictures that calibration may choose from: those given, else what is not scored."""
+    given = search.asked.pictures
+    if given is not None:
+        return [Path(name) for name in given.names]
+    rest = search.dataset.items[search.limit :] if search.limit else ()
+    return rest or search.dataset.items
+
+
+def _first_pictures(search: _Search) -> tuple[tuple[Path, ...] | None, str]:
+    if search.ready.card is not None and search.ready.card.task.startswith("text"):
+        return None, "as the card says"
+    pool = _pool(search)
+    chosen = tuple(evenly(pool, _USUAL_PICTURES))
+    return chosen, f"{len(chosen)} pictures at equal distances"
+
+
+def _dataset(
+    data: str,
+    task: str,
+    floating: Plan,
+    ready: Resolved,
+    limit: int | None,
+    report: Reporter,
+) -> Dataset:
+    """The data, or where it is a folder of pictures alone, the float model's answers to them."""
+    folder = Path(data).expanduser()
+    labels = ready.contract.labels
+    items = _bare_pictures(folder)
+    if not items or task == "plate":
+        return open_dataset(data, task, labels)
+    if task == "text-rec":
+        items = line_pictures(ready.name, items, report)
+    job = Job(floating, STANDARD)
+    records, _ = answer_all(job, "", items[:limit], spread(), report=report)
+    report.note(
+        f"{folder} holds no answers: what the float model says counts as right. A figure of 100 % "
+        "means equal to float, not free of errors."
+    )
+    return agreement(folder.name, items[:limit], records, task, labels)
+
+
+def _bare_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder in which nothing tells what they show: no truth in a file, no
+    folder named by a class."""
+    if not folder.is_dir():
+        return []
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if any(path.is_dir() or path.suffix.lower() in _TRUTHS for path in files):
+        return []
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
+
+
+_TRUTHS = (".json", ".yaml", ".yml", ".csv", ".tsv")

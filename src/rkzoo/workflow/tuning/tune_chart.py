@@ -1,0 +1,44 @@
+"""Every trial of a search in one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rkzoo.files import atomic_output
+from rkzoo.workflow.tuning.tune import Tuned
+
+_WIDEST = 25.0  # points: a collapse would press all others together
+
+
+def draw(found: Tuned, path: Path) -> None:
+    """One bar a trial, its drop below float, in the order of the search. Writes `path` (.png,
+    .svg). Raises RkzooError when it cannot be written."""
+    from matplotlib.figure import Figure
+
+    trials = found.trials
+    figure = Figure(figsize=(9, 1.2 + 0.34 * len(trials)), layout="constrained")
+    axes = figure.add_subplot()
+    shown = [min(trial.drop, _WIDEST) for trial in trials]
+    colours = [
+        "#2a9d8f" if trial is found.best else "#8ab6d6" if trial.kept else "#c9c9c9"
+        for trial in trials
+    ]
+    places = range(len(trials))
+    axes.barh(places, shown, color=colours)
+    for place, trial, width in zip(places, trials, shown, strict=True):
+        cost = f", cost x{trial.cost:.2f}" if trial.cost else ""
+        axes.annotate(f" {trial.drop:.2f}{cost}", (max(width, 0.0), place), va="center", fontsize=8)
+    axes.set_yticks(places, [f"{trial.stage}: {trial.change}" for trial in trials], fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(found.max_drop, color="#d1495b", linewidth=1, linestyle="--")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.margins(x=0.15)
+    axes.set_xlabel(
+        f"points of {found.metric.name} below float ({found.metric.value:.4f}); "
+        f"simulator, {found.images} pictures"
+    )
+    axes.set_title(f"{found.model}: ways to INT8 (dashed: the drop allowed)", fontsize=10)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    with atomic_output(path) as temporary:
+        figure.savefig(temporary, dpi=110)

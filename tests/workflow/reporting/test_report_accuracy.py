@@ -1,0 +1,99 @@
+"""The accuracy page is made of the results, and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rkzoo.cli.main import main
+from rkzoo.errors import RkzooError
+from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, with_row
+from rkzoo.workflow.reporting.results import Row, read_rows, read_runs, write_rows
+from rkzoo.workflow.request.quantization import Quantise
+
+ROOT = Path(__file__).parents[3]
+
+
+def row(**changed: object) -> Row:
+    values: dict = {
+        "model": "tiny",
+        "sha256": "ab",
+        "dataset": "coco",
+        "truth": "known",
+        "images": 128,
+        "protocol": "as run",
+        "metric": "mAP50-95",
+        "unit": "",
+        "original": 0.41,
+        "int8": 0.35,
+        "int8_drop": 6.0,
+        "tuned": 0.405,
+        "tuned_drop": 0.5,
+        "how": Quantise("logits"),
+        "change": "scores leave as logits",
+        "calibration": "20 pictures",
+        "runtime": "simulator",
+        "toolkit": "2.5.0",
+        "rkzoo": "0.1.0",
+        "date": "2026-11-22",
+    }
+    return Row(**(values | changed))
+
+
+def test_the_page_in_the_repository_is_that_of_the_results() -> None:
+    rows = read_rows(ROOT / "results/accuracy.yaml")
+    assert rows, "the table has been filled"
+    assert (ROOT / "docs/accuracy.md").read_text("utf-8") == page(rows)
+
+
+def test_every_run_of_the_list_can_be_read() -> None:
+    runs = read_runs(ROOT / "results/runs.yaml")
+    assert len({run.name for run in runs}) == len(runs)
+    assert all(bool(run.model) != bool(run.card) for run in runs)
+
+
+def test_rows_come_back_and_replace_their_own(tmp_path: Path) -> None:
+    rows = [row(), row(model="other")]
+    write_rows(tmp_path / "r.yaml", with_row(rows, row(tuned=0.407)))
+    back = read_rows(tmp_path / "r.yaml")
+    assert [one.tuned for one in back] == [0.407, 0.405]
+    assert read_rows(tmp_path / "none.yaml") == []
+
+
+def test_the_page_shows_each_row_and_the_medians() -> None:
+    text = page([row(), row(model="b|c", int8_drop=2.0, tuned_drop=1.5), row(truth="float model")])
+    assert "| tiny | coco | 128 | mAP50-95 | 0.41 | 0.35 | 6.00 | 0.405 | 0.50 |" in text
+    assert "b\\|c" in text
+    assert "(agreement, not accuracy)" in text
+    assert "Over the 2 COCO models the median drop is 4.00 points plain and 1.00 tuned" in text
+    assert "largest after tuning is 1.50 (b|c)" in text
+
+
+def test_unknown_names_and_broken_files_are_refused(tmp_path: Path) -> None:
+    runs = read_runs(ROOT / "results/runs.yaml")
+    with pytest.raises(RkzooError, match="no run 'yolov99'"):
+        choose_runs(runs, ["yolov99"])
+    assert choose_runs(runs, []) == runs
+    broken = tmp_path / "r.yaml"
+    broken.write_text("- {name: x}")
+    with pytest.raises(RkzooError, match="no list of runs"):
+        read_runs(broken)
+
+
+def test_what_is_measured_already_is_known_by_its_versions() -> None:
+    from importlib.metadata import version
+
+    (run, *_) = read_runs(ROOT / "results/runs.yaml")
+    mine = row(model=run.name, rkzoo=version("rkzoo"))
+    assert is_measured([mine], run, "2.5.0")
+    assert not is_measured([mine], run, "2.3.2")
+    assert not is_measured([row(model=run.name, rkzoo="0.0.1")], run, "2.5.0")
+
+
+def test_the_page_is_written_from_the_command_line(tmp_path: Path) -> None:
+    results, out = tmp_path / "r.yaml", tmp_path / "page.md"
+    write_rows(results, [row()])
+    arguments = ["--page-only", "--results", str(results), "--page", str(out)]
+    assert main(["report", "accuracy", *arguments]) == 0
+    assert out.read_text() == page([row()])
