@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"soc"},
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
-    "stream": {"vision", "runtime", "tasks"},
+    "streaming": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
     "workflow": {
@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
-        "stream",
+        "streaming",
     },
     "cli": {
         "accuracy",
@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
-        "stream",
+        "streaming",
         "workflow",
     },
 }

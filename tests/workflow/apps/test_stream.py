@@ -25,7 +25,7 @@ import rkzoo
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.stream.sources import Frame, open_source
+from rkzoo.streaming.sources import Frame, open_source
 from rkzoo.workflow.apps import stream as room
 from rkzoo.workflow.apps.stream import Outputs, Stop, StreamOptions, stream
 

@@ -28,12 +28,12 @@ from rkzoo.runtime.pool import Outcome, Pool, Tally
 from rkzoo.session import Label
 from rkzoo.soc.machine import npu_load
 from rkzoo.soc.tree import Tree
-from rkzoo.stream.live import LivePage, parse_address
-from rkzoo.stream.meter import Meter
-from rkzoo.stream.paint import has_supervision, plain
-from rkzoo.stream.sinks import JsonLines, Shown, Sink, VideoFile, Window, check_window
-from rkzoo.stream.sources import Frame, Paced, Source, open_source
-from rkzoo.stream.tracking import Follower, TrackOptions
+from rkzoo.streaming.live import LivePage, parse_address
+from rkzoo.streaming.meter import Meter
+from rkzoo.streaming.paint import has_supervision, plain
+from rkzoo.streaming.sinks import JsonLines, Shown, Sink, VideoFile, Window, check_window
+from rkzoo.streaming.sources import Frame, Paced, Source, open_source
+from rkzoo.streaming.tracking import Follower, TrackOptions
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.text.page import PageOptions
 from rkzoo.tasks.text.result import TextLines

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from rkzoo.errors import RkzooError
-from rkzoo.stream import live
-from rkzoo.stream.live import Address, LivePage, parse_address
-from rkzoo.stream.sinks import Shown
-from rkzoo.stream.sources import Frame
+from rkzoo.streaming import live
+from rkzoo.streaming.live import Address, LivePage, parse_address
+from rkzoo.streaming.sinks import Shown
+from rkzoo.streaming.sources import Frame
 
 FIGURES = {"fps": {"answered": 12.5}}
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
-from rkzoo.stream.sources import Frame
+from rkzoo.streaming.sources import Frame
 from rkzoo.vision.letterbox import fit
 
 Image = NDArray[np.uint8]

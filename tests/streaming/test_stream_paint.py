@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rkzoo.stream import paint
-from rkzoo.stream.tracking import Follower
+from rkzoo.streaming import paint
+from rkzoo.streaming.tracking import Follower
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.pose.result import Poses
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.stream.tracking import Follower, Tracker, TrackOptions, iou, match
+from rkzoo.streaming.tracking import Follower, Tracker, TrackOptions, iou, match
 from rkzoo.tasks.detect.result import Detections
 
 

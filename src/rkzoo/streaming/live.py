@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 
 from rkzoo.errors import RkzooError
-from rkzoo.stream.sinks import Shown
+from rkzoo.streaming.sinks import Shown
 
 DEFAULT = "127.0.0.1:8080"
 VIEWERS = 8

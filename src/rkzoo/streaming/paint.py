@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.stream.tracking import Tracked, as_boxes, can_follow
+from rkzoo.streaming.tracking import Tracked, as_boxes, can_follow
 from rkzoo.vision.draw import need_supervision
 
 Image = NDArray[np.uint8]

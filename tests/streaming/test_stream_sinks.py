@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from rkzoo.errors import RkzooError
-from rkzoo.stream import meter as clock
-from rkzoo.stream.meter import Meter
-from rkzoo.stream.sinks import JsonLines, Shown, VideoFile, Window, check_window
-from rkzoo.stream.sources import Frame
+from rkzoo.streaming import meter as clock
+from rkzoo.streaming.meter import Meter
+from rkzoo.streaming.sinks import JsonLines, Shown, VideoFile, Window, check_window
+from rkzoo.streaming.sources import Frame
 from rkzoo.tasks.detect.result import Detections
 
 FOUND = Detections(
@@ -101,7 +101,7 @@ def test_no_frame_no_video(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import resource, numpy as np, pathlib\n"
-        "from rkzoo.stream.sinks import *\n"
+        "from rkzoo.streaming.sinks import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)\n"
         "try:\n"
@@ -179,7 +179,7 @@ def test_no_window_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_q_ends_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     # The OpenCV of the tests has no windows: what it would be asked is recorded.
     keys, asked = [-1, ord("q")], []
-    monkeypatch.setattr("rkzoo.stream.sinks.check_window", lambda: None)
+    monkeypatch.setattr("rkzoo.streaming.sinks.check_window", lambda: None)
     for name, answer in {
         "namedWindow": lambda *a: None,
         "imshow": lambda title, image: asked.append(image.shape),
@@ -197,7 +197,7 @@ def test_q_ends_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_window_that_opencv_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rkzoo.stream.sinks.check_window", lambda: None)
+    monkeypatch.setattr("rkzoo.streaming.sinks.check_window", lambda: None)
 
     def refuse(*args: object) -> None:
         raise cv2.error("no backend")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rkzoo.errors import RkzooError
-from rkzoo.stream.sources import Paced, Pictures, Video, open_source
+from rkzoo.streaming.sources import Paced, Pictures, Video, open_source
 
 CAMERA = Path(__file__).with_name("rtsp_camera.py")
 
