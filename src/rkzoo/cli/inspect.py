@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rkzoo.contract.model import Contract
     from rkzoo.graph.onnx.summary import GraphSummary
     from rkzoo.graph.rknn.reader import RknnFile
-    from rkzoo.zoo.schema import Card
+    from rkzoo.toolkit.recipe import Sidecar
+    from rkzoo.workflow.comparison.inspect import Built, Graph, Inspection
+    from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 _FORMS = {
@@ -56,103 +58,48 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    path = Path(args.file)
-    if path.suffix.lower() == ".json":
-        # What lies beside a .rknn has its name.
-        beside = path.stem.lower().endswith(".rknn")
-        return (_sidecar if beside else _pipeline)(path, as_json=args.json)
-    if not path.exists():
-        _refuse_name(args.file)
-    if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
-        return _rknn(path, as_json=args.json)
-    from rkzoo.cli.console import parse_size
+    from rkzoo.cli.console import Bars, parse_size, print_json
     from rkzoo.vision.image import expand
+    from rkzoo.workflow.comparison.inspect import inspect
 
-    pictures = expand(args.image) if args.image else []
-    size = parse_size(args.size)
-    return _onnx(path, size, args.anchors, pictures, as_json=args.json)
-
-
-def _refuse_name(name: str) -> None:
-    """Raises RkzooError for a name of the zoo, which is no file."""
-    from rkzoo.errors import RkzooError
-    from rkzoo.zoo.catalogue import names
-
-    if name in names():
-        raise RkzooError(
-            f"{name} is a name of the zoo, and no file.",
-            "rkzoo inspect looks into files.",
-            f"See rkzoo info {name}, which also tells where its file lies.",
-        )
+    seen = inspect(
+        args.file,
+        size=parse_size(args.size),
+        anchors=args.anchors,
+        pictures=expand(args.image) if args.image else (),
+        report=Bars(),
+    )
+    if args.json:
+        print_json(seen.to_json())
+    else:
+        _tell(seen)
+    return 0
 
 
-def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
-    from rkzoo.files import explained
+def _tell(seen: Inspection) -> None:
+    from rkzoo.toolkit.recipe import Sidecar
+    from rkzoo.workflow.comparison.inspect import Built, Graph
 
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
-        return file.read(4) in magics
+    content = seen.content
+    if isinstance(content, Graph):
+        _print(seen.file, _graph(content))
+        if content.recognition:
+            _lines("Seen in the graph", content.recognition.evidence)
+    elif isinstance(content, Built):
+        _print(seen.file, _built(content))
+    elif isinstance(content, Sidecar):
+        return _print(seen.file, _sidecar(content))
+    else:
+        return _print(seen.file, _pipeline(content))
+    _verdict(seen.checks, seen.next)
 
 
 # ---- ONNX ---------------------------------------------------------------------------
 
 
-def _onnx(
-    path: Path,
-    size: tuple[int, int] | None,
-    anchors: str | None,
-    pictures: Sequence[Path],
-    *,
-    as_json: bool,
-) -> int:
-    from rkzoo.cli.console import Bars, print_json
-    from rkzoo.errors import RkzooError
-    from rkzoo.graph.families.registry import file_labels, recognise
-    from rkzoo.graph.lowering.checks import graph_checks
-    from rkzoo.graph.onnx.read import load
-    from rkzoo.graph.onnx.summary import summarise
-    from rkzoo.workflow.request.importers.registry import as_onnx
-
-    model = load(as_onnx(path, Bars(), size=size))
-    summary = summarise(model)
-    card = _card(path)
-    recognition, unknown = None, None
-    try:
-        recognition = recognise(model, size)
-    except RkzooError as error:
-        unknown = error
-    if recognition is not None and anchors is not None:
-        from rkzoo.graph.families.anchors import parse_anchors
-        from rkzoo.workflow.request.resolve import with_given
-
-        recognition = with_given(recognition, parse_anchors(anchors), path.stem)
-    contract = recognition.contract if recognition else None
-    checks = graph_checks(
-        summary,
-        recognition,
-        unknown,
-        card=card.name if card else "",
-        named=len(file_labels(model)),
-    )
-    if pictures and recognition is not None:
-        checks += _fed(path, size, anchors, pictures)
-    failed = any(check.level == "fail" for check in checks)
-    following = "" if failed else _convert(card.name if card else str(path), size, anchors)
-    if as_json:
-        print_json(
-            {
-                "kind": "onnx",
-                "file": str(path),
-                "bytes": path.stat().st_size,
-                "card": card.name if card else None,
-                "summary": _plain(summary),
-                "recognition": _plain(recognition),
-                "unrecognised": unknown.to_json() if unknown else None,
-                "checks": _plain(checks),
-                "next": following or None,
-            }
-        )
-        return 0
-    rows = [("file", f"{_size(path.stat().st_size)}, {_made(summary)}")]
+def _graph(content: Graph) -> list[tuple[str, str]]:
+    summary, card, recognition = content.summary, content.card, content.recognition
+    rows = [("file", f"{_size(content.bytes)}, {_made(summary)}")]
     rows += [("input", _tensor(t.name, t.dtype, t.shape)) for t in summary.inputs]
     rows += [("output", _tensor(t.name, t.dtype, t.shape)) for t in summary.outputs]
     if summary.dynamic:
@@ -163,55 +110,8 @@ def _onnx(
         rows.append(("card", f"{card.name}: {card.title}"))
     if recognition:
         rows.append(("family", f"{recognition.family}, {_FORMS[recognition.form]}"))
-    if contract:
-        rows += _contract(contract)
-    _print(path, rows)
-    if recognition:
-        _lines("Seen in the graph", recognition.evidence)
-    _verdict(checks, following)
-    return 0
-
-
-def _fed(
-    path: Path, size: tuple[int, int] | None, anchors: str | None, pictures: Sequence[Path]
-) -> list[Check]:
-    """What the model's answers to pictures say of how it is to be fed."""
-    from rkzoo.checks import Check
-    from rkzoo.cli.console import Bars
-    from rkzoo.contract.detect import DetectHead
-    from rkzoo.graph.families.anchors import parse_anchors
-    from rkzoo.workflow.comparison.input_probe import input_checks, probe
-    from rkzoo.workflow.request.resolve import resolve
-
-    ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
-    if ready.contract.texts:
-        said = "It takes texts beside the picture, so its answers are not tried out here."
-        return [Check("warn", said)]
-    if not isinstance(ready.contract.head, DetectHead):
-        said = "Other forms of the picture are tried out on detection models only."
-        return [Check("warn", said)]
-    graph = ready.graph().SerializeToString()
-    return list(input_checks(probe(graph, ready.contract, pictures, Bars())))
-
-
-def _card(path: Path) -> Card | None:
-    """The card whose weights this very file is."""
-    from rkzoo.files import sha256_of
-    from rkzoo.zoo.catalogue import cards
-
-    digest = sha256_of(path)
-    for card in cards():
-        if any(source.sha256 == digest for source in card.sources):
-            return card
-    return None
-
-
-def _convert(model: str, size: tuple[int, int] | None, anchors: str | None) -> str:
-    import shlex
-
-    option = f" --size {size[0]}x{size[1]}" if size else ""
-    option += f" --anchors {shlex.quote(anchors)}" if anchors else ""
-    return f"rkzoo convert {shlex.quote(model)} --soc rk3588{option}"
+        rows += _contract(recognition.contract)
+    return rows
 
 
 def _made(summary: GraphSummary) -> str:
@@ -288,19 +188,8 @@ def _gives(head: DetectHead) -> str:
 # ---- RKNN ---------------------------------------------------------------------------
 
 
-def _rknn(path: Path, *, as_json: bool) -> int:
-    from rkzoo.cli.console import print_json
-    from rkzoo.graph.rknn.checks import rknn_checks
-    from rkzoo.graph.rknn.reader import read
-
-    file = read(path)
-    checks = [*rknn_checks(file), *_readable(path, file)]
-    sidecar = path.with_name(f"{path.name}.json")
-    beside = str(sidecar) if sidecar.is_file() else None
-    if as_json:
-        document = {"kind": "rknn", "file": str(path), **_plain(file)}
-        print_json({**document, "sidecar": beside, "checks": _plain(checks)})
-        return 0
+def _built(content: Built) -> list[tuple[str, str]]:
+    file = content.model
     rows = [
         ("file", f"{_size(file.file_bytes)}, container {_CONTAINERS[file.container]}"),
         ("chip", ", ".join(file.platforms) or "not stored"),
@@ -319,25 +208,9 @@ def _rknn(path: Path, *, as_json: bool) -> int:
     if file.memory_bytes:
         rows.append(("work memory", _size(file.memory_bytes)))
     rows.append(("custom", file.custom or "none"))
-    if beside:
-        rows.append(("sidecar", beside))
-    _print(path, rows)
-    _verdict(checks, "")
-    return 0
-
-
-def _readable(path: Path, file: RknnFile) -> list[Check]:
-    """Whether a board could read the head. Nothing of a file that rkzoo did not make: what it
-    promises is not known."""
-    from rkzoo.errors import RkzooError
-    from rkzoo.workflow.compile.native_check import native_checks
-    from rkzoo.workflow.inference.board import contract_of
-
-    try:
-        contract = contract_of(path)
-    except RkzooError:
-        return []
-    return native_checks(file, contract)
+    if content.sidecar:
+        rows.append(("sidecar", str(content.sidecar)))
+    return rows
 
 
 def _quantised(spec: TensorSpec, file: RknnFile) -> str:
@@ -353,46 +226,16 @@ def _quantised(spec: TensorSpec, file: RknnFile) -> str:
 # ---- sidecars -----------------------------------------------------------------------
 
 
-def _pipeline(path: Path, *, as_json: bool) -> int:
-    from rkzoo.cli.console import print_json
-    from rkzoo.workflow.request.pipeline_file import read_pipeline
-
-    found = read_pipeline(path)
-    parts = {role: str(part) for role, part in found.parts.items()}
-    on_cpu = {role: str(part) for role, (part, _) in found.cpu.items()}
-    files = {role: str(file) for role, file in found.files.items()}
-    if as_json:
-        told = {"name": found.name, "parts": parts, "cpu": on_cpu, "files": files}
-        print_json({"kind": "pipeline", "file": str(path)} | told)
-        return 0
-    processor = ((role, f"{part} (on the processor)") for role, part in on_cpu.items())
-    _print(path, [("pipeline", found.name), *parts.items(), *processor, *files.items()])
-    return 0
+def _pipeline(content: Pipeline) -> list[tuple[str, str]]:
+    parts = [(role, str(part)) for role, part in content.parts.items()]
+    parts += [(role, f"{part} (on the processor)") for role, (part, _) in content.cpu.items()]
+    parts += [(role, str(file)) for role, file in content.files.items()]
+    return [("pipeline", content.name), *parts]
 
 
-def _sidecar(path: Path, *, as_json: bool) -> int:
-    import msgspec
-
-    from rkzoo.cli.console import print_json
-    from rkzoo.errors import RkzooError
-    from rkzoo.files import explained
-    from rkzoo.toolkit.recipe import Sidecar
-
-    with explained(f"{path} cannot be read."):
-        data = path.read_bytes()
-    try:
-        sidecar = msgspec.json.decode(data, type=Sidecar)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RkzooError(
-            f"{path} is not a file that rkzoo convert wrote.",
-            f"{error}.",
-            "Give the .rknn.json that lies beside a .rknn, or the .rknn itself.",
-        ) from error
-    if as_json:
-        print_json({"kind": "sidecar", "file": str(path), **_plain(sidecar)})
-        return 0
+def _sidecar(sidecar: Sidecar) -> list[tuple[str, str]]:
     recipe = sidecar.recipe
-    rows = [
+    return [
         ("source", f"{sidecar.source.file} (sha256 {sidecar.source.sha256[:12]}...)"),
         ("card", sidecar.source.card or "none"),
         ("built for", f"{recipe.soc}, {recipe.dtype}, by toolkit {recipe.toolkit}"),
@@ -401,8 +244,6 @@ def _sidecar(path: Path, *, as_json: bool) -> int:
         *_contract(sidecar.contract),
         *(("warning", text) for text in sidecar.warnings),
     ]
-    _print(path, rows)
-    return 0
 
 
 # ---- text ---------------------------------------------------------------------------
@@ -421,7 +262,7 @@ def _lines(title: str, sentences: Iterable[str]) -> None:
         print(f"  {_safe(sentence)}")
 
 
-def _verdict(checks: Sequence[Check], following: str) -> None:
+def _verdict(checks: Sequence[Check], following: str | None) -> None:
     print("\nVerdict")
     for check in checks:
         print(f"  {_MARK[check.level]}  {_safe(check.text)}")
@@ -453,9 +294,3 @@ def _numbers(values: Iterable[float]) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _plain(value: Any) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(value)

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.collection import Collection, Rows
+
 Floats = NDArray[np.float64]
 
 # Relative to a box's height: how far it may jump, and how fast its speed may change, a frame.
@@ -160,15 +162,43 @@ def _centred(box: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Tracked:
+class Tracked(Collection):
     """A result whose things have numbers. `found` is the task's own result, `ids` (N,) the
     number of each, 0 for none yet."""
 
     found: Any
     ids: NDArray[np.int64]
 
+    @property
+    def track_ids(self) -> NDArray[np.int64]:
+        """`ids`, (N,)."""
+        return self.ids
+
+    @property
+    def xyxy(self) -> NDArray[np.float32]:
+        """(N, 4) upright boxes x1, y1, x2, y2 in source-image pixels."""
+        return corners(self.found)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(N,) 0..1."""
+        return score(self.found)
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """(N,) numbers of classes."""
+        return np.asarray(as_boxes(self.found).class_id, np.int32)
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each; its number where no name is known."""
+        return list(as_boxes(self.found).names)
+
     def __len__(self) -> int:
         return len(self.found)
+
+    def _take(self, rows: Rows) -> Tracked:
+        return Tracked(self.found[rows], self.ids[rows])
 
     def to_json(self) -> list[dict[str, Any]]:
         """The task's records, each with `track` (null for none yet)."""

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.collection import Collection, Rows, names_of
+
 
 @dataclass(frozen=True, slots=True)
-class Classes:
+class Classes(Collection):
     """The best classes of one picture, the best first.
 
     `class_id` (K,) int32 into `labels` (names may be missing), `score` (K,) float32: their
@@ -28,8 +30,28 @@ class Classes:
     def __len__(self) -> int:
         return len(self.class_id)
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> Classes:
-        return Classes(self.class_id[index], self.score[index], self.labels)
+    def _take(self, rows: Rows) -> Classes:
+        return Classes(self.class_id[rows], self.score[rows], self.labels)
+
+    @property
+    def probs(self) -> NDArray[np.float32]:
+        """`score`, (K,): the probabilities of the best classes, the best first."""
+        return self.score
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """`score`, (K,) 0..1."""
+        return self.score
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """`class_id`, (K,)."""
+        return self.class_id
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each; its number where no name is known."""
+        return names_of(self.class_id, self.labels)
 
     def label(self, class_id: int) -> str:
         """The name of a class, or its number where no name is known."""

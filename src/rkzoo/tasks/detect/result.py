@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.collection import Collection, Rows, names_of
+
 if TYPE_CHECKING:
     import supervision
 
 
 @dataclass(frozen=True, slots=True)
-class Detections:
+class Detections(Collection):
     """Boxes in source-image pixels, best first.
 
     `xyxy` (N, 4) float32, `score` (N,) float32 in 0..1, `class_id` (N,) int32 into
@@ -33,8 +35,28 @@ class Detections:
     def __len__(self) -> int:
         return len(self.xyxy)
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> Detections:
-        return Detections(self.xyxy[index], self.score[index], self.class_id[index], self.labels)
+    def _take(self, rows: Rows) -> Detections:
+        return Detections(self.xyxy[rows], self.score[rows], self.class_id[rows], self.labels)
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """`xyxy`, (N, 4) in source-image pixels."""
+        return self.xyxy
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """`score`, (N,) 0..1."""
+        return self.score
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """`class_id`, (N,)."""
+        return self.class_id
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each; its number where no name is known."""
+        return names_of(self.class_id, self.labels)
 
     def label(self, class_id: int) -> str:
         """The name of a class, or its number where no name is known."""
@@ -84,3 +106,34 @@ class Detections:
             f"{self.label(int(c)):<16} {s:.3f}  ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
             for (x1, y1, x2, y2), s, c in zip(self.xyxy, self.score, self.class_id, strict=True)
         ]
+
+
+class Boxed(Collection):
+    """Things that have more than a box: the arrays of their `boxes`, under the same names."""
+
+    __slots__ = ()
+
+    boxes: Detections
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def xyxy(self) -> NDArray[np.float32]:
+        """(N, 4) boxes x1, y1, x2, y2 in source-image pixels."""
+        return self.boxes.xyxy
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(N,) 0..1."""
+        return self.boxes.score
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """(N,) numbers of classes."""
+        return self.boxes.class_id
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each; its number where no name is known."""
+        return self.boxes.names

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
+from rkzoo.tasks.collection import Collection, Rows, pick
 
 
 @dataclass(frozen=True)
-class Alike:
+class Alike(Collection):
     """`names` of things, and how alike they are to what was asked: `cosine` (N,) float32 in
     -1..1, the most alike first."""
 
@@ -29,8 +30,16 @@ class Alike:
         best = np.argsort(-cosine, kind="stable")
         return cls(tuple(names[i] for i in best.tolist()), cosine[best])
 
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """`cosine`, (N,)."""
+        return self.cosine
+
     def __len__(self) -> int:
         return len(self.names)
+
+    def _take(self, rows: Rows) -> Alike:
+        return Alike(pick(self.names, rows), self.cosine[rows])
 
     def to_json(self) -> list[dict[str, Any]]:
         return [

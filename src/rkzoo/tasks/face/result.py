@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.collection import Rows
+from rkzoo.tasks.detect.result import Boxed, Detections
 from rkzoo.tasks.face.align import aligned
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 @dataclass(frozen=True, slots=True)
-class Faces:
+class Faces(Boxed):
     """Faces in source-image pixels, the surest first.
 
     `boxes` as a detector gives them; `points` (N, 5, 2) float32: x, y of the eyes, the nose and
@@ -33,11 +34,13 @@ class Faces:
         if self.points.shape != (len(self.boxes), 5, 2):
             raise ValueError("points must be (N, 5, 2), as many as boxes")
 
-    def __len__(self) -> int:
-        return len(self.boxes)
+    def _take(self, rows: Rows) -> Faces:
+        return Faces(self.boxes[rows], self.points[rows])
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> Faces:
-        return Faces(self.boxes[index], self.points[index])
+    @property
+    def keypoints(self) -> NDArray[np.float32]:
+        """`points`, (N, 5, 2)."""
+        return self.points
 
     def to_json(self) -> list[dict[str, Any]]:
         """The records of the boxes, and with each `points` {left_eye: [x, y], ...}."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.collection import Collection, Rows, around, names_of
 from rkzoo.tasks.detect.result import Detections
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OrientedBoxes:
+class OrientedBoxes(Collection):
     """Rotated boxes in source-image pixels, best first.
 
     `boxes` (N, 5) float32: cx, cy, w, h and the angle of the side w in radians, clockwise on
@@ -36,10 +37,33 @@ class OrientedBoxes:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> OrientedBoxes:
-        return OrientedBoxes(
-            self.boxes[index], self.score[index], self.class_id[index], self.labels
-        )
+    def _take(self, rows: Rows) -> OrientedBoxes:
+        return OrientedBoxes(self.boxes[rows], self.score[rows], self.class_id[rows], self.labels)
+
+    @property
+    def xyxy(self) -> NDArray[np.float32]:
+        """(N, 4) upright boxes around them, not clipped to the picture."""
+        return around(self.quads())
+
+    @property
+    def polygons(self) -> NDArray[np.float32]:
+        """`quads()`, (N, 4, 2) corners."""
+        return self.quads()
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """`score`, (N,) 0..1."""
+        return self.score
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """`class_id`, (N,)."""
+        return self.class_id
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each; its number where no name is known."""
+        return names_of(self.class_id, self.labels)
 
     def quads(self) -> NDArray[np.float32]:
         """(N, 4, 2): the corners x, y, clockwise on the screen."""
@@ -49,9 +73,7 @@ class OrientedBoxes:
 
     def upright(self) -> Detections:
         """The upright boxes around them, not clipped to the picture."""
-        quads = self.quads()
-        around = np.concatenate((quads.min(axis=1), quads.max(axis=1)), axis=1)
-        return Detections(around, self.score, self.class_id, self.labels)
+        return Detections(self.xyxy, self.score, self.class_id, self.labels)
 
     def to_json(self) -> list[dict[str, Any]]:
         """One record a box: label, class_id, score, box [cx, cy, w, h] in pixels, angle in

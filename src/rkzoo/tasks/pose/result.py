@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.collection import Rows
+from rkzoo.tasks.detect.result import Boxed, Detections
 
 if TYPE_CHECKING:
     import supervision
@@ -18,7 +19,7 @@ VISIBLE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Poses:
+class Poses(Boxed):
     """Objects with their key points, in source-image pixels, best first.
 
     `boxes` as a detector gives them; `keypoints` (N, K, 3) float32: x, y (not clipped: a
@@ -34,11 +35,8 @@ class Poses:
         if len(shape) != 3 or shape[0] != len(self.boxes) or shape[2] != 3:
             raise ValueError("keypoints must be (N, K, 3), as many as boxes")
 
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __getitem__(self, index: slice | NDArray[Any]) -> Poses:
-        return Poses(self.boxes[index], self.keypoints[index])
+    def _take(self, rows: Rows) -> Poses:
+        return Poses(self.boxes[rows], self.keypoints[rows])
 
     def to_json(self) -> list[dict[str, Any]]:
         """The records of the boxes, and with each `keypoints` [[x, y, visibility], ...]."""

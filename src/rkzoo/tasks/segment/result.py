@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.collection import Rows, pick
+from rkzoo.tasks.detect.result import Boxed, Detections
 
 if TYPE_CHECKING:
     import supervision
 
 
 @dataclass(frozen=True, slots=True)
-class Masks:
+class Masks(Boxed):
     """Objects with their masks, in source-image pixels, best first.
 
     `boxes` as a detector gives them; `crops`, one uint8 (h, w) of 0 and 1 for each box;
@@ -40,12 +41,23 @@ class Masks:
             if crop.size and not (0 <= x <= width - w and 0 <= y <= height - h):
                 raise ValueError("a crop must lie inside the picture")
 
-    def __len__(self) -> int:
-        return len(self.boxes)
+    def _take(self, rows: Rows) -> Masks:
+        return Masks(self.boxes[rows], self.corners[rows], pick(self.crops, rows), self.size)
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> Masks:
-        chosen = tuple(self.crops[i] for i in np.arange(len(self))[index])
-        return Masks(self.boxes[index], self.corners[index], chosen, self.size)
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """`dense()`, (N, H, W) at picture size; made anew each time."""
+        return self.dense()
+
+    @property
+    def polygons(self) -> list[list[NDArray[np.float32]]]:
+        """For each object its outer contours, (P, 2) x, y each."""
+        from rkzoo.vision.masks import outlines
+
+        return [
+            [np.array(line, np.float32).reshape(-1, 2) for line in outlines(corner, crop)]
+            for corner, crop in zip(self.corners, self.crops, strict=True)
+        ]
 
     def areas(self) -> NDArray[np.intp]:
         """(N,) pixels in each mask."""

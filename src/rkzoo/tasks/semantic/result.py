@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.collection import names_of
 from rkzoo.tasks.segment.result import Masks, masks_of
 
 _LEAST = 0.0005  # of the picture: smaller shares are not worth a line
@@ -28,6 +29,20 @@ class ClassMap:
 
     def __len__(self) -> int:
         return len(self.areas())
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """(K,) the classes that are there, the largest first."""
+        return np.array([c for c, _ in self.areas()], np.int32)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of those classes."""
+        return names_of(self.class_ids, self.labels)
+
+    def dense(self) -> NDArray[np.bool_]:
+        """(K, H, W): where each of those classes is."""
+        return np.asarray(self.classes[None] == self.class_ids[:, None, None])
 
     def areas(self) -> list[tuple[int, int]]:
         """(class, its pixels) for each class that is there, the largest first."""

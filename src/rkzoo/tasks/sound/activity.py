@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rkzoo.contract.audio import ActivityHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
+from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
 
 # Once somebody speaks, less is needed to go on: the upstream's usual distance.
@@ -22,7 +23,7 @@ _HYSTERESIS = 0.15
 
 
 @dataclass(frozen=True)
-class Activity:
+class Activity(Collection):
     """`stretches` in which somebody speaks; `probabilities` float32 (N,), one for each step of
     `step` seconds; `seconds` of the whole sound."""
 
@@ -32,8 +33,26 @@ class Activity:
     seconds: float
     suffix: str = ".csv"
 
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(N, 2) start and end of each stretch in seconds."""
+        return times_of(self.stretches)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(N,) the highest probability in each stretch."""
+        return np.array([one.score for one in self.stretches], np.float32)
+
+    @property
+    def names(self) -> list[str]:
+        """What each stretch is."""
+        return [one.label for one in self.stretches]
+
     def __len__(self) -> int:
         return len(self.stretches)
+
+    def _take(self, rows: Rows) -> Activity:
+        return replace(self, stretches=pick(self.stretches, rows))
 
     def to_json(self) -> list[dict[str, Any]]:
         return written(self.stretches)

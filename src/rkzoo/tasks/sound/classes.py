@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from rkzoo.contract.audio import SoundHead
 from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
+from rkzoo.tasks.collection import Collection, Rows, names_of
 from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
 
 _TOP = 5
 
 
 @dataclass(frozen=True)
-class Heard:
+class Heard(Collection):
     """`scores` float32 (W, C) of each window, which lasts from `times[:, 0]` to `times[:, 1]`
     seconds (W, 2); `labels` of the classes."""
 
@@ -31,19 +32,39 @@ class Heard:
     labels: tuple[str, ...]
     suffix: str = ".csv"
 
+    @property
+    def probs(self) -> NDArray[np.float32]:
+        """(C,) the mean score of each class over all windows."""
+        return self.scores.mean(axis=0) if len(self) else np.zeros(len(self.labels), np.float32)
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """(W,) the best class of each window."""
+        return np.asarray(self.scores.argmax(axis=1), np.int32)
+
+    @property
+    def names(self) -> list[str]:
+        """The name of the best class of each window."""
+        return names_of(self.class_ids, self.labels)
+
     def __len__(self) -> int:
         return len(self.scores)
 
+    def _take(self, rows: Rows) -> Heard:
+        return replace(self, scores=self.scores[rows], times=self.times[rows])
+
     def top(self, count: int = _TOP) -> list[tuple[str, float]]:
         """The classes with the highest mean score over all windows, the best first."""
-        mean = self.scores.mean(axis=0)
+        mean = self.probs
         order = np.argsort(-mean, kind="stable")[:count]
         return [(self.labels[index], float(mean[index])) for index in order]
 
     @property
     def timeline(self) -> tuple[Stretch, ...]:
         """The best class of each window; windows in a row with the same one are one stretch."""
-        best = self.scores.argmax(axis=1)
+        if not len(self):
+            return ()
+        best = self.class_ids
         starts = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)]
         return tuple(
             Stretch(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
+from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Transcript:
+class Transcript(Collection):
     """Segments in order. `language` is a code (en), empty where it is not known."""
 
     segments: tuple[Segment, ...]
@@ -35,8 +39,21 @@ class Transcript:
         """All of it."""
         return "".join(segment.text for segment in self.segments).strip()
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What each segment says."""
+        return tuple(segment.text.strip() for segment in self.segments)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(N, 2) start and end of each segment in seconds."""
+        return times_of(self.segments)
+
     def __len__(self) -> int:
         return len(self.segments)
+
+    def _take(self, rows: Rows) -> Transcript:
+        return replace(self, segments=pick(self.segments, rows))
 
     def lines(self) -> list[str]:
         return [
@@ -49,8 +66,8 @@ class Transcript:
     def to_json(self) -> list[dict[str, Any]]:
         return [
             {
-                "start": round(segment.start, 2),
-                "end": round(segment.end, 2),
+                "start": round(float(segment.start), 2),
+                "end": round(float(segment.end), 2),
                 "text": segment.text.strip(),
                 "language": self.language or None,
             }

@@ -44,7 +44,7 @@ def without_quiet(loud: NDArray[np.float64], start: float, end: float) -> tuple[
     if not len(heard):
         return start, end
     begin, finish = (first + heard[0]) * _FRAME, (first + heard[-1] + 1) * _FRAME
-    return max(start, begin - _SPARED), min(end, finish + _SPARED)
+    return float(max(start, begin - _SPARED)), float(min(end, finish + _SPARED))
 
 
 def pause_in(samples: Floats, rate: int, least: int) -> int:

@@ -21,6 +21,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.text import TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, fitter_of
+from rkzoo.tasks.collection import Collection, Rows, around
 from rkzoo.tasks.text.quads import Image, Quads, corners, sides
 from rkzoo.vision.letterbox import Letterbox, fit
 
@@ -37,7 +38,7 @@ LEAST_SOURCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class TextBoxes:
+class TextBoxes(Collection):
     """Where text stands. `quads` (N, 4, 2) float32, clockwise from the top-left corner,
     in source pixels, clipped to the picture; `scores` (N,) float32 in 0..1."""
 
@@ -47,8 +48,18 @@ class TextBoxes:
     def __len__(self) -> int:
         return len(self.quads)
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> TextBoxes:
-        return TextBoxes(self.quads[index], self.scores[index])
+    def _take(self, rows: Rows) -> TextBoxes:
+        return TextBoxes(self.quads[rows], self.scores[rows])
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """(N, 4) upright boxes x1, y1, x2, y2 around them."""
+        return around(self.quads)
+
+    @property
+    def polygons(self) -> Quads:
+        """`quads`, (N, 4, 2)."""
+        return self.quads
 
     def to_json(self) -> list[dict[str, Any]]:
         """One record a box: score, quad in pixels."""

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.tasks.collection import Collection, Rows, around, pick
 from rkzoo.tasks.text.quads import Quads, overlap
 
 
 @dataclass(frozen=True, slots=True)
-class TextLines:
+class TextLines(Collection):
     """What is written in a picture, in reading order.
 
     `quads` (N, 4, 2) float32: corners in source-image pixels, clockwise from the top-left
@@ -44,16 +45,24 @@ class TextLines:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> TextLines:
-        """A slice, a mask or an array of indices."""
-        texts = np.array(self.texts, dtype=object)[index]
+    def _take(self, rows: Rows) -> TextLines:
         return TextLines(
-            self.quads[index],
-            tuple(texts.tolist()),
-            self.scores[index],
-            self.detection_scores[index],
-            self.angles[index],
+            self.quads[rows],
+            pick(self.texts, rows),
+            self.scores[rows],
+            self.detection_scores[rows],
+            self.angles[rows],
         )
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """(N, 4) upright boxes x1, y1, x2, y2 around the lines."""
+        return around(self.quads)
+
+    @property
+    def polygons(self) -> Quads:
+        """`quads`, (N, 4, 2)."""
+        return self.quads
 
     def to_json(self) -> list[dict[str, Any]]:
         """One record a line: text, score, detection_score, angle, quad in pixels."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
+from rkzoo.tasks.collection import Collection, Rows, pick
 from rkzoo.tasks.translate.words import together
 
 
@@ -28,7 +29,7 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class Translation:
+class Translation(Collection):
     """Sentences in order, from `source` to `target` (codes of languages)."""
 
     sentences: tuple[Sentence, ...]
@@ -45,8 +46,16 @@ class Translation:
             lines.append(together([one.translation for one in of_line], self.target))
         return "\n".join(lines)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The translation of each sentence."""
+        return tuple(one.translation for one in self.sentences)
+
     def __len__(self) -> int:
         return len(self.sentences)
+
+    def _take(self, rows: Rows) -> Translation:
+        return replace(self, sentences=pick(self.sentences, rows))
 
     def to_json(self) -> list[dict[str, Any]]:
         return [

@@ -1,0 +1,36 @@
+"""Values as JSON has them (ground floor)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import PurePath
+from typing import Any
+
+import msgspec
+
+
+def plain(value: Any) -> Any:
+    """A value as `json.dumps` takes it without help.
+
+    Records become dicts, tuples and arrays lists, numpy's scalars Python's, paths strings, and
+    what is not finite null.
+    """
+    if value is None or isinstance(value, bool | int) or type(value) is str:
+        return value
+    if isinstance(value, msgspec.Struct):
+        return plain(msgspec.to_builtins(value))
+    if hasattr(value, "tolist"):  # an array, or one number of one
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
