@@ -79,7 +79,8 @@ def with_sides(found: Recognition, given: Sequence[tuple[float, float]]) -> Reco
     RkzooError when they are not two a level."""
     sides = [float(side) for pair in given for side in pair]
     head = found.contract.head
-    assert isinstance(head, FaceHead)
+    if not isinstance(head, FaceHead):
+        raise RkzooError(f"{found.family} has no sides of anchors.", code=1)
     if len(sides) != 2 * len(head.strides):
         raise RkzooError(
             f"{len(sides)} sides of anchors do not fit this model.",

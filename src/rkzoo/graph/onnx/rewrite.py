@@ -74,11 +74,10 @@ def focus_to_convolution(seen: View) -> None:
     graph = seen.model.graph
     for node in graph.node:
         found = _focus(seen, node)
-        if found is None:
+        weight = None if found is None else seen.constant(node.input[1])
+        if found is None or weight is None:
             continue
         source, origins = found
-        weight = seen.constant(node.input[1])
-        assert weight is not None  # _focus looked
         name = f"{node.input[1]}_focus"
         graph.initializer.append(numpy_helper.from_array(_spread(weight, origins), name))
         given = attributes(node)

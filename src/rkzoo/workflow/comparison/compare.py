@@ -200,13 +200,7 @@ def _half(one: Part) -> Part:
 
 
 def _recipe(planned: Mapping[Runtime, Plan]) -> Recipe:
-    return _build(next(iter(planned["onnx"].parts.values()))).recipe
-
-
-def _build(one: Part) -> BuildInputs:
-    if one.build is None:
-        raise RkzooError("There is nothing to build.", code=1)
-    return one.build
+    return next(iter(planned["onnx"].parts.values())).built.recipe
 
 
 def _own_chip(planned: Mapping[Runtime, Plan]) -> str:
@@ -226,7 +220,7 @@ def _calibration(model: str, asked: Asked, base: Plan) -> tuple[Picture, ...]:
     if there:
         return tuple(Picture(file.name, read(file), file) for file in there)
     first = next(iter(base.parts.values()))
-    build = _build(first)
+    build = first.built
     if build.calibration is None:
         raise RkzooError(
             "There is no picture to compare on.",
@@ -294,7 +288,7 @@ def _open(
     opened: Opened = {}
     processes: dict[str, ToolkitProcess] = {}
     for role, one in planned.parts.items():
-        build = _build(one)
+        build = one.built
         session: Session
         if runtime == "onnx":
             with explained("The model's graph cannot be read from the cache."):
@@ -501,7 +495,7 @@ def _layers(
 ) -> list[Layers]:
     found = []
     for role, one in planned.parts.items():
-        build = _build(one)
+        build = one.built
         if build.recipe.dtype != "int8" or build.recipe.quantised:
             continue
         index = next(
@@ -540,7 +534,7 @@ def _facts(
     report: Reporter,
 ) -> Facts:
     one = planned["onnx"].parts[role]
-    build = _build(one)
+    build = one.built
     single = role == "model"
     outputs: dict[str, list[OutputFigures]] = {
         done.runtime: [row for row in done.outputs if row.part == role]

@@ -167,8 +167,7 @@ def _unship(shipped: _Shipped) -> Job:
     """The job with its builds in this machine's cache."""
     parts: dict[str, Part] = dict(shipped.job.plan.parts)
     for role, (graph, arrays) in shipped.files.items():
-        build = parts[role].build
-        assert build is not None
+        build = parts[role].built
         here = builds.find(builds.store(graph, arrays, build.recipe))
         parts[role] = replace(
             parts[role],

@@ -214,13 +214,18 @@ def _contract(planned: Plan) -> Contract:
     return contract
 
 
+def _detect_head(contract: Contract) -> DetectHead:
+    if not isinstance(contract.head, DetectHead):
+        raise RkzooError(f"{contract.family} is no detection model.", code=1)
+    return contract.head
+
+
 # ---- the steps ----------------------------------------------------------------------
 
 
 def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_Ask]:
     height, width = contract.input.size
-    head = contract.head
-    assert isinstance(head, DetectHead)
+    head = _detect_head(contract)
     yield _Ask(
         "rectangular",
         "upstream protocol",
@@ -290,8 +295,7 @@ _NMS = {
 
 def _of_options(planned: Plan, contract: Contract, deployed: DetectOptions) -> Iterator[_Ask]:
     """From the standard options to those of the deployed model, one after another."""
-    options, head = STANDARD, contract.head
-    assert isinstance(head, DetectHead)
+    options, head = STANDARD, _detect_head(contract)
     for key, name, means, fields in (
         (
             "nms",
@@ -379,16 +383,14 @@ class _Once:
 def _steps(asks: Sequence[_Ask], found: dict[str, Evaluation | RkzooError]) -> tuple[Step, ...]:
     steps = []
     last: float | None = None
-    square = found["square"]
-    assert isinstance(square, Evaluation)
+    values = {key: one.main.value for key, one in found.items() if isinstance(one, Evaluation)}
     for ask in asks:
         step = Step(ask.key, ask.name, ask.means, ask.branch, ask.runtime)
-        one = found[ask.key]
-        if isinstance(one, RkzooError):
-            step = replace(step, reason=str(one))
+        value = values.get(ask.key)
+        if value is None:
+            step = replace(step, reason=str(found[ask.key]))
         else:
-            value = one.main.value
-            base = square.main.value if ask.branch else last
+            base = values["square"] if ask.branch else last
             step = replace(step, value=value, change=None if base is None else value - base)
             last = last if ask.branch else value
         steps.append(step)

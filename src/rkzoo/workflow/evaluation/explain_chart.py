@@ -65,7 +65,7 @@ def draw(found: Explanation, path: Path) -> None:
                 style="italic",
             )
             continue
-        _bar(axes, row, step, square if step.branch else before)
+        _bar(axes, row, step, step.value, square if step.branch else before)
         if not step.branch:
             if before is not None:
                 axes.plot(
@@ -114,9 +114,7 @@ def _frame(axes: Axes, found: Explanation) -> None:
     )
 
 
-def _bar(axes: Axes, row: int, step: Step, before: float | None) -> None:
-    value = step.value
-    assert value is not None
+def _bar(axes: Axes, row: int, step: Step, value: float, before: float | None) -> None:
     color = _WHOLE if before is None else _LESS if value < before else _MORE
     start = value if before is None else before
     if step.branch:

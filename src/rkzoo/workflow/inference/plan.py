@@ -68,6 +68,13 @@ class Part:
     prompts: Prompts | None = None
 
     @property
+    def built(self) -> BuildInputs:
+        """What the simulator builds. Raises RkzooError for a part that it does not run."""
+        if self.build is None:
+            raise RkzooError("There is nothing to build.", code=1)
+        return self.build
+
+    @property
     def answers(self) -> Contract:
         """What the opened part promises: with prompts, a class for each of them."""
         return prompted_contract(self.contract, self.prompts) if self.prompts else self.contract

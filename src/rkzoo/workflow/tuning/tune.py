@@ -222,8 +222,7 @@ def in_process(process: ToolkitProcess) -> Runner:
 
     def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
         one = job.plan.parts["model"]
-        assert one.build is not None
-        session = as_answered(one, simulate_in(process, one.build))
+        session = as_answered(one, simulate_in(process, one.built))
         return answered(answer_of(task_with(one.answers, session, job.options), decode), pieces)
 
     return run
@@ -307,8 +306,7 @@ class _Search:
         """Layers in float16: one branch of the head, from the picture on, then those that lose
         most for what they cost."""
         base = _changed(self.best, auto_hybrid=False, float_layers=())
-        build = self.plan(base).parts["model"].build
-        assert build is not None
+        build = self.plan(base).parts["model"].built
         layers = layers_of(process, build, self.report)
         usual = cycles(process, build)
 
@@ -316,8 +314,7 @@ class _Search:
             """Measures, and says whether that is enough."""
             more = (name for layer in chosen for name in layer.tensors)
             setting = _changed(base, float_layers=tuple(dict.fromkeys((*kept, *more))))
-            hybrid = self.plan(setting).parts["model"].build
-            assert hybrid is not None
+            hybrid = self.plan(setting).parts["model"].built
             cost = cycles(process, hybrid) / usual
             change = f"{len(chosen)} of {len(layers)} layers in float16, {words}"
             self.measure(FLOAT_LAYERS, change, setting, cost)
