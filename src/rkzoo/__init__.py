@@ -16,46 +16,133 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rkzoo.api import (
+        ModelOptions,
+        bench,
+        compare,
+        estimate,
+        evaluate,
+        inspect,
+        stream,
+        tune,
+    )
     from rkzoo.errors import RkzooError
+    from rkzoo.streaming.tracking import Tracked
+    from rkzoo.tasks.classify.result import Classes
     from rkzoo.tasks.detect.result import Detections
+    from rkzoo.tasks.embed.result import Alike
+    from rkzoo.tasks.face.result import Faces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
     from rkzoo.tasks.segment.result import Masks
+    from rkzoo.tasks.semantic.result import ClassMap
+    from rkzoo.tasks.sound.activity import Activity
+    from rkzoo.tasks.sound.classes import Heard
+    from rkzoo.tasks.speech.transcript import Transcript
+    from rkzoo.tasks.text.detect_text import TextBoxes
     from rkzoo.tasks.text.result import TextLines
+    from rkzoo.tasks.translate.result import Translation
+    from rkzoo.tasks.voice.result import Spoken
+    from rkzoo.workflow.apps.stream import Summary
+    from rkzoo.workflow.comparison.inspect import Inspection
+    from rkzoo.workflow.comparison.result import Comparison
     from rkzoo.workflow.compile.convert import Converted, convert
+    from rkzoo.workflow.evaluation.evaluate import Evaluation
     from rkzoo.workflow.inference.load import load
     from rkzoo.workflow.inference.model import Model, Result
+    from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
+    from rkzoo.workflow.performance.estimate import Estimate
+    from rkzoo.workflow.tuning.tune import Tuned
+
+    __version__: str
 
 __all__ = [
+    "Activity",
+    "Alike",
+    "AnswerReport",
+    "BenchReport",
+    "ClassMap",
+    "Classes",
+    "Comparison",
     "Converted",
     "Detections",
+    "Estimate",
+    "Evaluation",
+    "Faces",
+    "Heard",
+    "Inspection",
     "Masks",
     "Model",
+    "ModelOptions",
     "OrientedBoxes",
     "Poses",
     "Result",
     "RkzooError",
+    "Spoken",
+    "Summary",
+    "TextBoxes",
     "TextLines",
+    "Tracked",
+    "Transcript",
+    "Translation",
+    "Tuned",
+    "__version__",
+    "bench",
+    "compare",
     "convert",
+    "estimate",
+    "evaluate",
+    "inspect",
     "load",
+    "stream",
+    "tune",
 ]
 
-_HOME = {
-    "Converted": "rkzoo.workflow.compile.convert",
-    "Detections": "rkzoo.tasks.detect.result",
-    "Masks": "rkzoo.tasks.segment.result",
-    "Model": "rkzoo.workflow.inference.model",
-    "OrientedBoxes": "rkzoo.tasks.obb.result",
-    "Poses": "rkzoo.tasks.pose.result",
-    "Result": "rkzoo.workflow.inference.model",
-    "RkzooError": "rkzoo.errors",
-    "TextLines": "rkzoo.tasks.text.result",
-    "convert": "rkzoo.workflow.compile.convert",
-    "load": "rkzoo.workflow.inference.load",
+_MODULES = {
+    "api": (
+        *("ModelOptions", "bench", "compare", "estimate", "evaluate", "inspect"),
+        *("stream", "tune"),
+    ),
+    "errors": ("RkzooError",),
+    "streaming.tracking": ("Tracked",),
+    "tasks.classify.result": ("Classes",),
+    "tasks.detect.result": ("Detections",),
+    "tasks.embed.result": ("Alike",),
+    "tasks.face.result": ("Faces",),
+    "tasks.obb.result": ("OrientedBoxes",),
+    "tasks.pose.result": ("Poses",),
+    "tasks.segment.result": ("Masks",),
+    "tasks.semantic.result": ("ClassMap",),
+    "tasks.sound.activity": ("Activity",),
+    "tasks.sound.classes": ("Heard",),
+    "tasks.speech.transcript": ("Transcript",),
+    "tasks.text.detect_text": ("TextBoxes",),
+    "tasks.text.result": ("TextLines",),
+    "tasks.translate.result": ("Translation",),
+    "tasks.voice.result": ("Spoken",),
+    "workflow.apps.stream": ("Summary",),
+    "workflow.comparison.inspect": ("Inspection",),
+    "workflow.comparison.result": ("Comparison",),
+    "workflow.compile.convert": ("Converted", "convert"),
+    "workflow.evaluation.evaluate": ("Evaluation",),
+    "workflow.inference.load": ("load",),
+    "workflow.inference.model": ("Model", "Result"),
+    "workflow.performance.bench": ("AnswerReport", "BenchReport"),
+    "workflow.performance.estimate": ("Estimate",),
+    "workflow.tuning.tune": ("Tuned",),
 }
+_HOME = {name: f"rkzoo.{module}" for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rkzoo")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'rkzoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -62,49 +62,26 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    import msgspec
-
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.workflow.inference.inputs import PICTURE, medium_of
-    from rkzoo.workflow.performance.bench import (
-        WARM_UP,
-        BenchReport,
-        bench,
-        bench_answers,
-        rounded,
-        write_report,
-    )
+    from rkzoo.workflow.performance.bench import BenchReport, bench_any, write_report
 
-    found: BenchReport | AnswerReport
-    if medium_of(args.model).name == PICTURE.name:
-        found = bench(
-            args.model,
-            asked=asked(args),
-            picture=args.image,
-            frames=args.frames,
-            warm_up=WARM_UP if args.warm_up is None else args.warm_up,
-            affinity=args.affinity,
-            lock_clocks=args.lock_clocks,
-            report=Bars(),
-        )
-    else:
-        found = bench_answers(
-            args.model,
-            args.image,
-            asked=asked(args),
-            answers=args.frames,
-            warm_up=1 if args.warm_up is None else args.warm_up,
-            affinity=args.affinity,
-            lock_clocks=args.lock_clocks,
-            report=Bars(),
-        )
+    found = bench_any(
+        args.model,
+        args.image,
+        asked=asked(args),
+        count=args.frames,
+        warm_up=args.warm_up,
+        affinity=args.affinity,
+        lock_clocks=args.lock_clocks,
+        report=Bars(),
+    )
     if args.output or not args.json:
         target = Path(args.output or REPORT)
         write_report(target, found)
         print(f"The report is {target}", file=sys.stderr)
     if args.json:
-        print_json(rounded(msgspec.to_builtins(found)))
+        print_json(found.to_json())
     elif isinstance(found, BenchReport):
         _tell(found)
     else:

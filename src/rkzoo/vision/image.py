@@ -199,6 +199,11 @@ def write(path: Path, image: NDArray[np.uint8]) -> None:
         data.tofile(temporary)
 
 
+def as_png(image: NDArray[np.uint8]) -> bytes:
+    """BGR uint8 (H, W, 3) as the bytes of a PNG file."""
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
 def expand(inputs: list[str]) -> list[Path]:
     """Files, folders and globs to a sorted list of picture files, without doubles.
 

@@ -23,6 +23,7 @@ from typing import Any
 from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import check_apart
+from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.pool import Outcome, Pool, Tally
 from rkzoo.session import Label
@@ -30,7 +31,8 @@ from rkzoo.soc.machine import npu_load
 from rkzoo.soc.tree import Tree
 from rkzoo.streaming.live import LivePage, parse_address
 from rkzoo.streaming.meter import Meter
-from rkzoo.streaming.paint import has_supervision, plain
+from rkzoo.streaming.paint import has_supervision
+from rkzoo.streaming.paint import plain as paint_plainly
 from rkzoo.streaming.sinks import JsonLines, Shown, Sink, VideoFile, Window, check_window
 from rkzoo.streaming.sources import Frame, Paced, Source, open_source
 from rkzoo.streaming.tracking import Follower, TrackOptions
@@ -94,6 +96,11 @@ class Summary:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        document: dict[str, Any] = plain(self._told())
+        return document
+
+    def _told(self) -> dict[str, Any]:
         return {
             "frames": self.frames,
             "dropped": self.dropped,
@@ -280,7 +287,7 @@ class _Run:
 
     def _paint(self, found: Any, image: Image) -> Image:
         if not self._draws_in_full:
-            return plain(found, image)
+            return paint_plainly(found, image)
         if isinstance(found, TextLines):
             from rkzoo.workflow.inference.font import font
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rkzoo.plain import plain
 from rkzoo.session import Label
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.workflow.comparison.diagnosis import Cause, Runtime
@@ -84,16 +84,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, without the drawn pictures; what is not finite becomes null."""
-        document = asdict(self)
+        bare = replace(self, ran=tuple(replace(one, drawn=()) for one in self.ran))
+        document: dict[str, Any] = plain(bare)
         for one in document["ran"]:
             del one["drawn"]
-        cleaned: dict[str, Any] = _finite(document)
-        return cleaned
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return document

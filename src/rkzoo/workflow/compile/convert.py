@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from rkzoo.files import atomic_output, explained, write_text
 from rkzoo.graph.families.anchors import parse_anchors
 from rkzoo.graph.lowering.verify import Proof
 from rkzoo.graph.rknn import reader as rknn
+from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
@@ -75,6 +76,7 @@ class Converted:
     golden: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """As plain data."""
         return {
             "soc": self.soc,
             "dtype": self.dtype,
@@ -84,8 +86,8 @@ class Converted:
             "golden": str(self.golden) if self.golden else None,
             "bytes": self.size,
             "seconds": round(self.seconds, 2),
-            "findings": [asdict(finding) for finding in self.findings],
-            "proof": asdict(self.proof) if self.proof else None,
+            "findings": plain(self.findings),
+            "proof": plain(self.proof),
         }
 
 
@@ -111,18 +113,37 @@ def convert(
     golden: int = 0,
     report: Reporter = SILENT,
 ) -> list[Converted]:
-    """Converts a card's model or an `.onnx` file for one chip or several.
+    """Converts a model for one chip or several. What exists already survives a failure.
 
-    `calibration` is a folder, a glob or a text file of pictures, for INT8. `output` is
-    the .rknn to write, or a folder; with several chips their names are put into the file
-    names. `size` is (height, width) where the graph leaves it free. `color`,
-    `mean` and `std` (in units of 0..255) say how the model is fed, where that is not as
-    recognised; `anchors` (numbers, a file of them, or pairs) those of a YOLOv5 or v7 whose
-    graph does not hold them. `cut=False` leaves a detection head on. `recipe`
-    is a file that `rkzoo tune` wrote. `prompts`, `text_model` and
-    `embeddings` as for `load`: a model that takes texts is calibrated with them. `golden`: how
-    many inputs are kept beside each .rknn with what the simulator answers, for `rkzoo check`.
-    Raises RkzooError; what exists already survives a failure.
+    Args:
+        model: A card's name or an .onnx.
+        soc: One chip or several.
+        dtype: "int8" or "fp16"; None is the model's first that the chip can do.
+        calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
+        output: The .rknn to write, or a folder; with several chips their names are put into the
+            file names.
+        toolkit: Version of RKNN-Toolkit2.
+        size: (height, width) of an input that the model leaves free.
+        labels: Class names in place of the model's own.
+        color: Colour order that the model was trained with, where that is not as recognised.
+        mean: What is taken from the pixels of 0..255, one number a colour.
+        std: What they are divided by then.
+        anchors: Of a YOLOv5 or v7 whose graph does not hold them: (width, height) pairs in
+            input pixels, or text or a file with the numbers.
+        cut: False leaves a detection head on.
+        recipe: A file that `Tuned.save` or `rkzoo tune` wrote.
+        prompts: What a model that takes texts is calibrated with.
+        text_model: What makes embeddings of the prompts: a card's name or an .onnx.
+        embeddings: The prompts embedded already: an .npy of (number of texts, width).
+        golden: How many inputs are kept beside each .rknn with what the simulator answers, for
+            `rkzoo check`.
+        report: Where progress goes.
+
+    Returns:
+        One record a .rknn: several for several chips, and for the parts of a pipeline.
+
+    Raises:
+        RkzooError: The model cannot be found or built, or an option does not go with it.
     """
     check_count(golden)
     # Names first: a typing error should not cost a download.

@@ -31,6 +31,7 @@ from rkzoo.contract.segmentation import CutOutHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
+from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
@@ -84,7 +85,9 @@ class Evaluation:
         return next((metric for metric in self.metrics if metric.main), self.metrics[0])
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plain data; what is not finite becomes null."""
+        document: dict[str, Any] = plain(self)
+        return document
 
 
 def evaluate(

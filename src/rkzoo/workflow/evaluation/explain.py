@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
+from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
@@ -99,7 +100,9 @@ class Explanation:
         return tuple(step for step in self.steps if not step.branch and step.value is not None)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plain data; what is not finite becomes null."""
+        document: dict[str, Any] = plain(self)
+        return document
 
 
 @dataclass(frozen=True)

@@ -73,24 +73,42 @@ def load(
     language: str | None = None,
     report: Reporter = SILENT,
 ) -> Model:
-    """Loads a model of the zoo, an `.onnx` file, or a `.rknn` file made by rkzoo (the `.json` of
-    several, for a pipeline).
+    """Loads a model that answers pictures, sounds or texts.
 
-    `runtime` is `onnx` (the default for cards and .onnx), `board` (this machine's NPU: the
-    default for .rknn where there is one) or `simulator` (for .rknn elsewhere: what the NPU
-    will compute, emulated on this PC). `labels` override those of the
-    model. `size` (height, width) fixes an input the model leaves free. `confidence` and
-    `iou` in 0..1; `limit` is the most boxes of a picture (300); `multi_label` gives one box
-    for every class of a cell that reaches the confidence. `color`, `mean` and `std` (in units
-    of 0..255) say how the model is fed, where that is not as recognised; `anchors` (numbers,
-    a file of them, or pairs) those of a YOLOv5 or v7 whose graph does not hold them.
-    `calibration` (folder, glob or list), `dtype` and `toolkit` count for the simulator only,
-    where the model is not a .rknn. `cut=False` leaves the detection head on,
-    `recipe` is a file that `rkzoo tune` wrote. `prompts` say in
-    words what a YOLO-World is to look for; `text_model` (a card's name or an .onnx) makes
-    embeddings of them, or they are read from `embeddings` (.npy of (number of texts, width)).
-    `language` (a code such as de) brings a page the reader that knows its letters.
-    Raises RkzooError.
+    Args:
+        model: A card's name, an .onnx, a .rknn that rkzoo made, or the .json of a pipeline.
+        runtime: "onnx" (the usual one for cards and .onnx), "board" (this machine's NPU: the
+            usual one for a .rknn where there is one) or "simulator" (what the NPU will compute,
+            emulated on this PC: the usual one for a .rknn elsewhere).
+        labels: Class names in place of the model's own.
+        size: (height, width) of an input that the model leaves free.
+        confidence: Confidence threshold in 0..1; None is 0.25, of text 0.5.
+        iou: IoU threshold for NMS in 0..1; None is 0.45.
+        limit: Most boxes of a picture; None is 300.
+        multi_label: One box for every class of a cell that reaches the confidence.
+        color: Colour order that the model was trained with, where that is not as recognised.
+        mean: What is taken from the pixels of 0..255, one number a colour.
+        std: What they are divided by then.
+        anchors: Of a YOLOv5 or v7 whose graph does not hold them: (width, height) pairs in
+            input pixels, or text or a file with the numbers.
+        calibration: Pictures that set the INT8 ranges, for the simulator where the model is not
+            a .rknn: a folder, a glob or a list in a file.
+        dtype: "int8" or "fp16", for the simulator likewise.
+        toolkit: Version of RKNN-Toolkit2, for the simulator likewise.
+        cut: False leaves a detection head on.
+        recipe: A file that `Tuned.save` or `rkzoo tune` wrote.
+        prompts: What a YOLO-World is to look for, in words.
+        text_model: What makes embeddings of the prompts: a card's name or an .onnx.
+        embeddings: The prompts embedded already: an .npy of (number of texts, width).
+        language: Code of the language of a page, for example "de": brings the reader that knows
+            its letters.
+        report: Where progress goes.
+
+    Returns:
+        The model, a callable and a context manager.
+
+    Raises:
+        RkzooError: The model cannot be found, read or run here.
     """
     choice = choose(cut, recipe)
     asked = Asked(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 from rkzoo.session import Closing, Label
-from rkzoo.vision.image import write
+from rkzoo.tasks.collection import Collection, Index
+from rkzoo.vision.image import as_png, write
 from rkzoo.workflow.inference.inputs import PICTURE, Medium
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ class Result:
     `found` holds the arrays in source-image coordinates, `source` what was read (a picture in
     BGR, a sound, a text), `runtime` where the numbers come from (onnx, simulator, board),
     `seconds` the time from there to the result. `warnings` say what is likely wrong with it.
+
+    Iterating gives a Result for each thing found; an int, a slice, indices or a mask of one bool
+    a thing choose some. The properties give the arrays of `found` under the same name for every
+    task, and None where it has no such thing; what is found in a picture is in its pixels.
     """
 
     found: Found
@@ -80,6 +86,72 @@ class Result:
 
     def __len__(self) -> int:
         return len(self.found)
+
+    def __getitem__(self, index: Index) -> Result:
+        """The things at an int, a slice, indices or a mask. Raises RkzooError where they are
+        not apart from each other (the classes of a picture's pixels), and IndexError."""
+        if not isinstance(self.found, Collection):
+            raise RkzooError(
+                "This result has no things that could be taken one by one.",
+                f"It is of the kind {type(self.found).__name__}.",
+                "Use its properties, or what .found offers.",
+            )
+        return replace(self, found=self.found[index])  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def boxes(self) -> NDArray[np.float32] | None:
+        """(N, 4) float32 upright boxes x1, y1, x2, y2."""
+        found = self.found
+        return getattr(found, "xyxy", None) if hasattr(found, "xyxy") else self._array("boxes")
+
+    @property
+    def scores(self) -> NDArray[np.float32] | None:
+        """(N,) float32 in 0..1 (-1..1 for likeness; (W, C) for the windows of a sound)."""
+        return self._array("scores")
+
+    @property
+    def class_ids(self) -> NDArray[np.int32] | None:
+        """(N,) int32."""
+        return self._array("class_ids")
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The name of each thing's class, N strings."""
+        names = self._array("names")
+        return None if names is None else list(names)
+
+    @property
+    def masks(self) -> NDArray[np.bool_] | None:
+        """(N, H, W) bool at picture size; for classes of pixels one mask a class."""
+        dense = self._array("dense")
+        return None if dense is None else dense()
+
+    @property
+    def keypoints(self) -> NDArray[np.float32] | None:
+        """(N, K, 3) float32 x, y, visibility; of faces (N, 5, 2) x, y."""
+        return self._array("keypoints")
+
+    @property
+    def polygons(self) -> NDArray[np.float32] | list[list[NDArray[np.float32]]] | None:
+        """(N, 4, 2) corners of text and oriented boxes; of masks N lists of outlines (P, 2)."""
+        return self._array("polygons")
+
+    @property
+    def texts(self) -> tuple[str, ...] | None:
+        """N strings: lines read, what was said, translations."""
+        return self._array("texts")
+
+    @property
+    def probs(self) -> NDArray[np.float32] | None:
+        """(K,) float32 in 0..1: of a classifier the best classes, the best first, as
+        `class_ids` and `labels` name them; of a sound all classes."""
+        return self._array("probs")
+
+    def _array(self, name: str) -> Any:
+        return getattr(self.found, name, None)
 
     @property
     def image(self) -> Image:
@@ -121,6 +193,18 @@ class Result:
         """A BGR picture that shows the result."""
         return self.painter(self.found, self.image)
 
+    def _repr_png_(self) -> bytes | None:
+        """The drawn picture, for a notebook."""
+        if isinstance(self.found, Written):
+            return None
+        return as_png(self.draw())
+
+    def _repr_html_(self) -> str | None:
+        """What cannot be drawn, for a notebook: its lines."""
+        if not isinstance(self.found, Written):
+            return None
+        return f"<pre>{html.escape(chr(10).join(self.found.lines()))}</pre>"
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the drawn picture, the text or the sound; the suffix chooses the format."""
         target = Path(path)
@@ -155,7 +239,18 @@ class Model(Closing):
         self._resources, self._painter = resources, painter
 
     def __call__(self, source: Any) -> Result:
-        """Reads one picture, a path or BGR uint8 (H, W, 3); or one sound or text."""
+        """Answers one picture, sound or text.
+
+        Args:
+            source: The path of a picture or sound, or a picture as BGR uint8 (H, W, 3); a text
+                for a model of texts.
+
+        Returns:
+            What was found in it.
+
+        Raises:
+            RkzooError: The source cannot be read.
+        """
         if isinstance(source, np.ndarray) and self.medium is PICTURE:
             path, given = None, _checked(source)
         else:
@@ -166,6 +261,7 @@ class Model(Closing):
         return Result(found, given, path, self.runtime, seconds, self._painter, warnings)
 
     def close(self) -> None:
+        """Ends the simulator's process, or frees the NPU, where there is one."""
         self._resources.close()
 
 

@@ -18,7 +18,6 @@ from time import perf_counter
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, write_text
+from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import Context
@@ -40,7 +40,7 @@ from rkzoo.speed.usage import Usage, usage
 from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.tasks.voice.result import Spoken
 from rkzoo.vision.image import decode
-from rkzoo.workflow.inference.inputs import Medium, medium_of
+from rkzoo.workflow.inference.inputs import PICTURE, Medium, medium_of
 from rkzoo.workflow.inference.load import task_of
 from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import (
@@ -165,6 +165,11 @@ class BenchReport(Strict, frozen=True):
     ways: tuple[Way, ...] = ()
     format: Literal[1] = 1
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, times to a microsecond."""
+        document: dict[str, Any] = _rounded(plain(self))
+        return document
+
 
 class Answered(Strict, frozen=True):
     """The model, what it was given (a path, or the text), and the seconds of the sound that it
@@ -194,6 +199,11 @@ class AnswerReport(Strict, frozen=True):
     real_time_factor: float | None
     format: Literal[1] = 1
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, times to a microsecond."""
+        document: dict[str, Any] = _rounded(plain(self))
+        return document
+
 
 @runtime_checkable
 class Staged(Protocol):
@@ -210,6 +220,42 @@ class Staged(Protocol):
 Work = Callable[[Image], "Stages"]
 Stages = dict[str, float]
 """Seconds by the name of the stage."""
+
+
+def bench_any(
+    model: str | os.PathLike[str],
+    source: str | None = None,
+    *,
+    asked: Asked | None = None,
+    count: int | None = None,
+    warm_up: int | None = None,
+    affinity: Affinity = "all",
+    lock_clocks: bool = False,
+    report: Reporter = SILENT,
+) -> BenchReport | AnswerReport:
+    """`bench` or `bench_answers`, by what the model takes; `count` frames or answers. Raises
+    RkzooError."""
+    if medium_of(os.fspath(model)).name == PICTURE.name:
+        return bench(
+            model,
+            asked=asked,
+            picture=source,
+            frames=count,
+            warm_up=WARM_UP if warm_up is None else warm_up,
+            affinity=affinity,
+            lock_clocks=lock_clocks,
+            report=report,
+        )
+    return bench_answers(
+        model,
+        source,
+        asked=asked,
+        answers=count,
+        warm_up=1 if warm_up is None else warm_up,
+        affinity=affinity,
+        lock_clocks=lock_clocks,
+        report=report,
+    )
 
 
 def bench(
@@ -426,18 +472,17 @@ def write_report(path: Path, report: BenchReport | AnswerReport) -> None:
     """report.yml, whole or not at all. Raises RkzooError."""
     import yaml
 
-    document = rounded(msgspec.to_builtins(report))
-    write_text(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(report.to_json(), sort_keys=False, allow_unicode=True))
 
 
-def rounded(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     """Plain data with its numbers to a microsecond, which no measurement here goes below."""
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
     return value
 
 

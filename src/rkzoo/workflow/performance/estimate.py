@@ -27,6 +27,7 @@ from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
 from rkzoo.graph.lowering.checks import Quantisation, quantisation
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.summary import summarise
+from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
@@ -97,6 +98,11 @@ class Estimate:
     costliest: tuple[Cost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """As plain data; `error` in place of the figures where the chip has a `problem`."""
+        document: dict[str, Any] = plain(self._told())
+        return document
+
+    def _told(self) -> dict[str, Any]:
         told: dict[str, Any] = {
             "soc": self.soc,
             "dtype": self.dtype,

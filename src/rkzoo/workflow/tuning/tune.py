@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
+from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.toolkit import environment
@@ -38,7 +40,7 @@ from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered
 from rkzoo.workflow.inference.load import task_with
 from rkzoo.workflow.inference.plan import Asked, Plan, as_answered, part, resolved
 from rkzoo.workflow.request.calibration import from_files
-from rkzoo.workflow.request.quantization import Quantise, TunedRecipe
+from rkzoo.workflow.request.quantization import Quantise, TunedRecipe, write_recipe
 from rkzoo.workflow.request.resolve import Resolved
 from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, cycles, layers_of, ranked
@@ -116,7 +118,18 @@ class Tuned:
     def reached(self) -> bool:
         return self.best.drop <= self.max_drop
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the recipe, which `convert` and `load` take as `recipe`. Raises RkzooError."""
+        target = Path(path)
+        write_recipe(target, self.recipe)
+        return target
+
     def to_json(self) -> dict[str, Any]:
+        """As plain data; what is not finite becomes null."""
+        document: dict[str, Any] = plain(self._told())
+        return document
+
+    def _told(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "dataset": self.dataset,
