@@ -20,7 +20,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int) or type(value) is str:
         return value
     if isinstance(value, msgspec.Struct):
-        return plain(msgspec.to_builtins(value))
+        return plain(msgspec.to_builtins(value, enc_hook=plain))
     if hasattr(value, "tolist"):  # an array, or one number of one
         return plain(value.tolist())
     if isinstance(value, float):

@@ -25,10 +25,10 @@ def written(stretches: Sequence[Stretch]) -> list[dict[str, Any]]:
     """As plain data, times to the millisecond."""
     return [
         {
-            "start": round(one.start, 3),
-            "end": round(one.end, 3),
+            "start": round(float(one.start), 3),
+            "end": round(float(one.end), 3),
             "label": one.label,
-            "score": round(one.score, 4),
+            "score": round(float(one.score), 4),
         }
         for one in stretches
     ]

@@ -60,8 +60,8 @@ class Spoken(Collection):
         return [
             {
                 "text": one.text,
-                "start": round(one.start, 3),
-                "end": round(one.end, 3),
+                "start": round(float(one.start), 3),
+                "end": round(float(one.end), 3),
                 "unspoken": one.unspoken,
             }
             for one in self.sentences

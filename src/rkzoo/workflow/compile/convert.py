@@ -77,6 +77,10 @@ class Converted:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
+        document: dict[str, Any] = plain(self._told())
+        return document
+
+    def _told(self) -> dict[str, Any]:
         return {
             "soc": self.soc,
             "dtype": self.dtype,
@@ -86,8 +90,8 @@ class Converted:
             "golden": str(self.golden) if self.golden else None,
             "bytes": self.size,
             "seconds": round(self.seconds, 2),
-            "findings": plain(self.findings),
-            "proof": plain(self.proof),
+            "findings": self.findings,
+            "proof": self.proof,
         }
 
 
@@ -118,7 +122,7 @@ def convert(
     Args:
         model: A card's name or an .onnx.
         soc: One chip or several.
-        dtype: "int8" or "fp16"; None is the model's first that the chip can do.
+        dtype: "int8" or "fp16"; None is the model's usual one.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         output: The .rknn to write, or a folder; with several chips their names are put into the
             file names.

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
+from rkzoo.plain import plain
 from rkzoo.session import Closing, Label
 from rkzoo.tasks.collection import Collection, Index
 from rkzoo.vision.image import as_png, write
@@ -96,7 +97,7 @@ class Result:
                 f"It is of the kind {type(self.found).__name__}.",
                 "Use its properties, or what .found offers.",
             )
-        return replace(self, found=self.found[index])  # type: ignore[arg-type]
+        return replace(self, found=self.found[index])
 
     def __iter__(self) -> Iterator[Result]:
         return (self[i] for i in range(len(self)))
@@ -104,18 +105,21 @@ class Result:
     @property
     def boxes(self) -> NDArray[np.float32] | None:
         """(N, 4) float32 upright boxes x1, y1, x2, y2."""
-        found = self.found
-        return getattr(found, "xyxy", None) if hasattr(found, "xyxy") else self._array("boxes")
+        name = "xyxy" if hasattr(self.found, "xyxy") else "boxes"
+        boxes: NDArray[np.float32] | None = self._array(name)
+        return boxes
 
     @property
     def scores(self) -> NDArray[np.float32] | None:
         """(N,) float32 in 0..1 (-1..1 for likeness; (W, C) for the windows of a sound)."""
-        return self._array("scores")
+        scores: NDArray[np.float32] | None = self._array("scores")
+        return scores
 
     @property
     def class_ids(self) -> NDArray[np.int32] | None:
         """(N,) int32."""
-        return self._array("class_ids")
+        class_ids: NDArray[np.int32] | None = self._array("class_ids")
+        return class_ids
 
     @property
     def labels(self) -> list[str] | None:
@@ -132,23 +136,29 @@ class Result:
     @property
     def keypoints(self) -> NDArray[np.float32] | None:
         """(N, K, 3) float32 x, y, visibility; of faces (N, 5, 2) x, y."""
-        return self._array("keypoints")
+        keypoints: NDArray[np.float32] | None = self._array("keypoints")
+        return keypoints
 
     @property
     def polygons(self) -> NDArray[np.float32] | list[list[NDArray[np.float32]]] | None:
         """(N, 4, 2) corners of text and oriented boxes; of masks N lists of outlines (P, 2)."""
-        return self._array("polygons")
+        polygons: NDArray[np.float32] | list[list[NDArray[np.float32]]] | None = self._array(
+            "polygons"
+        )
+        return polygons
 
     @property
     def texts(self) -> tuple[str, ...] | None:
         """N strings: lines read, what was said, translations."""
-        return self._array("texts")
+        texts: tuple[str, ...] | None = self._array("texts")
+        return texts
 
     @property
     def probs(self) -> NDArray[np.float32] | None:
         """(K,) float32 in 0..1: of a classifier the best classes, the best first, as
         `class_ids` and `labels` name them; of a sound all classes."""
-        return self._array("probs")
+        probs: NDArray[np.float32] | None = self._array("probs")
+        return probs
 
     def _array(self, name: str) -> Any:
         return getattr(self.found, name, None)
@@ -168,7 +178,7 @@ class Result:
         """The result as plain data; coordinates in source-image pixels."""
         picture = isinstance(self.source, np.ndarray)
         size = {"width": self.image.shape[1], "height": self.image.shape[0]} if picture else {}
-        return {
+        told = {
             "file": str(self.path) if self.path else None,
             **size,
             "runtime": self.runtime,
@@ -176,6 +186,8 @@ class Result:
             "results": self.found.to_json(),
             "warnings": list(self.warnings),
         }
+        document: dict[str, Any] = plain(told)
+        return document
 
     def to_supervision(self) -> supervision.Detections:
         """Boxes as supervision.Detections. Raises RkzooError for results without boxes."""

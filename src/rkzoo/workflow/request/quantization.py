@@ -13,6 +13,7 @@ import yaml
 from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
+from rkzoo.plain import plain
 from rkzoo.toolkit.recipe import Algorithm, Method
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class TunedRecipe(Strict, frozen=True):
 def write_recipe(path: Path, recipe: TunedRecipe) -> None:
     """Writes the yaml that `read_recipe` takes. Raises RkzooError when the disk refuses."""
     note = "# Made by rkzoo tune; use it with: rkzoo convert MODEL --recipe FILE\n"
-    document = msgspec.to_builtins(recipe)
-    write_text(path, note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_text(path, note + yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True))
 
 
 def read_recipe(path: Path) -> TunedRecipe:

@@ -80,10 +80,11 @@ class Trial:
     kept: bool
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        """As plain data."""
+        told = {
             "stage": self.stage,
             "change": self.change,
-            "quantise": msgspec.to_builtins(self.setting.quantise),
+            "quantise": self.setting.quantise,
             "pictures": self.setting.picking,
             "value": self.value,
             "drop": self.drop,
@@ -91,6 +92,8 @@ class Trial:
             "seconds": round(self.seconds, 1),
             "kept": self.kept,
         }
+        document: dict[str, Any] = plain(told)
+        return document
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,12 @@ class Tuned:
 
     @property
     def best(self) -> Trial:
+        """The trial that the recipe is of."""
         return _last_kept(self.trials)
 
     @property
     def reached(self) -> bool:
+        """Whether its drop is small enough."""
         return self.best.drop <= self.max_drop
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -145,7 +150,7 @@ class Tuned:
             "reached": self.reached,
             "best": self.best.to_json(),
             "trials": [trial.to_json() for trial in self.trials],
-            "recipe": msgspec.to_builtins(self.recipe),
+            "recipe": self.recipe,
         }
 
 
