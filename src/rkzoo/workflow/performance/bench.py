@@ -167,7 +167,7 @@ class BenchReport(Strict, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, times to a microsecond."""
-        document: dict[str, Any] = _rounded(plain(self))
+        document: dict[str, Any] = rounded(plain(self))
         return document
 
 
@@ -201,7 +201,7 @@ class AnswerReport(Strict, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, times to a microsecond."""
-        document: dict[str, Any] = _rounded(plain(self))
+        document: dict[str, Any] = rounded(plain(self))
         return document
 
 
@@ -475,14 +475,14 @@ def write_report(path: Path, report: BenchReport | AnswerReport) -> None:
     write_text(path, yaml.safe_dump(report.to_json(), sort_keys=False, allow_unicode=True))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Plain data with its numbers to a microsecond, which no measurement here goes below."""
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
     return value
 
 
