@@ -121,7 +121,7 @@ def _onnx(
     except RkzooError as error:
         unknown = error
     if recognition is not None and anchors is not None:
-        from rkzoo.graph.families.anchors import parse_anchors
+        from rkzoo.workflow.request.options import parse_anchors
         from rkzoo.workflow.request.resolve import with_given
 
         recognition = with_given(recognition, parse_anchors(anchors), path.stem)
@@ -179,8 +179,8 @@ def _fed(
     from rkzoo.checks import Check
     from rkzoo.cli.console import Bars
     from rkzoo.contract.detect import DetectHead
-    from rkzoo.graph.families.anchors import parse_anchors
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
+    from rkzoo.workflow.request.options import parse_anchors
     from rkzoo.workflow.request.resolve import resolve
 
     ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
