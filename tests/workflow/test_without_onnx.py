@@ -144,3 +144,18 @@ def test_an_onnx_is_refused_in_words_and_a_name_that_is_none_is_too(tmp_path: Pa
     ]
     assert "yolov8x7" in told["yolov8x7"][0]  # type: ignore[index]
     assert told["onnx"] == "No module named 'onnx'"
+
+
+def test_an_onnx_that_is_broken_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "__init__.py").write_text("raise ImportError('protobuf is too old')")
+    script = (
+        "import rkzoo\n"
+        "try:\n"
+        "    rkzoo.load('model.onnx')\n"
+        "except rkzoo.RkzooError as error:\n"
+        "    print(error.why)\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "The package onnx cannot be imported: protobuf is too old.\n"
