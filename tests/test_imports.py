@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,59 @@ def test_verbs_import_nothing_heavy_at_the_top(path: Path) -> None:
     assert not top & HEAVY
     rooms = {n.split(".")[1] for n in _imports(path, top_level_only=True) if n.startswith("rkzoo.")}
     assert rooms <= {"errors", "cli", "progress"}
+
+
+# Graphs are read, looked at and written in these rooms; everybody else asks them.
+ONNX_ROOMS = ("graph.onnx", "graph.families", "graph.lowering", "graph.from_weights")
+
+
+def _when_run(nodes: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Every node that a program meets, which what is for type checking alone is not."""
+    for node in nodes:
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from ast.walk(node)
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_the_rooms_for_it_import_onnx(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if module.startswith(ONNX_ROOMS) or module == "toolkit.worker":
+        return
+    found = set()
+    for node in _when_run(ast.parse(path.read_text("utf-8")).body):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    assert "onnx" not in found
+
+
+INFERENCE = sorted(f"workflow.inference.{p.stem}" for p in (ROOT / "workflow/inference").glob("*"))
+ON_BOARDS = [
+    *(name for name in INFERENCE if "__" not in name),
+    *(f"cli.{p.stem}" for p in sorted((ROOT / "cli").glob("*.py")) if p.stem != "__init__"),
+    "workflow.apps.listen",
+    "workflow.apps.search",
+    "workflow.apps.stream",
+    "workflow.comparison.check",
+    "workflow.diagnostics.doctor",
+    "workflow.performance.bench",
+]
+
+
+@pytest.mark.parametrize("module", ON_BOARDS)
+def test_what_runs_on_boards_imports_nothing_that_compiles(module: str) -> None:
+    """Nor does anything that it imports; what a function imports when it is called apart."""
+    script = f"import sys, rkzoo.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.split()
+    assert f"rkzoo.{module}" in loaded
+    barred = [f"rkzoo.{room}" for room in ONNX_ROOMS]
+    if module in INFERENCE:
+        barred.append("rkzoo.workflow.compile")
+    assert [name for name in loaded if name.startswith(tuple(barred))] == []
+    assert {"onnx", "onnxruntime"} & set(loaded) == set()
 
 
 # Inside a wing a room imports only rooms of the lines above its own; those that stand alone import

@@ -417,7 +417,7 @@ def stream(
 
 
 def _pairs(anchors: Anchors | None) -> tuple[tuple[float, float], ...] | None:
-    from rkzoo.graph.families.anchors import parse_anchors
+    from rkzoo.workflow.request.options import parse_anchors
 
     return parse_anchors(anchors) if isinstance(anchors, str) else anchors
 
@@ -429,7 +429,7 @@ def _asked(runtime: str | None, how: ModelOptions) -> Asked:
     from rkzoo.workflow.inference.plan import Asked
     from rkzoo.workflow.request.calibration import find
     from rkzoo.workflow.request.quantization import choose
-    from rkzoo.workflow.request.resolve import Feed
+    from rkzoo.workflow.request.options import Feed
 
     for name in how.keys() - ModelOptions.__annotations__:
         raise TypeError(f"unexpected keyword argument {name!r}: see rkzoo.ModelOptions")

@@ -92,12 +92,11 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
 def asked(args: argparse.Namespace) -> Asked:
     """The arguments as the workflow takes them. Raises RkzooError."""
     from rkzoo.cli.console import parse_size, parse_triple
-    from rkzoo.graph.families.anchors import parse_anchors
     from rkzoo.tasks.prompt.words import words
     from rkzoo.workflow.inference.plan import Asked
     from rkzoo.workflow.request.calibration import find
+    from rkzoo.workflow.request.options import Feed, parse_anchors, read_labels
     from rkzoo.workflow.request.quantization import choose
-    from rkzoo.workflow.request.resolve import Feed, read_labels
 
     choice = choose(not args.no_cut, args.recipe)
     return Asked(

@@ -61,7 +61,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, parse_size, parse_triple, print_json
     from rkzoo.workflow.compile.convert import convert
-    from rkzoo.workflow.request.resolve import read_labels
+    from rkzoo.workflow.request.options import read_labels
 
     made = convert(
         args.model,

@@ -39,7 +39,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, parse_size, print_json
-    from rkzoo.graph.families.anchors import parse_anchors
     from rkzoo.workflow.performance.estimate import (
         CALIBRATED,
         SYNTHETIC,
@@ -47,6 +46,7 @@ def main(args: argparse.Namespace) -> int:
         estimate,
         every_chip,
     )
+    from rkzoo.workflow.request.options import parse_anchors
 
     named = [name for word in args.soc for name in word.split(",") if name]
     socs = every_chip() if "all" in [name.lower() for name in named] else named

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def anchored(card: Card, folder: Path) -> Card:
     )
 
 
-def _family(base: object, path: Path, families: Path) -> dict[str, Any]:
+def _family(base: object, path: Path, families: Path) -> Mapping[str, Any]:
     folders = dict.fromkeys((path.parent / "families", families))
     known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
     if not isinstance(base, str) or base not in known:
@@ -64,6 +65,13 @@ def _family(base: object, path: Path, families: Path) -> dict[str, Any]:
             f"Did you mean {near[0]}?" if near else "Name one of them, or leave `base` out.",
         )
     file = next(f for f in (folder / f"{base}.yaml" for folder in folders) if f.is_file())
+    stat = file.stat()
+    return _read_family(file, (stat.st_mtime_ns, stat.st_size))
+
+
+@cache
+def _read_family(file: Path, stamp: tuple[int, int]) -> Mapping[str, Any]:
+    """`stamp` (time and size of the file) makes an edited family be read again."""
     family = read_mapping(file)
     # One level is enough, and a family that inherits could inherit from itself.
     for key in ("base", "name"):

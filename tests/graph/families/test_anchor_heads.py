@@ -21,7 +21,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.anchors import YOLOV5_P6, check_anchors, parse_anchors, with_anchors
+from rkzoo.graph.families.anchors import YOLOV5_P6, check_anchors, with_anchors
 from rkzoo.graph.families.recognition import Picture, Tap
 from rkzoo.graph.families.registry import RECOGNISERS, Recognition, recognise
 from rkzoo.graph.families.tail import tail
@@ -316,35 +316,6 @@ def test_a_graph_of_unusual_strides_does_not_guess() -> None:
     with pytest.raises(RkzooError) as caught:
         recognise(anchor_heads(Net(strides=(16, 32)), apart=False, sigmoid=True))
     assert "anchors are not in the graph" in caught.value.why
-
-
-# ---- anchors in words ---------------------------------------------------------------
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    numbers=st.lists(st.floats(0.5, 2000).map(lambda x: round(x, 3)), min_size=2, max_size=24),
-    between=st.sampled_from(["\n", ",", ", ", " ", "\r\n", ";", "\n\n"]),
-)
-def test_anchors_are_read_however_they_are_written(numbers: list[float], between: str) -> None:
-    numbers = numbers[: len(numbers) // 2 * 2]
-    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-    assert list(parse_anchors(between.join(map(str, numbers)))) == pairs
-    assert list(parse_anchors(str([list(pair) for pair in pairs]))) == pairs
-
-
-def test_a_file_of_anchors(tmp_path: Path) -> None:
-    file = tmp_path / "anchors 锚.txt"
-    file.write_text("".join(f"{n}\n" for level in V5 for pair in level for n in pair))
-    assert parse_anchors(str(file)) == tuple(pair for level in V5 for pair in level)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "1,2,3", "10,x", "nowhere.txt", "0,5", "-3,4", "nan,3", "1e9,2", "\0", "inf,1"]
-)
-def test_what_is_no_anchor_is_refused(text: str) -> None:
-    with pytest.raises(RkzooError):
-        parse_anchors(text)
 
 
 # ---- planted objects ----------------------------------------------------------------

@@ -16,7 +16,7 @@ import rkzoo
 from rkzoo.cli.main import main
 from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.anchors import parse_anchors
+from rkzoo.workflow.request.options import parse_anchors
 from rkzoo.workflow.request.resolve import resolve
 
 OWN = "12,14 20,30 31,25 40,60 62,44 60,90 90,70 80,100 140,120"

@@ -21,11 +21,13 @@ from rkzoo.tasks.face.result import Faces
 from rkzoo.tasks.plate.task import PlateReader
 from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.vision.image import read
-from rkzoo.workflow.compile.simulate import _anchors, open_rknn
+from rkzoo.workflow.compile.rebuild import _anchors
+from rkzoo.workflow.compile.simulate import open_rknn
 from rkzoo.workflow.evaluation.evaluate import evaluate
 from rkzoo.workflow.inference.load import open_onnx
 from rkzoo.workflow.inference.plan import Asked
-from rkzoo.workflow.request.resolve import Feed, resolve
+from rkzoo.workflow.request.options import Feed
+from rkzoo.workflow.request.resolve import resolve
 
 ANCHORS = [(10.0, 20.0), (32.0, 64.0), (128.0, 256.0)]
 

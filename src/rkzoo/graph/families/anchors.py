@@ -6,10 +6,8 @@ where s is the sigmoid of a number. The recognisers are `anchor_stock` and `anch
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -43,44 +41,9 @@ YOLOV7 = _table(
 USUAL: dict[tuple[int, ...], Anchors] = {(8, 16, 32): YOLOV5, (8, 16, 32, 64): YOLOV5_P6}
 # Anchors that were learned from a data set have fractions; files keep four figures or so.
 _SAME_ANCHOR = 0.01
-_ONE_NUMBER = re.compile(r"[^\s,;:\[\](){}]+")
 
 
 # ---- given by hand ------------------------------------------------------------------
-
-
-def parse_anchors(text: str) -> tuple[tuple[float, float], ...]:
-    """(w, h) pairs in input pixels, the finest level first.
-
-    `text` holds the numbers with anything of commas, blanks, brackets and line ends between
-    them, as Rockchip's anchor files (one number a line), or it is the path of such a file.
-    Raises RkzooError when it is neither, or the numbers are no anchors.
-    """
-    name = text.strip()
-    if "\n" not in name and len(name) < 4096 and Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8", errors="replace")
-    try:
-        numbers = [float(word) for word in _ONE_NUMBER.findall(text)]
-    except ValueError as error:
-        raise RkzooError(
-            "The anchors cannot be read.",
-            f"They are no numbers and no file with numbers: {error}.",
-            "Give them like --anchors 10,13,16,30,33,23,... or the name of a file with one "
-            "number a line.",
-        ) from error
-    if not numbers or len(numbers) % 2:
-        raise RkzooError(
-            f"There are {len(numbers)} numbers where anchors come in pairs.",
-            "Each anchor is a width and a height.",
-            "A usual model has 18 numbers: three anchors for each of strides 8, 16 and 32.",
-        )
-    if not all(0 < number <= 16384 for number in numbers):
-        raise RkzooError(
-            "An anchor is not a size in pixels.",
-            f"The numbers reach from {min(numbers):g} to {max(numbers):g}.",
-            "Give anchors in pixels of the model's input, not in cells and not as fractions.",
-        )
-    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def check_anchors(found: Anchors, given: Sequence[tuple[float, float]]) -> None:

@@ -39,6 +39,18 @@ def load(path: Path) -> onnx.ModelProto:
     return model
 
 
+def parse(graph: bytes) -> onnx.ModelProto:
+    """A graph that rkzoo itself serialised."""
+    model = onnx.ModelProto()
+    model.ParseFromString(graph)
+    return model
+
+
+def load_structure(path: Path) -> onnx.ModelProto:
+    """A graph that rkzoo itself wrote, without the weights that lie beside it."""
+    return onnx.load(path, load_external_data=False)
+
+
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
     """What the exporter wrote beside the graph: metadata_props, key to text."""
     return {entry.key: entry.value for entry in model.metadata_props}

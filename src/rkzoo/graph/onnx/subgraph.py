@@ -84,3 +84,19 @@ def _refused(why: str) -> RkzooError:
         why,
         "See its inputs and outputs with rkzoo inspect, and mend the card.",
     )
+
+
+def all_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the graph that returns every tensor in it, behind its own outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    there = {output.name for output in copy.graph.output}
+    inner = [
+        name
+        for node in copy.graph.node
+        if node.op_type != "Constant"
+        for name in node.output
+        if name and name not in there
+    ]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    return copy

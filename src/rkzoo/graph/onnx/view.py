@@ -81,6 +81,10 @@ def view(model: onnx.ModelProto) -> View:
     )
 
 
+def tensor_value(tensor: TensorProto) -> Array:
+    return numpy_helper.to_array(tensor)
+
+
 def declared(info: onnx.ValueInfoProto) -> Shape | None:
     """The shape an input or output is declared with; None where there is none."""
     if not info.type.tensor_type.HasField("shape"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from rkzoo.graph.onnx.view import Array
 
 _OPSET = 17
+
+
+def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes the .onnx, with `metadata`, if any, in the place of what it said of itself."""
+    if metadata:
+        helper.set_model_props(model, dict(metadata))
+    onnx.save(model, path)
 
 
 class Writer:

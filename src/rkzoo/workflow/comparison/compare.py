@@ -66,7 +66,7 @@ from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.load import answer_at, page_reader
 from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import Asked, Part, Plan, check_pictures, part, plan, resolved
-from rkzoo.workflow.request.resolve import is_pipeline
+from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.sidecar import read_sidecar
 
 PICTURES = 3  # of the calibration set, where none are given
@@ -533,6 +533,8 @@ def _facts(
     commands: Mapping[str, str],
     report: Reporter,
 ) -> Facts:
+    from rkzoo.graph.onnx.read import parse
+
     one = planned["onnx"].parts[role]
     build = one.built
     single = role == "model"
@@ -543,9 +545,7 @@ def _facts(
     }
     hurt = {done.runtime for done in ran if done.hurt and role in _to_blame(done)}
     graph = build.onnx.read_bytes()
-    import onnx
-
-    parsed = onnx.load_from_string(graph)
+    parsed = parse(graph)
     largest = None
     if "fp16" in hurt and trial.calls[0][role]:
         largest = largest_number(parsed, one.contract, trial.calls[0][role][0][0])
@@ -588,22 +588,10 @@ def largest_number(
 ) -> tuple[str, float] | None:
     """The tensor of the float graph with the largest number for these inputs, and that
     number; of several models one after another, the first that is not finite."""
-    import onnx
+    from rkzoo.graph.onnx.subgraph import all_outputs
 
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    graph = watched.graph
-    there = {output.name for output in graph.output}
-    inner = [
-        name
-        for node in graph.node
-        if node.op_type != "Constant"
-        for name in node.output
-        if name and name not in there
-    ]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     try:
-        with OnnxSession(watched.SerializeToString(), contract.input) as session:
+        with OnnxSession(all_outputs(model).SerializeToString(), contract.input) as session:
             outputs = session.run(arrays)
             names = [spec.name for spec in session.outputs]
     except RkzooError:

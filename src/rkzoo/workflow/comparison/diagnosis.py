@@ -427,7 +427,7 @@ def _faint(row: OutputFigures) -> bool:
 def own_gain(model: onnx.ModelProto) -> float | None:
     """What a graph multiplies its picture with before its first layer; None where it does no
     such thing. Subtractions and mere rearrangements before or between are looked through."""
-    from onnx import numpy_helper
+    from rkzoo.graph.onnx.view import tensor_value
 
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -448,13 +448,13 @@ def own_gain(model: onnx.ModelProto) -> float | None:
         if node.op_type in ("Mul", "Div") and len(others) == 1 and others[0] in stored:
             if node.op_type == "Div" and node.input[0] != at:
                 break
-            factor = float(np.mean(numpy_helper.to_array(stored[others[0]]), dtype=np.float64))
+            factor = float(np.mean(tensor_value(stored[others[0]]), dtype=np.float64))
             if not factor:
                 break
             gain = gain * factor if node.op_type == "Mul" else gain / factor
             seen = True
         elif node.op_type == "BatchNormalization":
-            scale, _, _, variance = (numpy_helper.to_array(stored[n]) for n in node.input[1:5])
+            scale, _, _, variance = (tensor_value(stored[n]) for n in node.input[1:5])
             gain *= float(np.mean(scale / np.sqrt(variance + 1e-5)))
             seen = True
         elif node.op_type not in ("Sub", "Add", "Cast", "Transpose", "Identity"):

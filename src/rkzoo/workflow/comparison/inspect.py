@@ -16,7 +16,6 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
-from rkzoo.graph.families.anchors import parse_anchors
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.families.registry import file_labels, recognise
 from rkzoo.graph.lowering.checks import graph_checks
@@ -31,6 +30,7 @@ from rkzoo.workflow.comparison.input_probe import input_checks, probe
 from rkzoo.workflow.compile.native_check import native_checks
 from rkzoo.workflow.inference.board import contract_of
 from rkzoo.workflow.request.importers.registry import as_onnx
+from rkzoo.workflow.request.options import parse_anchors
 from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
 from rkzoo.workflow.request.resolve import resolve, with_given

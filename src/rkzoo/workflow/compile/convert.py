@@ -18,7 +18,6 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained, write_text
-from rkzoo.graph.families.anchors import parse_anchors
 from rkzoo.graph.lowering.verify import Proof
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.plain import plain
@@ -35,19 +34,12 @@ from rkzoo.workflow.compile.golden import check_count, golden_path, record, samp
 from rkzoo.workflow.compile.native_check import refuse_unreadable
 from rkzoo.workflow.compile.prepare import Prepared, prepare
 from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.model_name import card_of, is_pipeline
+from rkzoo.workflow.request.options import Anchors, Color, Feed, Triple, parse_anchors
 from rkzoo.workflow.request.pipeline_file import write_pipeline
 from rkzoo.workflow.request.prompts import settled
 from rkzoo.workflow.request.quantization import choose
-from rkzoo.workflow.request.resolve import (
-    Anchors,
-    Color,
-    Feed,
-    Resolved,
-    Triple,
-    card_of,
-    is_pipeline,
-    resolve,
-)
+from rkzoo.workflow.request.resolve import Resolved, resolve
 from rkzoo.zoo.catalogue import dtypes_on, members
 from rkzoo.zoo.labels import label_set, label_sets
 from rkzoo.zoo.schema import Card

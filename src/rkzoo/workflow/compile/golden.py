@@ -32,7 +32,6 @@ from rkzoo.session import Array
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
-from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
 
 if TYPE_CHECKING:
@@ -126,6 +125,8 @@ def samples(
         return Samples("calibration", tuple(arrays))
     spec, card = prepared.ready.contract.picture, prepared.ready.card
     if spec is not None and card is not None:
+        from rkzoo.workflow.compile.text_calibration import pictures_for
+
         pictures = pictures_for(card.name, pictures, report)
     made = [_made(plan, count, seed) for seed, plan in enumerate(plans)]
     if spec is None or pictures is None:

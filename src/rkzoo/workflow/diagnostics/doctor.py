@@ -199,7 +199,7 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
         from rkzoo.graph.lowering.checks import graph_checks
         from rkzoo.graph.onnx.read import load
         from rkzoo.graph.onnx.summary import summarise
-    except ImportError:
+    except RkzooError:  # the package onnx is not there
         yield warn(
             "onnx-missing",
             "ONNX models cannot be read here.",

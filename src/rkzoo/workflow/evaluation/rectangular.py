@@ -50,13 +50,12 @@ def size_free(planned: Plan) -> Plan:
     Raises RkzooError when the size is fixed inside the graph, or the upstream project itself
     does not evaluate so.
     """
-    import onnx
-
     from rkzoo.graph.onnx.dynamic_size import size_free as freed
+    from rkzoo.graph.onnx.read import parse
 
     part = planned.parts["model"]
     _check(part.contract)
-    graph = freed(onnx.ModelProto.FromString(part.graph), _stride(part.contract))
+    graph = freed(parse(part.graph), _stride(part.contract))
     return replace(planned, parts={"model": replace(part, graph=graph.SerializeToString())})
 
 

@@ -132,8 +132,7 @@ def on_board(file: Path, wanted: bool) -> BoardModel | None:
 
 
 def _simulates() -> bool:
-    """Whether what the simulator needs is here; a board's install leaves it out. (The name
-    onnx is no sign: graph puts something in its place.)"""
+    """Whether what the simulator needs is here; a board's install leaves it out."""
     return importlib.util.find_spec("onnxruntime") is not None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
@@ -16,7 +16,6 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.anchors import parse_anchors
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
@@ -44,8 +43,11 @@ from rkzoo.workflow.inference.plan import Asked, Plan, open_part, plan
 from rkzoo.workflow.inference.rga_preprocess import quicken
 from rkzoo.workflow.inference.sanity import watched
 from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.options import Anchors, Color, Feed, Triple, parse_anchors
 from rkzoo.workflow.request.quantization import choose
-from rkzoo.workflow.request.resolve import Anchors, Color, Feed, Resolved, Triple
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.request.resolve import Resolved
 
 
 def load(

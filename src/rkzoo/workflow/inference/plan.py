@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,12 +27,16 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.inference.board import BoardModel, contract_of, on_board, open_board
 from rkzoo.workflow.request.calibration import Pictures
+from rkzoo.workflow.request.model_name import is_pipeline
+from rkzoo.workflow.request.options import Anchors, Feed
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file, read_pipeline
 from rkzoo.workflow.request.prompts import settled
 from rkzoo.workflow.request.quantization import NATURAL, Choice
-from rkzoo.workflow.request.resolve import Anchors, Feed, Resolved, is_pipeline, resolve
 from rkzoo.workflow.request.text_recognizer import reader_for
 from rkzoo.zoo.schema import Card
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.request.resolve import Resolved
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,8 @@ def sized(asked: Asked, role: str) -> Asked:
 
 
 def resolved(name: str, asked: Asked, report: Reporter = SILENT) -> Resolved:
+    from rkzoo.workflow.request.resolve import resolve
+
     ready = resolve(
         name,
         size=asked.size,
@@ -183,8 +189,6 @@ def part(ready: Resolved, label: Label, asked: Asked, report: Reporter = SILENT)
 
 
 def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
-    from rkzoo.workflow.compile.simulate import rknn_inputs
-
     if asked.runtime == "onnx":
         raise RkzooError(
             f"{path} cannot be run by ONNX Runtime.",
@@ -203,6 +207,8 @@ def _of_rknn(path: Path, asked: Asked, report: Reporter) -> Plan:
     if board is not None:
         contract = contract_of(path)
     else:
+        from rkzoo.workflow.compile.simulate import rknn_inputs
+
         contract, build = rknn_inputs(path, report=report)
     if asked.labels is not None:
         contract = msgspec.structs.replace(contract, labels=tuple(asked.labels))

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from rkzoo.contract.schema_base import Strict
@@ -49,7 +48,11 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.workflow.compile.prepare import input_plans
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
-from rkzoo.workflow.request.resolve import Anchors, resolve
+from rkzoo.workflow.request.options import Anchors
+from rkzoo.workflow.request.resolve import resolve
+
+if TYPE_CHECKING:
+    import onnx
 
 SYNTHETIC = (
     "The INT8 ranges come from noise instead of pictures: they decide no layer's cost, but the"

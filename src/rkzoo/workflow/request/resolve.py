@@ -6,21 +6,20 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FACES, FaceHead
-from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, sha256_of
+from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
 from rkzoo.graph.families.lprnet import CHINESE
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
@@ -32,6 +31,7 @@ from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
+from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
 from rkzoo.workflow.request.quantization import USUAL, Quantise
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
@@ -40,61 +40,6 @@ from rkzoo.zoo.schema import Card, LabelsFrom
 
 if TYPE_CHECKING:
     import onnx
-
-
-Color = Literal["RGB", "BGR"]
-Triple = tuple[float, float, float]
-Anchors = Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Feed:
-    """How the user says that a model is fed, in place of what is recognised or on the card.
-
-    `mean` and `std` are in units of 0..255 and in the order of `color`. Raises RkzooError
-    when they are no numbers that can be used.
-    """
-
-    color: Color | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
-
-    def __post_init__(self) -> None:
-        if self.color not in (None, "RGB", "BGR"):
-            raise RkzooError(
-                f"There is no colour order {self.color!r}.", "", "Give --color RGB or --color BGR."
-            )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if values is not None and (len(values) != 3 or not all(map(isfinite, values))):
-                raise RkzooError(
-                    f"The {name} {values} is not three numbers.",
-                    "There is one for each colour.",
-                    f"Give for example --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
-                )
-        if self.std is not None and not all(self.std):
-            raise RkzooError(
-                "A std of 0 cannot be used.",
-                "The pixels are divided by it.",
-                "Give the divisors of the training, for example --std 255,255,255.",
-            )
-
-    def over(self, image: ImageInput) -> ImageInput:
-        """`image` with what was said put in its place."""
-        said = {"color": self.color, "mean": self.mean, "std": self.std}
-        return msgspec.structs.replace(
-            image, **{name: value for name, value in said.items() if value is not None}
-        )
-
-    def refuse(self, why: str) -> None:
-        """Raises RkzooError when anything was said where nothing can be changed."""
-        if self != AS_IS:
-            raise RkzooError(
-                "--color, --mean and --std do not go with this model.", why, "Leave them out."
-            )
-
-
-AS_IS = Feed()
 
 
 # Where "normal" quantises badly. yolox_nano, 64 pictures of coco128_val, 20 of calibration,
@@ -186,17 +131,6 @@ def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
 
 def _activated(contract: Contract) -> bool:
     return isinstance(contract.head, DetectHead) and contract.head.activated
-
-
-def is_pipeline(model: str) -> Card | None:
-    """The card of a pipeline of models, or None for anything else."""
-    card = card_of(model)
-    return card if card and card.pipeline else None
-
-
-def card_of(model: str) -> Card | None:
-    """The card of that name, or None where a file is named. Raises RkzooError."""
-    return None if is_model_file(model) else find_card(model)
 
 
 def resolve(
@@ -399,23 +333,6 @@ def _card_labels(
     if lines and not lines[-1]:
         lines.pop()
     return (*where.before, *lines, *where.after)
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """One name a line. Raises RkzooError when the file cannot be read or is empty."""
-    try:
-        with explained(f"The labels {path} cannot be read."):
-            lines = path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise RkzooError(
-            f"The labels {path} cannot be read.",
-            "It is no text in UTF-8.",
-            "Give a text file, one name a line.",
-        ) from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise RkzooError(f"The labels {path} are empty.", "", "Give a text file, one name a line.")
-    return names
 
 
 def _check_labels(contract: Contract, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.text.languages import missing, readable
-from rkzoo.workflow.request.resolve import resolve
 from rkzoo.zoo.catalogue import cards
 
 
@@ -13,6 +12,8 @@ def reader_for(language: str, usual: str, report: Reporter = SILENT) -> str:
     """The name of a card that reads lines and knows the letters of a language (a code such as
     de): the usual one where it does, else the newest of the zoo's text pipelines. Raises
     RkzooError where there is none."""
+    from rkzoo.workflow.request.resolve import resolve
+
     missing(language, "")  # an unknown language should not cost a download
     others = {card.pipeline["rec"] for card in cards() if card.task == "text"} - {usual}
     lost, known = "", set()

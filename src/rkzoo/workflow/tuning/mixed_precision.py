@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import onnx
 
 from rkzoo.files import cache_dir, package_digest, write_text
+from rkzoo.graph.onnx.read import load_structure
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.tensors import QuantisedTensor
+
+if TYPE_CHECKING:
+    import onnx
 
 _PICTURES = 2  # each costs the toolkit's comparison 25 s for yolov8n
 
@@ -46,7 +50,7 @@ def layers_of(
     errors = process.analyse(build, _pictures(build))
     costs = process.build_for_simulation(build).layers
     tensors = process.quantised_tensors(build)
-    graph = onnx.load(build.onnx, load_external_data=False)
+    graph = load_structure(build.onnx)
     found = judged(tensors, errors, costs, graph)
     write_text(place, msgspec.json.encode(found).decode())
     return found

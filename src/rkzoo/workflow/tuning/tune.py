@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -18,11 +18,11 @@ from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
+from rkzoo.graph.onnx.read import load_structure
 from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.toolkit import environment
-from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Algorithm
 from rkzoo.vision.image import SUFFIXES, decode
@@ -44,9 +44,6 @@ from rkzoo.workflow.request.quantization import Quantise, TunedRecipe, write_rec
 from rkzoo.workflow.request.resolve import Resolved
 from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, cycles, layers_of, ranked
-
-if TYPE_CHECKING:
-    import onnx
 
 _USUAL_PICTURES = 20
 _MANY_PICTURES = 100
@@ -338,7 +335,7 @@ class _Search:
             self.measure(FLOAT_LAYERS, change, setting, cost)
             return self.drop <= max_drop
 
-        for role, branch in branches(layers, _graph(build), self.roles).items():
+        for role, branch in branches(layers, load_structure(build.onnx), self.roles).items():
             if tried(f"the branch of {role}", branch, self.best.quantise.float_layers):
                 return
         for words, order, most in (
@@ -394,12 +391,6 @@ class _Search:
             tuple(self.trials),
             recipe,
         )
-
-
-def _graph(build: BuildInputs) -> onnx.ModelProto:
-    import onnx
-
-    return onnx.load(build.onnx, load_external_data=False)
 
 
 class _Quiet:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, cache_dir, explained, locked, package_digest, sha256_of
-from rkzoo.graph.from_weights import minilm, whisper
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.workflow.request.importers import from_weights
 from rkzoo.workflow.request.importers.literal import from_literal
 from rkzoo.workflow.request.importers.tensorflow import deeplab, tensorflow
 from rkzoo.workflow.request.importers.torchscript import input_size, is_script, torchscript
@@ -27,11 +27,11 @@ MAKERS: dict[str, Maker] = {
     "yamnet": yamnet,
     "python-literal": from_literal,
     "deeplab": deeplab,
-    "minilm-embedding": minilm.make_embedding,
-    "minilm-encoder": minilm.make_encoder,
-    "whisper-encoder": whisper.make_encoder,
-    "whisper-embedding": whisper.make_embedding,
-    "whisper-decoder": whisper.make_decoder,
+    "minilm-embedding": from_weights.minilm_embedding,
+    "minilm-encoder": from_weights.minilm_encoder,
+    "whisper-encoder": from_weights.whisper_encoder,
+    "whisper-embedding": from_weights.whisper_embedding,
+    "whisper-decoder": from_weights.whisper_decoder,
 }
 
 _FILES = {".tflite": "tflite", ".pb": "pb", ".torchscript": "torchscript"}

@@ -37,12 +37,11 @@ def _make(
     inputs: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
 ) -> None:
-    import onnx
-
     from rkzoo.graph.onnx.read import load
     from rkzoo.graph.onnx.rewrite import bytes_as_floats
+    from rkzoo.graph.onnx.writer import save
 
     translated(TENSORFLOW, source, target, report, inputs, outputs)
     model = load(target)
     bytes_as_floats(model)
-    onnx.save(model, target)
+    save(model, target)

@@ -74,10 +74,9 @@ def torchscript(
 ) -> None:
     """A float ONNX that takes one RGB picture (1, 3, *size), and has the class names of the
     archive. Raises RkzooError where there is no environment with PyTorch."""
-    import onnx
-
     from rkzoo.graph.onnx.read import load
     from rkzoo.graph.onnx.subgraph import part
+    from rkzoo.graph.onnx.writer import save
 
     source = files["model"]
     with explained(f"{source} cannot be read."), source.open("rb"):
@@ -91,6 +90,5 @@ def torchscript(
     translated(PYTORCH, source, target, report, {"images": (1, 3, *size)})
     # What a program works out of its shapes, each time it is run, is known by now.
     model = part(load(target), [ArrayInput(name="images", shape=(1, 3, *size))])
-    if names := told(source).names:
-        onnx.helper.set_model_props(model, {"names": str(names)})
-    onnx.save(model, target)
+    names = told(source).names
+    save(model, target, {"names": str(names)} if names else None)

@@ -19,11 +19,11 @@ _CLASSES = 521
 def yamnet(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
     """Makes the .onnx of a .tflite: input `waveform`, tensor `patches` that goes into the first
     convolution, output `scores`. Raises RkzooError where it is no such network."""
-    import onnx
+    from rkzoo.graph.onnx.read import load
+    from rkzoo.graph.onnx.writer import save
 
     tensorflow(files, target, report)
-    model = onnx.load(target)
-    onnx.save(named(model), target)
+    save(named(load(target)), target)
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,0 +1,113 @@
+"""What a .rknn was built from, made again when the cache has forgotten it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import FaceHead
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.toolkit import builds
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.toolkit.recipe import Sidecar
+from rkzoo.workflow.compile.prepare import prepare
+from rkzoo.workflow.compile.text_calibration import MADE
+from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.options import AS_IS, Feed
+from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.resolve import resolve
+
+
+def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInputs:
+    """Prepares the build of the .rknn `path` anew from its source file and calibration pictures.
+    Raises RkzooError where they are gone or have changed."""
+    source = Path(sidecar.source.file)
+    if not source.exists() and not sidecar.source.card:
+        raise RkzooError(
+            f"{path.name} cannot be simulated any more.",
+            f"The model it was made from is gone from {source}, and from the cache.",
+            "Put it back there, or convert it again.",
+        )
+    files = [name for name in sidecar.calibration.files if name != MADE]
+    gone = [name for name in files if not Path(name).exists()]
+    if gone:
+        raise RkzooError(
+            f"{path.name} cannot be simulated any more.",
+            f"{len(gone)} calibration pictures are gone, {gone[0]} for one, and the copy in the "
+            "cache too.",
+            "Put them back, or convert the model again.",
+        )
+    contract, recipe = sidecar.contract, sidecar.recipe
+    if contract.texts and recipe.dtype == "int8":
+        raise RkzooError(
+            f"{path.name} cannot be simulated any more.",
+            "The embeddings that it was calibrated with were kept in the cache, which has "
+            "forgotten them.",
+            "Convert the model again.",
+        )
+    ready = resolve(
+        sidecar.source.card or str(source),
+        size=contract.picture.size if contract.picture else None,
+        labels=contract.labels or None,
+        anchors=_anchors(contract, from_card=bool(sidecar.source.card)),
+        feed=_feed(contract),
+        report=report,
+    )
+    if ready.source.sha256 != sidecar.source.sha256:
+        raise RkzooError(
+            f"{path.name} does not belong to {source} any more.",
+            "That file has changed since the conversion.",
+            "Convert it again.",
+        )
+    ready = ready.quantised(
+        Quantise(
+            head=sidecar.head,
+            algorithm=recipe.algorithm,
+            method=recipe.method,
+            auto_hybrid=recipe.auto_hybrid,
+            float_layers=recipe.float_layers,
+        )
+    )
+    # Names may be assumed differently by now, and change no number.
+    if msgspec.structs.replace(ready.contract, labels=contract.labels) != contract:
+        raise RkzooError(
+            f"{path.name} cannot be built again as it was.",
+            f"It was made by rkzoo {sidecar.rkzoo}, which described the model differently.",
+            "Convert the model again.",
+        )
+    pictures = calib.from_files([Path(name) for name in files]) if files else None
+    prepared = prepare(
+        ready,
+        [recipe.soc],
+        recipe.dtype,
+        pictures,
+        recipe.toolkit,
+        report,
+    )
+    inputs = builds.find(prepared.key)
+    if inputs is None or prepared.calibration.sha256 != sidecar.calibration.sha256:
+        raise RkzooError(
+            f"{path.name} cannot be built again as it was.",
+            "The calibration pictures have changed since the conversion.",
+            "Convert the model again.",
+        )
+    return inputs
+
+
+def _feed(contract: Contract) -> Feed:
+    picture = contract.picture
+    return Feed(picture.color, picture.mean, picture.std) if picture else AS_IS
+
+
+def _anchors(contract: Contract, *, from_card: bool) -> list[tuple[float, float]] | None:
+    head = contract.head
+    if isinstance(head, FaceHead) and not from_card:
+        sides = [side for level in head.anchors for side in level]
+        return list(zip(sides[::2], sides[1::2], strict=True))
+    if not isinstance(head, DetectHead) or not head.anchors:
+        return None
+    return [pair for level in head.anchors for pair in level]

@@ -1,0 +1,123 @@
+"""What a user says about a model: how it is fed, its anchors, its labels. Needs no ONNX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rkzoo.contract.inputs import ImageInput
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+
+Color = Literal["RGB", "BGR"]
+Triple = tuple[float, float, float]
+Anchors = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How the user says that a model is fed, in place of what is recognised or on the card.
+
+    `mean` and `std` are in units of 0..255 and in the order of `color`. Raises RkzooError
+    when they are no numbers that can be used.
+    """
+
+    color: Color | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+
+    def __post_init__(self) -> None:
+        if self.color not in (None, "RGB", "BGR"):
+            raise RkzooError(
+                f"There is no colour order {self.color!r}.", "", "Give --color RGB or --color BGR."
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and (len(values) != 3 or not all(map(isfinite, values))):
+                raise RkzooError(
+                    f"The {name} {values} is not three numbers.",
+                    "There is one for each colour.",
+                    f"Give for example --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
+                )
+        if self.std is not None and not all(self.std):
+            raise RkzooError(
+                "A std of 0 cannot be used.",
+                "The pixels are divided by it.",
+                "Give the divisors of the training, for example --std 255,255,255.",
+            )
+
+    def over(self, image: ImageInput) -> ImageInput:
+        """`image` with what was said put in its place."""
+        said = {"color": self.color, "mean": self.mean, "std": self.std}
+        return msgspec.structs.replace(
+            image, **{name: value for name, value in said.items() if value is not None}
+        )
+
+    def refuse(self, why: str) -> None:
+        """Raises RkzooError when anything was said where nothing can be changed."""
+        if self != AS_IS:
+            raise RkzooError(
+                "--color, --mean and --std do not go with this model.", why, "Leave them out."
+            )
+
+
+AS_IS = Feed()
+
+_ONE_NUMBER = re.compile(r"[^\s,;:\[\](){}]+")
+
+
+def parse_anchors(text: str) -> tuple[tuple[float, float], ...]:
+    """(w, h) pairs in input pixels, the finest level first.
+
+    `text` holds the numbers with anything of commas, blanks, brackets and line ends between
+    them, as Rockchip's anchor files (one number a line), or it is the path of such a file.
+    Raises RkzooError when it is neither, or the numbers are no anchors.
+    """
+    name = text.strip()
+    if "\n" not in name and len(name) < 4096 and Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8", errors="replace")
+    try:
+        numbers = [float(word) for word in _ONE_NUMBER.findall(text)]
+    except ValueError as error:
+        raise RkzooError(
+            "The anchors cannot be read.",
+            f"They are no numbers and no file with numbers: {error}.",
+            "Give them like --anchors 10,13,16,30,33,23,... or the name of a file with one "
+            "number a line.",
+        ) from error
+    if not numbers or len(numbers) % 2:
+        raise RkzooError(
+            f"There are {len(numbers)} numbers where anchors come in pairs.",
+            "Each anchor is a width and a height.",
+            "A usual model has 18 numbers: three anchors for each of strides 8, 16 and 32.",
+        )
+    if not all(0 < number <= 16384 for number in numbers):
+        raise RkzooError(
+            "An anchor is not a size in pixels.",
+            f"The numbers reach from {min(numbers):g} to {max(numbers):g}.",
+            "Give anchors in pixels of the model's input, not in cells and not as fractions.",
+        )
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One name a line. Raises RkzooError when the file cannot be read or is empty."""
+    try:
+        with explained(f"The labels {path} cannot be read."):
+            lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise RkzooError(
+            f"The labels {path} cannot be read.",
+            "It is no text in UTF-8.",
+            "Give a text file, one name a line.",
+        ) from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise RkzooError(f"The labels {path} are empty.", "", "Give a text file, one name a line.")
+    return names
