@@ -428,8 +428,8 @@ def _asked(runtime: str | None, how: ModelOptions) -> Asked:
     from rkzoo.tasks.prompt.words import words
     from rkzoo.workflow.inference.plan import Asked
     from rkzoo.workflow.request.calibration import find
-    from rkzoo.workflow.request.quantization import choose
     from rkzoo.workflow.request.options import Feed
+    from rkzoo.workflow.request.quantization import choose
 
     for name in how.keys() - ModelOptions.__annotations__:
         raise TypeError(f"unexpected keyword argument {name!r}: see rkzoo.ModelOptions")
