@@ -12,7 +12,7 @@ import rkzoo
 
 ROOT = Path(rkzoo.__file__).parent
 
-GROUND = {"checks", "contract", "errors", "files", "progress", "session"}
+GROUND = {"checks", "contract", "errors", "files", "html_template", "progress", "session"}
 # Room -> the rooms it may import, the ground floor and itself apart.
 ALLOWED: dict[str, set[str]] = {
     "graph": set(),
