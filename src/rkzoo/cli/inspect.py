@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli.console import add_anchors
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from rkzoo.checks import Check
     from rkzoo.contract.detect import DetectHead
     from rkzoo.contract.inputs import TensorSpec
     from rkzoo.contract.model import Contract
+    from rkzoo.graph.families.recognition import Recognition
     from rkzoo.graph.onnx.summary import GraphSummary
     from rkzoo.graph.rknn.reader import RknnFile
     from rkzoo.zoo.schema import Card
@@ -134,7 +137,7 @@ def _onnx(
         named=len(file_labels(model)),
     )
     if pictures and recognition is not None:
-        checks += _fed(path, size, anchors, pictures)
+        checks += _fed(path, model, recognition, pictures)
     failed = any(check.level == "fail" for check in checks)
     following = "" if failed else _convert(card.name if card else str(path), size, anchors)
     if as_json:
@@ -173,25 +176,27 @@ def _onnx(
 
 
 def _fed(
-    path: Path, size: tuple[int, int] | None, anchors: str | None, pictures: Sequence[Path]
+    path: Path, model: ModelProto, recognition: Recognition, pictures: Sequence[Path]
 ) -> list[Check]:
     """What the model's answers to pictures say of how it is to be fed."""
     from rkzoo.checks import Check
     from rkzoo.cli.console import Bars
     from rkzoo.contract.detect import DetectHead
-    from rkzoo.graph.families.anchors import parse_anchors
+    from rkzoo.toolkit.recipe import Source
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
-    from rkzoo.workflow.request.resolve import resolve
+    from rkzoo.workflow.request.resolve import Resolved
 
-    ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
-    if ready.contract.texts:
+    contract = recognition.contract
+    if contract.texts:
         said = "It takes texts beside the picture, so its answers are not tried out here."
         return [Check("warn", said)]
-    if not isinstance(ready.contract.head, DetectHead):
+    if not isinstance(contract.head, DetectHead):
         said = "Other forms of the picture are tried out on detection models only."
         return [Check("warn", said)]
+    source = Source(file=str(path), sha256="")
+    ready = Resolved(path.stem, model, contract, source, ("fp16",), recognition=recognition)
     graph = ready.graph().SerializeToString()
-    return list(input_checks(probe(graph, ready.contract, pictures, Bars())))
+    return list(input_checks(probe(graph, contract, pictures, Bars())))
 
 
 def _card(path: Path) -> Card | None:

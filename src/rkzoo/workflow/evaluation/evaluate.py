@@ -26,9 +26,9 @@ from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.segmentation import CutOutHead, SemanticHead
-from rkzoo.contract.text import PlateHead, TextDetHead, TextRecHead
+from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
 from rkzoo.progress import SILENT, Reporter
@@ -178,6 +178,7 @@ def evaluate_plan(
 
 _TASKS: dict[type[Any], str] = {
     TextDetHead: "text-det",
+    TextClsHead: "text-cls",
     TextRecHead: "text-rec",
     ClassifyHead: "classify",
     PlateHead: "plate",
@@ -196,6 +197,7 @@ _TASKS: dict[type[Any], str] = {
     TranslateHead: "translate",
     MarianHead: "translate",
     CutOutHead: "cut-out",
+    TensorsHead: "part",
 }
 
 
@@ -208,7 +210,7 @@ def task_of(contract: Contract, parts: int = 1, together: Head | None = None) ->
     if parts > 1:
         return "text"
     if not isinstance(head, DetectHead):
-        return _TASKS.get(type(head), "text-cls")
+        return _TASKS[type(head)]
     if head.rotated:
         return "obb"
     if head.keypoints:
