@@ -37,7 +37,15 @@ LIMIT_MB = 250
 USERLAND = ("python3", "libstdc++6")
 # The oldest C library of a system that boards still run (Debian 11 has 2.31).
 PLATFORM = "aarch64-manylinux_2_28"
-PC_ONLY = ("onnx", "onnxruntime", "uv", "supervision", "matplotlib", "faster_coco_eval")
+PC_ONLY = (
+    "onnx",
+    "onnxruntime",
+    "uv",
+    "supervision",
+    "matplotlib",
+    "faster_coco_eval",
+    "jinja2",
+)
 PICTURE = PROJECT / "src" / "rkzoo" / "assets" / "page.jpg"
 QEMU = ("qemu-aarch64-static", "qemu-aarch64")
 PATIENCE = 300

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from rkzoo.workflow.comparison.result import Comparison
     from rkzoo.workflow.evaluation.evaluate import Evaluation
     from rkzoo.workflow.inference.plan import Asked
-    from rkzoo.workflow.performance.bench import Affinity, AnswerReport, BenchReport
+    from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
     from rkzoo.workflow.performance.estimate import Estimate
+    from rkzoo.workflow.performance.machine_setup import Affinity
     from rkzoo.workflow.tuning.tune import Trial, Tuned
 
 PathName = str | os.PathLike[str]

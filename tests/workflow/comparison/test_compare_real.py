@@ -22,7 +22,9 @@ from rkzoo.toolkit import environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import InputPlan, Recipe
 from rkzoo.workflow.comparison import compare as module
-from rkzoo.workflow.comparison.compare import compare, largest_number
+from rkzoo.workflow.comparison import planning
+from rkzoo.workflow.comparison.compare import compare
+from rkzoo.workflow.comparison.conclusions import largest_number, to_blame
 from rkzoo.workflow.comparison.matching import Agreement
 from rkzoo.workflow.comparison.result import Comparison, Ran
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
@@ -186,7 +188,7 @@ def planned(
     place = None if calibration is None else folder
     made = Part(CONTRACT, build=BuildInputs(folder / "model.onnx", recipe, place))
     whole = Plan("small", "simulator", {"model": made})
-    monkeypatch.setattr(module, "_base", lambda *given: whole)
+    monkeypatch.setattr(planning, "_base", lambda *given: whole)
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     cv2.imwrite(str(folder / "one.png"), image)
     return compare("small.onnx", images=[folder / "one.png"], layers=False)
@@ -277,9 +279,9 @@ def test_the_part_of_a_pipeline_that_is_to_blame() -> None:
                 (("det", det), ("rec", rec))]  # fmt: skip
         return Ran("int8", "simulator", (1,), tuple(rows), hurt=True)
 
-    assert module._to_blame(ran(0.9, 0.9999)) == {"det"}
-    assert module._to_blame(ran(0.9, 0.8)) == {"det", "rec"}
-    assert module._to_blame(ran(0.985, 0.9999)) == {"det"}, "the furthest where none is bad"
+    assert to_blame(ran(0.9, 0.9999)) == {"det"}
+    assert to_blame(ran(0.9, 0.8)) == {"det", "rec"}
+    assert to_blame(ran(0.985, 0.9999)) == {"det"}, "the furthest where none is bad"
 
 
 @pytest.mark.parametrize(

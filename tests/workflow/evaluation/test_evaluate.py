@@ -27,6 +27,7 @@ from rkzoo.workflow.evaluation.evaluate import STANDARD, evaluate
 from rkzoo.workflow.evaluation.jobs import Job, Piece, here
 from rkzoo.workflow.evaluation.process_pool import over_processes
 from rkzoo.workflow.inference.plan import Asked, plan
+from rkzoo.workflow.request import resolve as resolving
 
 PICTURES = 40
 # What a network of random weights scores is of no interest, so that everything counts.
@@ -229,3 +230,25 @@ def test_no_scheduler_there(model: str, data: str) -> None:
     with pytest.raises(RkzooError, match="no Dask scheduler") as caught:
         evaluate(model, data, scheduler="tcp://127.0.0.1:9")
     assert "dask scheduler" in caught.value.fix
+
+
+def test_a_model_for_the_simulator_is_found_once_and_calibrated_on_the_data(
+    model: str, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    float_plan = plan(model, Asked())
+    found, asked_for = [], []
+    inner = resolving.recognise
+    monkeypatch.setattr(resolving, "recognise", lambda *a: found.append(a) or inner(*a))
+
+    def planned(models: object, label: str, asked: Asked, report: object) -> object:
+        asked_for.append((label, asked.pictures))
+        return float_plan
+
+    monkeypatch.setattr(evaluation, "plan_of", planned)
+    got = evaluate(model, data, asked=Asked(runtime="simulator"), limit=4, options=ALL, workers=1)
+    assert len(found) == 1
+    ((label, pictures),) = asked_for
+    assert label == "simulator"
+    assert len(pictures) == 20
+    assert any("calibrated on 20 pictures" in text for text in got.departures)
+    assert any("not scored" in text for text in got.departures)

@@ -262,7 +262,7 @@ def test_a_step_that_cannot_be_measured_says_why_and_the_others_go_on(
         return plan(model, FLOAT)
 
     monkeypatch.setattr(explaining, "size_free", refused)
-    monkeypatch.setattr(explaining, "simulated_plan", no_toolkit)
+    monkeypatch.setattr(explaining, "plan", no_toolkit)
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     other = explain(models((96, 96)), data, workers=1)
     by, before = steps(other), steps(found)

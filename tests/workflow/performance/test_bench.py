@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -24,14 +23,13 @@ from rkzoo.errors import RkzooError
 from rkzoo.soc.machine import read_machine
 from rkzoo.tasks.voice.result import Spoken
 from rkzoo.workflow.performance import bench as module
+from rkzoo.workflow.performance import machine_setup
 from rkzoo.workflow.performance.bench import (
     AnswerReport,
     BenchReport,
     Watched,
     bench,
     bench_answers,
-    chosen_cores,
-    pinned,
     rounded,
     write_report,
 )
@@ -203,53 +201,11 @@ def test_a_picture_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
         bench(model, picture=tmp_path / "b.jpg", frames=1)
 
 
-def test_fast_and_slow_cores_are_the_chips_own(tmp_path: Path) -> None:
-    board(tmp_path, "rk3588")
-    machine = read_machine(tmp_path)
-    assert chosen_cores(machine, "big") == (4, 5, 6, 7)
-    assert chosen_cores(machine, "little") == (0, 1, 2, 3)
-
-
-@pytest.mark.parametrize("kind", ["big", "little"])
-def test_a_machine_with_one_kind_of_cores_is_refused(tmp_path: Path, kind: str) -> None:
-    board(tmp_path, "rk3568")
-    with pytest.raises(RkzooError, match="no fast and slow cores"):
-        chosen_cores(read_machine(tmp_path), kind)  # type: ignore[arg-type]
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
-def test_cores_come_back_whatever_happens() -> None:
-    before = os.sched_getaffinity(0)
-    one = {min(before)}
-
-    def interrupted() -> None:
-        with pinned(sorted(one)):
-            assert os.sched_getaffinity(0) == one
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert os.sched_getaffinity(0) == before
-    with pytest.raises(RkzooError), pinned([100_000]):
-        pass
-    assert os.sched_getaffinity(0) == before
-
-
-def test_clocks_and_others_on_the_npu_are_recorded(tmp_path: Path) -> None:
-    board(tmp_path, "rk3588")
-    machine = read_machine(tmp_path)
-    told = module._board(machine, machine, "big", (4, 5), locked=False)
-    assert told.chip == "rk3588"
-    assert {"cpu", "npu"} <= {clock.kind for clock in told.clocks}
-    assert all(clock.before == clock.after for clock in told.clocks)
-    assert len(told.npu_users) == len(machine.holders)
-
-
 def test_clocks_are_not_said_to_be_held_where_there_are_none(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = read_machine(tmp_path)
-    monkeypatch.setattr(module, "read_machine", lambda: bare)
+    monkeypatch.setattr(machine_setup, "read_machine", lambda: bare)
     with pytest.raises(RkzooError, match="no clock"):
         bench(model, frames=1, lock_clocks=True)
 
@@ -260,7 +216,8 @@ def test_clocks_are_held_while_measuring_and_given_back(
     b = board(tmp_path, "rk3588")
     governor = "sys/devices/system/cpu/cpufreq/policy4/scaling_governor"
     before = b.read(governor)
-    monkeypatch.setattr(module, "read_machine", lambda: read_machine(tmp_path))
+    for room in (module, machine_setup):
+        monkeypatch.setattr(room, "read_machine", lambda: read_machine(tmp_path))
     seen = []
     inner = module._sequential
     monkeypatch.setattr(

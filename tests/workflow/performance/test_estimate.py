@@ -22,6 +22,7 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import Recipe
 from rkzoo.workflow.performance import estimate as module
 from rkzoo.workflow.performance.estimate import estimate, every_chip, read_subject
+from rkzoo.workflow.request import resolve as resolving
 
 
 def plain(path: Path, shape: list[object], op: str = "Relu") -> Path:
@@ -168,6 +169,16 @@ def test_a_known_head_is_cut_before_it_is_built(tmp_path: Path, toolkit: Builds)
     outputs = onnx.load_from_string(subject.graph).graph.output
     assert len(outputs) == 6  # a box and a score for each of three levels
     assert subject.inputs[0].shape == (1, 3, 64, 96)
+
+
+def test_a_graph_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(stock(), tmp_path / "tiny.onnx")
+    parsed = []
+    for room in (module, resolving):
+        inner = room.load
+        monkeypatch.setattr(room, "load", lambda path, f=inner: parsed.append(path) or f(path))
+    read_subject(str(tmp_path / "tiny.onnx"))
+    assert len(parsed) == 1
 
 
 def test_operators_that_fall_are_told_before_anything_is_built(

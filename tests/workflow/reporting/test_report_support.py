@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 
 from rkzoo.cli.main import main
-from rkzoo.contract.classify import ClassifyHead
-from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.contract.model import Contract
-from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.reporting import support as module
 from rkzoo.workflow.reporting.results import Run, Support, Trial, read_support, write_support
 from rkzoo.workflow.reporting.support import (
     Candidate,
     candidates,
-    task_of,
     try_all,
     try_one,
     with_support,
@@ -99,29 +94,6 @@ def test_the_table_in_the_repository_can_be_read_and_was_tried() -> None:
     told = (ROOT / "results/support.yaml").read_text("utf-8")
     assert "/tmp" not in told, "no place of one machine"
     assert "/root" not in told
-
-
-@pytest.mark.parametrize(
-    ("head", "task"),
-    [
-        (ClassifyHead(classes=10), "classify"),
-        (PlateHead(), "plate"),
-        (DetectHead(outputs=(HeadOutput(name="o", role="box"),), classes=2), "detect"),
-        (DetectHead(outputs=(), classes=2, coefficients=32), "segment"),
-        (DetectHead(outputs=(), classes=2, keypoints=17), "pose"),
-        (DetectHead(outputs=(), classes=2, rotated=True), "obb"),
-    ],
-)
-def test_a_model_without_a_card_has_the_task_of_its_head(head: object, task: str) -> None:
-    assert task_of(Contract(family="x", picture=PICTURE, head=head)) == task
-
-
-def test_every_head_has_a_task() -> None:
-    from typing import get_args
-
-    from rkzoo.contract.model import PictureHead
-
-    assert set(get_args(PictureHead)) == {DetectHead, *module._TASKS}
 
 
 class Bench:

@@ -43,6 +43,7 @@ from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Found, Image
 from rkzoo.workflow.inference.plan import Asked, Plan, check_pictures, npu_workers, on_core, plan
 from rkzoo.workflow.inference.sanity import watched
+from rkzoo.workflow.inference.stages import run_stages
 
 # Workers where nothing is said; a simulator is a process of its own and far from real time.
 _WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1}
@@ -398,19 +399,8 @@ def _answer(task: Callable[[Image], Found], frame: Frame) -> Answered:
     if frame.number < _DOUBTED:
         found, warnings = watched(task, frame.image)
         return Answered(found, {}, warnings)
-    arrays, letterbox = task.preprocess(frame.image)
-    prepared = perf_counter()
-    raw = task.session.run(arrays)
-    inferred = perf_counter()
-    found = task.decode(raw, letterbox)
-    return Answered(
-        found,
-        {
-            "prepare": prepared - start,
-            "infer": inferred - prepared,
-            "decode": perf_counter() - inferred,
-        },
-    )
+    found, seconds = run_stages(task, frame.image)
+    return Answered(found, dict(zip(("prepare", "infer", "decode"), seconds, strict=True)))
 
 
 def _confidence(options: StreamOptions) -> float:

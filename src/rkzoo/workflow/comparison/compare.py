@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import msgspec
-import numpy as np
 
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
@@ -23,27 +18,25 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
-from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.runtime.simulator import SimulatorSession, as_fed
-from rkzoo.session import Array, Closing, Session
+from rkzoo.session import Array, Session
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
 from rkzoo.tasks.prompt.prompted import PromptedSession
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.result import TextLines
-from rkzoo.toolkit import environment
 from rkzoo.toolkit.analysis import LayerError
-from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
-from rkzoo.toolkit.recipe import InputPlan, Recipe
-from rkzoo.vision.image import read
+from rkzoo.workflow.comparison.conclusions import (
+    calibrated,
+    largest_number,
+    next_command,
+    to_blame,
+    verdict_text,
+)
 from rkzoo.workflow.comparison.diagnosis import (
     GOOD,
-    Cause,
     Facts,
     Runtime,
     alone,
@@ -52,6 +45,7 @@ from rkzoo.workflow.comparison.diagnosis import (
     own_gain,
 )
 from rkzoo.workflow.comparison.input_probe import probe
+from rkzoo.workflow.comparison.kept_sessions import Opened, open_sessions
 from rkzoo.workflow.comparison.matching import (
     Agreement,
     Matches,
@@ -60,25 +54,22 @@ from rkzoo.workflow.comparison.matching import (
     disagrees,
     summed,
 )
+from rkzoo.workflow.comparison.planning import (
+    build_of,
+    calibration_pictures,
+    given_pictures,
+    own_chip,
+    plans,
+    recipe_of,
+)
 from rkzoo.workflow.comparison.result import Comparison, Layers, Picture, Ran
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures, figures, over_pictures
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.load import answer_at, page_reader
 from rkzoo.workflow.inference.model import Image
-from rkzoo.workflow.inference.plan import Asked, Part, Plan, check_pictures, part, plan, resolved
-from rkzoo.workflow.request.model_name import is_pipeline
-from rkzoo.workflow.request.sidecar import read_sidecar
+from rkzoo.workflow.inference.plan import Asked, Plan
 
-PICTURES = 3  # of the calibration set, where none are given
-MOST = 16  # pictures
 _LINES = 8  # of a page, whose tensors are compared
-_HALF: dict[str, Any] = {
-    "dtype": "fp16",
-    "algorithm": "normal",
-    "method": "channel",
-    "auto_hybrid": False,
-    "float_layers": (),
-}
 
 
 def compare(
@@ -104,16 +95,16 @@ def compare(
     chip = chip_name(soc) if soc else ""
     if confidence is not None:
         DetectOptions(confidence=confidence)  # refuses what is no threshold
-    pictures = _given(images, report)
-    planned, skipped = _planned(model, asked, report)
-    chip = chip or _own_chip(planned) or SIMULATED_SOC
-    pictures = pictures or _calibration(model, asked, planned["onnx"])
+    pictures = given_pictures(images, report)
+    planned, skipped = plans(model, asked, report)
+    chip = chip or own_chip(planned) or SIMULATED_SOC
+    pictures = pictures or calibration_pictures(model, asked, planned["onnx"])
     commands = _commands(model, chip, options)
     trial = _Trial(pictures, confidence, report)
     ran, layered = [], []
     for runtime, one in planned.items():
         with ExitStack() as stack:
-            opened, processes = _open(one, runtime, stack, report)
+            opened, processes = open_sessions(one, runtime, stack, report)
             begun = time.perf_counter()
             done = trial.run(runtime, one, opened)
             ran.append(replace(done, seconds=time.perf_counter() - begun))
@@ -124,7 +115,7 @@ def compare(
         for role in planned["onnx"].parts
         for cause in causes(_facts(role, planned, ran, layered, trial, model, commands, report))
     )
-    recipe = _recipe(planned)
+    recipe = recipe_of(planned)
     return Comparison(
         model=planned["onnx"].name,
         soc=chip,
@@ -135,105 +126,9 @@ def compare(
         layers=tuple(layered),
         causes=found,
         skipped=tuple(dict.fromkeys(skipped)),
-        verdict=_verdict(ran, found),
-        next=_next(ran, found, commands),
+        verdict=verdict_text(ran, found),
+        next=next_command(ran, found, commands),
         seconds=time.perf_counter() - start,
-    )
-
-
-# ---- what is to be run ----------------------------------------------------------------------
-
-
-def _given(images: Sequence[Path], report: Reporter) -> tuple[Picture, ...]:
-    if len(images) > MOST:
-        report.note(f"The first {MOST} of {len(images)} pictures are compared.")
-    return tuple(Picture(path.name, read(path), path) for path in images[:MOST])
-
-
-def _planned(model: str, asked: Asked, report: Reporter) -> tuple[dict[Runtime, Plan], list[str]]:
-    """A plan for each runtime, float first, and what was left out."""
-    skipped: list[str] = []
-    wanted = asked.dtype
-    base = _base(model, replace(asked, runtime="simulator"), skipped, report)
-    check_pictures(base, "compare")
-    plans: dict[Runtime, Plan] = {"onnx": replace(base, label="onnx")}
-    recipes = [one.build.recipe for one in base.parts.values() if one.build]
-    if any(recipe.quantised for recipe in recipes):
-        skipped.append("float16: the model came quantised, with INT8 scales of its own.")
-    elif wanted != "int8":
-        plans["fp16"] = replace(base, parts={r: _half(p) for r, p in base.parts.items()})
-    else:
-        skipped.append("float16: only INT8 was asked for.")
-    if wanted != "fp16" and any(recipe.dtype == "int8" for recipe in recipes):
-        plans["int8"] = base
-    return plans, skipped
-
-
-def _base(model: str, asked: Asked, skipped: list[str], report: Reporter) -> Plan:
-    """What is built: INT8 wherever a model can have it."""
-    if Path(model).suffix.lower() == ".rknn":
-        found = plan(model, asked, report)
-        if all(one.build and one.build.recipe.dtype == "fp16" for one in found.parts.values()):
-            skipped.append(f"INT8: {Path(model).name} was built in float16.")
-        return found
-    if is_pipeline(model) is not None:
-        found = plan(model, asked, report)
-        for role, one in found.parts.items():
-            if one.build and one.build.recipe.dtype == "fp16" and asked.dtype != "fp16":
-                skipped.append(f"INT8 of {role}: its card keeps it in float16.")
-        return found
-    ready = resolved(model, asked, report)
-    dtype = asked.dtype or ("int8" if "int8" in ready.dtypes else ready.dtypes[0])
-    if dtype != "int8":
-        why = f"its card allows {', '.join(ready.dtypes)} only"
-        skipped.append(f"INT8: {'only float16 was asked for' if asked.dtype else why}.")
-    made = part(ready, "simulator", replace(asked, dtype=dtype), report)
-    return Plan(ready.name, "simulator", {"model": made})
-
-
-def _half(one: Part) -> Part:
-    """The same in float16, which needs no calibration."""
-    if one.build is None:
-        raise RkzooError("There is nothing to build.", code=1)
-    recipe = msgspec.structs.replace(one.build.recipe, **_HALF)
-    return replace(one, build=replace(one.build, recipe=recipe, calibration=None))
-
-
-def _recipe(planned: Mapping[Runtime, Plan]) -> Recipe:
-    return next(iter(planned["onnx"].parts.values())).built.recipe
-
-
-def _own_chip(planned: Mapping[Runtime, Plan]) -> str:
-    return _recipe(planned).soc
-
-
-def _calibration(model: str, asked: Asked, base: Plan) -> tuple[Picture, ...]:
-    """The first calibration pictures: the files themselves, or what the model sees of them."""
-    path = Path(model)
-    files: Sequence[str] = ()
-    if asked.pictures is not None:
-        source = asked.pictures
-        files = source.names if len(source.names) == len(source) else ()
-    elif path.suffix.lower() == ".rknn":
-        files = read_sidecar(path).calibration.files
-    there = [Path(name) for name in files if Path(name).is_file()][:PICTURES]
-    if there:
-        return tuple(Picture(file.name, read(file), file) for file in there)
-    first = next(iter(base.parts.values()))
-    build = first.built
-    if build.calibration is None:
-        raise RkzooError(
-            "There is no picture to compare on.",
-            "Without INT8 there are no calibration pictures to take.",
-            "Give some with --image.",
-        )
-    with explained("The calibration pictures cannot be read from the cache."):
-        stack = np.load(build.calibration / "calibration-0.npy", mmap_mode="r")
-        arrays = [np.array(one) for one in islice(stack, PICTURES)]
-    order = slice(None, None, -1 if first.contract.input.color == "RGB" else 1)
-    return tuple(
-        Picture(f"calibration picture {number + 1}", np.ascontiguousarray(one[..., order]))
-        for number, one in enumerate(arrays)
     )
 
 
@@ -250,59 +145,6 @@ def _commands(model: str, soc: str, options: str) -> dict[str, str]:
 
 
 # ---- running it -----------------------------------------------------------------------------
-
-
-class _Kept(Closing):
-    """A session that keeps what it was asked and answered for one picture; asked the same
-    again, it does not compute again. It takes what a board takes, so that float gets batches
-    and sizes as the built model does."""
-
-    def __init__(self, session: Session, inputs: Sequence[InputPlan]) -> None:
-        self._session, self.label = session, session.label
-        self.inputs = tuple(map(as_fed, inputs))
-        self.outputs = session.outputs
-        self.calls: dict[bytes, tuple[list[Array], list[Array]]] = {}
-
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        key = hashlib.blake2b(
-            b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-        ).digest()
-        if key not in self.calls:
-            # The arrays are used again by whoever made them.
-            fed = [np.array(array) for array in arrays]
-            self.calls[key] = fed, self._session.run(fed)
-        return self.calls[key][1]
-
-    def close(self) -> None:
-        self._session.close()
-
-
-Opened = dict[str, _Kept]
-
-
-def _open(
-    planned: Plan, runtime: Runtime, stack: ExitStack, report: Reporter
-) -> tuple[Opened, dict[str, ToolkitProcess]]:
-    """The sessions by role, and their processes where they are simulated; `stack` closes
-    them."""
-    opened: Opened = {}
-    processes: dict[str, ToolkitProcess] = {}
-    for role, one in planned.parts.items():
-        build = one.built
-        session: Session
-        if runtime == "onnx":
-            with explained("The model's graph cannot be read from the cache."):
-                graph = build.onnx.read_bytes()
-            session = OnnxSession(graph, one.contract.input)
-        else:
-            env = environment.ensure(build.recipe.toolkit, report=report)
-            process = stack.enter_context(ToolkitProcess(env, report=report))
-            built = process.build_for_simulation(build)
-            outputs = rknn.read(built.rknn).outputs
-            session = SimulatorSession(process, build.recipe.inputs, outputs)
-            processes[role] = process
-        opened[role] = stack.enter_context(_Kept(session, build.recipe.inputs))
-    return opened, processes
 
 
 Answering = Callable[[Image], Any]
@@ -495,7 +337,7 @@ def _layers(
 ) -> list[Layers]:
     found = []
     for role, one in planned.parts.items():
-        build = one.built
+        build = build_of(one)
         if build.recipe.dtype != "int8" or build.recipe.quantised:
             continue
         index = next(
@@ -536,14 +378,14 @@ def _facts(
     from rkzoo.graph.onnx.read import parse
 
     one = planned["onnx"].parts[role]
-    build = one.built
+    build = build_of(one)
     single = role == "model"
     outputs: dict[str, list[OutputFigures]] = {
         done.runtime: [row for row in done.outputs if row.part == role]
         for done in ran
         if done.runtime != "onnx"
     }
-    hurt = {done.runtime for done in ran if done.hurt and role in _to_blame(done)}
+    hurt = {done.runtime for done in ran if done.hurt and role in to_blame(done)}
     graph = build.onnx.read_bytes()
     parsed = parse(graph)
     largest = None
@@ -563,78 +405,7 @@ def _facts(
         better=better.image if better else None,
         gain=own_gain(parsed),
         largest=largest,
-        calibrated=_calibrated(build),
+        calibrated=calibrated(build),
         algorithm=build.recipe.algorithm,
         commands=commands,
     )
-
-
-def _to_blame(done: Ran) -> set[str]:
-    """The parts of a pipeline whose outputs are not those of float; where the answer suffers and
-    none is, the one that is furthest away."""
-    rows = sorted(done.outputs, key=lambda row: -1.0 if row.cosine is None else row.cosine)
-    return {row.part for row in rows if not like_float([row])} or {row.part for row in rows[:1]}
-
-
-def _calibrated(build: BuildInputs) -> int | None:
-    if build.calibration is None:
-        return None
-    with explained("The calibration pictures cannot be read from the cache."):
-        return len(np.load(build.calibration / "calibration-0.npy", mmap_mode="r"))
-
-
-def largest_number(
-    model: Any, contract: Contract, arrays: Sequence[Array]
-) -> tuple[str, float] | None:
-    """The tensor of the float graph with the largest number for these inputs, and that
-    number; of several models one after another, the first that is not finite."""
-    from rkzoo.graph.onnx.subgraph import all_outputs
-
-    try:
-        with OnnxSession(all_outputs(model).SerializeToString(), contract.input) as session:
-            outputs = session.run(arrays)
-            names = [spec.name for spec in session.outputs]
-    except RkzooError:
-        return None  # only this explanation is lost
-    found = [
-        (name, float(np.abs(values).max()))
-        for name, values in zip(names, outputs, strict=True)
-        if values.size and values.dtype.kind == "f"
-    ]
-    return max(found, key=lambda pair: pair[1], default=None)
-
-
-_TITLES = {"fp16": "float16", "int8": "INT8"}
-
-
-def _verdict(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
-    """In a few words, with the counts where there are any."""
-    bad = [_TITLES[one.runtime] for one in ran if one.hurt]
-    good = [_TITLES[one.runtime] for one in ran if not one.hurt and one.runtime != "onnx"]
-    told = []
-    if good:
-        told.append(f"{' and '.join(good)} answer{'s' * (len(good) == 1)} as float does.")
-    if bad:
-        several = len(bad) > 1
-        told.append(f"{' and '.join(bad)} do{'' if several else 'es'} not answer as float does.")
-    if not bad and not found:
-        told.insert(0, "Nothing is wrong:")
-    elif not bad:
-        told.append("Yet something is likely wrong with the model or how it is fed.")
-    for one in ran:
-        agreed = one.agreement
-        if agreed is not None and (agreed.lost or agreed.new):
-            few = agreed.lost + agreed.new - sum(len(m.serious) for m in one.matches)
-            told.append(
-                f"{_TITLES[one.runtime]} finds {agreed.found} of the "
-                f"{agreed.found + agreed.lost} things of float and {agreed.new} others"
-                + (f" ({few} differ by a hair at the threshold)." if few else ".")
-            )
-    return " ".join(told)
-
-
-def _next(ran: Sequence[Ran], found: Sequence[Cause], commands: Mapping[str, str]) -> str:
-    first = next((cause.fix for cause in found if cause.fix.startswith("rkzoo ")), "")
-    if first:
-        return first.split("   (")[0]
-    return commands["tune"] if any(one.hurt for one in ran) else commands["eval"]

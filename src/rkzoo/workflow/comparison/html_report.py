@@ -1,14 +1,14 @@
 """A comparison as one HTML file that needs nothing else.
 
-Names of tensors, labels and texts come from files of strangers, so everything is escaped, and
-the page forbids itself scripts and the network.
+Names of tensors, labels and texts come from files of strangers, so the template escapes
+everything, and the page forbids itself scripts and the network.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
+from rkzoo.html_template import render
 from rkzoo.workflow.comparison.diagnosis import GOOD
 from rkzoo.workflow.comparison.matching import Agreement, Pair
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
@@ -31,24 +32,17 @@ TITLES = {"onnx": "float [onnx]", "fp16": "float16 [simulator]", "int8": "INT8 [
 _WIDEST = 720  # pixels of a picture in the report
 _ROWS = 40  # things listed for a picture
 _CLEAREST = 1e-7  # what is nearer to 1 is drawn there
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #8889; --bad: #c62828; --good: #2e7d32 }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right }
-th { font-weight: 600; vertical-align: bottom }
-td.name, th.name { text-align: left; overflow-wrap: anywhere; max-width: 30rem }
-.bad { color: var(--bad); font-weight: 600 } .quiet { opacity: .7 }
-.verdict { border-left: 5px solid var(--good); padding: .3rem 1rem; font-size: 1.1rem }
-.verdict.hurt { border-color: var(--bad) }
-.side { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)) }
-figure { margin: 0 } figure img { width: 100%; height: auto }
-figcaption { font-size: 13px } .board { border: 2px dashed var(--line); padding: 1rem;
-display: flex; align-items: center; justify-content: center; min-height: 6rem }
-.scroll { overflow-x: auto } svg { max-width: 100%; height: auto; background: #fff }
-code { background: #8882; padding: .1rem .3rem; border-radius: 3px; overflow-wrap: anywhere }
-"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: `names` are the columns of text, `bad` the cells in red, as row and
+    column."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: Sequence[int] = (0,)
+    bad: frozenset[tuple[int, int]] = frozenset()
 
 
 def jpeg(image: NDArray[np.uint8]) -> bytes:
@@ -73,57 +67,39 @@ def write_report(found: Comparison, folder: Path) -> Path:
 
 def page(found: Comparison) -> str:
     """The report as text."""
-    hurt = any(one.hurt for one in found.ran) or bool(found.causes)
-    parts = [
-        f"<h1>{escape(found.model)}: float, float16 and INT8 compared</h1>",
-        f'<p class="verdict{" hurt" if hurt else ""}">{escape(found.verdict)}</p>',
-        f'<p class="quiet">{escape(found.note)} For {escape(found.soc)}, RKNN-Toolkit2 '
-        f"{escape(found.toolkit)}, {len(found.pictures)} pictures.</p>",
-        *_causes(found),
-        f"<p>Next: <code>{escape(found.next)}</code></p>",
-        *_pictures(found),
-        *_agreements(found),
-        *_things(found),
-        *_outputs(found),
-        *(part for one in found.layers for part in _layers(one)),
-        *_skipped(found),
+    agreed = [
+        (TITLES[one.runtime], one.agreement) for one in found.ran if one.agreement is not None
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(found.model)}: comparison</title><style>{_STYLE}</style></head><body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
+    rows = [agreement_row(title, one) for title, one in agreed]
+    return render(
+        "comparison.html",
+        found=found,
+        hurt=any(one.hurt for one in found.ran) or bool(found.causes),
+        pictures=list(_pictures(found)),
+        agreements=Table(AGREED, [*rows, ["board", "no board here", *[""] * (len(AGREED) - 2)]])
+        if rows
+        else None,
+        more=[(title, *told) for title, one in agreed for told in extras(one)],
+        things=list(_things(found)),
+        outputs=[(TITLES[one.runtime], _outputs(one.outputs)) for one in found.ran if one.outputs],
+        layers=[(one, curve(one.rows), _worst(one)) for one in found.layers],
+        good=GOOD,
     )
 
 
-def _causes(found: Comparison) -> Iterator[str]:
-    if not found.causes:
-        return
-    yield "<h2>Likely causes</h2><ol>"
-    several = len({cause.model for cause in found.causes}) > 1
-    for cause in found.causes:
-        where = f"<b>{escape(cause.model)}</b>: " if several else ""
-        yield f"<li>{where}{escape(cause.text)}<br><code>{escape(cause.fix)}</code></li>"
-    yield "</ol>"
-
-
-def _pictures(found: Comparison) -> Iterator[str]:
+def _pictures(found: Comparison) -> Iterator[dict[str, object]]:
+    """For each picture its name, and a caption and a JPEG in base64 for each runtime."""
     if not any(one.drawn for one in found.ran):
         return
-    yield "<h2>The pictures side by side</h2>"
     for index, name in enumerate(found.pictures):
-        yield f'<h3 class="quiet">{escape(name)}</h3><div class="side">'
-        for one in found.ran:
-            data = base64.b64encode(one.drawn[index]).decode("ascii")
-            caption = f"{TITLES[one.runtime]}: {one.counts[index]} found"
-            yield (
-                f'<figure><img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>"
+        shown = [
+            (
+                f"{TITLES[one.runtime]}: {one.counts[index]} found",
+                base64.b64encode(one.drawn[index]).decode("ascii"),
             )
-        yield '<figure class="board quiet">board: no board here</figure></div>'
+            for one in found.ran
+        ]
+        yield {"name": name, "shown": shown}
 
 
 AGREED = ("", "in all", "found by both", "lost", "new", "mean IoU", "mean score change", "largest")
@@ -155,19 +131,8 @@ def extras(one: Agreement) -> list[tuple[str, str]]:
     return told
 
 
-def _agreements(found: Comparison) -> Iterator[str]:
-    told = [(one, one.agreement) for one in found.ran if one.agreement is not None]
-    if not told:
-        return
-    yield "<h2>What is found, against float</h2>"
-    rows = [agreement_row(TITLES[one.runtime], agreed) for one, agreed in told]
-    yield _table(AGREED, [*rows, ["board", "no board here", *[""] * (len(AGREED) - 2)]])
-    for one, agreed in told:
-        for title, value in extras(agreed):
-            yield f"<p>{escape(TITLES[one.runtime])}: {escape(title)} {escape(value)}</p>"
-
-
-def _things(found: Comparison) -> Iterator[str]:
+def _things(found: Comparison) -> Iterator[tuple[str, Table, int]]:
+    """For each runtime and picture a title, what was found, and how many are not listed."""
     for one in found.ran:
         for name, matches in zip(found.pictures, one.matches, strict=False):
             rows = [
@@ -181,12 +146,8 @@ def _things(found: Comparison) -> Iterator[str]:
             header = ("", "what", "float", "here", "change", "IoU", "mask IoU", "points", "reads")
             used = [i for i in range(len(header)) if i < 6 or any(row[i] for row in rows)]
             shown = [[row[i] for i in used] for row in rows[:_ROWS]]
-            more = f"<p>… and {len(rows) - _ROWS} more</p>" if len(rows) > _ROWS else ""
-            yield (
-                f"<details><summary>{escape(title)} found by both</summary>"
-                + _table([header[i] for i in used], shown, names=(0, 1, 8))
-                + f"{more}</details>"
-            )
+            table = Table([header[i] for i in used], shown, names=(0, 1, 8))
+            yield title, table, max(0, len(rows) - _ROWS)
 
 
 def _moved(pair: Pair) -> float:
@@ -224,18 +185,14 @@ _OUTPUTS = (
 )
 
 
-def _outputs(found: Comparison) -> Iterator[str]:
-    for one in found.ran:
-        if not one.outputs:
-            continue
-        yield f"<h2>Outputs in {escape(TITLES[one.runtime])}, against float</h2>"
-        width = len(_OUTPUTS) if any(row.scale is not None for row in one.outputs) else 6
-        rows = [_output(row)[:width] for row in one.outputs]
-        yield _table(_OUTPUTS[:width], rows, names=(0, 1), bad=_bad_cosine)
-    yield (
-        '<p class="quiet">Scores are 0 nearly everywhere, and the cosine of such a tensor falls by '
-        "rounding alone: what is found says more. Codes at an end that means 0 are counted under "
-        "zeros only.</p>"
+def _outputs(outputs: Sequence[OutputFigures]) -> Table:
+    width = len(_OUTPUTS) if any(row.scale is not None for row in outputs) else 6
+    bad = (i for i, row in enumerate(outputs) if row.cosine is None or round(row.cosine, 5) < GOOD)
+    return Table(
+        _OUTPUTS[:width],
+        [_output(row)[:width] for row in outputs],
+        names=(0, 1),
+        bad=frozenset((line, _OUTPUTS.index("cosine")) for line in bad),
     )
 
 
@@ -259,19 +216,8 @@ def _output(row: OutputFigures) -> list[str]:
     ]
 
 
-def _bad_cosine(column: int, cell: str) -> bool:
-    return column == 2 and (cell == "not finite" or float(cell) < GOOD)
-
-
-def _layers(one: Layers) -> Iterator[str]:
-    where = "" if one.part == "model" else f" of {one.part}"
-    yield f"<h2>INT8 layer by layer{escape(where)}, {escape(one.picture)}</h2>"
-    if one.first_bad is None:
-        yield f"<p>No layer falls below a cosine of {GOOD}.</p>"
-    else:
-        yield f"<p>First below {GOOD}: <code>{escape(one.first_bad)}</code></p>"
-    yield curve(one.rows)
-    header = ("layer", "tensor", "kind", "cosine so far", "alone")
+def _worst(one: Layers) -> Table:
+    """The worst layers by themselves."""
     numbers = {row.tensor: index for index, row in enumerate(one.rows)}
     rows = [
         [
@@ -283,7 +229,7 @@ def _layers(one: Layers) -> Iterator[str]:
         ]
         for row in one.worst
     ]
-    yield f"<p>The worst by themselves:</p>{_table(header, rows, names=(1, 2))}"
+    return Table(("layer", "tensor", "kind", "cosine so far", "alone"), rows, names=(1, 2))
 
 
 def curve(rows: Sequence[LayerError]) -> str:
@@ -322,37 +268,9 @@ def curve(rows: Sequence[LayerError]) -> str:
     return text[text.index("<svg") :]
 
 
-def _skipped(found: Comparison) -> Iterator[str]:
-    if found.skipped:
-        yield "<h2>Left out</h2><ul>"
-        yield from (f"<li>{escape(text)}</li>" for text in found.skipped)
-        yield "</ul>"
-
-
 def number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.3g}"
 
 
 def share(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
-
-
-def _table(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    names: Sequence[int] = (0,),
-    bad: object = None,
-) -> str:
-    def cell(tag: str, column: int, text: str) -> str:
-        kinds = ["name"] if column in names else []
-        if tag == "td" and callable(bad) and bad(column, text):
-            kinds.append("bad")
-        kind = f' class="{" ".join(kinds)}"' if kinds else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
-
-    head = "".join(cell("th", i, text) for i, text in enumerate(header))
-    body = "".join(
-        "<tr>" + "".join(cell("td", i, text) for i, text in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

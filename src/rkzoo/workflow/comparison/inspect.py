@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -25,7 +25,7 @@ from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.checks import rknn_checks
 from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.toolkit.recipe import Sidecar
+from rkzoo.toolkit.recipe import Sidecar, Source
 from rkzoo.workflow.comparison.input_probe import input_checks, probe
 from rkzoo.workflow.compile.native_check import native_checks
 from rkzoo.workflow.inference.board import contract_of
@@ -33,9 +33,12 @@ from rkzoo.workflow.request.importers.registry import as_onnx
 from rkzoo.workflow.request.options import parse_anchors
 from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
-from rkzoo.workflow.request.resolve import resolve, with_given
+from rkzoo.workflow.request.resolve import Resolved, with_given
 from rkzoo.zoo.catalogue import cards, names
 from rkzoo.zoo.schema import Card
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 
@@ -183,7 +186,7 @@ def _graph(
         named=len(file_labels(model)),
     )
     if pictures and recognition is not None:
-        checks += _fed(path, size, anchors, pictures, report)
+        checks += _fed(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
     following = None if failed else _convert(card.name if card else str(path), size, anchors)
     content = Graph(path.stat().st_size, card, summary, recognition, unknown)
@@ -192,21 +195,23 @@ def _graph(
 
 def _fed(
     path: Path,
-    size: tuple[int, int] | None,
-    anchors: str | None,
+    model: ModelProto,
+    recognition: Recognition,
     pictures: Sequence[Path],
     report: Reporter,
 ) -> list[Check]:
     """What the model's answers to pictures say of how it is to be fed."""
-    ready = resolve(str(path), size=size, anchors=parse_anchors(anchors) if anchors else None)
-    if ready.contract.texts:
+    contract = recognition.contract
+    if contract.texts:
         said = "It takes texts beside the picture, so its answers are not tried out here."
         return [Check("warn", said)]
-    if not isinstance(ready.contract.head, DetectHead):
+    if not isinstance(contract.head, DetectHead):
         said = "Other forms of the picture are tried out on detection models only."
         return [Check("warn", said)]
+    source = Source(file=str(path), sha256="")
+    ready = Resolved(path.stem, model, contract, source, ("fp16",), recognition=recognition)
     graph = ready.graph().SerializeToString()
-    return list(input_checks(probe(graph, ready.contract, pictures, report)))
+    return list(input_checks(probe(graph, contract, pictures, report)))
 
 
 def _card(path: Path) -> Card | None:

@@ -26,9 +26,9 @@ from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.segmentation import CutOutHead, SemanticHead
-from rkzoo.contract.text import PlateHead, TextDetHead, TextRecHead
+from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
 from rkzoo.plain import plain
@@ -38,8 +38,9 @@ from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, Reading, here
 from rkzoo.workflow.evaluation.process_pool import over_processes
 from rkzoo.workflow.inference.inputs import PICTURE, of_head
-from rkzoo.workflow.inference.plan import Asked, Plan, plan
+from rkzoo.workflow.inference.plan import Asked, Plan, find_models, plan, plan_of
 from rkzoo.workflow.request.calibration import from_files
+from rkzoo.workflow.request.pipeline_file import is_pipeline_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,17 +112,21 @@ def evaluate(
     data set, which `departures` says. Raises RkzooError.
     """
     asked = asked or Asked()
-    # What the data must fit is known in float; the simulator may need the data's pictures. The
-    # plan that counts says what it has to say; the other is silent.
-    simulated = asked.runtime == "simulator" and _is_source(model)
-    first = replace(asked, runtime="onnx") if simulated else asked
-    planned = plan(model, first, SILENT if simulated else report)
-    contract = next(iter(planned.parts.values())).answers
-    task = task_of(contract, len(planned.parts), planned.head)
-    dataset = open_dataset(data, task, planned.words or contract.labels)
-    departures = list(_departures(options, contract))
-    if simulated:
-        planned = simulated_plan(model, asked, dataset, limit, departures, report)
+    departures: list[str] = []
+    if asked.runtime == "simulator" and _is_source(model):
+        # The data can be calibrated on, so it is opened before anything is built.
+        models = find_models(model, asked, report)
+        task = task_of(models.answers, len(models.roles), models.head)
+        dataset = open_dataset(data, task, models.words or models.answers.labels)
+        departures += _departures(options, models.answers)
+        asked = calibrated_on(dataset, asked, limit, departures)
+        planned = plan_of(models, "simulator", asked, report)
+    else:
+        planned = plan(model, asked, report)
+        contract = next(iter(planned.parts.values())).answers
+        task = task_of(contract, len(planned.parts), planned.head)
+        dataset = open_dataset(data, task, planned.words or contract.labels)
+        departures += _departures(options, contract)
     return evaluate_plan(
         planned,
         dataset,
@@ -181,6 +186,7 @@ def evaluate_plan(
 
 _TASKS: dict[type[Any], str] = {
     TextDetHead: "text-det",
+    TextClsHead: "text-cls",
     TextRecHead: "text-rec",
     ClassifyHead: "classify",
     PlateHead: "plate",
@@ -199,6 +205,7 @@ _TASKS: dict[type[Any], str] = {
     TranslateHead: "translate",
     MarianHead: "translate",
     CutOutHead: "cut-out",
+    TensorsHead: "part",
 }
 
 
@@ -211,7 +218,7 @@ def task_of(contract: Contract, parts: int = 1, together: Head | None = None) ->
     if parts > 1:
         return "text"
     if not isinstance(head, DetectHead):
-        return _TASKS.get(type(head), "text-cls")
+        return _TASKS[type(head)]
     if head.rotated:
         return "obb"
     if head.keypoints:
@@ -220,27 +227,21 @@ def task_of(contract: Contract, parts: int = 1, together: Head | None = None) ->
 
 
 def _is_source(model: str) -> bool:
-    return Path(model).suffix.lower() != ".rknn"
+    return Path(model).suffix.lower() != ".rknn" and not is_pipeline_file(model)
 
 
-def simulated_plan(
-    model: str,
-    asked: Asked,
-    dataset: Dataset,
-    limit: int | None,
-    departures: list[str],
-    report: Reporter,
-) -> Plan:
-    """The plan for the simulator, calibrated on the data itself where nothing else is given."""
-    pictured = dataset.kind != "speech"
-    needed = pictured and _is_source(model) and asked.dtype != "fp16" and asked.pictures is None
-    if needed:
-        rest = dataset.items[limit:] if limit else ()
-        chosen = (rest or dataset.items)[-_CALIBRATION:]
-        asked = replace(asked, pictures=from_files(chosen))
-        whose = "not scored" if rest else "scored too"
-        departures.append(f"calibrated on {len(chosen)} pictures of the same data, {whose}")
-    return plan(model, asked, report)
+def calibrated_on(
+    dataset: Dataset, asked: Asked, limit: int | None, departures: list[str]
+) -> Asked:
+    """What is asked of the simulator for a model that is not built yet: where no calibration
+    pictures are given, some of the data set's, which `departures` then says."""
+    if dataset.kind == "speech" or asked.dtype == "fp16" or asked.pictures is not None:
+        return asked
+    rest = dataset.items[limit:] if limit else ()
+    chosen = (rest or dataset.items)[-_CALIBRATION:]
+    whose = "not scored" if rest else "scored too"
+    departures.append(f"calibrated on {len(chosen)} pictures of the same data, {whose}")
+    return replace(asked, pictures=from_files(chosen))
 
 
 def _departures(options: DetectOptions, contract: Contract) -> Iterator[str]:

@@ -30,8 +30,8 @@ from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.evaluation.evaluate import (
     STANDARD,
     Evaluation,
+    calibrated_on,
     evaluate_plan,
-    simulated_plan,
     task_of,
 )
 from rkzoo.workflow.evaluation.jobs import Reading, read_bytes
@@ -346,7 +346,8 @@ def _of_numbers(
 
     def simulated(dtype: str, options: DetectOptions) -> _Setup:
         wanted = replace(asked, runtime="simulator", dtype=dtype)
-        planned = simulated_plan(model, wanted, dataset, limit, departures, report)
+        wanted = calibrated_on(dataset, wanted, limit, departures)
+        planned = plan(model, wanted, report)
         return _Setup(planned, options)
 
     for dtype, name, means in (

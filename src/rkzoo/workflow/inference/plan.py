@@ -6,8 +6,9 @@ A plan is plain data: it opens here, in a worker process or on another machine.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,22 +114,54 @@ def plan(model: str | os.PathLike[str], asked: Asked, report: Reporter = SILENT)
             f"Convert it on a PC with rkzoo convert {name} --soc CHIP, and run the .rknn.",
         )
     label: Label = "simulator" if asked.runtime == "simulator" else "onnx"
+    return plan_of(find_models(name, asked, report), label, asked, report)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a plan, found but not built. The first is at hand; `others` finds those of
+    the roles behind it, once and one at a time, for their graphs are large. `head` and `words` as
+    in the plan."""
+
+    name: str
+    roles: tuple[str, ...]
+    first: Resolved
+    others: Iterator[Resolved]
+    head: Head | None
+    words: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> Contract:
+        """What the first promises, as `Part.answers`."""
+        contract, prompts = self.first.contract, self.first.prompts
+        return prompted_contract(contract, prompts) if prompts else contract
+
+
+def find_models(name: str, asked: Asked, report: Reporter = SILENT) -> Models:
+    """Finds what `name` stands for: a card, a pipeline of them, or a file that is no .rknn.
+    Nothing that `asked` says of number formats or calibration is looked at. Raises RkzooError."""
     pipeline = is_pipeline(name)
     if pipeline is None:
         ready = resolved(name, asked, report)
-        one = part(ready, label, asked, report)
-        return Plan(Path(name).stem, label, {"model": one}, one.contract.head, dict(ready.files))
+        return Models(Path(name).stem, ("model",), ready, iter(()), ready.contract.head)
     asked.feed.refuse(f"{name} consists of several models, each fed in its own way.")
     told, asked = told_words(asked, pipeline.head)
+    members = _members(pipeline, asked.language, report)
+    found = (resolved(card, sized(asked, role), report) for role, card in members.items())
+    return Models(pipeline.name, tuple(members), next(found), found, pipeline.head, told)
+
+
+def plan_of(models: Models, label: Label, asked: Asked, report: Reporter = SILENT) -> Plan:
+    """The plan for models that are found; it uses them up. Raises RkzooError."""
     parts: dict[str, Part] = {}
     files: dict[str, Path] = {}
-    for role, card in _members(pipeline, asked.language, report).items():
-        ready = resolved(card, sized(asked, role), report)
-        # A part that does not have the dtype keeps its own.
-        kept = asked if asked.dtype in ready.dtypes else replace(asked, dtype=None)
+    single = models.roles == ("model",)
+    for role, ready in zip(models.roles, chain([models.first], models.others), strict=True):
+        # A part of several that does not have the dtype keeps its own.
+        kept = asked if single or asked.dtype in ready.dtypes else replace(asked, dtype=None)
         parts[role] = part(ready, label, kept, report)
-        files |= {f"{role}.{kind}": path for kind, path in ready.files.items()}
-    return Plan(pipeline.name, label, parts, pipeline.head, files, told)
+        files |= {kind if single else f"{role}.{kind}": p for kind, p in ready.files.items()}
+    return Plan(models.name, label, parts, models.head, files, models.words)
 
 
 def told_words(asked: Asked, head: Head | None) -> tuple[tuple[str, ...], Asked]:

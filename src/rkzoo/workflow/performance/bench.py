@@ -8,33 +8,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol, runtime_checkable
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, write_text
+from rkzoo.files import write_text
 from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import Context
 from rkzoo.runtime.pool import Pool
 from rkzoo.session import Array, Closing, Label, Session
-from rkzoo.soc import clocks
-from rkzoo.soc.chips import chips
-from rkzoo.soc.machine import Machine, read_machine
-from rkzoo.speed.clock_rates import Clock, clocks_of
+from rkzoo.soc.machine import read_machine
 from rkzoo.speed.timing import Times, growth, times
 from rkzoo.speed.usage import Usage, usage
 from rkzoo.tasks.detect.task import HeadTask
@@ -53,8 +46,15 @@ from rkzoo.workflow.inference.plan import (
     open_part,
     plan,
 )
-
-Affinity = Literal["all", "big", "little"]
+from rkzoo.workflow.inference.stages import Staged, run_stages
+from rkzoo.workflow.performance.machine_setup import (
+    Affinity,
+    Board,
+    MachineSetup,
+    applied,
+    machine_setup,
+    picture_bytes,
+)
 
 FRAMES: dict[Label, int] = {"onnx": 50, "simulator": 10, "board": 200}
 WARM_UP = 3
@@ -80,22 +80,6 @@ PUBLISHED_RTF = (
     " (20 s for wav2vec2, 3 s for yamnet), by 6.4 s for mms_tts, and by the sound itself for"
     " whisper alone."
 )
-
-
-class Board(Strict, frozen=True):
-    """The machine. `npu_users` are other processes that have the NPU open, as "name (pid)";
-    `celsius` the hottest thermometer at the end."""
-
-    model: str
-    chip: str | None
-    kernel: str
-    npu_driver: str
-    affinity: Affinity
-    cores: tuple[int, ...]
-    clocks_locked: bool
-    clocks: tuple[Clock, ...]
-    npu_users: tuple[str, ...]
-    celsius: float | None
 
 
 class Measured(Strict, frozen=True):
@@ -205,18 +189,6 @@ class AnswerReport(Strict, frozen=True):
         return document
 
 
-@runtime_checkable
-class Staged(Protocol):
-    """A task whose stages can be called one by one. What comes back to the place that it had in
-    the picture is prepared as a pair: the arrays, and how they lay in it."""
-
-    session: Session
-
-    def preprocess(self, image: Image) -> list[NDArray[Any]] | tuple[list[NDArray[Any]], Any]: ...
-
-    def decode(self, outputs: list[NDArray[Any]], *place: Any) -> Any: ...
-
-
 Work = Callable[[Image], "Stages"]
 Stages = dict[str, float]
 """Seconds by the name of the stage."""
@@ -276,50 +248,43 @@ def bench(
     clocks at their highest meanwhile (needs root). Raises RkzooError.
     """
     _check_counts(frames, warm_up)
-    data, path = _picture(picture)
+    data, path = picture_bytes(picture)
     shot = decode(data, path)
-    machine, cores = _machine(affinity, lock_clocks)
+    setup = machine_setup(affinity, lock_clocks)
     planned = plan(model, asked or Asked(), report)
     check_pictures(planned, "bench --image")
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
-        machine, threads = _settled(stack, machine, cores, affinity, lock_clocks)
-        opened = _open(planned, stack, threads, report)
+        setup = stack.enter_context(applied(setup))
+        open_plan = partial(_open, stack=stack, threads=setup.threads, report=report)
+        opened = open_plan(planned)
         picture_of = partial(decode, data, path)
         sequential = _sequential(_task(planned, opened), picture_of, count, warm_up, report)
-        workers = npu_workers(planned)
         # An NPU session is for one frame at a time: its memory is the NPU's.
-        many = [_open(on_core(planned, n), stack, threads, report) for n in range(workers)]
+        workers = npu_workers(planned)
+        many = [open_plan(on_core(planned, number)) for number in range(workers)]
         tasks = [_task(planned, one) for one in many or [opened] * WORKERS]
         pipelined = _pipelined(tasks, picture_of, count, report)
         ways: tuple[Way, ...] = ()
         if workers:
-            mine, still = _task(planned, opened), partial(_same, shot)
+            still = partial(_same, shot)
+            one_by_one = partial(_sequential, picture=still, frames=count, warm_up=warm_up)
             ways = (
-                _way("rkzoo", _sequential(mine, still, count, warm_up, report), 1),
+                _way("rkzoo", one_by_one(_task(planned, opened), report=report), 1),
                 _way("pool", _pipelined(tasks, still, count, report), workers),
             )
             if any(context.library.small for context in _contexts(opened)):
                 report.note(NO_FLOATS)
             else:
-                floats = _open(in_floats(planned), stack, threads, report)
-                plainly = _task(planned, floats, plainly=True)
-                run = _sequential(plainly, still, count, warm_up, report)
-                ways = (_way("floats", run, 1), *ways)
-        ended = usage()
-        after = read_machine()
+                plainly = _task(planned, open_plan(in_floats(planned)), plainly=True)
+                ways = (_way("floats", one_by_one(plainly, report=report), 1), *ways)
         inputs = tuple(spec.shape for _, session in opened.values() for spec in session.inputs)
-        label = _label(planned.label, opened)
-    summary = {name: times(values) for name, values in sequential.stages.items()}
+        measured = _measured(planned, opened, setup, sequential, warm_up)
+    stages: dict[str, Times] = measured["time_cost_ms"]
     return BenchReport(
-        label=label,
-        runtime=planned.label,
+        **measured,
         published=PUBLISHED,
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        rkzoo=version("rkzoo"),
         frames=count,
-        warm_up=warm_up,
-        board_info=_board(machine, after, affinity, cores, lock_clocks),
         model_info=Measured(
             name=planned.name,
             inputs=inputs,
@@ -327,11 +292,9 @@ def bench(
             width=shot.shape[1],
             height=shot.shape[0],
         ),
-        memory_info=_memory(ended, sequential.resident),
-        time_cost_ms=summary,
         throughput_fps=Throughput(
-            inference=_rate(1, summary["inference"].mean / 1000),
-            sequential=_rate(1, summary["total"].mean / 1000),
+            inference=_rate(1, stages["inference"].mean / 1000),
+            sequential=_rate(1, stages["total"].mean / 1000),
             pipelined=_rate(count, pipelined.seconds),
             workers=len(tasks),
             cores_busy=round(_rate(pipelined.cpu, pipelined.seconds), 2),
@@ -357,36 +320,45 @@ def bench_answers(
     _check_counts(answers, warm_up)
     medium = medium_of(os.fspath(model))
     given = _given(medium, source, os.fspath(model))
-    machine, cores = _machine(affinity, lock_clocks)
+    setup = machine_setup(affinity, lock_clocks)
     planned = plan(model, asked or Asked(), report)
     count = answers or ANSWERS
     with ExitStack() as stack:
-        machine, threads = _settled(stack, machine, cores, affinity, lock_clocks)
-        opened = _open(planned, stack, threads, report)
+        setup = stack.enter_context(applied(setup))
+        opened = _open(planned, stack, setup.threads, report)
         task = task_of(planned, opened)
         found: list[Any] = []
         work = partial(_whole, partial(_answer, task, found), _sessions(opened))
         timed = _sequential(work, partial(medium.read, given), count, warm_up, report)
-        ended, after = usage(), read_machine()
-        label = _label(planned.label, opened)
-    summary = {name: times(values) for name, values in timed.stages.items()}
+        measured = _measured(planned, opened, setup, timed, warm_up)
     sound = getattr(medium.read(given), "seconds", None)
     if isinstance(found[-1], Spoken):
         sound = found[-1].sound.seconds
+    total: Times = measured["time_cost_ms"]["total"]
     return AnswerReport(
-        label=label,
-        runtime=planned.label,
+        **measured,
         published=PUBLISHED_RTF if sound else PUBLISHED,
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        rkzoo=version("rkzoo"),
         answers=count,
-        warm_up=warm_up,
-        board_info=_board(machine, after, affinity, cores, lock_clocks),
         model_info=Answered(name=planned.name, given=str(source), sound_seconds=sound),
-        memory_info=_memory(ended, timed.resident),
-        time_cost_ms=summary,
-        real_time_factor=summary["total"].p50 / 1000 / sound if sound else None,
+        real_time_factor=total.p50 / 1000 / sound if sound else None,
     )
+
+
+def _measured(
+    planned: Plan, opened: Opened, setup: MachineSetup, run: Run, warm_up: int
+) -> dict[str, Any]:
+    """What both reports tell, as their fields."""
+    ended = usage()
+    return {
+        "label": _label(planned.label, opened),
+        "runtime": planned.label,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "rkzoo": version("rkzoo"),
+        "warm_up": warm_up,
+        "board_info": setup.board(read_machine()),
+        "memory_info": _memory(ended, run.resident),
+        "time_cost_ms": {name: times(values) for name, values in run.stages.items()},
+    }
 
 
 def _answer(task: Callable[[Any], Any], last: list[Any], given: Any) -> None:
@@ -410,36 +382,6 @@ def _check_counts(frames: int | None, warm_up: int) -> None:
         raise RkzooError(
             "There is nothing to measure.", "It takes one frame at least.", "Give --frames 50."
         )
-
-
-def _machine(affinity: Affinity, lock_clocks: bool) -> tuple[Machine, tuple[int, ...]]:
-    """The machine, and the cores to work on. Raises RkzooError for what it cannot do."""
-    machine = read_machine()
-    cores = chosen_cores(machine, affinity)
-    if lock_clocks and not machine.clocks and machine.npu_rate is None:
-        raise RkzooError(
-            "There is no clock here that can be held.",
-            "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
-            "Leave --lock-clocks out.",
-        )
-    return machine, cores
-
-
-def _settled(
-    stack: ExitStack,
-    machine: Machine,
-    cores: tuple[int, ...],
-    affinity: Affinity,
-    lock_clocks: bool,
-) -> tuple[Machine, int]:
-    """Keeps to the cores and holds the clocks until `stack` ends; the machine as it is then,
-    and how many threads ONNX Runtime may have."""
-    stack.enter_context(pinned(cores) if affinity != "all" else nullcontext())
-    if lock_clocks:
-        stack.enter_context(clocks.held(machine))
-        machine = read_machine()
-    # ONNX Runtime places its own threads unless it is told how many.
-    return machine, 0 if affinity == "all" else len(cores)
 
 
 def _same(shot: Image) -> Image:
@@ -550,18 +492,7 @@ def _sessions(opened: Opened) -> list[Watched]:
 
 
 def _staged(task: Staged, decode: Callable[..., Any], image: Image) -> Stages:
-    began = perf_counter()
-    prepared = task.preprocess(image)
-    arrays, *place = prepared if isinstance(prepared, tuple) else (prepared,)
-    fed = perf_counter()
-    outputs = task.session.run(arrays)
-    ran = perf_counter()
-    decode(outputs, *place)
-    return {
-        "preprocess": fed - began,
-        "inference": ran - fed,
-        "postprocess": perf_counter() - ran,
-    }
+    return run_stages(task, image, decode)[1]._asdict()
 
 
 def _whole(task: Callable[[Any], Any], sessions: Sequence[Watched], image: Any) -> Stages:
@@ -630,101 +561,3 @@ def _memory(ended: Usage, resident: Sequence[int]) -> Memory:
         peak_mib=None if ended.peak is None else ended.peak / 2**20,
         growth_kib_per_frame=growth(resident) / 1024 if resident else None,
     )
-
-
-# ---- the machine --------------------------------------------------------------------
-
-
-def chosen_cores(machine: Machine, affinity: Affinity) -> tuple[int, ...]:
-    """The processor cores to work on. Raises RkzooError where a machine has no two kinds."""
-    if affinity == "all":
-        return tuple(sorted(os.sched_getaffinity(0))) if _can_pin() else ()
-    chip = chips().get(machine.chip or "")
-    big = chip.big_cores if chip else ()
-    every = tuple(core for cluster in chip.clusters for core in cluster.cores) if chip else ()
-    cores = big if affinity == "big" else tuple(core for core in every if core not in big)
-    there = tuple(core for core in cores if not machine.online or core in machine.online)
-    if not big or not there or not _can_pin():
-        raise RkzooError(
-            "This machine has no fast and slow cores that rkzoo knows of.",
-            f"It is {machine.chip or 'no Rockchip board'}.",
-            "Leave --affinity out.",
-        )
-    return there
-
-
-def _can_pin() -> bool:
-    return hasattr(os, "sched_setaffinity")
-
-
-@contextmanager
-def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """All threads of this process on `cores` inside the block, and as before after it.
-    Threads and processes that are begun inside stay there."""
-    before: dict[int, set[int]] = {}
-    try:
-        for thread in _threads():
-            with explained("The work cannot be kept to some of the cores."):
-                before[thread] = os.sched_getaffinity(thread)
-                os.sched_setaffinity(thread, cores)
-        yield
-    finally:
-        for thread, had in before.items():
-            try:
-                os.sched_setaffinity(thread, had)
-            except OSError:
-                continue  # it has ended
-
-
-def _threads() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc/self/task")]
-    except OSError:
-        return [0]
-
-
-def _board(
-    before: Machine, after: Machine, affinity: Affinity, cores: tuple[int, ...], locked: bool
-) -> Board:
-    users = {
-        f"{holder.name} ({holder.pid})"
-        for holder in (*before.holders, *after.holders)
-        if holder.pid != os.getpid()
-    }
-    return Board(
-        model=before.model or before.machine,
-        chip=before.chip,
-        kernel=before.kernel,
-        npu_driver=before.driver,
-        affinity=affinity,
-        cores=cores,
-        clocks_locked=locked,
-        clocks=clocks_of(before, after),
-        npu_users=tuple(sorted(users)),
-        celsius=max((zone.celsius for zone in after.zones), default=None),
-    )
-
-
-# ---- the picture --------------------------------------------------------------------
-
-
-def _picture(path: str | os.PathLike[str] | None) -> tuple[bytes, Path]:
-    """A picture file's bytes; without a path, a JPEG of 1280x720 made here: noise, some shapes
-    and lines of writing, so that it is as hard to decode as a photograph."""
-    if path is not None:
-        file = Path(path)
-        with explained(f"The picture {file} cannot be read."):
-            return file.read_bytes(), file
-    random = np.random.default_rng(0)
-    canvas = cv2.resize(random.integers(60, 196, (45, 80, 3), np.uint8), (1280, 720))
-    for index in range(6):
-        corner = (60 + 200 * index, 80 + 60 * (index % 3))
-        shade = [int(value) for value in random.integers(0, 256, 3)]
-        cv2.rectangle(canvas, corner, (corner[0] + 120, corner[1] + 240), shade, -1)
-        place = (80, 500 + 32 * index)
-        text = f"rkzoo bench, line {index + 1} of 6"
-        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 1.0, (20, 20, 20), 2)
-    noise = random.integers(-8, 9, canvas.shape)
-    noisy = np.clip(canvas + noise, 0, 255).astype(np.uint8)
-    _, encoded = cv2.imencode(".jpg", noisy)
-    return encoded.tobytes(), Path("made.jpg")

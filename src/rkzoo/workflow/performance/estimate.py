@@ -280,13 +280,12 @@ def read_subject(
             "What a model costs is said while it is built, and differs from chip to chip.",
             "Give the .onnx that it was made from.",
         )
-    mine = is_model_file(model)
-    original = load(as_onnx(Path(model), report, size=size)) if mine else None
     try:
         ready = resolve(model, size=size, anchors=anchors, report=report)
     except RkzooError as error:
-        if original is None or anchors is not None:
+        if anchors is not None or not is_model_file(model):
             raise
+        original = load(as_onnx(Path(model), report, size=size))
         report.note(f"{error.what} The whole graph is estimated as it stands.")
         return _as_it_stands(Path(model).stem, original, size)
     graph = ready.graph()

@@ -5,11 +5,9 @@ Every word on it about a model or chip comes from a card, chips.yaml or a file o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ import yaml
 
 from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError
+from rkzoo.html_template import render
 from rkzoo.soc.chips import Chip, chips, supported
 from rkzoo.speed.memory import inside
 from rkzoo.workflow.reporting.results import Row, Support, Trial, read_rows, read_support
@@ -32,7 +31,6 @@ MAX_DROP = 1.0
 _OWN_PICTURES = ("text", "text-det", "text-cls", "text-rec")
 _ASKED = {"yolo-world": '--prompt "a red bus"'}
 """What the models of a family cannot be converted without."""
-_SLOT = "/*DATA*/null"
 
 
 class Speed(Strict, frozen=True):
@@ -363,17 +361,5 @@ def _bare(name: str) -> str:
 
 
 def page(zoo: Mapping[str, Any]) -> str:
-    """The page as HTML, the data inside it."""
-    template = resources.files("rkzoo.assets").joinpath("zoo.html").read_text("utf-8")
-    before, slot, after = template.partition(_SLOT)
-    if not slot:
-        raise RkzooError("The template of the page has no place for its data.", code=1)
-    return before + embedded(zoo) + after
-
-
-def embedded(data: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
+    """The page as HTML, the data inside it. Raises RkzooError where jinja2 is missing."""
+    return render("zoo.html", zoo=zoo)

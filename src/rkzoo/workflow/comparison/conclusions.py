@@ -1,0 +1,87 @@
+"""What the figures of a comparison come to: who is to blame, the verdict, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.session import Array
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.workflow.comparison.diagnosis import Cause, like_float
+from rkzoo.workflow.comparison.result import Ran
+
+_TITLES = {"fp16": "float16", "int8": "INT8"}
+
+
+def to_blame(done: Ran) -> set[str]:
+    """The parts of a pipeline whose outputs are not those of float; where the answer suffers and
+    none is, the one that is furthest away."""
+    rows = sorted(done.outputs, key=lambda row: -1.0 if row.cosine is None else row.cosine)
+    return {row.part for row in rows if not like_float([row])} or {row.part for row in rows[:1]}
+
+
+def calibrated(build: BuildInputs) -> int | None:
+    if build.calibration is None:
+        return None
+    with explained("The calibration pictures cannot be read from the cache."):
+        return len(np.load(build.calibration / "calibration-0.npy", mmap_mode="r"))
+
+
+def largest_number(
+    model: Any, contract: Contract, arrays: Sequence[Array]
+) -> tuple[str, float] | None:
+    """The tensor of the float graph with the largest number for these inputs, and that
+    number; of several models one after another, the first that is not finite."""
+    from rkzoo.graph.onnx.subgraph import all_outputs
+
+    try:
+        with OnnxSession(all_outputs(model).SerializeToString(), contract.input) as session:
+            outputs = session.run(arrays)
+            names = [spec.name for spec in session.outputs]
+    except RkzooError:
+        return None  # only this explanation is lost
+    found = [
+        (name, float(np.abs(values).max()))
+        for name, values in zip(names, outputs, strict=True)
+        if values.size and values.dtype.kind == "f"
+    ]
+    return max(found, key=lambda pair: pair[1], default=None)
+
+
+def verdict_text(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
+    """In a few words, with the counts where there are any."""
+    bad = [_TITLES[one.runtime] for one in ran if one.hurt]
+    good = [_TITLES[one.runtime] for one in ran if not one.hurt and one.runtime != "onnx"]
+    told = []
+    if good:
+        told.append(f"{' and '.join(good)} answer{'s' * (len(good) == 1)} as float does.")
+    if bad:
+        several = len(bad) > 1
+        told.append(f"{' and '.join(bad)} do{'' if several else 'es'} not answer as float does.")
+    if not bad and not found:
+        told.insert(0, "Nothing is wrong:")
+    elif not bad:
+        told.append("Yet something is likely wrong with the model or how it is fed.")
+    for one in ran:
+        agreed = one.agreement
+        if agreed is not None and (agreed.lost or agreed.new):
+            few = agreed.lost + agreed.new - sum(len(m.serious) for m in one.matches)
+            told.append(
+                f"{_TITLES[one.runtime]} finds {agreed.found} of the "
+                f"{agreed.found + agreed.lost} things of float and {agreed.new} others"
+                + (f" ({few} differ by a hair at the threshold)." if few else ".")
+            )
+    return " ".join(told)
+
+
+def next_command(ran: Sequence[Ran], found: Sequence[Cause], commands: Mapping[str, str]) -> str:
+    first = next((cause.fix for cause in found if cause.fix.startswith("rkzoo ")), "")
+    if first:
+        return first.split("   (")[0]
+    return commands["tune"] if any(one.hurt for one in ran) else commands["eval"]

@@ -1,0 +1,75 @@
+"""The sessions that are compared, which keep what they were asked and answered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+
+from rkzoo.files import explained
+from rkzoo.graph.rknn import reader as rknn
+from rkzoo.progress import Reporter
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.runtime.simulator import SimulatorSession, as_fed
+from rkzoo.session import Array, Closing, Session
+from rkzoo.toolkit import environment
+from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import InputPlan
+from rkzoo.workflow.comparison.diagnosis import Runtime
+from rkzoo.workflow.comparison.planning import build_of
+from rkzoo.workflow.inference.plan import Plan
+
+
+class KeptSession(Closing):
+    """A session that keeps what it was asked and answered for one picture; asked the same
+    again, it does not compute again. It takes what a board takes, so that float gets batches
+    and sizes as the built model does."""
+
+    def __init__(self, session: Session, inputs: Sequence[InputPlan]) -> None:
+        self._session, self.label = session, session.label
+        self.inputs = tuple(map(as_fed, inputs))
+        self.outputs = session.outputs
+        self.calls: dict[bytes, tuple[list[Array], list[Array]]] = {}
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        key = hashlib.blake2b(
+            b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        ).digest()
+        if key not in self.calls:
+            # The arrays are used again by whoever made them.
+            fed = [np.array(array) for array in arrays]
+            self.calls[key] = fed, self._session.run(fed)
+        return self.calls[key][1]
+
+    def close(self) -> None:
+        self._session.close()
+
+
+Opened = dict[str, KeptSession]
+
+
+def open_sessions(
+    planned: Plan, runtime: Runtime, stack: ExitStack, report: Reporter
+) -> tuple[Opened, dict[str, ToolkitProcess]]:
+    """The sessions by role, and their processes where they are simulated; `stack` closes
+    them."""
+    opened: Opened = {}
+    processes: dict[str, ToolkitProcess] = {}
+    for role, one in planned.parts.items():
+        build = build_of(one)
+        session: Session
+        if runtime == "onnx":
+            with explained("The model's graph cannot be read from the cache."):
+                graph = build.onnx.read_bytes()
+            session = OnnxSession(graph, one.contract.input)
+        else:
+            env = environment.ensure(build.recipe.toolkit, report=report)
+            process = stack.enter_context(ToolkitProcess(env, report=report))
+            built = process.build_for_simulation(build)
+            outputs = rknn.read(built.rknn).outputs
+            session = SimulatorSession(process, build.recipe.inputs, outputs)
+            processes[role] = process
+        opened[role] = stack.enter_context(KeptSession(session, build.recipe.inputs))
+    return opened, processes

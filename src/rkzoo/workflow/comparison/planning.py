@@ -1,0 +1,133 @@
+"""What a comparison runs: a plan for each number format, and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.progress import Reporter
+from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.toolkit.recipe import Recipe
+from rkzoo.vision.image import read
+from rkzoo.workflow.comparison.diagnosis import Runtime
+from rkzoo.workflow.comparison.result import Picture
+from rkzoo.workflow.inference.plan import Asked, Part, Plan, check_pictures, part, plan, resolved
+from rkzoo.workflow.request.model_name import is_pipeline
+from rkzoo.workflow.request.sidecar import read_sidecar
+
+PICTURES = 3  # of the calibration set, where none are given
+MOST = 16  # pictures
+_HALF: dict[str, Any] = {
+    "dtype": "fp16",
+    "algorithm": "normal",
+    "method": "channel",
+    "auto_hybrid": False,
+    "float_layers": (),
+}
+
+
+def given_pictures(images: Sequence[Path], report: Reporter) -> tuple[Picture, ...]:
+    if len(images) > MOST:
+        report.note(f"The first {MOST} of {len(images)} pictures are compared.")
+    return tuple(Picture(path.name, read(path), path) for path in images[:MOST])
+
+
+def plans(model: str, asked: Asked, report: Reporter) -> tuple[dict[Runtime, Plan], list[str]]:
+    """A plan for each runtime, float first, and what was left out."""
+    skipped: list[str] = []
+    wanted = asked.dtype
+    base = _base(model, replace(asked, runtime="simulator"), skipped, report)
+    check_pictures(base, "compare")
+    plans: dict[Runtime, Plan] = {"onnx": replace(base, label="onnx")}
+    recipes = [one.build.recipe for one in base.parts.values() if one.build]
+    if any(recipe.quantised for recipe in recipes):
+        skipped.append("float16: the model came quantised, with INT8 scales of its own.")
+    elif wanted != "int8":
+        plans["fp16"] = replace(base, parts={r: _half(p) for r, p in base.parts.items()})
+    else:
+        skipped.append("float16: only INT8 was asked for.")
+    if wanted != "fp16" and any(recipe.dtype == "int8" for recipe in recipes):
+        plans["int8"] = base
+    return plans, skipped
+
+
+def _base(model: str, asked: Asked, skipped: list[str], report: Reporter) -> Plan:
+    """What is built: INT8 wherever a model can have it."""
+    if Path(model).suffix.lower() == ".rknn":
+        found = plan(model, asked, report)
+        if all(one.build and one.build.recipe.dtype == "fp16" for one in found.parts.values()):
+            skipped.append(f"INT8: {Path(model).name} was built in float16.")
+        return found
+    if is_pipeline(model) is not None:
+        found = plan(model, asked, report)
+        for role, one in found.parts.items():
+            if one.build and one.build.recipe.dtype == "fp16" and asked.dtype != "fp16":
+                skipped.append(f"INT8 of {role}: its card keeps it in float16.")
+        return found
+    ready = resolved(model, asked, report)
+    dtype = asked.dtype or ("int8" if "int8" in ready.dtypes else ready.dtypes[0])
+    if dtype != "int8":
+        why = f"its card allows {', '.join(ready.dtypes)} only"
+        skipped.append(f"INT8: {'only float16 was asked for' if asked.dtype else why}.")
+    made = part(ready, "simulator", replace(asked, dtype=dtype), report)
+    return Plan(ready.name, "simulator", {"model": made})
+
+
+def _half(one: Part) -> Part:
+    """The same in float16, which needs no calibration."""
+    if one.build is None:
+        raise RkzooError("There is nothing to build.", code=1)
+    recipe = msgspec.structs.replace(one.build.recipe, **_HALF)
+    return replace(one, build=replace(one.build, recipe=recipe, calibration=None))
+
+
+def recipe_of(planned: Mapping[Runtime, Plan]) -> Recipe:
+    return build_of(next(iter(planned["onnx"].parts.values()))).recipe
+
+
+def build_of(one: Part) -> BuildInputs:
+    if one.build is None:
+        raise RkzooError("There is nothing to build.", code=1)
+    return one.build
+
+
+def own_chip(planned: Mapping[Runtime, Plan]) -> str:
+    return recipe_of(planned).soc
+
+
+def calibration_pictures(model: str, asked: Asked, base: Plan) -> tuple[Picture, ...]:
+    """The first calibration pictures: the files themselves, or what the model sees of them."""
+    path = Path(model)
+    files: Sequence[str] = ()
+    if asked.pictures is not None:
+        source = asked.pictures
+        files = source.names if len(source.names) == len(source) else ()
+    elif path.suffix.lower() == ".rknn":
+        files = read_sidecar(path).calibration.files
+    there = [Path(name) for name in files if Path(name).is_file()][:PICTURES]
+    if there:
+        return tuple(Picture(file.name, read(file), file) for file in there)
+    first = next(iter(base.parts.values()))
+    build = build_of(first)
+    if build.calibration is None:
+        raise RkzooError(
+            "There is no picture to compare on.",
+            "Without INT8 there are no calibration pictures to take.",
+            "Give some with --image.",
+        )
+    with explained("The calibration pictures cannot be read from the cache."):
+        stack = np.load(build.calibration / "calibration-0.npy", mmap_mode="r")
+        arrays = [np.array(one) for one in islice(stack, PICTURES)]
+    order = slice(None, None, -1 if first.contract.input.color == "RGB" else 1)
+    return tuple(
+        Picture(f"calibration picture {number + 1}", np.ascontiguousarray(one[..., order]))
+        for number, one in enumerate(arrays)
+    )

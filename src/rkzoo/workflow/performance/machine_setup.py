@@ -1,0 +1,174 @@
+"""Getting a machine ready to be measured: its cores, its clocks, and the picture it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from rkzoo.contract.schema_base import Strict
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+from rkzoo.soc import clocks
+from rkzoo.soc.chips import chips
+from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.speed.clock_rates import Clock, clocks_of
+
+Affinity = Literal["all", "big", "little"]
+
+
+class Board(Strict, frozen=True):
+    """The machine. `npu_users` are other processes that have the NPU open, as "name (pid)";
+    `celsius` the hottest thermometer at the end."""
+
+    model: str
+    chip: str | None
+    kernel: str
+    npu_driver: str
+    affinity: Affinity
+    cores: tuple[int, ...]
+    clocks_locked: bool
+    clocks: tuple[Clock, ...]
+    npu_users: tuple[str, ...]
+    celsius: float | None
+
+
+@dataclass(frozen=True)
+class MachineSetup:
+    """The machine as it was before measuring, the cores to work on, and whether its clocks are
+    held at their highest."""
+
+    machine: Machine
+    affinity: Affinity
+    cores: tuple[int, ...]
+    lock_clocks: bool
+
+    @property
+    def threads(self) -> int:
+        """How many threads ONNX Runtime may have; 0 leaves it to choose. It places its own
+        threads unless it is told how many."""
+        return 0 if self.affinity == "all" else len(self.cores)
+
+    def board(self, after: Machine) -> Board:
+        """The machine before measuring and `after` it, for a report."""
+        before = self.machine
+        users = {
+            f"{holder.name} ({holder.pid})"
+            for holder in (*before.holders, *after.holders)
+            if holder.pid != os.getpid()
+        }
+        return Board(
+            model=before.model or before.machine,
+            chip=before.chip,
+            kernel=before.kernel,
+            npu_driver=before.driver,
+            affinity=self.affinity,
+            cores=self.cores,
+            clocks_locked=self.lock_clocks,
+            clocks=clocks_of(before, after),
+            npu_users=tuple(sorted(users)),
+            celsius=max((zone.celsius for zone in after.zones), default=None),
+        )
+
+
+def machine_setup(affinity: Affinity, lock_clocks: bool) -> MachineSetup:
+    """What is to be done with this machine; nothing is done yet. Raises RkzooError for what it
+    cannot do."""
+    machine = read_machine()
+    cores = chosen_cores(machine, affinity)
+    if lock_clocks and not machine.clocks and machine.npu_rate is None:
+        raise RkzooError(
+            "There is no clock here that can be held.",
+            "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
+            "Leave --lock-clocks out.",
+        )
+    return MachineSetup(machine, affinity, cores, lock_clocks)
+
+
+@contextmanager
+def applied(setup: MachineSetup) -> Iterator[MachineSetup]:
+    """Keeps to the cores and holds the clocks inside the block, and gives the setup with the
+    machine as it is then."""
+    with ExitStack() as stack:
+        if setup.affinity != "all":
+            stack.enter_context(pinned(setup.cores))
+        if setup.lock_clocks:
+            stack.enter_context(clocks.held(setup.machine))
+            setup = replace(setup, machine=read_machine())
+        yield setup
+
+
+def chosen_cores(machine: Machine, affinity: Affinity) -> tuple[int, ...]:
+    """The processor cores to work on. Raises RkzooError where a machine has no two kinds."""
+    if affinity == "all":
+        return tuple(sorted(os.sched_getaffinity(0))) if _can_pin() else ()
+    chip = chips().get(machine.chip or "")
+    big = chip.big_cores if chip else ()
+    every = tuple(core for cluster in chip.clusters for core in cluster.cores) if chip else ()
+    cores = big if affinity == "big" else tuple(core for core in every if core not in big)
+    there = tuple(core for core in cores if not machine.online or core in machine.online)
+    if not big or not there or not _can_pin():
+        raise RkzooError(
+            "This machine has no fast and slow cores that rkzoo knows of.",
+            f"It is {machine.chip or 'no Rockchip board'}.",
+            "Leave --affinity out.",
+        )
+    return there
+
+
+def _can_pin() -> bool:
+    return hasattr(os, "sched_setaffinity")
+
+
+@contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[None]:
+    """All threads of this process on `cores` inside the block, and as before after it.
+    Threads and processes that are begun inside stay there."""
+    before: dict[int, set[int]] = {}
+    try:
+        for thread in _threads():
+            with explained("The work cannot be kept to some of the cores."):
+                before[thread] = os.sched_getaffinity(thread)
+                os.sched_setaffinity(thread, cores)
+        yield
+    finally:
+        for thread, had in before.items():
+            try:
+                os.sched_setaffinity(thread, had)
+            except OSError:
+                continue  # it has ended
+
+
+def _threads() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:
+        return [0]
+
+
+def picture_bytes(path: str | os.PathLike[str] | None) -> tuple[bytes, Path]:
+    """A picture file's bytes and its path. Without a path a JPEG of 1280x720 made here: noise,
+    some shapes and lines of writing, so that it is as hard to decode as a photograph."""
+    if path is not None:
+        file = Path(path)
+        with explained(f"The picture {file} cannot be read."):
+            return file.read_bytes(), file
+    random = np.random.default_rng(0)
+    canvas = cv2.resize(random.integers(60, 196, (45, 80, 3), np.uint8), (1280, 720))
+    for index in range(6):
+        corner = (60 + 200 * index, 80 + 60 * (index % 3))
+        shade = [int(value) for value in random.integers(0, 256, 3)]
+        cv2.rectangle(canvas, corner, (corner[0] + 120, corner[1] + 240), shade, -1)
+        place = (80, 500 + 32 * index)
+        text = f"rkzoo bench, line {index + 1} of 6"
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 1.0, (20, 20, 20), 2)
+    noise = random.integers(-8, 9, canvas.shape)
+    noisy = np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    _, encoded = cv2.imencode(".jpg", noisy)
+    return encoded.tobytes(), Path("made.jpg")
