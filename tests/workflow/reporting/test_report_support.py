@@ -116,14 +116,6 @@ def test_a_model_without_a_card_has_the_task_of_its_head(head: object, task: str
     assert task_of(Contract(family="x", picture=PICTURE, head=head)) == task
 
 
-def test_every_head_has_a_task() -> None:
-    from typing import get_args
-
-    from rkzoo.contract.model import PictureHead
-
-    assert set(get_args(PictureHead)) == {DetectHead, *module._TASKS}
-
-
 class Bench:
     """The toolkit's place, taken by a list of what was asked for."""
 

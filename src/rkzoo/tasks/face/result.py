@@ -39,6 +39,10 @@ class Faces:
     def __getitem__(self, index: slice | NDArray[Any]) -> Faces:
         return Faces(self.boxes[index], self.points[index])
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return self.boxes.record()
+
     def to_json(self) -> list[dict[str, Any]]:
         """The records of the boxes, and with each `points` {left_eye: [x, y], ...}."""
         return [

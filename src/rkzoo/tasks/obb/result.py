@@ -53,6 +53,10 @@ class OrientedBoxes:
         around = np.concatenate((quads.min(axis=1), quads.max(axis=1)), axis=1)
         return Detections(around, self.score, self.class_id, self.labels)
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return {"xywhr": self.boxes, "score": self.score, "class_id": self.class_id}
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record a box: label, class_id, score, box [cx, cy, w, h] in pixels, angle in
         radians, corners [[x, y], ...]."""

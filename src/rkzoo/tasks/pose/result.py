@@ -40,6 +40,10 @@ class Poses:
     def __getitem__(self, index: slice | NDArray[Any]) -> Poses:
         return Poses(self.boxes[index], self.keypoints[index])
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return {**self.boxes.record(), "keypoints": self.keypoints}
+
     def to_json(self) -> list[dict[str, Any]]:
         """The records of the boxes, and with each `keypoints` [[x, y, visibility], ...]."""
         return [

@@ -15,17 +15,13 @@ from typing import Literal
 
 import msgspec
 
-from rkzoo.contract.classify import ClassifyHead
-from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import Strict
-from rkzoo.contract.segmentation import SemanticHead
-from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import supported
+from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.compile.prepare import prepare
@@ -222,23 +218,7 @@ def _sentence(error: RkzooError) -> str:
 
 def task_of(contract: Contract) -> str:
     """The task of a model that has no card, by its head."""
-    head = contract.head
-    if isinstance(head, DetectHead):
-        extras = (("segment", head.coefficients), ("pose", head.keypoints), ("obb", head.rotated))
-        return next((task for task, there in extras if there), "detect")
-    return _TASKS[type(head)]
-
-
-_TASKS: dict[type[Head], str] = {
-    ClassifyHead: "classify",
-    PlateHead: "plate",
-    SemanticHead: "semantic",
-    FaceHead: "face",
-    CentreFaceHead: "face",
-    TextDetHead: "text-det",
-    TextClsHead: "text-cls",
-    TextRecHead: "text-rec",
-}
+    return spec_of(contract.head).name
 
 
 def with_support(rows: Sequence[Support], row: Support) -> list[Support]:
