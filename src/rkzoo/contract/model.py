@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from rkzoo.contract.audio import (
@@ -53,6 +55,29 @@ Head = (
     | TranslateHead
     | MarianHead
 )
+
+TaskName = Literal[
+    "detect",
+    "segment",
+    "pose",
+    "obb",
+    "classify",
+    "semantic",
+    "face",
+    "plate",
+    "text",
+    "text-det",
+    "text-cls",
+    "text-rec",
+    "prompt",
+    "embed",
+    "speech",
+    "sound",
+    "voice",
+    "translate",
+    "asset",
+]
+"""What a card may call its task; `asset` is no model. tasks/registry.py has the task of a head."""
 
 
 class Contract(Strict, frozen=True):
