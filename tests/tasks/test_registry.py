@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ImageInput, TensorSpec
@@ -108,6 +109,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "detect": (DETECT, BOXES),
     "classify": (ClassifyHead(classes=5), [(1, 5)]),
     "semantic": (SemanticHead(classes=3), [(1, 3, 8, 8)]),
+    "depth": (DepthHead(), [(1, 8, 8)]),
     "face": (FACES, [(1, CELLS, 4), (1, CELLS, 2), (1, CELLS, 10)]),
     "plate-det": (
         FaceHead(anchors=((16.0, 32.0),), strides=(8,), points=4),

@@ -15,6 +15,7 @@ from rkzoo.contract.audio import (
     WhisperHead,
 )
 from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
@@ -39,6 +40,7 @@ PictureHead = (
     | FaceHead
     | CentreFaceHead
     | SemanticHead
+    | DepthHead
 )
 Head = (
     PictureHead
@@ -63,6 +65,7 @@ TaskName = Literal[
     "obb",
     "classify",
     "semantic",
+    "depth",
     "face",
     "plate",
     "text",

@@ -23,6 +23,7 @@ SPECS: dict[str, str] = {
     "obb": "obb.spec:OBB",
     "classify": "classify.spec:CLASSIFY",
     "semantic": "semantic.spec:SEMANTIC",
+    "depth": "depth.spec:DEPTH",
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",
     "face-centre": "face.spec:CENTRE_FACE",
