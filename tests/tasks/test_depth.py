@@ -199,3 +199,18 @@ def test_the_middle_of_a_picture_is_not_enough() -> None:
     contract = Contract(family="x", picture=picture, head=DepthHead())
     with pytest.raises(RkzooError, match="middle of a picture"):
         DepthEstimator(contract, object())  # type: ignore[arg-type]
+
+
+@pytest.mark.toolkit
+@pytest.mark.parametrize(("dtype", "least"), [("fp16", 0.9999), ("int8", 0.999)])
+def test_the_simulator_says_what_the_network_says(
+    card: Path, picture: Path, dtype: str, least: float
+) -> None:
+    wanted = by_hand(picture)
+    with rkzoo.load(
+        card, runtime="simulator", dtype=dtype, calibration=str(picture.parent)
+    ) as model:
+        found = model(picture).found.values  # type: ignore[attr-defined]
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > least
+    # In INT8 a few pixels at the edge of what the last Relu cuts off differ by up to 6 %.
+    assert np.percentile(np.abs(found - wanted), 99) < 0.01 * np.ptp(wanted)
