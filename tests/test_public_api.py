@@ -90,6 +90,9 @@ FOUND: dict[str, Callable[[], Any]] = {
     "Alike": lambda: rkzoo.Alike(("a", "b", "c"), SCORES),
     "ClassMap": class_map,
     "Classes": lambda: rkzoo.Classes(IDS, SCORES, LABELS),
+    "DepthMap": lambda: rkzoo.DepthMap(
+        np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH)
+    ),
     "Detections": detections,
     "Faces": lambda: rkzoo.Faces(detections(), np.ones((3, 5, 2), F32)),
     "Heard": lambda: rkzoo.Heard(
@@ -125,6 +128,7 @@ ARRAYS: dict[str, Arrays] = {
     "Alike": _SCORES,
     "ClassMap": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
     "Classes": _SCORES | {"class_ids": ((3,), "int32"), "probs": ((3,), "float32")},
+    "DepthMap": {},
     "Detections": _BOXES,
     "Faces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
     "Heard": {
@@ -425,8 +429,8 @@ INDICES: list[tuple[Any, list[int]]] = [
 ]
 
 
-def test_all_but_a_map_of_classes_are_collections() -> None:
-    assert set(FOUND) - set(COLLECTIONS) == {"ClassMap"}
+def test_all_but_maps_are_collections() -> None:
+    assert set(FOUND) - set(COLLECTIONS) == {"ClassMap", "DepthMap"}
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["found", "result"])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rkzoo.errors import RkzooError
     from rkzoo.streaming.tracking import Tracked
     from rkzoo.tasks.classify.result import Classes
+    from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
     from rkzoo.tasks.embed.result import Alike
     from rkzoo.tasks.face.result import Faces
@@ -65,6 +66,7 @@ __all__ = [
     "Classes",
     "Comparison",
     "Converted",
+    "DepthMap",
     "Detections",
     "Estimate",
     "Evaluation",
@@ -112,6 +114,7 @@ _MODULES = {
     "tasks.obb.result": ("OrientedBoxes",),
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
+    "tasks.depth.result": ("DepthMap",),
     "tasks.semantic.result": ("ClassMap",),
     "tasks.sound.activity": ("Activity",),
     "tasks.sound.classes": ("Heard",),

@@ -158,13 +158,8 @@ def test_a_plate_is_straightened_before_it_is_read() -> None:
     seen = []
 
     class Reader:
-        session = Fixed([])
-
-        def preprocess(self, image: np.ndarray) -> list[np.ndarray]:
+        def read(self, image: np.ndarray) -> tuple[str, float]:
             seen.append(image.shape)
-            return [image]
-
-        def decode(self, outputs: object) -> tuple[str, float]:
             return "皖A12345", 0.8
 
     task = PlateDetector(

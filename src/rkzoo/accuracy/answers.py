@@ -17,7 +17,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +25,18 @@ from numpy.typing import NDArray
 from rkzoo.accuracy import rle
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
-from rkzoo.tasks.classify.result import Classes
-from rkzoo.tasks.detect.result import Detections
-from rkzoo.tasks.face.result import Faces
-from rkzoo.tasks.obb.result import OrientedBoxes
-from rkzoo.tasks.pose.result import Poses
 from rkzoo.tasks.segment.result import Masks
-from rkzoo.tasks.semantic.result import ClassMap
 from rkzoo.tasks.speech.transcript import Transcript
-from rkzoo.tasks.text.detect_text import TextBoxes
 from rkzoo.tasks.text.result import TextLines
 
 Record = dict[str, NDArray[Any]]
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """A result that gives its own record, `size` apart."""
+
+    def record(self) -> Record: ...
 
 
 def pack(found: object, shape: tuple[int, int]) -> Record:
@@ -44,9 +44,12 @@ def pack(found: object, shape: tuple[int, int]) -> Record:
 
     Raises TypeError for a result that no data set scores.
     """
+    size = {"size": np.array(shape[:2], np.int32)}
+    if isinstance(found, Recorded):
+        return {**found.record(), **size}
     for kind, packer in _PACKERS:
         if isinstance(found, kind):
-            return {**packer(found), "size": np.array(shape[:2], np.int32)}
+            return {**packer(found), **size}
     raise TypeError(f"no record is known for {type(found).__name__}")
 
 
@@ -175,39 +178,12 @@ def _joined(key: str, pieces: Sequence[bytes]) -> Record:
     return {key: whole, f"{key}_length": np.array([len(piece) for piece in pieces], np.int32)}
 
 
-def _boxes(found: Detections) -> Record:
-    return {"xyxy": found.xyxy, "score": found.score, "class_id": found.class_id}
-
-
 def _masks(found: Masks) -> Record:
     codes = [
         rle.encode(crop, (x, y), found.size)
         for (x, y), crop in zip(found.corners.tolist(), found.crops, strict=True)
     ]
-    return {**_boxes(found.boxes), **_joined("rle", codes)}
-
-
-def _poses(found: Poses) -> Record:
-    return {**_boxes(found.boxes), "keypoints": found.keypoints}
-
-
-def _oriented(found: OrientedBoxes) -> Record:
-    return {"xywhr": found.boxes, "score": found.score, "class_id": found.class_id}
-
-
-def _faces(found: Faces) -> Record:
-    return _boxes(found.boxes)
-
-
-def _classes(found: Classes) -> Record:
-    return {"class_id": found.class_id, "score": found.score}
-
-
-def _map(found: ClassMap) -> Record:
-    flat = found.classes.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=-1))
-    runs = np.diff(starts, append=flat.size)
-    return {"class_id": flat[starts].astype(np.int32), "run": runs.astype(np.int32)}
+    return {**found.boxes.record(), **_joined("rle", codes)}
 
 
 def _lines(found: TextLines) -> Record:
@@ -218,19 +194,9 @@ def _speech(found: Transcript) -> Record:
     return pack_texts([found.text], [1.0], (0, 0))
 
 
-def _regions(found: TextBoxes) -> Record:
-    return {"quads": found.quads, "score": found.scores}
-
-
+# Results whose record is coded as only this module knows; the others give their own.
 _PACKERS: tuple[tuple[type, Callable[[Any], Record]], ...] = (
-    (Detections, _boxes),
     (Masks, _masks),
-    (ClassMap, _map),
-    (Poses, _poses),
-    (OrientedBoxes, _oriented),
     (TextLines, _lines),
-    (TextBoxes, _regions),
     (Transcript, _speech),
-    (Faces, _faces),
-    (Classes, _classes),
 )

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rkzoo.accuracy import classes, coco_json, lines, maps, regions, spoken, yolo
+from rkzoo.accuracy import classes, coco_json, depth, lines, maps, regions, spoken, yolo
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
@@ -28,6 +28,7 @@ Kind = Literal[
     "plates",
     "regions",
     "maps",
+    "depth",
     "speech",
 ]
 
@@ -140,6 +141,7 @@ _PLACES = frozenset({"text", "text-det"})
 _TEXT = frozenset({"text", "text-rec", "plate"})
 _WHOLE = frozenset({"classify"})
 _PIXELS = frozenset({"semantic"})
+_DEPTH = frozenset({"depth"})
 _SPEECH = frozenset({"speech"})
 _KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
@@ -227,6 +229,11 @@ def _label_maps(source: Source) -> Opened:
     return Opened("maps", items, truth)
 
 
+def _depth_maps(source: Source) -> Opened:
+    items, truth = depth.read(source.path, source.images)
+    return Opened("depth", items, truth)
+
+
 FORMATS: tuple[Format, ...] = (
     Format(
         "maps",
@@ -234,6 +241,13 @@ FORMATS: tuple[Format, ...] = (
         _PIXELS,
         lambda s: maps.folders_of(s.path, s.images) is not None,
         _label_maps,
+    ),
+    Format(
+        "depth",
+        "a folder with images/ and depth/, or of pictures with a .npy beside each",
+        _DEPTH,
+        lambda s: depth.folders_of(s.path, s.images) is not None,
+        _depth_maps,
     ),
     Format("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
     Format("yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo),
@@ -268,8 +282,8 @@ FORMATS: tuple[Format, ...] = (
 def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
     """The data that `spec` names: PATH, FORMAT:PATH, PATH@FOLDER_OF_PICTURES.
 
-    `task` is the card's (detect, segment, pose, obb, classify, semantic, plate, text-rec, text-det,
-    text), `labels` the model's, class 0 first. Raises RkzooError: no such path, no known
+    `task` is the card's (detect, segment, pose, obb, classify, semantic, depth, plate, text-rec,
+    text-det, text), `labels` the model's, class 0 first. Raises RkzooError: no such path, no known
     format, broken truth, no picture, no class in common.
     """
     form, source = _source(spec, task, labels)

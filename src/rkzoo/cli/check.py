@@ -49,14 +49,15 @@ def main(args: argparse.Namespace) -> int:
 
     golden = Path(args.golden) if args.golden else None
     found = check(args.model, golden=golden, runtime=args.runtime, report=Bars())
-    if args.output or not args.json:
-        target = Path(args.output or REPORT)
-        write_report(target, found)
-        print(f"The report is {target}", file=sys.stderr)
+    # First what was found: a disk that refuses the report must not lose it.
     if args.json:
         print_json(found.to_json())
     else:
         _tell(found)
+    if args.output or not args.json:
+        target = Path(args.output or REPORT)
+        write_report(target, found)
+        print(f"The report is {target}", file=sys.stderr)
     return EXIT[found.level]
 
 

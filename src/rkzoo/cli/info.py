@@ -250,18 +250,10 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
 
 def _given(card: Card) -> tuple[str, ...]:
     """What a model is run with, each a way; nothing for a part of a pipeline."""
-    from rkzoo.contract.language import ClipHead, SentenceHead
-    from rkzoo.contract.model import TensorsHead
-    from rkzoo.contract.segmentation import CutOutHead
-    from rkzoo.workflow.inference.inputs import of_head
+    from rkzoo.tasks.registry import spec_of
 
-    told: dict[type, tuple[str, ...]] = {
-        TensorsHead: (),
-        CutOutHead: ("PICTURE --point X,Y",),
-        ClipHead: ('PICTURE --prompt "a dog" --prompt "a cat"', 'FOLDER --search "a dog"'),
-        SentenceHead: ('"A TEXT" --prompt "ANOTHER"', 'NOTES.txt --search "SOME WORDS"'),
-    }
-    return told.get(type(card.head), (of_head(card.head).name.upper(),))
+    spec = spec_of(card.head)
+    return (spec.takes.upper(),) if spec.usage is None else spec.usage
 
 
 def _related(card: Card) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from rkzoo.cli.console import add_anchors
 
 if TYPE_CHECKING:
     from rkzoo.checks import Check
-    from rkzoo.contract.detect import DetectHead
     from rkzoo.contract.inputs import TensorSpec
     from rkzoo.contract.model import Contract
     from rkzoo.graph.onnx.summary import GraphSummary
@@ -120,11 +119,7 @@ def _made(summary: GraphSummary) -> str:
 
 
 def _contract(contract: Contract) -> list[tuple[str, str]]:
-    from rkzoo.contract.classify import ClassifyHead
-    from rkzoo.contract.detect import DetectHead
-    from rkzoo.contract.faces import CentreFaceHead, FaceHead
-    from rkzoo.contract.segmentation import SemanticHead
-    from rkzoo.contract.text import PlateHead
+    from rkzoo.tasks.registry import spec_of
 
     image, head = contract.input, contract.head
     height, width = image.size
@@ -138,51 +133,11 @@ def _contract(contract: Contract) -> list[tuple[str, str]]:
             f"mean {_numbers(image.mean)}, std {_numbers(image.std)}",
         )
     ]
-    if isinstance(head, DetectHead):
-        rows.append(("gives", _gives(head)))
-        rows.append(("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs)))
-    elif isinstance(head, SemanticHead):
-        rows.append(("gives", f"the class of each pixel, of {head.classes}"))
-    elif isinstance(head, ClassifyHead):
-        rows.append(("gives", f"scores of {head.classes} classes"))
-    elif isinstance(head, PlateHead):
-        rows.append(("gives", f"the text of a plate; class {head.blank} is the blank"))
-    elif isinstance(head, FaceHead):
-        sides = "; ".join(_numbers(level) for level in head.anchors)
-        what = "faces with five points" if head.points == 5 else "plates with four corners"
-        rows.append(("gives", f"{what}, anchors of {sides} pixels"))
-    elif isinstance(head, CentreFaceHead):
-        rows.append(("gives", f"faces with five points, cells of {head.stride} pixels"))
+    rows += spec_of(head).describe(head)
     if contract.labels:
         more = ", ..." if len(contract.labels) > 6 else ""
         rows.append(("labels", ", ".join(contract.labels[:6]) + more))
     return rows
-
-
-_CODINGS = {
-    "dfl": "boxes as distributions (reg_max {})",
-    "distance": "boxes as plain distances",
-    "anchor": "boxes relative to anchors",
-    "exponent": "boxes as offset and log size",
-}
-
-
-def _gives(head: DetectHead) -> str:
-    sigmoid = "after" if head.activated else "before"
-    parts = [
-        f"{head.classes} class{'es' * (head.classes > 1)}",
-        f"strides {_numbers(head.strides)}",
-        _CODINGS[head.coding].format(head.reg_max),
-    ]
-    if head.coefficients:
-        parts.append(f"{head.coefficients} mask coefficients a box")
-    if head.keypoints:
-        parts.append(f"{head.keypoints} key points of {head.keypoint_values} numbers")
-    if head.rotated:
-        parts.append("an angle a box")
-    if head.suppression == "none":
-        parts.append("one box an object, so no suppression")
-    return ", ".join((*parts, f"scores {sigmoid} the sigmoid"))
 
 
 # ---- RKNN ---------------------------------------------------------------------------

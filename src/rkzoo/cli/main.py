@@ -11,7 +11,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -85,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
         _tell(error, as_json="--json" in argv)
         return error.code
     try:
-        code = args.verb(args)
+        with _document_alone(getattr(args, "json", False)):
+            code = args.verb(args)
         return int(code)
     except KeyboardInterrupt:
         if args.debug:
@@ -105,6 +107,28 @@ def main(argv: Sequence[str]) -> int:
         if args.debug:
             raise
         return _unexpected(args, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _document_alone(as_json: bool) -> Iterator[None]:
+    """Keeps stdout for the document: C libraries print there what belongs to stderr."""
+    try:
+        ours = as_json and sys.stdout.fileno() == 1
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        yield
+        return
+    kept, before = os.dup(1), sys.stdout
+    sys.stdout = os.fdopen(kept, "w", encoding=before.encoding, errors=before.errors)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        sys.stdout.close()
+        sys.stdout = before
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

@@ -13,7 +13,8 @@ class TensorSpec(Strict, frozen=True):
     """One input or output of a session.
 
     `shape` uses -1 for a dimension that is free. `scale` and `zero_point` are set for
-    integer tensors: value = (q - zero_point) * scale.
+    integer tensors: value = (q - zero_point) * scale. `channels` of an NC1HWC2 tensor are those
+    that mean something, where that is known (0: it is not); the rest of its blocks is padding.
     """
 
     name: str
@@ -22,6 +23,7 @@ class TensorSpec(Strict, frozen=True):
     layout: Literal["NCHW", "NHWC", "NC1HWC2", "plain"] = "plain"
     scale: float | None = None
     zero_point: int = 0
+    channels: int = 0
 
 
 class ImageInput(Strict, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from rkzoo.contract.audio import (
@@ -13,6 +15,7 @@ from rkzoo.contract.audio import (
     WhisperHead,
 )
 from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
@@ -37,6 +40,7 @@ PictureHead = (
     | FaceHead
     | CentreFaceHead
     | SemanticHead
+    | DepthHead
 )
 Head = (
     PictureHead
@@ -53,6 +57,30 @@ Head = (
     | TranslateHead
     | MarianHead
 )
+
+TaskName = Literal[
+    "detect",
+    "segment",
+    "pose",
+    "obb",
+    "classify",
+    "semantic",
+    "depth",
+    "face",
+    "plate",
+    "text",
+    "text-det",
+    "text-cls",
+    "text-rec",
+    "prompt",
+    "embed",
+    "speech",
+    "sound",
+    "voice",
+    "translate",
+    "asset",
+]
+"""What a card may call its task; `asset` is no model. tasks/registry.py has the task of a head."""
 
 
 class Contract(Strict, frozen=True):

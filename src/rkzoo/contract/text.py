@@ -8,6 +8,9 @@ import msgspec
 
 from rkzoo.contract.schema_base import Strict
 
+CHINESE_PLATES = 68
+"""Characters of Chinese plates: 31 provinces, 10 digits, 26 letters and the blank."""
+
 
 class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):
     """Differentiable binarisation (DB) probability map, 1x1xHxW, already in 0..1.

@@ -440,7 +440,10 @@ class _Output:
             self.spec = msgspec.structs.replace(told, layout="NCHW")
             return
         shape = _true_shape(tensor, plain)
-        self.spec = _spec(tensor, shape)
+        told = _spec(tensor, shape)
+        graphs = _graphs_order(plain)
+        channels = graphs[1] if told.layout == "NC1HWC2" and len(graphs) == 4 else 0
+        self.spec = msgspec.structs.replace(told, channels=channels)
         seen = self._given = _visible(memory, tensor, shape)
         seen.flags.writeable = False
         # Padding between channel blocks (few models have it) costs a pass.

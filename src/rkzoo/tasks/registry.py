@@ -1,127 +1,88 @@
-"""Tasks that are more than one picture to one decoder, by what their head is called: a table."""
+"""Which task reads which head: a table, by the head's kind.
+
+A task is imported when it is asked for. A new task is a folder with a `spec.py`, and a line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import cache
+from importlib import import_module
 
-from rkzoo.contract.audio import (
-    ActivityHead,
-    CtcSpeechHead,
-    SoundHead,
-    TransducerHead,
-    VoiceHead,
-    WhisperHead,
-)
-from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Head
-from rkzoo.contract.segmentation import CutOutHead, SemanticHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.spec import NOTHING, Opened, Task, Wishes
+from rkzoo.tasks.spec import NOTHING, TaskSpec, Wishes
 
+PAGE = "text"  # of a pipeline without a head of its own
 
-def _voice(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.voice.open import voice
-
-    return voice(opened, wishes)
-
-
-def _activity(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.sound.activity import ActivityFinder
-
-    return ActivityFinder(*opened.parts["model"])
-
-
-def _sound(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.sound.classes import SoundClassifier
-
-    chain = ("spectrum", "network", "model")
-    parts = [opened.parts[role] for role in chain if role in opened.parts]
-    return SoundClassifier(opened.head, parts[-1][0].labels, [session for _, session in parts])
-
-
-def _clip(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.embed.open import clip
-
-    return clip(opened, wishes)
-
-
-def _translate(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.translate.open import translate
-
-    return translate(opened, wishes)
-
-
-def _marian(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.translate.open import marian
-
-    return marian(opened, wishes)
-
-
-def _sentence(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.embed.open import sentence
-
-    return sentence(opened, wishes)
-
-
-def _whisper(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.speech.open import open_whisper
-
-    return open_whisper(opened, wishes)
-
-
-def _ctc_speech(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.speech.ctc import CtcReader
-
-    return CtcReader(*opened.parts["model"])
-
-
-def _transducer(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.speech.open import open_transducer
-
-    return open_transducer(opened)
-
-
-def _cut_out(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.prompt.cut_out import CutOut
-
-    return CutOut(opened.parts["encoder"], opened.parts["decoder"], wishes.points, wishes.boxes)
-
-
-def _semantic(opened: Opened, wishes: Wishes) -> Task:
-    from rkzoo.tasks.semantic.task import SemanticSegmenter
-
-    return SemanticSegmenter(*opened.parts["model"])
-
-
-OPENERS: dict[type[Any], Callable[[Opened, Wishes], Task]] = {
-    SemanticHead: _semantic,
-    CutOutHead: _cut_out,
-    VoiceHead: _voice,
-    ActivityHead: _activity,
-    SoundHead: _sound,
-    WhisperHead: _whisper,
-    CtcSpeechHead: _ctc_speech,
-    TransducerHead: _transducer,
-    ClipHead: _clip,
-    SentenceHead: _sentence,
-    TranslateHead: _translate,
-    MarianHead: _marian,
+SPECS: dict[str, str] = {
+    "detect": "detect.spec:DETECT",
+    "segment": "segment.spec:SEGMENT",
+    "pose": "pose.spec:POSE",
+    "obb": "obb.spec:OBB",
+    "classify": "classify.spec:CLASSIFY",
+    "semantic": "semantic.spec:SEMANTIC",
+    "depth": "depth.spec:DEPTH",
+    "cut-out": "prompt.spec:CUT_OUT",
+    "face": "face.spec:FACE",
+    "face-centre": "face.spec:CENTRE_FACE",
+    "plate": "plate.spec:PLATE",
+    "plate-det": "plate.spec:PLATE_DETECT",
+    PAGE: "text.spec:PAGE",
+    "text-det": "text.spec:DETECT",
+    "text-cls": "text.spec:ANGLE",
+    "text-rec": "text.spec:LINE",
+    "clip": "embed.spec:CLIP",
+    "sentence": "embed.spec:SENTENCE",
+    "whisper": "speech.spec:WHISPER",
+    "ctc-speech": "speech.spec:CTC",
+    "transducer": "speech.spec:TRANSDUCER",
+    "activity": "sound.spec:ACTIVITY",
+    "sound": "sound.spec:CLASSES",
+    "voice": "voice.spec:VOICE",
+    "translate": "translate.spec:FAIRSEQ",
+    "marian": "translate.spec:MARIAN",
+    "tensors": "spec:TENSORS",
 }
 
-# Wishes that are options of their own: what they are called, and whose they are.
-_OPTIONS: dict[str, tuple[str, type[Any]]] = {
-    "translate": ("--translate", WhisperHead),
-    "speed": ("--speed", VoiceHead),
-    "points": ("--point", CutOutHead),
-    "boxes": ("--box", CutOutHead),
+
+def spec_of(head: Head | None) -> TaskSpec:
+    """The task of a head; None is a pipeline whose parts read a page of text or plates."""
+    return _spec(PAGE if head is None else _kind(head))
+
+
+def _kind(head: Head) -> str:
+    """The key of a head: its kind, or what its extras make of it."""
+    if isinstance(head, DetectHead):
+        extras = (("obb", head.rotated), ("pose", head.keypoints), ("segment", head.coefficients))
+        return next((kind for kind, there in extras if there), "detect")
+    if isinstance(head, FaceHead) and head.points == 4:
+        return "plate-det"
+    return str(type(head).__struct_config__.tag)
+
+
+@cache
+def _spec(kind: str) -> TaskSpec:
+    module, name = SPECS[kind].split(":")
+    found: TaskSpec = getattr(import_module(f"rkzoo.tasks.{module}"), name)
+    return found
+
+
+# What an option of the command line is called, by its field of Wishes.
+_OPTIONS = {
+    "translate": "--translate",
+    "speed": "--speed",
+    "points": "--point",
+    "boxes": "--box",
 }
 
 
 def refuse_unheard(head: Head | None, wishes: Wishes) -> None:
     """Raises RkzooError for a wish that a model with this head would not hear."""
-    for name, (option, wanted) in _OPTIONS.items():
-        if getattr(wishes, name) != getattr(NOTHING, name) and not isinstance(head, wanted):
+    heard = spec_of(head).options
+    for name, option in _OPTIONS.items():
+        if getattr(wishes, name) != getattr(NOTHING, name) and name not in heard:
             raise RkzooError(
                 f"{option} does not go with this model.",
                 "It would change nothing.",

@@ -1,14 +1,23 @@
-"""What a task is opened with: the parts of a model, and what the user wants of it."""
+"""What a task is: one record that says all that the rest of rkzoo asks of it.
+
+Each task has its record in `tasks/<task>/spec.py`, which imports no more than this file and the
+contract; the task itself is imported when it is opened. `tasks/registry.py` lists them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rkzoo.contract.model import Contract, Head
+from rkzoo.errors import RkzooError
 from rkzoo.session import Session
+
+if TYPE_CHECKING:
+    from rkzoo.tasks.detect.task import DetectOptions
+    from rkzoo.tasks.text.page import PageOptions
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,114 @@ class Opened:
     """The parts of a model by role ("model" where there is one), and its further files by
     role: `decoder.vocabulary` is the file `vocabulary` of the part `decoder`."""
 
-    head: Head
+    head: Head | None
     parts: Mapping[str, tuple[Contract, Session]]
     files: Mapping[str, Path]
 
 
 Task = Callable[[Any], Any]
 """What a medium reads in, what was found out."""
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a task is opened with beside its parts; each takes what it knows. None: the usual."""
+
+    wishes: Wishes = NOTHING
+    detect: DetectOptions | None = None
+    page: PageOptions | None = None
+
+
+@dataclass(frozen=True)
+class AssumedLabels:
+    """Names for classes that a file leaves nameless: `names`, then those of the zoo's
+    `label_set`. `why` says what is assumed, for the user; empty where it is certain."""
+
+    names: tuple[str, ...] = ()
+    label_set: str = ""
+    why: str = ""
+
+
+Takes = Literal["picture", "sound", "text", "numbers"]
+Gives = Literal["picture", "transcript", "timeline", "output", "sound", "numbers"]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task, for one kind of head (or one variant of it).
+
+    Functions of a head get the head that the registry maps to this record.
+
+    Attributes:
+        name: what a card, a report and the command line call the task.
+        open: the open parts and the options to a callable, what `takes` reads in, result out.
+        takes: what goes in.
+        gives: the file that is written for each.
+        options: the fields of `Wishes` that it heeds; others that are set are refused.
+        scored: the task under which data sets know it; `name` where empty.
+        part: what it does as a part of a pipeline, for a model that is not run by itself.
+        usage: examples of arguments to `rkzoo run`; one of what it takes where None.
+        describe: a head to rows (title, text) of what the model gives.
+        assumed_labels: a head to the names of its classes where nothing gives them.
+        check_labels: raises RkzooError where labels (given or none) do not fit the head; takes
+            the model's name for the message.
+        legalize: the graph is rewritten to operators that the toolkit converts rightly.
+        native: outputs are read in the NPU's own layout; else as the graph's.
+        things: an answer to things that can be matched between two runtimes one by one; None
+            where only tensors are compared.
+        thresholded: the answer's things have a confidence, which counts in that comparison.
+        outputs: what its raw outputs hold, for a comparison of tensors.
+        bounded: whether a head's outputs are scores in 0..1, whose scale can collapse in INT8.
+    """
+
+    name: str
+    open: Callable[[Opened, TaskOptions], Task]
+    takes: Takes = "picture"
+    gives: Gives = "picture"
+    options: frozenset[str] = frozenset()
+    scored: str = ""
+    part: str = ""
+    usage: tuple[str, ...] | None = None
+    describe: Callable[[Any], list[tuple[str, str]]] = lambda head: []
+    assumed_labels: Callable[[Any], AssumedLabels | None] = lambda head: None
+    check_labels: Callable[[Any, Sequence[str], str], None] = lambda head, labels, model: None
+    legalize: bool = False
+    native: bool = False
+    things: Callable[[Any], Any] | None = None
+    thresholded: bool = False
+    outputs: str = ""
+    bounded: Callable[[Any], bool] = lambda head: False
+
+
+def as_it_is(found: Any) -> Any:
+    """`things` of an answer that can be matched as it is."""
+    return found
+
+
+def always(head: Any) -> bool:
+    """`bounded` of a task whose outputs are scores whatever the head."""
+    return True
+
+
+def a_name_for_each_class(head: Any, labels: Sequence[str], model: str) -> None:
+    """`check_labels` of a head with `classes`. Raises RkzooError for another number of labels."""
+    if labels and len(labels) != head.classes:
+        raise RkzooError(
+            f"{model} has {head.classes} classes but {len(labels)} labels were given.",
+            "Every class needs its name, in the order of training.",
+            "Give the labels of this very model with --labels, or none at all.",
+        )
+
+
+def _no_task(opened: Opened, options: TaskOptions) -> Task:
+    raise RkzooError("One part of a pipeline is no task.", code=1)
+
+
+TENSORS = TaskSpec(
+    name="tensors",
+    open=_no_task,
+    takes="numbers",
+    gives="numbers",
+    part="gives numbers that mean nothing by themselves",
+    usage=(),
+)

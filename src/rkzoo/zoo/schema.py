@@ -8,30 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
-from rkzoo.contract.model import Head
+from rkzoo.contract.model import Head, TaskName
 from rkzoo.contract.schema_base import Strict
 
-Task = Literal[
-    "detect",
-    "segment",
-    "pose",
-    "obb",
-    "classify",
-    "semantic",
-    "face",
-    "plate",
-    "text",
-    "text-det",
-    "text-cls",
-    "text-rec",
-    "prompt",
-    "embed",
-    "speech",
-    "sound",
-    "voice",
-    "translate",
-    "asset",
-]
 Dtype = Literal["int8", "fp16"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -149,7 +128,7 @@ class Card(Strict, frozen=True):
     """
 
     name: Name
-    task: Task
+    task: TaskName
     title: Text
     licence: Licence
     origin: str = ""

@@ -10,8 +10,8 @@ import pytest
 from rkzoo.cli.main import main
 from rkzoo.contract.audio import TransducerHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.registry import OPENERS
-from rkzoo.tasks.spec import NOTHING, Opened
+from rkzoo.tasks.registry import spec_of
+from rkzoo.tasks.spec import Opened, TaskOptions
 
 SENTENCE = (
     "Mr. Quilter is the apostle of the middle classes, and we are glad to welcome his gospel."
@@ -44,10 +44,10 @@ def test_a_transducer_is_opened_by_its_roles(tmp_path: Path) -> None:
     vocabulary.write_text("<blk> 0\n▁A 1\n")
     parts = {role: (None, SimpleNamespace(name=role)) for role in ("joiner", "encoder", "decoder")}
     opened = Opened(TransducerHead(), parts, {"decoder.vocabulary": vocabulary})  # type: ignore[arg-type]
-    task = OPENERS[TransducerHead](opened, NOTHING)
+    task = spec_of(opened.head).open(opened, TaskOptions())
     assert task.encoder.name == "encoder"  # type: ignore[attr-defined]
     assert task.joiner.name == "joiner"  # type: ignore[attr-defined]
     assert task.pieces[1] == "▁A"  # type: ignore[attr-defined]
     vocabulary.write_bytes(b"\xff\xfe")
     with pytest.raises(RkzooError, match="no vocabulary"):
-        OPENERS[TransducerHead](opened, NOTHING)
+        spec_of(opened.head).open(opened, TaskOptions())

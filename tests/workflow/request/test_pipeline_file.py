@@ -24,13 +24,13 @@ from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
+from rkzoo.tasks.text.open import page_reader
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.recipe import Calibration, InputPlan, Recipe, Sidecar, Source
 from rkzoo.workflow.compile import simulate
 from rkzoo.workflow.compile.convert import Converted, _joined, custom_string
 from rkzoo.workflow.inference import board
 from rkzoo.workflow.inference.inputs import TEXT, medium_of
-from rkzoo.workflow.inference.load import page_reader
 from rkzoo.workflow.inference.plan import Asked, plan
 from rkzoo.workflow.request.pipeline_file import read_pipeline, write_pipeline
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from rkzoo.contract.model import Contract
-from rkzoo.contract.text import PlateHead
+from rkzoo.contract.text import CHINESE_PLATES, PlateHead
 from rkzoo.graph.families.recognition import Picture, Recognition
 from rkzoo.graph.onnx.view import View, attributes
 
 _NONE = "it does not end in the mean over the rows of a last convolution, 1xCxT"
-# 31 provinces, 10 digits, 26 letters and the blank: the characters of the public weights.
-CHINESE = 68
 # GB 36 and GA 36-2018: an ordinary plate, and the small and large ones of electric cars.
 LAYOUTS = ("PLAAAAA", "PLEADDDD", "PLDDDDDE")
 _GREY = (127.5, 127.5, 127.5)
@@ -34,7 +32,7 @@ def lprnet(seen: View, picture: Picture) -> Recognition | str:
     if axes not in ([2], [-2]) or before is None or before.op_type != "Conv":
         return _NONE
     classes = shape[1]
-    head = PlateHead(blank=classes - 1, layouts=LAYOUTS if classes == CHINESE else ())
+    head = PlateHead(blank=classes - 1, layouts=LAYOUTS if classes == CHINESE_PLATES else ())
     image = msgspec.structs.replace(
         picture.image, color="BGR", mean=_GREY, std=_GREY, fit="stretch"
     )

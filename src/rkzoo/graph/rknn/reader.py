@@ -387,7 +387,8 @@ def _native(payload: _Buffer, tensor: dict[int, int], spec: TensorSpec) -> Tenso
     if payload.scalar(tensor, 2, "B") == _INPUT_KIND and blocks == 1 and depth in _PIXELS:
         shape = (batch, height, width, depth)
         return msgspec.structs.replace(spec, shape=shape, layout="NHWC")
-    return msgspec.structs.replace(spec, shape=shape, layout="NC1HWC2")
+    channels = spec.shape[1] if len(spec.shape) == 4 else 0
+    return msgspec.structs.replace(spec, shape=shape, layout="NC1HWC2", channels=channels)
 
 
 def _spec(payload: _Buffer, fields: _Fields, tensor: dict[int, int]) -> TensorSpec:

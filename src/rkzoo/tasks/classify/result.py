@@ -57,6 +57,10 @@ class Classes(Collection):
         """The name of a class, or its number where no name is known."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return {"class_id": self.class_id, "score": self.score}
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record a class: label, class_id, score."""
         return [

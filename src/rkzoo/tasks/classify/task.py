@@ -14,12 +14,13 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
 from rkzoo.tasks.classify.result import Classes
-from rkzoo.vision.letterbox import fit
+from rkzoo.tasks.image_task import ImageTask
+from rkzoo.vision.letterbox import Letterbox
 
 TOP = 5
 
 
-class Classifier:
+class Classifier(ImageTask[Classes]):
     """A classification model, ready to run; made once, called for every picture."""
 
     def __init__(self, contract: Contract, session: Session, top: int = TOP) -> None:
@@ -30,24 +31,16 @@ class Classifier:
             raise RkzooError(
                 f"{top} classes were asked for.", "An answer names one at least.", "Give 1 or more."
             )
-        self.contract, self.session, self.head = contract, session, contract.head
+        super().__init__(contract, session)
+        self.head = contract.head
         self.top = min(top, contract.head.classes)
-        height, width = contract.input.size
-        self._canvas = np.empty((1, height, width, 3), np.uint8)
 
-    def preprocess(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """BGR (H, W, 3) to the session's input. The array is reused by the next call."""
-        return [fit(image, self.contract.input, self._canvas)[0]]
-
-    def decode(self, outputs: Sequence[NDArray[Any]]) -> Classes:
+    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Classes:
         """The session's raw tensors to the best classes. Raises RkzooError where the model
         gives another number of classes than was promised."""
         scores = probabilities(outputs, self.session.outputs, self.head)
         best = np.argsort(-scores, kind="stable")[: self.top]
         return Classes(best.astype(np.int32), scores[best], self.contract.labels)
-
-    def __call__(self, image: NDArray[np.uint8]) -> Classes:
-        return self.decode(self.session.run(self.preprocess(image)))
 
 
 def probabilities(

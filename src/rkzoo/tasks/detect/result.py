@@ -62,6 +62,10 @@ class Detections(Collection):
         """The name of a class, or its number where no name is known."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return {"xyxy": self.xyxy, "score": self.score, "class_id": self.class_id}
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record a box: label, class_id, score, box [x1, y1, x2, y2] in pixels."""
         return [

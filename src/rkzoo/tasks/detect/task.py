@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of, fitter_of
+from rkzoo.session import Session
 from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
 from rkzoo.tasks.detect.result import Detections
-from rkzoo.vision.letterbox import Letterbox, fit
+from rkzoo.tasks.image_task import ImageTask
+from rkzoo.vision.letterbox import Letterbox
 from rkzoo.vision.nms import Suppression, nms
 from rkzoo.vision.rotated import nms_rotated
 
@@ -51,7 +51,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class HeadTask(ABC, Generic[R]):
+class HeadTask(ImageTask[R]):
     """A model with a detection head, ready to run; made once, called for every picture.
 
     What follows the boxes, masks or key points or nothing, is `answer` of the subclass.
@@ -62,16 +62,10 @@ class HeadTask(ABC, Generic[R]):
     ) -> None:
         if not isinstance(contract.head, DetectHead):
             raise RkzooError(f"{contract.family} is no detection model.", code=1)
-        self.contract, self.session, self.head = contract, session, contract.head
+        super().__init__(contract, session)
+        self.head = contract.head
         self.options = options or DetectOptions()
         self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
-        self._canvas = canvas_of(session, contract.input.size)
-        self._fit = fitter_of(session, fit)
-
-    def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
-        """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
-        canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
-        return [canvas], letterbox
 
     def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
         """The session's raw tensors to the result, in source-image pixels."""
@@ -110,10 +104,6 @@ class HeadTask(ABC, Generic[R]):
         return Detections(
             letterbox.boxes_to_source(kept.boxes), kept.score, kept.class_id, self.contract.labels
         )
-
-    def __call__(self, image: NDArray[np.uint8]) -> R:
-        arrays, letterbox = self.preprocess(image)
-        return self.decode(self.session.run(arrays), letterbox)
 
 
 class Detector(HeadTask[Detections]):

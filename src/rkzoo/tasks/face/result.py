@@ -42,6 +42,10 @@ class Faces(Boxed):
         """`points`, (N, 5, 2)."""
         return self.points
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return self.boxes.record()
+
     def to_json(self) -> list[dict[str, Any]]:
         """The records of the boxes, and with each `points` {left_eye: [x, y], ...}."""
         return [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of
+from rkzoo.session import Session
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.face.decode import CentreFaceDecoder, FaceDecoder
 from rkzoo.tasks.face.result import Faces
-from rkzoo.vision.letterbox import Letterbox, fit
+from rkzoo.tasks.image_task import ImageTask
+from rkzoo.vision.letterbox import Letterbox
 from rkzoo.vision.nms import nms
 
 R = TypeVar("R")
 
 
-class PointTask(ABC, Generic[R]):
+class PointTask(ImageTask[R]):
     """A model that finds boxes with some points each, ready to run; made once, called for every
     picture. `count` is how many points the answer has."""
 
@@ -32,10 +33,9 @@ class PointTask(ABC, Generic[R]):
     def __init__(
         self, contract: Contract, session: Session, options: DetectOptions | None = None
     ) -> None:
-        self.contract, self.session = contract, session
+        super().__init__(contract, session)
         self.options = options or DetectOptions()
         self.decoder = self._decoder()
-        self._canvas = canvas_of(session, contract.input.size)
 
     def _decoder(self) -> FaceDecoder | CentreFaceDecoder:
         head, size, specs = self.contract.head, self.contract.input.size, self.session.outputs
@@ -44,11 +44,6 @@ class PointTask(ABC, Generic[R]):
         if isinstance(head, CentreFaceHead) and self.count == 5:
             return CentreFaceDecoder(head, size, specs)
         raise RkzooError(f"{self.contract.family} finds nothing with {self.count} points.", code=1)
-
-    def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
-        """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
-        canvas, letterbox = fit(image, self.contract.input, self._canvas)
-        return [canvas], letterbox
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> R:
         """The session's raw tensors to the result, in source-image pixels."""
@@ -64,10 +59,6 @@ class PointTask(ABC, Generic[R]):
     @abstractmethod
     def answer(self, boxes: Detections, points: NDArray[np.float32]) -> R:
         """Boxes, the surest first, and points (N, count, 2) in source pixels to the result."""
-
-    def __call__(self, image: NDArray[np.uint8]) -> R:
-        arrays, letterbox = self.preprocess(image)
-        return self.decode(self.session.run(arrays), letterbox)
 
 
 class FaceDetector(PointTask[Faces]):

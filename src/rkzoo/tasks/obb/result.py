@@ -75,6 +75,10 @@ class OrientedBoxes(Collection):
         """The upright boxes around them, not clipped to the picture."""
         return Detections(self.xyxy, self.score, self.class_id, self.labels)
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return {"xywhr": self.boxes, "score": self.score, "class_id": self.class_id}
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record a box: label, class_id, score, box [cx, cy, w, h] in pixels, angle in
         radians, corners [[x, y], ...]."""

@@ -28,5 +28,5 @@ class PlateDetector(PointTask[TextBoxes]):
 def as_lines(reader: PlateReader, plates: Sequence[Image]) -> list[Reading]:
     """What stands on straightened plates, BGR (h, w, 3) each: a PlateReader in the place of a
     reader of lines."""
-    read = [reader.decode(reader.session.run(reader.preprocess(plate))) for plate in plates]
+    read = map(reader.read, plates)
     return [Reading(text, score, len(text)) for text, score in read]

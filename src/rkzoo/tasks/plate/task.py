@@ -14,12 +14,13 @@ from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
 from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.plate.ctc import Allowed, allowed, best_path
 from rkzoo.tasks.text.result import TextLines
-from rkzoo.vision.letterbox import fit
+from rkzoo.vision.letterbox import Letterbox
 
 
-class PlateReader:
+class PlateReader(ImageTask[TextLines]):
     """Reads a picture that is one plate; made once, called for every picture.
 
     The answer is a line of text as wide as the picture, or none where only blanks are seen.
@@ -29,28 +30,28 @@ class PlateReader:
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, PlateHead):
             raise RkzooError(f"{contract.family} reads no plates.", code=1)
-        self.contract, self.session, self.head = contract, session, contract.head
+        super().__init__(contract, session)
+        self.head = contract.head
         labels, blank = contract.labels, contract.head.blank
         self._layouts = [allowed(layout, labels, blank) for layout in contract.head.layouts]
-        height, width = contract.input.size
-        self._canvas = np.empty((1, height, width, 3), np.uint8)
 
-    def preprocess(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """BGR (H, W, 3) to the session's input. The array is reused by the next call."""
-        return [fit(image, self.contract.input, self._canvas)[0]]
-
-    def decode(self, outputs: Sequence[NDArray[Any]]) -> tuple[str, float]:
-        """The session's raw tensors to the text and its score: the mean probability of its
+    def read(self, image: NDArray[np.uint8]) -> tuple[str, float]:
+        """The text of one plate, BGR (H, W, 3), and its score: the mean probability of its
         characters, 0..1, 0 for no text."""
+        arrays, _ = self.preprocess(image)
+        return self._text(self.session.run(arrays))
+
+    def _text(self, outputs: Sequence[NDArray[Any]]) -> tuple[str, float]:
         return decode(
             outputs, self.session.outputs, self.head.blank, self.contract.labels, self._layouts
         )
 
-    def __call__(self, image: NDArray[np.uint8]) -> TextLines:
-        text, score = self.decode(self.session.run(self.preprocess(image)))
+    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextLines:
+        """The session's raw tensors to a line of text around the whole picture."""
+        text, score = self._text(outputs)
         if not text:
             return TextLines.none()
-        height, width = image.shape[:2]
+        height, width = letterbox.source
         corners = [[0, 0], [width, 0], [width, height], [0, height]]
         return TextLines(
             np.array([corners], np.float32),

@@ -38,6 +38,10 @@ class Poses(Boxed):
     def _take(self, rows: Rows) -> Poses:
         return Poses(self.boxes[rows], self.keypoints[rows])
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return {**self.boxes.record(), "keypoints": self.keypoints}
+
     def to_json(self) -> list[dict[str, Any]]:
         """The records of the boxes, and with each `keypoints` [[x, y, visibility], ...]."""
         return [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, run_named
+from rkzoo.session import Session, canvas_of, fitter_of, run_named
 from rkzoo.tasks.segment.result import Masks, masks_of
 from rkzoo.vision.letterbox import Letterbox, fit
 from rkzoo.vision.maps import to_source
@@ -49,6 +49,8 @@ class CutOut:
         points than the decoder takes."""
         self.contract, self._encoder = encoder
         self._decoder = decoder[1]
+        self._canvas = canvas_of(self._encoder, self.contract.input.size)
+        self._fit = fitter_of(self._encoder, fit)
         shapes = {spec.name: spec.shape for spec in self._decoder.inputs}
         self._slots = shapes["point_labels"][-1]
         self._mask = (1, 1, *shapes["mask_input"][-2:])
@@ -68,7 +70,7 @@ class CutOut:
 
     def embed(self, image: Image) -> Embedding:
         """BGR (H, W, 3) to its embedding, which is most of the work."""
-        canvas, letterbox = fit(image, self.contract.input)
+        canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
         (values,) = run_named(self._encoder, {self._encoder.inputs[0].name: canvas}).values()
         return Embedding(values, letterbox)
 

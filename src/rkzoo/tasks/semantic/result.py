@@ -54,6 +54,14 @@ class ClassMap:
         """The name of a class, or its number where no name is known."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py): runs of pixels, row by
+        row."""
+        flat = self.classes.ravel()
+        starts = np.flatnonzero(np.diff(flat, prepend=-1))
+        runs = np.diff(starts, append=flat.size)
+        return {"class_id": flat[starts].astype(np.int32), "run": runs.astype(np.int32)}
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record a class, the largest first: label, class_id, pixels, share of the picture."""
         return [

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 from numpy.typing import NDArray
 
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of
+from rkzoo.session import Session
+from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.semantic.decode import class_map
 from rkzoo.tasks.semantic.result import ClassMap
-from rkzoo.vision.letterbox import fit
+from rkzoo.vision.letterbox import Letterbox
 
 
-class SemanticSegmenter:
+class SemanticSegmenter(ImageTask[ClassMap]):
     """A segmentation into classes, ready to run; made once, called for every picture."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
@@ -26,12 +28,10 @@ class SemanticSegmenter:
                 "A segmentation tells what every pixel shows.",
                 "Mend the card: fit must be stretch or letterbox.",
             )
-        self.contract, self.session, self.head = contract, session, contract.head
-        self._canvas = canvas_of(session, contract.input.size)
+        super().__init__(contract, session)
+        self.head = contract.head
 
-    def __call__(self, image: NDArray[np.uint8]) -> ClassMap:
-        """BGR (H, W, 3) to its classes at its own size."""
-        canvas, letterbox = fit(image, self.contract.input, self._canvas)
-        outputs = self.session.run([canvas])
+    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMap:
+        """The session's raw maps to the class of each pixel of the source picture."""
         classes = class_map(outputs[0], self.session.outputs[0], self.head, letterbox)
         return ClassMap(classes, self.contract.labels)

@@ -13,9 +13,9 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.text import TextClsHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
+from rkzoo.tasks.image_task import LinePreprocess
 from rkzoo.tasks.text.line_batches import BATCH_PIXELS, shrunk
 from rkzoo.tasks.text.quads import Image
-from rkzoo.vision.letterbox import fit
 
 
 class AngleClassifier:
@@ -26,16 +26,14 @@ class AngleClassifier:
             raise RkzooError(f"{contract.family} is no text angle model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         height, width = contract.input.size
+        self._preprocess = LinePreprocess(contract, session)
         batch = session.inputs[0].shape[0]
         self._batch = max(1, BATCH_PIXELS // (height * width)) if batch < 0 else batch
 
     def preprocess(self, lines: Sequence[Image]) -> NDArray[np.uint8]:
         """BGR lines to uint8 (N, height, width, 3) in the contract's colour order."""
-        spec = self.contract.input
-        batch = np.empty((len(lines), *spec.size, 3), np.uint8)
-        for i, line in enumerate(lines):
-            fit(shrunk(line, spec.size[0]), spec, batch[i : i + 1])
-        return batch
+        height, width = self.contract.input.size
+        return self._preprocess([shrunk(line, height) for line in lines], width)
 
     def __call__(self, lines: Sequence[Image]) -> NDArray[np.int32]:
         """(N,): degrees that each line is turned by; 0 where the model is not sure."""

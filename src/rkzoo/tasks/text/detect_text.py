@@ -20,8 +20,9 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.contract.text import TextDetHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of, fitter_of
+from rkzoo.session import Session
 from rkzoo.tasks.collection import Collection, Rows, around
+from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.text.quads import Image, Quads, corners, sides
 from rkzoo.vision.letterbox import Letterbox, fit
 
@@ -61,6 +62,10 @@ class TextBoxes(Collection):
         """`quads`, (N, 4, 2)."""
         return self.quads
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        return {"quads": self.quads, "score": self.scores}
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record a box: score, quad in pixels."""
         return [
@@ -87,20 +92,14 @@ class TextBoxes(Collection):
         ]
 
 
-class TextDetector:
+class TextDetector(ImageTask[TextBoxes]):
     """One text detection model, ready to run; made once, called for every picture."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextDetHead):
             raise RkzooError(f"{contract.family} is no text detection model.", code=1)
-        self.contract, self.session, self.head = contract, session, contract.head
-        self._canvas = canvas_of(session, contract.input.size)
-        self._fit = fitter_of(session, fit)
-
-    def preprocess(self, image: Image) -> tuple[list[NDArray[Any]], Letterbox]:
-        """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
-        canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
-        return [canvas], letterbox
+        super().__init__(contract, session)
+        self.head = contract.head
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextBoxes:
         return decode(outputs, self.session.outputs, self.head, letterbox)
@@ -109,8 +108,7 @@ class TextDetector:
         size = self.contract.input.size
         if max(image.shape[:2]) > LARGE * max(size) and min(size) > OVERLAP:
             return self._in_four(image)
-        arrays, letterbox = self.preprocess(image)
-        return self.decode(self.session.run(arrays), letterbox)
+        return super().__call__(image)
 
     def _in_four(self, image: Image) -> TextBoxes:
         """A large page at nearly twice the size, in four overlapping parts whose maps are put

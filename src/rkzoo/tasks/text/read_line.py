@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,9 +15,9 @@ from rkzoo.contract.text import TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
 from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.image_task import LinePreprocess
 from rkzoo.tasks.text.line_batches import BATCH_PIXELS, WIDEST, Piece, bucket, pieces, width_at
 from rkzoo.tasks.text.quads import Image
-from rkzoo.vision.letterbox import fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +38,14 @@ class LineReader:
             raise RkzooError(f"{contract.family} is no text recognition model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         self.height, self.width = contract.input.size
+        self._preprocess = LinePreprocess(contract, session)
         self._batch, _, free, _ = session.inputs[0].shape
         self._free = free < 0
         self._widest = WIDEST if self._free else free
 
     def preprocess(self, part: Sequence[Image], width: int) -> NDArray[np.uint8]:
         """BGR lines to uint8 (N, height, width, 3) in the contract's colour order."""
-        spec = msgspec.structs.replace(self.contract.input, size=(self.height, width))
-        batch = np.empty((len(part), self.height, width, 3), np.uint8)
-        for i, line in enumerate(part):
-            fit(line, spec, batch[i : i + 1])
-        return batch
+        return self._preprocess(part, width)
 
     def __call__(self, lines: Sequence[Image]) -> list[Reading]:
         """One reading a line, in the order given. `lines` BGR (h, w, 3) of any size."""

@@ -17,6 +17,7 @@ from rkzoo.files import write_text
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Array, Session, dequantise
 from rkzoo.tasks.text.detect_text import TextDetector
+from rkzoo.tasks.text.open import page_reader
 from rkzoo.tasks.text.page import PageReader
 from rkzoo.tasks.text.result import TextLines, agreement
 from rkzoo.toolkit.environment import unavailable
@@ -26,7 +27,7 @@ from rkzoo.vision.image import read, write
 from rkzoo.workflow.compile.convert import Converted, convert_resolved
 from rkzoo.workflow.compile.simulate import open_rknn
 from rkzoo.workflow.inference.font import font
-from rkzoo.workflow.inference.load import open_onnx, page_reader
+from rkzoo.workflow.inference.load import open_onnx
 from rkzoo.workflow.request.resolve import Resolved, resolve
 from rkzoo.zoo.catalogue import card as find_card
 

@@ -391,7 +391,7 @@ def _run(session: Session, golden: Golden, rounds: int) -> _Ran:
 
 def _npu_seconds(session: Session) -> float | None:
     """How long the last run took, where the library tells (the small one does not)."""
-    if isinstance(session, NpuSession):
+    if isinstance(session, NpuSession) and not session.context.library.small:
         with suppress(RkzooError):
             return session.context.run_seconds() or None
     return None

@@ -10,13 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import FACES
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
-from rkzoo.contract.segmentation import SemanticHead
-from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Array, Session
@@ -24,7 +20,10 @@ from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
 from rkzoo.tasks.prompt.prompted import PromptedSession
-from rkzoo.tasks.text.classify_angle import AngleClassifier
+from rkzoo.tasks.registry import spec_of
+from rkzoo.tasks.spec import Opened as OpenedParts
+from rkzoo.tasks.spec import TaskOptions
+from rkzoo.tasks.text.open import page_reader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
@@ -65,7 +64,7 @@ from rkzoo.workflow.comparison.planning import (
 from rkzoo.workflow.comparison.result import Comparison, Layers, Picture, Ran
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures, figures, over_pictures
 from rkzoo.workflow.inference.font import font
-from rkzoo.workflow.inference.load import answer_at, page_reader
+from rkzoo.workflow.inference.load import answer_at
 from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import Asked, Plan
 
@@ -176,7 +175,7 @@ class _Trial:
             for index, picture in enumerate(self.pictures):
                 found = None if task is None else task(picture.image)
                 if task is None:
-                    _classify(planned, opened, picture.image)
+                    _run(planned, opened, picture.image)
                 if runtime == "onnx":
                     self._remember(found, opened, task, picture.image)
                 elif found is not None:
@@ -261,21 +260,12 @@ def _role(contract: Contract, name: str, place: int) -> str:
         if name in by_name:
             return by_name[name]
         return head.outputs[place].role if place < len(head.outputs) else ""
-    if isinstance(head, FACES):
-        return ""
-    kinds = (
-        (TextDetHead, "text map"),
-        (TextRecHead | PlateHead, "characters"),
-        (TextClsHead, "angles"),
-        (ClassifyHead, "classes"),
-        (SemanticHead, "maps of classes"),
-    )
-    return next((title for kind, title in kinds if isinstance(head, kind)), "")
+    return spec_of(head).outputs
 
 
 def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | None, float]:
     """What answers a picture, and from which score on an answer counts. None for a model
-    that only says which way up a line is."""
+    whose answers are not compared."""
     sessions: dict[str, Session] = {}
     for role, one in planned.parts.items():
         kept: Session = opened[role]
@@ -287,8 +277,11 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
     return answer_at(planned.parts["model"].answers, sessions["model"], threshold)
 
 
-def _classify(planned: Plan, opened: Opened, image: Image) -> None:
-    AngleClassifier(planned.parts["model"].contract, opened["model"])([image])
+def _run(planned: Plan, opened: Opened, image: Image) -> None:
+    """Runs a single model whose answers are not compared, for its outputs."""
+    contract = planned.parts["model"].contract
+    parts = OpenedParts(contract.head, {"model": (contract, opened["model"])}, {})
+    spec_of(contract.head).open(parts, TaskOptions())(image)
 
 
 def _drawn(found: Any, image: Image, report: Reporter) -> bytes:

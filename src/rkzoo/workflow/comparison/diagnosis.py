@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import FACES
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract
-from rkzoo.contract.segmentation import SemanticHead
-from rkzoo.contract.text import PlateHead
+from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
@@ -229,9 +226,7 @@ def _score_role(contract: Contract, row: OutputFigures) -> str:
             return "score" if head.activated else ""
         return row.role if head.activated else ""
     # Logits may move in large steps; boxes and points of faces are no scores.
-    logits = isinstance(head, SemanticHead)
-    logits |= isinstance(head, ClassifyHead) and not head.activated
-    return "" if logits or isinstance(head, PlateHead | FACES) else "score"
+    return "score" if spec_of(head).bounded(head) else ""
 
 
 def _collapsed_fix(facts: Facts) -> str:

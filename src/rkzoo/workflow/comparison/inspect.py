@@ -238,8 +238,12 @@ def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
     promises is not known."""
     try:
         contract = contract_of(path)
-    except RkzooError:
-        return []
+    except RkzooError as error:
+        custom = file.custom_json
+        told = isinstance(custom, dict) and "contract" in custom
+        if not told and not path.with_name(f"{path.name}.json").exists():
+            return []  # another program made it
+        return [Check("fail", f"It cannot be run: {error.what} {error.why}")]
     return native_checks(file, contract)
 
 

@@ -243,9 +243,12 @@ def read_golden(path: Path) -> Golden:
     """Raises RkzooError for a file that is damaged, too large, or no golden file."""
     with explained(f"{path} cannot be read."):
         try:
+            if not path.is_file():
+                path.stat()
+                raise ValueError("It is no regular file")
             with zipfile.ZipFile(path) as archive:
                 return _read(archive)
-        except (OSError, MemoryError):
+        except OSError:
             raise
         except Exception as error:  # zipfile, zlib and numpy have many names for a bad file
             raise RkzooError(
@@ -288,7 +291,10 @@ def _array(
     with archive.open(info) as member:
         if np.lib.format.read_magic(member) != (1, 0):
             raise ValueError(f"{name} is of an unknown version")
-        found, turned, type_ = np.lib.format.read_array_header_1_0(member)
+        try:
+            found, turned, type_ = np.lib.format.read_array_header_1_0(member)
+        except MemoryError as error:  # so numpy's parser calls a text that is nested too deep
+            raise ValueError(f"{name} has no header that can be read") from error
         if shape is None and len(found) == 1 and 0 <= found[0] <= _LONGEST:
             shape = found
         if (found, turned, type_) != (shape, False, kind):

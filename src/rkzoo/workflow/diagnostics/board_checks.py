@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 
 from rkzoo.checks import Level
@@ -174,7 +175,7 @@ def _permit(machine: Machine, node: Node) -> tuple[str, str]:
     if node.mode & 0o060 == 0o060 and node.group != 0 and node.group_name:
         return (
             f"Join the group that owns it, {node.group_name}, and log in again.",
-            f'sudo usermod -aG {node.group_name} "$USER"',
+            f'sudo usermod -aG {shlex.quote(node.group_name)} "$USER"',
         )
     if not machine.udev:
         return (
@@ -195,7 +196,7 @@ def _permit(machine: Machine, node: Node) -> tuple[str, str]:
     return (
         f"Nobody but root may open it: let udev give it to the group {group}, join that, and log"
         " in again.",
-        f'{command} && sudo usermod -aG {group} "$USER"',
+        f'{command} && sudo usermod -aG {shlex.quote(group)} "$USER"',
     )
 
 
@@ -258,7 +259,8 @@ def _build(machine: Machine) -> str:
 
 def _one_library(machine: Machine, library: Library, build: str) -> Iterator[Finding]:
     again = f"Copy {build}/{library.name} from {_LIBRARIES} over {library.path}."
-    command = f"sudo cp {library.name} {library.path} && file {library.path}"
+    place = shlex.quote(library.path)
+    command = f"sudo cp {library.name} {place} && file {place}"
     if library.fault:
         yield fail(
             "library-broken",

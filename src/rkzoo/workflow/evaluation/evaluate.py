@@ -14,27 +14,15 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.accuracy import answers
 from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.accuracy.metric import Metric
-from rkzoo.contract.audio import (
-    ActivityHead,
-    CtcSpeechHead,
-    SoundHead,
-    TransducerHead,
-    VoiceHead,
-    WhisperHead,
-)
-from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
-from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
-from rkzoo.contract.model import Contract, Head, TensorsHead
-from rkzoo.contract.segmentation import CutOutHead, SemanticHead
-from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
+from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, explained
 from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, Reading, here
 from rkzoo.workflow.evaluation.process_pool import over_processes
 from rkzoo.workflow.inference.inputs import PICTURE, of_head
@@ -184,46 +172,13 @@ def evaluate_plan(
     )
 
 
-_TASKS: dict[type[Any], str] = {
-    TextDetHead: "text-det",
-    TextClsHead: "text-cls",
-    TextRecHead: "text-rec",
-    ClassifyHead: "classify",
-    PlateHead: "plate",
-    SemanticHead: "semantic",
-    FaceHead: "face",
-    CentreFaceHead: "face",
-    WhisperHead: "speech",
-    CtcSpeechHead: "speech",
-    TransducerHead: "speech",
-    ClipHead: "classify",
-    # There is no data for these: the name is for the message that says so.
-    ActivityHead: "sound",
-    SoundHead: "sound",
-    VoiceHead: "voice",
-    SentenceHead: "embed",
-    TranslateHead: "translate",
-    MarianHead: "translate",
-    CutOutHead: "cut-out",
-    TensorsHead: "part",
-}
-
-
 def task_of(contract: Contract, parts: int = 1, together: Head | None = None) -> str:
     """The kind of answer: what a data set needs to know of a model; `together` says how several
     parts play together."""
-    head = contract.head
-    if type(together) in _TASKS:
-        return _TASKS[type(together)]
-    if parts > 1:
-        return "text"
-    if not isinstance(head, DetectHead):
-        return _TASKS[type(head)]
-    if head.rotated:
-        return "obb"
-    if head.keypoints:
-        return "pose"
-    return "segment" if head.coefficients else "detect"
+    if together is None and parts == 1:
+        together = contract.head
+    spec = spec_of(together)
+    return spec.scored or spec.name
 
 
 def _is_source(model: str) -> bool:

@@ -13,7 +13,6 @@ from threading import Lock
 
 import msgspec
 
-from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
@@ -30,6 +29,7 @@ from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.soc.tree import Tree
 from rkzoo.soc.userland import bits_of, fits
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
+from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.inference.board_refusals import cause, refuse
 from rkzoo.zoo.labels import label_set, label_sets
 
@@ -166,9 +166,8 @@ def contract_of(file: Path) -> Contract:
 
 
 def layout_of(contract: Contract) -> Layout:
-    """The layout that the model's outputs are read in: only the detection decoder reads the
-    NPU's own."""
-    return "native" if isinstance(contract.head, DetectHead) else "plain"
+    """The layout that the model's outputs are read in: the NPU's own, where the task reads it."""
+    return "native" if spec_of(contract.head).native else "plain"
 
 
 def open_board(

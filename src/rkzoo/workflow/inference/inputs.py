@@ -9,18 +9,11 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from rkzoo.contract.audio import (
-    ActivityHead,
-    CtcSpeechHead,
-    SoundHead,
-    TransducerHead,
-    VoiceHead,
-    WhisperHead,
-)
-from rkzoo.contract.language import MarianHead, SentenceHead, TranslateHead
-from rkzoo.contract.model import Head, TensorsHead
+from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
+from rkzoo.tasks.registry import spec_of
+from rkzoo.tasks.spec import Gives, Takes
 from rkzoo.workflow.request.pipeline_file import read_pipeline
 from rkzoo.zoo.catalogue import card as find_card
 
@@ -160,23 +153,20 @@ NUMBERS = Medium("numbers", "numbers", "numbers", _numbers, _numbers)
 FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _SPOKEN | _UNWRITTEN
 """Suffixes that nobody gives a folder."""
 
-_OF_HEAD: dict[type[Any], Medium] = {
-    ActivityHead: _HEARD,
-    CtcSpeechHead: SOUND,
-    SoundHead: _HEARD,
-    TransducerHead: SOUND,
-    WhisperHead: SOUND,
-    TensorsHead: NUMBERS,
-    VoiceHead: _SAID,
-    SentenceHead: TEXT,
-    TranslateHead: TEXT,
-    MarianHead: TEXT,
+_MEDIA: dict[tuple[Takes, Gives], Medium] = {
+    ("picture", "picture"): PICTURE,
+    ("sound", "transcript"): SOUND,
+    ("sound", "timeline"): _HEARD,
+    ("text", "output"): TEXT,
+    ("text", "sound"): _SAID,
+    ("numbers", "numbers"): NUMBERS,
 }
 
 
 def of_head(head: Head | None) -> Medium:
     """What a model or pipeline takes, by its head: pictures, where nothing else is known."""
-    return _OF_HEAD.get(type(head), PICTURE)
+    spec = spec_of(head)
+    return _MEDIA[spec.takes, spec.gives]
 
 
 def medium_of(model: str) -> Medium:

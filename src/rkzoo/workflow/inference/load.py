@@ -9,32 +9,18 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import FACES, FaceHead
 from rkzoo.contract.model import Contract
-from rkzoo.contract.segmentation import SemanticHead
-from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
-from rkzoo.tasks.classify.task import TOP, Classifier
-from rkzoo.tasks.detect.task import DetectOptions, Detector, HeadTask
-from rkzoo.tasks.face.task import FaceDetector
-from rkzoo.tasks.obb.task import OrientedDetector
-from rkzoo.tasks.plate.detect import PlateDetector, as_lines
+from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.plate.task import PlateReader
-from rkzoo.tasks.pose.task import PoseEstimator
 from rkzoo.tasks.prompt.words import words
-from rkzoo.tasks.registry import OPENERS, refuse_unheard
-from rkzoo.tasks.segment.task import Segmenter
-from rkzoo.tasks.semantic.task import SemanticSegmenter
-from rkzoo.tasks.spec import NOTHING, Opened, Wishes
-from rkzoo.tasks.text.classify_angle import AngleClassifier
-from rkzoo.tasks.text.detect_text import TextBoxes, TextDetector
+from rkzoo.tasks.registry import refuse_unheard, spec_of
+from rkzoo.tasks.spec import NOTHING, Opened, TaskOptions, Wishes, as_it_is
 from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
-from rkzoo.tasks.text.read_line import LineReader, Reading
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.inputs import medium_of
@@ -181,12 +167,22 @@ def task_of(
 ) -> Callable[[Any], Found]:
     """As `open_task`, of parts that are open."""
     refuse_unheard(planned.head, wishes)
-    if planned.head is not None and type(planned.head) in OPENERS:
-        wishes = replace(wishes, words=planned.words) if planned.words else wishes
-        return OPENERS[type(planned.head)](Opened(planned.head, opened, planned.files), wishes)
-    if "model" in opened:
-        return task_with(*opened["model"], options)
-    return page_reader(opened, page, options)
+    wishes = replace(wishes, words=planned.words) if planned.words else wishes
+    head = planned.head
+    if head is None and "model" in opened:
+        head = opened["model"][0].head
+    return _opened(Opened(head, opened, planned.files), TaskOptions(wishes, options, page))
+
+
+def _opened(opened: Opened, options: TaskOptions) -> Callable[[Any], Found]:
+    spec = spec_of(opened.head)
+    if spec.part:
+        raise RkzooError(
+            f"{next(iter(opened.parts.values()))[0].family} {spec.part}.",
+            "It is one part of a pipeline.",
+            "Run the pipeline, for example rkzoo run ppocr PICTURE: see rkzoo list.",
+        )
+    return spec.open(opened, options)
 
 
 def options_of(
@@ -222,44 +218,15 @@ def open_onnx(ready: Resolved) -> OnnxSession:
     return OnnxSession(ready.graph().SerializeToString(), ready.contract.input)
 
 
-def page_reader(
-    parts: Mapping[str, tuple[Contract, Session]],
-    page: PageOptions | None = None,
-    options: DetectOptions | None = None,
-) -> PageReader:
-    """The models of a pipeline that reads text or plates as one: det, rec and, where there is
-    one, cls."""
-    cls = AngleClassifier(*parts["cls"]) if "cls" in parts else None
-    contract, session = parts["det"]
-    finder: Callable[[Image], TextBoxes]
-    if isinstance(contract.head, FaceHead):
-        finder = PlateDetector(contract, session, options)
-    else:
-        finder = TextDetector(contract, session)
-    contract, session = parts["rec"]
-    reader: Callable[[Sequence[Image]], list[Reading]]
-    if isinstance(contract.head, PlateHead):
-        reader = partial(as_lines, PlateReader(contract, session))
-    else:
-        reader = LineReader(contract, session)
-    return PageReader(finder, reader, cls, page or PageOptions())
-
-
-def _of_head(head: DetectHead) -> type[HeadTask[Any]]:
-    if head.rotated:
-        return OrientedDetector
-    if head.keypoints:
-        return PoseEstimator
-    return Segmenter if head.coefficients else Detector
-
-
 def detect_task(
     contract: Contract, session: Session, options: DetectOptions | None = None
 ) -> HeadTask[Any]:
     """The task of a detection head: boxes, masks, key points or oriented boxes."""
     if not isinstance(contract.head, DetectHead):
         raise RkzooError(f"{contract.family} is no detection model.", code=1)
-    return _of_head(contract.head)(contract, session, options)
+    found: Any = task_with(contract, session, options)
+    task: HeadTask[Any] = found
+    return task
 
 
 def task_with(
@@ -267,28 +234,8 @@ def task_with(
 ) -> Callable[[Image], Found]:
     """One open model as a callable: a BGR picture in, what was found out. Raises RkzooError for
     a model that is only one part of something."""
-    if isinstance(contract.head, DetectHead):
-        return detect_task(contract, session, options)
-    if isinstance(contract.head, TextDetHead):
-        return TextDetector(contract, session)
-    if isinstance(contract.head, TextRecHead):
-        return SingleLine(LineReader(contract, session))
-    if isinstance(contract.head, ClassifyHead):
-        return Classifier(contract, session, min(options.limit, TOP) if options else TOP)
-    if isinstance(contract.head, PlateHead):
-        return PlateReader(contract, session)
-    if isinstance(contract.head, FaceHead) and contract.head.points == 4:
-        return PlateDetector(contract, session, options)
-    if isinstance(contract.head, FACES):
-        return FaceDetector(contract, session, options)
-    part = "only tells which way up a line of text is"
-    if not isinstance(contract.head, TextClsHead):
-        part = "gives numbers that mean nothing by themselves"
-    raise RkzooError(
-        f"{contract.family} {part}.",
-        "It is one part of a pipeline.",
-        "Run the pipeline, for example rkzoo run ppocr PICTURE: see rkzoo list.",
-    )
+    opened = Opened(contract.head, {"model": (contract, session)}, {})
+    return _opened(opened, TaskOptions(detect=options))
 
 
 _NEAR = 0.5  # of the threshold: how far below it a lost object is still looked for
@@ -299,11 +246,11 @@ def answer_at(
 ) -> tuple[Callable[[Image], Found] | None, float]:
     """What answers a picture so that two answers can be compared, and from which score on a thing
     counts. None for a model whose answers have no such comparison."""
-    if isinstance(contract.head, DetectHead | FACES):
-        return task_with(contract, session, DetectOptions(confidence=threshold * _NEAR)), threshold
-    if isinstance(contract.head, SemanticHead):
-        segment = SemanticSegmenter(contract, session)
-        return (lambda image: segment(image).masks()), 0.0
-    if isinstance(contract.head, ClassifyHead | PlateHead | TextDetHead | TextRecHead):
-        return task_with(contract, session), 0.0
-    return None, 0.0
+    spec = spec_of(contract.head)
+    things = spec.things
+    if things is None:
+        return None, 0.0
+    options = DetectOptions(confidence=threshold * _NEAR) if spec.thresholded else None
+    task = task_with(contract, session, options)
+    matchable = task if things is as_it_is else lambda image: things(task(image))
+    return matchable, threshold if spec.thresholded else 0.0

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rkzoo.contract.faces import FaceHead
-from rkzoo.contract.language import ClipHead, SentenceHead
 from rkzoo.contract.model import Contract, Head
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
@@ -24,6 +23,7 @@ from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
 from rkzoo.tasks.prompt.words import NOTHING, Words
+from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.inference.board import BoardModel, contract_of, on_board, open_board
@@ -167,7 +167,7 @@ def plan_of(models: Models, label: Label, asked: Asked, report: Reporter = SILEN
 def told_words(asked: Asked, head: Head | None) -> tuple[tuple[str, ...], Asked]:
     """The words that a pipeline is told as a whole, and what was asked of its parts. Raises
     RkzooError for words that another model would read."""
-    if not isinstance(head, ClipHead | SentenceHead):
+    if "words" not in spec_of(head).options:
         return (), asked
     if asked.words.text_model is not None or asked.words.embeddings is not None:
         raise RkzooError(

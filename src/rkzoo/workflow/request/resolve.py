@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import FACES, FaceHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract
-from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
-from rkzoo.graph.families.lprnet import CHINESE
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.lowering.cut_head import cut, cut_contract, whole
 from rkzoo.graph.lowering.legalize import spelled
@@ -29,6 +25,7 @@ from rkzoo.graph.onnx.read import load, metadata
 from rkzoo.graph.onnx.subgraph import part
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.prompt.prompted import Prompts
+from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
 from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
@@ -79,7 +76,7 @@ class Resolved:
         card = self.card
         if card is not None and (card.arrays or card.outputs):
             return part(self.original, _inputs(self.original, self.contract), card.outputs)
-        if isinstance(self.contract.head, ClassifyHead | PlateHead | SemanticHead | FACES):
+        if spec_of(self.contract.head).legalize:
             return spelled(self.original, self.contract)
         if self.recognition is None:
             return self.original
@@ -169,37 +166,16 @@ def resolve(
     return _from_graph(path, card.name, card, files, size, labels, feed, anchors, report)
 
 
-_SEMANTIC = {21: ("PASCAL VOC", "voc21"), 19: ("Cityscapes", "cityscapes19")}
-
-
 def _named(contract: Contract, name: str, report: Reporter) -> Contract:
     """Nameless classes that are nearly always COCO's: 80 of them, or the one with 17 key
     points; ImageNet's, VOC's, Cityscapes'; the characters of Chinese plates."""
-    head = contract.head
-    if contract.labels or contract.texts:
+    assumed = spec_of(contract.head).assumed_labels(contract.head)
+    if contract.labels or contract.texts or assumed is None:
         return contract
-    if isinstance(head, FaceHead):
-        return msgspec.structs.replace(contract, labels=("face",))
-    labels: tuple[str, ...]
-    if isinstance(head, ClassifyHead) and head.classes in (1000, 1001):
-        background = ("background",) if head.classes == 1001 else ()
-        assumed = f"its {head.classes} classes: the names of ImageNet are"
-        labels = (*background, *label_set("imagenet1k"))
-    elif isinstance(head, PlateHead) and head.blank + 1 == CHINESE:
-        assumed, labels = "its 68 characters: those of Chinese plates are", label_set("plates-cn")
-    elif isinstance(head, SemanticHead) and head.classes in _SEMANTIC:
-        of, name_of_set = _SEMANTIC[head.classes]
-        assumed, labels = f"its {head.classes} classes: those of {of} are", label_set(name_of_set)
-    elif not isinstance(head, DetectHead):
-        return contract
-    elif head.classes == 80:
-        assumed, labels = "its 80 classes: the names of COCO are", label_set("coco80")
-    elif head.classes == 1 and head.keypoints == 17:
-        assumed, labels = "its class: with 17 key points, person is", ("person",)
-    else:
-        return contract
-    report.note(f"{name} does not name {assumed} assumed. Give --labels FILE for others.")
-    return msgspec.structs.replace(contract, labels=labels)
+    known = label_set(assumed.label_set) if assumed.label_set else ()
+    if assumed.why:
+        report.note(f"{name} does not name {assumed.why} assumed. Give --labels FILE for others.")
+    return msgspec.structs.replace(contract, labels=(*assumed.names, *known))
 
 
 def _from_graph(
@@ -336,33 +312,5 @@ def _card_labels(
 
 
 def _check_labels(contract: Contract, name: str) -> None:
-    head = contract.head
-    if contract.texts:
-        return  # its classes are the prompts
-    if isinstance(head, PlateHead):
-        _check_characters(head, len(contract.labels), name)
-    if (
-        isinstance(head, DetectHead | ClassifyHead | SemanticHead)
-        and contract.labels
-        and len(contract.labels) != head.classes
-    ):
-        raise RkzooError(
-            f"{name} has {head.classes} classes but {len(contract.labels)} labels were given.",
-            "Every class needs its name, in the order of training.",
-            "Give the labels of this very model with --labels, or none at all.",
-        )
-
-
-def _check_characters(head: PlateHead, labels: int, name: str) -> None:
-    if not labels:
-        raise RkzooError(
-            f"{name} reads plates, but what its characters are is not known.",
-            f"It has {head.blank + 1} of them, and only those of Chinese plates (68) are known.",
-            "Give them with --labels FILE, one a line, the blank included.",
-        )
-    if labels <= head.blank:
-        raise RkzooError(
-            f"{name} has at least {head.blank + 1} characters but {labels} labels were given.",
-            "Every character needs its name, the blank too.",
-            "Give the labels of this very model with --labels.",
-        )
+    if not contract.texts:  # else its classes are the prompts
+        spec_of(contract.head).check_labels(contract.head, contract.labels, name)

@@ -1,0 +1,181 @@
+"""Pictures with their depth: scored after the best scale and shift, as relative depth is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.accuracy.answers import Record
+from rkzoo.accuracy.folders import pictures
+from rkzoo.accuracy.metric import Metric
+from rkzoo.errors import RkzooError
+from rkzoo.files import explained
+
+F64 = NDArray[np.float64]
+_PICTURES = ("images", "rgb", "img")
+_DEPTHS = ("depth", "depths", "gt")
+_DELTA = 1.25
+
+
+@dataclass(frozen=True)
+class Depths:
+    """`files`: for each picture its true depth, in any unit; 0 and what is not finite is not
+    known, and not counted."""
+
+    files: tuple[Path, ...]
+
+    def check(self, labels: tuple[str, ...]) -> None:
+        """There are no labels to fit."""
+
+    def digest(self) -> bytes:
+        found = hashlib.sha256()
+        for file in self.files:
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+        return found.digest()
+
+    def score(
+        self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
+    ) -> tuple[Metric, ...]:
+        """AbsRel and delta < 1.25, the mean over the pictures that have any known depth. Raises
+        RkzooError for a depth map of another size than its picture."""
+        rows = [
+            errors(_answer(record), truth, inverse="disparity" in record)
+            for record, file in zip(records, self.files, strict=False)
+            if (truth := _fitting(file, record)).any()
+        ]
+        if not rows:
+            return ()
+        relative, within = np.mean(rows, axis=0).tolist()
+        return (
+            Metric("delta<1.25", within, "", True, 0.01, main=True),
+            Metric("AbsRel", relative, "", False, 0.01),
+        )
+
+
+def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
+    """AbsRel and the share of pixels with delta < 1.25 of one picture, after alignment.
+
+    With d* the true depth and d the found one, over the pixels whose truth is known:
+    AbsRel = mean(|d - d*| / d*); delta = max(d / d*, d* / d). Eigen et al. 2014,
+    https://arxiv.org/abs/1406.2283. Relative depth is first brought to the truth by
+    the scale and shift of least squares, in inverse depth where it is that (Ranftl et al. 2020,
+    https://arxiv.org/abs/1907.01341), and no depth may then exceed the cap, there
+    one for each data set and here the largest true depth of the picture, nor fall below a
+    thousandth of it.
+
+    Args:
+        found: (H, W), depth up to scale and shift, or what is inverse to it.
+        truth: (H, W) depth > 0, or 0 where it is not known; at least one pixel is.
+        inverse: whether `found` is inverse depth.
+    """
+    known = truth > 0
+    values, right = found[known], truth[known]
+    wanted = 1 / right if inverse else right
+    placed = _aligned(values, wanted)
+    largest = right.max()
+    limits = (largest / 1000, largest)
+    if inverse:
+        depth = 1 / np.clip(placed, 1 / limits[1], 1 / limits[0])
+    else:
+        depth = np.clip(placed, *limits)
+    ratio = np.maximum(depth / right, right / depth)
+    return float((np.abs(depth - right) / right).mean()), float((ratio < _DELTA).mean())
+
+
+def _aligned(values: F64, wanted: F64) -> F64:
+    """scale * values + shift, nearest to `wanted` in least squares; the mean of `wanted` where the
+    values do not differ."""
+    centred = values - values.mean()
+    spread = float(centred @ centred)
+    scale = float(centred @ (wanted - wanted.mean())) / spread if spread else 0.0
+    return np.asarray(scale * centred + wanted.mean())
+
+
+def _answer(record: Record) -> F64:
+    height, width = record["size"].tolist()
+    steps = record["disparity" if "disparity" in record else "depth"]
+    return steps.astype(np.float64).reshape(height, width)
+
+
+def _fitting(file: Path, record: Record) -> F64:
+    truth = read_depth(file)
+    size = tuple(int(side) for side in record["size"])
+    if truth.shape != size:
+        raise RkzooError(
+            f"{file.name} is {truth.shape[1]}x{truth.shape[0]}, its picture {size[1]}x{size[0]}.",
+            "A depth map has one number for each pixel of its picture.",
+            "Put the right map beside the picture.",
+        )
+    return truth
+
+
+def read_depth(path: Path) -> F64:
+    """(H, W) depth of a .npy or a 16-bit .png; 0 where it is not known, not finite or negative.
+    Raises RkzooError for another file."""
+    values = _npy(path) if path.suffix.lower() == ".npy" else _png(path)
+    if values is None or values.ndim != 2 or values.dtype.kind not in "fui":
+        raise RkzooError(
+            f"{path} is no depth map.",
+            "Depth is a .npy with one number a pixel, (height, width), or a grey .png of 16 bits.",
+            "Write it with numpy.save.",
+        )
+    depth = values.astype(np.float64)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
+
+
+def _npy(path: Path) -> NDArray[np.generic] | None:
+    try:
+        with explained(f"{path} cannot be read."):
+            found = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    return found if isinstance(found, np.ndarray) else None
+
+
+def _png(path: Path) -> NDArray[np.generic] | None:
+    import cv2
+
+    with explained(f"{path} cannot be read."):
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    found = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    return found if found is not None and found.dtype == np.uint16 else None
+
+
+def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
+    """(pictures, depths): the folder of depths itself where the pictures' was named; two folders
+    in it, images/ and depth/; or one folder of both, each .npy called as its picture is."""
+    if not path.is_dir():
+        return None
+    if images is not None:
+        return images, path
+    pairs = [(path / one, path / other) for one in _PICTURES for other in _DEPTHS]
+    there = next((pair for pair in pairs if all(folder.is_dir() for folder in pair)), None)
+    return there or ((path, path) if any(_pairs(path, path)) else None)
+
+
+def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Depths]:
+    """Pictures that have a depth map, by the names of the files. Raises RkzooError for none."""
+    found = folders_of(path, images)
+    pairs = list(_pairs(*found)) if found else []
+    if not pairs:
+        raise RkzooError(
+            f"{path} has no picture with its depth.",
+            "Depth is a .npy or a .png of 16 bits that is called as its picture is.",
+            "Give a folder with images/ and depth/, or DEPTHS@PICTURES.",
+        )
+    return tuple(picture for picture, _ in pairs), Depths(tuple(file for _, file in pairs))
+
+
+def _pairs(images: Path, depths: Path) -> Iterator[tuple[Path, Path]]:
+    files = [file for file in sorted(depths.iterdir()) if file.suffix.lower() in (".npy", ".png")]
+    # Of a .png and a .npy of one name the latter counts.
+    there = {file.stem: file for file in sorted(files, key=lambda file: file.suffix == ".npy")}
+    for picture in pictures(images):
+        depth = there.get(picture.stem)
+        if depth is not None and depth != picture:
+            yield picture, depth

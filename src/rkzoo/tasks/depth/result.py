@@ -1,0 +1,89 @@
+"""How far away each pixel of a picture is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_STEPS = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class DepthMap:
+    """Relative depth of one picture.
+
+    `values` (H, W) float32, one number for each pixel of the source picture, known up to a scale
+    and a shift only, so they are no metres. `inverse`: larger is nearer, else farther away.
+    """
+
+    values: NDArray[np.float32]
+    inverse: bool = True
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.dtype != np.float32 or not self.values.size:
+            raise ValueError("values must be float32 (H, W)")
+
+    def __len__(self) -> int:
+        return 1
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record: the least, the largest and the mean number, and which of them is near. The
+        map itself is in `values`, and saved as .npy."""
+        return [
+            {
+                "min": round(float(self.values.min()), 4),
+                "max": round(float(self.values.max()), 4),
+                "mean": round(float(self.values.mean(dtype=np.float64)), 4),
+                "nearest": "max" if self.inverse else "min",
+            }
+        ]
+
+    def nearness(self) -> NDArray[np.float64]:
+        """(H, W) in 0..1: 0 what is farthest away in this picture, 1 what is nearest; 0
+        everywhere where all numbers are equal."""
+        values = self.values.astype(np.float64)
+        values = values if self.inverse else -values
+        low, high = values.min(), values.max()
+        return np.asarray((values - low) / (high - low) if high > low else np.zeros_like(values))
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A BGR picture (H, W, 3) of the map in place of `image`: dark is far, bright is near.
+        The colours (inferno) grow evenly brighter, so equal steps look equal."""
+        import cv2
+
+        grey = np.rint(self.nearness() * 255).astype(np.uint8)
+        return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), np.uint8)
+
+    def save_beside(self, drawn: Path) -> None:
+        """The numbers as NAME-depth.npy, float32 (H, W), beside the drawing NAME. Raises
+        RkzooError when the disk refuses."""
+        from rkzoo.files import atomic_output, explained
+
+        path = drawn.with_name(f"{drawn.stem}-depth.npy")
+        with (
+            atomic_output(path) as part,
+            explained(f"{path} cannot be written."),
+            part.open("wb") as file,
+        ):
+            np.save(file, self.values)
+
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The arrays by which a data set scores it (accuracy/answers.py), row by row: `disparity`
+        or `depth` in 65535 steps from the least to the largest number. That loses nothing that
+        counts, since a score begins with a scale and a shift."""
+        name = "disparity" if self.inverse else "depth"
+        nearness = self.nearness()
+        steps = np.rint((nearness if self.inverse else 1 - nearness) * _STEPS)
+        return {name: steps.astype(np.uint16).ravel()}
+
+    def lines(self) -> list[str]:
+        """What a terminal shows."""
+        row = self.to_json()[0]
+        near, far = ("max", "min") if self.inverse else ("min", "max")
+        return [
+            f"relative depth, {row[near]:g} nearest to {row[far]:g} farthest, mean {row['mean']:g}"
+        ]

@@ -1,0 +1,19 @@
+"""Telling how far away each pixel of a picture is."""
+
+from __future__ import annotations
+
+from rkzoo.contract.depth import DepthHead
+from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+
+
+def _open(opened: Opened, options: TaskOptions) -> Task:
+    from rkzoo.tasks.depth.task import DepthEstimator
+
+    return DepthEstimator(*opened.parts["model"])
+
+
+def _describe(head: DepthHead) -> list[tuple[str, str]]:
+    return [("gives", f"relative depth of each pixel, larger is {head.larger}")]
+
+
+DEPTH = TaskSpec(name="depth", open=_open, describe=_describe, legalize=True, outputs="depth map")

@@ -1,0 +1,62 @@
+"""A picture in, how far away each of its pixels is out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rkzoo.contract.depth import DepthHead
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.session import Session, dequantise
+from rkzoo.tasks.depth.result import DepthMap
+from rkzoo.tasks.image_task import ImageTask
+from rkzoo.vision.letterbox import Letterbox
+from rkzoo.vision.maps import to_source
+
+
+class DepthEstimator(ImageTask[DepthMap]):
+    """A network for relative depth, ready to run; made once, called for every picture."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not isinstance(contract.head, DepthHead):
+            raise RkzooError(f"{contract.family} does not tell depth.", code=1)
+        if contract.input.fit == "crop":
+            raise RkzooError(
+                f"{contract.family} would see the middle of a picture only.",
+                "A depth map tells how far away every pixel is.",
+                "Mend the card: fit must be stretch or letterbox.",
+            )
+        super().__init__(contract, session)
+        self.head = contract.head
+
+    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> DepthMap:
+        """The session's raw map to one of the source picture's size, bilinear. Raises RkzooError
+        where the output is no single map of finite numbers."""
+        values = to_source(single_map(outputs[0], self.session.outputs[0]), letterbox)
+        return DepthMap(values, self.head.inverse)
+
+
+def single_map(output: NDArray[Any], spec: TensorSpec) -> NDArray[np.float32]:
+    """(h, w) float32 of an output 1x1xhxw, 1xhxw or, where its layout is NHWC, 1xhxwx1. Raises
+    RkzooError for another shape, and for numbers that are not finite."""
+    channels_last = spec.layout == "NHWC" and output.ndim == 4
+    shape = output.shape[1:3] if channels_last else output.shape[-2:]
+    if output.ndim not in (3, 4) or output.size != np.prod(shape):
+        raise RkzooError(
+            f"The model gave an output of {'x'.join(map(str, output.shape))}.",
+            "Depth is one map, 1x1xHxW or 1xHxW.",
+            "Look at the model with rkzoo inspect, and mend its card.",
+        )
+    values = dequantise(output, spec).reshape(shape)
+    if not np.isfinite(values).all():
+        raise RkzooError(
+            "The depth map holds numbers that are not finite.",
+            "The network overflowed: its numbers are too large for float16, or its weights are "
+            "damaged.",
+            "Look for the layer with rkzoo compare.",
+        )
+    return values

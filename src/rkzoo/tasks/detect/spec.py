@@ -1,0 +1,67 @@
+"""Finding objects by their boxes."""
+
+from __future__ import annotations
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.tasks.spec import (
+    AssumedLabels,
+    Opened,
+    Task,
+    TaskOptions,
+    TaskSpec,
+    a_name_for_each_class,
+    as_it_is,
+)
+
+_CODINGS = {
+    "dfl": "boxes as distributions (reg_max {})",
+    "distance": "boxes as plain distances",
+    "anchor": "boxes relative to anchors",
+    "exponent": "boxes as offset and log size",
+}
+
+
+def _open(opened: Opened, options: TaskOptions) -> Task:
+    from rkzoo.tasks.detect.task import Detector
+
+    return Detector(*opened.parts["model"], options.detect)
+
+
+def _describe(head: DetectHead) -> list[tuple[str, str]]:
+    sigmoid = "after" if head.activated else "before"
+    parts = [
+        f"{head.classes} class{'es' * (head.classes > 1)}",
+        f"strides {' '.join(f'{stride:g}' for stride in head.strides)}",
+        _CODINGS[head.coding].format(head.reg_max),
+    ]
+    if head.coefficients:
+        parts.append(f"{head.coefficients} mask coefficients a box")
+    if head.keypoints:
+        parts.append(f"{head.keypoints} key points of {head.keypoint_values} numbers")
+    if head.rotated:
+        parts.append("an angle a box")
+    if head.suppression == "none":
+        parts.append("one box an object, so no suppression")
+    gives = ", ".join((*parts, f"scores {sigmoid} the sigmoid"))
+    return [("gives", gives), ("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs))]
+
+
+def _assumed_labels(head: DetectHead) -> AssumedLabels | None:
+    if head.classes == 80:
+        return AssumedLabels(label_set="coco80", why="its 80 classes: the names of COCO are")
+    if head.classes == 1 and head.keypoints == 17:
+        return AssumedLabels(("person",), why="its class: with 17 key points, person is")
+    return None
+
+
+DETECT = TaskSpec(
+    name="detect",
+    open=_open,
+    describe=_describe,
+    assumed_labels=_assumed_labels,
+    check_labels=a_name_for_each_class,
+    native=True,
+    things=as_it_is,
+    thresholded=True,
+    bounded=lambda head: head.activated,
+)

@@ -1,0 +1,34 @@
+"""Comparing pictures, words and texts by what they mean."""
+
+from __future__ import annotations
+
+from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+
+
+def _open_clip(opened: Opened, options: TaskOptions) -> Task:
+    from rkzoo.tasks.embed.open import clip
+
+    return clip(opened, options.wishes)
+
+
+def _open_sentence(opened: Opened, options: TaskOptions) -> Task:
+    from rkzoo.tasks.embed.open import sentence
+
+    return sentence(opened, options.wishes)
+
+
+CLIP = TaskSpec(
+    name="embed",
+    open=_open_clip,
+    options=frozenset({"words"}),
+    scored="classify",
+    usage=('PICTURE --prompt "a dog" --prompt "a cat"', 'FOLDER --search "a dog"'),
+)
+SENTENCE = TaskSpec(
+    name="embed",
+    open=_open_sentence,
+    takes="text",
+    gives="output",
+    options=frozenset({"words"}),
+    usage=('"A TEXT" --prompt "ANOTHER"', 'NOTES.txt --search "SOME WORDS"'),
+)

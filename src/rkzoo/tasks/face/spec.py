@@ -1,0 +1,36 @@
+"""Finding faces with five points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.tasks.spec import AssumedLabels, Opened, Task, TaskOptions, TaskSpec, as_it_is
+
+
+def _open(opened: Opened, options: TaskOptions) -> Task:
+    from rkzoo.tasks.face.task import FaceDetector
+
+    return FaceDetector(*opened.parts["model"], options.detect)
+
+
+def _describe(head: FaceHead) -> list[tuple[str, str]]:
+    sides = "; ".join(" ".join(f"{side:g}" for side in level) for level in head.anchors)
+    what = "faces with five points" if head.points == 5 else "plates with four corners"
+    return [("gives", f"{what}, anchors of {sides} pixels")]
+
+
+def _describe_centre(head: CentreFaceHead) -> list[tuple[str, str]]:
+    return [("gives", f"faces with five points, cells of {head.stride} pixels")]
+
+
+FACE = TaskSpec(
+    name="face",
+    open=_open,
+    describe=_describe,
+    assumed_labels=lambda head: AssumedLabels(("face",)),
+    legalize=True,
+    things=as_it_is,
+    thresholded=True,
+)
+CENTRE_FACE = replace(FACE, describe=_describe_centre, assumed_labels=lambda head: None)

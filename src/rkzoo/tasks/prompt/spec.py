@@ -1,0 +1,21 @@
+"""Cutting out what the user points at."""
+
+from __future__ import annotations
+
+from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+
+
+def _open(opened: Opened, options: TaskOptions) -> Task:
+    from rkzoo.tasks.prompt.cut_out import CutOut
+
+    wishes, parts = options.wishes, opened.parts
+    return CutOut(parts["encoder"], parts["decoder"], wishes.points, wishes.boxes)
+
+
+CUT_OUT = TaskSpec(
+    name="prompt",
+    open=_open,
+    options=frozenset({"points", "boxes"}),
+    scored="cut-out",
+    usage=("PICTURE --point X,Y",),
+)

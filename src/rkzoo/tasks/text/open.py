@@ -1,0 +1,42 @@
+"""Joins the models of a pipeline that reads text or plates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from rkzoo.contract.faces import FaceHead
+from rkzoo.contract.model import Contract
+from rkzoo.contract.text import PlateHead
+from rkzoo.session import Session
+from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.tasks.plate.detect import PlateDetector, as_lines
+from rkzoo.tasks.plate.task import PlateReader
+from rkzoo.tasks.text.classify_angle import AngleClassifier
+from rkzoo.tasks.text.detect_text import TextBoxes, TextDetector
+from rkzoo.tasks.text.page import PageOptions, PageReader
+from rkzoo.tasks.text.quads import Image
+from rkzoo.tasks.text.read_line import LineReader, Reading
+
+
+def page_reader(
+    parts: Mapping[str, tuple[Contract, Session]],
+    page: PageOptions | None = None,
+    options: DetectOptions | None = None,
+) -> PageReader:
+    """The models of a pipeline that reads text or plates as one: det, rec and, where there is
+    one, cls."""
+    cls = AngleClassifier(*parts["cls"]) if "cls" in parts else None
+    contract, session = parts["det"]
+    finder: Callable[[Image], TextBoxes]
+    if isinstance(contract.head, FaceHead):
+        finder = PlateDetector(contract, session, options)
+    else:
+        finder = TextDetector(contract, session)
+    contract, session = parts["rec"]
+    reader: Callable[[Sequence[Image]], list[Reading]]
+    if isinstance(contract.head, PlateHead):
+        reader = partial(as_lines, PlateReader(contract, session))
+    else:
+        reader = LineReader(contract, session)
+    return PageReader(finder, reader, cls, page or PageOptions())
