@@ -431,8 +431,9 @@ def _expect(spec: TensorSpec, channels: int, role: str) -> None:
     if spec.layout == "NC1HWC2":
         # How many blocks are spare is the library's business: it depends on the chip and the
         # number format, and the last blocks may be empty altogether.
-        found = spec.channels or spec.shape[1] * spec.shape[-1]
-        fits = found == channels if spec.channels else found >= channels
+        room = spec.shape[1] * spec.shape[-1]
+        found = min(spec.channels, room) or room
+        fits = found == channels if spec.channels else room >= channels
     else:
         found = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
         fits = found in (channels, -1)

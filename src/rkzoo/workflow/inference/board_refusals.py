@@ -62,12 +62,35 @@ def _most(machine: Machine) -> tuple[int | None, str]:
     return machine.free, "are free"
 
 
+_LINES = (
+    (
+        "but current platform is",
+        "The model was built for another chip.",
+        "Convert it for this chip (rkzoo doctor names it), on a PC: rkzoo convert MODEL --soc CHIP",
+    ),
+    (
+        "cannot allocate memory",
+        "There is not enough memory that the NPU can use.",
+        "End other programs that use the NPU (rkzoo doctor names them), or use a smaller model.",
+    ),
+    (
+        "failed to open rknpu module",
+        "The kernel shows no device of the NPU that this user may open.",
+        "Run rkzoo doctor: it says what the driver or the permission lacks.",
+    ),
+)
+"""What librknnrt 1.5.2 was seen to print, and what it stands for."""
+
+
 def cause(error: Refused, file: RknnFile | None, machine: Machine) -> RkzooError:
-    """The error that the library's answer on opening a model stands for, as far as the machine
-    shows it; else the answer itself."""
-    if error.number not in _VAGUE or not machine.board:
+    """The error that the library's answer on opening a model stands for, as far as its own line or
+    the machine shows it; else the answer itself."""
+    if error.number not in _VAGUE:
         return error
-    found = _no_device(machine) or (file and _little_memory(file, machine))
+    printed = error.said.lower()
+    found = next(((why, fix) for line, why, fix in _LINES if line in printed), None)
+    if found is None and machine.board:
+        found = _no_device(machine) or (file and _little_memory(file, machine)) or None
     if not found:
         return error
     why, fix = found
