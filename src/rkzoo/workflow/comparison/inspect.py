@@ -16,29 +16,24 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained, sha256_of
-from rkzoo.graph.families.recognition import Recognition
-from rkzoo.graph.families.registry import file_labels, recognise
-from rkzoo.graph.lowering.checks import graph_checks
-from rkzoo.graph.onnx.read import load
-from rkzoo.graph.onnx.summary import GraphSummary, summarise
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.checks import rknn_checks
 from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit.recipe import Sidecar, Source
-from rkzoo.workflow.comparison.input_probe import input_checks, probe
 from rkzoo.workflow.compile.native_check import native_checks
 from rkzoo.workflow.inference.board import contract_of
-from rkzoo.workflow.request.importers.registry import as_onnx
 from rkzoo.workflow.request.options import parse_anchors
 from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
-from rkzoo.workflow.request.resolve import Resolved, with_given
 from rkzoo.zoo.catalogue import cards, names
 from rkzoo.zoo.schema import Card
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from rkzoo.graph.families.recognition import Recognition
+    from rkzoo.graph.onnx.summary import GraphSummary
 
 Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 
@@ -168,6 +163,14 @@ def _graph(
     pictures: Sequence[Path],
     report: Reporter,
 ) -> Inspection:
+    # A board looks into .rknn files without any of these.
+    from rkzoo.graph.families.registry import file_labels, recognise
+    from rkzoo.graph.lowering.checks import graph_checks
+    from rkzoo.graph.onnx.read import load
+    from rkzoo.graph.onnx.summary import summarise
+    from rkzoo.workflow.request.importers.registry import as_onnx
+    from rkzoo.workflow.request.resolve import with_given
+
     model = load(as_onnx(path, report, size=size))
     summary = summarise(model)
     card = _card(path)
@@ -201,6 +204,9 @@ def _fed(
     report: Reporter,
 ) -> list[Check]:
     """What the model's answers to pictures say of how it is to be fed."""
+    from rkzoo.workflow.comparison.input_probe import input_checks, probe
+    from rkzoo.workflow.request.resolve import Resolved
+
     contract = recognition.contract
     if contract.texts:
         said = "It takes texts beside the picture, so its answers are not tried out here."
