@@ -26,7 +26,7 @@ from rkzoo.workflow.compile.golden import golden_path, read_golden
 pytestmark = [pytest.mark.toolkit, pytest.mark.vendor]
 NAMES = [entry.name for entry in MODELS]
 PHOTOS = [entry.name for entry in MODELS if entry.photo]
-BY_THE_PROCESSOR = {"lprnet": [0], "whisper-decoder-fp16": [0]}
+BY_THE_PROCESSOR = {"lprnet": [0]}
 """Outputs that the library's own operators compute, so that they cannot be played."""
 
 
