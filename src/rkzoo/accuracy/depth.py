@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record
-from rkzoo.accuracy.folders import pictures
+from rkzoo.accuracy.folders import check_size, digest_of, pictures
 from rkzoo.accuracy.metric import Metric
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
@@ -33,10 +32,7 @@ class Depths:
         """There are no labels to fit."""
 
     def digest(self) -> bytes:
-        found = hashlib.sha256()
-        for file in self.files:
-            found.update(hashlib.sha256(file.read_bytes()).digest())
-        return found.digest()
+        return digest_of(self.files)
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
@@ -104,13 +100,7 @@ def _answer(record: Record) -> F64:
 
 def _fitting(file: Path, record: Record) -> F64:
     truth = read_depth(file)
-    size = tuple(int(side) for side in record["size"])
-    if truth.shape != size:
-        raise RkzooError(
-            f"{file.name} is {truth.shape[1]}x{truth.shape[0]}, its picture {size[1]}x{size[0]}.",
-            "A depth map has one number for each pixel of its picture.",
-            "Put the right map beside the picture.",
-        )
+    check_size(file, truth.shape, record["size"].tolist(), "depth map")
     return truth
 
 

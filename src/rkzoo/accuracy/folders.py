@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,26 @@ def inside(folder: Path, name: str, told_by: Path) -> Path:
             "Put the pictures below that folder and name them from there.",
         )
     return folder / pure
+
+
+def digest_of(files: Iterable[Path]) -> bytes:
+    """sha256 over what these files hold, in their order."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.digest()
+
+
+def check_size(file: Path, shape: tuple[int, ...], size: Iterable[int], kind: str) -> None:
+    """Raises RkzooError where a map of `shape` (H, W) is not as large as its picture, `size`;
+    `kind` is what the sentence calls it."""
+    height, width = size
+    if shape != (height, width):
+        raise RkzooError(
+            f"{file.name} is {shape[1]}x{shape[0]}, its picture {width}x{height}.",
+            f"A {kind} has one number for each pixel of its picture.",
+            "Put the right map beside the picture.",
+        )
 
 
 def pictures(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record, class_map
-from rkzoo.accuracy.folders import pictures
+from rkzoo.accuracy.folders import check_size, digest_of, pictures
 from rkzoo.accuracy.metric import Metric, confusion, mean_iou
 from rkzoo.errors import RkzooError
 from rkzoo.vision.maps import read_map
@@ -36,10 +35,7 @@ class Maps:
         """Any number of classes can be compared."""
 
     def digest(self) -> bytes:
-        found = hashlib.sha256()
-        for file in self.files:
-            found.update(hashlib.sha256(file.read_bytes()).digest())
-        return found.digest()
+        return digest_of(self.files)
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
@@ -62,13 +58,7 @@ class Maps:
 
 def _fitting(file: Path, record: Record) -> NDArray[np.uint8]:
     truth = read_map(file)
-    size = tuple(int(side) for side in record["size"])
-    if truth.shape != size:
-        raise RkzooError(
-            f"{file.name} is {truth.shape[1]}x{truth.shape[0]}, its picture {size[1]}x{size[0]}.",
-            "A map has one number for each pixel of its picture.",
-            "Put the right map beside the picture.",
-        )
+    check_size(file, truth.shape, record["size"].tolist(), "map")
     return truth
 
 

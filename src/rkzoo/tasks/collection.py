@@ -46,6 +46,32 @@ class Collection:
         return (self._take(slice(i, i + 1)) for i in range(len(self)))
 
 
+class Classified(Collection):
+    """A collection whose things have a class and a score each: `class_id` (N,) int32 into `labels`
+    (names may be missing), `score` (N,) float32 in 0..1."""
+
+    __slots__ = ()
+
+    class_id: NDArray[np.int32]
+    score: NDArray[np.float32]
+    labels: tuple[str, ...]
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """`score`, (N,) 0..1."""
+        return self.score
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        """`class_id`, (N,)."""
+        return self.class_id
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each; its number where no name is known."""
+        return names_of(self.class_id, self.labels)
+
+
 def rows_of(index: Index, count: int) -> Rows:
     """An index into `count` things as one that keeps the axis. Raises IndexError."""
     if isinstance(index, slice):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, fitter_of
 from rkzoo.vision.letterbox import Letterbox, fit
 
@@ -42,6 +43,17 @@ class ImageTask(ABC, Generic[R]):
     def __call__(self, image: NDArray[np.uint8]) -> R:
         arrays, letterbox = self.preprocess(image)
         return self.decode(self.session.run(arrays), letterbox)
+
+
+def refuse_crop(contract: Contract, why: str) -> None:
+    """Raises RkzooError for a model that would see the middle of a picture only, where the answer
+    is about every pixel: `why` says so."""
+    if contract.input.fit == "crop":
+        raise RkzooError(
+            f"{contract.family} would see the middle of a picture only.",
+            why,
+            "Mend the card: fit must be stretch or letterbox.",
+        )
 
 
 class LinePreprocess:

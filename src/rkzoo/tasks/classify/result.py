@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.collection import Collection, Rows, names_of
+from rkzoo.tasks.collection import Classified, Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Classes(Collection):
+class Classes(Classified):
     """The best classes of one picture, the best first.
 
     `class_id` (K,) int32 into `labels` (names may be missing), `score` (K,) float32: their
@@ -37,21 +37,6 @@ class Classes(Collection):
     def probs(self) -> NDArray[np.float32]:
         """`score`, (K,): the probabilities of the best classes, the best first."""
         return self.score
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """`score`, (K,) 0..1."""
-        return self.score
-
-    @property
-    def class_ids(self) -> NDArray[np.int32]:
-        """`class_id`, (K,)."""
-        return self.class_id
-
-    @property
-    def names(self) -> list[str]:
-        """The class name of each; its number where no name is known."""
-        return names_of(self.class_id, self.labels)
 
     def label(self, class_id: int) -> str:
         """The name of a class, or its number where no name is known."""

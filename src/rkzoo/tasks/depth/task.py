@@ -13,7 +13,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
 from rkzoo.tasks.depth.result import DepthMap
-from rkzoo.tasks.image_task import ImageTask
+from rkzoo.tasks.image_task import ImageTask, refuse_crop
 from rkzoo.vision.letterbox import Letterbox
 from rkzoo.vision.maps import to_source
 
@@ -24,12 +24,7 @@ class DepthEstimator(ImageTask[DepthMap]):
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, DepthHead):
             raise RkzooError(f"{contract.family} does not tell depth.", code=1)
-        if contract.input.fit == "crop":
-            raise RkzooError(
-                f"{contract.family} would see the middle of a picture only.",
-                "A depth map tells how far away every pixel is.",
-                "Mend the card: fit must be stretch or letterbox.",
-            )
+        refuse_crop(contract, "A depth map tells how far away every pixel is.")
         super().__init__(contract, session)
         self.head = contract.head
 

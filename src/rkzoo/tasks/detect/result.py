@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.collection import Collection, Rows, names_of
+from rkzoo.tasks.collection import Classified, Collection, Rows
 
 if TYPE_CHECKING:
     import supervision
 
 
 @dataclass(frozen=True, slots=True)
-class Detections(Collection):
+class Detections(Classified):
     """Boxes in source-image pixels, best first.
 
     `xyxy` (N, 4) float32, `score` (N,) float32 in 0..1, `class_id` (N,) int32 into
@@ -42,21 +42,6 @@ class Detections(Collection):
     def boxes(self) -> NDArray[np.float32]:
         """`xyxy`, (N, 4) in source-image pixels."""
         return self.xyxy
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """`score`, (N,) 0..1."""
-        return self.score
-
-    @property
-    def class_ids(self) -> NDArray[np.int32]:
-        """`class_id`, (N,)."""
-        return self.class_id
-
-    @property
-    def names(self) -> list[str]:
-        """The class name of each; its number where no name is known."""
-        return names_of(self.class_id, self.labels)
 
     def label(self, class_id: int) -> str:
         """The name of a class, or its number where no name is known."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.collection import Collection, Rows, around, names_of
+from rkzoo.tasks.collection import Classified, Rows, around
 from rkzoo.tasks.detect.result import Detections
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OrientedBoxes(Collection):
+class OrientedBoxes(Classified):
     """Rotated boxes in source-image pixels, best first.
 
     `boxes` (N, 5) float32: cx, cy, w, h and the angle of the side w in radians, clockwise on
@@ -49,21 +49,6 @@ class OrientedBoxes(Collection):
     def polygons(self) -> NDArray[np.float32]:
         """`quads()`, (N, 4, 2) corners."""
         return self.quads()
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """`score`, (N,) 0..1."""
-        return self.score
-
-    @property
-    def class_ids(self) -> NDArray[np.int32]:
-        """`class_id`, (N,)."""
-        return self.class_id
-
-    @property
-    def names(self) -> list[str]:
-        """The class name of each; its number where no name is known."""
-        return names_of(self.class_id, self.labels)
 
     def quads(self) -> NDArray[np.float32]:
         """(N, 4, 2): the corners x, y, clockwise on the screen."""

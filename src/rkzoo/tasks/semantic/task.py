@@ -10,7 +10,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session
-from rkzoo.tasks.image_task import ImageTask
+from rkzoo.tasks.image_task import ImageTask, refuse_crop
 from rkzoo.tasks.semantic.decode import class_map
 from rkzoo.tasks.semantic.result import ClassMap
 from rkzoo.vision.letterbox import Letterbox
@@ -22,12 +22,7 @@ class SemanticSegmenter(ImageTask[ClassMap]):
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, SemanticHead):
             raise RkzooError(f"{contract.family} is no segmentation into classes.", code=1)
-        if contract.input.fit == "crop":
-            raise RkzooError(
-                f"{contract.family} would see the middle of a picture only.",
-                "A segmentation tells what every pixel shows.",
-                "Mend the card: fit must be stretch or letterbox.",
-            )
+        refuse_crop(contract, "A segmentation tells what every pixel shows.")
         super().__init__(contract, session)
         self.head = contract.head
 
