@@ -36,3 +36,8 @@ class RkzooError(Exception):
 
 def _again(what: str, why: str, fix: str, code: int, log: Path | None) -> RkzooError:
     return RkzooError(what, why, fix, code=code, log=log)
+
+
+def printable(text: str, instead: str = "") -> str:
+    """A stranger's text with `instead` for each character that would steer a terminal."""
+    return "".join(c if c.isprintable() else instead for c in text)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rkzoo.errors import printable
+
 if TYPE_CHECKING:
     from rkzoo.workflow.comparison.check import Checked, PartCheck
 
@@ -78,7 +80,7 @@ def _rows(part: PartCheck) -> list[tuple[str, ...]]:
     return [
         (
             part.model,
-            one.name,
+            printable(one.name),
             f"{one.equal:.2%}" if one.equal is not None else "float",
             "" if one.codes is None else str(one.codes),
             "" if one.difference is None else f"{one.difference:.3g}",

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rkzoo.errors import printable
+
 if TYPE_CHECKING:
     from rkzoo.workflow.diagnostics.doctor import Diagnosis
 
@@ -100,7 +102,7 @@ def _count(number: int, word: str) -> str:
 
 def _safe(text: str) -> str:
     """Names come from files and boards of strangers: nothing may steer the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text, "\N{REPLACEMENT CHARACTER}")
 
 
 def _document(found: Diagnosis) -> dict[str, Any]:

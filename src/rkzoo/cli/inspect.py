@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors
+from rkzoo.errors import printable
 
 if TYPE_CHECKING:
     from rkzoo.checks import Check
@@ -227,7 +228,7 @@ def _verdict(checks: Sequence[Check], following: str | None) -> None:
 
 def _safe(text: str) -> str:
     """Names come from strangers' files: nothing of theirs may steer the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text, "\N{REPLACEMENT CHARACTER}")
 
 
 def _tensor(name: str, dtype: str, shape: Sequence[int | str]) -> str:

@@ -29,16 +29,17 @@ def overheard(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[
     """What `call` returns, and the errors that the library printed meanwhile. Everything else
     that was written (by other threads too) is passed on. `guarded`: what was printed is shown even
     if the call ends this process, which costs a child process."""
+    errors: list[str] = []
     with _ONE, ExitStack() as stack:
         kept = [one for fd in _STREAMS if (one := _redirected(fd)) is not None]
+        # Each by itself, the first one first: a closed pipe behind it must not keep the other.
+        for one in reversed(kept):
+            stack.callback(_restore, *one, errors)
+        # To a pipe or a file the C library writes only when its buffer is full.
+        stack.callback(c.CDLL(None).fflush, None)
         if guarded and kept:
             stack.enter_context(_guard(kept))
-        try:
-            answer = call()
-        finally:
-            # To a pipe or a file the C library writes only when its buffer is full.
-            c.CDLL(None).fflush(None)
-            errors = [line for fd, own, log in kept for line in _restored(fd, own, log)]
+        answer = call()
     return answer, errors
 
 
@@ -81,17 +82,21 @@ def _redirected(fd: int) -> tuple[int, int, int] | None:
         own = os.dup(fd)
     except OSError:
         return None
-    log = os.memfd_create("npu-log")
+    try:
+        log = os.memfd_create("npu-log")
+    except OSError:
+        os.close(own)
+        return None
     os.dup2(log, fd)
     return fd, own, log
 
 
-def _restored(fd: int, own: int, log: int) -> list[str]:
+def _restore(fd: int, own: int, log: int, errors: list[str]) -> None:
+    """Gives a stream back, passes on what was written to it, and adds the library's errors."""
     os.dup2(own, fd)
     size = os.fstat(log).st_size
     lines = os.pread(log, size, 0).splitlines(keepends=True) if size else []
     os.close(log)
-    errors = []
     try:
         for line in lines:
             if found := _ERROR.match(line):
@@ -100,4 +105,3 @@ def _restored(fd: int, own: int, log: int) -> list[str]:
                 os.write(own, line)
     finally:
         os.close(own)
-    return errors

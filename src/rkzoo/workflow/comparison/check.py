@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import numpy as np
 from rkzoo.checks import LEVELS, Level
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
-from rkzoo.errors import RkzooError
+from rkzoo.errors import RkzooError, printable
 from rkzoo.files import write_text
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import SILENT, Reporter
@@ -226,7 +227,7 @@ class _Told:
     def hear(self, session: Session, board: BoardModel) -> None:
         self.library = Path(board.library).name
         if isinstance(session, NpuSession):
-            self.version, self.driver = map(_shown, session.context.versions())
+            self.version, self.driver = map(printable, session.context.versions())
             self.stand_in = session.context.stand_in
 
 
@@ -262,8 +263,11 @@ class _Subject:
         if self.board is not None and layout_of(contract) == "native":
             found.append(self._found_natively(contract))
         known = tuple(one for one in found if one is not None)
-        reasons = [f"{one.name}: {one.why}." for one in outputs if one.why]
-        reasons += [one.why for one in known if one.why]
+        told_of = [(one.level, f"{one.name}: {one.why}.") for one in outputs if one.why]
+        told_of += [(one.level, one.why) for one in known if one.why]
+        # The worst first: the verdict quotes it.
+        told_of.sort(key=lambda pair: -LEVELS.index(pair[0]))
+        reasons = [printable(why) for _, why in told_of]
         levels = [*(one.level for one in outputs), *(one.level for one in known)]
         if not ran.steady:
             levels.append("fail")
@@ -445,17 +449,18 @@ def _next(level: Level, parts: Sequence[PartCheck], path: Path, label: str) -> s
     if label == SIMULATED and level != "ok":
         return "Convert the model again with rkzoo convert ... --golden."
     if label != MEASURED and level == "ok":
-        return f"On a board of yours, with the same files: rkzoo check {path.name}"
+        return f"On a board of yours, with the same files: rkzoo check {shlex.quote(path.name)}"
     if level == "ok":
         return "Send the report: it is what rkzoo knows of real boards by."
     bad = next(part for part in parts if part.level == level)
-    return f"Run rkzoo doctor {bad.model}, and send the report with what it says."
+    model = shlex.quote(bad.model)
+    return f"Run rkzoo doctor {model} where it lies, and send the report with what it says."
 
 
 def _place(before: Machine, after: Machine, told: _Told) -> Place:
     later = {zone.name: zone.celsius for zone in after.zones}
     return Place(
-        board=scrub(_shown(before.model)),
+        board=scrub(printable(before.model)),
         chip=before.chip,
         machine=before.machine,
         kernel=scrub(before.kernel),
@@ -466,11 +471,6 @@ def _place(before: Machine, after: Machine, told: _Told) -> Place:
         clocks=clocks_of(before, after),
         heat=tuple(Heat(scrub(z.name), z.celsius, later.get(z.name)) for z in before.zones),
     )
-
-
-def _shown(text: str) -> str:
-    """Text of a board or library, with nothing in it that steers a terminal."""
-    return "".join(c for c in text if c.isprintable())
 
 
 def _unplaced(error: RkzooError) -> str:

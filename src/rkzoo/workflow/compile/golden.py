@@ -23,7 +23,7 @@ import numpy as np
 
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.schema_base import Strict
-from rkzoo.errors import RkzooError
+from rkzoo.errors import RkzooError, printable
 from rkzoo.files import atomic_output, explained, sha256_of
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import SILENT, Reporter
@@ -232,8 +232,8 @@ def golden_of(model: Path, path: Path | None = None) -> Golden:
     if found.about.model != sha256_of(model):
         raise RkzooError(
             f"{place.name} belongs to another build of {model.name}.",
-            f"It names {found.about.name} by its sha256, {found.about.model[:12]} and so on, which"
-            " is not this file's.",
+            f"It names {printable(found.about.name)} by its sha256, {found.about.model[:12]} and so"
+            " on, which is not this file's.",
             "Convert the model again with rkzoo convert ... --golden, and copy both files.",
         )
     return found
