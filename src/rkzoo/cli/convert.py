@@ -59,28 +59,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, parse_triple, print_json
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.compile.convert import convert
-    from rkzoo.workflow.request.options import read_labels
 
     made = convert(
         args.model,
         [name for word in args.soc for name in word.split(",") if name],
-        dtype=args.dtype,
-        calibration=args.calib,
+        request(args),
         output=args.output,
-        toolkit=args.toolkit,
-        size=parse_size(args.size),
-        labels=read_labels(Path(args.labels)) if args.labels else None,
-        color=args.color,
-        mean=parse_triple(args.mean, "mean"),
-        std=parse_triple(args.std, "std"),
-        anchors=args.anchors,
-        cut=not args.no_cut,
-        recipe=args.recipe,
-        prompts=args.prompt,
-        text_model=args.text_model,
-        embeddings=args.embeddings,
         golden=args.golden,
         report=Bars(),
     )

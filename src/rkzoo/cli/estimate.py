@@ -38,7 +38,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.performance.estimate import (
         CALIBRATED,
         SYNTHETIC,
@@ -46,17 +47,13 @@ def main(args: argparse.Namespace) -> int:
         estimate,
         every_chip,
     )
-    from rkzoo.workflow.request.options import parse_anchors
 
     named = [name for word in args.soc for name in word.split(",") if name]
     socs = every_chip() if "all" in [name.lower() for name in named] else named
     found = estimate(
         args.model,
         socs,
-        dtype=args.dtype,
-        toolkit=args.toolkit,
-        size=parse_size(args.size),
-        anchors=parse_anchors(args.anchors) if args.anchors else None,
+        request(args),
         report=Bars(),
     )
     if args.json:

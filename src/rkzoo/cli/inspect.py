@@ -58,14 +58,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.inspect import inspect
 
     seen = inspect(
         args.file,
-        size=parse_size(args.size),
-        anchors=args.anchors,
+        request=request(args),
         pictures=expand(args.image) if args.image else (),
         report=Bars(),
     )

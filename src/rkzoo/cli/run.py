@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.asked import add_asked, add_runtime, add_wishes
+from rkzoo.cli.model_options import add_model_options, add_runtime, add_task_options, add_thresholds
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="pictures, sounds or texts; folders or globs; mic is the microphone",
     )
     add_runtime(parser)
-    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
-    parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
+    add_thresholds(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -39,8 +38,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="where the drawn pictures, texts or sounds go; a file for one of them: its suffix "
         "chooses the form (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
     )
-    add_asked(parser)
-    add_wishes(parser)
+    add_model_options(parser)
+    add_task_options(parser)
     parser.add_argument(
         "--search", metavar="WORDS", help="find pictures (clip) or lines of text (minilm) by words"
     )
@@ -61,11 +60,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.files import check_apart
     from rkzoo.workflow.inference.inputs import medium_of
-    from rkzoo.workflow.inference.load import open_model, options_of, page_of
+    from rkzoo.workflow.inference.load import open_model
     from rkzoo.workflow.inference.model import save_names
 
     medium = medium_of(args.model)
@@ -82,10 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     bars = Bars()
     documents = []
     warned: dict[str, str] = {}
-    options = options_of(args.conf, args.iou)
-    with open_model(
-        args.model, asked(args), options, page_of(args.conf), bars, wishes(args)
-    ) as model:
+    with open_model(args.model, request(args), bars) as model:
         for source, file, name in zip(sources, files, names, strict=True):
             result = model(source)
             document = result.to_json()

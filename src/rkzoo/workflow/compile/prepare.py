@@ -26,7 +26,7 @@ from rkzoo.toolkit import builds, checks
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
-from rkzoo.workflow.request.resolve import Resolved
+from rkzoo.workflow.request.resolved import Resolved
 
 if TYPE_CHECKING:
     import onnx

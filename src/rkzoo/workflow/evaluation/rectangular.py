@@ -25,6 +25,7 @@ from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.vision import letterbox
 from rkzoo.workflow.inference.load import detect_task
 from rkzoo.workflow.inference.model import Found, Image
+from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.inference.plan import Part, Plan, open_part
 
 # Of a cell of the largest stride, added before rounding up: what YOLOv5 and Ultralytics evaluate
@@ -55,8 +56,11 @@ def size_free(planned: Plan) -> Plan:
 
     part = planned.parts["model"]
     _check(part.contract)
-    graph = freed(parse(part.graph), _stride(part.contract))
-    return replace(planned, parts={"model": replace(part, graph=graph.SerializeToString())})
+    if not isinstance(part.backend, OnnxBackend):
+        raise RkzooError("Only an ONNX graph can take any size.", code=1)
+    graph = freed(parse(part.backend.graph), _stride(part.contract))
+    backend = OnnxBackend(graph.SerializeToString())
+    return replace(planned, parts={"model": replace(part, backend=backend)})
 
 
 def open_rectangular(
