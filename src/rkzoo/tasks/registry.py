@@ -44,7 +44,7 @@ SPECS: dict[str, str] = {
     "voice": "voice.spec:VOICE",
     "translate": "translate.spec:FAIRSEQ",
     "marian": "translate.spec:MARIAN",
-    "tensors": "spec:TENSORS",
+    "tensors": "tensors.spec:TENSORS",
 }
 
 

@@ -70,8 +70,8 @@ class AssumedLabels:
     why: str = ""
 
 
-Takes = Literal["picture", "sound", "text", "numbers"]
-Gives = Literal["picture", "transcript", "timeline", "output", "sound", "numbers"]
+Takes = Literal["picture", "sound", "text", "tensors"]
+Gives = Literal["picture", "transcript", "timeline", "output", "sound", "tensors"]
 
 
 @dataclass(frozen=True)
@@ -143,17 +143,3 @@ def a_name_for_each_class(head: Any, labels: Sequence[str], model: str) -> None:
             "Every class needs its name, in the order of training.",
             "Give the labels of this very model with --labels, or none at all.",
         )
-
-
-def _no_task(opened: Opened, options: TaskOptions) -> Task:
-    raise RkzooError("One part of a pipeline is no task.", code=1)
-
-
-TENSORS = TaskSpec(
-    name="tensors",
-    open=_no_task,
-    takes="numbers",
-    gives="numbers",
-    part="gives numbers that mean nothing by themselves",
-    usage=(),
-)
