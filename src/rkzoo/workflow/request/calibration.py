@@ -84,9 +84,9 @@ def _problem(file: Path) -> str | None:
 
 
 def arrays(pictures: Pictures, spec: ImageInput, report: Reporter = SILENT) -> Image:
-    """uint8 (N, height, width, 3) in the model's colour order, fitted as at run time."""
+    """uint8 (N, height, width, C) in the model's colour order, fitted as at run time."""
     height, width = spec.size
-    stack = np.empty((len(pictures), height, width, 3), np.uint8)
+    stack = np.empty((len(pictures), height, width, spec.channels), np.uint8)
     with report.task("Calibration pictures", len(pictures)) as bar:
         for i, image in enumerate(pictures.load()):
             fit(image, spec, stack[i : i + 1])

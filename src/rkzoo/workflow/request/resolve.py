@@ -123,7 +123,10 @@ def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
         return others
     weights = {tensor.name for tensor in graph.graph.initializer}
     name = next(info.name for info in graph.graph.input if info.name not in weights)
-    return [ArrayInput(name=name, shape=(1, 3, *contract.picture.size)), *others]
+    return [
+        ArrayInput(name=name, shape=(1, contract.picture.channels, *contract.picture.size)),
+        *others,
+    ]
 
 
 def _activated(contract: Contract) -> bool:
@@ -236,9 +239,8 @@ def _from_graph(
             # Other characters stand for another country's plates.
             plain = msgspec.structs.replace(contract.head, layouts=())
             contract = msgspec.structs.replace(contract, head=plain)
-        if feed == AS_IS:
-            for sentence in recognition.assumed:
-                report.note(f"{name}: {sentence}")
+        for sentence in (*recognition.seen, *(recognition.assumed if feed == AS_IS else ())):
+            report.note(f"{name}: {sentence}")
     if contract.picture is None:
         feed.refuse(f"{name} takes no pictures.")
     else:
