@@ -39,11 +39,11 @@ TOOK_BYTES = "rkzoo.bytes"
 """The key of a model's metadata that says so: pixels go in as they are, 0..255."""
 
 _CHANNELS = (1, 3, 4)
-_REARRANGING = frozenset(
-    ("Identity", "Dropout", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Gather")
-    + ("Slice", "Split", "Concat", "Expand", "Tile")
-)
-_ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Div", "Neg", "Sum", "Clip", "BatchNormalization"))
+_REARRANGING = {
+    *("Identity", "Dropout", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
+    *("Gather", "Slice", "Split", "Concat", "Expand", "Tile"),
+}
+_ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Neg", "Sum", "Clip", "BatchNormalization"}
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 # A colour order that no ImageInput can say is no preprocessing.
 _ORDERS = {

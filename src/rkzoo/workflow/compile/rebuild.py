@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,7 +21,7 @@ from rkzoo.workflow.compile.text_calibration import MADE
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.options import AS_IS, Feed
 from rkzoo.workflow.request.quantization import Quantise
-from rkzoo.workflow.request.resolve import resolve
+from rkzoo.workflow.request.resolve import Resolved, resolve
 
 
 def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInputs:
@@ -72,6 +74,7 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             float_layers=recipe.float_layers,
         )
     )
+    ready = _as_fed(ready, contract)
     # Names may be assumed differently by now, and change no number.
     if msgspec.structs.replace(ready.contract, labels=contract.labels) != contract:
         raise RkzooError(
@@ -99,8 +102,21 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
 
 
 def _feed(contract: Contract) -> Feed:
-    picture = contract.picture
-    return Feed(picture.color, picture.mean, picture.std) if picture else AS_IS
+    picture: Any = contract.picture
+    if picture is None or picture.channels != 3:
+        return AS_IS
+    return Feed(picture.color, picture.mean, picture.std)
+
+
+def _as_fed(ready: Resolved, contract: Contract) -> Resolved:
+    """`ready` with the colour order, mean and std of `contract`."""
+    image = contract.picture
+    if image is None or ready.contract.picture is None:
+        return ready
+    picture = msgspec.structs.replace(
+        ready.contract.picture, color=image.color, mean=image.mean, std=image.std
+    )
+    return replace(ready, contract=msgspec.structs.replace(ready.contract, picture=picture))
 
 
 def _anchors(contract: Contract, *, from_card: bool) -> list[tuple[float, float]] | None:
