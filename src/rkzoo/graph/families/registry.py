@@ -31,7 +31,7 @@ from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_prepr
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
-from rkzoo.graph.onnx.view import declared, is_half, is_scale, prepared
+from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
@@ -114,17 +114,26 @@ def _inputs(
         name: shape
         for name, shape in inputs.items()
         if shape is not None and len(shape) == 4 and shape[1] in (1, 3, 4, None)
+        if shape[1] in (None, *_convolved(model, name, shape[1]))
     }
     if len(inputs) > 2 or (len(inputs) == 2 and len(pictures) != 1):
         raise _unrecognised(model, [f"it has {len(inputs)} inputs and not one picture"])
     if not pictures:
-        raise _unrecognised(model, ["its input is not a picture of 1, 3 or 4 channels"])
+        raise _unrecognised(model, ["its input is not a picture of 1x3xHxW, or of 1 or 4 channels"])
     ((name, shape),) = pictures.items()
     if shape[0] not in (1, None):
         raise _unrecognised(
             model, [f"it is fixed to {shape[0]} pictures at a time; export it with a batch of 1"]
         )
     return name, shape, tuple(_texts(model, info) for info in fed if info.name != name)
+
+
+def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int | None]:
+    """How many channels the convolutions that read an input take; `usual` where none reads it."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] == name]
+    known = [(n, weights[n.input[1]]) for n in readers if n.input[1] in weights]
+    return {w.dims[1] * attributes(n).get("group", 1) for n, w in known} or {usual}
 
 
 def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:

@@ -2,8 +2,8 @@
 
 What they do is asked, not read: the operators in front are run alone on numbers of our choice,
 and only what turns out to be one factor and one shift a channel counts. So it does not matter
-whether an exporter spelled it as Sub and Div, as BatchNormalization or as a convolution, before
-or after a Transpose, a Cast or a swap of channels.
+whether an exporter spelled it as Sub and Div, as BatchNormalization, before or after a
+Transpose, a Cast or a swap of channels.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ TOOK_BYTES = "rkzoo.bytes"
 """The key of a model's metadata that says so: pixels go in as they are, 0..255."""
 
 _CHANNELS = (1, 3, 4)
-_REARRANGING = {
+# No Conv: its weights are the network's own.
+_SIMPLE = {
     *("Identity", "Dropout", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
     *("Gather", "Slice", "Split", "Concat", "Expand", "Tile"),
+    *("Add", "Sub", "Mul", "Div", "Neg", "Sum", "Clip", "BatchNormalization"),
 }
-_ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Neg", "Sum", "Clip", "BatchNormalization"}
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 # A colour order that no ImageInput can say is no preprocessing.
 _ORDERS = {
@@ -263,7 +264,7 @@ def _ends(seen: View, start: str) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
             constant.append(node)
             fixed.update(node.output)
             continue
-        if not data or not data <= left.keys() or not plain or not _is_simple(seen, node):
+        if not data or not data <= left.keys() or not plain or node.op_type not in _SIMPLE:
             continue
         inside.append(node)
         for name in data:
@@ -281,13 +282,6 @@ def _readers(seen: View, name: str) -> list[onnx.NodeProto]:
     """The nodes that read the numbers of a tensor, not its shape only."""
     found = {id(node): node for node in seen.consumers.get(name, []) if node.op_type != "Shape"}
     return list(found.values())
-
-
-def _is_simple(seen: View, node: onnx.NodeProto) -> bool:
-    if node.op_type != "Conv":
-        return node.op_type in _REARRANGING | _ARITHMETIC
-    weight = seen.constant(node.input[1])
-    return weight is not None and weight.shape[0] <= max(_CHANNELS) and weight.shape[2:] == (1, 1)
 
 
 def _ramp(plain: InputPreprocessing, size: tuple[int, int] | None) -> tuple[Array, Array]:

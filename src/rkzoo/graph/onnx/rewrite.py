@@ -185,9 +185,10 @@ def picture_as_floats(
     model: onnx.ModelProto, size: tuple[int, int] | None = None
 ) -> onnx.ModelProto:
     """A graph whose picture is 1xHxWxC, of integers, or has its channels swapped inside takes
-    float32 1xCxHxW instead: one convolution 1x1 does what its first operators did, and nothing
-    where they only turned it. Any other graph comes back as it is; `model` is left as it was.
-    `size` (height, width) counts where the graph leaves it free."""
+    float32 1xCxHxW instead: a factor and a shift do what its first operators did, a convolution
+    1x1 puts the channels in order, and nothing is left of what only turned it. Any other graph
+    comes back as it is; `model` is left as it was. `size` (height, width) counts where the graph
+    leaves it free."""
     found = input_preprocessing(model, size)
     if found is None or (found.takes_floats and not found.moves):
         return model
@@ -195,7 +196,7 @@ def picture_as_floats(
     copy.CopyFrom(model)
     graph = copy.graph
     kept = _without_front(graph, found.body)
-    first, front = _convolved(graph, found)
+    first, front = _scaled(graph, found)
     given = f"{found.name}_as_given"
     if any(found.name in node.input for node in kept):
         # Shape reads it, or the network begins with what is no preprocessing.
@@ -224,19 +225,33 @@ def _without_front(graph: onnx.GraphProto, body: str) -> list[onnx.NodeProto]:
     return kept[::-1]
 
 
-def _convolved(
-    graph: onnx.GraphProto, found: InputPreprocessing
-) -> tuple[str, list[onnx.NodeProto]]:
-    """What the network begins with as float32 1xCxHxW, and the node that makes it."""
-    if not found.moves and not found.scales:
-        return found.name, []
-    weight = np.zeros((len(found.source), found.channels, 1, 1), np.float32)
-    for row, (channel, gain) in enumerate(zip(found.source, found.gain, strict=True)):
-        weight[row, channel] = gain
-    made, *names = (f"{found.name}_{word}" for word in ("prepared", "gain", "shift"))
-    values = (weight, np.array(found.shift, np.float32))
-    graph.initializer.extend(map(numpy_helper.from_array, values, names))
-    return made, [helper.make_node("Conv", [found.name, *names], [made])]
+def _scaled(graph: onnx.GraphProto, found: InputPreprocessing) -> tuple[str, list[onnx.NodeProto]]:
+    """What the network begins with as float32 1xCxHxW, and the nodes that make it."""
+    order = np.zeros((len(found.source), found.channels, 1, 1), np.float32)
+    order[range(len(found.source)), found.source] = 1
+    steps = [
+        ("Mul", _column(found.gain), any(gain != 1 for gain in found.gain)),
+        ("Add", _column(found.shift), any(found.shift)),
+        ("Conv", order, found.moves),
+    ]
+    if sorted(found.source) == list(range(found.channels)):
+        # In the input's own order, where whoever reads the graph looks for it.
+        back = np.argsort(found.source)
+        steps[:2] = [(kind, value[:, back], needed) for kind, value, needed in steps[:2]]
+    else:
+        steps = [steps[2], *steps[:2]]
+    at, nodes = found.name, []
+    for operator, value, needed in steps:
+        if needed:
+            made = f"{found.name}_{operator.lower()}"
+            graph.initializer.append(numpy_helper.from_array(value, f"{made}_by"))
+            nodes.append(helper.make_node(operator, [at, f"{made}_by"], [made]))
+            at = made
+    return at, nodes
+
+
+def _column(values: Sequence[float]) -> Array:
+    return np.array(values, np.float32).reshape(1, -1, 1, 1)
 
 
 def _as(source: str, layout: str, dtype: int, rank: int, target: str) -> list[onnx.NodeProto]:
