@@ -23,7 +23,7 @@ from rkzoo.tasks.spec import NOTHING, Opened, TaskOptions, Wishes, as_it_is
 from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.font import font
-from rkzoo.workflow.inference.inputs import medium_of
+from rkzoo.workflow.inference.inputs import medium_of, seen_by
 from rkzoo.workflow.inference.model import Answer, Found, Image, Model, plainly
 from rkzoo.workflow.inference.plan import Asked, Plan, open_part, plan
 from rkzoo.workflow.inference.rga_preprocess import quicken
@@ -130,7 +130,8 @@ def open_model(
     with ExitStack() as stack:
         task = open_task(planned, stack, options=options, page=page, wishes=wishes, report=report)
         painter = partial(_paint, report) if _reads_text(task) else plainly
-        medium = medium_of(os.fspath(model))
+        contracts = (part.contract for part in planned.parts.values())
+        medium = seen_by(medium_of(os.fspath(model)), contracts)
         return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter, medium)
 
 
