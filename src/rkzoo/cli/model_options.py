@@ -62,7 +62,7 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
 def request(args: argparse.Namespace) -> Request:
     """The arguments of a verb as a request; what it has no argument for is left as it is.
     Raises RkzooError."""
-    from rkzoo.cli.console import parse_size, parse_triple
+    from rkzoo.cli.console import parse_numbers, parse_size
     from rkzoo.workflow.request.options import read_labels
     from rkzoo.workflow.request.request import Request
 
@@ -73,7 +73,7 @@ def request(args: argparse.Namespace) -> Request:
     if given.get("labels"):
         fields["labels"] = read_labels(Path(args.labels))
     for name in ("mean", "std"):
-        fields[name] = parse_triple(given.get(name), name)
+        fields[name] = parse_numbers(given.get(name), name)
     if given.get("point") or given.get("box"):
         fields["points"] = _numbers(args.point, "--point", (2, 3))
         fields["boxes"] = _numbers(args.box, "--box", (4,))

@@ -26,12 +26,18 @@ class TensorSpec(Strict, frozen=True):
     channels: int = 0
 
 
+Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
+"""The order of a picture's channels. GRAY is one, as OpenCV makes it (ITU-R BT.601); the A is
+alpha, 255 where a picture has none."""
+CHANNELS: dict[Color, int] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
+
+
 class ImageInput(Strict, frozen=True):
     """How a picture becomes the model's input.
 
     `size` is (height, width) in pixels. `mean` and `std` are in units of 0..255 and in
-    the channel order `color`: x = (pixel - mean) / std. They are applied inside the
-    .rknn or inside the ONNX session, never by preprocessing. `fit`: `letterbox` keeps
+    the channel order `color`, one number a channel: x = (pixel - mean) / std. They are applied
+    inside the .rknn or inside the ONNX session, never by preprocessing. `fit`: `letterbox` keeps
     the aspect ratio and pads to the size; `stretch` does not keep it; `line` scales to
     the height, keeps the aspect ratio and pads on the right; `crop` scales the short side to
     `short` pixels and takes the middle, as classifiers are tested, `smooth` by a bicubic filter
@@ -39,16 +45,27 @@ class ImageInput(Strict, frozen=True):
     """
 
     size: tuple[Size, Size]
-    color: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    color: Color = "RGB"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (255.0, 255.0, 255.0)
     fit: Literal["letterbox", "stretch", "line", "crop"] = "letterbox"
     short: Size | None = None
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
     place: Literal["center", "top-left"] = "center"
     smooth: bool = False
 
+    @property
+    def channels(self) -> int:
+        """1, 3 or 4, as `color` says."""
+        return CHANNELS[self.color]
+
     def __post_init__(self) -> None:
+        for word, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(
+                    f"{word} has {len(values)} numbers, and a {self.color} picture takes "
+                    f"{self.channels}"
+                )
         if 0.0 in self.std:
             raise ValueError("std must not contain 0")
         if self.short is not None and self.fit != "crop":

@@ -69,7 +69,10 @@ class OnnxSession(Closing):
             _, _, height, width = (*self.inputs[0].shape, -1, -1, -1, -1)[:4]
             batch = self.inputs[0].shape[0]
             nhwc = TensorSpec(
-                name=self._names[0], shape=(batch, height, width, 3), dtype="uint8", layout="NHWC"
+                name=self._names[0],
+                shape=(batch, height, width, image.channels),
+                dtype="uint8",
+                layout="NHWC",
             )
             self.inputs = (nhwc, *self.inputs[1:])
             self._mean = np.array(image.mean, np.float32)
@@ -77,7 +80,7 @@ class OnnxSession(Closing):
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Pictures uint8 (N, H, W, 3) in the contract's colour order, the rest as declared."""
+        """Pictures uint8 (N, H, W, C) in the contract's colour order, the rest as declared."""
         given = list(arrays)
         if self._image is not None and given and given[0].dtype == np.uint8:
             given[0] = self._normalised(given[0])

@@ -35,7 +35,7 @@ class SimulatorSession(Closing):
         self.outputs = tuple(_as_returned(spec) for spec in outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """One array an input: uint8 (1, H, W, 3) in the contract's colour order for a picture,
+        """One array an input: uint8 (1, H, W, C) in the contract's colour order for a picture,
         the rest in their own shapes."""
         outputs = self._process.infer(arrays)
         return [quantised(array, spec) for array, spec in zip(outputs, self.outputs, strict=True)]

@@ -85,36 +85,71 @@ def plan(source: tuple[int, int], spec: ImageInput) -> Letterbox:
 
 
 def fit(image: Image, spec: ImageInput, canvas: Image | None = None) -> tuple[Image, Letterbox]:
-    """Fits a BGR picture (H, W, 3), or one in NV12 (H * 3 / 2, W) with the colours of BT.601 in
-    video's range, into the model's input.
+    """Fits a BGR picture (H, W, 3), with alpha BGRA (H, W, 4), a grey one (H, W, 1), or one in
+    NV12 (H * 3 / 2, W) with the colours of BT.601 in video's range, into the model's input.
 
-    Returns uint8 (1, height, width, 3) in the colour order of `spec`, and the
-    bookkeeping. `canvas` of the same shape is reused when given.
+    Returns uint8 (1, height, width, C) in the colour order of `spec`, and the
+    bookkeeping. `canvas` of the same shape is reused when given. What the picture leaves free is
+    filled in every channel.
     """
-    if image.ndim == 2:
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
+    image = with_channels(image, spec.channels)
     box = plan((image.shape[0], image.shape[1]), spec)
     height, width = spec.size
     if canvas is None:
-        canvas = np.empty((1, height, width, 3), np.uint8)
+        canvas = np.empty((1, height, width, spec.channels), np.uint8)
     target = canvas[0]
     if spec.fit == "crop":
         _middle(image, box, target, spec.smooth)
-        if spec.color == "RGB":
-            cv2.cvtColor(target, cv2.COLOR_BGR2RGB, dst=target)
+        _ordered(target, spec)
         return canvas, box
     inside = border(target, box, spec.pad)
     if box.scaled == box.source:
         np.copyto(inside, image)
+    elif spec.channels == 1:
+        np.copyto(inside, _resized(image, box.scaled, _bilinear(box)))
     else:
         cv2.resize(image, (box.scaled[1], box.scaled[0]), dst=inside, interpolation=_bilinear(box))
-    if spec.color == "RGB":
-        cv2.cvtColor(inside, cv2.COLOR_BGR2RGB, dst=inside)
+    _ordered(inside, spec)
     return canvas, box
 
 
+# From so many channels to so many; alpha is 255 where there was none.
+_CONVERSIONS = {
+    (1, 3): cv2.COLOR_GRAY2BGR,
+    (1, 4): cv2.COLOR_GRAY2BGRA,
+    (3, 1): cv2.COLOR_BGR2GRAY,
+    (3, 4): cv2.COLOR_BGR2BGRA,
+    (4, 1): cv2.COLOR_BGRA2GRAY,
+    (4, 3): cv2.COLOR_BGRA2BGR,
+}
+
+
+def with_channels(image: Image, channels: int) -> Image:
+    """A picture as `fit` takes it, with 1, 3 (BGR) or 4 (BGRA) channels: (H, W, channels)."""
+    if image.ndim == 2:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
+    if image.shape[2] == channels:
+        return image
+    made = cv2.cvtColor(image, _CONVERSIONS[image.shape[2], channels])
+    return np.asarray(made, np.uint8).reshape(*image.shape[:2], channels)
+
+
+def _ordered(target: Image, spec: ImageInput) -> None:
+    """Blue first to red first, in place, where the model wants that."""
+    if spec.color == "RGB":
+        cv2.cvtColor(target, cv2.COLOR_BGR2RGB, dst=target)
+    elif spec.color == "RGBA":
+        cv2.cvtColor(target, cv2.COLOR_BGRA2RGBA, dst=target)
+
+
+def _resized(image: Image, size: tuple[int, int], way: int) -> Image:
+    """The picture scaled to (height, width); OpenCV drops a single channel."""
+    made = cv2.resize(image, (size[1], size[0]), interpolation=way)
+    return np.asarray(made, np.uint8).reshape(*size, image.shape[2])
+
+
 def border(target: Image, box: Letterbox, pad: int) -> Image:
-    """Fills what the picture leaves of the canvas (H, W, 3); the picture's own place in it."""
+    """Fills what the picture leaves of the canvas (H, W, C); the picture's own place in it."""
     bottom, right = box.top + box.scaled[0], box.left + box.scaled[1]
     target[: box.top] = pad
     target[bottom:] = pad
@@ -145,11 +180,12 @@ def _middle(image: Image, box: Letterbox, target: Image, smooth: bool = False) -
     if (scaled_h, scaled_w) == image.shape[:2]:
         pass
     elif smooth:
-        scaled = Pillow.fromarray(image).resize((scaled_w, scaled_h), Pillow.Resampling.BICUBIC)
-        image = np.asarray(scaled)
+        plane = image[..., 0] if image.shape[2] == 1 else image
+        scaled = Pillow.fromarray(plane).resize((scaled_w, scaled_h), Pillow.Resampling.BICUBIC)
+        image = np.asarray(scaled).reshape(scaled_h, scaled_w, -1)
     else:
         way = cv2.INTER_AREA if scaled_h < image.shape[0] else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, (scaled_w, scaled_h), interpolation=way), np.uint8)
+        image = _resized(image, (scaled_h, scaled_w), way)
     np.copyto(target, image[top : top + size_h, left : left + size_w])
 
 

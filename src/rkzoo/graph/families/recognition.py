@@ -58,7 +58,8 @@ class Recognition:
     says what was seen, one sentence each. `anchors_known` is False where a head needs anchors
     that its graph does not hold, and the usual ones are assumed. `coarsest_first`: the uncut
     tensors list the cells so (PP-YOLOE), not the finest level first. `assumed`: what the graph
-    does not hold and training alone knows, one sentence each, for the user to confirm.
+    does not hold and training alone knows, one sentence each, for the user to confirm. `seen`:
+    what the graph itself does with the picture before the network begins, one sentence each.
     """
 
     family: str
@@ -70,16 +71,23 @@ class Recognition:
     anchors_known: bool = True
     coarsest_first: bool = False
     assumed: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """How the image input of a graph is to be fed, and the class names that the file carries.
-    `others` are the inputs beside it."""
+    """What a recogniser is told of the image input of a graph, and the class names that the file
+    carries. `others` are the inputs beside it.
+
+    A recogniser says in `image` how the networks of its family are fed, with three channels; the
+    registry makes of it how this graph is fed. `pixels_known`: the graph tells what range it
+    takes, so mean and std need not be assumed. `channels` of the graph's input: 1, 3 or 4."""
 
     image: ImageInput
     labels: tuple[str, ...] = ()
     others: tuple[ArrayInput, ...] = ()
+    pixels_known: bool = False
+    channels: int = 3
 
 
 # A recogniser answers with what it found, or with the reason why the graph is not its kind:

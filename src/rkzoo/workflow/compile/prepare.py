@@ -135,7 +135,7 @@ def input_plans(contract: Contract, picture: str) -> tuple[InputPlan, ...]:
     others = [InputPlan(name=one.name, shape=one.shape, dtype=one.dtype) for one in contract.others]
     if image is None:
         return tuple(others)
-    shape = (1, 3, *image.size)
+    shape = (1, image.channels, *image.size)
     return (InputPlan(name=picture, shape=shape, mean=image.mean, std=image.std), *others)
 
 

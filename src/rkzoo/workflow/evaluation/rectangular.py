@@ -90,7 +90,7 @@ class _Rectangular:
         size, scaled = rectangle(source, spec, self._stride), letterbox.plan(source, spec).scaled
         left, top = (size[1] - scaled[1]) // 2, (size[0] - scaled[0]) // 2
         box = letterbox.Letterbox(source, size, scaled, left, top)
-        canvas = np.full((1, *size, 3), spec.pad, np.uint8)
+        canvas = np.full((1, *size, spec.channels), spec.pad, np.uint8)
         inner = msgspec.structs.replace(spec, size=scaled, fit="stretch")
         canvas[:, top : top + scaled[0], left : left + scaled[1]] = letterbox.fit(image, inner)[0]
         found: Found = self._task(size).decode(self._session.run([canvas]), box)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 from typing import Any
 
-from rkzoo.contract.model import Head
+from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.tasks.registry import spec_of
@@ -48,6 +48,12 @@ def _picture(source: Any) -> Any:
     from rkzoo.vision.image import read
 
     return read(source)
+
+
+def _with_alpha(source: Any) -> Any:
+    from rkzoo.vision.image import read
+
+    return read(source, alpha=True)
 
 
 def _sounds(names: list[str]) -> Sequence[Any]:
@@ -144,6 +150,8 @@ _SPOKEN = frozenset({".wav", ".flac", ".ogg"})
 _UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
 
 PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
+TRANSPARENT = replace(PICTURE, read=_with_alpha)
+"""Pictures for a model that takes their alpha, too."""
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
 TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
 _HEARD = replace(SOUND, gives="timeline", written=_TABLES)
@@ -167,6 +175,14 @@ def of_head(head: Head | None) -> Medium:
     """What a model or pipeline takes, by its head: pictures, where nothing else is known."""
     spec = spec_of(head)
     return _MEDIA[spec.takes, spec.gives]
+
+
+def seen_by(medium: Medium, contracts: Iterable[Contract]) -> Medium:
+    """What models of these contracts are given, who take what `medium` is: with its alpha where
+    one of them looks at that."""
+    images = (contract.picture for contract in contracts)
+    alpha = any(image is not None and image.channels == 4 for image in images)
+    return TRANSPARENT if medium is PICTURE and alpha else medium
 
 
 def medium_of(model: str) -> Medium:

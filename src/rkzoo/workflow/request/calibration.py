@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.vision.image import SUFFIXES, expand, read
+from rkzoo.vision.image import ARRAY, SUFFIXES, expand, read
 from rkzoo.vision.letterbox import fit
 
 Image = NDArray[np.uint8]
@@ -33,7 +33,8 @@ class Pictures:
 
 def from_files(files: Sequence[Path]) -> Pictures:
     names = tuple(str(file.resolve()) for file in files)
-    return Pictures(names, len(names), lambda: map(read, files))
+    # A model without alpha drops it when the picture is fitted.
+    return Pictures(names, len(names), lambda: (read(file, alpha=True) for file in files))
 
 
 def from_arrays(images: Sequence[Image], names: Sequence[str]) -> Pictures:
@@ -74,7 +75,7 @@ def _listed(path: Path) -> list[Path]:
 
 
 def _problem(file: Path) -> str | None:
-    if file.is_file() and file.suffix.lower() not in SUFFIXES:
+    if file.is_file() and file.suffix.lower() not in (*SUFFIXES, ARRAY):
         return f"{file} is no picture."
     try:
         read(file)
@@ -84,9 +85,9 @@ def _problem(file: Path) -> str | None:
 
 
 def arrays(pictures: Pictures, spec: ImageInput, report: Reporter = SILENT) -> Image:
-    """uint8 (N, height, width, 3) in the model's colour order, fitted as at run time."""
+    """uint8 (N, height, width, C) in the model's colour order, fitted as at run time."""
     height, width = spec.size
-    stack = np.empty((len(pictures), height, width, 3), np.uint8)
+    stack = np.empty((len(pictures), height, width, spec.channels), np.uint8)
     with report.task("Calibration pictures", len(pictures)) as bar:
         for i, image in enumerate(pictures.load()):
             fit(image, spec, stack[i : i + 1])

@@ -96,9 +96,9 @@ def _from_graph(
         if request.labels is not None or not contract.labels:
             contract = msgspec.structs.replace(contract, labels=tuple(known))
         contract = _named(contract, original, name, report)
-        if request.feed == AS_IS:
-            for sentence in recognition.assumed:
-                report.note(f"{name}: {sentence}")
+        assumed = recognition.assumed if request.feed == AS_IS else ()
+        for sentence in (*recognition.seen, *assumed):
+            report.note(f"{name}: {sentence}")
     contract = _fed(contract, name, request, report)
     check_labels(contract, name)
     return Resolved(

@@ -106,7 +106,8 @@ def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
         return others
     weights = {tensor.name for tensor in graph.graph.initializer}
     name = next(info.name for info in graph.graph.input if info.name not in weights)
-    return [ArrayInput(name=name, shape=(1, 3, *contract.picture.size)), *others]
+    shape = (1, contract.picture.channels, *contract.picture.size)
+    return [ArrayInput(name=name, shape=shape), *others]
 
 
 def _activated(contract: Contract) -> bool:
