@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors
+from rkzoo.cli.model_options import add_inputs
 
 if TYPE_CHECKING:
     from rkzoo.workflow.performance.estimate import Estimate
@@ -31,6 +32,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: int8 where it can be")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    add_inputs(parser)
     add_anchors(parser)
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

@@ -63,11 +63,17 @@ def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.files import check_apart
-    from rkzoo.workflow.inference.inputs import medium_of
-    from rkzoo.workflow.inference.load import open_model
+    from rkzoo.workflow.inference.inputs import medium_of, of_plan
+    from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
+    from rkzoo.workflow.inference.plan import plan
+    from rkzoo.workflow.request.importers.registry import is_model_file
 
-    medium = medium_of(args.model)
+    bars = Bars()
+    if not is_model_file(args.model):
+        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
+    planned = plan(args.model, request(args), bars)
+    medium = of_plan(planned)
     sources = medium.expand(args.inputs)
     files = [medium.file(source) for source in sources]
     file_named = _file_named(args.output, medium.written, len(sources))
@@ -78,10 +84,9 @@ def _run(args: argparse.Namespace) -> int:
     folder = file_named.parent if file_named else folder
     if folder is not None:
         check_apart((folder / name for name in names), [file for file in files if file])
-    bars = Bars()
     documents = []
     warned: dict[str, str] = {}
-    with open_model(args.model, request(args), bars) as model:
+    with open_planned(planned, bars) as model:
         for source, file, name in zip(sources, files, names, strict=True):
             result = model(source)
             document = result.to_json()

@@ -79,7 +79,8 @@ class ImageInput(Strict, frozen=True):
 class ArrayInput(Strict, frozen=True):
     """An input that is no picture, fed as it is; the graph is fixed to this shape.
 
-    `texts`: (1, slots, width), a text's embedding of length 1 for each class; slots that no
+    `image`: a picture becomes such an array, (N, C, height, width), by this; `texts`: (1, slots,
+    width), a text's embedding of length 1 for each class; slots that no
     text is given for hold one of the others over again.
     """
 
@@ -87,3 +88,4 @@ class ArrayInput(Strict, frozen=True):
     shape: tuple[Length, ...]
     role: Literal["texts", "plain"] = "plain"
     dtype: Literal["float32", "int64", "int32"] = "float32"
+    image: ImageInput | None = None

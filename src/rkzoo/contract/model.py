@@ -27,7 +27,10 @@ from rkzoo.errors import RkzooError
 
 
 class TensorsHead(Strict, frozen=True, tag="tensors", tag_field="kind"):
-    """One part of a pipeline: plain tensors, which the pipeline's task reads by their names."""
+    """Outputs without postprocessing: of any model, or of one part of a pipeline, whose task
+    reads them by their names. `picture` is the name of the input that takes the picture."""
+
+    picture: str = ""
 
 
 PictureHead = (

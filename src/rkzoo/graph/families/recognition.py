@@ -8,6 +8,7 @@ from typing import Literal
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import View
 
 Form = Literal["stock", "vendor", "vendor-3", "vendor-6", "vendor-7", "vendor-9", "whole"]
@@ -23,6 +24,10 @@ Role = Literal[
     "angle",
     "prototypes",
 ]
+
+
+class UnknownHead(RkzooError):
+    """No recogniser knows the head of a graph; its outputs can still be used as plain tensors."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ from rkzoo.graph.families import (
     yolov8_rockchip,
     yolox,
 )
-from rkzoo.graph.families.recognition import Form, Picture, Recogniser, Recognition, Tap
+from rkzoo.graph.families.recognition import (
+    Form,
+    Picture,
+    Recogniser,
+    Recognition,
+    Tap,
+    UnknownHead,
+)
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_preprocessing
 from rkzoo.graph.onnx.read import metadata
@@ -246,12 +253,12 @@ def _size_open() -> RkzooError:
     )
 
 
-def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
+def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead:
     inputs = ", ".join(_named(t) for t in tensors(fed_inputs(model)))
     outputs = ", ".join(_named(t) for t in tensors(model.graph.output))
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)
-    return RkzooError(
+    return UnknownHead(
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "

@@ -128,7 +128,7 @@ def inspect(
     other colour orders and ranges. Raises RkzooError.
     """
     path, request = Path(file), request or Request()
-    request.refuse_all_but({"size", "anchors"}, "rkzoo inspect")
+    request.refuse_all_but({"size", "shapes", "raw", "fit", "anchors"}, "rkzoo inspect")
     if path.suffix.lower() == ".json":
         # What lies beside a .rknn has its name.
         if path.stem.lower().endswith(".rknn"):

@@ -186,7 +186,9 @@ def estimate(
     chip that cannot be built for raises RkzooError; among several it only has a `problem`.
     """
     request = request or Request()
-    request.refuse_all_but({"dtype", "toolkit", "size", "anchors"}, "rkzoo estimate")
+    request.refuse_all_but(
+        {"dtype", "toolkit", "size", "shapes", "raw", "fit", "anchors"}, "rkzoo estimate"
+    )
     names = list(dict.fromkeys(chip_name(name) for name in socs))
     release = request.toolkit or DEFAULT_VERSION
     dtype: Dtype | None = request.dtype  # type: ignore[assignment]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -15,8 +15,19 @@ from rkzoo.contract.inputs import CHANNELS, Color, ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 
-Numbers = Sequence[float]
+Fit = Literal["letterbox", "pad", "stretch", "crop", "none"]
 Anchors = Sequence[tuple[float, float]]
+
+
+# Fields of ImageInput for each way to fit a picture.
+_FITS: dict[Fit | None, dict[str, Any]] = {
+    None: {},
+    "none": {},
+    "letterbox": {"fit": "letterbox", "place": "center", "short": None, "smooth": False},
+    "pad": {"fit": "letterbox", "place": "top-left", "short": None, "smooth": False},
+    "stretch": {"fit": "stretch", "short": None, "smooth": False},
+    "crop": {"fit": "crop"},
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Feed:
     color: Color | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         if self.color not in (None, *get_args(Color)):
@@ -37,6 +49,12 @@ class Feed:
                 f"There is no colour order {self.color!r}.",
                 f"A picture is one of {', '.join(get_args(Color))}.",
                 "Give --color RGB or --color BGR.",
+            )
+        if self.fit not in _FITS:
+            raise RkzooError(
+                f"There is no way to fit a picture called {self.fit!r}.",
+                f"It is one of {', '.join(get_args(Fit))}.",
+                "Give --fit letterbox or --fit stretch.",
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -63,13 +81,15 @@ class Feed:
                 if len(values) not in (1, image.channels):
                     raise _wrong_count(name, values, image.channels)
                 given[name] = values * (image.channels if len(values) == 1 else 1)
-        return msgspec.structs.replace(image, **given)
+        return msgspec.structs.replace(image, **given, **_FITS[self.fit])
 
     def refuse(self, why: str) -> None:
         """Raises RkzooError when anything was said where nothing can be changed."""
         if self != AS_IS:
             raise RkzooError(
-                "--color, --mean and --std do not go with this model.", why, "Leave them out."
+                "--color, --mean, --std and --fit do not go with this model.",
+                why,
+                "Leave them out.",
             )
 
 
@@ -83,6 +103,7 @@ def _wrong_count(name: str, values: Sequence[float], channels: int) -> RkzooErro
         f"It is {channels} finite numbers, one for each channel.",
         f"Give for example --{name} {example}.",
     )
+
 
 _ONE_NUMBER = re.compile(r"[^\s,;:\[\](){}]+")
 

@@ -10,13 +10,13 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from rkzoo.contract.inputs import Color
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.tasks.spec import TaskOptions
-from rkzoo.workflow.request.options import Anchors, Feed, parse_anchors
+from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
 from rkzoo.workflow.request.quantization import Choice, TunedRecipe, choose
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class ModelOptions(TypedDict, total=False):
     cut: bool
     recipe: PathName | TunedRecipe | None
     size: tuple[int, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+    raw: bool
+    fit: Fit | None
     labels: Sequence[str] | None
     color: Color | None
     mean: Sequence[float] | None
@@ -74,6 +77,11 @@ class Request:
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `Tuned.save` or `rkzoo tune` wrote.
         size: (height, width) of an input whose size the model leaves free.
+        shapes: Shapes of inputs by name, whose dimensions the model leaves free.
+        raw: Leave the outputs plain tensors where the head is known too.
+        fit: How a picture gets the input's size: "letterbox" (ratio kept, padded on all sides),
+            "pad" (on the right and below), "stretch", "crop" (its middle); "none": the input is
+            no picture and is fed as an array.
         labels: Class names in place of the model's own.
         color: Colour order that the model was trained with, "RGB" or "BGR"
             (GRAY, RGBA and BGRA for pictures of one or four channels).
@@ -105,6 +113,9 @@ class Request:
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
     size: tuple[int, int] | None = None
+    shapes: Mapping[str, Sequence[int]] | None = None
+    raw: bool = False
+    fit: Fit | None = None
     labels: Sequence[str] | None = None
     color: Color | None = None
     mean: Sequence[float] | None = None
@@ -128,6 +139,9 @@ class Request:
         spoken = words(self.prompts, self.text_model, self.embeddings)
         checked: dict[str, Any] = {
             "prompts": spoken.prompts or None,
+            "shapes": None
+            if self.shapes is None
+            else {name: tuple(shape) for name, shape in self.shapes.items()},
             "labels": None if self.labels is None else tuple(self.labels),
             "recipe": choose(self.cut, self.recipe).recipe,
             "mean": None if self.mean is None else tuple(map(float, self.mean)),
@@ -154,7 +168,7 @@ class Request:
     def feed(self) -> Feed:
         """What is said about how pictures are fed."""
         mean, std = (None if v is None else tuple(v) for v in (self.mean, self.std))
-        return Feed(self.color, mean, std)
+        return Feed(self.color, mean, std, self.fit)
 
     @property
     def words(self) -> Words:

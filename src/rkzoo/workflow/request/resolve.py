@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
+from rkzoo.graph.families.plain import plain, plain_notes
+from rkzoo.graph.families.recognition import UnknownHead
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit.recipe import Algorithm, Source
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
 from rkzoo.workflow.request.labels import card_labels, check_labels, with_assumed_labels
-from rkzoo.workflow.request.options import AS_IS, Anchors
+from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolved import Resolved
 from rkzoo.zoo.catalogue import card as find_card
@@ -88,9 +90,8 @@ def _from_graph(
     recognition = None
     if card is not None and card.head is not None and (card.input or card.arrays):
         contract = _described(card, card.head, tuple(known), request)
-    else:
-        hint = request.size or (card.input.size if card and card.input else None)
-        recognition = with_given(recognise(original, hint), request.pairs, name, report)
+    elif (found := _recognition(original, card, request, name)) is not None:
+        recognition = with_given(found, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
@@ -99,7 +100,12 @@ def _from_graph(
         assumed = recognition.assumed if request.feed == AS_IS else ()
         for sentence in (*recognition.seen, *assumed):
             report.note(f"{name}: {sentence}")
+    else:
+        original, contract = _plain(original, request, name, report)
     contract = _fed(contract, name, request, report)
+    if card is None and isinstance(contract.head, TensorsHead):
+        for sentence in plain_notes(original, contract, asked=request.raw):
+            report.note(f"{name}: {sentence}")
     check_labels(contract, name)
     return Resolved(
         name=name,
@@ -114,6 +120,38 @@ def _from_graph(
         recognition=recognition,
         files=_used(card, files),
     )
+
+
+def _recognition(
+    original: onnx.ModelProto, card: Card | None, request: Request, name: str
+) -> Recognition | None:
+    """The family of a graph; None where its outputs stay plain tensors: no recogniser knows it,
+    or the user wants them so."""
+    if request.raw:
+        return None
+    hint = request.size or (card.input.size if card and card.input else None)
+    try:
+        return recognise(original, hint)
+    except UnknownHead:
+        if card is not None or request.pairs is not None:
+            raise
+        return None
+
+
+def _plain(
+    original: onnx.ModelProto, request: Request, name: str, report: Reporter
+) -> tuple[onnx.ModelProto, Contract]:
+    """A graph whose outputs stay plain tensors: with fixed inputs, and its contract. Raises
+    RkzooError."""
+    made = plain(
+        original,
+        size=request.size,
+        shapes={key: tuple(shape) for key, shape in (request.shapes or {}).items()},
+        pictures=request.fit != "none",
+    )
+    for sentence in made.seen:
+        report.note(f"{name}: {sentence}")
+    return made.graph, made.contract
 
 
 def _described(card: Card, head: Head, labels: tuple[str, ...], request: Request) -> Contract:
@@ -166,7 +204,8 @@ def _named(contract: Contract, original: onnx.ModelProto, name: str, report: Rep
 def _fed(contract: Contract, name: str, request: Request, report: Reporter) -> Contract:
     """The contract with the user's colour order, mean and std."""
     if contract.picture is None:
-        request.feed.refuse(f"{name} takes no pictures.")
+        if request.feed != Feed(fit="none"):
+            request.feed.refuse(f"{name} takes no pictures.")
         return contract
     contract = msgspec.structs.replace(contract, picture=request.feed.over(contract.picture))
     if request.size is not None and request.size != contract.input.size:

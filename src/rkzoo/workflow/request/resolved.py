@@ -11,7 +11,7 @@ import msgspec
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import Recognition
 from rkzoo.graph.lowering.cut_head import cut, cut_contract, whole
@@ -59,6 +59,8 @@ class Resolved:
         card = self.card
         if card is not None and (card.arrays or card.outputs):
             return part(self.original, _inputs(self.original, self.contract), card.outputs)
+        if isinstance(self.contract.head, TensorsHead):
+            return part(self.original, _inputs(self.original, self.contract))
         if spec_of(self.contract.head).legalize:
             return spelled(self.original, self.contract)
         if self.recognition is None:
