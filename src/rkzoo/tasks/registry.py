@@ -1,6 +1,6 @@
-"""Which task reads which head: a table, by the head's kind.
+"""Task registry: maps head types to task specifications.
 
-A task is imported when it is asked for. A new task is a folder with a `spec.py`, and a line here.
+Tasks are imported lazily. A new task is a folder with a `spec.py`, and a line here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.spec import NOTHING, TaskSpec, Wishes
 
-PAGE = "text"  # of a pipeline without a head of its own
+PAGE = "text"  # key of a pipeline, which has no head of its own
 
 SPECS: dict[str, str] = {
     "detect": "detect.spec:DETECT",
@@ -48,12 +48,13 @@ SPECS: dict[str, str] = {
 
 
 def spec_of(head: Head | None) -> TaskSpec:
-    """The task of a head; None is a pipeline whose parts read a page of text or plates."""
+    """Return the task specification of a head; None stands for a pipeline that reads text or
+    plates."""
     return _spec(PAGE if head is None else _kind(head))
 
 
 def _kind(head: Head) -> str:
-    """The key of a head: its kind, or what its extras make of it."""
+    """Registry key of a head: its tag, refined by optional outputs."""
     if isinstance(head, DetectHead):
         extras = (("obb", head.rotated), ("pose", head.keypoints), ("segment", head.coefficients))
         return next((kind for kind, there in extras if there), "detect")
@@ -69,7 +70,7 @@ def _spec(kind: str) -> TaskSpec:
     return found
 
 
-# What an option of the command line is called, by its field of Wishes.
+# Command-line option of each field of Wishes.
 _OPTIONS = {
     "translate": "--translate",
     "speed": "--speed",
@@ -79,7 +80,7 @@ _OPTIONS = {
 
 
 def refuse_unheard(head: Head | None, wishes: Wishes) -> None:
-    """Raises RkzooError for a wish that a model with this head would not hear."""
+    """Raise RkzooError for an option that the task of this head does not support."""
     heard = spec_of(head).options
     for name, option in _OPTIONS.items():
         if getattr(wishes, name) != getattr(NOTHING, name) and name not in heard:

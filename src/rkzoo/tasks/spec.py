@@ -1,7 +1,7 @@
-"""What a task is: one record that says all that the rest of rkzoo asks of it.
+"""Task specification: the record by which the rest of rkzoo knows a task.
 
-Each task has its record in `tasks/<task>/spec.py`, which imports no more than this file and the
-contract; the task itself is imported when it is opened. `tasks/registry.py` lists them.
+Each task has its record in `tasks/<task>/spec.py`, which imports only this module and the
+contract; the task itself is imported when it is opened. `tasks/registry.py` lists the records.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user wants of an answer, thresholds apart.
+    """Task options of a request, thresholds excluded.
 
-    `language` of a speech or a page (a code such as en), None for the model's own guess or its
-    usual one. `translate`: speech into English text. `speed` of a voice, 1 as trained.
-    `points` x, y, label (1 the object, 0 not it) and `boxes` x1, y1, x2, y2 in source pixels
-    say what to cut out. `words` are classes named by the user.
+    Attributes:
+        language: language code (such as en) of speech or text; None for automatic detection or the
+            model's default.
+        translate: translate speech into English text.
+        speed: speaking rate of a voice; 1 as trained.
+        points: (x, y, label) in source-image pixels; label 1 foreground, 0 background.
+        boxes: (x1, y1, x2, y2) in source-image pixels.
+        words: class names given by the user.
     """
 
     language: str | None = None
@@ -43,8 +47,14 @@ NOTHING = Wishes()
 
 @dataclass(frozen=True)
 class Opened:
-    """The parts of a model by role ("model" where there is one), and its further files by
-    role: `decoder.vocabulary` is the file `vocabulary` of the part `decoder`."""
+    """An opened model.
+
+    Attributes:
+        head: the head; None for a pipeline without one.
+        parts: contract and session by role ("model" where there is only one).
+        files: further files by role: `decoder.vocabulary` is the file `vocabulary` of the part
+            `decoder`.
+    """
 
     head: Head | None
     parts: Mapping[str, tuple[Contract, Session]]
@@ -52,12 +62,12 @@ class Opened:
 
 
 Task = Callable[[Any], Any]
-"""What a medium reads in, what was found out."""
+"""Maps one input (image, sound, text) to the task's result."""
 
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a task is opened with beside its parts; each takes what it knows. None: the usual."""
+    """Options with which a task is opened; each task uses those it knows. None: the defaults."""
 
     wishes: Wishes = NOTHING
     detect: DetectOptions | None = None
@@ -66,8 +76,13 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class AssumedLabels:
-    """Names for classes that a file leaves nameless: `names`, then those of the zoo's
-    `label_set`. `why` says what is assumed, for the user; empty where it is certain."""
+    """Default class names for a file without labels.
+
+    Attributes:
+        names: class names that come first.
+        label_set: label set of the zoo, appended to `names`.
+        why: states the assumption to the user; empty where it is certain.
+    """
 
     names: tuple[str, ...] = ()
     label_set: str = ""
@@ -82,28 +97,28 @@ Gives = Literal["picture", "transcript", "timeline", "output", "sound", "numbers
 class TaskSpec:
     """One task, for one kind of head (or one variant of it).
 
-    Functions of a head get the head that the registry maps to this record.
+    Callbacks on a head get the head that the registry maps to this record.
 
     Attributes:
-        name: what a card, a report and the command line call the task.
-        open: the open parts and the options to a callable, what `takes` reads in, result out.
-        takes: what goes in.
-        gives: the file that is written for each.
-        options: the fields of `Wishes` that it heeds; others that are set are refused.
-        scored: the task under which data sets know it; `name` where empty.
-        part: what it does as a part of a pipeline, for a model that is not run by itself.
-        usage: examples of arguments to `rkzoo run`; one of what it takes where None.
-        describe: a head to rows (title, text) of what the model gives.
-        assumed_labels: a head to the names of its classes where nothing gives them.
+        name: the task's name in cards, in reports and on the command line.
+        open: creates the task of the opened parts and the options: input in, result out.
+        takes: the kind of input.
+        gives: the kind of output file written per input.
+        options: supported fields of `Wishes`; any other that is set is refused.
+        scored: the task's name for datasets; `name` where empty.
+        part: role in a pipeline, for a model that is not run by itself.
+        usage: example arguments of `rkzoo run`; None for the default of the input kind.
+        describe: rows (title, text) that describe the outputs of a head.
+        assumed_labels: default class names of a head without labels.
         check_labels: raises RkzooError where labels (given or none) do not fit the head; takes
             the model's name for the message.
-        legalize: the graph is rewritten to operators that the toolkit converts rightly.
-        native: outputs are read in the NPU's own layout; else as the graph's.
-        things: an answer to things that can be matched between two runtimes one by one; None
-            where only tensors are compared.
-        thresholded: the answer's things have a confidence, which counts in that comparison.
-        outputs: what its raw outputs hold, for a comparison of tensors.
-        bounded: whether a head's outputs are scores in 0..1, whose scale can collapse in INT8.
+        legalize: rewrite the graph to operators that the toolkit converts correctly.
+        native: read outputs in the NPU's native layout; else in the graph's.
+        things: converts a result to items that can be matched one by one between two backends;
+            None where only tensors are compared.
+        thresholded: the items have a confidence, which the comparison takes into account.
+        outputs: what the raw outputs hold, for a comparison of tensors.
+        bounded: whether the outputs of a head are scores in 0..1, whose scale can collapse in INT8.
     """
 
     name: str
@@ -126,17 +141,17 @@ class TaskSpec:
 
 
 def as_it_is(found: Any) -> Any:
-    """`things` of an answer that can be matched as it is."""
+    """`things` of a result that can be matched directly."""
     return found
 
 
 def always(head: Any) -> bool:
-    """`bounded` of a task whose outputs are scores whatever the head."""
+    """`bounded` of a task whose outputs are always scores."""
     return True
 
 
 def a_name_for_each_class(head: Any, labels: Sequence[str], model: str) -> None:
-    """`check_labels` of a head with `classes`. Raises RkzooError for another number of labels."""
+    """`check_labels` of a head with `classes`. Raises RkzooError when the counts differ."""
     if labels and len(labels) != head.classes:
         raise RkzooError(
             f"{model} has {head.classes} classes but {len(labels)} labels were given.",
@@ -146,7 +161,7 @@ def a_name_for_each_class(head: Any, labels: Sequence[str], model: str) -> None:
 
 
 def _no_task(opened: Opened, options: TaskOptions) -> Task:
-    raise RkzooError("One part of a pipeline is no task.", code=1)
+    raise RkzooError("A single part of a pipeline is not a task.", code=1)
 
 
 TENSORS = TaskSpec(

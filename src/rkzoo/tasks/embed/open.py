@@ -1,4 +1,4 @@
-"""Opens what compares pictures, words and texts."""
+"""Factories of the embedding tasks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rkzoo.tasks.spec import Opened, Wishes
 
 
 def clip(opened: Opened, wishes: Wishes) -> Clip:
+    """Create a `Clip`. Raises RkzooError for another head."""
     if not isinstance(opened.head, ClipHead):
         raise RkzooError("This does not compare pictures with words.", code=1)
     tokenizer = ClipTokenizer.from_file(opened.files["text.vocabulary"])
@@ -20,6 +21,7 @@ def clip(opened: Opened, wishes: Wishes) -> Clip:
 
 
 def sentence(opened: Opened, wishes: Wishes) -> Sentences:
+    """Create a `Sentences`. Raises RkzooError for another head."""
     if not isinstance(opened.head, SentenceHead):
         raise RkzooError("This does not compare texts.", code=1)
     tokenizer = WordPiece.from_file(opened.files["embedding.vocabulary"])

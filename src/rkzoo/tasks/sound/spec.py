@@ -1,4 +1,4 @@
-"""What is heard in a sound, and where somebody speaks."""
+"""Audio event classification and voice activity task specifications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens what turns speech into text."""
+"""Factories of the speech recognition tasks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rkzoo.tasks.speech.whisper import Whisper
 
 
 def open_whisper(opened: Opened, wishes: Wishes) -> Task:
+    """Create a `Whisper`. Raises RkzooError for an unknown language or a damaged vocabulary."""
     tokens = read_tokens(opened.files["decoder.vocabulary"], opened.files["decoder.settings"])
     language = None if wishes.language is None else tokens.language(wishes.language)
     encoder, embedding, decoder = (
@@ -20,6 +21,7 @@ def open_whisper(opened: Opened, wishes: Wishes) -> Task:
 
 
 def open_transducer(opened: Opened) -> Task:
+    """Create a `Transducer`. Raises RkzooError for another head or a damaged vocabulary."""
     if not isinstance(opened.head, TransducerHead):
         raise RkzooError("This is no transducer.", code=1)
     encoder, decoder, joiner = (opened.parts[role][1] for role in ("encoder", "decoder", "joiner"))

@@ -1,4 +1,4 @@
-"""From the parts of a translation and its files to what translates."""
+"""Factories of the translation tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rkzoo.tasks.translate.task import Translator
 
 
 def translate(opened: Opened, wishes: Wishes) -> Translator:
-    """Raises RkzooError."""
+    """Create the translator of a fairseq model. Raises RkzooError for another head or language."""
     head, files = opened.head, opened.files
     if not isinstance(head, TranslateHead):
         raise RkzooError("This does not translate.", code=1)
@@ -24,7 +24,7 @@ def translate(opened: Opened, wishes: Wishes) -> Translator:
 
 
 def marian(opened: Opened, wishes: Wishes) -> Translator:
-    """Raises RkzooError."""
+    """Create the translator of a Marian model. Raises RkzooError for another head or language."""
     head, files = opened.head, opened.files
     if not isinstance(head, MarianHead):
         raise RkzooError("This does not translate as Marian does.", code=1)

@@ -1,4 +1,4 @@
-"""From the parts of a voice and its files to what speaks."""
+"""Factory of the text-to-speech task."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ class _Audio(msgspec.Struct, frozen=True):
 
 
 class _Described(msgspec.Struct, frozen=True):
-    """What piper's .onnx.json says of a voice, as far as it is needed here."""
+    """The needed part of piper's .onnx.json."""
 
     audio: _Audio
     phoneme_id_map: dict[str, list[int]]
 
 
 def voice(opened: Opened, wishes: Wishes) -> Voice:
-    """A pipeline with a VoiceHead, ready to read texts aloud. Raises RkzooError."""
+    """Create the text-to-speech task of a pipeline with a VoiceHead.
+
+    Raises:
+        RkzooError: another head or language, or files that do not fit.
+    """
     head = opened.head
     if not isinstance(head, VoiceHead):
         raise RkzooError("This is no voice.", code=1)
