@@ -1,4 +1,4 @@
-"""Speech from the microphone to text, told while it is spoken where the model can."""
+"""Speech recognition from the microphone, incremental where the model is streaming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Samples = NDArray[np.float32]
 
 
 class Hearing(Protocol):
-    """A sound as it comes in (tasks.speech.transducer.Stream)."""
+    """Incremental recognition of one sound (tasks.speech.transducer.Stream)."""
 
     def accept(self, samples: Samples) -> None: ...
 
@@ -45,13 +45,27 @@ def listen(
     ready: Callable[[], None] = lambda: None,
     report: Reporter = SILENT,
 ) -> Found:
-    """Hears `blocks` (16 kHz; the microphone where None) until they end or Ctrl-C, and gives what
-    was understood. `tell` is called with what is understood so far, `ready` when the model is
-    open. Raises RkzooError where the model hears nothing, or there is no microphone."""
+    """Recognize speech until `blocks` end or Ctrl-C.
+
+    Args:
+        model: card name or file.
+        asked: runtime and options of the model.
+        wishes: task options.
+        blocks: float32 (N,) samples at 16 kHz; None for the microphone.
+        tell: called with the transcript so far.
+        ready: called when the model is open.
+        report: receives progress.
+
+    Returns:
+        The transcript.
+
+    Raises:
+        RkzooError: the model does not take sound, or there is no microphone.
+    """
     planned = plan(model, asked, report)
     if of_head(planned.head).name != SOUND.name:
         raise RkzooError(
-            f"{model} does not hear.", "The microphone is for models of sounds.", "See rkzoo list."
+            f"{model} takes no sound.", "The microphone is for audio models.", "See rkzoo list."
         )
     with ExitStack() as stack:
         task = open_task(planned, stack, wishes=wishes, report=report)
@@ -71,7 +85,7 @@ def _heard(task: Any, blocks: Iterator[Samples], tell: Callable[[Found], None]) 
                 stream.accept(block)
                 tell(stream.transcript())
     except KeyboardInterrupt:
-        pass  # that is how a speaker ends
+        pass  # the usual way to stop
     if stream is not None:
         stream.finish()
         return stream.transcript()
@@ -82,7 +96,9 @@ def _heard(task: Any, blocks: Iterator[Samples], tell: Callable[[Found], None]) 
 
 
 def microphone() -> Iterator[Samples]:
-    """Blocks of a tenth of a second from the usual microphone, without end. Raises RkzooError."""
+    """Yield blocks of 0.1 s, float32 (N,) at 16 kHz, from the default microphone, endlessly. Raises
+    RkzooError.
+    """
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing

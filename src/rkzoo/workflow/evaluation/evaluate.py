@@ -1,4 +1,4 @@
-"""How good a model is on a data set: answered piece by piece, scored as upstream projects do."""
+"""Evaluation of a model on a dataset, in batches, with the metrics of the upstream projects."""
 
 from __future__ import annotations
 
@@ -36,23 +36,28 @@ if TYPE_CHECKING:
 STANDARD = DetectOptions(
     confidence=0.001, iou=0.65, limit=300, multi_label=True, suppression="class"
 )
-"""What Ultralytics, YOLOv5 to v9 and YOLOX evaluate with, save that their IoU is 0.6 to 0.7."""
+"""Settings of Ultralytics, YOLOv5 to v9 and YOLOX for evaluation, whose IoU is 0.6 to 0.7."""
 
 Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
-"""Who answers the pictures: this process, several, or a cluster."""
+"""Executes a job: in this process, in several, or on a cluster."""
 
-_PIECE = 8  # pictures: what a killed run loses of each worker
+_PIECE = 8  # images per batch, which an interrupted run loses per worker
 _MOST_WORKERS = 256
-_KEPT = 200  # evaluations whose answers stay in the cache, the last used ones; about 1 MB each
-_CALIBRATION = 20  # pictures, as the toolkit's own examples take
+_KEPT = 200  # most recently used evaluations kept in the cache; about 1 MB each
+_CALIBRATION = 20  # images, as in the toolkit's examples
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and all that it depends on. `images` scored, `reused` of them answered
-    by an earlier run that was cut short or complete, `items` what they are (pictures or
-    sounds); `departures` from the standard protocol, one
-    sentence each."""
+    """Result of an evaluation.
+
+    Attributes:
+        images: number of images evaluated.
+        reused: number of them whose results came from an earlier run.
+        items: what they are (pictures or sounds).
+        protocol: postprocessing options.
+        departures: deviations from the standard protocol, one sentence each.
+    """
 
     model: str
     dataset: str
@@ -70,11 +75,11 @@ class Evaluation:
 
     @property
     def main(self) -> Metric:
-        """The figure that counts."""
+        """The main metric."""
         return next((metric for metric in self.metrics if metric.main), self.metrics[0])
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what is not finite becomes null."""
+        """Result as JSON types; values that are not finite become null."""
         document: dict[str, Any] = plain(self)
         return document
 
@@ -91,18 +96,30 @@ def evaluate(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Evaluation:
-    """Scores a card's model, an `.onnx` or a `.rknn` on the data set at `data` (a COCO json, a
-    folder or a list: see open_dataset).
+    """Evaluate a card's model, an `.onnx` or a `.rknn` on a dataset.
 
-    `limit` counts the first pictures only. `workers` processes, or the Dask cluster at
-    `scheduler`: the figures are the same, to the last digit. A run that was stopped goes on
-    where it was, unless `fresh`. Without calibration pictures INT8 is calibrated on some of the
-    data set, which `departures` says. Raises RkzooError.
+    Metrics do not depend on workers or scheduler. An interrupted run is resumed.
+
+    Args:
+        model: card name or file.
+        data: COCO json, folder or list (see `open_dataset`).
+        asked: runtime and options of the model. Without calibration images, INT8 is calibrated on
+            some
+            of the dataset, which `departures` states.
+        limit: use only the first images.
+        options: postprocessing options.
+        workers: number of processes; None for a default.
+        scheduler: address of a Dask scheduler.
+        fresh: ignore results of earlier runs.
+        report: receives progress.
+
+    Raises:
+        RkzooError: the model or the dataset cannot be used.
     """
     asked = asked or Asked()
     departures: list[str] = []
     if asked.runtime == "simulator" and _is_source(model):
-        # The data can be calibrated on, so it is opened before anything is built.
+        # Calibration may use the dataset, so it is opened before the build.
         models = find_models(model, asked, report)
         task = task_of(models.answers, len(models.roles), models.head)
         dataset = open_dataset(data, task, models.words or models.answers.labels)
@@ -142,8 +159,10 @@ def evaluate_plan(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Evaluation:
-    """As `evaluate`, for a plan and a data set that are at hand; `reading` where pictures get
-    into the model in another way than usual, `runner` where somebody else does the work."""
+    """As `evaluate`, for an existing plan and dataset. `reading` changes how images are read,
+    `runner` who
+    executes the job.
+    """
     start = time.perf_counter()
     items = dataset.items[:limit]
     job = Job(planned, options, reading=reading or Reading())
@@ -173,8 +192,7 @@ def evaluate_plan(
 
 
 def task_of(contract: Contract, parts: int = 1, together: Head | None = None) -> str:
-    """The kind of answer: what a data set needs to know of a model; `together` says how several
-    parts play together."""
+    """Name of the task for datasets. `together` is the head of a pipeline."""
     if together is None and parts == 1:
         together = contract.head
     spec = spec_of(together)
@@ -188,8 +206,9 @@ def _is_source(model: str) -> bool:
 def calibrated_on(
     dataset: Dataset, asked: Asked, limit: int | None, departures: list[str]
 ) -> Asked:
-    """What is asked of the simulator for a model that is not built yet: where no calibration
-    pictures are given, some of the data set's, which `departures` then says."""
+    """Add calibration images from the dataset where none are given and the model is to be built;
+    `departures` then states it.
+    """
     if dataset.kind == "speech" or asked.dtype == "fp16" or asked.pictures is not None:
         return asked
     rest = dataset.items[limit:] if limit else ()
@@ -216,8 +235,19 @@ def answer_all(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> tuple[list[answers.Record], int]:
-    """One record a picture, in the order of `items`, and how many an earlier run had made. `data`
-    is the digest of what the items are a part of."""
+    """Run or resume a job.
+
+    Args:
+        job: the job.
+        data: digest of the dataset.
+        items: files.
+        runner: executes the job.
+        fresh: ignore results of earlier runs.
+        report: receives progress.
+
+    Returns:
+        One record per item, in order, and the number of items from earlier runs.
+    """
     folder = _folder(job, data, items, fresh)
     pieces: list[Piece] = [
         (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
@@ -238,14 +268,14 @@ def answer_all(
 
 
 def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
-    """The work on this many processes (None: as many as are of use), or on a cluster."""
+    """Runner on this many processes (None: a sensible number), or on a Dask cluster."""
 
     def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
         if scheduler is not None:
             from rkzoo.workflow.evaluation.dask_cluster import over_cluster
 
             return over_cluster(job, pieces, scheduler)
-        # The simulator uses all cores itself, up to a point.
+        # The simulator is multi-threaded itself, up to a point.
         usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
         count = min(workers or usual, len(pieces))
         return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
@@ -260,7 +290,7 @@ def _cores() -> int:
 
 
 def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
-    """Where the answers to this very job on this very data are kept."""
+    """Cache folder of this job on this data."""
     root = cache_dir("evals")
     where = str(items[0].resolve().parent) if items else ""
     key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
@@ -277,22 +307,22 @@ def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
 
 
 def check_limit(limit: int | None) -> None:
-    """Raises RkzooError for a limit that leaves nothing to score."""
+    """Raise RkzooError for a limit below 1."""
     if limit is not None and limit < 1:
         raise RkzooError(f"--limit {limit} leaves no picture.", "", "Give at least 1.")
 
 
 def check_workers(workers: int | None) -> None:
-    """Raises RkzooError where nobody would do the work."""
+    """Raise RkzooError for fewer than 1 or too many workers."""
     if workers is not None and workers < 1:
         raise RkzooError(
-            f"--workers {workers} leaves nobody to do the work.",
+            f"--workers {workers} is too few.",
             "",
             "Give at least 1, or leave it out.",
         )
     if workers is not None and workers > _MOST_WORKERS:
         raise RkzooError(
-            f"--workers {workers} is more than can help.",
-            f"Each is a process that opens the model anew; {_MOST_WORKERS} are the most.",
+            f"--workers {workers} is too many.",
+            f"Each is a process that opens the model anew; the maximum is {_MOST_WORKERS}.",
             "Give about as many as this machine has cores, or spread the work with --scheduler.",
         )
