@@ -24,7 +24,7 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, msgspec.Struct):
         return plain(msgspec.to_builtins(value, enc_hook=plain))
-    if hasattr(value, "tolist"):  # an array, or one number of one
+    if hasattr(value, "tolist"):  # an array or a numpy scalar
         return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None

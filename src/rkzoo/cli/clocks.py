@@ -1,4 +1,4 @@
-"""rkzoo clocks: hold the clocks at their highest, and give them back."""
+"""`rkzoo clocks`: lock the clocks at their maximum, and restore them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "clocks",
         help="show, lock and restore the clocks of CPU, NPU and memory on a board",
-        description="Holds the clocks of a board at their highest, for measuring, and gives them"
-        " back. lock and restore only say what they would do, unless --apply is given.",
+        description="Locks the clocks of a board at their maximum, for benchmarks, and restores"
+        " them. lock and restore only show what they would do, unless --apply is given.",
         epilog="Example: sudo rkzoo clocks lock --apply ... sudo rkzoo clocks restore --apply",
     )
     parser.add_argument(
@@ -94,7 +94,7 @@ def _mhz(rate: int | None) -> str:
 def _tell(
     writes: Sequence[Write], action: str, hot: Sequence[str], *, applied: bool, as_json: bool
 ) -> int:
-    """`hot`: the clocks that heat holds down, which no setting changes."""
+    """`hot`: clocks that are thermally throttled, which no setting changes."""
     from rkzoo.cli.console import print_json
 
     if as_json:

@@ -1,4 +1,4 @@
-"""rkzoo estimate: how fast and how big a model will be on each chip."""
+"""`rkzoo estimate`: estimate latency and memory on each chip."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "estimate",
-        help="how fast and how big a model will be on each chip, without a board",
-        description="Builds the model for each chip, reads what the compiler says each layer"
-        " costs, and estimates the time with an interval. Needs no pictures and no board.",
+        help="estimate latency and memory on each chip, without a board",
+        description="Builds the model for each chip, reads the cost of each layer from the"
+        " compiler, and estimates the latency with an interval. Needs no pictures and no board.",
         epilog="Example: rkzoo estimate yolov8n.onnx --soc rk3588,rk3568        rkzoo estimate"
         " yolov8n.onnx --soc all",
     )
@@ -29,8 +29,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="CHIP",
         help="chips, or all (default rk3588)",
     )
-    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: int8 where it can be")
-    parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: int8 where possible")
+    parser.add_argument("--size", metavar="HxW", help="input size, where it is dynamic")
     add_anchors(parser)
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -127,7 +127,7 @@ def _remarks(one: Estimate) -> list[str]:
     if one.problem is not None:
         said.append(str(one.problem))
     if one.table is None:
-        # Once it is built, the table itself tells.
+        # Once built, the table itself shows it.
         said += [fallen.told() for fallen in one.expected]
     if one.on_cpu:
         ops = sorted({layer.op for layer in one.on_cpu})

@@ -1,4 +1,4 @@
-"""rkzoo run MODEL mic: speech to text while it is spoken."""
+"""`rkzoo run MODEL mic`: live speech recognition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def listen(args: argparse.Namespace) -> int:
-    """From the microphone until Ctrl-C; what is understood is printed as it comes."""
+    """Recognize speech from the microphone until Ctrl-C, and print it as it comes."""
     from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.workflow.apps import listen as hearing

@@ -1,4 +1,4 @@
-"""rkzoo run --search: what of many pictures or texts fits some words best."""
+"""`rkzoo run --search`: rank images or texts by similarity to a query."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _SHEET = "search.png"
 
 
 def search(args: argparse.Namespace) -> int:
+    """Run the search, and print or write its results."""
     from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.files import check_apart

@@ -54,9 +54,9 @@ def refuse_crop(contract: Contract, why: str) -> None:
     """
     if contract.input.fit == "crop":
         raise RkzooError(
-            f"{contract.family} would see the middle of a picture only.",
+            f"{contract.family} would see the centre of a picture only.",
             why,
-            "Mend the card: fit must be stretch or letterbox.",
+            "Fix the card: fit must be stretch or letterbox.",
         )
 
 

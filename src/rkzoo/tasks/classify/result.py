@@ -41,22 +41,22 @@ class Classes(Classified):
         return self.score
 
     def label(self, class_id: int) -> str:
-        """The name of a class, or its number where no name is known."""
+        """Name of a class, or its index as text where it has no name."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"class_id": self.class_id, "score": self.score}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a class: label, class_id, score."""
+        """One record per class: label, class_id, score."""
         return [
             {"label": self.label(c), "class_id": c, "score": round(s, 4)}
             for c, s in zip(self.class_id.tolist(), self.score.tolist(), strict=True)
         ]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with the names and probabilities in its corner."""
+        """A copy of the BGR image with class names and probabilities in its corner."""
         from rkzoo.vision.draw_text import listed
 
         # "tench, Tinca tinca": show the first synonym only.
@@ -65,7 +65,7 @@ class Classes(Classified):
         return listed(image, texts, self.score)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a class."""
+        """Text output for a terminal, one line per class."""
         return [
             f"{s:.3f}  {self.label(c)}"
             for c, s in zip(self.class_id.tolist(), self.score.tolist(), strict=True)

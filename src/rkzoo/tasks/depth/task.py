@@ -54,7 +54,7 @@ def single_map(output: NDArray[Any], spec: TensorSpec) -> NDArray[np.float32]:
         raise RkzooError(
             f"The model gave an output of {'x'.join(map(str, output.shape))}.",
             "Depth is one map, 1x1xHxW or 1xHxW.",
-            "Look at the model with rkzoo inspect, and mend its card.",
+            "Look at the model with rkzoo inspect, and fix its card.",
         )
     values = dequantise(output, spec).reshape(shape)
     if not np.isfinite(values).all():

@@ -47,15 +47,15 @@ class Detections(Classified):
         return self.xyxy
 
     def label(self, class_id: int) -> str:
-        """The name of a class, or its number where no name is known."""
+        """Name of a class, or its index as text where it has no name."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"xyxy": self.xyxy, "score": self.score, "class_id": self.class_id}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a box: label, class_id, score, box [x1, y1, x2, y2] in pixels."""
+        """One record per box: label, class_id, score, box [x1, y1, x2, y2] in pixels."""
         return [
             {
                 "label": self.label(int(class_id)),
@@ -87,13 +87,13 @@ class Detections(Classified):
         ]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with boxes, names and scores."""
+        """A copy of the BGR image with boxes, labels and scores. Needs the package supervision."""
         from rkzoo.vision.draw import boxes
 
         return boxes(image, self.to_supervision(), self.captions())
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a box."""
+        """Text output for a terminal, one line per box."""
         return [
             f"{self.label(int(c)):<16} {s:.3f}  ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
             for (x1, y1, x2, y2), s, c in zip(self.xyxy, self.score, self.class_id, strict=True)

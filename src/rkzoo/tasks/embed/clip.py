@@ -40,7 +40,7 @@ class Clip:
             raise RkzooError(
                 "The picture's model gives no embedding.",
                 f"An embedding is one row of numbers, and it gives {len(flat)} of these.",
-                "Mend the card: `outputs` names the one that is meant.",
+                "Fix the card: `outputs` names the one to use.",
             )
         self._output = flat[0]
         self._meant = self.meant(self._words) if len(self._words) > 1 else None

@@ -45,7 +45,7 @@ class Faces(Boxed):
         return self.points
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return self.boxes.record()
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -81,5 +81,5 @@ class Faces(Boxed):
         return aligned(image, self.points, size)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a face."""
+        """Text output for a terminal, one line per face."""
         return self.boxes.lines()

@@ -47,7 +47,7 @@ class PointTask(ImageTask[R]):
         raise RkzooError(f"{self.contract.family} finds nothing with {self.count} points.", code=1)
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> R:
-        """The session's raw tensors to the result, in source-image pixels."""
+        """Convert raw output tensors to the result, in source-image pixels."""
         options = self.options
         found = self.decoder.candidates(outputs, options.confidence)
         one = np.zeros(len(found.score), np.int32)

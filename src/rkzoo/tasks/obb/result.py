@@ -65,7 +65,7 @@ class OrientedBoxes(Classified):
         return Detections(self.xyxy, self.score, self.class_id, self.labels)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"xywhr": self.boxes, "score": self.score, "class_id": self.class_id}
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -92,13 +92,13 @@ class OrientedBoxes(Classified):
         return found
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with boxes, names and scores."""
+        """A copy of the BGR image with boxes, names and scores."""
         from rkzoo.vision.draw import rotated_boxes
 
         return rotated_boxes(image, self.to_supervision(), self.upright().captions())
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a box."""
+        """Text output for a terminal, one line per box."""
         upright = self.upright()
         return [
             f"{upright.label(int(c)):<16} {s:.3f}  "

@@ -40,7 +40,7 @@ class Poses(Boxed):
         return Poses(self.boxes[rows], self.keypoints[rows])
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {**self.boxes.record(), "keypoints": self.keypoints}
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -57,14 +57,14 @@ class Poses(Boxed):
         return found
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with skeletons, boxes, names and scores."""
+        """A copy of the BGR image with skeletons, boxes, names and scores."""
         from rkzoo.vision.draw import boxes, skeletons
 
         painted = boxes(image, self.boxes.to_supervision(), self.boxes.captions())
         return skeletons(painted, self.keypoints[..., :2], self.keypoints[..., 2] >= VISIBLE)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line an object."""
+        """Text output for a terminal, one line per object."""
         seen = (self.keypoints[..., 2] >= VISIBLE).sum(axis=1).tolist()
         total = self.keypoints.shape[1]
         return [

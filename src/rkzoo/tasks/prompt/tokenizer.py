@@ -52,7 +52,7 @@ class ClipTokenizer:
                 f"{error}.",
                 "Fetch it again with: rkzoo fetch clip-text",
             ) from error
-        # The first line is a title; what follows the merges is not used by CLIP.
+        # The first line is a title; CLIP does not use what follows the merges.
         pairs = [tuple(line.split()) for line in text.split("\n")[1 : _MERGES + 1]]
         merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
         if len(merges) != _MERGES:

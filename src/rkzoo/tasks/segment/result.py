@@ -91,7 +91,7 @@ class Masks(Boxed):
         return found
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with masks, boxes, names and scores."""
+        """A copy of the BGR image with masks, boxes, names and scores."""
         from rkzoo.vision.draw import boxes, masks
 
         found = self.boxes.to_supervision()
@@ -99,7 +99,7 @@ class Masks(Boxed):
         return boxes(painted, found, self.boxes.captions())
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line an object."""
+        """Text output for a terminal, one line per object."""
         return [
             f"{line}  {area} px"
             for line, area in zip(self.boxes.lines(), self.areas().tolist(), strict=True)

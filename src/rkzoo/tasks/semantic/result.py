@@ -55,7 +55,7 @@ class ClassMap:
         return [(int(c), int(counts[c])) for c in order if counts[c]]
 
     def label(self, class_id: int) -> str:
-        """The name of a class, or its number where no name is known."""
+        """Name of a class, or its index as text where it has no name."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
     def record(self) -> dict[str, NDArray[Any]]:
@@ -102,7 +102,7 @@ class ClassMap:
         return masks_of(found, self.labels, (height, width))
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a class."""
+        """Text output for a terminal, one line per class."""
         return [f"{n / self.classes.size:6.1%}  {self.label(c)}" for c, n in self._shown()]
 
     def _shown(self) -> list[tuple[int, int]]:

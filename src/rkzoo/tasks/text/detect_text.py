@@ -67,11 +67,11 @@ class TextBoxes(Collection):
         return self.quads
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"quads": self.quads, "score": self.scores}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a box: score, quad in pixels."""
+        """One record per box: score, quad in pixels."""
         return [
             {
                 "score": round(float(score), 4),
@@ -81,7 +81,7 @@ class TextBoxes(Collection):
         ]
 
     def draw(self, image: Image) -> Image:
-        """A copy of the BGR picture with the quads, coloured by score."""
+        """A copy of the BGR image with the quads, coloured by score."""
         from rkzoo.vision.draw_text import confidence_color, outline
 
         drawn: Image = image.copy()
@@ -89,7 +89,7 @@ class TextBoxes(Collection):
         return drawn
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a box."""
+        """Text output for a terminal, one line per box."""
         return [
             f"{score:.3f}  " + " ".join(f"({x:.0f}, {y:.0f})" for x, y in quad)
             for quad, score in zip(self.quads, self.scores, strict=True)

@@ -95,7 +95,7 @@ class TextLines(Collection):
         return side_by_side(image, self.quads, self.texts, self.scores, font)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a line."""
+        """Text output for a terminal, one line per text line."""
         return [f"{score:.3f}  {text}" for score, text in zip(self.scores, self.texts, strict=True)]
 
 

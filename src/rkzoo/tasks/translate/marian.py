@@ -65,9 +65,9 @@ class MarianNetwork:
         ):
             raise RkzooError(
                 "The parts of this translation do not belong together.",
-                "The encoder gives something else than the decoder hears, or the decoder does not "
-                f"tell the vocabulary's {size} pieces apart.",
-                "Mend the card.",
+                "The encoder's output does not fit the decoder's input, or the decoder does not "
+                f"have the vocabulary's {size} pieces.",
+                "Fix the card.",
             )
         self._slots, self._wide = slots.pop(), shapes["encoder_hidden_states"]
         self.steps = shapes["input_ids"][-1]
@@ -126,7 +126,7 @@ class SentencePieces:
         """Token id of a piece. Raises RkzooError when the vocabulary lacks it."""
         if piece not in self._numbers:
             raise RkzooError(
-                f"The vocabulary of this translation has no piece {piece}.", "", "Mend the card."
+                f"The vocabulary of this translation has no piece {piece}.", "", "Fix the card."
             )
         return self._numbers[piece]
 
@@ -173,7 +173,7 @@ def _model(path: Path) -> Any:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
         raise RkzooError(
-            "This model's words cannot be taken apart here.",
+            "This model's text cannot be tokenized here.",
             f"The package sentencepiece is not installed ({error}).",
             'Install it with: pip install "rkzoo[translate]"',
         ) from error

@@ -57,7 +57,7 @@ class Network:
                 "The parts of this translation do not belong together.",
                 f"The table has rows of {table.shape[1]} numbers where the encoder takes {width}, "
                 f"or the decoder's caches are not one shorter than its mask of {self.steps}.",
-                "Mend the card.",
+                "Fix the card.",
             )
         self._slots, self.room = slots, slots - 1
         self._places = sinusoids(max(slots, self.steps) + PAD + 1, width)

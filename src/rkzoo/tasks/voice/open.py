@@ -54,7 +54,7 @@ def _speller(head: VoiceHead, opened: Opened) -> Speller:
         raise RkzooError(
             f"The card says that this voice has {head.rate} samples a second.",
             f"{files['encoder.phonemes'].name} says {described.audio.sample_rate}.",
-            "Mend the card's head.",
+            "Fix the head in the card.",
         )
     lexicon = read_lexicon(files["encoder.lexicon"])
     guess = Guesser(files["encoder.letters-to-sounds"])

@@ -1,4 +1,4 @@
-"""What a comparison runs: a plan for each number format, and the pictures."""
+"""Planning of a comparison: one plan per dtype, and the images."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from rkzoo.workflow.inference.plan import Asked, Part, Plan, check_pictures, par
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.sidecar import read_sidecar
 
-PICTURES = 3  # of the calibration set, where none are given
-MOST = 16  # pictures
+PICTURES = 3  # calibration images used where none are given
+MOST = 16  # maximum number of images
 _HALF: dict[str, Any] = {
     "dtype": "fp16",
     "algorithm": "normal",
@@ -35,13 +35,14 @@ _HALF: dict[str, Any] = {
 
 
 def given_pictures(images: Sequence[Path], report: Reporter) -> tuple[Picture, ...]:
+    """Read the given images, at most MOST. Raises RkzooError."""
     if len(images) > MOST:
         report.note(f"The first {MOST} of {len(images)} pictures are compared.")
     return tuple(Picture(path.name, read(path), path) for path in images[:MOST])
 
 
 def plans(model: str, asked: Asked, report: Reporter) -> tuple[dict[Runtime, Plan], list[str]]:
-    """A plan for each runtime, float first, and what was left out."""
+    """One plan per backend, float first, and what was skipped."""
     skipped: list[str] = []
     wanted = asked.dtype
     base = _base(model, replace(asked, runtime="simulator"), skipped, report)
@@ -60,7 +61,7 @@ def plans(model: str, asked: Asked, report: Reporter) -> tuple[dict[Runtime, Pla
 
 
 def _base(model: str, asked: Asked, skipped: list[str], report: Reporter) -> Plan:
-    """What is built: INT8 wherever a model can have it."""
+    """The plan to build: INT8 wherever the model supports it."""
     if Path(model).suffix.lower() == ".rknn":
         found = plan(model, asked, report)
         if all(one.build and one.build.recipe.dtype == "fp16" for one in found.parts.values()):
@@ -82,7 +83,7 @@ def _base(model: str, asked: Asked, skipped: list[str], report: Reporter) -> Pla
 
 
 def _half(one: Part) -> Part:
-    """The same in float16, which needs no calibration."""
+    """The same part in float16, which needs no calibration."""
     if one.build is None:
         raise RkzooError("There is nothing to build.", code=1)
     recipe = msgspec.structs.replace(one.build.recipe, **_HALF)
@@ -90,21 +91,27 @@ def _half(one: Part) -> Part:
 
 
 def recipe_of(planned: Mapping[Runtime, Plan]) -> Recipe:
+    """Build recipe of the first part."""
     return build_of(next(iter(planned["onnx"].parts.values()))).recipe
 
 
 def build_of(one: Part) -> BuildInputs:
+    """Build inputs of a part. Raises RkzooError without a build."""
     if one.build is None:
         raise RkzooError("There is nothing to build.", code=1)
     return one.build
 
 
 def own_chip(planned: Mapping[Runtime, Plan]) -> str:
+    """Target chip of the build."""
     return recipe_of(planned).soc
 
 
 def calibration_pictures(model: str, asked: Asked, base: Plan) -> tuple[Picture, ...]:
-    """The first calibration pictures: the files themselves, or what the model sees of them."""
+    """First calibration images: the files, or the preprocessed arrays where the files are not
+    known.
+    Raises RkzooError without any.
+    """
     path = Path(model)
     files: Sequence[str] = ()
     if asked.pictures is not None:

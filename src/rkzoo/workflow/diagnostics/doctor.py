@@ -150,7 +150,9 @@ def _model_version(toolkit: str, machine: Machine) -> Iterator[Finding]:
 
 
 def _or_convert(finding: Finding, have: Version | None, machine: Machine) -> Finding:
-    """Add the alternative of converting the model with the library's version, where rkzoo has it."""
+    """Add the alternative of converting the model with the library's version, where rkzoo has
+    it.
+    """
     if str(have) not in {release.version for release in RELEASES}:
         return finding
     return replace(

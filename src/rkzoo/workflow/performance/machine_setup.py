@@ -81,7 +81,9 @@ class MachineSetup:
 
 
 def machine_setup(affinity: Affinity, lock_clocks: bool) -> MachineSetup:
-    """Plan the setup without applying it. Raises RkzooError for what the machine does not support."""
+    """Plan the setup without applying it. Raises RkzooError for what the machine does not
+    support.
+    """
     machine = read_machine()
     cores = chosen_cores(machine, affinity)
     if lock_clocks and not machine.clocks and machine.npu_rate is None:

@@ -130,7 +130,9 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the accuracy rows; empty where there is no file. Raises RkzooError when it is invalid."""
+    """Read the accuracy rows; empty where there is no file. Raises RkzooError when it is
+    invalid.
+    """
     rows: list[Row] = _read(path, list[Row], "table of results") if path.exists() else []
     return rows
 
@@ -183,4 +185,4 @@ def _read(path: Path, kind: Any, what: str) -> Any:
         return msgspec.convert(yaml.load(text, yaml.CSafeLoader) or [], kind)
     except (ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]
-        raise RkzooError(f"{path} is no {what}.", f"{why}.", "Mend it, or give another.") from error
+        raise RkzooError(f"{path} is no {what}.", f"{why}.", "Fix it, or give another.") from error

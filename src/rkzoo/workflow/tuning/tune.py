@@ -279,7 +279,9 @@ def in_process(process: ToolkitProcess) -> Runner:
 
 @dataclass
 class _Search:
-    """Coordinate descent: each stage starts from the best setting so far, and keeps improvements."""
+    """Coordinate descent: each stage starts from the best setting so far, and keeps
+    improvements.
+    """
 
     ready: Resolved
     asked: Asked
@@ -523,7 +525,9 @@ def _dataset(
     limit: int | None,
     report: Reporter,
 ) -> Dataset:
-    """The dataset; for a folder of images alone, the float model's results serve as ground truth."""
+    """The dataset; for a folder of images alone, the float model's results serve as ground
+    truth.
+    """
     folder = Path(data).expanduser()
     labels = ready.contract.labels
     items = _bare_pictures(folder)
