@@ -129,7 +129,7 @@ def test_what_is_no_depth_is_refused(tmp_path: Path) -> None:
         ("f.png", lambda path: path.write_bytes(b"")),
     ):
         write(tmp_path / name)
-        with pytest.raises(RkzooError, match="no depth map"):
+        with pytest.raises(RkzooError, match="not a depth map"):
             read_depth(tmp_path / name)
 
 

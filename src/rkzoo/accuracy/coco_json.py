@@ -93,7 +93,7 @@ def _decoded(path: Path) -> _Truth:
         if path.stat().st_size > MAX_BYTES:
             raise RkzooError(
                 f"{path} is larger than {MAX_BYTES >> 30} GB.",
-                "No truth of COCO's kind is so large.",
+                "No COCO annotation file is so large.",
                 "Give the annotations of the validation pictures.",
             )
         data = path.read_bytes()
@@ -101,7 +101,7 @@ def _decoded(path: Path) -> _Truth:
         return msgspec.json.decode(data, type=_Truth, strict=False)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RkzooError(
-            f"{path} is no COCO truth.",
+            f"{path} is not a COCO annotation file.",
             f"Reading it fails: {error}.",
             "It must have images, annotations and categories as COCO describes them.",
         ) from error

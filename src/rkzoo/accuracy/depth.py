@@ -117,7 +117,7 @@ def read_depth(path: Path) -> F64:
     values = _npy(path) if path.suffix.lower() == ".npy" else _png(path)
     if values is None or values.ndim != 2 or values.dtype.kind not in "fui":
         raise RkzooError(
-            f"{path} is no depth map.",
+            f"{path} is not a depth map.",
             "Depth is a .npy with one number a pixel, (height, width), or a grey .png of 16 bits.",
             "Write it with numpy.save.",
         )

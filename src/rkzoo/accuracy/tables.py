@@ -81,7 +81,7 @@ def yaml_of(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise RkzooError(
-            f"{path} is no valid yaml.", f"Reading it fails{where}.", "Correct the file."
+            f"{path} is not valid yaml.", f"Reading it fails{where}.", "Correct the file."
         ) from error
     if not isinstance(data, dict):
         raise RkzooError(

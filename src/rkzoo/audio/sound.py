@@ -103,7 +103,7 @@ def _read(file: BinaryIO, path: Path) -> Sound:
             samples = sound.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise RkzooError(
-            f"{path} is no sound that can be read.",
+            f"{path} is not a sound file that can be read.",
             f"{str(error).rsplit(': ', 1)[-1].strip().rstrip('.')}.",
             "Give a WAV, FLAC, OGG or MP3 file.",
         ) from error
@@ -113,7 +113,7 @@ def _read(file: BinaryIO, path: Path) -> Sound:
     if not np.isfinite(mono).all():
         raise RkzooError(
             f"The sound {path} cannot be used.",
-            "It holds samples that are no numbers.",
+            "It holds samples that are not finite.",
             "Convert it to 16-bit WAV.",
         )
     return Sound(mono, rate)

@@ -39,7 +39,9 @@ def main(args: argparse.Namespace) -> int:
 
     root = Path(args.root or "/")
     if not root.is_dir():
-        raise RkzooError(f"{root} is no folder.", "", "Give the root of a tree, or leave it out.")
+        raise RkzooError(
+            f"{root} is not a folder.", "", "Give the root of a tree, or leave it out."
+        )
     machine = read_machine(root)
     if args.action == "show":
         return _show(machine, as_json=args.json)

@@ -224,7 +224,7 @@ class VideoFile(_Sink):
             if complete
             else RkzooError(
                 f"{self._path} cannot be written.",
-                "What was written is no video that can be read; the disk may be full.",
+                "What was written is not a readable video; the disk may be full.",
                 "Free some space, or write to another disk.",
             )
         )

@@ -115,7 +115,7 @@ def _pictures(text: str, path: Path) -> list[Path]:
     except RkzooError as error:
         raise RkzooError(
             f"There is no source {text}.",
-            "It is no camera's number, no URL, no video and nothing that holds pictures.",
+            "It is not a camera number, a URL, a video, a picture or a folder of pictures.",
             "Give e.g. 0, /dev/video0, film.mp4, rtsp://camera/stream or a folder of pictures.",
         ) from error
 
@@ -284,7 +284,7 @@ class Video:
                 "Check address, user and password: rtsp://USER:PASSWORD@HOST:554/PATH",
             )
         return RkzooError(
-            f"{self.name} is no video that can be read.",
+            f"{self.name} is not a video that can be read.",
             "It is empty, damaged or of a kind that OpenCV does not know.",
             "Play it in a viewer to check, or convert it to H.264 in an .mp4.",
         )

@@ -33,7 +33,7 @@ class Classifier(ImageTask[Classes]):
             RkzooError: the head is of another kind, or `top` is below 1.
         """
         if not isinstance(contract.head, ClassifyHead):
-            raise RkzooError(f"{contract.family} is no classification model.", code=1)
+            raise RkzooError(f"{contract.family} is not a classification model.", code=1)
         if top < 1:
             raise RkzooError(
                 f"{top} classes were asked for.", "An answer names one at least.", "Give 1 or more."

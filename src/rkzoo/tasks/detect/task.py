@@ -67,7 +67,7 @@ class HeadTask(ImageTask[R]):
         self, contract: Contract, session: Session, options: DetectOptions | None = None
     ) -> None:
         if not isinstance(contract.head, DetectHead):
-            raise RkzooError(f"{contract.family} is no detection model.", code=1)
+            raise RkzooError(f"{contract.family} is not a detection model.", code=1)
         super().__init__(contract, session)
         self.head = contract.head
         self.options = options or DetectOptions()

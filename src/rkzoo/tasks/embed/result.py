@@ -58,7 +58,9 @@ class Alike(Collection):
         ]
 
     def draw(self, image: Any) -> Any:
-        raise RkzooError("These are no boxes to draw.", "They are names in an order.", "Use lines.")
+        raise RkzooError(
+            "There are no boxes to draw.", "The result is a ranking of names.", "Use lines."
+        )
 
     def save(self, path: Path) -> None:
         """Write .txt or .json. Raises RkzooError when the file cannot be written."""

@@ -52,7 +52,7 @@ class WordPiece:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.error) as error:
             raise RkzooError(
                 f"The vocabulary {path} cannot be read.",
-                f"It is no tokenizer.json with word pieces: {error}.",
+                f"It is not a WordPiece tokenizer.json: {error}.",
                 "Fetch the model again with rkzoo fetch.",
             ) from error
 

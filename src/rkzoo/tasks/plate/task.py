@@ -28,7 +28,7 @@ class PlateReader(ImageTask[TextLines]):
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, PlateHead):
-            raise RkzooError(f"{contract.family} reads no plates.", code=1)
+            raise RkzooError(f"{contract.family} is not a license plate reader.", code=1)
         super().__init__(contract, session)
         self.head = contract.head
         labels, blank = contract.labels, contract.head.blank

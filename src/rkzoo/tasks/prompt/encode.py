@@ -68,8 +68,8 @@ def unit(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
     length = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(values).all() or not (length > 0).all():
         raise RkzooError(
-            f"{what} is no embedding.",
-            "It is all zeros, or holds something that is not a number.",
+            f"{what} is not an embedding.",
+            "It is all zeros, or holds values that are not finite.",
             "Check the text encoder, or make the embeddings again.",
         )
     return np.asarray(values / length, np.float32)

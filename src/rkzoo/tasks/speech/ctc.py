@@ -28,7 +28,7 @@ class CtcReader:
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, CtcSpeechHead):
-            raise RkzooError(f"{contract.family} is no CTC model of speech.", code=1)
+            raise RkzooError(f"{contract.family} is not a CTC speech model.", code=1)
         self.session, self.head, self.labels = session, contract.head, contract.labels
         self._input = session.inputs[0]
 

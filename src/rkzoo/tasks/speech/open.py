@@ -23,7 +23,7 @@ def open_whisper(opened: Opened, wishes: Wishes) -> Task:
 def open_transducer(opened: Opened) -> Task:
     """Create a `Transducer`. Raises RkzooError for another head or a damaged vocabulary."""
     if not isinstance(opened.head, TransducerHead):
-        raise RkzooError("This is no transducer.", code=1)
+        raise RkzooError("This is not a transducer.", code=1)
     encoder, decoder, joiner = (opened.parts[role][1] for role in ("encoder", "decoder", "joiner"))
     pieces = read_pieces(opened.files["decoder.vocabulary"])
     return Transducer(encoder, decoder, joiner, opened.head, pieces)

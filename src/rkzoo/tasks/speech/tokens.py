@@ -66,7 +66,7 @@ def read_tokens(vocabulary: Path, settings: Path) -> Tokens:
         return _tokens(words, suppressed)
     except (ValueError, KeyError, TypeError) as error:
         raise RkzooError(
-            f"{vocabulary} is no vocabulary of Whisper.",
+            f"{vocabulary} is not a vocabulary of Whisper.",
             f"Something is missing in it or in {settings.name}: {error}.",
             "Fetch the model again with rkzoo fetch.",
         ) from error

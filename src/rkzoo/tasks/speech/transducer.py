@@ -145,7 +145,7 @@ def read_pieces(path: Path) -> dict[int, str]:
                 found[int(number)] = piece.strip()
     except ValueError as error:  # not a number, or not UTF-8
         raise RkzooError(
-            f"{path} is no vocabulary of a transducer.",
+            f"{path} is not a vocabulary of a transducer.",
             "Each line holds a piece of text and its number.",
             "Fetch the model again with rkzoo fetch.",
         ) from error

@@ -23,7 +23,7 @@ class AngleClassifier:
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextClsHead):
-            raise RkzooError(f"{contract.family} is no text angle model.", code=1)
+            raise RkzooError(f"{contract.family} is not a text angle model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         height, width = contract.input.size
         self._preprocess = LinePreprocess(contract, session)

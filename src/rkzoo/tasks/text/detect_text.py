@@ -101,7 +101,7 @@ class TextDetector(ImageTask[TextBoxes]):
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextDetHead):
-            raise RkzooError(f"{contract.family} is no text detection model.", code=1)
+            raise RkzooError(f"{contract.family} is not a text detection model.", code=1)
         super().__init__(contract, session)
         self.head = contract.head
 
@@ -157,7 +157,7 @@ def decode(
         shape = "nothing" if not outputs else "x".join(map(str, outputs[0].shape))
         raise RkzooError(
             f"The text detector gave {shape}, not one value a pixel of {width}x{height}.",
-            "Its output is no probability map, or the model was built for another input size.",
+            "Its output is not a probability map, or the model was built for another input size.",
             "Give the contract the size the model was exported with.",
         )
     spec = specs[0]

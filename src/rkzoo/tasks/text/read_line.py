@@ -37,7 +37,7 @@ class LineReader:
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextRecHead):
-            raise RkzooError(f"{contract.family} is no text recognition model.", code=1)
+            raise RkzooError(f"{contract.family} is not a text recognition model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         self.height, self.width = contract.input.size
         self._preprocess = LinePreprocess(contract, session)

@@ -159,10 +159,10 @@ def _vocabulary(path: Path) -> dict[str, int]:
     try:
         found = json.loads(data)
     except ValueError as error:
-        raise _other(path, f"It is no json: {error}.") from error
+        raise _other(path, f"It is not JSON: {error}.") from error
     numbers = found.values() if isinstance(found, dict) else [None]
     if any(type(one) is not int or one < 0 for one in numbers):
-        raise _other(path, "It is no table from pieces to numbers.")
+        raise _other(path, "It is not a table from pieces to numbers.")
     if not {_END, _UNKNOWN, _PAD} <= set(found):
         raise _other(path, f"It lacks one of {_END}, {_UNKNOWN} and {_PAD}.")
     return dict(found)
@@ -183,7 +183,7 @@ def _model(path: Path) -> Any:
     try:
         model.load_from_serialized_proto(data)
     except RuntimeError as error:
-        raise _other(path, "It is no SentencePiece model.") from error
+        raise _other(path, "It is not a SentencePiece model.") from error
     return model
 
 

@@ -140,7 +140,7 @@ def _lines(path: Path) -> list[str]:
         with explained(f"{path} cannot be read."), path.open("rb") as file:
             text = file.read(_BIGGEST).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _other(path, f"It is no text in UTF-8: {error}.") from error
+        raise _other(path, f"It is not UTF-8 text: {error}.") from error
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if lines and not lines[-1]:
         lines.pop()

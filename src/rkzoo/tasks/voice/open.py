@@ -34,7 +34,7 @@ def voice(opened: Opened, wishes: Wishes) -> Voice:
     """
     head = opened.head
     if not isinstance(head, VoiceHead):
-        raise RkzooError("This is no voice.", code=1)
+        raise RkzooError("This is not a voice.", code=1)
     if wishes.language not in (None, head.language):
         raise RkzooError(
             f"This voice does not speak the language {wishes.language}.",

@@ -62,7 +62,7 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     known = {sound.rstrip("012") for sounds in words.values() for sound in sounds} <= set(_IPA)
     if not words or not known:
         raise RkzooError(
-            f"{path} is no pronouncing dictionary.",
+            f"{path} is not a pronouncing dictionary.",
             "Its lines are not a word, two blanks and sounds in ARPAbet.",
             "Fetch the voice again with rkzoo fetch.",
         )

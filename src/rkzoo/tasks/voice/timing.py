@@ -24,7 +24,7 @@ def durations(
     if not np.isfinite(frames).all() or frames.sum() > _LONGEST:
         raise RkzooError(
             "The voice cannot say this.",
-            "It gives a duration that is no number, or endless.",
+            "It gives a duration that is not finite, or implausibly long.",
             "Its weights are damaged, or overflow in half precision.",
             code=1,
         )

@@ -74,7 +74,7 @@ def diagnose(
         found.append(
             fail(
                 "tree-empty",
-                "This is no tree of a Rockchip board.",
+                "This is not the tree of a Rockchip board.",
                 f"{root}/proc/device-tree/compatible names none",
                 "Make one on the board and give it here.",
                 "rkzoo doctor --capture board.tar",

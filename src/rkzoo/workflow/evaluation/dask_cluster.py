@@ -111,7 +111,7 @@ def _client(address: str) -> Client:
     if not re.fullmatch(r"(\w+://)?\S+:\d+", address):
         # Dask would leave a half-constructed client, which takes 40 s to end.
         raise RkzooError(
-            f"{address!r} is no address of a Dask scheduler.",
+            f"{address!r} is not the address of a Dask scheduler.",
             "It is a host and a port.",
             "Give e.g. --scheduler tcp://192.168.1.2:8786; dask scheduler prints its own.",
         )

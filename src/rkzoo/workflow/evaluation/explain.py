@@ -241,7 +241,7 @@ def _contract(planned: Plan) -> Contract:
 
 def _detect_head(contract: Contract) -> DetectHead:
     if not isinstance(contract.head, DetectHead):
-        raise RkzooError(f"{contract.family} is no detection model.", code=1)
+        raise RkzooError(f"{contract.family} is not a detection model.", code=1)
     return contract.head
 
 

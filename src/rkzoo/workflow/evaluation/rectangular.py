@@ -117,5 +117,5 @@ def _check(contract: Contract) -> None:
 
 def _stride(contract: Contract) -> int:
     if not isinstance(contract.head, DetectHead):
-        raise RkzooError(f"{contract.family} is no detection model.", code=1)
+        raise RkzooError(f"{contract.family} is not a detection model.", code=1)
     return max(contract.head.strides)

@@ -110,7 +110,7 @@ def read_published(path: Path) -> Published:
     except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]
         raise RkzooError(
-            f"{path} is no table of speeds.",
+            f"{path} is not a table of speeds.",
             f"{why}.",
             "Write it with scripts/published_speeds.py.",
         ) from error

@@ -188,7 +188,7 @@ def _check_stages(stages: Sequence[str] | None) -> None:
 def _check_drop(points: float) -> None:
     if not isfinite(points):
         raise RkzooError(
-            f"{points} is no drop that a search could end at.",
+            f"{points} is not a valid drop.",
             "It is how far below float INT8 may lie.",
             "Give e.g. --max-drop 1.",
         )
@@ -361,7 +361,7 @@ class _Search:
         usual = cycles(process, build)
 
         def tried(words: str, chosen: Sequence[Layer], kept: tuple[str, ...]) -> bool:
-            """Measures, and says whether that is enough."""
+            """Measure; True when the drop is small enough."""
             more = (name for layer in chosen for name in layer.tensors)
             setting = _changed(base, float_layers=tuple(dict.fromkeys((*kept, *more))))
             hybrid = self.plan(setting).parts["model"].built
