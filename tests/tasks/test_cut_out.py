@@ -104,7 +104,7 @@ def test_what_the_decoder_is_fed(parts) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "Nothing says what to cut out"),
+        ({}, "There is no point or box"),
         ({"points": [(1, 1, 1)] * 3}, "3 points were given"),
         ({"boxes": [(50, 10, 40, 20)]}, "is empty"),
     ],

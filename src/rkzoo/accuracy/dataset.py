@@ -339,9 +339,9 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[Format, Sour
             return form, source
     known = "; ".join(f"{form.name} ({form.looks_like})" for form in fitting)
     raise RkzooError(
-        f"{path} is no data for a model of the task {task!r}, as far as can be seen.",
+        f"{path} is not recognized as data for a model of the task {task!r}.",
         f"Such a model is scored with {known}.",
-        f"Name the file itself, or say its kind: {fitting[0].name}:PATH.",
+        f"Name the file itself, or its format: {fitting[0].name}:PATH.",
     )
 
 

@@ -133,7 +133,7 @@ def _remarks(one: Estimate) -> list[str]:
         ops = sorted({layer.op for layer in one.on_cpu})
         said.append(f"on the processor instead of the NPU: {', '.join(ops)}.")
     if one.latency is not None and one.latency.ms is not None and one.latency.unpriced:
-        said.append("Their time is not in the estimate: no published figure tells it.")
+        said.append("Their time is not in the estimate: no published figure covers it.")
     fitted = latency_model().toolkit
     if one.table is not None and one.table.toolkit != fitted:
         said.append(

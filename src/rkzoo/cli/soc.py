@@ -53,7 +53,7 @@ def _all(known: dict[str, Chip], *, as_json: bool) -> int:
         for name, chip in known.items()
     ]
     print(table(("chip", "NPU", "cores", "TOPS", "builds", "CPU", "library"), rows))
-    print(f"\n{_LABEL} Empty: no source tells it. Builds -: another toolkit serves it.")
+    print(f"\n{_LABEL} Empty: unknown. Builds -: needs another toolkit.")
     return 0
 
 

@@ -169,6 +169,6 @@ TENSORS = TaskSpec(
     open=_no_task,
     takes="numbers",
     gives="numbers",
-    part="gives numbers that mean nothing by themselves",
+    part="gives intermediate tensors only",
     usage=(),
 )

@@ -36,7 +36,9 @@ class Classifier(ImageTask[Classes]):
             raise RkzooError(f"{contract.family} is not a classification model.", code=1)
         if top < 1:
             raise RkzooError(
-                f"{top} classes were asked for.", "An answer names one at least.", "Give 1 or more."
+                f"{top} classes were asked for.",
+                "A result has at least one class.",
+                "Give 1 or more.",
             )
         super().__init__(contract, session)
         self.head = contract.head

@@ -24,7 +24,7 @@ class DepthEstimator(ImageTask[DepthMap]):
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, DepthHead):
             raise RkzooError(f"{contract.family} is not a depth model.", code=1)
-        refuse_crop(contract, "A depth map tells how far away every pixel is.")
+        refuse_crop(contract, "A depth map covers every pixel.")
         super().__init__(contract, session)
         self.head = contract.head
 

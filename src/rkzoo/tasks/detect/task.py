@@ -47,9 +47,9 @@ class DetectOptions:
                 )
         if self.limit < 1:
             raise RkzooError(
-                f"At most {self.limit} boxes of a picture would leave nothing.",
+                f"A limit of {self.limit} boxes per picture leaves nothing.",
                 "",
-                "Give at least 1; 300 are usual.",
+                "Give at least 1; the default is 300.",
             )
 
 

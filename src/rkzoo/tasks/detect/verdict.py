@@ -133,7 +133,7 @@ def _cause(seen: Seen, confidence: float, head: DetectHead, alike: bool) -> str:
         where = (
             "the graph applies it twice; export the model again without the extra sigmoid"
             if head.activated
-            else "the graph applies it already and rkzoo was told that it does not; convert the "
+            else "the graph applies it already although its description says no; convert the "
             "original .onnx again"
         )
         return f"all scores lie in 0.5..0.73, as after two sigmoids: {where}."

@@ -54,7 +54,7 @@ class Clip:
         if self._meant is None:
             raise RkzooError(
                 "There is nothing to choose from.",
-                "Words are weighed against each other: two at the least.",
+                "Classification needs at least two prompts.",
                 'Give for example --prompt "a photo of a dog" --prompt "a photo of a cat"; or '
                 'search pictures with --search "a dog".',
             )

@@ -38,7 +38,7 @@ class Sentences:
         if self._meant is None:
             raise RkzooError(
                 "There is nothing to compare the text with.",
-                "What it is alike to has to be said.",
+                "No prompt was given.",
                 'Give for example --prompt "a walk in the park"; or search text files with '
                 '--search "a walk in the park".',
             )

@@ -64,8 +64,8 @@ class CutOut:
         self._prompts = [*([tuple(points)] if points else []), *map(_corners, boxes)]
         if not self._prompts:
             raise RkzooError(
-                "Nothing says what to cut out.",
-                f"{self.contract.family} cuts out what it is shown, and names nothing itself.",
+                "There is no point or box.",
+                f"{self.contract.family} segments what a point or box shows.",
                 "Give a point on it with --point X,Y, or a box around it with --box X1,Y1,X2,Y2.",
             )
         if len(points) > self._slots:

@@ -22,7 +22,7 @@ class SemanticSegmenter(ImageTask[ClassMap]):
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, SemanticHead):
             raise RkzooError(f"{contract.family} is not a semantic segmentation model.", code=1)
-        refuse_crop(contract, "A segmentation tells what every pixel shows.")
+        refuse_crop(contract, "A segmentation covers every pixel.")
         super().__init__(contract, session)
         self.head = contract.head
 

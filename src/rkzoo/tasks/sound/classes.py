@@ -108,7 +108,7 @@ class SoundClassifier:
 
     def __init__(self, head: Head, labels: tuple[str, ...], parts: Sequence[Session]) -> None:
         if not isinstance(head, SoundHead) or not parts:
-            raise RkzooError("This model does not name what is heard.", code=1)
+            raise RkzooError("This is not a sound classification model.", code=1)
         if len(labels) != head.classes:
             raise RkzooError(
                 f"The model has {head.classes} classes but {len(labels)} labels.",

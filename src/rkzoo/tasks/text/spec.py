@@ -38,7 +38,7 @@ DETECT = TaskSpec(
 ANGLE = TaskSpec(
     name="text-cls",
     open=_open_angle,
-    part="only tells which way up a line of text is",
+    part="only classifies the orientation of a text line",
     outputs="angles",
     bounded=always,
 )

@@ -192,9 +192,9 @@ def _permit(machine: Machine, node: Node) -> tuple[str, str]:
         " --reload && sudo udevadm trigger"
     )
     if not group:
-        return "Nobody but root may open it: let udev open it to everybody.", command
+        return "Only root may open it: let udev open it to everybody.", command
     return (
-        f"Nobody but root may open it: let udev give it to the group {group}, join that, and log"
+        f"Only root may open it: let udev give it to the group {group}, join that, and log"
         " in again.",
         f'{command} && sudo usermod -aG {shlex.quote(group)} "$USER"',
     )
@@ -282,7 +282,7 @@ def _one_library(machine: Machine, library: Library, build: str) -> Iterator[Fin
     elif not library.version:
         yield warn(
             "library-unknown",
-            f"{library.path} does not tell its version.",
+            f"{library.path} does not contain its version.",
             "no version text in it",
             again,
             f"strings {library.path} | grep 'rt version'",
@@ -466,7 +466,7 @@ def _cores(machine: Machine) -> Iterator[Finding]:
             "cores-offline",
             f"Fast CPU cores are switched off: {_listed(off)}.",
             seen,
-            "Switch them on; where the kernel refuses, they are no good (as on RK3582).",
+            "Switch them on; where the kernel refuses, they are defective (as on RK3582).",
             "; ".join(
                 f"echo 1 | sudo tee /sys/devices/system/cpu/cpu{core}/online" for core in off
             ),
@@ -538,7 +538,7 @@ def _busy(machine: Machine) -> Iterator[Finding]:
     if len(shown) < len(machine.load):
         yield warn(
             "npu-stuck",
-            "The NPU driver tells a load that cannot be, as after a failed run.",
+            "The NPU driver reports an impossible load, as after a failed run.",
             f"/sys/kernel/debug/rknpu/load (source: {sources()['driver-load']})",
             "End what uses the NPU; when it stays so, restart the board.",
             f"sudo fuser -v {_NODES}",
@@ -549,7 +549,7 @@ def _busy(machine: Machine) -> Iterator[Finding]:
         )
         yield warn(
             "npu-busy",
-            f"The NPU is working for someone already: {shares}.",
+            f"The NPU is busy already: {shares}.",
             "/sys/kernel/debug/rknpu/load",
             "End what uses it before you measure.",
             f"sudo fuser -v {_NODES}",

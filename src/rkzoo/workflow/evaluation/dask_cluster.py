@@ -150,7 +150,7 @@ def _check(client: Client, address: str) -> None:
     if not found:
         raise RkzooError(
             f"The cluster at {address} has no workers.",
-            "Nobody would do the work.",
+            "There is nothing to run on.",
             f"Start some with: dask worker {address}",
         )
 

@@ -100,7 +100,7 @@ def _count_death(deaths: Counter[int], piece: Piece | None) -> None:
         raise RkzooError(
             f"A worker process died {_TRIES} times"
             + (f" at {name}." if name else " at its start."),
-            "The system may have ended it for want of memory.",
+            "The system may have killed it for lack of memory.",
             "Try again with --workers 1; what is done so far is kept.",
             code=1,
         )

@@ -411,8 +411,8 @@ def _given(medium: Medium, source: str | None, model: str) -> Any:
     found = medium.expand([source]) if source is not None else ()
     if len(found) != 1:
         raise RkzooError(
-            f"{model} answers one {medium.name} here, and was given {len(found) or 'none'}.",
-            "One is answered again and again.",
+            f"{model} takes one {medium.name} here, and was given {len(found) or 'none'}.",
+            "It is run repeatedly.",
             f"Give one {medium.name} with --input.",
         )
     return found[0]

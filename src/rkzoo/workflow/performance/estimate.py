@@ -306,7 +306,7 @@ def read_subject(
     if Path(model).suffix.lower() == ".rknn":
         raise RkzooError(
             f"{model} is built already.",
-            "What a model costs is said while it is built, and differs from chip to chip.",
+            "The compiler reports costs during the build, and they differ from chip to chip.",
             "Give the .onnx that it was made from.",
         )
     try:

@@ -181,7 +181,7 @@ def _check_stages(stages: Sequence[str] | None) -> None:
             raise RkzooError(
                 f"There is no stage {name!r}.",
                 f"The search has the stages {', '.join(known)}.",
-                "Name some of them, divided by commas, or leave --stages out.",
+                "Name some of them, separated by commas, or leave --stages out.",
             )
 
 
