@@ -64,8 +64,8 @@ def _fix(error: OSError) -> str:
 def atomic_output(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, for writers that choose a format by it. On any
-    exception, Ctrl-C included, the temporary file is removed and an existing `path` is unchanged.
+    The temporary name keeps the suffix, for writers that choose a format by it. On any exception,
+    Ctrl-C included, the temporary file is removed and an existing `path` is unchanged.
 
     Raises:
         RkzooError: the file cannot be written.

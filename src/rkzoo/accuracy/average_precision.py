@@ -32,8 +32,7 @@ class Marked:
     """Ground-truth objects, one row each.
 
     `ignored` objects count neither as hit nor as miss; `crowd` objects are ignored too, and may
-    match
-    any number of detections. `area` is in square pixels.
+    match any number of detections. `area` is in square pixels.
     """
 
     picture: I64
@@ -72,8 +71,7 @@ class Curves:
 
     Attributes:
         precision: (T, R, K, A) at the thresholds IOUS and the recalls RECALLS, per category and
-            area
-            range.
+            area range.
         recall: (T, K, A, M) per maximum number of detections.
     """
 
@@ -161,8 +159,7 @@ def _pairs(marked: Marked, picture: I64, category: I64) -> tuple[I64, I64]:
 @dataclass(frozen=True)
 class _Hits:
     """Matches: `answer` (detection) and `ignored` (its object is ignored), for each of A areas and
-    T
-    thresholds.
+    T thresholds.
     """
 
     answer: tuple[tuple[I64, ...], ...]
@@ -173,8 +170,7 @@ def _matched(
     first: I64, second: I64, shared: F64, rank: I64, ignored: Bools, crowd: Bools, answers: int
 ) -> _Hits:
     """Greedy matching: by rank, each detection takes the free object of the largest overlap,
-    preferably
-    one that is not ignored; ties go to the last.
+    preferably one that is not ignored; ties go to the last.
 
     Detections of one rank belong to different images or categories, so they never compete for an
     object: all are matched at once, for all areas and thresholds.

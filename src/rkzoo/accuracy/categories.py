@@ -34,8 +34,7 @@ def match(
     """Return the model class of each dataset category, -1 where the model has none.
 
     Matched by name. Where no name matches and the ids are those of COCO, by position in the list of
-    80;
-    for a model without labels, by ascending id.
+    80; for a model without labels, by ascending id.
 
     Args:
         names, ids: the dataset's category names and ids.
@@ -70,8 +69,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 def of_classes(class_of: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Map model classes (N,) to dataset categories, -1 where the dataset has none. `class_of` is
-    the
-    result of `match`.
+    the result of `match`.
     """
     found = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1, np.int64)
     known = class_of >= 0

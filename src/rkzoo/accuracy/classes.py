@@ -32,10 +32,8 @@ class Classes:
         """Return the class index of each image, (P,).
 
         A name is matched to the labels (or their synonyms, "tench, Tinca tinca"), else taken as an
-        index
-        from 0. Names that are neither are numbered alphabetically, when there are as many as
-        labels, or the
-        model has no labels.
+        index from 0. Names that are neither are numbered alphabetically, when there are as many as
+        labels, or the model has no labels.
 
         Raises:
             RkzooError: a name or index does not exist in the model.

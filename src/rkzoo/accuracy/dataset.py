@@ -79,8 +79,7 @@ class Dataset:
         """Compute the metrics; records[i] belongs to items[i].
 
         With fewer records than items, only the first len(records) images count. Metrics without
-        anything
-        to count (no large object, for example) are left out; one of the others is `main`.
+        anything to count (no large object, for example) are left out; one of the others is `main`.
 
         Args:
             records: one record per image.

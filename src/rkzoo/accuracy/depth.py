@@ -24,8 +24,7 @@ _DELTA = 1.25
 @dataclass(frozen=True)
 class Depths:
     """Ground truth of depth. `files`: depth map of each image, in any unit; values that are 0 or
-    not
-    finite are unknown and not counted.
+    not finite are unknown and not counted.
     """
 
     files: tuple[Path, ...]
@@ -62,14 +61,12 @@ class Depths:
 def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
     """AbsRel and share of pixels with delta < 1.25 of one image, after alignment.
 
-    With true depth d* and predicted depth d, over the pixels with known depth: AbsRel =
-    mean(|d - d*| / d*); delta = max(d / d*, d* / d) (Eigen et al. 2014,
-    https://arxiv.org/abs/1406.2283). The prediction is aligned by least-squares scale and shift, in
-    inverse depth where it is that (Ranftl et al. 2020, https://arxiv.org/abs/1907.01341), then
-    clipped
-    to the cap, which is one per dataset there and the largest true depth of the image here, and to
-    a
-    thousandth of it.
+    AbsRel = mean(|d - d*| / d*), delta = max(d / d*, d* / d), with true depth d* and predicted
+    depth
+    d, over the pixels with known depth (Eigen et al. 2014, https://arxiv.org/abs/1406.2283). The
+    prediction is aligned by least-squares scale and shift, in inverse depth where it is that
+    (Ranftl et al. 2020, https://arxiv.org/abs/1907.01341), then clipped to the cap, which is one
+    per dataset there and the largest true depth of the image here, and to a thousandth of it.
 
     Args:
         found: (H, W), depth up to scale and shift, or inverse depth.
@@ -145,8 +142,7 @@ def _png(path: Path) -> NDArray[np.generic] | None:
 
 def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
     """Find (images, depth maps): `images` and the folder itself; two subfolders, images/ and
-    depth/; or
-    one folder of both, with matching names. None where there is no such layout.
+    depth/; or one folder of both, with matching names. None where there is no such layout.
     """
     if not path.is_dir():
         return None

@@ -38,8 +38,7 @@ def digest_of(files: Iterable[Path]) -> bytes:
 
 def check_size(file: Path, shape: tuple[int, ...], size: Iterable[int], kind: str) -> None:
     """Raise RkzooError where a map of `shape` (H, W) differs in size from its image; `kind` names
-    the map
-    in the message.
+    the map in the message.
     """
     height, width = size
     if shape != (height, width):

@@ -35,8 +35,7 @@ class Lines:
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
         """Exact matches in %, mean similarity (1 - edits / longer length) in %, and mean number of
-        character
-        errors per line.
+        character errors per line.
         """
         if not records:
             return ()

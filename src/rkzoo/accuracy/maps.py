@@ -27,8 +27,7 @@ _VOID = 255
 @dataclass(frozen=True)
 class Maps:
     """Ground truth of semantic segmentation. `files`: class map of each image; 255, and classes
-    that the
-    model lacks, are not counted.
+    that the model lacks, are not counted.
     """
 
     files: tuple[Path, ...]
@@ -70,8 +69,7 @@ def _fitting(file: Path, record: Record) -> NDArray[np.uint8]:
 
 def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
     """Find (images, maps): `images` and the folder itself, or two subfolders with the usual names.
-    None
-    where there is no such layout.
+    None where there is no such layout.
     """
     if not path.is_dir():
         return None

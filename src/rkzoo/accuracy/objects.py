@@ -26,8 +26,7 @@ Shape = list[list[float]] | bytes
 @dataclass(frozen=True)
 class Objects:
     """Ground truth of all images, one row per object. In pixels, or, where `relative`, as fractions
-    of
-    width and height.
+    of width and height.
 
     Attributes:
         picture: (N,) int64, ascending, index of the image.
@@ -134,8 +133,8 @@ def coco_stats(
     names: Sequence[str] = (),
 ) -> F64:
     """COCO's twelve summary numbers (ten for keypoints) of the first len(records) images, in its
-    order;
-    -1 where there is nothing to count. Raises RkzooError where records and data do not match.
+    order; -1 where there is nothing to count. Raises RkzooError where records and data do not
+    match.
     """
     if not records:
         return np.full(len(_ROWS[measure]), -1.0)

@@ -27,8 +27,7 @@ class Spoken(lines.Lines):
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
         """Word and character error rates over all sounds; may exceed 1. In Chinese and Japanese
-        each character
-        is a word. Case and punctuation are ignored.
+        each character is a word. Case and punctuation are ignored.
         """
         pairs = [
             (plain(truth), plain("".join(texts_of(record))))
@@ -47,8 +46,7 @@ class Spoken(lines.Lines):
 
 def plain(text: str) -> str:
     """Normalize for comparison: lowercase, no punctuation but apostrophes inside words, single
-    spaces, a
-    space around each character of a script without spaces.
+    spaces, a space around each character of a script without spaces.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     kept = "".join(

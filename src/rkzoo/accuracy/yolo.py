@@ -67,8 +67,7 @@ def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], 
 
 def label_file(item: Path) -> Path:
     """Label file of an image: .../images/val/1.jpg has .../labels/val/1.txt; without images/, the
-    .txt is
-    beside it.
+    .txt is beside it.
     """
     parts = list(item.parts)
     if "images" in parts:

@@ -45,8 +45,7 @@ _EPILOG = "Start with: rkzoo demo        Help on a verb: rkzoo VERB --help"
 
 class _Help(argparse.HelpFormatter):
     """Help formatter that puts parts of an epilog separated by several blanks, such as a second
-    example, on
-    lines of their own.
+    example, on lines of their own.
     """
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:

@@ -121,8 +121,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:
     """The file named by -o; None where it is a folder. Raises RkzooError for several results in one
-    file,
-    and for an unsupported suffix.
+    file, and for an unsupported suffix.
     """
     from rkzoo.workflow.inference.inputs import FILES
 

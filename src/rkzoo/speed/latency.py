@@ -52,8 +52,7 @@ def _moved(layer: LayerCost) -> float:
     """Megabytes read and written by a layer without cycles: concat, split, add, resize.
 
     Computed from shapes, since the compiler's own figure may include constants, which stream in
-    much
-    faster (17 MB in one concat of RetinaFace on rk3588).
+    much faster (17 MB in one concat of RetinaFace on rk3588).
     """
     if layer.cycles_total or _on_cpu(layer):
         return 0.0
@@ -74,8 +73,7 @@ through a swish; MB read by layers that run on the CPU."""
 
 class Point(Strict, frozen=True):
     """A network of the published table, in milliseconds. `left_out` and `family_left_out` are
-    estimates
-    of a fit without this network, and without its whole family.
+    estimates of a fit without this network, and without its whole family.
     """
 
     network: str
@@ -91,14 +89,11 @@ class ChipModel(Strict, frozen=True):
     Attributes:
         coefficients: ms per unit of each term.
         low, high: factors of the interval that should hold for nine new models in ten; as wide as
-        the
-            errors of families left out.
+        the errors of families left out.
         median_error, mean_error, worst_error, family_median_error: relative to the published time,
-        of
-            points left out of the fit.
+        of points left out of the fit.
         coverage, family_coverage: share of the points, left out alone or with their family, inside
-        an
-            interval made without them.
+        an interval made without them.
         points: the published figures.
     """
 
@@ -165,8 +160,7 @@ def totals(table: CostTable) -> dict[str, float]:
 
 def chip_model(table: CostTable) -> ChipModel | None:
     """Return the fitted model for a build: INT8 only, on a chip with published figures or one of
-    its
-    family; else None.
+    its family; else None.
     """
     if table.dtype != "int8":
         return None
@@ -201,7 +195,6 @@ def cpu_layers(table: CostTable) -> tuple[LayerCost, ...]:
 
 def traffic(table: CostTable) -> float:
     """Megabytes per frame to and from memory: reads (the compiler's column RW counts only these, by
-    its
-    rows) and writes, by shape.
+    its rows) and writes, by shape.
     """
     return math.fsum(layer.rw_kb * 1024 + _written(layer) for layer in table.work) / 1e6

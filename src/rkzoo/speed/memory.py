@@ -20,8 +20,7 @@ rkzoo, not a vendor figure."""
 @dataclass(frozen=True)
 class Fit:
     """Memory verdict; `need` and `memory` in bytes. "no": exceeds the memory. "tight": exceeds
-    SHARE of
-    it.
+    SHARE of it.
     """
 
     verdict: Literal["yes", "tight", "no"]
@@ -38,8 +37,7 @@ def inside(soc: str) -> int | None:
 
 def fit(table: CostTable, soc: str) -> Fit | None:
     """Compare weights and working memory with the in-package memory; None where there is none, or
-    the
-    compiler did not report them.
+    the compiler did not report them.
     """
     memory = inside(soc)
     if memory is None or table.weights is None or table.internal is None:

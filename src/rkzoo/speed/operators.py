@@ -60,8 +60,7 @@ def operators() -> Operators:
 
 def falls(names: Sequence[str], soc: str, dtype: str) -> tuple[Falls, ...]:
     """Return the operators that `soc` is known not to run on its NPU; none for a dtype that was not
-    tried
-    (only the first dtype of each chip was).
+    tried (only the first dtype of each chip was).
     """
     if dtype != chips()[soc].dtypes[0]:
         return ()

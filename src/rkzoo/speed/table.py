@@ -12,8 +12,7 @@ ENDS = ("InputOperator", "OutputOperator")
 
 class CostTable(Strict, frozen=True):
     """Costs of a build. `size` of the .rknn, `weights` and `internal` (working memory on the chip)
-    in
-    bytes; None where the compiler did not report them.
+    in bytes; None where the compiler did not report them.
     """
 
     soc: str

@@ -42,8 +42,7 @@ def times(seconds: Sequence[float]) -> Times:
 
 def growth(values: Sequence[float]) -> float:
     """Growth per sample: the median slope between the first and the second half, robust to a single
-    jump;
-    0 for fewer than 4 values.
+    jump; 0 for fewer than 4 values.
     """
     half = len(values) // 2
     if half < 2:

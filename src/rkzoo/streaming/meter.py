@@ -58,8 +58,7 @@ class Meter:
 
     def figures(self) -> dict[str, Any]:
         """Statistics as JSON types: counts, frames per second (recent and mean), and milliseconds
-        (p50, p90)
-        of each stage and of the latency.
+        (p50, p90) of each stage and of the latency.
         """
         now = perf_counter()
         with self._lock:

@@ -23,8 +23,7 @@ _COLOURS = (
 
 def has_supervision() -> bool:
     """Whether supervision is available for full drawing. Importing it takes seconds, so it is
-    checked
-    before the first frame.
+    checked before the first frame.
     """
     from rkzoo.errors import RkzooError
 
@@ -37,8 +36,7 @@ def has_supervision() -> bool:
 
 def plain(found: Any, image: Image) -> Image:
     """Draw axis-aligned boxes, labels, scores and track ids on a copy of the BGR image; results
-    without
-    boxes are written as text lines in the top-left corner.
+    without boxes are written as text lines in the top-left corner.
     """
     inner = found.found if isinstance(found, Tracked) else found
     if not can_follow(inner):

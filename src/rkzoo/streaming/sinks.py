@@ -33,8 +33,7 @@ _LONGEST_GAP = 5.0
 @dataclass
 class Shown:
     """A processed frame on its way to the sinks. `found` is the task's result; `seconds` stores the
-    time
-    of drawing.
+    time of drawing.
     """
 
     frame: Frame
@@ -88,8 +87,7 @@ class _Sink:
 
 class JsonLines(_Sink):
     """JSON Lines output, one object per frame: number, seconds since the first frame, position and
-    file
-    where known, width, height, results.
+    file where known, width, height, results.
 
     `path` None writes to stdout, flushed per line; a file appears when the stream ends.
     """

@@ -68,8 +68,7 @@ class Source(Protocol):
         reconnects: how often a lost source was recovered.
 
     `frames` is called once; it ends with the source or soon after `stop` is set, and its thread
-    closes
-    the source.
+    closes the source.
     """
 
     name: str
@@ -85,8 +84,7 @@ class Source(Protocol):
 
 def open_source(text: str, *, give_up: float | None = None, report: Reporter = SILENT) -> Source:
     """Open a source: a number or /dev/videoN (camera), a URL, a video file, or an image, folder or
-    glob of
-    images.
+    glob of images.
 
     Args:
         text: the source.

@@ -32,8 +32,7 @@ class TrackOptions:
         unsure: low score threshold, below which a box is ignored.
         patience: frames that a track survives unmatched.
         overlap, overlap_unsure, overlap_new: minimum IoU to continue a track: with high-score
-        boxes,
-            with low-score boxes, and of a track seen only once.
+        boxes, with low-score boxes, and of a track seen only once.
     """
 
     sure: float = 0.25
@@ -65,8 +64,7 @@ class Tracker:
 
         Returns:
             Track id of each box from 1, (N,); 0 for none: a new box (confirmed when seen again; in
-            the first
-            frame at once), or a low-score box without a track.
+            the first frame at once), or a low-score box without a track.
         """
         boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
         scores = np.asarray(score, np.float64)
@@ -275,8 +273,7 @@ def corners(found: Any) -> NDArray[np.float32]:
 
 def as_boxes(found: Any) -> Any:
     """A result's boxes as Detections: `boxes` of masks and poses, bounding boxes of rotated ones. A
-    result
-    without boxes is returned unchanged.
+    result without boxes is returned unchanged.
     """
     if hasattr(found, "upright"):
         return found.upright()

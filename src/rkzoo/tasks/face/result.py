@@ -75,8 +75,8 @@ class Faces(Boxed):
         return skeletons(painted, self.points, np.ones(self.points.shape[:2], np.bool_))
 
     def aligned(self, image: NDArray[np.uint8], size: int = 112) -> NDArray[np.uint8]:
-        """Crop and align the faces of the BGR image to the ArcFace template: uint8
-        (N, size, size, 3) BGR.
+        """Crop and align the faces of the BGR image to the ArcFace template: uint8 (N, size, size,
+        3) BGR.
         """
         return aligned(image, self.points, size)
 

@@ -118,8 +118,7 @@ class ActivityFinder:
 
 def steps(samples: NDArray[np.float32], step: int, context: int) -> Iterator[NDArray[np.float32]]:
     """Yield each step of the samples, (context + step,), preceded by `context` samples (zeros
-    before
-    the start).
+    before the start).
     """
     count = -(-len(samples) // step)
     padded = np.zeros(context + count * step, np.float32)

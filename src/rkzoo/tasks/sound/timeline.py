@@ -41,8 +41,7 @@ def said(stretches: Sequence[Stretch]) -> list[str]:
 
 def save_csv(path: Path, stretches: Sequence[Stretch]) -> None:
     """Write a CSV with the columns start, end, label, score. Raises RkzooError when the file cannot
-    be
-    written.
+    be written.
     """
     with atomic_output(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ("start", "end", "label", "score"))

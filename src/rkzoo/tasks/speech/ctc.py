@@ -42,8 +42,7 @@ class CtcReader:
         """Best class of each step of the whole sound, (T,).
 
         Processed in overlapping windows; each step is taken from the window where it is away from
-        the
-        edges.
+        the edges.
         """
         hop, size = self.head.hop, self._input.shape[-1]
         total = -(-len(samples) // hop)

@@ -103,8 +103,7 @@ def _tokens(words: tuple[str, ...], suppressed: tuple[int, ...]) -> Tokens:
 @cache
 def _letters() -> dict[str, int]:
     """Byte-level BPE alphabet, character to byte: printable Latin-1 bytes map to themselves, all
-    others
-    to characters from U+0100.
+    others to characters from U+0100.
     """
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = [byte for byte in range(256) if byte not in visible]

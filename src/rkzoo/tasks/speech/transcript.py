@@ -19,8 +19,7 @@ from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 @dataclass(frozen=True)
 class Segment:
     """A transcript segment: `start` and `end` in seconds, `text` as generated, with the leading
-    space
-    where the script uses spaces.
+    space where the script uses spaces.
     """
 
     start: float
@@ -83,8 +82,7 @@ class Transcript(Collection):
 
     def save(self, path: Path) -> None:
         """Write .txt (one line per segment), .srt, .vtt or .json. Raises RkzooError for another
-        suffix, or
-        when the file cannot be written.
+        suffix, or when the file cannot be written.
         """
         writer = FORMATS.get(path.suffix.lower())
         if writer is None:

@@ -24,8 +24,7 @@ _NEW = "new_"
 @dataclass(frozen=True)
 class Transducer:
     """Transducer speech recognizer: call it with a sound, or feed a `stream`. `pieces` maps token
-    id
-    to text.
+    id to text.
     """
 
     encoder: Session

@@ -160,8 +160,7 @@ class Whisper:
 
     def _best(self, heard: Mapping[str, Array], language: int | None, last: bool) -> Answer:
         """Decode with rising temperature; return the first good result, or a repetitive one unless
-        this
-        is the `last` attempt; else the most probable, preferably not repetitive.
+        this is the `last` attempt; else the most probable, preferably not repetitive.
         """
         said: list[Answer] = []
         for temperature in _TEMPERATURES:

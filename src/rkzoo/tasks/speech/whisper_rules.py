@@ -37,8 +37,7 @@ def log_softmax(values: NDArray[Any]) -> Logs:
 
 def next_logs(logits: NDArray[Any], said: Sequence[int], tokens: Tokens) -> Logs:
     """Log probabilities (V,) of the next token after `said` (without the prompt); -inf for tokens
-    that
-    the rules forbid.
+    that the rules forbid.
     """
     values = logits.astype(np.float64)
     values[list(tokens.suppressed)] = -np.inf

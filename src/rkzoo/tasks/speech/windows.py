@@ -48,8 +48,7 @@ def without_quiet(loud: NDArray[np.float64], start: float, end: float) -> tuple[
 
 def pause_in(samples: Floats, rate: int, least: int) -> int:
     """Return the centre sample of the quietest 0.2 s that start at sample `least` or later, the
-    last
-    of equals: a place to split without cutting a word.
+    last of equals: a place to split without cutting a word.
     """
     power = _frames(samples[least:], rate)
     if len(power) < _PAUSE:

@@ -55,8 +55,7 @@ def decode(
     outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: TextClsHead
 ) -> NDArray[np.int32]:
     """Scores (N, len(angles)) to degrees (N,): the best angle where its score reaches the
-    threshold,
-    else 0.
+    threshold, else 0.
 
     Raises:
         RkzooError: the number of scores differs from the number of angles.

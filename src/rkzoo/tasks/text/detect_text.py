@@ -116,8 +116,7 @@ class TextDetector(ImageTask[TextBoxes]):
 
     def _in_four(self, image: Image) -> TextBoxes:
         """Process a large page at nearly twice the input size, in four overlapping tiles whose maps
-        are
-        merged before postprocessing, so that no line is cut.
+        are merged before postprocessing, so that no line is cut.
         """
         height, width = self.contract.input.size
         size = (2 * height - OVERLAP, 2 * width - OVERLAP)

@@ -23,8 +23,7 @@ from rkzoo.tasks.text.quads import Image
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Recognized text of one line. `score` in 0..1 is the mean over its `count` characters, 0 for
-    an
-    empty line.
+    an empty line.
     """
 
     text: str

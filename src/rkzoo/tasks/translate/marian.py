@@ -117,8 +117,7 @@ class SentencePieces:
     @classmethod
     def from_files(cls, vocabulary: Path, source: Path, target: Path) -> SentencePieces:
         """Read the vocabulary and both SentencePiece models. Raises RkzooError for other files, or
-        when
-        sentencepiece is not installed.
+        when sentencepiece is not installed.
         """
         return cls(_vocabulary(vocabulary), _model(source), _model(target))
 

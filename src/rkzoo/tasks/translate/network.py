@@ -99,8 +99,7 @@ class Network:
 
 def sinusoids(count: int, width: int) -> Floats:
     """Sinusoidal position encodings (count, width), sines then cosines; the padding position 1 is
-    zero
-    (fairseq's order of https://arxiv.org/abs/1706.03762).
+    zero (fairseq's order of https://arxiv.org/abs/1706.03762).
     """
     half = width // 2
     pace = np.exp(-np.log(10000) / (half - 1) * np.arange(half))
@@ -112,8 +111,7 @@ def sinusoids(count: int, width: int) -> Floats:
 
 def read_table(path: Path, rows: int) -> Floats:
     """Memory-map a raw little-endian float32 file as (rows, W). Raises RkzooError where its size
-    does
-    not fit.
+    does not fit.
     """
     with explained(f"{path} cannot be read."):
         size = path.stat().st_size

@@ -34,8 +34,7 @@ class Spelling(Protocol):
 
 class Translator:
     """Translates sentence by sentence. A sentence with more tokens than the model takes, or for
-    which
-    it generates no end token, is split.
+    which it generates no end token, is split.
     """
 
     def __init__(

@@ -18,8 +18,7 @@ class Sentence:
     Attributes:
         text: the sentence as read out.
         words: lowercase words with apostrophes, uppercase where a word is spelled out, and the
-            marks
-            , . ? ! ; : as separate items.
+            marks , . ? ! ; : as separate items.
         unspoken: characters that cannot be pronounced.
     """
 

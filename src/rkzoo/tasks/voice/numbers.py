@@ -73,8 +73,7 @@ def year(number: int) -> str:
 
 def spoken(text: str) -> str:
     """Spell a written number (digits, with commas between groups or a decimal point). Four digits
-    that
-    look like a year are read as one; a leading zero means digit by digit.
+    that look like a year are read as one; a leading zero means digit by digit.
     """
     whole, _, fraction = text.replace(",", "").partition(".")
     if fraction:

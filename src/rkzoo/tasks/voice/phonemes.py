@@ -1,6 +1,5 @@
 """English pronunciation in the International Phonetic Alphabet (IPA), in espeak's notation, on
-which
-the voices were trained. Built on a dictionary and a table, without espeak's code or data.
+which the voices were trained. Built on a dictionary and a table, without espeak's code or data.
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ _SPEEDS = (0.25, 4.0)
 
 class Mouth(Protocol):
     """Synthesizer of a run of symbols. `room` is the maximum number of symbols; the result is None
-    where
-    the audio would be longer than the network supports.
+    where the audio would be longer than the network supports.
     """
 
     room: int
@@ -46,8 +45,7 @@ Speller = Callable[[tuple[str, ...]], tuple[list[Word], str]]
 
 class Windowed:
     """Synthesizer with `encoder`, `flow` and `vocoder`; the last two run in windows over the
-    frames.
-    The noise is seeded, so the same text always sounds the same.
+    frames. The noise is seeded, so the same text always sounds the same.
     """
 
     # Symbol ids of piper: start and end of a text, and padding between symbols.
@@ -99,8 +97,7 @@ class Windowed:
 
 class AtOnce:
     """Synthesizer with `encoder` and `decoder`; the decoder takes all frames at once and contains
-    its
-    noise.
+    its noise.
     """
 
     BLANK = 0  # between symbols, and at both ends

@@ -50,8 +50,7 @@ class Comparison:
 @dataclass(frozen=True)
 class DemoReport:
     """Result of the demo. `comparison` is None where the toolkit cannot run; `without` then gives
-    the
-    reason.
+    the reason.
     """
 
     page: TextLines

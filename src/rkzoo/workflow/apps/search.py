@@ -32,8 +32,7 @@ SHOWN = 12
 @runtime_checkable
 class Searchable(Protocol):
     """A task usable for search: `embed` gives one row per passage of a source, `meant` one per
-    query; all
-    rows are L2-normalized.
+    query; all rows are L2-normalized.
     """
 
     def passages(self, given: Any) -> tuple[str, ...]: ...

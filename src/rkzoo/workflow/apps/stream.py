@@ -60,8 +60,7 @@ _READER_GRACE = 6.0
 @dataclass(frozen=True)
 class Outputs:
     """Output sinks. `jsonl` Path("-") is stdout. `http` is an address as taken by `parse_address`.
-    Without
-    any sink only statistics are reported.
+    Without any sink only statistics are reported.
     """
 
     save: Path | None = None
@@ -78,8 +77,7 @@ class StreamOptions:
         confidence, iou: thresholds; None for the task's defaults.
         track: add track ids.
         every_frame: True processes every frame, False drops frames (a file is then played at its
-            own
-            frame rate); None: True for files, False for live sources.
+            own frame rate); None: True for files, False for live sources.
         frames: stop after this many results.
         workers: number of models in parallel; None: by backend.
         give_up: seconds after which a lost source is given up; None: never.
@@ -126,8 +124,7 @@ class Summary:
 @dataclass
 class Stop:
     """Stop flag: set `asked` from anywhere, also a signal handler, to end the stream cleanly. A
-    plain
-    attribute, since a handler must not wait for a lock that its own thread may hold.
+    plain attribute, since a handler must not wait for a lock that its own thread may hold.
     """
 
     asked: bool = False
@@ -469,8 +466,7 @@ def _check_trackable(planned: Plan) -> None:
 @contextmanager
 def _gently(stop: Stop) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the stream cleanly; another one, more than a second later, interrupts
-    at once
-    (they often arrive twice at the same moment: for the group and for the process).
+    at once (they often arrive twice at the same moment: for the group and for the process).
     """
     if threading.current_thread() is not threading.main_thread():
         yield

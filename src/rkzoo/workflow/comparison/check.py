@@ -55,9 +55,8 @@ SIMULATED = "simulator"
 @dataclass(frozen=True)
 class FoundCheck:
     """Postprocessed results of the golden images, from the simulator's outputs and from the
-    board's.
-    `layout`: in which the board's outputs were read; `agreement`: None where they could not be
-    read.
+    board's. `layout`: in which the board's outputs were read; `agreement`: None where they could
+    not be read.
     """
 
     layout: Layout
@@ -109,8 +108,7 @@ class Heat:
 @dataclass(frozen=True)
 class Place:
     """The machine. `driver` as reported by the kernel, `driver_told` by the library; `library` is
-    its file
-    name, `library_version` the version it reports.
+    its file name, `library_version` the version it reports.
     """
 
     board: str
@@ -128,8 +126,7 @@ class Place:
 @dataclass(frozen=True)
 class Checked:
     """The whole report. `label`: origin of the figures; `known`: what is known about the deviation
-    of
-    boards from the simulator.
+    of boards from the simulator.
     """
 
     label: str

@@ -252,8 +252,7 @@ class _Trial:
 
 def _places(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[tuple[int, str, int]]:
     """Index of the output in float, its name, and its index in `specs`: by name, or by position
-    where the
-    toolkit has renamed the outputs.
+    where the toolkit has renamed the outputs.
     """
     known = {spec.name: place for place, spec in enumerate(specs)}
     by_name = all(name in known for name in names)

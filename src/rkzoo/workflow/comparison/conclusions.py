@@ -21,8 +21,7 @@ _TITLES = {"fp16": "float16", "int8": "INT8"}
 
 def to_blame(done: Ran) -> set[str]:
     """Parts of a pipeline whose outputs deviate from float; where none does although the result
-    suffers,
-    the one with the lowest cosine.
+    suffers, the one with the lowest cosine.
     """
     rows = sorted(done.outputs, key=lambda row: -1.0 if row.cosine is None else row.cosine)
     return {row.part for row in rows if not like_float([row])} or {row.part for row in rows[:1]}
@@ -41,8 +40,7 @@ def largest_number(
     model: Any, contract: Contract, arrays: Sequence[Array]
 ) -> tuple[str, float] | None:
     """Tensor of the float graph with the largest absolute value for these inputs, and that value;
-    None
-    where the graph cannot be run.
+    None where the graph cannot be run.
     """
     from rkzoo.graph.onnx.subgraph import all_outputs
 

@@ -103,8 +103,7 @@ Look = Callable[[Facts], str]
 @dataclass(frozen=True)
 class Rule:
     """A diagnosis rule: `text` and `fix` by the facts; an empty text where it does not apply.
-    `last` rules
-    are tried only where no other applied.
+    `last` rules are tried only where no other applied.
     """
 
     kind: str
@@ -311,8 +310,7 @@ def bad_layers(layers: Sequence[LayerError]) -> list[LayerError]:
 
 def alone(layers: Sequence[LayerError]) -> list[LayerError]:
     """Layers that were compared alone, worst first, without conversions between INT8 and float,
-    which
-    repeat the preceding layer.
+    which repeat the preceding layer.
     """
     rows = [row for row in layers if row.cosine_single is not None and row.op != "exDataConvert"]
     return sorted(rows, key=lambda row: row.cosine_single or 0)

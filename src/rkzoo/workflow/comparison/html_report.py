@@ -58,8 +58,7 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
 
 def write_report(found: Comparison, folder: Path) -> Path:
     """Write `folder`/report.html atomically, and return its path. Raises RkzooError when it cannot
-    be
-    written.
+    be written.
     """
     path = folder / "report.html"
     write_text(path, page(found))

@@ -69,8 +69,7 @@ class Trial:
 @dataclass(frozen=True)
 class Probe:
     """Result of the probe. `trials`: the contract's preprocessing first; `better`: the one that is
-    clearly
-    better, None where none is.
+    clearly better, None where none is.
     """
 
     trials: tuple[Trial, ...]

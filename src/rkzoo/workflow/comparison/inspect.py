@@ -41,8 +41,7 @@ Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 @dataclass(frozen=True)
 class Graph:
     """A float model. `card`: the one whose weights the file is; either `recognition` or
-    `unrecognised`
-    (the reason) is set.
+    `unrecognised` (the reason) is set.
     """
 
     bytes: int
@@ -131,8 +130,7 @@ def inspect(
     report: Reporter = SILENT,
 ) -> Inspection:
     """Read an .onnx (or a .tflite, .pb or .torchscript, which are converted to one), a .rknn, or a
-    .json
-    written by `convert`.
+    .json written by `convert`.
 
     Args:
         file: the file.
@@ -257,8 +255,7 @@ def _built(path: Path) -> Inspection:
 
 def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
     """Whether a board could read the head; empty for a file that rkzoo did not make, whose contract
-    is
-    unknown.
+    is unknown.
     """
     try:
         contract = contract_of(path)

@@ -24,8 +24,7 @@ from rkzoo.workflow.inference.plan import Plan
 
 class KeptSession(Closing):
     """Session that caches inputs and outputs for one image. It takes the inputs of the built model,
-    so that
-    float gets the same batches and sizes.
+    so that float gets the same batches and sizes.
     """
 
     def __init__(self, session: Session, inputs: Sequence[InputPlan]) -> None:

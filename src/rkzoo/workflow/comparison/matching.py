@@ -64,8 +64,7 @@ class Pair:
 @dataclass(frozen=True)
 class Matches:
     """Items of one image: found by both, only by float, only by the other. The last two keep the
-    other's
-    score where it is just below the threshold.
+    other's score where it is just below the threshold.
     """
 
     found: tuple[Pair, ...] = ()
@@ -88,8 +87,7 @@ class Matches:
 @dataclass(frozen=True)
 class Agreement:
     """All images of one backend. `share` of items that both find, small score changes included;
-    means are
-    over items found by both, None where there are none.
+    means are over items found by both, None where there are none.
     """
 
     things: int
@@ -151,8 +149,7 @@ def compared(a: Any, b: Any, threshold: float) -> Matches:
     """Match the float result `a` with `b`, both of one type and computed at `threshold` or lower.
 
     Items are matched one to one by descending IoU within their class, at least LEAST_IOU. Items
-    below
-    the threshold count only as partners of items above it.
+    below the threshold count only as partners of items above it.
     """
     one, other = _things(a), _things(b)
     pairs = matched(_overlaps(one, other), LEAST_IOU)

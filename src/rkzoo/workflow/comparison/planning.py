@@ -109,8 +109,7 @@ def own_chip(planned: Mapping[Runtime, Plan]) -> str:
 
 def calibration_pictures(model: str, asked: Asked, base: Plan) -> tuple[Picture, ...]:
     """First calibration images: the files, or the preprocessed arrays where the files are not
-    known.
-    Raises RkzooError without any.
+    known. Raises RkzooError without any.
     """
     path = Path(model)
     files: Sequence[str] = ()

@@ -58,8 +58,8 @@ class Ran:
 @dataclass(frozen=True)
 class Layers:
     """INT8 error by layer, of one model on one image. `first_bad`: first tensor whose cosine falls
-    below
-    0.99 with all preceding layers in INT8; `worst`: the layers that are worst when quantized alone.
+    below 0.99 with all preceding layers in INT8; `worst`: the layers that are worst when quantized
+    alone.
     """
 
     part: str

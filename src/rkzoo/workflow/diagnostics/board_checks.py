@@ -441,8 +441,7 @@ def _clock(clock: Governed) -> Finding:
 
 def _slowed(clock: Governed) -> bool:
     """Whether the governor keeps the rate low regardless of the load. Rockchip's rknpu_ondemand
-    does: it
-    stays where the driver put it (radxa/kernel#432).
+    does: it stays where the driver put it (radxa/kernel#432).
     """
     below = clock.current is not None and clock.top is not None and clock.current < clock.top
     return below and (clock.governor in _SLOW or clock.governor == "rknpu_ondemand")

@@ -104,8 +104,7 @@ def evaluate(
         model: card name or file.
         data: COCO json, folder or list (see `open_dataset`).
         asked: runtime and options of the model. Without calibration images, INT8 is calibrated on
-            some
-            of the dataset, which `departures` states.
+            some of the dataset, which `departures` states.
         limit: use only the first images.
         options: postprocessing options.
         workers: number of processes; None for a default.
@@ -160,8 +159,7 @@ def evaluate_plan(
     report: Reporter = SILENT,
 ) -> Evaluation:
     """As `evaluate`, for an existing plan and dataset. `reading` changes how images are read,
-    `runner` who
-    executes the job.
+    `runner` who executes the job.
     """
     start = time.perf_counter()
     items = dataset.items[:limit]

@@ -68,8 +68,7 @@ class Step:
         runtime: backend.
         value: main metric; None where it could not be measured.
         change: difference to the previous measured step of the path, for a branch to the fixed
-            square
-            input; None for the first.
+            square input; None for the first.
         reason: why it could not be measured.
     """
 
@@ -91,8 +90,7 @@ class Step:
 @dataclass(frozen=True)
 class Explanation:
     """All steps in order, with their conditions. `metric` is the main metric of the dataset, a
-    fraction in
-    0..1 unless `unit` says otherwise.
+    fraction in 0..1 unless `unit` says otherwise.
     """
 
     model: str

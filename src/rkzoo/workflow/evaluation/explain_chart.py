@@ -33,8 +33,7 @@ def draw(found: Explanation, path: Path) -> None:
     """Write the waterfall chart as .png, .svg or .pdf.
 
     One row per step, from the top. The axis does not start at 0, so only the changes have bars;
-    values
-    are written beside them. Branches are hatched and pale.
+    values are written beside them. Branches are hatched and pale.
 
     Raises:
         RkzooError: another suffix, matplotlib is missing, or the file cannot be written.

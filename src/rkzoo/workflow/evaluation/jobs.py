@@ -46,8 +46,7 @@ class Reading:
 @dataclass(frozen=True)
 class Job:
     """How images are processed. One thread per session, so that results do not depend on the number
-    of
-    cores or workers.
+    of cores or workers.
     """
 
     plan: Plan

@@ -34,8 +34,7 @@ _MARGIN = 0.5
 
 def rectangle(source: tuple[int, int], spec: ImageInput, stride: int) -> tuple[int, int]:
     """Input (height, width) that upstream uses for an image of `source` (height, width): the
-    letterbox
-    scale of `spec`, rounded up to multiples of `stride` after half a cell is added.
+    letterbox scale of `spec`, rounded up to multiples of `stride` after half a cell is added.
     """
     # An exact fraction, since a side rounded down would shrink the image.
     (height, width), (tall, wide) = source, spec.size

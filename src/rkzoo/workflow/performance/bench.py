@@ -94,8 +94,7 @@ class Measured(Strict, frozen=True):
 
 class Memory(Strict, frozen=True):
     """Memory of this process and its children: peak in MiB, growth in KiB per frame; None where the
-    system
-    does not tell.
+    system does not tell.
     """
 
     peak_mib: float | None
@@ -126,10 +125,8 @@ class Way(Strict, frozen=True):
     second, and CPU cores in use.
 
     `floats`: float input and output tensors, every cell decoded, as the vendor's Python demos do
-    (not
-    on RV1103 and RV1106, whose library has no float tensors). `rkzoo`: as `run`. `pool`: the same
-    with
-    `workers` over all NPU cores, as `stream`.
+    (not on RV1103 and RV1106, whose library has no float tensors). `rkzoo`: as `run`. `pool`: the
+    same with `workers` over all NPU cores, as `stream`.
     """
 
     name: Literal["floats", "rkzoo", "pool"]
@@ -143,9 +140,8 @@ class BenchReport(Strict, frozen=True):
     """Benchmark report of an image model.
 
     `time_cost_ms` by stage: decode, preprocess, inference, postprocess and total; a pipeline of
-    several
-    models has `around` instead of pre- and postprocess, since they alternate. `ways` on a board
-    only.
+    several models has `around` instead of pre- and postprocess, since they alternate. `ways` on a
+    board only.
     """
 
     label: str
@@ -171,8 +167,7 @@ class BenchReport(Strict, frozen=True):
 
 class Answered(Strict, frozen=True):
     """The model, its input (a path, or the text), and the seconds of sound read or generated; None
-    for
-    neither.
+    for neither.
     """
 
     name: str
@@ -184,9 +179,8 @@ class AnswerReport(Strict, frozen=True):
     """Benchmark report of an audio or text model.
 
     `time_cost_ms` of a whole result by stage: decode (reading the file), inference, around, and
-    total.
-    `real_time_factor` is the median total over the seconds of sound; below 1 is faster than real
-    time.
+    total. `real_time_factor` is the median total over the seconds of sound; below 1 is faster than
+    real time.
     """
 
     label: str
@@ -226,8 +220,7 @@ def bench_any(
     report: Reporter = SILENT,
 ) -> BenchReport | AnswerReport:
     """Run `bench` or `bench_answers`, by the input kind of the model; `count` frames or results.
-    Raises
-    RkzooError.
+    Raises RkzooError.
     """
     if medium_of(os.fspath(model)).name == PICTURE.name:
         return bench(
@@ -475,8 +468,7 @@ def rounded(value: Any) -> Any:
 @dataclass(frozen=True)
 class Run:
     """Measurements of one run. `stages`: seconds per frame; `resident`: memory after each frame
-    (empty
-    where unknown); `cpu` and `seconds` of the whole run.
+    (empty where unknown); `cpu` and `seconds` of the whole run.
     """
 
     stages: dict[str, list[float]]
@@ -520,8 +512,8 @@ def _open(planned: Plan, stack: ExitStack, threads: int, report: Reporter) -> Op
 
 def _task(planned: Plan, opened: Opened, *, plainly: bool = False) -> Work:
     """Return a function from an image to the seconds by stage. Each has its own buffers, so several
-    can
-    run concurrently on the same sessions. `plainly` uses the reference decoder, where there is one.
+    can run concurrently on the same sessions. `plainly` uses the reference decoder, where there is
+    one.
     """
     task = task_of(planned, opened)
     if isinstance(task, Staged):

@@ -154,8 +154,7 @@ def _short(value: float | None) -> float | None:
 
 class Known(Strict, frozen=True):
     """What is needed of a graph to look its results up in the cache. `key` digests everything that
-    decides
-    them, except for chip, dtype and toolkit.
+    decides them, except for chip, dtype and toolkit.
     """
 
     name: str
@@ -171,8 +170,7 @@ class Known(Strict, frozen=True):
 @dataclass(frozen=True)
 class Subject:
     """The graph as given to the toolkit. `integer`: which inputs are integer; `quantised` is set
-    for
-    pre-quantized graphs.
+    for pre-quantized graphs.
     """
 
     known: Known
@@ -213,8 +211,7 @@ def estimate(
 
     Raises:
         RkzooError: the model cannot be read, or, for a single chip, not be built; among several
-            chips
-            that is the `problem` of one.
+            chips that is the `problem` of one.
     """
     names = list(dict.fromkeys(chip_name(name) for name in socs))
     release = toolkit or DEFAULT_VERSION
@@ -446,8 +443,7 @@ def _inputs(subject: Subject, soc: str, dtype: Dtype, toolkit: str) -> BuildInpu
 
 def _noise(plan: InputPlan, integer: bool) -> NDArray[Any]:
     """One sample: a noise image (1, H, W, 3), else small random numbers, or zeros for integers,
-    which are
-    mostly table indices.
+    which are mostly table indices.
     """
     random = np.random.default_rng(0)
     if plan.mean:
@@ -464,8 +460,7 @@ def _place(digest: str) -> Path:
 
 def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> Path | None:
     """Cache file of what a model file was read to, so that it need not be read again; None for
-    anything
-    that is not a readable file.
+    anything that is not a readable file.
     """
     path = Path(model)
     if not is_model_file(model) or not path.is_file():

@@ -25,8 +25,7 @@ Affinity = Literal["all", "big", "little"]
 
 class Board(Strict, frozen=True):
     """The machine. `npu_users`: other processes that have the NPU open, as "name (pid)"; `celsius`:
-    the
-    hottest sensor at the end.
+    the hottest sensor at the end.
     """
 
     model: str
@@ -53,8 +52,7 @@ class MachineSetup:
     @property
     def threads(self) -> int:
         """Number of ONNX Runtime threads; 0 for its default. With a number given, it does not place
-        its
-        threads itself.
+        its threads itself.
         """
         return 0 if self.affinity == "all" else len(self.cores)
 
@@ -98,8 +96,7 @@ def machine_setup(affinity: Affinity, lock_clocks: bool) -> MachineSetup:
 @contextmanager
 def applied(setup: MachineSetup) -> Iterator[MachineSetup]:
     """Context manager that pins cores and locks clocks, and yields the setup with the machine's
-    state
-    then.
+    state then.
     """
     with ExitStack() as stack:
         if setup.affinity != "all":
@@ -135,8 +132,7 @@ def _can_pin() -> bool:
 @contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[None]:
     """Pin all threads of this process to `cores` inside the block. Threads and processes started
-    inside
-    stay there.
+    inside stay there.
     """
     before: dict[int, set[int]] = {}
     try:
@@ -162,8 +158,7 @@ def _threads() -> list[int]:
 
 def picture_bytes(path: str | os.PathLike[str] | None) -> tuple[bytes, Path]:
     """Return an image file's bytes and path. Without a path, a generated 1280x720 JPEG of noise,
-    shapes
-    and text, about as expensive to decode as a photo. Raises RkzooError.
+    shapes and text, about as expensive to decode as a photo. Raises RkzooError.
     """
     if path is not None:
         file = Path(path)

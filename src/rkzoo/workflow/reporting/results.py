@@ -37,8 +37,7 @@ class Row(Strict, frozen=True):
 
     Attributes:
         original, int8, tuned: metric in float, in INT8 as converted by default, and in INT8 as
-        found
-            by `rkzoo tune` with `how`; in the metric's unit.
+        found by `rkzoo tune` with `how`; in the metric's unit.
         int8_drop, tuned_drop: drops in points (hundredths of a fraction, or %).
         truth: whether the float model's results served as ground truth.
         stages: stages that the search was limited to; empty for all.
@@ -69,8 +68,7 @@ class Row(Strict, frozen=True):
 
 class Trial(Strict, frozen=True):
     """Build of a model for one chip. Where `converts` is False, `why` gives the reason and the rest
-    may be
-    empty.
+    may be empty.
 
     Attributes:
         bytes, weights, internal: .rknn file, weights and working memory, in bytes.
@@ -99,8 +97,7 @@ class Support(Strict, frozen=True):
 
     Attributes:
         weights: origin of the file: `of the card`, `another export` found under the card's name
-            below
-            the assets, or a model without a card.
+            below the assets, or a model without a card.
         untried: why it could not be tried.
         problem: a problem of the model itself, independent of the chip.
         size: (height, width).

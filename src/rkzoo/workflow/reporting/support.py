@@ -54,8 +54,7 @@ def candidates(
     report: Reporter = SILENT,
 ) -> list[Candidate]:
     """List all cards of single models that run on the NPU, then runs without a card; only `names`
-    where
-    given. Raises RkzooError for an unknown name.
+    where given. Raises RkzooError for an unknown name.
     """
     files = {run.name: assets / run.model for run in runs if run.model} if assets else {}
     files = {name: path for name, path in files.items() if path.is_file()}

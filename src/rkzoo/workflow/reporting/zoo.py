@@ -58,10 +58,8 @@ class Published(Strict, frozen=True):
         file: str = "",
     ) -> float | None:
         """Published frames per second of a model by name, input size (height, width) and dtype, or
-        by the
-        vendor's file name. A number at the end of the vendor's name is an opset or the input size.
-        None
-        where not published.
+        by the vendor's file name. A number at the end of the vendor's name is an opset or the input
+        size. None where not published.
         """
         named = re.compile(re.escape(_bare(model)) + r"\d*")
         for one in self.speeds:
@@ -121,8 +119,7 @@ def read_published(path: Path) -> Published:
 
 def gather(results: Path) -> dict[str, Any]:
     """Collect the data of the page as JSON types. Raises RkzooError for an invalid file or a
-    missing
-    folder.
+    missing folder.
     """
     if not results.is_dir():
         raise RkzooError(
@@ -210,8 +207,7 @@ def entry(one: Known, published: Published) -> dict[str, Any]:
 
 def on_chip(one: Known, soc: str, published: Published) -> dict[str, Any]:
     """Page data of one model on one chip. Sizes in bytes; `need` is weights and working memory;
-    `speed` is
-    frames per second with its source.
+    `speed` is frames per second with its source.
     """
     if one.parts:
         return _together(one, soc, published)
@@ -308,8 +304,7 @@ def need(trial: Trial) -> int | None:
 
 def command(one: Known, soc: str, dtype: str) -> str:
     """The convert command, with a file name where no weights can be fetched; empty for models
-    without
-    image input, which `convert` does not take. `dtype` may list several, of the parts of a
+    without image input, which `convert` does not take. `dtype` may list several, of the parts of a
     pipeline.
     """
     card = one.card

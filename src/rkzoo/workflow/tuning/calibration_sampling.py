@@ -25,9 +25,8 @@ def evenly(files: Sequence[Path], count: int) -> list[Path]:
 
 def farthest(files: Sequence[Path], count: int, report: Reporter = SILENT) -> list[Path]:
     """Select `count` diverse files by farthest-point selection (Gonzalez 1985: covers the set
-    within twice
-    the optimal radius), starting with the most average one. Raises RkzooError for an unreadable
-    image.
+    within twice the optimal radius), starting with the most average one. Raises RkzooError for an
+    unreadable image.
     """
     if len(files) <= count:
         return list(files)

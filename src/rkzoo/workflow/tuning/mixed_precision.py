@@ -27,8 +27,7 @@ _PICTURES = 2  # images; each takes 25 s of the toolkit's analysis for yolov8n
 @dataclass(frozen=True)
 class Layer:
     """An NPU layer: its tensors, its `damage` by INT8 (1 - cosine similarity to float, with this
-    layer
-    alone quantized) and its `cycles`.
+    layer alone quantized) and its `cycles`.
     """
 
     tensors: tuple[str, ...]
@@ -94,8 +93,7 @@ def branches(
     layers: Sequence[Layer], graph: onnx.ModelProto, roles: Mapping[str, str]
 ) -> dict[str, tuple[Layer, ...]]:
     """Layers that serve outputs of a single role, by role, the shortest branch first. `roles` maps
-    output
-    to role; empty where all have the same role.
+    output to role; empty where all have the same role.
     """
     serves = {name: {role} for name, role in roles.items()}
     for node in reversed(graph.graph.node):
@@ -124,8 +122,7 @@ def cycles(process: ToolkitProcess, build: BuildInputs) -> float:
 
 def total(layers: Sequence[LayerCost]) -> float:
     """Sum of the compiler's table. Layers without cycles count by memory traffic, at the rate of
-    the
-    others.
+    the others.
     """
     known = [row for row in layers if row.cycles_total]
     waiting = sum(row.cycles_ddr for row in known)

@@ -54,8 +54,7 @@ _FIRST, _WORST = 8, 16
 @dataclass(frozen=True)
 class Setting:
     """A quantization setting. `pictures` are calibration images, None where rkzoo makes them or
-    none are
-    given as files; `picking` describes their selection.
+    none are given as files; `picking` describes their selection.
     """
 
     quantise: Quantise
@@ -72,8 +71,7 @@ class Trial:
         value: main metric.
         drop: points below float (negative: better).
         cost: compiler cycles relative to the same without float layers; None where there are none,
-            or
-            where it is not counted (the toolkit's own hybrid).
+            or where it is not counted (the toolkit's own hybrid).
         kept: better than all before.
     """
 
@@ -196,8 +194,7 @@ def _check_drop(points: float) -> None:
 
 def points(metric: Metric, value: float) -> float:
     """Drop of `value` below the float `metric`, in points: hundredths of a fraction, else the
-    metric's
-    own unit.
+    metric's own unit.
     """
     drop = (metric.value - value) * (100 if metric.unit == "" else 1)
     return drop if metric.higher_is_better else -drop
