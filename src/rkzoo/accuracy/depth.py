@@ -62,9 +62,8 @@ def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
     """AbsRel and share of pixels with delta < 1.25 of one image, after alignment.
 
     AbsRel = mean(|d - d*| / d*), delta = max(d / d*, d* / d), with true depth d* and predicted
-    depth
-    d, over the pixels with known depth (Eigen et al. 2014, https://arxiv.org/abs/1406.2283). The
-    prediction is aligned by least-squares scale and shift, in inverse depth where it is that
+    depth d, over the pixels with known depth (Eigen et al. 2014, https://arxiv.org/abs/1406.2283).
+    The prediction is aligned by least-squares scale and shift, in inverse depth where it is that
     (Ranftl et al. 2020, https://arxiv.org/abs/1907.01341), then clipped to the cap, which is one
     per dataset there and the largest true depth of the image here, and to a thousandth of it.
 

@@ -89,11 +89,11 @@ class ChipModel(Strict, frozen=True):
     Attributes:
         coefficients: ms per unit of each term.
         low, high: factors of the interval that should hold for nine new models in ten; as wide as
-        the errors of families left out.
+            the errors of families left out.
         median_error, mean_error, worst_error, family_median_error: relative to the published time,
-        of points left out of the fit.
+            of points left out of the fit.
         coverage, family_coverage: share of the points, left out alone or with their family, inside
-        an interval made without them.
+            an interval made without them.
         points: the published figures.
     """
 

@@ -32,7 +32,7 @@ class TrackOptions:
         unsure: low score threshold, below which a box is ignored.
         patience: frames that a track survives unmatched.
         overlap, overlap_unsure, overlap_new: minimum IoU to continue a track: with high-score
-        boxes, with low-score boxes, and of a track seen only once.
+            boxes, with low-score boxes, and of a track seen only once.
     """
 
     sure: float = 0.25

@@ -37,7 +37,7 @@ class Row(Strict, frozen=True):
 
     Attributes:
         original, int8, tuned: metric in float, in INT8 as converted by default, and in INT8 as
-        found by `rkzoo tune` with `how`; in the metric's unit.
+            found by `rkzoo tune` with `how`; in the metric's unit.
         int8_drop, tuned_drop: drops in points (hundredths of a fraction, or %).
         truth: whether the float model's results served as ground truth.
         stages: stages that the search was limited to; empty for all.
