@@ -1,4 +1,4 @@
-"""What a comparison runs: a plan for each number format, and the pictures."""
+"""Planning of a comparison: one plan per dtype, and the images."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from rkzoo.workflow.request.models import find_model
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.sidecar import read_sidecar
 
-PICTURES = 3  # of the calibration set, where none are given
-MOST = 16  # pictures
+PICTURES = 3  # calibration images used where none are given
+MOST = 16  # maximum number of images
 _HALF: dict[str, Any] = {
     "dtype": "fp16",
     "algorithm": "normal",
@@ -38,6 +38,7 @@ _HALF: dict[str, Any] = {
 
 
 def given_pictures(images: Sequence[Path], report: Reporter) -> tuple[Picture, ...]:
+    """Read the given images, at most MOST. Raises RkzooError."""
     if len(images) > MOST:
         report.note(f"The first {MOST} of {len(images)} pictures are compared.")
     return tuple(Picture(path.name, read(path), path) for path in images[:MOST])
@@ -98,6 +99,7 @@ def recipe_of(planned: Mapping[Runtime, Plan]) -> Recipe:
 
 
 def own_chip(planned: Mapping[Runtime, Plan]) -> str:
+    """Target chip of the build."""
     return recipe_of(planned).soc
 
 
