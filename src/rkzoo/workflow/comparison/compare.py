@@ -83,9 +83,9 @@ def compare(
 ) -> Comparison:
     """Run a model in float and on the simulator, and diagnose the differences.
 
-    `images`, or three of the calibration pictures. `request.dtype` leaves the other number format
-    out. The request's confidence (0.25) is the threshold of objects. `layers`: INT8 layer by layer too,
-    on the picture where its outputs are the worst, which takes yolov8n half a minute.
+    `images`, or three of the calibration pictures. The dtype of `request` leaves the other number
+    format out; its confidence (0.25) is the threshold of objects. `layers`: INT8 layer by layer
+    too, on the picture where its outputs are the worst, which takes yolov8n half a minute.
     `options` are repeated in the commands that are suggested. Raises RkzooError.
     """
     start = time.perf_counter()
