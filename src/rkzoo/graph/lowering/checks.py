@@ -1,4 +1,4 @@
-"""Will it convert, and will the result be right? A checklist in plain words."""
+"""Pre-conversion checks of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rkzoo.graph.onnx.summary import GraphSummary
 if TYPE_CHECKING:
     import onnx
 
-# Measured with RKNN-Toolkit2 2.5.0: the first make the build fail, the second end on the CPU.
+# Measured with RKNN-Toolkit2 2.5.0: the first fail the build, the second run on the CPU.
 _REFUSED = ("If", "Loop", "Scan", "NonZero")
 _ON_CPU = ("TopK", "Det")
 _INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
@@ -34,19 +34,26 @@ def bare_scores(found: Recognition) -> bool:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How a graph is quantised, by quantisation-aware training or afterwards. `integer`: its
-    operators on integers (QLinearConv), instead of float ones between QuantizeLinear and
-    DequantizeLinear; `read_inside`: outputs that nodes of the graph read too."""
+    """How a graph is quantized, by quantization-aware training or afterwards.
+
+    Attributes:
+        integer: Its integer operators (QLinearConv); empty for float operators between
+            QuantizeLinear and DequantizeLinear.
+        read_inside: Graph outputs that nodes of the graph consume too.
+    """
 
     integer: tuple[str, ...]
     read_inside: tuple[str, ...]
 
 
 def quantisation(model: onnx.ModelProto) -> Quantisation | None:
-    """How `model` is quantised; None for a float model.
+    """Detect how a graph is quantized.
 
-    A graph counts as quantised when a tensor that flows is rounded in it, not where only its
-    weights are stored as integers.
+    A graph counts as quantized when it quantizes activations, not when only its weights are stored
+    as integers.
+
+    Returns:
+        The kind of quantization; None for a float model.
     """
     nodes = model.graph.node
     stored = {tensor.name for tensor in model.graph.initializer}
@@ -64,7 +71,7 @@ def quantisation(model: onnx.ModelProto) -> Quantisation | None:
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a graph carries scales of its own (QDQ nodes, or operators on integers)."""
+    """Whether a graph carries its own scales (QDQ nodes or integer operators)."""
     return quantisation(model) is not None
 
 
@@ -75,9 +82,18 @@ def graph_checks(
     card: str = "",
     named: int = 0,
 ) -> list[Check]:
-    """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised,
-    `card` the name of the card that describes this very file, `named` how many class names
-    the file carries."""
+    """Check whether an ONNX graph can be converted and its outputs decoded.
+
+    Args:
+        summary: Facts about the graph.
+        recognition: The recognized head; None when unknown.
+        unknown: Why the head was not recognized.
+        card: Name of the card that describes this very file; "" for none.
+        named: Number of class names in the file's metadata.
+
+    Returns:
+        The checks, in the order of display.
+    """
     return [
         *_head(recognition, unknown, card, named),
         *_opset(summary, recognition),
@@ -176,7 +192,7 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
                 "without them.",
             )
     present = {name for name, _ in summary.operators}
-    # What sits in the tail of a stock head goes with the cut.
+    # Unsupported operators in the decoding part of an upstream head are removed by the cut.
     cut = recognition is not None and recognition.form == "stock"
     for name in () if cut else _REFUSED:
         if name in present:

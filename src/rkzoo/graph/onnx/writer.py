@@ -1,4 +1,4 @@
-"""A graph being written, node by node: for networks whose weights come in another form."""
+"""ONNX graph builder, for networks whose weights are stored in another format."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ _OPSET = 17
 
 
 def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes the .onnx, with `metadata`, if any, in the place of what it said of itself."""
+    """Write the .onnx; `metadata`, if given, replaces the model's own."""
     if metadata:
         helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
 
 
 class Writer:
-    """In single precision. `held` are the weights by name, each of which goes in once."""
+    """Builds a float32 graph node by node.
+
+    Methods return the name of the tensor they add. `held` maps weight names to arrays; each weight
+    is stored once.
+    """
 
     def __init__(self, held: Mapping[str, Array]) -> None:
         self.held = held
@@ -63,9 +67,10 @@ class Writer:
         return self.node("Add", product, self.constant(bias), to=to)
 
     def gelu(self, x: str, wide: bool = False) -> str:
-        """Spelled with a division, which the toolkit makes one layer of the NPU. A `wide` tensor
-        (3000 long) overflows that layer's registers, and is spelled with a product: its Erf then
-        runs on the processor."""
+        """GELU by Erf. It divides by sqrt(2), which the toolkit fuses into one NPU layer. A `wide`
+        tensor (3000 long) overflows that layer's registers, so it multiplies instead: its Erf then
+        runs on the CPU.
+        """
         inner = (
             self.node("Mul", x, self.constant(2**-0.5))
             if wide
