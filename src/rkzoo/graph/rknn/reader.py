@@ -49,7 +49,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What the NPU does to an input first: (x - mean) / std, in 0..255 units."""
+    """Normalization that the NPU applies to an input: (x - mean) / std, in 0..255 units."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
