@@ -237,8 +237,8 @@ def test_the_order_of_the_vendor_outputs_does_not_matter(order: list[int]) -> No
     [
         (Head(Spec(opset=17), "pose", spoil="points"), "in the values after them"),
         (Head(Spec(opset=17), "obb", spoil="angle"), "in the values after them"),
-        (Head(Spec(opset=17), best=20, spoil="class"), "top-k selection inside the graph"),
-        (Head(Spec(bins=1, opset=17), "pose", 20, spoil="points"), "top-k selection inside the graph"),
+        (Head(Spec(opset=17), best=20, spoil="class"), "top-k selection"),
+        (Head(Spec(bins=1, opset=17), "pose", 20, spoil="points"), "top-k selection"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
