@@ -75,7 +75,7 @@ def test_all_of_them_come_in_one_error():
     assert len(found) == 3
     with pytest.raises(RkzooError) as caught:
         refuse(found)
-    assert "3 things" in caught.value.what
+    assert "3 problems" in caught.value.what
     for words in ("opset 21", "mean has 1", "no calibration"):
         assert words in caught.value.why
     assert caught.value.code == 2

@@ -268,7 +268,7 @@ _CONVERT = "Convert the model again for this board's chip: rkzoo convert MODEL -
 
 _ERRORS: dict[int, tuple[str, str]] = {
     -1: (
-        "The NPU's library reports a failure without a reason.",
+        "The NPU's library only reports that it failed.",
         "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows the driver's messages.",
     ),
     -2: (
@@ -335,5 +335,5 @@ def failure(number: int, what: str, said: Sequence[str] = (), *, function: str =
     # The last line often says only that the call failed.
     words = "; ".join(dict.fromkeys(line for line in said if line))[:_MOST_WORDS]
     if words:
-        why = f'{why} It printed: "{words}".'
+        why = f'{why} It says: "{words}".'
     return Refused(what, why, fix, number, words)
