@@ -63,6 +63,8 @@ class Type(IntEnum):
 
 
 class Format(IntEnum):
+    """Memory layouts of tensors."""
+
     NCHW = 0
     NHWC = 1
     NC1HWC2 = 2
@@ -70,6 +72,8 @@ class Format(IntEnum):
 
 
 class Quantised(IntEnum):
+    """Quantization schemes of tensors."""
+
     NONE = 0
     DFP = 1
     AFFINE = 2
@@ -86,6 +90,8 @@ class Cores(IntFlag):
 
 
 class Sync(IntFlag):
+    """Directions of a cache synchronization."""
+
     TO_DEVICE = 1
     FROM_DEVICE = 2
 

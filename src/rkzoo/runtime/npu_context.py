@@ -278,6 +278,7 @@ class Context:
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._owner is None
 
     @property

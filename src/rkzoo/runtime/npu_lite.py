@@ -123,6 +123,7 @@ class LiteSession(Closing):
         return found
 
     def close(self) -> None:
+        """Release the model. May be called twice."""
         lite, self._lite = self._lite, None
         if lite is not None:
             lite.release()

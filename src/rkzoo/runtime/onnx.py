@@ -117,6 +117,7 @@ class OnnxSession(Closing):
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
     def close(self) -> None:
+        """Does nothing; ONNX Runtime frees the session itself."""
         pass
 
 

@@ -52,6 +52,7 @@ class SimulatorSession(Closing):
         return [quantised(array, spec) for array, spec in zip(outputs, self.outputs, strict=True)]
 
     def close(self) -> None:
+        """End the toolkit process."""
         self._process.close()
 
 

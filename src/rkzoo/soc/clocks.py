@@ -157,7 +157,7 @@ def restore(root: Path) -> tuple[Write, ...]:
 
 @contextmanager
 def held(machine: Machine) -> Iterator[tuple[Write, ...]]:
-    """Clocks at their highest inside the block, and as before after it, however it ends."""
+    """Lock the clocks inside the block, and restore them after it, however it ends."""
     done = lock(machine)
     try:
         yield done
@@ -254,7 +254,7 @@ def _save(tree: Tree, journal: Journal) -> None:
 
 @contextmanager
 def _guarded(tree: Tree) -> Iterator[None]:
-    """One rkzoo at a time changes clocks."""
+    """Lock, so that only one rkzoo changes clocks at a time."""
     real = tree.real(_LOCK)
     if real is None:
         raise RkzooError(f"{_LOCK} is outside of the root.", "", "Check the tree.")

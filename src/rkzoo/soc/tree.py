@@ -29,6 +29,8 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class NodeNote(msgspec.Struct, frozen=True):
+    """Mode and owner of a device file."""
+
     mode: int
     owner: int
     group: int
@@ -36,6 +38,8 @@ class NodeNote(msgspec.Struct, frozen=True):
 
 
 class LibraryNote(msgspec.Struct, frozen=True):
+    """What a library file says about itself, as in `Library`."""
+
     name: str
     version: str = ""
     machine: str = ""

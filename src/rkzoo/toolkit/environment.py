@@ -53,10 +53,12 @@ class ToolkitEnv:
 
     @property
     def folder(self) -> Path:
+        """The folder of the environment."""
         return self.python.parent.parent
 
     @property
     def name(self) -> str:
+        """Name of the folder, such as "2.5.0" or "2.5.0-full"."""
         return self.folder.name
 
 
@@ -312,6 +314,7 @@ class Fetches:
 
     @property
     def total(self) -> float:
+        """Bytes announced so far."""
         return sum(self._sizes.values())
 
     def read(self, line: str) -> bool:

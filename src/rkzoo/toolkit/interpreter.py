@@ -26,11 +26,14 @@ _ASK = (
 
 @dataclass(frozen=True)
 class Interpreter:
+    """A Python interpreter and its version."""
+
     path: str
     version: tuple[int, int, int]
 
     @property
     def text(self) -> str:
+        """The version as text, such as "3.11.4"."""
         return ".".join(map(str, self.version))
 
 

@@ -119,6 +119,7 @@ class ToolkitProcess(Closing):
 
     @property
     def pid(self) -> int:
+        """Process id of the child."""
         return self._child.popen.pid
 
     def build(self, plan: BuildInputs, out: Path, *, timeout: float = BUILD_TIMEOUT) -> BuildReport:
@@ -321,6 +322,7 @@ class ToolkitProcess(Closing):
         self._child.kill()
 
     def close(self) -> None:
+        """Kill the child and remove its folder. May be called twice."""
         self._finalizer()
 
     def _request(self, plan: BuildInputs, do: str) -> worker.Header:

@@ -20,6 +20,7 @@ class Scratch:
     descriptor: int
 
     def remove(self) -> None:
+        """Delete the folder and release the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         _lock_of(self.path).unlink(missing_ok=True)
         os.close(self.descriptor)

@@ -22,7 +22,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def names() -> tuple[str, ...]:
-    """Names of all cards, sorted. Reads no card: a card's name is its file's."""
+    """Names of all cards, sorted. The cards are not read: a card is named by its file."""
     return tuple(sorted(_files()))
 
 

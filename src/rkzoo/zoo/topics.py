@@ -33,6 +33,8 @@ class Figure(Strict, frozen=True):
 
 
 class Figures(Strict, frozen=True):
+    """Published measurements, with their source."""
+
     source: str
     rows: tuple[Figure, ...]
 

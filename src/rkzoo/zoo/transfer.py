@@ -46,6 +46,7 @@ class Wanted:
 
     @property
     def name(self) -> str:
+        """File name from the URL."""
         return base_name(urlsplit(self.url).path)
 
     @property

@@ -494,7 +494,7 @@ def test_a_wrong_decoder_is_not_proven(fault: str) -> None:
 
 def test_nothing_to_prove_for_the_vendor_form() -> None:
     model = vendor()
-    with pytest.raises(RkzooError, match="nothing to prove"):
+    with pytest.raises(RkzooError, match="nothing to verify"):
         prove(model, model, recognise(model), read_whole, read_whole)
 
 

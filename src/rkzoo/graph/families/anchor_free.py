@@ -41,6 +41,7 @@ class Level:
 
     @property
     def channels(self) -> tuple[int, int, int]:
+        """Channels of the box, class and third branch (0 without one)."""
         return (
             self.box.shape[1],
             self.score.shape[1],
@@ -227,6 +228,7 @@ class Fit:
 
     @property
     def good(self) -> bool:
+        """Whether all errors are within their tolerances."""
         return (
             self.box <= BOX_SLACK and self.score <= SCORE_SLACK and self.other <= self.extra.slack
         )

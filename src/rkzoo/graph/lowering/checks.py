@@ -106,7 +106,7 @@ def _head(
     recognition: Recognition | None, unknown: RkzooError | None, card: str, named: int
 ) -> Iterator[Check]:
     if recognition is None and card:
-        yield Check("ok", f"This is the file of the card {card}, which knows how to read it.")
+        yield Check("ok", f"This is the file of the card {card}, which describes its outputs.")
         return
     if recognition is None:
         why = f" {unknown.why} {unknown.fix}" if unknown else ""
@@ -114,19 +114,19 @@ def _head(
         yield Check("fail", f"{what}{why}")
         return
     boxes = " as boxes" if isinstance(recognition.contract.head, DetectHead) else ""
-    yield Check("ok", f"The head is known, so its outputs can be read{boxes}.")
+    yield Check("ok", f"The head is known, so its outputs can be decoded{boxes}.")
     for sentence in recognition.assumed:
         yield Check("warn", sentence)
     if recognition.form == "stock":
         yield Check(
             "ok",
-            "Boxes and scores share one output here, which INT8 cannot hold; convert takes the "
-            "head off and proves the result equal first.",
+            "Boxes and scores share one output here, which INT8 cannot hold; convert cuts the "
+            "head off, after verifying that the result is equal.",
         )
     if not recognition.anchors_known:
         yield Check(
             "warn",
-            "The file does not hold its anchors: the usual ones of its family are assumed. Give "
+            "The file does not hold its anchors: the defaults of its family are assumed. Give "
             "those of your training with --anchors.",
         )
     if bare_scores(recognition):
@@ -137,7 +137,7 @@ def _head(
 def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
     head = recognition.contract.head
     if recognition.contract.texts:
-        yield Check("ok", "Its classes are what it is told to look for, with --prompt.")
+        yield Check("ok", "Its classes are given with --prompt.")
     elif recognition.contract.labels:
         yield Check("ok", f"Each of the {len(recognition.contract.labels)} classes has its name.")
     elif named and isinstance(head, DetectHead):
@@ -167,19 +167,19 @@ def _inputs(summary: GraphSummary, recognition: Recognition | None, card: str) -
     if not summary.dynamic:
         yield Check("ok", "All input sizes are fixed.")
     elif card:
-        yield Check("ok", "The input size is free, and the card fixes it.")
+        yield Check("ok", "The input size is dynamic, and the card fixes it.")
     elif recognition is not None:
         height, width = recognition.contract.input.size
         yield Check(
             "warn",
-            f"The input size is free ({', '.join(summary.dynamic)}); it will be fixed to "
+            f"The input size is dynamic ({', '.join(summary.dynamic)}); it will be fixed to "
             f"{height}x{width}. Choose another with --size HxW.",
         )
     else:
         yield Check(
             "warn",
-            f"The input size is free ({', '.join(summary.dynamic)}), but the NPU needs one that "
-            "is fixed: give --size HxW.",
+            f"The input size is dynamic ({', '.join(summary.dynamic)}), but the NPU needs a "
+            "fixed one: give --size HxW.",
         )
 
 
@@ -188,7 +188,7 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
         if any(name.startswith(f"{domain}.") for name, _ in summary.operators):
             yield Check(
                 "fail",
-                f"It uses operators of {domain}, which the toolkit does not know: export it "
+                f"It uses operators of {domain}, which the toolkit does not support: export it "
                 "without them.",
             )
     present = {name for name, _ in summary.operators}

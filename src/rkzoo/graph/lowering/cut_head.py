@@ -116,7 +116,7 @@ def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.No
     (node,) = (n for n in graph.node if tap.name in n.output)
     if node.op_type != "Conv":
         raise RkzooError(
-            f"The end of the graph at {tap.name} cannot be taken apart.",
+            f"The end of the graph at {tap.name} cannot be split.",
             f"It is made by {node.op_type} and not by a convolution.",
             "Convert it with --no-cut, and please report this model.",
             code=1,

@@ -86,7 +86,7 @@ def prove(
     uncut, kept = recognition.uncut, recognition.contract.head
     if uncut is None or not isinstance(uncut.head, DetectHead) or not isinstance(kept, DetectHead):
         raise RkzooError(
-            "There is nothing to prove for this model.", "Its head was not cut.", "", code=1
+            "There is nothing to verify for this model.", "Its head was not cut.", "", code=1
         )
     sizes = static_input(original, recognition)
     whole = prepared(original, sizes).model
@@ -110,7 +110,7 @@ def prove(
         pairs = [*zip(found, expected, strict=True), prototypes]
         for one, other in pairs:
             if one.shape != other.shape:
-                raise _unequal(f"{one.shape} came out where {other.shape} was due.")
+                raise _unequal(f"{one.shape} came out where {other.shape} was expected.")
         cells = len(expected[0])
         boxes, scores, *others = (_apart(one, other) for one, other in pairs)
         # np.maximum propagates a NaN of either graph, and NaN passes no limit.
@@ -180,7 +180,7 @@ def _paired(
 
 def _unequal(why: str) -> RkzooError:
     return RkzooError(
-        "The cut graph does not give what the uncut graph gives.",
+        "The outputs of the cut graph differ from those of the uncut graph.",
         why,
         "Convert it with --no-cut, and please report this model: rkzoo misread its head.",
         code=1,

@@ -154,7 +154,7 @@ def _load_weights(path: Path, model: onnx.ModelProto) -> None:
         raise RkzooError(
             f"The weights of {path} cannot be read.",
             f"{', '.join(files)} does not hold what the model expects of it.",
-            "Copy both files again, or export the model anew.",
+            "Copy both files again, or export the model again.",
         ) from error
 
 
@@ -162,7 +162,7 @@ def _not_onnx(path: Path, why: str) -> RkzooError:
     return RkzooError(
         f"{path} is not an ONNX model that can be read.",
         why,
-        "Copy the file again, or export the model to ONNX anew.",
+        "Copy the file again, or export the model to ONNX again.",
     )
 
 

@@ -66,7 +66,7 @@ def _between(
     if lost:
         raise _refused(f"It needs the input {lost[0]}, which is not given.")
     if unused:
-        raise _refused(f"It has no use for the input {unused[0]}.")
+        raise _refused(f"It does not use the input {unused[0]}.")
     graph = onnx.GraphProto(name=source.name or "part")
     graph.node.extend(reversed(nodes))
     graph.initializer.extend(t for t in source.initializer if t.name in needed - given)

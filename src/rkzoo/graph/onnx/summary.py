@@ -28,6 +28,7 @@ class TensorInfo:
 
     @property
     def dynamic(self) -> bool:
+        """Whether any dimension is dynamic."""
         return any(isinstance(size, str) for size in self.shape)
 
 

@@ -48,6 +48,7 @@ class View:
 
     @cached_property
     def consumers(self) -> Mapping[str, list[onnx.NodeProto]]:
+        """The nodes that read a tensor."""
         found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.model.graph.node:
             for name in node.input:

@@ -37,14 +37,17 @@ class Writer:
         self._outputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, *shape: int, kind: int = TensorProto.FLOAT) -> str:
+        """Add a graph input of the given shape."""
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, name: str, *shape: int) -> str:
+        """Declare a float32 graph output of the given shape."""
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 
     def constant(self, value: Array | float, name: str = "") -> str:
+        """Add an initializer: integers as they are, everything else as float32."""
         array = np.asarray(value)
         array = array if array.dtype.kind == "i" else array.astype(np.float32)
         name = name or f"constant{len(self._constants)}"
@@ -52,15 +55,18 @@ class Writer:
         return name
 
     def weight(self, name: str) -> str:
+        """Add one of the weights `held`."""
         return self.constant(self.held[name], name)
 
     def node(self, kind: str, *inputs: str, to: str = "", **attributes: Any) -> str:
+        """Add a node of type `kind` with one output, called `to` where given."""
         output = to or f"{kind.lower()}{len(self._nodes)}"
         node = helper.make_node(kind, list(inputs), [output], name=output, **attributes)
         self._nodes.append(node)
         return output
 
     def linear(self, x: str, weight: Array, bias: Array | None, to: str = "") -> str:
+        """Add a linear layer with `weight` (outputs, inputs) and `bias` (outputs,), if any."""
         product = self.node("MatMul", x, self.constant(weight.T), to="" if bias is not None else to)
         if bias is None:
             return product
@@ -84,6 +90,7 @@ class Writer:
         )
 
     def model(self, name: str) -> onnx.ModelProto:
+        """The finished model; `name` is the graph's."""
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
         )

@@ -98,6 +98,7 @@ class RknnFile:
 
     @property
     def quantised(self) -> bool:
+        """Whether any output is quantized."""
         return any(spec.scale is not None for spec in self.outputs)
 
     @property
