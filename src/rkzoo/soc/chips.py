@@ -43,10 +43,10 @@ class Chip(Strict, frozen=True):
         aliases: Other names.
         family: Chips of one family run the same .rknn files.
         cores: NPU cores.
-        tops: NPU performance in TOPS (INT8).
+        tops: NPU performance in TOPS.
         compatible: Device tree names of the NPU.
         clusters: CPU clusters.
-        memory: Type of memory.
+        memory: Size of the memory, as text.
         npu_clock: Where the NPU clock may be found, the best first: a devfreq folder or a file of
             clock rates.
         npu_max_hz: Maximum NPU clock in Hz.
