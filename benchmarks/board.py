@@ -43,7 +43,8 @@ from rkzoo.tasks.detect.task import Detector  # noqa: E402
 from rkzoo.workflow.compile.convert import custom_string  # noqa: E402
 from rkzoo.workflow.inference.board import LIBRARY  # noqa: E402
 from rkzoo.workflow.inference.load import open_task  # noqa: E402
-from rkzoo.workflow.inference.plan import Asked, Plan, in_floats, npu_workers, on_core, plan  # noqa: E402
+from rkzoo.workflow.inference.plan import Plan, in_floats, npu_workers, on_core, plan  # noqa: E402
+from rkzoo.workflow.request.request import Request
 
 NPU_MS, CORES = 13.6, 3
 GOAL_MS, GOAL_SHARE = 2.0, 0.85
@@ -130,7 +131,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         os.environ[LIBRARY] = str(build.compiled(Path(scratch)))
-        planned = plan(model(Path(scratch)), Asked())
+        planned = plan(model(Path(scratch)), Request())
         part = planned.parts["model"]
         assert part.board is not None
         # This machine's chip is no Rockchip, so how many cores it has must be told.

@@ -371,8 +371,8 @@ def test_classes_say_what_they_are(name: str) -> None:
 
 def test_options_of_a_model_are_those_of_load() -> None:
     keys = list(rkzoo.ModelOptions.__annotations__)
-    assert set(keys) <= set(inspect.signature(rkzoo.load).parameters)
-    told = (inspect.getdoc(rkzoo.ModelOptions) or "").split("Attributes:\n")[1]
+    assert keys == [field.name for field in dataclasses.fields(rkzoo.Request)]
+    told = (inspect.getdoc(rkzoo.Request) or "").split("Attributes:\n")[1]
     assert keys == [x.split(":")[0].strip() for x in told.splitlines() if x[4:5].strip()]
 
 
@@ -588,7 +588,7 @@ CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "compare": ("comparison.compare", ("m",), {"soc": "rk3588", "layers": False}),
     "tune": ("tuning.tune", ("m", "d", "rk3588"), {"max_drop": 2.0}),
     "estimate": ("performance.estimate", ("m", "rk3588"), {"dtype": "fp16"}),
-    "bench": ("performance.bench.bench_any", ("m",), {"count": 2}),
+    "bench": ("performance.bench.bench_any", ("m", "x.jpg"), {"count": 2}),
     "inspect": ("comparison.inspect", ("m",), {"anchors": "1,2"}),
     "stream": ("apps.stream", ("m", "film.mp4"), {"track": True, "save": "out.mp4"}),
 }
@@ -602,23 +602,24 @@ def test_functions_hand_on_what_they_are_told(name: str, monkeypatch: pytest.Mon
     signature = inspect.signature(getattr(home, attribute))
     heard: list[inspect.BoundArguments] = []
     monkeypatch.setattr(home, attribute, lambda *a, **k: heard.append(signature.bind(*a, **k)))
-    takes = inspect.signature(getattr(rkzoo, name)).parameters
-    sized = {"size": (32, 64)}
-    getattr(rkzoo, name)(*arguments, **options, **sized)
+    function = getattr(rkzoo, name)
+    whole = rkzoo.Request(size=(32, 64), toolkit="2.3.2")
+    function(*arguments, whole, **options, size=(64, 32))
     told = heard[0].arguments
-    if "how" in takes:
-        assert told["asked"].size == (32, 64)
-        with pytest.raises(TypeError, match="sise"):
-            getattr(rkzoo, name)(*arguments, sise=(1, 2))
-    else:
-        assert told["size"] == (32, 64)
+    request = told["request"]
+    assert (request.size, request.toolkit) == ((64, 32), "2.3.2")
+    with pytest.raises(TypeError, match="sise"):
+        function(*arguments, sise=(1, 2))
     if name == "evaluate":
-        assert (told["options"].confidence, told["limit"]) == (0.1, 3)
+        assert (request.confidence, told["limit"]) == (0.1, 3)
     elif name == "stream":
         assert told["options"].track
         assert told["outputs"].save == Path("out.mp4")
     elif name == "estimate":
         assert told["socs"] == ["rk3588"]
+        assert request.dtype == "fp16"
+    elif name == "inspect":
+        assert request.pairs == ((1, 2),)
     else:
         assert options.items() <= told.items()
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rkzoo.api import (
-        ModelOptions,
         bench,
         compare,
         estimate,
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.inference.model import Model, Result
     from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
     from rkzoo.workflow.performance.estimate import Estimate
+    from rkzoo.workflow.request.request import ModelOptions, Request
     from rkzoo.workflow.tuning.tune import Tuned
 
     __version__: str
@@ -78,6 +78,7 @@ __all__ = [
     "ModelOptions",
     "OrientedBoxes",
     "Poses",
+    "Request",
     "Result",
     "RkzooError",
     "Spoken",
@@ -101,10 +102,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": (
-        *("ModelOptions", "bench", "compare", "estimate", "evaluate", "inspect"),
-        *("stream", "tune"),
-    ),
+    "api": (*("bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
     "errors": ("RkzooError",),
     "streaming.tracking": ("Tracked",),
     "tasks.classify.result": ("Classes",),
@@ -132,6 +130,7 @@ _MODULES = {
     "workflow.inference.model": ("Model", "Result"),
     "workflow.performance.bench": ("AnswerReport", "BenchReport"),
     "workflow.performance.estimate": ("Estimate",),
+    "workflow.request.request": ("ModelOptions", "Request"),
     "workflow.tuning.tune": ("Tuned",),
 }
 _HOME = {name: f"rkzoo.{module}" for module, names in _MODULES.items() for name in names}

@@ -65,10 +65,10 @@ class Session(Protocol):
     ) -> None: ...
 
 
-def canvas_of(session: Session, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Where a picture of `size` (height, width) is written, uint8 (1, height, width, 3): the
-    session's own memory where it has some (the NPU's, `canvas`), so that nothing is copied."""
-    shape = (1, *size, 3)
+def canvas_of(session: Session, size: tuple[int, int], channels: int = 3) -> NDArray[np.uint8]:
+    """Where a picture of `size` (height, width) is written, uint8 (1, height, width, channels):
+    the session's own memory where it has some (the NPU's, `canvas`), so that nothing is copied."""
+    shape = (1, *size, channels)
     own: NDArray[np.uint8] | None = getattr(session, "canvas", None)
     if own is not None and own.shape == shape:
         return own

@@ -24,7 +24,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.tasks.depth.result import DepthMap
 from rkzoo.tasks.depth.task import DepthEstimator, single_map
 from rkzoo.workflow.evaluation.evaluate import evaluate
-from rkzoo.workflow.inference.plan import Asked
+from rkzoo.workflow.request.request import Request
 
 SIZE = 64
 
@@ -140,12 +140,12 @@ def test_eval_scores_against_depth_of_ones_own(card: Path, picture: Path, tmp_pa
     (data / "images" / "room.png").write_bytes(picture.read_bytes())
     truth = 1 / (0.7 * by_hand(picture) + 0.4)
     np.save(data / "depth" / "room.npy", truth)
-    found = evaluate(str(card), str(data), asked=Asked(), workers=1)
+    found = evaluate(str(card), str(data), request=Request(), workers=1)
     assert found.main.name == "delta<1.25"
     assert found.main.value == 1
     assert {m.name: m.value for m in found.metrics}["AbsRel"] < 1e-3
     np.save(data / "depth" / "room.npy", truth[::-1, ::-1])
-    worse = evaluate(str(card), str(data), asked=Asked(), workers=1)
+    worse = evaluate(str(card), str(data), request=Request(), workers=1)
     assert worse.main.value < 0.9
 
 

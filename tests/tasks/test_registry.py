@@ -18,9 +18,10 @@ from rkzoo.contract.model import Contract, Head, TaskName
 from rkzoo.contract.segmentation import CutOutHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.session import Session
-from rkzoo.tasks.registry import SPECS, _spec, spec_of
-from rkzoo.tasks.spec import Opened, TaskOptions, Wishes
+from rkzoo.tasks.registry import OPTIONS, SPECS, _spec, spec_of
+from rkzoo.tasks.spec import Opened, TaskOptions
 from rkzoo.vision.letterbox import fit
+from rkzoo.workflow.request.request import Request
 from rkzoo.zoo.catalogue import cards
 
 SIZE = (64, 96)
@@ -38,9 +39,10 @@ def test_every_head_has_a_task_and_every_task_a_head() -> None:
     assert {_spec(name).name for name in SPECS} - {"tensors"} == set(get_args(TaskName)) - {"asset"}
 
 
-def test_options_are_fields_of_wishes() -> None:
+def test_options_are_fields_of_a_request() -> None:
     for name in SPECS:
-        assert _spec(name).options <= set(Wishes.__dataclass_fields__), name
+        assert _spec(name).options <= set(Request.__dataclass_fields__), name
+    assert set(OPTIONS) <= set(Request.__dataclass_fields__)
 
 
 def test_cards_are_of_the_task_that_reads_their_head() -> None:
@@ -55,7 +57,7 @@ def test_cards_are_of_the_task_that_reads_their_head() -> None:
 def test_the_records_import_no_task() -> None:
     code = """
 import sys
-from rkzoo.tasks.registry import SPECS, _spec
+from rkzoo.tasks.registry import OPTIONS, SPECS, _spec
 assert not [name for name in sys.modules if name.endswith(".spec") and name.count(".") == 3]
 for name in SPECS:
     _spec(name)
@@ -147,7 +149,7 @@ def test_a_picture_is_written_where_the_npu_reads_it_by_the_boards_hardware(name
             TensorSpec(name="mask_input", shape=(1, 1, 16, 16), dtype="float32"),
         )
         parts = {"encoder": one, "decoder": (contract, decoder)}  # type: ignore[dict-item]
-    options = TaskOptions(Wishes(points=((1, 1, 1),)))
+    options = TaskOptions(points=((1, 1, 1),))
     task = spec_of(head).open(Opened(head, parts, {}), options)
     with pytest.raises(Stop):
         task(np.full((40, 50, 3), 90, np.uint8))

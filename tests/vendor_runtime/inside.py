@@ -662,11 +662,11 @@ def _order(model: Model, layout: Layout) -> dict[str, Any]:
 def refusal(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """What rkzoo says of a model that the library refuses."""
     from rkzoo.errors import RkzooError
-    from rkzoo.workflow.inference.board import BoardModel, contract_of, open_board
+    from rkzoo.workflow.inference.board import BoardBackend, contract_of, open_board
 
     (name,) = names
     file = folder / f"{name}.rknn"
-    model = BoardModel(file, os.environ["RKZOO_LIBRKNNRT"])
+    model = BoardBackend(file, os.environ["RKZOO_LIBRKNNRT"])
     try:
         with open_board(model, contract_of(file)) as session:
             session.run([np.zeros(spec.shape, spec.dtype) for spec in session.inputs])

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.asked import add_asked, add_runtime
+from rkzoo.cli.model_options import add_model_options, add_runtime
 
 if TYPE_CHECKING:
     from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
@@ -56,20 +56,20 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help=f"the report (default: {REPORT}; none with --json)",
     )
-    add_asked(parser)
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.performance.bench import BenchReport, bench_any, write_report
 
     found = bench_any(
         args.model,
         args.image,
-        asked=asked(args),
+        request=request(args),
         count=args.frames,
         warm_up=args.warm_up,
         affinity=args.affinity,

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.asked import add_asked
+from rkzoo.cli.model_options import add_model_options
 
 if TYPE_CHECKING:
     from rkzoo.workflow.comparison.result import Comparison
@@ -48,14 +48,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-o", "--output", default="rkzoo-compare", metavar="DIR", help="where report.html goes"
     )
-    add_asked(parser)
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.files import check_folder
     from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.compare import compare
@@ -64,10 +64,9 @@ def main(args: argparse.Namespace) -> int:
     check_folder(Path(args.output))
     found = compare(
         args.model,
-        asked=asked(args),
+        request=request(args),
         soc=args.soc,
         images=expand(args.image) if args.image else (),
-        confidence=args.conf,
         layers=not args.no_layers,
         options=repeated(args),
         report=Bars(),

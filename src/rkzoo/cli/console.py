@@ -139,13 +139,15 @@ def width(text: str) -> int:
 
 def add_feed(parser: argparse._ActionsContainer) -> None:
     """--color, --mean and --std."""
-    parser.add_argument("--color", choices=("RGB", "BGR"), help="colour order of the training")
     parser.add_argument(
-        "--mean", metavar="A,B,C", help="what is taken from the pixels of 0..255, as 0,0,0"
+        "--color",
+        choices=("RGB", "BGR", "GRAY", "RGBA", "BGRA"),
+        help="channel order of the training",
     )
     parser.add_argument(
-        "--std", metavar="A,B,C", help="what they are divided by then: 255,255,255 gives 0..1"
+        "--mean", metavar="A,B,C", help="subtracted from the pixels of 0..255, one a channel: 0,0,0"
     )
+    parser.add_argument("--std", metavar="A,B,C", help="divisor after that: 255,255,255 gives 0..1")
 
 
 def add_anchors(parser: argparse._ActionsContainer) -> None:
@@ -173,22 +175,34 @@ def add_prompts(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def parse_triple(text: str | None, name: str) -> tuple[float, float, float] | None:
-    """`0,0,0` or `0` to three numbers. Raises RkzooError."""
+def parse_numbers(text: str | None, name: str) -> tuple[float, ...] | None:
+    """`0,0,0` or `0` to numbers. Raises RkzooError."""
     if text is None:
         return None
     try:
-        numbers = [float(part) for part in text.split(",")]
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 3):
         raise RkzooError(
-            f"{text!r} is not three numbers.",
-            f"--{name} has one for each colour.",
+            f"{text!r} is not numbers.",
+            f"--{name} has one for each channel.",
             f"Give e.g. --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
+        ) from None
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME=1,3,224,224` to the name and its numbers. Raises RkzooError."""
+    name, _, numbers = text.rpartition("=")
+    try:
+        shape = tuple(int(part) for part in numbers.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not name or not shape or any(not 1 <= side <= 1 << 24 for side in shape):
+        raise RkzooError(
+            f"{text!r} is no shape of an input.",
+            "It is the input's name and whole numbers from 1.",
+            "Give e.g. --shape images=1,3,224,224; rkzoo inspect names the inputs.",
         )
-    first, second, third = numbers if len(numbers) == 3 else numbers * 3
-    return first, second, third
+    return name, shape
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
+from rkzoo.cli.model_options import add_inputs
 
 if TYPE_CHECKING:
     from rkzoo.workflow.compile.convert import Converted
@@ -40,6 +41,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    add_inputs(parser)
     add_feed(parser)
     add_anchors(parser)
     add_prompts(parser)
@@ -59,28 +61,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, parse_triple, print_json
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.compile.convert import convert
-    from rkzoo.workflow.request.options import read_labels
 
     made = convert(
         args.model,
         [name for word in args.soc for name in word.split(",") if name],
-        dtype=args.dtype,
-        calibration=args.calib,
+        request(args),
         output=args.output,
-        toolkit=args.toolkit,
-        size=parse_size(args.size),
-        labels=read_labels(Path(args.labels)) if args.labels else None,
-        color=args.color,
-        mean=parse_triple(args.mean, "mean"),
-        std=parse_triple(args.std, "std"),
-        anchors=args.anchors,
-        cut=not args.no_cut,
-        recipe=args.recipe,
-        prompts=args.prompt,
-        text_model=args.text_model,
-        embeddings=args.embeddings,
         golden=args.golden,
         report=Bars(),
     )
@@ -95,7 +84,7 @@ def _tell(made: list[Converted]) -> None:
     from shlex import quote
 
     from rkzoo.cli.console import table
-    from rkzoo.workflow.inference.inputs import NUMBERS, medium_of
+    from rkzoo.workflow.inference.inputs import medium_of
 
     if proof := made[0].proof:
         print(
@@ -113,8 +102,8 @@ def _tell(made: list[Converted]) -> None:
     rknn = quote(str(made[0].rknn))
     whole = str(made[0].pipeline or made[0].rknn)
     medium = medium_of(whole)
-    run = f", or rkzoo run {quote(whole)} {medium.name.upper()}" if medium is not NUMBERS else ""
-    print(f"Next: rkzoo inspect {rknn}{run}")
+    given = "INPUT" if medium.name == "tensors" else medium.name.upper()
+    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {quote(whole)} {given}")
     if made[0].golden:
         place = Path(whole).parent if made[0].pipeline else made[0].golden
         print(f"On the board, with {quote(str(place))} copied too: rkzoo check {quote(whole)}")

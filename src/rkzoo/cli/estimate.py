@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors
+from rkzoo.cli.model_options import add_inputs
 
 if TYPE_CHECKING:
     from rkzoo.workflow.performance.estimate import Estimate
@@ -31,6 +32,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: int8 where it can be")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    add_inputs(parser)
     add_anchors(parser)
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -38,7 +40,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.performance.estimate import (
         CALIBRATED,
         SYNTHETIC,
@@ -46,17 +49,13 @@ def main(args: argparse.Namespace) -> int:
         estimate,
         every_chip,
     )
-    from rkzoo.workflow.request.options import parse_anchors
 
     named = [name for word in args.soc for name in word.split(",") if name]
     socs = every_chip() if "all" in [name.lower() for name in named] else named
     found = estimate(
         args.model,
         socs,
-        dtype=args.dtype,
-        toolkit=args.toolkit,
-        size=parse_size(args.size),
-        anchors=parse_anchors(args.anchors) if args.anchors else None,
+        request(args),
         report=Bars(),
     )
     if args.json:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rkzoo.cli.asked import add_asked, add_runtime
+from rkzoo.cli.model_options import add_model_options, add_runtime
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
-    from rkzoo.tasks.detect.task import DetectOptions
     from rkzoo.workflow.evaluation.evaluate import Evaluation
     from rkzoo.workflow.evaluation.explain import Explanation, Step
 
@@ -34,8 +33,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_runtime(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
-    parser.add_argument("--conf", type=float, help="least score (standard 0.001)")
-    parser.add_argument("--iou", type=float, help="overlap above which a box goes (standard 0.65)")
+    parser.add_argument("--conf", type=float, help="confidence threshold (standard 0.001)")
+    parser.add_argument("--iou", type=float, help="IoU threshold for NMS (standard 0.65)")
     parser.add_argument("--max-boxes", type=int, metavar="N", help="boxes a picture (standard 300)")
     parser.add_argument(
         "--one-label", action="store_true", help="one class a box, as when running (not standard)"
@@ -55,14 +54,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="the chart of --explain, .png or .svg"
     )
-    add_asked(parser)
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.evaluation.evaluate import check_limit, check_workers, evaluate
 
     check_limit(args.limit)
@@ -76,9 +75,8 @@ def main(args: argparse.Namespace) -> int:
     found = evaluate(
         args.model,
         args.data,
-        asked=asked(args),
+        request=request(args),
         limit=args.limit,
-        options=protocol(args),
         workers=args.workers,
         scheduler=args.scheduler,
         fresh=args.fresh,
@@ -94,9 +92,8 @@ def main(args: argparse.Namespace) -> int:
 def _explain(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.tasks.detect.task import DetectOptions
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.evaluation.explain import explain
     from rkzoo.workflow.evaluation.explain_chart import check_name, draw
 
@@ -106,9 +103,8 @@ def _explain(args: argparse.Namespace) -> int:
     found = explain(
         args.model,
         args.data,
-        asked=asked(args),
+        request=request(args),
         limit=args.limit,
-        deployed=DetectOptions(**_given(args)),
         workers=args.workers,
         scheduler=args.scheduler,
         fresh=args.fresh,
@@ -124,20 +120,6 @@ def _explain(args: argparse.Namespace) -> int:
         _tell_steps(found)
         print(f"The chart is in {chart}")
     return 0
-
-
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    given = {"confidence": args.conf, "iou": args.iou, "limit": args.max_boxes}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def protocol(args: argparse.Namespace) -> DetectOptions:
-    """The standard protocol with what the user wants otherwise."""
-    from dataclasses import replace
-
-    from rkzoo.workflow.evaluation.evaluate import STANDARD
-
-    return replace(STANDARD, multi_label=not args.one_label, **_given(args))
 
 
 def _tell(found: Evaluation) -> None:

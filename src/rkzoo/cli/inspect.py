@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors
+from rkzoo.cli.model_options import add_inputs
 from rkzoo.errors import printable
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "file", metavar="FILE", help="an .onnx, .tflite, .pb, .torchscript, .rknn or .rknn.json"
     )
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    add_inputs(parser)
     add_anchors(parser)
     parser.add_argument(
         "--image",
@@ -58,14 +60,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, parse_size, print_json
+    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.inspect import inspect
 
     seen = inspect(
         args.file,
-        size=parse_size(args.size),
-        anchors=args.anchors,
+        request=request(args),
         pictures=expand(args.image) if args.image else (),
         report=Bars(),
     )

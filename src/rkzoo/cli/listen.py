@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def listen(args: argparse.Namespace) -> int:
     """From the microphone until Ctrl-C; what is understood is printed as it comes."""
-    from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.workflow.apps import listen as hearing
     from rkzoo.workflow.inference.model import Written
 
@@ -30,9 +30,7 @@ def listen(args: argparse.Namespace) -> int:
     def ready() -> None:
         print("Listening. Press Ctrl-C to end.", file=sys.stderr)
 
-    found = hearing.listen(
-        args.model, asked(args), wishes(args), tell=tell, ready=ready, report=Bars()
-    )
+    found = hearing.listen(args.model, request(args), tell=tell, ready=ready, report=Bars())
     tell(found)
     if args.json:
         print_json({"model": args.model, "results": found.to_json()})

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.asked import add_asked, add_runtime, add_wishes
+from rkzoo.cli.model_options import add_model_options, add_runtime, add_task_options, add_thresholds
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="pictures, sounds or texts; folders or globs; mic is the microphone",
     )
     add_runtime(parser)
-    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
-    parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
+    add_thresholds(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -39,8 +38,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="where the drawn pictures, texts or sounds go; a file for one of them: its suffix "
         "chooses the form (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
     )
-    add_asked(parser)
-    add_wishes(parser)
+    add_model_options(parser)
+    add_task_options(parser)
     parser.add_argument(
         "--search", metavar="WORDS", help="find pictures (clip) or lines of text (minilm) by words"
     )
@@ -61,14 +60,20 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rkzoo.cli.asked import asked, wishes
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.files import check_apart
-    from rkzoo.workflow.inference.inputs import medium_of
-    from rkzoo.workflow.inference.load import open_model, options_of, page_of
+    from rkzoo.workflow.inference.inputs import medium_of, of_plan
+    from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
+    from rkzoo.workflow.inference.plan import plan
+    from rkzoo.workflow.request.importers.registry import is_model_file
 
-    medium = medium_of(args.model)
+    bars = Bars()
+    if not is_model_file(args.model):
+        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
+    planned = plan(args.model, request(args), bars)
+    medium = of_plan(planned)
     sources = medium.expand(args.inputs)
     files = [medium.file(source) for source in sources]
     file_named = _file_named(args.output, medium.written, len(sources))
@@ -79,13 +84,9 @@ def _run(args: argparse.Namespace) -> int:
     folder = file_named.parent if file_named else folder
     if folder is not None:
         check_apart((folder / name for name in names), [file for file in files if file])
-    bars = Bars()
     documents = []
     warned: dict[str, str] = {}
-    options = options_of(args.conf, args.iou)
-    with open_model(
-        args.model, asked(args), options, page_of(args.conf), bars, wishes(args)
-    ) as model:
+    with open_planned(planned, bars) as model:
         for source, file, name in zip(sources, files, names, strict=True):
             result = model(source)
             document = result.to_json()

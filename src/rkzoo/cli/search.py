@@ -13,8 +13,8 @@ _SHEET = "search.png"
 
 
 def search(args: argparse.Namespace) -> int:
-    from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.files import check_apart
     from rkzoo.vision.image import SUFFIXES, write
     from rkzoo.workflow.apps import search as workflow
@@ -33,7 +33,7 @@ def search(args: argparse.Namespace) -> int:
         named = Path(args.output or "rkzoo-out")
         target = named if named.suffix.lower() in SUFFIXES else named / _SHEET
         check_apart([target], [Path(source) for source in sources])
-    found = workflow.search(args.model, sources, args.search, asked(args), Bars())
+    found = workflow.search(args.model, sources, args.search, request(args), Bars())
     if target is not None:
         write(target, found.sheet())
     if args.json:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.cli.asked import add_asked, add_runtime
+from rkzoo.cli.model_options import add_model_options, add_runtime, add_thresholds
 
 if TYPE_CHECKING:
     from rkzoo.workflow.apps.stream import Summary
@@ -29,8 +29,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="0 or /dev/video0 (camera), a video file, rtsp:// or http://, a folder of pictures",
     )
     add_runtime(parser)
-    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25; text 0.5)")
-    parser.add_argument("--iou", type=float, help="overlap above which a box goes (default 0.45)")
+    add_thresholds(parser)
     parser.add_argument("--track", action="store_true", help="number things across frames")
     where = parser.add_argument_group("where the answers go")
     where.add_argument("--save", metavar="VIDEO", help="a video with what was found drawn on it")
@@ -68,14 +67,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SECONDS",
         help="how long a lost source is tried again (default: until Ctrl-C)",
     )
-    add_asked(parser)
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
     parser.set_defaults(verb=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.errors import RkzooError
     from rkzoo.workflow.apps.stream import Outputs, StreamOptions, stream
 
@@ -98,10 +97,8 @@ def main(args: argparse.Namespace) -> int:
         args.model,
         args.source,
         outputs,
-        asked=asked(args),
+        request=request(args),
         options=StreamOptions(
-            confidence=args.conf,
-            iou=args.iou,
             track=args.track,
             every_frame=args.every_frame,
             frames=args.frames,

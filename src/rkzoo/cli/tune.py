@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.asked import add_asked
+from rkzoo.cli.model_options import add_model_options
 
 if TYPE_CHECKING:
     from rkzoo.workflow.tuning.tune import Trial, Tuned
@@ -49,7 +49,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--stages", metavar="A,B", help="only these stages of the search")
     parser.add_argument("-o", "--output", metavar="DIR", help="default: rkzoo-tune")
-    add_asked(parser)
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -57,8 +57,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     import json
 
-    from rkzoo.cli.asked import asked
     from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.model_options import request
     from rkzoo.files import check_folder, write_text
     from rkzoo.workflow.evaluation.evaluate import check_limit, check_workers
     from rkzoo.workflow.request.quantization import write_recipe
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
         args.model,
         args.data,
         args.soc,
-        asked=asked(args),
+        request=request(args),
         max_drop=args.max_drop,
         limit=args.limit,
         workers=args.workers,

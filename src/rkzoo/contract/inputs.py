@@ -31,14 +31,20 @@ class TensorSpec(Strict, frozen=True):
     channels: int = 0
 
 
+Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
+"""The order of a picture's channels. GRAY is one, as OpenCV makes it (ITU-R BT.601); the A is
+alpha, 255 where a picture has none."""
+CHANNELS: dict[Color, int] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
+
+
 class ImageInput(Strict, frozen=True):
     """Preprocessing of an image input.
 
     Attributes:
         size: (height, width) in pixels.
         color: Channel order.
-        mean: In units of 0..255 and in the order `color`: x = (pixel - mean) / std. Applied inside
-            the .rknn or the ONNX session, never by preprocessing.
+        mean: In units of 0..255, one per channel in the order `color`: x = (pixel - mean) / std.
+            Applied inside the .rknn or the ONNX session, never by preprocessing.
         std: See `mean`.
         fit: `letterbox` keeps the aspect ratio and pads; `stretch` does not keep it; `line` scales
             to the height, keeps the aspect ratio and pads on the right; `crop` scales the short
@@ -50,16 +56,27 @@ class ImageInput(Strict, frozen=True):
     """
 
     size: tuple[Size, Size]
-    color: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    color: Color = "RGB"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (255.0, 255.0, 255.0)
     fit: Literal["letterbox", "stretch", "line", "crop"] = "letterbox"
     short: Size | None = None
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
     place: Literal["center", "top-left"] = "center"
     smooth: bool = False
 
+    @property
+    def channels(self) -> int:
+        """1, 3 or 4, as `color` says."""
+        return CHANNELS[self.color]
+
     def __post_init__(self) -> None:
+        for word, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(
+                    f"{word} has {len(values)} numbers, and a {self.color} picture takes "
+                    f"{self.channels}"
+                )
         if 0.0 in self.std:
             raise ValueError("std must not contain 0")
         if self.short is not None and self.fit != "crop":
@@ -73,6 +90,7 @@ class ImageInput(Strict, frozen=True):
 class ArrayInput(Strict, frozen=True):
     """An input that is not an image, fed as it is; the graph is fixed to its shape.
 
+    `image`: the preprocessing by which an image becomes such an array, (N, C, height, width).
     `texts`: (1, slots, width), one text embedding of length 1 per class; unused slots repeat one of
     the others.
     """
@@ -81,3 +99,4 @@ class ArrayInput(Strict, frozen=True):
     shape: tuple[Length, ...]
     role: Literal["texts", "plain"] = "plain"
     dtype: Literal["float32", "int64", "int32"] = "float32"
+    image: ImageInput | None = None

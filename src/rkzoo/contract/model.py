@@ -27,7 +27,11 @@ from rkzoo.errors import RkzooError
 
 
 class TensorsHead(Strict, frozen=True, tag="tensors", tag_field="kind"):
-    """A part of a pipeline: plain tensors, which the pipeline's task reads by name."""
+    """Outputs without postprocessing: of any model, or of a part of a pipeline, whose task reads
+    them by name. `picture` is the name of the image input.
+    """
+
+    picture: str = ""
 
 
 PictureHead = (

@@ -76,7 +76,10 @@ class OnnxSession(Closing):
             _, _, height, width = (*self.inputs[0].shape, -1, -1, -1, -1)[:4]
             batch = self.inputs[0].shape[0]
             nhwc = TensorSpec(
-                name=self._names[0], shape=(batch, height, width, 3), dtype="uint8", layout="NHWC"
+                name=self._names[0],
+                shape=(batch, height, width, image.channels),
+                dtype="uint8",
+                layout="NHWC",
             )
             self.inputs = (nhwc, *self.inputs[1:])
             self._mean = np.array(image.mean, np.float32)
@@ -87,7 +90,7 @@ class OnnxSession(Closing):
         """Run the graph.
 
         Args:
-            arrays: Images as uint8 (N, H, W, 3) in the contract's color order, other inputs as
+            arrays: Images as uint8 (N, H, W, C) in the contract's color order, other inputs as
                 declared.
 
         Returns:

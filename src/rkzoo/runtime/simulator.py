@@ -42,7 +42,7 @@ class SimulatorSession(Closing):
         """Run the model.
 
         Args:
-            arrays: One per input: uint8 (1, H, W, 3) in the contract's color order for an image,
+            arrays: One per input: uint8 (1, H, W, C) in the contract's color order for an image,
                 other inputs in their own shapes.
 
         Returns:

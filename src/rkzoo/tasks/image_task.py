@@ -28,7 +28,7 @@ class ImageTask(ABC, Generic[R]):
 
     def __init__(self, contract: Contract, session: Session) -> None:
         self.contract, self.session = contract, session
-        self._canvas = canvas_of(session, contract.input.size)
+        self._canvas = canvas_of(session, contract.input.size, contract.input.channels)
         self._fit = fitter_of(session, fit)
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
@@ -65,7 +65,7 @@ class LinePreprocess:
         self._fit = fitter_of(session, fit)
 
     def __call__(self, lines: Sequence[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:
-        """BGR lines (h, w, 3) to uint8 (N, height, width, 3) in the contract's colour order. The
+        """BGR lines (h, w, 3) to uint8 (N, height, width, C) in the contract's colour order. The
         array may be reused by the next call."""
         size = (self._spec.size[0], width)
         spec = (
@@ -74,8 +74,8 @@ class LinePreprocess:
             else msgspec.structs.replace(self._spec, size=size)
         )
         if len(lines) == 1:
-            return self._fit(lines[0], spec, canvas_of(self._session, size))[0]
-        batch = np.empty((len(lines), *size, 3), np.uint8)
+            return self._fit(lines[0], spec, canvas_of(self._session, size, spec.channels))[0]
+        batch = np.empty((len(lines), *size, spec.channels), np.uint8)
         for place, line in enumerate(lines):
             fit(line, spec, batch[place : place + 1])
         return batch

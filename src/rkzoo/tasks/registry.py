@@ -5,6 +5,7 @@ A task is imported when it is asked for. A new task is a folder with a `spec.py`
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import cache
 from importlib import import_module
 
@@ -12,7 +13,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.spec import NOTHING, TaskSpec, Wishes
+from rkzoo.tasks.spec import TaskSpec
 
 PAGE = "text"  # of a pipeline without a head of its own
 
@@ -43,7 +44,7 @@ SPECS: dict[str, str] = {
     "voice": "voice.spec:VOICE",
     "translate": "translate.spec:FAIRSEQ",
     "marian": "translate.spec:MARIAN",
-    "tensors": "spec:TENSORS",
+    "tensors": "tensors.spec:TENSORS",
 }
 
 
@@ -69,20 +70,33 @@ def _spec(kind: str) -> TaskSpec:
     return found
 
 
-# What an option of the command line is called, by its field of Wishes.
-_OPTIONS = {
+# Options that only some tasks use: what the command line calls them, by the request's field.
+OPTIONS = {
+    "language": "--language",
     "translate": "--translate",
     "speed": "--speed",
     "points": "--point",
     "boxes": "--box",
+    "confidence": "--conf",
+    "iou": "--iou",
+    "max_boxes": "max_boxes",
+    "multi_label": "multi_label",
 }
 
 
-def refuse_unheard(head: Head | None, wishes: Wishes) -> None:
-    """Raises RkzooError for a wish that a model with this head would not hear."""
-    heard = spec_of(head).options
-    for name, option in _OPTIONS.items():
-        if getattr(wishes, name) != getattr(NOTHING, name) and name not in heard:
+def validate_options(head: Head | None, given: Set[str]) -> None:
+    """Refuses options that a model with this head does not use.
+
+    Args:
+        head: The model's head; None for a pipeline that reads pages of text.
+        given: Names of the request's fields that were given.
+
+    Raises:
+        RkzooError: One of them would change nothing.
+    """
+    used = spec_of(head).options
+    for name, option in OPTIONS.items():
+        if name in given and name not in used:
             raise RkzooError(
                 f"{option} does not go with this model.",
                 "It would change nothing.",

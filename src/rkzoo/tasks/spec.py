@@ -21,27 +21,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user wants of an answer, thresholds apart.
-
-    `language` of a speech or a page (a code such as en), None for the model's own guess or its
-    usual one. `translate`: speech into English text. `speed` of a voice, 1 as trained.
-    `points` x, y, label (1 the object, 0 not it) and `boxes` x1, y1, x2, y2 in source pixels
-    say what to cut out. `words` are classes named by the user.
-    """
-
-    language: str | None = None
-    translate: bool = False
-    speed: float = 1.0
-    points: tuple[tuple[float, float, int], ...] = ()
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
-    words: tuple[str, ...] = ()
-
-
-NOTHING = Wishes()
-
-
-@dataclass(frozen=True)
 class Opened:
     """The parts of a model by role ("model" where there is one), and its further files by
     role: `decoder.vocabulary` is the file `vocabulary` of the part `decoder`."""
@@ -57,9 +36,26 @@ Task = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a task is opened with beside its parts; each takes what it knows. None: the usual."""
+    """What is wanted of the answers; each task takes what it knows.
 
-    wishes: Wishes = NOTHING
+    Attributes:
+        language: of a speech, a voice or a page (a code such as en), None for the model's own
+            guess or its default.
+        translate: speech to English text.
+        speed: of a voice, 1 as trained.
+        points: x, y, label (1 the object, 0 beside it) in source pixels, for promptable masks.
+        boxes: x1, y1, x2, y2 in source pixels, likewise.
+        prompts: class names that the user gives.
+        detect: thresholds of a detection head; None: the defaults.
+        page: thresholds of a text reader; None: the defaults.
+    """
+
+    language: str | None = None
+    translate: bool = False
+    speed: float = 1.0
+    points: tuple[tuple[float, float, int], ...] = ()
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    prompts: tuple[str, ...] = ()
     detect: DetectOptions | None = None
     page: PageOptions | None = None
 
@@ -74,8 +70,8 @@ class AssumedLabels:
     why: str = ""
 
 
-Takes = Literal["picture", "sound", "text", "numbers"]
-Gives = Literal["picture", "transcript", "timeline", "output", "sound", "numbers"]
+Takes = Literal["picture", "sound", "text", "tensors"]
+Gives = Literal["picture", "transcript", "timeline", "output", "sound", "tensors"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,8 @@ class TaskSpec:
         open: the open parts and the options to a callable, what `takes` reads in, result out.
         takes: what goes in.
         gives: the file that is written for each.
-        options: the fields of `Wishes` that it heeds; others that are set are refused.
+        options: the optional arguments of a request that it uses, of those that only some tasks
+            know (`registry.OPTIONS`); another that is given is refused.
         scored: the task under which data sets know it; `name` where empty.
         part: what it does as a part of a pipeline, for a model that is not run by itself.
         usage: examples of arguments to `rkzoo run`; one of what it takes where None.
@@ -125,6 +122,9 @@ class TaskSpec:
     bounded: Callable[[Any], bool] = lambda head: False
 
 
+THRESHOLDS = frozenset({"confidence", "iou", "max_boxes"})
+
+
 def as_it_is(found: Any) -> Any:
     """`things` of an answer that can be matched as it is."""
     return found
@@ -143,17 +143,3 @@ def a_name_for_each_class(head: Any, labels: Sequence[str], model: str) -> None:
             "Every class needs its name, in the order of training.",
             "Give the labels of this very model with --labels, or none at all.",
         )
-
-
-def _no_task(opened: Opened, options: TaskOptions) -> Task:
-    raise RkzooError("One part of a pipeline is no task.", code=1)
-
-
-TENSORS = TaskSpec(
-    name="tensors",
-    open=_no_task,
-    takes="numbers",
-    gives="numbers",
-    part="gives numbers that mean nothing by themselves",
-    usage=(),
-)

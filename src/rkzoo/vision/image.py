@@ -26,11 +26,13 @@ from PIL import (
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
+from rkzoo.vision.letterbox import with_channels
 
 Array = NDArray[Any]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-
+ARRAY = ".npy"
+"""Suffix of a picture kept as an array: uint8 (H, W), (H, W, 1), BGR (H, W, 3), BGRA (H, W, 4)."""
 
 # A phone's largest image has 199.8 megapixels; a file of some kilobytes can claim far more.
 MOST_PIXELS = 200_000_000
@@ -38,6 +40,7 @@ MOST_PIXELS = 200_000_000
 # followed by 00 or a restart marker).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _END_OF_JPEG = 0xD9
+_NPY = b"\x93NUMPY"
 _PNG = b"\x89PNG\r\n\x1a\n"
 # The plugins themselves, not Image.open, whose pixel limit is lower and a global variable.
 _HEADERS: tuple[tuple[bytes, Callable[[io.BytesIO, str], ImageFile.ImageFile]], ...] = (
@@ -52,12 +55,14 @@ _HEADERS: tuple[tuple[bytes, Callable[[io.BytesIO, str], ImageFile.ImageFile]], 
 )
 
 
-def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uint8]:
     """Read an image file.
 
     Args:
-        path: The file. Gray, transparent (alpha is dropped), CMYK and 16-bit (scaled) ones become
-            the same form.
+        path: The file. Gray, transparent, CMYK and 16-bit (scaled) ones become the same form, and
+            so does an .npy of uint8 (H, W), (H, W, 1), (H, W, 3) in BGR or (H, W, 4) in BGRA.
+        alpha: Keep the alpha channel of a file that has one: BGRA (H, W, 4); otherwise it is
+            dropped.
 
     Returns:
         BGR uint8 (H, W, 3), EXIF orientation applied.
@@ -70,7 +75,50 @@ def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         # Not cv2.imread: it does not distinguish a missing file from a broken one, and fails on
         # some non-ASCII paths.
         data = path.read_bytes()
-    return decode(data, path)
+    if data.startswith(_NPY):
+        image = _array(data, path)
+        return with_channels(image, 4 if alpha and image.shape[2] == 4 else 3)
+    image = decode(data, path)
+    opacity = _alpha(data, image) if alpha else None
+    return image if opacity is None else np.dstack((image, opacity))
+
+
+def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
+    """An image (H, W, C) from the bytes of an .npy."""
+    try:
+        image = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise unreadable(path) from error
+    image = image[..., None] if image.ndim == 2 else image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise RkzooError(
+            f"{path} is no picture.",
+            f"It holds {image.dtype} {list(image.shape)}.",
+            "A picture in an .npy is uint8 (height, width), or (height, width, channels) with 1, 3 "
+            "(BGR) or 4 (BGRA) channels.",
+        )
+    if not image.size:
+        raise unreadable(path)
+    return np.ascontiguousarray(image)
+
+
+def _alpha(data: bytes, image: Array) -> Array | None:
+    """The alpha channel (H, W, 1) of the file of `image`; None for a file without one."""
+    opener = next((opener for magic, opener in _HEADERS if data.startswith(magic)), None)
+    if opener is None or opener is JpegImagePlugin.JpegImageFile:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on EXIF data
+        try:
+            file = opener(io.BytesIO(data), "")
+            if "A" not in file.getbands() and "transparency" not in file.info:
+                return None
+            found = np.asarray(file.convert("RGBA").getchannel("A"))[..., None]
+        # OpenCV read the file; what Pillow raises of it can be nearly anything.
+        except Exception:
+            return None
+    found = upright(found, orientation(opener, data))
+    return found if found.shape[:2] == image.shape[:2] else None
 
 
 def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
@@ -251,7 +299,9 @@ def _matches(entry: str) -> list[Path]:
 
     path = Path(entry)
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        files = sorted(p for p in path.iterdir() if p.is_file())
+        found = [p for p in files if p.suffix.lower() in SUFFIXES]
+        return found or [p for p in files if p.suffix.lower() == ARRAY]
     if path.exists():
         return [path]
     return sorted(Path(p) for p in glob.glob(entry, recursive=True) if Path(p).is_file())

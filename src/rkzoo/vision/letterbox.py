@@ -96,37 +96,75 @@ def fit(image: Image, spec: ImageInput, canvas: Image | None = None) -> tuple[Im
     """Fit an image into the model's input.
 
     Args:
-        image: BGR uint8 (H, W, 3), or NV12 (H * 3 / 2, W) in BT.601 limited range.
+        image: BGR uint8 (H, W, 3), BGRA (H, W, 4), gray (H, W, 1), or NV12 (H * 3 / 2, W) in BT.601
+            limited range.
         spec: The input.
         canvas: An array of the result's shape to reuse.
 
     Returns:
-        uint8 (1, height, width, 3) in the color order of `spec`, and the geometry.
+        uint8 (1, height, width, C) in the color order of `spec`, padded in every channel, and the
+        geometry.
     """
-    if image.ndim == 2:
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
+    image = with_channels(image, spec.channels)
     box = plan((image.shape[0], image.shape[1]), spec)
     height, width = spec.size
     if canvas is None:
-        canvas = np.empty((1, height, width, 3), np.uint8)
+        canvas = np.empty((1, height, width, spec.channels), np.uint8)
     target = canvas[0]
     if spec.fit == "crop":
         _middle(image, box, target, spec.smooth)
-        if spec.color == "RGB":
-            cv2.cvtColor(target, cv2.COLOR_BGR2RGB, dst=target)
+        _ordered(target, spec)
         return canvas, box
     inside = border(target, box, spec.pad)
     if box.scaled == box.source:
         np.copyto(inside, image)
+    elif spec.channels == 1:
+        np.copyto(inside, _resized(image, box.scaled, _bilinear(box)))
     else:
         cv2.resize(image, (box.scaled[1], box.scaled[0]), dst=inside, interpolation=_bilinear(box))
-    if spec.color == "RGB":
-        cv2.cvtColor(inside, cv2.COLOR_BGR2RGB, dst=inside)
+    _ordered(inside, spec)
     return canvas, box
 
 
+# From so many channels to so many; alpha is 255 where there was none.
+_CONVERSIONS = {
+    (1, 3): cv2.COLOR_GRAY2BGR,
+    (1, 4): cv2.COLOR_GRAY2BGRA,
+    (3, 1): cv2.COLOR_BGR2GRAY,
+    (3, 4): cv2.COLOR_BGR2BGRA,
+    (4, 1): cv2.COLOR_BGRA2GRAY,
+    (4, 3): cv2.COLOR_BGRA2BGR,
+}
+
+
+def with_channels(image: Image, channels: int) -> Image:
+    """Convert an image as `fit` takes it to 1, 3 (BGR) or 4 (BGRA) channels: (H, W, channels)."""
+    if image.ndim == 2:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
+    if image.shape[2] == channels:
+        return image
+    made = cv2.cvtColor(image, _CONVERSIONS[image.shape[2], channels])
+    return np.asarray(made, np.uint8).reshape(*image.shape[:2], channels)
+
+
+def _ordered(target: Image, spec: ImageInput) -> None:
+    """Convert BGR(A) to RGB(A) in place, where the model wants that."""
+    if spec.color == "RGB":
+        cv2.cvtColor(target, cv2.COLOR_BGR2RGB, dst=target)
+    elif spec.color == "RGBA":
+        cv2.cvtColor(target, cv2.COLOR_BGRA2RGBA, dst=target)
+
+
+def _resized(image: Image, size: tuple[int, int], way: int) -> Image:
+    """The image scaled to (height, width), keeping the channel axis that OpenCV drops for one
+    channel.
+    """
+    made = cv2.resize(image, (size[1], size[0]), interpolation=way)
+    return np.asarray(made, np.uint8).reshape(*size, image.shape[2])
+
+
 def border(target: Image, box: Letterbox, pad: int) -> Image:
-    """Fill the padding of a canvas (H, W, 3) with `pad`; returns the view of the image's area."""
+    """Fill the padding of a canvas (H, W, C) with `pad`; returns the view of the image's area."""
     bottom, right = box.top + box.scaled[0], box.left + box.scaled[1]
     target[: box.top] = pad
     target[bottom:] = pad
@@ -159,11 +197,12 @@ def _middle(image: Image, box: Letterbox, target: Image, smooth: bool = False) -
     if (scaled_h, scaled_w) == image.shape[:2]:
         pass
     elif smooth:
-        scaled = Pillow.fromarray(image).resize((scaled_w, scaled_h), Pillow.Resampling.BICUBIC)
-        image = np.asarray(scaled)
+        plane = image[..., 0] if image.shape[2] == 1 else image
+        scaled = Pillow.fromarray(plane).resize((scaled_w, scaled_h), Pillow.Resampling.BICUBIC)
+        image = np.asarray(scaled).reshape(scaled_h, scaled_w, -1)
     else:
         way = cv2.INTER_AREA if scaled_h < image.shape[0] else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, (scaled_w, scaled_h), interpolation=way), np.uint8)
+        image = _resized(image, (scaled_h, scaled_w), way)
     np.copyto(target, image[top : top + size_h, left : left + size_w])
 
 

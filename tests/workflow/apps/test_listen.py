@@ -14,7 +14,8 @@ from rkzoo.contract.audio import TransducerHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.speech.transcript import Segment, Transcript
 from rkzoo.workflow.apps import listen as listening
-from rkzoo.workflow.inference.plan import Asked, Plan
+from rkzoo.workflow.inference.plan import Plan
+from rkzoo.workflow.request.request import Request
 
 
 class Counts:
@@ -56,7 +57,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_it_tells_while_it_hears_until_ctrl_c(opened: list[Any]) -> None:
     told: list[str] = []
     found = listening.listen(
-        "x", Asked(), blocks=speaker(3), tell=lambda found: told.append(found.text)
+        "x", Request(), blocks=speaker(3), tell=lambda found: told.append(found.text)
     )
     assert told == ["0", "0 1", "0 1 2"]
     assert found.text == "0 1 2 end"
@@ -64,10 +65,10 @@ def test_it_tells_while_it_hears_until_ctrl_c(opened: list[Any]) -> None:
 
 def test_a_model_that_hears_whole_sounds_hears_the_whole(opened: list[Any]) -> None:
     opened[0] = lambda sound: Transcript((Segment(0, sound.seconds, f"{len(sound.samples)}"),))
-    found = listening.listen("x", Asked(), blocks=speaker(4), tell=lambda found: None)
+    found = listening.listen("x", Request(), blocks=speaker(4), tell=lambda found: None)
     assert found.text == "6400"
     with pytest.raises(RkzooError, match="Nothing was recorded"):
-        listening.listen("x", Asked(), blocks=speaker(0), tell=lambda found: None)
+        listening.listen("x", Request(), blocks=speaker(0), tell=lambda found: None)
 
 
 class StandIn:

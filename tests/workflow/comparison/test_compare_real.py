@@ -29,8 +29,9 @@ from rkzoo.workflow.comparison.matching import Agreement
 from rkzoo.workflow.comparison.result import Comparison, Ran
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 from rkzoo.workflow.compile.convert import convert
-from rkzoo.workflow.inference.plan import Asked, Part, Plan
+from rkzoo.workflow.inference.plan import Part, Plan
 from rkzoo.workflow.request.calibration import find
+from rkzoo.workflow.request.request import Request
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,10 +124,10 @@ def test_a_head_left_on_is_named_as_the_cause(
 
 @pytest.mark.toolkit
 def test_float16_alone_needs_pictures_and_no_calibration(model: str, pictures: Path) -> None:
-    asked = Asked(dtype="fp16")
+    request = Request(dtype="fp16")
     with pytest.raises(RkzooError, match="no picture to compare on"):
-        compare(model, asked=asked, layers=False)
-    found = compare(model, asked=asked, images=sorted(pictures.iterdir())[:1], layers=False)
+        compare(model, request=request, layers=False)
+    found = compare(model, request=request, images=sorted(pictures.iterdir())[:1], layers=False)
     assert [one.runtime for one in found.ran] == ["onnx", "fp16"]
     assert "INT8: only float16 was asked for." in found.skipped
     assert not any(one.hurt for one in found.ran)
@@ -326,7 +327,7 @@ def test_layers_that_cannot_be_compared_cost_only_themselves(
         raise RkzooError("The disk is full.", code=1)
 
     monkeypatch.setattr(module.ToolkitProcess, "analyse", fails)
-    found = compare(model, asked=Asked(dtype="int8", pictures=find(str(pictures))))
+    found = compare(model, request=Request(dtype="int8", pictures=find(str(pictures))))
     assert found.layers == ()
     assert "The layers of model: The disk is full." in found.skipped
     assert len(found.ran) == 2

@@ -17,6 +17,7 @@ from rkzoo.cli.main import main
 from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.request.options import parse_anchors
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
 OWN = "12,14 20,30 31,25 40,60 62,44 60,90 90,70 80,100 140,120"
@@ -50,7 +51,7 @@ def test_assumed_anchors_are_said_and_given_ones_are_taken(
     assert not any("--anchors" in check["text"] for check in document["checks"])
     head = document["recognition"]["contract"]["head"]
     assert head["anchors"][0] == [[12, 14], [20, 30], [31, 25]]
-    contract = resolve(str(lost), anchors=parse_anchors(OWN)).contract
+    contract = resolve(str(lost), Request(anchors=OWN)).contract
     assert isinstance(contract.head, DetectHead)
     assert contract.head.anchors[2][2] == (140, 120)
 

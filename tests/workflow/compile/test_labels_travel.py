@@ -19,6 +19,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.graph.families.registry import recognise
 from rkzoo.workflow.compile.convert import custom_string
 from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
 NAMES = ['it\'s a "cat"', "狗 和 猫", "c: {3}, \\ end"]
@@ -105,9 +106,12 @@ def test_names_that_are_none_are_no_names(
 def test_the_users_names_go_before_the_files(tmp_path: Path) -> None:
     path = saved(tmp_path, stock(names="['a', 'b', 'c']"))
     mine = ("один", "two", "三")
-    assert resolve(str(path), labels=mine).contract.labels == mine
+    assert resolve(str(path), Request(labels=mine)).contract.labels == mine
     assert resolve(str(path)).contract.labels == ("a", "b", "c")
-    assert resolve(str(path), labels=mine).quantised(Quantise(head="uncut")).contract.labels == mine
+    assert (
+        resolve(str(path), Request(labels=mine)).quantised(Quantise(head="uncut")).contract.labels
+        == mine
+    )
 
 
 def test_a_wrong_number_from_the_user_is_named(

@@ -26,8 +26,9 @@ from rkzoo.workflow.evaluation import evaluate as evaluation
 from rkzoo.workflow.evaluation.evaluate import STANDARD, evaluate
 from rkzoo.workflow.evaluation.jobs import Job, Piece, here
 from rkzoo.workflow.evaluation.process_pool import over_processes
-from rkzoo.workflow.inference.plan import Asked, plan
+from rkzoo.workflow.inference.plan import plan
 from rkzoo.workflow.request import resolve as resolving
+from rkzoo.workflow.request.request import Request
 
 PICTURES = 40
 # What a network of random weights scores is of no interest, so that everything counts.
@@ -81,7 +82,7 @@ def figures(found: evaluation.Evaluation) -> list[tuple[str, float]]:
 def work(model: str, data: str) -> tuple[Job, list[Piece]]:
     files = sorted(Path(data).parent.glob("*.png"))
     pieces = [(i, files[i * 4 : i * 4 + 4]) for i in range(len(files) // 4)]
-    return Job(plan(model, Asked()), ALL), pieces
+    return Job(plan(model, Request()), ALL), pieces
 
 
 def same(one: dict, other: dict) -> bool:
@@ -155,7 +156,7 @@ def test_a_broken_picture_is_named_from_within_a_worker(
 
 def test_a_source_is_not_run_on_an_npu(model: str, data: str) -> None:
     with pytest.raises(RkzooError, match=r"An NPU runs \.rknn files only"):
-        evaluate(model, data, asked=Asked(runtime="board"))
+        evaluate(model, data, request=Request(runtime="board"))
 
 
 def test_the_command_line(model: str, data: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,17 +236,19 @@ def test_no_scheduler_there(model: str, data: str) -> None:
 def test_a_model_for_the_simulator_is_found_once_and_calibrated_on_the_data(
     model: str, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    float_plan = plan(model, Asked())
+    float_plan = plan(model, Request())
     found, asked_for = [], []
     inner = resolving.recognise
     monkeypatch.setattr(resolving, "recognise", lambda *a: found.append(a) or inner(*a))
 
-    def planned(models: object, label: str, asked: Asked, report: object) -> object:
-        asked_for.append((label, asked.pictures))
+    def planned(models: object, label: str, request: Request, report: object) -> object:
+        asked_for.append((label, request.pictures))
         return float_plan
 
     monkeypatch.setattr(evaluation, "plan_of", planned)
-    got = evaluate(model, data, asked=Asked(runtime="simulator"), limit=4, options=ALL, workers=1)
+    got = evaluate(
+        model, data, request=Request(runtime="simulator"), limit=4, options=ALL, workers=1
+    )
     assert len(found) == 1
     ((label, pictures),) = asked_for
     assert label == "simulator"

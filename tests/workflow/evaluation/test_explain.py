@@ -32,10 +32,11 @@ from rkzoo.workflow.evaluation.evaluate import STANDARD, evaluate, evaluate_plan
 from rkzoo.workflow.evaluation.explain import Explanation, Step, explain
 from rkzoo.workflow.evaluation.explain_chart import draw
 from rkzoo.workflow.evaluation.jobs import Job, Reading, answering
-from rkzoo.workflow.inference.plan import Asked, Plan, plan
+from rkzoo.workflow.inference.plan import Plan, plan
+from rkzoo.workflow.request.request import Request
 
 PICTURES = 6
-FLOAT = Asked(runtime="onnx")
+FLOAT = Request(runtime="onnx")
 BRANCHES = ("pad", "pillow", "turbo-exact", "turbo-fast")
 
 
@@ -73,7 +74,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, models: Model) -> str:
     random = np.random.default_rng(7)
     images, notes = [], []
     options = replace(STANDARD, iou=0.5, limit=8, multi_label=False)
-    with answering(Job(plan(models((96, 96)), Asked()), options)) as answer:
+    with answering(Job(plan(models((96, 96)), Request()), options)) as answer:
         for number in range(PICTURES):
             path = folder / f"{number:03d}.jpg"
             image = cv2.resize(random.integers(0, 256, (10, 15, 3), np.uint8), (120, 80))
@@ -95,7 +96,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, models: Model) -> str:
 
 @pytest.fixture(scope="module")
 def found(models: Model, data: str) -> Explanation:
-    return explain(models((96, 96)), data, asked=FLOAT, workers=1)
+    return explain(models((96, 96)), data, request=FLOAT, workers=1)
 
 
 def steps(found: Explanation) -> dict[str, Step]:
@@ -127,7 +128,7 @@ def no_margin(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_square_picture_gives_what_the_fixed_graph_gives(
     models: Model, source: tuple[int, int]
 ) -> None:
-    planned = plan(models((96, 96)), Asked())
+    planned = plan(models((96, 96)), Request())
     image = np.random.default_rng(1).integers(0, 256, (*source, 3), np.uint8)
     fixed = records(planned, image)
     free = records(rectangular.size_free(planned), image, RECTANGULAR)
@@ -139,8 +140,8 @@ def test_a_square_picture_gives_what_the_fixed_graph_gives(
 @pytest.mark.usefixtures("no_margin")
 def test_a_long_picture_gives_what_a_graph_of_its_shape_gives(models: Model) -> None:
     image = np.random.default_rng(2).integers(0, 256, (80, 120, 3), np.uint8)
-    small = records(plan(models((64, 96)), Asked()), image)
-    free = records(rectangular.size_free(plan(models((96, 96)), Asked())), image, RECTANGULAR)
+    small = records(plan(models((64, 96)), Request()), image)
+    free = records(rectangular.size_free(plan(models((96, 96)), Request())), image, RECTANGULAR)
     assert len(small["score"]) > 3
     for key, value in small.items():
         np.testing.assert_allclose(free[key], value, atol=1e-3)
@@ -163,7 +164,7 @@ def test_a_rectangle_holds_the_picture_at_the_same_scale(
 
 
 def test_a_family_that_evaluates_squares_itself_has_no_such_step(models: Model) -> None:
-    planned = plan(models((64, 96)), Asked())
+    planned = plan(models((64, 96)), Request())
     for change in ({"place": "top-left"}, {"size": (72, 96)}):
         part = planned.parts["model"]
         fed = msgspec.structs.replace(part.contract.input, **change)
@@ -181,8 +182,8 @@ def test_the_steps_are_what_an_evaluation_by_itself_gives(
     found: Explanation, models: Model, data: str
 ) -> None:
     model, by = models((96, 96)), steps(found)
-    plain = evaluate(model, data, asked=FLOAT, workers=1)
-    run = evaluate(model, data, asked=FLOAT, options=DetectOptions(), workers=1)
+    plain = evaluate(model, data, request=FLOAT, workers=1)
+    run = evaluate(model, data, request=FLOAT, options=DetectOptions(), workers=1)
     assert by["square"].value == plain.main.value
     assert by["confidence"].value == run.main.value
     # A picture of 2 to 3 at 96 wide, and half a cell of 32 more on both sides.
@@ -221,12 +222,12 @@ def test_the_changes_add_up_along_the_path_and_branches_are_not_counted(
 
 def test_other_settings_of_the_deployed_model(models: Model, data: str) -> None:
     mine = DetectOptions(confidence=0.99, iou=0.65, limit=5)
-    found = explain(models((96, 96)), data, asked=FLOAT, deployed=mine, workers=1, limit=3)
+    found = explain(models((96, 96)), data, request=FLOAT, deployed=mine, workers=1, limit=3)
     by = steps(found)
     assert "at most 5 boxes" in by["limit"].name
     assert "0.99" in by["confidence"].name
     assert by["confidence"].change != 0
-    alone = evaluate(models((96, 96)), data, asked=FLOAT, options=mine, workers=1, limit=3)
+    alone = evaluate(models((96, 96)), data, request=FLOAT, options=mine, workers=1, limit=3)
     assert by["confidence"].value == alone.main.value
     assert any("first 3 of 6" in text for text in found.departures)
 
@@ -242,7 +243,7 @@ def test_a_second_time_everything_is_known(
         return one
 
     monkeypatch.setattr(explaining, "evaluate_plan", counted)
-    again = explain(models((96, 96)), data, asked=FLOAT, workers=1)
+    again = explain(models((96, 96)), data, request=FLOAT, workers=1)
     assert again.steps == found.steps
     assert set(reused) == {PICTURES}
 
@@ -256,8 +257,8 @@ def test_a_step_that_cannot_be_measured_says_why_and_the_others_go_on(
     def refused(planned: Plan) -> Plan:
         raise RkzooError("The graph cannot take other sizes.", "A Reshape fixes it.")
 
-    def no_toolkit(model: str, asked: Asked, *rest: object) -> Plan:
-        if asked.dtype == "fp16":
+    def no_toolkit(model: str, request: Request, *rest: object) -> Plan:
+        if request.dtype == "fp16":
             raise RkzooError("The toolkit cannot be installed.", "", "Give --runtime onnx.")
         return plan(model, FLOAT)
 
@@ -288,7 +289,7 @@ def test_a_broken_picture_is_an_error_and_no_unmeasured_step(
         (tmp_path / image["file_name"]).write_bytes(b"\xff\xd8 no picture")
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     with pytest.raises(RkzooError, match=r"000\.jpg"):
-        explain(models((96, 96)), str(tmp_path / "truth.json"), asked=FLOAT, workers=1)
+        explain(models((96, 96)), str(tmp_path / "truth.json"), request=FLOAT, workers=1)
 
 
 def test_only_boxes_masks_and_key_points(
@@ -299,7 +300,7 @@ def test_only_boxes_masks_and_key_points(
     assert "Give the .onnx" in caught.value.fix
     monkeypatch.setattr(explaining, "task_of", lambda *_: "text")
     with pytest.raises(RkzooError, match="taken apart step by step"):
-        explain(models((96, 96)), data, asked=FLOAT)
+        explain(models((96, 96)), data, request=FLOAT)
 
 
 @pytest.mark.toolkit

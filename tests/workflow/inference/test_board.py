@@ -46,7 +46,7 @@ from rkzoo.workflow.compile.convert import custom_string
 from rkzoo.workflow.evaluation.jobs import Job, answering
 from rkzoo.workflow.inference import board, rga_preprocess
 from rkzoo.workflow.inference.board import (
-    BoardModel,
+    BoardBackend,
     contract_of,
     find_library,
     on_board,
@@ -54,7 +54,6 @@ from rkzoo.workflow.inference.board import (
 )
 from rkzoo.workflow.inference.load import detect_task, open_task
 from rkzoo.workflow.inference.plan import (
-    Asked,
     Plan,
     in_floats,
     npu_workers,
@@ -64,6 +63,7 @@ from rkzoo.workflow.inference.plan import (
 )
 from rkzoo.workflow.performance import bench as bench_room
 from rkzoo.workflow.performance.bench import bench
+from rkzoo.workflow.request.request import Request
 
 LIBRARY = board.LIBRARY
 
@@ -131,7 +131,7 @@ class Bus:
     def __init__(self, assets: Path, folder: Path) -> None:
         self.picture = assets / "data/images/bus_640.jpg"
         self.image = read(self.picture)
-        planned = plan(assets / "models/yolov8n.onnx", Asked())
+        planned = plan(assets / "models/yolov8n.onnx", Request())
         part = planned.parts["model"]
         self.contract = part.contract
         with OnnxSession(part.graph, part.contract.input) as session:
@@ -187,7 +187,7 @@ def test_the_same_script_runs_on_the_npu(npu: Path, bus: Bus) -> None:
 
 
 def test_the_picture_is_written_into_the_npus_memory(npu: Path, bus: Bus) -> None:
-    with open_board(BoardModel(bus.rknn, str(npu)), bus.contract) as session:
+    with open_board(BoardBackend(bus.rknn, str(npu)), bus.contract) as session:
         assert isinstance(session, NpuSession)
         task = detect_task(bus.contract, session)
         (fed,), _ = task.preprocess(bus.image)
@@ -222,7 +222,7 @@ def test_the_2d_engine_finds_the_same(
     for one in found:
         np.testing.assert_array_equal(one.xyxy, wanted.xyxy)  # type: ignore[attr-defined]
     # What is measured does not depend on it.
-    job = Job(plan(bus.rknn, Asked(runtime="board")))
+    job = Job(plan(bus.rknn, Request(runtime="board")))
     with answering(job) as answer:
         data = bus.picture.read_bytes()
         records = [answer(data, bus.picture) for _ in range(4)]
@@ -241,12 +241,12 @@ def test_run_says_board(npu: Path, bus: Bus, capsys: pytest.CaptureFixture[str])
 
 
 def test_workers_share_the_weights_and_have_a_core_each(npu: Path, bus: Bus) -> None:
-    planned = plan(bus.rknn, Asked(runtime="board"))
+    planned = plan(bus.rknn, Request(runtime="board"))
     part = planned.parts["model"]
-    assert part.board is not None
+    assert part.backend is not None
     assert on_core(planned, 1) == planned  # nobody knows how many cores there are
     three = three_cores(planned)
-    pinned = [on_core(three, number).parts["model"].board for number in range(4)]
+    pinned = [on_core(three, number).parts["model"].backend for number in range(4)]
     assert [one.cores for one in pinned if one] == [1, 2, 4, 1]
     before = build.state(npu).memories
     sessions = [open_part(on_core(three, number).parts["model"]) for number in range(4)]
@@ -305,7 +305,7 @@ def test_boxes_of_the_simulator(
     out = tmp_path / "yolov8n.rknn"
     rkzoo.convert(assets / "models/yolov8n.onnx", "rk3588", calibration=str(listed), output=out)
     picture = assets / "data/images/bus_640.jpg"
-    part = plan(out, Asked(runtime="simulator")).parts["model"]
+    part = plan(out, Request(runtime="simulator")).parts["model"]
     with open_part(part) as session:
         task = detect_task(part.contract, session)
         arrays, letterbox = task.preprocess(read(picture))
@@ -331,7 +331,7 @@ def test_a_pc_has_no_npu(no_npu: None, bus: Bus) -> None:
     assert find_library() is None
     assert on_board(bus.rknn, wanted=False) is None
     with pytest.raises(RkzooError, match="no Rockchip board") as caught:
-        plan(bus.rknn, Asked(runtime="board"))
+        plan(bus.rknn, Request(runtime="board"))
     assert "--runtime simulator" in caught.value.fix
 
 
@@ -340,7 +340,7 @@ def test_where_nothing_simulates_the_missing_npu_is_said(
 ) -> None:
     monkeypatch.setattr(board, "_simulates", lambda: False)
     with pytest.raises(RkzooError, match="no Rockchip board") as caught:
-        plan(bus.rknn, Asked())
+        plan(bus.rknn, Request())
     assert "rkzoo[pc]" in caught.value.fix
     assert "--runtime simulator" not in caught.value.fix
 
@@ -355,7 +355,7 @@ def test_a_board_without_its_library(
 
     monkeypatch.setattr(board, "read_machine", machine_of_a_board)
     with pytest.raises(RkzooError, match=r"librknnrt\.so") as caught:
-        plan(bus.rknn, Asked())
+        plan(bus.rknn, Request())
     assert "rkzoo doctor" in caught.value.fix
 
 
@@ -389,18 +389,18 @@ def test_the_variable_must_name_a_file(
 ) -> None:
     monkeypatch.setenv(LIBRARY, str(tmp_path / "gone.so"))
     with pytest.raises(RkzooError, match="which is no file"):
-        plan(bus.rknn, Asked())
+        plan(bus.rknn, Request())
 
 
 def test_an_onnx_is_not_for_the_npu(npu: Path, assets: Path) -> None:
     with pytest.raises(RkzooError, match=r"runs \.rknn files only") as caught:
-        plan(assets / "models/yolov8n.onnx", Asked(runtime="board"))
+        plan(assets / "models/yolov8n.onnx", Request(runtime="board"))
     assert "rkzoo convert" in caught.value.fix
 
 
 def test_the_simulator_may_still_be_asked_for(npu: Path, bus: Bus) -> None:
     with pytest.raises(RkzooError, match=r"\.json"):  # nothing was kept to build it from
-        plan(bus.rknn, Asked(runtime="simulator"))
+        plan(bus.rknn, Request(runtime="simulator"))
 
 
 def test_rockchips_python_package_where_that_is_what_there_is(
@@ -479,9 +479,9 @@ def test_work_is_given_to_cores_that_there_are_and_that_work(
     model = on_board(bus.rknn, wanted=True)
     assert model is not None
     assert model.cores == alone
-    planned = plan(bus.rknn, Asked())
+    planned = plan(bus.rknn, Request())
     count = npu_workers(planned)
-    given = [on_core(planned, number).parts["model"].board for number in range(count)]
+    given = [on_core(planned, number).parts["model"].backend for number in range(count)]
     assert [model.cores for model in given if model] == workers
 
 
@@ -522,8 +522,10 @@ def test_a_driver_with_one_good_core_is_obeyed_to_the_last_call(
 
 def three_cores(planned: Plan) -> Plan:
     part = planned.parts["model"]
-    assert part.board is not None
-    return replace(planned, parts={"model": replace(part, board=replace(part.board, available=3))})
+    assert part.backend is not None
+    return replace(
+        planned, parts={"model": replace(part, board=replace(part.backend, available=3))}
+    )
 
 
 def test_floats_and_every_cell_decoded_give_the_same_boxes(
@@ -532,7 +534,7 @@ def test_floats_and_every_cell_decoded_give_the_same_boxes(
     monkeypatch.setenv("STANDIN_STRICT", "0")
     wanted = bus.expected()
     with ExitStack() as stack:
-        task = open_task(in_floats(plan(bus.rknn, Asked())), stack)
+        task = open_task(in_floats(plan(bus.rknn, Request())), stack)
         assert isinstance(task, HeadTask)
         arrays, letterbox = task.preprocess(bus.image)
         found = task.decode_plainly(task.session.run(arrays), letterbox)
@@ -581,7 +583,7 @@ def test_times_of_the_stand_in_are_not_called_a_boards(
 def test_answers_of_another_file_are_not_taken_for_this_ones(npu: Path, bus: Bus) -> None:
     other = bus.rknn.with_name("other.rknn")
     other.write_bytes(bus.recording.bytes(bus.before + b" "))
-    digests = {Job(plan(path, Asked())).digest for path in (bus.rknn, other)}
+    digests = {Job(plan(path, Request())).digest for path in (bus.rknn, other)}
     assert len(digests) == 2
 
 
@@ -635,7 +637,7 @@ def test_a_failure_of_the_npu_reaches_the_reader(
 
 
 def test_cores_are_told_to_the_library(npu: Path, bus: Bus) -> None:
-    model = BoardModel(bus.rknn, str(npu), cores=Cores.CORE_2)
+    model = BoardBackend(bus.rknn, str(npu), cores=Cores.CORE_2)
     open_board(model, bus.contract).close()
     with pytest.raises(RkzooError, match="cores"):
         open_board(replace(model, cores=Cores(1 << 4)), bus.contract)

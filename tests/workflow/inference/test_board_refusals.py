@@ -17,7 +17,7 @@ from rkzoo.graph.rknn.reader import RknnFile
 from rkzoo.runtime.npu_api import failure
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.workflow.inference import board
-from rkzoo.workflow.inference.board import BoardModel, contract_of, open_board
+from rkzoo.workflow.inference.board import BoardBackend, contract_of, open_board
 from rkzoo.workflow.inference.board_refusals import cause, needed, refuse
 
 MIB = 1 << 20
@@ -146,16 +146,16 @@ def test_a_file_that_is_cut_short_does_not_reach_the_library(
     path = tmp_path / "short.rknn"
     path.write_bytes(bus.before[:keep])
     with pytest.raises(RkzooError, match=r"not a \.rknn file|cut short"):
-        open_board(BoardModel(path, npu), bus.contract)
+        open_board(BoardBackend(path, npu), bus.contract)
 
 
 def test_an_encrypted_file_is_the_librarys_to_judge(npu: str, bus: Bus, tmp_path: Path) -> None:
     path = tmp_path / "secret.rknn"
     path.write_bytes(b"RKCE" + bytes(200))
     with pytest.raises(RkzooError, match="this is no recording"):
-        open_board(BoardModel(path, npu), bus.contract)
+        open_board(BoardBackend(path, npu), bus.contract)
     path.write_bytes(b"RKCE" + bus.recording.bytes())
-    open_board(BoardModel(path, npu), bus.contract).close()
+    open_board(BoardBackend(path, npu), bus.contract).close()
 
 
 def test_the_chip_is_judged_before_the_library_is_loaded(
@@ -164,7 +164,7 @@ def test_the_chip_is_judged_before_the_library_is_loaded(
     monkeypatch.setattr(board, "read_machine", lambda: replace(machine, chip="rk3562"))
     assert contract_of(bus.rknn) is not None
     with pytest.raises(RkzooError, match="this is rk3562"):
-        open_board(BoardModel(bus.rknn, "no such library"), bus.contract)
+        open_board(BoardBackend(bus.rknn, "no such library"), bus.contract)
 
 
 def test_the_librarys_own_line_reaches_the_reader(
@@ -172,7 +172,7 @@ def test_the_librarys_own_line_reaches_the_reader(
 ) -> None:
     monkeypatch.setenv("STANDIN_CHIP", "rk3568")
     with pytest.raises(RkzooError, match="the model is for rk3588, and this is rk3568"):
-        open_board(BoardModel(bus.rknn, npu), bus.contract)
+        open_board(BoardBackend(bus.rknn, npu), bus.contract)
 
 
 def test_the_second_worker_of_a_small_board_is_told_what_it_lacks(
@@ -183,7 +183,7 @@ def test_the_second_worker_of_a_small_board_is_told_what_it_lacks(
     free = needed(rknn.read(bus.rknn)) * 3 // 2
     monkeypatch.setattr(board, "read_machine", lambda: replace(machine, free=free))
     monkeypatch.setenv("STANDIN_FAIL", "init:2:-1")
-    model = BoardModel(bus.rknn, small)
+    model = BoardBackend(bus.rknn, small)
     with open_board(model, bus.contract):
         with pytest.raises(RkzooError, match="hardly enough memory") as caught:
             open_board(model, bus.contract)

@@ -19,9 +19,10 @@ from rkzoo.progress import SILENT
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.workflow.apps.stream import Outputs, StreamOptions, stream
 from rkzoo.workflow.inference import board
-from rkzoo.workflow.inference.board import BoardModel, open_board
-from rkzoo.workflow.inference.plan import Asked, in_floats, open_part, plan
+from rkzoo.workflow.inference.board import BoardBackend, open_board
+from rkzoo.workflow.inference.plan import in_floats, open_part, plan
 from rkzoo.workflow.performance.bench import NO_FLOATS, bench
+from rkzoo.workflow.request.request import Request
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_the_same_boxes_are_found(npu: Path, bus: Bus) -> None:
 
 
 def test_outputs_are_read_in_nhwc_where_they_lie(npu: Path, bus: Bus) -> None:
-    with open_board(BoardModel(bus.rknn, str(npu)), bus.contract) as session:
+    with open_board(BoardBackend(bus.rknn, str(npu)), bus.contract) as session:
         assert isinstance(session, NpuSession)
         assert {spec.layout for spec in session.outputs} == {"NHWC"}
 
@@ -88,4 +89,4 @@ def test_bench_leaves_the_floats_out_and_says_so(
     _tell(found)
     assert "floats in and out" not in capsys.readouterr().out
     with pytest.raises(RkzooError, match="makes no floats"):
-        open_part(in_floats(plan(bus.rknn, Asked())).parts["model"])
+        open_part(in_floats(plan(bus.rknn, Request())).parts["model"])

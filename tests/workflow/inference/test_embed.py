@@ -185,16 +185,16 @@ def test_embeddings_are_kept_and_made_anew_for_what_changed(
     cards: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from rkzoo.workflow.apps.search import search
-    from rkzoo.workflow.inference.plan import Asked
+    from rkzoo.workflow.request.request import Request
 
     monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
-    first = search("tiny-clip", pictures, WORDS[0], Asked())
-    again = search("tiny-clip", pictures, WORDS[1], Asked())
+    first = search("tiny-clip", pictures, WORDS[0], Request())
+    again = search("tiny-clip", pictures, WORDS[1], Request())
     assert (first.kept, again.kept) == (0, 5)
     pictures[2].write_bytes(pictures[0].read_bytes())
     (damaged, *_) = sorted((tmp_path / "cache" / "embeddings").rglob("*.npy"))
     damaged.write_bytes(damaged.read_bytes()[:40])
-    changed = search("tiny-clip", pictures, WORDS[1], Asked())
+    changed = search("tiny-clip", pictures, WORDS[1], Request())
     assert changed.kept in (3, 4)  # the damaged one may be that of the picture that went
     cosine = dict(zip(changed.alike.names, changed.alike.cosine.tolist(), strict=True))
     assert cosine[str(pictures[2])] == cosine[str(pictures[0])]

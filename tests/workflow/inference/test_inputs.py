@@ -10,9 +10,9 @@ from rkzoo.contract.audio import VoiceHead
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.segmentation import CutOutHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.registry import refuse_unheard
-from rkzoo.tasks.spec import NOTHING, Wishes
+from rkzoo.tasks.registry import validate_options
 from rkzoo.workflow.inference.inputs import TEXT, Said
+from rkzoo.workflow.request.request import Request
 
 
 def test_texts_are_typed_or_lie_in_files_and_folders(tmp_path: Path) -> None:
@@ -34,18 +34,20 @@ def test_texts_are_typed_or_lie_in_files_and_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "wishes"),
+    ("option", "name"),
     [
-        ("--translate", Wishes(translate=True)),
-        ("--speed", Wishes(speed=float("nan"))),
-        ("--point", Wishes(points=((1, 2, 1),))),
-        ("--box", Wishes(boxes=((1, 2, 3, 4),))),
+        ("--translate", "translate"),
+        ("--speed", "speed"),
+        ("--point", "points"),
+        ("--box", "boxes"),
     ],
 )
-def test_what_a_model_would_not_hear_is_refused(option: str, wishes: Wishes) -> None:
+def test_what_a_model_would_not_hear_is_refused(option: str, name: str) -> None:
     for head in (None, ClassifyHead(classes=2)):
-        refuse_unheard(head, NOTHING)
+        validate_options(head, set())
         with pytest.raises(RkzooError, match=option):
-            refuse_unheard(head, wishes)
-    refuse_unheard(VoiceHead(rate=16000), Wishes(speed=2.0))
-    refuse_unheard(CutOutHead(), Wishes(points=((1, 2, 1),)))
+            validate_options(head, {name})
+    validate_options(VoiceHead(rate=16000), Request(speed=2.0).given())
+    validate_options(CutOutHead(), Request(points=[(1, 2)]).given())
+    with pytest.raises(RkzooError, match="--iou"):
+        validate_options(ClassifyHead(classes=2), Request(iou=0.5).given())

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import rkzoo
+from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.result import TextLines, match
 from rkzoo.vision.image import read
 from rkzoo.workflow.compile.simulate import open_simulator
 from rkzoo.workflow.compile.text_calibration import made_pages
-from rkzoo.workflow.inference.load import open_onnx
 from rkzoo.workflow.inference.model import Model
 from rkzoo.workflow.request.resolve import resolve
 
@@ -121,7 +121,7 @@ def test_int8_detector_finds_the_lines_that_float_finds(
     ready = resolve(name)
     both = float_only = int8_only = 0
     with (
-        open_onnx(ready) as onnx,
+        OnnxSession(ready.graph().SerializeToString(), ready.contract.picture) as onnx,
         open_simulator(ready, pictures=made_pages(), dtype="int8") as simulator,
     ):
         wanted = TextDetector(ready.contract, onnx)

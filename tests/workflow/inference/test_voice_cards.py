@@ -14,10 +14,9 @@ from rkzoo.accuracy.metric import word_error_rate
 from rkzoo.audio.sound import Sound, read
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.spec import Wishes
 from rkzoo.workflow.compile.convert import convert
 from rkzoo.workflow.inference.load import open_model
-from rkzoo.workflow.inference.plan import Asked
+from rkzoo.workflow.request.request import Request
 from rkzoo.zoo import catalogue
 from rkzoo.zoo.store import cached
 
@@ -116,10 +115,10 @@ def test_a_long_text_is_read_to_its_last_letter(mms: Path) -> None:
 
 
 def test_what_a_voice_cannot_do_is_said(mms: Path) -> None:
-    for wishes in (Wishes(speed=0.0), Wishes(language="fr")):
+    for request in (Request(speed=0.0), Request(language="fr")):
         with pytest.raises(RkzooError, match=r"speed|language"):
-            open_model("mms-tts-eng", Asked(), wishes=wishes)
-    with open_model("mms-tts-eng", Asked()) as model, pytest.raises(RkzooError, match="nothing"):
+            open_model("mms-tts-eng", request)
+    with open_model("mms-tts-eng", Request()) as model, pytest.raises(RkzooError, match="nothing"):
         model("你好")
 
 
@@ -137,7 +136,7 @@ def test_a_part_for_the_processor_is_not_converted(tmp_path: Path) -> None:
 def test_speech_is_found_in_speech_and_none_in_the_sounds_of_animals(assets: Path) -> None:
     has("silero-vad")
     audio = assets / "data/audio"
-    with open_model("silero-vad", Asked()) as model:
+    with open_model("silero-vad", Request()) as model:
         (one,) = model(audio / "speech_en.wav").found.stretches
         assert not len(model(audio / "animal.wav").found)
         sound = read(audio / "speech_en.wav")
@@ -164,7 +163,7 @@ def test_piper_says_the_same_twice_and_whisper_understands_it(tmp_path: Path) ->
     text = (
         "Mr. Quilter is the apostle of the middle classes, and we are glad to welcome his gospel."
     )
-    with open_model("piper-joe", Asked()) as model:
+    with open_model("piper-joe", Request()) as model:
         once, again = model("We are glad."), model("We are glad. We are glad 你.")
         said = model(text).found.sound
     samples, both = once.found.sound.samples, again.found.sound.samples
@@ -175,7 +174,7 @@ def test_piper_says_the_same_twice_and_whisper_understands_it(tmp_path: Path) ->
     assert [one.unspoken for one in again.found.sentences] == ["", "你"]
     once.save(tmp_path / "x.wav")
     assert read(tmp_path / "x.wav").seconds == pytest.approx(once.found.sound.seconds)
-    with open_model("whisper-base", Asked()) as ear:
+    with open_model("whisper-base", Request()) as ear:
         lines = ear.answer(said)[0].to_json()
     heard = " ".join(str(line["text"]).strip() for line in lines)
     assert word_error_rate([(text, heard)]) <= 0.05

@@ -16,6 +16,7 @@ from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import load as load_graph
+from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
 from rkzoo.tasks.face.result import Faces
 from rkzoo.tasks.plate.task import PlateReader
@@ -24,16 +25,14 @@ from rkzoo.vision.image import read
 from rkzoo.workflow.compile.rebuild import _anchors
 from rkzoo.workflow.compile.simulate import open_rknn
 from rkzoo.workflow.evaluation.evaluate import evaluate
-from rkzoo.workflow.inference.load import open_onnx
-from rkzoo.workflow.inference.plan import Asked
-from rkzoo.workflow.request.options import Feed
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
 ANCHORS = [(10.0, 20.0), (32.0, 64.0), (128.0, 256.0)]
 
 
-def figures(model: Path, data: Path, asked: Asked | None = None) -> dict[str, float]:
-    found = evaluate(str(model), str(data), asked=asked, workers=1, fresh=True)
+def figures(model: Path, data: Path, request: Request | None = None) -> dict[str, float]:
+    found = evaluate(str(model), str(data), request=request, workers=1, fresh=True)
     return {metric.name: metric.value for metric in found.metrics}
 
 
@@ -59,7 +58,7 @@ def test_mobilenet_hears_a_bell(assets: Path) -> None:
 
 def test_labels_of_another_model_are_refused(assets: Path) -> None:
     with pytest.raises(RkzooError, match="1000 classes but 3 labels"):
-        resolve(str(assets / "models/mobilenetv2.onnx"), labels=("a", "b", "c"))
+        resolve(str(assets / "models/mobilenetv2.onnx"), Request(labels=("a", "b", "c")))
 
 
 class Heard:
@@ -77,8 +76,8 @@ def test_what_is_assumed_is_said_unless_the_user_says_it(assets: Path) -> None:
     heard, told = Heard(), Heard()
     resolve(path, report=heard)  # type: ignore[arg-type]
     assert any("ImageNet's mean and std" in note for note in heard.notes)
-    feed = Feed(mean=(127, 127, 127), std=(128, 128, 128))
-    ready = resolve(path, feed=feed, report=told)  # type: ignore[arg-type]
+    feed = Request(mean=(127, 127, 127), std=(128, 128, 128))
+    ready = resolve(path, feed, report=told)  # type: ignore[arg-type]
     assert not any("ImageNet's mean" in note for note in told.notes)
     assert ready.contract.input.mean == (127, 127, 127)
 
@@ -134,7 +133,7 @@ def test_layouts_read_more_plates_right(assets: Path) -> None:
     ready = resolve(str(assets / "models/lprnet.onnx"))
     plain = msgspec.structs.replace(ready.contract.head, layouts=())  # type: ignore[type-var]
     right = [0, 0]
-    with open_onnx(ready) as session:
+    with OnnxSession(ready.graph().SerializeToString(), ready.contract.picture) as session:
         contracts = ready.contract, msgspec.structs.replace(ready.contract, head=plain)
         readers = [PlateReader(contract, session) for contract in contracts]
         for path in sorted((assets / "data/lprnet_test").glob("*.jpg")):
@@ -154,9 +153,9 @@ def test_the_plate_of_the_original(assets: Path) -> None:
 def test_characters_of_ones_own_have_no_layout(assets: Path, tmp_path: Path) -> None:
     path = str(assets / "models/lprnet.onnx")
     mine = (*(f"{n:02}" for n in range(67)), "-")
-    assert resolve(path, labels=mine).contract.head.layouts == ()  # type: ignore[union-attr]
+    assert resolve(path, Request(labels=mine)).contract.head.layouts == ()  # type: ignore[union-attr]
     with pytest.raises(RkzooError, match="at least 68 characters but 2 labels"):
-        resolve(path, labels=("a", "b"))
+        resolve(path, Request(labels=("a", "b")))
 
 
 def test_a_reader_whose_characters_nobody_knows_asks_for_them(tmp_path: Path) -> None:
@@ -252,7 +251,7 @@ def test_pooling_over_channels_converts_and_reads(
 
 @pytest.mark.toolkit
 def test_mobilenet_in_int8_differs_by_one_picture_at_most(assets: Path) -> None:
-    asked = Asked(runtime="simulator")
+    asked = Request(runtime="simulator")
     found = figures(assets / "models/mobilenetv2.onnx", assets / "data/imagenet20", asked)
     assert abs(found["top-1"] - 75) <= 5
     assert abs(found["top-5"] - 90) <= 5

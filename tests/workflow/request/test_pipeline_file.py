@@ -31,8 +31,9 @@ from rkzoo.workflow.compile import simulate
 from rkzoo.workflow.compile.convert import Converted, _joined, custom_string
 from rkzoo.workflow.inference import board
 from rkzoo.workflow.inference.inputs import TEXT, medium_of
-from rkzoo.workflow.inference.plan import Asked, plan
+from rkzoo.workflow.inference.plan import plan
 from rkzoo.workflow.request.pipeline_file import read_pipeline, write_pipeline
+from rkzoo.workflow.request.request import Request
 
 LETTERS = ("", "a", "b")
 CONTRACTS = {"det": det_contract(64, 128), "rec": rec_contract(LETTERS, 640), "cls": cls_contract()}
@@ -143,7 +144,7 @@ def test_a_single_rknn_keeps_how_it_answers(
 ) -> None:
     heard = Contract(family="f", head=ActivityHead(rate=16000, step=512, context=64))
     monkeypatch.setattr(simulate, "rknn_inputs", lambda *_args, **_more: (heard, None))
-    planned = plan(tmp_path / "a.rknn", Asked(runtime="simulator"))
+    planned = plan(tmp_path / "a.rknn", Request(runtime="simulator"))
     assert (planned.head, planned.label) == (heard.head, "simulator")
 
 

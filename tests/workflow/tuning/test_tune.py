@@ -24,7 +24,6 @@ from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.toolkit.tensors import QuantisedTensor
-from rkzoo.workflow.inference.plan import Asked
 from rkzoo.workflow.request.quantization import (
     Choice,
     Quantise,
@@ -33,6 +32,7 @@ from rkzoo.workflow.request.quantization import (
     read_recipe,
     write_recipe,
 )
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.tuning import tune as tuning
 from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest, spread
@@ -66,7 +66,7 @@ def search(
     built."""
     made = tuning._Search(
         resolve(str(model)),
-        Asked(),
+        Request(),
         SimpleNamespace(items=(), name="data", source="known"),  # type: ignore[arg-type]
         MAP,
         None,

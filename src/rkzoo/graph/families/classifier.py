@@ -52,7 +52,7 @@ def classifier(seen: View, picture: Picture) -> Recognition | str:
             f"its {classes} values may be scores or an embedding: there is neither a softmax nor "
             "a bias at the end"
         )
-    image, assumed = _fed(seen, picture.image)
+    image, assumed = _fed(seen, picture)
     labels = picture.labels if len(picture.labels) == classes else ()
     return Recognition(
         family="classifier",
@@ -124,8 +124,9 @@ def _has_constant(seen: View, node: onnx.NodeProto) -> bool:
     return any(seen.constant(name) is not None for name in node.input)
 
 
-def _fed(seen: View, image: ImageInput) -> tuple[ImageInput, tuple[str, ...]]:
+def _fed(seen: View, picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
     """Preprocessing of the image, and sentences on what of it is assumed."""
+    image = picture.image
     longest = max(image.size)
     if metadata(seen.model).get("task") == "classify":
         # Ultralytics: 0..1, the short side scaled to the input size.
@@ -135,9 +136,13 @@ def _fed(seen: View, image: ImageInput) -> tuple[ImageInput, tuple[str, ...]]:
     crop = (
         f"the short side of the image scaled to {short} pixels and the center cropped, as is usual"
     )
-    if image.std == (1.0, 1.0, 1.0):
-        said = f"The graph normalizes the pixels itself, so preprocessing does not: RGB, {crop}."
-        return fitted, (said,)
+    if picture.pixels_known:
+        return fitted, (f"How pictures are cut is not in the file: {crop}.",)
+    if picture.channels != 3:
+        return fitted, (
+            f"How it was trained is not in the file: pixels of 0..1, {crop}. Give others with "
+            "--mean and --std.",
+        )
     said = (
         f"The file does not hold the preprocessing; assumed are RGB, ImageNet's mean and std, "
         f"{crop}. Give others with --color, --mean and --std."

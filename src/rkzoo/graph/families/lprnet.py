@@ -36,6 +36,7 @@ def lprnet(seen: View, picture: Picture) -> Recognition | str:
     image = msgspec.structs.replace(
         picture.image, color="BGR", mean=_GREY, std=_GREY, fit="stretch"
     )
+    range_of_it = "" if picture.pixels_known else ", from -1 to 1"
     labels = picture.labels if len(picture.labels) == classes else ()
     return Recognition(
         family="lprnet",
@@ -46,5 +47,5 @@ def lprnet(seen: View, picture: Picture) -> Recognition | str:
             f"CTC scores of {classes} characters in {shape[2]} steps, the mean over the rows of a "
             "convolution; the last character is the blank.",
         ),
-        assumed=("Assumed, as LPRNet is trained: BGR pixels scaled to -1..1.",),
+        assumed=(f"As LPRNet is trained, the picture is taken as BGR{range_of_it}.",),
     )

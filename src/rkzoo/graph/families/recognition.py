@@ -8,6 +8,7 @@ from typing import Literal
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import View
 
 Form = Literal["stock", "vendor", "vendor-3", "vendor-6", "vendor-7", "vendor-9", "whole"]
@@ -23,6 +24,10 @@ Role = Literal[
     "angle",
     "prototypes",
 ]
+
+
+class UnknownHead(RkzooError):
+    """No recognizer knows the head of a graph; its outputs can still be used as plain tensors."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Recognition:
         coarsest_first: The uncut tensors list the coarsest level first (PP-YOLOE).
         assumed: Facts of the training that the graph does not hold, one sentence each, for the user
             to confirm.
+        seen: Preprocessing inside the graph, one sentence each.
     """
 
     family: str
@@ -80,15 +86,29 @@ class Recognition:
     anchors_known: bool = True
     coarsest_first: bool = False
     assumed: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Preprocessing of a graph's image input, the class names in the file, and the other inputs."""
+    """What a recognizer is given beside the graph.
+
+    A recognizer sets in `image` how the networks of its family are fed, with three channels; the
+    registry derives from it how this graph is fed.
+
+    Attributes:
+        image: Preprocessing of the image input.
+        labels: Class names in the file.
+        others: The other inputs.
+        pixels_known: The graph shows the pixel range it takes, so mean and std need not be assumed.
+        channels: Channels of the graph's image input: 1, 3 or 4.
+    """
 
     image: ImageInput
     labels: tuple[str, ...] = ()
     others: tuple[ArrayInput, ...] = ()
+    pixels_known: bool = False
+    channels: int = 3
 
 
 # A recognizer returns what it found, or the reason why the graph is of another kind: the end of a

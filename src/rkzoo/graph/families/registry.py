@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import onnx
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families import (
@@ -23,12 +25,20 @@ from rkzoo.graph.families import (
     yolov8_rockchip,
     yolox,
 )
-from rkzoo.graph.families.recognition import Form, Picture, Recogniser, Recognition, Tap
+from rkzoo.graph.families.recognition import (
+    Form,
+    Picture,
+    Recogniser,
+    Recognition,
+    Tap,
+    UnknownHead,
+)
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
+from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_preprocessing
 from rkzoo.graph.onnx.read import metadata
-from rkzoo.graph.onnx.rewrite import TOOK_BYTES, channels_first
+from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
-from rkzoo.graph.onnx.view import View, declared, is_half, is_scale, prepared
+from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
@@ -76,18 +86,22 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     suppressing = _suppressing(model)
     if suppressing:
         raise _suppresses(suppressing)
-    model = channels_first(model)
+    noted = _noted_size(model)
+    front = input_preprocessing(model, size or noted)
+    model = picture_as_floats(model, size or noted)
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
-    noted = _noted_size(model)
     wanted = fixed or size or noted
+    channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
-    shapes = {name: (1, 3, *(wanted or _TRIAL)), **sizes}
+    shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
     seen = texts_to_convolution(prepared(model, shapes))
     picture = Picture(
-        image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
+        image=ImageInput(size=wanted or _TRIAL),
         labels=file_labels(model),
         others=others,
+        pixels_known=front is not None and front.pixels is not None,
+        channels=channels,
     )
     reasons: dict[str, list[str]] = {}
     for title, recogniser in PROMPTED if others else RECOGNISERS:
@@ -95,8 +109,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
         if isinstance(answer, Recognition):
             if wanted is None:
                 raise _size_open()
-            divided = picture.image.std == (1.0, 1.0, 1.0)
-            return _with_size_evidence(answer, model, fixed, size, divided=divided)
+            return _with_size_evidence(_fed(answer, front), model, fixed, size)
         if answer:
             reasons.setdefault(answer, []).append(title)
     raise _unrecognised(
@@ -114,18 +127,27 @@ def _inputs(
     pictures = {
         name: shape
         for name, shape in inputs.items()
-        if shape is not None and len(shape) == 4 and shape[1] in (3, None)
+        if shape is not None and len(shape) == 4 and shape[1] in (1, 3, 4, None)
+        if shape[1] in (None, *_convolved(model, name, shape[1]))
     }
     if len(inputs) > 2 or (len(inputs) == 2 and len(pictures) != 1):
         raise _unrecognised(model, [f"it has {len(inputs)} inputs and not one picture"])
     if not pictures:
-        raise _unrecognised(model, ["its input is not a picture of 1x3xHxW"])
+        raise _unrecognised(model, ["its input is not a picture of 1x3xHxW, or of 1 or 4 channels"])
     ((name, shape),) = pictures.items()
     if shape[0] not in (1, None):
         raise _unrecognised(
             model, [f"it is fixed to {shape[0]} pictures at a time; export it with a batch of 1"]
         )
     return name, shape, tuple(_texts(model, info) for info in fed if info.name != name)
+
+
+def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int | None]:
+    """How many channels the convolutions that read an input take; `usual` where none reads it."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] == name]
+    known = [(n, weights[n.input[1]]) for n in readers if n.input[1] in weights]
+    return {w.dims[1] * attributes(n).get("group", 1) for n, w in known} or {usual}
 
 
 def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
@@ -179,24 +201,22 @@ def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _std(seen: View, name: str) -> tuple[float, float, float]:
-    """Divisor of the pixels: 255, or 1 where the graph divides by 255 itself or took bytes before
-    its conversion to ONNX.
-    """
-    if TOOK_BYTES in metadata(seen.model):
-        return (1.0, 1.0, 1.0)
-    for _ in range(3):
-        nodes = seen.consumers.get(name, [])
-        if len(nodes) != 1 or nodes[0].op_type not in ("Cast", "Identity", "Div", "Mul"):
-            break
-        node = nodes[0]
-        other = seen.constant(node.input[1]) if len(node.input) > 1 else None
-        if other is not None and other.size == 1:
-            factor = float(other.ravel()[0])
-            divisor = factor if node.op_type == "Div" else 1 / factor if factor else 0.0
-            return (1.0, 1.0, 1.0) if abs(divisor - 255) < 1.5 else (255.0, 255.0, 255.0)
-        name = node.output[0]
-    return (255.0, 255.0, 255.0)
+def _fed(found: Recognition, front: InputPreprocessing | None) -> Recognition:
+    """The recognition with the picture as this very graph takes it."""
+    if front is None:
+        return found
+    said = front.said()
+
+    def fed(contract: Contract) -> Contract:
+        return msgspec.structs.replace(contract, picture=front.fed(contract.input))
+
+    return replace(
+        found,
+        contract=fed(found.contract),
+        uncut=fed(found.uncut) if found.uncut is not None else None,
+        evidence=(*found.evidence, *said),
+        seen=said,
+    )
 
 
 def _with_size_evidence(
@@ -204,8 +224,6 @@ def _with_size_evidence(
     model: onnx.ModelProto,
     fixed: tuple[int, int] | None,
     size: tuple[int, int] | None,
-    *,
-    divided: bool,
 ) -> Recognition:
     height, width = found.contract.input.size
     if fixed:
@@ -215,8 +233,6 @@ def _with_size_evidence(
     else:
         origin = "chosen, the graph's is dynamic" if size else "from the exporter's metadata"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
-    if divided:
-        sentences.append("The graph normalizes the pixels itself.")
     if is_half(model):
         sentences.append("The weights are float16; they are converted to float32 for the cut.")
     if found.contract.labels:
@@ -247,12 +263,12 @@ def _size_open() -> RkzooError:
     )
 
 
-def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
+def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead:
     inputs = ", ".join(_named(t) for t in tensors(fed_inputs(model)))
     outputs = ", ".join(_named(t) for t in tensors(model.graph.output))
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)
-    return RkzooError(
+    return UnknownHead(
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "

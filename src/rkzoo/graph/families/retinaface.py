@@ -42,6 +42,7 @@ def retinaface(seen: View, picture: Picture) -> Recognition | str:
     image = msgspec.structs.replace(
         picture.image, color="BGR", mean=_MEAN, std=(1.0, 1.0, 1.0), fit="letterbox"
     )
+    less = "" if picture.pixels_known else ", less its mean"
     return Recognition(
         family="retinaface",
         form="whole",
@@ -58,7 +59,7 @@ def retinaface(seen: View, picture: Picture) -> Recognition | str:
             ASSUMED,
         ),
         anchors_known=False,
-        assumed=("Assumed, as RetinaFace is trained: BGR pixels minus the mean, no scaling.",),
+        assumed=(f"As RetinaFace is trained, the picture is taken as BGR{less}.",),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import onnx
 
-from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.classifier import MEAN, STD
@@ -17,6 +17,7 @@ from rkzoo.graph.onnx.view import View, attributes, prepared
 
 _NONE = "it does not end in one map for each class, as large as the picture"
 _PASSING = frozenset({"Cast", "Squeeze", "Identity", "Transpose", "Softmax", "LogSoftmax"})
+_IMAGENET = "RGB, ImageNet's mean and std"
 _HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 
 
@@ -46,13 +47,15 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
         return _NONE
     classes = end.shape[1]
     image = msgspec.structs.replace(picture.image, fit="stretch")
-    scaled = image.std == (1.0, 1.0, 1.0)
-    if not scaled:
-        image = msgspec.structs.replace(image, mean=MEAN, std=STD)
-    assumed = () if scaled else (
-        "The file does not hold the preprocessing; assumed are RGB, ImageNet's mean and std. Give "
-        "others with --color, --mean and --std.",
-    )  # fmt: skip
+    assumed: tuple[str, ...] = ()
+    if not picture.pixels_known:
+        usual = "pixels of 0..1"
+        if picture.channels == 3:
+            image, usual = msgspec.structs.replace(image, mean=MEAN, std=STD), _IMAGENET
+        assumed = (
+            f"How it was trained is not in the file: {usual} are taken. Give others with --color, "
+            "--mean and --std.",
+        )
     labels = picture.labels if len(picture.labels) == classes else ()
     return Recognition(
         family="semantic",
@@ -73,21 +76,13 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def up_to_logits(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
-    """Cut a segmentation graph at its logits, with the image input fixed to 1x3xHxW.
-
-    The output is smaller, and steps that the toolkit handles badly (ArgMax in int64) are gone.
-
-    Args:
-        model: The model.
-        size: Input (height, width) in pixels.
-
-    Returns:
-        The cut model; `model` itself where its end is another.
-    """
+def up_to_logits(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
+    """The graph up to the logits, with its picture fixed to 1xCxHxW: a smaller output, and none
+    of what the toolkit does badly (the pick of the best class, in whole numbers of 64 bits). As
+    it is where its end is another."""
     names = {tensor.name for tensor in model.graph.initializer}
     picture = next(info.name for info in model.graph.input if info.name not in names)
-    shape = (1, 3, *size)
+    shape = (1, image.channels, *image.size)
     seen = prepared(model, {picture: shape})
     end = _end(seen, model.graph.output[0].name)
     if end is None:

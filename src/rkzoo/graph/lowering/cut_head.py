@@ -22,7 +22,7 @@ from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import Recognition, Tap
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.opset import lowered
-from rkzoo.graph.onnx.rewrite import focus_to_convolution, scale_after_product
+from rkzoo.graph.onnx.rewrite import focus_to_convolution, picture_as_floats, scale_after_product
 from rkzoo.graph.onnx.view import MAX_IR, View, is_scale, prepared
 
 Scores = Literal["sigmoid", "logits", "bounded"]
@@ -39,22 +39,13 @@ def cut(
 ) -> onnx.ModelProto:
     """Cut the graph at the branches of its head, as `cut_contract` describes the result.
 
-    The input is fixed to 1x3xHxW, float16 is widened to float32, and everything that only the
-    removed part needed is dropped. `model` is not modified.
-
-    Args:
-        model: The uncut model.
-        recognition: What is known of its head.
-        scores: The form of the score outputs.
-
-    Returns:
-        The cut model. Outputs, float32, one per tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (as
-            `scores` says), box_16, score_16, ..., named by stride, finest level first.
-
-    Raises:
-        RkzooError: The opset is above 19 and cannot be lowered.
+    Outputs, float32, one a tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (as `scores` says),
+    box_16, score_16, ..., named by stride, finest level first. The
+    input is fixed to float32 1xCxHxW, half precision widened, and everything that only the tail
+    needed is gone. `model` is left as it was. Raises RkzooError when the opset is above 19
+    and cannot be lowered.
     """
-    seen = texts_to_convolution(prepared(model, static_input(model, recognition)))
+    seen = _prepared(model, recognition)
     scale_after_product(seen)
     focus_to_convolution(seen)
     head = _head(cut_contract(recognition, scores=scores))
@@ -146,13 +137,10 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 
 def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
-    """Prepare the graph for the toolkit with its head left on.
-
-    The input is fixed and float16 widened, attention and opset are rewritten as in `cut`; outputs
-    that the contract does not name are dropped (YOLOv5's raw heads beside the boxes). `model` is
-    not modified.
-    """
-    seen = texts_to_convolution(prepared(model, static_input(model, recognition)))
+    """The graph with its head left on, spelled for the toolkit: input fixed, half precision
+    widened, attention and opset as in `cut`; outputs that its contract does not name are
+    dropped (YOLOv5's heads beside the boxes). `model` is left as it was."""
+    seen = _prepared(model, recognition)
     scale_after_product(seen)
     focus_to_convolution(seen)
     contract = recognition.uncut or recognition.contract
@@ -203,7 +191,13 @@ def static_input(model: onnx.ModelProto, recognition: Recognition) -> dict[str, 
     fed = [info for info in model.graph.input if info.name not in known]
     names = [info.name for info in fed if not is_scale(info)]
     height, width = recognition.contract.input.size
-    return {names[0]: (1, 3, height, width), **others}
+    channels = recognition.contract.input.channels
+    return {names[0]: (1, channels, height, width), **others}
+
+
+def _prepared(model: onnx.ModelProto, recognition: Recognition) -> View:
+    model = picture_as_floats(model, recognition.contract.input.size)
+    return texts_to_convolution(prepared(model, static_input(model, recognition)))
 
 
 def _give_way(model: onnx.ModelProto, wanted: set[str]) -> None:

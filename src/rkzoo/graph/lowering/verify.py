@@ -11,9 +11,11 @@ import onnx
 from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.lowering.cut_head import static_input
+from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_preprocessing
 from rkzoo.graph.onnx.view import prepared, run
 
 Array = NDArray[Any]
@@ -88,23 +90,26 @@ def prove(
         raise RkzooError(
             "There is nothing to verify for this model.", "Its head was not cut.", "", code=1
         )
+    image = recognition.contract.input
+    front = input_preprocessing(original, image.size)
     sizes = static_input(original, recognition)
-    whole = prepared(original, sizes).model
     (name,) = sizes
+    if front is not None:
+        sizes[name] = front.array_shape(image.size)
+    whole = prepared(original, sizes).model
     order = [output.name for output in whole.graph.output]
     wanted = [order.index(output.name) for output in uncut.head.outputs]
     picked = uncut.head.decoded is not None and uncut.head.decoded.picked
-    pictures = _pictures(recognition.contract.input.size, seed)
-    divisor = np.float32(recognition.contract.input.std[0])
+    pictures = _pictures(image.size, seed)
     worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
-        fed = {name: (picture / divisor).transpose(2, 0, 1)[None].astype(np.float32)}
-        answers = run(whole, fed)
-        expected_raw, found_raw = [answers[index] for index in wanted], run(cut_model, fed)
+        fed = _fed(picture, image, front)
+        answers = run(whole, {name: fed if front is None else front.array(fed)})
+        expected_raw, found_raw = [answers[index] for index in wanted], run(cut_model, {name: fed})
         expected, found = decode_whole(expected_raw), decode_cut(found_raw)
         prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
         if recognition.coarsest_first:
-            expected = _finest_first(expected, kept.strides, recognition.contract.input.size)
+            expected = _finest_first(expected, kept.strides, image.size)
         if picked:
             expected, found = _paired(expected, found)
         pairs = [*zip(found, expected, strict=True), prototypes]
@@ -123,6 +128,19 @@ def prove(
             f"points by up to {extra:.3g}."
         )
     return Proof(box_px, score, len(pictures), cells, best, extra)
+
+
+def _fed(
+    picture: NDArray[np.float32], image: ImageInput, front: InputPreprocessing | None
+) -> NDArray[np.float32]:
+    """A picture (H, W, 3) as float32 1xCxHxW, normalised: whole numbers where the graph, as it
+    was exported, takes no others."""
+    channels = image.channels
+    planes = picture[..., [0, 1, 2, 0][:channels]].transpose(2, 0, 1)[None]
+    mean, std = (np.reshape(values, (1, -1, 1, 1)) for values in (image.mean, image.std))
+    values = (planes - mean) / std
+    whole = front is not None and not front.floats
+    return np.asarray(np.rint(values) if whole else values, np.float32)
 
 
 def _finest_first(

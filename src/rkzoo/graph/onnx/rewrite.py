@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.view import Array, View, attributes, declared, run, submodel
+from rkzoo.graph.onnx.input_preprocessing import (
+    TOOK_BYTES,
+    InputPreprocessing,
+    input_preprocessing,
+)
+from rkzoo.graph.onnx.view import Array, View, attributes, captured_by, run, submodel
 
 
 def scale_after_product(seen: View) -> None:
@@ -174,49 +180,138 @@ def _spread(weight: Array, origins: list[Origin]) -> Array:
 
 # ---- the picture --------------------------------------------------------------------
 
-_TO_FIRST = [0, 3, 1, 2]
+_TO_FIRST, _TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
-def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert an NHWC image input to NCHW where the graph transposes it at once, as TensorFlow
-    exports do.
+def picture_as_floats(
+    model: onnx.ModelProto, size: tuple[int, int] | None = None
+) -> onnx.ModelProto:
+    """Convert an image input to float32 NCHW, where it is 1xHxWxC, of integers, or has its channels
+    swapped inside.
+
+    A factor and an offset replace the graph's first operators, a 1x1 convolution reorders the
+    channels, and transposes are removed.
 
     Args:
         model: The model; not modified.
+        size: (height, width) in pixels, for a dynamic input size.
 
     Returns:
-        A copy that takes 1x3xHxW in place of 1xHxWx3; `model` itself for any other graph.
+        A copy that takes float32 1xCxHxW; `model` itself for any other graph.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    fed = [info for info in model.graph.input if info.name not in weights]
-    shape = declared(fed[0]) if len(fed) == 1 else None
-    if shape is None or len(shape) != 4 or shape[3] != 3 or shape[1] == 3:
-        return model
-    name = fed[0].name
-    readers = [node for node in model.graph.node if name in node.input]
-    made = {output for node in readers for output in node.output}
-    if (
-        not readers
-        or any(n.op_type != "Transpose" or attributes(n).get("perm") != _TO_FIRST for n in readers)
-        or any(output.name in made for output in model.graph.output)
-    ):
+    found = input_preprocessing(model, size)
+    if found is None or (found.takes_floats and not found.moves):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for node in [node for node in copy.graph.node if name in node.input]:
-        copy.graph.node.remove(node)
-    for node in copy.graph.node:
-        for index, read in enumerate(node.input):
-            if read in made:
-                node.input[index] = name
-    info = next(info for info in copy.graph.input if info.name == name)
-    dims = list(info.type.tensor_type.shape.dim)
-    turned = [onnx.TensorShapeProto.Dimension.FromString(dims[i].SerializeToString())
-              for i in _TO_FIRST]  # fmt: skip
-    del info.type.tensor_type.shape.dim[:]
-    info.type.tensor_type.shape.dim.extend(turned)
-    del copy.graph.value_info[:]
+    graph = copy.graph
+    kept = _without_front(graph, found.body)
+    first, front = _scaled(graph, found)
+    given = f"{found.name}_as_given"
+    if any(found.name in node.input for node in kept):
+        # Shape reads it, or the network begins with what is no preprocessing.
+        _read_instead(kept, found.name, given)
+        rank = len(found.shape)
+        front += _as(found.name, found.layout, found.dtype, rank, given)
+    if found.body_layout == "NHWC" and found.body_dtype == TensorProto.FLOAT:
+        kept = _without_turning(kept, given if found.body == found.name else found.body, first)
+    if found.body != found.name:
+        front += _as(first, found.body_layout, found.body_dtype, 4, found.body)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*front, *kept)]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(copies)
+    _retyped(graph, found)
     return copy
+
+
+def _without_front(graph: onnx.GraphProto, body: str) -> list[onnx.NodeProto]:
+    """The nodes without those that lead to the tensor `body` alone."""
+    wanted = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if body not in node.output and not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted |= set(node.input) | captured_by(node)
+    return kept[::-1]
+
+
+def _scaled(graph: onnx.GraphProto, found: InputPreprocessing) -> tuple[str, list[onnx.NodeProto]]:
+    """What the network begins with as float32 1xCxHxW, and the nodes that make it."""
+    order = np.zeros((len(found.source), found.channels, 1, 1), np.float32)
+    order[range(len(found.source)), found.source] = 1
+    steps = [
+        ("Mul", _column(found.gain), any(gain != 1 for gain in found.gain)),
+        ("Add", _column(found.shift), any(found.shift)),
+        ("Conv", order, found.moves),
+    ]
+    if sorted(found.source) == list(range(found.channels)):
+        # In the input's own order, where whoever reads the graph looks for it.
+        back = np.argsort(found.source)
+        steps[:2] = [(kind, value[:, back], needed) for kind, value, needed in steps[:2]]
+    else:
+        steps = [steps[2], *steps[:2]]
+    at, nodes = found.name, []
+    for operator, value, needed in steps:
+        if needed:
+            made = f"{found.name}_{operator.lower()}"
+            graph.initializer.append(numpy_helper.from_array(value, f"{made}_by"))
+            nodes.append(helper.make_node(operator, [at, f"{made}_by"], [made]))
+            at = made
+    return at, nodes
+
+
+def _column(values: Sequence[float]) -> Array:
+    return np.array(values, np.float32).reshape(1, -1, 1, 1)
+
+
+def _as(source: str, layout: str, dtype: int, rank: int, target: str) -> list[onnx.NodeProto]:
+    """Nodes from float32 1xCxHxW to another layout, type and number of dimensions."""
+    steps: list[tuple[str, dict[str, Any]]] = []
+    if layout == "NHWC":
+        steps.append(("Transpose", {"perm": _TO_LAST}))
+    if rank == 3:
+        steps.append(("Squeeze", {}))
+    if dtype != TensorProto.FLOAT or not steps:
+        steps.append(("Cast", {"to": dtype}))
+    names = [source, *(f"{target}_{number}" for number in range(len(steps) - 1)), target]
+    return [
+        helper.make_node(operator, [names[i]], [names[i + 1]], **given)
+        for i, (operator, given) in enumerate(steps)
+    ]
+
+
+def _without_turning(
+    nodes: Sequence[onnx.NodeProto], last: str, first: str
+) -> list[onnx.NodeProto]:
+    """`nodes` without those that put the channels of the tensor `last` first: who reads these
+    reads `first`."""
+    kept = list(nodes)
+    for node in nodes:
+        turns = node.op_type == "Transpose" and attributes(node).get("perm") == _TO_FIRST
+        if turns and node.input[0] == last:
+            kept.remove(node)
+            _read_instead(kept, node.output[0], first)
+    return kept
+
+
+def _read_instead(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+
+
+def _retyped(graph: onnx.GraphProto, found: InputPreprocessing) -> None:
+    """Declares the picture as float32 1xCxHxW; a batch or a side that was free stays so."""
+    info = next(info for info in graph.input if info.name == found.name)
+    kind = info.type.tensor_type
+    kind.elem_type = TensorProto.FLOAT
+    dims = [d.SerializeToString() for d in kind.shape.dim]
+    one = onnx.TensorShapeProto.Dimension(dim_value=1).SerializeToString()
+    dims = dims if len(dims) == 4 else [one, *dims]
+    order = _TO_FIRST if found.layout == "NHWC" else range(4)
+    del kind.shape.dim[:]
+    kind.shape.dim.extend(onnx.TensorShapeProto.Dimension.FromString(dims[i]) for i in order)
 
 
 # ---- pooling ------------------------------------------------------------------------
@@ -319,9 +414,6 @@ def without_softmax(seen: View) -> None:
         del node.attribute[:]
         node.op_type = "Identity"
 
-
-TOOK_BYTES = "rkzoo.bytes"
-"""Metadata key of a model that takes raw pixels, 0..255."""
 
 _BYTES = {onnx.TensorProto.UINT8: 0.0, onnx.TensorProto.INT8: 128.0}
 

@@ -32,6 +32,7 @@ def _assumed_labels(head: ClassifyHead) -> AssumedLabels | None:
 CLASSIFY = TaskSpec(
     name="classify",
     open=_open,
+    options=frozenset({"max_boxes"}),
     describe=lambda head: [("gives", f"scores of {head.classes} classes")],
     assumed_labels=_assumed_labels,
     check_labels=a_name_for_each_class,

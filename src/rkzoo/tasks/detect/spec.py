@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.tasks.spec import (
+    THRESHOLDS,
     AssumedLabels,
     Opened,
     Task,
@@ -57,6 +58,7 @@ def _assumed_labels(head: DetectHead) -> AssumedLabels | None:
 DETECT = TaskSpec(
     name="detect",
     open=_open,
+    options=THRESHOLDS | {"multi_label"},
     describe=_describe,
     assumed_labels=_assumed_labels,
     check_labels=a_name_for_each_class,

@@ -8,19 +8,19 @@ from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
 def _open_clip(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.embed.open import clip
 
-    return clip(opened, options.wishes)
+    return clip(opened, options)
 
 
 def _open_sentence(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.embed.open import sentence
 
-    return sentence(opened, options.wishes)
+    return sentence(opened, options)
 
 
 CLIP = TaskSpec(
     name="embed",
     open=_open_clip,
-    options=frozenset({"words"}),
+    options=frozenset({"prompts"}),
     scored="classify",
     usage=('PICTURE --prompt "a dog" --prompt "a cat"', 'FOLDER --search "a dog"'),
 )
@@ -29,6 +29,6 @@ SENTENCE = TaskSpec(
     open=_open_sentence,
     takes="text",
     gives="output",
-    options=frozenset({"words"}),
+    options=frozenset({"prompts"}),
     usage=('"A TEXT" --prompt "ANOTHER"', 'NOTES.txt --search "SOME WORDS"'),
 )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
-from rkzoo.tasks.spec import AssumedLabels, Opened, Task, TaskOptions, TaskSpec, as_it_is
+from rkzoo.tasks.spec import (
+    THRESHOLDS,
+    AssumedLabels,
+    Opened,
+    Task,
+    TaskOptions,
+    TaskSpec,
+    as_it_is,
+)
 
 
 def _open(opened: Opened, options: TaskOptions) -> Task:
@@ -27,6 +35,7 @@ def _describe_centre(head: CentreFaceHead) -> list[tuple[str, str]]:
 FACE = TaskSpec(
     name="face",
     open=_open,
+    options=THRESHOLDS,
     describe=_describe,
     assumed_labels=lambda head: AssumedLabels(("face",)),
     legalize=True,

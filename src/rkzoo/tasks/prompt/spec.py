@@ -8,8 +8,8 @@ from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
 def _open(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.prompt.cut_out import CutOut
 
-    wishes, parts = options.wishes, opened.parts
-    return CutOut(parts["encoder"], parts["decoder"], wishes.points, wishes.boxes)
+    parts = opened.parts
+    return CutOut(parts["encoder"], parts["decoder"], options.points, options.boxes)
 
 
 CUT_OUT = TaskSpec(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from rkzoo.contract.audio import TransducerHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.spec import Opened, Task, Wishes
+from rkzoo.tasks.spec import Opened, Task, TaskOptions
 from rkzoo.tasks.speech.tokens import read_tokens
 from rkzoo.tasks.speech.transducer import Transducer, read_pieces
 from rkzoo.tasks.speech.whisper import Whisper
 
 
-def open_whisper(opened: Opened, wishes: Wishes) -> Task:
+def open_whisper(opened: Opened, options: TaskOptions) -> Task:
     tokens = read_tokens(opened.files["decoder.vocabulary"], opened.files["decoder.settings"])
-    language = None if wishes.language is None else tokens.language(wishes.language)
+    language = None if options.language is None else tokens.language(options.language)
     encoder, embedding, decoder = (
         opened.parts[role][1] for role in ("encoder", "embedding", "decoder")
     )
-    return Whisper(encoder, embedding, decoder, tokens, language, wishes.translate)
+    return Whisper(encoder, embedding, decoder, tokens, language, options.translate)
 
 
 def open_transducer(opened: Opened) -> Task:

@@ -8,7 +8,7 @@ from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
 def _open_whisper(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.speech.open import open_whisper
 
-    return open_whisper(opened, options.wishes)
+    return open_whisper(opened, options)
 
 
 def _open_ctc(opened: Opened, options: TaskOptions) -> Task:

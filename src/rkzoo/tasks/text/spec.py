@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec, always, as_it_is
+from rkzoo.tasks.spec import THRESHOLDS, Opened, Task, TaskOptions, TaskSpec, always, as_it_is
 
 
 def _open_page(opened: Opened, options: TaskOptions) -> Task:
@@ -31,7 +31,7 @@ def _open_line(opened: Opened, options: TaskOptions) -> Task:
     return SingleLine(LineReader(*opened.parts["model"]))
 
 
-PAGE = TaskSpec(name="text", open=_open_page, things=as_it_is)
+PAGE = TaskSpec(name="text", open=_open_page, options=THRESHOLDS | {"language"}, things=as_it_is)
 DETECT = TaskSpec(
     name="text-det", open=_open_detector, things=as_it_is, outputs="text map", bounded=always
 )

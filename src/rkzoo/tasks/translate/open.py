@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from rkzoo.contract.language import MarianHead, TranslateHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.spec import Opened, Wishes
+from rkzoo.tasks.spec import Opened, TaskOptions
 from rkzoo.tasks.translate.marian import MarianNetwork, SentencePieces
 from rkzoo.tasks.translate.network import Network, read_table
 from rkzoo.tasks.translate.subwords import Subwords
 from rkzoo.tasks.translate.task import Translator
 
 
-def translate(opened: Opened, wishes: Wishes) -> Translator:
+def translate(opened: Opened, options: TaskOptions) -> Translator:
     """Raises RkzooError."""
     head, files = opened.head, opened.files
     if not isinstance(head, TranslateHead):
         raise RkzooError("This does not translate.", code=1)
-    _refuse_others(head, wishes)
+    _refuse_others(head, options)
     subwords = Subwords.from_files(files["encoder.merges"], files["encoder.dictionary"])
     table = read_table(files["encoder.embedding"], len(subwords))
     encoder, decoder = (opened.parts[role][1] for role in ("encoder", "decoder"))
     return Translator(head, Network(encoder, decoder, table), subwords)
 
 
-def marian(opened: Opened, wishes: Wishes) -> Translator:
+def marian(opened: Opened, options: TaskOptions) -> Translator:
     """Raises RkzooError."""
     head, files = opened.head, opened.files
     if not isinstance(head, MarianHead):
         raise RkzooError("This does not translate as Marian does.", code=1)
-    _refuse_others(head, wishes)
+    _refuse_others(head, options)
     roles = ("encoder.vocabulary", "encoder.source", "encoder.target")
     pieces = SentencePieces.from_files(*(files[role] for role in roles))
     lead = (pieces.number(head.lead),) if head.lead else ()
@@ -37,10 +37,10 @@ def marian(opened: Opened, wishes: Wishes) -> Translator:
     return Translator(head, network, pieces)
 
 
-def _refuse_others(head: TranslateHead | MarianHead, wishes: Wishes) -> None:
-    if wishes.language not in (None, head.source):
+def _refuse_others(head: TranslateHead | MarianHead, options: TaskOptions) -> None:
+    if options.language not in (None, head.source):
         raise RkzooError(
-            f"This model does not translate from the language {wishes.language}.",
+            f"This model does not translate from the language {options.language}.",
             f"It translates from {head.source} to {head.target}.",
             "Leave --language out, or use another model.",
         )

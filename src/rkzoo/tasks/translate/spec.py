@@ -10,13 +10,13 @@ _LANGUAGE = frozenset({"language"})
 def _open_fairseq(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.translate.open import translate
 
-    return translate(opened, options.wishes)
+    return translate(opened, options)
 
 
 def _open_marian(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.translate.open import marian
 
-    return marian(opened, options.wishes)
+    return marian(opened, options)
 
 
 FAIRSEQ = TaskSpec(

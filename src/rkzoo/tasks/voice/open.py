@@ -9,7 +9,7 @@ import msgspec
 from rkzoo.contract.audio import VoiceHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
-from rkzoo.tasks.spec import Opened, Wishes
+from rkzoo.tasks.spec import Opened, TaskOptions
 from rkzoo.tasks.voice.guess import Guesser
 from rkzoo.tasks.voice.phonemes import Pronouncer, read_lexicon
 from rkzoo.tasks.voice.speak import AtOnce, Mouth, Speller, Voice, Windowed, lettered, phonetic
@@ -26,19 +26,19 @@ class _Described(msgspec.Struct, frozen=True):
     phoneme_id_map: dict[str, list[int]]
 
 
-def voice(opened: Opened, wishes: Wishes) -> Voice:
+def voice(opened: Opened, options: TaskOptions) -> Voice:
     """A pipeline with a VoiceHead, ready to read texts aloud. Raises RkzooError."""
     head = opened.head
     if not isinstance(head, VoiceHead):
         raise RkzooError("This is no voice.", code=1)
-    if wishes.language not in (None, head.language):
+    if options.language not in (None, head.language):
         raise RkzooError(
-            f"This voice does not speak the language {wishes.language}.",
+            f"This voice does not speak the language {options.language}.",
             f"It speaks {head.language}.",
             "Leave --language out, or use another voice.",
         )
     mouth: Mouth = (Windowed if "vocoder" in opened.parts else AtOnce)(head, opened.parts)
-    return Voice(head, mouth, _speller(head, opened), wishes.speed)
+    return Voice(head, mouth, _speller(head, opened), options.speed)
 
 
 def _speller(head: VoiceHead, opened: Opened) -> Speller:

@@ -8,7 +8,7 @@ from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
 def _open(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.voice.open import voice
 
-    return voice(opened, options.wishes)
+    return voice(opened, options)
 
 
 VOICE = TaskSpec(

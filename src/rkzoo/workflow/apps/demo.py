@@ -15,6 +15,7 @@ import numpy as np
 
 from rkzoo.files import write_text
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array, Session, dequantise
 from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.open import page_reader
@@ -27,8 +28,9 @@ from rkzoo.vision.image import read, write
 from rkzoo.workflow.compile.convert import Converted, convert_resolved
 from rkzoo.workflow.compile.simulate import open_rknn
 from rkzoo.workflow.inference.font import font
-from rkzoo.workflow.inference.load import open_onnx
-from rkzoo.workflow.request.resolve import Resolved, resolve
+from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.resolve import resolve
+from rkzoo.workflow.request.resolved import Resolved
 from rkzoo.zoo.catalogue import card as find_card
 
 
@@ -89,7 +91,12 @@ def demo(
         letters = font(report)
         parts = {role: resolve(name, report=report) for role, name in pipeline.pipeline.items()}
         opened = {
-            role: (ready.contract, stack.enter_context(open_onnx(ready)))
+            role: (
+                ready.contract,
+                stack.enter_context(
+                    OnnxSession(ready.graph().SerializeToString(), ready.contract.input)
+                ),
+            )
             for role, ready in parts.items()
         }
         reader = page_reader(opened)
@@ -113,10 +120,9 @@ def demo(
         det = parts["det"]
         converted = convert_resolved(
             det,
-            socs=[soc],
-            dtype="int8",
+            [soc],
+            Request(dtype="int8", toolkit=toolkit),
             output=out,
-            toolkit=toolkit,
             report=report,
         )[0]
         _, session = open_rknn(converted.rknn, report=report)

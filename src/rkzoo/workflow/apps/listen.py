@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from rkzoo.audio.sound import Sound
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.tasks.spec import NOTHING, Wishes
 from rkzoo.workflow.inference.inputs import SOUND, of_head
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Found
-from rkzoo.workflow.inference.plan import Asked, plan
+from rkzoo.workflow.inference.plan import plan
+from rkzoo.workflow.request.request import Request
 
 RATE = 16000
 _BLOCK = 0.1  # seconds
@@ -37,8 +37,7 @@ class Hearing(Protocol):
 
 def listen(
     model: str,
-    asked: Asked,
-    wishes: Wishes = NOTHING,
+    request: Request | None = None,
     *,
     blocks: Iterable[Samples] | None = None,
     tell: Callable[[Found], None],
@@ -48,13 +47,13 @@ def listen(
     """Hears `blocks` (16 kHz; the microphone where None) until they end or Ctrl-C, and gives what
     was understood. `tell` is called with what is understood so far, `ready` when the model is
     open. Raises RkzooError where the model hears nothing, or there is no microphone."""
-    planned = plan(model, asked, report)
+    planned = plan(model, request, report)
     if of_head(planned.head).name != SOUND.name:
         raise RkzooError(
             f"{model} does not hear.", "The microphone is for models of sounds.", "See rkzoo list."
         )
     with ExitStack() as stack:
-        task = open_task(planned, stack, wishes=wishes, report=report)
+        task = open_task(planned, stack, report=report)
         ready()
         source = microphone() if blocks is None else iter(blocks)
         return _heard(task, source, tell)

@@ -22,7 +22,8 @@ from rkzoo.tasks.embed.result import Alike
 from rkzoo.vision.sheet import contact_sheet
 from rkzoo.workflow.inference.inputs import PICTURE, of_head
 from rkzoo.workflow.inference.load import open_task
-from rkzoo.workflow.inference.plan import Asked, Plan, plan
+from rkzoo.workflow.inference.plan import Plan, plan
+from rkzoo.workflow.request.request import Request
 
 Embeddings = NDArray[np.float32]
 SHOWN = 12
@@ -66,14 +67,14 @@ def search(
     model: str | os.PathLike[str],
     sources: Sequence[Any],
     words: str,
-    asked: Asked,
+    request: Request | None = None,
     report: Reporter = SILENT,
 ) -> Hits:
     """The passages of all `sources` (pictures' paths, texts as the medium expands them), those
     first that are most alike to `words`. Raises RkzooError for a model that compares nothing."""
     if not words.strip():
         raise RkzooError("There is nothing to search for.", "The words are empty.", "Give some.")
-    planned = plan(model, asked, report)
+    planned = plan(model, request, report)
     medium = of_head(planned.head)
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
@@ -110,9 +111,7 @@ class _Kept:
     def __init__(self, planned: Plan) -> None:
         made_by = hashlib.sha256(package_digest().encode())
         for role, part in sorted(planned.parts.items()):
-            file = sha256_of(part.board.file) if part.board else ""
-            made_by.update(f"{role} {part.contract} {part.build} {file}".encode())
-            made_by.update(part.graph)
+            made_by.update(f"{role} {part.contract} {part.backend.digest}".encode())
         self._folder = cache_dir("embeddings", made_by.hexdigest()[:32])
         self.hits = 0
 

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -37,13 +37,13 @@ from rkzoo.streaming.sinks import JsonLines, Shown, Sink, VideoFile, Window, che
 from rkzoo.streaming.sources import Frame, Paced, Source, open_source
 from rkzoo.streaming.tracking import Follower, TrackOptions
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
-from rkzoo.tasks.text.page import PageOptions
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Found, Image
-from rkzoo.workflow.inference.plan import Asked, Plan, check_pictures, npu_workers, on_core, plan
+from rkzoo.workflow.inference.plan import Plan, check_pictures, npu_workers, on_core, plan
 from rkzoo.workflow.inference.sanity import watched
 from rkzoo.workflow.inference.stages import run_stages
+from rkzoo.workflow.request.request import Request
 
 # Workers where nothing is said; a simulator is a process of its own and far from real time.
 _WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1}
@@ -74,8 +74,6 @@ class StreamOptions:
     file plays it at its own speed. `frames`: stop after so many answers. `give_up`: seconds
     after which a lost source is given up (None: never). `workers` None: by the runtime."""
 
-    confidence: float | None = None
-    iou: float | None = None
     track: bool = False
     every_frame: bool | None = None
     frames: int | None = None
@@ -137,7 +135,7 @@ def stream(
     source: str,
     outputs: Outputs,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     options: StreamOptions | None = None,
     stop: Stop | None = None,
     watch: Watch | None = None,
@@ -153,7 +151,7 @@ def stream(
     address = parse_address(outputs.http) if outputs.http else None
     if outputs.show:
         check_window()
-    planned = plan(model, asked or Asked(), report)
+    planned = plan(model, request, report)
     check_pictures(planned, "stream", joined=True)
     if options.track:
         _check_trackable(planned)
@@ -297,7 +295,7 @@ class _Run:
         return drawn
 
     def _follower(self) -> Follower:
-        sure = _confidence(self.options)
+        sure = (self.planned.options.detect or DetectOptions()).confidence
         patience = round(min(self.source.fps or 30.0, 120.0))
         return Follower(TrackOptions(sure=sure, unsure=min(_UNSURE, sure), patience=patience))
 
@@ -379,15 +377,14 @@ def _opened(
 ) -> Iterator[Callable[[Frame], Answered]]:
     """What one worker works with: models of its own."""
     threads = max(1, (os.cpu_count() or 1) // workers)
-    confidence = _confidence(options)
-    detect = DetectOptions(
-        confidence=min(confidence, _UNSURE) if options.track else confidence,
-        iou=DetectOptions().iou if options.iou is None else options.iou,
-    )
-    page = None if options.confidence is None else PageOptions(options.confidence)
+    wanted = planned.options
+    if options.track:
+        detect = wanted.detect or DetectOptions()
+        low = replace(detect, confidence=min(detect.confidence, _UNSURE))
+        wanted = replace(wanted, detect=low)
     mine = on_core(planned, number)
     with ExitStack() as stack:
-        task = open_task(mine, stack, options=detect, page=page, threads=threads, report=report)
+        task = open_task(mine, stack, options=wanted, threads=threads, report=report)
         yield partial(_answer, task)
 
 
@@ -401,10 +398,6 @@ def _answer(task: Callable[[Image], Found], frame: Frame) -> Answered:
         return Answered(found, {}, warnings)
     found, seconds = run_stages(task, frame.image)
     return Answered(found, dict(zip(("prepare", "infer", "decode"), seconds, strict=True)))
-
-
-def _confidence(options: StreamOptions) -> float:
-    return DetectOptions().confidence if options.confidence is None else options.confidence
 
 
 _MOST_WORKERS = 64  # 1000 took 110 s to open

@@ -38,7 +38,13 @@ from rkzoo.speed.timing import Times, times
 from rkzoo.workflow.comparison.check_outputs import KNOWN, OutputCheck, check_output
 from rkzoo.workflow.comparison.matching import Agreement, compared, disagrees, summed
 from rkzoo.workflow.compile.golden import Golden, Origin, golden_of, golden_path
-from rkzoo.workflow.inference.board import BoardModel, contract_of, layout_of, on_board, open_board
+from rkzoo.workflow.inference.board import (
+    BoardBackend,
+    contract_of,
+    layout_of,
+    on_board,
+    open_board,
+)
 from rkzoo.workflow.inference.load import answer_at
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file, read_pipeline
 
@@ -199,7 +205,7 @@ def _files(path: Path, golden: Path | None) -> dict[str, Path]:
     )
 
 
-def _board(file: Path, golden: Path | None, runtime: str) -> BoardModel | None:
+def _board(file: Path, golden: Path | None, runtime: str) -> BoardBackend | None:
     """How the file runs on this machine's NPU; None for the simulator."""
     if runtime == "simulator":
         return None
@@ -224,7 +230,7 @@ class _Told:
     driver: str = ""
     stand_in: bool = False
 
-    def hear(self, session: Session, board: BoardModel) -> None:
+    def hear(self, session: Session, board: BoardBackend) -> None:
         self.library = Path(board.library).name
         if isinstance(session, NpuSession):
             self.version, self.driver = map(printable, session.context.versions())
@@ -249,7 +255,7 @@ class _Subject:
     role: str
     file: Path
     golden: Golden
-    board: BoardModel | None
+    board: BoardBackend | None
     report: Reporter
 
     def check(self, told: _Told) -> PartCheck:

@@ -17,7 +17,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Array, Session
 from rkzoo.soc.chips import resolve as chip_name
-from rkzoo.tasks.detect.task import DetectOptions, HeadTask
+from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.tasks.detect.verdict import look, verdict
 from rkzoo.tasks.prompt.prompted import PromptedSession
 from rkzoo.tasks.registry import spec_of
@@ -54,7 +54,6 @@ from rkzoo.workflow.comparison.matching import (
     summed,
 )
 from rkzoo.workflow.comparison.planning import (
-    build_of,
     calibration_pictures,
     given_pictures,
     own_chip,
@@ -66,7 +65,8 @@ from rkzoo.workflow.comparison.tensor_metrics import OutputFigures, figures, ove
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.load import answer_at
 from rkzoo.workflow.inference.model import Image
-from rkzoo.workflow.inference.plan import Asked, Plan
+from rkzoo.workflow.inference.plan import Plan
+from rkzoo.workflow.request.request import Request
 
 _LINES = 8  # of a page, whose tensors are compared
 
@@ -74,32 +74,29 @@ _LINES = 8  # of a page, whose tensors are compared
 def compare(
     model: str,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     soc: str = "",
     images: Sequence[Path] = (),
-    confidence: float | None = None,
     layers: bool = True,
     options: str = "",
     report: Reporter = SILENT,
 ) -> Comparison:
     """Runs a card's model, an `.onnx` or a `.rknn` in float and on the simulator.
 
-    `images`, or three of the calibration pictures. `asked.dtype` leaves the other number format
-    out. `confidence` (0.25) is the threshold of objects. `layers`: INT8 layer by layer too,
+    `images`, or three of the calibration pictures. `request.dtype` leaves the other number format
+    out. The request's confidence (0.25) is the threshold of objects. `layers`: INT8 layer by layer too,
     on the picture where its outputs are the worst, which takes yolov8n half a minute.
     `options` are repeated in the commands that are suggested. Raises RkzooError.
     """
     start = time.perf_counter()
-    asked = asked or Asked()
+    request = request or Request()
     chip = chip_name(soc) if soc else ""
-    if confidence is not None:
-        DetectOptions(confidence=confidence)  # refuses what is no threshold
     pictures = given_pictures(images, report)
-    planned, skipped = plans(model, asked, report)
+    planned, skipped = plans(model, request, report)
     chip = chip or own_chip(planned) or SIMULATED_SOC
-    pictures = pictures or calibration_pictures(model, asked, planned["onnx"])
+    pictures = pictures or calibration_pictures(model, request, planned["onnx"])
     commands = _commands(model, chip, options)
-    trial = _Trial(pictures, confidence, report)
+    trial = _Trial(pictures, request.confidence, report)
     ran, layered = [], []
     for runtime, one in planned.items():
         with ExitStack() as stack:
@@ -330,7 +327,7 @@ def _layers(
 ) -> list[Layers]:
     found = []
     for role, one in planned.parts.items():
-        build = build_of(one)
+        build = one.built
         if build.recipe.dtype != "int8" or build.recipe.quantised:
             continue
         index = next(
@@ -371,7 +368,7 @@ def _facts(
     from rkzoo.graph.onnx.read import parse
 
     one = planned["onnx"].parts[role]
-    build = build_of(one)
+    build = one.built
     single = role == "model"
     outputs: dict[str, list[OutputFigures]] = {
         done.runtime: [row for row in done.outputs if row.part == role]

@@ -421,38 +421,10 @@ def _faint(row: OutputFigures) -> bool:
 
 def own_gain(model: onnx.ModelProto) -> float | None:
     """What a graph multiplies its picture with before its first layer; None where it does no
-    such thing. Subtractions and mere rearrangements before or between are looked through."""
-    from rkzoo.graph.onnx.view import tensor_value
+    such thing."""
+    from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
 
-    graph = model.graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            stored.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
-    inputs = [one.name for one in graph.input if one.name not in stored]
-    if not inputs:
+    found = input_preprocessing(model)
+    if found is None or all(gain == 1 for gain in found.gain):
         return None
-    at, gain = inputs[0], 1.0
-    seen = False
-    while True:
-        readers = [node for node in graph.node if at in node.input]
-        if len(readers) != 1:
-            break
-        node = readers[0]
-        others = [name for name in node.input if name != at]
-        if node.op_type in ("Mul", "Div") and len(others) == 1 and others[0] in stored:
-            if node.op_type == "Div" and node.input[0] != at:
-                break
-            factor = float(np.mean(tensor_value(stored[others[0]]), dtype=np.float64))
-            if not factor:
-                break
-            gain = gain * factor if node.op_type == "Mul" else gain / factor
-            seen = True
-        elif node.op_type == "BatchNormalization":
-            scale, _, _, variance = (tensor_value(stored[n]) for n in node.input[1:5])
-            gain *= float(np.mean(scale / np.sqrt(variance + 1e-5)))
-            seen = True
-        elif node.op_type not in ("Sub", "Add", "Cast", "Transpose", "Identity"):
-            break
-        at = node.output[0]
-    return gain if seen else None
+    return float(np.mean(found.gain))

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from rkzoo.checks import Check
-from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.inputs import Color, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
@@ -90,15 +90,23 @@ def probe(
 def likely(image: ImageInput) -> tuple[ImageInput, ...]:
     """The contract's own form, then both colour orders with 0..1 and with 0..255."""
     forms = [image]
-    swapped = "BGR" if image.color == "RGB" else "RGB"
-    for color in (image.color, swapped):
+    swapped = _SWAPPED.get(image.color, image.color)
+    for color in dict.fromkeys((image.color, swapped)):
         # Its own normalisation with the other order first: each colour keeps its numbers.
         if color != image.color:
-            own = {"mean": image.mean[::-1], "std": image.std[::-1]}
+            own = {name: (*part[2::-1], *part[3:]) for name, part in _normalisation(image).items()}
             forms.append(msgspec.structs.replace(image, color=color, **own))
-        for std in ((255.0,) * 3, (1.0,) * 3):
-            forms.append(msgspec.structs.replace(image, color=color, mean=(0.0, 0.0, 0.0), std=std))
+        for divisor in (255.0, 1.0):
+            mean, std = (0.0,) * image.channels, (divisor,) * image.channels
+            forms.append(msgspec.structs.replace(image, color=color, mean=mean, std=std))
     return tuple(dict.fromkeys(forms))
+
+
+_SWAPPED: dict[str, Color] = {"RGB": "BGR", "BGR": "RGB", "RGBA": "BGRA", "BGRA": "RGBA"}
+
+
+def _normalisation(image: ImageInput) -> dict[str, tuple[float, ...]]:
+    return {"mean": image.mean, "std": image.std}
 
 
 def wins(one: Trial, other: Trial) -> bool:
@@ -176,8 +184,8 @@ def _told(trial: Trial) -> str:
 
 
 def _range(image: ImageInput) -> str:
-    if image.mean == (0.0, 0.0, 0.0):
-        named = {(255.0,) * 3: "0..1", (1.0,) * 3: "0..255"}.get(image.std)
+    if not any(image.mean) and len(set(image.std)) == 1:
+        named = {255.0: "0..1", 1.0: "0..255"}.get(image.std[0])
         if named:
             return named
     mean, std = (" ".join(f"{value:g}" for value in part) for part in (image.mean, image.std))

@@ -23,9 +23,9 @@ from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit.recipe import Sidecar, Source
 from rkzoo.workflow.compile.native_check import native_checks
 from rkzoo.workflow.inference.board import contract_of
-from rkzoo.workflow.request.options import parse_anchors
 from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
+from rkzoo.workflow.request.request import Request
 from rkzoo.zoo.catalogue import cards, names
 from rkzoo.zoo.schema import Card
 
@@ -116,8 +116,7 @@ class Inspection:
 def inspect(
     file: str | os.PathLike[str],
     *,
-    size: tuple[int, int] | None = None,
-    anchors: str | None = None,
+    request: Request | None = None,
     pictures: Sequence[Path] = (),
     report: Reporter = SILENT,
 ) -> Inspection:
@@ -128,7 +127,8 @@ def inspect(
     file of them) those of a YOLOv5 or v7 that lost its own. On `pictures` a detector is run in
     other colour orders and ranges. Raises RkzooError.
     """
-    path = Path(file)
+    path, request = Path(file), request or Request()
+    request.refuse_all_but({"size", "shapes", "raw", "fit", "anchors"}, "rkzoo inspect")
     if path.suffix.lower() == ".json":
         # What lies beside a .rknn has its name.
         if path.stem.lower().endswith(".rknn"):
@@ -138,7 +138,7 @@ def inspect(
         _refuse_name(os.fspath(file))
     if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
         return _built(path)
-    return _graph(path, size, anchors, pictures, report)
+    return _graph(path, request, pictures, report)
 
 
 def _refuse_name(name: str) -> None:
@@ -158,8 +158,7 @@ def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
 
 def _graph(
     path: Path,
-    size: tuple[int, int] | None,
-    anchors: str | None,
+    request: Request,
     pictures: Sequence[Path],
     report: Reporter,
 ) -> Inspection:
@@ -171,16 +170,16 @@ def _graph(
     from rkzoo.workflow.request.importers.registry import as_onnx
     from rkzoo.workflow.request.resolve import with_given
 
-    model = load(as_onnx(path, report, size=size))
+    model = load(as_onnx(path, report, size=request.size))
     summary = summarise(model)
     card = _card(path)
     recognition, unknown = None, None
     try:
-        recognition = recognise(model, size)
+        recognition = recognise(model, request.size)
     except RkzooError as error:
         unknown = error
-    if recognition is not None and anchors is not None:
-        recognition = with_given(recognition, parse_anchors(anchors), path.stem)
+    if recognition is not None and request.pairs is not None:
+        recognition = with_given(recognition, request.pairs, path.stem)
     checks = graph_checks(
         summary,
         recognition,
@@ -191,7 +190,7 @@ def _graph(
     if pictures and recognition is not None:
         checks += _fed(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
-    following = None if failed else _convert(card.name if card else str(path), size, anchors)
+    following = None if failed else _convert(card.name if card else str(path), request)
     content = Graph(path.stat().st_size, card, summary, recognition, unknown)
     return Inspection("onnx", path, content, tuple(checks), following)
 
@@ -205,7 +204,7 @@ def _fed(
 ) -> list[Check]:
     """What the model's answers to pictures say of how it is to be fed."""
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
-    from rkzoo.workflow.request.resolve import Resolved
+    from rkzoo.workflow.request.resolved import Resolved
 
     contract = recognition.contract
     if contract.texts:
@@ -226,9 +225,11 @@ def _card(path: Path) -> Card | None:
     return next((c for c in cards() if any(one.sha256 == digest for one in c.sources)), None)
 
 
-def _convert(model: str, size: tuple[int, int] | None, anchors: str | None) -> str:
+def _convert(model: str, request: Request) -> str:
+    size, pairs = request.size, request.pairs
     option = f" --size {size[0]}x{size[1]}" if size else ""
-    option += f" --anchors {shlex.quote(anchors)}" if anchors else ""
+    if pairs:
+        option += f" --anchors {','.join(f'{side:g}' for pair in pairs for side in pair)}"
     return f"rkzoo convert {shlex.quote(model)} --soc rk3588{option}"
 
 

@@ -18,7 +18,6 @@ from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
 from rkzoo.workflow.comparison.diagnosis import Runtime
-from rkzoo.workflow.comparison.planning import build_of
 from rkzoo.workflow.inference.plan import Plan
 
 
@@ -58,7 +57,7 @@ def open_sessions(
     opened: Opened = {}
     processes: dict[str, ToolkitProcess] = {}
     for role, one in planned.parts.items():
-        build = build_of(one)
+        build = one.built
         session: Session
         if runtime == "onnx":
             with explained("The model's graph cannot be read from the cache."):

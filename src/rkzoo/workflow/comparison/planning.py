@@ -14,13 +14,16 @@ import numpy as np
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.progress import Reporter
-from rkzoo.toolkit.builds import BuildInputs
+from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit.recipe import Recipe
 from rkzoo.vision.image import read
 from rkzoo.workflow.comparison.diagnosis import Runtime
 from rkzoo.workflow.comparison.result import Picture
-from rkzoo.workflow.inference.plan import Asked, Part, Plan, check_pictures, part, plan, resolved
+from rkzoo.workflow.inference.plan import Part, Plan, check_pictures, part, plan
+from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 from rkzoo.workflow.request.model_name import is_pipeline
+from rkzoo.workflow.request.models import find_model
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.sidecar import read_sidecar
 
 PICTURES = 3  # of the calibration set, where none are given
@@ -40,11 +43,11 @@ def given_pictures(images: Sequence[Path], report: Reporter) -> tuple[Picture, .
     return tuple(Picture(path.name, read(path), path) for path in images[:MOST])
 
 
-def plans(model: str, asked: Asked, report: Reporter) -> tuple[dict[Runtime, Plan], list[str]]:
+def plans(model: str, request: Request, report: Reporter) -> tuple[dict[Runtime, Plan], list[str]]:
     """A plan for each runtime, float first, and what was left out."""
     skipped: list[str] = []
-    wanted = asked.dtype
-    base = _base(model, replace(asked, runtime="simulator"), skipped, report)
+    wanted = request.dtype
+    base = _base(model, replace(request, runtime="simulator"), skipped, report)
     check_pictures(base, "compare")
     plans: dict[Runtime, Plan] = {"onnx": replace(base, label="onnx")}
     recipes = [one.build.recipe for one in base.parts.values() if one.build]
@@ -59,56 +62,51 @@ def plans(model: str, asked: Asked, report: Reporter) -> tuple[dict[Runtime, Pla
     return plans, skipped
 
 
-def _base(model: str, asked: Asked, skipped: list[str], report: Reporter) -> Plan:
+def _base(model: str, request: Request, skipped: list[str], report: Reporter) -> Plan:
     """What is built: INT8 wherever a model can have it."""
     if Path(model).suffix.lower() == ".rknn":
-        found = plan(model, asked, report)
+        found = plan(model, request, report)
         if all(one.build and one.build.recipe.dtype == "fp16" for one in found.parts.values()):
             skipped.append(f"INT8: {Path(model).name} was built in float16.")
         return found
     if is_pipeline(model) is not None:
-        found = plan(model, asked, report)
+        found = plan(model, request, report)
         for role, one in found.parts.items():
-            if one.build and one.build.recipe.dtype == "fp16" and asked.dtype != "fp16":
+            if one.build and one.build.recipe.dtype == "fp16" and request.dtype != "fp16":
                 skipped.append(f"INT8 of {role}: its card keeps it in float16.")
         return found
-    ready = resolved(model, asked, report)
-    dtype = asked.dtype or ("int8" if "int8" in ready.dtypes else ready.dtypes[0])
+    ready = find_model(model, request, report)
+    validate_options(ready.contract.head, request.given())
+    dtype = request.dtype or ("int8" if "int8" in ready.dtypes else ready.dtypes[0])
     if dtype != "int8":
         why = f"its card allows {', '.join(ready.dtypes)} only"
-        skipped.append(f"INT8: {'only float16 was asked for' if asked.dtype else why}.")
-    made = part(ready, "simulator", replace(asked, dtype=dtype), report)
+        skipped.append(f"INT8: {'only float16 was asked for' if request.dtype else why}.")
+    made = part(ready, "simulator", replace(request, dtype=dtype), report)
     return Plan(ready.name, "simulator", {"model": made})
 
 
 def _half(one: Part) -> Part:
     """The same in float16, which needs no calibration."""
-    if one.build is None:
-        raise RkzooError("There is nothing to build.", code=1)
-    recipe = msgspec.structs.replace(one.build.recipe, **_HALF)
-    return replace(one, build=replace(one.build, recipe=recipe, calibration=None))
+    recipe = msgspec.structs.replace(one.built.recipe, **_HALF)
+    return replace(
+        one, backend=SimulatorBackend(replace(one.built, recipe=recipe, calibration=None))
+    )
 
 
 def recipe_of(planned: Mapping[Runtime, Plan]) -> Recipe:
-    return build_of(next(iter(planned["onnx"].parts.values()))).recipe
-
-
-def build_of(one: Part) -> BuildInputs:
-    if one.build is None:
-        raise RkzooError("There is nothing to build.", code=1)
-    return one.build
+    return next(iter(planned["onnx"].parts.values())).built.recipe
 
 
 def own_chip(planned: Mapping[Runtime, Plan]) -> str:
     return recipe_of(planned).soc
 
 
-def calibration_pictures(model: str, asked: Asked, base: Plan) -> tuple[Picture, ...]:
+def calibration_pictures(model: str, request: Request, base: Plan) -> tuple[Picture, ...]:
     """The first calibration pictures: the files themselves, or what the model sees of them."""
     path = Path(model)
     files: Sequence[str] = ()
-    if asked.pictures is not None:
-        source = asked.pictures
+    if request.pictures is not None:
+        source = request.pictures
         files = source.names if len(source.names) == len(source) else ()
     elif path.suffix.lower() == ".rknn":
         files = read_sidecar(path).calibration.files
@@ -116,7 +114,7 @@ def calibration_pictures(model: str, asked: Asked, base: Plan) -> tuple[Picture,
     if there:
         return tuple(Picture(file.name, read(file), file) for file in there)
     first = next(iter(base.parts.values()))
-    build = build_of(first)
+    build = first.built
     if build.calibration is None:
         raise RkzooError(
             "There is no picture to compare on.",

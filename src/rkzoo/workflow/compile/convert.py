@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,25 +24,25 @@ from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
-from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.toolkit import builds, environment
 from rkzoo.toolkit.logscan import Finding
 from rkzoo.toolkit.process import ToolkitProcess
-from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, Sidecar
+from rkzoo.toolkit.recipe import Dtype, Sidecar
 from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow.compile.golden import check_count, golden_path, record, samples
 from rkzoo.workflow.compile.native_check import refuse_unreadable
 from rkzoo.workflow.compile.prepare import Prepared, prepare
-from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.model_name import card_of, is_pipeline
-from rkzoo.workflow.request.options import Anchors, Color, Feed, Triple, parse_anchors
+from rkzoo.workflow.request.models import Models, find_models
 from rkzoo.workflow.request.pipeline_file import write_pipeline
-from rkzoo.workflow.request.prompts import settled
-from rkzoo.workflow.request.quantization import choose
-from rkzoo.workflow.request.resolve import Resolved, resolve
+from rkzoo.workflow.request.request import ModelOptions, Request, request_of
+from rkzoo.workflow.request.resolved import Resolved
 from rkzoo.zoo.catalogue import dtypes_on, members
 from rkzoo.zoo.labels import label_set, label_sets
 from rkzoo.zoo.schema import Card
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Contracts longer than this go into the .rknn without their labels (a text model has
 # thousands); the sidecar keeps them.
@@ -90,50 +90,26 @@ class Converted:
 def convert(
     model: str | os.PathLike[str],
     soc: str | Sequence[str],
+    request: Request | None = None,
     *,
-    dtype: Dtype | None = None,
-    calibration: str | None = None,
     output: str | os.PathLike[str] | None = None,
-    toolkit: str | None = None,
-    size: tuple[int, int] | None = None,
-    labels: Sequence[str] | None = None,
-    color: Color | None = None,
-    mean: Triple | None = None,
-    std: Triple | None = None,
-    anchors: str | Anchors | None = None,
-    cut: bool = True,
-    recipe: str | os.PathLike[str] | None = None,
-    prompts: Sequence[str] | None = None,
-    text_model: str | os.PathLike[str] | None = None,
-    embeddings: str | os.PathLike[str] | None = None,
     golden: int = 0,
     report: Reporter = SILENT,
+    **options: Unpack[ModelOptions],
 ) -> list[Converted]:
     """Converts a model for one chip or several. What exists already survives a failure.
 
     Args:
-        model: A card's name or an .onnx.
+        model: A card's name or a model file.
         soc: One chip or several.
-        dtype: "int8" or "fp16"; None is the model's usual one.
-        calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
+        request: How it is converted: number format, calibration, toolkit, and what the model
+            leaves open.
         output: The .rknn to write, or a folder; with several chips their names are put into the
             file names.
-        toolkit: Version of RKNN-Toolkit2.
-        size: (height, width) of an input that the model leaves free.
-        labels: Class names in place of the model's own.
-        color: Colour order that the model was trained with, where that is not as recognised.
-        mean: What is taken from the pixels of 0..255, one number a colour.
-        std: What they are divided by then.
-        anchors: Of a YOLOv5 or v7 whose graph does not hold them: (width, height) pairs in
-            input pixels, or text or a file with the numbers.
-        cut: False leaves a detection head on.
-        recipe: A file that `Tuned.save` or `rkzoo tune` wrote.
-        prompts: What a model that takes texts is calibrated with.
-        text_model: What makes embeddings of the prompts: a card's name or an .onnx.
-        embeddings: The prompts embedded already: an .npy of (number of texts, width).
         golden: How many inputs are kept beside each .rknn with what the simulator answers, for
             `rkzoo check`.
-        report: Where progress goes.
+        report: Where notes and progress go.
+        options: Fields of `Request`, in place of those of `request`.
 
     Returns:
         One record a .rknn: several for several chips, and for the parts of a pipeline.
@@ -141,60 +117,60 @@ def convert(
     Raises:
         RkzooError: The model cannot be found or built, or an option does not go with it.
     """
+    request = request_of(request, options)
     check_count(golden)
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
     if card := card_of(os.fspath(model)):
         check_chips(card, socs)
-    choice = choose(cut, recipe)
-    pictures = calib.find(calibration) if calibration else choice.pictures()
-    pipeline = is_pipeline(os.fspath(model))
-    feed = Feed(color, mean, std)
-    said = words(prompts, text_model, embeddings)
-    if pipeline is not None:
-        feed.refuse(f"{pipeline.name} consists of several models, each fed in its own way.")
     target = Path(output) if output else None
+    _check_target(os.fspath(model), target)
+    models = find_models(os.fspath(model), request, report, to_run=False)
+    made: dict[str, list[Converted]] = {}
+    cpu: dict[str, tuple[bytes, Contract]] = {}
+    files: dict[str, Path] = {}
+    for role, ready in models:
+        files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
+        if ready.card is not None and ready.card.cpu:
+            _on_processor(ready, models, report)
+            cpu[role] = (ready.graph().SerializeToString(), ready.contract)
+            continue
+        made[role] = convert_resolved(
+            _unlabelled(ready),
+            socs,
+            replace(request, dtype=models.dtype_of(ready, request.dtype)),
+            output=target,
+            golden=golden,
+            report=report,
+        )
+    if not models.single:
+        write = partial(write_pipeline, cpu=cpu, files=files, head=models.head)
+        stem = models.name + (f"-{request.dtype}" if request.dtype else "")
+        made = _joined(stem, models.name, made, write)
+    return [one for ones in made.values() for one in ones]
+
+
+def _check_target(name: str, target: Path | None) -> None:
+    """Raises RkzooError for one file where a pipeline becomes several."""
+    pipeline = is_pipeline(name)
     if pipeline is not None and target is not None and target.suffix:
         raise RkzooError(
             f"{pipeline.name} becomes {len(pipeline.pipeline)} files.",
             f"It consists of {', '.join(pipeline.pipeline.values())}.",
             "Give -o a folder.",
         )
-    pairs = parse_anchors(anchors) if isinstance(anchors, str) else anchors
-    made: dict[str, list[Converted]] = {}
-    cpu: dict[str, tuple[bytes, Contract]] = {}
-    files: dict[str, Path] = {}
-    members = pipeline.pipeline if pipeline else {"model": os.fspath(model)}
-    for role, part in members.items():
-        own = size if role in ("model", "det") else None
-        ready = resolve(part, size=own, labels=labels, feed=feed, anchors=pairs, report=report)
-        choice.check(part, ready.source.sha256, toolkit or DEFAULT_VERSION)
-        files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
-        if ready.card is not None and ready.card.cpu:
-            if pipeline is None:
-                raise RkzooError(
-                    f"{ready.name} is not converted.",
-                    f"It stays on the processor: {ready.card.cpu}",
-                    "Convert the pipeline that it is a part of: see rkzoo list.",
-                )
-            report.note(f"{part} stays on the processor. {ready.card.cpu}")
-            cpu[role] = (ready.graph().SerializeToString(), ready.contract)
-            continue
-        made[role] = convert_resolved(
-            _told(ready.quantised(choice.quantise), said, report),
-            socs,
-            # A part of a pipeline that does not have the dtype keeps its own.
-            dtype=dtype if pipeline is None or dtype in ready.dtypes else None,
-            pictures=pictures,
-            output=target,
-            toolkit=toolkit,
-            golden=golden,
-            report=report,
+
+
+def _on_processor(ready: Resolved, models: Models, report: Reporter) -> None:
+    """Notes that a part of a pipeline is not converted. Raises RkzooError for a single model."""
+    why = ready.card.cpu if ready.card else ""
+    if models.single:
+        raise RkzooError(
+            f"{ready.name} is not converted.",
+            f"It stays on the processor: {why}",
+            "Convert the pipeline that it is a part of: see rkzoo list.",
         )
-    if pipeline is not None:
-        write = partial(write_pipeline, cpu=cpu, files=files, head=pipeline.head)
-        made = _joined(pipeline.name + (f"-{dtype}" if dtype else ""), pipeline.name, made, write)
-    return [one for ones in made.values() for one in ones]
+    report.note(f"{ready.name} stays on the processor. {why}")
 
 
 def check_chips(card: Card, socs: Sequence[str]) -> None:
@@ -234,12 +210,9 @@ def _joined(
     return found
 
 
-def _told(ready: Resolved, said: Words, report: Reporter) -> Resolved:
-    """The model with its prompts. Labels are left out then: each run names its own."""
-    texts = ready.contract.texts
-    if texts is None or said:
-        ready = replace(ready, prompts=settled(said, texts, ready.name, report))
-    if texts is None:
+def _unlabelled(ready: Resolved) -> Resolved:
+    """A model that takes prompts has no labels of its own: each run names its classes."""
+    if ready.contract.texts is None:
         return ready
     return replace(ready, contract=msgspec.structs.replace(ready.contract, labels=()))
 
@@ -247,17 +220,17 @@ def _told(ready: Resolved, said: Words, report: Reporter) -> Resolved:
 def convert_resolved(
     ready: Resolved,
     socs: Sequence[str],
+    request: Request | None = None,
     *,
-    dtype: Dtype | None = None,
-    pictures: calib.Pictures | None = None,
     output: Path | None = None,
-    toolkit: str | None = None,
     golden: int = 0,
     report: Reporter = SILENT,
 ) -> list[Converted]:
     """As `convert`, for a model that is resolved already."""
-    chosen = dtype or ready.dtypes[0]
-    prepared = prepare(ready, socs, chosen, pictures, toolkit, report)
+    request = request or Request()
+    pictures = request.pictures
+    chosen: Dtype = request.dtype or ready.dtypes[0]  # type: ignore[assignment]
+    prepared = prepare(ready, socs, chosen, pictures, request.toolkit, report)
     targets = output_names(ready.name, socs, chosen, output)
     fed = samples(prepared, pictures, golden, report) if golden else None
     env = environment.ensure(prepared.recipe.toolkit, report=report)

@@ -17,8 +17,8 @@ from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.compile.text_calibration import MADE
 from rkzoo.workflow.request import calibration as calib
-from rkzoo.workflow.request.options import AS_IS, Feed
 from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
 
@@ -49,12 +49,17 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             "forgotten them.",
             "Convert the model again.",
         )
+    picture = contract.picture
     ready = resolve(
         sidecar.source.card or str(source),
-        size=contract.picture.size if contract.picture else None,
-        labels=contract.labels or None,
-        anchors=_anchors(contract, from_card=bool(sidecar.source.card)),
-        feed=_feed(contract),
+        Request(
+            size=picture.size if picture else None,
+            labels=contract.labels or None,
+            anchors=_anchors(contract, from_card=bool(sidecar.source.card)),
+            color=picture.color if picture else None,
+            mean=picture.mean if picture else None,
+            std=picture.std if picture else None,
+        ),
         report=report,
     )
     if ready.source.sha256 != sidecar.source.sha256:
@@ -96,11 +101,6 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             "Convert the model again.",
         )
     return inputs
-
-
-def _feed(contract: Contract) -> Feed:
-    picture = contract.picture
-    return Feed(picture.color, picture.mean, picture.std) if picture else AS_IS
 
 
 def _anchors(contract: Contract, *, from_card: bool) -> list[tuple[float, float]] | None:

@@ -22,7 +22,7 @@ from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.sidecar import read_sidecar
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.request.resolve import Resolved
+    from rkzoo.workflow.request.resolved import Resolved
 
 
 def open_rknn(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, SimulatorSession]:

@@ -23,6 +23,7 @@ from rkzoo.session import Array
 from rkzoo.toolkit import builds
 from rkzoo.workflow.evaluation.jobs import Answer, Done, Job, Piece, Records, answering, read_bytes
 from rkzoo.workflow.inference.plan import Part
+from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -171,7 +172,9 @@ def _unship(shipped: _Shipped) -> Job:
         here = builds.find(builds.store(graph, arrays, build.recipe))
         parts[role] = replace(
             parts[role],
-            build=replace(build, onnx=here.onnx, calibration=here.calibration) if here else None,
+            backend=SimulatorBackend(
+                replace(build, onnx=here.onnx, calibration=here.calibration) if here else build
+            ),
         )
     return replace(shipped.job, plan=replace(shipped.job.plan, parts=parts))
 

@@ -26,9 +26,10 @@ from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, Reading, here
 from rkzoo.workflow.evaluation.process_pool import over_processes
 from rkzoo.workflow.inference.inputs import PICTURE, of_head
-from rkzoo.workflow.inference.plan import Asked, Plan, find_models, plan, plan_of
+from rkzoo.workflow.inference.plan import Plan, plan, plan_of
 from rkzoo.workflow.request.calibration import from_files
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file
+from rkzoo.workflow.request.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,9 +84,9 @@ def evaluate(
     model: str,
     data: str,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     limit: int | None = None,
-    options: DetectOptions = STANDARD,
+    options: DetectOptions | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     fresh: bool = False,
@@ -94,26 +95,30 @@ def evaluate(
     """Scores a card's model, an `.onnx` or a `.rknn` on the data set at `data` (a COCO json, a
     folder or a list: see open_dataset).
 
+    `options` None is the standard protocol with the thresholds of `request` in their place.
     `limit` counts the first pictures only. `workers` processes, or the Dask cluster at
     `scheduler`: the figures are the same, to the last digit. A run that was stopped goes on
     where it was, unless `fresh`. Without calibration pictures INT8 is calibrated on some of the
     data set, which `departures` says. Raises RkzooError.
     """
-    asked = asked or Asked()
+    request = request or Request()
+    options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
-    if asked.runtime == "simulator" and _is_source(model):
+    if request.runtime == "simulator" and _is_source(model):
+        from rkzoo.workflow.request.models import find_models
+
         # The data can be calibrated on, so it is opened before anything is built.
-        models = find_models(model, asked, report)
+        models = find_models(model, request, report)
         task = task_of(models.answers, len(models.roles), models.head)
-        dataset = open_dataset(data, task, models.words or models.answers.labels)
+        dataset = open_dataset(data, task, models.prompts or models.answers.labels)
         departures += _departures(options, models.answers)
-        asked = calibrated_on(dataset, asked, limit, departures)
-        planned = plan_of(models, "simulator", asked, report)
+        request = calibrated_on(dataset, request, limit, departures)
+        planned = plan_of(models, "simulator", request, report)
     else:
-        planned = plan(model, asked, report)
+        planned = plan(model, request, report)
         contract = next(iter(planned.parts.values())).answers
         task = task_of(contract, len(planned.parts), planned.head)
-        dataset = open_dataset(data, task, planned.words or contract.labels)
+        dataset = open_dataset(data, task, planned.prompts or contract.labels)
         departures += _departures(options, contract)
     return evaluate_plan(
         planned,
@@ -149,7 +154,7 @@ def evaluate_plan(
     job = Job(planned, options, reading=reading or Reading())
     runner = runner or spread(workers, scheduler)
     records, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
-    labels = planned.words or next(iter(planned.parts.values())).answers.labels
+    labels = planned.prompts or next(iter(planned.parts.values())).answers.labels
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build
@@ -186,17 +191,17 @@ def _is_source(model: str) -> bool:
 
 
 def calibrated_on(
-    dataset: Dataset, asked: Asked, limit: int | None, departures: list[str]
-) -> Asked:
+    dataset: Dataset, request: Request, limit: int | None, departures: list[str]
+) -> Request:
     """What is asked of the simulator for a model that is not built yet: where no calibration
     pictures are given, some of the data set's, which `departures` then says."""
-    if dataset.kind == "speech" or asked.dtype == "fp16" or asked.pictures is not None:
-        return asked
+    if dataset.kind == "speech" or request.dtype == "fp16" or request.pictures is not None:
+        return request
     rest = dataset.items[limit:] if limit else ()
     chosen = (rest or dataset.items)[-_CALIBRATION:]
     whose = "not scored" if rest else "scored too"
     departures.append(f"calibrated on {len(chosen)} pictures of the same data, {whose}")
-    return replace(asked, pictures=from_files(chosen))
+    return replace(request, calibration=from_files(chosen))
 
 
 def _departures(options: DetectOptions, contract: Contract) -> Iterator[str]:

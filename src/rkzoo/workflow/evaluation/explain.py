@@ -36,7 +36,8 @@ from rkzoo.workflow.evaluation.evaluate import (
 )
 from rkzoo.workflow.evaluation.jobs import Reading, read_bytes
 from rkzoo.workflow.evaluation.rectangular import size_free
-from rkzoo.workflow.inference.plan import Asked, Plan, check_pictures, plan
+from rkzoo.workflow.inference.plan import Plan, check_pictures, plan
+from rkzoo.workflow.request.request import Request
 
 _OFFERED = ("detect", "segment", "pose")
 _LOOKED_AT = 32  # pictures whose pixels are compared
@@ -130,7 +131,7 @@ def explain(
     model: str,
     data: str,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     limit: int | None = None,
     deployed: DetectOptions | None = None,
     workers: int | None = None,
@@ -141,23 +142,24 @@ def explain(
     """Takes the gap between the upstream protocol and the deployed model apart.
 
     `model` is a card's name or an .onnx with a head for boxes, masks or key points; `deployed`
-    what it is run with (the defaults of `rkzoo run`). With `asked.runtime` "onnx" the simulator
-    is left out, with `asked.dtype` "fp16" INT8. A step that cannot be measured says why and the
+    what it is run with (the defaults of `rkzoo run`). With `request.runtime` "onnx" the simulator
+    is left out, with `request.dtype` "fp16" INT8. A step that cannot be measured says why and the
     others go on. The rest as for `evaluate`. Raises RkzooError.
     """
     start = time.perf_counter()
-    asked = asked or Asked()
+    request = request or Request()
+    deployed = deployed or request.task_options.detect or DetectOptions()
     report = _Once(report)
     _check_source(model)
-    planned = plan(model, replace(asked, runtime="onnx"), report)
+    planned = plan(model, replace(request, runtime="onnx"), report)
     check_pictures(planned, "eval --explain")
     contract = _contract(planned)
     dataset = open_dataset(data, task_of(contract), contract.labels)
     departures: list[str] = []
     asks = [
         *_of_input(planned, contract, dataset),
-        *_of_options(planned, contract, deployed or DetectOptions()),
-        *_of_numbers(model, asked, dataset, limit, deployed or DetectOptions(), departures, report),
+        *_of_options(planned, contract, deployed),
+        *_of_numbers(model, request, dataset, limit, deployed, departures, report),
     ]
     found: dict[str, Evaluation | RkzooError] = {}
     # The plain one first: what is wrong with the pictures themselves shows there, and is raised.
@@ -333,7 +335,7 @@ def _of_options(planned: Plan, contract: Contract, deployed: DetectOptions) -> I
 
 def _of_numbers(
     model: str,
-    asked: Asked,
+    request: Request,
     dataset: Dataset,
     limit: int | None,
     deployed: DetectOptions,
@@ -341,11 +343,11 @@ def _of_numbers(
     report: Reporter,
 ) -> Iterator[_Ask]:
     """The NPU's arithmetic, on the simulator."""
-    if asked.runtime == "onnx":
+    if request.runtime == "onnx":
         return
 
     def simulated(dtype: str, options: DetectOptions) -> _Setup:
-        wanted = replace(asked, runtime="simulator", dtype=dtype)
+        wanted = replace(request, runtime="simulator", dtype=dtype)
         wanted = calibrated_on(dataset, wanted, limit, departures)
         planned = plan(model, wanted, report)
         return _Setup(planned, options)
@@ -354,10 +356,10 @@ def _of_numbers(
         ("fp16", "half precision", "What the NPU computes without quantisation."),
         ("int8", "INT8", "Quantisation: what calibration and rkzoo tune can win back."),
     ):
-        if asked.dtype in (None, "int8", dtype):
+        if request.dtype in (None, "int8", dtype):
             setup = partial(simulated, dtype, deployed)
             yield _Ask(dtype, name, means, setup, runtime="simulator")
-    if asked.dtype in (None, "int8"):
+    if request.dtype in (None, "int8"):
         yield _Ask(
             "int8-standard",
             "INT8 by the standard protocol",

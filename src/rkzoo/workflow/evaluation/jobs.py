@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -56,19 +56,13 @@ class Job:
     def digest(self) -> str:
         """Hex sha256 of all that decides the records, our own code and libraries included."""
         digest = hashlib.sha256(_code().encode())
-        told = (self.plan.label, self.plan.words, self.options, self.page, self.reading)
+        told = (self.plan.label, self.plan.options, self.options, self.page, self.reading)
         digest.update(repr(told).encode())
         for role, file in sorted(self.plan.files.items()):
             digest.update(f"{role} {sha256_of(file)}".encode())
         for role, part in self.plan.parts.items():
             digest.update(role.encode() + msgspec.json.encode(part.contract))
-            digest.update(hashlib.sha256(part.graph).digest())
-            if part.build:
-                # The folder's name is the key of its content.
-                digest.update(part.build.onnx.parent.name.encode())
-                digest.update(msgspec.json.encode(part.build.recipe))
-            if part.board:
-                digest.update(part.board.digest.encode())
+            digest.update(part.backend.digest.encode())
         return digest.hexdigest()
 
 
@@ -83,8 +77,7 @@ def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
             task = open_task(
                 job.plan,
                 stack,
-                options=job.options,
-                page=job.page,
+                options=replace(job.plan.options, detect=job.options, page=job.page),
                 threads=1,
                 quick=False,
                 report=report,

@@ -25,6 +25,7 @@ from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.vision import letterbox
 from rkzoo.workflow.inference.load import detect_task
 from rkzoo.workflow.inference.model import Found, Image
+from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.inference.plan import Part, Plan, open_part
 
 # Of a cell of the largest stride, added before rounding up: what YOLOv5 and Ultralytics evaluate
@@ -55,8 +56,11 @@ def size_free(planned: Plan) -> Plan:
 
     part = planned.parts["model"]
     _check(part.contract)
-    graph = freed(parse(part.graph), _stride(part.contract))
-    return replace(planned, parts={"model": replace(part, graph=graph.SerializeToString())})
+    if not isinstance(part.backend, OnnxBackend):
+        raise RkzooError("Only an ONNX graph can take any size.", code=1)
+    graph = freed(parse(part.backend.graph), _stride(part.contract))
+    backend = OnnxBackend(graph.SerializeToString())
+    return replace(planned, parts={"model": replace(part, backend=backend)})
 
 
 def open_rectangular(
@@ -86,7 +90,7 @@ class _Rectangular:
         size, scaled = rectangle(source, spec, self._stride), letterbox.plan(source, spec).scaled
         left, top = (size[1] - scaled[1]) // 2, (size[0] - scaled[0]) // 2
         box = letterbox.Letterbox(source, size, scaled, left, top)
-        canvas = np.full((1, *size, 3), spec.pad, np.uint8)
+        canvas = np.full((1, *size, spec.channels), spec.pad, np.uint8)
         inner = msgspec.structs.replace(spec, size=scaled, fit="stretch")
         canvas[:, top : top + scaled[0], left : left + scaled[1]] = letterbox.fit(image, inner)[0]
         found: Found = self._task(size).decode(self._session.run([canvas]), box)

@@ -10,6 +10,7 @@ import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -30,8 +31,13 @@ from rkzoo.soc.tree import Tree
 from rkzoo.soc.userland import bits_of, fits
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
 from rkzoo.tasks.registry import spec_of
+from rkzoo.workflow.inference.backend import Backend
 from rkzoo.workflow.inference.board_refusals import cause, refuse
 from rkzoo.zoo.labels import label_set, label_sets
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.request.request import Request
+    from rkzoo.workflow.request.resolved import Resolved
 
 LIBRARY = "RKZOO_LIBRKNNRT"
 """Names the library to use in place of the one that is found."""
@@ -45,24 +51,47 @@ _INSTALL = (
 
 
 @dataclass(frozen=True)
-class BoardModel:
+class BoardBackend(Backend):
     """A model file and what opens it: the path (or bare name) of the NPU's library, or LITE for
-    Rockchip's Python package. `cores` as in Cores; AUTO lets the driver choose for each run.
+    Rockchip's Python package. `mask` as in Cores; AUTO lets the driver choose for each run.
     `available` is how many cores may be used, 1 where that is not known. `floats` as for
     NpuSession: the plain way, to compare with."""
 
+    label = "board"
+
     file: Path
     library: str
-    cores: Cores = Cores.AUTO
+    mask: Cores = Cores.AUTO
     available: int = 1
     floats: bool = False
 
-    def on_core(self, number: int) -> BoardModel:
+    @classmethod
+    def of_model(cls, ready: Resolved, request: Request, report: Reporter) -> BoardBackend:
+        raise RkzooError("An NPU runs .rknn files only.", code=1)
+
+    @classmethod
+    def of_rknn(cls, path: Path, report: Reporter) -> tuple[Contract, BoardBackend]:
+        model = on_board(path, True)
+        if model is None:
+            raise RkzooError(f"{path.name} cannot be run on an NPU here.", code=1)
+        return contract_of(path), model
+
+    def open(self, contract: Contract, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+        return open_board(self, contract, report)
+
+    @property
+    def cores(self) -> int:
+        return self.available
+
+    def in_floats(self) -> BoardBackend:
+        return replace(self, floats=True)
+
+    def on_core(self, number: int) -> BoardBackend:
         """The same for worker `number` of several, each of which has a core in turn: the driver
         spreads them less evenly, and a frame over several cores costs more than it gains."""
         if self.available < 2:
             return self
-        return replace(self, cores=Cores(1 << number % self.available))
+        return replace(self, mask=Cores(1 << number % self.available))
 
     @property
     def digest(self) -> str:
@@ -103,7 +132,7 @@ def fitting_library(tree: Tree, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def on_board(file: Path, wanted: bool) -> BoardModel | None:
+def on_board(file: Path, wanted: bool) -> BoardBackend | None:
     """How `file` runs on this machine's NPU, or None where there is no NPU and none is
     `wanted`. Raises RkzooError where one is wanted, or should be there, and cannot be used."""
     library = find_library()
@@ -113,7 +142,7 @@ def on_board(file: Path, wanted: bool) -> BoardModel | None:
         whole = usable is None or usable == machine.npu_cores
         # With a driver that breaks the other cores it may not choose for itself.
         cores = Cores.AUTO if whole else Cores.CORE_0
-        return BoardModel(file, library, cores, available=usable or 1)
+        return BoardBackend(file, library, cores, available=usable or 1)
     simulated = _simulates()
     if not wanted and not machine.board and simulated:
         return None
@@ -171,7 +200,7 @@ def layout_of(contract: Contract) -> Layout:
 
 
 def open_board(
-    model: BoardModel,
+    model: BoardBackend,
     contract: Contract,
     report: Reporter = SILENT,
     *,
@@ -185,12 +214,10 @@ def open_board(
 
         _judge(model, report)
         file = rknn.read(model.file)
-        return LiteSession(
-            model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
-        )
+        return LiteSession(model.file, file.inputs, file.outputs, cores=model.mask, picture=picture)
     context = _context(model, report)
-    if model.cores != Cores.AUTO:
-        context.set_cores(model.cores)
+    if model.mask != Cores.AUTO:
+        context.set_cores(model.mask)
     layout = layout or layout_of(contract)
     return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
 
@@ -199,7 +226,7 @@ _OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakVa
 _OPENING = Lock()
 
 
-def _context(model: BoardModel, report: Reporter) -> Context:
+def _context(model: BoardBackend, report: Reporter) -> Context:
     """A context of its own; the weights are those of the same file where it is open already
     (not on RV1103 and RV1106, where they are read again). What there is to say is said once."""
     with explained(f"{model.file} cannot be read."):
@@ -223,7 +250,7 @@ def _context(model: BoardModel, report: Reporter) -> Context:
         return context
 
 
-def _judge(model: BoardModel, report: Reporter) -> None:
+def _judge(model: BoardBackend, report: Reporter) -> None:
     """Holds library, driver, model and chip against each other before the library is asked: it
     may end the process over what it does not like. Raises RkzooError."""
     file, machine = _readable(model.file), read_machine()

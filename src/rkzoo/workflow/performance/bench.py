@@ -37,7 +37,6 @@ from rkzoo.workflow.inference.inputs import PICTURE, Medium, medium_of
 from rkzoo.workflow.inference.load import task_of
 from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import (
-    Asked,
     Plan,
     check_pictures,
     in_floats,
@@ -55,6 +54,7 @@ from rkzoo.workflow.performance.machine_setup import (
     machine_setup,
     picture_bytes,
 )
+from rkzoo.workflow.request.request import Request
 
 FRAMES: dict[Label, int] = {"onnx": 50, "simulator": 10, "board": 200}
 WARM_UP = 3
@@ -198,7 +198,7 @@ def bench_any(
     model: str | os.PathLike[str],
     source: str | None = None,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     count: int | None = None,
     warm_up: int | None = None,
     affinity: Affinity = "all",
@@ -210,7 +210,7 @@ def bench_any(
     if medium_of(os.fspath(model)).name == PICTURE.name:
         return bench(
             model,
-            asked=asked,
+            request=request,
             picture=source,
             frames=count,
             warm_up=WARM_UP if warm_up is None else warm_up,
@@ -221,7 +221,7 @@ def bench_any(
     return bench_answers(
         model,
         source,
-        asked=asked,
+        request=request,
         answers=count,
         warm_up=1 if warm_up is None else warm_up,
         affinity=affinity,
@@ -233,7 +233,7 @@ def bench_any(
 def bench(
     model: str | os.PathLike[str],
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     picture: str | os.PathLike[str] | None = None,
     frames: int | None = None,
     warm_up: int = WARM_UP,
@@ -243,7 +243,7 @@ def bench(
 ) -> BenchReport:
     """Times a card's model, an `.onnx` or a `.rknn` that rkzoo made.
 
-    `asked` as for `run`: the runtime and how the model is fed. Without `picture` one is made.
+    `request` as for `run`: the runtime and how the model is fed. Without `picture` one is made.
     `affinity` pins the work to the fast or the slow cores of a board. `lock_clocks` holds the
     clocks at their highest meanwhile (needs root). Raises RkzooError.
     """
@@ -251,7 +251,7 @@ def bench(
     data, path = picture_bytes(picture)
     shot = decode(data, path)
     setup = machine_setup(affinity, lock_clocks)
-    planned = plan(model, asked or Asked(), report)
+    planned = plan(model, request, report)
     check_pictures(planned, "bench --image")
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
@@ -308,7 +308,7 @@ def bench_answers(
     model: str | os.PathLike[str],
     source: str | None,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     answers: int | None = None,
     warm_up: int = 1,
     affinity: Affinity = "all",
@@ -321,7 +321,7 @@ def bench_answers(
     medium = medium_of(os.fspath(model))
     given = _given(medium, source, os.fspath(model))
     setup = machine_setup(affinity, lock_clocks)
-    planned = plan(model, asked or Asked(), report)
+    planned = plan(model, request, report)
     count = answers or ANSWERS
     with ExitStack() as stack:
         setup = stack.enter_context(applied(setup))

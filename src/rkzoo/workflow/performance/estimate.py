@@ -49,6 +49,7 @@ from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.workflow.compile.prepare import input_plans
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
 from rkzoo.workflow.request.options import Anchors
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
 if TYPE_CHECKING:
@@ -174,11 +175,8 @@ def _digest(*parts: str) -> str:
 def estimate(
     model: str | os.PathLike[str],
     socs: Sequence[str],
+    request: Request | None = None,
     *,
-    dtype: Dtype | None = None,
-    toolkit: str | None = None,
-    size: tuple[int, int] | None = None,
-    anchors: Anchors | None = None,
     report: Reporter = SILENT,
 ) -> list[Estimate]:
     """What to expect of a card's model or an `.onnx` file on each chip of `socs`.
@@ -187,14 +185,19 @@ def estimate(
     stands. `dtype` None is the model's first, or the other where a chip cannot do that. One
     chip that cannot be built for raises RkzooError; among several it only has a `problem`.
     """
+    request = request or Request()
+    request.refuse_all_but(
+        {"dtype", "toolkit", "size", "shapes", "raw", "fit", "anchors"}, "rkzoo estimate"
+    )
     names = list(dict.fromkeys(chip_name(name) for name in socs))
-    release = toolkit or DEFAULT_VERSION
-    asked = (os.fspath(model), size, anchors)
-    memo = _memo(*asked)
+    release = request.toolkit or DEFAULT_VERSION
+    dtype: Dtype | None = request.dtype  # type: ignore[assignment]
+    source = os.fspath(model)
+    memo = _memo(source, request.size, request.pairs)
     known = _read(memo, Known) if memo else None
     subject = None
     if known is None:
-        subject = read_subject(*asked, report)
+        subject = read_subject(source, request, report)
         known = subject.known
         if memo:
             write_text(memo, msgspec.json.encode(known).decode())
@@ -210,7 +213,7 @@ def estimate(
     if missing:
         for text in _warnings(known, pairs):
             report.note(text)
-        subject = subject or read_subject(*asked, report)
+        subject = subject or read_subject(source, request, report)
         tables |= _build_all(subject, missing, release, report)
     found = [_estimate(known, soc, kind, tables[_built_for(soc), kind]) for soc, kind in pairs]
     if len(found) == 1 and found[0].problem is not None:
@@ -267,12 +270,7 @@ def _built_for(soc: str) -> str:
 # ---- the graph ----------------------------------------------------------------------
 
 
-def read_subject(
-    model: str,
-    size: tuple[int, int] | None = None,
-    anchors: Anchors | None = None,
-    report: Reporter = SILENT,
-) -> Subject:
+def read_subject(model: str, request: Request | None = None, report: Reporter = SILENT) -> Subject:
     """Finds the model, and cuts its head where there is one that is known."""
     if Path(model).suffix.lower() == ".rknn":
         raise RkzooError(
@@ -280,14 +278,15 @@ def read_subject(
             "What a model costs is said while it is built, and differs from chip to chip.",
             "Give the .onnx that it was made from.",
         )
+    request = request or Request()
     try:
-        ready = resolve(model, size=size, anchors=anchors, report=report)
+        ready = resolve(model, request, report=report)
     except RkzooError as error:
-        if anchors is not None or not is_model_file(model):
+        if request.pairs is not None or not is_model_file(model):
             raise
-        original = load(as_onnx(Path(model), report, size=size))
+        original = load(as_onnx(Path(model), report, size=request.size))
         report.note(f"{error.what} The whole graph is estimated as it stands.")
-        return _as_it_stands(Path(model).stem, original, size)
+        return _as_it_stands(Path(model).stem, original, request.size)
     graph = ready.graph()
     plans = input_plans(ready.contract, summarise(graph).inputs[0].name)
     return _subject(ready.name, graph, plans, ready.dtypes)

@@ -10,8 +10,8 @@ from statistics import median
 
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.workflow.inference.plan import Asked
 from rkzoo.workflow.reporting.results import Row, Run
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.tuning.tune import Trial, Tuned, tune
 
 
@@ -29,7 +29,7 @@ def measure(
         run.card or str(assets / run.model),
         str(assets / run.data),
         "rk3588",
-        asked=Asked(toolkit=toolkit),
+        request=Request(toolkit=toolkit),
         max_drop=max_drop,
         limit=run.limit,
         stages=stages,

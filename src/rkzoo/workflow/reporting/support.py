@@ -26,7 +26,9 @@ from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.evaluation.evaluate import task_of
 from rkzoo.workflow.performance.estimate import Estimate, estimate
 from rkzoo.workflow.reporting.results import Run, Support, Trial, Weights
-from rkzoo.workflow.request.resolve import Resolved, resolve
+from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.resolve import resolve
+from rkzoo.workflow.request.resolved import Resolved
 from rkzoo.zoo.catalogue import cards
 from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.schema import Card
@@ -179,7 +181,7 @@ def _proved(row: Support, ready: Resolved, toolkit: str, report: Reporter) -> Su
 def try_one(model: str, soc: str, toolkit: str, report: Reporter = SILENT) -> Trial:
     """One build (or its result from the cache). A model that the chip refuses is a trial too."""
     try:
-        (found,) = estimate(model, [soc], toolkit=toolkit, report=report)
+        (found,) = estimate(model, [soc], Request(toolkit=toolkit), report=report)
     except RkzooError as error:
         return _blocked(_sentence(error))
     return trial_of(found)

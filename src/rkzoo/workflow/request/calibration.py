@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.tasks.tensors.feed import arrays_of, input_specs
 from rkzoo.vision.image import SUFFIXES, expand, read
 from rkzoo.vision.letterbox import fit
+from rkzoo.workflow.request.samples import ARRAYS, Files
+from rkzoo.workflow.request.samples import read as read_sample
 
 Image = NDArray[np.uint8]
 
@@ -21,11 +27,13 @@ Image = NDArray[np.uint8]
 @dataclass(frozen=True)
 class Pictures:
     """`count` calibration pictures that are not read yet. `names` go into the sidecar: the
-    files they were made from, or the name of what made them."""
+    files they were made from, or the name of what made them. `rows` are the files of each sample
+    where they were listed or are .npz: a file an input, or one of all inputs."""
 
     names: tuple[str, ...]
     count: int
     load: Callable[[], Iterable[Image]]
+    rows: tuple[tuple[Path, ...], ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -33,7 +41,8 @@ class Pictures:
 
 def from_files(files: Sequence[Path]) -> Pictures:
     names = tuple(str(file.resolve()) for file in files)
-    return Pictures(names, len(names), lambda: map(read, files))
+    # A model without alpha drops it when the picture is fitted.
+    return Pictures(names, len(names), lambda: (read(file, alpha=True) for file in files))
 
 
 def from_arrays(images: Sequence[Image], names: Sequence[str]) -> Pictures:
@@ -48,7 +57,9 @@ def find(source: str) -> Pictures:
     Every listed file is opened. Raises RkzooError naming all that cannot be read.
     """
     path = Path(source)
-    files = _listed(path) if path.suffix == ".txt" and path.is_file() else expand([source])
+    listed = path.suffix == ".txt" and path.is_file()
+    rows = _listed(path) if listed else [(file,) for file in _in_folder(path) or expand([source])]
+    files = [file for row in rows for file in row]
     broken = [problem for file in files if (problem := _problem(file))]
     if broken:
         shown = " ".join(broken[:5]) + (f" … and {len(broken) - 5} more." if broken[5:] else "")
@@ -57,23 +68,44 @@ def find(source: str) -> Pictures:
             shown,
             "Remove or replace them.",
         )
-    return from_files(files)
+    names = tuple(str(file.resolve()) for file in files)
+    load = from_files(files).load
+    return Pictures(names, len(rows), load, tuple(rows))
 
 
-def _listed(path: Path) -> list[Path]:
+def _in_folder(path: Path) -> list[Path]:
+    """The arrays of a folder that holds some, one sample each."""
+    if not path.is_dir():
+        return []
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in ARRAYS)
+
+
+def _listed(path: Path) -> list[tuple[Path, ...]]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RkzooError(
             f"The list {path} cannot be read.", f"{error}.", "Give one path a line."
         ) from error
-    files = [path.parent / line.strip() for line in lines if line.strip()]
+    files = [_row(path.parent, line.strip()) for line in lines if line.strip()]
     if not files:
         raise RkzooError(f"The list {path} is empty.", "", "Give one path a line.")
     return files
 
 
+def _row(folder: Path, line: str) -> tuple[Path, ...]:
+    """The files of one sample: a column an input, between blanks; a name may hold blanks where
+    it is the only one."""
+    whole = folder / line
+    columns = line.split()
+    if len(columns) < 2 or whole.exists():
+        return (whole,)
+    return tuple(folder / column for column in columns)
+
+
 def _problem(file: Path) -> str | None:
+    if file.is_file() and file.suffix.lower() in ARRAYS:
+        return None  # read when it is known which input it is for
     if file.is_file() and file.suffix.lower() not in SUFFIXES:
         return f"{file} is no picture."
     try:
@@ -83,10 +115,52 @@ def _problem(file: Path) -> str | None:
     return None
 
 
+def sample_arrays(
+    pictures: Pictures, contract: Contract, report: Reporter = SILENT
+) -> list[NDArray[Any]]:
+    """Calibration samples of a model with plain inputs.
+
+    Args:
+        pictures: The samples: pictures, .npz of all inputs, or rows of a file an input.
+        contract: The model's.
+        report: Where progress goes.
+
+    Returns:
+        One stack an input, (number of samples, ...) of what a session takes.
+
+    Raises:
+        RkzooError: A sample cannot be read, or does not fit the inputs.
+    """
+    names = tuple(input_specs(contract))
+    stacks: list[list[NDArray[Any]]] = [[] for _ in names]
+    rows = map(partial(_sample, names), pictures.rows)
+    samples: Iterable[Any] = rows if pictures.rows else pictures.load()
+    with report.task("Calibration samples", len(pictures)) as bar:
+        for done, sample in enumerate(samples, 1):
+            for stack, array in zip(
+                stacks, arrays_of(read_sample(sample, contract), contract), strict=True
+            ):
+                stack.append(array)
+            bar.update(done)
+    return [np.concatenate(stack) for stack in stacks]
+
+
+def _sample(names: tuple[str, ...], row: tuple[Path, ...]) -> Files:
+    if len(row) == 1 and row[0].suffix.lower() == ".npz":
+        return Files(whole=row[0])
+    if len(row) != len(names):
+        raise RkzooError(
+            f"The calibration sample {row[0]} has {len(row)} columns.",
+            f"The model takes {len(names)} inputs: {', '.join(names)}.",
+            "Give --calib a list with one file an input in each line, or a folder of .npz.",
+        )
+    return Files(inputs=dict(zip(names, row, strict=True)))
+
+
 def arrays(pictures: Pictures, spec: ImageInput, report: Reporter = SILENT) -> Image:
-    """uint8 (N, height, width, 3) in the model's colour order, fitted as at run time."""
+    """uint8 (N, height, width, C) in the model's colour order, fitted as at run time."""
     height, width = spec.size
-    stack = np.empty((len(pictures), height, width, 3), np.uint8)
+    stack = np.empty((len(pictures), height, width, spec.channels), np.uint8)
     with report.task("Calibration pictures", len(pictures)) as bar:
         for i, image in enumerate(pictures.load()):
             fit(image, spec, stack[i : i + 1])

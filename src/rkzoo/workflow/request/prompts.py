@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.runtime.onnx import OnnxSession
@@ -15,6 +17,8 @@ from rkzoo.tasks.prompt.encode import TextEncoder, unit
 from rkzoo.tasks.prompt.prompted import Prompts, filled
 from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
 from rkzoo.tasks.prompt.words import HOW, Words
+from rkzoo.tasks.registry import spec_of
+from rkzoo.workflow.request.request import Request
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import fetch, weights
 
@@ -55,6 +59,20 @@ def settled(
         found = _encoded(said, report)
     filled(found, texts)  # refuses what does not fit
     return found
+
+
+def pipeline_prompts(request: Request, head: Head | None) -> tuple[tuple[str, ...], Request]:
+    """The prompts of a pipeline as a whole, and the request for its parts. Raises RkzooError for
+    embeddings, which only another kind of model reads."""
+    if "prompts" not in spec_of(head).options:
+        return (), request
+    if request.text_model is not None or request.embeddings is not None:
+        raise RkzooError(
+            "--text-model and --embeddings do not go with this model.",
+            "It reads the words itself.",
+            "Leave them out.",
+        )
+    return tuple(request.prompts or ()), replace(request, prompts=None)
 
 
 def _from_file(path: Path, prompts: tuple[str, ...]) -> Prompts:

@@ -118,7 +118,7 @@ class Choice:
 NATURAL = Choice()
 
 
-def choose(cut: bool, recipe: str | os.PathLike[str] | None) -> Choice:
+def choose(cut: bool, recipe: str | os.PathLike[str] | TunedRecipe | None) -> Choice:
     """What --no-cut and --recipe ask for. Raises RkzooError when they contradict each other."""
     if recipe is None:
         return Choice(USUAL if cut else Quantise(head="uncut"))
@@ -128,5 +128,5 @@ def choose(cut: bool, recipe: str | os.PathLike[str] | None) -> Choice:
             "A recipe says what becomes of the head.",
             "Give one of them.",
         )
-    read = read_recipe(Path(recipe))
+    read = recipe if isinstance(recipe, TunedRecipe) else read_recipe(Path(recipe))
     return Choice(read.quantise, read)

@@ -22,6 +22,7 @@ from rkzoo.graph.onnx.read import load_structure
 from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.soc.chips import resolve as chip_name
+from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Algorithm
@@ -38,10 +39,12 @@ from rkzoo.workflow.evaluation.evaluate import (
 )
 from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered
 from rkzoo.workflow.inference.load import task_with
-from rkzoo.workflow.inference.plan import Asked, Plan, as_answered, part, resolved
+from rkzoo.workflow.inference.plan import Plan, as_answered, part
 from rkzoo.workflow.request.calibration import from_files
+from rkzoo.workflow.request.models import find_model
 from rkzoo.workflow.request.quantization import Quantise, TunedRecipe, write_recipe
-from rkzoo.workflow.request.resolve import Resolved
+from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.resolved import Resolved
 from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, cycles, layers_of, ranked
 
@@ -188,7 +191,7 @@ def tune(
     data: str,
     soc: str,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     max_drop: float = 1.0,
     limit: int | None = None,
     workers: int = 1,
@@ -205,27 +208,28 @@ def tune(
     soc = chip_name(soc)
     _check_stages(stages)
     _check_drop(max_drop)
-    if asked is not None and asked.dtype == "fp16":
+    request = request or Request()
+    if request.dtype == "fp16":
         raise RkzooError(
             "There is nothing to tune in float16.",
             "It is INT8 that costs accuracy.",
             "Leave --dtype out, or convert with it: rkzoo convert MODEL --soc CHIP --dtype fp16",
         )
-    asked = replace(asked or Asked(), runtime="simulator")
-    ready = resolved(model, replace(asked, runtime="onnx"), report)
+    ready = find_model(model, request, report)
+    validate_options(ready.contract.head, request.given())
     if ready.card is not None and "int8" not in ready.dtypes:
         report.note(f"The card of {ready.name} does not offer INT8; it is tried all the same.")
         ready = replace(ready, dtypes=("int8", *ready.dtypes))
     task = task_of(ready.contract)
-    floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", asked)})
+    floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", request)})
     with ExitStack() as stack:
         dataset = _dataset(data, task, floating, ready, limit, report)
         truth = evaluate_plan(floating, dataset, limit=limit, report=report)
-        search = _Search(ready, asked, dataset, truth.main, limit, soc, report)
+        search = _Search(ready, request, dataset, truth.main, limit, soc, report)
         search.tell = tell
         process = None
         if workers == 1:
-            env = environment.ensure(asked.toolkit or DEFAULT_VERSION, report=report)
+            env = environment.ensure(request.toolkit or DEFAULT_VERSION, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))
         search.runner = in_process(process) if process else spread(workers)
         search.run(max_drop, stages, process)
@@ -248,7 +252,7 @@ class _Search:
     """Coordinate descent: each stage starts from the best so far, and keeps what is better."""
 
     ready: Resolved
-    asked: Asked
+    request: Request
     dataset: Dataset
     metric: Metric
     limit: int | None
@@ -269,7 +273,7 @@ class _Search:
     def run(
         self, max_drop: float, stages: Sequence[str] | None, process: ToolkitProcess | None
     ) -> None:
-        quantise = self.asked.choice.quantise
+        quantise = self.request.choice.quantise
         self.measure("start", "as convert does it", Setting(quantise, *_first_pictures(self)))
         for name, candidates in STAGES.items():
             if stages is not None and name not in stages:
@@ -312,9 +316,9 @@ class _Search:
 
     def plan(self, setting: Setting) -> Plan:
         ready = self.ready.quantised(setting.quantise)
-        pictures = from_files(setting.pictures) if setting.pictures else self.asked.pictures
-        asked = replace(self.asked, pictures=pictures, dtype="int8")
-        made = part(ready, "simulator", asked, _Quiet(self.report))
+        pictures = from_files(setting.pictures) if setting.pictures else self.request.pictures
+        request = replace(self.request, calibration=pictures, dtype="int8")
+        made = part(ready, "simulator", request, _Quiet(self.report))
         return Plan(self.ready.name, "simulator", {"model": made})
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
@@ -358,9 +362,9 @@ class _Search:
         return {output.name: output.role for output in outputs}
 
     def result(self, max_drop: float, images: int) -> Tuned:
-        toolkit = self.asked.toolkit or DEFAULT_VERSION
+        toolkit = self.request.toolkit or DEFAULT_VERSION
         best = _last_kept(self.trials)
-        given = self.asked.pictures
+        given = self.request.pictures
         files = best.setting.pictures or ()
         recipe = TunedRecipe(
             model=self.ready.name,
@@ -467,7 +471,7 @@ STAGES: dict[str, Callable[[_Search], Candidates]] = {
 
 def _pool(search: _Search) -> Sequence[Path]:
     """The pictures that calibration may choose from: those given, else what is not scored."""
-    given = search.asked.pictures
+    given = search.request.pictures
     if given is not None:
         return [Path(name) for name in given.names]
     rest = search.dataset.items[search.limit :] if search.limit else ()

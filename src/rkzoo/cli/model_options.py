@@ -1,0 +1,147 @@
+"""Arguments that make a `Request`, the same for every verb."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rkzoo.cli.console import add_anchors, add_feed, add_prompts
+from rkzoo.errors import RkzooError
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.request.request import Request
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Labels, size, how the model is fed, and what the simulator needs."""
+    parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    add_inputs(parser)
+    parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
+    add_feed(parser)
+    add_anchors(parser)
+    add_prompts(parser)
+    simulator = parser.add_argument_group("for the simulator, when MODEL is no .rknn")
+    simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
+    simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
+    simulator.add_argument("--dtype", choices=("int8", "fp16"))
+    simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
+
+
+def add_inputs(parser: argparse._ActionsContainer) -> None:
+    """--shape, --raw and --fit, for any model."""
+    parser.add_argument(
+        "--shape",
+        action="append",
+        metavar="NAME=N,N,...",
+        help="shape of an input whose dimensions the model leaves free",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="outputs as plain tensors, where the head is known too"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=("letterbox", "pad", "stretch", "crop", "none"),
+        help="how a picture gets the input's size; none: the input is an array, no picture",
+    )
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """What is wanted of the answers of speech, voices and promptable models."""
+    group = parser.add_argument_group("for models of speech, voices, and prompts")
+    group.add_argument("--language", metavar="CODE", help="of the speech or text, for example en")
+    group.add_argument("--translate", action="store_true", help="speech to English text")
+    group.add_argument("--speed", type=float, default=1.0, help="of a voice (default 1)")
+    group.add_argument(
+        "--point", metavar="X,Y[,0]", action="append", help="on the object; with ,0 beside it"
+    )
+    group.add_argument("--box", metavar="X1,Y1,X2,Y2", action="append", help="around the object")
+
+
+def add_thresholds(parser: argparse._ActionsContainer) -> None:
+    """--conf and --iou."""
+    parser.add_argument(
+        "--conf", type=float, help="confidence threshold in 0..1 (default 0.25; text 0.5)"
+    )
+    parser.add_argument("--iou", type=float, help="IoU threshold for NMS (default 0.45)")
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """--runtime."""
+    parser.add_argument(
+        "--runtime",
+        choices=("onnx", "simulator", "board"),
+        help="onnx: float, on this PC; simulator: the toolkit's simulation of the NPU, near to it"
+        " but not the same (docs/board.md); board: this machine's NPU, the usual one for a .rknn"
+        " where there is an NPU",
+    )
+
+
+def request(args: argparse.Namespace) -> Request:
+    """The arguments of a verb as a request; what it has no argument for is left as it is.
+    Raises RkzooError."""
+    from rkzoo.cli.console import parse_numbers, parse_shape, parse_size
+    from rkzoo.workflow.request.options import read_labels
+    from rkzoo.workflow.request.request import Request
+
+    given = vars(args)
+    fields: dict[str, Any] = {
+        name: given[argument] for name, argument in _SAME.items() if given.get(argument) is not None
+    }
+    if given.get("labels"):
+        fields["labels"] = read_labels(Path(args.labels))
+    if given.get("shape"):
+        fields["shapes"] = dict(parse_shape(text) for text in args.shape)
+    for name in ("mean", "std"):
+        fields[name] = parse_numbers(given.get(name), name)
+    if given.get("point") or given.get("box"):
+        fields["points"] = _numbers(args.point, "--point", (2, 3))
+        fields["boxes"] = _numbers(args.box, "--box", (4,))
+    cut = not given.get("no_cut")
+    multi_label = False if given.get("one_label") else None
+    return Request(size=parse_size(given.get("size")), cut=cut, multi_label=multi_label, **fields)
+
+
+# Fields of Request, and the argument of the command line that holds the same.
+_SAME = {
+    "runtime": "runtime",
+    "dtype": "dtype",
+    "toolkit": "toolkit",
+    "calibration": "calib",
+    "recipe": "recipe",
+    "raw": "raw",
+    "fit": "fit",
+    "color": "color",
+    "anchors": "anchors",
+    "prompts": "prompt",
+    "text_model": "text_model",
+    "embeddings": "embeddings",
+    "language": "language",
+    "translate": "translate",
+    "speed": "speed",
+    "confidence": "conf",
+    "iou": "iou",
+    "max_boxes": "max_boxes",
+}
+
+
+def _numbers(
+    given: list[str] | None, option: str, counts: tuple[int, ...]
+) -> list[tuple[float, ...]]:
+    from math import isfinite
+
+    found = []
+    for text in given or ():
+        try:
+            numbers = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in counts or not all(map(isfinite, numbers)):
+            raise RkzooError(
+                f"{option} {text} cannot be read.",
+                f"It is {' or '.join(map(str, counts))} numbers with commas between.",
+                f"Give for example {option} {','.join(['100'] * counts[0])}.",
+            )
+        found.append(numbers)
+    return found

@@ -1,0 +1,86 @@
+"""Runtime backends: one class a runtime, by the name that --runtime takes.
+
+A new runtime is a subclass of `Backend` in a file of its own, and a line in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from rkzoo.contract.model import Contract
+from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Reporter
+from rkzoo.session import Label, Session
+
+if TYPE_CHECKING:
+    from rkzoo.toolkit.builds import BuildInputs
+    from rkzoo.workflow.request.request import Request
+    from rkzoo.workflow.request.resolved import Resolved
+
+BACKENDS: dict[str, str] = {
+    "onnx": "onnx_backend:OnnxBackend",
+    "simulator": "simulator_backend:SimulatorBackend",
+    "board": "board:BoardBackend",
+}
+
+
+def backend(name: str) -> type[Backend]:
+    """The class of a runtime."""
+    module, attribute = BACKENDS[name].split(":")
+    found: type[Backend] = getattr(import_module(f"{__package__}.{module}"), attribute)
+    return found
+
+
+@dataclass(frozen=True)
+class Backend(ABC):
+    """One model on one runtime: plain data, which opens here, in a worker process or on another
+    machine."""
+
+    label: ClassVar[Label]
+
+    @classmethod
+    @abstractmethod
+    def of_model(cls, ready: Resolved, request: Request, report: Reporter) -> Backend:
+        """A float model for this runtime. Raises RkzooError where it cannot run it."""
+
+    @classmethod
+    @abstractmethod
+    def of_rknn(cls, path: Path, report: Reporter) -> tuple[Contract, Backend]:
+        """The contract of a .rknn, and the file for this runtime. Raises RkzooError where it
+        cannot run it."""
+
+    @abstractmethod
+    def open(self, contract: Contract, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+        """A session that runs the model; `threads` as for OnnxSession. Raises RkzooError."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """What decides the answers beside the contract, as a key for a cache."""
+
+    @property
+    def build(self) -> BuildInputs | None:
+        """What RKNN-Toolkit2 builds, where this runtime builds something."""
+        return None
+
+    @property
+    def cores(self) -> int:
+        """NPU cores that may be used; 0 where there is no NPU."""
+        return 0
+
+    def on_core(self, number: int) -> Backend:
+        """The same for worker `number` of several: each has an NPU core in turn."""
+        return self
+
+    def in_floats(self) -> Backend:
+        """The same with float inputs and outputs, as the vendor's Python demos have them."""
+        return self
+
+
+def nothing_to_build() -> RkzooError:
+    """For a model that RKNN-Toolkit2 does not build."""
+    return RkzooError("There is nothing to build.", code=1)

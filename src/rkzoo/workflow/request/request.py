@@ -1,0 +1,292 @@
+"""`Request`: everything that a user can say about a model and its answers, in one record.
+
+The command line, `rkzoo.load` and every function of the public page make one of it, so that what
+one of them obeys, all obey.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from rkzoo.contract.inputs import Color
+from rkzoo.errors import RkzooError
+from rkzoo.tasks.prompt.words import Words, words
+from rkzoo.tasks.spec import TaskOptions
+from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
+from rkzoo.workflow.request.quantization import Choice, TunedRecipe, choose
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.request.calibration import Pictures
+
+PathName = str | os.PathLike[str]
+Point = tuple[float, float] | tuple[float, float, int]
+Box = tuple[float, float, float, float]
+
+
+class ModelOptions(TypedDict, total=False):
+    """Keyword arguments of `load`, `convert`, `evaluate` and the others: the fields of `Request`,
+    which says what each means."""
+
+    runtime: str | None
+    dtype: str | None
+    toolkit: str | None
+    calibration: str | Pictures | None
+    cut: bool
+    recipe: PathName | TunedRecipe | None
+    size: tuple[int, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+    raw: bool
+    fit: Fit | None
+    labels: Sequence[str] | None
+    color: Color | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    anchors: str | Anchors | None
+    prompts: Sequence[str] | None
+    text_model: PathName | None
+    embeddings: PathName | None
+    language: str | None
+    translate: bool
+    speed: float
+    points: Sequence[Point]
+    boxes: Sequence[Box]
+    confidence: float | None
+    iou: float | None
+    max_boxes: int | None
+    multi_label: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How a model is run or converted, and what is wanted of its answers.
+
+    All fields may be left out. They are checked, and files among them read, when the record is
+    made; an option that the model does not know is refused when the model is opened.
+
+    Attributes:
+        runtime: "onnx" (the default for cards and .onnx), "board" (this machine's NPU: the
+            default for a .rknn where there is one) or "simulator" (the toolkit's simulation of
+            the NPU on a PC: the default for a .rknn elsewhere).
+        dtype: "int8" or "fp16", for the simulator and for `convert`; None is the model's first.
+        toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
+        calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
+        cut: False leaves a detection head's postprocessing in the graph.
+        recipe: A file that `Tuned.save` or `rkzoo tune` wrote.
+        size: (height, width) of an input whose size the model leaves free.
+        shapes: Shapes of inputs by name, whose dimensions the model leaves free.
+        raw: Leave the outputs plain tensors where the head is known too.
+        fit: How a picture gets the input's size: "letterbox" (ratio kept, padded on all sides),
+            "pad" (on the right and below), "stretch", "crop" (its middle); "none": the input is
+            no picture and is fed as an array.
+        labels: Class names in place of the model's own.
+        color: Colour order that the model was trained with, "RGB" or "BGR"
+            (GRAY, RGBA and BGRA for pictures of one or four channels).
+        mean: Subtracted from the pixels of 0..255, one number a channel in the order of
+            `color`, or one for all.
+        std: What they are divided by then.
+        anchors: Of a YOLOv5 or v7 whose graph does not hold them: (width, height) pairs in
+            input pixels, the finest level first, or text or a file with the numbers.
+        prompts: Class names for a model that takes text (YOLO-World, CLIP).
+        text_model: What makes embeddings of the prompts: a card's name or an .onnx.
+        embeddings: The prompts embedded already: an .npy of (number of prompts, width).
+        language: Code of the language of a speech, a voice or a page of text, for example "de".
+        translate: Speech in any language to English text.
+        speed: Of a synthetic voice; 1 is as trained.
+        points: (x, y) or (x, y, label) in source pixels on the object to be segmented; label 0
+            marks a point beside it.
+        boxes: (x1, y1, x2, y2) in source pixels around the object to be segmented.
+        confidence: Confidence threshold in 0..1; None is 0.25, of text 0.5.
+        iou: IoU threshold for NMS in 0..1; None is 0.45.
+        max_boxes: Most boxes (or classes) of a picture; None is 300.
+        multi_label: One box for every class of a cell that reaches the confidence, as the
+            standard protocol of evaluation has it; None is True there, and False elsewhere.
+    """
+
+    runtime: str | None = None
+    dtype: str | None = None
+    toolkit: str | None = None
+    calibration: str | Pictures | None = None
+    cut: bool = True
+    recipe: PathName | TunedRecipe | None = None
+    size: tuple[int, int] | None = None
+    shapes: Mapping[str, Sequence[int]] | None = None
+    raw: bool = False
+    fit: Fit | None = None
+    labels: Sequence[str] | None = None
+    color: Color | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    anchors: str | Anchors | None = None
+    prompts: Sequence[str] | None = None
+    text_model: PathName | None = None
+    embeddings: PathName | None = None
+    language: str | None = None
+    translate: bool = False
+    speed: float = 1.0
+    points: Sequence[Point] = ()
+    boxes: Sequence[Box] = ()
+    confidence: float | None = None
+    iou: float | None = None
+    max_boxes: int | None = None
+    multi_label: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_runtime(self.runtime)
+        spoken = words(self.prompts, self.text_model, self.embeddings)
+        checked: dict[str, Any] = {
+            "prompts": spoken.prompts or None,
+            "shapes": None
+            if self.shapes is None
+            else {name: tuple(shape) for name, shape in self.shapes.items()},
+            "labels": None if self.labels is None else tuple(self.labels),
+            "recipe": choose(self.cut, self.recipe).recipe,
+            "mean": None if self.mean is None else tuple(map(float, self.mean)),
+            "std": None if self.std is None else tuple(map(float, self.std)),
+            "points": tuple(
+                (point[0], point[1], int((*point, 1)[2]))
+                for point in _numbers("--point", self.points, (2, 3))
+            ),
+            "boxes": tuple(_numbers("--box", self.boxes, (4,))),
+        }
+        if isinstance(self.anchors, str):
+            checked["anchors"] = parse_anchors(self.anchors)
+        if isinstance(self.calibration, str):
+            from rkzoo.workflow.request.calibration import find
+
+            checked["calibration"] = find(self.calibration)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        _ = self.feed  # checks it
+        if self.thresholds:
+            _ = self.task_options  # checks them
+
+    @property
+    def feed(self) -> Feed:
+        """What is said about how pictures are fed."""
+        mean, std = (None if v is None else tuple(v) for v in (self.mean, self.std))
+        return Feed(self.color, mean, std, self.fit)
+
+    @property
+    def words(self) -> Words:
+        """The prompts and what makes embeddings of them."""
+        return words(self.prompts, self.text_model, self.embeddings)
+
+    @property
+    def choice(self) -> Choice:
+        """How the model is quantised."""
+        return choose(self.cut, self.recipe)
+
+    @property
+    def pictures(self) -> Pictures | None:
+        """Calibration pictures: those given, else those of the recipe. Raises RkzooError when
+        some of the recipe are gone."""
+        if self.calibration is None or isinstance(self.calibration, str):
+            return self.choice.pictures()
+        return self.calibration
+
+    @property
+    def pairs(self) -> tuple[tuple[float, float], ...] | None:
+        """The anchors as (width, height) in input pixels."""
+        if self.anchors is None or isinstance(self.anchors, str):
+            return None
+        return tuple((width, height) for width, height in self.anchors)
+
+    @property
+    def task_options(self) -> TaskOptions:
+        """What is wanted of the answers. Raises RkzooError for a threshold out of 0..1."""
+        from rkzoo.tasks.detect.task import DetectOptions
+        from rkzoo.tasks.text.page import PageOptions
+
+        return TaskOptions(
+            language=self.language,
+            translate=self.translate,
+            speed=self.speed,
+            points=tuple((point[0], point[1], int((*point, 1)[2])) for point in self.points),
+            boxes=tuple(self.boxes),
+            prompts=tuple(self.prompts or ()),
+            detect=DetectOptions(**self.thresholds) if self.thresholds else None,
+            page=None if self.confidence is None else PageOptions(self.confidence),
+        )
+
+    @property
+    def thresholds(self) -> dict[str, Any]:
+        """Those fields of DetectOptions that were given."""
+        given = {field: getattr(self, name) for name, field in _THRESHOLDS.items()}
+        return {field: value for field, value in given.items() if value is not None}
+
+    def of_parts(self, *, sized: bool = False) -> Request:
+        """The request for one part of a pipeline, without what is asked of the whole; `sized`
+        where the part sees the whole picture, whose size may be another."""
+        return replace(
+            self,
+            size=self.size if sized else None,
+            language=None,
+            translate=False,
+            speed=1.0,
+            points=(),
+            boxes=(),
+            confidence=None,
+            iou=None,
+            max_boxes=None,
+            multi_label=None,
+        )
+
+    def refuse_all_but(self, used: Set[str], what: str) -> None:
+        """Raises RkzooError for a field that was given and that `what` does not use."""
+        extra = sorted(self.given() - used)
+        if extra:
+            raise RkzooError(
+                f"{extra[0]} does not go with {what}.",
+                f"It uses {', '.join(sorted(used))}.",
+                "Leave it out.",
+            )
+
+    def given(self) -> set[str]:
+        """Names of the fields that differ from their default."""
+        return {f.name for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+# Fields of DetectOptions, by those of the request.
+_THRESHOLDS = {
+    "confidence": "confidence",
+    "iou": "iou",
+    "max_boxes": "limit",
+    "multi_label": "multi_label",
+}
+
+
+_ALIASES = {"limit": "max_boxes"}  # as `load` called it
+
+
+def request_of(request: Request | None, options: Mapping[str, Any]) -> Request:
+    """`request` with single options in its place. Raises TypeError for an unknown option."""
+    options = {_ALIASES.get(name, name): value for name, value in options.items()}
+    for name in options.keys() - ModelOptions.__annotations__:
+        raise TypeError(f"unexpected keyword argument {name!r}: see rkzoo.Request")
+    return replace(request or Request(), **options)
+
+
+def _numbers(
+    option: str, rows: Sequence[Sequence[float]], counts: tuple[int, ...]
+) -> list[tuple[float, ...]]:
+    for row in rows:
+        if len(row) not in counts or not all(map(isfinite, row)):
+            raise RkzooError(
+                f"{option} {','.join(map(str, row))} cannot be used.",
+                f"It is {' or '.join(map(str, counts))} finite numbers.",
+                f"Give for example {option} {','.join(['100'] * counts[0])}.",
+            )
+    return [tuple(row) for row in rows]
+
+
+def _check_runtime(runtime: str | None) -> None:
+    if runtime not in (None, "onnx", "simulator", "board"):
+        raise RkzooError(
+            f"There is no runtime called {runtime!r}.",
+            "rkzoo runs models on onnx, on the simulator and on a board's NPU.",
+            "Use --runtime onnx, --runtime simulator or --runtime board.",
+        )

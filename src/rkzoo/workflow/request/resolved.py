@@ -1,0 +1,116 @@
+"""`Resolved`: a float model with its contract, before its head is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.registry import Recognition
+from rkzoo.graph.lowering.cut_head import cut, cut_contract, whole
+from rkzoo.graph.lowering.legalize import spelled
+from rkzoo.graph.onnx.subgraph import part
+from rkzoo.tasks.prompt.prompted import Prompts
+from rkzoo.tasks.registry import spec_of
+from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
+from rkzoo.workflow.request.quantization import USUAL, Quantise
+from rkzoo.zoo.schema import Card
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A float model and what it promises, before any cut.
+
+    `contract` describes what `graph` returns; `recognition` is there when the head was
+    recognised from the graph. `quantise` says what becomes of the head, and of INT8. `prompts`
+    say what to look for where the contract has texts, once that is settled. `files` are the
+    card's further files by role.
+    """
+
+    name: str
+    original: onnx.ModelProto
+    contract: Contract
+    source: Source
+    dtypes: tuple[Dtype, ...]
+    algorithm: Algorithm = "normal"
+    card: Card | None = None
+    recognition: Recognition | None = None
+    quantise: Quantise = USUAL
+    prompts: Prompts | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def is_cut(self) -> bool:
+        found, head = self.recognition, self.quantise.head
+        return found is not None and head != "uncut" and (found.form == "stock" or head in _RAW)
+
+    def graph(self) -> onnx.ModelProto:
+        """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
+        card = self.card
+        if card is not None and (card.arrays or card.outputs):
+            return part(self.original, _inputs(self.original, self.contract), card.outputs)
+        if isinstance(self.contract.head, TensorsHead):
+            return part(self.original, _inputs(self.original, self.contract))
+        if spec_of(self.contract.head).legalize:
+            return spelled(self.original, self.contract)
+        if self.recognition is None:
+            return self.original
+        head = self.quantise.head
+        if head == "uncut" or not self.is_cut:
+            return whole(self.original, self.recognition)
+        return cut(self.original, self.recognition, scores=head)
+
+    def quantised(self, how: Quantise) -> Resolved:
+        """The same model, its head and its way to INT8 as `how` says. Raises RkzooError when
+        it has no such head."""
+        if how.head == self.quantise.head:
+            return replace(self, quantise=how)
+        found, mine = self.recognition, self.contract
+        if how.head == "sigmoid":
+            made = found.contract if found else mine
+        elif how.head == "uncut":
+            if found is None or found.uncut is None:
+                raise RkzooError(
+                    f"{self.name} has no head that rkzoo would cut.",
+                    "Its outputs are used as they are.",
+                    "Leave --no-cut out.",
+                )
+            made = found.uncut
+        else:
+            if found is None or not found.taps or not _activated(mine):
+                raise RkzooError(
+                    f"{self.name} has no scores that could leave it before their sigmoid.",
+                    f"Its head was not recognised as one with a sigmoid: it is {mine.family}.",
+                    "Use another head form.",
+                )
+            made = cut_contract(found, scores=how.head)
+        contract = msgspec.structs.replace(made, labels=mine.labels, picture=mine.picture)
+        return replace(self, contract=contract, quantise=how)
+
+
+_RAW = ("logits", "bounded")
+
+
+def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
+    """The inputs of a described model as they lie in its graph, the picture first."""
+    others = list(contract.others)
+    if contract.picture is None:
+        return others
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    name = next(info.name for info in graph.graph.input if info.name not in weights)
+    shape = (1, contract.picture.channels, *contract.picture.size)
+    return [ArrayInput(name=name, shape=shape), *others]
+
+
+def _activated(contract: Contract) -> bool:
+    return isinstance(contract.head, DetectHead) and contract.head.activated
