@@ -32,8 +32,8 @@ class TensorSpec(Strict, frozen=True):
 
 
 Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
-"""The order of a picture's channels. GRAY is one, as OpenCV makes it (ITU-R BT.601); the A is
-alpha, 255 where a picture has none."""
+"""Channel order of an image. GRAY is OpenCV's conversion (ITU-R BT.601); A is alpha, 255 where an
+image has none."""
 CHANNELS: dict[Color, int] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 
 
@@ -67,7 +67,7 @@ class ImageInput(Strict, frozen=True):
 
     @property
     def channels(self) -> int:
-        """1, 3 or 4, as `color` says."""
+        """Number of channels of `color`: 1, 3 or 4."""
         return CHANNELS[self.color]
 
     def __post_init__(self) -> None:

@@ -143,7 +143,7 @@ def _inputs(
 
 
 def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int | None]:
-    """How many channels the convolutions that read an input take; `usual` where none reads it."""
+    """Input channels of the convolutions that read an input; `usual` where none does."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     readers = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] == name]
     known = [(n, weights[n.input[1]]) for n in readers if n.input[1] in weights]

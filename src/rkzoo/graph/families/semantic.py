@@ -77,9 +77,11 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
 
 
 def up_to_logits(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
-    """The graph up to the logits, with its picture fixed to 1xCxHxW: a smaller output, and none
-    of what the toolkit does badly (the pick of the best class, in whole numbers of 64 bits). As
-    it is where its end is another."""
+    """Cut a segmentation graph at its logits, with the image input fixed to 1xCxHxW.
+
+    The output is smaller, and steps that the toolkit handles badly (ArgMax in int64) are gone.
+    Returns the model unchanged where its end is another.
+    """
     names = {tensor.name for tensor in model.graph.initializer}
     picture = next(info.name for info in model.graph.input if info.name not in names)
     shape = (1, image.channels, *image.size)

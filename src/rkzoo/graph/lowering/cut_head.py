@@ -137,9 +137,12 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 
 def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
-    """The graph with its head left on, spelled for the toolkit: input fixed, half precision
-    widened, attention and opset as in `cut`; outputs that its contract does not name are
-    dropped (YOLOv5's heads beside the boxes). `model` is left as it was."""
+    """Prepare the graph for the toolkit with its head left on.
+
+    The input is fixed and float16 widened, attention and opset are rewritten as in `cut`; outputs
+    that the contract does not name are dropped (YOLOv5's raw heads beside the boxes). `model` is
+    not modified.
+    """
     seen = _prepared(model, recognition)
     scale_after_product(seen)
     focus_to_convolution(seen)

@@ -81,7 +81,7 @@ def _some(info: onnx.ValueInfoProto) -> tuple[str, Array]:
 def _feeds(
     model: onnx.ModelProto, size: tuple[int, int], others: Sequence[tuple[str, Array]]
 ) -> dict[str, Array]:
-    # What numbers a network takes does not matter here, so long as they are not all alike.
+    # The values do not matter here, as long as they differ.
     channels = (declared(model.graph.input[0]) or ())[1] or 3
     picture = np.random.default_rng(0).uniform(0, 1, (1, channels, *size)).astype(np.float32)
     return {model.graph.input[0].name: picture, **dict(others)}
