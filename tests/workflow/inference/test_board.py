@@ -523,7 +523,7 @@ def three_cores(planned: Plan) -> Plan:
     part = planned.parts["model"]
     assert part.backend is not None
     return replace(
-        planned, parts={"model": replace(part, board=replace(part.backend, available=3))}
+        planned, parts={"model": replace(part, backend=replace(part.backend, available=3))}
     )
 
 

@@ -214,7 +214,9 @@ def open_board(
 
         _judge(model, report)
         file = rknn.read(model.file)
-        return LiteSession(model.file, file.inputs, file.outputs, cores=model.cores, picture=picture)
+        return LiteSession(
+            model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
+        )
     context = _context(model, report)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
