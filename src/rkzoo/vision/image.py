@@ -60,7 +60,7 @@ def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uin
 
     Grey, transparent, CMYK and 16-bit files (scaled, not cut off) become the same form, and so
     does an .npy of uint8 (H, W), (H, W, 1), (H, W, 3) in BGR or (H, W, 4) in BGRA. `alpha` keeps
-    that of a file that has one: BGRA (H, W, 4); else it is dropped. Raises RkzooError when the
+    that of a PNG or WebP that has one: BGRA (H, W, 4); else it is dropped. Raises RkzooError when the
     file is missing, empty, cut short, larger than 200 megapixels, or no picture.
     """
     path = Path(path)
@@ -97,9 +97,9 @@ def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
 
 def _alpha(data: bytes, image: Array) -> Array | None:
     """The opacity (H, W, 1) that a file holds beside the colours of `image`; None of one that has
-    none."""
+    none. Not of a TIFF, whose colours OpenCV has multiplied by it."""
     opener = next((opener for magic, opener in _HEADERS if data.startswith(magic)), None)
-    if opener is None or opener is JpegImagePlugin.JpegImageFile:
+    if opener not in (PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on EXIF data

@@ -140,7 +140,8 @@ def input_checks(found: Probe) -> Iterator[Check]:
             "pictures with objects that the model knows.",
         )
     else:
-        unsure = "" if found.pictures >= ENOUGH_FOR_COLOR else (
+        told = found.pictures >= ENOUGH_FOR_COLOR or own.image.channels == 1
+        unsure = "" if told else (
             f" The range is sure; the colour order takes about {ENOUGH_FOR_COLOR} pictures."
         )  # fmt: skip
         yield Check(
