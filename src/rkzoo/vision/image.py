@@ -60,8 +60,10 @@ def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uin
 
     Grey, transparent, CMYK and 16-bit files (scaled, not cut off) become the same form, and so
     does an .npy of uint8 (H, W), (H, W, 1), (H, W, 3) in BGR or (H, W, 4) in BGRA. `alpha` keeps
-    that of a PNG or WebP that has one: BGRA (H, W, 4); else it is dropped. Raises RkzooError when the
-    file is missing, empty, cut short, larger than 200 megapixels, or no picture.
+    that of a PNG or WebP that has one: BGRA (H, W, 4); else it is dropped.
+
+    Raises RkzooError when the file is missing, empty, cut short, larger than 200 megapixels, or
+    no picture.
     """
     path = Path(path)
     with explained(f"The picture {path} cannot be read."):
