@@ -255,6 +255,36 @@ SHARES: dict[str, Front] = {
     "only flipped": Front(
         [("Gather", "@ i", "network", {"axis": 1})], {"i": BGR}, lambda rgb: swapped(rgb) / 255
     ),
+    "uint8 through a dequantisation": Front(
+        [("DequantizeLinear", "@ s z", "network", {})],
+        {"s": np.float32(1 / 255), "z": np.uint8(0)},
+        dtype=BYTES,
+    ),
+    "whole numbers": Front(
+        [("Cast", "@", "c", {"to": FLOAT}), ("Div", "c k", "network", {})],
+        {"k": np.float32(255)},
+        dtype=TensorProto.INT32,
+    ),
+    "signed bytes": Front(
+        [("Cast", "@", "c", {"to": FLOAT}), ("Add", "c b", "d", {}), ("Div", "d k", "network", {})],
+        {"b": np.float32(128), "k": np.float32(255)},
+        lambda rgb: rgb.astype(np.float32) - 128,
+        dtype=TensorProto.INT8,
+    ),
+    "double precision": Front(
+        [("Div", "@ k", "c", {}), ("Cast", "c", "network", {"to": FLOAT})],
+        {"k": np.float64(255)},
+        dtype=TensorProto.DOUBLE,
+    ),
+    "planes picked one by one": Front(
+        [
+            *(("Gather", f"@ i{i}", f"p{i}", {"axis": 1}) for i in range(3)),
+            ("Concat", "p2 p1 p0", "c", {"axis": 1}),
+            ("Mul", "c k", "network", {}),
+        ],
+        {**{f"i{i}": np.array([i]) for i in range(3)}, "k": np.float32(1 / 255)},
+        swapped,
+    ),
     "channels last, and nothing else": Front(
         [("Transpose", "@", "network", FIRST)], {}, share, last=True
     ),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.inputs import ImageInput, fed_as
 from rkzoo.errors import RkzooError
 from rkzoo.vision.image import expand, read
 from rkzoo.vision.letterbox import fit
@@ -31,6 +31,19 @@ def test_mean_and_std_have_a_number_for_each_channel() -> None:
     with pytest.raises(ValueError, match="takes 4"):
         ImageInput(size=(8, 8), color="RGBA", mean=(0, 0, 0))
     assert (GRAY.channels, four("BGRA").channels, ImageInput(size=(8, 8)).channels) == (1, 4, 3)
+
+
+def test_what_a_user_says_of_the_channels() -> None:
+    rgba = fed_as(four("RGBA"), "BGRA", (1,), (2, 3, 4, 5))
+    assert (rgba.color, rgba.mean, rgba.std) == ("BGRA", (1,) * 4, (2, 3, 4, 5))
+    assert fed_as(GRAY) == GRAY
+    assert fed_as(GRAY, std=(1.0,)).std == (1.0,)
+    for wrong in ({"color": "BGR"}, {"mean": (0, 0, 0)}, {"std": (0,)}):
+        with pytest.raises(RkzooError) as caught:
+            fed_as(GRAY, **wrong)  # type: ignore[arg-type]
+        assert caught.value.fix
+    with pytest.raises(RkzooError, match="RGB or BGR"):
+        fed_as(ImageInput(size=(8, 8)), "GRAY")
 
 
 def test_grey_is_the_usual_sum_of_the_colours() -> None:

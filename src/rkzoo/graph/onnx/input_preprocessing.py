@@ -42,8 +42,9 @@ _CHANNELS = (1, 3, 4)
 # No Conv: its weights are the network's own.
 _SIMPLE = {
     *("Identity", "Dropout", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
-    *("Gather", "Slice", "Split", "Concat", "Expand", "Tile"),
+    *("Gather", "Slice", "Split", "Concat", "Expand", "Tile", "ScatterND"),
     *("Add", "Sub", "Mul", "Div", "Neg", "Sum", "Clip", "BatchNormalization"),
+    "DequantizeLinear",
 }
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 # A colour order that no ImageInput can say is no preprocessing.
@@ -383,10 +384,10 @@ def _sentences(found: InputPreprocessing) -> Iterator[str]:
     if odd:
         yield f"It takes {', '.join(odd)}; that becomes float32, channels first (NCHW), on the way."
     if found.scales and found.pixels is not None:
-        how = "as pixels of 0..255" if found.pixels == "0..255" else "scaled to 0..1, and no more"
-        yield f"The graph itself {_formula(found)}: the picture goes in {how}."
+        how = "pixels of 0..255" if found.pixels == "0..255" else "a picture scaled to 0..1"
+        yield f"The graph itself {_formula(found)}: it takes {how}."
     elif found.bytes_before or found.pixels is not None:
-        yield "The picture goes in as pixels of 0..255, since the model was made to take bytes."
+        yield "The model was made to take bytes: it takes pixels of 0..255."
     if found.moves and found.source[0] == 2:
         yield "The graph itself swaps red and blue."
 

@@ -154,7 +154,8 @@ def input_checks(found: Probe) -> Iterator[Check]:
 def options(image: ImageInput) -> str:
     """What to type to have a model fed so."""
     mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
-    return f"--color {image.color} --mean {mean} --std {std}"
+    color = "" if image.channels == 1 else f"--color {image.color} "
+    return f"{color}--mean {mean} --std {std}"
 
 
 def _trial(graph: bytes, contract: Contract, images: Sequence[np.ndarray]) -> Trial:
