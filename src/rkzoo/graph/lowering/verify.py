@@ -111,7 +111,7 @@ def _finest_first(
     cells: tuple[Array, Array, Array], strides: Sequence[int], size: tuple[int, int]
 ) -> tuple[Array, Array, Array]:
     """Cells of levels in falling stride, put in rising stride."""
-    counts = [(size[0] // step) * (size[1] // step) for step in reversed(strides)]
+    counts = [-(-size[0] // step) * -(-size[1] // step) for step in reversed(strides)]
     ends = np.cumsum(counts)[:-1]
 
     def turned(array: Array) -> Array:
