@@ -178,6 +178,34 @@ def corners(boxes: Float) -> Float:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Whether an uncut tensor gives boxes, and key points too, in shares of the input's width
+    and height, as TFLite and OpenVINO exports do."""
+
+    boxes: bool = False
+    points: bool = False
+
+    def in_pixels(self, numbers: Float, size: tuple[int, int], first: int, extra: Extra) -> Float:
+        """(R, N) rows of numbers of an input of `size` (height, width), with boxes and key points
+        in pixels; these begin at row `first`."""
+        scaled = numbers.copy()
+        if self.boxes:
+            scaled[:4] *= np.array([*size[::-1], *size[::-1]])[:, None]
+        if self.points and extra.role == "keypoints":
+            for axis, side in enumerate(reversed(size)):
+                scaled[first + axis :: extra.fields["keypoint_values"]] *= side
+        return scaled
+
+
+NO_SHARES = Shares()
+SHARES_SAID = (
+    "Boxes leave the graph in shares of the input's width and height, as TFLite and OpenVINO have "
+    "them."
+)
+ALL_SHARES = (NO_SHARES, Shares(boxes=True), Shares(boxes=True, points=True))
+
+
+@dataclass(frozen=True)
 class Fit:
     """How far a reading of the head is from what the tail answers."""
 
@@ -187,6 +215,7 @@ class Fit:
     box: float
     score: float
     other: float
+    shares: Shares = NO_SHARES
 
     @property
     def good(self) -> bool:

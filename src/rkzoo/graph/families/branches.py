@@ -26,6 +26,7 @@ SCORE_SLACK = 1e-4
 # Beyond some thousand pixels single precision has fewer digits than that.
 _PIXEL_SHARE = 1e-6
 _MOST_LEVELS = 8
+_STRIDES = (4, 8, 16, 32, 64, 128)
 
 
 def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
@@ -73,15 +74,20 @@ def box_limit(boxes: Float) -> float:
 
 
 def stride(branch: Branch, picture: Picture) -> int | str:
-    """Pixels of the input to a cell of the branch."""
-    height, width = picture.image.size
-    rows, columns = branch.shape[2:]
-    if height % rows or width % columns or height // rows != width // columns:
-        return (
-            f"its {rows}x{columns} cells do not divide the input of {height}x{width} evenly; "
-            "the size should be a multiple of 32"
-        )
-    return height // rows
+    """Pixels of the input to a cell of the branch; a cell may lie in the input in part."""
+    size, counts = picture.image.size, branch.shape[2:]
+    exact = [side // count for side, count in zip(size, counts, strict=True) if side % count == 0]
+    square = exact[0] if len(exact) == 2 and exact[0] == exact[1] else None
+    # A convolution rounds up: at stride 64 a side of 800 has 13 cells.
+    usual = [step for step in _STRIDES if tuple(-(-side // step) for side in size) == counts]
+    if square in usual or (square and not usual):
+        return square
+    if usual:
+        return usual[0]
+    return (
+        f"its {times(counts)} cells are not those of one stride over an input of {times(size)}; "
+        "try another size"
+    )
 
 
 def cells(branch: Branch) -> int:
