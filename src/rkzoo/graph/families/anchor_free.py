@@ -7,7 +7,7 @@ recognisers to compare a graph's own arithmetic with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,12 +32,15 @@ from rkzoo.graph.onnx.view import Array
 
 @dataclass(frozen=True)
 class Level:
-    """The branches of a level. `third` makes what `Extra` says."""
+    """The branches of a level. `third` makes what `Extra` says. Distances are measured from
+    `offset` of a cell; 4 channels are their logarithms where `logarithms`."""
 
     box: Branch
     score: Branch
     stride: int
     third: Branch | None = None
+    offset: float = 0.5
+    logarithms: bool = False
 
     @property
     def channels(self) -> tuple[int, int, int]:
@@ -145,13 +148,12 @@ def table(
 
 
 def _flat(values: Mapping[str, Array], branch: Branch) -> Float:
-    flat = values[branch.name][0].reshape(branch.shape[1], -1)
-    return np.asarray(flat, np.float64)
+    return np.asarray(branch.of(values), np.float64)
 
 
 def _boxes(level: Level, numbers: Float, angle: NDArray[np.float64] | None) -> Float:
-    left, top, right, bottom = sides(numbers)
-    x, y = centres(level.box)
+    left, top, right, bottom = np.exp(numbers) if level.logarithms else sides(numbers)
+    x, y = (middle - 0.5 + level.offset for middle in centres(level.box))
     across, down = (right - left) / 2, (bottom - top) / 2
     if angle is not None:
         cos, sin = np.cos(angle), np.sin(angle)
@@ -287,11 +289,15 @@ def _apart(found: Float, expected: Float) -> float:
 def taps(levels: Sequence[Level], extra: Extra, prototypes: Tap | None) -> tuple[Tap, ...]:
     found: list[Tap] = []
     for index, level in enumerate(levels):
-        found.append(Tap(level.box.name, "box", index, level.box.shape))
-        found.append(Tap(level.score.name, "score", index, level.score.shape, sigmoid=True))
+        found.append(_tap(level.box, "box", index))
+        found.append(replace(_tap(level.score, "score", index), sigmoid=True))
         if level.third is not None and extra.role is not None:
-            found.append(Tap(level.third.name, extra.role, index, level.third.shape))
+            found.append(_tap(level.third, extra.role, index))
     return (*found, prototypes) if prototypes is not None else tuple(found)
+
+
+def _tap(branch: Branch, role: Role, level: int) -> Tap:
+    return Tap(branch.name, role, level, branch.shape, channels=branch.channels)
 
 
 def head(
@@ -310,11 +316,18 @@ def head(
         reg_max=box // 4,
         strides=tuple(level.stride for level in levels),
         activated=activated,
-        coding="dfl" if box > 4 else "distance",
+        coding=_coding(levels[0]),
+        cell_offset=levels[0].offset,
         suppression="none" if picks else "class",
         decoded=decoded,
         **extra.fields,
     )
+
+
+def _coding(level: Level) -> Literal["dfl", "distance", "log_distance"]:
+    if level.box.shape[1] > 4:
+        return "dfl"
+    return "log_distance" if level.logarithms else "distance"
 
 
 def outputs_of_cut(levels: Sequence[Level], taken: Sequence[Tap]) -> tuple[HeadOutput, ...]:
@@ -334,6 +347,8 @@ def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tu
     strides = ", ".join(str(level.stride) for level in levels)
     sigmoid_said = "after their sigmoid" if activated else "before any sigmoid"
     bins = f"4 sides x {box // 4} bins" if box > 4 else "4 plain distances"
+    if levels[0].logarithms:
+        bins = "4 logarithms of distances"
     third = f" {extra.said}" if extra.said else ""
     both = "," if extra.said else " and"
     return (

@@ -6,7 +6,7 @@ each of them means is found by feeding the tail random numbers and watching what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,8 +108,21 @@ def probe(branches: Sequence[Branch], seed: int) -> dict[str, Array]:
 
 def moved(end: Tail, values: Mapping[str, Array], branch: Branch) -> list[Array]:
     """The tail's outputs when this branch alone has other numbers. Raises RkzooError."""
-    other = values[branch.name] + probe([branch], 1)[branch.name]
+    other = values[branch.name].copy()
+    other[:, list(branch.channels) or slice(None)] += probe([branch], 1)[branch.name]
     return end({**values, branch.name: other})
+
+
+def two_of_one(
+    group: tuple[Branch, ...], classes: int, is_score: Callable[[Branch], bool]
+) -> tuple[Branch, ...]:
+    """The level's branches, box and classes apart where one convolution makes both. `is_score`
+    tells whether some channels move scores."""
+    if len(group) != 1 or not 0 < classes < group[0].shape[1]:
+        return group
+    (both,), channels = group, group[0].shape[1]
+    split = classes if is_score(both.part(0, 1)) else channels - classes
+    return both.part(0, split), both.part(split, channels)
 
 
 def moving(before: Array, after: Array, axis: int) -> list[int]:

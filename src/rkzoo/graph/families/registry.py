@@ -13,6 +13,7 @@ from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
     lprnet,
+    raw_levels,
     retinaface,
     semantic,
     yolo_world,
@@ -43,6 +44,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
+    ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
     ("a classifier", classifier.classifier),
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),

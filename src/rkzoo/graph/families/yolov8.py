@@ -41,6 +41,7 @@ from rkzoo.graph.families.branches import (
     probe,
     stride,
     times,
+    two_of_one,
     wrong_count,
 )
 from rkzoo.graph.families.recognition import Picture, Recognition, Tap
@@ -69,14 +70,16 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     groups = by_size(end)
     if isinstance(groups, str):
         return groups
-    reason = _wrong_count(groups)
-    if reason:
-        return reason
     values = probe(end.branches, seed=0)
     try:
         whole = _answer(end, values, groups)
         if isinstance(whole, str):
-            return whole
+            return _wrong_count(groups) or whole
+        if not end.picks:
+            groups = [_apart(end, values, whole, group) for group in groups]
+        reason = _wrong_count(groups)
+        if reason:
+            return reason
         levels = _levels(end, groups, values, picture)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
@@ -126,6 +129,17 @@ def _answer(
     if end.picks:
         return _PICKED_AWAY
     return "its output is not 1x(4+classes)x(cells of all levels)"
+
+
+def _apart(
+    end: Tail, values: Mapping[str, Array], whole: Array, group: tuple[Branch, ...]
+) -> tuple[Branch, ...]:
+    """Box and classes of a level."""
+
+    def is_score(branch: Branch) -> bool:
+        return min(moving(whole, moved(end, values, branch)[0], 1), default=0) >= 4
+
+    return two_of_one(group, whole.shape[1] - 4, is_score)
 
 
 def _levels(
