@@ -161,9 +161,13 @@ def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The class names in the metadata, as Ultralytics writes them: {0: 'person', ...}. Empty
-    when they are not there. A head may have another number of classes."""
-    value = literal.parse(metadata(model).get("names", ""), limit=1_000_000)
+    """The class names in the metadata, as Ultralytics writes them: {0: 'person', ...}, or a line
+    each under `character`, as RapidAI does. Empty when they are not there. A head may have
+    another number of classes."""
+    notes = metadata(model)
+    if "names" not in notes and "character" in notes:
+        return tuple(notes["character"].split())
+    value = literal.parse(notes.get("names", ""), limit=1_000_000)
     if isinstance(value, dict) and set(value) == set(range(len(value))):
         value = [value[index] for index in range(len(value))]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
