@@ -147,6 +147,11 @@ def table(
     return Table(*(np.concatenate(parts, axis=1) for parts in (boxes, scores, others)))
 
 
+def boxes_of(levels: Sequence[Level], values: Mapping[str, Array]) -> Float:
+    """(4, N) cx, cy, w, h in pixels of every cell of upright boxes."""
+    return np.concatenate([_boxes(v, _flat(values, v.box), None) for v in levels], axis=1)
+
+
 def _flat(values: Mapping[str, Array], branch: Branch) -> Float:
     return np.asarray(branch.of(values), np.float64)
 

@@ -138,8 +138,10 @@ def _parts(
         tables = list(_tables(index, answer, groups))
         for rows in tables:
             found = _runs(rows, groups[rows.level], values, strides[rows.level])
-            runs[rows.level] += found or []
-        if not tables or not all(runs[rows.level] for rows in tables):
+            if found is None:
+                return _OTHER
+            runs[rows.level] += found
+        if not tables:
             return _OTHER
     parts = [_meaning(level) for level in runs]
     good = [part for part in parts if part is not None]
@@ -224,7 +226,14 @@ def _boxes(runs: Sequence[_Run]) -> list[_Run]:
     """What can be the box, the likeliest first: what is in pixels or came out of an exponential,
     a usual number of bins, four numbers; else the first that four sides divide."""
     possible = [run for run in runs if run.width % 4 == 0]
-    return sorted(possible, key=lambda run: (run.form == "raw", run.width not in (4, 32, 64, 68)))
+    usual = (64, 4, 32, 68)
+    return sorted(
+        possible,
+        key=lambda run: (
+            run.form == "raw",
+            usual.index(run.width) if run.width in usual else len(usual),
+        ),
+    )
 
 
 def _as_rockchip(
@@ -235,9 +244,9 @@ def _as_rockchip(
     box, score = (found[0].runs[part] for part in ("box", "score"))
     plain = box.width == 4 and score.form == "raw"
     maps = all(answer.ndim == 4 for answer in answers)
-    return (
-        maps and len(found[0].runs) == 2 and all(len(group) == 2 for group in groups)
-    ) and not (plain or box.form != "raw")
+    return (maps and len(found[0].runs) == 2 and all(len(group) == 2 for group in groups)) and not (
+        plain or box.form != "raw"
+    )
 
 
 # ---- the result ---------------------------------------------------------------------

@@ -44,6 +44,7 @@ from rkzoo.graph.families.branches import (
     two_of_one,
     wrong_count,
 )
+from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Branch, Tail, tail
 from rkzoo.graph.onnx.view import Array, View
@@ -273,7 +274,7 @@ def _recognition(
         decoded=decoded,
     )
     family = _family(levels, fit.extra, end.picks)
-    return Recognition(
+    recognition = Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, cut),
@@ -289,6 +290,7 @@ def _recognition(
             _kin(family),
         ),
     )
+    return with_faces(recognition, picture.labels)
 
 
 def _family(levels: Sequence[Level], extra: Extra, picks: bool) -> str:

@@ -29,8 +29,10 @@ from rkzoo.graph.families.branches import (
     times,
     wrong_count,
 )
+from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.recognition import Form, Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.families.training import PICODET, is_picodet
 from rkzoo.graph.onnx.view import Array, View
 
 _NOT_RAW = "its outputs are not raw box distributions and class scores after a sigmoid"
@@ -78,7 +80,10 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
     activated = found[0].activated
     sums = found[0].score_sum is not None
     family = _family(levels, extra)
-    return Recognition(
+    training = PICODET if is_picodet(levels) and not extra.task else None
+    if training is not None:
+        family, picture = training.family, training.over(picture)
+    recognition = Recognition(
         family=family,
         form=_form(extra, sums),
         contract=contract(
@@ -88,9 +93,11 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
         evidence=(
             f"{len(outputs)} outputs: {_said(found[0], last)}.",
             *level_evidence(levels, extra, activated),
-            _kin(levels),
+            *([_kin(levels)] if training is None else []),
         ),
+        assumed=(training.assumed,) if training else (),
     )
+    return with_faces(recognition, picture.labels)
 
 
 # ---- prototypes ---------------------------------------------------------------------
@@ -276,9 +283,11 @@ def _coefficients(
 
 
 def _which_is_box(pair: Sequence[Branch]) -> Branch | None:
-    """Raw logits only: 16 bins a side, or the only number that four sides divide."""
+    """Raw logits only: 16 bins a side, or the only number that four sides divide. Four numbers
+    beside any others are an RTMDet's plain distances (raw_levels)."""
     usual = [branch for branch in pair if branch.shape[1] == 64]
-    possible = [b for b in pair if b.shape[1] % 4 == 0 and b.shape[1] > 4]
+    plain = any(branch.shape[1] == 4 for branch in pair)
+    possible = [b for b in pair if b.shape[1] % 4 == 0 and not plain]
     for fits in (usual, possible):
         if len(fits) == 1:
             return fits[0]

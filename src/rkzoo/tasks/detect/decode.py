@@ -540,7 +540,10 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
                 return planes.get("anchors", level, count, base + first, total)
 
             def aside(
-                role: str, width: int, level: int = level, number: int = number,
+                role: str,
+                width: int,
+                level: int = level,
+                number: int = number,
                 count: int = len(anchors),
             ) -> Plane | None:
                 return planes.maybe(role, level, width, number * width, width * count)
