@@ -29,6 +29,7 @@ from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import TOOK_BYTES, channels_first
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
+from rkzoo.graph.onnx.unrounded import unrounded
 from rkzoo.graph.onnx.view import View, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
@@ -78,7 +79,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     wanted = fixed or size or noted
     sizes = {other.name: other.shape for other in others}
     shapes = {name: (1, 3, *(wanted or _TRIAL)), **sizes}
-    seen = texts_to_convolution(prepared(model, shapes))
+    seen = texts_to_convolution(prepared(unrounded(model), shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
         labels=file_labels(model),

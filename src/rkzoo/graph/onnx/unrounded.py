@@ -1,0 +1,94 @@
+"""A quantised graph without its rounding: what it computes, to an arithmetic that can be compared.
+
+QuantizeLinear and DequantizeLinear in a head hide its formula behind steps of their scales, and
+turn constants such as the bins 0, 1, 2, ... of a distribution into 0, .94, 2.01, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from rkzoo.graph.onnx.view import Array, constant_value
+
+_SMALL = 100_000
+# Grids, strides and bins are whole or half numbers: (step, first).
+_ROUND = ((1.0, 0.0), (1.0, 0.5), (0.5, 0.0))
+
+
+def unrounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph, float where QuantizeLinear stood, and with constants that were rounded to
+    a scale as they were where they are whole or half numbers. `model` itself where it has no
+    DequantizeLinear; else it is left as it was."""
+    if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {
+        node.output[0]: constant_value(node) for node in graph.node if node.op_type == "Constant"
+    }
+    known = {name: value for name, value in constants.items() if value is not None}
+    known |= {n: numpy_helper.to_array(t) for n, t in values.items() if _count(t) <= _SMALL}
+    before = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    instead: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear":
+            continue
+        if node.input[0] in before:
+            instead[node.output[0]] = before[node.input[0]]
+            continue
+        value = _dequantised(node, known)
+        if value is not None:
+            graph.initializer.append(numpy_helper.from_array(value, f"{node.output[0]}_float"))
+            instead[node.output[0]] = f"{node.output[0]}_float"
+    _replace(graph, before | instead)
+    return copy
+
+
+def _count(tensor: onnx.TensorProto) -> int:
+    return int(np.prod(tensor.dims, dtype=np.int64))
+
+
+def _dequantised(node: onnx.NodeProto, known: Mapping[str, Array]) -> Array | None:
+    """The float value of a constant with one scale; None for weights with one a channel."""
+    given = [known.get(name) for name in node.input]
+    stored, scale = given[0], given[1]
+    if stored is None or scale is None or scale.size != 1:
+        return None
+    zero = 0 if len(given) < 3 or given[2] is None else int(given[2].ravel()[0])
+    step = float(scale.ravel()[0])
+    value = (stored.astype(np.float64) - zero) * step
+    for spacing, first in _ROUND:
+        nearest = np.round((value - first) / spacing) * spacing + first
+        if np.abs(nearest - value).max(initial=0.0) <= step / 2 * (1 + 1e-6):
+            return nearest.astype(np.float32) if step < spacing else value.astype(np.float32)
+    return value.astype(np.float32)
+
+
+def _replace(graph: onnx.GraphProto, instead: Mapping[str, str]) -> None:
+    """Lets what reads a key read its value, and drops what made the keys. Outputs keep their
+    names, and are floats."""
+
+    def final(name: str) -> str:
+        while name in instead:
+            name = instead[name]
+        return name
+
+    kept = [
+        onnx.NodeProto.FromString(node.SerializeToString())
+        for node in graph.node
+        if node.output[0] not in instead
+    ]
+    for node in kept:
+        node.input[:] = [final(name) for name in node.input]
+    for output in graph.output:
+        if output.name in instead:
+            kept.append(helper.make_node("Identity", [final(output.name)], [output.name]))
+            output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(kept)
