@@ -330,18 +330,22 @@ def _outputs(end: Tail, found: Sequence[_Parts]) -> tuple[HeadOutput, ...] | str
             return "it has one output for the boxes of all levels and one for the scores"
         return (HeadOutput(name=end.outputs[indices.pop()], role="decoded"),)
     if len(indices) == 1:
-        fused = [next(iter(parts.runs.values())) for parts in found]
+        fused = [
+            (next(iter(parts.runs.values())).rows.output, level)
+            for level, parts in enumerate(found)
+        ]
         return tuple(
-            HeadOutput(name=end.outputs[run.rows.output], role="fused", level=level)
-            for level, run in enumerate(fused)
+            HeadOutput(name=end.outputs[index], role="fused", level=level)
+            for index, level in sorted(fused)
         )
     if len(indices) != len(runs):
         return "some of its outputs hold two things and others one"
-    return tuple(
-        HeadOutput(name=end.outputs[run.rows.output], role=part, level=level)
+    apart = [
+        (run.rows.output, HeadOutput(name=end.outputs[run.rows.output], role=part, level=level))
         for level, parts in enumerate(found)
         for part, run in parts.runs.items()
-    )
+    ]
+    return tuple(output for _, output in sorted(apart, key=lambda pair: pair[0]))
 
 
 def _uncut(cut: DetectHead, found: Sequence[_Parts], named: tuple[HeadOutput, ...]) -> DetectHead:
