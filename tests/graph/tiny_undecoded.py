@@ -87,9 +87,7 @@ def undecoded(net: Raw) -> onnx.ModelProto:
         if net.tensors == "whole":
             rows = [_rows(b, name) for name in outputs]
             outputs = [b.op("Concat", rows, axis=1)]
-    return b.model(
-        [("images", [1, 3, *net.size])], [(name, TensorProto.FLOAT) for name in outputs]
-    )
+    return b.model([("images", [1, 3, *net.size])], [(name, TensorProto.FLOAT) for name in outputs])
 
 
 def _rows(b: Builder, name: str) -> str:
@@ -164,9 +162,7 @@ def decoded(net: Raw, offset: float = 0.0, *, logarithms: bool = False) -> onnx.
         high = b.op("Add", [centre, b.slice(sides, 2, 4, 2)])
         boxes.append(b.op("Concat", [low, high], axis=2))
     outputs = [b.op("Concat", boxes, axis=1), b.op("Concat", scores, axis=1)]
-    return b.model(
-        [("images", [1, 3, *net.size])], [(name, TensorProto.FLOAT) for name in outputs]
-    )
+    return b.model([("images", [1, 3, *net.size])], [(name, TensorProto.FLOAT) for name in outputs])
 
 
 YOLOV5_FACE = (
@@ -186,7 +182,9 @@ def yolov5_face(size: tuple[int, int] = (64, 96), classes: int = 1) -> onnx.Mode
         rows, columns = net.cells(stride)
         whole = b.op("Reshape", [b.conv(x, 8, 3 * numbers), b.ints(1, 3, numbers, rows, columns)])
         head = b.op("Transpose", [whole], perm=[0, 1, 3, 4, 2])
-        xy, wh, seen, points, score = b.ops("Split", [head, b.ints(2, 2, 1, 10, classes)], 5, axis=4)
+        xy, wh, seen, points, score = b.ops(
+            "Split", [head, b.ints(2, 2, 1, 10, classes)], 5, axis=4
+        )
         xy, wh, seen, score = (b.op("Sigmoid", [part]) for part in (xy, wh, seen, score))
         y, x_ = np.mgrid[0:rows, 0:columns]
         corner = np.stack((x_, y), axis=2)[None, None]

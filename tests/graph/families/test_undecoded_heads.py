@@ -240,9 +240,7 @@ def test_box_and_classes_may_come_from_one_convolution(make) -> None:
     assert "both0" not in {name for node in cut(model, found).graph.node for name in node.output}
     assert prove_it(model, found).box_px <= MAX_BOX_PX
     fed = {"images": np.random.default_rng(2).random((1, 3, 64, 96), np.float32)}
-    for mine, theirs in zip(
-        run(cut(model, found), fed), run(cut(make(), plain), fed), strict=True
-    ):
+    for mine, theirs in zip(run(cut(model, found), fed), run(cut(make(), plain), fed), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 

@@ -21,7 +21,6 @@ import numpy as np
 from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput, Part
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
-    Extra,
     Level,
     alike,
     extras,

@@ -34,7 +34,6 @@ from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import tail
 from rkzoo.graph.onnx.view import Array, View
 
-
 _POINTS_FIRST: tuple[Part, ...] = ("box", "objectness", "keypoints", "score")
 
 

@@ -17,13 +17,16 @@ from rkzoo.graph.onnx.view import Array, constant_value
 _SMALL = 100_000
 # Grids, strides and bins are whole or half numbers: (step, first).
 _ROUND = ((1.0, 0.0), (1.0, 0.5), (0.5, 0.0))
+# Half a step, and what a zero point that was rounded itself does at the ends of the range.
+_HALF = 0.51
 
 
 def unrounded(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph, float where QuantizeLinear stood, and with constants that were rounded to
-    a scale as they were where they are whole or half numbers. `model` itself where it has no
-    DequantizeLinear; else it is left as it was."""
-    if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+    a scale as they were where they are whole or half numbers. `model` itself where it is not
+    quantised; else it is left as it was."""
+    kinds = {node.op_type for node in model.graph.node}
+    if kinds.isdisjoint(("QuantizeLinear", "DequantizeLinear")):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -65,8 +68,8 @@ def _dequantised(node: onnx.NodeProto, known: Mapping[str, Array]) -> Array | No
     value = (stored.astype(np.float64) - zero) * step
     for spacing, first in _ROUND:
         nearest = np.round((value - first) / spacing) * spacing + first
-        if np.abs(nearest - value).max(initial=0.0) <= step / 2 * (1 + 1e-6):
-            return nearest.astype(np.float32) if step < spacing else value.astype(np.float32)
+        if step < spacing and np.abs(nearest - value).max(initial=0.0) <= step * _HALF:
+            return nearest.astype(np.float32)
     return value.astype(np.float32)
 
 
