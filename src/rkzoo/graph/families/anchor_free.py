@@ -149,7 +149,8 @@ def table(
 
 def boxes_of(levels: Sequence[Level], values: Mapping[str, Array]) -> Float:
     """(4, N) cx, cy, w, h in pixels of every cell of upright boxes."""
-    return np.concatenate([_boxes(v, _flat(values, v.box), None) for v in levels], axis=1)
+    parts = [_boxes(v, _flat(values, v.box), None) for v in levels]
+    return np.asarray(np.concatenate(parts, axis=1), np.float64)
 
 
 def _flat(values: Mapping[str, Array], branch: Branch) -> Float:

@@ -191,14 +191,13 @@ def _runs(
         return None
     named = list(forms)
     told = [(*channels[n % len(channels)], named[n // len(channels)]) for n in nearest]
-    found = []
+    found: list[_Run] = []
     # A run's channels grow as its rows do.
     for (branch, form, _), members in groupby(
         enumerate(told), key=lambda pair: (pair[1][0], pair[1][2], pair[1][1] - pair[0])
     ):
-        first = next(members)[1][1]
-        stop = first + 1 + sum(1 for _ in members)
-        part = branch if stop - first == branch.shape[1] else branch.part(first, stop)
+        own = [channel for _, (_, channel, _) in members]
+        part = branch if len(own) == branch.shape[1] else branch.part(own[0], own[-1] + 1)
         found.append(_Run(rows, part, form))
     return found
 

@@ -35,7 +35,7 @@ class Branch:
 
     def of(self, values: Mapping[str, Array]) -> Array:
         """(C, cells): its numbers among those of all branches."""
-        flat = values[self.name][0].reshape(values[self.name].shape[1], -1)
+        flat: Array = values[self.name][0].reshape(values[self.name].shape[1], -1)
         return flat[list(self.channels)] if self.channels else flat
 
 

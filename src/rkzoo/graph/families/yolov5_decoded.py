@@ -43,6 +43,7 @@ class _Rows:
     `coefficients` behind them, whether an objectness stands before all these and whether the
     classes hold it as a factor."""
 
+    anchors: Anchors
     points: int
     classes: int
     coefficients: int
@@ -55,8 +56,8 @@ class _Rows:
 
 def stock(seen: View, picture: Picture) -> Recognition | str:
     """One output 1xNx(5+C) (or 1x(5+C)xN), centre and size in pixels, objectness, classes and
-    perhaps mask coefficients, or key points before the classes (YOLOv5-face); further outputs may be the heads before decoding, which nobody
-    needs, and the masks' prototypes."""
+    perhaps mask coefficients, or key points before the classes (YOLOv5-face); further outputs
+    may be the heads before decoding, which nobody needs, and the masks' prototypes."""
     outputs = [output.name for output in seen.model.graph.output]
     if not outputs:
         return ""
@@ -94,13 +95,34 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     rows = _rows(table, levels, values, anchors)
     if isinstance(rows, str):
         return rows
+    shape = Decoded(rows_last=rows_last, corners=rows.corners, relative=relative)
+    return _recognition(seen, outputs, _Answer(main, answer.shape, shape), levels, rows, picture)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The output with the boxes: its name, shape, and how it is laid out."""
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Decoded
+
+
+def _recognition(
+    seen: View,
+    outputs: Sequence[str],
+    answer: _Answer,
+    levels: Sequence[Level],
+    rows: _Rows,
+    picture: Picture,
+) -> Recognition | str:
     prototypes = None
     if rows.coefficients:
         prototypes = _prototypes(seen, outputs, rows.coefficients)
         if prototypes is None:
             return f"it has {rows.coefficients} mask coefficients and no prototypes for them"
-    objectness = scored_by(anchors, rows.classes)
-    taps = anchor_taps(levels, each, rows.coefficients, prototypes, rows.points)
+    anchors = rows.anchors
+    taps = anchor_taps(levels, len(anchors[0]), rows.coefficients, prototypes, rows.points)
     strides = tuple(level.stride for level in levels)
     head = DetectHead(
         outputs=cut_outputs(taps, strides),
@@ -109,52 +131,52 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
         strides=strides,
         coding="anchor",
         anchors=anchors,
-        objectness=objectness,
+        # A graph may multiply by a class that was not trained: follow the graph.
+        objectness="product" if rows.multiplied else scored_by(anchors, rows.classes),
         coefficients=rows.coefficients,
         keypoints=rows.points,
         keypoint_values=2 if rows.points else 3,
     )
-    whole = [HeadOutput(name=main, role="decoded")]
+    whole = [HeadOutput(name=answer.name, role="decoded")]
     if prototypes is not None:
         whole.append(HeadOutput(name=prototypes.name, role="prototypes"))
     uncut = msgspec.structs.replace(
         head,
         outputs=tuple(whole),
-        objectness=objectness if rows.objectness else "none",
-        decoded=Decoded(
-            rows_last=rows_last,
-            corners=rows.corners,
+        objectness=head.objectness if rows.objectness else "none",
+        decoded=msgspec.structs.replace(
+            answer.layout,
             multiplied=rows.objectness and rows.multiplied,
-            relative=relative,
-            **({"order": _POINTS_FIRST} if rows.points else {}),
+            order=_POINTS_FIRST if rows.points else answer.layout.order,
         ),
     )
-    if rows.multiplied and objectness == "alone":
-        # The graph multiplies by the class that was not trained: follow the graph.
-        head = msgspec.structs.replace(head, objectness="product")
-        uncut = msgspec.structs.replace(uncut, objectness="product" if rows.objectness else "none")
     family = f"{family_of(anchors)}{'-pose' * bool(rows.points)}"
-    spare = [name for name in outputs if name not in {o.name for o in whole}]
     found = Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, head),
         uncut=contract(family, picture, uncut),
         taps=taps,
-        evidence=(
-            f"One output of {times(answer.shape)}: {each} anchors in each of {total} cells.",
-            said_levels(levels, each, rows.classes, rows.coefficients, rows.points),
-            *([SHARES_SAID] if relative else []),
-            "The anchors, read from the graph by feeding it zeros, are "
-            f"{shown([pair for level in anchors for pair in level])}.",
-            *(["The graph multiplies the classes by the objectness."] if rows.multiplied else []),
-            *said_scores(anchors, rows.classes),
-            *([f"{len(spare)} more outputs are not needed."] if spare else []),
-            "Fed with random numbers, the end of the graph answers as this head must: within "
-            f"{rows.box_px:.1g} px and {rows.score:.1g} in score.",
-        ),
+        evidence=_evidence(answer, levels, rows, len(outputs) - len(whole)),
     )
     return with_faces(found, picture.labels)
+
+
+def _evidence(answer: _Answer, levels: Sequence[Level], rows: _Rows, spare: int) -> tuple[str, ...]:
+    each = len(rows.anchors[0])
+    total = sum(cells(level.branch) for level in levels)
+    return (
+        f"One output of {times(answer.shape)}: {each} anchors in each of {total} cells.",
+        said_levels(levels, each, rows.classes, rows.coefficients, rows.points),
+        *([SHARES_SAID] if answer.layout.relative else []),
+        "The anchors, read from the graph by feeding it zeros, are "
+        f"{shown([pair for level in rows.anchors for pair in level])}.",
+        *(["The graph multiplies the classes by the objectness."] if rows.multiplied else []),
+        *said_scores(rows.anchors, rows.classes),
+        *([f"{spare} more outputs are not needed."] if spare else []),
+        "Fed with random numbers, the end of the graph answers as this head must: within "
+        f"{rows.box_px:.1g} px and {rows.score:.1g} in score.",
+    )
 
 
 def _turned(answer: Array, total: int, channels: int) -> tuple[int, bool] | None:
@@ -254,7 +276,7 @@ def _rows(
     if not objectness and not multiplied:
         return "its class scores leave the objectness out"
     return _Rows(
-        points, classes, coefficients, objectness, multiplied, corners, min(apart),
+        anchors, points, classes, coefficients, objectness, multiplied, corners, min(apart),
         max(wrong, min(worst)),
     )  # fmt: skip
 

@@ -519,8 +519,8 @@ def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
 
 def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
     """One level an anchor, all of a stride in one tensor; mask coefficients behind the
-    classes of each anchor, or they or key points in a tensor of their own. A head of this shape without anchors
-    (YOLOX) has one box a cell."""
+    classes of each anchor, or they or key points in a tensor of their own. A head of this
+    shape without anchors (YOLOX) has one box a cell."""
     found = []
     for level, stride in enumerate(head.strides):
         anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
