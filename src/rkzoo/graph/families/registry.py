@@ -252,8 +252,9 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
-        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
-        "segmentations, LPRNet and RetinaFace; for other models see rkzoo list.",
+        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
+        "RTMDet, YOLO-face, classifiers, segmentations, LPRNet and RetinaFace; for other models "
+        "see rkzoo list.",
     )
 
 
