@@ -16,6 +16,7 @@ from tiny_anchor_heads import Net, anchored, ppyoloe
 from tiny_undecoded import Raw, undecoded
 from tiny_yolo import Spec, stock
 
+from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import recognise
 from rkzoo.graph.lowering.cut_head import cut
 from rkzoo.graph.lowering.verify import MAX_BOX_PX
@@ -105,6 +106,26 @@ def test_outputs_that_are_integers_are_read_as_the_numbers_before_rounding() -> 
     found = recognise(model)
     assert found.family == "picodet"
     assert found.contract == recognise(undecoded(Raw())).contract
+
+
+@pytest.mark.parametrize("range_of", ["127 codes", "255 codes"])
+def test_constants_of_a_quantised_tflite_file_are_restored(range_of: str) -> None:
+    """tf2onnx leaves no scales: the bins of the distributions come as 0, .94, 2.01, ..."""
+    model = stock(Spec())
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype == np.float32 and value.size > 1:
+            step = np.abs(value).max() / 127
+            if range_of == "255 codes":
+                step = np.ptp(np.append(value, 0)) / 255
+            rounded = (np.round(value / step) * step).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+    with pytest.raises(RkzooError):
+        recognise(model)
+    model.producer_name = "tf2onnx"
+    found = recognise(model)
+    assert found.contract == recognise(stock(Spec())).contract
+    assert prove_it(model, found).box_px <= MAX_BOX_PX
 
 
 def test_only_whole_and_half_numbers_are_restored() -> None:

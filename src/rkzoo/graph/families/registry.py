@@ -29,7 +29,7 @@ from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import TOOK_BYTES, channels_first
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
-from rkzoo.graph.onnx.unrounded import unrounded
+from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
 from rkzoo.graph.onnx.view import View, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
@@ -58,6 +58,7 @@ PROMPTED: tuple[tuple[str, Recogniser], ...] = (
 # Any size does to recognise a graph that leaves it free.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
+_ROUNDED = "The graph is quantised; its head was looked at without the rounding."
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
@@ -79,7 +80,8 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     wanted = fixed or size or noted
     sizes = {other.name: other.shape for other in others}
     shapes = {name: (1, 3, *(wanted or _TRIAL)), **sizes}
-    seen = texts_to_convolution(prepared(unrounded(model), shapes))
+    plain = unrounded(model)
+    seen = texts_to_convolution(prepared(plain, shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
         labels=file_labels(model),
@@ -91,6 +93,8 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
         if isinstance(answer, Recognition):
             if wanted is None:
                 raise _size_open()
+            if is_rounded(model):
+                answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
             divided = picture.image.std == (1.0, 1.0, 1.0)
             return _with_size_evidence(answer, model, fixed, size, divided=divided)
         if answer:

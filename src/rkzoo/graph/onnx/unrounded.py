@@ -19,18 +19,22 @@ _SMALL = 100_000
 _ROUND = ((1.0, 0.0), (1.0, 0.5), (0.5, 0.0))
 # Half a step, and what a zero point that was rounded itself does at the ends of the range.
 _HALF = 0.51
+# How far from a code a float may be that stands for one.
+_LATTICE = 1e-3
 
 
 def unrounded(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph, float where QuantizeLinear stood, and with constants that were rounded to
     a scale as they were where they are whole or half numbers. `model` itself where it is not
     quantised; else it is left as it was."""
-    kinds = {node.op_type for node in model.graph.node}
-    if kinds.isdisjoint(("QuantizeLinear", "DequantizeLinear")):
+    from_tflite = model.producer_name == "tf2onnx"
+    if not is_rounded(model) and not from_tflite:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
+    if from_tflite:
+        _restore(graph)
     values = {tensor.name: tensor for tensor in graph.initializer}
     constants = {
         node.output[0]: constant_value(node) for node in graph.node if node.op_type == "Constant"
@@ -53,6 +57,12 @@ def unrounded(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def is_rounded(model: onnx.ModelProto) -> bool:
+    """Whether anything is rounded in the graph, weights among it."""
+    kinds = {node.op_type for node in model.graph.node}
+    return not kinds.isdisjoint(("QuantizeLinear", "DequantizeLinear"))
+
+
 def _count(tensor: onnx.TensorProto) -> int:
     return int(np.prod(tensor.dims, dtype=np.int64))
 
@@ -65,12 +75,32 @@ def _dequantised(node: onnx.NodeProto, known: Mapping[str, Array]) -> Array | No
         return None
     zero = 0 if len(given) < 3 or given[2] is None else int(given[2].ravel()[0])
     step = float(scale.ravel()[0])
-    value = (stored.astype(np.float64) - zero) * step
-    for spacing, first in _ROUND:
-        nearest = np.round((value - first) / spacing) * spacing + first
-        if step < spacing and np.abs(nearest - value).max(initial=0.0) <= step * _HALF:
-            return nearest.astype(np.float32)
-    return value.astype(np.float32)
+    return _before_rounding((stored.astype(np.float64) - zero) * step, step).astype(np.float32)
+
+
+def _before_rounding(value: Array, step: float) -> Array:
+    """Whole or half numbers, where all can have been rounded from them to this step; a number by
+    itself has a scale of its own, which holds it exactly."""
+    if value.size > 1:
+        for spacing, first in _ROUND:
+            nearest = np.round((value - first) / spacing) * spacing + first
+            if step < spacing and np.abs(nearest - value).max() <= step * _HALF:
+                return np.asarray(nearest)
+    return value
+
+
+def _restore(graph: onnx.GraphProto) -> None:
+    """Constants of a quantised TFLite file, which came as floats and without their scales."""
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or not 1 < _count(tensor) <= _SMALL:
+            continue
+        value = numpy_helper.to_array(tensor).astype(np.float64)
+        for step in (np.abs(value).max() / 127, np.ptp(np.append(value, 0)) / 255):
+            codes = value / (step or 1)
+            if np.abs(codes - np.round(codes)).max() < _LATTICE:
+                restored = _before_rounding(value, step).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(restored, tensor.name))
+                break
 
 
 def _replace(graph: onnx.GraphProto, instead: Mapping[str, str]) -> None:
