@@ -136,6 +136,7 @@ def test_four_levels_and_eight_bins_tell_picodet_from_ppyoloe(one: bool) -> None
     assert found.family == "picodet"
     assert found.contract.input.mean == IMAGENET[0]
     assert prove_it(model, found).box_px <= MAX_BOX_PX
+    assert recognise(decoded(Raw(one=one), 0.0)).family == "nanodet-plus"
     other = recognise(ppyoloe(Net(bins=17), "plain"))
     assert other.family == "ppyoloe"
     assert other.contract.input.std == (255.0, 255.0, 255.0)

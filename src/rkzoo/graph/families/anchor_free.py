@@ -196,7 +196,7 @@ class Shares:
     def in_pixels(self, numbers: Float, size: tuple[int, int], first: int, extra: Extra) -> Float:
         """(R, N) rows of numbers of an input of `size` (height, width), with boxes and key points
         in pixels; these begin at row `first`."""
-        scaled = numbers.copy()
+        scaled: Float = numbers.copy()
         if self.boxes:
             scaled[:4] *= np.array([*size[::-1], *size[::-1]])[:, None]
         if self.points and extra.role == "keypoints":

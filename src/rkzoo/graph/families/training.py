@@ -57,7 +57,8 @@ PICODET = Training(
 # https://github.com/RangiLyu/nanodet/blob/main/config/nanodet-plus-m_416.yml
 NANODET_PLUS = Training(
     "nanodet-plus", "NanoDet-Plus", "BGR", _IMAGENET_BGR, "stretch",
-    mark="Levels to stride 64, 8 bins a side and undecoded rows of scores and boxes",
+    mark="Levels to stride 64 and 8 bins a side, with scores and boxes in one tensor or measured "
+    "from the corners of the cells,",
 )  # fmt: skip
 NANODET = Training(
     "nanodet", "NanoDet", "BGR", _IMAGENET_BGR, "stretch",

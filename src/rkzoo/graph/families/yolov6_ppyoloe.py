@@ -1,5 +1,5 @@
 """Recognises heads that give four distances from a point of each cell, plain, as logarithms or as
-a distribution, decoded inside the graph: YOLOv6, PP-YOLOE, PicoDet, RTMDet.
+a distribution, decoded inside the graph: YOLOv6, PP-YOLOE, PicoDet, NanoDet-Plus, RTMDet.
 
 https://arxiv.org/abs/2209.02976, https://arxiv.org/abs/2203.16250,
 https://arxiv.org/abs/2111.00902, https://arxiv.org/abs/2212.07784. Their cut is the same; the
@@ -50,7 +50,14 @@ from rkzoo.graph.families.branches import (
 )
 from rkzoo.graph.families.recognition import Picture, Recognition
 from rkzoo.graph.families.tail import Branch, Tail, tail
-from rkzoo.graph.families.training import PICODET, PPYOLOE, RTMDET, Training, is_picodet
+from rkzoo.graph.families.training import (
+    NANODET_PLUS,
+    PICODET,
+    PPYOLOE,
+    RTMDET,
+    Training,
+    is_picodet,
+)
 from rkzoo.graph.onnx.view import Array, View
 
 _NOT_ROWS = "its output is not a row of numbers for each of {} cells"
@@ -146,8 +153,8 @@ def _recognised(
 
 def _training(levels: Sequence[Level]) -> Training:
     if is_picodet(levels):
-        return PICODET
-    return PPYOLOE if levels[0].offset else RTMDET
+        return PICODET if levels[0].offset else NANODET_PLUS
+    return RTMDET if levels[0].box.shape[1] == 4 and not levels[0].offset else PPYOLOE
 
 
 # ---- what the tail gives, as corners and scores -------------------------------------

@@ -368,7 +368,10 @@ def _said(meaning: _Meaning, last: Sequence[HeadOutput]) -> str:
 
 def _kin(levels: Sequence[Level]) -> str:
     if levels[0].channels[0] == 4:
-        return "Plain distances without a distribution, as in YOLOv6 n and s."
+        return (
+            "Plain distances without a distribution, as in YOLOv6 n and s. An RTMDet looks the "
+            "same in this form; export it with its boxes decoded, which tells it."
+        )
     # YOLOv10's one-to-one head has the very tensors of YOLOv8's; only the trained numbers
     # differ. So it gets YOLOv8's suppression, which finds little to do: the head was trained to
     # give an object one box. Taking YOLOv8 for YOLOv10 would return every object many times.
