@@ -164,3 +164,44 @@ def test_yolov8n_with_boxes_in_shares_finds_what_yolov8n_finds(
     assert found.class_id.tolist() == expected.class_id.tolist()
     np.testing.assert_allclose(found.score, expected.score, atol=1e-5)
     np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=0.01)
+
+
+@pytest.mark.toolkit
+def test_yolov8n_quantised_to_its_outputs_is_built_and_finds_the_same(
+    assets: Path, tmp_path: Path
+) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    picture = assets / "data/images/bus_640.jpg"
+    plain = onnx.version_converter.convert_version(onnx.load(assets / "models/yolov8n.onnx"), 13)
+    onnx.save(plain, tmp_path / "float.onnx")
+    fed = cv2.imread(str(picture))[:, :, ::-1].astype(np.float32).transpose(2, 0, 1)[None] / 255
+
+    class Reader(quantization.CalibrationDataReader):
+        left = 1
+
+        def get_next(self):
+            self.left -= 1
+            return {plain.graph.input[0].name: fed} if self.left >= 0 else None
+
+    quantization.quantize_static(
+        tmp_path / "float.onnx",
+        tmp_path / "qdq.onnx",
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    (made,) = convert(str(tmp_path / "qdq.onnx"), "rk3588", output=tmp_path / "qdq.rknn")
+    assert made.dtype == "int8"
+    assert made.proof is not None
+    with rkzoo.load(str(assets / "models/yolov8n.onnx")) as model:
+        expected = model(picture).found
+    for built in ("qdq.onnx", "qdq.rknn"):
+        with rkzoo.load(str(tmp_path / built)) as model:
+            found = model(picture).found
+        assert isinstance(found, Detections)
+        assert isinstance(expected, Detections)
+        assert sorted(found.class_id[:4]) == sorted(expected.class_id[:4]) == [0, 0, 0, 5]
+        assert found.score[:4].min() > 0.75
+        for box in expected.xyxy[:4]:
+            assert np.abs(found.xyxy[:4] - box).max(axis=1).min() < 20
