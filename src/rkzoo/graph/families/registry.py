@@ -40,7 +40,7 @@ from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
 from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
-from rkzoo.graph.onnx.view import View, declared, is_half, is_scale, prepared
+from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
@@ -98,7 +98,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     wanted = fixed or size or noted
     channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
-    shapes = {name: (1, 3, *(wanted or _TRIAL)), **sizes}
+    shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
     plain = unrounded(model)
     seen = texts_to_convolution(prepared(plain, shapes))
     picture = Picture(
@@ -116,8 +116,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
                 raise _size_open()
             if is_rounded(model):
                 answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
-            divided = picture.image.std == (1.0, 1.0, 1.0)
-            return _with_size_evidence(answer, model, fixed, size, divided=divided)
+            return _with_size_evidence(_fed(answer, front), model, fixed, size)
         if answer:
             reasons.setdefault(answer, []).append(title)
     raise _unrecognised(
@@ -196,9 +195,12 @@ def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The class names in the metadata, as Ultralytics writes them: {0: 'person', ...}, or a line
-    each under `character`, as RapidAI does. Empty when they are not there. A head may have
-    another number of classes."""
+    """Class names in the metadata: Ultralytics' ({0: 'person', ...}), or RapidAI's, one per line
+    under `character`.
+
+    Returns:
+        The names, empty where the file has none. Their number may differ from the head's classes.
+    """
     notes = metadata(model)
     if "names" not in notes and "character" in notes:
         return tuple(notes["character"].split())

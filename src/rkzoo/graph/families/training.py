@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -31,11 +31,12 @@ class Training:
     mark: str = ""
 
     def over(self, picture: Picture) -> Picture:
-        """The picture fed so; a graph that scales its pixels itself keeps its own range."""
-        given: dict[str, Any] = {"color": self.color, "fit": self.fit, "place": self.place}
-        if picture.image.std != (1.0, 1.0, 1.0):
-            given |= {"mean": self.pixels[0], "std": self.pixels[1]}
-        return replace(picture, image=msgspec.structs.replace(picture.image, **given))
+        """The picture fed so; what the graph does itself is taken off by the registry."""
+        mean, std = self.pixels
+        image = msgspec.structs.replace(
+            picture.image, color=self.color, fit=self.fit, place=self.place, mean=mean, std=std
+        )
+        return replace(picture, image=image)
 
     @property
     def assumed(self) -> str:

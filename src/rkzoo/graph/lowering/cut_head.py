@@ -22,7 +22,7 @@ from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import Recognition, Tap
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.opset import lowered
-from rkzoo.graph.onnx.rewrite import focus_to_convolution, scale_after_product
+from rkzoo.graph.onnx.rewrite import focus_to_convolution, picture_as_floats, scale_after_product
 from rkzoo.graph.onnx.view import MAX_IR, View, constant_value, is_scale, prepared
 
 Scores = Literal["sigmoid", "logits", "bounded"]

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.tasks.detect.spec import DETECT
-from rkzoo.tasks.spec import AssumedLabels, Opened, Task, TaskOptions, TaskSpec, as_it_is
+from rkzoo.tasks.spec import (
+    THRESHOLDS,
+    AssumedLabels,
+    Opened,
+    Task,
+    TaskOptions,
+    TaskSpec,
+    as_it_is,
+)
 
 
 def _open(opened: Opened, options: TaskOptions) -> Task:

@@ -97,26 +97,13 @@ def _from_graph(
         recognition = with_given(found, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
-        if labels is not None or not contract.labels:
-            contract = msgspec.structs.replace(contract, labels=known)
-        named = len(file_labels(original))
-        if named and not contract.labels and isinstance(contract.head, DetectHead):
-            report.note(
-                f"{name} names {named} classes but its head has {contract.head.classes}: the "
-                "names are ignored. Give the right ones with --labels FILE."
-            )
-        else:
-            contract = _named(contract, name, report)
-        other = labels is not None and tuple(labels) != label_set("plates-cn")
-        if other and isinstance(contract.head, PlateHead):
-            # Other characters stand for another country's plates.
-            plain = msgspec.structs.replace(contract.head, layouts=())
-            contract = msgspec.structs.replace(contract, head=plain)
-        if feed == AS_IS and (card is None or card.input is None):
-            for sentence in recognition.assumed:
-                report.note(f"{name}: {sentence}")
-    if contract.picture is None:
-        feed.refuse(f"{name} takes no pictures.")
+        if request.labels is not None or not contract.labels:
+            contract = msgspec.structs.replace(contract, labels=tuple(known))
+        contract = _named(contract, original, name, report)
+        told = request.feed != AS_IS or (card is not None and card.input is not None)
+        assumed = () if told else recognition.assumed
+        for sentence in (*recognition.seen, *assumed):
+            report.note(f"{name}: {sentence}")
     else:
         original, contract = _plain(original, request, name, report)
     contract = _fed(contract, name, request, report)
