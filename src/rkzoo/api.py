@@ -94,7 +94,8 @@ def compare(
         model: A card's name, an .onnx or a .rknn.
         request: How the model is run and what is wanted of its answers.
         soc: The chip it is for; "" is that of the .rknn, or rk3588.
-        images: Pictures, folders or globs; none are three of the calibration pictures.
+        images: Pictures, folders or globs, of a model with plain inputs .npy, .npz or NAME=FILE
+            too; none are three of the calibration samples.
         layers: Compare INT8 layer by layer too, which takes longer.
         report: Where progress goes.
         options: Fields of `Request`, in place of those of `request`.
@@ -105,7 +106,6 @@ def compare(
     Raises:
         RkzooError: The model cannot be used, or there is no picture to compare on.
     """
-    from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.compare import compare
     from rkzoo.workflow.request.request import request_of
 
@@ -113,7 +113,7 @@ def compare(
         os.fspath(model),
         request=request_of(request, options),
         soc=soc,
-        images=expand([os.fspath(image) for image in images]) if images else (),
+        images=images,
         layers=layers,
         report=report,
     )
@@ -214,7 +214,7 @@ def estimate(
 
 def bench(
     model: PathName,
-    source: PathName | None = None,
+    source: PathName | Sequence[str] | None = None,
     request: Request | None = None,
     *,
     count: int | None = None,
@@ -228,7 +228,8 @@ def bench(
 
     Args:
         model: A card's name, an .onnx or a .rknn that rkzoo made.
-        source: The picture, sound or text that it is fed; without one a picture is made.
+        source: The picture, sound or text that it is fed, or of a model with plain inputs an
+            .npy, an .npz or NAME=FILE for each; without one a picture or sample is made.
         request: How the model is run and what is wanted of its answers.
         count: Frames (None: 50, or 10 on the simulator, 200 on a board), or answers (5).
         warm_up: Frames before that do not count (None: 3), or answers (1).
@@ -249,7 +250,7 @@ def bench(
 
     return bench_any(
         model,
-        None if source is None else os.fspath(source),
+        os.fspath(source) if isinstance(source, os.PathLike) else source,
         request=request_of(request, options),
         count=count,
         warm_up=warm_up,

@@ -30,8 +30,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--image",
         "--input",
         dest="image",
+        nargs="+",
         metavar="FILE",
-        help="the picture (default: one made), sound or text that it is fed",
+        help="the picture (default: one made), sound or text that it is fed; of a model with "
+        "plain inputs .npy, .npz or NAME=FILE for each",
     )
     parser.add_argument(
         "--frames", type=int, metavar="N", help="default 50; 10 on the simulator; 5 answers"

@@ -19,14 +19,14 @@ Array = NDArray[Any]
 class OutputFigures:
     """One output of one runtime against float, over all pictures.
 
-    `cosine` of the worst picture (1 is equal; None where a number is not finite) and the
-    largest `difference`; `low` and `high` are the range of this runtime's numbers, `float_low`
-    and `float_high` of the float ones. Of an integer output, which has a `scale` and a
-    `zero_point`: the shares of codes in 0..1 that stand at the lowest and the highest code
-    (`at_low`, `at_high`; an end that means 0 does not count) and that mean 0 (`zeros`), the share
-    of float numbers that lie outside what the codes can say (`clipped`), and how many `codes`
-    occur. `transposed`: the cosine when the channels are taken to be last in one of the two
-    (None where they cannot be).
+    `cosine` of the worst picture (1 is equal; None where a number is not finite), the largest
+    absolute `difference` and the mean one; `low` and `high` are the range of this runtime's
+    numbers, `float_low` and `float_high` of the float ones. Of an integer output, which has a
+    `scale` and a `zero_point`: the shares of codes in 0..1 that stand at the lowest and the
+    highest code (`at_low`, `at_high`; an end that means 0 does not count) and that mean 0
+    (`zeros`), the share of float numbers that lie outside what the codes can say (`clipped`), and
+    how many `codes` occur. `transposed`: the cosine when the channels are taken to be last in one
+    of the two (None where they cannot be).
     `count` numbers were compared. `part` is the role in a pipeline.
     """
 
@@ -48,6 +48,7 @@ class OutputFigures:
     codes: int | None = None
     transposed: float | None = None
     count: int = 0
+    mean_difference: float = 0.0
 
     @property
     def finite(self) -> bool:
@@ -77,12 +78,13 @@ def figures(
     values = dequantise(array, spec)
     reference = np.asarray(wanted, np.float32)
     if values.size != reference.size:
-        cos, apart = None, float("inf")
+        cos, apart, mean = None, float("inf"), float("inf")
     else:
         cos = cosine(reference, values)
         with np.errstate(invalid="ignore"):
             gap = np.abs(reference.reshape(-1) - values.reshape(-1))
         apart = float(gap.max(initial=0.0))
+        mean = float(gap.mean(dtype=np.float64)) if gap.size else 0.0
     found = OutputFigures(
         name=name or spec.name,
         role=role,
@@ -95,6 +97,7 @@ def figures(
         float_high=-_least(-reference),
         transposed=_other_layout(reference, values),
         count=values.size,
+        mean_difference=mean,
     )
     return found if spec.scale is None else _coded(found, array, reference, spec)
 
@@ -175,4 +178,5 @@ def over_pictures(rows: Sequence[OutputFigures]) -> OutputFigures:
         codes=None if first.codes is None else max(row.codes or 0 for row in rows),
         transposed=least([row.transposed for row in rows]),
         count=sum(row.count for row in rows),
+        mean_difference=share("mean_difference") or 0.0,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.tasks.tensors.feed import arrays_of, input_specs
+from rkzoo.tasks.tensors.feed import Sample, arrays_of, input_specs
 from rkzoo.vision.image import SUFFIXES, expand, read
 from rkzoo.vision.letterbox import fit
 from rkzoo.workflow.request.samples import ARRAYS, Files
@@ -131,18 +131,27 @@ def sample_arrays(
     Raises:
         RkzooError: A sample cannot be read, or does not fit the inputs.
     """
-    names = tuple(input_specs(contract))
-    stacks: list[list[NDArray[Any]]] = [[] for _ in names]
-    rows = map(partial(_sample, names), pictures.rows)
-    samples: Iterable[Any] = rows if pictures.rows else pictures.load()
+    specs = tuple(input_specs(contract).values())
+    stacks: list[list[NDArray[Any]]] = [[] for _ in specs]
     with report.task("Calibration samples", len(pictures)) as bar:
-        for done, sample in enumerate(samples, 1):
-            for stack, array in zip(
-                stacks, arrays_of(read_sample(sample, contract), contract), strict=True
-            ):
+        for done, sample in enumerate(samples(pictures, contract), 1):
+            for stack, array in zip(stacks, arrays_of(sample, contract), strict=True):
                 stack.append(array)
             bar.update(done)
-    return [np.concatenate(stack) for stack in stacks]
+    # A session takes pictures one at a time, and arrays in their whole shape.
+    return [
+        np.concatenate(stack) if isinstance(spec, ImageInput) else np.stack(stack)
+        for spec, stack in zip(specs, stacks, strict=True)
+    ]
+
+
+def samples(pictures: Pictures, contract: Contract) -> Iterator[Sample]:
+    """The calibration samples of a model with plain inputs, as its task takes them, each read
+    when it is asked for. Raises RkzooError for one that cannot be read or lacks an input."""
+    names = tuple(input_specs(contract))
+    rows = map(partial(_sample, names), pictures.rows)
+    found: Iterable[Any] = rows if pictures.rows else pictures.load()
+    return (read_sample(one, contract) for one in found)
 
 
 def _sample(names: tuple[str, ...], row: tuple[Path, ...]) -> Files:
