@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,14 +74,16 @@ def graph_checks(
     unknown: RkzooError | None = None,
     card: str = "",
     named: int = 0,
+    plain: Sequence[str] = (),
 ) -> list[Check]:
-    """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised,
-    `card` the name of the card that describes this very file, `named` how many class names
-    the file carries."""
+    """What stands between an ONNX graph and a .rknn. `unknown` is why it cannot be used, `card`
+    the name of the card that describes this very file, `named` how many class names the file
+    carries. `plain`: what is to be said where its outputs stay plain tensors."""
+    head = [Check("warn", " ".join(plain))] if plain else _head(recognition, unknown, card, named)
     return [
-        *_head(recognition, unknown, card, named),
-        *_opset(summary, recognition),
-        *_inputs(summary, recognition, card),
+        *head,
+        *_opset(summary, recognition, bool(plain)),
+        *_inputs(summary, recognition, card, bool(plain)),
         *_operators(summary, recognition),
     ]
 
@@ -134,10 +136,10 @@ def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
         yield Check("warn", "The file names no classes: give them with --labels FILE.")
 
 
-def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+def _opset(summary: GraphSummary, recognition: Recognition | None, plain: bool) -> Iterator[Check]:
     if summary.opset <= MAX_OPSET:
         yield Check("ok", f"Opset {summary.opset}; the toolkit reads up to {MAX_OPSET}.")
-    elif recognition is not None and recognition.form in ("stock", "whole"):
+    elif plain or (recognition is not None and recognition.form in ("stock", "whole")):
         yield Check("warn", f"Opset {summary.opset} is too new; it will be lowered to {MAX_OPSET}.")
     else:
         yield Check(
@@ -147,11 +149,19 @@ def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[C
         )
 
 
-def _inputs(summary: GraphSummary, recognition: Recognition | None, card: str) -> Iterator[Check]:
+def _inputs(
+    summary: GraphSummary, recognition: Recognition | None, card: str, plain: bool
+) -> Iterator[Check]:
     if not summary.dynamic:
         yield Check("ok", "All input sizes are fixed.")
     elif card:
         yield Check("ok", "The input size is free, and the card fixes it.")
+    elif plain:
+        yield Check(
+            "warn",
+            f"Dimensions of its inputs are free ({', '.join(summary.dynamic)}); they will be fixed "
+            "to the shapes above. Choose others with --shape NAME=N,N,... or --size HxW.",
+        )
     elif recognition is not None:
         height, width = recognition.contract.input.size
         yield Check(

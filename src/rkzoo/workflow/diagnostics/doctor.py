@@ -195,10 +195,7 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
             f"rkzoo convert {path.name} --soc {machine.chip or 'CHIP'}",
         )
     try:
-        from rkzoo.graph.families.registry import file_labels, recognise
-        from rkzoo.graph.lowering.checks import graph_checks
-        from rkzoo.graph.onnx.read import load
-        from rkzoo.graph.onnx.summary import summarise
+        import rkzoo.graph.onnx.read  # noqa: F401
     except RkzooError:  # the package onnx is not there
         yield warn(
             "onnx-missing",
@@ -208,14 +205,9 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
             "pip install 'rkzoo[pc]'",
         )
         return
-    model = load(path)
-    recognition, unknown = None, None
-    try:
-        recognition = recognise(model, None)
-    except RkzooError as error:
-        unknown = error
-    checks = graph_checks(summarise(model), recognition, unknown, named=len(file_labels(model)))
-    for check in checks:
+    from rkzoo.workflow.comparison.inspect import inspect
+
+    for check in inspect(path).checks:
         fix = "" if check.level == "ok" else "See `rkzoo inspect` for all of it."
         command = "" if check.level == "ok" else f"rkzoo inspect {path}"
         yield Finding("model-graph", check.level, check.text, str(path.name), fix, command)
