@@ -186,7 +186,7 @@ def test_broken_files_get_one_sentence(
     out, err = capsys.readouterr()
     assert out == ""
     assert name in err
-    assert "fault in it" not in err
+    assert "bug in it" not in err
     assert main(["inspect", str(path), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["what"]
 

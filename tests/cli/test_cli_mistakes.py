@@ -18,7 +18,7 @@ from rkzoo.cli.tune import _next
         (["eval", "m.onnx", "--data", "d", "--workers", "-2"], "--workers -2"),
         (["eval", "m.onnx", "--data", "d", "--workers", "1000"], "--workers 1000"),
         (["eval", "m.onnx", "--data", "d", "--limit", "-3"], "--limit -3"),
-        (["eval", "m.onnx", "--data", "d", "--max-boxes", "-2"], "At most -2 boxes"),
+        (["eval", "m.onnx", "--data", "d", "--max-boxes", "-2"], "limit of -2 boxes"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--workers", "0"], "--workers 0"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--max-drop", "nan"], "nan"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--dtype", "fp16"], "float16"),

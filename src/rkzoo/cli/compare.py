@@ -1,4 +1,4 @@
-"""rkzoo compare: where accuracy goes between float and the NPU."""
+"""`rkzoo compare`: accuracy of float, float16 and INT8."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from rkzoo.workflow.comparison.result import Comparison
     from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
-# What was said about the model goes into the commands that are suggested.
+# Options repeated in the suggested commands.
 _REPEATED = ("calib", "size", "labels", "color", "mean", "std", "fit", "anchors", "toolkit")
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "compare",
-        help="where accuracy goes between float and INT8",
+        help="compare float, float16 and INT8, and diagnose accuracy loss",
         description="Runs a model in float and on the simulator in float16 and INT8, on the same "
-        "pictures, and says what changes, where it begins and what is the likely cause.",
+        "pictures, and shows what changes, in which layer it begins, and the likely cause.",
         epilog="Example: rkzoo compare yolov8n.onnx --soc rk3588 --calib photos/ --image bus.jpg",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
@@ -42,12 +42,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="pictures, folders or globs, of a model with plain inputs .npy, .npz or NAME=FILE too "
         "(default: three of the calibration samples)",
     )
-    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25)")
+    parser.add_argument("--conf", type=float, help="confidence threshold in 0..1 (default 0.25)")
     parser.add_argument(
-        "--no-layers", action="store_true", help="do not compare layer by layer: much quicker"
+        "--no-layers", action="store_true", help="do not compare layer by layer: much faster"
     )
     parser.add_argument(
-        "-o", "--output", default="rkzoo-compare", metavar="DIR", help="where report.html goes"
+        "-o", "--output", default="rkzoo-compare", metavar="DIR", help="folder of report.html"
     )
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
-    """The options that say what the model is, as they were typed."""
+    """The options that describe the model, as typed."""
     from shlex import quote
 
     given = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
@@ -127,7 +127,7 @@ def _tell(found: Comparison) -> None:
 
 
 def told(found: Comparison, most: int = 8) -> list[tuple[str, str]]:
-    """What is lost, new or read otherwise in each runtime, a few of them."""
+    """Lost, new and misread items of each backend, at most `most`."""
     from rkzoo.workflow.comparison.html_report import TITLES, number
 
     lines = []

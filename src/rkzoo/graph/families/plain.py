@@ -229,7 +229,7 @@ def plain_notes(graph: onnx.ModelProto, contract: Contract, *, asked: bool) -> t
     if image is not None:
         mean, std = (",".join(f"{v:g}" for v in values) for values in (image.mean, image.std))
         sentences.append(
-            f"Pictures are fed as {image.color}, by {image.fit}, (pixel - {mean}) / {std}: give --color, "
-            "--mean, --std and --fit of your training where they differ."
+            f"Pictures are fed as {image.color}, by {image.fit}, (pixel - {mean}) / {std}: "
+            "give --color, --mean, --std and --fit of your training where they differ."
         )
     return tuple(sentences)

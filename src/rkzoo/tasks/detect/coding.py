@@ -1,4 +1,4 @@
-"""The four ways a box is written in a cell, all to x1, y1, x2, y2 in model pixels."""
+"""Box codings of detection heads, all decoded to x1, y1, x2, y2 in model pixels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from rkzoo.tasks.detect.planes import F32, Array, Cells, Stack, sigmoid
 
 @dataclass(frozen=True)
 class Grid:
-    """Where cells lie, those of all levels (or anchors) one after another: their top-left
-    corners (N, 2) in cells, their strides (N, 1) and anchors (w, h) (N, 2) in pixels.
-    `activated`: the numbers passed a sigmoid in the graph."""
+    """Grid cells of all levels (or anchors), concatenated.
+
+    Attributes:
+        corner: (N, 2) top-left corners x, y in cells.
+        stride: (N, 1) strides in pixels.
+        anchor: (N, 2) anchor width and height in pixels.
+        bins: DFL bins per side, 1 without DFL.
+        activated: True when the graph applies the sigmoid.
+    """
 
     corner: F32
     stride: F32
@@ -33,7 +39,7 @@ class Grid:
         *,
         activated: bool = True,
     ) -> Grid:
-        """The cells of an input of `size` (height, width), all of them once for each anchor."""
+        """Build the grid of an input of `size` (height, width), repeated for each anchor."""
         corners, widths = [np.empty((0, 2))], [np.empty((0, 1))]
         for stride in strides:
             rows, columns = size[0] // stride, size[1] // stride
@@ -51,7 +57,7 @@ class Grid:
 
     @classmethod
     def joined(cls, parts: Sequence[Grid]) -> Grid:
-        """One after another."""
+        """Concatenate grids."""
         return cls(
             np.concatenate([part.corner for part in parts]),
             np.concatenate([part.stride for part in parts]),
@@ -63,42 +69,51 @@ class Grid:
     def __len__(self) -> int:
         return len(self.corner)
 
-    # Tables, so that a box costs one look-up and one sum or product.
+    # Precomputed, so that decoding a box costs one look-up and one sum or product.
 
     @cached_property
     def middles(self) -> F32:
-        """(N, 4): the middle of the cell in pixels, twice."""
+        """Cell centre in pixels, twice: (N, 4)."""
         return np.tile((self.corner + np.float32(0.5)) * self.stride, 2)
 
     @cached_property
     def outward(self) -> F32:
-        """(N, 4): pixels a unit of l, t, r, b."""
+        """Pixels per unit of l, t, r, b: (N, 4)."""
         return np.asarray(self.stride * np.array([-1, -1, 1, 1], np.float32))
 
     @cached_property
     def doubled(self) -> F32:
-        """(N, 4): the stride twice, and half the anchor times four."""
+        """Twice the stride (for x and y), twice the anchor (for w and h): (N, 4)."""
         return np.asarray(np.concatenate((np.tile(self.stride * 2, 2), self.anchor * 2), axis=1))
 
     @cached_property
     def before(self) -> F32:
-        """(N, 2): half a cell up and left of the corner, in pixels."""
+        """(corner - 0.5) * stride in pixels: (N, 2)."""
         return np.asarray((self.corner - np.float32(0.5)) * self.stride)
 
 
 @lru_cache
 def _steps(bins: int) -> F32:
-    """(bins, 2): one product with it gives the sum of weights, and of weight times bin."""
+    """Projection (bins, 2): weights times it gives their sum, and the sum of weight times bin."""
     return np.column_stack((np.ones(bins), np.arange(bins))).astype(np.float32)
 
 
-# exp of it, 64 times, is a float32 yet, and exp of its negative no denormal.
+# 64 * exp(80) still fits into float32, and exp(-80) is no denormal.
 _SAFE = 80
 
 
 def expectation(plane: Stack, gathered: Array, cells: Cells, bins: int) -> F32:
-    """(K, 4 * bins) logits as gathered to (K, 4) distances l,t,r,b in cells: the expectation
-    of the softmax, https://arxiv.org/abs/2006.04388, formula 3."""
+    """DFL: the expectation of the softmax over bins, https://arxiv.org/abs/2006.04388, formula 3.
+
+    Args:
+        plane: the box tensors.
+        gathered: (K, 4 * bins) logits as stored.
+        cells: (K,) cell indices.
+        bins: bins per side.
+
+    Returns:
+        (K, 4) distances l, t, r, b in cells.
+    """
     if plane.coded:
         weights = plane.exponents(gathered, cells).reshape(-1, bins)
     else:
@@ -111,20 +126,21 @@ def expectation(plane: Stack, gathered: Array, cells: Cells, bins: int) -> F32:
 
 
 def distances(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
-    """(K, 4): l,t,r,b in cells, coded by DFL or plain."""
+    """Distances l, t, r, b in cells (K, 4), by DFL or plain."""
     if grid.bins > 1:
         return expectation(plane, gathered, cells, grid.bins)
     return plane.values(gathered, cells)
 
 
 def from_distances(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
+    """Decode DFL or plain distances to the cell centre, as YOLOv8 and YOLOv6."""
     boxes = distances(plane, gathered, cells, grid) * grid.outward.take(cells, axis=0)
     boxes += grid.middles.take(cells, axis=0)
     return boxes
 
 
 def from_anchors(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
-    """xy = (2 p - 0.5 + cell) * stride, wh = (2 p)^2 * anchor, as YOLOv5 and YOLOv7."""
+    """Decode xy = (2 p - 0.5 + cell) * stride, wh = (2 p)^2 * anchor, as YOLOv5 and YOLOv7."""
     p = plane.values(gathered, cells)
     p = p if grid.activated else sigmoid(p)
     scaled = p * grid.doubled.take(cells, axis=0)
@@ -134,7 +150,7 @@ def from_anchors(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32
 
 
 def from_exponents(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
-    """xy = (p + cell) * stride, wh = exp(p) * stride, as YOLOX."""
+    """Decode xy = (p + cell) * stride, wh = exp(p) * stride, as YOLOX."""
     p = plane.values(gathered, cells)
     stride = grid.stride.take(cells, axis=0)
     centre = (p[:, :2] + grid.corner.take(cells, axis=0)) * stride
@@ -152,10 +168,19 @@ CODINGS: dict[str, Coding] = {
 
 
 def rotated(sides: F32, angle: F32, cells: Cells, grid: Grid) -> F32:
-    """(K, 5) cx, cy, w, h in model pixels and the angle in radians, clockwise on the screen.
+    """Decode rotated boxes (dist2rbox of Ultralytics, https://docs.ultralytics.com/tasks/obb).
 
-    The centre lies off the cell's by half the difference of opposite sides, turned with the
-    box (dist2rbox of Ultralytics, https://docs.ultralytics.com/tasks/obb).
+    The offset from the cell centre is half the difference of opposite sides, rotated with the
+    box.
+
+    Args:
+        sides: (K, 4) l, t, r, b in cells.
+        angle: (K,) radians, clockwise on the screen.
+        cells: (K,) cell indices.
+        grid: all cells.
+
+    Returns:
+        (K, 5) cx, cy, w, h in model pixels and the angle.
     """
     offset = (sides[:, 2:] - sides[:, :2]) / 2
     cos, sin = np.cos(angle), np.sin(angle)

@@ -1,8 +1,8 @@
-"""Detection tensors to boxes, for every head that `DetectHead` can describe.
+"""Postprocessing of every detection head that `DetectHead` can describe.
 
-A head is a list of levels; a level is a handful of planes (box, score, objectness, extras)
-and a way of writing boxes. An anchor head has one level for each anchor, an uncut tensor is
-one level whose boxes are decoded already. So there is one decoder, and no family in it.
+A head is a list of levels; a level has planes (box, score, objectness, extras) and a box
+coding. An anchor-based head has one level per anchor; an uncut tensor is one level whose boxes
+are decoded already. So one decoder serves all families.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.coding import CODINGS, Grid, distances, rotated
 from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, Stack, logit, sigmoid
 
-# Rounding of a quantised score sum can hide a cell that is just above the threshold.
+# In quantization steps: rounding of a score sum can hide a cell just above the threshold.
 _SUM_SLACK = 2
 _MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Boxes before suppression, in model pixels.
+    """Boxes before NMS, in model pixels.
 
-    `boxes` (N, 4) x1,y1,x2,y2, or (N, 5) cx,cy,w,h,angle of a rotated head; `score` (N,),
-    `class_id` (N,) int32; `level` (N,) and `cell` (N,) tell where they came from.
+    Attributes:
+        boxes: (N, 4) x1, y1, x2, y2, or (N, 5) cx, cy, w, h, angle of a rotated head.
+        score: (N,) float32.
+        class_id: (N,) int32.
+        level, cell: (N,) level, and cell within it, of each box.
     """
 
     boxes: F32
@@ -56,8 +59,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What belongs to given candidates beside box and score: mask `coefficients` (N, M),
-    `keypoints` (N, K, 2 or 3) x, y in model pixels and visibility in 0..1."""
+    """Further outputs of given candidates.
+
+    Attributes:
+        coefficients: (N, M) mask coefficients.
+        keypoints: (N, K, 2 or 3) x, y in model pixels, and visibility in 0..1.
+    """
 
     coefficients: F32 | None = None
     keypoints: F32 | None = None
@@ -68,9 +75,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Level(Generic[T]):
-    """Planes that share their cells, or of all levels their stacks. `row` is box, objectness
-    and scores, where one tensor has them in this order. `decoded` boxes and key points are in
-    pixels already; `picked` is the score and the class number of one that gives both."""
+    """Planes that share their cells; for all levels together, their stacks.
+
+    `row` is box, objectness and scores where one tensor holds them in this order. `decoded`: boxes
+    and keypoints are in pixels already. `picked`: best score and class index, of a head that
+    gives only these.
+    """
 
     grid: Grid
     box: T
@@ -86,10 +96,16 @@ class Level(Generic[T]):
 
 
 class DetectDecoder:
-    """Reads the outputs of one session; made once, called for every frame.
+    """Decodes the outputs of one session. Construct once, call once per frame.
 
-    `specs` are the session's outputs; they are matched to the head by name, or by position
-    where a session renames them. Raises RkzooError when the tensors do not fit the head.
+    Args:
+        head: describes the detection head.
+        size: input (height, width).
+        specs: the session's outputs, matched to the head by name, or by position where the session
+            renames them.
+
+    Raises:
+        RkzooError: the tensors do not fit the head.
     """
 
     def __init__(
@@ -105,7 +121,7 @@ class DetectDecoder:
                 _expect_cells(level)
         starts = [0, *accumulate(len(level.grid) for level in self.levels)]
         self._starts = np.array(starts[:-1], np.intp)
-        # All levels at once: a call of numpy costs more than the few numbers it works on.
+        # All levels at once: the overhead of a numpy call exceeds the work on a few numbers.
         self._all = _together(self.levels, starts)
         self.prototypes = planes.whole("prototypes", head.coefficients)
         values = head.keypoint_values
@@ -117,10 +133,13 @@ class DetectDecoder:
     def candidates(
         self, outputs: Sequence[Array], confidence: float, *, multi_label: bool = False
     ) -> Candidates:
-        """Every box whose score reaches `confidence`, before suppression.
+        """Return every box whose score reaches `confidence`, before NMS.
 
-        One box a cell (its best class), or with `multi_label` one for every class that
-        reaches it, as the upstream projects do when they evaluate.
+        Args:
+            outputs: raw tensors of the session.
+            confidence: threshold in 0..1.
+            multi_label: one box per class that reaches the threshold, as upstream evaluation does,
+                instead of one box per cell (its best class).
         """
         every = self._all
         cells = self._gate(outputs, confidence)
@@ -150,14 +169,14 @@ class DetectDecoder:
         )  # fmt: skip
 
     def _gate(self, outputs: Sequence[Array], confidence: float) -> Cells:
-        """Cells that can reach the confidence: the cheapest plane that tells."""
+        """Cells that can reach the threshold, found on the cheapest suitable plane."""
         every = self._all
         threshold = confidence if self.head.activated else logit(confidence)
         if every.objectness is not None:
             return every.objectness.cells_over(outputs, threshold)
         if every.score_sum is not None:
             least = confidence - _SUM_SLACK * every.score_sum.step
-            # So low a threshold lets nearly everything pass: look at the scores themselves.
+            # With a very low threshold nearly everything passes: use the scores themselves.
             if least > 0:
                 cells = every.score_sum.cells_over(outputs, least)
                 if len(cells) < _MANY:
@@ -172,7 +191,7 @@ class DetectDecoder:
         multi: bool,
         row: Array | None,
     ) -> tuple[F32, Array, Cells]:
-        """score (n,), class (n,) and which of `cells` they belong to (n,)."""
+        """Scores (n,), classes (n,) and their row indices into `cells` (n,)."""
         plane, objectness = self._all.score, self._all.objectness
         factor = None
         if objectness is not None:
@@ -181,7 +200,7 @@ class DetectDecoder:
             if self.head.objectness == "alone":
                 return factor, np.zeros(len(cells), np.int32), np.arange(len(cells))
         gathered = plane.gather(outputs, cells) if row is None else row[:, 5:]
-        # Rounding must not lose a score that lies on the threshold.
+        # A score equal to the threshold must not be lost to rounding.
         limit = np.float32(confidence) - np.float32(1e-6 if plane.step else 0)
         if multi:
             table = self._activated(plane, gathered, cells)
@@ -229,7 +248,7 @@ class DetectDecoder:
         return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
 
     def _angle(self, outputs: Sequence[Array], cells: Cells) -> F32:
-        """Radians: (sigmoid(a) - 1/4) * pi, from -pi/4 to 3/4 pi, or a itself."""
+        """Angle in radians: (sigmoid(a) - 1/4) * pi, in -pi/4..3/4 pi, or `a` itself."""
         plane = self._all.angle or _present(self._angles, "angle")
         share = plane.values(plane.gather(outputs, cells), cells)[:, 0]
         if self._all.angle is not None:
@@ -241,7 +260,7 @@ class DetectDecoder:
     # ---- extras ---------------------------------------------------------------------
 
     def extras(self, outputs: Sequence[Array], found: Candidates) -> Extras:
-        """Mask coefficients and key points of the candidates that were kept."""
+        """Decode mask coefficients and keypoints of the kept candidates only."""
         cells = self._starts.take(found.level) + found.cell
         coefficients = None
         if self.head.coefficients:
@@ -250,8 +269,9 @@ class DetectDecoder:
         return Extras(coefficients, self._keypoints(outputs, cells))
 
     def _keypoints(self, outputs: Sequence[Array], cells: Cells) -> F32 | None:
-        """(K, points, values) as decoded in the graph, or (2 p + corner) * stride, or
-        (p + centre) * stride; visibility after its sigmoid."""
+        """Keypoints (K, points, values): decoded in the graph, or (2 p + corner) * stride, or
+        (p + centre) * stride; visibility after its sigmoid.
+        """
         head, grid = self.head, self._all.grid
         if not head.keypoints:
             return None
@@ -271,19 +291,19 @@ class DetectDecoder:
         return points
 
     def _whole_points(self, plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
-        """(K, points, values) of a tensor of all levels. 1xKxVxN is a map of K channels whose
-        rows are the values, so it is read in any layout."""
+        """Keypoints (K, points, values) from one tensor of all levels. 1xKxVxN is a map of K
+        channels whose rows are the values, so any layout is supported.
+        """
         rows = np.arange(self._point_rows) * len(self._all.grid)
         raw = _scattered(plane, outputs, (rows[:, None] + cells).ravel())
         values = raw.reshape(self._point_rows, len(cells), -1).transpose(1, 2, 0)
         shape = (len(cells), self.head.keypoints, self.head.keypoint_values)
         return np.asarray(values.reshape(shape), np.float32)
 
-    # ---- proofs ---------------------------------------------------------------------
+    # ---- reference decoding ---------------------------------------------------------
 
     def all_candidates(self, outputs: Sequence[Array], confidence: float) -> Candidates:
-        """As `candidates`, the plain way, to compare with: every cell is decoded, then those
-        that reach the confidence are kept."""
+        """Reference implementation of `candidates` for tests: decodes every cell, then filters."""
         boxes, scores, _ = self.dense(outputs)
         if self._all.picked is not None:
             score, class_id = scores[:, 0], np.rint(scores[:, 1]).astype(np.int32)
@@ -296,10 +316,11 @@ class DetectDecoder:
         )
 
     def dense(self, outputs: Sequence[Array]) -> tuple[F32, F32, F32]:
-        """Every cell of every level: boxes (N, 4) x1,y1,x2,y2 or (N, 5), scores (N, C) with
-        the objectness in them, extras (N, E) flat. For proofs, not for frames.
+        """Decode every cell of every level. For verification, not for frames.
 
-        An uncut tensor that is `picked` gives scores (N, 2): the score and the class.
+        Returns:
+            Boxes (N, 4) x1, y1, x2, y2 or (N, 5); scores (N, C), objectness included; extras (N,
+            E), flattened. An uncut tensor that is `picked` gives scores (N, 2): score and class.
         """
         every = self._all
         cells = np.arange(every.box.size(outputs))
@@ -332,7 +353,7 @@ def _present(plane: T | None, what: str) -> T:
 
 
 def _scattered(plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
-    """(K, count) values of cells in any order."""
+    """Values (K, count) of cells in any order."""
     order = cells.argsort()
     ascending = cells.take(order)
     values = np.empty((len(cells), plane.count), np.float32)
@@ -346,7 +367,7 @@ _ROLES = [field.name for field in fields(Level) if field.name not in ("grid", "d
 
 
 def _together(levels: Sequence[Level[Plane]], starts: Sequence[int]) -> Level[Stack]:
-    """All levels as one."""
+    """Stack all levels into one."""
 
     def stacked(role: str) -> Stack | None:
         planes = [getattr(level, role) for level in levels]
@@ -389,7 +410,7 @@ class _Planes:
         return any(key[0] == role for key in self._found)
 
     def of(self, role: str, level: int) -> tuple[int, TensorSpec]:
-        """Where the tensor stands among the outputs, and what it is."""
+        """Index of the output and its spec. Raises RkzooError when missing."""
         if (role, level) not in self._found:
             raise RkzooError(
                 f"Level {level} of the model has no {role} tensor.",
@@ -399,7 +420,8 @@ class _Planes:
         return self._found[role, level]
 
     def get(self, role: str, level: int, count: int, first: int = 0, total: int = 0) -> Plane:
-        """`count` channels from `first` of a tensor with `total` (default: just those)."""
+        """Plane of `count` channels from `first`, of a tensor with `total` (default: exactly
+        `count`)."""
         index, spec = self.of(role, level)
         _expect(spec, total or count, role)
         return Plane(index, spec, first, count)
@@ -414,12 +436,13 @@ class _Planes:
         return Plane(index, spec, first, count)
 
     def whole(self, role: str, count: int) -> Plane | None:
-        """A tensor of all levels, all its `count` channels."""
+        """One tensor of all levels, with all its `count` channels."""
         return self.maybe(role, 0, count)
 
     def points(self, count: int, values: int) -> tuple[Stack | None, int]:
-        """The key points of all levels and the rows they lie in: `values` of a map 1xKxVxN with
-        a channel a point, 1 where all numbers of a point are channels, 1x(K*V)xN."""
+        """Keypoints of all levels, and the number of rows they occupy: `values` for a map 1xKxVxN
+        with a channel per point, 1 where all values are channels, 1x(K*V)xN.
+        """
         if not self.has("points"):
             return None, 1
         mapped = len(self.of("points", 0)[1].shape) > 3
@@ -429,8 +452,8 @@ class _Planes:
 
 def _expect(spec: TensorSpec, channels: int, role: str) -> None:
     if spec.layout == "NC1HWC2":
-        # How many blocks are spare is the library's business: it depends on the chip and the
-        # number format, and the last blocks may be empty altogether.
+        # The number of padding blocks is up to the library (chip, dtype); the last blocks may
+        # be entirely empty.
         room = spec.shape[1] * spec.shape[-1]
         found = min(spec.channels, room) or room
         fits = found == channels if spec.channels else room >= channels
@@ -458,8 +481,7 @@ def _expect_cells(level: Level[Plane]) -> None:
 
 
 def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """One level a stride: box and score, perhaps more, in tensors of their own; box and score
-    may share one."""
+    """One level per stride: box, score and optional tensors; box and score may share one tensor."""
     bins = head.reg_max if head.coding == "dfl" else 1
     values = head.keypoints * head.keypoint_values
     box, score = ("fused", "fused") if planes.has("fused") else ("box", "score")
@@ -480,9 +502,9 @@ def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
 
 
 def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """One level an anchor, all of a stride in one tensor; mask coefficients behind the
-    classes of each anchor, or in a tensor of their own. A head of this shape without anchors
-    (YOLOX) has one box a cell."""
+    """One level per anchor, with all anchors of a stride in one tensor; mask coefficients follow
+    the classes of each anchor, or have their own tensor. Without anchors (YOLOX): one box per cell.
+    """
     found = []
     for level, stride in enumerate(head.strides):
         anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
@@ -523,8 +545,8 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
 
 
 def _anchors_apart(head: DetectHead, grid: Grid, index: int, spec: TensorSpec) -> Level[Plane]:
-    """A tensor 1xAxhxwx(5+C), as YOLOv5 and YOLOv7 leave it undecoded: all its anchors are one
-    level, cell after cell."""
+    """A tensor 1xAxhxwx(5+C), as YOLOv5 and YOLOv7 export without decoding: all anchors are one
+    level."""
     spec = msgspec.structs.replace(spec, layout="NHWC")
     _expect(spec, 5 + head.classes, "anchors")
     return Level(
@@ -536,7 +558,7 @@ def _anchors_apart(head: DetectHead, grid: Grid, index: int, spec: TensorSpec) -
 
 
 def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """Decoded boxes 1xNx4 and scores 1xCxN or 1xNxC in tensors of their own."""
+    """Decoded boxes 1xNx4 and scores 1xCxN or 1xNxC in separate tensors."""
     (box_at, box), (score_at, score) = planes.of("box", 0), planes.of("score", 0)
     box = msgspec.structs.replace(box, layout="NHWC" if box.shape[-1] == 4 else "NCHW")
     last = head.decoded is not None and head.decoded.rows_last
@@ -554,7 +576,7 @@ def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> li
 
 
 def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """The tensor that holds everything, as one level."""
+    """The single tensor of an uncut model, as one level."""
     if planes.has("box"):
         return _two_tensors(head, size, planes)
     decoded = head.decoded or Decoded()

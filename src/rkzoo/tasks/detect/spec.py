@@ -1,4 +1,4 @@
-"""Finding objects by their boxes."""
+"""Object detection task specification."""
 
 from __future__ import annotations
 

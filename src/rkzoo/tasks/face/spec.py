@@ -1,4 +1,4 @@
-"""Finding faces with five points."""
+"""Face detection task specifications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's file holds, and whether it will work."""
+"""Inspection of model files: content and expected problems."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 
 @dataclass(frozen=True)
 class Graph:
-    """A float model. `card` is the one whose weights the file is; of `recognition` and
-    `unrecognised` (why not) one is set, unless plain tensors were asked for. `plain` is how it is
-    fed where its outputs stay plain tensors."""
+    """A float model. `card`: the one whose weights the file is; either `recognition` or
+    `unrecognised` (the reason) is set, neither where plain tensors were asked for. `plain`: the
+    contract of a graph whose outputs stay plain tensors.
+    """
 
     bytes: int
     card: Card | None
@@ -54,7 +55,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Built:
-    """A .rknn, and the sidecar that lies beside it."""
+    """A .rknn, and its sidecar if there is one."""
 
     model: rknn.RknnFile
     sidecar: Path | None
@@ -62,8 +63,15 @@ class Built:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen in a file: `content` by `kind` (Graph, Built, Pipeline, Sidecar), `checks`
-    what to know of it, `next` the command that goes on from there, None where it cannot."""
+    """Content of a model file.
+
+    Attributes:
+        kind: kind of file.
+        file: its path.
+        content: Graph, Built, Pipeline or Sidecar.
+        checks: expected problems.
+        next: suggested command; None where it would fail.
+    """
 
     kind: Kind
     file: Path
@@ -73,12 +81,12 @@ class Inspection:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that makes it fail."""
+        """Whether no check failed."""
         return all(check.level != "fail" for check in self.checks)
 
     @property
     def contract(self) -> Contract | None:
-        """What the model promises, where that is known of the file."""
+        """The model's contract, where known."""
         if isinstance(self.content, Sidecar):
             return self.content.contract
         if not isinstance(self.content, Graph):
@@ -87,7 +95,7 @@ class Inspection:
         return known.contract if known else self.content.plain
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what stands beside kind and file depends on the kind."""
+        """Content as JSON types; fields other than kind and file depend on the kind."""
         told: dict[str, Any] = {"kind": self.kind, "file": str(self.file)}
         checks = {"checks": msgspec.to_builtins(self.checks)}
         content = self.content
@@ -125,17 +133,23 @@ def inspect(
     pictures: Sequence[Path] = (),
     report: Reporter = SILENT,
 ) -> Inspection:
-    """Reads an .onnx (or what becomes one: .tflite, .pb, .torchscript), a .rknn, or a .json that
-    `convert` wrote.
+    """Read an .onnx (or a .tflite, .pb or .torchscript, which are converted to one), a .rknn, or a
+    .json written by `convert`.
 
-    `size` (height, width) fixes an input that the model leaves free. `anchors` (numbers, or a
-    file of them) those of a YOLOv5 or v7 that lost its own. On `pictures` a detector is run in
-    other colour orders and ranges. Raises RkzooError.
+    Args:
+        file: the file.
+        size: (height, width) of a dynamic input.
+        anchors: numbers, or a file of them, for a YOLOv5 or v7 without its own.
+        pictures: images on which a detector is run with other colour orders and ranges.
+        report: receives progress.
+
+    Raises:
+        RkzooError: the file cannot be read, or is of another kind.
     """
     path, request = Path(file), request or Request()
     request.refuse_all_but({"size", "shapes", "raw", "fit", "anchors"}, "rkzoo inspect")
     if path.suffix.lower() == ".json":
-        # What lies beside a .rknn has its name.
+        # The sidecar of a .rknn has its name.
         if path.stem.lower().endswith(".rknn"):
             return Inspection("sidecar", path, _sidecar(path))
         return Inspection("pipeline", path, read_pipeline(path))
@@ -147,7 +161,7 @@ def inspect(
 
 
 def _refuse_name(name: str) -> None:
-    """Raises RkzooError for a name of the zoo, which is no file."""
+    """Raise RkzooError for a card name, which is not a file."""
     if name in names():
         raise RkzooError(
             f"{name} is a name of the zoo, and no file.",
@@ -167,7 +181,7 @@ def _graph(
     pictures: Sequence[Path],
     report: Reporter,
 ) -> Inspection:
-    # A board looks into .rknn files without any of these.
+    # Imported here, since boards inspect .rknn files without onnx.
     from rkzoo.graph.families.registry import file_labels
     from rkzoo.graph.lowering.checks import graph_checks
     from rkzoo.graph.onnx.read import load
@@ -248,7 +262,7 @@ def _fed(
     pictures: Sequence[Path],
     report: Reporter,
 ) -> list[Check]:
-    """What the model's answers to pictures say of how it is to be fed."""
+    """Check the preprocessing by the model's results on images."""
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
     from rkzoo.workflow.request.resolved import Resolved
 
@@ -266,7 +280,7 @@ def _fed(
 
 
 def _card(path: Path) -> Card | None:
-    """The card whose weights this very file is."""
+    """The card whose weights this file is."""
     digest = sha256_of(path)
     return next((c for c in cards() if any(one.sha256 == digest for one in c.sources)), None)
 
@@ -291,15 +305,16 @@ def _built(path: Path) -> Inspection:
 
 
 def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
-    """Whether a board could read the head. Nothing of a file that rkzoo did not make: what it
-    promises is not known."""
+    """Whether a board could read the head; empty for a file that rkzoo did not make, whose contract
+    is unknown.
+    """
     try:
         contract = contract_of(path)
     except RkzooError as error:
         custom = file.custom_json
         told = isinstance(custom, dict) and "contract" in custom
         if not told and not path.with_name(f"{path.name}.json").exists():
-            return []  # another program made it
+            return []  # made by another program
         return [Check("fail", f"It cannot be run: {error.what} {error.why}")]
     return native_checks(file, contract)
 

@@ -1,4 +1,4 @@
-"""What a comparison runs: a plan for each number format, and the pictures."""
+"""Planning of a comparison: one plan per dtype, and the images."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from rkzoo.workflow.request.models import find_model
 from rkzoo.workflow.request.request import PathName, Request
 from rkzoo.workflow.request.sidecar import read_sidecar
 
-PICTURES = 3  # of the calibration set, where none are given
-MOST = 16  # pictures
+PICTURES = 3  # calibration images used where none are given
+MOST = 16  # maximum number of images
 _HALF: dict[str, Any] = {
     "dtype": "fp16",
     "algorithm": "normal",
@@ -45,8 +45,7 @@ _HALF: dict[str, Any] = {
 
 
 def check_named(images: Sequence[PathName]) -> None:
-    """Raises RkzooError for a name at which nothing lies: a typing error should not cost a
-    build."""
+    """Check that the named files exist, before anything is built. Raises RkzooError."""
     names = [os.fspath(image) for image in images]
     expand([name for name in names if "=" not in name and not Path(name).exists()])
 
@@ -54,7 +53,7 @@ def check_named(images: Sequence[PathName]) -> None:
 def given_pictures(
     images: Sequence[PathName], planned: Plan, report: Reporter
 ) -> tuple[Picture, ...]:
-    """What the user named, read as the model takes it. Raises RkzooError."""
+    """Read the given images or samples, at most MOST. Raises RkzooError."""
     if not images:
         return ()
     medium = of_plan(planned)
@@ -123,6 +122,7 @@ def recipe_of(planned: Mapping[Runtime, Plan]) -> Recipe:
 
 
 def own_chip(planned: Mapping[Runtime, Plan]) -> str:
+    """Target chip of the build."""
     return recipe_of(planned).soc
 
 

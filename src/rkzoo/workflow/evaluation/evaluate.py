@@ -1,4 +1,4 @@
-"""How good a model is on a data set: answered piece by piece, scored as upstream projects do."""
+"""Evaluation of a model on a dataset, in batches, with the metrics of the upstream projects."""
 
 from __future__ import annotations
 
@@ -37,23 +37,28 @@ if TYPE_CHECKING:
 STANDARD = DetectOptions(
     confidence=0.001, iou=0.65, limit=300, multi_label=True, suppression="class"
 )
-"""What Ultralytics, YOLOv5 to v9 and YOLOX evaluate with, save that their IoU is 0.6 to 0.7."""
+"""Settings of Ultralytics, YOLOv5 to v9 and YOLOX for evaluation, whose IoU is 0.6 to 0.7."""
 
 Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
-"""Who answers the pictures: this process, several, or a cluster."""
+"""Executes a job: in this process, in several, or on a cluster."""
 
-_PIECE = 8  # pictures: what a killed run loses of each worker
+_PIECE = 8  # images per batch, which an interrupted run loses per worker
 _MOST_WORKERS = 256
-_KEPT = 200  # evaluations whose answers stay in the cache, the last used ones; about 1 MB each
-_CALIBRATION = 20  # pictures, as the toolkit's own examples take
+_KEPT = 200  # most recently used evaluations kept in the cache; about 1 MB each
+_CALIBRATION = 20  # images, as in the toolkit's examples
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and all that it depends on. `images` scored, `reused` of them answered
-    by an earlier run that was cut short or complete, `items` what they are (pictures or
-    sounds); `departures` from the standard protocol, one
-    sentence each."""
+    """Result of an evaluation.
+
+    Attributes:
+        images: number of images evaluated.
+        reused: number of them whose results came from an earlier run.
+        items: what they are (pictures or sounds).
+        protocol: postprocessing options.
+        departures: deviations from the standard protocol, one sentence each.
+    """
 
     model: str
     dataset: str
@@ -71,11 +76,11 @@ class Evaluation:
 
     @property
     def main(self) -> Metric:
-        """The figure that counts."""
+        """The main metric."""
         return next((metric for metric in self.metrics if metric.main), self.metrics[0])
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what is not finite becomes null."""
+        """Result as JSON types; values that are not finite become null."""
         document: dict[str, Any] = plain(self)
         return document
 
@@ -92,8 +97,7 @@ def evaluate(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Evaluation:
-    """Scores a card's model, an `.onnx` or a `.rknn` on the data set at `data` (a COCO json, a
-    folder or a list: see open_dataset).
+    """Evaluate a card's model, an `.onnx` or a `.rknn` on a dataset.
 
     `options` None is the standard protocol with the thresholds of `request` in their place.
     `limit` counts the first pictures only. `workers` processes, or the Dask cluster at
@@ -147,8 +151,9 @@ def evaluate_plan(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Evaluation:
-    """As `evaluate`, for a plan and a data set that are at hand; `reading` where pictures get
-    into the model in another way than usual, `runner` where somebody else does the work."""
+    """As `evaluate`, for an existing plan and dataset. `reading` changes how images are read,
+    `runner` who executes the job.
+    """
     start = time.perf_counter()
     items = dataset.items[:limit]
     job = Job(planned, options, reading=reading or Reading())
@@ -178,8 +183,7 @@ def evaluate_plan(
 
 
 def task_of(contract: Contract, parts: int = 1, together: Head | None = None) -> str:
-    """The kind of answer: what a data set needs to know of a model; `together` says how several
-    parts play together."""
+    """Name of the task for datasets. `together` is the head of a pipeline."""
     if together is None and parts == 1:
         together = contract.head
     spec = spec_of(together)
@@ -221,8 +225,19 @@ def answer_all(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> tuple[list[answers.Record], int]:
-    """One record a picture, in the order of `items`, and how many an earlier run had made. `data`
-    is the digest of what the items are a part of."""
+    """Run or resume a job.
+
+    Args:
+        job: the job.
+        data: digest of the dataset.
+        items: files.
+        runner: executes the job.
+        fresh: ignore results of earlier runs.
+        report: receives progress.
+
+    Returns:
+        One record per item, in order, and the number of items from earlier runs.
+    """
     folder = _folder(job, data, items, fresh)
     pieces: list[Piece] = [
         (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
@@ -243,14 +258,14 @@ def answer_all(
 
 
 def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
-    """The work on this many processes (None: as many as are of use), or on a cluster."""
+    """Runner on this many processes (None: a sensible number), or on a Dask cluster."""
 
     def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
         if scheduler is not None:
             from rkzoo.workflow.evaluation.dask_cluster import over_cluster
 
             return over_cluster(job, pieces, scheduler)
-        # The simulator uses all cores itself, up to a point.
+        # The simulator is multi-threaded itself, up to a point.
         usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
         count = min(workers or usual, len(pieces))
         return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
@@ -265,7 +280,7 @@ def _cores() -> int:
 
 
 def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
-    """Where the answers to this very job on this very data are kept."""
+    """Cache folder of this job on this data."""
     root = cache_dir("evals")
     where = str(items[0].resolve().parent) if items else ""
     key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
@@ -282,22 +297,22 @@ def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
 
 
 def check_limit(limit: int | None) -> None:
-    """Raises RkzooError for a limit that leaves nothing to score."""
+    """Raise RkzooError for a limit below 1."""
     if limit is not None and limit < 1:
         raise RkzooError(f"--limit {limit} leaves no picture.", "", "Give at least 1.")
 
 
 def check_workers(workers: int | None) -> None:
-    """Raises RkzooError where nobody would do the work."""
+    """Raise RkzooError for fewer than 1 or too many workers."""
     if workers is not None and workers < 1:
         raise RkzooError(
-            f"--workers {workers} leaves nobody to do the work.",
+            f"--workers {workers} is too few.",
             "",
             "Give at least 1, or leave it out.",
         )
     if workers is not None and workers > _MOST_WORKERS:
         raise RkzooError(
-            f"--workers {workers} is more than can help.",
-            f"Each is a process that opens the model anew; {_MOST_WORKERS} are the most.",
+            f"--workers {workers} is too many.",
+            f"Each is a process that opens the model anew; the maximum is {_MOST_WORKERS}.",
             "Give about as many as this machine has cores, or spread the work with --scheduler.",
         )

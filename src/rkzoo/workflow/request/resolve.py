@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
@@ -149,9 +150,22 @@ def _plain(
         shapes={key: tuple(shape) for key, shape in (request.shapes or {}).items()},
         pictures=request.fit != "none",
     )
+    contract, image = made.contract, _known_picture(original, request)
+    if contract.picture is not None and image is not None:
+        contract = msgspec.structs.replace(contract, picture=image)
     for sentence in made.seen:
         report.note(f"{name}: {sentence}")
-    return made.graph, made.contract
+    return made.graph, contract
+
+
+def _known_picture(original: onnx.ModelProto, request: Request) -> ImageInput | None:
+    """How the family of a graph is fed, where its head is known and left aside by `raw`."""
+    if not request.raw:
+        return None
+    try:
+        return recognise(original, request.size).contract.picture
+    except RkzooError:
+        return None
 
 
 def _described(card: Card, head: Head, labels: tuple[str, ...], request: Request) -> Contract:
