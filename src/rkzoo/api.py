@@ -16,6 +16,7 @@ from rkzoo.progress import SILENT, Reporter
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from rkzoo.accuracy.tensors import UserMetric
     from rkzoo.workflow.apps.stream import Summary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
@@ -38,6 +39,7 @@ def evaluate(
     workers: int | None = None,
     scheduler: str | None = None,
     fresh: bool = False,
+    metric: str | UserMetric | None = None,
     report: Reporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> Evaluation:
@@ -45,13 +47,17 @@ def evaluate(
 
     Args:
         model: A card's name, an .onnx or a .rknn.
-        data: COCO json, YOLO data.yaml, class folders, a csv, a list of texts or sounds.
+        data: COCO json, YOLO data.yaml, class folders, a csv, a list of texts or sounds; for plain
+            tensors a folder of pictures, .npy or .npz.
         request: How the model is run; its thresholds take the place of the standard protocol's
             (confidence 0.001, IoU 0.65, 300 boxes, every class of a cell).
         limit: Only so many pictures, from the first on.
         workers: Processes; None is as many as are of use. The figures do not depend on it.
         scheduler: tcp://HOST:PORT of a Dask cluster that does the work.
         fresh: Do not go on from an earlier run.
+        metric: Of plain tensors: a function that gets the outputs by name (numpy arrays) and the
+            path of the sample and returns a number, higher is better; or FILE.py:FUNCTION, whose
+            file is then imported. None: the cosine similarity with the float model's outputs.
         report: Where progress goes.
         options: Fields of `Request`, in place of those of `request`.
 
@@ -74,6 +80,7 @@ def evaluate(
         workers=workers,
         scheduler=scheduler,
         fresh=fresh,
+        metric=metric,
         report=report,
     )
 

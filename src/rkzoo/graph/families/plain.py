@@ -169,8 +169,8 @@ def _open(info: onnx.ValueInfoProto) -> RkzooError:
     example = ",".join(str(side) if isinstance(side, int) else "1" for side in tensor.shape) or "1"
     return RkzooError(
         f"The shape of the input {info.name} is open.",
-        f"The graph leaves it free ({'x'.join(map(str, tensor.shape))}), but the NPU needs one that "
-        "is fixed.",
+        f"The graph leaves it free ({'x'.join(map(str, tensor.shape))}), but the NPU needs one "
+        "that is fixed.",
         f"Give it with --shape {info.name}=N,N,..., for example --shape {info.name}={example}"
         "; --size HxW does for a picture.",
     )

@@ -115,10 +115,14 @@ def made(contract: Contract) -> dict[str, Array]:
     whole numbers (which may count or choose anything), else normal numbers."""
     random = np.random.default_rng(0)
 
+    def pixels(image: ImageInput) -> Array:
+        return random.integers(0, 256, (*image.size, image.channels), np.uint8)
+
     def one(spec: ImageInput | ArrayInput) -> Array:
-        image = spec if isinstance(spec, ImageInput) else spec.image
-        if image is not None:
-            return random.integers(0, 256, (*image.size, image.channels), np.uint8)
+        if isinstance(spec, ImageInput):
+            return pixels(spec)
+        if spec.image is not None:
+            return pixels(spec.image)
         if spec.dtype == "float32":
             return random.standard_normal(spec.shape, np.float32)
         return random.integers(0, 2, spec.shape, np.dtype(spec.dtype))

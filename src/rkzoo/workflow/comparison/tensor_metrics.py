@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.accuracy.metric import cosine
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.session import dequantise
 
@@ -60,19 +61,6 @@ class OutputFigures:
     def finite(self) -> bool:
         """Whether all values are finite."""
         return self.cosine is not None
-
-
-def cosine(a: Array, b: Array) -> float | None:
-    """Cosine similarity of two arrays of one size; 1 for two zero arrays, None where a value is not
-    finite.
-    """
-    one, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
-    lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
-    if not np.isfinite(lengths).all():
-        return None
-    if 0.0 in lengths:
-        return float(lengths[0] == lengths[1])
-    return float(np.clip(one @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
 
 
 def figures(

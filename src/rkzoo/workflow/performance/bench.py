@@ -278,8 +278,8 @@ def bench(
     setup = machine_setup(affinity, lock_clocks)
     planned = plan(model, request, report)
     check_pictures(planned, "bench --image")
-    one = isinstance(picture, str | os.PathLike)
-    given = [os.fspath(file) for file in ([picture] if one else picture or ())]
+    named = [picture] if isinstance(picture, str | os.PathLike) else picture or ()
+    given = [os.fspath(file) for file in named]
     picture_of = _reader(planned, given)
     shot = picture_of()
     count = frames or FRAMES[planned.label]

@@ -28,12 +28,14 @@ Image = NDArray[np.uint8]
 class Pictures:
     """`count` calibration pictures that are not read yet. `names` go into the sidecar: the
     files they were made from, or the name of what made them. `rows` are the files of each sample
-    where they were listed or are .npz: a file an input, or one of all inputs."""
+    where they were listed or are .npz: a file an input, or one of all inputs; `flat` where those
+    of one sample may follow one another as rows of their own, as a sidecar keeps them."""
 
     names: tuple[str, ...]
     count: int
     load: Callable[[], Iterable[Image]]
     rows: tuple[tuple[Path, ...], ...] = ()
+    flat: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -42,7 +44,13 @@ class Pictures:
 def from_files(files: Sequence[Path]) -> Pictures:
     names = tuple(str(file.resolve()) for file in files)
     # A model without alpha drops it when the picture is fitted.
-    return Pictures(names, len(names), lambda: (read(file, alpha=True) for file in files))
+    rows = tuple((file,) for file in files)
+    load = partial(_all_read, files)
+    return Pictures(names, len(names), load, rows, flat=True)
+
+
+def _all_read(files: Sequence[Path]) -> Iterator[Image]:
+    return (read(file, alpha=True) for file in files)
 
 
 def from_arrays(images: Sequence[Image], names: Sequence[str]) -> Pictures:
@@ -149,8 +157,11 @@ def samples(pictures: Pictures, contract: Contract) -> Iterator[Sample]:
     """The calibration samples of a model with plain inputs, as its task takes them, each read
     when it is asked for. Raises RkzooError for one that cannot be read or lacks an input."""
     names = tuple(input_specs(contract))
-    rows = map(partial(_sample, names), pictures.rows)
-    found: Iterable[Any] = rows if pictures.rows else pictures.load()
+    rows = pictures.rows
+    if pictures.flat and not any(row[0].suffix.lower() == ".npz" for row in rows):
+        columns = iter(row[0] for row in rows)
+        rows = tuple(zip(*[columns] * len(names), strict=True))
+    found: Iterable[Any] = map(partial(_sample, names), rows) if rows else pictures.load()
     return (read_sample(one, contract) for one in found)
 
 
