@@ -36,7 +36,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--conf", type=float, help="confidence threshold (standard 0.001)")
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (standard 0.65)")
-    parser.add_argument("--max-boxes", type=int, metavar="N", help="boxes a picture (standard 300)")
     parser.add_argument(
         "--max-boxes", type=int, metavar="N", help="boxes per picture (standard 300)"
     )

@@ -135,7 +135,7 @@ def evaluate(
     if task == TENSORS and own is None:
         runner = spread(workers, scheduler)
         dataset = against_float(dataset, float_plan(planned), limit, runner, fresh, report)
-        departures.append(AGREEMENT)
+        report.note(f"{dataset.name}: {AGREEMENT}.")
     return evaluate_plan(
         planned,
         dataset,

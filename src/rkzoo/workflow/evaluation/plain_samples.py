@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rkzoo.accuracy.dataset import Dataset
 from rkzoo.accuracy.folders import digest_of
@@ -15,7 +15,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.workflow.request.samples import files_of
 
-TENSORS = "tensors"
+TENSORS: Literal["tensors"] = "tensors"
 AGREEMENT = (
     "the float model's own outputs count as right: 1 means equal to float, not free of errors"
 )
