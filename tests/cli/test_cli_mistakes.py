@@ -89,7 +89,7 @@ def test_a_model_of_another_format_is_told_what_to_do(
     picture.write_bytes(b"")
     assert main(["run", str(place), str(picture)]) == 2
     told = capsys.readouterr().err
-    assert "no model that rkzoo can read" in told
+    assert "not a model that rkzoo can read" in told
     assert said in told
 
 

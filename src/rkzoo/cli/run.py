@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.model_options import add_model_options, add_runtime, add_task_options, add_thresholds
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rkzoo.progress import Reporter
+    from rkzoo.workflow.inference.inputs import Medium
     from rkzoo.workflow.inference.model import Result
+    from rkzoo.workflow.inference.plan import Plan
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,20 +66,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.cli.model_options import request
     from rkzoo.files import check_apart
-    from rkzoo.workflow.inference.inputs import medium_of, of_plan
     from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
-    from rkzoo.workflow.inference.plan import plan
-    from rkzoo.workflow.request.importers.registry import is_model_file
 
     bars = Bars()
-    if not is_model_file(args.model):
-        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
-    planned = plan(args.model, request(args), bars)
-    medium = of_plan(planned)
-    sources = medium.expand(args.inputs)
+    planned, medium, sources = _planned(args, bars)
     files = [medium.file(source) for source in sources]
     file_named = _file_named(args.output, medium.written, len(sources))
     names = [file_named.name] if file_named else save_names(files)
@@ -116,6 +113,20 @@ def _run(args: argparse.Namespace) -> int:
     elif folder is not None:
         print(f"{medium.gives.capitalize()}s are in {folder}/", file=sys.stderr)
     return 0
+
+
+def _planned(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Medium, Sequence[Any]]:
+    """The plan, what it takes, and the inputs that were named. Raises RkzooError."""
+    from rkzoo.cli.model_options import request
+    from rkzoo.workflow.inference.inputs import medium_of, of_plan
+    from rkzoo.workflow.inference.plan import plan
+    from rkzoo.workflow.request.importers.registry import is_model_file
+
+    if not is_model_file(args.model):
+        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
+    planned = plan(args.model, request(args), report)
+    medium = of_plan(planned)
+    return planned, medium, medium.expand(args.inputs)
 
 
 def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:

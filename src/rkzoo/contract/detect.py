@@ -1,4 +1,4 @@
-"""Detection heads: boxes, with masks, key points or angles."""
+"""Detection heads: boxes, with masks, keypoints or angles."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from rkzoo.contract.schema_base import Size, Strict
 
 
 class HeadOutput(Strict, frozen=True):
-    """What one output tensor means. `level` counts the pyramid levels from the finest.
+    """The meaning of one output tensor. `level` counts the pyramid levels from the finest.
 
-    A level, channels by cells:
-    - `box`: coded as `DetectHead.coding` says, 4 * reg_max channels in the order l,t,r,b with
-      the bins innermost, or 4.
-    - `score`: one channel a class. `score_sum`: their clipped sum, a fast filter.
-      `objectness`: one channel.
-    - `anchors`: everything of an anchor head in one tensor, for each anchor x,y,w,h,
-      objectness, classes (and mask coefficients).
-    - `coefficients`: of the instance masks. `keypoints`: for each point x,y (and visibility),
-      raw. `angle`: one channel, raw.
-    Of all levels together: `prototypes` 1xMxhxw of the masks; `points` 1xKxVxN, key points in
-    input pixels; `angles` 1x1xN, after their sigmoid; `decoded`, the uncut tensor (where it
-    is two, boxes 1xNx4 and scores, they are `box` and `score` of a head with `decoded`).
-    `fused`: box and score of a level in one tensor, in this order (Rockchip's pose and OBB).
+    Roles of one level, channels x cells:
+    - `box`: encoded as `DetectHead.coding` says, 4 * reg_max channels in the order l,t,r,b with the
+      bins innermost, or 4.
+    - `score`: one channel per class. `score_sum`: their clipped sum, a fast filter. `objectness`:
+      one channel.
+    - `anchors`: all values of an anchor-based head in one tensor, per anchor x,y,w,h, objectness,
+      classes (and mask coefficients).
+    - `coefficients`: of the instance masks. `keypoints`: per point x,y (and visibility), raw.
+      `angle`: one channel, raw.
+    - `fused`: box and score of a level in one tensor, in this order (Rockchip's pose and OBB).
+
+    Roles of all levels together: `prototypes` 1xMxhxw of the masks; `points` 1xKxVxN, keypoints in
+    input pixels; `angles` 1x1xN, after the sigmoid; `decoded`, the uncut tensor (two uncut tensors,
+    boxes 1xNx4 and scores, are `box` and `score` of a head with `decoded`).
     """
 
     name: str
@@ -50,14 +51,15 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Decoded(Strict, frozen=True):
-    """The order of numbers in an uncut tensor: a box, an objectness where the head has one,
-    the classes, the extras (mask coefficients, key points, angle).
+    """Layout of an uncut tensor: box, objectness where the head has one, classes, extras (mask
+    coefficients, keypoints, angle).
 
-    `rows_last`: 1xRxN as Ultralytics exports, else 1xNxR. `corners`: x1,y1,x2,y2 instead of
-    cx,cy,w,h, both in input pixels. `picked`: one score and one class number stand in place
-    of the classes, as after a choice of the best inside the graph. `raw`: the boxes are not
-    decoded, all levels are only put together (YOLOX). `multiplied`: the classes hold the
-    objectness as a factor already, and its own number stands before them all the same.
+    Attributes:
+        rows_last: 1xRxN as Ultralytics exports, otherwise 1xNxR.
+        corners: Boxes as x1,y1,x2,y2 instead of cx,cy,w,h; both in input pixels.
+        picked: One score and one class id instead of the classes, after a top-k in the graph.
+        raw: Boxes are not decoded, the levels are only concatenated (YOLOX).
+        multiplied: The classes are multiplied by the objectness already, which still precedes them.
     """
 
     rows_last: bool = True
@@ -68,22 +70,32 @@ class Decoded(Strict, frozen=True):
 
 
 class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
-    """A detection head, YOLO in every spelling, with its extras.
+    """A detection head: any YOLO form, with its extras.
 
-    `coding` of a box: `dfl` a distribution over reg_max bins for each distance l,t,r,b in
-    cells (YOLOv8, 9, 10, 11, 12, PP-YOLOE, YOLOv6 m/l); `distance` the distances themselves
-    (YOLOv6 n/s, YOLO26, YOLO-World); `anchor` sigmoids relative to `anchors` (YOLOv5, YOLOv7);
-    `exponent` offset and log size in cells (YOLOX). `anchors` are (w, h) in input pixels for
-    each level. `objectness`: a score is the product of it and the class, or it alone (YOLOv7
-    with one class, whose class channel is not trained). `activated`: scores and objectness
-    leave the graph after their sigmoid; for `anchor` all channels but the extras do.
-    `suppression`: within each class, across all classes, or none where the network itself
-    gives one box an object (YOLOv10, YOLO26). `coefficients`: mask coefficients a box.
-    `keypoints` and `keypoint_values` (2 without visibility); raw ones are (2 p + corner of the
-    cell) * stride, or (p + centre of the cell) * stride where `centred_keypoints` (YOLO26).
-    `rotated`: boxes have an angle; a raw one is (sigmoid(a) - 1/4) * pi, or a itself where
-    `plain_angle` (YOLO26).
-    `decoded` describes an uncut tensor.
+    Attributes:
+        outputs: The output tensors.
+        classes: Number of classes.
+        reg_max: DFL bins per side.
+        strides: Stride of each level in input pixels.
+        activated: Scores and objectness leave the graph after the sigmoid; for `anchor`, all
+            channels but the extras do.
+        coding: Box encoding. `dfl`: a distribution over reg_max bins for each distance l,t,r,b in
+            cells (YOLOv8, 9, 10, 11, 12, PP-YOLOE, YOLOv6 m/l); `distance`: the distances
+            themselves (YOLOv6 n/s, YOLO26, YOLO-World); `anchor`: sigmoids relative to `anchors`
+            (YOLOv5, YOLOv7); `exponent`: offset and log size in cells (YOLOX).
+        anchors: (w, h) in input pixels for each level.
+        objectness: The score is objectness times class (`product`), or objectness alone (`alone`:
+            YOLOv7 with one class, whose class channel is not trained).
+        suppression: NMS within each class, across all classes, or none where the network itself
+            gives one box per object (YOLOv10, YOLO26).
+        coefficients: Mask coefficients per box.
+        keypoints: Number of keypoints.
+        keypoint_values: Values per keypoint, 2 without visibility.
+        centred_keypoints: Raw keypoints are (p + cell center) * stride (YOLO26), not (2 p + cell
+            corner) * stride.
+        rotated: Boxes have an angle; a raw one is (sigmoid(a) - 1/4) * pi.
+        plain_angle: The raw angle is in radians already (YOLO26).
+        decoded: Layout of an uncut tensor; None for a cut head.
     """
 
     outputs: tuple[HeadOutput, ...]

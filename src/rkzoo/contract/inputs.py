@@ -1,4 +1,4 @@
-"""What goes into a model and comes out of a session: tensors and pictures."""
+"""Inputs of models and tensors of sessions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from rkzoo.contract.schema_base import Length, Size, Strict
 
 
 class TensorSpec(Strict, frozen=True):
-    """One input or output of a session.
+    """An input or output of a session.
 
-    `shape` uses -1 for a dimension that is free. `scale` and `zero_point` are set for
-    integer tensors: value = (q - zero_point) * scale. `channels` of an NC1HWC2 tensor are those
-    that mean something, where that is known (0: it is not); the rest of its blocks is padding.
+    Attributes:
+        name: Name of the tensor.
+        shape: Its shape, -1 for a dynamic dimension.
+        dtype: numpy name of its type.
+        layout: Its layout.
+        scale: Quantization scale of an integer tensor: value = (q - zero_point) * scale.
+        zero_point: Its zero point.
+        channels: Channels of an NC1HWC2 tensor without the padding of its blocks; 0 where unknown.
     """
 
     name: str
@@ -27,21 +32,27 @@ class TensorSpec(Strict, frozen=True):
 
 
 Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
-"""The order of a picture's channels. GRAY is one, as OpenCV makes it (ITU-R BT.601); the A is
-alpha, 255 where a picture has none."""
+"""Channel order of an image. GRAY is OpenCV's conversion (ITU-R BT.601); A is alpha, 255 where an
+image has none."""
 CHANNELS: dict[Color, int] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 
 
 class ImageInput(Strict, frozen=True):
-    """How a picture becomes the model's input.
+    """Preprocessing of an image input.
 
-    `size` is (height, width) in pixels. `mean` and `std` are in units of 0..255 and in
-    the channel order `color`, one number a channel: x = (pixel - mean) / std. They are applied
-    inside the .rknn or inside the ONNX session, never by preprocessing. `fit`: `letterbox` keeps
-    the aspect ratio and pads to the size; `stretch` does not keep it; `line` scales to
-    the height, keeps the aspect ratio and pads on the right; `crop` scales the short side to
-    `short` pixels and takes the middle, as classifiers are tested, `smooth` by a bicubic filter
-    as wide as upstream's. `place` says where a letterboxed picture sits.
+    Attributes:
+        size: (height, width) in pixels.
+        color: Channel order.
+        mean: In units of 0..255, one per channel in the order `color`: x = (pixel - mean) / std.
+            Applied inside the .rknn or the ONNX session, never by preprocessing.
+        std: See `mean`.
+        fit: `letterbox` keeps the aspect ratio and pads; `stretch` does not keep it; `line` scales
+            to the height, keeps the aspect ratio and pads on the right; `crop` scales the short
+            side to `short` pixels and crops the center, as classifiers are evaluated.
+        short: Short side in pixels for `crop`.
+        pad: Padding value.
+        place: Position of a letterboxed image.
+        smooth: For `crop`, use Pillow's bicubic filter, as upstream does.
     """
 
     size: tuple[Size, Size]
@@ -56,7 +67,7 @@ class ImageInput(Strict, frozen=True):
 
     @property
     def channels(self) -> int:
-        """1, 3 or 4, as `color` says."""
+        """Number of channels of `color`: 1, 3 or 4."""
         return CHANNELS[self.color]
 
     def __post_init__(self) -> None:
@@ -77,11 +88,11 @@ class ImageInput(Strict, frozen=True):
 
 
 class ArrayInput(Strict, frozen=True):
-    """An input that is no picture, fed as it is; the graph is fixed to this shape.
+    """An input that is not an image, fed as it is; the graph is fixed to its shape.
 
-    `image`: a picture becomes such an array, (N, C, height, width), by this; `texts`: (1, slots,
-    width), a text's embedding of length 1 for each class; slots that no
-    text is given for hold one of the others over again.
+    `image`: the preprocessing by which an image becomes such an array, (N, C, height, width).
+    `texts`: (1, slots, width), one text embedding of length 1 per class; unused slots repeat one of
+    the others.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Levels of a head with anchors: one branch each, with everything of an anchor in it."""
+"""Levels of an anchor-based head: one branch per level with all values of all anchors."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rkzoo.graph.families.tail import Branch, Tail
 
 @dataclass(frozen=True)
 class Level:
-    """The one branch of a level, and pixels to a cell."""
+    """The branch of a level, and its stride in pixels."""
 
     branch: Branch
     stride: int
 
 
 def anchored_levels(end: Tail, picture: Picture) -> list[Level] | str:
+    """The levels of an anchor-based head, the finest first; a reason where the graph has none."""
     groups = by_size(end)
     if isinstance(groups, str):
         return groups
@@ -35,8 +36,17 @@ def anchored_levels(end: Tail, picture: Picture) -> list[Level] | str:
 def anchor_taps(
     levels: Sequence[Level], each: int, coefficients: int, prototypes: Tap | None
 ) -> tuple[Tap, ...]:
-    """Classes go through a sigmoid, mask coefficients must not: where one convolution makes
-    both it is split."""
+    """The tensors that a cut exposes.
+
+    Scores get a sigmoid, mask coefficients must not: where one convolution computes both, it is
+    split by channels.
+
+    Args:
+        levels: The levels, the finest first.
+        each: Anchors per cell.
+        coefficients: Mask coefficients per box; 0 for none.
+        prototypes: The tap of the prototypes; None for none.
+    """
     taps = []
     for index, level in enumerate(levels):
         name, shape = level.branch.name, level.branch.shape
@@ -54,6 +64,7 @@ def anchor_taps(
 
 
 def said_levels(levels: Sequence[Level], each: int, classes: int, coefficients: int) -> str:
+    """A sentence that describes the levels."""
     strides = ", ".join(str(level.stride) for level in levels)
     masks_too = f" and {coefficients} mask coefficients" if coefficients else ""
     return (

@@ -1,4 +1,4 @@
-"""A contract for a graph of any kind: its inputs as they are fed, its outputs plain tensors."""
+"""Contracts of graphs with an unknown head: preprocessing of the inputs, plain output tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which family a graph belongs to, from its structure and shapes alone."""
+"""Registry of the head recognizers; a family is recognized by graph structure and shapes alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepa
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
-# A new family is one more line here: what it is called in a sentence, and who knows it.
+# A new family is one more line: its description for messages, and its recognizer.
 RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a stock export of YOLOv8 to YOLO26", yolov8.stock),
     ("a YOLO without anchors in Rockchip's form", yolov8_rockchip.vendor),
@@ -58,23 +58,30 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
 )
-# Those that are told in words, by a second input, what to look for.
+# Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLO-World in Rockchip's form", yolo_world.vendor),
 )
-# Any size does to recognise a graph that leaves it free.
+# Any size will do to recognize a graph with a dynamic one.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Recognition:
-    """The family, form and contract of a graph.
+    """Recognize the family, export form and contract of a graph.
 
-    `size` (height, width) in pixels counts where the graph leaves its input free; without
-    it the size that the exporter noted in the file is taken. Raises RkzooError when no
-    recogniser knows the graph, saying what was seen, when it suppresses boxes itself, or when
-    the size stays open.
+    Args:
+        model: The model.
+        size: (height, width) in pixels for a graph with a dynamic input size; None for the size in
+            the exporter's metadata.
+
+    Returns:
+        The recognized head.
+
+    Raises:
+        RkzooError: No recognizer knows the graph, it contains NMS, or its input size remains
+            unknown.
     """
     suppressing = _suppressing(model)
     if suppressing:
@@ -114,7 +121,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
 def _inputs(
     model: onnx.ModelProto,
 ) -> tuple[str, tuple[int | None, ...], tuple[ArrayInput, ...]]:
-    """Name and shape of the picture, and the texts where there are any."""
+    """Name and shape of the image input, and the text inputs, if any."""
     fed = [info for info in fed_inputs(model) if not is_scale(info)]
     inputs = {info.name: declared(info) for info in fed}
     pictures = {
@@ -136,7 +143,7 @@ def _inputs(
 
 
 def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int | None]:
-    """How many channels the convolutions that read an input take; `usual` where none reads it."""
+    """Input channels of the convolutions that read an input; `usual` where none does."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     readers = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] == name]
     known = [(n, weights[n.input[1]]) for n in readers if n.input[1] in weights]
@@ -144,7 +151,7 @@ def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int 
 
 
 def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
-    """Texts are 1 x slots x width, of a float type. Raises RkzooError for any other input."""
+    """A text embedding input, 1 x slots x width, of a float type. Raises RkzooError otherwise."""
     shape, kind = declared(info), info.type.tensor_type.elem_type
     if shape is None or len(shape) != 3 or shape[0] not in (1, None) or kind not in _FLOATS:
         raise _unrecognised(
@@ -153,15 +160,15 @@ def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
     _, slots, width = shape
     if slots is None or width is None:
         raise RkzooError(
-            f"The input {info.name} leaves open how many texts it takes.",
-            "The NPU needs a number that is fixed.",
+            f"The input {info.name} has a dynamic number of texts.",
+            "The NPU needs a fixed number.",
             "Export the model with a fixed number of texts, for instance 1x80x512.",
         )
     return ArrayInput(name=info.name, shape=(1, slots, width), role="texts")
 
 
 def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that are fed; old files list their weights among the inputs too."""
+    """Inputs without weights, which old files list among the inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [info for info in model.graph.input if info.name not in weights]
 
@@ -172,7 +179,7 @@ def _fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
 
 
 def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
-    """Ultralytics writes imgsz as [height, width]."""
+    """The input size in Ultralytics' metadata, where imgsz is [height, width]."""
     value = literal.parse(metadata(model).get("imgsz", ""), limit=100)
     if not isinstance(value, list) or len(value) != 2:
         return None
@@ -181,8 +188,11 @@ def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The class names in the metadata, as Ultralytics writes them: {0: 'person', ...}. Empty
-    when they are not there. A head may have another number of classes."""
+    """Class names in Ultralytics' metadata ({0: 'person', ...}).
+
+    Returns:
+        The names, empty where the file has none. Their number may differ from the head's classes.
+    """
     value = literal.parse(metadata(model).get("names", ""), limit=1_000_000)
     if isinstance(value, dict) and set(value) == set(range(len(value))):
         value = [value[index] for index in range(len(value))]
@@ -219,19 +229,19 @@ def _with_size_evidence(
     if fixed:
         origin = "fixed in the graph"
         if size and size != fixed:
-            origin += f", so {size[0]}x{size[1]} cannot be had without a new export"
+            origin += f", so {size[0]}x{size[1]} needs a new export"
     else:
-        origin = "chosen, the graph leaves it free" if size else "noted by the exporter"
+        origin = "chosen, the graph's is dynamic" if size else "from the exporter's metadata"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
     if is_half(model):
-        sentences.append("The weights are in half precision; they are widened for the cut.")
+        sentences.append("The weights are float16; they are converted to float32 for the cut.")
     if found.contract.labels:
         sentences.append(f"The file names its {len(found.contract.labels)} classes.")
     return replace(found, evidence=(*found.evidence, *sentences))
 
 
 def _suppressing(model: onnx.ModelProto) -> str:
-    """The operator that suppresses boxes inside the graph, in ONNX's or TensorRT's words."""
+    """The NMS operator inside the graph, of ONNX or TensorRT; "" for none."""
     kinds = (node.op_type for node in model.graph.node)
     return next((k for k in kinds if k == "NonMaxSuppression" or "NMS" in k), "")
 
@@ -248,7 +258,7 @@ def _suppresses(kind: str) -> RkzooError:
 def _size_open() -> RkzooError:
     return RkzooError(
         "The size of the model's input is open.",
-        "The graph takes pictures of any size, but the NPU needs one that is fixed.",
+        "The graph takes images of any size, but the NPU needs a fixed one.",
         "Give it with --size HxW, for instance --size 640x640.",
     )
 

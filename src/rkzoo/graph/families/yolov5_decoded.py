@@ -1,6 +1,6 @@
-"""Recognises YOLOv5, YOLOv7 and their like with the boxes decoded, with and without masks.
+"""YOLOv5 and YOLOv7 recognizer for decoded outputs, with and without masks.
 
-A tail that is fed zeros answers with its own anchors: (2 sigmoid(0))^2 is 1.
+For zero inputs the decoding returns its own anchors: (2 sigmoid(0))^2 is 1.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from rkzoo.graph.onnx.view import Array, View
 
 @dataclass(frozen=True)
 class _Rows:
-    """What the numbers of one box in the uncut tensor are: `classes`, `coefficients`, whether
-    an objectness stands before the classes and whether the classes hold it as a factor."""
+    """Layout of a row of the uncut tensor: `classes`, `coefficients`, whether an objectness
+    precedes the classes and whether the classes are multiplied by it.
+    """
 
     classes: int
     coefficients: int
@@ -48,9 +49,11 @@ class _Rows:
 
 
 def stock(seen: View, picture: Picture) -> Recognition | str:
-    """One output 1xNx(5+C) (or 1x(5+C)xN), centre and size in pixels, objectness, classes and
-    perhaps mask coefficients; further outputs may be the heads before decoding, which nobody
-    needs, and the masks' prototypes."""
+    """Recognize one output 1xNx(5+C) (or 1x(5+C)xN): center and size in pixels, objectness, classes
+    and optional mask coefficients.
+
+    Further outputs may be the raw heads, which are ignored, and the mask prototypes.
+    """
     outputs = [output.name for output in seen.model.graph.output]
     if not outputs:
         return ""
@@ -72,14 +75,14 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     turned = _turned(answer, total, channels)
     if turned is None:
         return (
-            f"its output of {times(answer.shape)} is not a row of numbers for each of some "
-            f"anchors in each of {total} cells"
+            f"its output of {times(answer.shape)} is not a row of values for each anchor of "
+            f"{total} cells"
         )
     each, rows_last = turned
     table, blank = (a[0].T if rows_last else a[0] for a in (answer, zero))
     anchors = _anchors(blank, levels, each)
     if anchors is None:
-        return "its boxes have no size of their own for each level, as anchors give them"
+        return "its boxes do not have a constant size per anchor and level"
     rows = _rows(table, levels, values, anchors)
     if isinstance(rows, str):
         return rows
@@ -115,7 +118,7 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
         ),
     )
     if rows.multiplied and objectness == "alone":
-        # The graph multiplies by the class that was not trained: follow the graph.
+        # The graph multiplies by the untrained class score: follow the graph.
         head = msgspec.structs.replace(head, objectness="product")
         uncut = msgspec.structs.replace(uncut, objectness="product" if rows.objectness else "none")
     family = family_of(anchors)
@@ -134,15 +137,16 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
             *(["The graph multiplies the classes by the objectness."] if rows.multiplied else []),
             *said_scores(anchors, rows.classes),
             *([f"{len(spare)} more outputs are not needed."] if spare else []),
-            "Fed with random numbers, the end of the graph answers as this head must: within "
+            "Run on random values, the graph's decoding agrees with this head's formula within "
             f"{rows.box_px:.1g} px and {rows.score:.1g} in score.",
         ),
     )
 
 
 def _turned(answer: Array, total: int, channels: int) -> tuple[int, bool] | None:
-    """Anchors a cell, and whether the rows come last; None where it is no such tensor. The
-    objectness may have gone into the classes, which leaves one number fewer."""
+    """Anchors per cell, and whether the output is transposed; None where it is no such tensor.
+    Without a separate objectness a row has one value fewer.
+    """
     if not is_table(answer):
         return None
     for rows_last, (boxes, width) in ((False, answer.shape[1:]), (True, answer.shape[:0:-1])):
@@ -155,7 +159,7 @@ def _turned(answer: Array, total: int, channels: int) -> tuple[int, bool] | None
 
 
 def _blocks(levels: Sequence[Level], each: int) -> list[tuple[int, int, slice]]:
-    """(level, anchor, where its cells stand in the output), in the output's order."""
+    """(level, anchor, slice of its cells in the output), in the output's order."""
     found, start = [], 0
     for index, level in enumerate(levels):
         for anchor in range(each):
@@ -166,7 +170,7 @@ def _blocks(levels: Sequence[Level], each: int) -> list[tuple[int, int, slice]]:
 
 
 def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None:
-    """Sizes of the boxes that come out when zeros go in; centre and size, or corners."""
+    """Box sizes for zero inputs; from center and size, or corners."""
     found: list[list[tuple[float, float]]] = [[] for _ in levels]
     for level, _, where in _blocks(levels, each):
         boxes = blank[where, :4].astype(np.float64)
@@ -184,13 +188,14 @@ def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None
 
 
 def _is_corner(box: Float, step: int) -> bool:
-    """A level of one cell does not show by itself what its numbers are: the centre would be
-    half a cell from the corner of the picture."""
+    """For a level of one cell, whether the box is given as corners: as center and size, its center
+    would be half a stride from the image corner.
+    """
     return bool(np.abs(box[:2] - step / 2).max() > BOX_SLACK)
 
 
 def _spread(level: Level, each: int, logits: Array) -> Float:
-    """(anchors * cells, numbers), anchor by anchor, row by row, in double precision."""
+    """Logits as (anchors * cells, values), anchor by anchor, row-major, float64."""
     numbers = level.branch.shape[1] // each
     blocks = logits[0].astype(np.float64).reshape(each, numbers, -1)
     return np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1, numbers)
@@ -199,7 +204,7 @@ def _spread(level: Level, each: int, logits: Array) -> Float:
 def _rows(
     table: Array, levels: Sequence[Level], values: dict[str, Array], anchors: Anchors
 ) -> _Rows | str:
-    """What the numbers are, by comparison with the formula in double precision."""
+    """Identify the values of a row by comparing them with the formula in float64."""
     each = len(anchors[0])
     raw = np.concatenate([_spread(v, each, values[v.branch.name]) for v in levels])
     boxes = np.concatenate(
@@ -221,7 +226,7 @@ def _rows(
     first = 5 if objectness else 4
     wrong = np.abs(found[:, 4] - scores[:, 4]).max() if objectness else 0.0
     if not wrong <= SCORE_SLACK:
-        return f"its fifth number is no objectness: it is {wrong:.3g} from one"
+        return f"its fifth value is not the objectness: it is {wrong:.3g} from it"
     plain = np.abs(found[:, first:] - scores[:, 5:]).max(axis=0)
     product = np.abs(found[:, first:] - scores[:, 5:] * scores[:, 4:5]).max(axis=0)
     extra = np.abs(found[:, first:] - raw[:, 5:]).max(axis=0)
@@ -231,9 +236,9 @@ def _rows(
     worst = [float(error.max(initial=0.0)) for error in both]
     multiplied = worst[1] < worst[0]
     if classes < 1 or not min(worst) <= SCORE_SLACK or extra[classes:].max(initial=0) > SCORE_SLACK:
-        return "its numbers behind the box are not class scores and perhaps mask coefficients"
+        return "its values after the box are not class scores and optional mask coefficients"
     if not objectness and not multiplied:
-        return "its class scores leave the objectness out"
+        return "its class scores do not include the objectness"
     return _Rows(
         classes, coefficients, objectness, multiplied, corners, min(apart), max(wrong, min(worst))
     )

@@ -1,9 +1,9 @@
-"""Recognises YOLOv6 and PP-YOLOE: four distances from a cell's centre, plain or as a
-distribution, decoded inside the graph.
+"""YOLOv6 and PP-YOLOE recognizer: four distances from the cell center, plain or as a distribution
+(DFL), decoded inside the graph.
 
-https://arxiv.org/abs/2209.02976, https://arxiv.org/abs/2203.16250. Their cut is the same; the
-uncut tensors differ: YOLOv6 gives centre, size, a 1 in place of an objectness, and classes;
-PP-YOLOE gives corners and classes, in one tensor or in two.
+https://arxiv.org/abs/2209.02976, https://arxiv.org/abs/2203.16250. The cut is the same for both;
+the uncut tensors differ: YOLOv6 returns center, size, a constant 1 in place of an objectness, and
+classes; PP-YOLOE returns corners and classes, in one tensor or two.
 """
 
 from __future__ import annotations
@@ -46,14 +46,15 @@ from rkzoo.graph.families.tail import Branch, Tail, tail
 from rkzoo.graph.onnx.view import Array, View
 
 _NOT_ROWS = "its output is not a row of numbers for each of {} cells"
-# What the tail answers -> corners (N, 4) in pixels and scores (N, C), of so many cells.
+# Outputs and the number of cells -> corners (N, 4) in pixels and scores (N, C).
 Read = Callable[[Sequence[Array], int], tuple[Float, Float] | None]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tail that gives boxes as corners and scores, and how near it came. `coarsest_first`:
-    the order of its levels, as PaddleDetection has it."""
+    """A matched head with its errors. `coarsest_first`: the order of its levels in the output, as
+    in PaddleDetection.
+    """
 
     levels: tuple[Level, ...]
     coarsest_first: bool
@@ -66,7 +67,7 @@ class _Seen:
 
 
 def yolov6(seen: View, picture: Picture) -> Recognition | str:
-    """One output 1xNx(5+C): centre and size in pixels, a 1, classes after their sigmoid."""
+    """Recognize one output 1xNx(5+C): center and size in pixels, a 1, classes after the sigmoid."""
     outputs = [output.name for output in seen.model.graph.output]
     if len(outputs) != 1:
         return ""
@@ -79,7 +80,7 @@ def yolov6(seen: View, picture: Picture) -> Recognition | str:
         if not is_table(answer) or answer.shape[2] < 6:
             return "its output is not 1x(cells of all levels)x(5+classes)"
         if np.abs(answer[0, :, 4] - 1).max() > 0:
-            return "its fifth number is not a constant 1, as YOLOv6 has it"
+            return "its fifth value is not a constant 1, as in YOLOv6"
         found = _match(end, values, picture, _yolov6_rows)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
@@ -89,7 +90,7 @@ def yolov6(seen: View, picture: Picture) -> Recognition | str:
     uncut = msgspec.structs.replace(
         cut,
         outputs=(HeadOutput(name=outputs[0], role="decoded"),),
-        # The 1 stands where the objectness would: a product with it changes nothing.
+        # The 1 is in the place of the objectness: multiplying by it changes nothing.
         objectness="product",
         decoded=Decoded(rows_last=False),
     )
@@ -109,7 +110,7 @@ def yolov6(seen: View, picture: Picture) -> Recognition | str:
 
 
 def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
-    """Corners in pixels 1xNx4 and scores 1xCxN, or both in one tensor 1xNx(4+C)."""
+    """Recognize corners 1xNx4 in pixels and scores 1xCxN, or both in one tensor 1xNx(4+C)."""
     outputs = [output.name for output in seen.model.graph.output]
     if len(outputs) not in (1, 2):
         return ""
@@ -153,13 +154,13 @@ def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
             f"{' and '.join(times(a.shape) for a in answers)}: corners in pixels and "
             f"{found.classes} class{'es' * (found.classes > 1)} for each cell.",
             *_evidence(found),
-            "PP-YOLOE was trained on pictures stretched to the input, and PP-YOLOE+ on pixels "
-            "divided by 255 only: that is assumed, for the file does not say.",
+            "Assumed, since the file does not say: images stretched to the input as PP-YOLOE was "
+            "trained, and pixels only divided by 255 as in PP-YOLOE+.",
         ),
     )
 
 
-# ---- what the tail gives, as corners and scores -------------------------------------
+# ---- outputs as corners and scores --------------------------------------------------
 
 
 def _yolov6_rows(answers: Sequence[Array], _: int) -> tuple[Float, Float] | None:
@@ -227,7 +228,7 @@ def _level(
     end: Tail,
     values: Mapping[str, Array],
 ) -> Level | str:
-    """Which of two branches moves the boxes, and which the scores."""
+    """Tell box and score branch apart, by which of the outputs each one changes."""
     reason = wrong_count(group, (2,), "two, box and class")
     step = stride(group[0], picture)
     if reason or isinstance(step, str):
@@ -252,6 +253,6 @@ def _cut(found: _Seen) -> tuple[DetectHead, tuple[Tap, ...]]:
 def _evidence(found: _Seen) -> tuple[str, ...]:
     return (
         *level_evidence(found.levels, Extra(), activated=True),
-        "Fed with random numbers, the end of the graph answers as this head must: within "
+        "Run on random values, the graph's decoding agrees with this head's formula within "
         f"{found.box_px:.1g} px and {found.score:.1g} in score.",
     )

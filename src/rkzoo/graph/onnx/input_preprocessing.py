@@ -1,4 +1,4 @@
-"""What the first operators of a graph do with its picture before the network begins.
+"""Detection of image preprocessing in the first operators of a graph.
 
 What they do is asked, not read: the operators in front are run alone on numbers of our choice,
 and only what turns out to be one factor and one shift a channel counts. So it does not matter
@@ -36,7 +36,7 @@ Layout = Literal["NCHW", "NHWC"]
 Pixels = Literal["0..1", "0..255"]
 
 TOOK_BYTES = "rkzoo.bytes"
-"""The key of a model's metadata that says so: pixels go in as they are, 0..255."""
+"""Metadata key of a model that takes raw pixels, 0..255."""
 
 _CHANNELS = (1, 3, 4)
 # No Conv: its weights are the network's own.

@@ -243,7 +243,7 @@ _PER_CORE = 2
 
 def npu_workers(planned: Plan) -> int:
     """How many workers keep every core of the NPU busy; 0 where the plan is for no board."""
-    return _PER_CORE * max(part.backend.cores for part in planned.parts.values())
+    return _PER_CORE * max(part.backend.npu_cores for part in planned.parts.values())
 
 
 def in_floats(planned: Plan) -> Plan:
