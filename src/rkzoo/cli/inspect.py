@@ -114,7 +114,7 @@ def _graph(content: Graph) -> list[tuple[str, str]]:
         rows.append(("family", f"{recognition.family}, {_FORMS[recognition.form]}"))
         rows += _contract(recognition.contract)
     elif content.plain:
-        rows.append(("family", "none that is known: its outputs stay plain tensors"))
+        rows.append(("family", "plain tensors"))
     return rows
 
 

@@ -234,25 +234,18 @@ def _plain(
 ) -> tuple[Contract | None, tuple[str, ...], RkzooError | None]:
     """How a graph is fed whose outputs stay plain tensors, with what is to be said of it; or the
     reason why it cannot be used even so."""
-    from rkzoo.graph.families.plain import plain, plain_notes
+    from rkzoo.graph.families.plain import plain_notes
     from rkzoo.graph.families.recognition import UnknownHead
+    from rkzoo.workflow.request.resolve import plain_of
 
     if unknown is not None and (not isinstance(unknown, UnknownHead) or request.pairs is not None):
         return None, (), unknown
     try:
-        made = plain(
-            model,
-            size=request.size,
-            shapes={name: tuple(shape) for name, shape in (request.shapes or {}).items()},
-            pictures=request.fit != "none",
-        )
+        made = plain_of(model, request)
     except RkzooError as error:
         return None, (), error
-    contract = made.contract
-    if contract.picture is not None:
-        contract = msgspec.structs.replace(contract, picture=request.feed.over(contract.picture))
-    first, *notes = plain_notes(made.graph, contract, asked=request.raw)
-    return contract, (*made.seen, first[0].upper() + first[1:], *notes), unknown
+    first, *notes = plain_notes(made.graph, made.contract, asked=request.raw)
+    return made.contract, (*made.seen, first[0].upper() + first[1:], *notes), unknown
 
 
 def _fed(
