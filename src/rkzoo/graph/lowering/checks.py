@@ -96,7 +96,8 @@ def graph_checks(
     Returns:
         The checks, in the order of display.
     """
-    head = [Check("warn", " ".join(plain))] if plain else _head(recognition, unknown, card, named)
+    said = " ".join(text[0].upper() + text[1:] for text in plain)
+    head = [Check("warn", said)] if plain else _head(recognition, unknown, card, named)
     return [
         *head,
         *_opset(summary, recognition, bool(plain)),

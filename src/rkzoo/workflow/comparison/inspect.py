@@ -244,8 +244,8 @@ def _plain(
         made = plain_of(model, request)
     except RkzooError as error:
         return None, (), error
-    first, *notes = plain_notes(made.graph, made.contract, asked=request.raw)
-    return made.contract, (*made.seen, first[0].upper() + first[1:], *notes), unknown
+    notes = plain_notes(made.graph, made.contract, asked=request.raw)
+    return made.contract, (*made.seen, *notes), unknown
 
 
 def _fed(

@@ -31,6 +31,7 @@ from rkzoo.workflow.request.calibration import samples
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.models import find_model
 from rkzoo.workflow.request.request import PathName, Request
+from rkzoo.workflow.request.samples import ARRAYS
 from rkzoo.workflow.request.sidecar import read_sidecar
 
 PICTURES = 3  # calibration images used where none are given
@@ -45,9 +46,12 @@ _HALF: dict[str, Any] = {
 
 
 def check_named(images: Sequence[PathName]) -> None:
-    """Check that the named files exist, before anything is built. Raises RkzooError."""
-    names = [os.fspath(image) for image in images]
-    expand([name for name in names if "=" not in name and not Path(name).exists()])
+    """Check that the named files exist and pictures among them can be read, before anything is
+    built. Raises RkzooError."""
+    names = [Path(os.fspath(image)) for image in images if "=" not in os.fspath(image)]
+    files = expand([str(name) for name in names if not name.is_dir()])
+    for file in [file for file in files if file.suffix.lower() not in ARRAYS][:MOST]:
+        read(file)
 
 
 def given_pictures(
