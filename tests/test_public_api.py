@@ -431,8 +431,8 @@ INDICES: list[tuple[Any, list[int]]] = [
 ]
 
 
-def test_all_but_maps_are_collections() -> None:
-    assert set(FOUND) - set(COLLECTIONS) == {"ClassMap", "DepthMap"}
+def test_all_but_maps_and_tensors_are_collections() -> None:
+    assert set(FOUND) - set(COLLECTIONS) == {"ClassMap", "DepthMap", "Tensors"}
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["found", "result"])

@@ -30,7 +30,7 @@ def tokens() -> onnx.ModelProto:
     """Three inputs of int64 (1, 12), as sentence encoders take; (1, 12, 16) out."""
     net = Net()
     ids = net.op("Gather", net.weight(50, 16), "input_ids")
-    kinds = net.op("Gather", net.weight(2, 16), "token_type_ids")
+    kinds = net.op("Gather", net.weight(8, 16), "token_type_ids")
     mask = net.op("Cast", "attention_mask", to=TensorProto.FLOAT)
     mask = net.op("Unsqueeze", mask, net.ints(2))
     x = net.op("Mul", net.op("Add", ids, kinds), mask)
