@@ -231,7 +231,6 @@ MODELS = (
     Entry("flat", net=flat),
     Entry("tokens-fp16", "fp16", net=whole_numbers),
     Entry("batch-fp16", "fp16", net=batch),
-    Entry("two-pictures", net=two_pictures),
     Entry("two-pictures-fp16", "fp16", net=two_pictures),
     Entry("frames", net=frames),
     Entry("frames-fp16", "fp16", net=frames),
