@@ -17,7 +17,9 @@ from rkzoo.accuracy.dataset import Dataset, Kind, Truth
 from rkzoo.accuracy.lines import Lines
 from rkzoo.accuracy.objects import Measure, Objects
 from rkzoo.accuracy.regions import Region, Regions
+from rkzoo.accuracy.tensors import Outputs
 from rkzoo.errors import RkzooError
+from rkzoo.tasks.tensors.result import Tensors
 
 CONFIDENCE = 0.25
 """Confidence threshold of reference objects; the default of `rkzoo run`."""
@@ -72,6 +74,10 @@ def _regions(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
 
 def _classes(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
     return Classes(tuple(str(int(record["class_id"][0])) for record in records))
+
+
+def _outputs(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
+    return Outputs(tuple(map(Tensors.of_record, records)))
 
 
 def _objects(measures: tuple[Measure, ...]) -> Callable[..., Truth]:
@@ -129,4 +135,5 @@ _TRUTHS: dict[str, tuple[Kind, Callable[..., Truth]]] = {
     "plate": ("plates", _lines),
     "text-det": ("regions", _regions),
     "classify": ("classes", _classes),
+    "tensors": ("tensors", _outputs),
 }

@@ -30,6 +30,7 @@ Kind = Literal[
     "maps",
     "depth",
     "speech",
+    "tensors",
 ]
 
 

@@ -31,6 +31,19 @@ class Metric:
     main: bool = False
 
 
+def cosine(a: NDArray[Any], b: NDArray[Any]) -> float | None:
+    """Cosine similarity of two arrays of one size; 1 for two zero arrays, None where a value is not
+    finite.
+    """
+    one, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
+    lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+    if not np.isfinite(lengths).all():
+        return None
+    if 0.0 in lengths:
+        return float(lengths[0] == lengths[1])
+    return float(np.clip(one @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
+
+
 def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Levenshtein distance."""
     if len(a) < len(b):

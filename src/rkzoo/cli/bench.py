@@ -30,8 +30,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--image",
         "--input",
         dest="image",
+        nargs="+",
         metavar="FILE",
-        help="the input picture (default: a generated one), sound or text",
+        help="the input picture (default: a generated one), sound or text; for plain tensors "
+        "an .npy, an .npz or NAME=FILE for each input",
     )
     parser.add_argument(
         "--frames",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 # Options repeated in the suggested commands.
-_REPEATED = ("calib", "size", "labels", "color", "mean", "std", "anchors", "toolkit")
+_REPEATED = ("calib", "size", "labels", "color", "mean", "std", "fit", "anchors", "toolkit")
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,7 +39,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         nargs="+",
         default=[],
         metavar="PICTURE",
-        help="pictures, folders or globs (default: three of the calibration pictures)",
+        help="pictures, folders or globs, of a model with plain inputs .npy, .npz or NAME=FILE too "
+        "(default: three of the calibration samples)",
     )
     parser.add_argument("--conf", type=float, help="confidence threshold in 0..1 (default 0.25)")
     parser.add_argument(
@@ -57,7 +58,6 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.files import check_folder
-    from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.compare import compare
     from rkzoo.workflow.comparison.html_report import write_report
 
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         args.model,
         request=request(args),
         soc=args.soc,
-        images=expand(args.image) if args.image else (),
+        images=args.image,
         layers=not args.no_layers,
         options=repeated(args),
         report=Bars(),
@@ -85,8 +85,10 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
     from shlex import quote
 
     given = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
-    given += [("prompt", words) for words in getattr(args, "prompt", None) or ()]
-    return " ".join(f"--{name} {quote(str(value))}" for name, value in given if value)
+    for name in ("prompt", "shape"):
+        given += [(name, one) for one in getattr(args, name, None) or ()]
+    said = [f"--{name} {quote(str(value))}" for name, value in given if value]
+    return " ".join([*said, *(["--raw"] if getattr(args, "raw", False) else [])])
 
 
 def _tell(found: Comparison) -> None:
@@ -96,7 +98,8 @@ def _tell(found: Comparison) -> None:
     rows = [
         _row(TITLES[one.runtime], row) for one in found.ran for row in one.outputs
     ]  # fmt: skip
-    print(table(("", "output", "cosine", "max diff", "scale", "zero", "at ends", "cut off"), rows))
+    header = ("", "output", "cosine", "max diff", "mean", "scale", "zero", "at ends", "cut off")
+    print(table(header, rows))
     agreed = [(one.runtime, one.agreement) for one in found.ran if one.agreement]
     if agreed:
         print()
@@ -156,6 +159,7 @@ def _row(title: str, row: OutputFigures) -> tuple[str, ...]:
         f"{name} ({row.role})" if row.role else name,
         "not finite" if row.cosine is None else f"{row.cosine:.5f}",
         f"{row.difference:.4g}",
+        f"{row.mean_difference:.4g}",
         f"{row.scale:.4g}" if coded else "",
         str(row.zero_point) if coded else "",
         f"{ends:.2%}" if coded else "",

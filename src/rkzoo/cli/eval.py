@@ -29,13 +29,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SPEC",
         help="COCO json (JSON@PICTURES_FOLDER where they are elsewhere), YOLO data.yaml, a folder "
         "of class folders, a csv, a list of texts; for speech a csv or tsv (file, text), or a "
-        "folder of sounds with a .txt beside each",
+        "folder of sounds with a .txt beside each; for plain tensors a folder of pictures, .npy or "
+        ".npz",
     )
     add_runtime(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--conf", type=float, help="confidence threshold (standard 0.001)")
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (standard 0.65)")
-    parser.add_argument("--max-boxes", type=int, metavar="N", help="boxes a picture (standard 300)")
     parser.add_argument(
         "--max-boxes", type=int, metavar="N", help="boxes per picture (standard 300)"
     )
@@ -59,6 +59,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="the chart of --explain, .png or .svg"
     )
+    parser.add_argument(
+        "--metric",
+        metavar="FILE.py:FUNCTION",
+        help="of plain tensors: your own metric; the function gets the outputs by name (numpy "
+        "arrays) and the path of the sample, and returns a number, higher is better (default: "
+        "the cosine similarity with the float model)",
+    )
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -72,6 +79,12 @@ def main(args: argparse.Namespace) -> int:
     check_limit(args.limit)
     check_workers(args.workers)
     if args.explain:
+        if args.metric:
+            raise RkzooError(
+                "--metric does not go with --explain.",
+                "Plain tensors have no upstream figure to start from.",
+                "Leave one of them out.",
+            )
         return _explain(args)
     if args.output:
         raise RkzooError(
@@ -85,6 +98,7 @@ def main(args: argparse.Namespace) -> int:
         workers=args.workers,
         scheduler=args.scheduler,
         fresh=args.fresh,
+        metric=args.metric,
         report=Bars(),
     )
     if args.json:

@@ -113,6 +113,8 @@ def _graph(content: Graph) -> list[tuple[str, str]]:
     if recognition:
         rows.append(("family", f"{recognition.family}, {_FORMS[recognition.form]}"))
         rows += _contract(recognition.contract)
+    elif content.plain:
+        rows.append(("family", "plain tensors"))
     return rows
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.streaming.tracking import Tracked, as_boxes, can_follow
+from rkzoo.tasks.tensors.result import Tensors
 from rkzoo.vision.draw import need_supervision
 
 Image = NDArray[np.uint8]
@@ -39,6 +40,8 @@ def plain(found: Any, image: Image) -> Image:
     without boxes are written as text lines in the top-left corner.
     """
     inner = found.found if isinstance(found, Tracked) else found
+    if isinstance(inner, Tensors):
+        return inner.draw(image.copy())
     if not can_follow(inner):
         return _lines(found.lines(), image)
     boxes = as_boxes(inner)

@@ -75,6 +75,11 @@ def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uin
         # Not cv2.imread: it does not distinguish a missing file from a broken one, and fails on
         # some non-ASCII paths.
         data = path.read_bytes()
+    return from_bytes(data, path, alpha=alpha)
+
+
+def from_bytes(data: bytes, path: Path, *, alpha: bool = False) -> NDArray[np.uint8]:
+    """As `read`, for a file's bytes; `path` is its name in an error."""
     if data.startswith(_NPY):
         image = _array(data, path)
         return with_channels(image, 4 if alpha and image.shape[2] == 4 else 3)
@@ -123,7 +128,7 @@ def _alpha(data: bytes, image: Array) -> Array | None:
 
 
 def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """As `read`, for a file's bytes; `path` is its name in an error."""
+    """As `from_bytes`, without an alpha channel and arrays."""
     check(data, path)
     how = cv2.IMREAD_COLOR
     if data.startswith(b"RIFF"):

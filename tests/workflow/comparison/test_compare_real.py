@@ -328,7 +328,7 @@ def test_layers_that_cannot_be_compared_cost_only_themselves(
         raise RkzooError("The disk is full.", code=1)
 
     monkeypatch.setattr(module.ToolkitProcess, "analyse", fails)
-    found = compare(model, request=Request(dtype="int8", pictures=find(str(pictures))))
+    found = compare(model, request=Request(dtype="int8", calibration=find(str(pictures))))
     assert found.layers == ()
     assert "The layers of model: The disk is full." in found.skipped
     assert len(found.ran) == 2

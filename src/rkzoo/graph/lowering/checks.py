@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,23 +81,27 @@ def graph_checks(
     unknown: RkzooError | None = None,
     card: str = "",
     named: int = 0,
+    plain: Sequence[str] = (),
 ) -> list[Check]:
     """Check whether an ONNX graph can be converted and its outputs decoded.
 
     Args:
         summary: Facts about the graph.
         recognition: The recognized head; None when unknown.
-        unknown: Why the head was not recognized.
+        unknown: Why the graph cannot be used.
         card: Name of the card that describes this very file; "" for none.
         named: Number of class names in the file's metadata.
+        plain: What is to be said where its outputs stay plain tensors.
 
     Returns:
         The checks, in the order of display.
     """
+    said = " ".join(text[0].upper() + text[1:] for text in plain)
+    head = [Check("warn", said)] if plain else _head(recognition, unknown, card, named)
     return [
-        *_head(recognition, unknown, card, named),
-        *_opset(summary, recognition),
-        *_inputs(summary, recognition, card),
+        *head,
+        *_opset(summary, recognition, bool(plain)),
+        *_inputs(summary, recognition, card, bool(plain)),
         *_operators(summary, recognition),
     ]
 
@@ -150,10 +154,10 @@ def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
         yield Check("warn", "The file names no classes: give them with --labels FILE.")
 
 
-def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+def _opset(summary: GraphSummary, recognition: Recognition | None, plain: bool) -> Iterator[Check]:
     if summary.opset <= MAX_OPSET:
         yield Check("ok", f"Opset {summary.opset}; the toolkit reads up to {MAX_OPSET}.")
-    elif recognition is not None and recognition.form in ("stock", "whole"):
+    elif plain or (recognition is not None and recognition.form in ("stock", "whole")):
         yield Check("warn", f"Opset {summary.opset} is too new; it will be lowered to {MAX_OPSET}.")
     else:
         yield Check(
@@ -163,11 +167,19 @@ def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[C
         )
 
 
-def _inputs(summary: GraphSummary, recognition: Recognition | None, card: str) -> Iterator[Check]:
+def _inputs(
+    summary: GraphSummary, recognition: Recognition | None, card: str, plain: bool
+) -> Iterator[Check]:
     if not summary.dynamic:
         yield Check("ok", "All input sizes are fixed.")
     elif card:
         yield Check("ok", "The input size is dynamic, and the card fixes it.")
+    elif plain:
+        yield Check(
+            "warn",
+            f"Dimensions of its inputs are dynamic ({', '.join(summary.dynamic)}); they will be "
+            "fixed to the shapes above. Choose others with --shape NAME=N,N,... or --size HxW.",
+        )
     elif recognition is not None:
         height, width = recognition.contract.input.size
         yield Check(

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import check_apart
 from rkzoo.plain import plain
@@ -37,6 +38,7 @@ from rkzoo.streaming.sinks import JsonLines, Shown, Sink, VideoFile, Window, che
 from rkzoo.streaming.sources import Frame, Paced, Source, open_source
 from rkzoo.streaming.tracking import Follower, TrackOptions
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
+from rkzoo.tasks.tensors.feed import input_specs
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Found, Image
@@ -175,6 +177,7 @@ def stream(
         check_window()
     planned = plan(model, request, report)
     check_pictures(planned, "stream", joined=True)
+    _check_fed_by_frames(planned)
     if options.track:
         _check_trackable(planned)
     _check(options)
@@ -443,6 +446,17 @@ def _check(options: StreamOptions) -> None:
             f"--workers {options.workers} is too many.",
             f"Each opens the model anew; the maximum is {_MOST_WORKERS}.",
             "Leave it out: the default keeps the machine busy.",
+        )
+
+
+def _check_fed_by_frames(planned: Plan) -> None:
+    """Raises RkzooError for plain tensors of which a frame is not the only input."""
+    contract = next(iter(planned.parts.values())).contract
+    if isinstance(contract.head, TensorsHead) and (contract.picture is None or contract.others):
+        raise RkzooError(
+            f"{planned.name} cannot be run on video.",
+            f"It takes {', '.join(input_specs(contract))}, and a frame is one picture.",
+            "Use rkzoo run with a file for each input.",
         )
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rkzoo.accuracy.metric import cosine
 from rkzoo.checks import Level
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.runtime.simulator import quantised
 from rkzoo.session import Array, dequantise
 from rkzoo.workflow.comparison.diagnosis import GOOD
-from rkzoo.workflow.comparison.tensor_metrics import cosine
 
 KNOWN_SHARE, KNOWN_CODES = 0.84, 5
 """The one public comparison of the simulator with a real RK3588 found 84 to 92 % of output codes

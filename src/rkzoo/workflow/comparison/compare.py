@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rkzoo.contract.detect import DetectHead
@@ -55,6 +54,7 @@ from rkzoo.workflow.comparison.matching import (
 )
 from rkzoo.workflow.comparison.planning import (
     calibration_pictures,
+    check_named,
     given_pictures,
     own_chip,
     plans,
@@ -64,9 +64,8 @@ from rkzoo.workflow.comparison.result import Comparison, Layers, Picture, Ran
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures, figures, over_pictures
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.load import answer_at
-from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import Plan
-from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.request import PathName, Request
 
 _LINES = 8  # text lines of a page whose tensors are compared
 
@@ -76,24 +75,26 @@ def compare(
     *,
     request: Request | None = None,
     soc: str = "",
-    images: Sequence[Path] = (),
+    images: Sequence[PathName] = (),
     layers: bool = True,
     options: str = "",
     report: Reporter = SILENT,
 ) -> Comparison:
     """Run a model in float and on the simulator, and diagnose the differences.
 
-    `images`, or three of the calibration pictures. The dtype of `request` leaves the other number
-    format out; its confidence (0.25) is the threshold of objects. `layers`: INT8 layer by layer
-    too, on the picture where its outputs are the worst, which takes yolov8n half a minute.
+    `images` as the model takes them (pictures, .npy, .npz, NAME=FILE), or three of the calibration
+    samples. The dtype of `request` leaves the other number format out; its confidence (0.25) is
+    the threshold of objects. `layers`: INT8 layer by layer too, on the picture where its outputs
+    are the worst, which takes yolov8n half a minute.
     `options` are repeated in the commands that are suggested. Raises RkzooError.
     """
     start = time.perf_counter()
     request = request or Request()
     chip = chip_name(soc) if soc else ""
-    pictures = given_pictures(images, report)
+    check_named(images)
     planned, skipped = plans(model, request, report)
     chip = chip or own_chip(planned) or SIMULATED_SOC
+    pictures = given_pictures(images, planned["onnx"], report)
     pictures = pictures or calibration_pictures(model, request, planned["onnx"])
     commands = _commands(model, chip, options)
     trial = _Trial(pictures, request.confidence, report)
@@ -143,7 +144,7 @@ def _commands(model: str, soc: str, options: str) -> dict[str, str]:
 # ---- running it -----------------------------------------------------------------------------
 
 
-Answering = Callable[[Image], Any]
+Answering = Callable[[Any], Any]
 Calls = list[tuple[list[Array], list[Array]]]
 
 
@@ -202,7 +203,7 @@ class _Trial:
             drawn=tuple(drawn),
         )
 
-    def _remember(self, found: Any, opened: Opened, task: Answering | None, image: Image) -> None:
+    def _remember(self, found: Any, opened: Opened, task: Answering | None, image: Any) -> None:
         self.answers.append(found)
         self.calls.append(
             {role: list(kept.calls.values())[:_LINES] for role, kept in opened.items()}
@@ -275,14 +276,14 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
     return answer_at(planned.parts["model"].answers, sessions["model"], threshold)
 
 
-def _run(planned: Plan, opened: Opened, image: Image) -> None:
+def _run(planned: Plan, opened: Opened, image: Any) -> None:
     """Run a single model whose results are not compared, for its outputs."""
     contract = planned.parts["model"].contract
     parts = OpenedParts(contract.head, {"model": (contract, opened["model"])}, {})
     spec_of(contract.head).open(parts, TaskOptions())(image)
 
 
-def _drawn(found: Any, image: Image, report: Reporter) -> bytes:
+def _drawn(found: Any, image: Any, report: Reporter) -> bytes:
     from rkzoo.workflow.comparison.html_report import jpeg
 
     if isinstance(found, TextLines):

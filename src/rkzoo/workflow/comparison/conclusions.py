@@ -45,7 +45,7 @@ def largest_number(
     from rkzoo.graph.onnx.subgraph import all_outputs
 
     try:
-        with OnnxSession(all_outputs(model).SerializeToString(), contract.input) as session:
+        with OnnxSession(all_outputs(model).SerializeToString(), contract.picture) as session:
             outputs = session.run(arrays)
             names = [spec.name for spec in session.outputs]
     except RkzooError:

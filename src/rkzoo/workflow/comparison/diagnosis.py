@@ -156,7 +156,9 @@ def _unfed(facts: Facts) -> str:
 
 
 def _twice(facts: Facts) -> str:
-    smallest = min(map(abs, facts.contract.input.std))
+    if facts.contract.picture is None:
+        return ""
+    smallest = min(map(abs, facts.contract.picture.std))
     if facts.gain is None or abs(facts.gain) > _SCALED_DOWN or smallest * _SCALED_DOWN < 1:
         return ""
     return (

@@ -174,6 +174,7 @@ _OUTPUTS = (
     "meaning",
     "cosine",
     "max difference",
+    "mean difference",
     "float range",
     "range here",
     "scale",
@@ -186,7 +187,7 @@ _OUTPUTS = (
 
 
 def _outputs(outputs: Sequence[OutputFigures]) -> Table:
-    width = len(_OUTPUTS) if any(row.scale is not None for row in outputs) else 6
+    width = len(_OUTPUTS) if any(row.scale is not None for row in outputs) else 7
     bad = (i for i, row in enumerate(outputs) if row.cosine is None or round(row.cosine, 5) < GOOD)
     return Table(
         _OUTPUTS[:width],
@@ -205,6 +206,7 @@ def _output(row: OutputFigures) -> list[str]:
         row.role,
         "not finite" if row.cosine is None else f"{row.cosine:.5f}",
         number(row.difference, 4),
+        number(row.mean_difference, 4),
         f"{row.float_low:.4g} … {row.float_high:.4g}",
         f"{row.low:.4g} … {row.high:.4g}",
         f"{row.scale:.4g}" if coded else "",

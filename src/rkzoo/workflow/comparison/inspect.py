@@ -41,7 +41,8 @@ Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 @dataclass(frozen=True)
 class Graph:
     """A float model. `card`: the one whose weights the file is; either `recognition` or
-    `unrecognised` (the reason) is set.
+    `unrecognised` (the reason) is set, neither where plain tensors were asked for. `plain`: the
+    contract of a graph whose outputs stay plain tensors.
     """
 
     bytes: int
@@ -49,6 +50,7 @@ class Graph:
     summary: GraphSummary
     recognition: Recognition | None
     unrecognised: RkzooError | None
+    plain: Contract | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ class Inspection:
         """The model's contract, where known."""
         if isinstance(self.content, Sidecar):
             return self.content.contract
-        known = isinstance(self.content, Graph) and self.content.recognition
-        return known.contract if known else None
+        if not isinstance(self.content, Graph):
+            return None
+        known = self.content.recognition
+        return known.contract if known else self.content.plain
 
     def to_json(self) -> dict[str, Any]:
         """Content as JSON types; fields other than kind and file depend on the kind."""
@@ -101,6 +105,7 @@ class Inspection:
                 "card": content.card.name if content.card else None,
                 "summary": msgspec.to_builtins(content.summary),
                 "recognition": msgspec.to_builtins(content.recognition),
+                "plain": msgspec.to_builtins(content.plain),
                 "unrecognised": content.unrecognised.to_json() if content.unrecognised else None,
                 **checks,
                 "next": self.next,
@@ -177,7 +182,7 @@ def _graph(
     report: Reporter,
 ) -> Inspection:
     # Imported here, since boards inspect .rknn files without onnx.
-    from rkzoo.graph.families.registry import file_labels, recognise
+    from rkzoo.graph.families.registry import file_labels
     from rkzoo.graph.lowering.checks import graph_checks
     from rkzoo.graph.onnx.read import load
     from rkzoo.graph.onnx.summary import summarise
@@ -187,32 +192,66 @@ def _graph(
     model = load(as_onnx(path, report, size=request.size))
     summary = summarise(model)
     card = _card(path)
-    recognition, unknown = None, None
-    try:
-        recognition = recognise(model, request.size)
-    except RkzooError as error:
-        unknown = error
+    recognition, unknown = _recognised(model, request)
     if recognition is not None and request.pairs is not None:
         recognition = with_given(recognition, request.pairs, path.stem)
+    contract: Contract | None = None
+    notes: tuple[str, ...] = ()
+    if recognition is None and card is None:
+        contract, notes, unknown = _plain(model, request, unknown)
     checks = graph_checks(
         summary,
         recognition,
         unknown,
         card=card.name if card else "",
         named=len(file_labels(model)),
+        plain=notes,
     )
-    if pictures and recognition is not None:
+    if pictures:
         checks += _fed(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
     following = None if failed else _convert(card.name if card else str(path), request)
-    content = Graph(path.stat().st_size, card, summary, recognition, unknown)
+    content = Graph(path.stat().st_size, card, summary, recognition, unknown, contract)
     return Inspection("onnx", path, content, tuple(checks), following)
+
+
+def _recognised(
+    model: ModelProto, request: Request
+) -> tuple[Recognition | None, RkzooError | None]:
+    """The family, or why there is none; neither where plain tensors are asked for."""
+    from rkzoo.graph.families.registry import recognise
+
+    if request.raw:
+        return None, None
+    try:
+        return recognise(model, request.size), None
+    except RkzooError as error:
+        return None, error
+
+
+def _plain(
+    model: ModelProto, request: Request, unknown: RkzooError | None
+) -> tuple[Contract | None, tuple[str, ...], RkzooError | None]:
+    """How a graph is fed whose outputs stay plain tensors, with what is to be said of it; or the
+    reason why it cannot be used even so."""
+    from rkzoo.graph.families.plain import plain_notes
+    from rkzoo.graph.families.recognition import UnknownHead
+    from rkzoo.workflow.request.resolve import plain_of
+
+    if unknown is not None and (not isinstance(unknown, UnknownHead) or request.pairs is not None):
+        return None, (), unknown
+    try:
+        made = plain_of(model, request)
+    except RkzooError as error:
+        return None, (), error
+    notes = plain_notes(made.graph, made.contract, asked=request.raw)
+    return made.contract, (*made.seen, *notes), unknown
 
 
 def _fed(
     path: Path,
     model: ModelProto,
-    recognition: Recognition,
+    recognition: Recognition | None,
     pictures: Sequence[Path],
     report: Reporter,
 ) -> list[Check]:
@@ -220,11 +259,11 @@ def _fed(
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
     from rkzoo.workflow.request.resolved import Resolved
 
-    contract = recognition.contract
-    if contract.texts:
+    contract = recognition.contract if recognition else None
+    if contract is not None and contract.texts:
         said = "It takes texts beside the picture, so its answers are not tried out here."
         return [Check("warn", said)]
-    if not isinstance(contract.head, DetectHead):
+    if contract is None or not isinstance(contract.head, DetectHead):
         said = "Other forms of the picture are tried out on detection models only."
         return [Check("warn", said)]
     source = Source(file=str(path), sha256="")
@@ -242,6 +281,10 @@ def _card(path: Path) -> Card | None:
 def _convert(model: str, request: Request) -> str:
     size, pairs = request.size, request.pairs
     option = f" --size {size[0]}x{size[1]}" if size else ""
+    for name, shape in (request.shapes or {}).items():
+        option += f" --shape {shlex.quote(name)}={','.join(map(str, shape))}"
+    option += " --raw" if request.raw else ""
+    option += f" --fit {request.fit}" if request.fit else ""
     if pairs:
         option += f" --anchors {','.join(f'{side:g}' for pair in pairs for side in pair)}"
     return f"rkzoo convert {shlex.quote(model)} --soc rk3588{option}"

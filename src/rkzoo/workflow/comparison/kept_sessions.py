@@ -63,7 +63,7 @@ def open_sessions(
         if runtime == "onnx":
             with explained("The model's graph cannot be read from the cache."):
                 graph = build.onnx.read_bytes()
-            session = OnnxSession(graph, one.contract.input)
+            session = OnnxSession(graph, one.contract.picture)
         else:
             env = environment.ensure(build.recipe.toolkit, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))

@@ -12,7 +12,6 @@ from rkzoo.toolkit.analysis import LayerError
 from rkzoo.workflow.comparison.diagnosis import Cause, Runtime
 from rkzoo.workflow.comparison.matching import Agreement, Matches
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
-from rkzoo.workflow.inference.model import Image
 
 NOTE = (
     "float is ONNX Runtime on this PC, float16 and INT8 are the toolkit's simulator. The "
@@ -23,10 +22,11 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Picture:
-    """An image to compare on: BGR uint8 (H, W, 3), and its file if it has one."""
+    """An image to compare on: BGR uint8 (H, W, 3), or for plain tensors a sample, the inputs by
+    name; and its file if it has one."""
 
     name: str
-    image: Image = field(repr=False)
+    image: Any = field(repr=False)
     path: Path | None = None
 
 

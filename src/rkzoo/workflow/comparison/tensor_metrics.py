@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.accuracy.metric import cosine
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.session import dequantise
 
@@ -33,6 +34,7 @@ class OutputFigures:
         transposed: cosine similarity with channels last in one of the two; None where that does not
             apply.
         count: number of values compared.
+        mean_difference: mean absolute difference.
     """
 
     name: str
@@ -53,24 +55,12 @@ class OutputFigures:
     codes: int | None = None
     transposed: float | None = None
     count: int = 0
+    mean_difference: float = 0.0
 
     @property
     def finite(self) -> bool:
         """Whether all values are finite."""
         return self.cosine is not None
-
-
-def cosine(a: Array, b: Array) -> float | None:
-    """Cosine similarity of two arrays of one size; 1 for two zero arrays, None where a value is not
-    finite.
-    """
-    one, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
-    lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
-    if not np.isfinite(lengths).all():
-        return None
-    if 0.0 in lengths:
-        return float(lengths[0] == lengths[1])
-    return float(np.clip(one @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
 
 
 def figures(
@@ -90,12 +80,13 @@ def figures(
     values = dequantise(array, spec)
     reference = np.asarray(wanted, np.float32)
     if values.size != reference.size:
-        cos, apart = None, float("inf")
+        cos, apart, mean = None, float("inf"), float("inf")
     else:
         cos = cosine(reference, values)
         with np.errstate(invalid="ignore"):
             gap = np.abs(reference.reshape(-1) - values.reshape(-1))
         apart = float(gap.max(initial=0.0))
+        mean = float(gap.mean(dtype=np.float64)) if gap.size else 0.0
     found = OutputFigures(
         name=name or spec.name,
         role=role,
@@ -108,6 +99,7 @@ def figures(
         float_high=-_least(-reference),
         transposed=_other_layout(reference, values),
         count=values.size,
+        mean_difference=mean,
     )
     return found if spec.scale is None else _coded(found, array, reference, spec)
 
@@ -188,4 +180,5 @@ def over_pictures(rows: Sequence[OutputFigures]) -> OutputFigures:
         codes=None if first.codes is None else max(row.codes or 0 for row in rows),
         transposed=least([row.transposed for row in rows]),
         count=sum(row.count for row in rows),
+        mean_difference=share("mean_difference") or 0.0,
     )

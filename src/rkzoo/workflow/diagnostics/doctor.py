@@ -202,6 +202,8 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
             f"rkzoo convert {path.name} --soc {machine.chip or 'CHIP'}",
         )
     try:
+        from rkzoo.graph.families.plain import plain, plain_notes
+        from rkzoo.graph.families.recognition import UnknownHead
         from rkzoo.graph.families.registry import file_labels, recognise
         from rkzoo.graph.lowering.checks import graph_checks
         from rkzoo.graph.onnx.read import load
@@ -217,12 +219,19 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
         return
     model = load(path)
     recognition, unknown = None, None
+    notes: tuple[str, ...] = ()
     try:
         recognition = recognise(model, None)
     except RkzooError as error:
         unknown = error
-    checks = graph_checks(summarise(model), recognition, unknown, named=len(file_labels(model)))
-    for check in checks:
+    if isinstance(unknown, UnknownHead):
+        try:
+            made = plain(model)
+            notes = (*made.seen, *plain_notes(made.graph, made.contract, asked=False))
+        except RkzooError as error:
+            unknown = error
+    named = len(file_labels(model))
+    for check in graph_checks(summarise(model), recognition, unknown, named=named, plain=notes):
         fix = "" if check.level == "ok" else "See `rkzoo inspect` for all of it."
         command = "" if check.level == "ok" else f"rkzoo inspect {path}"
         yield Finding("model-graph", check.level, check.text, str(path.name), fix, command)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkzoo.accuracy import answers
+from rkzoo.accuracy.agreement import agreement
 from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.tensors import UserMetric
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
@@ -24,8 +26,10 @@ from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, Reading, here
+from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, as_metric, open_samples
 from rkzoo.workflow.evaluation.process_pool import over_processes
 from rkzoo.workflow.inference.inputs import PICTURE, of_head
+from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.inference.plan import Plan, plan, plan_of
 from rkzoo.workflow.request.calibration import from_files
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file
@@ -95,6 +99,7 @@ def evaluate(
     workers: int | None = None,
     scheduler: str | None = None,
     fresh: bool = False,
+    metric: str | UserMetric | None = None,
     report: Reporter = SILENT,
 ) -> Evaluation:
     """Evaluate a card's model, an `.onnx` or a `.rknn` on a dataset.
@@ -103,8 +108,11 @@ def evaluate(
     `limit` counts the first pictures only. `workers` processes, or the Dask cluster at
     `scheduler`: the figures are the same, to the last digit. A run that was stopped goes on
     where it was, unless `fresh`. Without calibration pictures INT8 is calibrated on some of the
-    data set, which `departures` says. Raises RkzooError.
+    data set, which `departures` says. Plain tensors are scored by `metric` (a function, or the
+    FILE.py:FUNCTION that is then imported), or else against the float model's own outputs. Raises
+    RkzooError.
     """
+    own = as_metric(metric)
     request = request or Request()
     options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
@@ -114,7 +122,7 @@ def evaluate(
         # The data can be calibrated on, so it is opened before anything is built.
         models = find_models(model, request, report)
         task = task_of(models.answers, len(models.roles), models.head)
-        dataset = open_dataset(data, task, models.prompts or models.answers.labels)
+        dataset = _opened(data, task, models.prompts or models.answers.labels, own)
         departures += _departures(options, models.answers)
         request = calibrated_on(dataset, request, limit, departures)
         planned = plan_of(models, "simulator", request, report)
@@ -122,8 +130,12 @@ def evaluate(
         planned = plan(model, request, report)
         contract = next(iter(planned.parts.values())).answers
         task = task_of(contract, len(planned.parts), planned.head)
-        dataset = open_dataset(data, task, planned.prompts or contract.labels)
+        dataset = _opened(data, task, planned.prompts or contract.labels, own)
         departures += _departures(options, contract)
+    if task == TENSORS and own is None:
+        runner = spread(workers, scheduler)
+        dataset = against_float(dataset, float_plan(planned), limit, runner, fresh, report)
+        report.note(f"{dataset.name}: {AGREEMENT}.")
     return evaluate_plan(
         planned,
         dataset,
@@ -163,7 +175,8 @@ def evaluate_plan(
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build
-    things = "pictures" if of_head(planned.head) is PICTURE else "sounds"
+    medium = of_head(planned.head)
+    things = "pictures" if medium is PICTURE else medium.several
     part = f"the first {len(items)} of {len(dataset.items)} {things}"
     return Evaluation(
         model=planned.name,
@@ -180,6 +193,21 @@ def evaluate_plan(
         rkzoo=version("rkzoo"),
         items=things,
     )
+
+
+def _opened(
+    data: str, task: str, labels: tuple[str, ...], metric: tuple[str, UserMetric] | None
+) -> Dataset:
+    """The dataset of a model of this task. Raises RkzooError."""
+    if task == TENSORS:
+        return open_samples(data, metric)
+    if metric is not None:
+        raise RkzooError(
+            "--metric does not go with this model.",
+            f"It is a model of the task {task!r}, which has metrics of its own.",
+            "Leave it out, or add --raw to get its outputs as plain tensors.",
+        )
+    return open_dataset(data, task, labels)
 
 
 def task_of(contract: Contract, parts: int = 1, together: Head | None = None) -> str:
@@ -204,7 +232,8 @@ def calibrated_on(
     rest = dataset.items[limit:] if limit else ()
     chosen = (rest or dataset.items)[-_CALIBRATION:]
     whose = "not scored" if rest else "scored too"
-    departures.append(f"calibrated on {len(chosen)} pictures of the same data, {whose}")
+    things = "samples" if dataset.kind == "tensors" else "pictures"
+    departures.append(f"calibrated on {len(chosen)} {things} of the same data, {whose}")
     return replace(request, calibration=from_files(chosen))
 
 
@@ -255,6 +284,40 @@ def answer_all(
             done += sizes[index]
             bar.update(done)
     return [record for index, _ in pieces for record in answers.load(names[index])], reused
+
+
+def against_float(
+    dataset: Dataset,
+    floating: Plan,
+    limit: int | None,
+    runner: Runner,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> Dataset:
+    """The samples with what the float model gives for them as ground truth. Raises RkzooError."""
+    items = dataset.items[:limit]
+    records, _ = answer_all(Job(floating), dataset.digest, items, runner, fresh, report)
+    found = agreement(dataset.name, items, records, TENSORS, ())
+    return replace(found, items=dataset.items)
+
+
+def float_plan(planned: Plan) -> Plan:
+    """The same model in float on ONNX Runtime. Raises RkzooError where its graph is not at hand."""
+    if planned.label == "onnx":
+        return planned
+    if any(part.build is None for part in planned.parts.values()):
+        raise RkzooError(
+            f"{planned.name} cannot be compared with its float model here.",
+            "A .rknn on a board does not hold the float model.",
+            "Run it on a PC with --runtime simulator, or measure it with --metric "
+            "FILE.py:FUNCTION.",
+        )
+    with explained("The model's graph cannot be read from the cache."):
+        parts = {
+            role: replace(part, backend=OnnxBackend(part.built.onnx.read_bytes()))
+            for role, part in planned.parts.items()
+        }
+    return replace(planned, label="onnx", parts=parts)
 
 
 def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:

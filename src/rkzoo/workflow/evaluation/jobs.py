@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
 from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.evaluation.rectangular import open_rectangular
-from rkzoo.workflow.inference.inputs import SOUND, of_head
+from rkzoo.workflow.inference.inputs import SOUND, TENSORS, of_head
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Found
 from rkzoo.workflow.inference.plan import Plan
@@ -93,8 +93,13 @@ Decode = Callable[[bytes, Path], Any]
 
 
 def decoder_of(job: Job) -> Decode:
-    """Decoder of the job's files: images or sounds."""
-    if of_head(job.plan.head).name == SOUND.name:
+    """Decoder of the job's files: images, sounds, or samples of plain tensors."""
+    kind = of_head(job.plan.head).name
+    if kind == TENSORS.name:
+        from rkzoo.workflow.request.samples import decode as decode_sample
+
+        return partial(decode_sample, contract=job.plan.parts["model"].contract)
+    if kind == SOUND.name:
         from rkzoo.audio.sound import decode
 
         return decode

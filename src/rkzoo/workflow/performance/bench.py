@@ -17,6 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+import numpy as np
+
 from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError
@@ -31,11 +33,11 @@ from rkzoo.soc.machine import read_machine
 from rkzoo.speed.timing import Times, growth, times
 from rkzoo.speed.usage import Usage, usage
 from rkzoo.tasks.detect.task import HeadTask
+from rkzoo.tasks.tensors.feed import made
 from rkzoo.tasks.voice.result import Spoken
 from rkzoo.vision.image import decode
-from rkzoo.workflow.inference.inputs import PICTURE, Medium, medium_of
+from rkzoo.workflow.inference.inputs import PICTURE, TENSORS, Medium, medium_of, of_plan
 from rkzoo.workflow.inference.load import task_of
-from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import (
     Plan,
     check_pictures,
@@ -83,13 +85,14 @@ PUBLISHED_RTF = (
 
 
 class Measured(Strict, frozen=True):
-    """The model and its input. `picture` is a path, or "made" for a generated image."""
+    """The model and its input. `picture` is a path (what was given for each input of plain
+    tensors), or "made" for a generated one; `width` and `height` are None if it is no picture."""
 
     name: str
     inputs: tuple[tuple[int, ...], ...]
     picture: str
-    width: int
-    height: int
+    width: int | None
+    height: int | None
 
 
 class Memory(Strict, frozen=True):
@@ -203,14 +206,14 @@ class AnswerReport(Strict, frozen=True):
         return document
 
 
-Work = Callable[[Image], "Stages"]
+Work = Callable[[Any], "Stages"]
 Stages = dict[str, float]
 """Seconds by stage."""
 
 
 def bench_any(
     model: str | os.PathLike[str],
-    source: str | None = None,
+    source: str | Sequence[str] | None = None,
     *,
     request: Request | None = None,
     count: int | None = None,
@@ -222,20 +225,27 @@ def bench_any(
     """Run `bench` or `bench_answers`, by the input kind of the model; `count` frames or results.
     Raises RkzooError.
     """
-    if medium_of(os.fspath(model)).name == PICTURE.name:
+    given = [source] if isinstance(source, str) else list(source or ())
+    if medium_of(os.fspath(model)).name in (PICTURE.name, TENSORS.name):
         return bench(
             model,
             request=request,
-            picture=source,
+            picture=given,
             frames=count,
             warm_up=WARM_UP if warm_up is None else warm_up,
             affinity=affinity,
             lock_clocks=lock_clocks,
             report=report,
         )
+    if len(given) > 1:
+        raise RkzooError(
+            f"{model} answers one thing here, and was given {len(given)}.",
+            "One is answered again and again.",
+            "Give one with --input.",
+        )
     return bench_answers(
         model,
-        source,
+        given[0] if given else None,
         request=request,
         answers=count,
         warm_up=1 if warm_up is None else warm_up,
@@ -249,7 +259,7 @@ def bench(
     model: str | os.PathLike[str],
     *,
     request: Request | None = None,
-    picture: str | os.PathLike[str] | None = None,
+    picture: str | os.PathLike[str] | Sequence[str] | None = None,
     frames: int | None = None,
     warm_up: int = WARM_UP,
     affinity: Affinity = "all",
@@ -258,22 +268,25 @@ def bench(
 ) -> BenchReport:
     """Benchmark an image model: a card, an `.onnx`, or a `.rknn` made by rkzoo.
 
-    `request` as for `run`: the runtime and how the model is fed. Without `picture` one is made.
+    `request` as for `run`: the runtime and how the model is fed. `picture` is a picture's file, or
+    of a model with plain inputs what `run` takes (.npy, .npz, NAME=FILE ...); without it one is
+    made.
     `affinity` pins the work to the fast or the slow cores of a board. `lock_clocks` holds the
     clocks at their highest meanwhile (needs root). Raises RkzooError.
     """
     _check_counts(frames, warm_up)
-    data, path = picture_bytes(picture)
-    shot = decode(data, path)
     setup = machine_setup(affinity, lock_clocks)
     planned = plan(model, request, report)
     check_pictures(planned, "bench --image")
+    named = [picture] if isinstance(picture, str | os.PathLike) else picture or ()
+    given = [os.fspath(file) for file in named]
+    picture_of = _reader(planned, given)
+    shot = picture_of()
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
         setup = stack.enter_context(applied(setup))
         open_plan = partial(_open, stack=stack, threads=setup.threads, report=report)
         opened = open_plan(planned)
-        picture_of = partial(decode, data, path)
         sequential = _sequential(_task(planned, opened), picture_of, count, warm_up, report)
         # An NPU session handles one frame at a time, in its own buffers.
         workers = npu_workers(planned)
@@ -296,6 +309,7 @@ def bench(
         inputs = tuple(spec.shape for _, session in opened.values() for spec in session.inputs)
         measured = _measured(planned, opened, setup, sequential, warm_up)
     stages: dict[str, Times] = measured["time_cost_ms"]
+    height, width = _picture_size(shot)
     return BenchReport(
         **measured,
         published=PUBLISHED,
@@ -303,9 +317,9 @@ def bench(
         model_info=Measured(
             name=planned.name,
             inputs=inputs,
-            picture="made" if picture is None else str(picture),
-            width=shot.shape[1],
-            height=shot.shape[0],
+            picture=" ".join(given) or "made",
+            width=width,
+            height=height,
         ),
         throughput_fps=Throughput(
             inference=_rate(1, stages["inference"].mean / 1000),
@@ -390,6 +404,34 @@ def _answer(task: Callable[[Any], Any], last: list[Any], given: Any) -> None:
     last[:] = [task(given)]
 
 
+def _reader(planned: Plan, given: list[str]) -> Callable[[], Any]:
+    """What reads the one picture, or the one sample of plain inputs, again and again. Raises
+    RkzooError."""
+    medium = of_plan(planned)
+    if medium.name == TENSORS.name:
+        if not given:
+            return partial(_same, made(planned.parts["model"].contract))
+        found = medium.expand(given)
+    else:
+        found = given
+    if len(found) > 1:
+        raise RkzooError(
+            f"One frame is timed again and again, and {len(found)} were given.",
+            "Which of them counts is not said.",
+            "Give one picture with --image, or one .npz or NAME=FILE for each input.",
+        )
+    if medium.name == TENSORS.name:
+        return partial(medium.read, found[0])
+    return partial(decode, *picture_bytes(found[0] if found else None))
+
+
+def _picture_size(shot: Any) -> tuple[int | None, int | None]:
+    """(height, width) of what is one picture, as an array or by the name of its input."""
+    image = next(iter(shot.values())) if isinstance(shot, dict) and len(shot) == 1 else shot
+    pixels = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
+    return (image.shape[0], image.shape[1]) if pixels else (None, None)
+
+
 def _given(medium: Medium, source: str | None, model: str) -> Any:
     """The one input."""
     found = medium.expand([source]) if source is not None else ()
@@ -409,7 +451,7 @@ def _check_counts(frames: int | None, warm_up: int) -> None:
         )
 
 
-def _same(shot: Image) -> Image:
+def _same(shot: Any) -> Any:
     return shot
 
 
@@ -519,7 +561,7 @@ def _sessions(opened: Opened) -> list[Watched]:
     return [session for _, session in opened.values()]
 
 
-def _staged(task: Staged, decode: Callable[..., Any], image: Image) -> Stages:
+def _staged(task: Staged, decode: Callable[..., Any], image: Any) -> Stages:
     return run_stages(task, image, decode)[1]._asdict()
 
 
@@ -535,7 +577,7 @@ def _whole(task: Callable[[Any], Any], sessions: Sequence[Watched], image: Any) 
 
 def _sequential(
     work: Work,
-    picture: Callable[[], Image],
+    picture: Callable[[], Any],
     frames: int,
     warm_up: int,
     report: Reporter,
@@ -562,7 +604,7 @@ def _sequential(
 
 
 def _pipelined(
-    tasks: Sequence[Work], picture: Callable[[], Image], frames: int, report: Reporter
+    tasks: Sequence[Work], picture: Callable[[], Any], frames: int, report: Reporter
 ) -> Run:
     """One frame in flight per task, each in its own worker."""
 

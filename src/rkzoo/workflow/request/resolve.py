@@ -16,7 +16,7 @@ from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
-from rkzoo.graph.families.plain import plain, plain_notes
+from rkzoo.graph.families.plain import Plain, plain, plain_notes
 from rkzoo.graph.families.recognition import UnknownHead
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
@@ -105,7 +105,10 @@ def _from_graph(
         for sentence in (*recognition.seen, *assumed):
             report.note(f"{name}: {sentence}")
     else:
-        original, contract = _plain(original, request, name, report)
+        made = plain_of(original, request)
+        original, contract = made.graph, made.contract
+        for sentence in made.seen:
+            report.note(f"{name}: {sentence}")
     contract = _fed(contract, name, request, report)
     if card is None and isinstance(contract.head, TensorsHead):
         for sentence in plain_notes(original, contract, asked=request.raw):
@@ -142,9 +145,7 @@ def _recognition(
         return None
 
 
-def _plain(
-    original: onnx.ModelProto, request: Request, name: str, report: Reporter
-) -> tuple[onnx.ModelProto, Contract]:
+def plain_of(original: onnx.ModelProto, request: Request) -> Plain:
     """A graph whose outputs stay plain tensors: with fixed inputs, and its contract. Raises
     RkzooError."""
     made = plain(
@@ -153,12 +154,10 @@ def _plain(
         shapes={key: tuple(shape) for key, shape in (request.shapes or {}).items()},
         pictures=request.fit != "none",
     )
-    contract, image = made.contract, _known_picture(original, request)
-    if contract.picture is not None and image is not None:
-        contract = msgspec.structs.replace(contract, picture=image)
-    for sentence in made.seen:
-        report.note(f"{name}: {sentence}")
-    return made.graph, contract
+    contract, image = made.contract, made.contract.picture
+    if image is not None:
+        image = request.feed.over(_known_picture(original, request) or image)
+    return replace(made, contract=msgspec.structs.replace(contract, picture=image))
 
 
 def _known_picture(original: onnx.ModelProto, request: Request) -> ImageInput | None:

@@ -26,18 +26,20 @@ from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Algorithm
-from rkzoo.vision.image import SUFFIXES, decode
+from rkzoo.vision.image import SUFFIXES
 from rkzoo.workflow.compile.simulate import simulate_in
 from rkzoo.workflow.compile.text_calibration import line_pictures
 from rkzoo.workflow.evaluation.evaluate import (
     STANDARD,
     Runner,
+    against_float,
     answer_all,
     evaluate_plan,
     spread,
     task_of,
 )
-from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered
+from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered, decoder_of
+from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, open_samples
 from rkzoo.workflow.inference.load import task_with
 from rkzoo.workflow.inference.plan import Plan, as_answered, part
 from rkzoo.workflow.request.calibration import from_files
@@ -252,7 +254,8 @@ def tune(
         report.note(f"The card of {ready.name} does not offer INT8; it is tried all the same.")
         ready = replace(ready, dtypes=("int8", *ready.dtypes))
     task = task_of(ready.contract)
-    floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", request)})
+    head = ready.contract.head
+    floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", request)}, head)
     with ExitStack() as stack:
         dataset = _dataset(data, task, floating, ready, limit, report)
         truth = evaluate_plan(floating, dataset, limit=limit, report=report)
@@ -273,7 +276,8 @@ def in_process(process: ToolkitProcess) -> Runner:
     def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
         one = job.plan.parts["model"]
         session = as_answered(one, simulate_in(process, one.built))
-        return answered(answer_of(task_with(one.answers, session, job.options), decode), pieces)
+        task = task_with(one.answers, session, job.options)
+        return answered(answer_of(task, decoder_of(job)), pieces)
 
     return run
 
@@ -352,7 +356,7 @@ class _Search:
         pictures = from_files(setting.pictures) if setting.pictures else self.request.pictures
         request = replace(self.request, calibration=pictures, dtype="int8")
         made = part(ready, "simulator", request, _Quiet(self.report))
-        return Plan(self.ready.name, "simulator", {"model": made})
+        return Plan(self.ready.name, "simulator", {"model": made}, ready.contract.head)
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
         """Layers in float16: one branch of the head, from the input on, then by damage per cost."""
@@ -472,6 +476,8 @@ def _methods(search: _Search) -> Candidates:
 
 
 def _pictures(search: _Search) -> Candidates:
+    if search.dataset.kind == TENSORS:
+        return  # how unlike they are is known of pictures only
     pool = _pool(search)
     if len(pool) <= _USUAL_PICTURES:
         return
@@ -513,6 +519,8 @@ def _pool(search: _Search) -> Sequence[Path]:
 def _first_pictures(search: _Search) -> tuple[tuple[Path, ...] | None, str]:
     if search.ready.card is not None and search.ready.card.task.startswith("text"):
         return None, "as the card says"
+    if search.dataset.kind == TENSORS and search.request.pictures is not None:
+        return None, "as given"
     pool = _pool(search)
     chosen = tuple(evenly(pool, _USUAL_PICTURES))
     return chosen, f"{len(chosen)} pictures at equal distances"
@@ -531,6 +539,9 @@ def _dataset(
     """
     folder = Path(data).expanduser()
     labels = ready.contract.labels
+    if task == TENSORS:
+        report.note(f"{folder}: {AGREEMENT}.")
+        return against_float(open_samples(data), floating, limit, spread(), report=report)
     items = _bare_pictures(folder)
     if not items or task == "plate":
         return open_dataset(data, task, labels)
