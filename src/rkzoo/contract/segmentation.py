@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Annotated
 
 import msgspec
@@ -25,11 +26,21 @@ class SemanticHead(Strict, frozen=True, tag="semantic", tag_field="kind"):
     any size, or the numbers of the best classes, 1xhxw, where `picked`.
 
     `corners`: the outermost logits lie on the outermost pixels of the input, which TensorFlow
-    calls align_corners; else each covers its share of the input. One map alone says how surely
-    a pixel is of class 1: above `threshold`.
+    calls align_corners; else each covers its share of the input. One map alone of two classes
+    says how surely a pixel is of class 1: above `threshold`. `multi_label`: so does each map of
+    its own class, and a pixel may be of several or none. What is compared with `threshold` is a
+    probability, or a logit whose sigmoid is one where `logits`.
     """
 
-    classes: Annotated[int, msgspec.Meta(ge=2, le=256)]
+    classes: Annotated[int, msgspec.Meta(ge=1, le=256)]
     picked: bool = False
     corners: bool = False
-    threshold: float = 0.5
+    threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    multi_label: bool = False
+    logits: bool = False
+
+    @property
+    def limit(self) -> float:
+        """What a number of a map must exceed."""
+        odds = self.threshold / (1 - self.threshold)
+        return log(odds) if self.logits else self.threshold

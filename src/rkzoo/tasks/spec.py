@@ -92,6 +92,7 @@ class TaskSpec:
         usage: examples of arguments to `rkzoo run`; one of what it takes where None.
         describe: a head to rows (title, text) of what the model gives.
         assumed_labels: a head to the names of its classes where nothing gives them.
+        name_classes: a head and the labels that a user gives to a name for each class.
         check_labels: raises RkzooError where labels (given or none) do not fit the head; takes
             the model's name for the message.
         legalize: the graph is rewritten to operators that the toolkit converts rightly.
@@ -113,6 +114,9 @@ class TaskSpec:
     usage: tuple[str, ...] | None = None
     describe: Callable[[Any], list[tuple[str, str]]] = lambda head: []
     assumed_labels: Callable[[Any], AssumedLabels | None] = lambda head: None
+    name_classes: Callable[[Any, Sequence[str]], tuple[str, ...]] = lambda head, labels: tuple(
+        labels
+    )
     check_labels: Callable[[Any, Sequence[str], str], None] = lambda head, labels, model: None
     legalize: bool = False
     native: bool = False

@@ -1,4 +1,5 @@
-"""A segmentation into classes: one map for each, as large as the picture in the end."""
+"""A segmentation into classes: a map for each, or one map of an object, as large as the picture
+in the end."""
 
 from __future__ import annotations
 
@@ -16,20 +17,41 @@ from rkzoo.graph.onnx.subgraph import part
 from rkzoo.graph.onnx.view import View, attributes, prepared
 
 _NONE = "it does not end in one map for each class, as large as the picture"
+_MADE = "its maps are as many as the picture's channels, so they may be a picture that it makes"
+# How many times coarser than the picture an encoder's features are: segmentations have one, and
+# most networks that mend pictures have not.
+_ENCODER = 16
+_MAKERS = ("Conv", "ConvTranspose", "Add")
 _PASSING = frozenset({"Cast", "Squeeze", "Identity", "Transpose", "Softmax", "LogSoftmax"})
 _HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 
 
 @dataclass(frozen=True)
 class _End:
-    """Where the logits lie, what `shape` they are of, 1xCxhxw, and what is behind them: nothing
-    that their decoder would not do."""
+    """Where the maps lie that a decoder reads, what `shape` they are of, 1xCxhxw, and what is
+    behind them: nothing that the decoder would not do. `sigmoid`: their probabilities are C
+    numbers of their own, and the maps are these or, where `logits`, what they are made of."""
 
-    logits: str
+    maps: str
+    maker: onnx.NodeProto
     shape: tuple[int, ...]
     corners: bool
     resized: bool
     picked: bool
+    softmax: bool
+    sigmoid: bool
+    logits: bool
+
+    @property
+    def head(self) -> SemanticHead:
+        count = self.shape[1]
+        several = count > 1 and self.sigmoid and not self.picked
+        return SemanticHead(
+            classes=max(count, 2),
+            corners=self.corners,
+            multi_label=several,
+            logits=self.logits and (several or count == 1),
+        )
 
 
 def semantic(seen: View, picture: Picture) -> Recognition | str:
@@ -42,7 +64,9 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
     final = seen.shape(outputs[0].name)
     if end is None or final is None or not _fills(final, picture.image.size, end):
         return _NONE
-    classes = end.shape[1]
+    if _is_picture(seen, end):
+        return _MADE
+    head = end.head
     image = msgspec.structs.replace(picture.image, fit="stretch")
     scaled = image.std == (1.0, 1.0, 1.0)
     if not scaled:
@@ -51,19 +75,22 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
         "How it was trained is not in the file: RGB, ImageNet's mean and std are taken. Give "
         "others with --color, --mean and --std.",
     )  # fmt: skip
-    labels = picture.labels if len(picture.labels) == classes else ()
+    labels = picture.labels if len(picture.labels) == head.classes else ()
+    if head.classes != end.shape[1] and len(picture.labels) == 1:
+        labels = ("background", *picture.labels)
+    assumed += () if labels else _doubts(end)
     return Recognition(
         family="semantic",
         form="whole",
         contract=Contract(
             family="semantic",
             picture=image,
-            head=SemanticHead(classes=classes, corners=end.corners),
+            head=head,
             labels=labels,
         ),
         taps=(),
         evidence=(
-            f"Maps of {classes} classes of {end.shape[2]}x{end.shape[3]}; what stands behind them "
+            f"{_meaning(end)} of {end.shape[2]}x{end.shape[3]}; what stands behind them "
             "(scaling up, picking the best class) is done when decoding.",
             *assumed,
         ),
@@ -73,8 +100,8 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
 
 def up_to_logits(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
     """The graph up to the logits, with its picture fixed to 1x3xHxW: a smaller output, and none
-    of what the toolkit does badly (the pick of the best class, in whole numbers of 64 bits). As
-    it is where its end is another."""
+    of what the toolkit does badly (the pick of the best class, in whole numbers of 64 bits). A
+    sigmoid right behind them stays. As it is where its end is another."""
     names = {tensor.name for tensor in model.graph.initializer}
     picture = next(info.name for info in model.graph.input if info.name not in names)
     shape = (1, 3, *size)
@@ -82,12 +109,14 @@ def up_to_logits(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelPro
     end = _end(seen, model.graph.output[0].name)
     if end is None:
         return model
-    return part(seen.model, [ArrayInput(name=picture, shape=shape)], [end.logits])
+    return part(seen.model, [ArrayInput(name=picture, shape=shape)], [end.maps])
 
 
 def _end(seen: View, name: str) -> _End | None:
     """Walks back over what only scales, picks or turns; None where something else is there."""
-    corners, resized, picked, shared = set(), False, False, False
+    corners: set[bool] = set()
+    resized = picked = softmax = late = False
+    sigmoid = ""
     while (node := seen.producers.get(name)) is not None:
         if node.op_type == "ArgMax" and not picked and not resized:
             picked = True
@@ -96,19 +125,87 @@ def _end(seen: View, name: str) -> _End | None:
             if before != after:
                 mode = attributes(node).get("coordinate_transformation_mode", b"half_pixel")
                 corners.add(mode == b"align_corners")
-                resized = True
+                resized, late = True, sigmoid != ""
+        elif node.op_type == "Sigmoid" and not sigmoid and not resized:
+            sigmoid = name
         elif node.op_type not in _PASSING:
             break
-        shared = shared or "Softmax" in node.op_type
+        softmax = softmax or "Softmax" in node.op_type
         name = node.input[0]
-    shape = seen.shape(name)
-    if node is None or node.op_type not in ("Conv", "ConvTranspose", "Add") or len(corners) > 1:
+    if node is not None and node.op_type == "Sigmoid" and resized and not sigmoid:
+        # What was scaled is already its probabilities.
+        sigmoid, node = name, seen.producers.get(node.input[0])
+    maps = sigmoid if sigmoid and not late else name
+    shape = seen.shape(maps)
+    if node is None or node.op_type not in _MAKERS or len(corners) > 1:
         return None
-    if shape is None or len(shape) != 4 or shape[0] != 1 or not 2 <= shape[1] <= 256:
+    if shape is None or len(shape) != 4 or shape[0] != 1 or not 1 <= shape[1] <= 256:
         return None
-    if shape[1] == 3 and not (picked or resized or shared):
-        return None  # three maps without more are a picture: a denoiser, a colouriser
-    return _End(name, shape, corners == {True}, resized, picked)
+    if shape[1] == 1 and (picked or softmax):
+        return None
+    return _End(
+        maps=maps,
+        maker=node,
+        shape=shape,
+        corners=corners == {True},
+        resized=resized,
+        picked=picked,
+        softmax=softmax,
+        sigmoid=sigmoid != "",
+        logits=maps != sigmoid,
+    )
+
+
+def _is_picture(seen: View, end: _End) -> bool:
+    """Whether nothing tells the maps from a picture that the network makes of the one it sees, as
+    denoisers and colourisers do."""
+    source = seen.inputs[0].name
+    taken = seen.shape(source)
+    if taken is None or taken[1] != end.shape[1] or end.picked or end.softmax:
+        return False
+    if end.maker.op_type == "Add" and source in end.maker.input:
+        return True
+    maker = end.maker
+    if maker.op_type == "Add":
+        maker = next((n for i in maker.input if (n := seen.producers.get(i))), maker)
+    weight = seen.shape(maker.input[1])
+    if maker.op_type == "Conv" and weight is not None and weight[2:] == (1, 1):
+        return False
+    return not (end.resized or _has_encoder(seen, taken))
+
+
+def _has_encoder(seen: View, picture: tuple[int, ...]) -> bool:
+    """Whether features of a much coarser grid than the picture's are inside."""
+    grids = [shape[2:] for shape in map(seen.shape, seen.producers) if shape and len(shape) == 4]
+    return any(
+        all(1 < cells <= side / _ENCODER for cells, side in zip(grid, picture[2:], strict=True))
+        for grid in grids
+    )
+
+
+def _meaning(end: _End) -> str:
+    count = end.shape[1]
+    if count == 1:
+        return f"One map of an object, {'with' if end.sigmoid else 'without'} a sigmoid,"
+    if end.head.multi_label:
+        return f"Maps of {count} classes, each with a sigmoid of its own, so they may overlap,"
+    return f"Maps of {count} classes"
+
+
+def _doubts(end: _End) -> tuple[str, ...]:
+    """What else maps without names could be, for the user to say."""
+    count = end.shape[1]
+    if count == 1:
+        kind = "of 0..1 is taken for a mask, above .5" if end.sigmoid else (
+            "is taken for the logits of a mask, above 0"
+        )  # fmt: skip
+        return (
+            f"Its one map {kind} is the object. If it is depth, say so in a card with "
+            "head: {kind: depth}.",
+        )
+    if count == 3 and not (end.picked or end.softmax):
+        return ("Its 3 maps are taken for 3 classes, not for the colours of a picture.",)
+    return ()
 
 
 def _is_bilinear(node: onnx.NodeProto) -> bool:
