@@ -94,6 +94,7 @@ _SAME = {
     "prompts": "prompt",
     "text_model": "text_model",
     "embeddings": "embeddings",
+    "against": "against",
     "language": "language",
     "translate": "translate",
     "speed": "speed",

@@ -41,6 +41,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_model_options(parser)
     add_task_options(parser)
     parser.add_argument(
+        "--against",
+        nargs="+",
+        metavar="FILE",
+        help="pictures that an embedding (of faces, of people) is compared with, by its cosine",
+    )
+    parser.add_argument(
         "--search", metavar="WORDS", help="find pictures (clip) or lines of text (minilm) by words"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -88,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
             if folder is not None:
                 try:
                     target = file_named or _target(result, folder / name)
-                    document[medium.gives] = str(result.save(target))
+                    document[model.medium.gives] = str(result.save(target))
                 except RkzooError as error:
                     if args.output or _can_draw():
                         raise
@@ -101,15 +107,15 @@ def _run(args: argparse.Namespace) -> int:
                 warned.setdefault(text, said)
             if not args.json:
                 _tell(result, said)
-        runtime = model.runtime
+        runtime, gives = model.runtime, model.medium.gives
     if args.json:
         print_json({"model": args.model, "runtime": runtime, medium.several: documents})
     for text, said in warned.items():
         print(f"warning: {said}: {text}", file=sys.stderr)
     if file_named:
-        print(f"The {medium.gives} is in {file_named}", file=sys.stderr)
+        print(f"The {gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:
-        print(f"{medium.gives.capitalize()}s are in {folder}/", file=sys.stderr)
+        print(f"{gives.capitalize()}s are in {folder}/", file=sys.stderr)
     return 0
 
 

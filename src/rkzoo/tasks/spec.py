@@ -46,6 +46,7 @@ class TaskOptions:
         points: x, y, label (1 the object, 0 beside it) in source pixels, for promptable masks.
         boxes: x1, y1, x2, y2 in source pixels, likewise.
         prompts: class names that the user gives.
+        against: names of pictures (files, folders, globs) that an embedding is compared with.
         detect: thresholds of a detection head; None: the defaults.
         page: thresholds of a text reader; None: the defaults.
     """
@@ -56,6 +57,7 @@ class TaskOptions:
     points: tuple[tuple[float, float, int], ...] = ()
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     prompts: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
     detect: DetectOptions | None = None
     page: PageOptions | None = None
 
@@ -63,15 +65,17 @@ class TaskOptions:
 @dataclass(frozen=True)
 class AssumedLabels:
     """Names for classes that a file leaves nameless: `names`, then those of the zoo's
-    `label_set`. `why` says what is assumed, for the user; empty where it is certain."""
+    `label_set`, or those that a `card` of the zoo comes with. `why` says what is assumed, for the
+    user; empty where it is certain."""
 
     names: tuple[str, ...] = ()
     label_set: str = ""
+    card: str = ""
     why: str = ""
 
 
 Takes = Literal["picture", "sound", "text", "numbers"]
-Gives = Literal["picture", "transcript", "timeline", "output", "sound", "numbers"]
+Gives = Literal["picture", "transcript", "timeline", "output", "sound", "numbers", "vector"]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
     lprnet,
+    ppocr,
     retinaface,
     semantic,
+    vector,
     yolo_world,
     yolov5_decoded,
     yolov5_raw,
@@ -43,7 +45,11 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
+    ("a text detector of PP-OCR", ppocr.detector),
+    ("a text recognizer of PP-OCR", ppocr.recognizer),
+    ("a text angle classifier of PP-OCR", ppocr.angle),
     ("a classifier", classifier.classifier),
+    ("an embedding or a regression", vector.vector),
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
@@ -58,13 +64,16 @@ _MAX_SIDE = 16384
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
-def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Recognition:
+def recognise(
+    model: onnx.ModelProto, size: tuple[int, int] | None = None, labels: Sequence[str] = ()
+) -> Recognition:
     """The family, form and contract of a graph.
 
     `size` (height, width) in pixels counts where the graph leaves its input free; without
-    it the size that the exporter noted in the file is taken. Raises RkzooError when no
-    recogniser knows the graph, saying what was seen, when it suppresses boxes itself, or when
-    the size stays open.
+    it the size that the exporter noted in the file is taken. `labels` are class names that the
+    user gives in place of the file's: as many as a row has numbers make a classifier of it.
+    Raises RkzooError when no recogniser knows the graph, saying what was seen, when it suppresses
+    boxes itself, or when the size stays open.
     """
     suppressing = _suppressing(model)
     if suppressing:
@@ -73,13 +82,13 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
     noted = _noted_size(model)
-    wanted = fixed or size or noted
+    wanted = fixed or size or noted or ppocr.usual_size(model)
     sizes = {other.name: other.shape for other in others}
     shapes = {name: (1, 3, *(wanted or _TRIAL)), **sizes}
     seen = texts_to_convolution(prepared(model, shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
-        labels=file_labels(model),
+        labels=tuple(labels) or file_labels(model),
         others=others,
     )
     reasons: dict[str, list[str]] = {}
@@ -203,6 +212,8 @@ def _with_size_evidence(
             origin += f", so {size[0]}x{size[1]} cannot be had without a new export"
     else:
         origin = "chosen, the graph leaves it free" if size else "noted by the exporter"
+        if not size and not _noted_size(model):
+            origin = "the usual one of its family, the graph leaves it free"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
     if divided:
         sentences.append("The graph scales the pixels itself.")
@@ -246,7 +257,8 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
-        "segmentations, LPRNet and RetinaFace; for other models see rkzoo list.",
+        "segmentations, embeddings, LPRNet, RetinaFace and PP-OCR; for other models see rkzoo "
+        "list.",
     )
 
 

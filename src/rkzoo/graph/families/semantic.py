@@ -196,12 +196,10 @@ def _doubts(end: _End) -> tuple[str, ...]:
     """What else maps without names could be, for the user to say."""
     count = end.shape[1]
     if count == 1:
-        kind = "of 0..1 is taken for a mask, above .5" if end.sigmoid else (
-            "is taken for the logits of a mask, above 0"
-        )  # fmt: skip
+        least = ".5" if end.sigmoid else "0"
         return (
-            f"Its one map {kind} is the object. If it is depth, say so in a card with "
-            "head: {kind: depth}.",
+            f"Its one map is taken for a mask: above {least} is the object. If it is depth, say so "
+            "in a card with head: {kind: depth}.",
         )
     if count == 3 and not (end.picked or end.softmax):
         return ("Its 3 maps are taken for 3 classes, not for the colours of a picture.",)
@@ -217,6 +215,6 @@ def _is_bilinear(node: onnx.NodeProto) -> bool:
 def _fills(final: tuple[int, ...], size: tuple[int, int], end: _End) -> bool:
     """Whether the last output has one answer, or one for each class, at each pixel."""
     sides = [side for side in final if side != 1]
-    if not end.picked:
+    if not end.picked and end.shape[1] > 1:
         sides = sides[1:] if sides[:1] == [end.shape[1]] else sides[:-1]
     return sides == [side for side in size if side != 1]

@@ -28,6 +28,9 @@ def _open(opened: Opened, options: TaskOptions) -> Task:
 
 
 def _assumed_labels(head: SemanticHead) -> AssumedLabels | None:
+    if head.classes == 2 and not head.multi_label:
+        names = ("background", "object")
+        return AssumedLabels(names, why="its 2 classes: background and object are")
     if head.classes not in _KNOWN or head.multi_label:
         return None
     owner, label_set = _KNOWN[head.classes]

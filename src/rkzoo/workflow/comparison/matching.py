@@ -199,11 +199,11 @@ def _things(found: Any) -> _Things:
         none = np.zeros(len(found), np.int32)
         return _Things(found.quads, found.scores, ("text",) * len(found), none)
     if isinstance(found, Classes):
-        # The whole picture is one thing, and the best class is what it says.
-        best = found[:1]
+        # The whole picture is one thing for each question, and the best class is what it says.
+        best = found.best()
         whole = np.tile(np.array([[[0, 0], [1, 0], [1, 1], [0, 1]]], np.float32), (len(best), 1, 1))
         names = tuple(best.label(c) for c in best.class_id.tolist())
-        return _Things(whole, best.score, names, np.zeros(len(best), np.int32), True, texts=True)
+        return _Things(whole, best.score, names, np.arange(len(best)), True, texts=True)
     boxes = found.boxes if isinstance(found, Masks | Poses | Faces) else found
     named: Detections = boxes.upright() if isinstance(boxes, OrientedBoxes) else boxes
     labels = tuple(named.label(int(c)) for c in named.class_id)

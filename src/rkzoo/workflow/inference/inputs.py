@@ -137,24 +137,27 @@ def _text(source: Said | str) -> str:
 
 
 _DRAWN = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_VECTORS = frozenset({".npy"})
 _TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
 _TABLES = frozenset({".csv"})
 _TEXTS = frozenset({".txt"})
 _SPOKEN = frozenset({".wav", ".flac", ".ogg"})
 _UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
 
-PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
+PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN | _VECTORS)
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
 TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
+_MEASURED = replace(PICTURE, gives="vector", written=_VECTORS | {".json", ".txt"})
 _HEARD = replace(SOUND, gives="timeline", written=_TABLES)
 _SAID = replace(TEXT, gives="sound", written=_SPOKEN)
 NUMBERS = Medium("numbers", "numbers", "numbers", _numbers, _numbers)
 
-FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _SPOKEN | _UNWRITTEN
+FILES = _DRAWN | _VECTORS | _TRANSCRIPTS | _TABLES | _TEXTS | _SPOKEN | _UNWRITTEN
 """Suffixes that nobody gives a folder."""
 
 _MEDIA: dict[tuple[Takes, Gives], Medium] = {
     ("picture", "picture"): PICTURE,
+    ("picture", "vector"): _MEASURED,
     ("sound", "transcript"): SOUND,
     ("sound", "timeline"): _HEARD,
     ("text", "output"): TEXT,

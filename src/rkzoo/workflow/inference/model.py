@@ -263,7 +263,7 @@ class Model(Closing):
         Raises:
             RkzooError: The source cannot be read.
         """
-        if isinstance(source, np.ndarray) and self.medium is PICTURE:
+        if isinstance(source, np.ndarray) and self.medium.name == PICTURE.name:
             path, given = None, _checked(source)
         else:
             path, given = self.medium.file(source), self.medium.read(source)

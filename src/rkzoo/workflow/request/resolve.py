@@ -18,6 +18,7 @@ from rkzoo.graph.families.anchors import with_anchors
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
 from rkzoo.progress import SILENT, Reporter
+from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.recipe import Algorithm, Source
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
 from rkzoo.workflow.request.labels import card_labels, check_labels, with_assumed_labels
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # Where "normal" quantises badly. yolox_nano, 64 pictures of coco128_val, 20 of calibration,
 # mAP50-95: float .344 [onnx], normal .078, kl_divergence .256 [simulator].
-_ALGORITHM: dict[str, Algorithm] = {"yolox": "kl_divergence"}
+_ALGORITHM: dict[str, Algorithm] = {"yolox": "kl_divergence", "ppocr-det": "kl_divergence"}
 
 
 def resolve(model: str, request: Request | None = None, *, report: Reporter = SILENT) -> Resolved:
@@ -90,11 +91,14 @@ def _from_graph(
         contract = _described(card, card.head, tuple(known), request)
     else:
         hint = request.size or (card.input.size if card and card.input else None)
-        recognition = with_given(recognise(original, hint), request.pairs, name, report)
+        recognition = with_given(
+            recognise(original, hint, request.labels or ()), request.pairs, name, report
+        )
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
-            contract = msgspec.structs.replace(contract, labels=tuple(known))
+            named = spec_of(contract.head).name_classes(contract.head, known)
+            contract = msgspec.structs.replace(contract, labels=named)
         contract = _named(contract, original, name, report)
         if request.feed == AS_IS:
             for sentence in recognition.assumed:
