@@ -34,14 +34,16 @@ def test_softmax_is_a_distribution_in_the_order_of_the_logits(values: list[float
 def test_logits_get_a_softmax_and_probabilities_none() -> None:
     logits = np.log(np.array([[0.2, 0.5, 0.3]], np.float32))
     head = ClassifyHead(classes=3)
-    assert probabilities([logits], [spec((1, 3))], head) == pytest.approx([0.2, 0.5, 0.3], abs=1e-6)
+    (found,) = probabilities([logits], [spec((1, 3))], head)
+    assert found == pytest.approx([0.2, 0.5, 0.3], abs=1e-6)
     done = ClassifyHead(classes=3, activated=True)
-    assert probabilities([np.exp(logits)], [spec((1, 3))], done) == pytest.approx([0.2, 0.5, 0.3])
+    (found,) = probabilities([np.exp(logits)], [spec((1, 3))], done)
+    assert found == pytest.approx([0.2, 0.5, 0.3])
 
 
 def test_integers_count_by_their_scale() -> None:
     raw = np.array([[[[10]], [[20]], [[-5]]]], np.int8)
-    found = probabilities([raw], [spec((1, 3, 1, 1), 0.5, 4)], ClassifyHead(classes=3))
+    (found,) = probabilities([raw], [spec((1, 3, 1, 1), 0.5, 4)], ClassifyHead(classes=3))
     assert found == pytest.approx(softmax(np.array([3, 8, -4.5], np.float32)))
 
 

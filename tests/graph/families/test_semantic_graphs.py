@@ -101,7 +101,6 @@ def test_the_cut_answers_as_the_whole_graph_does(mode: str, form) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"pick": False, "classes": 1},  # a map of text or of an object, which has heads of its own
         {"resize": "nearest"},
         {"mode": "asymmetric"},
     ],

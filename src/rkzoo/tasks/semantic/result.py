@@ -59,8 +59,7 @@ class _PixelClasses:
         """The name of a class, or its number where no name is known."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """One record a class, the largest first: label, class_id, pixels, share of the picture."""
+    def _records(self) -> list[dict[str, Any]]:
         return [
             {"label": self.label(c), "class_id": c, "pixels": n, "share": round(n / self._all, 4)}
             for c, n in self.areas()
@@ -97,13 +96,20 @@ class ClassMap(_PixelClasses):
 
     @property
     def size(self) -> tuple[int, int]:
+        """(height, width) of the source picture."""
         height, width = self.classes.shape
         return height, width
 
     def mask(self, class_id: int) -> NDArray[np.bool_]:
+        """(H, W): where a class is."""
         return np.asarray(self.classes == class_id)
 
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a class, the largest first: label, class_id, pixels, share of the picture."""
+        return self._records()
+
     def areas(self) -> list[tuple[int, int]]:
+        """(class, its pixels) for each class that is there, the largest first."""
         counts = np.bincount(self.classes.ravel(), minlength=1)
         order = np.argsort(-counts, kind="stable")
         return [(int(c), int(counts[c])) for c in order if counts[c]]
@@ -145,13 +151,20 @@ class ClassMasks(_PixelClasses):
 
     @property
     def size(self) -> tuple[int, int]:
+        """(height, width) of the source picture."""
         height, width = self.classes.shape[1:]
         return height, width
 
     def mask(self, class_id: int) -> NDArray[np.bool_]:
+        """(H, W): where a class is."""
         return np.asarray(self.classes[class_id])
 
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a class, the largest first: label, class_id, pixels, share of the picture."""
+        return self._records()
+
     def areas(self) -> list[tuple[int, int]]:
+        """(class, its pixels) for each class that is there, the largest first."""
         counts = np.count_nonzero(self.classes, axis=(1, 2))
         order = np.argsort(-counts, kind="stable")
         return [(int(c), int(counts[c])) for c in order if counts[c]]
