@@ -70,8 +70,8 @@ class AssumedLabels:
 
     names: tuple[str, ...] = ()
     label_set: str = ""
-    card: str = ""
     why: str = ""
+    card: str = ""
 
 
 Takes = Literal["picture", "sound", "text", "numbers"]
