@@ -19,7 +19,7 @@ from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.registry import spec_of
-from rkzoo.toolkit.recipe import Algorithm, Source
+from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
 from rkzoo.workflow.request.labels import card_labels, check_labels, with_assumed_labels
 from rkzoo.workflow.request.options import AS_IS, Anchors
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # Where "normal" quantises badly. yolox_nano, 64 pictures of coco128_val, 20 of calibration,
 # mAP50-95: float .344 [onnx], normal .078, kl_divergence .256 [simulator].
 _ALGORITHM: dict[str, Algorithm] = {"yolox": "kl_divergence", "ppocr-det": "kl_divergence"}
+_DTYPES: tuple[Dtype, ...] = ("int8", "fp16")
+# What is built first, where nothing is said: in INT8 PP-OCRv5's recognizer reads ONT for JOINT.
+_FLOAT_FIRST = frozenset({"ppocr-rec"})
 
 
 def resolve(model: str, request: Request | None = None, *, report: Reporter = SILENT) -> Resolved:
@@ -112,12 +115,16 @@ def _from_graph(
         source=Source(
             file=str(path.resolve()), sha256=sha256_of(path), card=card.name if card else ""
         ),
-        dtypes=card.dtypes if card else ("int8", "fp16"),
+        dtypes=card.dtypes if card else _dtypes(contract),
         algorithm=card.calibration.algorithm if card else _ALGORITHM.get(contract.family, "normal"),
         card=card,
         recognition=recognition,
         files=_used(card, files),
     )
+
+
+def _dtypes(contract: Contract) -> tuple[Dtype, ...]:
+    return _DTYPES[::-1] if contract.family in _FLOAT_FIRST else _DTYPES
 
 
 def _described(card: Card, head: Head, labels: tuple[str, ...], request: Request) -> Contract:
