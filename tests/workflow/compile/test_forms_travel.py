@@ -168,7 +168,7 @@ def test_a_detector_of_text_given_as_a_file(dtype: str, assets: Path, tmp_path: 
 def test_a_reader_given_as_a_file(
     name: str, dtype: str | None, assets: Path, tmp_path: Path
 ) -> None:
-    """v4 holds its characters, those of v5 are known by their number. FP16 where nothing is said."""
+    """v4 holds its characters, those of v5 are known by their number. The usual format is FP16."""
     file = copied(name, tmp_path)
     line = assets / "data/images/ocr_line.png"
     for options in ({}, {"runtime": "simulator", "dtype": dtype, "calibration": str(line)}):

@@ -163,7 +163,7 @@ def judged(found: FlatOutput, labels: int, *, classifies: bool = False) -> Judge
     if found.unit or found.end[:1] in {(kind,) for kind in _NORMALISING}:
         return Judged("embedding") if count not in _CLASSES else Judged("classes")
     if found.activated:
-        return Judged("labels", "" if count == 1 else _if_numbers("the scores of as many labels"))
+        return Judged("labels", "" if count == 1 else _if_numbers(count, "labels"))
     if count == 1:
         return Judged("numbers", "Its one number is taken for a measured one; if it is the score "
                       "of a class, give its name with --labels FILE.")  # fmt: skip
@@ -183,15 +183,15 @@ def _by_count(found: FlatOutput) -> Judged:
     bounded = found.end[:1] in {(kind,) for kind in _BOUNDING}
     if bounded or count in _POINTS or not found.weighted:
         return Judged("numbers", _if_classes(count, "measured ones"))
-    return Judged("classes", _if_numbers(f"the scores of {count} classes"))
+    return Judged("classes", _if_numbers(count, "classes"))
 
 
 def _if_classes(count: int, taken: str) -> str:
     return f"Its {count} numbers are taken for {taken}; if these are classes, give --labels FILE."
 
 
-def _if_numbers(taken: str) -> str:
+def _if_numbers(count: int, taken: str) -> str:
     return (
-        f"Its numbers are taken for {taken}; if they are measured ones, say so in a card with "
-        "head: {kind: vector}."
+        f"Its {count} numbers are taken for the scores of {count} {taken}; if they are measured "
+        f"ones, say so in a card with head: {{kind: vector, size: {count}, embedding: false}}."
     )

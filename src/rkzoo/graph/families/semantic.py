@@ -78,7 +78,7 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
     labels = picture.labels if len(picture.labels) == head.classes else ()
     if head.classes != end.shape[1] and len(picture.labels) == 1:
         labels = ("background", *picture.labels)
-    assumed += () if labels else _doubts(end)
+    doubts = () if labels else _doubts(end)
     return Recognition(
         family="semantic",
         form="whole",
@@ -93,8 +93,9 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
             f"{_meaning(end)} of {end.shape[2]}x{end.shape[3]}; what stands behind them "
             "(scaling up, picking the best class) is done when decoding.",
             *assumed,
+            *doubts,
         ),
-        assumed=assumed,
+        assumed=(*assumed, *doubts),
     )
 
 

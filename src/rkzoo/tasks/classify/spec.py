@@ -20,8 +20,9 @@ def _open(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.classify.task import TOP, Classifier
 
     contract, session = opened.parts["model"]
-    several = isinstance(contract.head, ClassifyHead) and contract.head.multi_label
-    usual = contract.head.classes + 1 if several else TOP  # all: each says something of its own
+    head, usual = contract.head, TOP
+    if isinstance(head, ClassifyHead) and head.multi_label:
+        usual = head.classes + 1  # all: each says something of its own
     top = min(options.detect.limit, usual) if options.detect else usual
     return Classifier(contract, session, top)
 

@@ -136,7 +136,7 @@ class Request:
                 for point in _numbers("--point", self.points, (2, 3))
             ),
             "boxes": tuple(_numbers("--box", self.boxes, (4,))),
-            "against": tuple(map(os.fspath, self.against)),
+            "against": tuple(os.fspath(name) for name in self.against),
         }
         if isinstance(self.anchors, str):
             checked["anchors"] = parse_anchors(self.anchors)
@@ -192,7 +192,7 @@ class Request:
             points=tuple((point[0], point[1], int((*point, 1)[2])) for point in self.points),
             boxes=tuple(self.boxes),
             prompts=tuple(self.prompts or ()),
-            against=tuple(map(os.fspath, self.against)),
+            against=tuple(os.fspath(name) for name in self.against),
             detect=DetectOptions(**self.thresholds) if self.thresholds else None,
             page=None if self.confidence is None else PageOptions(self.confidence),
         )
