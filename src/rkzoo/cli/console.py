@@ -1,4 +1,4 @@
-"""Progress on stderr, tables and JSON on stdout."""
+"""Console output: progress on stderr, tables and JSON on stdout; shared arguments."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """A Reporter that shows bars on stderr: live in a terminal, one line a task elsewhere."""
+    """Reporter with progress bars on stderr: live in a terminal, one line per task elsewhere."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._progress: Progress | None = None
         self._open = 0
-        # Parallel builds open and close their bars from their own threads.
+        # Parallel builds open and close bars from their own threads.
         self._lock = Lock()
 
     @contextmanager
@@ -45,7 +45,7 @@ class Bars:
             self._open += 1
         try:
             yield _Bar(progress, task, bytes, unit)
-            # A task without a known total ends as a full bar, not as a pulsing one.
+            # End a task of unknown total as a full bar, not a pulsing one.
             progress.update(task, total=1, completed=1)
         finally:
             progress.stop_task(task)
@@ -110,7 +110,7 @@ class _Bar:
         return f"{100 * done / total:.0f}%" if total else ""
 
     def _rate(self, done: float) -> str:
-        """How many a second since the first were done; nothing before there is a second."""
+        """Rate since the first update; empty before the second."""
         now = self._clock()
         if self._first is None:
             self._first = (now, done)
@@ -119,11 +119,12 @@ class _Bar:
 
 
 def print_json(document: Any) -> None:
+    """Print a JSON document on stdout."""
     print(json.dumps(document, ensure_ascii=False, indent=2))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns; wide (Chinese) characters count double, as terminals show them."""
+    """Align columns; wide (Chinese) characters count double, as in terminals."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(header))]
     return "\n".join(
@@ -133,66 +134,80 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def width(text: str) -> int:
-    """How many columns a terminal needs for the text."""
+    """Number of terminal columns of a text."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def add_feed(parser: argparse._ActionsContainer) -> None:
     """--color, --mean and --std."""
-    parser.add_argument("--color", choices=("RGB", "BGR"), help="colour order of the training")
     parser.add_argument(
-        "--mean", metavar="A,B,C", help="what is taken from the pixels of 0..255, as 0,0,0"
+        "--color",
+        choices=("RGB", "BGR", "GRAY", "RGBA", "BGRA"),
+        help="channel order of the training",
     )
     parser.add_argument(
-        "--std", metavar="A,B,C", help="what they are divided by then: 255,255,255 gives 0..1"
+        "--mean", metavar="A,B,C", help="subtracted from the pixels of 0..255, one a channel: 0,0,0"
     )
+    parser.add_argument("--std", metavar="A,B,C", help="divisor after that: 255,255,255 gives 0..1")
 
 
 def add_anchors(parser: argparse._ActionsContainer) -> None:
-    """--anchors."""
+    """Add --anchors."""
     parser.add_argument(
         "--anchors",
         metavar="FILE|LIST",
-        help="width,height of each anchor in pixels, for a YOLOv5 or v7 that lost its own",
+        help="width,height of each anchor in pixels, for a YOLOv5 or v7 without its own",
     )
 
 
 def add_prompts(parser: argparse._ActionsContainer) -> None:
-    """--prompt, --text-model and --embeddings."""
+    """Add --prompt, --text-model and --embeddings."""
     parser.add_argument(
         "--prompt",
         action="append",
         metavar="WORDS",
-        help='what a YOLO-World is to look for, once for each thing: --prompt "a red bus"',
+        help='class to detect with YOLO-World, once per class: --prompt "a red bus"',
     )
     parser.add_argument(
-        "--text-model", metavar="MODEL", help="what reads the prompts (default: clip-text)"
+        "--text-model", metavar="MODEL", help="text encoder of the prompts (default: clip-text)"
     )
     parser.add_argument(
-        "--embeddings", metavar="FILE.npy", help="the prompts read already: (number, width)"
+        "--embeddings", metavar="FILE.npy", help="precomputed embeddings of the prompts: (N, width)"
     )
 
 
-def parse_triple(text: str | None, name: str) -> tuple[float, float, float] | None:
-    """`0,0,0` or `0` to three numbers. Raises RkzooError."""
+def parse_numbers(text: str | None, name: str) -> tuple[float, ...] | None:
+    """`0,0,0` or `0` to numbers. Raises RkzooError."""
     if text is None:
         return None
     try:
-        numbers = [float(part) for part in text.split(",")]
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 3):
         raise RkzooError(
-            f"{text!r} is not three numbers.",
-            f"--{name} has one for each colour.",
+            f"{text!r} is not numbers.",
+            f"--{name} has one for each channel.",
             f"Give e.g. --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
+        ) from None
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME=1,3,224,224` to the name and its numbers. Raises RkzooError."""
+    name, _, numbers = text.rpartition("=")
+    try:
+        shape = tuple(int(part) for part in numbers.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not name or not shape or any(not 1 <= side <= 1 << 24 for side in shape):
+        raise RkzooError(
+            f"{text!r} is no shape of an input.",
+            "It is the input's name and whole numbers from 1.",
+            "Give e.g. --shape images=1,3,224,224; rkzoo inspect names the inputs.",
         )
-    first, second, third = numbers if len(numbers) == 3 else numbers * 3
-    return first, second, third
+    return name, shape
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """`480x640` (height x width) or `640` to (height, width). Raises RkzooError."""
+    """Parse `480x640` (height x width) or `640` to (height, width). Raises RkzooError."""
     if text is None:
         return None
     parts = text.lower().split("x")
@@ -202,6 +217,8 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         numbers = []
     if len(numbers) not in (1, 2) or any(not 1 <= n <= 16384 for n in numbers):
         raise RkzooError(
-            f"{text!r} is no size.", "It is height x width in pixels.", "Give e.g. --size 480x640."
+            f"{text!r} is not a size.",
+            "It is height x width in pixels.",
+            "Give e.g. --size 480x640.",
         )
     return numbers[0], numbers[-1]

@@ -17,6 +17,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Labels, size, how the model is fed, and what the simulator needs."""
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
+    add_inputs(parser)
     parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
     add_feed(parser)
     add_anchors(parser)
@@ -26,6 +27,24 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
+
+
+def add_inputs(parser: argparse._ActionsContainer) -> None:
+    """--shape, --raw and --fit, for any model."""
+    parser.add_argument(
+        "--shape",
+        action="append",
+        metavar="NAME=N,N,...",
+        help="shape of an input whose dimensions the model leaves free",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="outputs as plain tensors, where the head is known too"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=("letterbox", "pad", "stretch", "crop", "none"),
+        help="how a picture gets the input's size; none: the input is an array, no picture",
+    )
 
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +81,7 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
 def request(args: argparse.Namespace) -> Request:
     """The arguments of a verb as a request; what it has no argument for is left as it is.
     Raises RkzooError."""
-    from rkzoo.cli.console import parse_size, parse_triple
+    from rkzoo.cli.console import parse_numbers, parse_shape, parse_size
     from rkzoo.workflow.request.options import read_labels
     from rkzoo.workflow.request.request import Request
 
@@ -72,8 +91,10 @@ def request(args: argparse.Namespace) -> Request:
     }
     if given.get("labels"):
         fields["labels"] = read_labels(Path(args.labels))
+    if given.get("shape"):
+        fields["shapes"] = dict(parse_shape(text) for text in args.shape)
     for name in ("mean", "std"):
-        fields[name] = parse_triple(given.get(name), name)
+        fields[name] = parse_numbers(given.get(name), name)
     if given.get("point") or given.get("box"):
         fields["points"] = _numbers(args.point, "--point", (2, 3))
         fields["boxes"] = _numbers(args.box, "--box", (4,))
@@ -89,6 +110,8 @@ _SAME = {
     "toolkit": "toolkit",
     "calibration": "calib",
     "recipe": "recipe",
+    "raw": "raw",
+    "fit": "fit",
     "color": "color",
     "anchors": "anchors",
     "prompts": "prompt",

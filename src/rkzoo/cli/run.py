@@ -1,25 +1,30 @@
-"""rkzoo run: pictures, sounds or words in, the answer out."""
+"""`rkzoo run`: run a model on images, audio or text."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.model_options import add_model_options, add_runtime, add_task_options, add_thresholds
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rkzoo.progress import Reporter
+    from rkzoo.workflow.inference.inputs import Medium
     from rkzoo.workflow.inference.model import Result
+    from rkzoo.workflow.inference.plan import Plan
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "run",
-        help="pictures, sounds or words in, the answer out",
-        description="Runs a model on pictures and draws what it found; or on sounds or texts, "
-        "where it is such a model.",
+        help="run a model on pictures, sounds or texts",
+        description="Runs a model on pictures and draws the results; audio and text models run on "
+        "sounds or texts.",
         epilog="Example: rkzoo run ppocr page.jpg        rkzoo run yolov8n.onnx photos/ --json",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
@@ -35,8 +40,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o",
         "--output",
         metavar="DIR|FILE",
-        help="where the drawn pictures, texts or sounds go; a file for one of them: its suffix "
-        "chooses the form (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
+        help="folder of the drawn pictures, texts or sounds; or a file for a single one, whose "
+        "suffix selects the format (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
     )
     add_model_options(parser)
     add_task_options(parser)
@@ -67,38 +72,35 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.cli.model_options import request
     from rkzoo.files import check_apart
-    from rkzoo.workflow.inference.inputs import medium_of
-    from rkzoo.workflow.inference.load import open_model
+    from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
 
-    medium = medium_of(args.model)
-    sources = medium.expand(args.inputs)
+    bars = Bars()
+    planned, medium, sources = _planned(args, bars)
     files = [medium.file(source) for source in sources]
     file_named = _file_named(args.output, medium.written, len(sources))
     names = [file_named.name] if file_named else save_names(files)
-    # Pictures are what people believe, so they are drawn unless a program is reading.
+    # Results are drawn by default, unless a program reads the output.
     usual = None if args.json else Path("rkzoo-out")
     folder = Path(args.output) if args.output else usual
     folder = file_named.parent if file_named else folder
     if folder is not None:
         check_apart((folder / name for name in names), [file for file in files if file])
-    bars = Bars()
     documents = []
     warned: dict[str, str] = {}
-    with open_model(args.model, request(args), bars) as model:
+    with open_planned(planned, bars) as model:
         for source, file, name in zip(sources, files, names, strict=True):
             result = model(source)
             document = result.to_json()
             if folder is not None:
                 try:
                     target = file_named or _target(result, folder / name)
-                    document[model.medium.gives] = str(result.save(target))
+                    document[medium.gives] = str(result.save(target))
                 except RkzooError as error:
                     if args.output or _can_draw():
                         raise
-                    # Nobody asked for pictures, and a board need not have what draws them.
+                    # No drawing was requested, and a board may lack the packages for it.
                     print(f"note: {error}", file=sys.stderr)
                     folder = None
             documents.append(document)
@@ -107,21 +109,36 @@ def _run(args: argparse.Namespace) -> int:
                 warned.setdefault(text, said)
             if not args.json:
                 _tell(result, said)
-        runtime, gives = model.runtime, model.medium.gives
+        runtime = model.runtime
     if args.json:
         print_json({"model": args.model, "runtime": runtime, medium.several: documents})
     for text, said in warned.items():
         print(f"warning: {said}: {text}", file=sys.stderr)
     if file_named:
-        print(f"The {gives} is in {file_named}", file=sys.stderr)
+        print(f"The {medium.gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:
-        print(f"{gives.capitalize()}s are in {folder}/", file=sys.stderr)
+        print(f"{medium.gives.capitalize()}s are in {folder}/", file=sys.stderr)
     return 0
 
 
+def _planned(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Medium, Sequence[Any]]:
+    """The plan, what it takes, and the inputs that were named. Raises RkzooError."""
+    from rkzoo.cli.model_options import request
+    from rkzoo.workflow.inference.inputs import medium_of, of_plan
+    from rkzoo.workflow.inference.plan import plan
+    from rkzoo.workflow.request.importers.registry import is_model_file
+
+    if not is_model_file(args.model):
+        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
+    planned = plan(args.model, request(args), report)
+    medium = of_plan(planned)
+    return planned, medium, medium.expand(args.inputs)
+
+
 def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:
-    """The file that -o names, None where it names a folder. Raises RkzooError for several
-    results that would go into one file, and a file of another kind."""
+    """The file named by -o; None where it is a folder. Raises RkzooError for several results in one
+    file, and for an unsupported suffix.
+    """
     from rkzoo.workflow.inference.inputs import FILES
 
     path = Path(output or "")
@@ -131,7 +148,7 @@ def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> P
     if suffix not in suffixes:
         raise RkzooError(
             f"{path} cannot be written.",
-            f"What this model answers is written as {', '.join(sorted(suffixes))}.",
+            f"The results of this model are written as {', '.join(sorted(suffixes))}.",
             "Give another suffix, or a folder.",
         )
     if sources != 1:
@@ -144,7 +161,7 @@ def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> P
 
 
 def _target(result: Result, usual: Path) -> Path:
-    """Where a result goes; one that is no drawing has a suffix of its own."""
+    """Output path of a result; results that are not drawings have a suffix of their own."""
     from rkzoo.workflow.inference.model import Written
 
     return usual.with_suffix(result.found.suffix) if isinstance(result.found, Written) else usual

@@ -1,4 +1,4 @@
-"""Heads that classify whole pictures."""
+"""Heads of image classifiers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class ClassOutput(Strict, frozen=True):
 
 
 class ClassifyHead(Strict, frozen=True, tag="classify", tag_field="kind"):
-    """What a whole picture shows: 1xC (or 1xCx1x1), the first output of the graph.
+    """Image classification: 1xC (or 1xCx1x1), the first output of the graph.
 
-    `activated`: probabilities, after a softmax inside the graph; else they are logits.
-    `multi_label`: each class has a sigmoid of its own in place of the softmax, so several hold or
-    none. One class is such a label too; with two names for it, the first is what holds where it
-    does not. `outputs`: where the graph has several, each of them; `classes` is their sum, in the
-    order of the labels.
+    Attributes:
+        classes: Number of classes; of all outputs together where there are several.
+        activated: Probabilities, after a softmax (or sigmoids) in the graph; otherwise logits.
+        multi_label: Each class has a sigmoid of its own in place of the softmax, so several apply
+            or none. A single class is multi-label; of two names for it, the first is the negative.
+        outputs: Where the graph has several outputs, each of them, in the order of the labels.
     """
 
     classes: Classes

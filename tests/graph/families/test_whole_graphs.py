@@ -20,7 +20,7 @@ from rkzoo.graph.families.anchors import with_anchors
 from rkzoo.graph.families.registry import recognise
 from rkzoo.graph.lowering.legalize import spelled
 from rkzoo.graph.onnx.read import load
-from rkzoo.graph.onnx.rewrite import channels_first
+from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.view import attributes, run
 
 ENDS = ("gemm", "softmax", "matmul", "conv", "squeezenet")
@@ -226,7 +226,7 @@ def test_a_picture_with_channels_last_is_turned_in_the_graph() -> None:
 
 def test_only_a_turned_picture_is_turned() -> None:
     model = tiny_whole.classifier()
-    assert channels_first(model) is model
+    assert picture_as_floats(model) is model
 
 
 # ---- plates -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A classifier of whole pictures: outputs 1xC, made by a last layer that sees all of it."""
+"""Image classifier: outputs 1xC from a last layer that sees the whole image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rkzoo.graph.families.recognition import Picture, Recognition
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.view import View
 
-# ImageNet's, as torchvision and timm train with, in units of 0..255.
+# ImageNet mean and std, as torchvision and timm train with, in units of 0..255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-_CROP = 0.875  # of the short side, the usual share
+_CROP = 0.875  # center crop, as a fraction of the short side: the usual value
 _MOST_HEADS = 16
 
 _NONE = "it does not end in scores of one number a class, 1xC"
@@ -39,7 +39,7 @@ def classifier(seen: View, picture: Picture) -> Recognition | str:
     strange = next((one for one in judgements if one.meaning not in ("classes", "labels")), None)
     if strange is not None:
         return f"its numbers are no scores of classes but {_OTHER[strange.meaning]}"
-    image, assumed = _fed(seen, picture.image)
+    image, assumed = _fed(seen, picture)
     doubts = tuple(dict.fromkeys(one.doubt for one in judgements if one.doubt))
     head = _head(found, judgements)
     return Recognition(
@@ -90,23 +90,27 @@ def _said(flat: FlatOutput, one: Judged) -> str:
     )
 
 
-def _fed(seen: View, image: ImageInput) -> tuple[ImageInput, tuple[str, ...]]:
-    """How the picture goes in, and what of that is assumed."""
+def _fed(seen: View, picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
+    """Preprocessing of the image, and sentences on what of it is assumed."""
+    image = picture.image
     longest = max(image.size)
     if metadata(seen.model).get("task") == "classify":
-        # Ultralytics: 0..1, the short side scaled to the input itself.
+        # Ultralytics: 0..1, the short side scaled to the input size.
         return msgspec.structs.replace(image, fit="crop", short=longest), ()
     short = round(longest / _CROP)
     fitted = msgspec.structs.replace(image, fit="crop", short=short)
     crop = (
-        f"the short side of a picture scaled to {short} pixels, and the middle of it taken, as is "
-        "usual"
+        f"the short side of the image scaled to {short} pixels and the center cropped, as is usual"
     )
-    if image.std == (1.0, 1.0, 1.0):
-        said = f"It scales the pixels itself, so none of it is done before it: RGB, {crop}."
-        return fitted, (said,)
+    if picture.pixels_known:
+        return fitted, (f"How pictures are cut is not in the file: {crop}.",)
+    if picture.channels != 3:
+        return fitted, (
+            f"How it was trained is not in the file: pixels of 0..1, {crop}. Give others with "
+            "--mean and --std.",
+        )
     said = (
-        f"How it was trained is not in the file: RGB, ImageNet's mean and std, {crop}. Give "
-        "others with --color, --mean and --std."
+        f"The file does not hold the preprocessing; assumed are RGB, ImageNet's mean and std, "
+        f"{crop}. Give others with --color, --mean and --std."
     )
     return msgspec.structs.replace(fitted, mean=MEAN, std=STD), (said,)

@@ -1,4 +1,4 @@
-"""LPRNet: the text of a number plate, each step a column of the last map."""
+"""LPRNet: license plate text, CTC over the columns of the last feature map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GREY = (127.5, 127.5, 127.5)
 
 
 def lprnet(seen: View, picture: Picture) -> Recognition | str:
-    """Recognises LPRNet by its end: scores of each column, the mean over the rows."""
+    """Recognize LPRNet by its end: a convolution's class scores, averaged over the rows."""
     outputs = seen.model.graph.output
     if len(outputs) != 1:
         return ""
@@ -36,6 +36,7 @@ def lprnet(seen: View, picture: Picture) -> Recognition | str:
     image = msgspec.structs.replace(
         picture.image, color="BGR", mean=_GREY, std=_GREY, fit="stretch"
     )
+    range_of_it = "" if picture.pixels_known else ", from -1 to 1"
     labels = picture.labels if len(picture.labels) == classes else ()
     return Recognition(
         family="lprnet",
@@ -43,8 +44,8 @@ def lprnet(seen: View, picture: Picture) -> Recognition | str:
         contract=Contract(family="lprnet", picture=image, head=head, labels=labels),
         taps=(),
         evidence=(
-            f"Scores of {classes} characters in {shape[2]} steps, the mean over the rows of a "
+            f"CTC scores of {classes} characters in {shape[2]} steps, the mean over the rows of a "
             "convolution; the last character is the blank.",
         ),
-        assumed=("As LPRNet is trained, the picture is taken as BGR, from -1 to 1.",),
+        assumed=(f"As LPRNet is trained, the picture is taken as BGR{range_of_it}.",),
     )

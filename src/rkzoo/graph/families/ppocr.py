@@ -222,9 +222,6 @@ def _only_output(seen: View) -> str:
 def _normalised(
     image: ImageInput, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> ImageInput:
-    """With mean and std, unless the graph scales the pixels itself."""
-    if image.std == (1.0, 1.0, 1.0):
-        return image
     return msgspec.structs.replace(image, mean=mean, std=std)
 
 

@@ -1,19 +1,22 @@
-"""Which family a graph belongs to, from its structure and shapes alone."""
+"""Registry of the head recognizers; a family is recognized by graph structure and shapes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import onnx
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
     lprnet,
     ppocr,
+    raw_levels,
     retinaface,
     semantic,
     vector,
@@ -25,16 +28,25 @@ from rkzoo.graph.families import (
     yolov8_rockchip,
     yolox,
 )
-from rkzoo.graph.families.recognition import Form, Picture, Recogniser, Recognition, Tap
+from rkzoo.graph.families.recognition import (
+    Form,
+    Picture,
+    Recogniser,
+    Recognition,
+    Tap,
+    UnknownHead,
+)
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
+from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_preprocessing
 from rkzoo.graph.onnx.read import metadata
-from rkzoo.graph.onnx.rewrite import TOOK_BYTES, channels_first
+from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
-from rkzoo.graph.onnx.view import View, declared, is_half, is_scale, prepared
+from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
+from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
-# A new family is one more line here: what it is called in a sentence, and who knows it.
+# A new family is one more line: its description for messages, and its recognizer.
 RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a stock export of YOLOv8 to YOLO26", yolov8.stock),
     ("a YOLO without anchors in Rockchip's form", yolov8_rockchip.vendor),
@@ -45,6 +57,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
+    ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
     ("a text detector of PP-OCR", ppocr.detector),
     ("a text recognizer of PP-OCR", ppocr.recognizer),
     ("a text angle classifier of PP-OCR", ppocr.angle),
@@ -54,42 +67,56 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
 )
-# Those that are told in words, by a second input, what to look for.
+# Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLO-World in Rockchip's form", yolo_world.vendor),
 )
-# Any size does to recognise a graph that leaves it free.
+# Any size will do to recognize a graph with a dynamic one.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
+_ROUNDED = "The graph is quantised; its head was looked at without the rounding."
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def recognise(
     model: onnx.ModelProto, size: tuple[int, int] | None = None, labels: Sequence[str] = ()
 ) -> Recognition:
-    """The family, form and contract of a graph.
+    """Recognize the family, export form and contract of a graph.
 
-    `size` (height, width) in pixels counts where the graph leaves its input free; without
-    it the size that the exporter noted in the file is taken. `labels` are class names that the
-    user gives in place of the file's: as many as a row has numbers make a classifier of it.
-    Raises RkzooError when no recogniser knows the graph, saying what was seen, when it suppresses
-    boxes itself, or when the size stays open.
+    Args:
+        model: The model.
+        size: (height, width) in pixels for a graph with a dynamic input size; None for the size in
+            the exporter's metadata, or the usual one of its family.
+        labels: Class names that the user gives in place of the file's; as many as an output has
+            values make it a classifier's.
+
+    Returns:
+        The recognized head.
+
+    Raises:
+        RkzooError: No recognizer knows the graph, it contains NMS, or its input size remains
+            unknown.
     """
     suppressing = _suppressing(model)
     if suppressing:
         raise _suppresses(suppressing)
-    model = channels_first(model)
+    noted = _noted_size(model)
+    front = input_preprocessing(model, size or noted)
+    model = picture_as_floats(model, size or noted)
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
-    noted = _noted_size(model)
     wanted = fixed or size or noted or ppocr.usual_size(model)
+    channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
-    shapes = {name: (1, 3, *(wanted or _TRIAL)), **sizes}
-    seen = texts_to_convolution(prepared(model, shapes))
+    shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
+    plain = unrounded(model)
+    seen = texts_to_convolution(prepared(plain, shapes))
     picture = Picture(
-        image=ImageInput(size=wanted or _TRIAL, std=_std(seen, name)),
+        image=ImageInput(size=wanted or _TRIAL),
         labels=tuple(labels) or file_labels(model),
         others=others,
+        pixels_known=front is not None and front.pixels is not None,
+        channels=channels,
     )
     reasons: dict[str, list[str]] = {}
     for title, recogniser in PROMPTED if others else RECOGNISERS:
@@ -97,8 +124,9 @@ def recognise(
         if isinstance(answer, Recognition):
             if wanted is None:
                 raise _size_open()
-            divided = picture.image.std == (1.0, 1.0, 1.0)
-            return _with_size_evidence(answer, model, fixed, size, divided=divided)
+            if is_rounded(model):
+                answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
+            return _with_size_evidence(_fed(answer, front), model, fixed, size)
         if answer:
             reasons.setdefault(answer, []).append(title)
     raise _unrecognised(
@@ -110,18 +138,19 @@ def recognise(
 def _inputs(
     model: onnx.ModelProto,
 ) -> tuple[str, tuple[int | None, ...], tuple[ArrayInput, ...]]:
-    """Name and shape of the picture, and the texts where there are any."""
+    """Name and shape of the image input, and the text inputs, if any."""
     fed = [info for info in fed_inputs(model) if not is_scale(info)]
     inputs = {info.name: declared(info) for info in fed}
     pictures = {
         name: shape
         for name, shape in inputs.items()
-        if shape is not None and len(shape) == 4 and shape[1] in (3, None)
+        if shape is not None and len(shape) == 4 and shape[1] in (1, 3, 4, None)
+        if shape[1] in (None, *_convolved(model, name, shape[1]))
     }
     if len(inputs) > 2 or (len(inputs) == 2 and len(pictures) != 1):
         raise _unrecognised(model, [f"it has {len(inputs)} inputs and not one picture"])
     if not pictures:
-        raise _unrecognised(model, ["its input is not a picture of 1x3xHxW"])
+        raise _unrecognised(model, ["its input is not a picture of 1x3xHxW, or of 1 or 4 channels"])
     ((name, shape),) = pictures.items()
     if shape[0] not in (1, None):
         raise _unrecognised(
@@ -130,8 +159,16 @@ def _inputs(
     return name, shape, tuple(_texts(model, info) for info in fed if info.name != name)
 
 
+def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int | None]:
+    """Input channels of the convolutions that read an input; `usual` where none does."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] == name]
+    known = [(n, weights[n.input[1]]) for n in readers if n.input[1] in weights]
+    return {w.dims[1] * attributes(n).get("group", 1) for n, w in known} or {usual}
+
+
 def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
-    """Texts are 1 x slots x width, of a float type. Raises RkzooError for any other input."""
+    """A text embedding input, 1 x slots x width, of a float type. Raises RkzooError otherwise."""
     shape, kind = declared(info), info.type.tensor_type.elem_type
     if shape is None or len(shape) != 3 or shape[0] not in (1, None) or kind not in _FLOATS:
         raise _unrecognised(
@@ -140,15 +177,15 @@ def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
     _, slots, width = shape
     if slots is None or width is None:
         raise RkzooError(
-            f"The input {info.name} leaves open how many texts it takes.",
-            "The NPU needs a number that is fixed.",
+            f"The input {info.name} has a dynamic number of texts.",
+            "The NPU needs a fixed number.",
             "Export the model with a fixed number of texts, for instance 1x80x512.",
         )
     return ArrayInput(name=info.name, shape=(1, slots, width), role="texts")
 
 
 def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that are fed; old files list their weights among the inputs too."""
+    """Inputs without weights, which old files list among the inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [info for info in model.graph.input if info.name not in weights]
 
@@ -159,7 +196,7 @@ def _fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
 
 
 def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
-    """Ultralytics writes imgsz as [height, width]."""
+    """The input size in Ultralytics' metadata, where imgsz is [height, width]."""
     value = literal.parse(metadata(model).get("imgsz", ""), limit=100)
     if not isinstance(value, list) or len(value) != 2:
         return None
@@ -168,9 +205,16 @@ def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The class names in the metadata, as Ultralytics writes them: {0: 'person', ...}. Empty
-    when they are not there. A head may have another number of classes."""
-    value = literal.parse(metadata(model).get("names", ""), limit=1_000_000)
+    """Class names in the metadata: Ultralytics' ({0: 'person', ...}), or RapidAI's, one per line
+    under `character`.
+
+    Returns:
+        The names, empty where the file has none. Their number may differ from the head's classes.
+    """
+    notes = metadata(model)
+    if "names" not in notes and "character" in notes:
+        return tuple(notes["character"].split())
+    value = literal.parse(notes.get("names", ""), limit=1_000_000)
     if isinstance(value, dict) and set(value) == set(range(len(value))):
         value = [value[index] for index in range(len(value))]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -178,23 +222,22 @@ def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _std(seen: View, name: str) -> tuple[float, float, float]:
-    """Divisor of the pixels: 255, or 1 where the graph itself divides by 255 first, or took
-    bytes before it was made into ONNX."""
-    if TOOK_BYTES in metadata(seen.model):
-        return (1.0, 1.0, 1.0)
-    for _ in range(3):
-        nodes = seen.consumers.get(name, [])
-        if len(nodes) != 1 or nodes[0].op_type not in ("Cast", "Identity", "Div", "Mul"):
-            break
-        node = nodes[0]
-        other = seen.constant(node.input[1]) if len(node.input) > 1 else None
-        if other is not None and other.size == 1:
-            factor = float(other.ravel()[0])
-            divisor = factor if node.op_type == "Div" else 1 / factor if factor else 0.0
-            return (1.0, 1.0, 1.0) if abs(divisor - 255) < 1.5 else (255.0, 255.0, 255.0)
-        name = node.output[0]
-    return (255.0, 255.0, 255.0)
+def _fed(found: Recognition, front: InputPreprocessing | None) -> Recognition:
+    """The recognition with the picture as this very graph takes it."""
+    if front is None:
+        return found
+    said = front.said()
+
+    def fed(contract: Contract) -> Contract:
+        return msgspec.structs.replace(contract, picture=front.fed(contract.input))
+
+    return replace(
+        found,
+        contract=fed(found.contract),
+        uncut=fed(found.uncut) if found.uncut is not None else None,
+        evidence=(*found.evidence, *said),
+        seen=said,
+    )
 
 
 def _with_size_evidence(
@@ -202,30 +245,26 @@ def _with_size_evidence(
     model: onnx.ModelProto,
     fixed: tuple[int, int] | None,
     size: tuple[int, int] | None,
-    *,
-    divided: bool,
 ) -> Recognition:
     height, width = found.contract.input.size
     if fixed:
         origin = "fixed in the graph"
         if size and size != fixed:
-            origin += f", so {size[0]}x{size[1]} cannot be had without a new export"
+            origin += f", so {size[0]}x{size[1]} needs a new export"
     else:
-        origin = "chosen, the graph leaves it free" if size else "noted by the exporter"
+        origin = "chosen, the graph's is dynamic" if size else "from the exporter's metadata"
         if not size and not _noted_size(model):
-            origin = "the usual one of its family, the graph leaves it free"
+            origin = "the usual one of its family, the graph's is dynamic"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
-    if divided:
-        sentences.append("The graph scales the pixels itself.")
     if is_half(model):
-        sentences.append("The weights are in half precision; they are widened for the cut.")
+        sentences.append("The weights are float16; they are converted to float32 for the cut.")
     if found.contract.labels:
         sentences.append(f"The file names its {len(found.contract.labels)} classes.")
     return replace(found, evidence=(*found.evidence, *sentences))
 
 
 def _suppressing(model: onnx.ModelProto) -> str:
-    """The operator that suppresses boxes inside the graph, in ONNX's or TensorRT's words."""
+    """The NMS operator inside the graph, of ONNX or TensorRT; "" for none."""
     kinds = (node.op_type for node in model.graph.node)
     return next((k for k in kinds if k == "NonMaxSuppression" or "NMS" in k), "")
 
@@ -242,23 +281,23 @@ def _suppresses(kind: str) -> RkzooError:
 def _size_open() -> RkzooError:
     return RkzooError(
         "The size of the model's input is open.",
-        "The graph takes pictures of any size, but the NPU needs one that is fixed.",
+        "The graph takes images of any size, but the NPU needs a fixed one.",
         "Give it with --size HxW, for instance --size 640x640.",
     )
 
 
-def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
+def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead:
     inputs = ", ".join(_named(t) for t in tensors(fed_inputs(model)))
     outputs = ", ".join(_named(t) for t in tensors(model.graph.output))
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)
-    return RkzooError(
+    return UnknownHead(
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
-        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
-        "segmentations, embeddings, LPRNet, RetinaFace and PP-OCR; for other models see rkzoo "
-        "list.",
+        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
+        "RTMDet, YOLO-face, classifiers, embeddings, segmentations, PP-OCR, LPRNet and RetinaFace; "
+        "for other models see rkzoo list.",
     )
 
 

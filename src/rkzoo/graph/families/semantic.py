@@ -1,5 +1,4 @@
-"""A segmentation into classes: a map for each, or one map of an object, as large as the picture
-in the end."""
+"""Semantic segmentation: one score map per class, or one of an object, scaled to the image."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import onnx
 
-from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.classifier import MEAN, STD
@@ -23,14 +22,16 @@ _MADE = "its maps are as many as the picture's channels, so they may be a pictur
 _ENCODER = 16
 _MAKERS = ("Conv", "ConvTranspose", "Add")
 _PASSING = frozenset({"Cast", "Squeeze", "Identity", "Transpose", "Softmax", "LogSoftmax"})
+_IMAGENET = "RGB, ImageNet's mean and std"
 _HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 
 
 @dataclass(frozen=True)
 class _End:
-    """Where the maps lie that a decoder reads, what `shape` they are of, 1xCxhxw, and what is
-    behind them: nothing that the decoder would not do. `sigmoid`: their probabilities are C
-    numbers of their own, and the maps are these or, where `logits`, what they are made of."""
+    """The maps that are read, their `shape` 1xCxhxw, and what follows them in the graph (only steps
+    that the decoder repeats). `sigmoid`: each map has a probability of its own, which it holds or,
+    where `logits`, is made of.
+    """
 
     maps: str
     maker: onnx.NodeProto
@@ -55,8 +56,9 @@ class _End:
 
 
 def semantic(seen: View, picture: Picture) -> Recognition | str:
-    """Recognises a segmentation by its last map: made by a convolution, brought to the size of
-    the input, the best class picked perhaps."""
+    """Recognize a semantic segmentation: a convolution's score maps, resized to the input,
+    optionally with ArgMax.
+    """
     outputs = seen.model.graph.output
     if len(outputs) != 1:
         return ""
@@ -68,13 +70,15 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
         return _MADE
     head = end.head
     image = msgspec.structs.replace(picture.image, fit="stretch")
-    scaled = image.std == (1.0, 1.0, 1.0)
-    if not scaled:
-        image = msgspec.structs.replace(image, mean=MEAN, std=STD)
-    assumed = () if scaled else (
-        "How it was trained is not in the file: RGB, ImageNet's mean and std are taken. Give "
-        "others with --color, --mean and --std.",
-    )  # fmt: skip
+    assumed: tuple[str, ...] = ()
+    if not picture.pixels_known:
+        usual = "pixels of 0..1"
+        if picture.channels == 3:
+            image, usual = msgspec.structs.replace(image, mean=MEAN, std=STD), _IMAGENET
+        assumed = (
+            f"How it was trained is not in the file: {usual} are taken. Give others with --color, "
+            "--mean and --std.",
+        )
     labels = picture.labels if len(picture.labels) == head.classes else ()
     if head.classes != end.shape[1] and len(picture.labels) == 1:
         labels = ("background", *picture.labels)
@@ -90,8 +94,8 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
         ),
         taps=(),
         evidence=(
-            f"{_meaning(end)} of {end.shape[2]}x{end.shape[3]}; what stands behind them "
-            "(scaling up, picking the best class) is done when decoding.",
+            f"{_meaning(end)} of {end.shape[2]}x{end.shape[3]}; the steps after them "
+            "(resizing, ArgMax) are done in postprocessing.",
             *assumed,
             *doubts,
         ),
@@ -99,13 +103,16 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def up_to_logits(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
-    """The graph up to the logits, with its picture fixed to 1x3xHxW: a smaller output, and none
-    of what the toolkit does badly (the pick of the best class, in whole numbers of 64 bits). A
-    sigmoid right behind them stays. As it is where its end is another."""
+def up_to_logits(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
+    """Cut a segmentation graph at its logits, with the image input fixed to 1xCxHxW.
+
+    The output is smaller, and steps that the toolkit handles badly (ArgMax in int64) are gone. A
+    sigmoid right after the last convolution stays. Returns the model unchanged where its end is
+    another.
+    """
     names = {tensor.name for tensor in model.graph.initializer}
     picture = next(info.name for info in model.graph.input if info.name not in names)
-    shape = (1, 3, *size)
+    shape = (1, image.channels, *image.size)
     seen = prepared(model, {picture: shape})
     end = _end(seen, model.graph.output[0].name)
     if end is None:
@@ -114,7 +121,7 @@ def up_to_logits(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelPro
 
 
 def _end(seen: View, name: str) -> _End | None:
-    """Walks back over what only scales, picks or turns; None where something else is there."""
+    """Walk back over resizing, ArgMax and transposes; None where another operator is in the way."""
     corners: set[bool] = set()
     resized = picked = softmax = late = False
     sigmoid = ""
@@ -214,7 +221,7 @@ def _is_bilinear(node: onnx.NodeProto) -> bool:
 
 
 def _fills(final: tuple[int, ...], size: tuple[int, int], end: _End) -> bool:
-    """Whether the last output has one answer, or one for each class, at each pixel."""
+    """Whether the output has one value, or one per class, for each pixel."""
     sides = [side for side in final if side != 1]
     if not end.picked and end.shape[1] > 1:
         sides = sides[1:] if sides[:1] == [end.shape[1]] else sides[:-1]

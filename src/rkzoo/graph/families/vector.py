@@ -30,7 +30,7 @@ def vector(seen: View, picture: Picture) -> Recognition | str:
     if judgement.meaning not in ("embedding", "numbers"):
         return _NONE
     embedding = judgement.meaning == "embedding"
-    image, assumed = _fed(picture.image)
+    image, assumed = _fed(picture)
     doubt = (judgement.doubt,) if judgement.doubt else ()
     length = ", brought to length 1" if found.unit else ""
     kind = "an embedding" if embedding else "measured"
@@ -47,12 +47,16 @@ def vector(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def _fed(image: ImageInput) -> tuple[ImageInput, tuple[str, ...]]:
-    """How the picture goes in, by its size, and what of that is assumed."""
+def _fed(picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
+    """Preprocessing of the image, by its size, and sentences on what of it is assumed."""
+    image = picture.image
     height, width = image.size
     fitted = msgspec.structs.replace(image, fit="stretch")
-    if image.std == (1.0, 1.0, 1.0):
+    if picture.pixels_known:
         return fitted, ()
+    if picture.channels != 3:
+        said = "How it was trained is not in the file: pixels of 0..1. Give others with --mean and --std."
+        return fitted, (said,)
     face = max(image.size) <= _FACE and height < _TALL * width
     mean, std = (_GREY, _GREY) if face else (MEAN, STD)
     usual = "pixels of -1..1, as for faces" if face else "ImageNet's mean and std"

@@ -1,4 +1,6 @@
-"""A graph whose head stays as it is, spelled the way the toolkit can build it."""
+"""Legalization: rewrites of operators that RKNN-Toolkit2 does not accept, for a graph that keeps
+its head.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.semantic import up_to_logits
 from rkzoo.graph.onnx.opset import lowered
 from rkzoo.graph.onnx.rewrite import (
-    channels_first,
     depth_pool_to_plane,
     focus_to_convolution,
+    picture_as_floats,
     scale_after_product,
     without_softmax,
 )
@@ -20,21 +22,36 @@ from rkzoo.graph.onnx.view import MAX_IR, declared, prepared
 
 
 def spelled(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """`model` with its picture fixed to 1x3xHxW, half precision widened, what follows from the
-    shapes folded, and each operator that the toolkit does not take in another form. A softmax
-    at the end of a classifier goes, where its contract promises logits: INT8 keeps of it what
-    is above 1/256. A segmentation ends with its logits. `model` is left as it was. Raises
-    RkzooError when the opset is above 19 and cannot be lowered."""
-    model = channels_first(model)
+    """Rewrite a graph into a form that the toolkit can build.
+
+    The image input is fixed to float32 1xCxHxW, float16 widened, shape arithmetic folded, and each
+    operator that the toolkit rejects replaced by an equivalent. A final softmax of a classifier is
+    removed where its contract promises logits, since INT8 keeps of it only what is above 1/256. A
+    segmentation graph ends with its logits. `model` is not modified.
+
+    Args:
+        model: The model.
+        contract: Its contract; the input and the head are used.
+
+    Returns:
+        The rewritten model.
+
+    Raises:
+        RkzooError: The opset is above 19 and cannot be lowered.
+    """
+    if contract.picture is not None:
+        model = picture_as_floats(model, contract.picture.size)
     if isinstance(contract.head, SemanticHead) and not contract.head.picked:
-        model = up_to_logits(model, contract.input.size)
+        model = up_to_logits(model, contract.input)
     weights = {tensor.name for tensor in model.graph.initializer}
     names = [
         info.name
         for info in model.graph.input
         if info.name not in weights and len(declared(info) or ()) == 4
     ]
-    seen = prepared(model, {names[0]: (1, 3, *contract.input.size)} if names else {})
+    image = contract.picture
+    sizes = {names[0]: (1, image.channels, *image.size)} if names and image is not None else {}
+    seen = prepared(model, sizes)
     scale_after_product(seen)
     focus_to_convolution(seen)
     depth_pool_to_plane(seen)

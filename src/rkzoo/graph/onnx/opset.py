@@ -1,4 +1,4 @@
-"""The opset that the toolkit reads, and how a model gets there."""
+"""ONNX opset limit of the toolkit, and conversion to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ MAX_OPSET = 19
 
 
 def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in an opset that the toolkit reads. Raises RkzooError when it cannot be had."""
+    """Convert a model to an opset that the toolkit reads (at most `MAX_OPSET`).
+
+    Raises:
+        RkzooError: The opset cannot be lowered.
+    """
     version = opset(model)
     if version <= MAX_OPSET:
         return model

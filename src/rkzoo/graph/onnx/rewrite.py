@@ -1,22 +1,28 @@
-"""Spells a graph the way the toolkit can build it. Nothing here changes a result."""
+"""Equivalent graph rewrites for operators that RKNN-Toolkit2 does not accept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.view import Array, View, attributes, declared, run, submodel
+from rkzoo.graph.onnx.input_preprocessing import (
+    TOOK_BYTES,
+    InputPreprocessing,
+    input_preprocessing,
+)
+from rkzoo.graph.onnx.view import Array, View, attributes, captured_by, is_half, run, submodel
 
 
 def scale_after_product(seen: View) -> None:
-    """(q * s)^T k becomes (q^T k) * s, in place, in front of a softmax.
+    """Rewrite (q * s)^T k as (q^T k) * s, in place, in front of a softmax.
 
-    Ultralytics 8.4 exports the attention of YOLO11 and YOLO12 in the first spelling, and
-    RKNN-Toolkit2 2.5.0 ends with an IndexError in its attention fusion; 2.3.2 takes both.
+    Ultralytics 8.4 exports the attention of YOLO11 and YOLO12 in the first form, where
+    RKNN-Toolkit2 2.5.0 fails with an IndexError in its attention fusion; 2.3.2 accepts both.
     """
     graph = seen.model.graph
     for index, node in reversed(list(enumerate(graph.node))):
@@ -40,8 +46,9 @@ def _feeds_softmax(seen: View, node: onnx.NodeProto) -> bool:
 def _scaled_factor(
     seen: View, product: onnx.NodeProto
 ) -> tuple[onnx.NodeProto, int, str, str] | None:
-    """The node and input where a scaled factor enters, the factor without its scale, and
-    the scale; None when no factor of the product is scaled by a single number."""
+    """The node and input index where a scaled factor enters, the factor without its scale, and the
+    scale; None when no factor of the product is scaled by a single number.
+    """
     for start in (0, 1):
         holder, position = product, start
         maker = seen.producers.get(holder.input[position])
@@ -65,11 +72,11 @@ def _once(seen: View, node: onnx.NodeProto) -> bool:
 
 
 def focus_to_convolution(seen: View) -> None:
-    """Four slices of every other pixel, put together and convolved k x k, become one
-    convolution 2k x 2k of stride 2, in place.
+    """Merge a Focus (four slices of every other pixel, concatenated) and its k x k convolution into
+    one 2k x 2k convolution of stride 2, in place.
 
-    The stem of YOLOX and of YOLOv5 before 6.0. The NPU has no such slices: they would run on
-    the processor. The numbers are the same, for every pixel meets the same weight.
+    The stem of YOLOX and of YOLOv5 before 6.0. The NPU has no strided slices, they would run on the
+    CPU. The result is the same: every pixel meets the same weight.
     """
     graph = seen.model.graph
     for node in graph.node:
@@ -96,8 +103,9 @@ Origin = tuple[int, int, int]
 
 
 def _focus(seen: View, node: onnx.NodeProto) -> tuple[str, list[Origin]] | None:
-    """The picture that a convolution sees through a focus, and for each of its input
-    channels the picture's channel, row offset and column offset."""
+    """The image that a convolution reads through a Focus, and for each of its input channels the
+    image's channel, row offset and column offset.
+    """
     if node.op_type != "Conv" or not _is_plain(attributes(node)):
         return None
     weight = seen.constant(node.input[1])
@@ -111,7 +119,7 @@ def _focus(seen: View, node: onnx.NodeProto) -> tuple[str, list[Origin]] | None:
     shape = seen.shape(source)
     if shape is None or len(shape) != 4 or shape[2] % 2 or shape[3] % 2:
         return None
-    # What the slices do is asked, not read: every pixel carries its own number.
+    # The slices are executed rather than parsed: every pixel holds its own index.
     numbers = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     inside = {id(n) for n in (*nodes, joined)}
     part = [n for n in seen.model.graph.node if id(n) in inside]
@@ -161,7 +169,7 @@ def _origins(answer: Array, numbers: Array, source: str) -> tuple[str, list[Orig
 
 
 def _spread(weight: Array, origins: list[Origin]) -> Array:
-    """(O, 4C, k, k) to (O, C, 2k, 2k)."""
+    """Spread weights (O, 4C, k, k) to (O, C, 2k, 2k)."""
     channels = 1 + max(channel for channel, _, _ in origins)
     outer, _, height, width = weight.shape
     spread = np.zeros((outer, channels, 2 * height, 2 * width), weight.dtype)
@@ -172,53 +180,156 @@ def _spread(weight: Array, origins: list[Origin]) -> Array:
 
 # ---- the picture --------------------------------------------------------------------
 
-_TO_FIRST = [0, 3, 1, 2]
+_TO_FIRST, _TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
-def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph that takes 1xHxWx3 and turns it at once, as exports from TensorFlow do, takes
-    1x3xHxW instead. Any other graph comes back as it is; `model` is left as it was."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    fed = [info for info in model.graph.input if info.name not in weights]
-    shape = declared(fed[0]) if len(fed) == 1 else None
-    if shape is None or len(shape) != 4 or shape[3] != 3 or shape[1] == 3:
-        return model
-    name = fed[0].name
-    readers = [node for node in model.graph.node if name in node.input]
-    made = {output for node in readers for output in node.output}
-    if (
-        not readers
-        or any(n.op_type != "Transpose" or attributes(n).get("perm") != _TO_FIRST for n in readers)
-        or any(output.name in made for output in model.graph.output)
-    ):
+def picture_as_floats(
+    model: onnx.ModelProto, size: tuple[int, int] | None = None
+) -> onnx.ModelProto:
+    """Convert an image input to float32 NCHW, where it is 1xHxWxC, of integers, or has its channels
+    swapped inside.
+
+    A factor and an offset replace the graph's first operators, a 1x1 convolution reorders the
+    channels, and transposes are removed.
+
+    Args:
+        model: The model; not modified.
+        size: (height, width) in pixels, for a dynamic input size.
+
+    Returns:
+        A copy that takes float32 1xCxHxW; `model` itself for any other graph.
+    """
+    found = input_preprocessing(model, size)
+    if found is None or not (found.moves or _is_unusual(model, found)):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for node in [node for node in copy.graph.node if name in node.input]:
-        copy.graph.node.remove(node)
-    for node in copy.graph.node:
-        for index, read in enumerate(node.input):
-            if read in made:
-                node.input[index] = name
-    info = next(info for info in copy.graph.input if info.name == name)
-    dims = list(info.type.tensor_type.shape.dim)
-    turned = [onnx.TensorShapeProto.Dimension.FromString(dims[i].SerializeToString())
-              for i in _TO_FIRST]  # fmt: skip
-    del info.type.tensor_type.shape.dim[:]
-    info.type.tensor_type.shape.dim.extend(turned)
-    del copy.graph.value_info[:]
+    graph = copy.graph
+    kept = _without_front(graph, found.body)
+    first, front = _scaled(graph, found)
+    given = f"{found.name}_as_given"
+    if any(found.name in node.input for node in kept):
+        # Shape reads it, or the network begins with what is no preprocessing.
+        _read_instead(kept, found.name, given)
+        rank = len(found.shape)
+        front += _as(found.name, found.layout, found.dtype, rank, given)
+    if found.body_layout == "NHWC" and found.body_dtype == TensorProto.FLOAT:
+        kept = _without_turning(kept, given if found.body == found.name else found.body, first)
+    if found.body != found.name:
+        front += _as(first, found.body_layout, found.body_dtype, 4, found.body)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*front, *kept)]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(copies)
+    _retyped(graph, found)
     return copy
+
+
+def _is_unusual(model: onnx.ModelProto, found: InputPreprocessing) -> bool:
+    """Whether the input is no float32 1xCxHxW. Half precision is widened with the whole graph."""
+    widened = found.dtype == TensorProto.FLOAT16 and is_half(model)
+    floats = found.dtype == TensorProto.FLOAT or widened
+    return not floats or found.layout == "NHWC" or len(found.shape) != 4
+
+
+def _without_front(graph: onnx.GraphProto, body: str) -> list[onnx.NodeProto]:
+    """The nodes without those that lead to the tensor `body` alone."""
+    wanted = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if body not in node.output and not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted |= set(node.input) | captured_by(node)
+    return kept[::-1]
+
+
+def _scaled(graph: onnx.GraphProto, found: InputPreprocessing) -> tuple[str, list[onnx.NodeProto]]:
+    """What the network begins with as float32 1xCxHxW, and the nodes that make it."""
+    order = np.zeros((len(found.source), found.channels, 1, 1), np.float32)
+    order[range(len(found.source)), found.source] = 1
+    steps = [
+        ("Mul", _column(found.gain), any(gain != 1 for gain in found.gain)),
+        ("Add", _column(found.shift), any(found.shift)),
+        ("Conv", order, found.moves),
+    ]
+    if sorted(found.source) == list(range(found.channels)):
+        # In the input's own order, where whoever reads the graph looks for it.
+        back = np.argsort(found.source)
+        steps[:2] = [(kind, value[:, back], needed) for kind, value, needed in steps[:2]]
+    else:
+        steps = [steps[2], *steps[:2]]
+    at, nodes = found.name, []
+    for operator, value, needed in steps:
+        if needed:
+            made = f"{found.name}_{operator.lower()}"
+            graph.initializer.append(numpy_helper.from_array(value, f"{made}_by"))
+            nodes.append(helper.make_node(operator, [at, f"{made}_by"], [made]))
+            at = made
+    return at, nodes
+
+
+def _column(values: Sequence[float]) -> Array:
+    return np.array(values, np.float32).reshape(1, -1, 1, 1)
+
+
+def _as(source: str, layout: str, dtype: int, rank: int, target: str) -> list[onnx.NodeProto]:
+    """Nodes from float32 1xCxHxW to another layout, type and number of dimensions."""
+    steps: list[tuple[str, dict[str, Any]]] = []
+    if layout == "NHWC":
+        steps.append(("Transpose", {"perm": _TO_LAST}))
+    if rank == 3:
+        steps.append(("Squeeze", {}))
+    if dtype != TensorProto.FLOAT or not steps:
+        steps.append(("Cast", {"to": dtype}))
+    names = [source, *(f"{target}_{number}" for number in range(len(steps) - 1)), target]
+    return [
+        helper.make_node(operator, [names[i]], [names[i + 1]], **given)
+        for i, (operator, given) in enumerate(steps)
+    ]
+
+
+def _without_turning(
+    nodes: Sequence[onnx.NodeProto], last: str, first: str
+) -> list[onnx.NodeProto]:
+    """`nodes` without those that put the channels of the tensor `last` first: who reads these
+    reads `first`."""
+    kept = list(nodes)
+    for node in nodes:
+        turns = node.op_type == "Transpose" and attributes(node).get("perm") == _TO_FIRST
+        if turns and node.input[0] == last:
+            kept.remove(node)
+            _read_instead(kept, node.output[0], first)
+    return kept
+
+
+def _read_instead(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+
+
+def _retyped(graph: onnx.GraphProto, found: InputPreprocessing) -> None:
+    """Declares the picture as float32 1xCxHxW; a batch or a side that was free stays so."""
+    info = next(info for info in graph.input if info.name == found.name)
+    kind = info.type.tensor_type
+    kind.elem_type = TensorProto.FLOAT
+    dims = [d.SerializeToString() for d in kind.shape.dim]
+    one = onnx.TensorShapeProto.Dimension(dim_value=1).SerializeToString()
+    dims = dims if len(dims) == 4 else [one, *dims]
+    order = _TO_FIRST if found.layout == "NHWC" else range(4)
+    del kind.shape.dim[:]
+    kind.shape.dim.extend(onnx.TensorShapeProto.Dimension.FromString(dims[i]) for i in order)
 
 
 # ---- pooling ------------------------------------------------------------------------
 
 
 def depth_pool_to_plane(seen: View) -> None:
-    """A pooling over 1xC planes at once that skips planes becomes a slice of the channels and a
-    plain pooling of each, in place.
+    """Rewrite a 3-D max pooling with a depth kernel of 1 as a slice of channels and a 2-D pooling,
+    in place.
 
-    LPRNet's MaxPool3d with a kernel of 1 x k x k sees the channels as depth, and RKNN-Toolkit2
-    2.5.0 dies of it (SIGABRT). The numbers are the same, for no two planes ever meet.
+    LPRNet's MaxPool3d (1 x k x k) treats the channels as depth, and RKNN-Toolkit2 2.5.0 crashes on
+    it (SIGABRT). The result is the same: no two planes are pooled together.
     """
     graph = seen.model.graph
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
@@ -258,8 +369,9 @@ def depth_pool_to_plane(seen: View) -> None:
 def _depth_pool(
     seen: View, pool: onnx.NodeProto
 ) -> tuple[onnx.NodeProto, onnx.NodeProto, int] | None:
-    """The nodes around a pooling of 1x1xCxHxW that add and take away a dimension, and the step
-    between its planes; None for any other pooling."""
+    """The nodes around a pooling of 1x1xCxHxW that add and remove a dimension, and the depth
+    stride; None for any other pooling.
+    """
     given = attributes(pool)
     before = seen.producers.get(pool.input[0])
     readers = seen.consumers.get(pool.output[0], [])
@@ -299,7 +411,7 @@ _SHAPING = ("Identity", "Reshape", "Flatten", "Squeeze")
 
 
 def without_softmax(seen: View) -> None:
-    """Takes the softmax off each output of a graph, in place, where there is one."""
+    """Remove the softmax at each output of a graph, in place, where there is one."""
     for output in seen.model.graph.output:
         node = seen.producers.get(output.name)
         while node is not None and node.op_type in _SHAPING:
@@ -309,15 +421,15 @@ def without_softmax(seen: View) -> None:
             node.op_type = "Identity"
 
 
-TOOK_BYTES = "rkzoo.bytes"
-"""The key of a model's metadata that says so: pixels go in as they are, 0..255."""
-
 _BYTES = {onnx.TensorProto.UINT8: 0.0, onnx.TensorProto.INT8: 128.0}
 
 
 def bytes_as_floats(model: onnx.ModelProto) -> None:
-    """Inputs of bytes become floats of 0..255, in place: what a quantised model did with them
-    first, to cast them, goes, and signed ones get the 128 taken off that was taken off before."""
+    """Convert uint8 and int8 inputs to float32 inputs of 0..255, in place.
+
+    The casts of a quantized model are removed; for an int8 input the offset of 128 is subtracted in
+    the graph.
+    """
     graph = model.graph
     for info in graph.input:
         offset = _BYTES.get(info.type.tensor_type.elem_type)

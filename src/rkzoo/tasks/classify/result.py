@@ -1,4 +1,4 @@
-"""What a picture shows as a whole: the best classes."""
+"""Image classification result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from rkzoo.tasks.collection import Classified, Rows, pick
 
 @dataclass(frozen=True, slots=True)
 class Classes(Classified):
-    """The best classes of one picture, the best first.
+    """The top K classes of one image, best first.
 
-    `class_id` (K,) int32 into `labels` (names may be missing), `score` (K,) float32: their
-    probability, 0..1. `outputs`: for each the output of the network that says so, where several
-    answer a question each; the best of each output come together then, in their order.
+    Attributes:
+        class_id: (K,) int32, index into `labels`.
+        score: (K,) float32, probability in 0..1.
+        labels: class names; may be empty.
+        outputs: K names of the model's outputs, where several answer a question each: the classes
+            of each output together, in the order of the outputs; empty for one output.
     """
 
     class_id: NDArray[np.int32]
@@ -46,39 +49,36 @@ class Classes(Classified):
 
     @property
     def probs(self) -> NDArray[np.float32]:
-        """`score`, (K,): the probabilities of the best classes, the best first."""
+        """Probabilities of the top classes, (K,) float32; same as `score`."""
         return self.score
 
     def label(self, class_id: int) -> str:
-        """The name of a class, or its number where no name is known."""
+        """Name of a class, or its index as text where it has no name."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"class_id": self.class_id, "score": self.score}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a class: label, class_id, score, and output where there are several."""
+        """One record per class: label, class_id, score, and output where there are several."""
         rows = zip(self.class_id.tolist(), self.score.tolist(), strict=True)
         told = [{"label": self.label(c), "class_id": c, "score": round(s, 4)} for c, s in rows]
-        names = self.outputs
-        return (
-            [one | {"output": name} for one, name in zip(told, names, strict=True)]
-            if names
-            else told
-        )
+        if not self.outputs:
+            return told
+        return [one | {"output": name} for one, name in zip(told, self.outputs, strict=True)]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with the names and probabilities in its corner."""
+        """A copy of the BGR image with class names and probabilities in its corner."""
         from rkzoo.vision.draw_text import listed
 
-        # Of "tench, Tinca tinca" the first name says enough.
+        # "tench, Tinca tinca": show the first synonym only.
         short = [name.split(",")[0] for name in self._said()]
         texts = [f"{s:4.0%}  {name}" for s, name in zip(self.score.tolist(), short, strict=True)]
         return listed(image, texts, self.score)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a class."""
+        """Text output for a terminal, one line per class."""
         return [
             f"{s:.3f}  {name}" for s, name in zip(self.score.tolist(), self._said(), strict=True)
         ]

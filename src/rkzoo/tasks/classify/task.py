@@ -1,4 +1,4 @@
-"""A picture in, its best classes out."""
+"""Image classification."""
 
 from __future__ import annotations
 
@@ -21,15 +21,24 @@ TOP = 5
 
 
 class Classifier(ImageTask[Classes]):
-    """A classification model, ready to run; made once, called for every picture."""
+    """Image classifier. Construct once, call once per image."""
 
     def __init__(self, contract: Contract, session: Session, top: int = TOP) -> None:
-        """`top`: how many classes an answer names."""
+        """Args:
+            contract: describes the model; its head must be a `ClassifyHead`.
+            session: the loaded model.
+            top: number of classes to return.
+
+        Raises:
+            RkzooError: the head is of another kind, or `top` is below 1.
+        """
         if not isinstance(contract.head, ClassifyHead):
-            raise RkzooError(f"{contract.family} is no classification model.", code=1)
+            raise RkzooError(f"{contract.family} is not a classification model.", code=1)
         if top < 1:
             raise RkzooError(
-                f"{top} classes were asked for.", "An answer names one at least.", "Give 1 or more."
+                f"{top} classes were asked for.",
+                "A result has at least one class.",
+                "Give 1 or more.",
             )
         super().__init__(contract, session)
         self.head = contract.head
@@ -90,6 +99,6 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def softmax(logits: NDArray[np.float32], axis: int = -1) -> NDArray[np.float32]:
-    """Probabilities along an axis, safe for large logits."""
+    """Softmax along `axis` as float32, stable for large logits."""
     powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
     return np.asarray(powers / powers.sum(axis=axis, keepdims=True), np.float32)

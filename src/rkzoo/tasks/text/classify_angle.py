@@ -1,4 +1,4 @@
-"""Is a line of text upside down?"""
+"""Text line orientation classification."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rkzoo.tasks.text.quads import Image
 
 
 class AngleClassifier:
-    """Tells the angle of lines; made once, called with all lines of a picture."""
+    """Text line orientation classifier. Construct once, call with all lines of an image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextClsHead):
-            raise RkzooError(f"{contract.family} is no text angle model.", code=1)
+            raise RkzooError(f"{contract.family} is not a text angle model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         height, width = contract.input.size
         self._preprocess = LinePreprocess(contract, session)
@@ -33,21 +33,23 @@ class AngleClassifier:
         self._batch = max(1, BATCH_PIXELS // (height * width)) if batch < 0 else batch
 
     def preprocess(self, lines: Sequence[Image]) -> NDArray[np.uint8]:
-        """BGR lines to uint8 (N, height, width, 3) in the contract's colour order."""
+        """Resize BGR lines (h, w, 3) to uint8 (N, height, width, 3) in the contract's colour
+        order.
+        """
         height, width = self.contract.input.size
         return self._preprocess([shrunk(line, height) for line in lines], width)
 
     def __call__(self, lines: Sequence[Image]) -> NDArray[np.int32]:
-        """(N,): degrees that each line is turned by; 0 where the model is not sure."""
+        """Return the rotation of each line in degrees, (N,) int32; 0 below the threshold."""
         return degrees(self.scores(lines), self.head)
 
     def scores(self, lines: Sequence[Image]) -> NDArray[np.float32]:
-        """(N, A): how surely each line is turned by each of the head's angles."""
+        """Return the scores of the head's angles for each line, (N, A)."""
         found = [np.zeros((0, len(self.head.angles)), np.float32)]
         fixed = self.session.inputs[0].shape[0]
         for start in range(0, len(lines), self._batch):
             part = lines[start : start + self._batch]
-            # A model built for a batch of k takes k: the rest is filled with the last line.
+            # A fixed batch size needs full batches: pad with the last line.
             missing = max(0, fixed - len(part))
             batch = self.preprocess([*part, *[part[-1]] * missing])
             outputs = self.session.run([batch])
@@ -72,7 +74,11 @@ class SingleAngle:
 def checked(
     outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: TextClsHead
 ) -> NDArray[np.float32]:
-    """The scores (N, A) of the head's angles. Raises RkzooError where there are more or fewer."""
+    """Return the scores (N, A) of the head's angles.
+
+    Raises:
+        RkzooError: the number of scores differs from the number of angles.
+    """
     scores = dequantise(outputs[0], specs[0]).reshape(len(outputs[0]), -1)
     if scores.shape[1] != len(head.angles):
         raise RkzooError(

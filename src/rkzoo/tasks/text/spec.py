@@ -1,4 +1,4 @@
-"""Finding and reading text: a page, and the three models of one."""
+"""OCR task specifications: the pipeline and its three models."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantisation
 from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, whole
@@ -67,14 +67,12 @@ def prepare(
             f"Its card allows {', '.join(ready.dtypes)}.",
             f"Use --dtype {ready.dtypes[0]}, or give the .onnx file itself to insist.",
         )
-    spec = ready.contract.picture
     graph = ready.graph()
     summary = summarise(graph)
     shapes = {
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
         for tensor in summary.inputs
     }
-    others = ready.contract.others
     if ready.contract.texts and dtype == "int8" and ready.prompts is None:
         raise RkzooError(
             f"{ready.name} needs words to be calibrated with.",
@@ -118,14 +116,22 @@ def prepare(
     proof = _proof(ready, graph, report)
     arrays = []
     stored = Calibration()
-    if dtype == "int8" and pictures is not None and spec is not None:
-        arrays = [
-            calib.arrays(pictures, spec, report),
-            *(_repeated(ready, other, len(pictures)) for other in others),
-        ]
+    if dtype == "int8" and pictures is not None:
+        arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     return Prepared(ready, recipe, stored, key, proof)
+
+
+def _calibration(ready: Resolved, pictures: calib.Pictures, report: Reporter) -> list[Any]:
+    """What calibrates each input, stacked."""
+    contract = ready.contract
+    if isinstance(contract.head, TensorsHead):
+        return calib.sample_arrays(pictures, contract, report)
+    stacks: list[Any] = []
+    if contract.picture is not None:
+        stacks.append(calib.arrays(pictures, contract.picture, report))
+    return [*stacks, *(_repeated(ready, other, len(pictures)) for other in contract.others)]
 
 
 def input_plans(contract: Contract, picture: str) -> tuple[InputPlan, ...]:
@@ -135,7 +141,7 @@ def input_plans(contract: Contract, picture: str) -> tuple[InputPlan, ...]:
     others = [InputPlan(name=one.name, shape=one.shape, dtype=one.dtype) for one in contract.others]
     if image is None:
         return tuple(others)
-    shape = (1, 3, *image.size)
+    shape = (1, image.channels, *image.size)
     return (InputPlan(name=picture, shape=shape, mean=image.mean, std=image.std), *others)
 
 

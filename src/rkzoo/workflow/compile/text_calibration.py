@@ -17,6 +17,7 @@ from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.quads import Image, crop
 from rkzoo.vision.image import read, write
+from rkzoo.vision.letterbox import with_channels
 from rkzoo.vision.synthetic_pages import pages
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.resolve import resolve
@@ -52,7 +53,8 @@ def for_part(
     whole = given or made_pages(report)
     if part.task == "text-det":
         return whole
-    lines = _lines_on(whole.load(), len(whole), pipeline, report)
+    opaque = (with_channels(page, 3) for page in whole.load())
+    lines = _lines_on(opaque, len(whole), pipeline, report)
     if not lines:
         raise RkzooError(
             "The calibration pictures hold no text.",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rkzoo.contract.model import Head
+from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.tasks.registry import spec_of
 from rkzoo.tasks.spec import Gives, Takes
 from rkzoo.workflow.request.pipeline_file import read_pipeline
 from rkzoo.zoo.catalogue import card as find_card
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.inference.plan import Plan
 
 _MOST_TEXT = 1 << 20  # bytes
 _TEXT_FILES = (".txt", ".md")
@@ -48,6 +52,12 @@ def _picture(source: Any) -> Any:
     from rkzoo.vision.image import read
 
     return read(source)
+
+
+def _with_alpha(source: Any) -> Any:
+    from rkzoo.vision.image import read
+
+    return read(source, alpha=True)
 
 
 def _sounds(names: list[str]) -> Sequence[Any]:
@@ -104,14 +114,6 @@ def _named(name: str) -> list[Said]:
     return [Said(path=one) for one in files]
 
 
-def _numbers(names: list[str]) -> Sequence[Any]:
-    raise RkzooError(
-        "This is one part of a pipeline, and is not run by itself.",
-        "It gives numbers that mean nothing alone.",
-        "Run the pipeline: rkzoo info of the part says which.",
-    )
-
-
 def _file_of(source: Said | str) -> Path | None:
     return source.path if isinstance(source, Said) else None
 
@@ -137,22 +139,25 @@ def _text(source: Said | str) -> str:
 
 
 _DRAWN = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-_VECTORS = frozenset({".npy"})
+_VECTORS = frozenset({".npy", ".json", ".txt"})
 _TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
 _TABLES = frozenset({".csv"})
 _TEXTS = frozenset({".txt"})
+_ARRAYS = frozenset({".npz", ".npy"})
 _SPOKEN = frozenset({".wav", ".flac", ".ogg"})
 _UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
 
-PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN | _VECTORS)
+PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
+TRANSPARENT = replace(PICTURE, read=_with_alpha)
+"""Pictures for a model that takes their alpha, too."""
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
 TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
-_MEASURED = replace(PICTURE, gives="vector", written=_VECTORS | {".json", ".txt"})
+TENSORS = Medium("tensors", "samples", "output", list, lambda name: name, written=_ARRAYS)
+_MEASURED = replace(PICTURE, gives="vector", written=_VECTORS)
 _HEARD = replace(SOUND, gives="timeline", written=_TABLES)
 _SAID = replace(TEXT, gives="sound", written=_SPOKEN)
-NUMBERS = Medium("numbers", "numbers", "numbers", _numbers, _numbers)
 
-FILES = _DRAWN | _VECTORS | _TRANSCRIPTS | _TABLES | _TEXTS | _SPOKEN | _UNWRITTEN
+FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _ARRAYS | _SPOKEN | _UNWRITTEN
 """Suffixes that nobody gives a folder."""
 
 _MEDIA: dict[tuple[Takes, Gives], Medium] = {
@@ -162,7 +167,7 @@ _MEDIA: dict[tuple[Takes, Gives], Medium] = {
     ("sound", "timeline"): _HEARD,
     ("text", "output"): TEXT,
     ("text", "sound"): _SAID,
-    ("numbers", "numbers"): NUMBERS,
+    ("tensors", "tensors"): TENSORS,
 }
 
 
@@ -170,6 +175,32 @@ def of_head(head: Head | None) -> Medium:
     """What a model or pipeline takes, by its head: pictures, where nothing else is known."""
     spec = spec_of(head)
     return _MEDIA[spec.takes, spec.gives]
+
+
+def seen_by(medium: Medium, contracts: Iterable[Contract]) -> Medium:
+    """What models of these contracts are given, who take what `medium` is: with its alpha where
+    one of them looks at that."""
+    images = (contract.picture for contract in contracts)
+    alpha = any(image is not None and image.channels == 4 for image in images)
+    if not alpha or medium.name != PICTURE.name:
+        return medium
+    return replace(medium, read=TRANSPARENT.read)
+
+
+def of_plan(planned: Plan) -> Medium:
+    """What a plan takes: of plain tensors, samples of the inputs that its contract names."""
+    kind = of_head(planned.head)
+    if kind is not TENSORS:
+        return seen_by(kind, (part.contract for part in planned.parts.values()))
+    from rkzoo.workflow.request import samples
+
+    contract = planned.parts["model"].contract
+    return replace(
+        TENSORS,
+        expand=partial(samples.expand, contract=contract),
+        read=partial(samples.read, contract=contract),
+        file=samples.file_of,
+    )
 
 
 def medium_of(model: str) -> Medium:

@@ -20,7 +20,7 @@ from rkzoo.tasks.spec import Opened, TaskOptions, as_it_is
 from rkzoo.tasks.text.page import PageReader, SingleLine
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.font import font
-from rkzoo.workflow.inference.inputs import of_head
+from rkzoo.workflow.inference.inputs import of_plan
 from rkzoo.workflow.inference.model import Answer, Found, Image, Model, plainly
 from rkzoo.workflow.inference.plan import Plan, open_part, plan
 from rkzoo.workflow.inference.rga_preprocess import quicken
@@ -60,12 +60,16 @@ def open_model(
     model: str | os.PathLike[str], request: Request | None = None, report: Reporter = SILENT
 ) -> Model:
     """As `load`, with the request in one piece."""
-    planned = plan(model, request, report)
+    return open_planned(plan(model, request, report), report)
+
+
+def open_planned(planned: Plan, report: Reporter = SILENT) -> Model:
+    """As `open_model`, for a plan."""
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
         painter = partial(_paint, report) if _reads_text(task) else plainly
-        medium = of_head(planned.head)
-        return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter, medium)
+        kind = of_plan(planned)
+        return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter, kind)
 
 
 def open_task(

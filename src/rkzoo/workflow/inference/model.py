@@ -19,7 +19,8 @@ from rkzoo.plain import plain
 from rkzoo.session import Closing, Label
 from rkzoo.tasks.collection import Collection, Index
 from rkzoo.vision.image import as_png, write
-from rkzoo.workflow.inference.inputs import PICTURE, Medium
+from rkzoo.vision.letterbox import with_channels
+from rkzoo.workflow.inference.inputs import PICTURE, TRANSPARENT, Medium
 
 if TYPE_CHECKING:
     import supervision
@@ -254,8 +255,8 @@ class Model(Closing):
         """Answers one picture, sound or text.
 
         Args:
-            source: The path of a picture or sound, or a picture as BGR uint8 (H, W, 3); a text
-                for a model of texts.
+            source: The path of a picture or sound, or a picture as BGR uint8 (H, W, 3), for a
+                model of four channels BGRA (H, W, 4) too; a text for a model of texts.
 
         Returns:
             What was found in it.
@@ -263,13 +264,15 @@ class Model(Closing):
         Raises:
             RkzooError: The source cannot be read.
         """
+        alpha = self.medium.read is TRANSPARENT.read
         if isinstance(source, np.ndarray) and self.medium.name == PICTURE.name:
-            path, given = None, _checked(source)
+            path, given = None, _checked(source, alpha)
         else:
             path, given = self.medium.file(source), self.medium.read(source)
         start = perf_counter()
         found, warnings = self.answer(given)
         seconds = perf_counter() - start
+        given = with_channels(given, 3) if alpha else given
         return Result(found, given, path, self.runtime, seconds, self._painter, warnings)
 
     def close(self) -> None:
@@ -277,8 +280,14 @@ class Model(Closing):
         self._resources.close()
 
 
-def _checked(image: Image) -> Image:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+def _checked(image: Image, alpha: bool = False) -> Image:
+    channels = (3, 4) if alpha else (3,)
+    if (
+        image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] not in channels
+        or not image.size
+    ):
         raise RkzooError(
             f"The picture is an array of {image.dtype} {list(image.shape)}.",
             "A colour picture is uint8 (height, width, 3) in BGR order, as OpenCV reads it.",

@@ -226,6 +226,8 @@ class BoardFitter(Closing):
 
     def _check(self, image: Image, spec: ImageInput, canvas: Image) -> None:
         """Raises _Lost where RGA cannot do this, before it is asked to."""
+        if spec.channels != 3 or image.shape[2:] not in ((), (3,)):
+            raise _Lost("RGA brings pictures of three channels only.")
         if spec.fit == "crop":
             raise _Lost("A picture that is cropped is averaged by the processor.")
         if self._memory.fd < 0 or self._memory.offset or canvas.strides[1] % 3:

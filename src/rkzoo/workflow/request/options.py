@@ -7,44 +7,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
-from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.inputs import Color, ImageInput, fed_as
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 
-Color = Literal["RGB", "BGR"]
-Triple = tuple[float, float, float]
+Fit = Literal["letterbox", "pad", "stretch", "crop", "none"]
 Anchors = Sequence[tuple[float, float]]
+
+
+# Fields of ImageInput for each way to fit a picture.
+_FITS: dict[Fit | None, dict[str, Any]] = {
+    None: {},
+    "none": {},
+    "letterbox": {"fit": "letterbox", "place": "center", "short": None, "smooth": False},
+    "pad": {"fit": "letterbox", "place": "top-left", "short": None, "smooth": False},
+    "stretch": {"fit": "stretch", "short": None, "smooth": False},
+    "crop": {"fit": "crop"},
+}
 
 
 @dataclass(frozen=True)
 class Feed:
     """How the user says that a model is fed, in place of what is recognised or on the card.
 
-    `mean` and `std` are in units of 0..255 and in the order of `color`. Raises RkzooError
-    when they are no numbers that can be used.
+    `mean` and `std` are in units of 0..255 and in the order of `color`, one number a channel or
+    one for all. Raises RkzooError when they are no numbers that can be used.
     """
 
     color: Color | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
-        if self.color not in (None, "RGB", "BGR"):
+        if self.color not in (None, *get_args(Color)):
             raise RkzooError(
-                f"There is no colour order {self.color!r}.", "", "Give --color RGB or --color BGR."
+                f"There is no colour order {self.color!r}.",
+                f"A picture is one of {', '.join(get_args(Color))}.",
+                "Give --color RGB or --color BGR.",
+            )
+        if self.fit not in _FITS:
+            raise RkzooError(
+                f"There is no way to fit a picture called {self.fit!r}.",
+                f"It is one of {', '.join(get_args(Fit))}.",
+                "Give --fit letterbox or --fit stretch.",
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if values is not None and (len(values) != 3 or not all(map(isfinite, values))):
-                raise RkzooError(
-                    f"The {name} {values} is not three numbers.",
-                    "There is one for each colour.",
-                    f"Give for example --{name} {'0,0,0' if name == 'mean' else '255,255,255'}.",
-                )
+            if values is not None and (not values or not all(map(isfinite, values))):
+                raise _wrong_count(name, values, 3)
         if self.std is not None and not all(self.std):
             raise RkzooError(
                 "A std of 0 cannot be used.",
@@ -54,20 +69,30 @@ class Feed:
 
     def over(self, image: ImageInput) -> ImageInput:
         """`image` with what was said put in its place."""
-        said = {"color": self.color, "mean": self.mean, "std": self.std}
-        return msgspec.structs.replace(
-            image, **{name: value for name, value in said.items() if value is not None}
-        )
+        fed = fed_as(image, self.color, self.mean, self.std)
+        return msgspec.structs.replace(fed, **_FITS[self.fit])
 
     def refuse(self, why: str) -> None:
         """Raises RkzooError when anything was said where nothing can be changed."""
         if self != AS_IS:
             raise RkzooError(
-                "--color, --mean and --std do not go with this model.", why, "Leave them out."
+                "--color, --mean, --std and --fit do not go with this model.",
+                why,
+                "Leave them out.",
             )
 
 
 AS_IS = Feed()
+
+
+def _wrong_count(name: str, values: Sequence[float], channels: int) -> RkzooError:
+    example = ",".join(["0" if name == "mean" else "255"] * channels)
+    return RkzooError(
+        f"The {name} {','.join(map(str, values))} does not go with this model.",
+        f"It is {channels} finite numbers, one for each channel.",
+        f"Give for example --{name} {example}.",
+    )
+
 
 _ONE_NUMBER = re.compile(r"[^\s,;:\[\](){}]+")
 

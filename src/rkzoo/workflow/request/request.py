@@ -10,12 +10,13 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from rkzoo.contract.inputs import Color
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.tasks.spec import TaskOptions
-from rkzoo.workflow.request.options import Anchors, Feed, Triple, parse_anchors
+from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
 from rkzoo.workflow.request.quantization import Choice, TunedRecipe, choose
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ class ModelOptions(TypedDict, total=False):
     cut: bool
     recipe: PathName | TunedRecipe | None
     size: tuple[int, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+    raw: bool
+    fit: Fit | None
     labels: Sequence[str] | None
-    color: Literal["RGB", "BGR"] | None
-    mean: Triple | None
-    std: Triple | None
+    color: Color | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     anchors: str | Anchors | None
     prompts: Sequence[str] | None
     text_model: PathName | None
@@ -74,9 +78,16 @@ class Request:
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `Tuned.save` or `rkzoo tune` wrote.
         size: (height, width) of an input whose size the model leaves free.
+        shapes: Shapes of inputs by name, whose dimensions the model leaves free.
+        raw: Leave the outputs plain tensors where the head is known too.
+        fit: How a picture gets the input's size: "letterbox" (ratio kept, padded on all sides),
+            "pad" (on the right and below), "stretch", "crop" (its middle); "none": the input is
+            no picture and is fed as an array.
         labels: Class names in place of the model's own.
-        color: Colour order that the model was trained with, "RGB" or "BGR".
-        mean: Subtracted from the pixels of 0..255, one number a channel in the order of `color`.
+        color: Colour order that the model was trained with, "RGB" or "BGR"
+            (GRAY, RGBA and BGRA for pictures of one or four channels).
+        mean: Subtracted from the pixels of 0..255, one number a channel in the order of
+            `color`, or one for all.
         std: What they are divided by then.
         anchors: Of a YOLOv5 or v7 whose graph does not hold them: (width, height) pairs in
             input pixels, the finest level first, or text or a file with the numbers.
@@ -104,10 +115,13 @@ class Request:
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
     size: tuple[int, int] | None = None
+    shapes: Mapping[str, Sequence[int]] | None = None
+    raw: bool = False
+    fit: Fit | None = None
     labels: Sequence[str] | None = None
-    color: Literal["RGB", "BGR"] | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
+    color: Color | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     anchors: str | Anchors | None = None
     prompts: Sequence[str] | None = None
     text_model: PathName | None = None
@@ -125,12 +139,16 @@ class Request:
 
     def __post_init__(self) -> None:
         _check_runtime(self.runtime)
-        Feed(self.color, self.mean, self.std)
         spoken = words(self.prompts, self.text_model, self.embeddings)
         checked: dict[str, Any] = {
             "prompts": spoken.prompts or None,
+            "shapes": None
+            if self.shapes is None
+            else {name: tuple(shape) for name, shape in self.shapes.items()},
             "labels": None if self.labels is None else tuple(self.labels),
             "recipe": choose(self.cut, self.recipe).recipe,
+            "mean": None if self.mean is None else tuple(map(float, self.mean)),
+            "std": None if self.std is None else tuple(map(float, self.std)),
             "points": tuple(
                 (point[0], point[1], int((*point, 1)[2]))
                 for point in _numbers("--point", self.points, (2, 3))
@@ -146,13 +164,15 @@ class Request:
             checked["calibration"] = find(self.calibration)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        _ = self.feed  # checks it
         if self.thresholds:
             _ = self.task_options  # checks them
 
     @property
     def feed(self) -> Feed:
         """What is said about how pictures are fed."""
-        return Feed(self.color, self.mean, self.std)
+        mean, std = (None if v is None else tuple(v) for v in (self.mean, self.std))
+        return Feed(self.color, mean, std, self.fit)
 
     @property
     def words(self) -> Words:

