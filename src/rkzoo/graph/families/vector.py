@@ -55,8 +55,8 @@ def _fed(picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
     if picture.pixels_known:
         return fitted, ()
     if picture.channels != 3:
-        said = "How it was trained is not in the file: pixels of 0..1. Give others with --mean and --std."
-        return fitted, (said,)
+        usual = "How it was trained is not in the file: pixels of 0..1 are taken."
+        return fitted, (f"{usual} Give others with --mean and --std.",)
     face = max(image.size) <= _FACE and height < _TALL * width
     mean, std = (_GREY, _GREY) if face else (MEAN, STD)
     usual = "pixels of -1..1, as for faces" if face else "ImageNet's mean and std"
