@@ -46,12 +46,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_model_options(parser)
     add_task_options(parser)
     parser.add_argument(
-        "--against",
-        nargs="+",
-        metavar="FILE",
-        help="pictures that an embedding (of faces, of people) is compared with, by its cosine",
-    )
-    parser.add_argument(
         "--search", metavar="WORDS", help="find pictures (clip) or lines of text (minilm) by words"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
