@@ -15,9 +15,11 @@ from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
     lprnet,
+    ppocr,
     raw_levels,
     retinaface,
     semantic,
+    vector,
     yolo_world,
     yolov5_decoded,
     yolov5_raw,
@@ -56,7 +58,11 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
     ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
+    ("a text detector of PP-OCR", ppocr.detector),
+    ("a text recognizer of PP-OCR", ppocr.recognizer),
+    ("a text angle classifier of PP-OCR", ppocr.angle),
     ("a classifier", classifier.classifier),
+    ("an embedding or a regression", vector.vector),
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
@@ -72,13 +78,17 @@ _ROUNDED = "The graph is quantised; its head was looked at without the rounding.
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
-def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Recognition:
+def recognise(
+    model: onnx.ModelProto, size: tuple[int, int] | None = None, labels: Sequence[str] = ()
+) -> Recognition:
     """Recognize the family, export form and contract of a graph.
 
     Args:
         model: The model.
         size: (height, width) in pixels for a graph with a dynamic input size; None for the size in
-            the exporter's metadata.
+            the exporter's metadata, or the usual one of its family.
+        labels: Class names that the user gives in place of the file's; as many as an output has
+            values make it a classifier's.
 
     Returns:
         The recognized head.
@@ -95,7 +105,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     model = picture_as_floats(model, size or noted)
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
-    wanted = fixed or size or noted
+    wanted = fixed or size or noted or ppocr.usual_size(model)
     channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
     shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
@@ -103,7 +113,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     seen = texts_to_convolution(prepared(plain, shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL),
-        labels=file_labels(model),
+        labels=tuple(labels) or file_labels(model),
         others=others,
         pixels_known=front is not None and front.pixels is not None,
         channels=channels,
@@ -243,6 +253,8 @@ def _with_size_evidence(
             origin += f", so {size[0]}x{size[1]} needs a new export"
     else:
         origin = "chosen, the graph's is dynamic" if size else "from the exporter's metadata"
+        if not size and not _noted_size(model):
+            origin = "the usual one of its family, the graph's is dynamic"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
     if is_half(model):
         sentences.append("The weights are float16; they are converted to float32 for the cut.")
@@ -284,8 +296,8 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
-        "RTMDet, YOLO-face, classifiers, segmentations, LPRNet and RetinaFace; for other models "
-        "see rkzoo list.",
+        "RTMDet, YOLO-face, classifiers, embeddings, segmentations, PP-OCR, LPRNet and RetinaFace; "
+        "for other models see rkzoo list.",
     )
 
 
