@@ -19,6 +19,8 @@ import rkzoo
 from rkzoo.accuracy.metric import cosine
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
+from rkzoo.workflow.comparison.check import check
+from rkzoo.workflow.compile.golden import read_golden
 
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "tokens": tiny_plain.tokens,
@@ -80,7 +82,12 @@ def test_what_is_converted_answers_nearly_as_the_graph(
     case: Case, dtype: str, least: float, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.rknn"
-    rkzoo.convert(case.file, "rk3588", calibration=str(case.folder), dtype=dtype, output=out)
+    how = {"calibration": str(case.folder), "dtype": dtype, "output": out, "golden": 2}
+    (built,) = rkzoo.convert(case.file, "rk3588", **how)  # type: ignore[arg-type]
+    assert built.golden is not None
+    about = read_golden(built.golden).about
+    assert (about.origin, about.count) == ("calibration", 2)
+    assert check(out, runtime="simulator").level == "ok"
     with rkzoo.load(out, runtime="simulator") as model:
         for given, wanted in zip(case.samples, case.wanted, strict=True):
             found = model(given).found
