@@ -139,6 +139,28 @@ def test_every_verb_that_needs_no_toolkit_takes_them(
     assert measured.main.value == pytest.approx(1)
 
 
+@pytest.mark.toolkit
+def test_files_are_named_by_their_inputs(
+    tmp_path: Path, assets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = made("two_pictures", tmp_path)
+    np.save(tmp_path / "search.npy", case.samples[1]["search"])
+    files = [f"template={assets}/data/images/bus_640.jpg", f"search={tmp_path}/search.npy"]
+    out = tmp_path / "report"
+    how = ["--calib", str(case.folder), "--no-layers", "-o", str(out), "--json"]
+    assert main(["compare", str(case.file), "--image", *files, *how]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pictures"] == ["bus_640.jpg"]
+    assert told["verdict"].startswith("Nothing is wrong")
+    page = (out / "report.html").read_text()
+    assert "mean difference" in page
+    assert all(name in page for name in case.wanted[0])
+    assert main(["bench", str(case.file), "--input", *files, "--frames", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model_info"]["picture"] == " ".join(files)
+    assert main(["compare", str(case.file), "--image", "template=x.png", *how]) == 2
+    assert "x.png" in capsys.readouterr().err
+
+
 # ---- the user's own metric --------------------------------------------------------------------
 
 
