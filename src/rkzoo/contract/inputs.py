@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from rkzoo.contract.schema_base import Length, Size, Strict
+from rkzoo.errors import RkzooError
 
 
 class TensorSpec(Strict, frozen=True):
@@ -34,7 +36,6 @@ class TensorSpec(Strict, frozen=True):
 Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
 """Channel order of an image. GRAY is OpenCV's conversion (ITU-R BT.601); A is alpha, 255 where an
 image has none."""
-CHANNELS: dict[Color, int] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 
 
 class ImageInput(Strict, frozen=True):
@@ -68,7 +69,7 @@ class ImageInput(Strict, frozen=True):
     @property
     def channels(self) -> int:
         """Number of channels of `color`: 1, 3 or 4."""
-        return CHANNELS[self.color]
+        return channels_of(self.color)
 
     def __post_init__(self) -> None:
         for word, values in (("mean", self.mean), ("std", self.std)):
@@ -85,6 +86,55 @@ class ImageInput(Strict, frozen=True):
             raise ValueError("smooth goes with fit: crop only")
         if self.short is not None and self.short < max(self.size):
             raise ValueError("short must not be less than the size")
+
+
+def fed_as(
+    image: ImageInput,
+    color: Color | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageInput:
+    """`image` with what a user said of it.
+
+    Args:
+        image: How the picture goes in so far; its number of channels stays.
+        color: Another order of the same channels.
+        mean: Taken from the pixels of 0..255; one number counts for every channel.
+        std: What they are divided by then, likewise.
+
+    Raises:
+        RkzooError: The colour order or the numbers are of another number of channels, or a std
+            is 0.
+    """
+    count = image.channels
+    color = color or image.color
+    if channels_of(color) != count:
+        orders = " or ".join(one for one in get_args(Color) if channels_of(one) == count)
+        raise RkzooError(
+            f"The model cannot take {color} pictures.",
+            f"It takes {count} channel{'s' * (count > 1)}.",
+            f"Give --color {orders}, or leave it out.",
+        )
+    found = {}
+    for word, said, usual in (("mean", mean, image.mean), ("std", std, image.std)):
+        values = tuple(usual if said is None else said)
+        values = values * count if len(values) == 1 else values
+        if len(values) != count or (word == "std" and 0 in values):
+            example = ",".join(["0" if word == "mean" else "255"] * count)
+            raise RkzooError(
+                f"The {word} {','.join(f'{value:g}' for value in values)} does not go with this "
+                "model.",
+                f"It takes {count} number{'s' * (count > 1)}, one for each channel of {color}"
+                f"{', and none of them 0' if word == 'std' else ''}.",
+                f"Give for example --{word} {example}.",
+            )
+        found[word] = values
+    return msgspec.structs.replace(image, color=color, **found)
+
+
+def channels_of(color: Color) -> int:
+    """1, 3 or 4."""
+    return 1 if color == "GRAY" else len(color)
 
 
 class ArrayInput(Strict, frozen=True):

@@ -28,6 +28,7 @@ SPECS: dict[str, str] = {
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",
     "face-centre": "face.spec:CENTRE_FACE",
+    "face-yolo": "face.spec:YOLO_FACE",
     "plate": "plate.spec:PLATE",
     "plate-det": "plate.spec:PLATE_DETECT",
     PAGE: "text.spec:PAGE",
@@ -57,7 +58,12 @@ def spec_of(head: Head | None) -> TaskSpec:
 def _kind(head: Head) -> str:
     """Registry key of a head: its tag, refined by optional outputs."""
     if isinstance(head, DetectHead):
-        extras = (("obb", head.rotated), ("pose", head.keypoints), ("segment", head.coefficients))
+        extras = (
+            ("obb", head.rotated),
+            ("face-yolo", head.faces),
+            ("pose", head.keypoints),
+            ("segment", head.coefficients),
+        )
         return next((kind for kind, there in extras if there), "detect")
     if isinstance(head, FaceHead) and head.points == 4:
         return "plate-det"

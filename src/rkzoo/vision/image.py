@@ -108,9 +108,10 @@ def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def _alpha(data: bytes, image: Array) -> Array | None:
-    """The alpha channel (H, W, 1) of the file of `image`; None for a file without one."""
+    """The alpha channel (H, W, 1) of the file of `image`; None for a file without one, and for a
+    TIFF, whose colors OpenCV has multiplied by it."""
     opener = next((opener for magic, opener in _HEADERS if data.startswith(magic)), None)
-    if opener is None or opener is JpegImagePlugin.JpegImageFile:
+    if opener not in (PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on EXIF data

@@ -7,7 +7,7 @@ output.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,12 +32,15 @@ from rkzoo.graph.onnx.view import Array
 
 @dataclass(frozen=True)
 class Level:
-    """The branches of a level. `Extra` says what `third` computes."""
+    """The branches of a level. `third` makes what `Extra` says. Distances are measured from
+    `offset` of a cell; 4 channels are their logarithms where `logarithms`."""
 
     box: Branch
     score: Branch
     stride: int
     third: Branch | None = None
+    offset: float = 0.5
+    logarithms: bool = False
 
     @property
     def channels(self) -> tuple[int, int, int]:
@@ -179,14 +182,19 @@ def table(
     return Table(*(np.concatenate(parts, axis=1) for parts in (boxes, scores, others)))
 
 
+def boxes_of(levels: Sequence[Level], values: Mapping[str, Array]) -> Float:
+    """(4, N) cx, cy, w, h in pixels of every cell of upright boxes."""
+    parts = [_boxes(v, _flat(values, v.box), None) for v in levels]
+    return np.asarray(np.concatenate(parts, axis=1), np.float64)
+
+
 def _flat(values: Mapping[str, Array], branch: Branch) -> Float:
-    flat = values[branch.name][0].reshape(branch.shape[1], -1)
-    return np.asarray(flat, np.float64)
+    return np.asarray(branch.of(values), np.float64)
 
 
 def _boxes(level: Level, numbers: Float, angle: NDArray[np.float64] | None) -> Float:
-    left, top, right, bottom = sides(numbers)
-    x, y = centres(level.box)
+    left, top, right, bottom = np.exp(numbers) if level.logarithms else sides(numbers)
+    x, y = (middle - 0.5 + level.offset for middle in centres(level.box))
     across, down = (right - left) / 2, (bottom - top) / 2
     if angle is not None:
         cos, sin = np.cos(angle), np.sin(angle)
@@ -216,6 +224,34 @@ def corners(boxes: Float) -> Float:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Whether an uncut tensor gives boxes, and key points too, in shares of the input's width
+    and height, as TFLite and OpenVINO exports do."""
+
+    boxes: bool = False
+    points: bool = False
+
+    def in_pixels(self, numbers: Float, size: tuple[int, int], first: int, extra: Extra) -> Float:
+        """(R, N) rows of numbers of an input of `size` (height, width), with boxes and key points
+        in pixels; these begin at row `first`."""
+        scaled: Float = numbers.copy()
+        if self.boxes:
+            scaled[:4] *= np.array([*size[::-1], *size[::-1]])[:, None]
+        if self.points and extra.role == "keypoints":
+            for axis, side in enumerate(reversed(size)):
+                scaled[first + axis :: extra.fields["keypoint_values"]] *= side
+        return scaled
+
+
+NO_SHARES = Shares()
+SHARES_SAID = (
+    "Boxes leave the graph in shares of the input's width and height, as TFLite and OpenVINO have "
+    "them."
+)
+ALL_SHARES = (NO_SHARES, Shares(boxes=True), Shares(boxes=True, points=True))
+
+
+@dataclass(frozen=True)
 class Fit:
     """How far a hypothesis about the head is from the graph's own output."""
 
@@ -225,6 +261,7 @@ class Fit:
     box: float
     score: float
     other: float
+    shares: Shares = NO_SHARES
 
     @property
     def good(self) -> bool:
@@ -316,11 +353,15 @@ def taps(levels: Sequence[Level], extra: Extra, prototypes: Tap | None) -> tuple
     """The tensors that a cut exposes: box, score, third branch per level; then the prototypes."""
     found: list[Tap] = []
     for index, level in enumerate(levels):
-        found.append(Tap(level.box.name, "box", index, level.box.shape))
-        found.append(Tap(level.score.name, "score", index, level.score.shape, sigmoid=True))
+        found.append(_tap(level.box, "box", index))
+        found.append(replace(_tap(level.score, "score", index), sigmoid=True))
         if level.third is not None and extra.role is not None:
-            found.append(Tap(level.third.name, extra.role, index, level.third.shape))
+            found.append(_tap(level.third, extra.role, index))
     return (*found, prototypes) if prototypes is not None else tuple(found)
+
+
+def _tap(branch: Branch, role: Role, level: int) -> Tap:
+    return Tap(branch.name, role, level, branch.shape, channels=branch.channels)
 
 
 def head(
@@ -349,11 +390,18 @@ def head(
         reg_max=box // 4,
         strides=tuple(level.stride for level in levels),
         activated=activated,
-        coding="dfl" if box > 4 else "distance",
+        coding=_coding(levels[0]),
+        cell_offset=levels[0].offset,
         suppression="none" if picks else "class",
         decoded=decoded,
         **extra.fields,
     )
+
+
+def _coding(level: Level) -> Literal["dfl", "distance", "log_distance"]:
+    if level.box.shape[1] > 4:
+        return "dfl"
+    return "log_distance" if level.logarithms else "distance"
 
 
 def outputs_of_cut(levels: Sequence[Level], taken: Sequence[Tap]) -> tuple[HeadOutput, ...]:
@@ -375,6 +423,8 @@ def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tu
     strides = ", ".join(str(level.stride) for level in levels)
     sigmoid_said = "after their sigmoid" if activated else "before any sigmoid"
     bins = f"4 sides x {box // 4} bins" if box > 4 else "4 plain distances"
+    if levels[0].logarithms:
+        bins = "4 logarithms of distances"
     third = f" {extra.said}" if extra.said else ""
     both = "," if extra.said else " and"
     return (

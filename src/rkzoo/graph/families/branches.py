@@ -6,7 +6,7 @@ is found by running the decoding part on random values and comparing its outputs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ SCORE_SLACK = 1e-4
 # Relative tolerance: beyond some thousand pixels float32 has fewer digits than BOX_SLACK.
 _PIXEL_SHARE = 1e-6
 _MOST_LEVELS = 8
+_STRIDES = (4, 8, 16, 32, 64, 128)
 
 
 def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
@@ -77,15 +78,20 @@ def box_limit(boxes: Float) -> float:
 
 
 def stride(branch: Branch, picture: Picture) -> int | str:
-    """Stride of a branch in input pixels; a reason where the input is no multiple of its cells."""
-    height, width = picture.image.size
-    rows, columns = branch.shape[2:]
-    if height % rows or width % columns or height // rows != width // columns:
-        return (
-            f"its {rows}x{columns} cells do not divide the input of {height}x{width} evenly; "
-            "the size should be a multiple of 32"
-        )
-    return height // rows
+    """Pixels of the input to a cell of the branch; a cell may lie in the input in part."""
+    size, counts = picture.image.size, branch.shape[2:]
+    exact = [side // count for side, count in zip(size, counts, strict=True) if side % count == 0]
+    square = exact[0] if len(exact) == 2 and exact[0] == exact[1] else None
+    # A convolution rounds up: at stride 64 a side of 800 has 13 cells.
+    usual = [step for step in _STRIDES if tuple(-(-side // step) for side in size) == counts]
+    if square in usual or (square and not usual):
+        return square
+    if usual:
+        return usual[0]
+    return (
+        f"its {times(counts)} cells are not those of one stride over an input of {times(size)}; "
+        "try another size"
+    )
 
 
 def cells(branch: Branch) -> int:
@@ -106,13 +112,22 @@ def probe(branches: Sequence[Branch], seed: int) -> dict[str, Array]:
 
 
 def moved(end: Tail, values: Mapping[str, Array], branch: Branch) -> list[Array]:
-    """The tail's outputs after changing the values of one branch only.
-
-    Raises:
-        RkzooError: The tail cannot be run.
-    """
-    other = values[branch.name] + probe([branch], 1)[branch.name]
+    """The tail's outputs when this branch alone has other numbers. Raises RkzooError."""
+    other = values[branch.name].copy()
+    other[:, list(branch.channels) or slice(None)] += probe([branch], 1)[branch.name]
     return end({**values, branch.name: other})
+
+
+def two_of_one(
+    group: tuple[Branch, ...], classes: int, is_score: Callable[[Branch], bool]
+) -> tuple[Branch, ...]:
+    """The level's branches, box and classes apart where one convolution makes both. `is_score`
+    tells whether some channels move scores."""
+    if len(group) != 1 or not 0 < classes < group[0].shape[1]:
+        return group
+    (both,), channels = group, group[0].shape[1]
+    split = classes if is_score(both.part(0, 1)) else channels - classes
+    return both.part(0, split), both.part(split, channels)
 
 
 def moving(before: Array, after: Array, axis: int) -> list[int]:

@@ -15,6 +15,7 @@ from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
     lprnet,
+    raw_levels,
     retinaface,
     semantic,
     yolo_world,
@@ -38,6 +39,7 @@ from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_prepr
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
+from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
 from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
@@ -53,6 +55,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
+    ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
     ("a classifier", classifier.classifier),
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),
@@ -65,6 +68,7 @@ PROMPTED: tuple[tuple[str, Recogniser], ...] = (
 # Any size will do to recognize a graph with a dynamic one.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
+_ROUNDED = "The graph is quantised; its head was looked at without the rounding."
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
@@ -95,7 +99,8 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
     shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
-    seen = texts_to_convolution(prepared(model, shapes))
+    plain = unrounded(model)
+    seen = texts_to_convolution(prepared(plain, shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL),
         labels=file_labels(model),
@@ -109,6 +114,8 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
         if isinstance(answer, Recognition):
             if wanted is None:
                 raise _size_open()
+            if is_rounded(model):
+                answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
             return _with_size_evidence(_fed(answer, front), model, fixed, size)
         if answer:
             reasons.setdefault(answer, []).append(title)
@@ -188,12 +195,16 @@ def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Class names in Ultralytics' metadata ({0: 'person', ...}).
+    """Class names in the metadata: Ultralytics' ({0: 'person', ...}), or RapidAI's, one per line
+    under `character`.
 
     Returns:
         The names, empty where the file has none. Their number may differ from the head's classes.
     """
-    value = literal.parse(metadata(model).get("names", ""), limit=1_000_000)
+    notes = metadata(model)
+    if "names" not in notes and "character" in notes:
+        return tuple(notes["character"].split())
+    value = literal.parse(notes.get("names", ""), limit=1_000_000)
     if isinstance(value, dict) and set(value) == set(range(len(value))):
         value = [value[index] for index in range(len(value))]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -272,8 +283,9 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
-        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
-        "segmentations, LPRNet and RetinaFace; for other models see rkzoo list.",
+        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
+        "RTMDet, YOLO-face, classifiers, segmentations, LPRNet and RetinaFace; for other models "
+        "see rkzoo list.",
     )
 
 

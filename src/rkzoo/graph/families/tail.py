@@ -21,10 +21,22 @@ _PICKING = frozenset({"TopK"})
 
 @dataclass(frozen=True)
 class Branch:
-    """The output tensor of a branch's last weights."""
+    """The tensor where a branch of the head leaves its last weights, or a part of it: `channels`
+    says which, where one convolution makes several things; `shape` is that of the part."""
 
     name: str
     shape: tuple[int, ...]
+    channels: tuple[int, ...] = ()
+
+    def part(self, first: int, stop: int) -> Branch:
+        """The channels from `first` to before `stop`."""
+        wanted = self.channels[first:stop] or tuple(range(first, stop))
+        return Branch(self.name, (self.shape[0], len(wanted), *self.shape[2:]), wanted)
+
+    def of(self, values: Mapping[str, Array]) -> Array:
+        """(C, cells): its numbers among those of all branches."""
+        flat: Array = values[self.name][0].reshape(values[self.name].shape[1], -1)
+        return flat[list(self.channels)] if self.channels else flat
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,13 @@ from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Tail, tail
 from rkzoo.graph.onnx.view import Array, View
 
+_FACE_NUMBERS = 16
+_FACE = (
+    "16 numbers an anchor are read as a box, an objectness and 11 classes; YOLOv5-face has as "
+    "many (a box, an objectness, five points, one class). If it is one, export it with its boxes "
+    "decoded, which tells it."
+)
+
 
 def heads(seen: View, picture: Picture) -> Recognition | str:
     """Recognize one output per level: 1xAxhxwx(5+C) before or after the sigmoid (undecoded YOLOv5
@@ -73,6 +80,7 @@ def heads(seen: View, picture: Picture) -> Recognition | str:
         uncut=None if vendor else contract(family, picture, whole),
         taps=taps,
         anchors_known=False,
+        assumed=(_FACE,) if channels == 3 * _FACE_NUMBERS else (),
         evidence=(
             f"{len(outputs)} outputs like {times(answers[good[0].name].shape)}, one a level, "
             f"{'after' if activated else 'before'} the sigmoid.",

@@ -8,12 +8,15 @@ part for probe values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from rkzoo.contract.detect import Decoded, HeadOutput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
+    ALL_SHARES,
+    SHARES_SAID,
     Extra,
     Fit,
     Level,
@@ -29,6 +32,7 @@ from rkzoo.graph.families.anchor_free import (
     taps,
 )
 from rkzoo.graph.families.branches import (
+    Float,
     by_size,
     cells,
     contract,
@@ -37,8 +41,10 @@ from rkzoo.graph.families.branches import (
     probe,
     stride,
     times,
+    two_of_one,
     wrong_count,
 )
+from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Branch, Tail, tail
 from rkzoo.graph.onnx.view import Array, View
@@ -66,20 +72,22 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     groups = by_size(end)
     if isinstance(groups, str):
         return groups
-    reason = _wrong_count(groups)
-    if reason:
-        return reason
     values = probe(end.branches, seed=0)
     try:
         whole = _answer(end, values, groups)
         if isinstance(whole, str):
-            return whole
+            return _wrong_count(groups) or whole
+        if not end.picks:
+            groups = [_apart(end, values, whole, group) for group in groups]
+        reason = _wrong_count(groups)
+        if reason:
+            return reason
         levels = _levels(end, groups, values, picture)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(levels, str):
         return levels
-    fit = _fit(end, levels, values, whole, prototypes)
+    fit = _fit(end, levels, values, whole, prototypes, picture.image.size)
     if isinstance(fit, str):
         return fit
     return _recognition(end, levels, fit, whole, prototypes, picture)
@@ -123,6 +131,17 @@ def _answer(
     if end.picks:
         return _PICKED_AWAY
     return "its output is not 1x(4+classes)x(cells of all levels)"
+
+
+def _apart(
+    end: Tail, values: Mapping[str, Array], whole: Array, group: tuple[Branch, ...]
+) -> tuple[Branch, ...]:
+    """Box and classes of a level."""
+
+    def is_score(branch: Branch) -> bool:
+        return min(moving(whole, moved(end, values, branch)[0], 1), default=0) >= 4
+
+    return two_of_one(group, whole.shape[1] - 4, is_score)
 
 
 def _levels(
@@ -176,6 +195,7 @@ def _fit(
     values: Mapping[str, Array],
     whole: Array,
     prototypes: Tap | None,
+    size: tuple[int, int],
 ) -> Fit | str:
     """The meaning of the branches that agrees with the tail's outputs."""
     _, classes, third = levels[0].channels
@@ -188,16 +208,16 @@ def _fit(
         return "it has a second output that none of its boxes needs"
     if not possible:
         return f"its third branch of {third} channels is neither masks, key points nor an angle"
-    answer = whole[0].astype(np.float64)
-    fits = []
-    for extra in possible:
-        made = table(levels, values, extra, activated=True)
-        if end.picks:
-            fits.append(compare_picked(made, answer, extra))
-            continue
-        fits.append(compare(made, answer, extra, activated=True))
-        raw = table(levels, values, extra, activated=False)
-        fits.append(compare(raw, answer, extra, activated=False))
+    answer = whole[0].T if end.picks else whole[0]
+    fits = [
+        replace(fit, shares=shares)
+        for shares in ALL_SHARES
+        for extra in possible
+        for fit in _fits(
+            end, levels, values, extra,
+            shares.in_pixels(answer.astype(np.float64), size, expected - third, extra),
+        )
+    ]  # fmt: skip
     best = min(fits, key=lambda fit: fit.badness)
     if best.good:
         return best
@@ -208,6 +228,20 @@ def _fit(
         "its output is not the boxes (centre and size in pixels) and class scores of its "
         f"branches: it differs by {best.box:.3g} px and {best.score:.3g} in score{other}"
     )
+
+
+def _fits(
+    end: Tail, levels: Sequence[Level], values: Mapping[str, Array], extra: Extra, answer: Float
+) -> list[Fit]:
+    """How well each reading of the scores fits the answer's numbers (R, N), boxes in pixels."""
+    if end.picks:
+        return [compare_picked(table(levels, values, extra, activated=True), answer.T, extra)]
+    return [
+        compare(
+            table(levels, values, extra, activated=activated), answer, extra, activated=activated
+        )
+        for activated in (True, False)
+    ]
 
 
 # ---- the result ---------------------------------------------------------------------
@@ -225,7 +259,13 @@ def _recognition(
     outputs = [HeadOutput(name=end.outputs[0], role="decoded")]
     if prototypes is not None:
         outputs.append(HeadOutput(name=prototypes.name, role="prototypes"))
-    decoded = Decoded(rows_last=not end.picks, corners=fit.corners, picked=end.picks)
+    decoded = Decoded(
+        rows_last=not end.picks,
+        corners=fit.corners,
+        picked=end.picks,
+        relative=fit.shares.boxes,
+        relative_points=fit.shares.points,
+    )
     cut = head(levels, fit.extra, outputs_of_cut(levels, taken), picks=end.picks)
     uncut = head(
         levels,
@@ -236,7 +276,7 @@ def _recognition(
         decoded=decoded,
     )
     family = _family(levels, fit.extra, end.picks)
-    return Recognition(
+    recognition = Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, cut),
@@ -246,11 +286,13 @@ def _recognition(
             f"One output of {times(whole.shape)}: {_said(end, levels, whole)}.",
             *([_said_prototypes(prototypes)] if prototypes else []),
             *level_evidence(levels, fit.extra, fit.activated),
-            "Run on random values, the graph's decoding agrees with this head's formula within "
+            *([SHARES_SAID] if fit.shares.boxes else []),
+            "Fed with random numbers, the end of the graph answers as this head must: within "
             f"{fit.box:.1g} px and {fit.score:.1g} in score.",
             _kin(family),
         ),
     )
+    return with_faces(recognition, picture.labels)
 
 
 def _family(levels: Sequence[Level], extra: Extra, picks: bool) -> str:

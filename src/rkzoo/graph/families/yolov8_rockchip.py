@@ -29,8 +29,10 @@ from rkzoo.graph.families.branches import (
     times,
     wrong_count,
 )
+from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.recognition import Form, Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.families.training import PICODET, is_picodet
 from rkzoo.graph.onnx.view import Array, View
 
 _NOT_RAW = "its outputs are not raw box distributions and class scores after a sigmoid"
@@ -78,7 +80,10 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
     activated = found[0].activated
     sums = found[0].score_sum is not None
     family = _family(levels, extra)
-    return Recognition(
+    training = PICODET if is_picodet(levels) and not extra.task else None
+    if training is not None:
+        family, picture = training.family, training.over(picture)
+    recognition = Recognition(
         family=family,
         form=_form(extra, sums),
         contract=contract(
@@ -88,9 +93,11 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
         evidence=(
             f"{len(outputs)} outputs: {_said(found[0], last)}.",
             *level_evidence(levels, extra, activated),
-            _kin(levels),
+            *([_kin(levels)] if training is None else []),
         ),
+        assumed=(training.assumed,) if training else (),
     )
+    return with_faces(recognition, picture.labels)
 
 
 # ---- prototypes ---------------------------------------------------------------------
@@ -278,11 +285,11 @@ def _coefficients(
 
 
 def _which_is_box(pair: Sequence[Branch]) -> Branch | None:
-    """The box of two raw branches: 64 channels (16 bins per side), or the only number divisible by
-    4.
-    """
+    """Raw logits only: 16 bins a side, or the only number that four sides divide. Four numbers
+    beside any others are an RTMDet's plain distances (raw_levels)."""
     usual = [branch for branch in pair if branch.shape[1] == 64]
-    possible = [b for b in pair if b.shape[1] % 4 == 0 and b.shape[1] > 4]
+    plain = any(branch.shape[1] == 4 for branch in pair)
+    possible = [b for b in pair if b.shape[1] % 4 == 0 and not plain]
     for fits in (usual, possible):
         if len(fits) == 1:
             return fits[0]
@@ -363,10 +370,13 @@ def _said(meaning: _Meaning, last: Sequence[HeadOutput]) -> str:
 
 def _kin(levels: Sequence[Level]) -> str:
     if levels[0].channels[0] == 4:
-        return "Plain distances without a distribution, as in YOLOv6 n and s."
-    # YOLOv10's one-to-one head has the same tensors as YOLOv8's; only the weights differ. So it
-    # gets YOLOv8's NMS, which finds little to do, since the head was trained for one box per
-    # object. Without NMS, a YOLOv8 taken for a YOLOv10 would return every object many times.
+        return (
+            "Plain distances without a distribution, as in YOLOv6 n and s. An RTMDet looks the "
+            "same in this form; export it with its boxes decoded, which tells it."
+        )
+    # YOLOv10's one-to-one head has the very tensors of YOLOv8's; only the trained numbers
+    # differ. So it gets YOLOv8's suppression, which finds little to do: the head was trained to
+    # give an object one box. Taking YOLOv8 for YOLOv10 would return every object many times.
     return (
         "YOLOv8, 9, 10, 11 and PP-YOLOE have the same head in this form, so they are not "
         "distinguished; NMS is applied to all. YOLOv10 does not need it, and it only matters there "

@@ -23,7 +23,7 @@ from rkzoo.graph.families.recognition import Recognition, Tap
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.opset import lowered
 from rkzoo.graph.onnx.rewrite import focus_to_convolution, picture_as_floats, scale_after_product
-from rkzoo.graph.onnx.view import MAX_IR, View, is_scale, prepared
+from rkzoo.graph.onnx.view import MAX_IR, View, constant_value, is_scale, prepared
 
 Scores = Literal["sigmoid", "logits", "bounded"]
 """How scores leave a cut graph: after the sigmoid, as logits, or as logits clipped to the relevant
@@ -106,23 +106,50 @@ def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.No
     """
     (node,) = (n for n in graph.node if tap.name in n.output)
     if node.op_type != "Conv":
-        raise RkzooError(
-            f"The end of the graph at {tap.name} cannot be split.",
-            f"It is made by {node.op_type} and not by a convolution.",
-            "Convert it with --no-cut, and please report this model.",
-            code=1,
-        )
-    part = onnx.NodeProto()
-    part.CopyFrom(node)
-    part.name, part.output[0] = name, name
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+        raise _inseparable(tap.name, node.op_type)
+    part = _copied(node, name)
     for index in range(1, len(part.input)):
-        whole_weight = numpy_helper.to_array(weights[part.input[index]])
-        part.input[index] = f"{name}_weight{index}"
-        graph.initializer.append(
-            numpy_helper.from_array(whole_weight[list(tap.channels)], part.input[index])
-        )
+        part.input[index] = _taken(graph, part.input[index], tap.channels, f"{name}_weight{index}")
     return part
+
+
+def _copied(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.name, copy.output[0] = name, name
+    return copy
+
+
+def _taken(graph: onnx.GraphProto, weight: str, channels: tuple[int, ...], name: str) -> str:
+    """What of a convolution's weights makes these channels, under `name`; the scales of quantised
+    ones are one a channel, or one for all, which stays as it is."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    maker = makers.get(weight)
+    value = numpy_helper.to_array(stored[weight]) if weight in stored else None
+    if maker is not None and maker.op_type == "Constant":
+        value = constant_value(maker)
+    if value is not None:
+        if value.size == 1 and len(channels) > 1:
+            return weight
+        graph.initializer.append(numpy_helper.from_array(value[list(channels)], name))
+        return name
+    if maker is None or maker.op_type != "DequantizeLinear":
+        raise _inseparable(weight, maker.op_type if maker else "nothing")
+    scaled = _copied(maker, name)
+    for index, given in enumerate(maker.input):
+        scaled.input[index] = _taken(graph, given, channels, f"{name}_{index}")
+    graph.node.insert(0, scaled)
+    return name
+
+
+def _inseparable(name: str, maker: str) -> RkzooError:
+    return RkzooError(
+        f"The end of the graph at {name} cannot be taken apart.",
+        f"It is made by {maker} and not by a convolution.",
+        "Convert it with --no-cut, and please report this model.",
+        code=1,
+    )
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

@@ -15,7 +15,7 @@ from rkzoo.graph.onnx.input_preprocessing import (
     InputPreprocessing,
     input_preprocessing,
 )
-from rkzoo.graph.onnx.view import Array, View, attributes, captured_by, run, submodel
+from rkzoo.graph.onnx.view import Array, View, attributes, captured_by, is_half, run, submodel
 
 
 def scale_after_product(seen: View) -> None:
@@ -200,7 +200,7 @@ def picture_as_floats(
         A copy that takes float32 1xCxHxW; `model` itself for any other graph.
     """
     found = input_preprocessing(model, size)
-    if found is None or (found.takes_floats and not found.moves):
+    if found is None or not (found.moves or _is_unusual(model, found)):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -222,6 +222,13 @@ def picture_as_floats(
     graph.node.extend(copies)
     _retyped(graph, found)
     return copy
+
+
+def _is_unusual(model: onnx.ModelProto, found: InputPreprocessing) -> bool:
+    """Whether the input is no float32 1xCxHxW. Half precision is widened with the whole graph."""
+    widened = found.dtype == TensorProto.FLOAT16 and is_half(model)
+    floats = found.dtype == TensorProto.FLOAT or widened
+    return not floats or found.layout == "NHWC" or len(found.shape) != 4
 
 
 def _without_front(graph: onnx.GraphProto, body: str) -> list[onnx.NodeProto]:

@@ -1,9 +1,9 @@
-"""Box codings of detection heads, all decoded to x1, y1, x2, y2 in model pixels."""
+"""The ways a box is written in a cell, all to x1, y1, x2, y2 in model pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -13,21 +13,18 @@ from rkzoo.tasks.detect.planes import F32, Array, Cells, Stack, sigmoid
 
 @dataclass(frozen=True)
 class Grid:
-    """Grid cells of all levels (or anchors), concatenated.
-
-    Attributes:
-        corner: (N, 2) top-left corners x, y in cells.
-        stride: (N, 1) strides in pixels.
-        anchor: (N, 2) anchor width and height in pixels.
-        bins: DFL bins per side, 1 without DFL.
-        activated: True when the graph applies the sigmoid.
-    """
+    """Where cells lie, those of all levels (or anchors) one after another: their top-left
+    corners (N, 2) in cells, their strides (N, 1) and anchors (w, h) (N, 2) in pixels.
+    `activated`: the numbers passed a sigmoid in the graph. `offset`: where in its cell distances
+    are measured from; `pixels`: they are in pixels, not in cells."""
 
     corner: F32
     stride: F32
     anchor: F32
     bins: int = 1
     activated: bool = True
+    offset: float = 0.5
+    pixels: bool = False
 
     @classmethod
     def of(
@@ -38,11 +35,14 @@ class Grid:
         bins: int = 1,
         *,
         activated: bool = True,
+        offset: float = 0.5,
+        pixels: bool = False,
     ) -> Grid:
-        """Build the grid of an input of `size` (height, width), repeated for each anchor."""
+        """The cells of an input of `size` (height, width), all of them once for each anchor. A
+        cell that lies in it in part counts, as a convolution of that stride makes it."""
         corners, widths = [np.empty((0, 2))], [np.empty((0, 1))]
         for stride in strides:
-            rows, columns = size[0] // stride, size[1] // stride
+            rows, columns = (-(-side // stride) for side in size)
             y, x = np.divmod(np.arange(rows * columns), max(columns, 1))
             corners.append(np.stack((x, y), axis=1))
             widths.append(np.full((rows * columns, 1), stride))
@@ -53,17 +53,18 @@ class Grid:
             np.repeat(np.array(anchors, np.float32), len(corner), axis=0),
             bins,
             activated,
+            offset,
+            pixels,
         )
 
     @classmethod
     def joined(cls, parts: Sequence[Grid]) -> Grid:
-        """Concatenate grids."""
-        return cls(
-            np.concatenate([part.corner for part in parts]),
-            np.concatenate([part.stride for part in parts]),
-            np.concatenate([part.anchor for part in parts]),
-            parts[0].bins,
-            parts[0].activated,
+        """One after another."""
+        return replace(
+            parts[0],
+            corner=np.concatenate([part.corner for part in parts]),
+            stride=np.concatenate([part.stride for part in parts]),
+            anchor=np.concatenate([part.anchor for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -73,13 +74,14 @@ class Grid:
 
     @cached_property
     def middles(self) -> F32:
-        """Cell centre in pixels, twice: (N, 4)."""
-        return np.tile((self.corner + np.float32(0.5)) * self.stride, 2)
+        """(N, 4): in pixels, twice, the point of the cell that distances are measured from."""
+        return np.tile((self.corner + np.float32(self.offset)) * self.stride, 2)
 
     @cached_property
     def outward(self) -> F32:
-        """Pixels per unit of l, t, r, b: (N, 4)."""
-        return np.asarray(self.stride * np.array([-1, -1, 1, 1], np.float32))
+        """(N, 4): pixels a unit of l, t, r, b."""
+        unit = np.ones_like(self.stride) if self.pixels else self.stride
+        return np.asarray(unit * np.array([-1, -1, 1, 1], np.float32))
 
     @cached_property
     def doubled(self) -> F32:
@@ -100,6 +102,8 @@ def _steps(bins: int) -> F32:
 
 # 64 * exp(80) still fits into float32, and exp(-80) is no denormal.
 _SAFE = 80
+# exp of more than this is a size that no picture has.
+_MOST_LOG = 20
 
 
 def expectation(plane: Stack, gathered: Array, cells: Cells, bins: int) -> F32:
@@ -133,8 +137,16 @@ def distances(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
 
 
 def from_distances(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
-    """Decode DFL or plain distances to the cell centre, as YOLOv8 and YOLOv6."""
-    boxes = distances(plane, gathered, cells, grid) * grid.outward.take(cells, axis=0)
+    return _around(distances(plane, gathered, cells, grid), cells, grid)
+
+
+def from_logarithms(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
+    """l,t,r,b = exp(p), as the large RTMDet."""
+    return _around(np.exp(np.minimum(plane.values(gathered, cells), _MOST_LOG)), cells, grid)
+
+
+def _around(sides: F32, cells: Cells, grid: Grid) -> F32:
+    boxes = sides * grid.outward.take(cells, axis=0)
     boxes += grid.middles.take(cells, axis=0)
     return boxes
 
@@ -154,7 +166,7 @@ def from_exponents(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F
     p = plane.values(gathered, cells)
     stride = grid.stride.take(cells, axis=0)
     centre = (p[:, :2] + grid.corner.take(cells, axis=0)) * stride
-    half = np.exp(np.minimum(p[:, 2:], 20)) * (stride / 2)
+    half = np.exp(np.minimum(p[:, 2:], _MOST_LOG)) * (stride / 2)
     return np.asarray(np.concatenate((centre - half, centre + half), axis=1), np.float32)
 
 
@@ -162,6 +174,7 @@ Coding = Callable[[Stack, Array, Cells, Grid], F32]
 CODINGS: dict[str, Coding] = {
     "dfl": from_distances,
     "distance": from_distances,
+    "log_distance": from_logarithms,
     "anchor": from_anchors,
     "exponent": from_exponents,
 }

@@ -7,7 +7,7 @@ are decoded already. So one decoder serves all families.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract.detect import Decoded, DetectHead
+from rkzoo.contract.detect import Decoded, DetectHead, Part
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.coding import CODINGS, Grid, distances, rotated
@@ -113,7 +113,7 @@ class DetectDecoder:
     ) -> None:
         self.head = head
         planes = _Planes(head, specs)
-        uncut = planes.has("decoded") or head.decoded is not None
+        uncut = planes.has("decoded") or (head.decoded is not None and not head.decoded.raw)
         build = _uncut if uncut else _anchored if planes.has("anchors") else _plain
         self.levels = build(head, size, planes)
         if not uncut:
@@ -125,6 +125,7 @@ class DetectDecoder:
         self._all = _together(self.levels, starts)
         self.prototypes = planes.whole("prototypes", head.coefficients)
         values = head.keypoint_values
+        self._width_height = np.array(size[::-1], np.float32)
         self._points, self._point_rows = planes.points(head.keypoints, values)
         self._angles = _alone(planes.whole("angles", 1))
 
@@ -239,6 +240,8 @@ class DetectDecoder:
         self, outputs: Sequence[Array], boxes: F32, cells: Cells, decoded: Decoded
     ) -> F32:
         angle = self._all.angle
+        if decoded.relative:
+            boxes = boxes * np.tile(self._width_height, 2)
         if self.head.rotated and angle is not None:
             turned = angle.values(angle.gather(outputs, cells), cells)
             return np.concatenate((boxes, turned), axis=1)
@@ -269,10 +272,9 @@ class DetectDecoder:
         return Extras(coefficients, self._keypoints(outputs, cells))
 
     def _keypoints(self, outputs: Sequence[Array], cells: Cells) -> F32 | None:
-        """Keypoints (K, points, values): decoded in the graph, or (2 p + corner) * stride, or
-        (p + centre) * stride; visibility after its sigmoid.
-        """
-        head, grid = self.head, self._all.grid
+        """(K, points, values) as decoded in the graph, or (2 p + corner) * stride, or
+        (p + centre) * stride, or p * anchor + corner * stride; visibility after its sigmoid."""
+        head, grid, decoded = self.head, self._all.grid, self._all.decoded
         if not head.keypoints:
             return None
         if self._points is not None:
@@ -280,12 +282,16 @@ class DetectDecoder:
         plane = _present(self._all.keypoints, "key points")
         raw = _scattered(plane, outputs, cells)
         points = raw.reshape(len(cells), head.keypoints, head.keypoint_values)
-        if self._all.decoded is not None:
+        if decoded is not None and not decoded.raw:
+            points[..., :2] *= self._width_height if decoded.relative_points else 1
             return points
-        centred = head.centred_keypoints
-        points[..., :2] *= 1 if centred else 2
-        points[..., :2] += grid.corner[cells][:, None] + np.float32(0.5 if centred else 0)
-        points[..., :2] *= grid.stride[cells][:, None]
+        corner, stride = grid.corner[cells][:, None], grid.stride[cells][:, None]
+        if head.coding == "anchor":
+            points[..., :2] = points[..., :2] * grid.anchor[cells][:, None] + corner * stride
+        elif head.centred_keypoints:
+            points[..., :2] = (points[..., :2] + corner + np.float32(0.5)) * stride
+        else:
+            points[..., :2] = (points[..., :2] * 2 + corner) * stride
         if head.keypoint_values == 3:
             points[..., 2] = sigmoid(points[..., 2])
         return points
@@ -401,7 +407,7 @@ class _Planes:
         by_name = {spec.name: index for index, spec in enumerate(specs)}
         known = all(output.name in by_name for output in head.outputs)
         self._found: dict[tuple[str, int], tuple[int, TensorSpec]] = {
-            (output.role, output.level): (index, specs[index])
+            (output.role, output.level): (index, _in_rows(specs[index], head.decoded))
             for position, output in enumerate(head.outputs)
             for index in [by_name[output.name] if known else position]
         }
@@ -450,6 +456,19 @@ class _Planes:
         return _alone(self.whole("points", channels)), rows
 
 
+def _in_rows(spec: TensorSpec, decoded: Decoded | None) -> TensorSpec:
+    """A tensor of three dimensions of an uncut head, with the layout that it has."""
+    if decoded is None or len(spec.shape) != 3:
+        return spec
+    return msgspec.structs.replace(spec, layout="NCHW" if decoded.rows_last else "NHWC")
+
+
+def _places(widths: Mapping[Part, int], order: Sequence[Part]) -> dict[Part, int]:
+    """Where each part of a row of numbers begins."""
+    kept = [part for part in order if part in widths]
+    return dict(zip(kept, accumulate((widths[part] for part in kept), initial=0), strict=False))
+
+
 def _expect(spec: TensorSpec, channels: int, role: str) -> None:
     if spec.layout == "NC1HWC2":
         # The number of padding blocks is up to the library (chip, dtype); the last blocks may
@@ -481,30 +500,49 @@ def _expect_cells(level: Level[Plane]) -> None:
 
 
 def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """One level per stride: box, score and optional tensors; box and score may share one tensor."""
+    """One level a stride: box and score, perhaps more, in tensors of their own; box, score and
+    key points may share one."""
     bins = head.reg_max if head.coding == "dfl" else 1
     values = head.keypoints * head.keypoint_values
-    box, score = ("fused", "fused") if planes.has("fused") else ("box", "score")
-    first, total = (4 * bins, 4 * bins + head.classes) if planes.has("fused") else (0, 0)
+    decoded = head.decoded or Decoded()
+    shared: dict[Part, int] = {}
+    if planes.has("fused"):
+        shared = {"box": 4 * bins, "score": head.classes}
+        if values and not planes.has("keypoints") and not planes.has("points"):
+            shared["keypoints"] = values
+    places, total = _places(shared, decoded.order), sum(shared.values())
+
+    def within(part: Part) -> tuple[int, int]:
+        return (places.get(part, 0), total)
+
+    box, score, points = (
+        "fused" if part in shared else part for part in ("box", "score", "keypoints")
+    )
     return [
         Level(
-            grid=Grid.of(size, [stride], bins=bins, activated=head.activated),
-            box=planes.get(box, level, 4 * bins, 0, total),
-            score=planes.get(score, level, head.classes, first, total),
+            grid=Grid.of(
+                size, [stride], bins=bins, activated=head.activated, offset=head.cell_offset,
+                pixels=decoded.pixels,
+            ),
+            box=planes.get(box, level, 4 * bins, *within("box")),
+            score=planes.get(score, level, head.classes, *within("score")),
             objectness=planes.maybe("objectness", level, 1),
             score_sum=planes.maybe("score_sum", level, 1),
             coefficients=planes.maybe("coefficients", level, head.coefficients),
-            keypoints=planes.maybe("keypoints", level, values),
+            keypoints=planes.maybe(points, level, values, *within("keypoints"))
+            if values
+            else None,
             angle=planes.maybe("angle", level, 1),
+            decoded=head.decoded,
         )
         for level, stride in enumerate(head.strides)
-    ]
+    ]  # fmt: skip
 
 
 def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """One level per anchor, with all anchors of a stride in one tensor; mask coefficients follow
-    the classes of each anchor, or have their own tensor. Without anchors (YOLOX): one box per cell.
-    """
+    """One level an anchor, all of a stride in one tensor; mask coefficients behind the
+    classes of each anchor, or they or key points in a tensor of their own. A head of this
+    shape without anchors (YOLOX) has one box a cell."""
     found = []
     for level, stride in enumerate(head.strides):
         anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
@@ -523,13 +561,17 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
             ) -> Plane:
                 return planes.get("anchors", level, count, base + first, total)
 
-            coefficients = None
-            if apart:
-                width = head.coefficients
-                coefficients = planes.get(
-                    "coefficients", level, width, number * width, width * len(anchors)
-                )
-            elif head.coefficients:
+            def aside(
+                role: str,
+                width: int,
+                level: int = level,
+                number: int = number,
+                count: int = len(anchors),
+            ) -> Plane | None:
+                return planes.maybe(role, level, width, number * width, width * count)
+
+            coefficients = aside("coefficients", head.coefficients)
+            if head.coefficients and not apart:
                 coefficients = part(5 + head.classes, head.coefficients)
             found.append(
                 Level(
@@ -539,6 +581,7 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
                     score=part(5, head.classes),
                     row=part(0, 5 + head.classes),
                     coefficients=coefficients,
+                    keypoints=aside("keypoints", head.keypoints * head.keypoint_values),
                 )
             )
     return found
@@ -582,25 +625,36 @@ def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
     decoded = head.decoded or Decoded()
     index, spec = planes.of("decoded", 0)
     spec = msgspec.structs.replace(spec, layout="NCHW" if decoded.rows_last else "NHWC")
-    start = 4 + (head.objectness != "none")
-    classes = 2 if decoded.picked else head.classes
-    values = head.keypoints * head.keypoint_values
-    _expect(spec, start + classes + head.coefficients + values + head.rotated, "uncut")
+    bins = head.reg_max if decoded.raw and head.coding == "dfl" else 1
+    widths: dict[Part, int] = {
+        "box": 4 * bins,
+        "objectness": int(head.objectness != "none"),
+        "score": 2 if decoded.picked else head.classes,
+        "coefficients": head.coefficients,
+        "keypoints": head.keypoints * head.keypoint_values,
+        "angle": int(head.rotated),
+    }
+    _expect(spec, sum(widths.values()), "uncut")
+    places = _places(widths, decoded.order)
 
-    def part(first: int, count: int) -> Plane | None:
-        return Plane(index, spec, first, count) if count else None
+    def part(name: Part) -> Plane | None:
+        count = widths[name]
+        return Plane(index, spec, places[name], count) if count else None
 
-    after = start + classes
+    score = Plane(index, spec, places["score"], 1 if decoded.picked else widths["score"])
     return [
         Level(
-            grid=Grid.of(size, head.strides),
-            box=Plane(index, spec, 0, 4),
-            score=Plane(index, spec, start, 1 if decoded.picked else classes),
-            picked=Plane(index, spec, start, 2) if decoded.picked else None,
-            objectness=part(4, int(head.objectness != "none" and not decoded.multiplied)),
-            coefficients=part(after, head.coefficients),
-            keypoints=part(after, values),
-            angle=part(after, int(head.rotated)),
+            grid=Grid.of(
+                size, head.strides, bins=bins, activated=head.activated, offset=head.cell_offset,
+                pixels=decoded.pixels,
+            ),
+            box=Plane(index, spec, places["box"], widths["box"]),
+            score=score,
+            picked=part("score") if decoded.picked else None,
+            objectness=None if decoded.multiplied else part("objectness"),
+            coefficients=part("coefficients"),
+            keypoints=part("keypoints"),
+            angle=part("angle"),
             decoded=decoded,
         )
-    ]
+    ]  # fmt: skip

@@ -19,6 +19,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.scales import check_scales
+from rkzoo.workflow.comparison.input_probe import options
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def _feed_fix(facts: Facts) -> str:
     image = facts.better
     if image is None:
         return ""
-    mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
-    return f"{_unfed(facts)} --color {image.color} --mean {mean} --std {std}"
+    return f"{_unfed(facts)} {options(image)}"
 
 
 def _unfed(facts: Facts) -> str:

@@ -157,7 +157,8 @@ def input_checks(found: Probe) -> Iterator[Check]:
             "pictures with objects that the model knows.",
         )
     else:
-        unsure = "" if found.pictures >= ENOUGH_FOR_COLOR else (
+        told = found.pictures >= ENOUGH_FOR_COLOR or own.image.channels == 1
+        unsure = "" if told else (
             f" The range is sure; the colour order takes about {ENOUGH_FOR_COLOR} pictures."
         )  # fmt: skip
         yield Check(
@@ -170,7 +171,8 @@ def input_checks(found: Probe) -> Iterator[Check]:
 def options(image: ImageInput) -> str:
     """Command-line options for this preprocessing."""
     mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
-    return f"--color {image.color} --mean {mean} --std {std}"
+    color = "" if image.channels == 1 else f"--color {image.color} "
+    return f"{color}--mean {mean} --std {std}"
 
 
 def _trial(graph: bytes, contract: Contract, images: Sequence[np.ndarray]) -> Trial:

@@ -70,7 +70,7 @@ def bound(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
 def _refuse_endless(head: DetectHead, size: tuple[int, int]) -> None:
     """A file may come from a stranger, and the decoder makes tables of all cells."""
     anchors = max((len(level) for level in head.anchors), default=1)
-    cells = anchors * sum(size[0] // stride * (size[1] // stride) for stride in head.strides)
+    cells = anchors * sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in head.strides)
     if not 0 < cells <= _MOST_CELLS:
         raise RkzooError(
             f"The head promises {cells} cells.",
