@@ -28,6 +28,7 @@ GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "video": tiny_plain.video,
     "signal": tiny_plain.signal,
     "sequence_batch": tiny_plain.sequence_batch,
+    "best": tiny_plain.best,
     "one_picture": tiny_plain.one_picture,
 }
 SAMPLES = 4
@@ -93,6 +94,7 @@ def test_what_is_converted_answers_nearly_as_the_graph(
             found = model(given).found
             for array, (name, right) in zip(found.arrays.values(), wanted.items(), strict=True):
                 assert array.shape == right.shape, name
+                assert array.dtype == right.dtype, name
                 assert (cosine(array, right) or 0) > least, name
 
 
