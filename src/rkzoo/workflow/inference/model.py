@@ -256,7 +256,9 @@ class Model(Closing):
 
         Args:
             source: The path of a picture or sound, or a picture as BGR uint8 (H, W, 3), for a
-                model of four channels BGRA (H, W, 4) too; a text for a model of texts.
+                model of four channels BGRA (H, W, 4) too; a text for a model of texts; for plain
+                tensors arrays by the names of their inputs, an array where there is one input, or
+                the path of an .npy or .npz.
 
         Returns:
             What was found in it.
