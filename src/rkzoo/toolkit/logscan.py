@@ -9,7 +9,7 @@ from typing import Literal
 from rkzoo.toolkit.logs import plain
 
 FindingKind = Literal[
-    "cpu", "no-lowering", "regtask", "native-error", "collapsed-scale", "no-table"
+    "cpu", "no-lowering", "regtask", "native-error", "collapsed-scale", "low-ceiling", "no-table"
 ]
 
 

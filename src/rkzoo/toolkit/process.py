@@ -38,6 +38,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv
 from rkzoo.toolkit.logscan import Finding, LayerCost
 from rkzoo.toolkit.recipe import InputPlan, Recipe
+from rkzoo.toolkit.scales import unseen_scores
 from rkzoo.toolkit.tensors import Node, QuantisedTensor, read_tensors
 
 Array = NDArray[Any]
@@ -277,6 +278,8 @@ class ToolkitProcess(Closing):
             else None,
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
+            # The toolkit's own search for float layers leaves no table of ranges to change.
+            "scores": list(recipe.scores) if calibrated and not recipe.auto_hybrid else [],
         }
 
     def _build(self, plan: BuildInputs, timeout: float) -> BuildReport:
@@ -300,6 +303,7 @@ class ToolkitProcess(Closing):
                 raise self._fail("It reported success and wrote no file.")
             self._spec = plan
             found = logscan.scan(self._log_text(begun))
+        findings = (*found.findings, *unseen_scores(answer.get("seen", {})))
         return BuildReport(
             rknn=exported,
             soc=recipe.soc,
@@ -307,7 +311,7 @@ class ToolkitProcess(Closing):
             seconds=seconds,
             size=size,
             peak=int(answer["peak"]),
-            findings=found.findings,
+            findings=findings,
             layers=found.layers,
             internal=found.internal,
             weights=found.weights,

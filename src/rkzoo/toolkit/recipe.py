@@ -40,7 +40,9 @@ class Recipe(Strict, frozen=True):
     tensors (as `ToolkitProcess.quantised_tensors` names them) that are computed in float16;
     a convolution and the activation behind it are two tensors, and share one layer of the NPU
     only when both are named. `quantised`: the graph carries its own INT8 scales (QDQ nodes),
-    which are kept; `dtype` is "int8" then, and there is nothing to calibrate.
+    which are kept; `dtype` is "int8" then, and there is nothing to calibrate. `scores`: outputs
+    of the graph that are scores in 0..1, and are stored so whatever calibration saw of them
+    (with `auto_hybrid` calibration decides).
     """
 
     soc: str
@@ -53,6 +55,7 @@ class Recipe(Strict, frozen=True):
     auto_hybrid: bool = False
     float_layers: tuple[str, ...] = ()
     quantised: bool = False
+    scores: tuple[str, ...] = ()
 
 
 class Source(Strict, frozen=True):
