@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
         print_json(seen.to_json())
     else:
         _tell(seen)
-    return 0
+    return 0 if seen.ok else 1
 
 
 def _tell(seen: Inspection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx
@@ -52,6 +52,19 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLO-World in Rockchip's form", yolo_world.vendor),
 )
+# Families by what they usually end in: how many outputs, and of how many dimensions.
+_USUAL: dict[tuple[int, int], tuple[str, ...]] = {
+    (1, 2): ("a classifier",),
+    (1, 3): ("a stock export of YOLOv8 to YOLO26", "a YOLOv5 or YOLOv7 with its boxes decoded"),
+    (1, 4): ("a segmentation into classes",),
+    (2, 3): ("a PP-YOLOE",),
+    (3, 2): ("a RetinaFace",),
+    (3, 3): ("a RetinaFace",),
+    (3, 4): ("a YOLOX in Rockchip's 3-output form", "a YOLOv5 or YOLOv7 with one output a level"),
+    (3, 5): ("a YOLOv5 or YOLOv7 with one output a level",),
+    (6, 4): ("a YOLO without anchors in Rockchip's form",),
+    (9, 4): ("a YOLO without anchors in Rockchip's form",),
+}
 # Any size does to recognise a graph that leaves it free.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
@@ -82,7 +95,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
         labels=file_labels(model),
         others=others,
     )
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
     for title, recogniser in PROMPTED if others else RECOGNISERS:
         answer = recogniser(seen, picture)
         if isinstance(answer, Recognition):
@@ -91,11 +104,18 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
             divided = picture.image.std == (1.0, 1.0, 1.0)
             return _with_size_evidence(answer, model, fixed, size, divided=divided)
         if answer:
-            reasons.setdefault(answer, []).append(title)
+            reasons[title] = answer
+    nearest = _nearest(model, reasons)
     raise _unrecognised(
-        model,
-        [f"it is not {' or '.join(titles)} because {why}" for why, titles in reasons.items()],
+        model, [f"it is not {nearest} because {reasons[nearest]}"] if nearest else []
     )
+
+
+def _nearest(model: onnx.ModelProto, reasons: Mapping[str, str]) -> str:
+    """Of the families that a graph is not, the one whose outputs are most like its own."""
+    ranks = [len(tensor.shape) for tensor in tensors(model.graph.output)]
+    likely = _USUAL.get((len(ranks), ranks[0]) if ranks else (0, 0), ())
+    return next((title for title in (*likely, *reasons) if title in reasons), "")
 
 
 def _inputs(
@@ -243,7 +263,7 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
     last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)
     return RkzooError(
         "The head of this model is not one that rkzoo knows.",
-        f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
+        f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}{'; ' if reasons else ''}{'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
         "segmentations, LPRNet and RetinaFace; for other models see rkzoo list.",

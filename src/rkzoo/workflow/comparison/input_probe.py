@@ -160,17 +160,17 @@ def wins(one: Trial, other: Trial, agreed: Shared) -> bool:
         return one.sees and agreed.of_other < _CONTRADICT
     if larger < 1 / _RANGE:
         return one.sees and one.total > _FACTOR * other.total
-    if min(agreed.of_one, agreed.of_other) < _AGREE:
+    certain = agreed.of_one * one.total  # in what both see
+    if certain < _LEAST:
         return False
-    return _clearly_more(one, other)
+    return certain > _FACTOR * other.total or _beyond_chance(one, other, agreed)
 
 
-def _clearly_more(one: Trial, other: Trial) -> bool:
-    """Whether `one` finds more than `other` in the same pictures, beyond chance."""
-    if one.total > _FACTOR * other.total:
-        return True
+def _beyond_chance(one: Trial, other: Trial, agreed: Shared) -> bool:
+    """Whether `one` finds a little more in nearly every one of many pictures."""
     gain = np.subtract(one.sure, other.sure)
-    if len(gain) < _PICTURES or one.total <= _SMALL_FACTOR * other.total:
+    few = len(gain) < _PICTURES or one.total <= _SMALL_FACTOR * other.total
+    if few or min(agreed.of_one, agreed.of_other) < _AGREE:
         return False
     return bool(gain.mean() > _SIGMAS * gain.std(ddof=1) / np.sqrt(len(gain)))
 
