@@ -416,7 +416,7 @@ def with_topk() -> onnx.ModelProto:
         # A third branch whose numbers leave raw: neither key points nor an angle.
         (stock(Spec(classes=1), extra=51), "in what comes behind"),
         (stock(extra=32), "in what comes behind"),
-        (yolov5_like(), "1 branch of 24"),
+        (yolov5_like(), "px from what YOLOv5"),
         (stock(Spec(sigmoid="Softmax")), "class scores"),
         (vendor(Spec(classes=32, bins=8, sigmoid=""), sums=False), "leave open"),
         (vendor(Spec(sigmoid="Softmax"), sums=False), "sigmoid"),

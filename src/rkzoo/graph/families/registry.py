@@ -52,19 +52,30 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLO-World in Rockchip's form", yolo_world.vendor),
 )
-# Families by what they usually end in: how many outputs, and of how many dimensions.
-_USUAL: dict[tuple[int, int], tuple[str, ...]] = {
-    (1, 2): ("a classifier",),
-    (1, 3): ("a stock export of YOLOv8 to YOLO26", "a YOLOv5 or YOLOv7 with its boxes decoded"),
-    (1, 4): ("a segmentation into classes",),
-    (2, 3): ("a PP-YOLOE",),
-    (3, 2): ("a RetinaFace",),
-    (3, 3): ("a RetinaFace",),
-    (3, 4): ("a YOLOX in Rockchip's 3-output form", "a YOLOv5 or YOLOv7 with one output a level"),
-    (3, 5): ("a YOLOv5 or YOLOv7 with one output a level",),
-    (6, 4): ("a YOLO without anchors in Rockchip's form",),
-    (9, 4): ("a YOLO without anchors in Rockchip's form",),
+# Families by their outputs: whether there are several, and of how many dimensions.
+_STOCK = (
+    "a stock export of YOLOv8 to YOLO26",
+    "a YOLOv5 or YOLOv7 with its boxes decoded",
+    "a YOLOX",
+    "a YOLOv6",
+    "a PP-YOLOE",
+)
+_LEVELS = (
+    "a YOLO without anchors in Rockchip's form",
+    "a YOLOv5 or YOLOv7 with one output a level",
+    "a YOLOX in Rockchip's 3-output form",
+)
+_USUAL: dict[tuple[bool, int], tuple[str, ...]] = {
+    (False, 2): ("a classifier",),
+    (False, 3): _STOCK,
+    (False, 4): ("a segmentation into classes",),
+    (True, 2): ("a RetinaFace",),
+    (True, 3): ("a RetinaFace", *_STOCK),
+    (True, 4): _LEVELS,
+    (True, 5): ("a YOLOv5 or YOLOv7 with one output a level",),
 }
+# So begins a reason that tells a whole kind of head apart, before anything is looked at closely.
+_OTHER_KIND = "level ends in"
 # Any size does to recognise a graph that leaves it free.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
@@ -105,17 +116,20 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
             return _with_size_evidence(answer, model, fixed, size, divided=divided)
         if answer:
             reasons[title] = answer
-    nearest = _nearest(model, reasons)
+    nearest = _nearest(seen, reasons)
     raise _unrecognised(
         model, [f"it is not {nearest} because {reasons[nearest]}"] if nearest else []
     )
 
 
-def _nearest(model: onnx.ModelProto, reasons: Mapping[str, str]) -> str:
-    """Of the families that a graph is not, the one whose outputs are most like its own."""
-    ranks = [len(tensor.shape) for tensor in tensors(model.graph.output)]
-    likely = _USUAL.get((len(ranks), ranks[0]) if ranks else (0, 0), ())
-    return next((title for title in (*likely, *reasons) if title in reasons), "")
+def _nearest(seen: View, reasons: Mapping[str, str]) -> str:
+    """Of the families that a graph is not, the one that it is most like: by its outputs, then by
+    how far it was followed."""
+    outputs = [seen.shapes.get(output.name) or () for output in seen.model.graph.output]
+    usual = _USUAL.get((len(outputs) > 1, len(outputs[0])), ()) if outputs else ()
+    likely = [title for title in usual if title in reasons] or list(reasons)
+    close = [title for title in likely if _OTHER_KIND not in reasons[title]]
+    return next(iter(close or likely), "")
 
 
 def _inputs(
