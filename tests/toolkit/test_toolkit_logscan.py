@@ -146,9 +146,7 @@ def test_last_line_skips_frames_and_bars():
 
 
 def spec(name: str, scale: float | None) -> TensorSpec:
-    return TensorSpec(
-        name=name, shape=(1, 84, 8400), dtype="int8", scale=scale, zero_point=-128
-    )
+    return TensorSpec(name=name, shape=(1, 84, 8400), dtype="int8", scale=scale, zero_point=-128)
 
 
 def test_scales_too_coarse_for_scores_are_found():

@@ -74,8 +74,8 @@ _USUAL: dict[tuple[bool, int], tuple[str, ...]] = {
     (True, 4): _LEVELS,
     (True, 5): ("a YOLOv5 or YOLOv7 with one output a level",),
 }
-# So begins a reason that tells a whole kind of head apart, before anything is looked at closely.
-_OTHER_KIND = "level ends in"
+# Reasons that tell a whole kind of head apart, before anything is looked at closely.
+_OTHER_KIND = ("level ends in", "branches of their own")
 # Any size does to recognise a graph that leaves it free.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
@@ -128,7 +128,7 @@ def _nearest(seen: View, reasons: Mapping[str, str]) -> str:
     outputs = [seen.shapes.get(output.name) or () for output in seen.model.graph.output]
     usual = _USUAL.get((len(outputs) > 1, len(outputs[0])), ()) if outputs else ()
     likely = [title for title in usual if title in reasons] or list(reasons)
-    close = [title for title in likely if _OTHER_KIND not in reasons[title]]
+    close = [t for t in likely if not any(said in reasons[t] for said in _OTHER_KIND)]
     return next(iter(close or likely), "")
 
 
@@ -277,7 +277,7 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> RkzooError:
     last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)
     return RkzooError(
         "The head of this model is not one that rkzoo knows.",
-        f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}{'; ' if reasons else ''}{'; '.join(reasons)}.",
+        f"It takes {inputs} and gives {outputs}, made by {'; '.join((', '.join(last), *reasons))}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
         "segmentations, LPRNet and RetinaFace; for other models see rkzoo list.",

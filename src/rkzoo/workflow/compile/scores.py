@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
+from rkzoo.graph.rknn.reader import RknnFile
 from rkzoo.tasks.registry import spec_of
+from rkzoo.toolkit.logscan import Finding
+from rkzoo.toolkit.scales import check_scales
 
 _SCORES = ("score", "score_sum", "objectness")
 
@@ -36,3 +39,8 @@ def score_outputs(contract: Contract, outputs: Sequence[str]) -> tuple[str, ...]
     """The names of those outputs that hold nothing but scores in 0..1."""
     roles = score_roles(contract, outputs)
     return tuple(name for name, role in zip(outputs, roles, strict=True) if role in _SCORES)
+
+
+def scale_findings(file: RknnFile, contract: Contract) -> tuple[Finding, ...]:
+    """What the output scales of a .rknn say about its scores."""
+    return check_scales(file.outputs, score_roles(contract, [one.name for one in file.outputs]))
