@@ -39,8 +39,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "inspect",
         help="what is in a model's file, and whether it will work",
-        description="Shows what a model's file holds, and what to know of it. Exits with 1 where the "
-        "verdict has a FAIL.",
+        description="Shows what a model's file holds, and what to know of it. "
+        "Exits with 1 where the verdict has a FAIL.",
         epilog="Example: rkzoo inspect yolov8n.onnx        rkzoo inspect yolov8n.rknn --json",
     )
     parser.add_argument(

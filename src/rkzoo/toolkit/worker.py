@@ -395,7 +395,7 @@ def read_nodes(stem: str) -> list[list[Any]]:
 
 def read_ranges(table: str) -> dict[str, Any]:
     """The entries of a `.quantization.cfg` by tensor, in its order."""
-    from ruamel.yaml import YAML  # the toolkit writes it with that
+    from ruamel.yaml import YAML  # type: ignore[import-not-found]  # the toolkit has it
 
     found: dict[str, Any] = YAML(typ="safe").load(table)["quantize_parameters"]
     return found
