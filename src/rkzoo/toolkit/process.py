@@ -278,8 +278,7 @@ class ToolkitProcess(Closing):
             else None,
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
-            # The toolkit's own search for float layers leaves no table of ranges to change.
-            "scores": list(recipe.scores) if calibrated and not recipe.auto_hybrid else [],
+            "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
         }
 
     def _build(self, plan: BuildInputs, timeout: float) -> BuildReport:
@@ -437,6 +436,12 @@ def _samples(stack: Array, plan: InputPlan) -> Array:
 def _fed_shape(plan: InputPlan) -> tuple[int, ...]:
     n, *rest = plan.shape
     return (n, *rest[1:], rest[0]) if plan.mean else tuple(plan.shape)
+
+
+def _ranges_change(recipe: Recipe) -> bool:
+    """Whether ranges can be changed after calibration: the toolkit refuses that under any other
+    algorithm, and its own search for float layers leaves no table of them."""
+    return recipe.algorithm == "normal" and not recipe.auto_hybrid
 
 
 def _refuse_unmeasured(recipe: Recipe, what: str) -> None:

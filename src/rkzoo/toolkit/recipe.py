@@ -41,8 +41,8 @@ class Recipe(Strict, frozen=True):
     a convolution and the activation behind it are two tensors, and share one layer of the NPU
     only when both are named. `quantised`: the graph carries its own INT8 scales (QDQ nodes),
     which are kept; `dtype` is "int8" then, and there is nothing to calibrate. `scores`: outputs
-    of the graph that are scores in 0..1, and are stored so whatever calibration saw of them
-    (with `auto_hybrid` calibration decides).
+    of the graph that are scores in 0..1, and are stored so whatever calibration saw of them;
+    with another algorithm than normal, or `auto_hybrid`, calibration decides all the same.
     """
 
     soc: str

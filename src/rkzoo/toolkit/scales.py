@@ -54,7 +54,8 @@ def _too_low(output: TensorSpec) -> Finding | None:
         "low-ceiling",
         f"No score of the output {output.name} can pass {top:.2f}, for its INT8 codes end there:"
         " no calibration picture showed a higher one. Convert the model again with pictures of"
-        " what it looks for (--calib).",
+        " what it looks for (--calib), or with the algorithm `normal`, under which rkzoo sets the"
+        " range itself.",
         _evidence(output),
     )
 
