@@ -82,7 +82,7 @@ def test_an_unknown_model_is_shown_all_the_same(
     assert f"Next: rkzoo convert '{path}' --soc rk3588" in text
     document = json.loads(show(capsys, path, "--json"))
     assert document["recognition"] is None
-    assert "3 branches" in document["unrecognised"]["why"]
+    assert "it is not a stock export of YOLOv8" in document["unrecognised"]["why"]
     assert document["plain"]["input"]["size"] == [64, 96]
     assert document["next"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from tiny_yolo import stock
 
 import rkzoo
 from class_cut import only
@@ -210,10 +211,10 @@ def test_a_range_too_large_is_a_flood_that_is_told(
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--mean", "1,2"], "three numbers"),
-        (["--mean", "a,b,c"], "three numbers"),
+        (["--mean", "1,2"], "The mean 1,2 does not go with this model"),
+        (["--mean", "a,b,c"], "is not numbers"),
         (["--std", "0,1,1"], "std of 0"),
-        (["--std", "nan"], "three numbers"),
+        (["--std", "nan"], "finite numbers"),
     ],
 )
 def test_numbers_that_cannot_be_used(
@@ -222,7 +223,8 @@ def test_numbers_that_cannot_be_used(
     from rkzoo.vision.image import write
 
     write(tmp_path / "p.png", np.zeros((4, 4, 3), np.uint8))
-    assert main(["run", "x.onnx", str(tmp_path / "p.png"), *arguments]) != 0
+    onnx.save(stock(), tmp_path / "x.onnx")
+    assert main(["run", str(tmp_path / "x.onnx"), str(tmp_path / "p.png"), *arguments]) != 0
     assert word in capsys.readouterr().err
 
 

@@ -88,7 +88,7 @@ _USUAL: dict[tuple[bool, int], tuple[str, ...]] = {
     (False, 2): ("a classifier",),
     (False, 3): _STOCK,
     (False, 4): ("a segmentation into classes",),
-    (True, 2): ("a RetinaFace",),
+    (True, 2): ("a classifier", "a RetinaFace"),
     (True, 3): ("a RetinaFace", *_STOCK),
     (True, 4): _LEVELS,
     (True, 5): ("a YOLOv5 or YOLOv7 with one output a level",),
