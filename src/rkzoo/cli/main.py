@@ -24,6 +24,7 @@ VERBS = {
     "info": "everything about one of them",
     "fetch": "download its weights, verified",
     "inspect": "what is in an .onnx or .rknn file, and whether it will work",
+    "card": "a card for a model of your own: how it is fed and read",
     "convert": "make a .rknn for the chip you own",
     "run": "pictures, sounds or words in, the answer out",
     "stream": "video in, answers out: camera, file, network; live page, video, JSON lines",

@@ -81,6 +81,7 @@ TaskName = Literal[
     "sound",
     "voice",
     "translate",
+    "tensors",
     "asset",
 ]
 """What a card may call its task; `asset` is no model. tasks/registry.py has the task of a head."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
-from rkzoo.contract.model import Head, TaskName
+from rkzoo.contract.model import Head, TaskName, TensorsHead
 from rkzoo.contract.schema_base import Strict
 
 Dtype = Literal["int8", "fp16"]
@@ -100,19 +100,25 @@ class LabelsFrom(Strict, frozen=True):
 class CalibrationHint(Strict, frozen=True):
     """What sets the INT8 ranges of this model well.
 
-    `pictures` says in plain words what they should show, `count` how many are enough.
+    `pictures` says in plain words what they should show, `count` how many are enough; `folder`
+    is where they lie, from the card's own folder, where none are given.
     """
 
     pictures: str = ""
+    folder: str = ""
     count: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 20
     algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
+
+
+OWN_FILE = "a file of your own"
 
 
 class Card(Strict, frozen=True):
     """What the zoo knows of a model, of a pipeline of models, or of an asset.
 
-    A model has `sources` (mirrors of one file, tried in order), or `export`, the command that
-    makes the file where its authors publish no ONNX; a pipeline has `pipeline`, a card for
+    A model has `sources` (mirrors of one file, tried in order), or `file`, a model of one's own by
+    its path from the card's folder, which needs no hash, size or licence; or `export`, the command
+    that makes the file where its authors publish no ONNX; a pipeline has `pipeline`, a card for
     each role. `files` are further files by role. `input` and
     `head` are the contract; where `head` is missing it is recognised from the graph, and
     `input.size` counts only when the graph leaves it free. `arrays` are the inputs that are no
@@ -122,9 +128,9 @@ class Card(Strict, frozen=True):
     says why a part of a pipeline stays on the processor wherever the others run. A pipeline's
     `head` says how its parts play together. `published` is the file's name in the vendor's table
     of speeds where that is not the card's. `labels` is a list, the name of a set
-    (zoo/label_sets), or where they lie. `socs` empty: every chip that builds one of `dtypes`;
-    the first of `dtypes` is the default. `notes` say what the original does wrong and is done
-    right here, and what has not been checked.
+    (zoo/label_sets), a .txt of one name a line in the card's folder, or where they lie. `socs`
+    empty: every chip that builds one of `dtypes`; the first of `dtypes` is the default. `notes`
+    say what the original does wrong and is done right here, and what has not been checked.
     """
 
     name: Name
@@ -136,6 +142,7 @@ class Card(Strict, frozen=True):
     family: str = ""
     summary: str = ""
     sources: tuple[Source, ...] = ()
+    file: str = ""
     export: str = ""
     files: dict[Name, tuple[Source, ...]] = msgspec.field(default_factory=dict)
     pipeline: dict[Name, Name] = msgspec.field(default_factory=dict)
@@ -154,8 +161,9 @@ class Card(Strict, frozen=True):
     notes: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
+        self._own_file()
         if [bool(self.sources), bool(self.pipeline), bool(self.export)].count(True) != 1:
-            raise ValueError("a card has either sources, an export or a pipeline")
+            raise ValueError("a card has either a file, sources, an export or a pipeline")
         if not set(self.made_of) <= set(self.files):
             raise ValueError("made_of names roles of files")
         if self.make and not self.sources:
@@ -164,7 +172,9 @@ class Card(Strict, frozen=True):
             raise ValueError("a card with an export has no files")
         if self.pipeline and (self.files or self.input or self.arrays):
             raise ValueError("a pipeline has no files or inputs of its own")
-        if self.arrays and self.head and not self.input and self.dtypes != ("fp16",):
+        fed_samples = self.file and isinstance(self.head, TensorsHead)
+        fed = self.input or fed_samples
+        if self.arrays and self.head and not fed and self.dtypes != ("fp16",):
             raise ValueError("without a picture to calibrate with, dtypes must be [fp16]")
         if not self.dtypes:
             raise ValueError("dtypes must not be empty")
@@ -174,6 +184,14 @@ class Card(Strict, frozen=True):
             raise ValueError("every role in files needs a source")
         if isinstance(self.labels, LabelsFrom) and self.labels.file not in ("", *self.files):
             raise ValueError(f"labels.file names {self.labels.file!r}, which is no role in files")
+
+    def _own_file(self) -> None:
+        """Makes `file` the source."""
+        if self.file and not self.sources:
+            own = Source(url=f"file:{self.file}", sha256=None, unverified=OWN_FILE)
+            msgspec.structs.force_setattr(self, "sources", (own,))
+        elif self.file and self.sources[0].unverified != OWN_FILE:
+            raise ValueError("a card has either a file or sources")
 
     @property
     def dtype(self) -> Dtype:

@@ -39,6 +39,34 @@ def part(
     return lowered(seen.model)
 
 
+def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of a graph that makes the tensors `outputs`, with the inputs that it needs; `model`
+    is left as it was. Raises RkzooError where there is no such tensor."""
+    source = model.graph
+    stored = {tensor.name for tensor in source.initializer}
+    inputs = [info for info in source.input if info.name not in stored]
+    made = {name for node in source.node for name in node.output}
+    lost = sorted(set(outputs) - made)
+    if lost:
+        raise _refused(f"It has no tensor {lost[0]}.")
+    needed = set(outputs)
+    nodes = []
+    for node in reversed(source.node):
+        if needed & set(node.output):
+            nodes.append(node)
+            needed |= set(node.input) | captured_by(node)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    for field in (graph.node, graph.input, graph.output, graph.initializer):
+        del field[:]
+    graph.node.extend(reversed(nodes))
+    graph.input.extend(info for info in inputs if info.name in needed)
+    graph.initializer.extend(tensor for tensor in source.initializer if tensor.name in needed)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return copy
+
+
 def _between(
     source: onnx.GraphProto, inputs: Sequence[ArrayInput], outputs: Sequence[str]
 ) -> onnx.GraphProto:

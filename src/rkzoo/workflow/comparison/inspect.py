@@ -26,7 +26,9 @@ from rkzoo.workflow.inference.board import contract_of
 from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
 from rkzoo.workflow.request.request import Request
-from rkzoo.zoo.catalogue import cards, names
+from rkzoo.zoo.catalogue import SUFFIXES, cards, names
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.schema import Card
 
 if TYPE_CHECKING:
@@ -136,6 +138,8 @@ def inspect(
         return Inspection("pipeline", path, read_pipeline(path))
     if not path.exists():
         _refuse_name(os.fspath(file))
+    if path.suffix.lower() in SUFFIXES:
+        path = weights(find_card(path), report)["model"]
     if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
         return _built(path)
     return _graph(path, request, pictures, report)

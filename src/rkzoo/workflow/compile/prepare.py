@@ -60,6 +60,9 @@ def prepare(
         report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
         pictures = None
     elif dtype == "int8" and ready.card is not None:
+        folder = ready.card.calibration.folder
+        if pictures is None and folder:
+            pictures = calib.find(folder)
         pictures = pictures_for(ready.card.name, pictures, report)
     if dtype not in ready.dtypes:
         raise RkzooError(

@@ -142,7 +142,10 @@ def sample_arrays(
             ):
                 stack.append(array)
             bar.update(done)
-    return [np.concatenate(stack) for stack in stacks]
+    # Only a batch of one is the sample's own first dimension.
+    return [
+        np.concatenate(stack) if stack[0].shape[0] == 1 else np.stack(stack) for stack in stacks
+    ]
 
 
 def _sample(names: tuple[str, ...], row: tuple[Path, ...]) -> Files:
