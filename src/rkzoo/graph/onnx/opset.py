@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from rkzoo.errors import RkzooError
+from rkzoo.graph.onnx.respell import respell
 from rkzoo.graph.onnx.summary import opset
 from rkzoo.graph.onnx.view import MAX_IR, first_line
 
@@ -12,7 +13,9 @@ MAX_OPSET = 19
 
 
 def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in an opset that the toolkit reads. Raises RkzooError when it cannot be had."""
+    """The model, with fixed shapes, in operators and an opset that the toolkit takes; it is itself
+    changed. Raises RkzooError when the opset cannot be had."""
+    respell(model)
     version = opset(model)
     if version <= MAX_OPSET:
         return model

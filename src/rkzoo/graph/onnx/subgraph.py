@@ -10,7 +10,8 @@ from onnx import helper
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.opset import lowered
-from rkzoo.graph.onnx.view import MAX_IR, View, captured_by, prepared
+from rkzoo.graph.onnx.respell import respell
+from rkzoo.graph.onnx.view import MAX_IR, View, captured_by, prepared, view
 
 _KINDS = {
     "float32": onnx.TensorProto.FLOAT,
@@ -34,6 +35,8 @@ def part(
     cut.functions.extend(model.functions)
     cut.graph.CopyFrom(_between(model.graph, inputs, outputs))
     seen = prepared(cut, {one.name: one.shape for one in inputs}, scale_of_one=False)
+    respell(seen.model)
+    seen = view(seen.model)
     _describe_outputs(seen)
     seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
     return lowered(seen.model)
