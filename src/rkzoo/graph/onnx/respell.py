@@ -1,7 +1,7 @@
 """Operators that RKNN-Toolkit2 2.5.0 crashes on, or has no NPU form of, in others that it takes.
 
 Nothing here changes a result. Each row was seen to fail and, respelled, to build and to answer in
-the toolkit's simulator what ONNX Runtime answers (tests/toolkit/test_respelled_real.py).
+the toolkit's simulator what ONNX Runtime answers (tests/workflow/compile/test_respelled_real.py).
 """
 
 from __future__ import annotations
@@ -275,6 +275,7 @@ def _twins(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.Nod
 
 _RULES: dict[str, Rule] = {
     "GRU": _last_step,
+    "RNN": _last_step,
     "Mish": _mish,
     "Softsign": _softsign,
     "Selu": _selu,
