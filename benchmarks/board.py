@@ -44,7 +44,7 @@ from rkzoo.workflow.compile.convert import custom_string  # noqa: E402
 from rkzoo.workflow.inference.board import LIBRARY  # noqa: E402
 from rkzoo.workflow.inference.load import open_task  # noqa: E402
 from rkzoo.workflow.inference.plan import Plan, in_floats, npu_workers, on_core, plan  # noqa: E402
-from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.request import Request  # noqa: E402
 
 NPU_MS, CORES = 13.6, 3
 GOAL_MS, GOAL_SHARE = 2.0, 0.85

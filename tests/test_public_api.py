@@ -104,6 +104,7 @@ FOUND: dict[str, Callable[[], Any]] = {
     ),
     "Poses": lambda: rkzoo.Poses(detections(), np.ones((3, 17, 3), F32)),
     "Spoken": spoken,
+    "Tensors": lambda: rkzoo.Tensors({"<word>": np.ones((1, 2), F32), "b": N64, "c": IDS}),
     "TextBoxes": lambda: rkzoo.TextBoxes(QUADS, SCORES),
     "TextLines": lambda: rkzoo.TextLines(
         QUADS, ("a", "b", "c"), SCORES, SCORES, np.zeros(3, np.int32)
@@ -140,6 +141,7 @@ ARRAYS: dict[str, Arrays] = {
     "OrientedBoxes": _BOXES | {"polygons": ((3, 4, 2), "float32")},
     "Poses": _BOXES | {"keypoints": ((3, 17, 3), "float32")},
     "Spoken": {},
+    "Tensors": {},
     "TextBoxes": _SCORES | {"boxes": ((3, 4), "float32"), "polygons": ((3, 4, 2), "float32")},
     "TextLines": _SCORES | {"boxes": ((3, 4), "float32"), "polygons": ((3, 4, 2), "float32")},
     "Tracked": _BOXES,
@@ -161,7 +163,7 @@ TEXTS = {
     "Translation": ("u0", "u1", "u2"),
     "Spoken": ("s0", "s1", "s2"),
 }
-READ = ("Activity", "Alike", "Heard", "Spoken", "Transcript", "Translation")  # not drawn
+READ = ("Activity", "Alike", "Heard", "Spoken", "Tensors", "Transcript", "Translation")  # not drawn
 
 
 def result(name: str) -> rkzoo.Result:
@@ -429,8 +431,8 @@ INDICES: list[tuple[Any, list[int]]] = [
 ]
 
 
-def test_all_but_maps_are_collections() -> None:
-    assert set(FOUND) - set(COLLECTIONS) == {"ClassMap", "DepthMap"}
+def test_all_but_maps_and_tensors_are_collections() -> None:
+    assert set(FOUND) - set(COLLECTIONS) == {"ClassMap", "DepthMap", "Tensors"}
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["found", "result"])

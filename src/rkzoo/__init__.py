@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.sound.activity import Activity
     from rkzoo.tasks.sound.classes import Heard
     from rkzoo.tasks.speech.transcript import Transcript
+    from rkzoo.tasks.tensors.result import Tensors
     from rkzoo.tasks.text.detect_text import TextBoxes
     from rkzoo.tasks.text.result import TextLines
     from rkzoo.tasks.translate.result import Translation
@@ -83,6 +84,7 @@ __all__ = [
     "RkzooError",
     "Spoken",
     "Summary",
+    "Tensors",
     "TextBoxes",
     "TextLines",
     "Tracked",
@@ -117,6 +119,7 @@ _MODULES = {
     "tasks.sound.activity": ("Activity",),
     "tasks.sound.classes": ("Heard",),
     "tasks.speech.transcript": ("Transcript",),
+    "tasks.tensors.result": ("Tensors",),
     "tasks.text.detect_text": ("TextBoxes",),
     "tasks.text.result": ("TextLines",),
     "tasks.translate.result": ("Translation",),

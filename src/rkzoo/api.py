@@ -16,6 +16,7 @@ from rkzoo.progress import SILENT, Reporter
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from rkzoo.accuracy.tensors import UserMetric
     from rkzoo.workflow.apps.stream import Summary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
@@ -38,6 +39,7 @@ def evaluate(
     workers: int | None = None,
     scheduler: str | None = None,
     fresh: bool = False,
+    metric: str | UserMetric | None = None,
     report: Reporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> Evaluation:
@@ -45,13 +47,17 @@ def evaluate(
 
     Args:
         model: A card's name, an .onnx or a .rknn.
-        data: COCO json, YOLO data.yaml, class folders, a csv, a list of texts or sounds.
+        data: COCO json, YOLO data.yaml, class folders, a csv, a list of texts or sounds; for plain
+            tensors a folder of pictures, .npy or .npz.
         request: How the model is run; its thresholds take the place of the standard protocol's
             (confidence 0.001, IoU 0.65, 300 boxes, every class of a cell).
         limit: Only so many pictures, from the first on.
         workers: Processes; None is as many as are of use. The figures do not depend on it.
         scheduler: tcp://HOST:PORT of a Dask cluster that does the work.
         fresh: Do not go on from an earlier run.
+        metric: Of plain tensors: a function that gets the outputs by name (numpy arrays) and the
+            path of the sample and returns a number, higher is better; or FILE.py:FUNCTION, whose
+            file is then imported. None: the cosine similarity with the float model's outputs.
         report: Where progress goes.
         options: Fields of `Request`, in place of those of `request`.
 
@@ -74,6 +80,7 @@ def evaluate(
         workers=workers,
         scheduler=scheduler,
         fresh=fresh,
+        metric=metric,
         report=report,
     )
 
@@ -94,7 +101,8 @@ def compare(
         model: A card's name, an .onnx or a .rknn.
         request: How the model is run and what is wanted of its answers.
         soc: The chip it is for; "" is that of the .rknn, or rk3588.
-        images: Pictures, folders or globs; none are three of the calibration pictures.
+        images: Pictures, folders or globs, of a model with plain inputs .npy, .npz or NAME=FILE
+            too; none are three of the calibration samples.
         layers: Compare INT8 layer by layer too, which takes longer.
         report: Where progress goes.
         options: Fields of `Request`, in place of those of `request`.
@@ -105,7 +113,6 @@ def compare(
     Raises:
         RkzooError: The model cannot be used, or there is no picture to compare on.
     """
-    from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.compare import compare
     from rkzoo.workflow.request.request import request_of
 
@@ -113,7 +120,7 @@ def compare(
         os.fspath(model),
         request=request_of(request, options),
         soc=soc,
-        images=expand([os.fspath(image) for image in images]) if images else (),
+        images=images,
         layers=layers,
         report=report,
     )
@@ -214,7 +221,7 @@ def estimate(
 
 def bench(
     model: PathName,
-    source: PathName | None = None,
+    source: PathName | Sequence[str] | None = None,
     request: Request | None = None,
     *,
     count: int | None = None,
@@ -228,7 +235,8 @@ def bench(
 
     Args:
         model: A card's name, an .onnx or a .rknn that rkzoo made.
-        source: The picture, sound or text that it is fed; without one a picture is made.
+        source: The picture, sound or text that it is fed, or of a model with plain inputs an
+            .npy, an .npz or NAME=FILE for each; without one a picture or sample is made.
         request: How the model is run and what is wanted of its answers.
         count: Frames (None: 50, or 10 on the simulator, 200 on a board), or answers (5).
         warm_up: Frames before that do not count (None: 3), or answers (1).
@@ -249,7 +257,7 @@ def bench(
 
     return bench_any(
         model,
-        None if source is None else os.fspath(source),
+        os.fspath(source) if isinstance(source, os.PathLike) else source,
         request=request_of(request, options),
         count=count,
         warm_up=warm_up,

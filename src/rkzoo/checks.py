@@ -1,4 +1,4 @@
-"""Ground floor: levels of what is found, and a line of a checklist."""
+"""Checklist entries and their severity levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ LEVELS: tuple[Level, ...] = ("ok", "warn", "fail")
 
 @dataclass(frozen=True)
 class Check:
-    """`ok`: fine. `warn`: works, but know this. `fail`: will not convert or not be right."""
+    """One checklist entry.
+
+    `ok`: fine. `warn`: works, with a caveat. `fail`: will not convert, or gives wrong results.
+    """
 
     level: Level
     text: str

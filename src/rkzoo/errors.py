@@ -1,4 +1,4 @@
-"""The one error a user sees."""
+"""The exception type reported to users, `RkzooError`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 
 class RkzooError(Exception):
-    """What went wrong, why, and what to do about it: one sentence each.
+    """An error for the user: what went wrong, why, and how to fix it, one sentence each.
 
-    `code` is the exit code of the command line: 2 when the user can mend it
-    (bad input, missing file), 1 when the fault is ours or the toolkit's.
-    `log` names a file with the full story, when there is one.
+    Attributes:
+        what, why, fix: the three sentences; `why` and `fix` may be empty.
+        code: exit code of the command line: 2 for user errors (bad input, missing file), 1 for
+            errors of rkzoo or of the toolkit.
+        log: path of the full log, if there is one.
     """
 
     def __init__(
@@ -21,7 +23,7 @@ class RkzooError(Exception):
         super().__init__(" ".join(part for part in (what, why, fix) if part))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker process hands its error over whole.
+        # Keeps all fields when a worker process pickles the error.
         return _again, (self.what, self.why, self.fix, self.code, self.log)
 
     def to_json(self) -> dict[str, str | int]:
@@ -39,5 +41,7 @@ def _again(what: str, why: str, fix: str, code: int, log: Path | None) -> RkzooE
 
 
 def printable(text: str, instead: str = "") -> str:
-    """A stranger's text with `instead` for each character that would steer a terminal."""
+    """Replace each non-printable character of untrusted text by `instead`, so that none controls
+    the terminal.
+    """
     return "".join(c if c.isprintable() else instead for c in text)

@@ -1,4 +1,4 @@
-"""Files that are never half-written, and the place where rkzoo keeps its own."""
+"""Atomic file output, cache folders, hashes and locks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from rkzoo.errors import RkzooError
 
 
 def cache_dir(*parts: str) -> Path:
-    """The folder `parts` below the cache (RKZOO_CACHE, else the user's cache folder).
+    """Return the folder `parts` below the cache root, created if missing.
 
-    The folder is created. Raises RkzooError when it cannot be.
+    The root is RKZOO_CACHE, else the user's cache folder.
+
+    Raises:
+        RkzooError: the folder cannot be created.
     """
     root = os.environ.get("RKZOO_CACHE")
     if root:
@@ -35,7 +38,7 @@ def cache_dir(*parts: str) -> Path:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turns an OSError inside the block into an RkzooError that begins with `what`."""
+    """Turn an OSError inside the block into an RkzooError whose first sentence is `what`."""
     try:
         yield
     except OSError as error:
@@ -59,11 +62,13 @@ def _fix(error: OSError) -> str:
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; moves it into place when the block succeeds.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, for writers that choose a format by it. On any
-    exception (Ctrl-C too) the temporary file goes and an existing `path` stays as it was.
-    Raises RkzooError when the disk refuses.
+    The temporary name keeps the suffix, for writers that choose a format by it. On any exception,
+    Ctrl-C included, the temporary file is removed and an existing `path` is unchanged.
+
+    Raises:
+        RkzooError: the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
@@ -80,7 +85,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises RkzooError when nothing can be written there: better now than after the work."""
+    """Raise RkzooError when `folder` is not writable. Called before long work, not after it."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -93,24 +98,25 @@ def check_folder(folder: Path) -> None:
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raises RkzooError when an output would take the place of an input."""
+    """Raise RkzooError when an output path is also an input path."""
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:
             raise RkzooError(
                 f"{path} would be overwritten.",
-                "It is what is read, and the result would take its place.",
+                "It is also an input, and the result would replace it.",
                 "Choose another place for the result.",
             )
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
     with atomic_output(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Return the hex SHA-256 of a file. Raises RkzooError when it cannot be read."""
     digest = hashlib.sha256()
     with explained(f"{path} cannot be read."), path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -120,10 +126,10 @@ def sha256_of(path: Path) -> str:
 
 @cache
 def package_digest() -> str:
-    """Hex sha256 of all code and data (.py, .yaml) of the installed package, by path and content.
+    """Return the hex SHA-256 of all .py and .yaml files of the installed package, with their paths.
 
-    Part of the key of everything that is kept, so that nothing outlives the code that made it.
-    Read once in a process.
+    Part of every cache key, so that no cached result outlives the code that made it. Computed
+    once per process.
     """
     root = Path(__file__).parent
     digest = hashlib.sha256()
@@ -135,7 +141,7 @@ def package_digest() -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path` (made when missing) against other processes."""
+    """Hold an exclusive inter-process lock on `path`, created if missing."""
     import fcntl
 
     with explained(f"The lock {path} cannot be taken."):

@@ -1,4 +1,4 @@
-"""HTML pages from the templates that come with rkzoo. jinja2 is on a PC only."""
+"""HTML rendering with the bundled jinja2 templates (PC only)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rkzoo.errors import RkzooError
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of rkzoo/templates.
+    """Render a template of rkzoo/templates.
 
     Args:
-        template: the file's name, such as "zoo.html".
-        values: what the template names. Text is escaped; a name that is missing is an error.
+        template: file name, such as "zoo.html".
+        values: template variables. Text is escaped; an undefined variable is an error.
 
     Raises:
         RkzooError: jinja2 is not installed.
@@ -33,7 +33,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # For `tojson`: keys in the order given, and letters of any language as they are.
+    # For `tojson`: keep the key order, and do not escape non-ASCII characters.
     environment.policies["json.dumps_kwargs"] = {
         "ensure_ascii": False,
         "separators": (",", ":"),

@@ -1,4 +1,4 @@
-"""Values as JSON has them (ground floor)."""
+"""Conversion of Python values to JSON types."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ import msgspec
 
 
 def plain(value: Any) -> Any:
-    """A value as `json.dumps` takes it without help.
+    """Convert a value to what `json.dumps` accepts.
 
-    Records become dicts, tuples and arrays lists, numpy's scalars Python's, paths strings, and
-    what is not finite null.
+    Structs and dataclasses become dicts; tuples, sets and arrays lists; numpy scalars Python
+    scalars; paths strings; NaN and infinities null.
+
+    Raises:
+        TypeError: the type has no JSON form.
     """
     if value is None or isinstance(value, bool | int) or type(value) is str:
         return value
     if isinstance(value, msgspec.Struct):
         return plain(msgspec.to_builtins(value, enc_hook=plain))
-    if hasattr(value, "tolist"):  # an array, or one number of one
+    if hasattr(value, "tolist"):  # an array or a numpy scalar
         return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None

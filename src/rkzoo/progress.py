@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who watches."""
+"""Progress reporting interface."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One bar. `update` takes the amount done so far, in the unit of `total`."""
+    """One progress bar. `update` takes the absolute amount done so far, in the unit of `total`."""
 
     def update(self, done: float, total: float | None = None) -> None: ...
 
 
 class Reporter(Protocol):
-    """Where progress goes: a bar on stderr, or nowhere.
+    """Receives progress: shows a bar on stderr, or nothing.
 
-    A task with a `unit` ("pictures") tells how many are done and how many a second.
+    A task with a `unit` (such as "pictures") also shows the count and the rate per second.
     """
 
     def task(

@@ -1,4 +1,4 @@
-"""What every way of running a model has in common."""
+"""Inference session interface shared by all backends, and dequantization."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F = TypeVar("F")
 
 
 class Closing:
-    """A context manager that ends with the `close` of its class."""
+    """Context manager mixin that calls `close` on exit."""
 
     def close(self) -> None:
         raise NotImplementedError
@@ -39,12 +39,14 @@ class Closing:
 
 
 class Session(Protocol):
-    """A loaded model that can run.
+    """A loaded model, ready for inference.
 
-    `inputs` are what `run` takes: pictures as uint8 NHWC in the contract's colour order,
-    everything else as the model declares it. `outputs` describe what `run` returns: raw
-    tensors, integer ones with their scale and zero point, never dequantised wholesale.
-    `label` says where the numbers come from and goes into every report.
+    Attributes:
+        label: backend that produces the numbers; named in every report.
+        inputs: what `run` takes: images as uint8 NHWC in the contract's colour order, all other
+            inputs as the model declares them.
+        outputs: what `run` returns: raw tensors; integer tensors come with scale and zero point and
+            are not dequantized.
     """
 
     label: Label
@@ -76,9 +78,19 @@ def canvas_of(session: Session, size: tuple[int, int], channels: int = 3) -> NDA
 
 
 def run_named(session: Session, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Runs a model that takes no picture: inputs and outputs by their names, outputs as
-    float32 or the integers that they are, which outlast the next run. Raises RkzooError for
-    inputs that it has not, or that are missing."""
+    """Run a model without image inputs, with tensors by name.
+
+    Args:
+        session: the model.
+        arrays: input name to array; cast to the declared dtype.
+
+    Returns:
+        Output name to array: float32 (dequantized), or integers where the output has no scale.
+        Copies, so they stay valid after the next run.
+
+    Raises:
+        RkzooError: unknown or missing inputs.
+    """
     names = [spec.name for spec in session.inputs]
     if set(names) != set(arrays):
         raise RkzooError(
@@ -95,14 +107,13 @@ def run_named(session: Session, arrays: Mapping[str, Array]) -> dict[str, Array]
 
 
 def fitter_of(session: Session, usual: F) -> F:
-    """What brings pictures to the canvas: the session's own way where it has one (`fit`, of
-    hardware that the board has), else the usual."""
+    """Return the session's own resize function (`fit`, hardware accelerated) or else `usual`."""
     own: F | None = getattr(session, "fit", None)
     return own or usual
 
 
 def dequantise(array: Array, spec: TensorSpec) -> NDArray[np.float32]:
-    """value = (q - zero_point) * scale as float32; float tensors pass through."""
+    """Dequantize: (q - zero_point) * scale as float32. Float tensors pass through."""
     if spec.scale is None:
         return np.asarray(array, dtype=np.float32)
     values = array.astype(np.float32)

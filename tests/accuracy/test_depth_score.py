@@ -129,13 +129,13 @@ def test_what_is_no_depth_is_refused(tmp_path: Path) -> None:
         ("f.png", lambda path: path.write_bytes(b"")),
     ):
         write(tmp_path / name)
-        with pytest.raises(RkzooError, match="no depth map"):
+        with pytest.raises(RkzooError, match="not a depth map"):
             read_depth(tmp_path / name)
 
 
 def test_a_folder_without_depth_is_told_so(tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(RkzooError, match="no data for a model of the task 'depth'"):
+    with pytest.raises(RkzooError, match="not recognized as data for a model of the task 'depth'"):
         opened(tmp_path)
     with pytest.raises(RkzooError, match="no picture with its depth"):
         open_dataset(f"depth:{tmp_path}", "depth", ())

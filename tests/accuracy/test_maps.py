@@ -90,5 +90,5 @@ def test_maps_may_lie_apart_and_a_folder_without_any_is_told(tmp_path: Path) -> 
     data = lay(tmp_path, ("x", "y"), {"one": np.zeros((3, 4))})
     dataset = open_dataset(f"{data / 'y'}@{data / 'x'}", "semantic", LABELS)
     assert len(dataset.items) == 1
-    with pytest.raises(RkzooError, match="no data"):
+    with pytest.raises(RkzooError, match="not recognized as data"):
         open_dataset(str(data), "semantic", LABELS)

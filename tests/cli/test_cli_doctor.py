@@ -30,7 +30,7 @@ def test_a_healthy_board_is_0(tmp_path: Path, capsys: Capture) -> None:
     assert "Nothing is wrong." in out
     assert "not measured it on a board" in out
     assert "FAIL" not in out
-    assert "mend:" not in out
+    assert "fix:" not in out
 
 
 def test_a_warning_is_3_and_a_failure_4(tmp_path: Path, capsys: Capture) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 # The builders of small graphs and files live with the tests of the graph room.
 from rknn_writer import Sample
+from tiny_plain import one_picture
 from tiny_yolo import Spec, stock, vendor
 
 from rkzoo.cli.main import main
@@ -73,13 +74,32 @@ def test_an_unknown_model_is_shown_all_the_same(
 ) -> None:
     path = saved(tmp_path, stock(Spec(classes=1), extra=51))
     text = show(capsys, path)
-    assert "FAIL" in text
-    assert "3 branches" in text
-    assert "Next:" not in text
+    assert "FAIL" not in text
+    assert "warn  Its head is not one that rkzoo knows. It takes images 1x3x64x96" in text
+    assert "Its outputs stay plain tensors" in text
+    assert f"Next: rkzoo convert '{path}' --soc rk3588" in text
     document = json.loads(show(capsys, path, "--json"))
     assert document["recognition"] is None
-    assert document["unrecognised"]["what"]
+    assert "3 branches" in document["unrecognised"]["why"]
+    assert document["plain"]["input"]["size"] == [64, 96]
+    assert document["next"]
+
+
+def test_a_graph_that_stays_open_is_refused_with_its_one_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, one_picture(("height", "width")))
+    document = json.loads(show(capsys, path, "--json"))
+    (failed,) = [check for check in document["checks"] if check["level"] == "fail"]
+    assert "The shape of the input picture is open." in failed["text"]
+    assert "--shape picture=" in failed["text"]
     assert document["next"] is None
+    text = show(capsys, path, "--shape", "picture=1,3,32,48", "--fit", "letterbox")
+    assert "FAIL" not in text
+    assert "--shape picture=1,3,32,48 --fit letterbox" in text
+    text = show(capsys, path, "--size", "32x48", "--raw")
+    assert "Its head is not read." in text
+    assert "--size 32x48 --raw" in text
 
 
 def test_foreign_operators_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +206,7 @@ def test_broken_files_get_one_sentence(
     out, err = capsys.readouterr()
     assert out == ""
     assert name in err
-    assert "fault in it" not in err
+    assert "bug in it" not in err
     assert main(["inspect", str(path), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["what"]
 

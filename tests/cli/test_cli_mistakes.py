@@ -18,7 +18,7 @@ from rkzoo.cli.tune import _next
         (["eval", "m.onnx", "--data", "d", "--workers", "-2"], "--workers -2"),
         (["eval", "m.onnx", "--data", "d", "--workers", "1000"], "--workers 1000"),
         (["eval", "m.onnx", "--data", "d", "--limit", "-3"], "--limit -3"),
-        (["eval", "m.onnx", "--data", "d", "--max-boxes", "-2"], "At most -2 boxes"),
+        (["eval", "m.onnx", "--data", "d", "--max-boxes", "-2"], "limit of -2 boxes"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--workers", "0"], "--workers 0"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--max-drop", "nan"], "nan"),
         (["tune", "m.onnx", "--soc", "rk3588", "--data", "d", "--dtype", "fp16"], "float16"),
@@ -89,7 +89,7 @@ def test_a_model_of_another_format_is_told_what_to_do(
     picture.write_bytes(b"")
     assert main(["run", str(place), str(picture)]) == 2
     told = capsys.readouterr().err
-    assert "no model that rkzoo can read" in told
+    assert "not a model that rkzoo can read" in told
     assert said in told
 
 

@@ -79,7 +79,7 @@ def test_list_filters_by_task_and_chip(capsys: pytest.CaptureFixture[str]) -> No
         (("list", "--soc", "rk1808"), ("first generation",)),
         (("info", "yolo8n"), ("yolov8n", "rkzoo list")),
         (("fetch", "nowhere/x.yaml"), ("does not exist",)),
-        (("fetch", "ppocr", "--offline"), ("offline", "where there is a network")),
+        (("fetch", "ppocr", "--offline"), ("offline", "Run this once online")),
     ],
 )
 def test_a_mistake_is_answered_in_sentences(

@@ -91,4 +91,4 @@ def test_every_error_of_the_interface_has_a_sentence_and_a_remedy() -> None:
         error = api.failure(code, "The model did not run.")
         assert error.why.endswith(f"(error {code})")
         assert len(error.fix) > 10
-    assert "does not know" in api.failure(-99, "It failed.").why
+    assert "unknown error code" in api.failure(-99, "It failed.").why

@@ -127,7 +127,7 @@ def test_the_circles_of_each_inference_go() -> None:
 @pytest.mark.parametrize("step", ["load", "init"])
 def test_a_model_that_does_not_open_is_released(step: str) -> None:
     FakeLite.answers[step] = -1
-    with pytest.raises(RkzooError, match="answered -1"):
+    with pytest.raises(RkzooError, match="returned -1"):
         opened()
     assert FakeLite.made[0].calls[-1] == "release"
 

@@ -212,7 +212,7 @@ def test_what_fails_in_the_middle_is_put_back(
 def test_a_file_that_is_gone_is_one_error_and_no_new_file(tmp_path: Path) -> None:
     b = board(tmp_path)
     b.remove(f"{b.npu_clock}/governor")
-    with pytest.raises(RkzooError, match="does not take performance"):
+    with pytest.raises(RkzooError, match="does not accept performance"):
         clocks._write(clocks.Tree(tmp_path), f"/{b.npu_clock}/governor", "performance")
     assert not (tmp_path / b.npu_clock / "governor").exists()
 

@@ -103,7 +103,7 @@ def test_addresses(text: str, host: str, port: int, loopback: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "70000", "a:b", "1:2:3", "::1", "host:", "-1:x"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(RkzooError, match="no address for the live page"):
+    with pytest.raises(RkzooError, match="not a valid address for the live page"):
         parse_address(text)
 
 

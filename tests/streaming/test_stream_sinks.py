@@ -132,7 +132,7 @@ def test_a_reader_that_has_gone_ends_the_stream(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unknown_kind_of_video_is_said_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(RkzooError, match="no kind of video"):
+    with pytest.raises(RkzooError, match="not a video format"):
         VideoFile(tmp_path / "out.txt", 10, live=False)
     assert os.listdir(tmp_path) == []
 

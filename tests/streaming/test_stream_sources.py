@@ -104,7 +104,7 @@ def test_what_cannot_be_opened_is_said(
 def test_a_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
-    with pytest.raises(RkzooError, match="no video that can be read"):
+    with pytest.raises(RkzooError, match="not a video that can be read"):
         open_source(str(path))
 
 

@@ -104,9 +104,9 @@ def test_what_the_decoder_is_fed(parts) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "Nothing says what to cut out"),
+        ({}, "There is no point or box"),
         ({"points": [(1, 1, 1)] * 3}, "3 points were given"),
-        ({"boxes": [(50, 10, 40, 20)]}, "has no inside"),
+        ({"boxes": [(50, 10, 40, 20)]}, "is empty"),
     ],
 )
 def test_prompts_that_cannot_be(parts, asked, said: str) -> None:

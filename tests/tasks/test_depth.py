@@ -197,7 +197,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 def test_the_middle_of_a_picture_is_not_enough() -> None:
     picture = ImageInput(size=(64, 64), fit="crop")
     contract = Contract(family="x", picture=picture, head=DepthHead())
-    with pytest.raises(RkzooError, match="middle of a picture"):
+    with pytest.raises(RkzooError, match="centre of a picture"):
         DepthEstimator(contract, object())  # type: ignore[arg-type]
 
 

@@ -153,6 +153,6 @@ def test_another_model_is_refused_and_the_missing_library_named(
         SentencePieces.from_files(files[0], tmp_path / "gone", files[2])
     missing: Any = None
     monkeypatch.setitem(sys.modules, "sentencepiece", missing)
-    with pytest.raises(RkzooError, match="cannot be taken apart") as caught:
+    with pytest.raises(RkzooError, match="cannot be tokenized") as caught:
         SentencePieces.from_files(*files)
     assert "rkzoo[translate]" in caught.value.fix

@@ -240,5 +240,5 @@ def test_another_model_is_refused(inputs: list[TensorSpec], outputs: list[Tensor
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_an_answer_without_direction_is_refused(value: float) -> None:
     fake = Fake([IDS], [EMBEDDING], [np.full((1, 4), value, np.float32)])
-    with pytest.raises(RkzooError, match="is no embedding"):
+    with pytest.raises(RkzooError, match="is not an embedding"):
         TextEncoder(fake, TOKENIZER)(["ab"])

@@ -34,7 +34,7 @@ def kind(head: type[Any]) -> str:
 def test_every_head_has_a_task_and_every_task_a_head() -> None:
     kinds = {kind(head) for head in get_args(Head)}
     assert kinds <= set(SPECS)
-    variants = {"segment", "pose", "obb", "plate-det", "text"}
+    variants = {"segment", "pose", "obb", "face-yolo", "plate-det", "text"}
     assert set(SPECS) - kinds == variants
     assert {_spec(name).name for name in SPECS} - {"tensors"} == set(get_args(TaskName)) - {"asset"}
 
@@ -126,7 +126,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
 }
 # What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
 # another test has.
-DERIVED = {"segment", "pose", "obb", "text", "clip"}
+DERIVED = {"segment", "pose", "obb", "face-yolo", "text", "clip"}
 
 
 def test_no_picture_task_is_left_out_below() -> None:

@@ -273,7 +273,7 @@ def test_a_vocabulary_of_pieces(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("<blk> 0\n▁AS 3\n 6256\n\n你 7\n", encoding="utf-8")
     assert read_pieces(tmp_path / "v.txt") == {0: "<blk>", 3: "▁AS", 6256: "", 7: "你"}
     (tmp_path / "v.txt").write_text("no number\n")
-    with pytest.raises(RkzooError, match="no vocabulary"):
+    with pytest.raises(RkzooError, match="not a vocabulary"):
         read_pieces(tmp_path / "v.txt")
 
 

@@ -210,7 +210,7 @@ def test_the_detector_runs_a_session() -> None:
 
 def test_another_head_is_refused() -> None:
     session = FakeSession((1, 128, 128, 3), lambda batch: batch)
-    with pytest.raises(RkzooError, match="no text detection"):
+    with pytest.raises(RkzooError, match="not a text detection"):
         TextDetector(rec_contract(["", "a"]), session)
 
 

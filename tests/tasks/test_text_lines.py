@@ -232,7 +232,7 @@ def test_another_count_of_angles_is_refused() -> None:
 
 def test_other_heads_are_refused() -> None:
     session = FakeSession((1, 48, 192, 3), lambda batch: batch)
-    with pytest.raises(RkzooError, match="no text angle"):
+    with pytest.raises(RkzooError, match="not a text angle"):
         AngleClassifier(det_contract(), session)
-    with pytest.raises(RkzooError, match="no text recognition"):
+    with pytest.raises(RkzooError, match="not a text recognition"):
         LineReader(det_contract(), session)

@@ -363,5 +363,5 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         Guesser(tmp_path / "y.npz")
     for text in ("", "hello\n", "WORD  XX YY\n"):
         (tmp_path / "lexicon").write_text(text)
-        with pytest.raises(RkzooError, match="no pronouncing dictionary"):
+        with pytest.raises(RkzooError, match="not a pronouncing dictionary"):
             read_lexicon(tmp_path / "lexicon")

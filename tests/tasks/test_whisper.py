@@ -60,7 +60,7 @@ def test_a_vocabulary_says_what_its_tokens_are(tokens: Tokens) -> None:
 def test_a_broken_vocabulary_is_one_sentence(words: str, tmp_path: Path) -> None:
     (tmp_path / "v.json").write_text(words)
     (tmp_path / "s.json").write_text('{"suppress_ids": []}')
-    with pytest.raises(RkzooError, match="no vocabulary of Whisper"):
+    with pytest.raises(RkzooError, match="not a vocabulary of Whisper"):
         read_tokens(tmp_path / "v.json", tmp_path / "s.json")
 
 

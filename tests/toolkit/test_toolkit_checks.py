@@ -47,12 +47,12 @@ def test_a_good_plan_has_no_problem():
         ({"recipe": planned(mean=(0.0,))}, "3 channels, and mean has 1"),
         ({"recipe": planned(std=(1.0, 0.0, 1.0))}, "std"),
         ({"recipe": planned(name="images")}, "no input called images"),
-        ({"recipe": changed(float_layers=("a",), auto_hybrid=True)}, "toolkit is to look"),
+        ({"recipe": changed(float_layers=("a",), auto_hybrid=True)}, "auto_hybrid is set too"),
         ({"recipe": changed(soc="rv1106", float_layers=("a",))}, "rv1106"),
         ({"recipe": changed(dtype="fp16", auto_hybrid=True)}, "stay in float16"),
         ({"recipe": changed(quantised=True, float_layers=("a",))}, "stay in float16"),
         ({"recipe": changed(toolkit="2.3.0", auto_hybrid=True)}, "2.3.0"),
-        ({"recipe": changed(quantised=True, dtype="fp16")}, "came quantised"),
+        ({"recipe": changed(quantised=True, dtype="fp16")}, "quantised already"),
         ({"recipe": changed(quantised=True), "integer_operators": ["QLinearConv"]}, "QLinearConv"),
         ({"recipe": changed(quantised=True), "outputs_read_inside": ["cls0"]}, "cls0"),
         ({"recipe": planned(shape=(8, 3, 64, 64)), "shape": (8, 3, 64, 64)}, "8 pictures"),
@@ -75,7 +75,7 @@ def test_all_of_them_come_in_one_error():
     assert len(found) == 3
     with pytest.raises(RkzooError) as caught:
         refuse(found)
-    assert "3 things" in caught.value.what
+    assert "3 problems" in caught.value.what
     for words in ("opset 21", "mean has 1", "no calibration"):
         assert words in caught.value.why
     assert caught.value.code == 2

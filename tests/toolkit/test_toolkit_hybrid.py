@@ -269,9 +269,9 @@ def test_a_quantised_graph_is_built_with_its_own_scales(
         cosine = np.vdot(ours, theirs) / np.linalg.norm(ours) / np.linalg.norm(theirs)
         assert cosine > 0.999
 
-    with pytest.raises(RkzooError, match="came quantised"):
+    with pytest.raises(RkzooError, match="already quantised"):
         process.analyse(given, [pictures[:1]])
-    with pytest.raises(RkzooError, match="came quantised"):
+    with pytest.raises(RkzooError, match="already quantised"):
         process.quantised_tensors(given)
 
 

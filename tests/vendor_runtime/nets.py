@@ -19,6 +19,7 @@ from rkzoo.toolkit.recipe import Dtype, InputPlan
 sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 import tiny_anchor_heads
 import tiny_heads
+import tiny_plain
 import tiny_whisper
 import tiny_whole
 from tiny_yolo import Builder, Spec
@@ -146,6 +147,25 @@ def batch() -> Net:
     return Net(b.model([("images", plan.shape)], [(y, 1)]), (plan,))
 
 
+def two_pictures() -> Net:
+    """A tracker's: one picture as pixels, the other as the floats that rkzoo makes of it."""
+    shapes = {"template": (1, 3, 32, 32), "search": (1, 3, 64, 64)}
+    plans = (picture(3, name="template"), InputPlan(name="search", shape=shapes["search"]))
+    return Net(tiny_plain.two_pictures(), plans)
+
+
+def frames() -> Net:
+    """Five dimensions in, three out."""
+    return Net(tiny_plain.video(), (InputPlan(name="frames", shape=(1, 7, 3, 16, 24)),))
+
+
+def three_tokens() -> Net:
+    """Three inputs of int64, as sentence encoders take."""
+    graph = tiny_plain.tokens()
+    plans = [InputPlan(name=one.name, shape=(1, 12), dtype="int64") for one in graph.graph.input]
+    return Net(graph, tuple(plans))
+
+
 def yolo(classes: int, task: str = "") -> onnx.ModelProto:
     return tiny_heads.build(
         tiny_heads.Head(spec=Spec(classes=classes, size=(64, 96), opset=17), task=task)
@@ -211,6 +231,10 @@ MODELS = (
     Entry("flat", net=flat),
     Entry("tokens-fp16", "fp16", net=whole_numbers),
     Entry("batch-fp16", "fp16", net=batch),
+    Entry("two-pictures-fp16", "fp16", net=two_pictures),
+    Entry("frames", net=frames),
+    Entry("frames-fp16", "fp16", net=frames),
+    Entry("tokens-three-fp16", "fp16", net=three_tokens),
     Entry("whisper-decoder-fp16", "fp16", net=decoder),
 )
 

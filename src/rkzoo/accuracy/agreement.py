@@ -1,6 +1,6 @@
-"""Pictures without a truth: what the float model says of them takes its place.
+"""Evaluation without ground truth: the float model's results serve as reference.
 
-How much of it an INT8 model keeps can be told then, not how right either is.
+This measures how much of the float model an INT8 model keeps, not how correct either is.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from rkzoo.accuracy.dataset import Dataset, Kind, Truth
 from rkzoo.accuracy.lines import Lines
 from rkzoo.accuracy.objects import Measure, Objects
 from rkzoo.accuracy.regions import Region, Regions
+from rkzoo.accuracy.tensors import Outputs
 from rkzoo.errors import RkzooError
+from rkzoo.tasks.tensors.result import Tensors
 
 CONFIDENCE = 0.25
-"""Objects that the float model is less sure of are no truth: what `rkzoo run` would not show."""
+"""Confidence threshold of reference objects; the default of `rkzoo run`."""
 
 
 def agreement(
@@ -30,9 +32,17 @@ def agreement(
     task: str,
     labels: tuple[str, ...],
 ) -> Dataset:
-    """A data set whose truth is `records`, the float model's answers to `items`.
+    """Create a dataset whose ground truth is the float model's results.
 
-    Raises RkzooError when the task has no such comparison, or nothing was found anywhere.
+    Args:
+        name: name of the data.
+        items: image files.
+        records: the float model's results, one per item.
+        task: task of the model.
+        labels: class names.
+
+    Raises:
+        RkzooError: the task has no such comparison, or nothing was detected anywhere.
     """
     if task not in _TRUTHS:
         raise RkzooError(
@@ -66,6 +76,10 @@ def _classes(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
     return Classes(tuple(str(int(record["class_id"][0])) for record in records))
 
 
+def _outputs(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
+    return Outputs(tuple(map(Tensors.of_record, records)))
+
+
 def _objects(measures: tuple[Measure, ...]) -> Callable[..., Truth]:
     def make(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
         sure = [record["score"] >= CONFIDENCE for record in records]
@@ -95,7 +109,7 @@ def _objects(measures: tuple[Measure, ...]) -> Callable[..., Truth]:
         points = None
         if "keypoints" in measures:
             points = kept("keypoints").astype(np.float64)
-            points[..., 2] = 2  # all are there to be hit
+            points[..., 2] = 2  # all are visible
         return Objects(
             picture=np.repeat(np.arange(len(records)), counts),
             category=classes,
@@ -121,4 +135,5 @@ _TRUTHS: dict[str, tuple[Kind, Callable[..., Truth]]] = {
     "plate": ("plates", _lines),
     "text-det": ("regions", _regions),
     "classify": ("classes", _classes),
+    "tensors": ("tensors", _outputs),
 }

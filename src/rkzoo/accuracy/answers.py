@@ -1,15 +1,15 @@
-"""What is kept of a model's answers while a data set runs: small arrays, one record a picture.
+"""Compact records of a model's results during an evaluation: arrays, one record per image.
 
-Every record has `size` (2,) int32: height and width of the picture. Beside it
+Every record has `size` (2,) int32: height and width of the image. In addition:
 - boxes: `xyxy` (N, 4) float32 in source pixels, `score` (N,) float32, `class_id` (N,) int32;
-- masks: those, and `rle` uint8, the COCO codes one after the other, `rle_length` (N,) int32;
-- key points: those of boxes, and `keypoints` (N, K, 3) float32;
-- oriented boxes: `xywhr` (N, 5) float32 in place of `xyxy`;
-- lines: `quads` (N, 4, 2) float32, `score` (N,), `text` uint8, the UTF-8 bytes one after the
-  other, `text_length` (N,) int32; of text detection only the quads and scores;
-- maps of classes: `class_id` (N,) int32 and `run` (N,) int32, runs of pixels, row by row;
+- masks: as boxes, and `rle` uint8, the concatenated COCO RLE codes, `rle_length` (N,) int32;
+- keypoints: as boxes, and `keypoints` (N, K, 3) float32;
+- oriented boxes: `xywhr` (N, 5) float32 instead of `xyxy`;
+- lines: `quads` (N, 4, 2) float32, `score` (N,), `text` uint8, the concatenated UTF-8 texts,
+  `text_length` (N,) int32; for text detection only the quads and scores;
+- class maps: `class_id` (N,) int32 and `run` (N,) int32, run lengths in pixels, row by row;
 - classes: `class_id` (N,) int32 and `score` (N,), best first;
-- speech: a line, its quad of nothing; the size is 0.
+- speech: one line with an empty quad; the size is 0.
 """
 
 from __future__ import annotations
@@ -34,15 +34,20 @@ Record = dict[str, NDArray[Any]]
 
 @runtime_checkable
 class Recorded(Protocol):
-    """A result that gives its own record, `size` apart."""
+    """A result that provides its own record, except for `size`."""
 
     def record(self) -> Record: ...
 
 
 def pack(found: object, shape: tuple[int, int]) -> Record:
-    """The record of one picture's result. `shape` is (height, width) of the picture.
+    """Convert a result to its record.
 
-    Raises TypeError for a result that no data set scores.
+    Args:
+        found: the result of one image.
+        shape: (height, width) of the image.
+
+    Raises:
+        TypeError: the result type cannot be evaluated.
     """
     size = {"size": np.array(shape[:2], np.int32)}
     if isinstance(found, Recorded):
@@ -56,7 +61,7 @@ def pack(found: object, shape: tuple[int, int]) -> Record:
 def pack_texts(
     texts: Sequence[str], scores: Sequence[float], shape: tuple[int, int], quads: Any = None
 ) -> Record:
-    """The record of lines that were read; `quads` (N, 4, 2), the whole picture where None."""
+    """Create the record of recognized lines. `quads` (N, 4, 2); None for the whole image."""
     height, width = shape[:2]
     if quads is None:
         whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
@@ -70,7 +75,7 @@ def pack_texts(
 
 
 def pack_classes(scores: NDArray[Any], shape: tuple[int, int], top: int = 5) -> Record:
-    """The record of a classifier: the `top` best of `scores` (C,); a tie goes to the lower
+    """Create the record of a classification: the `top` best of `scores` (C,); ties go to the lower
     class."""
     best = np.argsort(-np.asarray(scores, np.float64), kind="stable")[:top]
     return {
@@ -81,25 +86,27 @@ def pack_classes(scores: NDArray[Any], shape: tuple[int, int], top: int = 5) -> 
 
 
 def texts_of(record: Record) -> list[str]:
-    """The texts of a record of lines."""
+    """Texts of a record of lines."""
     return [piece.decode("utf-8", "replace") for piece in _pieces(record, "text")]
 
 
 def codes_of(record: Record) -> list[bytes]:
-    """The COCO mask codes of a record of masks."""
+    """COCO RLE codes of a record of masks."""
     return _pieces(record, "rle")
 
 
 def class_map(record: Record) -> NDArray[np.uint8]:
-    """(H, W) uint8, from a record of a map of classes."""
+    """Class map (H, W) uint8 of a record."""
     height, width = record["size"].tolist()
     return np.repeat(record["class_id"], record["run"]).astype(np.uint8).reshape(height, width)
 
 
 def save(path: Path, records: Sequence[Record]) -> None:
-    """Writes the records as one npz. All must have the same keys.
+    """Write records, which must have the same keys, to one .npz.
 
-    Raises RkzooError when the disk refuses, ValueError when the keys differ.
+    Raises:
+        RkzooError: the file cannot be written.
+        ValueError: the keys differ.
     """
     keys = sorted(records[0]) if records else []
     if any(sorted(record) != keys for record in records):
@@ -107,7 +114,7 @@ def save(path: Path, records: Sequence[Record]) -> None:
     arrays: Record = {_COUNT: np.array(len(records), np.int64)}
     for key in keys:
         parts = [record[key] for record in records]
-        # A picture without an object may not know the number of key points.
+        # Records without objects may lack the number of keypoints.
         shaped = [part for part in parts if len(part)] or parts[:1]
         arrays[key] = np.concatenate(shaped)
         arrays[_ROWS + key] = np.array([len(part) for part in parts], np.int64)
@@ -116,7 +123,7 @@ def save(path: Path, records: Sequence[Record]) -> None:
 
 
 def load(path: Path) -> list[Record]:
-    """The records of a file that `save` wrote. Raises RkzooError when it is none, or damaged."""
+    """Read records written by `save`. Raises RkzooError for a damaged or foreign file."""
     path = Path(path)
     try:
         with explained(f"{path} cannot be read."), np.load(path, allow_pickle=False) as file:
@@ -124,7 +131,7 @@ def load(path: Path) -> list[Record]:
         return list(_records(arrays))
     except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError) as error:
         raise RkzooError(
-            f"{path} holds no results that can be gone on from.",
+            f"{path} holds no results that the run can be resumed from.",
             "The file is damaged, or another program wrote it.",
             "Delete it and start again.",
         ) from error
@@ -150,7 +157,7 @@ def _records(arrays: Record) -> Iterator[Record]:
 
 
 def _check(record: Record) -> None:
-    """What scoring relies on."""
+    """Validate what the metrics rely on."""
     if record["size"].shape != (2,):
         raise ValueError("size")
     rows = {len(record[key]) for key in record if key not in ("size", "rle", "text")}
@@ -194,7 +201,7 @@ def _speech(found: Transcript) -> Record:
     return pack_texts([found.text], [1.0], (0, 0))
 
 
-# Results whose record is coded as only this module knows; the others give their own.
+# Result types packed here; all others provide their own record.
 _PACKERS: tuple[tuple[type, Callable[[Any], Record]], ...] = (
     (Masks, _masks),
     (TextLines, _lines),

@@ -1,7 +1,7 @@
-"""COCO's mean average precision, on arrays.
+"""COCO mean average precision (mAP), vectorized.
 
-The definition is that of pycocotools, number for number; what an overlap is (of boxes, masks,
-key points, rotated boxes) is the caller's.
+Numerically identical to pycocotools; the caller supplies the overlap (IoU of boxes, masks or
+rotated boxes, or OKS of keypoints).
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ Bools = NDArray[np.bool_]
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-# An object of exactly this overlap still counts at threshold 1.
+# pycocotools' upper limit of the threshold.
 _NEARLY_ONE = 1 - 1e-10
 _EPSILON = float(np.spacing(1))
 
 Overlap = Callable[[I64, I64], F64]
-"""Overlaps (P,) of the answers with the numbers a (P,) and the objects with the numbers b (P,)."""
+"""Overlaps (P,) of the detections with indices a (P,) and the objects with indices b (P,)."""
 
 
 @dataclass(frozen=True)
 class Marked:
-    """The objects, one row each. `ignored` ones are neither hit nor miss; `crowd` ones are
-    ignored too, and may take any number of answers. `area` in square pixels."""
+    """Ground-truth objects, one row each.
+
+    `ignored` objects count neither as hit nor as miss; `crowd` objects are ignored too, and may
+    match any number of detections. `area` is in square pixels.
+    """
 
     picture: I64
     category: I64
@@ -41,7 +44,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answers, one row each, those of one picture in any order; `score` any finite."""
+    """Detections, one row each, in any order; `score` any finite."""
 
     picture: I64
     category: I64
@@ -51,8 +54,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`most`: answers of a category in a picture that count, ascending; precision is with the
-    last. `areas`: ranges of area in square pixels, the first takes all."""
+    """Evaluation parameters.
+
+    Attributes:
+        most: maximum detections per category and image, ascending; precision uses the last.
+        areas: area ranges in square pixels; the first covers all.
+    """
 
     most: tuple[int, ...]
     areas: tuple[tuple[float, float], ...]
@@ -60,19 +67,23 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Curves:
-    """`precision` (T, R, K, A) at the thresholds IOUS and the recalls RECALLS for each of K
-    categories and A ranges of area; `recall` (T, K, A, M) for each limit of answers. -1 where
-    a category has no object of the area."""
+    """Precision and recall; -1 where a category has no object in the area range.
+
+    Attributes:
+        precision: (T, R, K, A) at the thresholds IOUS and the recalls RECALLS, per category and
+            area range.
+        recall: (T, K, A, M) per maximum number of detections.
+    """
 
     precision: F64
     recall: F64
 
     def ap(self, area: int = 0, iou: float | None = None) -> float:
-        """Mean average precision over the categories, at one threshold or all; -1 for none."""
+        """Average precision, mean over categories, at one IoU threshold or all; -1 for none."""
         return _mean(self.precision[_threshold(iou), :, :, area])
 
     def ar(self, area: int = 0, most: int = -1, iou: float | None = None) -> float:
-        """Mean recall, likewise; `most` is the place in the protocol's limits."""
+        """Average recall, likewise; `most` indexes the protocol's detection limits."""
         return _mean(self.recall[_threshold(iou), :, area, most])
 
 
@@ -91,7 +102,7 @@ def _mean(values: F64) -> float:
 def curves(
     marked: Marked, answered: Answered, overlap: Overlap, categories: int, protocol: Protocol
 ) -> Curves:
-    """The curves of all pictures together."""
+    """Compute precision and recall over all images."""
     order, rank = _ranked(answered, protocol.most[-1])
     picture, category = answered.picture[order], answered.category[order]
     ignored = np.stack([marked.ignored | _outside(marked.area, area) for area in protocol.areas])
@@ -106,7 +117,7 @@ def curves(
     for place, of_area in enumerate(ignored):
         objects[place] = np.bincount(marked.category[~of_area], minlength=categories)
 
-    # As a precision curve wants them: within a category by score, ties by picture and rank.
+    # For the precision curve: within a category by score, ties by image and rank.
     score = answered.score[order]
     by_score = np.lexsort((rank, picture, -score, category))
     outside = np.stack([_outside(answered.area[order], area) for area in protocol.areas])
@@ -118,7 +129,7 @@ def _outside(area: F64, limits: tuple[float, float]) -> Bools:
 
 
 def _ranked(answered: Answered, most: int) -> tuple[I64, I64]:
-    """The answers that count, by picture and category, best first, and their rank there."""
+    """The detections that count, by image and category, best first, and their rank."""
     order = np.lexsort((-answered.score, answered.category, answered.picture))
     picture, category = answered.picture[order], answered.category[order]
     new = np.ones(len(order), bool)
@@ -130,9 +141,10 @@ def _ranked(answered: Answered, most: int) -> tuple[I64, I64]:
 
 
 def _pairs(marked: Marked, picture: I64, category: I64) -> tuple[I64, I64]:
-    """All pairs of an answer (its place) and an object (its number) of one picture and
-    category, by answer, the objects in their order."""
-    # lexsort is stable: objects of one group keep their order.
+    """All pairs of a detection (its position) and an object (its index) of the same image and
+    category, by detection, the objects in order.
+    """
+    # lexsort is stable, so objects of a group keep their order.
     sequence = np.lexsort((marked.category, marked.picture))
     width = int(max(category.max(initial=0), marked.category.max(initial=0))) + 1
     keys = marked.picture[sequence] * width + marked.category[sequence]
@@ -146,8 +158,9 @@ def _pairs(marked: Marked, picture: I64, category: I64) -> tuple[I64, I64]:
 
 @dataclass(frozen=True)
 class _Hits:
-    """Which answer got which object: `answer` and `ignored` (the object does not count) for
-    each of A areas and T thresholds."""
+    """Matches: `answer` (detection) and `ignored` (its object is ignored), for each of A areas and
+    T thresholds.
+    """
 
     answer: tuple[tuple[I64, ...], ...]
     ignored: tuple[tuple[Bools, ...], ...]
@@ -156,11 +169,11 @@ class _Hits:
 def _matched(
     first: I64, second: I64, shared: F64, rank: I64, ignored: Bools, crowd: Bools, answers: int
 ) -> _Hits:
-    """Greedy: by rank each answer takes the object of the largest overlap that is free, one
-    that counts before one that does not, of equal ones the last.
+    """Greedy matching: by rank, each detection takes the free object of the largest overlap,
+    preferably one that is not ignored; ties go to the last.
 
-    Answers of one rank are of different pictures or categories, so they cannot want the same
-    object: all of them go at once, for all areas and thresholds.
+    Detections of one rank belong to different images or categories, so they never compete for an
+    object: all are matched at once, for all areas and thresholds.
     """
     areas, objects = ignored.shape
     taken = np.zeros((objects, areas, len(IOUS)), bool)
@@ -228,8 +241,8 @@ def _curves(
             for place, most in enumerate(protocol.most):
                 found = np.bincount(category[true & (rank < most)], minlength=categories)
                 recall[level, present, area, place] = found[present] / objects[area, present]
-            # How many answers count up to each, over all categories; the sum before the
-            # category is taken off.
+            # Cumulative count of detections over all categories; the count before the category is
+            # subtracted below.
             so_far = np.concatenate(([0], np.cumsum(counted[by_score])))
             at = np.flatnonzero(true[by_score])
             edges = np.searchsorted(at, [*starts.tolist(), len(category)]).tolist()
@@ -242,8 +255,8 @@ def _curves(
 
 
 def _at_recalls(answers: NDArray[Any], objects: int) -> F64:
-    """(R,) precision at the RECALLS. `answers` (H,): how many answers count up to and with
-    each hit."""
+    """Precision at the RECALLS, (R,). `answers` (H,): number of detections up to and including each
+    hit."""
     found = np.zeros(len(RECALLS))
     if len(answers):
         hits = np.arange(1, len(answers) + 1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Which class of the model is which category of the data."""
+"""Mapping between model classes and dataset categories."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 
-# COCO's category numbers have gaps: 91 were planned, these 80 have pictures.
+# COCO category ids have gaps: 80 of the planned 91 categories have images.
 _GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 COCO_IDS = tuple(number for number in range(1, 91) if number not in _GAPS)
 
-# Other names for the same things, as in Darknet's list of COCO.
+# Synonyms, as in Darknet's list of COCO.
 _SAME = {
     "motorbike": "motorcycle",
     "aeroplane": "airplane",
@@ -23,7 +23,7 @@ _SAME = {
 
 
 def plain(name: str) -> str:
-    """A name without case, spaces and signs, and one of several names of a thing."""
+    """Normalize a name: case-folded, alphanumeric only, synonyms unified."""
     bare = "".join(sign for sign in name.casefold() if sign.isalnum())
     return _SAME.get(bare, bare)
 
@@ -31,11 +31,17 @@ def plain(name: str) -> str:
 def match(
     names: tuple[str, ...], ids: tuple[int, ...], labels: tuple[str, ...]
 ) -> NDArray[np.int64]:
-    """For each category of the data the model's class, -1 where the model has none.
+    """Return the model class of each dataset category, -1 where the model has none.
 
-    By name. Where no name is the same and the numbers are those of COCO, by place in the
-    list of 80; a model without labels has the data's categories in the order of their
-    numbers. Raises RkzooError when nothing fits.
+    Matched by name. Where no name matches and the ids are those of COCO, by position in the list of
+    80; for a model without labels, by ascending id.
+
+    Args:
+        names, ids: the dataset's category names and ids.
+        labels: the model's class names.
+
+    Raises:
+        RkzooError: nothing matches.
     """
     place = np.argsort(np.argsort(np.array(ids, np.int64), kind="stable"), kind="stable")
     if not labels:
@@ -47,7 +53,7 @@ def match(
     if len(labels) == len(COCO_IDS) and set(ids) <= set(COCO_IDS):
         return np.array([COCO_IDS.index(number) for number in ids], np.int64)
     if names == tuple(map(str, ids)) and max(ids, default=0) < len(labels):
-        # No names at all, as in a folder of YOLO's labels: the numbers are the classes.
+        # No names, as in a YOLO labels folder: ids are class indices.
         return np.array(ids, np.int64)
     raise RkzooError(
         "The data and the model have no class in common.",
@@ -62,8 +68,9 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def of_classes(class_of: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For answers of the model's classes (N,) the categories, -1 where the data has none.
-    `class_of` is what `match` gives."""
+    """Map model classes (N,) to dataset categories, -1 where the dataset has none. `class_of` is
+    the result of `match`.
+    """
     found = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1, np.int64)
     known = class_of >= 0
     found[class_of[known]] = np.flatnonzero(known)

@@ -1,4 +1,4 @@
-"""What a picture shows as a whole."""
+"""Image classification ground truth and metrics."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from rkzoo.errors import RkzooError
 
 @dataclass(frozen=True)
 class Classes:
-    """`names`: for each picture the name of its class, or its number."""
+    """Ground truth of classification. `names`: class name or index of each image."""
 
     names: tuple[str, ...]
 
     def check(self, labels: tuple[str, ...]) -> None:
+        """Raise RkzooError when a model with these labels cannot be evaluated."""
         self.numbers(labels)
 
     def numbers(self, labels: tuple[str, ...]) -> NDArray[np.int64]:
-        """(P,) the classes of the pictures.
+        """Return the class index of each image, (P,).
 
-        A name is one of the labels (or of its synonyms, "tench, Tinca tinca"); else a number
-        from 0 is meant. Names that are neither count in alphabetical order, when there are as
-        many as the model has labels, or the model has none. Raises RkzooError.
+        A name is matched to the labels (or their synonyms, "tench, Tinca tinca"), else taken as an
+        index from 0. Names that are neither are numbered alphabetically, when there are as many as
+        labels, or the model has no labels.
+
+        Raises:
+            RkzooError: a name or index does not exist in the model.
         """
         known: dict[str, int] = {}
         for number, label in reversed(list(enumerate(labels))):
@@ -65,7 +69,7 @@ class Classes:
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """Top-1 and top-5 in %; top-5 only where five answers were kept."""
+        """Top-1 and top-5 accuracy in %; top-5 only where five classes were kept."""
         if not records:
             return ()
         truth = self.numbers(labels)[: len(records)]
@@ -78,7 +82,7 @@ class Classes:
 
 
 def read_csv(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Classes]:
-    """A list: file, class. Pictures that are not on disk are left out (a row of titles too)."""
+    """Read a list: file, class. Missing images (and a header row) are skipped."""
     rows = rows_of(path, ",")
     names = [name for name, _ in rows]
     _, found = best_folder([images or path.absolute().parent], names, path)
@@ -87,10 +91,11 @@ def read_csv(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Classes
 
 
 def is_class_folders(folder: Path) -> bool:
+    """Whether `folder` has subfolders with images."""
     return folder.is_dir() and any(path.parent.parent == folder for path in pictures(folder))
 
 
 def read_folders(folder: Path) -> tuple[tuple[Path, ...], Classes]:
-    """A folder of folders, each named by the class of the pictures in it."""
+    """Read a folder with one subfolder per class."""
     items = tuple(path for path in pictures(folder) if path.parent != folder)
     return items, Classes(tuple(path.relative_to(folder).parts[0] for path in items))

@@ -1,4 +1,4 @@
-"""COCO's json: pictures, categories, annotations."""
+"""COCO JSON annotations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rkzoo.files import explained
 
 # instances_train2017.json has 450 MB.
 MAX_BYTES = 1 << 30
-# Far outside any picture; a polygon's cost grows with its extent.
+# Coordinate limit; the cost of a polygon grows with its extent.
 _FAR = 1e5
 
 _Side = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
@@ -58,10 +58,15 @@ class _Truth(msgspec.Struct):
 
 
 def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], Objects]:
-    """The pictures on disk, by their number in the file, and their truth.
+    """Read images and ground truth, ordered by image id; missing images are skipped.
 
-    `images` is their folder; without one the usual places beside the file are tried. `task`
-    segment also scores masks, pose key points. Raises RkzooError.
+    Args:
+        path: the JSON file.
+        images: image folder; None tries the usual places beside the file.
+        task: segment also evaluates masks, pose keypoints.
+
+    Raises:
+        RkzooError: no image is found, or the file is invalid.
     """
     truth = _decoded(path)
     listed = sorted({image.id: image for image in truth.images}.values(), key=lambda i: i.id)
@@ -75,10 +80,10 @@ def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], 
 
 
 def _places(folder: Path, stem: str) -> list[Path]:
-    """Where the pictures of annotations/instances_val2017.json usually are."""
+    """Usual image folders of annotations/instances_val2017.json."""
     split = re.search(r"(train|val|test)\d*", stem)
     names = ["images", *([split[0], f"images/{split[0]}"] if split else []), "."]
-    # The parent's folders only beside a folder of annotations: ours is then the parent.
+    # Search the parent folder only from within annotations/.
     roots = [folder, *([folder.parent] if folder.name == "annotations" else [])]
     return [root / name for root in roots for name in names]
 
@@ -88,7 +93,7 @@ def _decoded(path: Path) -> _Truth:
         if path.stat().st_size > MAX_BYTES:
             raise RkzooError(
                 f"{path} is larger than {MAX_BYTES >> 30} GB.",
-                "No truth of COCO's kind is so large.",
+                "No COCO annotation file is so large.",
                 "Give the annotations of the validation pictures.",
             )
         data = path.read_bytes()
@@ -96,7 +101,7 @@ def _decoded(path: Path) -> _Truth:
         return msgspec.json.decode(data, type=_Truth, strict=False)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RkzooError(
-            f"{path} is no COCO truth.",
+            f"{path} is not a COCO annotation file.",
             f"Reading it fails: {error}.",
             "It must have images, annotations and categories as COCO describes them.",
         ) from error
@@ -150,7 +155,7 @@ def _measures(rows: Sequence[_Annotation], task: str, path: Path) -> tuple[Measu
         "segm": any(note.segmentation for note in rows),
         "keypoints": any(note.keypoints for note in rows),
     }
-    # Boxes alone say something of such a model too.
+    # Boxes are evaluated also where masks or keypoints are missing.
     return tuple(measure for measure in wanted if has[measure])
 
 
@@ -183,7 +188,7 @@ def _shape(note: _Annotation, height: int, width: int, path: Path) -> Shape:
         raise _bad(path, "A polygon has an odd count of numbers, or lies far outside.")
     if parts:
         return parts
-    # Without an outline, the box.
+    # Without a segmentation, use the box.
     x, y, w, h = _box(note, path)
     return [[x, y, x + w, y, x + w, y + h, x, y + h]]
 

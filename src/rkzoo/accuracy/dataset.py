@@ -1,4 +1,4 @@
-"""Pictures or sounds with their truth: recognised by what they are, scored as is usual for them."""
+"""Evaluation datasets: format detection, ground truth and metrics."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ Kind = Literal[
     "maps",
     "depth",
     "speech",
+    "tensors",
 ]
 
 
@@ -37,24 +38,33 @@ TruthSource = Literal["known", "float model"]
 
 
 class Truth(Protocol):
-    """What is right for each picture, and how an answer is judged by it."""
+    """Ground truth of a dataset, with its metrics."""
 
     def check(self, labels: tuple[str, ...]) -> None:
-        """Raises RkzooError when a model with these labels cannot be scored."""
+        """Raise RkzooError when a model with these labels cannot be evaluated."""
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """Figures of the first len(records) pictures."""
+        """Compute the metrics of the first len(records) images."""
 
     def digest(self) -> bytes:
-        """Of everything that the score depends on."""
+        """Digest of everything that the metrics depend on."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`items` are the pictures, in the order of scoring. `kind` says what is compared, `source`
-    where the truth is from: known, or the float model's own answers."""
+    """An evaluation dataset.
+
+    Attributes:
+        name: shown in reports.
+        kind: what is compared.
+        items: image or audio files, in order of evaluation.
+        truth: ground truth.
+        digest: hex SHA-256 of ground truth and file names.
+        labels: the model's class names.
+        source: origin of the ground truth: known, or the float model's results.
+    """
 
     name: str
     kind: Kind
@@ -67,13 +77,17 @@ class Dataset:
     def score(
         self, records: Sequence[Record], contract_labels: tuple[str, ...] = ()
     ) -> tuple[Metric, ...]:
-        """The figures; records[i] belongs to items[i]. There may be fewer records: then the
-        first len(records) pictures are all that count.
+        """Compute the metrics; records[i] belongs to items[i].
 
-        One metric is `main`, unless there is nothing to count: figures that nothing can be
-        said of (no large object in these pictures) are left out. `contract_labels` are the
-        model's, those given to `open_dataset` where empty. Raises RkzooError when records
-        and data do not belong together.
+        With fewer records than items, only the first len(records) images count. Metrics without
+        anything to count (no large object, for example) are left out; one of the others is `main`.
+
+        Args:
+            records: one record per image.
+            contract_labels: the model's class names; those given to `open_dataset` where empty.
+
+        Raises:
+            RkzooError: records and data do not match.
         """
         if len(records) > len(self.items):
             raise RkzooError(
@@ -87,7 +101,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What the user pointed at, and for which model."""
+    """The data named by the user, and the model's task and labels."""
 
     path: Path
     images: Path | None
@@ -97,6 +111,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Opened:
+    """A dataset as read from disk."""
+
     kind: Kind
     items: tuple[Path, ...]
     truth: Truth
@@ -104,8 +120,8 @@ class Opened:
 
 @dataclass(frozen=True)
 class Format:
-    """One way in which data lies on a disk, for models of some tasks. The first that
-    recognises the source reads it."""
+    """A dataset format for models of certain tasks. The first format that recognizes the source
+    reads it."""
 
     name: str
     looks_like: str
@@ -115,7 +131,7 @@ class Format:
 
 
 def _file(source: Source, *patterns: str) -> Path | None:
-    """The source itself where it is a file so named, or the only such file in the folder."""
+    """The source itself where it is a file that matches, or the only such file in the folder."""
     path = source.path
     if path.is_file():
         return path if any(fnmatch(path.name.lower(), pattern) for pattern in patterns) else None
@@ -280,11 +296,17 @@ FORMATS: tuple[Format, ...] = (
 
 
 def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
-    """The data that `spec` names: PATH, FORMAT:PATH, PATH@FOLDER_OF_PICTURES.
+    """Open the dataset named by `spec`: PATH, FORMAT:PATH or PATH@IMAGE_FOLDER.
 
-    `task` is the card's (detect, segment, pose, obb, classify, semantic, depth, plate, text-rec,
-    text-det, text), `labels` the model's, class 0 first. Raises RkzooError: no such path, no known
-    format, broken truth, no picture, no class in common.
+    Args:
+        spec: the data.
+        task: task of the model (detect, segment, pose, obb, classify, semantic, depth, plate,
+            text-rec, text-det, text).
+        labels: the model's class names, class 0 first.
+
+    Raises:
+        RkzooError: no such path, unknown format, invalid ground truth, no image, or no class in
+            common.
     """
     form, source = _source(spec, task, labels)
     opened = form.read(source)
@@ -317,14 +339,14 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[Format, Sour
             return form, source
     known = "; ".join(f"{form.name} ({form.looks_like})" for form in fitting)
     raise RkzooError(
-        f"{path} is no data for a model of the task {task!r}, as far as can be seen.",
+        f"{path} is not recognized as data for a model of the task {task!r}.",
         f"Such a model is scored with {known}.",
-        f"Name the file itself, or say its kind: {fitting[0].name}:PATH.",
+        f"Name the file itself, or its format: {fitting[0].name}:PATH.",
     )
 
 
 def _parts(text: str) -> tuple[Path, Path | None]:
-    """PATH@FOLDER, where PATH itself may have an @."""
+    """Split PATH@FOLDER, where PATH may itself contain an @."""
     if not text or text.startswith("@"):
         raise RkzooError("No data is named.", "The path is empty.", "Give the path of the data.")
     whole = Path(text).expanduser()

@@ -1,4 +1,4 @@
-"""Pictures with their depth: scored after the best scale and shift, as relative depth is."""
+"""Depth estimation ground truth and metrics, computed after alignment of scale and shift."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ _DELTA = 1.25
 
 @dataclass(frozen=True)
 class Depths:
-    """`files`: for each picture its true depth, in any unit; 0 and what is not finite is not
-    known, and not counted."""
+    """Ground truth of depth. `files`: depth map of each image, in any unit; values that are 0 or
+    not finite are unknown and not counted.
+    """
 
     files: tuple[Path, ...]
 
     def check(self, labels: tuple[str, ...]) -> None:
-        """There are no labels to fit."""
+        """Nothing to check: there are no labels."""
 
     def digest(self) -> bytes:
+        """Digest of the depth maps."""
         return digest_of(self.files)
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """AbsRel and delta < 1.25, the mean over the pictures that have any known depth. Raises
-        RkzooError for a depth map of another size than its picture."""
+        """AbsRel and delta < 1.25, averaged over the images with any known depth.
+
+        Raises:
+            RkzooError: a depth map differs in size from its image.
+        """
         rows = [
             errors(_answer(record), truth, inverse="disparity" in record)
             for record, file in zip(records, self.files, strict=False)
@@ -54,19 +59,17 @@ class Depths:
 
 
 def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
-    """AbsRel and the share of pixels with delta < 1.25 of one picture, after alignment.
+    """AbsRel and share of pixels with delta < 1.25 of one image, after alignment.
 
-    With d* the true depth and d the found one, over the pixels whose truth is known:
-    AbsRel = mean(|d - d*| / d*); delta = max(d / d*, d* / d). Eigen et al. 2014,
-    https://arxiv.org/abs/1406.2283. Relative depth is first brought to the truth by
-    the scale and shift of least squares, in inverse depth where it is that (Ranftl et al. 2020,
-    https://arxiv.org/abs/1907.01341), and no depth may then exceed the cap, there
-    one for each data set and here the largest true depth of the picture, nor fall below a
-    thousandth of it.
+    AbsRel = mean(|d - d*| / d*), delta = max(d / d*, d* / d), with true depth d* and predicted
+    depth d, over the pixels with known depth (Eigen et al. 2014, https://arxiv.org/abs/1406.2283).
+    The prediction is aligned by least-squares scale and shift, in inverse depth where it is that
+    (Ranftl et al. 2020, https://arxiv.org/abs/1907.01341), then clipped to the cap, which is one
+    per dataset there and the largest true depth of the image here, and to a thousandth of it.
 
     Args:
-        found: (H, W), depth up to scale and shift, or what is inverse to it.
-        truth: (H, W) depth > 0, or 0 where it is not known; at least one pixel is.
+        found: (H, W), depth up to scale and shift, or inverse depth.
+        truth: (H, W) depth > 0, or 0 where unknown; at least one pixel is known.
         inverse: whether `found` is inverse depth.
     """
     known = truth > 0
@@ -84,8 +87,7 @@ def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
 
 
 def _aligned(values: F64, wanted: F64) -> F64:
-    """scale * values + shift, nearest to `wanted` in least squares; the mean of `wanted` where the
-    values do not differ."""
+    """Least-squares scale * values + shift; the mean of `wanted` for constant values."""
     centred = values - values.mean()
     spread = float(centred @ centred)
     scale = float(centred @ (wanted - wanted.mean())) / spread if spread else 0.0
@@ -105,12 +107,13 @@ def _fitting(file: Path, record: Record) -> F64:
 
 
 def read_depth(path: Path) -> F64:
-    """(H, W) depth of a .npy or a 16-bit .png; 0 where it is not known, not finite or negative.
-    Raises RkzooError for another file."""
+    """Read a depth map (H, W) float64 from a .npy or a 16-bit .png; 0 where unknown, not finite or
+    negative. Raises RkzooError for another file.
+    """
     values = _npy(path) if path.suffix.lower() == ".npy" else _png(path)
     if values is None or values.ndim != 2 or values.dtype.kind not in "fui":
         raise RkzooError(
-            f"{path} is no depth map.",
+            f"{path} is not a depth map.",
             "Depth is a .npy with one number a pixel, (height, width), or a grey .png of 16 bits.",
             "Write it with numpy.save.",
         )
@@ -137,8 +140,9 @@ def _png(path: Path) -> NDArray[np.generic] | None:
 
 
 def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
-    """(pictures, depths): the folder of depths itself where the pictures' was named; two folders
-    in it, images/ and depth/; or one folder of both, each .npy called as its picture is."""
+    """Find (images, depth maps): `images` and the folder itself; two subfolders, images/ and
+    depth/; or one folder of both, with matching names. None where there is no such layout.
+    """
     if not path.is_dir():
         return None
     if images is not None:
@@ -149,7 +153,7 @@ def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
 
 
 def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Depths]:
-    """Pictures that have a depth map, by the names of the files. Raises RkzooError for none."""
+    """Read images that have a depth map of the same name. Raises RkzooError where there is none."""
     found = folders_of(path, images)
     pairs = list(_pairs(*found)) if found else []
     if not pairs:
@@ -163,7 +167,7 @@ def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Depths]:
 
 def _pairs(images: Path, depths: Path) -> Iterator[tuple[Path, Path]]:
     files = [file for file in sorted(depths.iterdir()) if file.suffix.lower() in (".npy", ".png")]
-    # Of a .png and a .npy of one name the latter counts.
+    # A .npy takes precedence over a .png of the same name.
     there = {file.stem: file for file in sorted(files, key=lambda file: file.suffix == ".npy")}
     for picture in pictures(images):
         depth = there.get(picture.stem)

@@ -1,4 +1,4 @@
-"""Finding the pictures of a data set, never outside the folder that the user named."""
+"""Image search in datasets, confined to the folder named by the user."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 
 
 def inside(folder: Path, name: str, told_by: Path) -> Path:
-    """The path `name`, which the file `told_by` gives, below `folder`.
+    """Join `folder` and a relative path `name`, which the file `told_by` contains.
 
-    Raises RkzooError when it is absolute or leads out of the folder.
+    Raises:
+        RkzooError: the path is absolute or leaves the folder.
     """
     pure = PurePosixPath(name.replace("\\", "/"))
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
@@ -28,7 +29,7 @@ def inside(folder: Path, name: str, told_by: Path) -> Path:
 
 
 def digest_of(files: Iterable[Path]) -> bytes:
-    """sha256 over what these files hold, in their order."""
+    """SHA-256 over the contents of the files, in order."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -36,8 +37,9 @@ def digest_of(files: Iterable[Path]) -> bytes:
 
 
 def check_size(file: Path, shape: tuple[int, ...], size: Iterable[int], kind: str) -> None:
-    """Raises RkzooError where a map of `shape` (H, W) is not as large as its picture, `size`;
-    `kind` is what the sentence calls it."""
+    """Raise RkzooError where a map of `shape` (H, W) differs in size from its image; `kind` names
+    the map in the message.
+    """
     height, width = size
     if shape != (height, width):
         raise RkzooError(
@@ -48,7 +50,7 @@ def check_size(file: Path, shape: tuple[int, ...], size: Iterable[int], kind: st
 
 
 def pictures(folder: Path) -> list[Path]:
-    """All pictures below a folder, sorted by path; hidden ones are left out."""
+    """All images below a folder, sorted by path, without hidden ones."""
     with explained(f"The folder {folder} cannot be read."):
         found = [
             path
@@ -61,9 +63,12 @@ def pictures(folder: Path) -> list[Path]:
 def best_folder(
     candidates: Iterable[Path], names: Sequence[str], told_by: Path
 ) -> tuple[Path, list[Path | None]]:
-    """The folder that has most of the named pictures, and for each its path or None.
+    """Return the folder with most of the named images, and the path of each image or None.
 
-    A name is also looked for without its own folders (val2017/1.jpg as 1.jpg).
+    A name is also tried without its folders (val2017/1.jpg as 1.jpg).
+
+    Raises:
+        RkzooError: none is found.
     """
     best: tuple[int, Path, list[Path | None]] | None = None
     for folder in dict.fromkeys(candidates):

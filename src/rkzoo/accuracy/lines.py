@@ -1,4 +1,4 @@
-"""What stands in pictures of single lines: text, or the sign of a car."""
+"""Text line and license plate recognition ground truth and metrics."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from rkzoo.accuracy.tables import rows_of
 
 @dataclass(frozen=True)
 class Lines:
-    """`texts`: of each item. White space around a text does not count."""
+    """Ground truth of recognition. `texts`: text of each item; surrounding white space is
+    ignored.
+    """
 
     texts: tuple[str, ...]
 
     def check(self, labels: tuple[str, ...]) -> None:
-        """Any reader can be scored, and any model of speech; a sign that it does not know is a
-        miss."""
+        """Nothing to check: a character that the model lacks is an error."""
 
     def digest(self) -> bytes:
+        """Digest of the texts."""
         return hashlib.sha256(repr(self.texts).encode("utf-8", "replace")).digest()
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """Exact lines in %, the mean similarity (1 - edits / longer length) in %, and the
-        mean number of wrong characters a line."""
+        """Exact matches in %, mean similarity (1 - edits / longer length) in %, and mean number of
+        character errors per line.
+        """
         if not records:
             return ()
         pairs = [
@@ -51,7 +54,7 @@ class Lines:
 
 
 def read(path: Path, images: Path | None, divider: str = "\t") -> tuple[tuple[Path, ...], Lines]:
-    """A list: file, divider, text. Pictures that are not on disk are left out."""
+    """Read a list: file, divider, text. Missing images are skipped."""
     rows = rows_of(path, divider)
     names = [name for name, _ in rows]
     _, found = best_folder([images or path.absolute().parent], names, path)
@@ -60,6 +63,6 @@ def read(path: Path, images: Path | None, divider: str = "\t") -> tuple[tuple[Pa
 
 
 def named_by_text(folder: Path) -> tuple[tuple[Path, ...], Lines]:
-    """Pictures in a folder whose names are the text, up to a space, - or _."""
+    """Read a folder of images whose names are the text, up to a space, - or _."""
     items = tuple(path for path in pictures(folder) if path.parent == folder)
     return items, Lines(tuple(re.split(r"[-_ ]", path.stem, maxsplit=1)[0] for path in items))

@@ -1,4 +1,4 @@
-"""Pictures with a map of classes each: what every pixel shows."""
+"""Semantic segmentation ground truth and metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rkzoo.accuracy.metric import Metric, confusion, mean_iou
 from rkzoo.errors import RkzooError
 from rkzoo.vision.maps import read_map
 
-# Of PASCAL VOC, of Cityscapes, and as people name them.
+# Folder names of PASCAL VOC, Cityscapes and others.
 _PICTURES = ("JPEGImages", "leftImg8bit", "images", "img")
 _MAPS = ("SegmentationClass", "gtFine", "labels", "masks", "annotations")
 _TRUTH = ("_gtFine_labelTrainIds", "_labelTrainIds", "_mask", "")
@@ -26,29 +26,34 @@ _VOID = 255
 
 @dataclass(frozen=True)
 class Maps:
-    """`files`: for each picture the map of its classes; 255, and numbers that the model has
-    not, are not counted."""
+    """Ground truth of semantic segmentation. `files`: class map of each image; 255, and classes
+    that the model lacks, are not counted.
+    """
 
     files: tuple[Path, ...]
 
     def check(self, labels: tuple[str, ...]) -> None:
-        """Any number of classes can be compared."""
+        """Nothing to check: any number of classes can be compared."""
 
     def digest(self) -> bytes:
+        """Digest of the class maps."""
         return digest_of(self.files)
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """The mean over the classes of intersection over union, and the share of right pixels,
-        of all pictures together. Raises RkzooError for a map of another size than its picture."""
+        """Mean IoU and pixel accuracy over all images.
+
+        Raises:
+            RkzooError: a map differs in size from its image.
+        """
         if not records:
             return ()
         counts = np.zeros((_VOID, _VOID), np.int64)
         for record, file in zip(records, self.files, strict=False):
             counts += confusion(_fitting(file, record), class_map(record), _VOID)
         classes = len(labels) or _VOID
-        counts[classes:] = 0  # truths that the model does not know are void
+        counts[classes:] = 0  # ground-truth classes that the model lacks are void
         right = float(np.trace(counts) / max(counts.sum(), 1))
         return (
             Metric("mIoU", mean_iou(counts), "", True, 0.01, main=True),
@@ -63,8 +68,9 @@ def _fitting(file: Path, record: Record) -> NDArray[np.uint8]:
 
 
 def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
-    """(pictures, maps): the folder of maps itself where the pictures' was named, else two folders
-    in it, as VOC, Cityscapes and most others call them."""
+    """Find (images, maps): `images` and the folder itself, or two subfolders with the usual names.
+    None where there is no such layout.
+    """
     if not path.is_dir():
         return None
     if images is not None:
@@ -77,7 +83,7 @@ def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
 
 
 def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Maps]:
-    """Pictures that have a map, by the names of the files. Raises RkzooError for none."""
+    """Read images that have a class map of the same name. Raises RkzooError where there is none."""
     found = folders_of(path, images)
     pairs = list(_pairs(*found)) if found else []
     if not pairs:

@@ -1,4 +1,4 @@
-"""One number about a model's answers, and the plain functions behind some of them."""
+"""Metric record, and the basic metric functions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure with what is needed to judge it.
+    """A metric value with what is needed to judge it.
 
-    `unit` is "" for a share in 0..1, else "%" or "characters". `gate` is the drop from the
-    float model, in the metric's own unit, that counts as a failure. `main`: the one that is
-    optimised; one of a score at most.
+    Attributes:
+        name: shown in reports.
+        value: the value.
+        unit: "" for a fraction in 0..1, else "%" or "characters".
+        higher_is_better: direction.
+        gate: drop from the float model, in the metric's unit, that counts as a failure.
+        main: the metric to optimize; at most one per evaluation.
     """
 
     name: str
@@ -27,8 +31,21 @@ class Metric:
     main: bool = False
 
 
+def cosine(a: NDArray[Any], b: NDArray[Any]) -> float | None:
+    """Cosine similarity of two arrays of one size; 1 for two zero arrays, None where a value is not
+    finite.
+    """
+    one, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
+    lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+    if not np.isfinite(lengths).all():
+        return None
+    if 0.0 in lengths:
+        return float(lengths[0] == lengths[1])
+    return float(np.clip(one @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
+
+
 def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Fewest insertions, deletions and replacements that make `b` of `a` (Levenshtein)."""
+    """Levenshtein distance."""
     if len(a) < len(b):
         a, b = b, a
     row = list(range(len(b) + 1))
@@ -40,16 +57,16 @@ def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
 
 
 def similarity(a: str, b: str) -> float:
-    """1 - edit distance / length of the longer one: 1 for equal texts (two empty ones too)."""
+    """1 - edit distance / length of the longer text; 1 for two empty texts."""
     longest = max(len(a), len(b))
     return 1 - edit_distance(a, b) / longest if longest else 1.0
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
-    """Word errors in all pairs (truth, found) over the words of all truths; may exceed 1.
+    """Word error rate (WER) over all pairs (truth, found); may exceed 1.
 
-    Words are separated by white space and compared as they are. Without a word of truth it
-    is 0 where nothing was found either, else infinite.
+    Words are separated by white space and compared verbatim. Without any reference word: 0 where
+    nothing was found either, else infinite.
     """
     errors = words = 0
     for truth, found in pairs:
@@ -62,9 +79,16 @@ def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    """(classes, classes) counts of pixels, truth by rows. Pixels whose truth is no class (the
-    usual 255) are not counted. Raises ValueError for shapes that differ and for a found class
-    outside 0..classes-1."""
+    """Confusion matrix (classes, classes) of pixel counts, ground truth by rows.
+
+    Args:
+        truth, found: class maps of the same shape. Pixels whose truth is no class (usually 255) are
+            not counted.
+        classes: number of classes.
+
+    Raises:
+        ValueError: shapes differ, or a found class is outside 0..classes-1.
+    """
     if truth.shape != found.shape:
         raise ValueError("truth and found must have one shape")
     counted = (truth >= 0) & (truth < classes)
@@ -76,8 +100,9 @@ def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray
 
 
 def mean_iou(counts: NDArray[Any]) -> float:
-    """Mean over the classes of intersection over union, from a confusion matrix (C, C) with
-    truth by rows. Classes in neither truth nor answer are left out; 0 when that is all."""
+    """Mean IoU over the classes, of a confusion matrix (C, C). Classes in neither ground truth nor
+    prediction are left out; 0 when there is no other.
+    """
     both = np.diag(counts).astype(np.float64)
     union = counts.sum(axis=0) + counts.sum(axis=1) - both
     seen = union > 0

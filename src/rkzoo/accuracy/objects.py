@@ -1,4 +1,4 @@
-"""Objects in pictures: boxes, masks and key points, scored as COCO does."""
+"""Object detection, instance segmentation and pose ground truth, with COCO metrics."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Measure = Literal["bbox", "segm", "keypoints"]
 Shape = list[list[float]] | bytes
-"""An outline: polygons x1, y1, x2, y2, ..., or a COCO mask code."""
+"""A segmentation: polygons x1, y1, x2, y2, ..., or a COCO RLE code."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The truth of all pictures, one row an object.
+    """Ground truth of all images, one row per object. In pixels, or, where `relative`, as fractions
+    of width and height.
 
-    `picture` (N,) int64, ascending, the number of its picture; `category` (N,) int64 into
-    `names`; `xywh` (N, 4), left, top, width, height; `area` (N,); `crowd` (N,) bool, a group
-    that is neither hit nor miss; `shapes`, for each its outline, empty where there are none;
-    `keypoints` (N, K, 3), x, y and 0 (not marked), 1 (hidden) or 2. In pixels, or where
-    `relative` as shares of width and height. `sizes` (P, 2): height and width of the
-    pictures, 0 where they are not known before the picture is read. `ids` are the
-    categories' numbers in the file. `measures`: what is scored, the first is the main one.
+    Attributes:
+        picture: (N,) int64, ascending, index of the image.
+        category: (N,) int64, index into `names`.
+        xywh: (N, 4) left, top, width, height.
+        area: (N,).
+        crowd: (N,) bool, a group that counts neither as hit nor as miss.
+        sizes: (P, 2) height and width of the images, 0 where unknown before the image is read.
+        names, ids: category names, and their ids in the file.
+        measures: what is evaluated; the first is the main one.
+        shapes: segmentation of each object; empty where there are none.
+        keypoints: (N, K, 3) x, y and visibility: 0 not labelled, 1 occluded, 2 visible.
+        relative: see above.
     """
 
     picture: NDArray[np.int64]
@@ -53,11 +59,11 @@ class Objects:
         return len(self.picture)
 
     def check(self, labels: tuple[str, ...]) -> None:
-        """Raises RkzooError when a model with these labels cannot be scored."""
+        """Raise RkzooError when a model with these labels cannot be evaluated."""
         categories.match(self.names, self.ids, labels)
 
     def digest(self) -> bytes:
-        """Of everything that the score depends on."""
+        """Digest of everything that the metrics depend on."""
         found = hashlib.sha256(repr((self.names, self.ids, self.measures, self.relative)).encode())
         for array in (self.picture, self.category, self.xywh, self.area, self.crowd, self.sizes):
             found.update(np.ascontiguousarray(array).tobytes())
@@ -69,9 +75,10 @@ class Objects:
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """Figures of the first len(records) pictures. `names` of the pictures, for errors.
+        """Compute the COCO metrics of the first len(records) images. `names` are image names, for
+        errors.
 
-        A figure that has nothing to count (no large object) is left out.
+        Metrics without anything to count (no large object, for example) are left out.
         """
         found: list[Metric] = []
         for number, measure in enumerate(self.measures):
@@ -125,8 +132,10 @@ def coco_stats(
     measure: Measure,
     names: Sequence[str] = (),
 ) -> F64:
-    """COCO's twelve numbers (ten for key points) of the first len(records) pictures, in its
-    order; -1 where there is nothing to count. Raises RkzooError."""
+    """COCO's twelve summary numbers (ten for keypoints) of the first len(records) images, in its
+    order; -1 where there is nothing to count. Raises RkzooError where records and data do not
+    match.
+    """
     if not records:
         return np.full(len(_ROWS[measure]), -1.0)
     sizes = _sizes(truth, records, names)
@@ -177,11 +186,11 @@ _SUMMARIES: dict[Measure, Callable[[ap.Curves], list[float]]] = {
 
 
 def _sizes(truth: Objects, records: Sequence[Record], names: Sequence[str]) -> I64:
-    """(R, 2): the sizes that the truth names, else those of the pictures that were read."""
+    """Image sizes (R, 2), from the ground truth, else from the images."""
     read = np.array([record["size"] for record in records], np.int64).reshape(-1, 2)
     named = truth.sizes[: len(read)]
     known = np.asarray((named > 0).all(axis=1), bool)
-    # A picture that its EXIF turns has its sides exchanged; COCO has a few of them.
+    # An image rotated by EXIF has its sides swapped; COCO has a few of them.
     fits = (read == named).all(axis=1) | (read[:, ::-1] == named).all(axis=1)
     wrong = np.flatnonzero(known & ~fits)
     if len(wrong):
@@ -197,7 +206,7 @@ def _sizes(truth: Objects, records: Sequence[Record], names: Sequence[str]) -> I
 
 
 def _first(truth: Objects, sizes: I64) -> Objects:
-    """The truth of the first pictures, in pixels."""
+    """Ground truth of the first images, in pixels."""
     count = int(np.searchsorted(truth.picture, len(sizes)))
     some = replace(
         truth,
@@ -230,8 +239,9 @@ def _first(truth: Objects, sizes: I64) -> Objects:
 
 @dataclass(frozen=True)
 class _Found:
-    """The answers of all pictures in one, those of classes that the data has. `row` is the
-    place in the record of the picture."""
+    """Detections of all images, restricted to classes of the dataset. `row` is the row in the
+    concatenated records.
+    """
 
     picture: I64
     category: I64
@@ -240,8 +250,8 @@ class _Found:
     records: Sequence[Record]
 
     def column(self, key: str) -> F64:
-        """An array of the records, all pictures in one."""
-        # A picture without an object may not know the number of key points.
+        """One array of the records, concatenated over all images."""
+        # Records without objects may lack the number of keypoints.
         parts = [record[key] for record in self.records if len(record[key])]
         whole = np.concatenate(parts or [self.records[0][key]])
         return np.asarray(whole[self.row], np.float64)
@@ -259,7 +269,7 @@ def _found(truth: Objects, records: Sequence[Record], labels: tuple[str, ...]) -
 
 
 Measured = tuple[F64, ap.Overlap]
-"""The areas of the answers, and how they overlap with the objects."""
+"""Areas of the detections, and their overlap with the objects."""
 
 
 def _boxes(truth: Objects, found: _Found, sizes: I64) -> Measured:
@@ -296,7 +306,7 @@ def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
 
     def overlap(a: I64, b: I64) -> F64:
         shared = np.zeros(len(a))
-        # All objects of one answer at once.
+        # All objects of one detection at once.
         for some in np.split(np.arange(len(a)), np.flatnonzero(np.diff(a)) + 1):
             if len(some):
                 objects = [marked[number] for number in b[some].tolist()]
@@ -308,8 +318,9 @@ def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
 
 
 def _mask_areas(record: Record, size: I64) -> F64:
-    """Pixels of each mask of a picture. The codes come from a file: what is no mask of the
-    picture's size must not reach the library."""
+    """Area of each mask of an image. The codes come from a file: invalid ones must not reach the
+    library.
+    """
     try:
         inside, whole = rle.areas(record["rle"], record["rle_length"])
     except ValueError:
@@ -324,7 +335,7 @@ def _mask_areas(record: Record, size: I64) -> F64:
 
 
 def _mask_library() -> Any:
-    """COCO's own arithmetic of masks: how a polygon becomes pixels is defined by it."""
+    """COCO's mask library, which defines how polygons are rasterized."""
     try:
         from faster_coco_eval.core import mask
     except ImportError as error:
@@ -358,7 +369,7 @@ def _points(truth: Objects, found: _Found, sizes: I64) -> Measured:
     spread = (2 * sigmas) ** 2
     seen = np.asarray(marked[..., 2] > 0, bool)
     any_seen = np.asarray(seen.any(axis=1), bool)
-    # An object without marked points takes answers within twice its box.
+    # An object without labelled keypoints matches detections within twice its box.
     low = truth.xywh[:, :2] - truth.xywh[:, 2:]
     high = truth.xywh[:, :2] + 2 * truth.xywh[:, 2:]
     around = np.ptp(points[..., :2], axis=1) if len(points) and count else np.zeros((0, 2))
@@ -375,7 +386,7 @@ def _points(truth: Objects, found: _Found, sizes: I64) -> Measured:
     return around.prod(axis=1), overlap
 
 
-# COCO's spreads of its 17 points, nose to ankles, from its description of the measure.
+# COCO's OKS sigmas of its 17 keypoints, nose to ankles.
 _SIGMAS = (
     np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64)
     / 1000

@@ -1,4 +1,4 @@
-"""Rotated boxes, scored by mean average precision with the exact overlap."""
+"""Oriented object detection ground truth, with mAP on the exact rotated IoU."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ from rkzoo.vision.rotated import intersection
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-# Aerial pictures have many objects: no limit but the model's own.
+# Aerial images have many objects: no limit but the model's own.
 _PROTOCOL = ap.Protocol((1_000_000,), ((0.0, float("inf")),))
 
 
 @dataclass(frozen=True)
 class Oriented:
-    """The truth of all pictures, one row a box: `picture` ascending, `category` into `names`,
-    `quads` (N, 4, 2) corners as shares of width and height; `ids`: the categories' numbers."""
+    """Ground truth of all images, one row per box.
+
+    Attributes:
+        picture: (N,) int64, ascending, index of the image.
+        category: (N,) int64, index into `names`.
+        quads: (N, 4, 2) corners as fractions of width and height.
+        names, ids: category names and ids.
+    """
 
     picture: I64
     category: I64
@@ -38,9 +44,11 @@ class Oriented:
         return len(self.picture)
 
     def check(self, labels: tuple[str, ...]) -> None:
+        """Raise RkzooError when a model with these labels cannot be evaluated."""
         categories.match(self.names, self.ids, labels)
 
     def digest(self) -> bytes:
+        """Digest of everything that the metrics depend on."""
         found = hashlib.sha256(repr((self.names, self.ids)).encode())
         for array in (self.picture, self.category, self.quads):
             found.update(np.ascontiguousarray(array).tobytes())
@@ -49,7 +57,7 @@ class Oriented:
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """mAP50-95, mAP50, mAP75, as COCO counts, of the rotated boxes."""
+        """mAP50-95, mAP50 and mAP75 of rotated boxes, counted as COCO does."""
         if not records:
             return ()
         count = int(np.searchsorted(self.picture, len(records)))
@@ -72,7 +80,7 @@ class Oriented:
         size = found[:, 2] * found[:, 3]
 
         def overlap(a: I64, b: I64) -> F64:
-            # Boxes whose circles do not touch have nothing in common; that is most of them.
+            # Most pairs are disjoint by their circumscribed circles.
             away = np.hypot(*(found[a, :2] - truth[b, :2]).T)
             reach = np.hypot(*found[a, 2:4].T) + np.hypot(*truth[b, 2:4].T)
             near = np.flatnonzero(away * 2 < reach)
@@ -94,6 +102,6 @@ class Oriented:
 
 
 def _rectangle(quad: F64) -> tuple[float, float, float, float, float]:
-    """The smallest rectangle around four corners: cx, cy, w, h, radians."""
+    """Minimum-area rectangle around four corners: cx, cy, w, h, radians."""
     (x, y), (w, h), degrees = cv2.minAreaRect(quad.astype(np.float32))
     return x, y, w, h, np.radians(degrees)

@@ -1,4 +1,4 @@
-"""Where text stands in a picture."""
+"""Text detection ground truth and metrics."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rkzoo.errors import RkzooError
 F64 = NDArray[np.float64]
 
 IOU = 0.5
-# Text that nobody can read is marked so; finding it is neither right nor wrong.
+# Marks of illegible text, which counts neither as hit nor as miss.
 _UNREADABLE = frozenset({"###", "*"})
 _FAR = 1e5
 
 
 @dataclass(frozen=True)
 class Region:
-    """The outline of a line as corners (K, 2) x, y in pixels; `readable`: whether it counts."""
+    """A text line: `outline` corners (K, 2) x, y in pixels; `readable`: whether it counts."""
 
     outline: tuple[tuple[float, float], ...]
     readable: bool
@@ -36,20 +36,21 @@ class Region:
 
 @dataclass(frozen=True)
 class Regions:
-    """For each picture its lines."""
+    """Ground truth of text detection: the lines of each image."""
 
     pictures: tuple[tuple[Region, ...], ...]
 
     def check(self, labels: tuple[str, ...]) -> None:
-        """Any detector can be scored."""
+        """Nothing to check: there are no labels."""
 
     def digest(self) -> bytes:
+        """Digest of the lines."""
         return hashlib.sha256(repr(self.pictures).encode()).digest()
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """Harmonic mean, precision and recall of lines found with an overlap of half."""
+        """Harmonic mean, precision and recall at an IoU of 0.5."""
         counts = np.array(
             [
                 found_in(truth, record["quads"])
@@ -69,10 +70,14 @@ class Regions:
 
 
 def found_in(truth: Sequence[Region], quads: NDArray[Any]) -> tuple[int, int, int]:
-    """Hits, lines that count, answers that count. `quads` (N, 4, 2) convex.
+    """Count hits, ground-truth lines and detections of one image.
 
-    Answers of which more than half lies on an unreadable line do not count; each line takes
-    one answer, in their order.
+    Detections that lie by more than half on an illegible line do not count; each line matches one
+    detection, in order.
+
+    Args:
+        truth: the lines.
+        quads: (N, 4, 2) convex detections.
     """
     outlines = [np.array(region.outline, np.float64) for region in truth]
     shared = np.array(
@@ -94,16 +99,15 @@ def found_in(truth: Sequence[Region], quads: NDArray[Any]) -> tuple[int, int, in
 
 
 def polygon_area(corners: NDArray[Any]) -> float:
-    """Of a polygon (K, 2) that does not cross itself, whichever way round."""
+    """Area of a simple polygon (K, 2) of either orientation."""
     x, y = np.asarray(corners, np.float64).T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def common_area(polygon: NDArray[Any], convex: NDArray[Any]) -> float:
-    """Area that any polygon (K, 2) has in common with a convex one (M, 2).
+    """Intersection area of any polygon (K, 2) with a convex one (M, 2).
 
-    The polygon is cut along each side of the convex one; parts that fall apart stay joined by
-    lines without area.
+    Sutherland-Hodgman clipping; separate parts stay connected by edges without area.
     """
     rest = np.asarray(polygon, np.float64)
     clip = np.asarray(convex, np.float64)
@@ -120,7 +124,7 @@ def common_area(polygon: NDArray[Any], convex: NDArray[Any]) -> float:
 
 
 def _cut(corners: F64, side: F64) -> F64:
-    """The part of a polygon where `side`, which changes evenly along its edges, is positive."""
+    """Part of a polygon where `side`, which is linear along its edges, is positive."""
     kept: list[F64] = []
     for here, there, one, two in zip(
         corners, np.roll(corners, -1, axis=0), side, np.roll(side, -1), strict=True
@@ -139,7 +143,7 @@ class _Line(msgspec.Struct):
 
 
 def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Regions]:
-    """PaddleOCR's list: file, tab, json of the lines with points and transcription."""
+    """Read PaddleOCR's list: file, tab, JSON of the lines with points and transcription."""
     rows = rows_of(path, "\t")
     _, found = best_folder([images or path.absolute().parent], [name for name, _ in rows], path)
     there = [

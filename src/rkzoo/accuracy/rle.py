@@ -1,7 +1,7 @@
-"""COCO's run-length code of a mask: runs of 0 and 1 down the columns, as printable bytes.
+"""COCO run-length encoding (RLE) of masks: column-major runs of 0 and 1, as printable bytes.
 
-A run is written as the difference to the run two before (from the fourth on), five bits a
-byte, the lowest first; bit 5 says that more follow, bit 4 of the last is the sign; 48 is added.
+From the fourth on, a run is stored as the difference to the run two before; five bits per byte,
+the lowest first; bit 5 marks continuation, bit 4 of the last byte is the sign; 48 is added.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ from numpy.typing import NDArray
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
-# A run is below 2**30 in any picture we read, its difference fits in seven times five bits.
+# Runs are below 2**30 in any supported image, so differences fit into seven groups of 5 bits.
 _GROUPS = 7
 
 
 def encode(crop: U8, corner: tuple[int, int], size: tuple[int, int]) -> bytes:
-    """The code of a mask of the picture `size` (height, width) that is 0 outside the crop.
+    """Encode a mask of an image of `size` (height, width) that is 0 outside the crop.
 
-    `crop` (h, w), 0 is background, its top left pixel at `corner` x, y. The work grows with
-    the crop, not with the picture.
+    The cost depends on the crop, not on the image.
+
+    Args:
+        crop: (h, w), 0 is background.
+        corner: x, y of its top-left pixel.
+        size: (height, width) of the image.
     """
     return to_bytes(runs(crop, corner, size))
 
 
 def runs(crop: U8, corner: tuple[int, int], size: tuple[int, int]) -> I64:
-    """Lengths of the runs, background first; their sum is height * width."""
+    """Run lengths, background first; their sum is height * width."""
     height, width = size
     x, y = corner
-    # One pixel of background above and below each column parts the columns from each other.
+    # A background pixel above and below each column separates the columns.
     framed = np.zeros((crop.shape[1], crop.shape[0] + 2), np.int8)
     framed[:, 1:-1] = (crop != 0).T
     column, row = np.nonzero(np.diff(framed, axis=1))
     edges = (column + x) * height + row + y
-    # Columns that touch, one ending where the next begins, are one run.
+    # A run that continues in the next column is merged.
     starts, ends = edges[::2], edges[1::2]
     apart = starts[1:] != ends[:-1]
     kept = np.empty(2 * (np.count_nonzero(apart) + (len(starts) > 0)), np.int64)
@@ -48,12 +52,12 @@ def runs(crop: U8, corner: tuple[int, int], size: tuple[int, int]) -> I64:
 
 
 def to_bytes(lengths: NDArray[Any]) -> bytes:
-    """The code of the runs."""
+    """Encode run lengths."""
     values = np.asarray(lengths, np.int64)
     steps = values.copy()
     steps[3:] -= values[1:-2]
     groups = steps[:, None] >> (5 * np.arange(_GROUPS + 1))
-    # The rest after a group is only sign: 0 and bit 4 clear, or -1 and bit 4 set.
+    # Last group: the rest is only the sign, 0 with bit 4 clear or -1 with bit 4 set.
     last = (groups[:, 1:] == 0) & (groups[:, :-1] & 16 == 0)
     last |= (groups[:, 1:] == -1) & (groups[:, :-1] & 16 != 0)
     used = np.arange(_GROUPS) <= last.argmax(axis=1)[:, None]
@@ -63,13 +67,19 @@ def to_bytes(lengths: NDArray[Any]) -> bytes:
 
 
 def from_bytes(code: bytes) -> I64:
-    """The runs of a code. Raises ValueError when it is none."""
+    """Decode run lengths. Raises ValueError for an invalid code."""
     return decode(np.frombuffer(code, np.uint8), np.array([len(code)]))[0]
 
 
 def decode(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64, I64]:
-    """The runs of many codes that lie one after the other, `lengths` bytes each: all runs, and
-    of each run the number of its code and its own number there. Raises ValueError."""
+    """Decode many concatenated codes of `lengths` bytes each.
+
+    Returns:
+        All run lengths, the index of the code of each run, and its position in the code.
+
+    Raises:
+        ValueError: an invalid code.
+    """
     digits = codes.astype(np.int64) - 48
     if not len(digits):
         none = np.zeros(0, np.int64)
@@ -90,7 +100,7 @@ def decode(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64, I64]:
     owner = np.repeat(np.arange(len(lengths)), lengths)[starts]
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     number = np.arange(len(owner)) - np.repeat(first, np.diff(first, append=len(owner)))
-    # Every second run adds up, the first apart.
+    # Cumulative sums over every second run, except for the first.
     found = steps.copy()
     for chain in (np.flatnonzero(number % 2), np.flatnonzero((number % 2 == 0) & (number > 0))):
         sums = np.cumsum(steps[chain])
@@ -103,7 +113,7 @@ def decode(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64, I64]:
 
 
 def areas(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64]:
-    """Of many codes the pixels of each mask, and of its whole picture. Raises ValueError."""
+    """Mask area and image area, in pixels, of each code. Raises ValueError for an invalid code."""
     runs_of_all, owner, number = decode(codes, lengths)
     count = len(lengths)
     whole = np.bincount(owner, runs_of_all, count)
@@ -112,5 +122,5 @@ def areas(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64]:
 
 
 def area(lengths: NDArray[Any]) -> int:
-    """Pixels of the mask with these runs."""
+    """Mask area in pixels of run lengths."""
     return int(np.asarray(lengths)[1::2].sum())

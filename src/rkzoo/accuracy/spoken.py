@@ -1,4 +1,4 @@
-"""What is said in sounds: word and character error rates."""
+"""Speech recognition ground truth and metrics: word and character error rates."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from rkzoo.accuracy.tables import text_of
 from rkzoo.audio.sound import SUFFIXES
 from rkzoo.errors import RkzooError
 
-# Han, kana, and what is written among them: scripts without spaces between words.
+# Han and kana: scripts without spaces between words.
 _UNSPACED = re.compile(
     r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])"
 )
 
 
 class Spoken(lines.Lines):
-    """`texts`: what is said in each sound."""
+    """Ground truth of speech recognition. `texts`: transcript of each sound."""
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
     ) -> tuple[Metric, ...]:
-        """Errors over all words (characters) that were spoken, as shares that may exceed 1; in
-        Chinese and Japanese a character is a word. Case and punctuation do not count."""
+        """Word and character error rates over all sounds; may exceed 1. In Chinese and Japanese
+        each character is a word. Case and punctuation are ignored.
+        """
         pairs = [
             (plain(truth), plain("".join(texts_of(record))))
             for truth, record in zip(self.texts, records, strict=False)
@@ -44,8 +45,9 @@ class Spoken(lines.Lines):
 
 
 def plain(text: str) -> str:
-    """Words with single spaces between: small letters, no punctuation but apostrophes inside
-    words, each character of a script without spaces a word."""
+    """Normalize for comparison: lowercase, no punctuation but apostrophes inside words, single
+    spaces, a space around each character of a script without spaces.
+    """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     kept = "".join(
         letter if letter == "'" or unicodedata.category(letter)[0] in "LMN" else " "
@@ -56,21 +58,21 @@ def plain(text: str) -> str:
 
 
 def read(path: Path, sounds: Path | None) -> tuple[tuple[Path, ...], Spoken]:
-    """A list: file, comma or tab, text. Sounds that are not on disk are left out."""
+    """Read a list: file, comma or tab, text. Missing sounds are skipped."""
     divider = "," if path.suffix.lower() == ".csv" else "\t"
     items, truth = lines.read(path, sounds, divider)
     return items, Spoken(truth.texts)
 
 
 def beside(folder: Path) -> list[tuple[Path, Path]]:
-    """The sounds of a folder that have a .txt of the same name beside them, with it."""
+    """Audio files of a folder that have a .txt of the same name, with it."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     pairs = [(path, path.with_suffix(".txt")) for path in found]
     return [(sound, text) for sound, text in pairs if text.is_file()]
 
 
 def read_beside(folder: Path) -> tuple[tuple[Path, ...], Spoken]:
-    """A folder of sounds, each with its text beside it. Raises RkzooError."""
+    """Read a folder of audio files with a .txt each. Raises RkzooError where there is none."""
     pairs = beside(folder)
     if not pairs:
         raise RkzooError(

@@ -1,4 +1,4 @@
-"""Small text files that people write: lists of pictures with their truth, and yaml."""
+"""Readers of small text files: two-column lists and YAML."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 
-# A million lines of text have about 100 MB; a list of another kind is smaller.
+# A million text lines are about 100 MB; other lists are smaller.
 MAX_BYTES = 256 << 20
 MAX_YAML = 4 << 20
 
 
 def text_of(path: Path, most: int = MAX_BYTES) -> str:
-    """The text of a UTF-8 file, a byte order mark taken off. Raises RkzooError."""
+    """Read a UTF-8 file, without a byte order mark. Raises RkzooError when too large or not
+    UTF-8.
+    """
     with explained(f"{path} cannot be read."):
         if path.stat().st_size > most:
             raise RkzooError(
@@ -35,10 +37,12 @@ def text_of(path: Path, most: int = MAX_BYTES) -> str:
 
 
 def rows_of(path: Path, divider: str) -> list[tuple[str, str]]:
-    """Two columns: the first up to the divider, and the rest. Empty lines are left out.
+    """Read two columns: up to the divider, and the rest. Empty lines are skipped.
 
-    A csv may be quoted, and may begin with a row of titles, which stays. Raises RkzooError,
-    with the number of the line, where a line has no divider.
+    CSV cells may be quoted; a header row is kept.
+
+    Raises:
+        RkzooError: a line has no divider (its number is given), or the file is empty.
     """
     lines = text_of(path).splitlines()
     found = []
@@ -67,7 +71,7 @@ def rows_of(path: Path, divider: str) -> list[tuple[str, str]]:
 
 
 def yaml_of(path: Path) -> dict[str, Any]:
-    """The mapping in a yaml file. Raises RkzooError."""
+    """Read the mapping in a YAML file. Raises RkzooError when it is invalid."""
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -77,7 +81,7 @@ def yaml_of(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise RkzooError(
-            f"{path} is no valid yaml.", f"Reading it fails{where}.", "Correct the file."
+            f"{path} is not valid yaml.", f"Reading it fails{where}.", "Correct the file."
         ) from error
     if not isinstance(data, dict):
         raise RkzooError(

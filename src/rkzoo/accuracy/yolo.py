@@ -1,4 +1,4 @@
-"""Ultralytics' data: pictures below images/, a text file for each below labels/."""
+"""Ultralytics dataset format: images below images/, one label file each below labels/."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPLITS = ("val", "test", "train")
 
 @dataclass(frozen=True)
 class Layout:
-    """What the yaml, or the folder alone, says."""
+    """Images, class names and keypoint shape, as given by the YAML file or the folder."""
 
     items: tuple[Path, ...]
     names: tuple[str, ...]
@@ -30,15 +30,19 @@ class Layout:
 
 
 def is_yaml(path: Path) -> bool:
+    """Whether the path is a YAML file."""
     return path.is_file() and path.suffix.lower() in {".yaml", ".yml"}
 
 
 def is_folder(path: Path) -> bool:
+    """Whether the folder has images/ and labels/."""
     return (path / "images").is_dir() and (path / "labels").is_dir()
 
 
 def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], Objects | Oriented]:
-    """The pictures, sorted, and their truth. Raises RkzooError."""
+    """Read images, sorted, and ground truth. Raises RkzooError where labels are missing or
+    invalid.
+    """
     layout = _from_yaml(path, images) if is_yaml(path) else _from_folder(path)
     labels = [label_file(item) for item in layout.items]
     if not any(label.is_file() for label in labels):
@@ -62,7 +66,9 @@ def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], 
 
 
 def label_file(item: Path) -> Path:
-    """.../images/val/1.jpg has .../labels/val/1.txt; beside it where there is no images/."""
+    """Label file of an image: .../images/val/1.jpg has .../labels/val/1.txt; without images/, the
+    .txt is beside it.
+    """
     parts = list(item.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
@@ -91,7 +97,7 @@ def _from_yaml(path: Path, images: Path | None) -> Layout:
     elif isinstance(said, str) and _stays(said) and (base / said).is_dir():
         root = base / said
     else:
-        # An absolute path of another computer, or Ultralytics' own folder of data sets.
+        # An absolute path of another computer, or Ultralytics' own datasets folder.
         root = base
     items = [item for part in parts for item in _items(root, str(part), path)]
     return Layout(tuple(sorted(set(items))), _names(data.get("names"), path), _points(data, path))
@@ -102,7 +108,7 @@ def _stays(name: str) -> bool:
 
 
 def _items(root: Path, part: str, told_by: Path) -> list[Path]:
-    # "../images" is what some exporters write for a folder beside the yaml.
+    # Some exporters write "../images" for a folder beside the YAML file.
     name = part.removeprefix("../")
     place = inside(root, name, told_by)
     if place.suffix.lower() == ".txt" and place.is_file():
@@ -144,7 +150,7 @@ def _points(data: dict[str, Any], path: Path) -> tuple[int, int] | None:
 
 
 def _rows(label: Path) -> list[list[float]]:
-    """The numbers of each line; the class first."""
+    """Numbers of each line, class first."""
     found = []
     for number, line in enumerate(text_of(label, MAX_LABEL_BYTES).splitlines(), 1):
         if not line.strip():
@@ -201,7 +207,7 @@ def _poses(rows: _Rows, layout: Layout, path: Path) -> Objects:
     marked = np.full((len(rows), points, 3), 2.0)
     marked[..., :values] = flat
     if values == 2:
-        # A point at 0, 0 is one that is not marked.
+        # A keypoint at 0, 0 is not labelled.
         marked[..., 2] *= (flat > 0).any(axis=2)
     boxes = [_centred(row) for _, row in rows]
     return _objects(rows, layout, boxes, measures=("keypoints", "bbox"), keypoints=marked)
@@ -233,7 +239,7 @@ def _centred(row: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def _box(row: Sequence[float]) -> tuple[float, float, float, float]:
-    """Left, top, width, height of a box, or of the upright one around a polygon."""
+    """Left, top, width, height of a box, or of the bounding box of a polygon."""
     if len(row) < 7 or len(row) % 2 == 0:
         return _centred(row)
     x, y = row[1::2], row[2::2]

@@ -1,1 +1,1 @@
-"""Sounds: reading, resampling, features. Imports nothing else of ours."""
+"""Audio: reading, resampling, features. Imports no tasks or workflows."""

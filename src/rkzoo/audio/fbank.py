@@ -1,7 +1,7 @@
-"""Kaldi's filter bank features, of a whole sound or as it comes in.
+"""Kaldi log mel filter bank features, offline and streaming.
 
-25 ms every 10 ms at 16 kHz; the mean of each frame taken off, pre-emphasis .97, Povey's window,
-power of 512 frequencies, triangles in the mel scale from 20 Hz to 7600 Hz, natural logarithm.
+At 16 kHz: 25 ms frames every 10 ms, DC offset removed, pre-emphasis 0.97, Povey window, 512-point
+power spectrum, triangular mel filters from 20 Hz to 7600 Hz, natural logarithm.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ _SIZE = 512
 _LOW, _HIGH = 20.0, RATE / 2 - 400.0
 _EMPHASIS = 0.97
 _LEAST = float(np.finfo(np.float32).eps)
-_BEFORE = (_FRAME - HOP) // 2  # the first frame begins so many samples before the sound
+_BEFORE = (_FRAME - HOP) // 2  # samples by which the first frame precedes the sound
 
 Floats = NDArray[np.float32]
 
 
 def fbank(samples: Floats, bins: int = 80) -> Floats:
-    """(round(N / 160), bins) of float32 (N,) in -1..1; the sound is mirrored at both ends."""
+    """Features of a whole sound, mirrored at both ends.
+
+    Args:
+        samples: float32 (N,) in -1..1 at 16 kHz.
+        bins: number of mel bins.
+
+    Returns:
+        float32 (round(N / 160), bins).
+    """
     count = (len(samples) + HOP // 2) // HOP
     if not count:
         return np.zeros((0, bins), np.float32)
@@ -33,7 +41,7 @@ def fbank(samples: Floats, bins: int = 80) -> Floats:
 
 
 def features(samples: Floats, count: int, bins: int) -> Floats:
-    """(count, bins) of frames that begin at sample 0, 160 and so on."""
+    """Features (count, bins) of frames that start at samples 0, 160, ..."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, _FRAME)[::HOP][:count]
     frames = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
     before = np.concatenate((frames[:, :1], frames[:, :-1]), axis=1)
@@ -42,8 +50,7 @@ def features(samples: Floats, count: int, bins: int) -> Floats:
 
 
 class Stream:
-    """The features of a sound as it comes in. What comes last is mirrored by nobody: let some
-    silence follow."""
+    """Streaming features. The end of the sound is not mirrored: feed some silence after it."""
 
     def __init__(self, bins: int = 80) -> None:
         self._bins = bins
@@ -51,7 +58,7 @@ class Stream:
         self._mirrored = False
 
     def accept(self, samples: Floats) -> Floats:
-        """(K, bins): the frames that these samples complete."""
+        """Return the frames (K, bins) that these samples complete."""
         self._kept = np.concatenate((self._kept, samples))
         if not self._mirrored and len(self._kept) >= _BEFORE:
             self._kept = np.concatenate((self._kept[:_BEFORE][::-1], self._kept))
@@ -72,7 +79,7 @@ def _window() -> NDArray[np.float64]:
 
 @cache
 def _bands(bins: int) -> NDArray[np.float64]:
-    """(bins, 256): triangles whose sides are straight in mel."""
+    """Triangular mel filters (bins, 256)."""
     low, high = _mel(np.array([_LOW, _HIGH]))
     corners = np.linspace(low, high, bins + 2)[:, None]
     places = _mel(np.arange(_SIZE // 2) * RATE / _SIZE)

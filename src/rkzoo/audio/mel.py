@@ -1,4 +1,4 @@
-"""The logarithmic mel spectrogram that Whisper hears."""
+"""Log mel spectrogram of Whisper."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ Floats = NDArray[np.float32]
 
 
 def log_mel(samples: Floats, bins: int = 80) -> Floats:
-    """(bins, N // 160) of float32 (N,) samples in -1..1 at 16 kHz: frames of 25 ms every 10 ms,
-    the first around sample 0 (the sound is mirrored at its ends); power by Slaney's mel bands,
-    its logarithm no deeper than 80 dB below the loudest, (log10 + 4) / 4.
+    """Log mel spectrogram.
 
-    Raises ValueError for fewer samples than half a frame.
+    25 ms frames every 10 ms, the first centred at sample 0 (reflected at the ends); power in Slaney
+    mel bands, log10 clipped to 80 dB below the maximum, scaled as (log10 + 4) / 4.
+
+    Args:
+        samples: float32 (N,) in -1..1 at 16 kHz.
+        bins: number of mel bins.
+
+    Returns:
+        float32 (bins, N // 160).
+
+    Raises:
+        ValueError: at most half a frame of samples.
     """
     if len(samples) <= _SIZE // 2:
         raise ValueError("the sound is too short")
@@ -33,15 +42,15 @@ def log_mel(samples: Floats, bins: int = 80) -> Floats:
 
 @cache
 def _window() -> NDArray[np.float64]:
-    """Hann's, periodic."""
+    """Periodic Hann window."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_SIZE) / _SIZE)
 
 
 @cache
 def slaney_bands(bins: int) -> NDArray[np.float64]:
-    """(bins, 201): triangles on the frequencies of the frame's spectrum, each of area 1 in Hz,
-    their corners evenly spaced in Slaney's mel (linear below 1 kHz, logarithmic above) from 0 to
-    8 kHz."""
+    """Slaney mel filters (bins, 201): triangles of area 1 in Hz, evenly spaced in mel (linear below
+    1 kHz, logarithmic above) from 0 to 8 kHz.
+    """
     corners = _hertz(np.linspace(0.0, _mel(RATE / 2), bins + 2))
     width = np.diff(corners)
     away = corners[:, None] - np.linspace(0, RATE / 2, _SIZE // 2 + 1)
@@ -50,7 +59,7 @@ def slaney_bands(bins: int) -> NDArray[np.float64]:
     return np.asarray(triangles * (2.0 / (corners[2:] - corners[:-2]))[:, None])
 
 
-# Slaney's scale: 200 Hz are 3 mel up to 1 kHz; from there 27 mel are a factor of 6.4.
+# Slaney's scale: 3 mel per 200 Hz up to 1 kHz; above, 27 mel are a factor of 6.4.
 _LINEAR = 200 / 3
 _BREAK = 1000.0
 _STEP = np.log(6.4) / 27

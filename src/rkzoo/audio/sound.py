@@ -1,4 +1,4 @@
-"""Reading and writing sounds."""
+"""Audio file input and output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
-_LONGEST = 6 * 3600  # seconds: a file of some kilobytes can claim far more
+_LONGEST = 6 * 3600  # seconds; the header of a small file can claim far more
 _RATES = range(1000, 768_001)
 
 Samples = NDArray[np.float32]
@@ -24,17 +24,18 @@ Samples = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sound:
-    """One channel: float32 (N,) in -1..1, `rate` samples a second."""
+    """Mono audio: float32 (N,) in -1..1, `rate` samples per second."""
 
     samples: Samples
     rate: int
 
     @property
     def seconds(self) -> float:
+        """Duration in seconds."""
         return len(self.samples) / self.rate
 
     def at(self, rate: int) -> Samples:
-        """The samples at another rate, resampled where it differs."""
+        """Samples at another rate, resampled (soxr) where it differs."""
         if rate == self.rate:
             return self.samples
         import soxr
@@ -43,8 +44,9 @@ class Sound:
 
 
 def expand(names: Sequence[str]) -> list[Path]:
-    """The sound files that files, folders and globs name. Raises RkzooError where there is
-    none."""
+    """Expand files, folders and globs to audio files. Raises RkzooError where one matches
+    nothing.
+    """
     found: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
@@ -65,15 +67,18 @@ def expand(names: Sequence[str]) -> list[Path]:
 
 
 def read(path: Path | str) -> Sound:
-    """Reads a sound file; several channels become their mean. Raises RkzooError when it is
-    missing, empty, longer than six hours, or no sound."""
+    """Read an audio file; channels are averaged.
+
+    Raises:
+        RkzooError: missing, empty, longer than six hours, or not audio.
+    """
     path = Path(path)
     with explained(f"The sound {path} cannot be read."), path.open("rb") as file:
         return _read(file, path)
 
 
 def decode(data: bytes, path: Path) -> Sound:
-    """As `read`, of a file's bytes; `path` is for messages only."""
+    """As `read`, from the file's bytes; `path` is for messages only."""
     return _read(io.BytesIO(data), path)
 
 
@@ -98,7 +103,7 @@ def _read(file: BinaryIO, path: Path) -> Sound:
             samples = sound.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise RkzooError(
-            f"{path} is no sound that can be read.",
+            f"{path} is not a sound file that can be read.",
             f"{str(error).rsplit(': ', 1)[-1].strip().rstrip('.')}.",
             "Give a WAV, FLAC, OGG or MP3 file.",
         ) from error
@@ -108,15 +113,18 @@ def _read(file: BinaryIO, path: Path) -> Sound:
     if not np.isfinite(mono).all():
         raise RkzooError(
             f"The sound {path} cannot be used.",
-            "It holds samples that are no numbers.",
+            "It holds samples that are not finite.",
             "Convert it to 16-bit WAV.",
         )
     return Sound(mono, rate)
 
 
 def write(path: Path, sound: Sound) -> None:
-    """Writes 16-bit WAV (or FLAC, OGG by the suffix); louder than 1 is cut off. Raises
-    RkzooError."""
+    """Write 16-bit WAV, FLAC or OGG, by the suffix; samples are clipped to -1..1.
+
+    Raises:
+        RkzooError: another suffix, or the file cannot be written.
+    """
     import soundfile
 
     suffix = path.suffix.lower().lstrip(".")

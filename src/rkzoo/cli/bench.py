@@ -1,4 +1,4 @@
-"""rkzoo bench: how long a model takes, stage by stage."""
+"""`rkzoo bench`: benchmark a model, stage by stage."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ REPORT = "report.yml"
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "bench",
-        help="how long a model takes, stage by stage",
-        description="Times a model on this machine: reading the picture, preparing it, the model,"
-        " and what follows, one frame after another and with two in flight. Of a model that takes"
-        " sounds or texts, whole answers.",
+        help="benchmark a model, stage by stage",
+        description="Times a model on this machine: image decoding, preprocessing, inference and"
+        " postprocessing, sequentially and with two frames in flight; for audio and text models,"
+        " whole results.",
         epilog="Example: rkzoo bench yolov8n.onnx --image street.jpg --frames 100",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
@@ -30,25 +30,30 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--image",
         "--input",
         dest="image",
+        nargs="+",
         metavar="FILE",
-        help="the picture (default: one made), sound or text that it is fed",
+        help="the input picture (default: a generated one), sound or text; for plain tensors "
+        "an .npy, an .npz or NAME=FILE for each input",
     )
     parser.add_argument(
-        "--frames", type=int, metavar="N", help="default 50; 10 on the simulator; 5 answers"
+        "--frames",
+        type=int,
+        metavar="N",
+        help="default 50; 10 on the simulator; 5 for audio and text",
     )
     parser.add_argument(
-        "--warm-up", type=int, metavar="N", help="frames before that do not count (3), or answers"
+        "--warm-up", type=int, metavar="N", help="runs that are not measured (default 3 frames)"
     )
     parser.add_argument(
         "--affinity",
         choices=("big", "little", "all"),
         default="all",
-        help="the fast or the slow cores of a board, or all of them (the default)",
+        help="CPU cores to use: big, little or all (default)",
     )
     parser.add_argument(
         "--lock-clocks",
         action="store_true",
-        help="hold the clocks of a board at their highest meanwhile; needs root",
+        help="lock the clocks of a board at their maximum meanwhile; needs root",
     )
     parser.add_argument(
         "-o",

@@ -1,4 +1,4 @@
-"""rkzoo check: does the NPU answer what the simulator answered?"""
+"""`rkzoo check`: compare NPU outputs with the simulator's."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ REPORT = "rkzoo-check.json"
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "check",
-        help="does the NPU answer what the simulator answered",
-        description="Runs, on a board, the inputs that rkzoo convert --golden kept beside a model,"
-        " and compares the NPU's outputs with the simulator's: each tensor, what is found in it,"
-        " and the time. The report holds no serial numbers, names or paths.",
-        epilog="Exit code: 0 all well, 3 warnings, 4 something fails, 2 a wrong command."
+        help="compare the NPU's outputs with the simulator's",
+        description="Runs, on a board, the inputs that rkzoo convert --golden stored beside a"
+        " model, and compares the NPU's outputs with the simulator's: tensors, postprocessed"
+        " results and time. The report has no serial numbers, names or paths.",
+        epilog="Exit code: 0 ok, 3 warnings, 4 failures, 2 wrong command line."
         "        Example: rkzoo check yolov8n-rk3588-int8.rknn",
     )
     parser.add_argument(
@@ -35,7 +35,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--runtime",
         choices=("board", "simulator"),
         default="board",
-        help="simulator: build the model again on this PC, where all must be equal",
+        help="simulator: rebuild the model on this PC, where all outputs must be equal",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help=f"the report (default: {REPORT}; none with --json)"
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
 
     golden = Path(args.golden) if args.golden else None
     found = check(args.model, golden=golden, runtime=args.runtime, report=Bars())
-    # First what was found: a disk that refuses the report must not lose it.
+    # Print first, in case the report cannot be written.
     if args.json:
         print_json(found.to_json())
     else:

@@ -1,4 +1,4 @@
-"""rkzoo clocks: hold the clocks at their highest, and give them back."""
+"""`rkzoo clocks`: lock the clocks at their maximum, and restore them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "clocks",
         help="show, lock and restore the clocks of CPU, NPU and memory on a board",
-        description="Holds the clocks of a board at their highest, for measuring, and gives them"
-        " back. lock and restore only say what they would do, unless --apply is given.",
+        description="Locks the clocks of a board at their maximum, for benchmarks, and restores"
+        " them. lock and restore only show what they would do, unless --apply is given.",
         epilog="Example: sudo rkzoo clocks lock --apply ... sudo rkzoo clocks restore --apply",
     )
     parser.add_argument(
@@ -39,7 +39,9 @@ def main(args: argparse.Namespace) -> int:
 
     root = Path(args.root or "/")
     if not root.is_dir():
-        raise RkzooError(f"{root} is no folder.", "", "Give the root of a tree, or leave it out.")
+        raise RkzooError(
+            f"{root} is not a folder.", "", "Give the root of a tree, or leave it out."
+        )
     machine = read_machine(root)
     if args.action == "show":
         return _show(machine, as_json=args.json)
@@ -94,7 +96,7 @@ def _mhz(rate: int | None) -> str:
 def _tell(
     writes: Sequence[Write], action: str, hot: Sequence[str], *, applied: bool, as_json: bool
 ) -> int:
-    """`hot`: the clocks that heat holds down, which no setting changes."""
+    """`hot`: clocks that are thermally throttled, which no setting changes."""
     from rkzoo.cli.console import print_json
 
     if as_json:

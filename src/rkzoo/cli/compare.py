@@ -1,4 +1,4 @@
-"""rkzoo compare: where accuracy goes between float and the NPU."""
+"""`rkzoo compare`: accuracy of float, float16 and INT8."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from rkzoo.workflow.comparison.result import Comparison
     from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
-# What was said about the model goes into the commands that are suggested.
-_REPEATED = ("calib", "size", "labels", "color", "mean", "std", "anchors", "toolkit")
+# Options repeated in the suggested commands.
+_REPEATED = ("calib", "size", "labels", "color", "mean", "std", "fit", "anchors", "toolkit")
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "compare",
-        help="where accuracy goes between float and INT8",
+        help="compare float, float16 and INT8, and diagnose accuracy loss",
         description="Runs a model in float and on the simulator in float16 and INT8, on the same "
-        "pictures, and says what changes, where it begins and what is the likely cause.",
+        "pictures, and shows what changes, in which layer it begins, and the likely cause.",
         epilog="Example: rkzoo compare yolov8n.onnx --soc rk3588 --calib photos/ --image bus.jpg",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
@@ -39,14 +39,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         nargs="+",
         default=[],
         metavar="PICTURE",
-        help="pictures, folders or globs (default: three of the calibration pictures)",
+        help="pictures, folders or globs, of a model with plain inputs .npy, .npz or NAME=FILE too "
+        "(default: three of the calibration samples)",
     )
-    parser.add_argument("--conf", type=float, help="least score in 0..1 (default 0.25)")
+    parser.add_argument("--conf", type=float, help="confidence threshold in 0..1 (default 0.25)")
     parser.add_argument(
-        "--no-layers", action="store_true", help="do not compare layer by layer: much quicker"
+        "--no-layers", action="store_true", help="do not compare layer by layer: much faster"
     )
     parser.add_argument(
-        "-o", "--output", default="rkzoo-compare", metavar="DIR", help="where report.html goes"
+        "-o", "--output", default="rkzoo-compare", metavar="DIR", help="folder of report.html"
     )
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -57,7 +58,6 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.files import check_folder
-    from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.compare import compare
     from rkzoo.workflow.comparison.html_report import write_report
 
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         args.model,
         request=request(args),
         soc=args.soc,
-        images=expand(args.image) if args.image else (),
+        images=args.image,
         layers=not args.no_layers,
         options=repeated(args),
         report=Bars(),
@@ -81,12 +81,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
-    """The options that say what the model is, as they were typed."""
+    """The options that describe the model, as typed."""
     from shlex import quote
 
     given = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
-    given += [("prompt", words) for words in getattr(args, "prompt", None) or ()]
-    return " ".join(f"--{name} {quote(str(value))}" for name, value in given if value)
+    for name in ("prompt", "shape"):
+        given += [(name, one) for one in getattr(args, name, None) or ()]
+    said = [f"--{name} {quote(str(value))}" for name, value in given if value]
+    return " ".join([*said, *(["--raw"] if getattr(args, "raw", False) else [])])
 
 
 def _tell(found: Comparison) -> None:
@@ -96,7 +98,8 @@ def _tell(found: Comparison) -> None:
     rows = [
         _row(TITLES[one.runtime], row) for one in found.ran for row in one.outputs
     ]  # fmt: skip
-    print(table(("", "output", "cosine", "max diff", "scale", "zero", "at ends", "cut off"), rows))
+    header = ("", "output", "cosine", "max diff", "mean", "scale", "zero", "at ends", "cut off")
+    print(table(header, rows))
     agreed = [(one.runtime, one.agreement) for one in found.ran if one.agreement]
     if agreed:
         print()
@@ -124,7 +127,7 @@ def _tell(found: Comparison) -> None:
 
 
 def told(found: Comparison, most: int = 8) -> list[tuple[str, str]]:
-    """What is lost, new or read otherwise in each runtime, a few of them."""
+    """Lost, new and misread items of each backend, at most `most`."""
     from rkzoo.workflow.comparison.html_report import TITLES, number
 
     lines = []
@@ -156,6 +159,7 @@ def _row(title: str, row: OutputFigures) -> tuple[str, ...]:
         f"{name} ({row.role})" if row.role else name,
         "not finite" if row.cosine is None else f"{row.cosine:.5f}",
         f"{row.difference:.4g}",
+        f"{row.mean_difference:.4g}",
         f"{row.scale:.4g}" if coded else "",
         str(row.zero_point) if coded else "",
         f"{ends:.2%}" if coded else "",

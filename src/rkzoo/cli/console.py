@@ -1,4 +1,4 @@
-"""Progress on stderr, tables and JSON on stdout."""
+"""Console output: progress on stderr, tables and JSON on stdout; shared arguments."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """A Reporter that shows bars on stderr: live in a terminal, one line a task elsewhere."""
+    """Reporter with progress bars on stderr: live in a terminal, one line per task elsewhere."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._progress: Progress | None = None
         self._open = 0
-        # Parallel builds open and close their bars from their own threads.
+        # Parallel builds open and close bars from their own threads.
         self._lock = Lock()
 
     @contextmanager
@@ -45,7 +45,7 @@ class Bars:
             self._open += 1
         try:
             yield _Bar(progress, task, bytes, unit)
-            # A task without a known total ends as a full bar, not as a pulsing one.
+            # End a task of unknown total as a full bar, not a pulsing one.
             progress.update(task, total=1, completed=1)
         finally:
             progress.stop_task(task)
@@ -110,7 +110,7 @@ class _Bar:
         return f"{100 * done / total:.0f}%" if total else ""
 
     def _rate(self, done: float) -> str:
-        """How many a second since the first were done; nothing before there is a second."""
+        """Rate since the first update; empty before the second."""
         now = self._clock()
         if self._first is None:
             self._first = (now, done)
@@ -119,11 +119,12 @@ class _Bar:
 
 
 def print_json(document: Any) -> None:
+    """Print a JSON document on stdout."""
     print(json.dumps(document, ensure_ascii=False, indent=2))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns; wide (Chinese) characters count double, as terminals show them."""
+    """Align columns; wide (Chinese) characters count double, as in terminals."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(header))]
     return "\n".join(
@@ -133,7 +134,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def width(text: str) -> int:
-    """How many columns a terminal needs for the text."""
+    """Number of terminal columns of a text."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -151,27 +152,27 @@ def add_feed(parser: argparse._ActionsContainer) -> None:
 
 
 def add_anchors(parser: argparse._ActionsContainer) -> None:
-    """--anchors."""
+    """Add --anchors."""
     parser.add_argument(
         "--anchors",
         metavar="FILE|LIST",
-        help="width,height of each anchor in pixels, for a YOLOv5 or v7 that lost its own",
+        help="width,height of each anchor in pixels, for a YOLOv5 or v7 without its own",
     )
 
 
 def add_prompts(parser: argparse._ActionsContainer) -> None:
-    """--prompt, --text-model and --embeddings."""
+    """Add --prompt, --text-model and --embeddings."""
     parser.add_argument(
         "--prompt",
         action="append",
         metavar="WORDS",
-        help='what a YOLO-World is to look for, once for each thing: --prompt "a red bus"',
+        help='class to detect with YOLO-World, once per class: --prompt "a red bus"',
     )
     parser.add_argument(
-        "--text-model", metavar="MODEL", help="what reads the prompts (default: clip-text)"
+        "--text-model", metavar="MODEL", help="text encoder of the prompts (default: clip-text)"
     )
     parser.add_argument(
-        "--embeddings", metavar="FILE.npy", help="the prompts read already: (number, width)"
+        "--embeddings", metavar="FILE.npy", help="precomputed embeddings of the prompts: (N, width)"
     )
 
 
@@ -206,7 +207,7 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """`480x640` (height x width) or `640` to (height, width). Raises RkzooError."""
+    """Parse `480x640` (height x width) or `640` to (height, width). Raises RkzooError."""
     if text is None:
         return None
     parts = text.lower().split("x")
@@ -216,6 +217,8 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         numbers = []
     if len(numbers) not in (1, 2) or any(not 1 <= n <= 16384 for n in numbers):
         raise RkzooError(
-            f"{text!r} is no size.", "It is height x width in pixels.", "Give e.g. --size 480x640."
+            f"{text!r} is not a size.",
+            "It is height x width in pixels.",
+            "Give e.g. --size 480x640.",
         )
     return numbers[0], numbers[-1]

@@ -1,4 +1,4 @@
-"""rkzoo convert: make a .rknn for the chip you own."""
+"""`rkzoo convert`: build a .rknn for a chip."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "convert",
-        help="make a .rknn for the chip you own",
-        description="Checks a model, cuts its head where that is needed, proves the cut equal "
-        "to the whole model, and converts it with RKNN-Toolkit2.",
+        help="convert a model to .rknn for a chip",
+        description="Checks a model, cuts its head where needed, verifies the cut against the "
+        "whole model, and converts it with RKNN-Toolkit2.",
         epilog="Example: rkzoo convert yolov8n.onnx --soc rk3588 --calib photos/",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, or an .onnx file")
@@ -31,11 +31,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="rk3588, rk3576, rk3568, rk3566, rk3562, rv1126b, rv1106, rv1103 ...; several build "
         "in parallel",
     )
-    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: what the card says")
+    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: that of the card")
     parser.add_argument(
         "--calib",
         metavar="FOLDER|LIST",
-        help="20 to 100 pictures like those the camera will see; they set the INT8 ranges",
+        help="20 to 100 calibration pictures, like those of the camera, for the INT8 ranges",
     )
     parser.add_argument("-o", "--output", metavar="OUT.rknn", help="the file, or a folder")
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
@@ -45,7 +45,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_feed(parser)
     add_anchors(parser)
     add_prompts(parser)
-    parser.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
+    parser.add_argument("--recipe", metavar="YAML", help="recipe of rkzoo tune for this model")
     parser.add_argument(
         "--golden",
         nargs="?",
@@ -53,9 +53,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         const=3,
         default=0,
         metavar="N",
-        help="keep N inputs (3) with the simulator's outputs beside the model, for rkzoo check",
+        help="store N inputs (3) with the simulator's outputs beside the model, for rkzoo check",
     )
-    parser.add_argument("--no-cut", action="store_true", help="leave the detection head on")
+    parser.add_argument("--no-cut", action="store_true", help="do not cut off the detection head")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 

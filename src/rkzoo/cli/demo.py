@@ -1,4 +1,4 @@
-"""rkzoo demo: see it work."""
+"""`rkzoo demo`: OCR of a page in float and INT8."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "demo",
-        help="see it work: read a page of text, build a .rknn, compare float and INT8",
+        help="demo: read a page of text, build a .rknn, compare float and INT8",
         description="Reads a page of English and Chinese on ONNX Runtime, converts the text "
         "detector to INT8 with RKNN-Toolkit2, runs it on the toolkit's simulator and "
         "compares the two. No board is needed.",

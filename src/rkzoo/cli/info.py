@@ -1,4 +1,4 @@
-"""rkzoo info: everything about one model."""
+"""`rkzoo info`: details of one model."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _FITS = {
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "info",
-        help="everything about one of them",
-        description="Everything rkzoo knows about one model.",
+        help="details of one model",
+        description="Shows everything rkzoo knows about one model.",
         epilog="Example: rkzoo info ppocr-v4-det        rkzoo info llm says where language models"
         " run.",
     )
@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
             print(textwrap.fill(note, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
     if rows := _measured(card):
         print("\nOn the chips (frames/s of the model alone)")
-        print(table(("CHIP", "SUPPORT", "FRAMES/S", "WHOSE", "MEMORY", "WHY NO BETTER"), rows))
+        print(table(("CHIP", "SUPPORT", "FRAMES/S", "SOURCE", "MEMORY", "REASON"), rows))
     print("\nNext")
     for command in _next(card, args.model, socs, all(files.values())):
         print(f"  {command}")
@@ -108,7 +108,7 @@ def _topic(name: str, as_json: bool) -> int:
         (one.chip, one.model, one.dtype, f"{one.tokens:.1f}", f"{one.memory}")
         for one in found.figures.rows
     ]
-    print(table(("CHIP", "MODEL", "NUMBERS", "TOKENS/S", "MB"), rows))
+    print(table(("CHIP", "MODEL", "DTYPE", "TOKENS/S", "MB"), rows))
     print(found.figures.source)
     return 0
 
@@ -145,7 +145,7 @@ def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]
         ("consists of", ", ".join(f"{name} ({role})" for role, name in card.pipeline.items())),
         ("input", _input(card.input) if card.input else ""),
         ("labels", _labels(card)),
-        ("numbers", _numbers(card)),
+        ("dtypes", _numbers(card)),
         ("chips", _chips(socs)),
         ("calibrate", _calibration(card)),
     ]
@@ -153,7 +153,7 @@ def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]
 
 
 def _measured(card: Card) -> list[tuple[str, ...]]:
-    """What is known of the card's model on each chip, as rows; nothing where nothing is."""
+    """Results of the card's model on each chip, as rows; empty where there are none."""
     from rkzoo.workflow.reporting.zoo import on_chips, results_folder
 
     folder = results_folder()
@@ -220,7 +220,7 @@ def _numbers(card: Card) -> str:
     if card.task == "asset":
         return ""
     first, *more = card.dtypes
-    return ", ".join([f"{first} (as a rule)", *more] if more else [first])
+    return ", ".join([f"{first} (default)", *more] if more else [first])
 
 
 def _chips(socs: dict[str, tuple[str, ...]]) -> str:
@@ -254,7 +254,7 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
 
 
 def _given(card: Card) -> tuple[str, ...]:
-    """What a model is run with, each a way; nothing for a part of a pipeline."""
+    """Example inputs of a model, one per way to run it; empty for a part of a pipeline."""
     from rkzoo.tasks.registry import spec_of
 
     spec = spec_of(card.head)
@@ -262,7 +262,7 @@ def _given(card: Card) -> tuple[str, ...]:
 
 
 def _related(card: Card) -> tuple[str, ...]:
-    """The parts of a pipeline, or of a part what it is a part of."""
+    """The parts of a pipeline, or the pipelines of a part."""
     from rkzoo.contract.model import TensorsHead
     from rkzoo.zoo.catalogue import cards
 

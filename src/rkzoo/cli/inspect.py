@@ -1,4 +1,4 @@
-"""rkzoo inspect: what is in a file, and whether it will work."""
+"""`rkzoo inspect`: show the content of a model file, and check it."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _SHOWN_OPERATORS = 12
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "inspect",
-        help="what is in a model's file, and whether it will work",
-        description="Shows what a model's file holds, and what to know of it.",
+        help="show what is in a model file, and whether it will work",
+        description="Shows the content of a model file, and checks it.",
         epilog="Example: rkzoo inspect yolov8n.onnx        rkzoo inspect yolov8n.rknn --json",
     )
     parser.add_argument(
@@ -53,7 +53,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--image",
         nargs="+",
         metavar="PICTURE",
-        help="run the model on these in other colour orders and ranges: which does it like best?",
+        help="run the model on these with other colour orders and ranges, to find the best",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -113,6 +113,8 @@ def _graph(content: Graph) -> list[tuple[str, str]]:
     if recognition:
         rows.append(("family", f"{recognition.family}, {_FORMS[recognition.form]}"))
         rows += _contract(recognition.contract)
+    elif content.plain:
+        rows.append(("family", "plain tensors"))
     return rows
 
 
@@ -229,7 +231,7 @@ def _verdict(checks: Sequence[Check], following: str | None) -> None:
 
 
 def _safe(text: str) -> str:
-    """Names come from strangers' files: nothing of theirs may steer the terminal."""
+    """Replace control characters: names from model files are untrusted."""
     return printable(text, "\N{REPLACEMENT CHARACTER}")
 
 

@@ -1,4 +1,4 @@
-"""rkzoo list: the models rkzoo knows."""
+"""`rkzoo list`: list the models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "list",
-        help="the models rkzoo knows",
-        description="The models rkzoo knows. Cards of your own: put them into a folder and "
-        "name it in RKZOO_CARDS.",
+        help="list the models",
+        description="Lists the models that rkzoo knows. For cards of your own, put them into a "
+        "folder and set RKZOO_CARDS to it.",
         epilog="Example: rkzoo list --task detect --soc rk3588",
     )
     parser.add_argument("--task", help="only this task: detect, text, text-rec, ...")
@@ -38,13 +38,13 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(entries)
         return 0
-    header = ("NAME", "TASK", "NUMBERS", "SIZE", "FETCHED", "LICENCE", "WHAT IT IS")
+    header = ("NAME", "TASK", "DTYPES", "SIZE", "FETCHED", "LICENCE", "TITLE")
     print(table(header, [_row(one) for one in entries]))
     return 0
 
 
 def entry(card: Card, dtypes: tuple[str, ...]) -> dict[str, Any]:
-    """One model as plain data: what `list` shows, and the head of what `info` shows."""
+    """One model as JSON types: what `list` shows, and the head of what `info` shows."""
     from rkzoo.zoo.store import cached, size
 
     files = cached(card)
@@ -61,6 +61,7 @@ def entry(card: Card, dtypes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def megabytes(size: int | None) -> str:
+    """Format a size in bytes as MB; "?" for None."""
     return f"{size / 1e6:.1f} MB" if size is not None else "?"
 
 

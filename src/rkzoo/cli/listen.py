@@ -1,4 +1,4 @@
-"""rkzoo run MODEL mic: speech to text while it is spoken."""
+"""`rkzoo run MODEL mic`: live speech recognition."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The command: picks the verb, turns every error into sentences and an exit code.
+"""Entry point of the command line: selects the verb, and turns errors into messages and exit codes.
 
-Only the chosen verb's module is imported, so --help answers at once.
+Only the module of the chosen verb is imported, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any, NoReturn
 from rkzoo.errors import RkzooError
 
 VERBS = {
-    "demo": "see it work: read a page of text, build a .rknn, compare float and INT8",
-    "list": "the models rkzoo knows",
-    "info": "everything about one of them",
-    "fetch": "download its weights, verified",
-    "inspect": "what is in an .onnx or .rknn file, and whether it will work",
-    "card": "a card for a model of your own: how it is fed and read",
-    "convert": "make a .rknn for the chip you own",
-    "run": "pictures, sounds or words in, the answer out",
-    "stream": "video in, answers out: camera, file, network; live page, video, JSON lines",
-    "eval": "how good a model is, on data with known answers",
-    "compare": "where accuracy goes between float and INT8",
-    "check": "does the NPU answer what the simulator answered",
-    "bench": "how long a model takes, stage by stage",
-    "estimate": "how fast and how big a model will be on each chip, without a board",
-    "doctor": "what is wrong with this board or PC, and the step that mends it",
+    "demo": "demo: read a page of text, build a .rknn, compare float and INT8",
+    "list": "list the models",
+    "info": "details of one model",
+    "fetch": "download a model's weights, verified",
+    "inspect": "show what is in a model file, and whether it will work",
+    "card": "write a card for a model of your own: how it is fed and read",
+    "convert": "convert a model to .rknn for a chip",
+    "run": "run a model on pictures, sounds or texts",
+    "stream": "run a model on video: camera, file, network; live page, video, JSON lines",
+    "eval": "evaluate a model on a dataset",
+    "compare": "compare float, float16 and INT8, and diagnose accuracy loss",
+    "check": "compare the NPU's outputs with the simulator's",
+    "bench": "benchmark a model, stage by stage",
+    "estimate": "estimate latency and memory on each chip, without a board",
+    "doctor": "diagnose this board or PC, with remedies",
     "clocks": "show, lock and restore the clocks of a board",
-    "soc": "the chips: NPU, number formats, clocks, library, how to upgrade",
-    "tune": "get back the accuracy that INT8 lost",
-    "report": "measure the zoo, and write the pages that show it",
+    "soc": "show chips: NPU, dtypes, clocks, library, how to upgrade",
+    "tune": "recover the accuracy lost in INT8",
+    "report": "measure the model zoo, and generate its pages",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
 }
 
@@ -45,7 +45,9 @@ _EPILOG = "Start with: rkzoo demo        Help on a verb: rkzoo VERB --help"
 
 
 class _Help(argparse.HelpFormatter):
-    """What stands apart in an epilog, as a second example does, gets a line of its own."""
+    """Help formatter that puts parts of an epilog separated by several blanks, such as a second
+    example, on lines of their own.
+    """
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         fill = super()._fill_text
@@ -53,7 +55,7 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells of a wrong command line as of every other mistake, without a page of usage."""
+    """Argument parser that raises RkzooError for a wrong command line, without the usage text."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Help, **options})
@@ -67,20 +69,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run() -> NoReturn:
-    """The console script."""
+    """Console script."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has gone (`rkzoo list | head`): nothing to say to it.
+        # The reader of stdout has closed it (`rkzoo list | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command line; returns its exit code."""
+    """Run one command line, and return its exit code."""
     try:
         args = _parser(argv).parse_args(argv)
     except RkzooError as error:
@@ -112,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
 
 @contextmanager
 def _document_alone(as_json: bool) -> Iterator[None]:
-    """Keeps stdout for the document: C libraries print there what belongs to stderr."""
+    """Keep stdout for the JSON document: redirects what C libraries print there to stderr."""
     try:
         ours = as_json and sys.stdout.fileno() == 1
     except (OSError, ValueError, AttributeError):
@@ -154,7 +156,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-class _no_verb:  # noqa: N801 - a function with the parser in its pocket
+class _no_verb:  # noqa: N801 - a callable that holds the parser
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parser = parser
 
@@ -182,7 +184,7 @@ def _tell(error: RkzooError, *, as_json: bool) -> None:
 
 def _unexpected(args: argparse.Namespace, text: str) -> int:
     error = RkzooError(
-        "rkzoo itself failed, which is a fault in it and not in your input.",
+        "rkzoo itself failed; this is a bug in it, not in your input.",
         " ".join(text.split())[:500],
         "Run the same command with --debug and report what it prints.",
         code=1,
@@ -192,7 +194,7 @@ def _unexpected(args: argparse.Namespace, text: str) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # As Ctrl-C: every `finally` below runs, children are stopped, temporary files go.
+    # As Ctrl-C: runs every `finally`, stops children and removes temporary files.
     raise KeyboardInterrupt
 
 

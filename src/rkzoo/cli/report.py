@@ -1,4 +1,4 @@
-"""rkzoo report: measure the zoo, and write the pages that show it."""
+"""`rkzoo report`: measure the model zoo, and generate its pages."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "report",
-        help="measure the zoo, and write the pages that show it",
-        description="Writes results as data, and pages from the data alone.",
+        help="measure the model zoo, and generate its pages",
+        description="Writes results as data, and generates pages from the data alone.",
     )
     kinds = parser.add_subparsers(metavar="WHAT", required=True, title="what")
     accuracy = kinds.add_parser(
         "accuracy",
-        help="what INT8 costs, model by model",
-        description="Tunes every model of the list on its data and writes the table. What is "
-        "measured already is kept, and a run that was stopped goes on.",
+        help="accuracy loss of INT8, by model",
+        description="Tunes every model of the list on its data and writes the table. Existing "
+        "results are kept, and an interrupted run is resumed.",
     )
     accuracy.add_argument("names", metavar="NAME", nargs="*", help="only these (default: all)")
     accuracy.add_argument(
         "--assets",
         metavar="FOLDER",
         default=os.environ.get("RKZOO_TEST_ASSETS"),
-        help="where the list's files lie (default: RKZOO_TEST_ASSETS)",
+        help="folder of the list's files (default: RKZOO_TEST_ASSETS)",
     )
     accuracy.add_argument("--runs", metavar="YAML", default="results/runs.yaml", help="the list")
     accuracy.add_argument("--results", metavar="YAML", default="results/accuracy.yaml")
@@ -33,9 +33,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     accuracy.add_argument("--max-drop", type=float, default=1.0, metavar="POINTS")
     accuracy.add_argument("--stages", metavar="A,B", help="as for rkzoo tune")
     accuracy.add_argument("--toolkit", metavar="VERSION")
-    accuracy.add_argument("--fresh", action="store_true", help="measure again what is there")
+    accuracy.add_argument("--fresh", action="store_true", help="repeat existing measurements")
     accuracy.add_argument(
-        "--page-only", action="store_true", help="write the page from the results, measure nothing"
+        "--page-only", action="store_true", help="only generate the page from the results"
     )
     accuracy.set_defaults(verb=report_accuracy)
     _add_support(kinds)
@@ -45,10 +45,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _add_support(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     support = kinds.add_parser(
         "support",
-        help="what can be built for which chip",
-        description="Tries to build every model whose weights can be had for every chip, one "
-        "build after the other, and writes the table. What is tried already is kept, and a run "
-        "that was stopped goes on.",
+        help="which model builds for which chip",
+        description="Builds every model whose weights are available for every chip, sequentially, "
+        "and writes the table. Existing results are kept, and an interrupted run is resumed.",
     )
     support.add_argument("names", metavar="NAME", nargs="*", help="only these (default: all)")
     support.add_argument(
@@ -58,22 +57,22 @@ def _add_support(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--assets",
         metavar="FOLDER",
         default=os.environ.get("RKZOO_TEST_ASSETS"),
-        help="where the files of --runs lie (default: RKZOO_TEST_ASSETS, or none)",
+        help="folder of the files of --runs (default: RKZOO_TEST_ASSETS, or none)",
     )
     support.add_argument("--runs", metavar="YAML", default="results/runs.yaml")
     support.add_argument("--results", metavar="YAML", default="results/support.yaml")
     support.add_argument("--toolkit", metavar="VERSION")
     support.add_argument("--offline", action="store_true", help="fetch no weights")
-    support.add_argument("--fresh", action="store_true", help="try again what is there")
+    support.add_argument("--fresh", action="store_true", help="repeat existing builds")
     support.set_defaults(verb=report_support)
 
 
 def _add_zoo(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     zoo = kinds.add_parser(
         "zoo",
-        help="the page for choosing a model",
+        help="model zoo page",
         description="Writes one HTML file from the cards and the results: every model on every "
-        "chip, with filters, what it needs, how fast and how exact it is as far as that is known.",
+        "chip, with filters, memory, speed and accuracy as far as known.",
     )
     zoo.add_argument(
         "--results",
@@ -98,7 +97,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
     if not args.page_only:
         if not args.assets:
             raise RkzooError(
-                "It is not said where the models and data are.",
+                "The folder of the models and data is not given.",
                 "The list names files below one folder.",
                 "Give it with --assets FOLDER, or set RKZOO_TEST_ASSETS.",
             )

@@ -1,25 +1,30 @@
-"""rkzoo run: pictures, sounds or words in, the answer out."""
+"""`rkzoo run`: run a model on images, audio or text."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.model_options import add_model_options, add_runtime, add_task_options, add_thresholds
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rkzoo.progress import Reporter
+    from rkzoo.workflow.inference.inputs import Medium
     from rkzoo.workflow.inference.model import Result
+    from rkzoo.workflow.inference.plan import Plan
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "run",
-        help="pictures, sounds or words in, the answer out",
-        description="Runs a model on pictures and draws what it found; or on sounds or texts, "
-        "where it is such a model.",
+        help="run a model on pictures, sounds or texts",
+        description="Runs a model on pictures and draws the results; audio and text models run on "
+        "sounds or texts.",
         epilog="Example: rkzoo run ppocr page.jpg        rkzoo run yolov8n.onnx photos/ --json",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
@@ -35,8 +40,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o",
         "--output",
         metavar="DIR|FILE",
-        help="where the drawn pictures, texts or sounds go; a file for one of them: its suffix "
-        "chooses the form (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
+        help="folder of the drawn pictures, texts or sounds; or a file for a single one, whose "
+        "suffix selects the format (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
     )
     add_model_options(parser)
     add_task_options(parser)
@@ -61,24 +66,16 @@ def main(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import Bars, print_json
-    from rkzoo.cli.model_options import request
     from rkzoo.files import check_apart
-    from rkzoo.workflow.inference.inputs import medium_of, of_plan
     from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
-    from rkzoo.workflow.inference.plan import plan
-    from rkzoo.workflow.request.importers.registry import is_model_file
 
     bars = Bars()
-    if not is_model_file(args.model):
-        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
-    planned = plan(args.model, request(args), bars)
-    medium = of_plan(planned)
-    sources = medium.expand(args.inputs)
+    planned, medium, sources = _planned(args, bars)
     files = [medium.file(source) for source in sources]
     file_named = _file_named(args.output, medium.written, len(sources))
     names = [file_named.name] if file_named else save_names(files)
-    # Pictures are what people believe, so they are drawn unless a program is reading.
+    # Results are drawn by default, unless a program reads the output.
     usual = None if args.json else Path("rkzoo-out")
     folder = Path(args.output) if args.output else usual
     folder = file_named.parent if file_named else folder
@@ -97,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
                 except RkzooError as error:
                     if args.output or _can_draw():
                         raise
-                    # Nobody asked for pictures, and a board need not have what draws them.
+                    # No drawing was requested, and a board may lack the packages for it.
                     print(f"note: {error}", file=sys.stderr)
                     folder = None
             documents.append(document)
@@ -118,9 +115,24 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _planned(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Medium, Sequence[Any]]:
+    """The plan, what it takes, and the inputs that were named. Raises RkzooError."""
+    from rkzoo.cli.model_options import request
+    from rkzoo.workflow.inference.inputs import medium_of, of_plan
+    from rkzoo.workflow.inference.plan import plan
+    from rkzoo.workflow.request.importers.registry import is_model_file
+
+    if not is_model_file(args.model):
+        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
+    planned = plan(args.model, request(args), report)
+    medium = of_plan(planned)
+    return planned, medium, medium.expand(args.inputs)
+
+
 def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:
-    """The file that -o names, None where it names a folder. Raises RkzooError for several
-    results that would go into one file, and a file of another kind."""
+    """The file named by -o; None where it is a folder. Raises RkzooError for several results in one
+    file, and for an unsupported suffix.
+    """
     from rkzoo.workflow.inference.inputs import FILES
 
     path = Path(output or "")
@@ -130,7 +142,7 @@ def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> P
     if suffix not in suffixes:
         raise RkzooError(
             f"{path} cannot be written.",
-            f"What this model answers is written as {', '.join(sorted(suffixes))}.",
+            f"The results of this model are written as {', '.join(sorted(suffixes))}.",
             "Give another suffix, or a folder.",
         )
     if sources != 1:
@@ -143,7 +155,7 @@ def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> P
 
 
 def _target(result: Result, usual: Path) -> Path:
-    """Where a result goes; one that is no drawing has a suffix of its own."""
+    """Output path of a result; results that are not drawings have a suffix of their own."""
     from rkzoo.workflow.inference.model import Written
 
     return usual.with_suffix(result.found.suffix) if isinstance(result.found, Written) else usual

@@ -1,4 +1,4 @@
-"""rkzoo run --search: what of many pictures or texts fits some words best."""
+"""`rkzoo run --search`: rank images or texts by similarity to a query."""
 
 from __future__ import annotations
 

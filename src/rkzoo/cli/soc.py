@@ -1,4 +1,4 @@
-"""rkzoo soc: what is known of the chips."""
+"""`rkzoo soc`: facts about the chips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LABEL = "From documents, not measured on a board."
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "soc",
-        help="the chips: NPU, number formats, clocks, library, how to upgrade",
+        help="show chips: NPU, dtypes, clocks, library, how to upgrade",
         description="Lists the chips, or shows one with the source of each fact.",
         epilog="Example: rkzoo soc rk3588",
     )
@@ -53,7 +53,7 @@ def _all(known: dict[str, Chip], *, as_json: bool) -> int:
         for name, chip in known.items()
     ]
     print(table(("chip", "NPU", "cores", "TOPS", "builds", "CPU", "library"), rows))
-    print(f"\n{_LABEL} Empty: no source tells it. Builds -: another toolkit serves it.")
+    print(f"\n{_LABEL} Empty: unknown. Builds -: needs another toolkit.")
     return 0
 
 

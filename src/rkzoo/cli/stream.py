@@ -1,4 +1,4 @@
-"""rkzoo stream: video in, answers out, as fast as the model runs."""
+"""`rkzoo stream`: run a model on video."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "stream",
-        help="video in, answers out: camera, file, network; live page, video, JSON lines",
+        help="run a model on video: camera, file, network; live page, video, JSON lines",
         description="Runs a model on a camera, a video, a network stream or a folder of pictures "
         "until it ends or Ctrl-C. Without an output it serves the live page.",
         epilog="Example: rkzoo stream yolov8n.onnx rtsp://camera/stream --http 0.0.0.0:8080        "
@@ -34,38 +34,38 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     where = parser.add_argument_group("where the answers go")
     where.add_argument("--save", metavar="VIDEO", help="a video with what was found drawn on it")
     where.add_argument(
-        "--jsonl", metavar="FILE", help="one JSON object a frame; - for stdout, line by line"
+        "--jsonl", metavar="FILE", help="one JSON object per frame; - for stdout, line by line"
     )
     where.add_argument(
         "--http",
         nargs="?",
         const="127.0.0.1:8080",
         metavar="[HOST:]PORT",
-        help="a live page for browsers on this machine; with 0.0.0.0:8080 for all in the network",
+        help="a live page for browsers on this machine; 0.0.0.0:8080 for the whole network",
     )
-    where.add_argument("--show", action="store_true", help="a window; q ends")
-    how = parser.add_argument_group("how it runs")
-    how.add_argument("--workers", type=int, metavar="N", help="models at work at the same time")
-    how.add_argument("--frames", type=int, metavar="N", help="stop after N answered frames")
+    where.add_argument("--show", action="store_true", help="a window; q quits")
+    how = parser.add_argument_group("execution")
+    how.add_argument("--workers", type=int, metavar="N", help="models that run in parallel")
+    how.add_argument("--frames", type=int, metavar="N", help="stop after N processed frames")
     every = how.add_mutually_exclusive_group()
     every.add_argument(
         "--every-frame",
         action="store_true",
         default=None,
-        help="answer every frame, however long it takes (what files do by themselves)",
+        help="process every frame, however long it takes (the default for files)",
     )
     every.add_argument(
         "--drop",
         action="store_false",
         dest="every_frame",
-        help="leave old frames out to stay up to date (what live sources do by themselves); "
-        "a file is then played at its own speed",
+        help="drop old frames to stay up to date (the default for live sources); "
+        "a file is then played at its own frame rate",
     )
     how.add_argument(
         "--give-up",
         type=float,
         metavar="SECONDS",
-        help="how long a lost source is tried again (default: until Ctrl-C)",
+        help="how long to retry a lost source (default: until Ctrl-C)",
     )
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
@@ -116,7 +116,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 class _Line:
-    """One line on a terminal that is written over every second."""
+    """A terminal line that is overwritten every second."""
 
     def __init__(self) -> None:
         self._width = 0

@@ -1,4 +1,4 @@
-"""rkzoo toolkit install | list | remove"""
+"""`rkzoo toolkit`: install, list and remove versions of RKNN-Toolkit2."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "toolkit",
         help="install, list and remove versions of RKNN-Toolkit2",
-        description="Each version of RKNN-Toolkit2 has an environment of its own in rkzoo's cache.",
+        description="Each version of RKNN-Toolkit2 has its own environment in rkzoo's cache.",
     )
     parser.set_defaults(verb=_list, json=False)
     actions = parser.add_subparsers(metavar="ACTION", title="actions")
 
-    install = actions.add_parser("install", help="install a version (convert does it by itself)")
+    install = actions.add_parser("install", help="install a version (convert does so on demand)")
     install.add_argument("version", nargs="?", metavar="VERSION", help="for example 2.3.2")
     more = install.add_mutually_exclusive_group()
     more.add_argument(
@@ -36,7 +36,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     install.set_defaults(verb=_install)
 
-    listing = actions.add_parser("list", help="what is installed and what could be")
+    listing = actions.add_parser("list", help="list installed and available versions")
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(verb=_list)
 

@@ -1,4 +1,4 @@
-"""rkzoo tune: get back the accuracy that INT8 lost."""
+"""`rkzoo tune`: recover the accuracy lost in INT8."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "tune",
-        help="get back the accuracy that INT8 lost",
-        description="Tries one way to INT8 after another on the simulator, cheapest first, until "
-        "the drop is small enough: how the scores leave the model, algorithm, scale of the "
-        "weights, choice of the calibration pictures, layers in float16. Writes the best as a "
-        "recipe for rkzoo convert --recipe.",
+        help="recover the accuracy lost in INT8",
+        description="Tries quantization settings on the simulator, cheapest first, until the drop "
+        "is small enough: form of the score outputs, calibration algorithm, weight scales, choice "
+        "of calibration pictures, layers in float16. Writes the best one as a recipe for rkzoo "
+        "convert --recipe.",
         epilog="Example: rkzoo tune yolov8n.onnx --soc rk3588 --data instances.json --limit 200",
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, or an .onnx file")
@@ -29,25 +29,25 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--data",
         required=True,
         metavar="SPEC",
-        help="data with answers as for rkzoo eval; or a folder of pictures without any: then the "
-        "float model's answers count as right",
+        help="dataset as for rkzoo eval; or a folder of pictures without ground truth, for which "
+        "the float model's results serve as reference",
     )
     parser.add_argument(
         "--max-drop",
         type=float,
         default=1.0,
         metavar="POINTS",
-        help="the drop below float that is small enough (default 1.0: 0.01 mAP, or 1 %%)",
+        help="allowed drop below float (default 1.0: 0.01 mAP, or 1 %%)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N pictures")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N pictures")
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
         metavar="N",
-        help="processes, a build each",
+        help="processes, one build each",
     )
-    parser.add_argument("--stages", metavar="A,B", help="only these stages of the search")
+    parser.add_argument("--stages", metavar="A,B", help="run only these stages of the search")
     parser.add_argument("-o", "--output", metavar="DIR", help="default: rkzoo-tune")
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -102,7 +102,7 @@ def _tell_trial(trial: Trial) -> None:
 
 
 def _next(args: argparse.Namespace, soc: str, recipe: Path) -> str:
-    """What makes the .rknn: the recipe knows the pictures, the rest is said again."""
+    """The convert command: the recipe contains the images, the other options are repeated."""
     from shlex import join
 
     from rkzoo.cli.compare import repeated

@@ -1,4 +1,4 @@
-"""Heads of models that hear or speak."""
+"""Heads of speech and audio models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Rate = Annotated[int, msgspec.Meta(ge=1000, le=768000)]
 
 
 class WhisperHead(Strict, frozen=True, tag="whisper", tag_field="kind"):
-    """Speech to text by tokens, one after another: a pipeline of `encoder`, `embedding` and
-    `decoder` (graph/from_weights/whisper.py says what goes in and out), with the files
+    """Whisper, autoregressive speech recognition: a pipeline of `encoder`, `embedding` and
+    `decoder` (their inputs and outputs: graph/from_weights/whisper.py), with the files
     `decoder.vocabulary` (a json list of tokens) and `decoder.settings` (a json with
     `suppress_ids`).
 
@@ -22,12 +22,16 @@ class WhisperHead(Strict, frozen=True, tag="whisper", tag_field="kind"):
 
 
 class CtcSpeechHead(Strict, frozen=True, tag="ctc-speech", tag_field="kind"):
-    """Speech to text by CTC (wav2vec 2.0): sound 1xN, 16000 samples a second, to scores 1xTxC of
-    steps of `hop` samples; class `blank` is the CTC blank, `divider` what stands between words.
-    The contract's labels are the characters; those in angle brackets are never written.
-    `normalised`: the sound is fed with mean 0 and variance 1.
+    """CTC speech recognition (wav2vec 2.0): samples 1xN at 16 kHz -> scores 1xTxC.
 
+    The contract's labels are the characters; those in angle brackets are never output.
     https://arxiv.org/abs/2006.11477
+
+    Attributes:
+        blank: Class of the CTC blank.
+        hop: Samples per time step.
+        divider: The character between words.
+        normalised: The samples are normalized to mean 0 and variance 1.
     """
 
     blank: int = 0
@@ -37,15 +41,19 @@ class CtcSpeechHead(Strict, frozen=True, tag="ctc-speech", tag_field="kind"):
 
 
 class TransducerHead(Strict, frozen=True, tag="transducer", tag_field="kind"):
-    """Speech to text as it is spoken, by a streaming transducer (Zipformer): a pipeline of
-    `encoder` (the fbank frames `x` 1xSxB and caches `cached_*`, to frames 1xTxD and the caches
-    anew), `decoder` (the last `context` tokens to 1xD) and `joiner` (one frame and that, to
-    scores 1xC), with the file `decoder.vocabulary` (lines of piece and number).
-
-    `hop` frames are new in each segment; a frame of the encoder stands for `step` seconds;
-    `skipped` tokens are never written.
+    """Streaming transducer speech recognition (Zipformer): a pipeline of `encoder` (fbank frames
+    `x` 1xSxB and caches `cached_*` -> frames 1xTxD and updated caches), `decoder` (the last
+    `context` tokens -> 1xD) and `joiner` (one frame and that -> scores 1xC), with the file
+    `decoder.vocabulary` (lines of token and id).
 
     https://arxiv.org/abs/2310.11230
+
+    Attributes:
+        hop: New frames per segment.
+        context: Tokens that the decoder reads.
+        blank: Class of the blank.
+        skipped: Token ids that are never output.
+        step: Seconds per encoder frame.
     """
 
     hop: Size = 96
@@ -56,16 +64,20 @@ class TransducerHead(Strict, frozen=True, tag="transducer", tag_field="kind"):
 
 
 class VoiceHead(Strict, frozen=True, tag="voice", tag_field="kind"):
-    """A VITS voice in parts (https://arxiv.org/abs/2106.06103), whose tensors are known by their
-    order. P symbols, T frames, C channels.
+    """VITS speech synthesis, split into parts (https://arxiv.org/abs/2106.06103). Tensors are
+    identified by their order. P symbols, T frames, C channels.
 
-    `encoder`: ids (1,P) and how many there are (1,) or which (1,P), and where it takes one the
-    noise of the durations (1,2,P); gives log durations (1,1,P), which are symbols (1,1,P), means
-    and log deviations (1,C,P). Then `flow`, (1,C,T) and which are frames (1,1,T) to (1,C,T), and
-    `vocoder`, (1,C,T) to samples; or one `decoder`: which symbol sounds in a frame (1,1,T,P),
-    which are frames, means and log variances (1,P,C) as the encoder gave them, to samples.
-    `rate` in samples a second, `hop` samples a frame; `noise` and `duration_noise` are the
-    spread around the means that the voice was published with.
+    `encoder`: ids (1,P) and their count (1,) or mask (1,P), optionally the duration noise (1,2,P)
+    -> log durations (1,1,P), symbol mask (1,1,P), means and log deviations (1,C,P). Then `flow`,
+    (1,C,T) and frame mask (1,1,T) -> (1,C,T), and `vocoder`, (1,C,T) -> samples; or one `decoder`:
+    alignment (1,1,T,P), frame mask, means and log variances (1,P,C) from the encoder -> samples.
+
+    Attributes:
+        rate: Sample rate in Hz.
+        hop: Samples per frame.
+        noise: Scale of the noise around the means, as published with the voice.
+        duration_noise: The same for the durations.
+        language: Language code.
     """
 
     rate: Rate
@@ -76,12 +88,18 @@ class VoiceHead(Strict, frozen=True, tag="voice", tag_field="kind"):
 
 
 class ActivityHead(Strict, frozen=True, tag="activity", tag_field="kind"):
-    """Where in a sound somebody speaks: samples (1, context + step) and a state in, the
-    probability (1,1) and the next state out, one step after another.
+    """Voice activity detection: samples (1, context + step) and a state -> speech probability (1,1)
+    and the next state, step by step.
 
-    `rate` in samples a second. Speech begins at `threshold` and ends where it stays below
-    `threshold - 0.15` for `silence` seconds; shorter speech than `shortest` is none; `pad`
-    seconds are added at both sides.
+    Attributes:
+        rate: Sample rate in Hz.
+        step: New samples per step.
+        context: Samples repeated from the step before.
+        threshold: Speech begins at this probability, and ends where it stays below `threshold -
+            0.15`.
+        silence: Seconds below it that end speech.
+        shortest: Shorter speech is dropped, in seconds.
+        pad: Seconds added at both ends.
     """
 
     rate: Rate = 16000
@@ -94,10 +112,14 @@ class ActivityHead(Strict, frozen=True, tag="activity", tag_field="kind"):
 
 
 class SoundHead(Strict, frozen=True, tag="sound", tag_field="kind"):
-    """What is heard: a window of samples in, as float32 in -1..1, scores of the classes in 0..1
-    out, (1,C) or one row for each of several pieces of the window, in output number `scores`.
+    """Audio classification: a window of samples, float32 in -1..1 -> class scores in 0..1, (1,C) or
+    one row per segment of the window.
 
-    `rate` in samples a second, `hop` samples from window to window.
+    Attributes:
+        classes: Number of classes.
+        rate: Sample rate in Hz.
+        hop: Samples from window to window.
+        scores: Index of the output with the scores.
     """
 
     classes: Annotated[int, msgspec.Meta(ge=2)]

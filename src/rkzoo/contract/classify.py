@@ -1,4 +1,4 @@
-"""Heads that classify whole pictures."""
+"""Heads of image classifiers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rkzoo.contract.schema_base import Strict
 
 
 class ClassifyHead(Strict, frozen=True, tag="classify", tag_field="kind"):
-    """What a whole picture shows: 1xC (or 1xCx1x1), the first output of the graph.
+    """Image classification: 1xC (or 1xCx1x1), the first output of the graph.
 
-    `activated`: probabilities, after a softmax inside the graph; else they are logits.
+    `activated`: probabilities, after a softmax inside the graph; otherwise logits.
     """
 
     classes: Annotated[int, msgspec.Meta(ge=2)]

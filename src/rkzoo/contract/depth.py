@@ -1,4 +1,4 @@
-"""Head of models that tell how far away each pixel is."""
+"""Heads of depth estimation models."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from rkzoo.contract.schema_base import Strict
 
 
 class DepthHead(Strict, frozen=True, tag="depth", tag_field="kind"):
-    """Relative depth from one picture, the first output of the graph: 1x1xhxw or 1xhxw of any
-    size, up to a scale and a shift that are not known.
+    """Monocular relative depth, the first output of the graph: 1x1xhxw or 1xhxw of any size, up to
+    an unknown scale and shift.
 
-    `inverse`: larger is nearer (what is 1 / depth, as MiDaS and Depth Anything give); else
-    larger is farther away.
+    `inverse`: larger is nearer (1 / depth, as in MiDaS and Depth Anything); otherwise larger is
+    farther away.
 
     https://arxiv.org/abs/1907.01341
     """
@@ -19,5 +19,5 @@ class DepthHead(Strict, frozen=True, tag="depth", tag_field="kind"):
 
     @property
     def larger(self) -> str:
-        """What a larger number stands for."""
+        """What larger values mean, for messages."""
         return "nearer" if self.inverse else "farther away"

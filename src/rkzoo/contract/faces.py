@@ -1,4 +1,4 @@
-"""Heads that find faces, and plates by their corners."""
+"""Face detection heads, also for license plate corners."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from rkzoo.contract.schema_base import Size, Strict
 
 
 class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
-    """RetinaFace: boxes 1xNx4, scores 1xNx2 (background, face) and five points 1xNx10, told
-    apart by their widths, relative to N anchors: level by level, the finest first, row by row,
-    and in a cell one for each of its sides. With four `points` it is number plates and their
-    corners, clockwise.
+    """RetinaFace: boxes 1xNx4, scores 1xNx2 (background, face) and five landmarks 1xNx10,
+    identified by their widths, relative to N anchors: level by level, the finest first, row-major,
+    and one per side length in each cell.
 
-    https://arxiv.org/abs/1905.00641. `anchors` are the sides of square anchors in input pixels
-    for each level; `variances` scale what the network says of centres and of sizes;
-    `activated`: the scores leave the graph after their softmax.
+    https://arxiv.org/abs/1905.00641
+
+    Attributes:
+        anchors: Sides of square anchors in input pixels, for each level.
+        strides: Stride of each level in input pixels.
+        variances: Scale of the predicted centers and sizes.
+        activated: The scores leave the graph after the softmax.
+        points: Landmarks per face; 4 for license plates and their corners, clockwise.
     """
 
     anchors: tuple[tuple[float, ...], ...] = ((16, 32), (64, 128), (256, 512))
@@ -32,10 +36,11 @@ class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
 
 
 class CentreFaceHead(Strict, frozen=True, tag="face-centre", tag_field="kind"):
-    """CenterFace: four maps of cells of `stride` input pixels, in this order: how surely the
-    middle of a face lies in a cell (1xhxw, after its sigmoid), the logarithms of the face's
-    height and width in cells, where in the cell its middle is (y, x), and of each of five points
-    y and x in shares of the box, from its corner. https://arxiv.org/abs/1911.03599
+    """CenterFace: four maps of cells of `stride` input pixels, in this order: center heatmap
+    (1xhxw, after the sigmoid), log height and log width of the face in cells, offset of the center
+    in its cell (y, x), and five landmarks as y and x relative to the box, from its corner.
+
+    https://arxiv.org/abs/1911.03599
     """
 
     stride: Size = 4

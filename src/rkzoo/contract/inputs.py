@@ -1,20 +1,27 @@
-"""What goes into a model and comes out of a session: tensors and pictures."""
+"""Inputs of models and tensors of sessions."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from rkzoo.contract.schema_base import Length, Size, Strict
+from rkzoo.errors import RkzooError
 
 
 class TensorSpec(Strict, frozen=True):
-    """One input or output of a session.
+    """An input or output of a session.
 
-    `shape` uses -1 for a dimension that is free. `scale` and `zero_point` are set for
-    integer tensors: value = (q - zero_point) * scale. `channels` of an NC1HWC2 tensor are those
-    that mean something, where that is known (0: it is not); the rest of its blocks is padding.
+    Attributes:
+        name: Name of the tensor.
+        shape: Its shape, -1 for a dynamic dimension.
+        dtype: numpy name of its type.
+        layout: Its layout.
+        scale: Quantization scale of an integer tensor: value = (q - zero_point) * scale.
+        zero_point: Its zero point.
+        channels: Channels of an NC1HWC2 tensor without the padding of its blocks; 0 where unknown.
     """
 
     name: str
@@ -27,21 +34,26 @@ class TensorSpec(Strict, frozen=True):
 
 
 Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
-"""The order of a picture's channels. GRAY is one, as OpenCV makes it (ITU-R BT.601); the A is
-alpha, 255 where a picture has none."""
-CHANNELS: dict[Color, int] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
+"""Channel order of an image. GRAY is OpenCV's conversion (ITU-R BT.601); A is alpha, 255 where an
+image has none."""
 
 
 class ImageInput(Strict, frozen=True):
-    """How a picture becomes the model's input.
+    """Preprocessing of an image input.
 
-    `size` is (height, width) in pixels. `mean` and `std` are in units of 0..255 and in
-    the channel order `color`, one number a channel: x = (pixel - mean) / std. They are applied
-    inside the .rknn or inside the ONNX session, never by preprocessing. `fit`: `letterbox` keeps
-    the aspect ratio and pads to the size; `stretch` does not keep it; `line` scales to
-    the height, keeps the aspect ratio and pads on the right; `crop` scales the short side to
-    `short` pixels and takes the middle, as classifiers are tested, `smooth` by a bicubic filter
-    as wide as upstream's. `place` says where a letterboxed picture sits.
+    Attributes:
+        size: (height, width) in pixels.
+        color: Channel order.
+        mean: In units of 0..255, one per channel in the order `color`: x = (pixel - mean) / std.
+            Applied inside the .rknn or the ONNX session, never by preprocessing.
+        std: See `mean`.
+        fit: `letterbox` keeps the aspect ratio and pads; `stretch` does not keep it; `line` scales
+            to the height, keeps the aspect ratio and pads on the right; `crop` scales the short
+            side to `short` pixels and crops the center, as classifiers are evaluated.
+        short: Short side in pixels for `crop`.
+        pad: Padding value.
+        place: Position of a letterboxed image.
+        smooth: For `crop`, use Pillow's bicubic filter, as upstream does.
     """
 
     size: tuple[Size, Size]
@@ -56,8 +68,8 @@ class ImageInput(Strict, frozen=True):
 
     @property
     def channels(self) -> int:
-        """1, 3 or 4, as `color` says."""
-        return CHANNELS[self.color]
+        """Number of channels of `color`: 1, 3 or 4."""
+        return channels_of(self.color)
 
     def __post_init__(self) -> None:
         for word, values in (("mean", self.mean), ("std", self.std)):
@@ -76,12 +88,61 @@ class ImageInput(Strict, frozen=True):
             raise ValueError("short must not be less than the size")
 
 
-class ArrayInput(Strict, frozen=True):
-    """An input that is no picture, fed as it is; the graph is fixed to this shape.
+def fed_as(
+    image: ImageInput,
+    color: Color | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageInput:
+    """`image` with what a user said of it.
 
-    `image`: a picture becomes such an array, (N, C, height, width), by this; `texts`: (1, slots,
-    width), a text's embedding of length 1 for each class; slots that no
-    text is given for hold one of the others over again.
+    Args:
+        image: How the picture goes in so far; its number of channels stays.
+        color: Another order of the same channels.
+        mean: Taken from the pixels of 0..255; one number counts for every channel.
+        std: What they are divided by then, likewise.
+
+    Raises:
+        RkzooError: The colour order or the numbers are of another number of channels, or a std
+            is 0.
+    """
+    count = image.channels
+    color = color or image.color
+    if channels_of(color) != count:
+        orders = " or ".join(one for one in get_args(Color) if channels_of(one) == count)
+        raise RkzooError(
+            f"The model cannot take {color} pictures.",
+            f"It takes {count} channel{'s' * (count > 1)}.",
+            f"Give --color {orders}, or leave it out.",
+        )
+    found = {}
+    for word, said, usual in (("mean", mean, image.mean), ("std", std, image.std)):
+        values = tuple(usual if said is None else said)
+        values = values * count if len(values) == 1 else values
+        if len(values) != count or (word == "std" and 0 in values):
+            example = ",".join(["0" if word == "mean" else "255"] * count)
+            raise RkzooError(
+                f"The {word} {','.join(f'{value:g}' for value in values)} does not go with this "
+                "model.",
+                f"It takes {count} number{'s' * (count > 1)}, one for each channel of {color}"
+                f"{', and none of them 0' if word == 'std' else ''}.",
+                f"Give for example --{word} {example}.",
+            )
+        found[word] = values
+    return msgspec.structs.replace(image, color=color, **found)
+
+
+def channels_of(color: Color) -> int:
+    """1, 3 or 4."""
+    return 1 if color == "GRAY" else len(color)
+
+
+class ArrayInput(Strict, frozen=True):
+    """An input that is not an image, fed as it is; the graph is fixed to its shape.
+
+    `image`: the preprocessing by which an image becomes such an array, (N, C, height, width).
+    `texts`: (1, slots, width), one text embedding of length 1 per class; unused slots repeat one of
+    the others.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A model's whole contract: how it is fed, what its head is, what its classes are called."""
+"""The whole contract of a model: input, head and class names."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from rkzoo.errors import RkzooError
 
 
 class TensorsHead(Strict, frozen=True, tag="tensors", tag_field="kind"):
-    """Outputs without postprocessing: of any model, or of one part of a pipeline, whose task
-    reads them by their names. `picture` is the name of the input that takes the picture."""
+    """Outputs without postprocessing: of any model, or of a part of a pipeline, whose task reads
+    them by name. `picture` is the name of the image input.
+    """
 
     picture: str = ""
 
@@ -84,12 +85,19 @@ TaskName = Literal[
     "tensors",
     "asset",
 ]
-"""What a card may call its task; `asset` is no model. tasks/registry.py has the task of a head."""
+"""Task names of a card; `asset` is not a model. tasks/registry.py maps heads to tasks."""
 
 
 class Contract(Strict, frozen=True):
-    """Everything needed to feed a model and to read its answer. `others` are the inputs
-    beside the picture, which always comes first where there is one."""
+    """Everything needed to feed a model and to decode its outputs.
+
+    Attributes:
+        family: Name of the model's family.
+        head: Its outputs.
+        picture: The image input (key `input`); None for a model without one.
+        labels: Class names.
+        others: Further inputs; the image always comes first.
+    """
 
     family: str
     head: Head
@@ -99,7 +107,7 @@ class Contract(Strict, frozen=True):
 
     @property
     def input(self) -> ImageInput:
-        """How a picture goes in. Raises RkzooError for a model that takes none."""
+        """The image input. Raises RkzooError for a model without one."""
         if self.picture is None:
             raise RkzooError(
                 f"{self.family} takes no pictures.",
@@ -110,5 +118,5 @@ class Contract(Strict, frozen=True):
 
     @property
     def texts(self) -> ArrayInput | None:
-        """The input that says in words what to look for, where there is one."""
+        """The input of text embeddings, if any."""
         return next((other for other in self.others if other.role == "texts"), None)

@@ -1,4 +1,4 @@
-"""Ground floor: the base of every checked record, and the numbers many of them hold."""
+"""Base class of the schema-checked records, and value ranges they share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Immutable, and an unknown key is an error."""
+    """An immutable record; an unknown key is an error."""
 
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=16384)]

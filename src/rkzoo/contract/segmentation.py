@@ -1,4 +1,4 @@
-"""Heads that say of each pixel what it shows."""
+"""Segmentation heads."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from rkzoo.contract.schema_base import Strict
 
 
 class CutOutHead(Strict, frozen=True, tag="cut-out", tag_field="kind"):
-    """Objects cut out where the user points (SAM): a pipeline of `encoder`, picture to an
-    embedding 1xExhxw, and `decoder`, which takes that as `image_embeddings`, N points as
-    `point_coords` 1xNx2 in input pixels and `point_labels` 1xN (1 the object, 0 not it, 2 and 3
-    the corners of a box, -1 none), `mask_input` 1x1x4hx4w and `has_mask_input`, and gives
-    `low_res_masks` 1xMx4hx4w, logits, and `iou_predictions` 1xM, how good each will be.
+    """Promptable segmentation (SAM): a pipeline of `encoder`, image -> embedding 1xExhxw, and
+    `decoder`, which takes that as `image_embeddings`, N points as `point_coords` 1xNx2 in input
+    pixels and `point_labels` 1xN (1 foreground, 0 background, 2 and 3 box corners, -1 none),
+    `mask_input` 1x1x4hx4w and `has_mask_input`, and returns `low_res_masks` 1xMx4hx4w, logits, and
+    `iou_predictions` 1xM, their estimated quality.
 
     https://arxiv.org/abs/2304.02643
     """
 
 
 class SemanticHead(Strict, frozen=True, tag="semantic", tag_field="kind"):
-    """What each pixel shows, the first output of the graph: logits (or probabilities) 1xCxhxw of
-    any size, or the numbers of the best classes, 1xhxw, where `picked`.
+    """Semantic segmentation, the first output of the graph: logits (or probabilities) 1xCxhxw of
+    any size, or class ids 1xhxw.
 
-    `corners`: the outermost logits lie on the outermost pixels of the input, which TensorFlow
-    calls align_corners; else each covers its share of the input. One map alone says how surely
-    a pixel is of class 1: above `threshold`.
+    Attributes:
+        classes: Number of classes.
+        picked: The output holds class ids, after an ArgMax in the graph.
+        corners: align_corners: the outermost logits lie on the outermost pixels of the input;
+            otherwise each covers its share of the input.
+        threshold: For a single map, the probability above which a pixel is of class 1.
     """
 
     classes: Annotated[int, msgspec.Meta(ge=2, le=256)]

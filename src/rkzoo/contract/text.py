@@ -1,4 +1,4 @@
-"""Heads that find and read text and number plates."""
+"""Heads of text detection and recognition, and license plate recognition."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 from rkzoo.contract.schema_base import Strict
 
 CHINESE_PLATES = 68
-"""Characters of Chinese plates: 31 provinces, 10 digits, 26 letters and the blank."""
+"""Classes of Chinese license plates: 31 provinces, 10 digits, 26 letters and the blank."""
 
 
 class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):
-    """Differentiable binarisation (DB) probability map, 1x1xHxW, already in 0..1.
+    """Differentiable binarization (DB) probability map, 1x1xHxW, already in 0..1.
 
     https://arxiv.org/abs/1911.08947; the defaults are PaddleOCR's.
     """
@@ -25,14 +25,14 @@ class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):
 
 
 class TextClsHead(Strict, frozen=True, tag="text-cls", tag_field="kind"):
-    """Angle of a text line: 1xN softmax scores for `angles` (degrees)."""
+    """Orientation of a text line: 1xN softmax scores for `angles` (degrees)."""
 
     angles: tuple[int, ...] = (0, 180)
     threshold: float = 0.9
 
 
 class TextRecHead(Strict, frozen=True, tag="text-rec", tag_field="kind"):
-    """CTC recognition: 1xTxC softmax scores; class `blank` is the CTC blank.
+    """CTC text recognition: 1xTxC softmax scores; class `blank` is the CTC blank.
 
     The characters are the contract's labels: label i is class i, the blank included.
     """
@@ -41,12 +41,12 @@ class TextRecHead(Strict, frozen=True, tag="text-rec", tag_field="kind"):
 
 
 class PlateHead(Strict, frozen=True, tag="plate", tag_field="kind"):
-    """CTC recognition of a number plate (LPRNet): 1xCxT logits; class `blank` is the CTC blank.
+    """CTC license plate recognition (LPRNet): 1xCxT logits; class `blank` is the CTC blank.
 
-    The characters are the contract's labels. `layouts` are the forms that a plate may have,
-    for each character one of P a province (any sign that is not ASCII), L a letter, D a digit,
-    A a letter or digit (neither I nor O, which plates avoid), E a letter of electric cars (A to
-    K without I). Without layouts any text is read.
+    The characters are the contract's labels. `layouts` are the allowed plate formats, one code per
+    character: P a province (any non-ASCII character), L a letter, D a digit, A a letter or digit
+    (except I and O, which plates avoid), E a letter of electric cars (A to K without I). Without
+    layouts any text is accepted.
     """
 
     blank: Annotated[int, msgspec.Meta(ge=0)] = 67

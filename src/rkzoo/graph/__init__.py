@@ -1,1 +1,1 @@
-"""Model files as data."""
+"""Readers, analysis and rewriting of model files (ONNX, .rknn, foreign weights)."""

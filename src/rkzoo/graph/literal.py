@@ -1,4 +1,4 @@
-"""Reads a Python literal that somebody else wrote."""
+"""Parser of Python literals from untrusted files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ _MAX_DEPTH = 30
 
 
 def parse(text: str, limit: int = 4_000_000) -> Any:
-    """The value of a literal made of dicts, lists, tuples, strings, numbers, True, None.
+    """Parse a literal of dicts, lists, tuples, strings, numbers, booleans and None.
 
-    None when the text is longer than `limit`, nested deeper than 30, or anything else:
-    the tokens are checked first, because ast.literal_eval can be made to exhaust the
-    stack of the process with operators and brackets.
+    The tokens are checked first: ast.literal_eval can be made to exhaust the stack of the process
+    by operators and brackets.
+
+    Args:
+        text: The literal.
+        limit: Longest accepted text, in characters.
+
+    Returns:
+        Its value; None when it is longer than `limit`, nested deeper than 30, or no such literal.
     """
     if len(text) > limit or not _harmless(text.strip()):
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in the stranger's strings
+            warnings.simplefilter("ignore")  # about invalid escapes in the untrusted strings
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None

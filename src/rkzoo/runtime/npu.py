@@ -1,9 +1,10 @@
-"""The NPU of a Rockchip board, through its own library and without a wasted pass.
+"""NPU session of a Rockchip board, through the vendor's C library and with as few copies as
+possible.
 
-A picture is written straight into the NPU's memory as uint8 NHWC; the outputs are read where
-the NPU put them, as the integers and in the layout it wrote. Where an input is no picture, the
-library copies both, still without making floats of integers; that of RV1103 and RV1106 copies
-nothing, so there every input is quantised and laid out here as the NPU reads it.
+An image is written straight into the NPU's memory as uint8 NHWC; outputs are read where the NPU
+wrote them, as integers and in its own layout. Where an input is not an image, the library copies
+inputs and outputs, still without converting integers to floats; that of RV1103 and RV1106 copies
+nothing, so every input is quantized and laid out here as the NPU reads it.
 """
 
 from __future__ import annotations
@@ -29,20 +30,29 @@ Layout = Literal["native", "plain"]
 class NpuSession(Closing):
     """A model on the NPU. For one thread at a time; `duplicate` makes one for another.
 
-    `layout` "native" leaves 4-D outputs in the NPU's own layout (NC1HWC2, or NHWC on RV1103
-    and RV1106), which the detection decoder reads; "plain" has them turned into NCHW.
-    `zero_copy` None takes it wherever the model has one input and that is a picture, and
-    always on RV1103 and RV1106. `floats` is the way of the vendor's Python demos, to compare
-    with (not on RV1103 and RV1106): the processor makes floats of the pictures and the library
-    of the outputs. `picture` False: the first input is none, even where it has the shape of
-    one. `shapes`, for a model that was converted with several: as for `set_shapes`; without
-    them it takes the first that it has.
+    The arrays that `run` returns are views of the NPU's memory: read-only, and valid until the next
+    `run`; they may outlive the session.
 
-    `canvas` is the NPU's memory for the picture, uint8 (1, H, W, 3): what is written there
-    need not be copied; `memory` is what it lies in, and `fit`, where somebody sets it, a better
-    way to bring pictures there. The arrays that `run` returns look into the NPU's memory, so they
-    are to be read only, and hold until the next `run`; they may outlive the session. Raises
-    RkzooError.
+    Args:
+        context: The open model.
+        layout: "native" leaves 4-D outputs in the NPU's own layout (NC1HWC2, or NHWC on RV1103 and
+            RV1106), which the detection decoder reads; "plain" converts them to NCHW.
+        zero_copy: Share memory with the NPU. None: wherever the model's only input is an image, and
+            always on RV1103 and RV1106.
+        floats: Work as the vendor's Python demos do, for comparison (not on RV1103 and RV1106): the
+            CPU converts images, and the library outputs, to float32.
+        picture: False where the first input is not an image, although it has the shape of one.
+        shapes: For a model converted with several input shapes, as for `set_shapes`; empty for its
+            first.
+
+    Attributes:
+        canvas: NPU memory of the image, uint8 (1, H, W, 3): what is written there need not be
+            copied.
+        memory: The memory that holds `canvas`.
+        fit: A faster preprocessing into `canvas`, where set from outside.
+
+    Raises:
+        RkzooError: The model cannot be used in this way.
     """
 
     label: Label = "board"
@@ -65,7 +75,7 @@ class NpuSession(Closing):
         self._known = [context.shapes(index) for index in range(inputs)]
         self._shapes: list[tuple[int, ...]] = []
         if all(self._known):
-            # Some versions end the process when memory is set before a shape was chosen.
+            # Some versions crash when memory is set before a shape was selected.
             self.set_shapes(shapes or [known[0] for known in self._known])
         else:
             self._bind()
@@ -81,13 +91,26 @@ class NpuSession(Closing):
         zero_copy: bool | None = None,
         flags: Init = Init.NONE,
     ) -> NpuSession:
-        """Opens a file, or the bytes of one. `cores` AUTO lets the driver choose for each run."""
+        """Open a .rknn.
+
+        Args:
+            library: The NPU library.
+            model: The file, or its bytes.
+            cores: NPU cores; AUTO lets the driver choose for each run.
+            layout: As for the class.
+            zero_copy: As for the class.
+            flags: Flags of the context.
+
+        Raises:
+            RkzooError: The library cannot open it.
+        """
         context = Context.open(library, model, flags)
         return cls(_on(context, cores), layout=layout, zero_copy=zero_copy)
 
     def duplicate(self, cores: Cores = Cores.AUTO) -> NpuSession:
-        """The same model once more, with its own inputs and outputs and the same weights: for
-        another thread, or another core."""
+        """A session on the same weights with its own inputs and outputs, for another thread or
+        core.
+        """
         context = _on(self.context.duplicate(), cores)
         return NpuSession(
             context,
@@ -104,10 +127,10 @@ class NpuSession(Closing):
         possible = not self._floats and (small or ends.one_picture)
         if (self._wanted and not possible) or (self._floats and small):
             raise RkzooError(
-                f"{self.context.name} cannot be fed in the way that was asked for.",
-                "This library makes no floats."
+                f"{self.context.name} cannot be run in the requested mode.",
+                "This library does not convert to float."
                 if small
-                else "Without a copy the model must have one input, a picture.",
+                else "For zero copy the model's only input must be a picture.",
                 "Leave the choice to rkzoo.",
                 code=1,
             )
@@ -120,16 +143,27 @@ class NpuSession(Closing):
 
     @property
     def canvas(self) -> Array | None:
-        """Where a picture may be written, or None where it is copied anyway."""
+        """Where an image may be written; None where it is copied anyway."""
         return self._way.canvas
 
     @property
     def memory(self) -> Memory | None:
-        """What `canvas` lies in, where there is one."""
+        """The memory that holds `canvas`, if any."""
         return self._way.memory
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Pictures uint8 (N, H, W, C) in the contract's colour order, the rest as declared."""
+        """Run the model.
+
+        Args:
+            arrays: Images as uint8 (N, H, W, C) in the contract's color order, other inputs as
+                declared.
+
+        Returns:
+            The outputs as `outputs` describes them, valid until the next run.
+
+        Raises:
+            RkzooError: An input has the wrong shape or type, or the NPU fails.
+        """
         if len(arrays) != len(self.inputs):
             raise RkzooError(
                 f"{self.context.name} has {len(self.inputs)} inputs, not {len(arrays)}.",
@@ -141,9 +175,16 @@ class NpuSession(Closing):
         return self._way.run(arrays)
 
     def set_shapes(self, shapes: Sequence[Sequence[int]]) -> None:
-        """For a model that was converted with several input shapes: chooses one for each
-        input, in the order that the library has them (NHWC for a picture). `inputs`, `outputs`
-        and `canvas` are new ones afterwards. Raises RkzooError for shapes that it has not."""
+        """Select input shapes of a model that was converted with several.
+
+        `inputs`, `outputs` and `canvas` are replaced.
+
+        Args:
+            shapes: One per input, in the library's order of dimensions (NHWC for an image).
+
+        Raises:
+            RkzooError: The model does not have these shapes.
+        """
         wanted = [tuple(shape) for shape in shapes]
         if len(wanted) != len(self._known) or any(
             shape not in known for shape, known in zip(wanted, self._known, strict=False)
@@ -160,25 +201,26 @@ class NpuSession(Closing):
         self._bind()
 
     def close(self) -> None:
-        """Ends the session. Arrays that `run` gave stay readable, and keep the NPU's memory
-        until they go."""
+        """Close the session. Arrays that `run` returned stay readable, and keep the NPU's memory
+        alive.
+        """
         self._way = _CLOSED
         self.context.close()
 
 
 def _on(context: Context, cores: Cores) -> Context:
-    # Chips with one core refuse the call, so it is made only where it says something.
+    # Chips with one core reject the call, so it is made only where needed.
     if cores != Cores.AUTO:
         context.set_cores(cores)
     return context
 
 
-# ---- what the library tells ---------------------------------------------------------
+# ---- tensor attributes --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _In:
-    """An input: as the library announces it, as its memory is laid out, and as `run` takes it."""
+    """An input: as the library declares it, as its memory is laid out, and as `run` takes it."""
 
     told: Tensor
     native: Tensor
@@ -195,8 +237,9 @@ class _Out:
 
 @dataclass(frozen=True)
 class _Ends:
-    """A model's inputs and outputs, all asked for before any memory is set: version 1.5.2
-    answers otherwise afterwards."""
+    """A model's inputs and outputs, queried before any memory is set: version 1.5.2 returns other
+    attributes afterwards.
+    """
 
     inputs: tuple[_In, ...]
     outputs: tuple[_Out, ...]
@@ -238,7 +281,7 @@ def _out(context: Context, index: int, dynamic: bool) -> _Out:
             if tight.format == Format.NHWC:
                 return _Out(plain, tight)
         except Refused:
-            pass  # the blocks of channels that it has instead are read as well
+            pass  # NC1HWC2, which it has instead, is supported as well
     return _Out(plain, context.tensor(native, index))
 
 
@@ -256,7 +299,7 @@ def _fed(tensor: Tensor, picture: bool) -> TensorSpec:
         return TensorSpec(name=tensor.name, shape=tensor.shape, dtype="uint8", layout="NHWC")
     shape = tensor.shape
     if tensor.format == Format.NHWC and len(shape) == 4:
-        # Arrays that are no pictures come in the graph's order.
+        # Arrays other than images come in the graph's order.
         shape = (shape[0], shape[3], shape[1], shape[2])
     whole = tensor.dtype if tensor.dtype in ("int64", "int32", "bool") else "float32"
     return TensorSpec(name=tensor.name, shape=shape, dtype=whole)
@@ -291,7 +334,7 @@ def _check(array: Array, spec: TensorSpec) -> None:
         )
 
 
-# ---- ways in and out ----------------------------------------------------------------
+# ---- input and output modes ---------------------------------------------------------
 
 
 class _Way(Protocol):
@@ -306,7 +349,7 @@ class _Way(Protocol):
 
 
 class _Shared:
-    """Memory shared with the NPU on both sides, made once."""
+    """Zero copy: memory shared with the NPU on both sides, allocated once."""
 
     def __init__(self, context: Context, ends: _Ends) -> None:
         self._context = context
@@ -330,18 +373,19 @@ def _input(context: Context, end: _In) -> _Picture | _Codes:
 
 
 def _input_memory(context: Context, size: int) -> Memory:
-    """Zeroed, so that what lies between rows and behind channels is the same in every run. The
-    library brings inputs in line before each, so this cannot come down on the NPU's side later."""
+    """Zeroed memory, so that padding of rows and channels is the same in every run. The library
+    flushes inputs before each run, so these zeros cannot overwrite anything later.
+    """
     memory = context.create_memory(size)
     memory.array((size,), "uint8")[:] = 0
     return memory
 
 
 class _Picture:
-    """A picture as uint8 NHWC: the NPU applies mean and standard deviation."""
+    """An image as uint8 NHWC: the NPU applies mean and standard deviation."""
 
     def __init__(self, context: Context, end: _In) -> None:
-        # Only the memory's own description knows how long a row is.
+        # Only the native attributes hold the row stride.
         told, native = end.told, end.native
         lies = native if native.format == Format.NHWC and native.shape == told.shape else told
         batch, height, width, channels = lies.shape
@@ -357,8 +401,9 @@ class _Picture:
 
 
 class _Codes:
-    """An input that is no picture, as the NPU reads it: quantised, and in its own layout. The
-    library of RV1103 and RV1106 takes no other, and answers 0 to those that it does not take."""
+    """An input other than an image, quantized and in the NPU's own layout. The library of RV1103
+    and RV1106 supports nothing else, and reports success (0) for what it does not support.
+    """
 
     def __init__(self, context: Context, end: _In) -> None:
         native = end.native
@@ -368,7 +413,7 @@ class _Codes:
         self._limits = np.iinfo(kind) if kind.kind in "iu" else None
         self._values = np.empty(end.spec.shape, "float32" if self._scale else kind)
         memory = _input_memory(context, max(native.bytes, end.told.bytes))
-        # Rows of NHWC go past what would be done to a picture.
+        # NHWC rows must bypass the image preprocessing.
         own = {"pass_through": 1} if native.format == Format.NHWC else {}
         context.use(memory, native, **own)
         self._parts = [(to, of) for of, to in _parts(self._values, memory, native)]
@@ -387,8 +432,9 @@ class _Codes:
 
 
 def _parts(plain: Array, memory: Memory, tensor: Tensor) -> list[tuple[Array, Array]]:
-    """An array in the graph's order and a tensor's memory, as pairs of views with the same
-    numbers in the same places. Raises RkzooError for a layout that is not known."""
+    """An array in the graph's order and a tensor's memory, as pairs of views of the same elements.
+    Raises RkzooError for an unknown layout.
+    """
     if tensor.format == Format.NC1HWC2 and len(tensor.shape) == 5:
         batch, blocks, height, width, depth = tensor.shape
         channels = plain.shape[1]
@@ -411,25 +457,24 @@ def _parts(plain: Array, memory: Memory, tensor: Tensor) -> list[tuple[Array, Ar
     elif math.prod(tensor.shape) == plain.size:
         return [(plain, memory.array(plain.shape, tensor.dtype))]
     raise RkzooError(
-        f"The tensor {tensor.name} lies in the NPU's memory in a way that rkzoo does not know.",
-        f"The library tells of {list(tensor.shape)} ({tensor.format.name}) for"
-        f" {list(plain.shape)}.",
+        f"The tensor {tensor.name} has a memory layout that rkzoo does not know.",
+        f"The library reports {list(tensor.shape)} ({tensor.format.name}) for {list(plain.shape)}.",
         "Run rkzoo doctor: it names the library's version, and whether there is a newer one.",
     )
 
 
 class _Output:
-    """One output, read where the NPU writes it. Nothing else ever writes there."""
+    """An output, read where the NPU writes it. Nothing else writes there."""
 
     def __init__(self, context: Context, end: _Out, layout: Layout) -> None:
         plain, native = end.plain, end.native
         four = len(plain.shape) == 4 and native.format in (Format.NC1HWC2, Format.NHWC)
-        # A batch does not lie in the blocks that are announced (librknnrt 1.5.2 tells of pairs
-        # and has the NPU write single ones): the library itself knows how to turn it.
+        # The declared blocks do not describe a batch (librknnrt 1.5.2 reports pairs and lets the
+        # NPU write single ones): leave the conversion to the library.
         own = layout == "native" and plain.shape[0] == 1
-        # The small library writes no NCHW, so its pictures are turned here.
+        # The small library writes no NCHW, so its 4-D outputs are converted here.
         tensor = native if four and (context.library.small or own) else plain
-        # Behind a flat output the NPU may write up to the end of a block.
+        # After a flat output the NPU may write up to the end of a block.
         memory = context.create_memory(max(tensor.bytes, native.bytes))
         context.use(memory, tensor)
         self._parts: list[tuple[Array, Array]] = []
@@ -446,7 +491,7 @@ class _Output:
         self.spec = msgspec.structs.replace(told, channels=channels)
         seen = self._given = _visible(memory, tensor, shape)
         seen.flags.writeable = False
-        # Padding between channel blocks (few models have it) costs a pass.
+        # Padding between channel blocks (in few models) costs a copy.
         if not seen.flags.c_contiguous:
             self._given = np.empty(seen.shape, tensor.dtype)
             self._parts = [(self._given, seen)]
@@ -464,7 +509,7 @@ def _graphs_order(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _true_shape(tensor: Tensor, plain: Tensor) -> tuple[int, ...]:
-    """The shape without what the NPU adds behind the last cell of a channel block."""
+    """The shape without the NPU's padding after the last cell of a channel block."""
     if tensor.format != Format.NC1HWC2 or plain.format not in (Format.NCHW, Format.NHWC):
         return tensor.shape
     _, _, height, width = _graphs_order(plain)
@@ -485,7 +530,7 @@ def _visible(memory: Memory, tensor: Tensor, shape: tuple[int, ...]) -> Array:
 
 
 class _Copied:
-    """The library copies inputs and outputs, for models that are fed more than a picture."""
+    """The library copies inputs and outputs, for models with other inputs than an image."""
 
     _floats = False
 
@@ -510,7 +555,7 @@ class _Copied:
         return list(self._arrays)
 
     def _type(self, spec: TensorSpec) -> str:
-        """Of the numbers that are handed over."""
+        """Data type that is handed to the library."""
         return spec.dtype
 
     def _given(
@@ -520,8 +565,9 @@ class _Copied:
         turned: tuple[Array, Array],
         limits: tuple[float, float] | None,
     ) -> Array:
-        """The array as the library takes it: of this type, within `limits`, and NHWC where it
-        has four dimensions. `turned` is room for that, in its own order and in the array's."""
+        """The array as the library takes it: of its type, within `limits`, and NHWC where it is
+        4-D. `turned` is a buffer for that, in the library's order and viewed in the array's.
+        """
         room, seen = turned
         if limits:
             np.clip(array, *limits, out=seen)
@@ -534,8 +580,9 @@ class _Copied:
 
 
 def _limits(end: _In) -> tuple[float, float] | None:
-    """The least and the largest number that an input's codes can stand for. The library does not
-    saturate: a number beyond them comes out at the other end (seen with librknnrt 1.5.2)."""
+    """Range of values that the quantized input can represent. The library does not saturate: a
+    value beyond it wraps around (seen with librknnrt 1.5.2).
+    """
     tensor = end.told
     if tensor.scale is None or end.spec.dtype != "float32":
         return None
@@ -547,7 +594,7 @@ def _limits(end: _In) -> tuple[float, float] | None:
 
 
 def _turned(spec: TensorSpec, dtype: str) -> tuple[Array, Array]:
-    """Room for an input as the library takes it, and the same as `run` is given it."""
+    """A buffer for an input in the library's order, and its view in the order of `run`."""
     if len(spec.shape) != 4 or spec.layout == "NHWC":
         room = np.empty(spec.shape, dtype)
         return room, room
@@ -557,7 +604,7 @@ def _turned(spec: TensorSpec, dtype: str) -> tuple[Array, Array]:
 
 
 class _Floats(_Copied):
-    """Floats in and floats out: every number is made and read once more."""
+    """Float inputs and float outputs: every value is converted once more."""
 
     _floats = True
 
@@ -581,7 +628,7 @@ class _Closed:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         raise RkzooError(
-            "The model is closed.", "It was run after its end.", "Open it again.", code=1
+            "The model is closed.", "It was run after it was closed.", "Open it again.", code=1
         )
 
 

@@ -1,7 +1,7 @@
-"""The C interface of Rockchip's NPU libraries (librknnrt, librknnmrt) as Python data.
+"""C API of Rockchip's NPU libraries (librknnrt, librknnmrt) as Python data.
 
-Written from the published facts of the interface (version 2.3.2): structures, numbers, and
-what its error codes mean for a reader. Nothing here talks to a device.
+Structures, constants and the meaning of error codes, written from the published interface (version
+2.3.2). No device access here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ CUSTOM_BYTES = 1024
 
 
 class Query(IntEnum):
-    """What can be asked of a context. After MEM_SIZE some versions (1.5.2) crash when the context
-    is duplicated, and after a memory was set, NATIVE_OUTPUT_ATTR answers otherwise."""
+    """Queries of a context. After MEM_SIZE some versions (1.5.2) crash when the context is
+    duplicated, and after memory was set, NATIVE_OUTPUT_ATTR returns other values.
+    """
 
     IN_OUT_NUM = 0
     INPUT_ATTR = 1
@@ -45,7 +46,7 @@ class Query(IntEnum):
 
 
 class Type(IntEnum):
-    """Of a tensor's numbers; `DTYPES` has those that numpy knows."""
+    """Data types of tensors; `DTYPES` has those that numpy supports."""
 
     FLOAT32 = 0
     FLOAT16 = 1
@@ -62,6 +63,8 @@ class Type(IntEnum):
 
 
 class Format(IntEnum):
+    """Memory layouts of tensors."""
+
     NCHW = 0
     NHWC = 1
     NC1HWC2 = 2
@@ -69,13 +72,15 @@ class Format(IntEnum):
 
 
 class Quantised(IntEnum):
+    """Quantization schemes of tensors."""
+
     NONE = 0
     DFP = 1
     AFFINE = 2
 
 
 class Cores(IntFlag):
-    """Which NPU cores a context may use. AUTO: the driver chooses for each run."""
+    """NPU cores that a context may use. AUTO: the driver chooses for each run."""
 
     AUTO = 0
     CORE_0 = 1
@@ -85,12 +90,14 @@ class Cores(IntFlag):
 
 
 class Sync(IntFlag):
+    """Directions of a cache synchronization."""
+
     TO_DEVICE = 1
     FROM_DEVICE = 2
 
 
 class Init(IntFlag):
-    """Flags of a new context. Those that only matter to a memory of one's own are left out."""
+    """Flags of a new context, without those for externally allocated memory."""
 
     NONE = 0
     PRIORITY_MEDIUM = 1
@@ -125,8 +132,7 @@ TYPES = {name: number for number, name in DTYPES.items()}
 
 POINTER = "pointer"
 CONTEXT = "context"
-"""What is as wide as the processor's addresses: a context's number is 32 bits wide on 32-bit
-Arm, 64 bits elsewhere."""
+"""Types as wide as an address: a context handle has 32 bits on 32-bit Arm, 64 bits elsewhere."""
 
 STRUCTURES: dict[str, tuple[tuple[str, Any], ...]] = {
     "input_output_num": (("n_input", c.c_uint32), ("n_output", c.c_uint32)),
@@ -211,23 +217,24 @@ STRUCTURES: dict[str, tuple[tuple[str, Any], ...]] = {
 
 
 HERE = 8 * c.sizeof(c.c_void_p)
-"""Bits of an address in this process, which need not be the kernel's."""
+"""Address size of this process in bits, which need not be the kernel's."""
 
 
 @cache
 def structure(name: str, bits: int = HERE) -> Any:
-    """The ctypes class of a structure, for processors of 64 or 32 bits."""
+    """The ctypes class of a structure, for 64-bit or 32-bit processes."""
     return laid_out(name, STRUCTURES[name], bits)
 
 
 def laid_out(name: str, fields: tuple[tuple[str, Any], ...], bits: int) -> Any:
-    """A ctypes class of these fields, of which some are as wide as an address."""
+    """A ctypes class of these fields, some of which are as wide as an address."""
     wide = {64: c.c_uint64, 32: c.c_uint32}[bits]
     told = [(field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in fields]
     return type(name, (c.Structure,), {"_fields_": told})
 
 
 def context_type(bits: int = HERE) -> Any:
+    """The ctypes type of a context handle."""
     return c.c_uint64 if bits == 64 else c.c_uint32
 
 
@@ -253,25 +260,26 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "set_input_shapes": (CONTEXT, _U32, _OUT),
     "mem_sync": (CONTEXT, c.c_void_p, _U32),
 }
-"""Arguments by name, without the `rknn_` in front. They answer an error code, those that make
-memory an address."""
+"""Argument types by name, without the prefix `rknn_`. They return an error code, those in
+`MAKE_MEMORY` an address.
+"""
 
 MAKE_MEMORY = frozenset({"create_mem", "create_mem_from_fd"})
 
 
-# ---- what went wrong ----------------------------------------------------------------
+# ---- errors -------------------------------------------------------------------------
 
 _UPDATE = "Run rkzoo doctor: it names the part to update."
 _CONVERT = "Convert the model again for this board's chip: rkzoo convert MODEL --soc CHIP."
 
 _ERRORS: dict[int, tuple[str, str]] = {
     -1: (
-        "The NPU's library says no more than that it failed.",
-        "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows what the driver said.",
+        "The NPU's library only reports that it failed.",
+        "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows the driver's messages.",
     ),
     -2: (
         "The NPU did not answer in time.",
-        "See with rkzoo doctor what else keeps it busy; when it stays so, restart the board.",
+        "See with rkzoo doctor what else keeps it busy; if it persists, restart the board.",
     ),
     -3: (
         "The NPU cannot be reached.",
@@ -283,29 +291,29 @@ _ERRORS: dict[int, tuple[str, str]] = {
     ),
     -5: ("The NPU's library does not accept an argument.", _UPDATE),
     -6: (
-        "The NPU's library cannot use the model: it answers this for another chip, too little"
+        "The NPU's library cannot use the model: it returns this for another chip, too little"
         " memory, and a damaged or newer file alike.",
-        "Run rkzoo doctor, which tells the chip, the free memory and the library's version.",
+        "Run rkzoo doctor, which shows the chip, the free memory and the library's version.",
     ),
     -7: ("The model is not open on the NPU any more.", "Open it again."),
     -8: (
         "The NPU's library does not accept the input.",
         "Compare its size and type with rkzoo inspect.",
     ),
-    -9: ("The NPU's library does not accept how the output is asked for.", _UPDATE),
-    -10: ("The NPU's library and its driver do not fit each other.", _UPDATE),
+    -9: ("The NPU's library does not accept the form of the requested output.", _UPDATE),
+    -10: ("The NPU's library and its driver are not compatible.", _UPDATE),
     -11: ("The model was compiled in advance for another NPU driver.", _CONVERT),
     -12: ("The model was optimised for another NPU driver.", _CONVERT),
     -13: ("The model was built for another chip.", _CONVERT),
 }
-# After a model was opened, device and driver are there.
+# Once a model is open, device and driver are known to be there.
 _ERRORS_OF: dict[tuple[str, int], tuple[str, str]] = {
     ("run", -1): (
-        "The driver did not finish the work in time, or did not take it.",
-        "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows what the driver said.",
+        "The driver did not finish the job in time, or rejected it.",
+        "Run rkzoo doctor; `sudo dmesg | grep -i rknpu` shows the driver's messages.",
     ),
 }
-# Faults that a program makes, not its user.
+# Bugs of the program, not faults of its user.
 _OURS = frozenset({-5, -7, -9})
 _MOST_WORDS = 400
 
@@ -320,11 +328,17 @@ class Refused(RkzooError):
 
 
 def failure(number: int, what: str, said: Sequence[str] = (), *, function: str = "") -> Refused:
-    """A library's error code as an error for a reader; `what` is what was being done, `function`
-    who answered, `said` the lines that the library printed."""
-    unknown = ("The NPU's library gave an answer that rkzoo does not know.", _UPDATE)
+    """Make an error from an error code.
+
+    Args:
+        number: The code.
+        what: What was being done, as a sentence.
+        said: The lines that the library printed.
+        function: The function that returned it.
+    """
+    unknown = ("The NPU's library returned an unknown error code.", _UPDATE)
     why, fix = _ERRORS_OF.get((function, number)) or _ERRORS.get(number, unknown)
-    # The last line is often no more than that the call failed.
+    # The last line often says only that the call failed.
     words = "; ".join(dict.fromkeys(line for line in said if line))[:_MOST_WORDS]
     if words:
         why = f'{why} It says: "{words}".'

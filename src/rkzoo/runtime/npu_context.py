@@ -1,8 +1,8 @@
-"""A model open on the NPU, and memory that the NPU shares with this process.
+"""NPU context: a model open on the NPU, and memory shared between the NPU and this process.
 
-Thin over the C library: every call is here once, checked, with its error in words. What was
-made is destroyed in the right order when nothing refers to it any more: an array that looks
-into NPU memory keeps that memory, and with it the context, alive.
+A thin, checked wrapper of the C library. Resources are destroyed in the right order when nothing
+refers to them any more: an array that views NPU memory keeps that memory, and with it the context,
+alive.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from rkzoo.runtime.npu_log import overheard, pass_on
 from rkzoo.session import Array
 
 SMALL = "librknnmrt"
-"""The library of RV1103 and RV1106. It shares no weights, copies no more than one picture and
-makes no floats: what goes in and comes out lies in memory of the NPU, as the NPU reads it."""
+"""Name of the library of RV1103 and RV1106. It shares no weights, copies only a single image input
+and does not convert to float: inputs and outputs are in NPU memory, as the NPU reads them.
+"""
 
 
 class NpuLibrary:
-    """librknnrt.so or librknnmrt.so, loaded. Raises RkzooError when it cannot be."""
+    """librknnrt.so or librknnmrt.so, loaded. Raises RkzooError when it cannot be loaded."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
@@ -42,15 +43,16 @@ class NpuLibrary:
             raise RkzooError(
                 f"The NPU's library {self.path} cannot be loaded.",
                 f"The system says: {error}.",
-                "Run rkzoo doctor: it says which file belongs there.",
+                "Run rkzoo doctor: it says which file is needed.",
             ) from error
         self._functions: dict[str, Any] = {}
         self.function("init")
 
     @property
     def small(self) -> bool:
-        """Whether this is the library of RV1103 and RV1106, under whatever name: it alone knows
-        of no cores."""
+        """Whether this is the library of RV1103 and RV1106, under any name: it alone has no core
+        mask.
+        """
         return Path(self.path).name.startswith(SMALL) or not self.has("set_core_mask")
 
     def has(self, name: str) -> bool:
@@ -58,11 +60,11 @@ class NpuLibrary:
         return hasattr(self._dll, f"rknn_{name}")
 
     def function(self, name: str) -> Any:
-        """`rknn_<name>`, with its types. Raises RkzooError where the library lacks it."""
+        """`rknn_<name>` with its types. Raises RkzooError where the library lacks it."""
         if name not in self._functions:
             if not self.has(name):
                 raise RkzooError(
-                    f"The NPU's library {self.path} cannot do this.",
+                    f"The NPU's library {self.path} does not support this.",
                     f"It has no function rknn_{name}.",
                     "Update the library (rkzoo doctor says how), or check that it is the right "
                     "file.",
@@ -75,17 +77,36 @@ class NpuLibrary:
         return self._functions[name]
 
     def call(self, name: str, what: str, *arguments: Any) -> None:
-        """Calls a function that answers an error code; raises Refused unless it is 0. What the
-        library prints goes where this process prints."""
+        """Call a function that returns an error code. What the library prints is not captured.
+
+        Args:
+            name: Name of the function without `rknn_`.
+            what: What is being done, as a sentence for the error.
+            *arguments: Its arguments.
+
+        Raises:
+            Refused: The code is not 0.
+        """
         if code := self.function(name)(*arguments):
             raise api.failure(code, what, function=name)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What the library tells of an input or output. `shape` is in the order of `format`;
-    `w_stride` are the pixels of a row in memory (at least the width), `bytes` the memory it
-    needs. `scale` is None unless the numbers are quantised."""
+    """Attributes of an input or output.
+
+    Attributes:
+        index: Its index.
+        name: Its name.
+        shape: In the order of `format`.
+        format: Its layout.
+        type: Its data type, a number of `Type`.
+        scale: Quantization scale; None for a float tensor.
+        zero_point: Its zero point.
+        w_stride: Pixels of a row in memory, at least the width.
+        bytes: Size of its memory.
+        raw: The C structure.
+    """
 
     index: int
     name: str
@@ -100,12 +121,12 @@ class Tensor:
 
     @property
     def dtype(self) -> str:
-        """numpy's name of the type. Raises RkzooError for one that numpy does not have."""
+        """numpy name of the data type. Raises RkzooError for one that numpy does not have."""
         name = api.DTYPES.get(self.type)  # type: ignore[call-overload]
         if name is None:
             raise RkzooError(
-                f"The tensor {self.name} has numbers of a kind that rkzoo cannot read.",
-                f"It is number {self.type} of the NPU library's types.",
+                f"The tensor {self.name} has a data type that rkzoo cannot read.",
+                f"It is type {self.type} of the NPU library.",
                 "Convert the model to int8 or fp16.",
             )
         return str(name)
@@ -131,8 +152,9 @@ def _tensor(raw: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that the NPU and this process share. `fd` is the file descriptor of it (DMA-BUF), in
-    which they begin at `offset`."""
+    """Memory shared by the NPU and this process. `fd` is its file descriptor (DMA-BUF), in which it
+    begins at `offset`.
+    """
 
     address: int
     size: int
@@ -142,8 +164,13 @@ class Memory:
     _buffer: Any
 
     def array(self, shape: Sequence[int], dtype: str, *, row: int = 0) -> Array:
-        """A view, not a copy; it keeps the memory alive. `row` are the elements from one row
-        to the next of a picture (N, H, W, C), where that is more than W * C."""
+        """A view of the memory, which keeps it alive.
+
+        Args:
+            shape: Shape of the array.
+            dtype: numpy data type.
+            row: Elements per row of an image (N, H, W, C) where rows are padded; 0 for W * C.
+        """
         kind = np.dtype(dtype)
         if not row:
             return np.frombuffer(self._buffer, kind, math.prod(shape)).reshape(shape)
@@ -154,14 +181,14 @@ class Memory:
 
 
 class _Owner:
-    """The context's number, and its end. A duplicate ends before the one it was made of."""
+    """Owner of a context handle; destroys it. A duplicate is destroyed before its origin."""
 
     def __init__(self, library: NpuLibrary, number: Any, origin: _Owner | None = None) -> None:
         self.number = number
         weakref.finalize(self, _end, library.function("destroy"), number, origin)
 
 
-# Nobody can act on a failure to destroy, and it must not hide the error that led to the end.
+# A failure to destroy is ignored: nobody can act on it, and it must not hide an earlier error.
 
 
 def _end(function: Any, number: Any, origin: _Owner | None) -> None:
@@ -176,8 +203,9 @@ _OF_A_SHAPE = frozenset(question for question in Query if question.name.startswi
 
 
 class Context:
-    """One model, open on the NPU. Made by `open` or `duplicate`; not for several threads at
-    once. Every method raises RkzooError when the library refuses."""
+    """A model open on the NPU, made by `open` or `duplicate`; for one thread at a time. Every
+    method raises RkzooError when the library returns an error.
+    """
 
     def __init__(
         self,
@@ -188,19 +216,29 @@ class Context:
         source: Path | bytes | None = None,
         known: dict[tuple[Query, int], Tensor] | None = None,
     ) -> None:
-        """`source` is what to open again for a duplicate, where the library makes none; `known`
-        what the library told of the model before memory was set in any of its contexts."""
+        """`source` is reopened for a duplicate where the library cannot duplicate; `known` are
+        tensor attributes queried before memory was set in any context of the model.
+        """
         self.library, self.name = library, name
         self._flags, self._source = flags, source
         self._known: dict[tuple[Query, int], Tensor] = {} if known is None else known
         self._owner: _Owner | None = owner
         self._ran = False
-        # The library serves one call at a time on a context.
+        # The library supports one call at a time on a context.
         self._one = Lock()
 
     @classmethod
     def open(cls, library: NpuLibrary, model: Path | bytes, flags: Init = Init.NONE) -> Context:
-        """From a file, or from the bytes of one."""
+        """Open a .rknn from a file or its bytes.
+
+        Args:
+            library: The NPU library.
+            model: The file, or its bytes.
+            flags: Flags of the context.
+
+        Raises:
+            RkzooError: The file is missing or empty, or the library cannot open it.
+        """
         number = api.context_type()()
         name = model.name if isinstance(model, Path) else "The model"
         if isinstance(model, Path):
@@ -210,14 +248,14 @@ class Context:
         else:
             data, size, empty = model, len(model), not model
         if empty:
-            # The library does not survive it.
+            # The library crashes on it.
             raise RkzooError(
                 f"{name} cannot be opened on the NPU.",
                 "It is empty.",
                 "Copy the file again, or convert the model again with rkzoo convert.",
             )
         begin = partial(library.function("init"), c.byref(number), data, size, flags, None)
-        # Here the codes say least, and here the library may end the process.
+        # The error codes of init say least, and it may end the process.
         code, said = overheard(begin, guarded=True)
         if code:
             raise api.failure(code, f"{name} cannot be opened on the NPU.", said)
@@ -226,8 +264,9 @@ class Context:
         return cls(library, _Owner(library, number), name, flags, source)
 
     def duplicate(self) -> Context:
-        """A second context of the model that shares its weights; on RV1103 and RV1106, whose
-        library shares none, the model is opened once more."""
+        """A second context that shares the weights; on RV1103 and RV1106, whose library shares
+        none, the model is opened once more.
+        """
         origin, number = self._held, api.context_type()()
         if self._source is not None:
             return Context.open(self.library, self._source, self._flags)
@@ -239,13 +278,17 @@ class Context:
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._owner is None
 
     @property
     def _held(self) -> _Owner:
         if self._owner is None:
             raise RkzooError(
-                f"{self.name} is closed.", "It was used after its end.", "Open it again.", code=1
+                f"{self.name} is closed.",
+                "It was used after it was closed.",
+                "Open it again.",
+                code=1,
             )
         return self._owner
 
@@ -254,17 +297,24 @@ class Context:
         return self._held.number
 
     def close(self) -> None:
-        """Lets go of the context. It ends at once, or with the last array that looks into its
-        memory."""
+        """Release the context. It is destroyed at once, or with the last array that views its
+        memory.
+        """
         self._owner = None
 
     def _call(self, function: str, what: str, *arguments: Any) -> None:
         self.library.call(function, what, self._number, *arguments)
 
-    # ---- questions ------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------
 
     def query(self, question: Query, kind: str, index: int | None = None) -> Any:
-        """The library's answer as a ctypes structure of npu_api."""
+        """The result of a query as a ctypes structure of npu_api.
+
+        Args:
+            question: The query.
+            kind: Name of its structure.
+            index: Index of the input or output, for attribute queries.
+        """
         info = structure(kind)()
         if index is not None:
             info.index = index
@@ -278,14 +328,15 @@ class Context:
         return info
 
     def counts(self) -> tuple[int, int]:
-        """How many inputs and outputs there are."""
+        """Number of inputs and of outputs."""
         found = self.query(Query.IN_OUT_NUM, "input_output_num")
         return found.n_input, found.n_output
 
     def tensor(self, question: Query, index: int) -> Tensor:
-        """An input or output as one of the attribute queries tells it. Asked once, for this
-        context and its duplicates: version 1.5.2 tells of other spare cells once memory has been
-        set in one of them, and the NPU writes as it told first."""
+        """Attributes of an input or output. Queried once for this context and its duplicates:
+        version 1.5.2 reports other padding once memory was set in one of them, while the NPU writes
+        as first reported.
+        """
         key = (question, index)
         if key in self._known:
             return self._known[key]
@@ -295,7 +346,7 @@ class Context:
         return told
 
     def versions(self) -> tuple[str, str]:
-        """What library and driver call themselves."""
+        """Version texts of library and driver."""
         found = self.query(Query.SDK_VERSION, "sdk_version")
         return found.api_version.decode("utf-8", "replace"), found.drv_version.decode(
             "utf-8", "replace"
@@ -303,32 +354,34 @@ class Context:
 
     @property
     def stand_in(self) -> bool:
-        """Whether the library is the tests' stand-in, which says nothing about a board."""
+        """Whether the library is the tests' stand-in, whose results say nothing about a board."""
         return "stand-in" in self.versions()[0]
 
     def custom_string(self) -> str:
+        """The custom string of the model."""
         found = self.query(Query.CUSTOM_STRING, "custom_string")
         return str(found.string.decode("utf-8", "replace"))
 
     def run_seconds(self) -> float:
-        """How long the last run took on the NPU, as the library tells it."""
-        if not self._ran:  # the library would answer with any number
+        """Duration of the last run on the NPU in seconds, as the library reports it."""
+        if not self._ran:  # the library would return an arbitrary value
             raise RkzooError(f"{self.name} was not run yet.", "", "Run it first.", code=1)
         return float(self.query(Query.PERF_RUN, "perf_run").run_duration) / 1e6
 
     def layers(self) -> str:
-        """The library's table of time by layer; the context needs Init.COLLECT_PERF."""
+        """The library's profile by layer, as text; the context needs Init.COLLECT_PERF."""
         found = self.query(Query.PERF_DETAIL, "perf_detail")
         if not found.perf_data or not found.data_len:
             return ""
         return c.string_at(found.perf_data, found.data_len).decode("utf-8", "replace").rstrip("\0")
 
     def shapes(self, index: int) -> list[tuple[int, ...]]:
-        """The shapes that an input of a model with several of them can have; none where its
-        shape is fixed, or the library knows no others (RV1103 and RV1106)."""
+        """Input shapes that a model was converted with; empty for a fixed shape, or where the
+        library does not support several (RV1103 and RV1106).
+        """
         info = structure("input_range")(index=index)
         ask = partial(self.library.function("query"), self._number, Query.INPUT_DYNAMIC_RANGE)
-        # Of a model with fixed shapes the library complains aloud.
+        # For a model with fixed shapes the library prints an error.
         code, _ = overheard(partial(ask, c.byref(info), c.sizeof(info)))
         count = 0 if code else min(info.shape_number, api.MAX_SHAPES)
         return [tuple(row[: info.n_dims]) for row in info.dyn_range[:count]]
@@ -336,14 +389,15 @@ class Context:
     # ---- settings -------------------------------------------------------------------
 
     def set_cores(self, cores: Cores) -> None:
+        """Set the NPU cores that the context may use."""
         self._call("set_core_mask", f"The NPU cores {cores!r} cannot be used.", int(cores))
 
     def set_batch_cores(self, count: int) -> None:
-        """Over how many cores a batch is spread."""
+        """Set the number of cores that a batch is spread over."""
         self._call("set_batch_core_num", f"A batch cannot be spread over {count} cores.", count)
 
     def set_shapes(self, shapes: Sequence[Sequence[int]]) -> None:
-        """Chooses one of the model's shapes for every input."""
+        """Select one of the model's shapes for every input."""
         rows = (structure("tensor_attr") * len(shapes))()
         for index, shape in enumerate(shapes):
             rows[index] = self.tensor(Query.INPUT_ATTR, index).raw
@@ -355,13 +409,15 @@ class Context:
     # ---- memory ---------------------------------------------------------------------
 
     def create_memory(self, size: int) -> Memory:
-        """Memory of the NPU, as it comes: what the processor writes there before the first run
-        may come down later on what the NPU wrote, for nothing but inputs is brought in line.
-        Raises RkzooError when there is not enough."""
+        """Allocate NPU memory of `size` bytes, not initialized.
+
+        Only inputs are flushed before a run: what the CPU writes to other memory before the first
+        run may later overwrite what the NPU wrote. Raises RkzooError when there is not enough.
+        """
         return self._memory("create_mem", size)
 
     def memory_of(self, fd: int, address: int, size: int, offset: int = 0) -> Memory:
-        """Memory that another device gave as a file descriptor, mapped at `address`."""
+        """Import memory of another device by its file descriptor, mapped at `address`."""
         return self._memory("create_mem_from_fd", fd, address, size, offset)
 
     def _memory(self, function: str, *arguments: Any) -> Memory:
@@ -377,8 +433,9 @@ class Context:
         )
 
     def use(self, memory: Memory, tensor: Tensor, **changed: int) -> None:
-        """Makes `memory` that of an input or output, which is `changed` from what it was
-        told (type, fmt, pass_through)."""
+        """Bind `memory` to an input or output; `changed` overrides its attributes (type, fmt,
+        pass_through).
+        """
         raw = structure("tensor_attr").from_buffer_copy(tensor.raw)
         for field, value in changed.items():
             setattr(raw, field, value)
@@ -386,38 +443,44 @@ class Context:
         self._call("set_io_mem", what, memory.pointer, c.byref(raw))
 
     def sync(self, memory: Memory, way: Sync) -> None:
-        """Makes what one side wrote visible to the other. `run` does so by itself, unless the
-        context was made with NO_INPUT_FLUSH or NO_OUTPUT_FLUSH."""
-        self._call("mem_sync", "NPU memory cannot be brought in line.", memory.pointer, int(way))
+        """Flush or invalidate caches of `memory`. `run` does so itself, unless the context was made
+        with NO_INPUT_FLUSH or NO_OUTPUT_FLUSH.
+        """
+        self._call(
+            "mem_sync", "The caches of NPU memory cannot be synchronized.", memory.pointer, int(way)
+        )
 
     # ---- running --------------------------------------------------------------------
 
     def run(self) -> None:
-        """Computes, and returns when the outputs are there."""
+        """Run the model, and return when the outputs are complete."""
         with self._one:
             self._call("run", f"{self.name} did not run on the NPU.", None)
         self._ran = True
 
     def set_inputs(self, tensors: Sequence[Tensor], arrays: Sequence[Array]) -> None:
-        """Hands contiguous arrays over, which the library copies and converts. Those of four
-        dimensions are (N, H, W, C), whatever they hold: of any other order the library copies
-        nothing and tells of no error."""
+        """Hand over contiguous inputs, which the library copies and converts.
+
+        4-D arrays are (N, H, W, C), whatever they hold: in any other order the library copies
+        nothing and reports no error.
+        """
         rows = (structure("input") * len(arrays))()
         for row, tensor, array in zip(rows, tensors, arrays, strict=True):
             row.index, row.buf, row.size = tensor.index, array.ctypes.data, array.nbytes
             row.type = api.TYPES[array.dtype.name]
             row.fmt = Format.NHWC if array.ndim == 4 else Format.UNDEFINED
-        what = f"{self.name} does not take its inputs."
+        what = f"{self.name} does not accept its inputs."
         self._call("inputs_set", what, len(arrays), c.byref(rows))
 
     def get_outputs(self, arrays: Sequence[Array], *, floats: bool = False) -> None:
-        """Copies the outputs into contiguous arrays of their own types, in the graph's order;
-        `floats` has the library make float32 of them all."""
+        """Copy the outputs into contiguous arrays of their own types, in the graph's order;
+        `floats` makes the library convert them all to float32.
+        """
         rows = (structure("output") * len(arrays))()
         for index, (row, array) in enumerate(zip(rows, arrays, strict=True)):
             row.is_prealloc, row.index, row.want_float = 1, index, int(floats)
             row.buf, row.size = array.ctypes.data, array.nbytes
-        what = f"{self.name} does not give its outputs."
+        what = f"{self.name} does not return its outputs."
         self._call("outputs_get", what, len(arrays), c.byref(rows), None)
         self._call("outputs_release", what, len(arrays), c.byref(rows))
 

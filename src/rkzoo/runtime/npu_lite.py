@@ -1,6 +1,6 @@
-"""The NPU through rknn-toolkit-lite2, Rockchip's Python package, where that is what there is.
+"""NPU session through rknn-toolkit-lite2, Rockchip's Python package, where only that is installed.
 
-Slower than `npu`: it copies inputs and outputs and makes floats of all integers.
+Slower than `npu`: it copies inputs and outputs and converts all integers to floats.
 """
 
 from __future__ import annotations
@@ -18,14 +18,25 @@ from rkzoo.runtime.npu_api import Cores
 from rkzoo.session import Array, Closing, Label
 
 _GENERATIONS = 1
-"""Every inference leaves objects that refer to each other in a circle (42 kB, users measured:
-github.com/airockchip/rknn-toolkit2/issues/42). They are young, so looking through the young
-generations after each frame finds them, and costs microseconds."""
+"""Every inference leaves objects in a reference cycle (42 kB, users measured:
+github.com/airockchip/rknn-toolkit2/issues/42). They are young, so collecting the young generations
+after each frame finds them, and costs microseconds.
+"""
 
 
 class LiteSession(Closing):
-    """A .rknn through rknn-toolkit-lite2. `inputs` and `outputs` are those of the file, the first
-    a `picture` where it can be one; what `run` returns are floats, NCHW. Raises RkzooError."""
+    """A .rknn run by rknn-toolkit-lite2.
+
+    Args:
+        model: The file.
+        inputs: Inputs of the file, NCHW.
+        outputs: Outputs of the file.
+        cores: NPU cores.
+        picture: The first input is an image, where it has the shape of one.
+
+    Raises:
+        RkzooError: The package is missing, or cannot open the file.
+    """
 
     label: Label = "board"
 
@@ -62,18 +73,32 @@ class LiteSession(Closing):
         if answer != 0:
             raise RkzooError(
                 f"{self._name} {what}.",
-                f"rknn-toolkit-lite2 answered {answer}.",
-                "Run rkzoo doctor: driver, library and model must fit each other.",
+                f"rknn-toolkit-lite2 returned {answer}.",
+                "Run rkzoo doctor: driver, library and model must be compatible.",
             )
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Pictures uint8 (N, H, W, C) in the contract's colour order, the rest as declared."""
+        """Run the model.
+
+        Args:
+            arrays: Images as uint8 (N, H, W, C) in the contract's color order, other inputs as
+                declared.
+
+        Returns:
+            float32 outputs, NCHW.
+
+        Raises:
+            RkzooError: The session is closed, or the run fails.
+        """
         if self._lite is None:
             raise RkzooError(
-                f"{self._name} is closed.", "It was run after its end.", "Open it again.", code=1
+                f"{self._name} is closed.",
+                "It was run after it was closed.",
+                "Open it again.",
+                code=1,
             )
         given = [_four(a, spec) for a, spec in zip(arrays, self.inputs, strict=True)]
-        # NHWC is the only order that the NPU's library below takes; of another it copies nothing.
+        # The NPU's library only takes NHWC; for another order it copies nothing.
         formats = ["nhwc"] * len(given)
         try:
             outputs = self._lite.inference(inputs=given, data_format=formats)
@@ -86,7 +111,7 @@ class LiteSession(Closing):
         if outputs is None or len(outputs) != len(self.outputs):
             raise RkzooError(
                 f"{self._name} did not run on the NPU.",
-                "rknn-toolkit-lite2 gave no outputs.",
+                "rknn-toolkit-lite2 returned no outputs.",
                 "Compare its inputs with rkzoo inspect, or run rkzoo doctor.",
             )
         found = [
@@ -98,6 +123,7 @@ class LiteSession(Closing):
         return found
 
     def close(self) -> None:
+        """Release the model. May be called twice."""
         lite, self._lite = self._lite, None
         if lite is not None:
             lite.release()
@@ -116,7 +142,7 @@ def _package() -> Any:
 
 
 def _fed(spec: TensorSpec, picture: bool) -> TensorSpec:
-    """A `picture` has the channels of one."""
+    """The input as `run` takes it; a `picture` needs 1, 3 or 4 channels."""
     shape = spec.shape
     if picture and len(shape) == 4 and shape[1] in (1, 3, 4):
         batch, channels, height, width = shape
@@ -126,7 +152,7 @@ def _fed(spec: TensorSpec, picture: bool) -> TensorSpec:
 
 
 def _four(array: Array, spec: TensorSpec) -> Array:
-    """As the package takes it: of four dimensions, and those in the order (N, H, W, C)."""
+    """The array as the package takes it: 4-D, in the order (N, H, W, C)."""
     if array.ndim == 4 and spec.layout != "NHWC":
         array = array.transpose(0, 2, 3, 1)
     return np.ascontiguousarray(array.reshape((1,) * (4 - array.ndim) + array.shape))

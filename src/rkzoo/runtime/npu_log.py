@@ -1,8 +1,8 @@
-"""What Rockchip's library prints while it is called.
+"""Capture of what Rockchip's library prints during a call.
 
-Its error codes say little (-6 stands for another chip's model, for missing memory and for a
-damaged file); the line that it prints says more, so an error quotes it. The lines come through
-file descriptors, as a C library writes them.
+Its error codes say little (-6 stands for another chip's model, lack of memory and a damaged file);
+the line that it prints says more, so errors quote it. Capturing works on file descriptors, as a C
+library writes to them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,22 @@ _ONE = Lock()
 
 
 def overheard(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[str]]:
-    """What `call` returns, and the errors that the library printed meanwhile. Everything else
-    that was written (by other threads too) is passed on. `guarded`: what was printed is shown even
-    if the call ends this process, which costs a child process."""
+    """Run `call` and capture the errors that the library prints.
+
+    Everything else that is written meanwhile (by other threads too) is passed on.
+
+    Args:
+        call: The function to run.
+        guarded: Show the output even if the call ends this process; costs a child process.
+
+    Returns:
+        Its result, and the error lines.
+    """
     errors: list[str] = []
     with _ONE, ExitStack() as stack:
         kept = [one for fd in _STREAMS if (one := _redirected(fd)) is not None]
-        # Each by itself, the first one first: a closed pipe behind it must not keep the other.
+        # Each by itself, the first one first: a closed pipe must not keep the other from being
+        # restored.
         for one in reversed(kept):
             stack.callback(_restore, *one, errors)
         # To a pipe or a file the C library writes only when its buffer is full.
@@ -45,7 +54,7 @@ def overheard(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[
 
 @contextmanager
 def _guard(kept: list[tuple[int, int, int]]) -> Iterator[None]:
-    """A child that shows what was printed when this process ends without a word to it."""
+    """A child process that shows the captured output when this process dies."""
     logs = [log for _, _, log in kept]
     command = "read -r word || cat " + " ".join(f"/proc/self/fd/{log}" for log in logs)
     shown = kept[-1][1]
@@ -58,7 +67,7 @@ def _guard(kept: list[tuple[int, int, int]]) -> Iterator[None]:
             pass_fds=logs,
             start_new_session=True,
         )
-    except OSError:  # no shell, or no room for a process
+    except OSError:  # no shell, or no more processes
         yield
         return
     try:
@@ -68,14 +77,15 @@ def _guard(kept: list[tuple[int, int, int]]) -> Iterator[None]:
 
 
 def pass_on(errors: list[str]) -> None:
-    """Shows errors of a call that succeeded after all."""
+    """Print errors of a call that succeeded after all."""
     for line in errors:
         print(f"E RKNN: {line}", file=sys.stderr)
 
 
 def _redirected(fd: int) -> tuple[int, int, int] | None:
-    """A stream that goes to memory: its number, where it went, and the memory. None where it is
-    closed, or the system has no such memory."""
+    """Redirect a stream to memory: its number, its original descriptor, and the memory's. None
+    where it is closed, or the system has no memfd.
+    """
     if not hasattr(os, "memfd_create"):
         return None
     try:
@@ -92,7 +102,7 @@ def _redirected(fd: int) -> tuple[int, int, int] | None:
 
 
 def _restore(fd: int, own: int, log: int, errors: list[str]) -> None:
-    """Gives a stream back, passes on what was written to it, and adds the library's errors."""
+    """Restore a stream, pass on what was written to it, and collect the library's errors."""
     os.dup2(own, fd)
     size = os.fstat(log).st_size
     lines = os.pread(log, size, 0).splitlines(keepends=True) if size else []

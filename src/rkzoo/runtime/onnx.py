@@ -1,4 +1,4 @@
-"""ONNX Runtime on this machine's CPU."""
+"""ONNX Runtime session on this machine's CPU."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ _DTYPES = {
 
 
 class OnnxSession(Closing):
-    """Runs a float graph. `image` says how its first input is normalised, which a .rknn
-    does inside itself: so both kinds of session take the same uint8 NHWC picture.
+    """Runs a float graph on ONNX Runtime's CPU provider.
 
-    `model` is a file or the serialised graph. `threads` 0 leaves the choice to ONNX
-    Runtime. Raises RkzooError when the graph cannot be loaded or run.
+    `inputs` and `outputs` describe its tensors.
+
+    Args:
+        model: The .onnx file, or the serialized graph.
+        image: Normalization of the first input, which a .rknn applies itself: so both kinds of
+            session take the same uint8 NHWC image. None: no image.
+        threads: Number of threads; 0 leaves it to ONNX Runtime.
+
+    Raises:
+        RkzooError: The graph cannot be loaded.
     """
 
     label: Label = "onnx"
@@ -53,7 +60,7 @@ class OnnxSession(Closing):
                 model if isinstance(model, bytes) else str(model),
                 options,
                 providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it would try again, and print so on stdout
+                enable_fallback=0,  # otherwise it retries, and prints so on stdout
             )
         except Exception as error:
             what = "The graph" if isinstance(model, bytes) else str(model)
@@ -80,7 +87,18 @@ class OnnxSession(Closing):
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Pictures uint8 (N, H, W, C) in the contract's colour order, the rest as declared."""
+        """Run the graph.
+
+        Args:
+            arrays: Images as uint8 (N, H, W, C) in the contract's color order, other inputs as
+                declared.
+
+        Returns:
+            The outputs in the graph's order.
+
+        Raises:
+            RkzooError: ONNX Runtime cannot run it.
+        """
         given = list(arrays)
         if self._image is not None and given and given[0].dtype == np.uint8:
             given[0] = self._normalised(given[0])
@@ -95,13 +113,14 @@ class OnnxSession(Closing):
         return [np.asarray(output) for output in outputs]
 
     def _normalised(self, picture: Array) -> Array:
-        """uint8 NHWC to float32 NCHW, (x - mean) / std."""
+        """Normalize uint8 NHWC to float32 NCHW: (x - mean) / std."""
         values = picture.astype(np.float32)
         values -= self._mean
         values *= self._gain
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
     def close(self) -> None:
+        """Does nothing; ONNX Runtime frees the session itself."""
         pass
 
 

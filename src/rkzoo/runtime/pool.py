@@ -1,8 +1,8 @@
-"""Many workers on one stream of items: answers in order, a bounded queue, no hang.
+"""Worker pool for a stream of items: ordered results, bounded queue, no deadlock.
 
-A worker is a thread with something opened of its own (a session, a task). The pool knows
-nothing of models: it takes any way of opening one callable for each worker. Threads are
-enough, since ONNX Runtime, the NPU's library and OpenCV let go of Python while they work.
+A worker is a thread with a resource of its own (a session, a task). The pool is independent of
+models: it takes a function that opens one callable per worker. Threads are enough, since ONNX
+Runtime, the NPU's library and OpenCV release the GIL while they work.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from rkzoo.session import Closing
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-# Opens what worker number N (from 0) works with; called in that worker's own thread, again
-# when it has to be replaced. What it gives is closed there too.
+# Opens the callable of worker number N (from 0); called in that worker's own thread, again when it
+# has to be replaced. The context manager is closed there too.
 Opener = Callable[[int], AbstractContextManager[Callable[[Item], Answer]]]
 
-# How long `close` waits for a worker that is at work; one that hangs longer is left behind
-# (a daemon thread: it cannot be ended, and does not keep the program alive).
+# Seconds that `close` waits for a busy worker; one that hangs longer is left behind (a daemon
+# thread: it cannot be ended, and does not keep the program alive).
 _GRACE = 30.0
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Answer]):
-    """What became of the item that was submitted as number `number` (from 0): an answer, or
-    the error that its worker met. `waited` and `worked` are seconds."""
+    """The result of item `number` (from 0): an answer, or the exception that its worker raised.
+    `waited` (in the queue) and `worked` are seconds.
+    """
 
     number: int
     item: Item
@@ -43,7 +44,7 @@ class Outcome(Generic[Item, Answer]):
     worked: float = 0.0
 
     def value(self) -> Answer:
-        """The answer. Raises the error where there is one."""
+        """The answer. Raises the exception, if there is one."""
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]
@@ -51,7 +52,7 @@ class Outcome(Generic[Item, Answer]):
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the submitted items: each is in exactly one of these, or still inside."""
+    """Counts of the submitted items: each is in exactly one of these, or in the pool."""
 
     submitted: int
     delivered: int
@@ -64,19 +65,19 @@ class Tally:
 class Pool(Generic[Item, Answer], Closing):
     """`workers` threads, each with its own opened callable.
 
-    - Outcomes come out in the order of submission, whoever finishes first.
-    - At most `waiting` items (default: as many as workers) wait for a worker. When they are
-      that many, `submit` blocks, or with `drop_oldest` lets go of the one that waited longest.
-    - At most twice as many items as workers are begun and not yet taken out, so a slow
-      consumer stops the workers instead of filling memory.
-    - An exception is the outcome of its item and never ends the pool. An RkzooError leaves
-      the worker as it is; any other exception means that nothing is known of its state, so
-      it is closed and opened anew. A worker that cannot be opened again retires; when the
-      last has, what waits and what is submitted later gets that error as its outcome.
-    - `cancel` forgets what waits; what is at work is still delivered.
+    - Outcomes come in the order of submission.
+    - At most `waiting` items (default: as many as workers) are queued. When the queue is full,
+      `submit` blocks, or with `drop_oldest` drops the one that waited longest.
+    - At most twice as many items as workers are started and not yet taken, so a slow consumer stops
+      the workers instead of filling memory.
+    - An exception is the outcome of its item and never ends the pool. An RkzooError leaves the
+      worker as it is; after any other exception its state is unknown, so it is closed and opened
+      again. A worker that cannot be reopened retires; when the last has, queued and later items get
+      that error as their outcome.
+    - `cancel` drops queued items; started ones are still delivered.
 
-    `submit` and `results` may be used from two threads; `map` does both in one.
-    Opens all workers at once. Raises what opening one of them raises, after closing the rest.
+    `submit` and `results` may be used from two threads; `map` does both in one. All workers are
+    opened at once; when one fails, the rest are closed and its exception is raised.
     """
 
     def __init__(
@@ -97,11 +98,11 @@ class Pool(Generic[Item, Answer], Closing):
         self._room = workers if waiting is None else waiting
         self._window = 2 * workers
         lock = threading.Lock()
-        self._space = threading.Condition(lock)  # for those who submit
+        self._space = threading.Condition(lock)  # for producers
         self._work = threading.Condition(lock)  # for the workers
-        self._ready = threading.Condition(lock)  # for those who take outcomes
+        self._ready = threading.Condition(lock)  # for consumers
         self._queue: deque[tuple[int, Item, float]] = deque()
-        self._order: deque[int] = deque()  # begun and not delivered, oldest first
+        self._order: deque[int] = deque()  # started and not delivered, oldest first
         self._done: dict[int, Outcome[Item, Answer]] = {}
         self._submitted = self._delivered = self._dropped = self._cancelled = 0
         self._working = 0
@@ -121,12 +122,13 @@ class Pool(Generic[Item, Answer], Closing):
             self.close()
             raise
 
-    # --- putting in -------------------------------------------------------------------
+    # --- producing ----------------------------------------------------------------------
 
     def submit(self, item: Item) -> bool:
-        """Puts an item in; blocks while there is no room, unless the oldest is dropped.
+        """Queue an item; blocks while the queue is full, unless the oldest is dropped.
 
-        False when the pool takes nothing any more (`finish`, `cancel` or `close`).
+        Returns:
+            False when the pool accepts nothing any more (`finish`, `cancel` or `close`).
         """
         with self._space:
             if not self._drop_oldest:
@@ -145,21 +147,22 @@ class Pool(Generic[Item, Answer], Closing):
             return True
 
     def finish(self) -> None:
-        """Nothing more will be submitted: `results` ends after the last outcome."""
+        """Declare the end of the input: `results` ends after the last outcome."""
         with self._space:
             self._ended = True
             self._wake()
 
     def cancel(self) -> None:
-        """Forgets what waits and takes nothing more; what is at work is still delivered."""
+        """Drop queued items and accept no more; started ones are still delivered."""
         with self._space:
             self._forget_waiting()
 
-    # --- taking out -------------------------------------------------------------------
+    # --- consuming ----------------------------------------------------------------------
 
     def take(self, timeout: float | None = None) -> Outcome[Item, Answer] | None:
-        """The next outcome in order; None when `timeout` seconds passed or there will be none
-        (`over` tells which)."""
+        """The next outcome in order; None after `timeout` seconds or when there will be none
+        (`over` tells which).
+        """
         with self._ready:
             self._ready.wait_for(lambda: self._next_is_done() or self._is_over(), timeout)
             if not self._next_is_done():
@@ -173,7 +176,7 @@ class Pool(Generic[Item, Answer], Closing):
 
     @property
     def over(self) -> bool:
-        """Whether no outcome will come any more."""
+        """Whether no more outcomes will come."""
         with self._ready:
             return self._is_over()
 
@@ -183,7 +186,7 @@ class Pool(Generic[Item, Answer], Closing):
             yield outcome
 
     def map(self, items: Iterable[Item]) -> Iterator[Outcome[Item, Answer]]:
-        """Submits from and delivers to one thread, and finishes the pool."""
+        """Submit items and yield outcomes in one thread, then finish the pool."""
         for item in items:
             while not self._drop_oldest and self.tally.waiting >= self._room:
                 outcome = self.take()
@@ -197,10 +200,11 @@ class Pool(Generic[Item, Answer], Closing):
         self.finish()
         yield from self.results()
 
-    # --- looking at it and ending it ----------------------------------------------------
+    # --- state and shutdown -------------------------------------------------------------
 
     @property
     def tally(self) -> Tally:
+        """A snapshot of the counts."""
         with self._space:
             return Tally(
                 submitted=self._submitted,
@@ -212,7 +216,7 @@ class Pool(Generic[Item, Answer], Closing):
             )
 
     def close(self) -> None:
-        """Cancels, waits for those at work, closes what the workers opened. Twice is harmless."""
+        """Cancel, wait for busy workers, close what the workers opened. May be called twice."""
         with self._space:
             self._closing = True
             self._forget_waiting()
@@ -223,17 +227,17 @@ class Pool(Generic[Item, Answer], Closing):
     # --- the workers --------------------------------------------------------------------
 
     def _live(self, number: int) -> None:
-        """A worker's whole life: open, work, open anew after a crash, retire."""
+        """A worker's life: open, work, reopen after a crash, retire."""
         try:
             while self._serve(number):
                 pass
-        except BaseException as error:  # it cannot be opened, or not be closed
+        except BaseException as error:  # it cannot be opened or closed
             self._retire(error)
         else:
             self._retire(None)
 
     def _serve(self, number: int) -> bool:
-        """Works with one opening; True when it has to be opened again."""
+        """Work with one opened callable; True when it has to be reopened."""
         with self._opener(number) as call:
             with self._ready:
                 self._opened += 1
@@ -244,7 +248,7 @@ class Pool(Generic[Item, Answer], Closing):
         return False
 
     def _answer(self, call: Callable[[Item], Answer], entry: tuple[int, Item, float]) -> bool:
-        """Whether the callable crashed on the item."""
+        """Process an item; whether the callable crashed on it."""
         index, item, since = entry
         start = perf_counter()
         result, error = None, None
@@ -260,7 +264,7 @@ class Pool(Generic[Item, Answer], Closing):
             return error is not None and not isinstance(error, RkzooError)
 
     def _begin(self) -> tuple[int, Item, float] | None:
-        """The oldest that waits; None when there will be no more."""
+        """The oldest queued item; None when there will be no more."""
         with self._work:
             self._work.wait_for(self._may_begin_or_end)
             if self._closing or not self._queue:
@@ -285,7 +289,7 @@ class Pool(Generic[Item, Answer], Closing):
             self._wake()
 
     def _fail_waiting(self) -> None:
-        """No worker is left: what waits gets the error that ended the last one."""
+        """No worker is left: queued items get the error that ended the last one."""
         for index, item, since in self._queue:
             self._order.append(index)
             waited = perf_counter() - since

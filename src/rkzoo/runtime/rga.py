@@ -1,6 +1,6 @@
-"""librga, loaded: pictures scaled, converted and placed by Rockchip's 2D engine (RGA).
+"""librga wrapper: scaling, conversion and placement of images by Rockchip's 2D engine (RGA).
 
-Thin over the C library, every call checked. Not measured on a board: tested with a stand-in
+A thin, checked wrapper of the C library. Not measured on a board: tested with a stand-in
 (tests/rga_standin).
 """
 
@@ -21,7 +21,7 @@ from rkzoo.runtime.rga_api import Format, Place, Surface, structure
 
 @dataclass(frozen=True)
 class Imported:
-    """A picture that the driver of RGA knows, by the number it gave."""
+    """An image that is registered with RGA's driver, by its handle."""
 
     handle: int
     surface: Surface
@@ -48,13 +48,14 @@ class RgaLibrary:
         self.engines = api.engines(self.told)
 
     def import_fd(self, fd: int, surface: Surface) -> Imported:
-        """Memory of a file descriptor (DMA-BUF), until `release`. Raises RkzooError."""
+        """Import memory of a file descriptor (DMA-BUF), until `release`. Raises RkzooError."""
         return self._import("importbuffer_fd", fd, surface)
 
     @contextmanager
     def borrowed(self, address: int, surface: Surface) -> Iterator[Imported]:
-        """Memory of this process, for as long as the block lasts: what lies at the address
-        afterwards may be other pages. Raises RkzooError."""
+        """Import memory of this process for the duration of the block: the pages behind the address
+        may change afterwards. Raises RkzooError.
+        """
         imported = self._import("importbuffer_virtualaddr", address, surface)
         try:
             yield imported
@@ -65,16 +66,26 @@ class RgaLibrary:
         told = structure("im_handle_param_t")(surface.stride, surface.height, surface.format)
         handle = self._functions[function](where, c.byref(told))
         if not handle:
-            raise RkzooError("RGA's driver does not take a picture's memory.", "", "", code=1)
+            raise RkzooError(
+                "RGA's driver does not accept the memory of a picture.", "", "", code=1
+            )
         return Imported(handle, surface)
 
     def release(self, imported: Imported) -> None:
-        """Nobody can act on a failure here, so there is none."""
+        """Release imported memory. Failures are ignored: nobody can act on them."""
         self._functions["releasebuffer_handle"](imported.handle)
 
     def place(self, source: Imported, target: Imported, place: Place) -> None:
-        """Scales and converts the whole source into a place of the target, and waits for it.
-        Raises RkzooError; the place may be half written then."""
+        """Scale and convert the whole source into a rectangle of the target, and wait for it.
+
+        Args:
+            source: The source image.
+            target: The target image.
+            place: The rectangle in the target.
+
+        Raises:
+            RkzooError: RGA fails; the rectangle may be partly written.
+        """
         given, made = self._wrapped(source), self._wrapped(target)
         if source.surface.format == Format.NV12:
             made.color_space_mode = api.BT601_LIMITED
@@ -90,10 +101,10 @@ class RgaLibrary:
         )
         if answer != api.SUCCESS:
             why = (self._functions["imStrError_t"](answer) or b"").decode("utf-8", "replace")
-            raise RkzooError("RGA did not do its work.", f"{why.strip()} ({answer})", "", code=1)
+            raise RkzooError("RGA failed.", f"{why.strip()} ({answer})", "", code=1)
 
     def _wrapped(self, picture: Imported) -> Any:
-        # The library fills in what has no meaning here, as its version has it.
+        # The library fills in the other fields, as its version defines them.
         s = picture.surface
         return self._functions["wrapbuffer_handle_t"](
             picture.handle, s.width, s.height, s.stride, s.height, s.format
@@ -107,8 +118,9 @@ def _typed(dll: Any, name: str) -> Any:
 
 
 def _talk_aside() -> None:
-    """What librga prints (its version, each failure) goes to stderr: stdout is for answers. In
-    glibc alone may that be set."""
+    """Redirect librga's messages (its version, each failure) to stderr: stdout is for results. Only
+    glibc allows this.
+    """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = c.CDLL(None)
@@ -118,5 +130,5 @@ def _talk_aside() -> None:
 
 
 def memory_size() -> int:
-    """Bytes of this machine's memory."""
+    """Memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

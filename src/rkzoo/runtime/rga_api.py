@@ -1,9 +1,8 @@
-"""The C interface of librga (Rockchip's 2D engine, RGA) as Python data, and what its hardware
-can do.
+"""C API of librga (Rockchip's 2D engine, RGA) as Python data, and the limits of its hardware.
 
-Written from the published facts: the headers of librga 1.8 to 1.10 and Rockchip's RGA developer
-guide 2.2.5, chapters "Design index" and "Image Format Alignment". Nothing here talks to a device,
-and nothing was measured on a board.
+Written from the headers of librga 1.8 to 1.10 and Rockchip's RGA developer guide 2.2.5, chapters
+"Design index" and "Image Format Alignment". No device access here, and nothing was measured on a
+board.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from rkzoo.runtime.npu_api import HERE, POINTER, laid_out
 
 
 class Format(IntEnum):
-    """Of a picture in memory, in the order of the bytes."""
+    """Pixel formats, named by the order of the bytes in memory."""
 
     RGB = 0x200
     BGR = 0x700
@@ -28,13 +27,13 @@ class Format(IntEnum):
 
 
 VERSION = 1
-"""What `querystring` is asked for: library and hardware."""
+"""Argument of `querystring`: library and hardware."""
 
 SYNC = 1 << 19
-"""`improcess` returns when the picture is there."""
+"""Flag of `improcess`: return when the image is complete."""
 
 BT601_LIMITED = 1
-"""Colours of the target: from video's range, as OpenCV converts NV12."""
+"""Color space of the target: from limited range, as OpenCV converts NV12."""
 
 SUCCESS = 1
 
@@ -70,7 +69,7 @@ STRUCTURES: dict[str, tuple[tuple[str, Any], ...]] = {
 
 @cache
 def structure(name: str, bits: int = HERE) -> Any:
-    """The ctypes class of a structure, for processors of 64 or 32 bits."""
+    """The ctypes class of a structure, for 64-bit or 32-bit processes."""
     return laid_out(name, STRUCTURES[name], bits)
 
 
@@ -85,17 +84,24 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "wrapbuffer_handle_t": (_BUFFER, c.c_uint32, _INT, _INT, _INT, _INT, _INT),
     "improcess": (_INT, _BUFFER, _BUFFER, _BUFFER, _RECT, _RECT, _RECT, _INT),
 }
-"""Result, then arguments."""
+"""Result type, then argument types."""
 
 
-# ---- what the hardware can do -------------------------------------------------------
+# ---- hardware limits ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One generation. A row in memory is a multiple of `stride` pixels; no side is less than
-    `least` (width, height) or more than `reads` and `writes`; it makes a picture `scale` times
-    larger or smaller at most; `far`: it reaches memory above 4 GB."""
+    """An RGA generation.
+
+    Attributes:
+        stride: A row in memory is a multiple of this many pixels.
+        least: Smallest sides (width, height).
+        reads: Largest side of a source.
+        writes: Largest side of a target.
+        scale: Largest scale factor, up or down.
+        far: Whether it can access memory above 4 GB.
+    """
 
     stride: int
     least: tuple[int, int]
@@ -111,14 +117,13 @@ ENGINES = {
     "RGA_2_PRO": Engine(4, (2, 2), 8192, 8192, 16, True),
     "RGA_3": Engine(16, (68, 2), 8176, 8128, 8, True),
 }
-"""By the names that `querystring` has for them: those beside an NPU of the second generation."""
+"""By their names in `querystring`: the engines beside an NPU of the second generation."""
 
 _FAR = 4 << 30
 
 
 def engines(told: str) -> tuple[Engine, ...]:
-    """Those that `querystring` names. Empty where one of them is not known: its rules are not
-    either."""
+    """The engines that `querystring` names. Empty where one of them is unknown."""
     names = re.findall(r"\bRGA_(?!api)\w+", told)
     known = [ENGINES[name] for name in names if name in ENGINES]
     return tuple(known) if len(known) == len(names) else ()
@@ -126,7 +131,7 @@ def engines(told: str) -> tuple[Engine, ...]:
 
 @dataclass(frozen=True)
 class Surface:
-    """A picture in memory: (width, height) in pixels, `stride` pixels from one row to the next."""
+    """An image in memory: width and height in pixels, `stride` pixels per row."""
 
     width: int
     height: int
@@ -136,7 +141,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the target the scaled picture goes, in pixels."""
+    """The rectangle of the scaled image in the target, in pixels."""
 
     x: int
     y: int
@@ -147,11 +152,18 @@ class Place:
 def refusal(
     able: tuple[Engine, ...], source: Surface, target: Surface, place: Place, memory: int
 ) -> str:
-    """Why RGA cannot bring the source into its place of the target, or nothing where it can.
-    `memory` is the machine's, bytes: where a page lies is the kernel's choice."""
+    """Why RGA cannot scale a source into a rectangle of a target; "" where it can.
+
+    Args:
+        able: The engines of the machine.
+        source: The source image.
+        target: The target image.
+        place: The rectangle in the target.
+        memory: The machine's memory in bytes: the kernel may place a page anywhere in it.
+    """
     if not able:
-        return "This generation of RGA is not one that rkzoo knows."
-    # With several of them the driver chooses one, so the strictest rule holds.
+        return "This generation of RGA is unknown to rkzoo."
+    # The driver chooses among several engines, so the strictest rule holds.
     step = max(engine.stride for engine in able)
     rules: tuple[Callable[[], Iterator[str]], ...] = (
         lambda: _rows(step, source, target),
@@ -182,10 +194,10 @@ def _reach(
     if not fitting:
         yield (
             f"RGA does not scale {source.width}x{source.height} to {place.width}x{place.height}:"
-            " a side is too small or too large, or the step is."
+            " a side or the scale factor is out of range."
         )
     elif memory > _FAR and not any(engine.far for engine in fitting):
-        yield "This RGA reaches 4 GB of memory, and the machine has more."
+        yield "This RGA can access 4 GB of memory, and the machine has more."
 
 
 def _fits(engine: Engine, source: Surface, target: Surface, place: Place) -> bool:

@@ -1,5 +1,6 @@
-"""RKNN-Toolkit2's simulator: the NPU's integer arithmetic, emulated on this PC. It is no exact
-model of a chip."""
+"""Simulator session: RKNN-Toolkit2 emulates the NPU's integer arithmetic on this PC. It is not an
+exact model of a chip.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +15,15 @@ from rkzoo.toolkit.recipe import InputPlan
 
 
 class SimulatorSession(Closing):
-    """A model that `process` has built for simulation; this session owns the process and
-    ends it.
+    """Runs a model that `process` has built for simulation; owns and closes the process.
 
-    `outputs` come from the built file. The toolkit hands out floats that lie on the
-    INT8 lattice; they are turned back into the integers that a board would return, so
-    that a decoder meets the same tensors here and there.
+    The toolkit returns dequantized floats; they are converted back into the integers that a board
+    returns, so that decoders get the same tensors from both.
+
+    Args:
+        process: The toolkit process.
+        inputs: Inputs of the built graph.
+        outputs: Outputs of the built file.
     """
 
     label: Label = "simulator"
@@ -35,17 +39,25 @@ class SimulatorSession(Closing):
         self.outputs = tuple(_as_returned(spec) for spec in outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """One array an input: uint8 (1, H, W, C) in the contract's colour order for a picture,
-        the rest in their own shapes."""
+        """Run the model.
+
+        Args:
+            arrays: One per input: uint8 (1, H, W, C) in the contract's color order for an image,
+                other inputs in their own shapes.
+
+        Returns:
+            Integers, or float32 for outputs without a scale; NCHW.
+        """
         outputs = self._process.infer(arrays)
         return [quantised(array, spec) for array, spec in zip(outputs, self.outputs, strict=True)]
 
     def close(self) -> None:
+        """End the toolkit process."""
         self._process.close()
 
 
 def as_fed(plan: InputPlan) -> TensorSpec:
-    """What a session takes for an input: a picture as uint8 NHWC, the rest as it is."""
+    """The input of a session: an image as uint8 NHWC, anything else as it is."""
     if not plan.mean:
         return TensorSpec(name=plan.name, shape=plan.shape, dtype=plan.dtype)
     batch, channels, height, width = plan.shape
@@ -54,7 +66,7 @@ def as_fed(plan: InputPlan) -> TensorSpec:
 
 
 def _as_returned(spec: TensorSpec) -> TensorSpec:
-    """What `run` gives for an output of the built file: integers or float32, NCHW."""
+    """The output of `run` for an output of the built file: integers or float32, NCHW."""
     integer = spec.scale is not None and spec.dtype in ("int8", "uint8")
     return TensorSpec(
         name=spec.name,
@@ -67,7 +79,7 @@ def _as_returned(spec: TensorSpec) -> TensorSpec:
 
 
 def quantised(array: Array, spec: TensorSpec) -> Array:
-    """Floats on the lattice of `spec` to the integers they stand for."""
+    """Convert dequantized floats back to the integers of `spec`, clipped to its range."""
     if spec.scale is None:
         return array
     limits = np.iinfo(spec.dtype)

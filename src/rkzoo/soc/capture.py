@@ -1,7 +1,7 @@
-"""A machine's relevant files as a tar, for a bug report, and back as a tree to read.
+"""System capture: a machine's relevant files as a tar for a bug report, and back as a tree to read.
 
-What goes in is an allow-list, not the rest of a deny-list: no kernel command line, no
-serial numbers, no network, no keys. What does go in is scrubbed of addresses and hosts.
+The files are an allow-list: no kernel command line, no serial numbers, no network, no keys. Their
+contents are scrubbed of addresses and hosts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rkzoo.soc.machine import (
 )
 from rkzoo.soc.tree import NOTES, LibraryNote, NodeNote, Notes, Tree
 
-# One pattern a component of the path; only regular files.
+# One pattern per path component; regular files only.
 ALLOWED = (
     "/proc/version",
     "/proc/meminfo",
@@ -72,7 +72,7 @@ ALLOWED = (
     "/sys/class/thermal/cooling_device*/type",
     "/sys/class/thermal/cooling_device*/cur_state",
 )
-# Only that they are there: as empty files.
+# Only their existence is captured, as empty files.
 PRESENT = (
     "/sys/bus/platform/devices/*.npu/iommu_group",
     "/sys/bus/platform/devices/*.npu/iommu",
@@ -85,7 +85,7 @@ _LARGEST = 16 << 20
 _MOST = 5000
 
 _SCRUBBED = (
-    # Who built the kernel, and where: user@host.
+    # Builder of the kernel: user@host.
     (re.compile(r"\([^()\s]+@[^()\s]+\)"), "(user@host)"),
     (re.compile(r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b"), "scrubbed"),
     (
@@ -97,14 +97,25 @@ _SCRUBBED = (
 
 
 def scrub(text: str) -> str:
-    """Takes hardware addresses, serial numbers, hosts and long hexadecimal words out."""
+    """Replace hardware addresses, serial numbers, hosts and long hexadecimal words."""
     for pattern, instead in _SCRUBBED:
         text = pattern.sub(instead, text)
     return text
 
 
 def write_capture(target: Path, root: Path = Path("/")) -> tuple[str, ...]:
-    """Writes the tar and returns the paths in it. Raises RkzooError when it cannot."""
+    """Write a capture of a machine.
+
+    Args:
+        target: The .tar to write.
+        root: Root of the machine, or of a captured tree.
+
+    Returns:
+        The captured paths, sorted.
+
+    Raises:
+        RkzooError: The file cannot be written.
+    """
     tree = Tree(root)
     machine = read_machine(root)
     files = {path: _scrubbed(data) for path, data in _contents(tree)}
@@ -129,7 +140,7 @@ def _contents(tree: Tree) -> Iterator[tuple[str, bytes]]:
 
 
 def _scrubbed(data: bytes) -> bytes:
-    # The device tree's texts end in NUL; decoding and encoding keeps that.
+    # Device tree strings end in NUL; decoding and encoding keeps that.
     return scrub(data.decode("utf-8", "replace")).encode("utf-8")
 
 
@@ -174,13 +185,22 @@ def _notes(machine: Machine, tree: Tree) -> Notes:
     )
 
 
-# ---- reading one back ---------------------------------------------------------------
+# ---- reading a capture --------------------------------------------------------------
 
 
 @contextmanager
 def opened(place: Path) -> Iterator[Path]:
-    """The root of a folder or of a capture's tar, which is unpacked for as long as the block
-    lasts. Raises RkzooError when it is neither."""
+    """Open a folder or a capture's tar as a tree.
+
+    Args:
+        place: The folder or tar.
+
+    Yields:
+        The root folder; a tar is unpacked into a temporary folder for the duration of the block.
+
+    Raises:
+        RkzooError: It is neither.
+    """
     if place.is_dir():
         yield place
         return
@@ -191,7 +211,7 @@ def opened(place: Path) -> Iterator[Path]:
 
 
 def _unpack(source: Path, folder: Path) -> None:
-    """Regular files and folders only, below `folder` only, and not without end."""
+    """Unpack regular files only, only below `folder`, and up to a limit."""
     taken = 0
     try:
         with tarfile.open(source, "r:*") as tar:
@@ -201,21 +221,21 @@ def _unpack(source: Path, folder: Path) -> None:
                 if count >= _MOST or taken > _LARGEST:
                     raise _foreign(source, "It is far larger than a capture.")
                 if name.is_absolute() or ".." in name.parts:
-                    raise _foreign(source, f"It holds {entry.name!r}, which leads out of it.")
+                    raise _foreign(source, f"It holds {entry.name!r}, a path outside of it.")
                 if not entry.isreg():
-                    # Folders are made as files need them; links and devices are not wanted.
+                    # Folders are created as files need them; links and devices are skipped.
                     continue
                 file = tar.extractfile(entry)
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read() if file else b"")
     except (tarfile.TarError, EOFError, ValueError, NotADirectoryError, IsADirectoryError) as error:
-        raise _foreign(source, "It is no tar file, or a damaged one.") from error
+        raise _foreign(source, "It is not a tar file, or it is damaged.") from error
 
 
 def _foreign(source: Path, why: str) -> RkzooError:
     return RkzooError(
-        f"{source} is no capture of a machine.",
+        f"{source} is not a capture of a machine.",
         why,
         "Give a folder, or a file that `rkzoo doctor --capture FILE.tar` wrote.",
     )

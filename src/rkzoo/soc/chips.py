@@ -1,4 +1,4 @@
-"""The chips, from chips.yaml: facts, each with the source it comes from."""
+"""Rockchip chip database (chips.yaml): facts, each with its source."""
 
 from __future__ import annotations
 
@@ -25,22 +25,40 @@ class Cluster(Strict, frozen=True):
 
 
 class Variant(Strict, frozen=True):
-    """A chip with parts switched off when it was made. `cores` are those of its NPU, None where
-    no source tells; which CPU cores are missing differs from piece to piece."""
+    """A chip with some parts fused off. `cores` are those of its NPU, None where no source says;
+    which CPU cores are missing differs from chip to chip.
+    """
 
     sources: tuple[str, ...]
     cores: int | None = None
 
 
 class Chip(Strict, frozen=True):
-    """`generation` 2 is what RKNN-Toolkit2 serves; `dtypes` are those that build.
+    """A chip. Everything below `aliases` may be missing: no source says.
 
-    Everything below `aliases` may be missing, which means that no source told it. `cores`
-    and `tops` are of the NPU. `npu_clock` are the places where its clock may be found, the
-    best first: a devfreq folder or a file of clock rates. `driver` is how the NPU's driver
-    is upgraded: `kernel` with the firmware, `module` as a .ko file, `system` with the SDK.
-    `variants` are by name. `iommu` is False where the NPU needs contiguous memory (CMA).
-    `sources` names, for each fact, an entry of sources.yaml.
+    Attributes:
+        generation: NPU generation; RKNN-Toolkit2 supports 2.
+        dtypes: Data types that models can be built for.
+        container: .rknn container format.
+        aliases: Other names.
+        family: Chips of one family run the same .rknn files.
+        cores: NPU cores.
+        tops: NPU performance in TOPS.
+        compatible: Device tree names of the NPU.
+        clusters: CPU clusters.
+        memory: Size of the memory, as text.
+        npu_clock: Where the NPU clock may be found, the best first: a devfreq folder or a file of
+            clock rates.
+        npu_max_hz: Maximum NPU clock in Hz.
+        ddr_max_hz: Maximum memory clock in Hz.
+        idle_state: CPU idle state to disable for measurements.
+        iommu: False where the NPU needs contiguous memory (CMA).
+        runtime: File name of the runtime library.
+        variants: Variants by name.
+        driver: How the NPU driver is upgraded: `kernel` with the firmware, `module` as a .ko file,
+            `system` with the SDK.
+        note: A remark.
+        sources: For each fact, an entry of sources.yaml.
     """
 
     generation: Literal[1, 2, 3]
@@ -66,7 +84,7 @@ class Chip(Strict, frozen=True):
 
     @property
     def big_cores(self) -> tuple[int, ...]:
-        """The fast CPU cores where a chip has fast and slow ones, else none."""
+        """The fast CPU cores of a chip with fast and slow ones; empty otherwise."""
         return tuple(core for c in self.clusters if c.big for core in c.cores)
 
 
@@ -77,12 +95,13 @@ def _read(name: str) -> Any:
 
 @cache
 def chips() -> dict[str, Chip]:
+    """All chips by canonical name."""
     return msgspec.convert(_read("chips.yaml"), dict[str, Chip])
 
 
 @cache
 def sources() -> dict[str, str]:
-    """Key -> document or address of everything that chips and versions cite."""
+    """Key -> document or URL of everything that chips and versions cite."""
     return msgspec.convert(_read("sources.yaml"), dict[str, str])
 
 
@@ -99,8 +118,8 @@ def same_family(one: str, other: str) -> bool:
 
 _REFUSED = {
     1: (
-        "Its NPU is of the first generation, which RKNN-Toolkit2 does not serve.",
-        "Use Rockchip's older RKNN-Toolkit (1.7.5) for it; rkzoo has no part in that.",
+        "Its NPU is of the first generation, which RKNN-Toolkit2 does not support.",
+        "Use Rockchip's older RKNN-Toolkit (1.7.5), which rkzoo does not support.",
     ),
     3: (
         "Its NPU is of the third generation, which needs RKNN3-Toolkit and files of its own.",
@@ -110,10 +129,14 @@ _REFUSED = {
 
 
 def resolve(name: str) -> str:
-    """The canonical name of a chip that RKNN-Toolkit2 serves.
+    """The canonical name of a chip that RKNN-Toolkit2 supports.
 
-    Raises RkzooError for a chip of another generation, naming the toolkit it needs, and for
-    an unknown one, naming the nearest.
+    Args:
+        name: Name or alias, in any case.
+
+    Raises:
+        RkzooError: The chip is unknown (the message names the nearest), or of another generation
+            (the message names the toolkit it needs).
     """
     canonical = find(name)
     generation = chips()[canonical].generation
@@ -123,7 +146,7 @@ def resolve(name: str) -> str:
 
 
 def find(name: str) -> str:
-    """The canonical name of a known chip of any generation; RkzooError when unknown."""
+    """The canonical name of a known chip of any generation. Raises RkzooError when unknown."""
     wanted = name.strip().lower()
     if wanted == "rk182x":
         wanted = "rk1820"

@@ -1,8 +1,8 @@
-"""Holding the clocks of CPU, NPU and memory at their highest, and giving them back.
+"""Clock locking: CPU, NPU and memory at their highest rates, and restoring them.
 
-Nothing is guessed: the rates are those the machine offers. What was there before is written
-to a journal first, in /run, which a restart empties just as it resets the clocks; so
-`restore` works after a crash too. None of this was tried on a board by rkzoo.
+Rates are those that the machine offers. The previous values are first written to a journal in /run,
+which a reboot empties just as it resets the clocks, so `restore` works after a crash too. rkzoo has
+not tested this on a board.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KINDS = ("cpu", "npu", "ddr")
 
 @dataclass(frozen=True)
 class Write:
-    """One value for one file of /sys. `old` is what it holds now."""
+    """A value to write to a file of /sys. `old` is its present value."""
 
     path: str
     value: str
@@ -41,24 +41,24 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """What stood in each file before it was changed, in the order of the changes."""
+    """The previous value of each changed file, in the order of the changes."""
 
     boot: str
     entries: tuple[Entry, ...]
 
 
-# ---- what to do ---------------------------------------------------------------------
+# ---- planning -----------------------------------------------------------------------
 
 
 def lock_plan(machine: Machine) -> tuple[Write, ...]:
-    """The writes that hold every clock at the highest rate it offers; empty when all are."""
+    """The writes that lock every clock at the highest rate it offers; empty when all are there."""
     tree = Tree(machine.root)
     plan = [write for clock in machine.clocks for write in _hold(tree, clock)]
     return tuple(w for w in (*plan, *_npu_rate(tree, machine), *_idle(tree, machine)) if w.old)
 
 
 def _hold(tree: Tree, clock: Governed) -> Iterator[Write]:
-    """`performance` where it is offered; else `userspace` and the rate; else a floor."""
+    """Governor `performance` where offered; else `userspace` and the rate; else a minimum rate."""
     if clock.kind not in KINDS or clock.top is None:
         return
     cpu = clock.kind == "cpu"
@@ -66,8 +66,8 @@ def _hold(tree: Tree, clock: Governed) -> Iterator[Write]:
     highest = f"{clock.path}/{'scaling_max_freq' if cpu else 'max_freq'}"
     unit = 1000 if cpu else 1
     top = str(clock.top // unit)
-    # A cap of the kernel's against heat cannot be lifted, and ends by itself; written back by
-    # `restore` it would last.
+    # A thermal cap of the kernel cannot be lifted and ends by itself; if `restore` wrote it back,
+    # it would persist.
     if clock.highest is not None and clock.highest < clock.top and not clock.throttled:
         yield from _change(tree, highest, top)
     if "performance" in clock.governors:
@@ -75,7 +75,7 @@ def _hold(tree: Tree, clock: Governed) -> Iterator[Write]:
     elif "userspace" in clock.governors:
         yield from _change(tree, governor, "userspace")
         setter = f"{clock.path}/{'scaling_setspeed' if cpu else 'userspace/set_freq'}"
-        # It is there only once the governor is.
+        # The file exists only while that governor is active.
         yield Write(setter, top, tree.text(setter) or "-")
     else:
         lowest = f"{clock.path}/{'scaling_min_freq' if cpu else 'min_freq'}"
@@ -83,8 +83,9 @@ def _hold(tree: Tree, clock: Governed) -> Iterator[Write]:
 
 
 def _npu_rate(tree: Tree, machine: Machine) -> Iterator[Write]:
-    """Chips whose NPU has no devfreq folder: a rate in the clock tree, where the kernel
-    allows to write it."""
+    """For chips whose NPU has no devfreq folder: the rate in the clock tree, where the kernel
+    allows writing it.
+    """
     chip = chips()[machine.chip] if machine.chip else None
     if chip is None or machine.of("npu") or machine.npu_rate is None or not chip.npu_max_hz:
         return
@@ -108,13 +109,14 @@ def _change(tree: Tree, path: str, value: str) -> Iterator[Write]:
         yield Write(path, value, old)
 
 
-# ---- doing it -----------------------------------------------------------------------
+# ---- locking and restoring ----------------------------------------------------------
 
 
 def lock(machine: Machine) -> tuple[Write, ...]:
-    """Carries out `lock_plan`. Everything is put back when a part of it fails.
+    """Carry out `lock_plan`; everything is restored when part of it fails.
 
-    Raises RkzooError: not root, or the kernel refuses a value.
+    Raises:
+        RkzooError: Not root, or the kernel rejects a value.
     """
     tree = Tree(machine.root)
     _need_root(tree)
@@ -134,14 +136,17 @@ def lock(machine: Machine) -> tuple[Write, ...]:
 
 
 def restore_plan(root: Path) -> tuple[Write, ...]:
-    """The writes that undo what an earlier `lock` did; empty when there is nothing."""
+    """The writes that undo an earlier `lock`; empty when there is nothing to undo."""
     tree = Tree(root)
     return tuple(_undo(tree, _journal(tree).entries))
 
 
 def restore(root: Path) -> tuple[Write, ...]:
-    """Carries out `restore_plan`, also after a crash. Raises RkzooError: not root, or a value
-    is refused; then the journal stays, and it can be tried again."""
+    """Carry out `restore_plan`, also after a crash.
+
+    Raises:
+        RkzooError: Not root, or a value is rejected; the journal is kept, so it can be retried.
+    """
     tree = Tree(root)
     if not _journal(tree).entries:
         return ()
@@ -152,7 +157,7 @@ def restore(root: Path) -> tuple[Write, ...]:
 
 @contextmanager
 def held(machine: Machine) -> Iterator[tuple[Write, ...]]:
-    """Clocks at their highest inside the block, and as before after it, however it ends."""
+    """Lock the clocks inside the block, and restore them after it, however it ends."""
     done = lock(machine)
     try:
         yield done
@@ -167,7 +172,7 @@ def _put_back(tree: Tree) -> tuple[Write, ...]:
             _write(tree, write.path, write.value)
             undone.append(write)
         except RkzooError as error:
-            # The others are still worth putting back.
+            # Restore the others all the same.
             failed = failed or error
     if failed is not None:
         raise failed
@@ -177,24 +182,24 @@ def _put_back(tree: Tree) -> tuple[Write, ...]:
 
 
 def _undo(tree: Tree, entries: Sequence[Entry]) -> Iterator[Write]:
-    """Backwards, but governors last: a rate can only be set while its governor is there."""
+    """In reverse, but governors last: a rate can only be set while its governor is active."""
     order = sorted(reversed(entries), key=lambda e: e.path.endswith("governor"))
     for entry in order:
         now = tree.text(entry.path)
         if entry.old in ("-", "<unsupported>") or now is None:
             continue
-        # While heat holds a clock down, its limits do not show what was asked for.
+        # While the clock is throttled, its limits do not show the requested values.
         if now != entry.old or entry.path.endswith(("max_freq", "min_freq")):
             yield Write(entry.path, entry.old, now)
 
 
 def _write(tree: Tree, path: str, value: str) -> None:
-    """The one place that changes anything on the machine."""
+    """The only function that changes the machine."""
     real = tree.real(path) if path.startswith("/sys/") else None
     try:
         if real is None:
-            raise FileNotFoundError(2, "It leads out of /sys")
-        # Without O_CREAT: a file that is not there must not come to be.
+            raise FileNotFoundError(2, "It is outside of /sys")
+        # Without O_CREAT: a missing file must not be created.
         descriptor = os.open(real, os.O_WRONLY | os.O_TRUNC)
         try:
             os.write(descriptor, f"{value}\n".encode())
@@ -202,9 +207,9 @@ def _write(tree: Tree, path: str, value: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise RkzooError(
-            f"{path} does not take {value}.",
+            f"{path} does not accept {value}.",
             f"The system says: {error.strerror or error}.",
-            "This firmware may not let it be set; `rkzoo clocks show` tells where it stands.",
+            "This firmware may not allow setting it; `rkzoo clocks show` shows its state.",
         ) from error
 
 
@@ -225,7 +230,7 @@ def _boot(tree: Tree) -> str:
 
 
 def _journal(tree: Tree) -> Journal:
-    """What is on record of this start of the machine; an empty one otherwise."""
+    """The journal of this boot; an empty one otherwise."""
     empty = Journal(_boot(tree), ())
     data = tree.bytes(JOURNAL)
     if data is None:
@@ -235,7 +240,7 @@ def _journal(tree: Tree) -> Journal:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RkzooError(
             f"{JOURNAL} is damaged.",
-            "It should tell which clocks were in force before.",
+            "It should hold the previous clock settings.",
             "Restart the machine, which resets all clocks and empties /run.",
         ) from error
     return found if found.boot == empty.boot else empty
@@ -249,9 +254,9 @@ def _save(tree: Tree, journal: Journal) -> None:
 
 @contextmanager
 def _guarded(tree: Tree) -> Iterator[None]:
-    """One rkzoo at a time changes clocks."""
+    """Lock, so that only one rkzoo changes clocks at a time."""
     real = tree.real(_LOCK)
     if real is None:
-        raise RkzooError(f"{_LOCK} leads out of the root.", "", "Check the tree.")
+        raise RkzooError(f"{_LOCK} is outside of the root.", "", "Check the tree.")
     with locked(real):
         yield

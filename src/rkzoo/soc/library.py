@@ -1,4 +1,4 @@
-"""What a runtime library or server says about itself, read from its bytes without running it."""
+"""Version of a runtime library or server, read from its bytes without loading it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ _MARK = re.compile(
     rb"(?:librknn\w*|rknn_server|rga_api)[ :]+version[: ]+"
     rb"v?(\d+\.\d+[\w.]*(?: ?\([^()\0]{0,80}\))?)"
 )
-# ELF machine numbers, as `uname -m` spells them.
+# ELF machine numbers -> `uname -m` names.
 _MACHINES = {183: "aarch64", 40: "armv7l", 62: "x86_64", 3: "i686", 243: "riscv64"}
 
 ARM32 = frozenset({"armv7l", "armv8l"})
-"""How `uname -m` spells 32-bit Arm."""
+"""`uname -m` names of 32-bit Arm."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """`path` as seen on the machine. `machine` is the processor it is built for, in the
-    words of `uname -m`; `fault` says why it is no library at all, or is empty."""
+    """A library file.
+
+    Attributes:
+        path: Its path on the machine.
+        name: Its file name.
+        version: Its version text.
+        machine: Architecture it is built for (`uname -m`).
+        fault: Why it is no library at all; "" for none.
+    """
 
     path: str
     name: str
@@ -34,7 +41,15 @@ class Library:
 
 
 def examine(file: Path, path: str) -> Library:
-    """Reads at most 64 MiB of `file` and never raises for what it holds."""
+    """Read version and architecture of a library file; at most 64 MiB are read.
+
+    Args:
+        file: The file to read.
+        path: Its path on the machine.
+
+    Returns:
+        The library; unusable contents set `fault` instead of raising.
+    """
     name = path.rpartition("/")[2]
     try:
         with file.open("rb") as stream:
@@ -44,7 +59,7 @@ def examine(file: Path, path: str) -> Library:
                 return Library(path, name, fault=fault)
             version, done = _version(head), len(head)
             while not version and done < _LIMIT and (more := stream.read(_CHUNK)):
-                # The text may lie across two pieces.
+                # The text may span two chunks.
                 version, done = _version(head[-_OVERLAP:] + more), done + len(more)
                 head = more
     except OSError as error:

@@ -1,6 +1,6 @@
-"""What a machine tells about itself in /proc, /sys and /dev, read below any root.
+"""Hardware and driver state of a machine from /proc, /sys and /dev, below any root.
 
-What cannot be read is left out, and named in `denied` where only the permission was missing.
+What cannot be read is left out, and listed in `denied` where only the permission was missing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ _PROCESSES = 4096
 
 @dataclass(frozen=True)
 class Governed:
-    """Something with a clock: a CPU policy, or a devfreq device. Rates in Hz.
+    """A clock domain: a CPU policy, or a devfreq device. Rates in Hz.
 
-    `path` is its folder; `cores` only for CPUs. `available` and `governors` may be empty.
-    `throttled` is whether the kernel holds it down now because of heat.
+    Attributes:
+        kind: What it clocks.
+        name: Its name in /sys.
+        path: Its folder.
+        governor: Active governor.
+        current: Present rate.
+        lowest: Minimum rate in force.
+        highest: Maximum rate in force.
+        available: Rates it offers; may be empty.
+        governors: Governors it offers; may be empty.
+        cores: CPU cores, for CPUs only.
+        throttled: Whether the kernel holds it down now because of heat.
     """
 
     kind: Literal["cpu", "npu", "ddr", "gpu", "other"]
@@ -50,8 +60,9 @@ class Governed:
 
 @dataclass(frozen=True)
 class Node:
-    """A device file of the NPU that Rockchip's library opens. `group_name` is empty where the
-    group has no name, `allowed` None when it cannot be told."""
+    """A device file of the NPU that Rockchip's library opens. `group_name` is empty where the group
+    has no name, `allowed` (read and write) None where unknown.
+    """
 
     path: str
     mode: int
@@ -63,7 +74,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Zone:
-    """A thermometer, in degrees Celsius. `passive` is where the kernel begins to slow down."""
+    """A thermal zone, in degrees Celsius. `passive` is where the kernel begins to throttle."""
 
     name: str
     celsius: float
@@ -72,17 +83,46 @@ class Zone:
 
 @dataclass(frozen=True)
 class Machine:
-    """Everything read. Sizes in bytes; None or empty where nothing was found.
+    """Everything read from a machine. Sizes in bytes; None or empty where nothing was found.
 
-    `compatible` is the device tree's list; `chip` the canonical name it leads to, `variant` its
-    name where parts of it are switched off (rk3582). `npu_cores` is how many cores the NPU has.
-    `npu_status` is the device tree's word on the NPU (`okay`, `disabled`), `bound_driver` the
-    kernel driver that holds it, `rocket` whether that is the mainline kernel's, `iommu` whether
-    it maps scattered memory. `driver` is the driver's version text. `machine` is the kernel's
-    word on the processor, `bits` the size of its programs' pointers. `present` are the CPU cores
-    that the kernel knows, `online` those in use. `device_groups` are those of the usual groups
-    for device files that exist. `rga` is the library of the 2D engine. `load` is the NPU's busy
-    share for each core, in percent, None where the driver says nonsense.
+    Attributes:
+        root: Root of the tree.
+        live: Whether this is the running machine, not a capture.
+        model: Board name of the device tree.
+        compatible: `compatible` list of the device tree.
+        chip: Canonical name of the chip.
+        variant: Name of the chip's variant with parts fused off (rk3582).
+        npu_cores: Number of NPU cores.
+        kernel: Kernel release.
+        machine: Architecture of the kernel (`uname -m`).
+        bits: Pointer size of its programs, 32 or 64.
+        container: Whether it is a container.
+        udev: Whether udev is there.
+        device_groups: Those of the usual groups for device files that exist.
+        npu_device: Name of the NPU's platform device.
+        npu_status: Status of the NPU in the device tree (`okay`, `disabled`).
+        bound_driver: Kernel driver bound to it.
+        iommu: Whether it can map scattered memory.
+        driver: Version text of the driver.
+        driver_from: File with that version.
+        load: NPU load per core in percent, None for an invalid value.
+        nodes: Device files of the NPU.
+        rocket: Whether its driver is the mainline kernel's.
+        libraries: Runtime libraries.
+        rga: Library of the 2D engine.
+        server: rknn_server.
+        server_running: Whether it runs.
+        holders: Processes that use the NPU.
+        total: Memory.
+        free: Available memory.
+        cma_total: CMA memory.
+        cma_free: Free CMA memory.
+        clocks: Clock domains.
+        npu_rate: NPU clock of the clock tree, in Hz.
+        online: CPU cores in use.
+        present: CPU cores that the kernel knows.
+        zones: Thermal zones.
+        denied: Paths without read permission.
     """
 
     root: Path
@@ -130,11 +170,16 @@ class Machine:
         return self.chip is not None or any(n.startswith("rockchip,") for n in self.compatible)
 
     def of(self, kind: str) -> tuple[Governed, ...]:
+        """The clocks of one kind, such as "cpu"."""
         return tuple(clock for clock in self.clocks if clock.kind == kind)
 
 
 def read_machine(root: Path = Path("/")) -> Machine:
-    """Reads the machine at `root`: the living one, or a captured tree."""
+    """Read the state of a machine.
+
+    Args:
+        root: "/" for the running machine, or the root of a captured tree.
+    """
     tree = Tree(root)
     compatible = _compatible(tree)
     device = _npu_device(tree)
@@ -183,12 +228,12 @@ def read_machine(root: Path = Path("/")) -> Machine:
         online=cores(tree.text("/sys/devices/system/cpu/online") or ""),
         present=cores(tree.text("/sys/devices/system/cpu/present") or ""),
         zones=zones,
-        # Last, for everything above adds to it.
+        # Last, because everything above adds to it.
         denied=tuple(dict.fromkeys((*tree.denied, *tree.notes.denied))),
     )
 
 
-# ---- who it is ----------------------------------------------------------------------
+# ---- identity -----------------------------------------------------------------------
 
 
 def _compatible(tree: Tree) -> tuple[str, ...]:
@@ -197,7 +242,7 @@ def _compatible(tree: Tree) -> tuple[str, ...]:
 
 
 def _chip(compatible: tuple[str, ...]) -> str | None:
-    """The chip: the device tree goes from the board to the chip, so the last word counts."""
+    """The chip: a device tree lists the board first and the chip last, so the last match counts."""
     for name in reversed(compatible):
         maker, _, word = name.lower().partition(",")
         if maker != "rockchip":
@@ -209,11 +254,12 @@ def _chip(compatible: tuple[str, ...]) -> str | None:
 
 
 def _chip_of_npu(tree: Tree, device: str) -> str | None:
-    """By the NPU's own entry, for variants of a chip that have a name of their own; and by its
-    `device`, for containers, which hide the device tree but not what the kernel made of it."""
+    """The chip by the NPU's own device tree node, for variants with a name of their own; and by its
+    `device`, for containers, which hide the device tree but not sysfs.
+    """
     uevent = tree.text(f"{_DEVICES}/{device}/uevent") if device else None
     seen = re.findall(r"^OF_COMPATIBLE_\d+=(\S+)", uevent or "", re.M)
-    # From the most special to the most general.
+    # From the most specific to the most general.
     for word in (*_npu_texts(tree, "compatible"), *seen):
         for canonical, chip in chips().items():
             if word in chip.compatible or word == f"rockchip,{canonical}-{_MAINLINE}":
@@ -225,11 +271,11 @@ _CODE = "/sys/bus/nvmem/devices/rockchip-otp0/nvmem"
 
 
 def _variant(tree: Tree, chip: str | None, compatible: tuple[str, ...]) -> str:
-    """By the device tree, else by the chip's fuses, which only the administrator may read."""
+    """By the device tree, else by the chip's fuses, which only root may read."""
     known = chips()[chip].variants if chip else {}
     named = {name.lower().partition(",")[2] for name in compatible} | {tree.notes.fused}
     if known and tree.live and (fuses := tree.bytes(_CODE)):
-        # Bytes 2 and 3 spell the chip's number (cpu-code in the device tree).
+        # Bytes 2 and 3 hold the chip's number (cpu-code in the device tree).
         named.add(f"rk{fuses[2:4].hex()}")
     return next((name for name in known if name in named), "")
 
@@ -237,8 +283,9 @@ def _variant(tree: Tree, chip: str | None, compatible: tuple[str, ...]) -> str:
 def _npu_cores(
     tree: Tree, chip: str | None, variant: str, load: tuple[int | None, ...]
 ) -> int | None:
-    """As the driver counts them, where it can be seen: its load has one figure a core, and a
-    fuse named `cores` in the NPU's entry makes an RK3588 a chip of two (rknpu_drv.c)."""
+    """As the driver counts them, where visible: its load has one figure per core, and an nvmem cell
+    named `cores` in the NPU's node makes an RK3588 a chip with two (rknpu_drv.c).
+    """
     if chip is None:
         return None
     if load:
@@ -265,19 +312,19 @@ def _npu_device(tree: Tree) -> str:
 
 
 def _npu_entries(tree: Tree) -> Iterator[str]:
-    """The NPU's folders in the device tree: one, or in mainline kernels one for each core."""
+    """The NPU's nodes in the device tree: one, or in mainline kernels one per core."""
     folder = "/proc/device-tree"
     return (f"{folder}/{name}" for name in tree.names(folder) if name.startswith("npu@"))
 
 
 def _npu_texts(tree: Tree, name: str) -> list[str]:
-    """The words of a property of these."""
+    """The strings of a property of these nodes."""
     texts = (tree.text(f"{entry}/{name}") or "" for entry in _npu_entries(tree))
     return [word for text in texts for word in text.split("\0") if word]
 
 
 def _npu_status(tree: Tree) -> str:
-    # No status means that it is in use.
+    # No status property means enabled.
     return next((tree.text(f"{entry}/status") or "okay" for entry in _npu_entries(tree)), "")
 
 
@@ -288,19 +335,20 @@ def _bound(tree: Tree, device: str) -> str:
 
 
 _MAINLINE = "rknn-core"
-"""What a mainline kernel's device tree calls a core of the NPU."""
+"""Device tree name of an NPU core in mainline kernels."""
 
 
 def _rocket(tree: Tree, bound: str) -> bool:
-    """Whether the NPU is the open driver's: by what holds it, else by the signs of a kernel
-    that has no other."""
+    """Whether the NPU belongs to the open driver rocket: by the bound driver, else by signs of a
+    mainline kernel.
+    """
     if bound:
         return bound == "rocket"
     if tree.exists("/sys/module/rocket"):
         return True
     if any(word.endswith(f"-{_MAINLINE}") for word in _npu_texts(tree, "compatible")):
         return True
-    # Other accelerators may have this file, too; rocket's hangs on a device called rknn.
+    # Other accelerators may have this file too; rocket's belongs to a device called rknn.
     uevent = tree.text("/sys/class/accel/accel0/device/uevent")
     return tree.exists("/dev/accel/accel0") and (uevent is None or "rknn" in uevent)
 
@@ -327,9 +375,16 @@ def _driver(tree: Tree) -> tuple[str, str]:
 
 
 def npu_load(tree: Tree) -> tuple[int | None, ...]:
-    """The NPU's busy share for each core in percent, None for nonsense: after a failed submit
-    drivers show figures such as 429496% (sources.yaml, driver-load). Empty where nothing tells
-    (no NPU, or the kernel shows it to root only)."""
+    """NPU load of each core.
+
+    Args:
+        tree: The machine's files.
+
+    Returns:
+        Percent per core, None for invalid values: after a failed submit drivers show figures such
+            as 429496% (sources.yaml, driver-load). Empty without an NPU, or where the kernel shows
+            it to root only.
+    """
     for path in _LOAD:
         if text := tree.text(path):
             shares = (int(share[:9]) for share in re.findall(r"(\d+)%", text)[:_MANY])
@@ -342,7 +397,8 @@ _CARDS = 16
 
 def _nodes(tree: Tree) -> tuple[Node, ...]:
     """The device files of the NPU that Rockchip's library opens, in its order: /dev/rknpu, then
-    /dev/dri/card0 to card15. It never opens a render node."""
+    /dev/dri/card0 to card15. It never opens a render node.
+    """
     groups = group_names(tree)
     found = [_node(tree, "/dev/rknpu", groups)]
     for name in (f"card{number}" for number in range(_CARDS)):
@@ -353,7 +409,7 @@ def _nodes(tree: Tree) -> tuple[Node, ...]:
 
 
 CONTAINER_OPTIONS = "--device /dev/dri (or /dev/rknpu) --security-opt systempaths=unconfined"
-"""What a container needs to see the NPU and to tell its chip; not all of --privileged."""
+"""Options with which a container sees the NPU and its chip, short of --privileged."""
 CONTAINER = ("/.dockerenv", "/run/.containerenv")
 UDEV = ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
 _USUAL = ("render", "video")
@@ -377,7 +433,7 @@ def _node(tree: Tree, path: str, groups: dict[int, str]) -> Node | None:
         return Node(path, found.st_mode & 0o777, found.st_uid, found.st_gid, name, allowed)
     note = tree.notes.nodes.get(path)
     if note is None:
-        # A plain file in a tree says nothing of the device it stands for.
+        # A plain file in a captured tree says nothing about the device.
         return Node(path, 0, 0, 0, "", None)
     name = note.group_name or groups.get(note.group, "")
     return Node(path, note.mode, note.owner, note.group, name, _allowed(note, tree))
@@ -394,7 +450,7 @@ def _allowed(note: NodeNote, tree: Tree) -> bool | None:
 
 
 def _npu_rate(tree: Tree, chip: str | None) -> int | None:
-    """The NPU's clock where a file of the clock tree tells it, in Hz."""
+    """The NPU clock from the clock tree, in Hz; None where no file has it."""
     places = chips()[chip].npu_clock if chip else ()
     files = (place for place in places if place.startswith("/sys/kernel/debug/"))
     return next((rate for file in files if (rate := tree.number(file)) is not None), None)
@@ -404,13 +460,14 @@ def _npu_rate(tree: Tree, chip: str | None) -> int | None:
 
 LIBRARIES = ("librknnrt.so", "librknnmrt.so", "librknn_runtime.so")
 RGA_LIBRARIES = ("librga.so", "librga.so.2")
-"""Of the 2D engine, which prepares pictures."""
+"""Libraries of the 2D engine RGA, which preprocesses images."""
 SERVERS = ("/usr/bin/rknn_server", "/oem/usr/bin/rknn_server", "/vendor/bin/rknn_server")
 
 
 def library_paths(tree: Tree, names: tuple[str, ...] = LIBRARIES) -> Iterator[str]:
-    """Where the runtime libraries of this machine lie, or those of other `names`; a file under
-    two names once."""
+    """Paths of this machine's runtime libraries, or of those called `names`; links to one file
+    once.
+    """
     seen = set()
     for folder in dict.fromkeys(library_folders(tree)):
         for name in names:
@@ -426,12 +483,12 @@ def _libraries(tree: Tree) -> tuple[Library, ...]:
 
 
 def _library(tree: Tree, path: str) -> Library:
-    # A capture notes what the library said, and holds an empty file in its place.
+    # A capture records the library's version, and holds an empty file in its place.
     if note := tree.notes.libraries.get(path):
         return Library(path, note.name, note.version, note.machine, note.fault)
     real = tree.real(path)
     name = path.rpartition("/")[2]
-    return examine(real, path) if real else Library(path, name, fault="it leads nowhere")
+    return examine(real, path) if real else Library(path, name, fault="it is a broken link")
 
 
 def _server(tree: Tree) -> Library | None:
@@ -466,7 +523,7 @@ def _holders(tree: Tree, nodes: tuple[Node, ...]) -> tuple[Holder, ...]:
     return tuple(found)
 
 
-# ---- memory, clocks, heat -----------------------------------------------------------
+# ---- memory, clocks, temperature ----------------------------------------------------
 
 
 def _meminfo(tree: Tree) -> dict[str, int]:
@@ -541,17 +598,20 @@ _MANY = 64
 
 
 HOT = 85.0
-"""Where chips slow down whose device tree names no point for it, in degrees Celsius."""
+"""Throttling point of chips whose device tree names none, in degrees Celsius."""
 _COOLER = 5.0
 
 
 def _with_heat(
     tree: Tree, clocks: tuple[Governed, ...], zones: tuple[Zone, ...]
 ) -> tuple[Governed, ...]:
-    """The clocks, told which of them heat holds down. Such a cap looks like an owner's: the
-    kernel shows the lower of both in scaling_max_freq and max_freq. Rockchip's system monitor
-    caps the NPU without a cooling device, and lifts it 5 degrees below (h=85000 hyst=5000 in
-    its log, monitor-log of sources.yaml), so near the limit every cap may be one of heat."""
+    """Mark the clocks that are throttled by heat.
+
+    Such a cap looks like the owner's: the kernel shows the lower of both in scaling_max_freq and
+    max_freq. Rockchip's system monitor caps the NPU without a cooling device, and lifts the cap 5
+    degrees below (h=85000 hyst=5000 in its log, monitor-log of sources.yaml), so near the limit
+    every cap is counted as thermal.
+    """
     hot = any(zone.celsius > (zone.passive or HOT) - _COOLER for zone in zones)
     devices = [
         (tree.text(f"{_THERMAL}/{name}/type") or "", tree.number(f"{_THERMAL}/{name}/cur_state"))
@@ -563,8 +623,10 @@ def _with_heat(
 
 
 def _cooled(clock: Governed, cooled: set[str], hot: bool) -> bool:
-    """Kernels name the cooling device after the clock (cpufreq-cpu4, devfreq-fdab0000.npu), older
-    ones by a number that says nothing (thermal-cpufreq-0): then one of the kind that is capped."""
+    """Whether a capped clock has an active cooling device. Kernels name it after the clock
+    (cpufreq-cpu4, devfreq-fdab0000.npu), older ones by a mere number (thermal-cpufreq-0): then any
+    capped clock of that kind counts.
+    """
     if clock.top is None or clock.highest is None or clock.highest >= clock.top:
         return False
     if hot:
@@ -575,7 +637,7 @@ def _cooled(clock: Governed, cooled: set[str], hot: bool) -> bool:
 
 
 def cores(text: str) -> tuple[int, ...]:
-    """`0-3,6` or `0 1 2 3` to numbers; what is not understood is left out."""
+    """Parse a CPU list, `0-3,6` or `0 1 2 3`; unknown parts are skipped."""
     found: list[int] = []
     for first, last in re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", text):
         found += range(int(first), int(last or first) + 1)
@@ -596,8 +658,9 @@ def _zones(tree: Tree) -> tuple[Zone, ...]:
 
 
 def _passive(tree: Tree, path: str) -> float | None:
-    """Where the kernel really begins to slow down: the last passive point, for the first
-    one only arms the control."""
+    """Where the kernel begins to throttle: the last passive trip point; the first only arms the
+    control.
+    """
     points = [
         heat / 1000
         for number in range(12)

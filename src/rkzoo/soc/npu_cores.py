@@ -1,4 +1,4 @@
-"""How many of the NPU's cores a program may use."""
+"""Number of usable NPU cores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from rkzoo.soc.versions import judge, parse
 
 
 def usable_cores(machine: Machine) -> int | None:
-    """Cores 0 to this one may each be given work: those that the chip has, less those that its
-    driver is known to break. None where neither is known; the driver must choose then."""
+    """Cores that may each be given work: those of the chip, less those that the driver is known to
+    break.
+
+    Returns:
+        The number of cores, from 0 on; None where it is unknown and the driver must choose.
+    """
     rules = judge({"driver": parse(machine.driver)}, chip=machine.chip)
     left = [rule.cores for rule in rules if rule.cores is not None]
     if machine.npu_cores is not None:

@@ -1,7 +1,6 @@
-"""Reading a machine's files below a root, the living machine's or a captured one's.
+"""File access below a root: the running machine's, or a captured tree's.
 
-Reading never changes anything, follows no link out of the root, and takes no more than a
-bounded part of each file.
+Reading never changes anything, follows no link out of the root, and is limited in size.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 NOTES = "rkzoo-capture.json"
-"""In a captured tree: what plain files cannot hold (owners, processes, library versions)."""
+"""File in a captured tree with what plain files cannot hold (owners, processes, versions)."""
 
 _TEXT_LIMIT = 64 << 10
 _MANY = 256
@@ -30,6 +29,8 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class NodeNote(msgspec.Struct, frozen=True):
+    """Mode and owner of a device file."""
+
     mode: int
     owner: int
     group: int
@@ -37,6 +38,8 @@ class NodeNote(msgspec.Struct, frozen=True):
 
 
 class LibraryNote(msgspec.Struct, frozen=True):
+    """What a library file says about itself, as in `Library`."""
+
     name: str
     version: str = ""
     machine: str = ""
@@ -44,8 +47,10 @@ class LibraryNote(msgspec.Struct, frozen=True):
 
 
 class Notes(msgspec.Struct, frozen=True):
-    """What a capture adds to its plain files. `user` and `groups` are of who captured, `bits`
-    of its programs; `device_groups` as in Machine; `fused` is the chip's name in its fuses."""
+    """What a capture adds to its plain files. `user` and `groups` are those of the process that
+    captured, `bits` of its programs; `device_groups` as in Machine; `fused` is the chip's name in
+    its fuses.
+    """
 
     rkzoo: str = ""
     machine: str = ""
@@ -61,7 +66,7 @@ class Notes(msgspec.Struct, frozen=True):
 
 
 class Tree:
-    """Reads below `root` only. `denied` collects what permission was missing for."""
+    """Reads below `root` only. `denied` collects paths without read permission."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -69,7 +74,7 @@ class Tree:
         self.denied: list[str] = []
 
     def real(self, path: str) -> Path | None:
-        """The file behind an absolute `path` of the machine; None when it leads out."""
+        """The file for an absolute `path` of the machine; None when it is outside of the root."""
         plain = self.root / path.lstrip("/")
         if self.live:
             return plain
@@ -80,16 +85,17 @@ class Tree:
         return real if real == self.root or self.root in real.parents else None
 
     def text(self, path: str) -> str | None:
-        """The first 64 KiB, without trailing newlines and NULs."""
+        """The first 64 KiB as text, without trailing newlines and NULs; None when unreadable."""
         data = self.bytes(path)
         return None if data is None else data.decode("utf-8", "replace").strip("\0\n\r\t ")
 
     def bytes(self, path: str) -> bytes | None:
+        """The first 64 KiB of a regular file; None when unreadable."""
         file = self.real(path)
         if file is None:
             return None
         try:
-            # A device node or a pipe could block for ever.
+            # A device node or a pipe could block forever.
             if not stat.S_ISREG(file.stat().st_mode):
                 return None
             with file.open("rb") as stream:
@@ -101,12 +107,13 @@ class Tree:
         return None
 
     def number(self, path: str) -> int | None:
+        """The leading integer of a file; None when there is none."""
         text = self.text(path)
         found = re.match(r"-?\d{1,18}\b", text) if text else None
         return int(found[0]) if found else None
 
     def names(self, folder: str, many: int = _MANY) -> list[str]:
-        """What a folder holds, sorted, at most `many`; empty when there is none."""
+        """Entries of a folder, sorted, at most `many`; empty when unreadable."""
         real = self.real(folder)
         try:
             return sorted(entry.name for entry in os.scandir(real))[:many] if real else []
@@ -117,6 +124,7 @@ class Tree:
         return []
 
     def exists(self, path: str) -> bool:
+        """Whether a path exists inside the root."""
         real = self.real(path)
         try:
             return real is not None and real.exists()
@@ -125,7 +133,7 @@ class Tree:
 
     @cached_property
     def notes(self) -> Notes:
-        """The notes of a capture; empty ones on a living machine or where they are broken."""
+        """The notes of a capture; empty on a running machine or where they are damaged."""
         if self.live:
             return Notes()
         try:

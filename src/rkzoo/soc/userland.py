@@ -1,6 +1,6 @@
-"""What programs on a machine are and where they find libraries, read below any root.
+"""Userland of a machine: bitness of its programs and library folders, below any root.
 
-The kernel may be of 64 bit and its programs of 32: what a library must fit is the programs.
+A 64-bit kernel may run 32-bit programs: a library must match the programs.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FOLDERS = (
 )
 _PROGRAMS = ("/bin/sh", "/usr/bin/sh", "/usr/bin/python3", "/system/bin/sh")
 _CONFIGURED = 64
-"""At most so many folders of the loader's configuration."""
+"""Limit of folders from the loader's configuration."""
 
 
 def bits_of(tree: Tree) -> int | None:
-    """32 or 64, by the pointers of this program, or in a tree by its shell; None unknown."""
+    """32 or 64, by this process, or in a captured tree by its shell; None when unknown."""
     if tree.live:
         return 8 * ctypes.sizeof(ctypes.c_void_p)
     if tree.notes.bits:
@@ -44,32 +44,40 @@ def bits_of(tree: Tree) -> int | None:
 
 
 def fits(built: str, machine: str, bits: int | None) -> bool:
-    """Whether programs of `bits` on a `machine` (uname -m) load a library `built` for a
-    processor (uname -m too). What is not known is taken to fit."""
+    """Whether programs can load a library.
+
+    Args:
+        built: Architecture of the library (`uname -m`).
+        machine: Architecture of the kernel (`uname -m`).
+        bits: 32 or 64 for the programs, None when unknown.
+
+    Returns:
+        True also where something is unknown.
+    """
     if not built or not machine:
         return True
     arm = machine == "aarch64" or machine in ARM32
     if bits == 32 and arm:
         return built in ARM32
     if bits is None and arm and built in ARM32:
-        # A 64-bit Arm kernel may well run 32-bit programs, but not the other way round.
+        # A 64-bit Arm kernel can run 32-bit programs, but not the other way round.
         return True
     return built == machine
 
 
 def library_folders(tree: Tree) -> Iterator[str]:
-    """Where the loader of programs looks, and the usual places beside; some twice."""
+    """Folders that the dynamic loader searches, and common ones; may contain duplicates."""
     if tree.live:
         given = os.environ.get("LD_LIBRARY_PATH", "").split(":")
         yield from (folder for folder in given if folder.startswith("/"))
-    # A capture knows what was found, and not by which setting.
+    # A capture records what was found, but not by which setting.
     yield from (path.rpartition("/")[0] for path in tree.notes.libraries)
     yield from FOLDERS
     yield from _configured(tree, "/etc/ld.so.conf", set())
 
 
 def _configured(tree: Tree, path: str, read: set[str]) -> Iterator[str]:
-    """The folders that /etc/ld.so.conf and what it includes name."""
+    """The folders in /etc/ld.so.conf and the files it includes."""
     if path in read or len(read) >= _CONFIGURED:
         return
     read.add(path)
@@ -89,6 +97,6 @@ def _matching(tree: Tree, pattern: str) -> list[str]:
 
 
 def group_names(tree: Tree) -> dict[int, str]:
-    """The groups of /etc/group, number -> name."""
+    """The groups of /etc/group, id -> name."""
     found = re.findall(r"^([^:\n]+):[^:\n]*:(\d{1,9})(?::|$)", tree.text("/etc/group") or "", re.M)
     return {int(number): name for name, number in found}

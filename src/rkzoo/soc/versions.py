@@ -1,4 +1,4 @@
-"""The version matrix: what works with what, as data (versions.yaml) and one judge."""
+"""Version compatibility matrix: rules as data (versions.yaml), and their evaluation."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 @total_ordering
 @dataclass(frozen=True)
 class Version:
-    """`2.3.2`, `0.9.8`, `2.0.0b0`; what follows (build, date) does not count.
+    """A version such as `2.3.2`, `0.9.8` or `2.0.0b0`; build and date are ignored.
 
-    A beta comes before its release.
+    A beta sorts before its release.
     """
 
     numbers: tuple[int, int, int]
@@ -62,7 +62,7 @@ def parse(text: str | None) -> Version | None:
 
 
 class Component(Strict, frozen=True):
-    """A piece of software, and the step that upgrades it."""
+    """A piece of software, and how to upgrade it."""
 
     title: str
     upgrade: str
@@ -70,7 +70,7 @@ class Component(Strict, frozen=True):
 
 
 class Rule(Strict, frozen=True):
-    """`when` maps components to conditions; the comment in versions.yaml tells their form."""
+    """A rule. `when` maps components to conditions; versions.yaml documents their syntax."""
 
     id: str
     when: dict[Part, str]
@@ -87,10 +87,10 @@ class Rule(Strict, frozen=True):
             for condition in text.split(","):
                 found = _CONDITION.fullmatch(condition)
                 if not found or (found[2] not in PARTS and parse(found[2]) is None):
-                    raise ValueError(f"{condition!r} is no condition")
+                    raise ValueError(f"{condition!r} is not a condition")
 
     def holds(self, known: Mapping[Part, Version]) -> bool:
-        """Whether every condition is met by versions that are known."""
+        """Whether known versions meet every condition."""
         return all(
             _met(known.get(part), condition, known)
             for part, text in self.when.items()
@@ -114,6 +114,7 @@ class Matrix(Strict, frozen=True):
 
 @cache
 def matrix() -> Matrix:
+    """The rules and components of versions.yaml."""
     text = resources.files("rkzoo.soc").joinpath("versions.yaml").read_text("utf-8")
     return msgspec.convert(yaml.load(text, yaml.CSafeLoader), Matrix)
 
@@ -121,10 +122,15 @@ def matrix() -> Matrix:
 def judge(
     known: Mapping[Part, Version | None], *, chip: str | None = None, library: str = ""
 ) -> tuple[Rule, ...]:
-    """The rules that speak against these versions together, failures first.
+    """The rules that a combination of versions violates.
 
-    `chip` is a canonical name, `library` the file name of the runtime; what is not known
-    (None, or left out) is not judged.
+    Args:
+        known: Versions by component; None and missing ones are not judged.
+        chip: Canonical name of the chip.
+        library: File name of the runtime library.
+
+    Returns:
+        The violated rules, failures first.
     """
     have = {part: version for part, version in known.items() if version is not None}
     found = [
@@ -138,7 +144,13 @@ def judge(
 
 
 def upgrade(part: str, *, library: str = "librknnrt.so", place: str = "") -> str:
-    """The step that upgrades a component, for a reader."""
+    """How to upgrade a component, as text for the user.
+
+    Args:
+        part: The component.
+        library: File name of the runtime library.
+        place: Path of the installed library; "" for the default.
+    """
     return (
         matrix()
         .components[part]

@@ -1,4 +1,4 @@
-"""A machine's clocks before and after a measurement."""
+"""Clock rates before and after a measurement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rkzoo.soc.machine import Machine
 
 
 class Clock(Strict, frozen=True):
-    """A clock before and after the measuring, in Hz."""
+    """A clock before and after a measurement, in Hz."""
 
     kind: str
     name: str
@@ -17,7 +17,7 @@ class Clock(Strict, frozen=True):
 
 
 def clocks_of(before: Machine, after: Machine) -> tuple[Clock, ...]:
-    """Every clock of one machine at two times."""
+    """Compare every clock of one machine at two times."""
     later = {clock.path: clock.current for clock in after.clocks}
     rates = [
         Clock(

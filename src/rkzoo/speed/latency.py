@@ -1,8 +1,8 @@
-"""From the compiler's table of layers to milliseconds, by a model fitted to the vendor's figures.
+"""Latency estimation from the compiler's layer table, fitted to the vendor's published figures.
 
-The time of a layer is a sum of terms, each a number of the table times a coefficient of the
-chip; the time of a model is the sum of its layers, for an NPU works through them one by one.
-Coefficients, points and errors are in latency.yaml, written by scripts/fit_latency.py.
+The time of a layer is a sum of terms, each a number of the table times a coefficient of the chip;
+the time of a model is the sum over its layers, which an NPU runs sequentially. Coefficients,
+points and errors are in latency.yaml, written by scripts/fit_latency.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rkzoo.speed.table import CostTable
 from rkzoo.toolkit.logscan import LayerCost
 
 _WIDTHS = {"INT8": 1, "UINT8": 1, "FLOAT16": 2, "INT16": 2, "FLOAT": 4, "INT32": 4, "INT64": 8}
-_RELABELS = ("Reshape", "Transpose")  # on the CPU, these are next to nothing
+_RELABELS = ("Reshape", "Transpose")  # negligible on the CPU
 
 
 def _on_cpu(layer: LayerCost) -> bool:
@@ -29,13 +29,14 @@ def _on_cpu(layer: LayerCost) -> bool:
 
 
 def _swish(layer: LayerCost) -> float:
-    """Values that leave a layer through x * sigmoid(x), which costs time beside its cycles."""
+    """Million outputs through x * sigmoid(x), which costs time besides the cycles."""
     return math.prod(layer.output_shape) / 1e6 if "Swish" in layer.op else 0.0
 
 
 def _width(layer: LayerCost) -> float:
-    """Bytes of a value: by the traffic, for the column of types is that of the first input, which
-    may be a constant beside the tensor that counts; 0 for what only gets another name."""
+    """Bytes per value, by traffic, since the dtype column describes the first input, which may be a
+    constant; 0 for layers that only relabel a tensor.
+    """
     values = sum(map(math.prod, layer.input_shape))
     if not values or not layer.rw_kb:
         return 0.0
@@ -48,10 +49,10 @@ def _written(layer: LayerCost) -> float:
 
 
 def _moved(layer: LayerCost) -> float:
-    """Megabytes in and out of a layer that has no cycles: joining, splitting, adding, scaling up.
+    """Megabytes read and written by a layer without cycles: concat, split, add, resize.
 
-    By its shapes, for the compiler's own figure may hold constants too, which stream in by far
-    faster (17 MB in one joining layer of RetinaFace on rk3588).
+    Computed from shapes, since the compiler's own figure may include constants, which stream in
+    much faster (17 MB in one concat of RetinaFace on rk3588).
     """
     if layer.cycles_total or _on_cpu(layer):
         return 0.0
@@ -67,12 +68,13 @@ TERMS: dict[str, Callable[[LayerCost], float]] = {
     "cpu": lambda layer: layer.rw_kb * 1024 / 1e6 if _on_cpu(layer) else 0.0,
 }
 """Million cycles; MB in and out of layers without cycles; hundreds of layers; million values
-through a swish; MB read by layers that run on the processor."""
+through a swish; MB read by layers that run on the CPU."""
 
 
 class Point(Strict, frozen=True):
-    """A network of the published table. `left_out` and `family_left_out` are what the model says
-    when it was fitted without this network, and without its whole family. Milliseconds."""
+    """A network of the published table, in milliseconds. `left_out` and `family_left_out` are
+    estimates of a fit without this network, and without its whole family.
+    """
 
     network: str
     published: float
@@ -82,11 +84,18 @@ class Point(Strict, frozen=True):
 
 
 class ChipModel(Strict, frozen=True):
-    """`coefficients` in ms for one unit of each term. The true time is meant to lie between `low`
-    and `high` times the estimate for nine new models in ten; the interval is as wide as the errors
-    of families left out. It held `coverage` of the points left out alone, and `family_coverage`
-    of those left out with their family, by an interval made without them. Errors are shares of
-    the published time, of points that were left out of the fit."""
+    """Fitted model of a chip.
+
+    Attributes:
+        coefficients: ms per unit of each term.
+        low, high: factors of the interval that should hold for nine new models in ten; as wide as
+            the errors of families left out.
+        median_error, mean_error, worst_error, family_median_error: relative to the published time,
+            of points left out of the fit.
+        coverage, family_coverage: share of the points, left out alone or with their family, inside
+            an interval made without them.
+        points: the published figures.
+    """
 
     coefficients: dict[str, float]
     low: float
@@ -113,14 +122,16 @@ class LatencyModel(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class Latency:
-    """What a model is expected to take, inference alone, on one NPU core at full clock.
+    """Estimated inference latency on one NPU core at its maximum clock, without pre- and
+    postprocessing.
 
-    Milliseconds; `ms`, `low` and `high` are None where the chip has no published figure to
-    calibrate with. `cycles` in millions and `bound` in ms (None where the clock is not known):
-    those of its convolutions, at the NPU's highest clock, and it takes longer than that.
-    `layers` is the expected time of each layer of the table's `work`, or its cycles in ms for an
-    uncalibrated chip. `unpriced` counts layers on the processor whose time is not in `ms`,
-    for no published figure of the chip tells it.
+    Attributes:
+        ms, low, high: milliseconds; None where the chip has no published figures to calibrate with.
+        cycles: million cycles of the convolutions.
+        bound: lower bound in ms, by those cycles; None where the clock is unknown.
+        layers: ms of each layer of the table's `work`; by cycles for an uncalibrated chip.
+        unpriced: number of CPU layers that are not in `ms`, since no published figure of the chip
+            covers them.
     """
 
     ms: float | None
@@ -134,6 +145,7 @@ class Latency:
 
 @cache
 def latency_model() -> LatencyModel:
+    """Load latency.yaml."""
     import yaml
 
     text = resources.files("rkzoo.speed").joinpath("latency.yaml").read_text("utf-8")
@@ -141,14 +153,15 @@ def latency_model() -> LatencyModel:
 
 
 def totals(table: CostTable) -> dict[str, float]:
-    """The terms of a whole model."""
+    """Terms of a whole model."""
     work = table.work
     return {name: math.fsum(map(term, work)) for name, term in TERMS.items()}
 
 
 def chip_model(table: CostTable) -> ChipModel | None:
-    """The fitted model that holds for a build, if there is one: INT8, and a chip, or one of its
-    family, with published figures."""
+    """Return the fitted model for a build: INT8 only, on a chip with published figures or one of
+    its family; else None.
+    """
     if table.dtype != "int8":
         return None
     found = [m for soc, m in latency_model().chips.items() if same_family(soc, table.soc)]
@@ -156,7 +169,7 @@ def chip_model(table: CostTable) -> ChipModel | None:
 
 
 def latency(table: CostTable, model: ChipModel | None = None) -> Latency:
-    """What to expect of a build; `model` replaces the one that latency.yaml has."""
+    """Estimate the latency of a build. `model` replaces the one of latency.yaml."""
     model = model or chip_model(table)
     work = table.work
     cycles = math.fsum(layer.cycles_total for layer in work) / 1e6
@@ -176,11 +189,12 @@ def _milliseconds(layer: LayerCost, model: ChipModel) -> float:
 
 
 def cpu_layers(table: CostTable) -> tuple[LayerCost, ...]:
-    """The layers that fall to the processor, those that only relabel a tensor apart."""
+    """Layers that run on the CPU, except those that only relabel a tensor."""
     return tuple(layer for layer in table.work if _on_cpu(layer))
 
 
 def traffic(table: CostTable) -> float:
-    """Megabytes that a frame moves to and from memory: what each layer reads, which is all that
-    the compiler's column RW counts (by its rows), and what it writes, by its shape."""
+    """Megabytes per frame to and from memory: reads (the compiler's column RW counts only these, by
+    its rows) and writes, by shape.
+    """
     return math.fsum(layer.rw_kb * 1024 + _written(layer) for layer in table.work) / 1e6

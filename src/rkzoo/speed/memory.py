@@ -1,4 +1,4 @@
-"""Whether a model fits chips whose memory is inside them."""
+"""Memory fit on chips with in-package memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 _INSIDE = re.compile(r"^(\d+) MB inside the chip")
 SHARE = 0.5
-"""Of the memory, which the system, the camera and the program have to share with the model. A
-rule of thumb of rkzoo, not a figure of the vendor's."""
+"""Share of the memory that a model may use, besides system, camera and program. A rule of thumb of
+rkzoo, not a vendor figure."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """`need` and `memory` in bytes. "no": it needs more than there is. "tight": more than
-    SHARE of it."""
+    """Memory verdict; `need` and `memory` in bytes. "no": exceeds the memory. "tight": exceeds
+    SHARE of it.
+    """
 
     verdict: Literal["yes", "tight", "no"]
     need: int
@@ -28,15 +29,16 @@ class Fit:
 
 
 def inside(soc: str) -> int | None:
-    """Bytes of memory inside a chip, or None where it has its memory beside it."""
+    """Bytes of in-package memory of a chip; None where the memory is external."""
     chip = chips().get(soc)
     found = _INSIDE.match(chip.memory) if chip else None
     return int(found[1]) * 2**20 if found else None
 
 
 def fit(table: CostTable, soc: str) -> Fit | None:
-    """Weights and working memory against the memory inside the chip; None where there is none,
-    or the compiler did not tell."""
+    """Compare weights and working memory with the in-package memory; None where there is none, or
+    the compiler did not report them.
+    """
     memory = inside(soc)
     if memory is None or table.weights is None or table.internal is None:
         return None

@@ -1,8 +1,8 @@
-"""Operators that a chip's NPU does not compute, known before anything is built.
+"""Operators that the NPU of a chip does not support, known before a build.
 
-operators.yaml is written by scripts/probe_operators.py, which builds a small model of each
-operator with the real toolkit and reads where the compiler puts it. An operator may still run
-on the NPU in one shape and not in another; the table of a build is what counts in the end.
+operators.yaml is written by scripts/probe_operators.py, which builds a small model of each operator
+with the real toolkit and reads its placement. An operator may run on the NPU in some shapes only;
+the table of a real build decides.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rkzoo.soc.chips import chips, same_family
 
 
 class Places(Strict, frozen=True):
-    """`cpu`: computed by the processor. `refused`: the build of a model with it fails."""
+    """`cpu`: operators that run on the CPU. `refused`: operators for which the build fails."""
 
     cpu: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
 
 class Operators(Strict, frozen=True):
-    """operators.yaml. `tried` are all operators that were built."""
+    """operators.yaml. `tried`: all operators that were built."""
 
     toolkit: str
     date: str
@@ -37,13 +37,13 @@ class Operators(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class Falls:
-    """An operator of a graph that one chip's NPU does not compute."""
+    """An operator of a graph that the NPU of a chip does not run."""
 
     operator: str
     place: Literal["cpu", "refused"]
 
     def told(self) -> str:
-        """One sentence, without the chip."""
+        """Describe it in one sentence, without the chip."""
         if self.place == "cpu":
             return f"{self.operator} ran on the processor instead of the NPU when it was tried."
         return f"A model with {self.operator} could not be built when it was tried."
@@ -51,6 +51,7 @@ class Falls:
 
 @cache
 def operators() -> Operators:
+    """Load operators.yaml."""
     import yaml
 
     text = resources.files("rkzoo.speed").joinpath("operators.yaml").read_text("utf-8")
@@ -58,8 +59,9 @@ def operators() -> Operators:
 
 
 def falls(names: Sequence[str], soc: str, dtype: str) -> tuple[Falls, ...]:
-    """Those of a graph's operators that `soc` is known not to compute on its NPU; none for a
-    number format that was not tried, for each chip was asked in its first only."""
+    """Return the operators that `soc` is known not to run on its NPU; none for a dtype that was not
+    tried (only the first dtype of each chip was).
+    """
     if dtype != chips()[soc].dtypes[0]:
         return ()
     places = [found for chip, found in operators().chips.items() if same_family(chip, soc)]

@@ -1,4 +1,4 @@
-"""What the compiler says of one build: its table of layers, memory and file size."""
+"""Cost table of a build: layers, memory and file size, as reported by the compiler."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ ENDS = ("InputOperator", "OutputOperator")
 
 
 class CostTable(Strict, frozen=True):
-    """A build's costs, small enough to keep. `size` of the .rknn, `weights` and `internal`
-    (working memory on the chip) in bytes; None where the compiler did not tell."""
+    """Costs of a build. `size` of the .rknn, `weights` and `internal` (working memory on the chip)
+    in bytes; None where the compiler did not report them.
+    """
 
     soc: str
     dtype: Dtype
@@ -24,11 +25,12 @@ class CostTable(Strict, frozen=True):
 
     @property
     def work(self) -> tuple[LayerCost, ...]:
-        """The layers without the marks of the model's two ends."""
+        """Layers without the input and output markers."""
         return tuple(layer for layer in self.layers if layer.op not in ENDS)
 
 
 def cost_table(report: BuildReport, dtype: Dtype) -> CostTable:
+    """Extract the cost table from a build report."""
     return CostTable(
         soc=report.soc,
         dtype=dtype,

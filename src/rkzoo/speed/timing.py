@@ -1,4 +1,4 @@
-"""What many measured times say together."""
+"""Statistics of measured times."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from rkzoo.contract.schema_base import Strict
 
 
 class Times(Strict, frozen=True):
-    """Milliseconds of one stage: the middle, what 9 of 10 and 99 of 100 frames stay below,
-    the mean, the least and the most."""
+    """Milliseconds of one stage: median, 90th and 99th percentile, mean, minimum, maximum."""
 
     p50: float
     p90: float
@@ -21,8 +20,7 @@ class Times(Strict, frozen=True):
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` (0..1) of the sorted values lie, between two of them where
-    needed. `ordered` must not be empty."""
+    """Percentile `share` (0..1) of sorted, non-empty values, with linear interpolation."""
     place = share * (len(ordered) - 1)
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
@@ -30,7 +28,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def times(seconds: Sequence[float]) -> Times:
-    """The summary of measured seconds, in milliseconds; there must be one at least."""
+    """Summarize measured seconds (at least one) in milliseconds."""
     ordered = sorted(1000 * value for value in seconds)
     return Times(
         p50=percentile(ordered, 0.5),
@@ -43,8 +41,9 @@ def times(seconds: Sequence[float]) -> Times:
 
 
 def growth(values: Sequence[float]) -> float:
-    """How much a value grows from one sample to the next: the middle one of the slopes between
-    its first and its second half, which a single jump does not sway. 0 for fewer than 4."""
+    """Growth per sample: the median slope between the first and the second half, robust to a single
+    jump; 0 for fewer than 4 values.
+    """
     half = len(values) // 2
     if half < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""What this process and its children use of memory and processor, from /proc."""
+"""Memory and CPU usage of this process and its children, from /proc."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ _PROCESSES = 256
 
 @dataclass(frozen=True)
 class Usage:
-    """`resident` bytes now and `peak` bytes at most, `cpu` seconds spent so far, of a process
-    and its descendants together; memory is None where the system does not tell (not Linux)."""
+    """Usage of a process and its descendants together.
+
+    Attributes:
+        resident, peak: bytes now and at most; None where the system does not tell (not Linux).
+        cpu: CPU seconds so far.
+    """
 
     resident: int | None
     peak: int | None
@@ -22,7 +26,7 @@ class Usage:
 
 
 def usage(root: Path = _PROC, pid: int | None = None) -> Usage:
-    """Now. What has ended meanwhile counts no more."""
+    """Current usage. Processes that have ended are not counted."""
     pid = pid or os.getpid()
     if not (root / str(pid)).is_dir():
         times = os.times()
@@ -38,7 +42,7 @@ def usage(root: Path = _PROC, pid: int | None = None) -> Usage:
 
 
 def _family(root: Path, pid: int) -> Iterator[int]:
-    """The process and all that descend from it."""
+    """The process and its descendants."""
     waiting: list[int] = [pid]
     seen: set[int] = set()
     while waiting and len(seen) < _PROCESSES:
@@ -52,7 +56,7 @@ def _family(root: Path, pid: int) -> Iterator[int]:
         except OSError:
             continue
         for task in tasks:
-            # A kernel without this file only hides the children from us.
+            # Without this file (kernel option) the children are not counted.
             waiting += [int(word) for word in _text(task / "children").split() if word.isdigit()]
 
 
@@ -67,7 +71,7 @@ def _memory(root: Path, pid: int) -> dict[str, int]:
 
 
 def _seconds(root: Path, pid: int) -> float:
-    # The name in brackets may contain anything, so fields are counted from behind it.
+    # The process name in parentheses may contain anything: count fields after it.
     fields = _text(root / str(pid) / "stat").rpartition(")")[2].split()
     if len(fields) < 13:
         return 0.0

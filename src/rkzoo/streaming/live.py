@@ -1,8 +1,8 @@
-"""The live page: picture and figures in a browser, because boards have no screen.
+"""Live page: MJPEG stream and statistics in a browser, for boards without a screen.
 
-The standard library's server is enough: a handful of viewers, one thread each. Every picture
-is encoded once for all of them, only while somebody looks; a viewer that is slow gets the
-newest picture when it is ready for one, and never makes the stream wait.
+The standard library's server suffices for a few viewers, one thread each. Each frame is encoded
+once for all viewers, and only while there are any; a slow viewer skips frames and never blocks the
+stream.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from rkzoo.streaming.sinks import Shown
 
 DEFAULT = "127.0.0.1:8080"
 VIEWERS = 8
-# Connections of any kind at a time; beyond that a new one is closed at once.
+# Maximum simultaneous connections; further ones are closed at once.
 _CONNECTIONS = 4 * VIEWERS
-# A viewer that takes nothing for so long is gone, seconds.
+# Timeout of a connection, seconds.
 _PATIENCE = 10.0
-# How long after the last request for a picture one is still encoded, seconds.
+# How long after the last request frames are still encoded, seconds.
 _ATTENTION = 3.0
 _QUALITY = 80
 _LAG = 1 << 17  # bytes
@@ -42,11 +42,14 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class Address:
+    """Host and port of the live page."""
+
     host: str
     port: int
 
     @property
     def loopback(self) -> bool:
+        """Whether the address is reachable from this machine only."""
         if self.host == "localhost":
             return True
         try:
@@ -56,13 +59,13 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`PORT`, `HOST:PORT`, `HOST` or `[::1]:PORT`; this machine only where no host is given.
-    Raises RkzooError."""
+    """Parse `PORT`, `HOST:PORT`, `HOST` or `[::1]:PORT`; the default host is 127.0.0.1. Raises
+    RkzooError."""
     found = re.fullmatch(r"(?:(?P<port>\d+)|(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<at>\d+))?)", text)
     port = int((found["port"] or found["at"] or 8080) if found else -1)
     if found is None or not 0 <= port <= 65535:
         raise RkzooError(
-            f"{text!r} is no address for the live page.",
+            f"{text!r} is not a valid address for the live page.",
             "It is a port of 0..65535, or a host and a port.",
             "Give e.g. --http 8080, or --http 0.0.0.0:8080 for everyone in the network.",
         )
@@ -72,8 +75,14 @@ def parse_address(text: str) -> Address:
 class LivePage:
     """Serves `/` (the page), `/stream.mjpg`, `/frame.jpg` and `/stats.json`.
 
-    `figures` gives what /stats.json tells; it is called from the server's threads. A sink:
-    `take` gets every answered frame. Raises RkzooError when the address cannot be had.
+    Args:
+        address: where to listen.
+        figures: returns the content of /stats.json; called from the server's threads.
+        title: page title.
+        viewers: maximum number of simultaneous streams.
+
+    Raises:
+        RkzooError: the address cannot be bound.
     """
 
     over = False
@@ -110,11 +119,12 @@ class LivePage:
 
     @property
     def place(self) -> str:
+        """URL of the page."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/"
 
     def take(self, shown: Shown) -> None:
-        """Draws and encodes only while somebody looks."""
+        """Draw and encode the frame, only while there are viewers."""
         if not self._picture.wanted:
             return
         picture = shown.picture
@@ -131,7 +141,7 @@ class LivePage:
         self.close()
 
     def close(self) -> None:
-        """Ends every viewer's connection and all threads."""
+        """Close all connections and join all threads."""
         self._picture.end()
         self._server.shutdown()
         self._server.hang_up()
@@ -141,10 +151,11 @@ class LivePage:
     # --- for the handler --------------------------------------------------------------
 
     def enter(self) -> bool:
-        """Whether one more viewer has room."""
+        """Reserve a viewer slot; False when all are taken."""
         return self._viewers.acquire(blocking=False)
 
     def leave(self) -> None:
+        """Release a viewer slot."""
         self._viewers.release()
 
     @property
@@ -153,7 +164,7 @@ class LivePage:
 
 
 class _Newest:
-    """The newest JPEG, and who waits for it."""
+    """The latest JPEG, and the threads waiting for it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -164,7 +175,7 @@ class _Newest:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody asked for a picture just now."""
+        """Whether a frame was requested recently."""
         return perf_counter() - self._asked < _ATTENTION
 
     def put(self, data: bytes) -> None:
@@ -174,8 +185,7 @@ class _Newest:
             self._changed.notify_all()
 
     def after(self, number: int, timeout: float) -> tuple[int, bytes] | None:
-        """The newest picture that is newer than `number`; None at the end. With b"" when none
-        came in time."""
+        """Wait for a frame newer than `number`; None at the end of the stream, b"" on timeout."""
         end = perf_counter() + timeout
         with self._changed:
             while not self._ended and self._number <= number:
@@ -198,7 +208,7 @@ class _Newest:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # server_close waits for them: none is left behind
+    daemon_threads = False  # server_close joins them
     block_on_close = True
     request_queue_size = 32
 
@@ -209,7 +219,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer looks its own name up, which takes seconds in a network without names.
+        # Skips HTTPServer's reverse DNS lookup, which takes seconds in a network without DNS.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
@@ -229,16 +239,16 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """Ends all connections, so that whoever writes or reads on one returns."""
+        """Shut down all connections, so that blocked reads and writes return."""
         with self._lock:
             for connection in self._open:
                 try:
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    continue  # it has gone already
+                    continue  # already closed
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a viewer that went away is nothing to write about
+        pass  # a disconnected viewer is no error
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -249,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         page = self.server.page
         if page.local_only and not self._meant_for_us():
-            # A web page elsewhere that points its own name at this machine.
+            # Protects against DNS rebinding by other web pages.
             self._text(403, "This page is for this machine only.")
             return
         serve = _ROUTES.get(self.path.partition("?")[0])
@@ -289,7 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pictures(self, newest: _Newest) -> None:
         self._head(200, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", None)
-        # What the system buffers for a slow viewer is all that it lags behind.
+        # Limits the lag of a slow viewer to this send buffer.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LAG)
         number = 0
         while (found := newest.after(number, _PATIENCE)) is not None:

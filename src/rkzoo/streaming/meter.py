@@ -1,4 +1,4 @@
-"""How fast each stage of a stream is, over the last moments."""
+"""Throughput and latency of the stages of a stream, over a sliding window."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-# In the order of a frame's way. `work` stands for a model whose parts cannot be told apart.
+# In processing order. `work` is a model whose stages cannot be measured separately.
 STAGES = ("read", "prepare", "infer", "decode", "work", "track", "draw", "encode")
-# Figures are of so many frames and seconds.
+# Size of the sliding window.
 _FRAMES, _SECONDS = 200, 3.0
 
 
@@ -23,7 +23,7 @@ class _Window:
 
 
 class Meter:
-    """Counts from any thread. Memory does not grow with the stream."""
+    """Thread-safe counters with bounded memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Meter:
         self._began = perf_counter()
 
     def stages(self, seconds: Mapping[str, float]) -> None:
-        """What a frame took in each stage."""
+        """Record the seconds of a frame in each stage."""
         with self._lock:
             for stage, value in seconds.items():
                 window = self._stages.setdefault(stage, _Window())
@@ -43,7 +43,7 @@ class Meter:
                 window.total += value
 
     def event(self, name: str) -> None:
-        """A frame was `read`, `answered`, `written`."""
+        """Count a frame that was `read`, `answered` or `written`."""
         now = perf_counter()
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -52,13 +52,14 @@ class Meter:
             _forget(moments, now)
 
     def latency(self, seconds: float) -> None:
-        """From the moment that a frame was there to that at which its answer was out."""
+        """Record the time from capture to result of a frame."""
         with self._lock:
             self._latency.append(seconds)
 
     def figures(self) -> dict[str, Any]:
-        """Plain data: counts, frames a second of the last moments and of the whole, and for each
-        stage and the latency milliseconds (median, and what one in ten exceeds)."""
+        """Statistics as JSON types: counts, frames per second (recent and mean), and milliseconds
+        (p50, p90) of each stage and of the latency.
+        """
         now = perf_counter()
         with self._lock:
             for moments in self._moments.values():
@@ -88,7 +89,7 @@ def _forget(moments: deque[float], now: float) -> None:
 def _rate(moments: deque[float], now: float) -> float:
     if len(moments) < 2:
         return 0.0
-    # To now and not to the last one: a source that stands still falls to 0.
+    # Up to now, not up to the last event, so that a stalled source drops to 0.
     return round((len(moments) - 1) / max(now - moments[0], 1e-6), 1)
 
 

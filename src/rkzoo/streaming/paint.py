@@ -1,4 +1,4 @@
-"""Drawing on a machine without supervision, as boards are: boxes and captions by OpenCV."""
+"""Drawing with OpenCV alone, for boards without supervision."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.streaming.tracking import Tracked, as_boxes, can_follow
+from rkzoo.tasks.tensors.result import Tensors
 from rkzoo.vision.draw import need_supervision
 
 Image = NDArray[np.uint8]
 
-# BGR; a class keeps its colour.
+# BGR, by class.
 _COLOURS = (
     (242, 81, 163), (61, 215, 255), (138, 61, 255), (80, 200, 60), (255, 128, 40), (40, 110, 255),
     (200, 200, 40), (130, 60, 190), (90, 160, 240), (180, 220, 120),
@@ -22,8 +23,9 @@ _COLOURS = (
 
 
 def has_supervision() -> bool:
-    """Whether results can be drawn in full. Importing it takes seconds, so a stream asks before
-    its first frame."""
+    """Whether supervision is available for full drawing. Importing it takes seconds, so it is
+    checked before the first frame.
+    """
     from rkzoo.errors import RkzooError
 
     try:
@@ -34,9 +36,12 @@ def has_supervision() -> bool:
 
 
 def plain(found: Any, image: Image) -> Image:
-    """A copy of the BGR picture with upright boxes, names, scores and numbers; results without
-    boxes are written as lines of text in the upper left corner."""
+    """Draw axis-aligned boxes, labels, scores and track ids on a copy of the BGR image; results
+    without boxes are written as text lines in the top-left corner.
+    """
     inner = found.found if isinstance(found, Tracked) else found
+    if isinstance(inner, Tensors):
+        return inner.draw(image.copy())
     if not can_follow(inner):
         return _lines(found.lines(), image)
     boxes = as_boxes(inner)
@@ -54,7 +59,7 @@ def plain(found: Any, image: Image) -> Image:
         colour = _COLOURS[number % len(_COLOURS)]
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, weight)
         (width, height), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        # Above the box, or inside it where there is no room above.
+        # Above the box, or inside where there is no room.
         top = y1 - height - 6 if y1 > height + 6 else y1
         cv2.rectangle(canvas, (x1, top), (x1 + width + 4, top + height + 6), colour, cv2.FILLED)
         at = (x1 + 2, top + height + 2)
@@ -75,5 +80,5 @@ def _lines(lines: Sequence[str], image: Image) -> Image:
 
 
 def _sizes(image: Image) -> tuple[float, int]:
-    """Text scale and line weight for a picture."""
+    """Text scale and line thickness for an image."""
     return max(0.4, image.shape[0] / 1200), max(1, round(image.shape[0] / 400))

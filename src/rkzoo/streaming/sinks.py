@@ -1,4 +1,4 @@
-"""Where answers go: a video file, JSON lines, a window. (The live page is `live`.)"""
+"""Output sinks: video file, JSON Lines, window. (The live page is in `live`.)"""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from rkzoo.vision.letterbox import fit
 Image = NDArray[np.uint8]
 
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-# A gap in a live source is filled with its last picture, but not for longer, seconds.
+# A gap in a live source is filled with its last frame up to this length, seconds.
 _LONGEST_GAP = 5.0
 
 
 @dataclass
 class Shown:
-    """One answered frame on its way to the sinks. `found` is the task's result; the picture is
-    drawn once, when the first sink asks for it, and `seconds` keeps what that took."""
+    """A processed frame on its way to the sinks. `found` is the task's result; `seconds` stores the
+    time of drawing.
+    """
 
     frame: Frame
     found: Any
@@ -42,7 +43,7 @@ class Shown:
 
     @cached_property
     def picture(self) -> Image:
-        """BGR (H, W, 3) with the result drawn on it."""
+        """BGR image (H, W, 3) with the result drawn; drawn once, on first access."""
         start = perf_counter()
         drawn = self.paint(self.found, self.frame.image)
         self.seconds["draw"] = perf_counter() - start
@@ -50,8 +51,10 @@ class Shown:
 
 
 class Sink(Protocol):
-    """`take` gets every answered frame in order, from one thread. `over`: it wants no more, so
-    the stream ends. `place` says where the answers went."""
+    """Receives every processed frame in order, from one thread, with `take`.
+
+    `over`: no more frames are wanted, so the stream ends. `place`: where the output goes.
+    """
 
     @property
     def over(self) -> bool: ...
@@ -67,7 +70,7 @@ class Sink(Protocol):
 
 
 class _Sink:
-    """What file sinks share: everything opened goes with the stack, on success and failure."""
+    """Base class of file sinks: an exit stack releases everything, on success and failure."""
 
     over = False
     place = ""
@@ -83,9 +86,11 @@ class _Sink:
 
 
 class JsonLines(_Sink):
-    """One JSON object a line for each frame: number, seconds (when it was taken, since the first
-    one), position and file where there are, width, height, results. `path` None: stdout,
-    flushed line by line; a file appears when the stream ends."""
+    """JSON Lines output, one object per frame: number, seconds since the first frame, position and
+    file where known, width, height, results.
+
+    `path` None writes to stdout, flushed per line; a file appears when the stream ends.
+    """
 
     def __init__(self, path: Path | None) -> None:
         super().__init__()
@@ -97,7 +102,7 @@ class JsonLines(_Sink):
             self._out = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
 
     def take(self, shown: Shown) -> None:
-        """The stream is over when the reader of stdout has gone."""
+        """Write a frame. Ends the stream when the reader of stdout has closed it."""
         frame = shown.frame
         self._first = frame.taken if self._first is None else self._first
         record: dict[str, Any] = {
@@ -118,10 +123,15 @@ class JsonLines(_Sink):
 
 
 class VideoFile(_Sink):
-    """A video of the drawn frames, of the first one's size; others are fitted into it.
+    """Video file of the drawn frames, in the size of the first one; others are letterboxed.
 
-    `live`: frames are repeated where some were left out, so that the video runs at the speed
-    of the world. Raises RkzooError for a suffix or size that cannot be written.
+    Args:
+        path: the suffix selects container and codec.
+        fps: frame rate; 25 where None.
+        live: repeat frames where some were dropped, so that the video plays in real time.
+
+    Raises:
+        RkzooError: unsupported suffix or size.
     """
 
     def __init__(self, path: Path, fps: float | None, *, live: bool) -> None:
@@ -131,8 +141,8 @@ class VideoFile(_Sink):
         self._codec = _CODECS.get(path.suffix.lower())
         if self._codec is None:
             raise RkzooError(
-                f"{path} is of no kind of video that can be written.",
-                f"The suffix says what it is, and {path.suffix or 'none'} says nothing.",
+                f"{path} is not a video format that can be written.",
+                f"The suffix selects the format, and {path.suffix or 'none'} is not supported.",
                 f"Use one of {', '.join(_CODECS)}.",
             )
         self._temporary = self._stack.enter_context(atomic_output(path))
@@ -148,7 +158,7 @@ class VideoFile(_Sink):
             self._begin(picture, shown.frame.taken)
         if picture.shape[:2] != self._spec.size:
             picture = fit(picture, self._spec)[0][0]
-        # Drawing may hand out the frame itself, which nobody changes any more.
+        # May be the frame itself, which is not modified any more.
         self._last, before = picture, self._last
         for _ in range(self._missing(shown.frame.taken) if self._live else 0):
             self._write(before if before is not None else picture)
@@ -160,11 +170,11 @@ class VideoFile(_Sink):
         self._written += 1
 
     def _due(self, taken: float) -> int:
-        """Where in the video a frame of that moment belongs."""
+        """Frame index in the video at that time."""
         return round((taken - self._start) * self._fps)
 
     def _missing(self, taken: float) -> int:
-        """How many frames are to be filled with the last picture before this one."""
+        """Number of frames to fill with the last image before this one."""
         missing = self._due(taken) - self._written
         if missing > _LONGEST_GAP * self._fps:
             self._start += missing / self._fps
@@ -173,7 +183,7 @@ class VideoFile(_Sink):
 
     def _begin(self, picture: Image, taken: float) -> None:
         height, width = picture.shape[:2]
-        # Encoders want even sizes.
+        # Encoders require even sizes.
         height, width = max(2, height - height % 2), max(2, width - width % 2)
         code = cv2.VideoWriter.fourcc(*str(self._codec))
         with explained(f"{self._path} cannot be written."):
@@ -199,11 +209,11 @@ class VideoFile(_Sink):
             raise failure
 
     def _finish(self) -> Exception | None:
-        """Why the video may not move into place: nothing was written, or it cannot be read."""
+        """Error that prevents the video from being moved into place: no frame, or not readable."""
         if self._writer is None:
             return _Empty()
         self._writer.release()
-        # OpenCV says nothing of a full disk.
+        # OpenCV does not report a full disk.
         written = cv2.VideoCapture(str(self._temporary))
         complete = written.isOpened() and written.grab()
         written.release()
@@ -212,18 +222,18 @@ class VideoFile(_Sink):
             if complete
             else RkzooError(
                 f"{self._path} cannot be written.",
-                "What was written is no video that can be read; the disk may be full.",
+                "What was written is not a readable video; the disk may be full.",
                 "Free some space, or write to another disk.",
             )
         )
 
 
 class _Empty(Exception):
-    """A stream ended before its first frame."""
+    """The stream ended before its first frame."""
 
 
 class Window(_Sink):
-    """A window with the drawn frames; q or Esc ends the stream."""
+    """Window that shows the drawn frames; q or Esc ends the stream."""
 
     place = "a window"
 
@@ -250,7 +260,7 @@ class Window(_Sink):
 
 
 def check_window() -> None:
-    """Raises RkzooError where no window can be shown."""
+    """Raise RkzooError where no window can be shown."""
     instead = "Look at it in a browser instead: --http"
     gui = next(
         (x for x in cv2.getBuildInformation().splitlines() if x.strip().startswith("GUI:")), ""

@@ -1,7 +1,7 @@
-"""Where frames come from: a camera, a video file, a network stream, pictures.
+"""Frame sources: camera, video file, network stream, images.
 
-A source is read by one thread, frame after frame. What outruns the model is not the source's
-matter: a live source is simply read as fast as it comes, and the pool lets go of old frames.
+A source is read by one thread. Dropping frames when the model is slower is up to the pool: a live
+source is read as fast as it delivers.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.vision.image import SUFFIXES, expand, read
 
-# FFmpeg inside OpenCV would write its own remarks on stderr. Read once, when it starts.
+# Silences OpenCV's FFmpeg on stderr. Read once, at import.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 
 Image = NDArray[np.uint8]
 
-# A connection that says nothing for so long is dead, milliseconds.
+# Connect and read timeout, milliseconds.
 _SILENCE_MS = 4000
-# Waits between attempts to get a lost source back, seconds. The longest one and the time to
-# connect stay below 5 s together.
+# Delays between reconnection attempts, seconds.
 _WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _CAMERA = re.compile(r"^(?:/dev/video)?(\d+)$")
@@ -40,9 +39,16 @@ _CAMERA = re.compile(r"^(?:/dev/video)?(\d+)$")
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source: BGR uint8 (H, W, 3), its number from 0, when it was there
-    (perf_counter) and how long reading it took, seconds. `name` is the file's, where each
-    picture has its own; `position` its time in the video, seconds, where that is known."""
+    """One frame of a source.
+
+    Attributes:
+        image: BGR uint8 (H, W, 3).
+        number: index from 0.
+        taken: time of capture (perf_counter).
+        reading: seconds that reading took.
+        name: file name, where each image has its own.
+        position: time in the video in seconds, where known.
+    """
 
     image: Image
     number: int
@@ -53,10 +59,17 @@ class Frame:
 
 
 class Source(Protocol):
-    """`live`: frames come when they come, whether somebody takes them or not. `fps` and `total`
-    (frames) where they are known beforehand. `reconnects` counts how often it was lost and
-    found. `frames` ends with the source or soon after `stop` is set; it is called once, and
-    the thread that runs it closes the source."""
+    """A frame source.
+
+    Attributes:
+        name: shown to the user.
+        live: frames arrive in real time, whether consumed or not.
+        fps, total: frame rate and number of frames, where known beforehand.
+        reconnects: how often a lost source was recovered.
+
+    `frames` is called once; it ends with the source or soon after `stop` is set, and its thread
+    closes the source.
+    """
 
     name: str
     live: bool
@@ -70,11 +83,17 @@ class Source(Protocol):
 
 
 def open_source(text: str, *, give_up: float | None = None, report: Reporter = SILENT) -> Source:
-    """What the user named: a number or /dev/videoN (camera), a URL, a video file, or a picture,
-    folder or glob of pictures.
+    """Open a source: a number or /dev/videoN (camera), a URL, a video file, or an image, folder or
+    glob of images.
 
-    A live source that is lost is tried again with growing waits of up to 2 s, for `give_up`
-    seconds (None: for ever). Raises RkzooError when it cannot be opened at first.
+    Args:
+        text: the source.
+        give_up: seconds after which a lost live source is given up; None: never. Retried with
+            growing delays up to 2 s.
+        report: receives notes on lost and recovered sources.
+
+    Raises:
+        RkzooError: the source cannot be opened.
     """
     if found := _CAMERA.match(text):
         return Video(text, int(found[1]), live=True, give_up=give_up, report=report)
@@ -94,13 +113,13 @@ def _pictures(text: str, path: Path) -> list[Path]:
     except RkzooError as error:
         raise RkzooError(
             f"There is no source {text}.",
-            "It is no camera's number, no URL, no video and nothing that holds pictures.",
+            "It is not a camera number, a URL, a video, a picture or a folder of pictures.",
             "Give e.g. 0, /dev/video0, film.mp4, rtsp://camera/stream or a folder of pictures.",
         ) from error
 
 
 class Pictures:
-    """Picture files, one after another; sizes may differ."""
+    """Image files in sequence; sizes may differ."""
 
     live = False
     fps: float | None = None
@@ -112,7 +131,7 @@ class Pictures:
         self.total: int | None = len(files)
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """Raises RkzooError at a file that is no picture."""
+        """Yield the frames. Raises RkzooError at a file that is not an image."""
         for number, file in enumerate(self._files):
             if stop.is_set():
                 return
@@ -126,7 +145,7 @@ class Pictures:
 
 
 class Video:
-    """Anything OpenCV opens as a video. `live` None: live unless it says how long it is."""
+    """Anything OpenCV opens as a video. `live` None: live unless the number of frames is known."""
 
     def __init__(
         self,
@@ -153,11 +172,13 @@ class Video:
         self.live = live if live is not None else count <= 0
         self.total = count if not self.live and count > 0 else None
         fps = float(capture.get(cv2.CAP_PROP_FPS))
-        # 90000 and the like are clocks, not rates.
+        # Values such as 90000 are time bases, not frame rates.
         self.fps: float | None = fps if 0.1 <= fps <= 1000 else None
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """Raises RkzooError when a lost live source does not come back in time."""
+        """Yield the frames. Raises RkzooError when a lost live source does not come back in
+        time.
+        """
         number = 0
         self._reading = True
         try:
@@ -165,7 +186,7 @@ class Video:
                 start = perf_counter()
                 there = self._capture.grab()
                 if self.live:
-                    start = perf_counter()  # what came before was waiting for the camera
+                    start = perf_counter()  # exclude the wait for the camera
                 image = self._capture.retrieve()[1] if there else None
                 now = perf_counter()
                 if image is not None:
@@ -182,7 +203,8 @@ class Video:
             self.close()
 
     def close(self) -> None:
-        """Does nothing while another thread reads: OpenCV would crash. That one closes it."""
+        """Release the capture, unless another thread reads (OpenCV would crash), which then
+        releases it."""
         if not self._reading:
             self._capture.release()
 
@@ -194,7 +216,7 @@ class Video:
     def _try_to_open(self) -> Any:
         if isinstance(self._what, int):
             capture = cv2.VideoCapture(self._what)
-            # A driver's queue would hand out old pictures.
+            # The driver's queue would deliver old frames.
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         else:
             silence = [
@@ -208,7 +230,7 @@ class Video:
         return None
 
     def _again(self, stop: threading.Event) -> bool:
-        """Gets a lost source back; False when `stop` came first."""
+        """Reconnect; False when `stop` was set first."""
         self._capture.release()
         self._report.note(f"{self.name} is lost; trying again.")
         lost = perf_counter()
@@ -231,14 +253,14 @@ class Video:
         return False
 
     def _check_end(self, read: int) -> None:
-        """Whether the video ended where it said that it would."""
+        """Check whether the video ended where it should."""
         if not read:
             raise RkzooError(
                 f"{self.name} holds no frame that can be read.",
                 "It is damaged, cut short or of a kind that OpenCV does not know.",
                 "Play it in a viewer to check, or convert it to H.264 in an .mp4.",
             )
-        # Counts are estimates in some containers; a frame or two is no damage.
+        # Frame counts are estimates in some containers; tolerate a few.
         if self.total and read < self.total - max(2, self.total // 50):
             self._report.note(
                 f"{self.name} says that it has {self.total} frames, but {read} could be read: "
@@ -260,14 +282,14 @@ class Video:
                 "Check address, user and password: rtsp://USER:PASSWORD@HOST:554/PATH",
             )
         return RkzooError(
-            f"{self.name} is no video that can be read.",
+            f"{self.name} is not a video that can be read.",
             "It is empty, damaged or of a kind that OpenCV does not know.",
             "Play it in a viewer to check, or convert it to H.264 in an .mp4.",
         )
 
 
 class Paced:
-    """A file played at its own speed, as if it were live."""
+    """A file played at its own frame rate, as if it were live."""
 
     live = True
 
@@ -292,7 +314,7 @@ class Paced:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """OpenCV warns on stderr of what could not be opened, which we say ourselves."""
+    """Silence OpenCV's warnings about sources that cannot be opened, which rkzoo reports itself."""
     logging = cv2.utils.logging
     before = logging.getLogLevel()
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)
@@ -303,12 +325,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _coloured(image: Any) -> Image:
-    """Grey cameras give one channel."""
+    """Convert grey frames to BGR."""
     if image.ndim == 2 or image.shape[2] == 1:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     return np.asarray(image, np.uint8)
 
 
 def _without_password(name: str) -> str:
-    """An address as it may be shown and logged."""
+    """A URL without credentials, for display and logs."""
     return re.sub(r"^([a-z][a-z0-9+.-]+://)[^/@]*@", r"\1", name, flags=re.IGNORECASE)

@@ -1,9 +1,9 @@
-"""Which box is the same thing as in the frame before: ByteTrack's way, in numpy.
+"""Multi-object tracking with ByteTrack, in numpy.
 
 Written from the paper (Zhang et al., ByteTrack: Multi-Object Tracking by Associating Every
-Detection Box, 2022). Each track has a constant-velocity Kalman filter of centre, width and
-height. Sure boxes are matched first; then the unsure ones, which alone would be noise, to the
-tracks still alone; so something half hidden keeps its number.
+Detection Box, 2022). Each track has a constant-velocity Kalman filter of centre, width and height.
+High-score boxes are matched first, then low-score boxes to the remaining tracks, so that a partly
+occluded object keeps its id.
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ from rkzoo.tasks.collection import Collection, Rows
 
 Floats = NDArray[np.float64]
 
-# Relative to a box's height: how far it may jump, and how fast its speed may change, a frame.
+# Standard deviations per frame of position and velocity, relative to the box height.
 _JUMP, _PUSH = 1 / 20, 1 / 160
 
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """`sure`: score from which a box may begin a track. `unsure`: score below which a box is
-    ignored. `patience`: frames that a track lives on unseen. The overlaps (IoU) are the least
-    at which a box continues a track: sure ones, unsure ones, and a track seen only once."""
+    """Tracking thresholds.
+
+    Attributes:
+        sure: high score threshold, from which a box may start a track.
+        unsure: low score threshold, below which a box is ignored.
+        patience: frames that a track survives unmatched.
+        overlap, overlap_unsure, overlap_new: minimum IoU to continue a track: with high-score
+            boxes, with low-score boxes, and of a track seen only once.
+    """
 
     sure: float = 0.25
     unsure: float = 0.1
@@ -38,24 +44,31 @@ class TrackOptions:
 
 
 class Tracker:
-    """Made once a stream; called once a frame, in order."""
+    """ByteTrack tracker. Construct once per stream, call once per frame, in order."""
 
     def __init__(self, options: TrackOptions | None = None) -> None:
         self.options = options or TrackOptions()
         self._next = 1
         self._first = True
-        self._id = np.empty(0, np.int64)  # 0 while seen only once
+        self._id = np.empty(0, np.int64)  # 0 while unconfirmed
         self._mean = np.empty((0, 4, 2))  # (tracks, cx cy w h, value and speed)
         self._spread = np.empty((0, 4, 2, 2))
         self._unseen = np.empty(0, np.int64)
 
     def __call__(self, xyxy: NDArray[Any], score: NDArray[Any]) -> NDArray[np.int64]:
-        """The number of the track that each box (N, 4) belongs to, from 1; 0 for none: a box
-        that is new (it gets its number when it is seen again; in the first frame at once) or
-        that is unsure and continues nothing."""
+        """Update with the boxes of a frame.
+
+        Args:
+            xyxy: (N, 4) x1, y1, x2, y2.
+            score: (N,).
+
+        Returns:
+            Track id of each box from 1, (N,); 0 for none: a new box (confirmed when seen again; in
+            the first frame at once), or a low-score box without a track.
+        """
         boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
         scores = np.asarray(score, np.float64)
-        # The first frame has nothing to wait for.
+        # In the first frame tracks are confirmed at once.
         first, self._first = self._first, False
         self._predict()
         numbers = np.zeros(len(boxes), np.int64)
@@ -84,7 +97,7 @@ class Tracker:
         return numbers
 
     def _predict(self) -> None:
-        """Where every track should be now."""
+        """Kalman prediction of all tracks."""
         height = np.maximum(self._mean[:, 3, 0], 1.0)
         self._mean[:, :, 0] += self._mean[:, :, 1]
         move = np.array([[1.0, 1.0], [0.0, 1.0]])
@@ -94,7 +107,7 @@ class Tracker:
         self._unseen += 1
 
     def _see(self, track: int, box: Floats) -> None:
-        """The filter's update: the four numbers are independent, so it is scalar four times."""
+        """Kalman update; the four values are independent, so it is scalar four times."""
         mean, spread = self._mean[track], self._spread[track]
         noise = (_JUMP * max(float(mean[3, 0]), 1.0)) ** 2
         gain = spread[:, :, 0] / (spread[:, 0, 0] + noise)[:, None]
@@ -118,7 +131,7 @@ class Tracker:
         return number
 
     def _forget(self, seen: list[int]) -> None:
-        """Tracks unseen for too long go, and those that were seen only once."""
+        """Drop tracks unseen for too long, and unconfirmed ones that were not seen again."""
         keep = (self._unseen <= self.options.patience) & ((self._id > 0) | (self._unseen == 0))
         self._id, self._unseen = self._id[keep], self._unseen[keep]
         self._mean, self._spread = self._mean[keep], self._spread[keep]
@@ -128,13 +141,13 @@ class Tracker:
         return self._next - 1
 
     def _iou(self, tracks: NDArray[Any], boxes: Floats) -> Floats:
-        """(tracks, boxes) overlaps of where the tracks should be with the boxes."""
+        """IoU (tracks, boxes) of the predicted boxes with the given ones."""
         middle, size = self._mean[tracks, :2, 0], self._mean[tracks, 2:, 0]
         return iou(np.concatenate((middle - size / 2, middle + size / 2), axis=1), boxes)
 
 
 def iou(a: Floats, b: Floats) -> Floats:
-    """(N, M) overlaps of boxes x1,y1,x2,y2."""
+    """IoU (N, M) of boxes x1, y1, x2, y2."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     inter = np.prod(np.clip(high - low, 0, None), axis=2)
@@ -143,7 +156,7 @@ def iou(a: Floats, b: Floats) -> Floats:
 
 
 def match(overlap: Floats, least: float) -> tuple[list[int], list[int]]:
-    """Pairs (rows, columns) with at least `least` overlap, the best first, each used once."""
+    """Greedy one-to-one matching (rows, columns) by descending overlap, at least `least`."""
     rows, columns = np.nonzero(overlap >= least)
     best = np.argsort(-overlap[rows, columns], kind="stable")
     taken_rows: dict[int, int] = {}
@@ -163,35 +176,35 @@ def _centred(box: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Tracked(Collection):
-    """A result whose things have numbers. `found` is the task's own result, `ids` (N,) the
-    number of each, 0 for none yet."""
+    """A result with track ids. `found` is the task's result, `ids` (N,) int64 the track ids, 0 for
+    none."""
 
     found: Any
     ids: NDArray[np.int64]
 
     @property
     def track_ids(self) -> NDArray[np.int64]:
-        """`ids`, (N,)."""
+        """Track ids, (N,); same as `ids`."""
         return self.ids
 
     @property
     def xyxy(self) -> NDArray[np.float32]:
-        """(N, 4) upright boxes x1, y1, x2, y2 in source-image pixels."""
+        """Axis-aligned boxes (N, 4) x1, y1, x2, y2 in source-image pixels."""
         return corners(self.found)
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """(N,) 0..1."""
+        """Scores (N,) in 0..1."""
         return score(self.found)
 
     @property
     def class_ids(self) -> NDArray[np.int32]:
-        """(N,) numbers of classes."""
+        """Class indices (N,) int32."""
         return np.asarray(as_boxes(self.found).class_id, np.int32)
 
     @property
     def names(self) -> list[str]:
-        """The class name of each; its number where no name is known."""
+        """The class name of each item, or the class index as text where it has no name."""
         return list(as_boxes(self.found).names)
 
     def __len__(self) -> int:
@@ -201,7 +214,7 @@ class Tracked(Collection):
         return Tracked(self.found[rows], self.ids[rows])
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The task's records, each with `track` (null for none yet)."""
+        """The task's records, each with `track` (null for none)."""
         return [
             record | {"track": int(number) or None}
             for record, number in zip(self.found.to_json(), self.ids, strict=True)
@@ -214,7 +227,7 @@ class Tracked(Collection):
         ]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The task's drawing, with each number in the upper right corner of its box."""
+        """The task's drawing, with the track id in the top-right corner of each box."""
         canvas: NDArray[np.uint8] = self.found.draw(image)
         scale = max(0.4, image.shape[0] / 1000)
         weight = max(1, round(2 * scale))
@@ -230,13 +243,13 @@ class Tracked(Collection):
 
 
 class Follower:
-    """Numbers for the results of one stream, of any task that has boxes."""
+    """Adds track ids to the results of one stream, for any task with boxes."""
 
     def __init__(self, options: TrackOptions | None = None) -> None:
         self._tracker = Tracker(options)
 
     def __call__(self, found: Any) -> Tracked:
-        """Unsure boxes that continue nothing are left out."""
+        """Update with a result. Low-score boxes without a track are dropped."""
         scores = score(found)
         ids = self._tracker(corners(found), scores)
         keep = np.flatnonzero((scores >= self._tracker.options.sure) | (ids > 0))
@@ -244,23 +257,24 @@ class Follower:
 
 
 def can_follow(found: Any) -> bool:
-    """Whether a result has boxes to follow."""
+    """Whether a result has boxes to track."""
     return hasattr(as_boxes(found), "xyxy")
 
 
 def score(found: Any) -> NDArray[np.float32]:
-    """(N,) scores of a result with boxes."""
+    """Scores (N,) of a result with boxes."""
     return np.asarray(as_boxes(found).score, np.float32)
 
 
 def corners(found: Any) -> NDArray[np.float32]:
-    """(N, 4) upright boxes x1,y1,x2,y2 around each thing, source pixels."""
+    """Axis-aligned boxes (N, 4) x1, y1, x2, y2 in source-image pixels."""
     return np.asarray(as_boxes(found).xyxy, np.float32)
 
 
 def as_boxes(found: Any) -> Any:
-    """A result's boxes as Detections: masks and poses keep them in `boxes`, turned boxes have
-    them around. A result without boxes comes back as it is."""
+    """A result's boxes as Detections: `boxes` of masks and poses, bounding boxes of rotated ones. A
+    result without boxes is returned unchanged.
+    """
     if hasattr(found, "upright"):
         return found.upright()
     inner = getattr(found, "boxes", None)

@@ -1,4 +1,4 @@
-"""What every result that holds several things has in common: index, slice, iterate."""
+"""Base classes of results that hold several items: index, slice, iterate."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Index = int | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
-"""One thing (negative counts from the end), a slice, indices, or a mask of one bool a thing."""
+"""An item (negative counts from the end), a slice, indices, or a boolean mask (N,)."""
 
 Rows = slice | NDArray[Any]
-"""An index that keeps the first axis of an array."""
+"""An index that preserves the first axis of an array."""
 
 T = TypeVar("T")
 
 
 class Collection:
-    """A frozen row of things. Whatever the index, what comes back has the same type, and so has
-    each thing in an iteration: a collection of one."""
+    """Immutable sequence of items. Indexing returns the same type, and iteration yields
+    collections of length one.
+    """
 
     __slots__ = ()
 
@@ -32,23 +33,29 @@ class Collection:
 
     @abstractmethod
     def _take(self, rows: Rows) -> Self:
-        """The things at these rows."""
+        """Select rows."""
 
     def __getitem__(self, index: Index) -> Self:
-        """The things at an int, a slice, indices or a mask, as the same type.
+        """Select by int, slice, indices or boolean mask; returns the same type.
 
-        Raises IndexError outside of the range, and for a mask of another length.
+        Raises:
+            IndexError: out of range, or a mask of the wrong length.
         """
         return self._take(rows_of(index, len(self)))
 
     def __iter__(self) -> Iterator[Self]:
-        """Each thing, as a collection of one."""
+        """Yield each item as a collection of length one."""
         return (self._take(slice(i, i + 1)) for i in range(len(self)))
 
 
 class Classified(Collection):
-    """A collection whose things have a class and a score each: `class_id` (N,) int32 into `labels`
-    (names may be missing), `score` (N,) float32 in 0..1."""
+    """Collection with a class and a score per item.
+
+    Attributes:
+        class_id: (N,) int32, index into `labels`.
+        score: (N,) float32 in 0..1.
+        labels: class names; may be empty.
+    """
 
     __slots__ = ()
 
@@ -58,22 +65,26 @@ class Classified(Collection):
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """`score`, (N,) 0..1."""
+        """Scores, (N,) float32 in 0..1; same as `score`."""
         return self.score
 
     @property
     def class_ids(self) -> NDArray[np.int32]:
-        """`class_id`, (N,)."""
+        """Class indices, (N,) int32; same as `class_id`."""
         return self.class_id
 
     @property
     def names(self) -> list[str]:
-        """The class name of each; its number where no name is known."""
+        """The class name of each item, or the class index as text where it has no name."""
         return names_of(self.class_id, self.labels)
 
 
 def rows_of(index: Index, count: int) -> Rows:
-    """An index into `count` things as one that keeps the axis. Raises IndexError."""
+    """Normalize an index into `count` items to one that preserves the first axis.
+
+    Raises:
+        IndexError: out of range, a mask of the wrong length, or a dtype that cannot index.
+    """
     if isinstance(index, slice):
         return index
     chosen = np.asarray(index)
@@ -88,20 +99,20 @@ def rows_of(index: Index, count: int) -> Rows:
 
 
 def pick(things: Sequence[T], rows: Rows) -> tuple[T, ...]:
-    """The things of a Python sequence at `rows`."""
+    """Select items of a Python sequence by `rows`."""
     return tuple(things[i] for i in np.arange(len(things))[rows].tolist())
 
 
 def names_of(class_ids: NDArray[Any], labels: Sequence[str]) -> list[str]:
-    """The name of each class, or its number where no name is known."""
+    """Return the name of each class, or its index as text where it has no name."""
     return [labels[c] if c < len(labels) else str(c) for c in class_ids.tolist()]
 
 
 def times_of(things: Sequence[Any]) -> NDArray[np.float64]:
-    """(N, 2) start and end in seconds of things that have both."""
+    """Return start and end times in seconds, (N, 2) float64, of items with `start` and `end`."""
     return np.array([(one.start, one.end) for one in things], np.float64).reshape(-1, 2)
 
 
 def around(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, K, 2) points to the (N, 4) upright boxes x1, y1, x2, y2 around them."""
+    """Axis-aligned bounding boxes x1, y1, x2, y2 (N, 4) of points (N, K, 2)."""
     return np.concatenate((points.min(axis=1), points.max(axis=1)), axis=1)

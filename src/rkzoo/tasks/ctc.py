@@ -1,4 +1,4 @@
-"""The best path of connectionist temporal classification (CTC)."""
+"""Greedy decoding of connectionist temporal classification (CTC)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from numpy.typing import NDArray
 
 
 def merged(steps: NDArray[np.intp], blank: int) -> NDArray[np.intp]:
-    """(T,) the best class of each step to the steps (K,) at which a character begins: where the
-    class is no blank and not that of the step before."""
+    """Return the steps (K,) at which a character starts: not blank and not a repeat.
+
+    Args:
+        steps: (T,) the best class of each step.
+        blank: index of the blank class.
+    """
     kept = steps != blank
     kept[1:] &= steps[1:] != steps[:-1]
     return np.flatnonzero(kept)

@@ -1,4 +1,4 @@
-"""Base class of tasks that answer one picture with one network."""
+"""Base class of tasks that run one network on one image."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ R = TypeVar("R")
 
 
 class ImageTask(ABC, Generic[R]):
-    """A network that takes a picture, ready to run; made once, called for every picture.
+    """A network that takes an image. Construct once, call once per image.
 
-    The picture is written where the NPU reads it and, where the session has hardware for it
-    (RGA), by that: here, so that no task can forget either. A subclass says what the outputs
-    mean.
+    Owns the input buffer and hardware resizing (RGA) for all tasks. Subclasses implement the
+    postprocessing, `decode`.
     """
 
     def __init__(self, contract: Contract, session: Session) -> None:
@@ -32,13 +31,17 @@ class ImageTask(ABC, Generic[R]):
         self._fit = fitter_of(session, fit)
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
-        """BGR (H, W, 3) to the session's inputs. The array is reused by the next call."""
+        """Resize, pad and convert a BGR image (H, W, 3) to the model's inputs.
+
+        Returns:
+            The input arrays, uint8 NHWC (reused by the next call), and the geometry of the resize.
+        """
         canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
         return [canvas], letterbox
 
     @abstractmethod
     def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
-        """The session's raw tensors to the result, in source-image pixels."""
+        """Convert raw output tensors to the result, in source-image pixels."""
 
     def __call__(self, image: NDArray[np.uint8]) -> R:
         arrays, letterbox = self.preprocess(image)
@@ -46,19 +49,21 @@ class ImageTask(ABC, Generic[R]):
 
 
 def refuse_crop(contract: Contract, why: str) -> None:
-    """Raises RkzooError for a model that would see the middle of a picture only, where the answer
-    is about every pixel: `why` says so."""
+    """Raise RkzooError, with the reason `why`, when the model preprocesses with a centre crop, for
+    tasks whose result covers every pixel.
+    """
     if contract.input.fit == "crop":
         raise RkzooError(
-            f"{contract.family} would see the middle of a picture only.",
+            f"{contract.family} would see the centre of a picture only.",
             why,
-            "Mend the card: fit must be stretch or letterbox.",
+            "Fix the card: fit must be stretch or letterbox.",
         )
 
 
 class LinePreprocess:
-    """Brings pictures of lines into a batch: into the session's own memory, and by its hardware,
-    where the batch is one picture of the size that the NPU takes."""
+    """Batches text line images. A batch of one with the input size of the NPU goes to the session's
+    own memory, resized by its hardware.
+    """
 
     def __init__(self, contract: Contract, session: Session) -> None:
         self._spec, self._session = contract.input, session

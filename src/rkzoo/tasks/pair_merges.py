@@ -1,4 +1,4 @@
-"""Byte-pair encoding (https://arxiv.org/abs/1508.07909): the merging that its tokenizers share."""
+"""Byte-pair encoding (BPE) merge loop shared by the tokenizers (https://arxiv.org/abs/1508.07909)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ Pair = tuple[str, str]
 
 
 def merged(parts: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """The parts of a word, of all neighbours the pair of the lowest rank joined, until none of
-    them has a rank."""
+    """Merge the adjacent pair of the lowest rank until no pair has a rank.
+
+    Args:
+        parts: the symbols of one word.
+        ranks: rank of each merge; lower merges first.
+    """
     made = list(parts)
     while len(made) > 1:
         best = min(pairwise(made), key=lambda pair: ranks.get(pair, inf))

@@ -1,6 +1,6 @@
-"""Which task reads which head: a table, by the head's kind.
+"""Task registry: maps head types to task specifications.
 
-A task is imported when it is asked for. A new task is a folder with a `spec.py`, and a line here.
+Tasks are imported lazily. A new task is a folder with a `spec.py`, and a line here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.spec import TaskSpec
 
-PAGE = "text"  # of a pipeline without a head of its own
+PAGE = "text"  # key of a pipeline, which has no head of its own
 
 SPECS: dict[str, str] = {
     "detect": "detect.spec:DETECT",
@@ -28,6 +28,7 @@ SPECS: dict[str, str] = {
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",
     "face-centre": "face.spec:CENTRE_FACE",
+    "face-yolo": "face.spec:YOLO_FACE",
     "plate": "plate.spec:PLATE",
     "plate-det": "plate.spec:PLATE_DETECT",
     PAGE: "text.spec:PAGE",
@@ -49,14 +50,20 @@ SPECS: dict[str, str] = {
 
 
 def spec_of(head: Head | None) -> TaskSpec:
-    """The task of a head; None is a pipeline whose parts read a page of text or plates."""
+    """Return the task specification of a head; None stands for a pipeline that reads text or
+    plates."""
     return _spec(PAGE if head is None else _kind(head))
 
 
 def _kind(head: Head) -> str:
-    """The key of a head: its kind, or what its extras make of it."""
+    """Registry key of a head: its tag, refined by optional outputs."""
     if isinstance(head, DetectHead):
-        extras = (("obb", head.rotated), ("pose", head.keypoints), ("segment", head.coefficients))
+        extras = (
+            ("obb", head.rotated),
+            ("face-yolo", head.faces),
+            ("pose", head.keypoints),
+            ("segment", head.coefficients),
+        )
         return next((kind for kind, there in extras if there), "detect")
     if isinstance(head, FaceHead) and head.points == 4:
         return "plate-det"

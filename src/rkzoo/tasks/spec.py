@@ -1,7 +1,7 @@
-"""What a task is: one record that says all that the rest of rkzoo asks of it.
+"""Task specification: the record by which the rest of rkzoo knows a task.
 
-Each task has its record in `tasks/<task>/spec.py`, which imports no more than this file and the
-contract; the task itself is imported when it is opened. `tasks/registry.py` lists them.
+Each task has its record in `tasks/<task>/spec.py`, which imports only this module and the
+contract; the task itself is imported when it is opened. `tasks/registry.py` lists the records.
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """The parts of a model by role ("model" where there is one), and its further files by
-    role: `decoder.vocabulary` is the file `vocabulary` of the part `decoder`."""
+    """An opened model.
+
+    Attributes:
+        head: the head; None for a pipeline without one.
+        parts: contract and session by role ("model" where there is only one).
+        files: further files by role: `decoder.vocabulary` is the file `vocabulary` of the part
+            `decoder`.
+    """
 
     head: Head | None
     parts: Mapping[str, tuple[Contract, Session]]
@@ -31,7 +37,7 @@ class Opened:
 
 
 Task = Callable[[Any], Any]
-"""What a medium reads in, what was found out."""
+"""Maps one input (image, sound, text) to the task's result."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,13 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class AssumedLabels:
-    """Names for classes that a file leaves nameless: `names`, then those of the zoo's
-    `label_set`. `why` says what is assumed, for the user; empty where it is certain."""
+    """Default class names for a file without labels.
+
+    Attributes:
+        names: class names that come first.
+        label_set: label set of the zoo, appended to `names`.
+        why: states the assumption to the user; empty where it is certain.
+    """
 
     names: tuple[str, ...] = ()
     label_set: str = ""
@@ -78,7 +89,7 @@ Gives = Literal["picture", "transcript", "timeline", "output", "sound", "tensors
 class TaskSpec:
     """One task, for one kind of head (or one variant of it).
 
-    Functions of a head get the head that the registry maps to this record.
+    Callbacks on a head get the head that the registry maps to this record.
 
     Attributes:
         name: what a card, a report and the command line call the task.
@@ -94,13 +105,13 @@ class TaskSpec:
         assumed_labels: a head to the names of its classes where nothing gives them.
         check_labels: raises RkzooError where labels (given or none) do not fit the head; takes
             the model's name for the message.
-        legalize: the graph is rewritten to operators that the toolkit converts rightly.
-        native: outputs are read in the NPU's own layout; else as the graph's.
-        things: an answer to things that can be matched between two runtimes one by one; None
-            where only tensors are compared.
-        thresholded: the answer's things have a confidence, which counts in that comparison.
-        outputs: what its raw outputs hold, for a comparison of tensors.
-        bounded: whether a head's outputs are scores in 0..1, whose scale can collapse in INT8.
+        legalize: rewrite the graph to operators that the toolkit converts correctly.
+        native: read outputs in the NPU's native layout; else in the graph's.
+        things: converts a result to items that can be matched one by one between two backends;
+            None where only tensors are compared.
+        thresholded: the items have a confidence, which the comparison takes into account.
+        outputs: what the raw outputs hold, for a comparison of tensors.
+        bounded: whether the outputs of a head are scores in 0..1, whose scale can collapse in INT8.
     """
 
     name: str
@@ -126,17 +137,17 @@ THRESHOLDS = frozenset({"confidence", "iou", "max_boxes"})
 
 
 def as_it_is(found: Any) -> Any:
-    """`things` of an answer that can be matched as it is."""
+    """`things` of a result that can be matched directly."""
     return found
 
 
 def always(head: Any) -> bool:
-    """`bounded` of a task whose outputs are scores whatever the head."""
+    """`bounded` of a task whose outputs are always scores."""
     return True
 
 
 def a_name_for_each_class(head: Any, labels: Sequence[str], model: str) -> None:
-    """`check_labels` of a head with `classes`. Raises RkzooError for another number of labels."""
+    """`check_labels` of a head with `classes`. Raises RkzooError when the counts differ."""
     if labels and len(labels) != head.classes:
         raise RkzooError(
             f"{model} has {head.classes} classes but {len(labels)} labels were given.",

@@ -1,4 +1,4 @@
-"""Where INT8 loses: the toolkit's layer by layer comparison with the float model."""
+"""Accuracy analysis: parser of the toolkit's layer-by-layer comparison with the float model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from rkzoo.toolkit.logs import plain
 
 @dataclass(frozen=True)
 class LayerError:
-    """How far one tensor of the simulated model is from the same tensor in float.
+    """Error of one tensor of the simulated model against the float model.
 
-    `op` is the kind of layer that makes it and `tensor` its name after the toolkit's
-    optimisations, the name that `Recipe.float_layers` takes. `*_entire`: with all layers before
-    it simulated too, so that errors have added up; `*_single`: with this layer alone simulated.
-    `cosine_*` is the cosine between the two (1 is equal), `euclid_*` the length of their
-    difference; None where the toolkit compared nothing, since the layer is fused with the
-    next, or where `all_zero`: every number was rounded to 0.
+    Attributes:
+        op: Type of the layer that produces it.
+        tensor: Its name after the toolkit's optimizations, as `Recipe.float_layers` takes it.
+        cosine_entire: Cosine similarity with all layers before it simulated too, so that errors
+            accumulate; None where the toolkit compared nothing, since the layer is fused with the
+            next, or where `all_zero`.
+        euclid_entire: Euclidean distance likewise.
+        cosine_single: Cosine similarity with only this layer simulated.
+        euclid_single: Euclidean distance likewise.
+        all_zero: Every value was rounded to 0.
     """
 
     op: str
@@ -36,7 +40,7 @@ _ROW = re.compile(rf"^\[([^\]]+)\]\s+(\S.*?)(?:\s+{_PAIR}(?:\s+{_PAIR})?)?\s*$")
 
 
 def read_errors(text: str) -> tuple[LayerError, ...]:
-    """The rows of an `error_analysis.txt`, in the graph's order; () where there is none."""
+    """Parse an `error_analysis.txt`; rows in the graph's order, () where there are none."""
     rows = (_ROW.match(line.rstrip()) for line in plain(text).splitlines())
     return tuple(_error(row) for row in rows if row)
 
@@ -55,8 +59,9 @@ def _value(number: str | None) -> float | None:
 
 
 def worst(tables: Sequence[Sequence[LayerError]]) -> tuple[LayerError, ...]:
-    """The tables of several pictures as one: the lowest cosine and the largest distance of
-    each tensor; `all_zero` where it is so for every picture."""
+    """Merge the tables of several images: the lowest cosine and largest distance of each tensor;
+    `all_zero` where every image has it.
+    """
     if not tables:
         return ()
     others = [{row.tensor: row for row in table} for table in tables]

@@ -1,8 +1,8 @@
-"""The cache of what was given to the toolkit, so that a simulator can build it again.
+"""Build input cache: what was given to the toolkit, so that a simulator can build it again.
 
-`builds/<key>/` holds `model.onnx`, `calibration-<i>.npy` and `recipe.json`. The key is a
-digest of all that decides the numbers, so two processes that store the same thing write
-the same thing, and the chip is not part of it: the numbers do not depend on it.
+`builds/<key>/` holds `model.onnx`, `calibration-<i>.npy` and `recipe.json`. The key is a digest of
+everything that affects the results, so two processes that store the same thing write the same
+thing. The chip is not part of it, since results do not depend on it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,21 @@ from rkzoo.files import cache_dir, explained, locked
 from rkzoo.toolkit.recipe import Recipe
 
 LIMIT = 4 * 10**9
-"""Bytes that the cache may hold; the longest unused go first."""
+"""Size limit of the cache in bytes; least recently used entries are removed first."""
 _IN_USE = 3600.0  # seconds since the last use during which an entry is never removed
 
 
 @dataclass(frozen=True)
 class BuildInputs:
-    """What a build needs. `calibration` is a folder with `calibration-<i>.npy` for input i:
-    stacked samples, uint8 NHWC for a picture, else the samples in the input's own shape;
-    None for a model that stays in float."""
+    """Inputs of a build.
+
+    Attributes:
+        onnx: The graph.
+        recipe: The build settings.
+        calibration: Folder with `calibration-<i>.npy` for input i: stacked samples, uint8 NHWC for
+            an image, otherwise in the input's own shape; None for a float model.
+        custom_string: Custom string of the .rknn.
+    """
 
     onnx: Path
     recipe: Recipe
@@ -49,9 +55,19 @@ def store(
     *,
     limit: int = LIMIT,
 ) -> str:
-    """Keeps a graph with its calibration arrays (one per input, none for float); its key.
+    """Store a graph with its calibration data.
 
-    Raises RkzooError when the graph cannot be read or the disk refuses.
+    Args:
+        graph: The ONNX file or its bytes.
+        calibration: One array per input; empty for float.
+        recipe: The build settings.
+        limit: Size limit of the cache in bytes.
+
+    Returns:
+        The key of the entry.
+
+    Raises:
+        RkzooError: The graph cannot be read, or the cache cannot be written.
     """
     if isinstance(graph, Path):
         with explained(f"{graph} cannot be read."):
@@ -76,9 +92,9 @@ def store(
 
 
 def find(key: str) -> BuildInputs | None:
-    """What was stored under `key`, or None when it is not (or no longer) there.
+    """The build inputs stored under `key`; None when they are not (or no longer) there.
 
-    The recipe's chip is the one it was first stored for.
+    The recipe's chip is the one of the first `store`.
     """
     folder = cache_dir("builds") / key
     if not key.isalnum() or not _touch(folder):
@@ -92,7 +108,7 @@ def find(key: str) -> BuildInputs | None:
 
 
 def calibration_digest(arrays: Sequence[NDArray[Any]]) -> str:
-    """Hex sha256 over dtype, shape and bytes of the arrays."""
+    """Hex sha256 of dtype, shape and bytes of the arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -108,7 +124,7 @@ def _key(graph: bytes, calibration: Sequence[NDArray[Any]], recipe: Recipe) -> s
 
 
 def _touch(folder: Path) -> bool:
-    """Marks an entry as used now; False when there is none."""
+    """Mark an entry as used now; False when there is none."""
     try:
         os.utime(folder / "recipe.json")
     except OSError:
@@ -121,15 +137,15 @@ def _move(part: Path, target: Path) -> None:
         os.rename(part, target)
     except OSError:
         if find(target.name) is not None:
-            return  # another process was first, with the same content
-        # What lies there is damaged.
+            return  # another process stored the same content first
+        # The existing entry is damaged.
         os.replace(target, part.with_suffix(".old.part"))
         os.rename(part, target)
         shutil.rmtree(part.with_suffix(".old.part"), ignore_errors=True)
 
 
 def _prune(root: Path, limit: int) -> None:
-    """Removes the longest unused entries above `limit`, and what was left half-written."""
+    """Remove the least recently used entries above `limit`, and incomplete ones."""
     try:
         with locked(root / ".lock"):
             now = time.time()
@@ -148,4 +164,4 @@ def _prune(root: Path, limit: int) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 total -= size
     except (OSError, RkzooError):
-        pass  # tidying up must never fail a build
+        pass  # cleaning up must never fail a build

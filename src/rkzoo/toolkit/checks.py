@@ -1,4 +1,4 @@
-"""What is known to fail, or to abort the toolkit, said before the build and all at once."""
+"""Pre-build checks: known failures and crashes of the toolkit, reported all at once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rkzoo.toolkit.versions import release
 
 NEWEST_OPSET = 19
 FEW_SAMPLES = 10
-"""Below this many calibration samples the ranges depend on chance."""
+"""Below this many calibration samples the INT8 ranges are unreliable."""
 
 _WITHOUT_AUTO_HYBRID = ("2.2.0", "2.3.0")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One obstacle: a sentence each. A `warning` does not stop the build."""
+    """An obstacle to a build, one sentence each. A `warning` does not stop the build."""
 
     what: str
     why: str
@@ -29,7 +29,7 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
 
 
-# What happens on the pairs that do not build, from reference/toolkit.md part 2.1.
+# Why some combinations of chip and data type do not build, as measured.
 _REASONS: Mapping[Dtype, str] = {
     "int8": "the toolkit's compiler crashes on INT8 for this chip",
     "fp16": "its NPU computes in integers only",
@@ -47,10 +47,15 @@ def check(
 ) -> tuple[Problem, ...]:
     """All problems of a planned build, errors first.
 
-    `shapes`: the graph's inputs as the graph declares them, -1 for a free dimension that
-    the recipe has to fix. `samples`: calibration samples at hand. Of a graph that came
-    quantised (`recipe.quantised`): its operators on integers (QLinearConv, ...) and those of
-    its outputs that other nodes read too.
+    Args:
+        recipe: The build settings.
+        opset: Opset of the graph.
+        shapes: Declared shapes of the graph's inputs, -1 for a dynamic dimension that the recipe
+            has to fix.
+        samples: Number of calibration samples.
+        integer_operators: Of a quantized graph (`recipe.quantised`), its integer operators
+            (QLinearConv, ...).
+        outputs_read_inside: Of a quantized graph, the outputs that other nodes read too.
     """
     found = [
         *_chip(recipe),
@@ -66,14 +71,14 @@ def check(
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """Raises one RkzooError that lists all errors among `problems`; warnings pass."""
+    """Raise one RkzooError that lists all errors among `problems`; warnings are ignored."""
     errors = [problem for problem in problems if problem.severity == "error"]
     if not errors:
         return
     if len(errors) == 1:
         raise RkzooError(errors[0].what, errors[0].why, errors[0].fix)
     raise RkzooError(
-        f"The model cannot be built: {len(errors)} things are in the way.",
+        f"The model cannot be built: there are {len(errors)} problems.",
         " ".join(f"({n}) {p.what} {p.why}".rstrip() for n, p in enumerate(errors, 1)),
         " ".join(f"({n}) {p.fix}" for n, p in enumerate(errors, 1)),
     )
@@ -131,9 +136,9 @@ def _inputs(plans: Sequence[InputPlan], shapes: Mapping[str, Sequence[int]]) -> 
     for name in [name for name in shapes if name not in planned]:
         found.append(
             Problem(
-                f"The input {name} is not part of the plan.",
-                f"The plan covers: {', '.join(planned) or 'nothing'}.",
-                "Say what goes into every input of the model.",
+                f"The input {name} is not part of the build plan.",
+                f"The build plan covers: {', '.join(planned) or 'nothing'}.",
+                "Describe every input of the model.",
             )
         )
     for name, shape in planned.items():
@@ -154,7 +159,7 @@ def _shape(name: str, planned: tuple[int, ...], declared: tuple[int, ...]) -> li
     if not all(size > 0 for size in planned):
         return [
             Problem(
-                f"The input {name} has free dimensions: {_text(declared)}.",
+                f"The input {name} has dynamic dimensions: {_text(declared)}.",
                 "The NPU needs every dimension to be a fixed number.",
                 "Give the input size, or export the model with fixed shapes.",
             )
@@ -184,7 +189,7 @@ def _normalisation(plan: InputPlan) -> list[Problem]:
     if len(plan.shape) != 4:
         found.append(
             Problem(
-                f"The input {plan.name} has mean and std but is no picture.",
+                f"The input {plan.name} has mean and std but is not a picture.",
                 f"Its shape is {_text(plan.shape)}; a picture has four dimensions.",
                 "Leave mean and std empty for it.",
             )
@@ -200,7 +205,7 @@ def _normalisation(plan: InputPlan) -> list[Problem]:
                     "There must be one for each channel.",
                     f"Give {channels} numbers for {word}"
                     + (
-                        "; the model seems to want NHWC pictures, so export it as NCHW."
+                        "; the model seems to take NHWC pictures, so export it as NCHW."
                         if plan.shape[3] in (1, 3)
                         else "."
                     ),
@@ -232,7 +237,7 @@ def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
         return [
             Problem(
                 "There are no calibration pictures.",
-                "INT8 needs some to learn the range of every tensor.",
+                "INT8 needs some to determine the range of every tensor.",
                 "Give a folder of typical pictures with --calib, or use --dtype fp16.",
             )
         ]
@@ -242,7 +247,7 @@ def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
         Problem(
             f"There {'is' if samples == 1 else 'are'} only {samples} calibration"
             f" picture{'' if samples == 1 else 's'}.",
-            "The INT8 ranges then depend on chance, and accuracy may suffer.",
+            "The INT8 ranges are then unreliable, and accuracy may suffer.",
             "Give 20 to 100 typical pictures with --calib.",
             "warning",
         )
@@ -253,7 +258,7 @@ def _hybrid(recipe: Recipe) -> list[Problem]:
     if not recipe.float_layers and not recipe.auto_hybrid:
         return []
     if recipe.quantised or recipe.dtype != "int8":
-        why = "It came quantised." if recipe.quantised else f"It is built in {recipe.dtype}."
+        why = "It is quantised already." if recipe.quantised else f"It is built in {recipe.dtype}."
         return [
             Problem(
                 "Layers of this model cannot be chosen to stay in float16.",
@@ -265,8 +270,8 @@ def _hybrid(recipe: Recipe) -> list[Problem]:
     if recipe.float_layers and recipe.auto_hybrid:
         found.append(
             Problem(
-                "Float layers are named, and the toolkit is to look for them too.",
-                "It can do only one of the two.",
+                "Float layers are named, and auto_hybrid is set too.",
+                "The toolkit supports only one of the two.",
                 "Give names, or auto_hybrid.",
             )
         )
@@ -282,7 +287,7 @@ def _hybrid(recipe: Recipe) -> list[Problem]:
     if recipe.auto_hybrid and recipe.toolkit in _WITHOUT_AUTO_HYBRID:
         found.append(
             Problem(
-                f"RKNN-Toolkit2 {recipe.toolkit} does not look for float layers by itself.",
+                f"RKNN-Toolkit2 {recipe.toolkit} has no auto_hybrid.",
                 "That came with 2.3.2.",
                 "Use a newer toolkit, or name the layers.",
             )
@@ -297,7 +302,7 @@ def _quantised(
     if recipe.quantised and recipe.dtype != "int8":
         found.append(
             Problem(
-                f"The model came quantised, so it cannot be built in {recipe.dtype}.",
+                f"The model is quantised already, so it cannot be built in {recipe.dtype}.",
                 "Its weights are INT8 already; the toolkit takes them as they are.",
                 "Use --dtype int8, or the float model.",
             )
@@ -305,7 +310,7 @@ def _quantised(
     if integer_operators:
         found.append(
             Problem(
-                f"The model is quantised with operators on integers ({integer_operators[0]}).",
+                f"The model is quantised with integer operators ({integer_operators[0]}).",
                 "The toolkit reads quantised models only as float operators between"
                 " QuantizeLinear and DequantizeLinear nodes.",
                 "Export it again in that form (QDQ), or give the float model.",

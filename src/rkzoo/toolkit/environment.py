@@ -1,9 +1,9 @@
-"""One isolated environment per toolkit version, made with uv and kept in the cache.
+"""Toolkit environments: one isolated venv per toolkit version, made with uv and kept in the cache.
 
-An environment is `toolkits/<version>/` (lean) or `toolkits/<version>-<kind>/`. It is made
-under another name and moved when everything in it works, and it counts as installed only
-with its `ready.json`; so an interrupted installation leaves nothing that counts. Only
-`bin/python` of it is used, which does not mind the move.
+An environment is `toolkits/<version>/` (lean) or `toolkits/<version>-<kind>/`. It is built under a
+temporary name and moved when it works, and it counts as installed only with its `ready.json`; so an
+interrupted installation leaves nothing that counts. Only its `bin/python` is used, which can be
+moved.
 """
 
 from __future__ import annotations
@@ -53,21 +53,28 @@ class ToolkitEnv:
 
     @property
     def folder(self) -> Path:
+        """The folder of the environment."""
         return self.python.parent.parent
 
     @property
     def name(self) -> str:
+        """Name of the folder, such as "2.5.0" or "2.5.0-full"."""
         return self.folder.name
 
 
 def ensure(
     version: str = DEFAULT_VERSION, *, kind: str = "lean", report: Reporter = SILENT
 ) -> ToolkitEnv:
-    """The environment of `version`, installed first when it is missing.
+    """The environment of a toolkit version, installed when it is missing.
 
-    `kind` says what must be there beside the toolkit (KINDS: real PyTorch, or TensorFlow); one
-    that holds more also serves where a lean one would.
-    Raises RkzooError: unknown version, no fitting platform or Python, no network, full disk.
+    Args:
+        version: The toolkit version.
+        kind: What it must contain beside the toolkit (KINDS: PyTorch, or TensorFlow); a larger one
+            also serves as lean.
+        report: Receives progress and notes.
+
+    Raises:
+        RkzooError: Unknown version, unsupported platform or Python, no network, or a full disk.
     """
     known = release(version)
     root = cache_dir("toolkits")
@@ -79,25 +86,25 @@ def ensure(
     target = _folders(root, known.version, kind)[0]
     with locked(root / f".{target.name}.lock"):
         if (env := _read(target)) is not None:
-            return env  # another process made it while we waited
+            return env  # another process made it in the meantime
         _sweep(root, target.name)
         more = KINDS[kind]
         known = replace(known, pythons=tuple(one for one in known.pythons if one >= more.python))
         python = interpreter.find(known)
         report.note(
-            f"RKNN-Toolkit2 {known.version}{more.title} is installed into rkzoo's cache once"
+            f"RKNN-Toolkit2 {known.version}{more.title} is being installed into rkzoo's cache"
             f" ({more.size}, Python {python.text}): {target}"
         )
         return _install(known, python, target, more, report)
 
 
 def there(kind: str) -> ToolkitEnv | None:
-    """The newest installed environment of that kind."""
+    """The newest installed environment of that kind; None when there is none."""
     return next((env for env in installed() if env.kind == kind), None)
 
 
 def installed() -> tuple[ToolkitEnv, ...]:
-    """What is installed, the newest version first, lean before full."""
+    """All installed environments, the newest version first, lean before full."""
     root = cache_dir("toolkits")
     found = [
         env
@@ -109,9 +116,16 @@ def installed() -> tuple[ToolkitEnv, ...]:
 
 
 def remove(version: str) -> tuple[ToolkitEnv, ...]:
-    """Removes what is installed of `version`; "2.5.0-full" means only that kind.
+    """Remove the environments of a version.
 
-    Returns what was removed. Raises RkzooError when nothing of it is installed.
+    Args:
+        version: The toolkit version; "2.5.0-full" means only that kind.
+
+    Returns:
+        The removed environments.
+
+    Raises:
+        RkzooError: None of them is installed.
     """
     plain, _, kind = version.strip().lower().partition("-")
     name = release(plain if kind in KINDS else version).version
@@ -137,9 +151,9 @@ def remove(version: str) -> tuple[ToolkitEnv, ...]:
 
 
 def unavailable(version: str = DEFAULT_VERSION) -> RkzooError | None:
-    """Why `version` cannot run on this machine (platform, Python), or None when it can.
+    """Why a version cannot run on this machine (platform, Python); None when it can.
 
-    Neither the network nor the disk is asked.
+    No network access.
     """
     known = release(version)
     root = cache_dir("toolkits")
@@ -168,7 +182,7 @@ def _unfit(known: Release) -> RkzooError | None:
 
 
 def _folders(root: Path, version: str, kind: str) -> tuple[Path, ...]:
-    """Where the environment may be, the wanted place first."""
+    """Where the environment may be, the preferred place first."""
     if kind != "lean":
         return (root / f"{version}-{kind}",)
     return (root / version, *(root / f"{version}-{more}" for more in KINDS if more != "lean"))
@@ -187,14 +201,14 @@ def _read(folder: Path) -> ToolkitEnv | None:
 
 
 def _discard(folder: Path) -> None:
-    """Away from its name at once, then off the disk, so that no half of it ever counts."""
+    """Rename at once, then delete, so that a half-deleted one never counts as installed."""
     doomed = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
     os.replace(folder, doomed)
     shutil.rmtree(doomed)
 
 
 def _sweep(root: Path, name: str) -> None:
-    """What interrupted installations of `name` left. The caller holds its lock."""
+    """Delete remains of interrupted installations of `name`. The caller holds its lock."""
     for pattern in (f".{name}.*.part", f".{name}.*.old"):
         for rest in root.glob(pattern):
             shutil.rmtree(rest, ignore_errors=True)
@@ -244,7 +258,7 @@ def _populate(
 
 
 def _with_torch(install: Sequence[str], known: Release, task: Task) -> None:
-    """PyTorch without CUDA when its index can be reached, else what the user's index has."""
+    """Install PyTorch without CUDA when its index is reachable, else what the user's index has."""
     try:
         _uv([*install, "--torch-backend", "cpu"], known, task)
     except RkzooError:
@@ -258,7 +272,7 @@ def _copy_stand_in(site: Path) -> None:
 
 
 def _prove(python: Path, known: Release, folder: Path) -> None:
-    """Starts the toolkit once: an environment that cannot is never called installed."""
+    """Start the toolkit once: an environment that fails never counts as installed."""
     try:
         answer = subprocess.run(
             [str(python), "-I", "-c", "from rknn.api import RKNN; RKNN()"],
@@ -273,7 +287,7 @@ def _prove(python: Path, known: Release, folder: Path) -> None:
     if code != 0:
         raise RkzooError(
             f"RKNN-Toolkit2 {known.version} was installed but does not start.",
-            f"It says: {logs.last_line(text) or f'exit status {code}'}",
+            f"The last line of its output: {logs.last_line(text) or f'exit status {code}'}",
             "Report this with the log; another toolkit version may work.",
             code=1,
             log=logs.keep_text(text, f"install-{known.version}"),
@@ -292,7 +306,7 @@ _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 class Fetches:
-    """Reads uv's lines about downloads: bytes done of bytes announced."""
+    """Parses uv's download messages: bytes done of bytes announced."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, float] = {}
@@ -300,6 +314,7 @@ class Fetches:
 
     @property
     def total(self) -> float:
+        """Bytes announced so far."""
         return sum(self._sizes.values())
 
     def read(self, line: str) -> bool:
@@ -315,7 +330,7 @@ class Fetches:
 
 
 def _uv(arguments: Sequence[str], known: Release, task: Task) -> None:
-    # In the cache folder, so that no pyproject.toml or uv.toml of the user's project counts.
+    # In the cache folder, so that no pyproject.toml or uv.toml of the user's project applies.
     environ = dict(os.environ)
     environ |= indexes.uv_environment(environ)
     environ |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
@@ -359,7 +374,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
         pass
 
 
-# The first that fits tells the story: a pattern in what uv says, why, and what to do.
+# Explanations of failures, the first match wins: a pattern in uv's output, why, and what to do.
 _STORIES = (
     (
         r"No space left on device|os error 28|quota exceeded|os error 122",

@@ -1,4 +1,4 @@
-"""Where packages come from: what the user told pip counts for uv, which does not read it."""
+"""Package index settings for uv, taken from pip's configuration, which uv does not read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# pip's name of a setting -> the variable by which uv takes it.
+# pip's name of a setting -> the environment variable of uv.
 _SETTINGS = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -18,17 +18,22 @@ _SETTINGS = {
     "proxy": "ALL_PROXY",
     "timeout": "UV_HTTP_TIMEOUT",
 }
-# pip's default-timeout variable has its own name.
+# pip's default-timeout has another name as an environment variable.
 _ALIASES = {"default-timeout": "timeout"}
 
 
 def uv_environment(
     environ: Mapping[str, str], files: tuple[Path, ...] | None = None
 ) -> dict[str, str]:
-    """The variables to add for uv so that it uses the indexes pip is configured with.
+    """Environment variables that make uv use the indexes configured for pip.
 
-    Nothing that uv is already told (its own variables, or an index in its own
-    configuration file) is overruled. `files`: pip's configuration files, the last wins.
+    Args:
+        environ: The present environment. Settings of uv's own (variables, or an index in its
+            configuration file) are not overridden.
+        files: pip's configuration files, the last wins; None for the usual ones.
+
+    Returns:
+        The variables to add.
     """
     settings: dict[str, str] = {}
     for path in pip_files(environ) if files is None else files:
@@ -75,7 +80,7 @@ def _read(path: Path) -> Iterator[tuple[str, str]]:
     try:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, OSError, UnicodeDecodeError):
-        return  # pip itself will complain about it; here it only means "no setting"
+        return  # pip itself reports it; here it only means "no setting"
     for section in ("global", "install"):
         if parser.has_section(section):
             for name, value in parser.items(section):

@@ -1,4 +1,4 @@
-"""Finding a Python that the toolkit has wheels for (3.8 to 3.12), whatever rkzoo runs on."""
+"""Python interpreter discovery for the toolkit (3.8 to 3.12), whatever rkzoo runs on."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ _ASK = (
 
 @dataclass(frozen=True)
 class Interpreter:
+    """A Python interpreter and its version."""
+
     path: str
     version: tuple[int, int, int]
 
     @property
     def text(self) -> str:
+        """The version as text, such as "3.11.4"."""
         return ".".join(map(str, self.version))
 
 
 def unfit_platform() -> RkzooError | None:
-    """Why no RKNN-Toolkit2 of any version runs on this machine, or None."""
+    """Why no RKNN-Toolkit2 of any version runs on this machine; None when one does."""
     system, machine = platform.system(), platform.machine()
     fix = (
         "Convert on a 64-bit Linux PC, in a Linux container or in WSL2;"
@@ -56,9 +59,10 @@ def unfit_platform() -> RkzooError | None:
 
 
 def find(release: Release) -> Interpreter:
-    """A CPython that `release` has wheels for: the running one if it fits.
+    """Find a CPython that `release` has wheels for; the running one if it fits.
 
-    Raises RkzooError when there is none, saying what to install.
+    Raises:
+        RkzooError: There is none; the message says what to install.
     """
     for path in _candidates(release):
         found = examine(path)
@@ -66,7 +70,7 @@ def find(release: Release) -> Interpreter:
             return found
     low, high = release.pythons[0], release.pythons[-1]
     raise RkzooError(
-        f"RKNN-Toolkit2 {release.version} cannot be installed: no fitting Python was found.",
+        f"RKNN-Toolkit2 {release.version} cannot be installed: no suitable Python was found.",
         f"It needs Python {low[0]}.{low[1]} to {high[0]}.{high[1]}, and rkzoo itself runs on"
         f" {sys.version_info[0]}.{sys.version_info[1]}.",
         "Install one beside the Python you use, for example with `uv python install 3.11`"
@@ -107,7 +111,7 @@ def _by_uv(fitting: Sequence[str]) -> Iterator[str]:
 
 @cache
 def examine(path: str) -> Interpreter | None:
-    """What the interpreter at `path` is, or None when it is no 64-bit CPython that starts."""
+    """Query the interpreter at `path`; None when it is no working 64-bit CPython."""
     if not path:
         return None
     try:
@@ -124,7 +128,7 @@ def examine(path: str) -> Interpreter | None:
 
 
 def uv() -> str:
-    """The path of the uv program; RkzooError when it is missing."""
+    """The path of the uv program. Raises RkzooError when it is missing."""
     try:
         from uv import find_uv_bin
 

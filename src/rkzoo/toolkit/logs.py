@@ -1,4 +1,4 @@
-"""The logs of what went wrong, kept in the cache: the newest twenty."""
+"""Log files of failures in the cache: the newest twenty are kept."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def keep_text(text: str, label: str) -> Path | None:
-    """Writes a log and removes the oldest; None when even that fails (a full disk)."""
+    """Write a log and remove the oldest ones; None when that fails (a full disk)."""
     try:
         folder = cache_dir("logs")
-        # By the name, for files of one moment have the same time stamp.
+        # Sorted by name, because files of one moment have the same time stamp.
         now = time.time_ns()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now // 10**9))
         name = f"{stamp}.{now % 10**9:09d}-{label}-{secrets.token_hex(2)}.log"
@@ -32,12 +32,12 @@ def keep_text(text: str, label: str) -> Path | None:
 
 
 def plain(text: str) -> str:
-    """Without terminal colours."""
+    """Remove terminal colors."""
     return _COLOUR.sub("", text)
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, without colours and without a progress bar."""
+    """The last meaningful line, without colors and progress bars; "" when there is none."""
     for line in reversed(plain(text).replace("\r", "\n").splitlines()):
         line = line.strip()
         if line and not re.search(r"\d+%\|", line) and not re.fullmatch(r"[-=+\s^~]*", line):

@@ -1,4 +1,4 @@
-"""What the toolkit's log says that its return value does not."""
+"""Toolkit log parser: warnings and costs that the return value does not show."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FindingKind = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, or may be, although the build succeeded.
+    """A problem, or possible problem, of a build that succeeded.
 
-    `message` is a sentence for the user, `evidence` the toolkit's own words.
+    `message` is a sentence for the user, `evidence` a quotation of the log.
     """
 
     kind: FindingKind
@@ -30,15 +30,22 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One row of the compiler's layer table, after fusion: what it expects a layer to cost.
+    """A row of the compiler's layer table, after fusion: estimated cost of a layer.
 
-    `id` is the layer's place in the order of execution, `name` "type:name of the ONNX node".
-    `target` is "NPU", "CPU" or "GPU". `input_shape` has one shape for each thing read: the
-    tensors that flow, then weights and bias; `output_shape` is () for an output of the model.
-    `cycles_*` are NPU clock cycles, waiting for memory and computing overlapping; only
-    convolution-like layers have them, others show 0. `rw_kb` is the traffic with memory in
-    units of 1024 bytes, and every layer has it. `sparse` is the percentage of multiplications
-    left out, for the chips that can (else None).
+    Attributes:
+        id: Position in the order of execution.
+        op: Type of the layer.
+        dtype: Its data type.
+        target: "NPU", "CPU" or "GPU".
+        input_shape: Shapes of what it reads: activations, then weights and bias.
+        output_shape: Shape of its output; () for an output of the model.
+        cycles_ddr: NPU clock cycles of memory access.
+        cycles_npu: NPU clock cycles of computation, which overlaps memory access. Only
+            convolution-like layers have cycles, others show 0.
+        cycles_total: NPU clock cycles in all.
+        rw_kb: Memory traffic in units of 1024 bytes, for every layer.
+        name: "type:name of the ONNX node".
+        sparse: Percentage of multiplications skipped, on chips that can; else None.
     """
 
     id: int
@@ -57,8 +64,9 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Scan:
-    """`internal` and `weights`: bytes of working memory and of weights on the chip, or
-    None where the log does not say."""
+    """Contents of a build log. `internal` and `weights`: bytes of working and of weight memory on
+    the chip, None where the log does not say.
+    """
 
     layers: tuple[LayerCost, ...]
     findings: tuple[Finding, ...]
@@ -75,7 +83,7 @@ _TOTAL = re.compile(r"^Total (Internal|Weight) Memory Size: ([\d.]+)(B|KB|MB|GB)
 _UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 _LOWERING = re.compile(r"No lowering found for: (.+?), node type = (\w+)")
 _REGTASK = re.compile(r"REGTASK: .*")
-# Said of plain reshapes, which the runtime only relabels.
+# Printed for plain reshapes, which the runtime only relabels.
 _HARMLESS = re.compile(r"Unkown op target: 0")
 _ENDS = ("InputOperator", "OutputOperator")
 
@@ -84,18 +92,20 @@ _RULE = re.compile(r"disable_rules=\['(\w+)'\]")
 
 
 def broken_rule(text: str) -> str | None:
-    """The optimisation that the toolkit itself proposes to leave out, the last it names."""
+    """The optimization rule that the toolkit itself proposes to disable, the last it names; None
+    for none.
+    """
     named = _RULE.findall(plain(text))
     return named[-1] if named else None
 
 
 def lines_of(text: str) -> list[str]:
-    """The log as lines, without colours; a progress bar's redrawings are lines too."""
+    """The log as lines, without colors; updates of a progress bar are lines too."""
     return [line.strip() for line in plain(text).replace("\r", "\n").splitlines()]
 
 
 def scan(text: str) -> Scan:
-    """Reads the log of a build that returned success."""
+    """Parse the log of a successful build."""
     layers: list[LayerCost] = []
     sizes: dict[str, int] = {}
     refused: dict[str, str] = {}
@@ -107,7 +117,7 @@ def scan(text: str) -> Scan:
         if row := _ROW.match(body):
             layers.append(_layer(row))
         elif total := _TOTAL.match(body):
-            # With several input shapes there is one table a shape: the largest counts.
+            # With several input shapes there is one table per shape: the largest counts.
             size = round(float(total[2]) * _UNITS[total[3]])
             sizes[total[1]] = max(size, sizes.get(total[1], 0))
         elif lowering := _LOWERING.search(body):
@@ -118,7 +128,7 @@ def scan(text: str) -> Scan:
             errors.append(line)
     findings = [*_on_cpu(layers, refused), *_unlowered(refused), *_overflows(overflow)]
     findings += [
-        Finding("native-error", "The compiler reported an error and went on all the same.", line)
+        Finding("native-error", "The compiler reported an error and continued.", line)
         for line in dict.fromkeys(errors)
     ]
     if not layers:
@@ -134,7 +144,7 @@ def scan(text: str) -> Scan:
 
 
 def complaint(text: str) -> str:
-    """The last line of a failed job's log that says what is wrong, or ""."""
+    """The last line of a failed job's log that names a problem; "" for none."""
     said = ""
     for line in lines_of(text):
         native = _NATIVE.match(line)
@@ -149,7 +159,7 @@ def complaint(text: str) -> str:
     return said[:400]
 
 
-# Lines that follow the message or have nothing to do with it.
+# Lines that follow the message or are unrelated to it.
 _CHATTER = re.compile(
     r"^compress=|=====|If you can't handle this error|^Traceback|^File \"|^During handling"
     r"|temperate env|default (?:in|out)put dtype|Please take care of this change"
@@ -188,7 +198,7 @@ def _written(shape: Shape) -> str:
 
 def _on_cpu(layers: list[LayerCost], refused: dict[str, str]) -> list[Finding]:
     inner = [layer for layer in layers if layer.op not in _ENDS]
-    # The last reshapes only relabel the output, which costs next to nothing.
+    # The last reshapes only relabel the output, at almost no cost.
     trailing = len(inner)
     while trailing and inner[trailing - 1].op == "Reshape":
         trailing -= 1
@@ -221,8 +231,8 @@ def _unlowered(refused: dict[str, str]) -> list[Finding]:
     return [
         Finding(
             "no-lowering",
-            f"The operator {op} at {where} is not known to the NPU, so the model will not run"
-            " on the board unless you supply that operator yourself; export it of others, or end"
+            f"The operator {op} at {where} is not supported by the NPU, so the model will not run"
+            " on the board unless you supply that operator yourself; export it as others, or end"
             " the model before it with the `outputs` of a card (rkzoo card new).",
             f"No lowering found for: {where}, node type = {op}",
         )
@@ -237,7 +247,7 @@ def _overflows(lines: list[str]) -> list[Finding]:
         Finding(
             "regtask",
             "A tensor is too large for the NPU's registers, and results on the board are known"
-            " to be wrong then; cut the model's tail off or use a smaller input.",
+            " to be wrong then; cut the model's head or use a smaller input.",
             lines[0],
         )
     ]

@@ -1,8 +1,8 @@
-"""RKNN-Toolkit2 in a process of its own: every way it can fail becomes one RkzooError.
+"""RKNN-Toolkit2 in a child process: every failure becomes one RkzooError.
 
-The child has its own session, its own scratch folder as working directory and TMPDIR, and
-its log as stdout and stderr; requests and answers travel over two pipes (worker.py). It
-dies with its parent, and with `close`.
+The child has its own session, its own scratch folder as working directory and TMPDIR, and its log
+as stdout and stderr; requests and answers use two pipes (worker.py). It ends with its parent, and
+with `close`.
 """
 
 from __future__ import annotations
@@ -43,26 +43,38 @@ from rkzoo.toolkit.tensors import Node, QuantisedTensor, read_tensors
 Array = NDArray[Any]
 
 SIMULATED_SOC = "rk3588"
-"""The simulator's numbers are the same for every chip (measured on ten), and the files of
-some chips do not carry the output scales; so a simulation always builds for this one."""
+"""The chip of every simulation: results are the same for every chip (measured on ten), and the
+files of some chips do not hold the output scales.
+"""
 
 START_TIMEOUT = 120.0
 BUILD_TIMEOUT = 3600.0
 INFER_TIMEOUT = 600.0
-ANALYSE_TIMEOUT = 1800.0  # for each sample
+ANALYSE_TIMEOUT = 1800.0  # per sample
 _DISK_FULL = 1 << 20  # bytes
 _LONGEST_LINE = 200
 _RUNTIME_PREFIX = re.compile(r"^onnxruntime\.\S+: (\[ONNXRuntimeError\] : \d+ : \w+ : )?")
-_PIPE = 1 << 20  # bytes: a picture and a head's outputs pass in a handful of pieces
+_PIPE = 1 << 20  # bytes: an image and a head's outputs pass in a few pieces
 
 _CONFIG = {"int8": {"quantized_dtype": "w8a8"}, "fp16": {"float_dtype": "float16"}}
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """A finished build. `rknn` is the file; `peak` the child's memory in bytes; `layers` the
-    compiler's table of costs, for `soc`; `internal` and `weights` the chip's working and
-    weight memory in bytes where the log tells them."""
+    """A finished build.
+
+    Attributes:
+        rknn: The file.
+        soc: The chip.
+        toolkit: The toolkit version.
+        seconds: Build time.
+        size: File size in bytes.
+        peak: Peak memory of the child in bytes.
+        findings: Possible problems in the log.
+        layers: The compiler's cost table for `soc`.
+        internal: Working memory on the chip in bytes; None where the log does not say.
+        weights: Weight memory likewise.
+    """
 
     rknn: Path
     soc: str
@@ -81,12 +93,16 @@ class ModelRefused(RkzooError):
 
 
 class ToolkitProcess(Closing):
-    """One toolkit process, for one build at a time and any number of inferences of it.
+    """A toolkit process, for one build at a time and any number of inferences of it.
 
-    A context manager; `close` (also at garbage collection and at exit) kills the child and
-    removes its folder. Methods raise RkzooError with code 1 for everything that goes wrong
-    in the child, and the child is gone after that. Safe to share between threads, which
-    then take turns.
+    A context manager; `close` (also at garbage collection and at exit) kills the child and removes
+    its folder. Methods raise RkzooError with code 1 for every failure in the child, which is gone
+    after that. Thread-safe: threads take turns.
+
+    Args:
+        env: The toolkit environment.
+        report: Receives progress and notes.
+        script: Replaces worker.py, for tests.
     """
 
     def __init__(
@@ -109,10 +125,20 @@ class ToolkitProcess(Closing):
 
     @property
     def pid(self) -> int:
+        """Process id of the child."""
         return self._child.popen.pid
 
     def build(self, plan: BuildInputs, out: Path, *, timeout: float = BUILD_TIMEOUT) -> BuildReport:
-        """Builds `plan` for its recipe's chip and writes `out` (atomically)."""
+        """Build `plan` for its recipe's chip and write `out` (atomically).
+
+        Args:
+            plan: Inputs of the build.
+            out: The .rknn to write.
+            timeout: In seconds.
+
+        Raises:
+            RkzooError: The build fails.
+        """
         report = self._build(plan, timeout)
         out = Path(out)
         with atomic_output(out) as temporary:
@@ -122,12 +148,21 @@ class ToolkitProcess(Closing):
     def build_for_simulation(
         self, plan: BuildInputs, *, timeout: float = BUILD_TIMEOUT
     ) -> BuildReport:
-        """Builds `plan` to be simulated here, for SIMULATED_SOC whatever its chip is.
+        """Build `plan` for the simulator, i.e. for SIMULATED_SOC whatever its chip is.
 
-        The report's `rknn` lies in the scratch folder until `close`; it carries the scales
-        of the outputs. Holds for every recipe: what has float layers, or was found by
-        `auto_hybrid`, is simulated with them. Another call with other `float_layers`, and
-        otherwise the same, does not calibrate again.
+        Float layers, given or found by `auto_hybrid`, are simulated too. Another call that differs
+        only in `float_layers` does not calibrate again.
+
+        Args:
+            plan: Inputs of the build.
+            timeout: In seconds.
+
+        Returns:
+            The build; its `rknn` is in the scratch folder until `close` and holds the output
+            scales.
+
+        Raises:
+            RkzooError: The build fails.
         """
         recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
         return self._build(replace(plan, recipe=recipe), timeout)
@@ -141,10 +176,23 @@ class ToolkitProcess(Closing):
         outputs: Sequence[str] = (),
         timeout: float = BUILD_TIMEOUT,
     ) -> None:
-        """Makes the ONNX `out` of a .tflite or a frozen TensorFlow graph (.pb), in float: an
-        environment of the kind `tensorflow` is needed. Of a frozen graph, the part between
-        `inputs`, with their shapes, and `outputs`. Or of a TorchScript archive, with the shapes
-        of its `inputs`: the kind `full` is needed."""
+        """Convert a .tflite, a frozen TensorFlow graph (.pb) or a TorchScript archive to ONNX, in
+        float.
+
+        TensorFlow formats need an environment of the kind `tensorflow`, TorchScript the kind
+        `full`.
+
+        Args:
+            source: The model file.
+            out: The .onnx to write.
+            inputs: Shapes by input name; of a frozen graph, where the wanted part begins; of
+                TorchScript, all inputs.
+            outputs: Of a frozen graph, where the wanted part ends.
+            timeout: In seconds.
+
+        Raises:
+            RkzooError: The conversion fails.
+        """
         with self._turn:
             self._label = f"read {source.name}"
             self._spec = None
@@ -164,14 +212,21 @@ class ToolkitProcess(Closing):
                 shutil.copyfile(made, temporary)
 
     def infer(self, arrays: Sequence[Array], *, timeout: float = INFER_TIMEOUT) -> list[Array]:
-        """The last built model on the simulator.
+        """Run the last built model on the simulator.
 
-        Takes one array per input: uint8 NHWC (1, H, W, C) for a picture, in the channel
-        order of the recipe's mean; else the input's own shape. Returns float32 arrays in
-        the graph's own layout (NCHW).
+        Args:
+            arrays: One per input: uint8 NHWC (1, H, W, C) for an image, in the channel order of the
+                recipe's mean; otherwise in the input's own shape.
+            timeout: In seconds.
+
+        Returns:
+            float32 arrays in the graph's own layout (NCHW).
+
+        Raises:
+            RkzooError: There is no built model, a shape is wrong, or the run fails.
         """
         if self._spec is None:
-            raise RkzooError("There is no built model to run.", "build comes first.", code=1)
+            raise RkzooError("There is no built model to run.", "Call build first.", code=1)
         fed = _fed(arrays, self._spec.recipe.inputs)
         self._label = "run the model on the simulator"
         _, outputs = self._command({"do": "infer"}, fed, timeout, _silent)
@@ -180,12 +235,22 @@ class ToolkitProcess(Closing):
     def quantised_tensors(
         self, plan: BuildInputs, *, timeout: float = BUILD_TIMEOUT
     ) -> tuple[QuantisedTensor, ...]:
-        """The INT8 tensors of `plan` in the graph's order, with their scales: the names that
-        `Recipe.float_layers` takes. Calibrates, and builds nothing. The toolkit is slow at that
-        (40 s for yolov8n and 8 pictures, where a plain build takes 6), but a build with float
-        layers here afterwards does not calibrate again (4.5 s): try many in one process.
+        """The INT8 tensors of a model with their scales, by the names that `Recipe.float_layers`
+        takes.
 
-        Raises RkzooError where `plan` is not quantised by the toolkit.
+        Calibrates without building. The toolkit is slow at that (40 s for yolov8n and 8 images,
+        where a plain build takes 6), but a later build with float layers in the same process does
+        not calibrate again (4.5 s).
+
+        Args:
+            plan: Inputs of the build.
+            timeout: In seconds.
+
+        Returns:
+            The tensors in the graph's order.
+
+        Raises:
+            RkzooError: `plan` is not quantized by the toolkit.
         """
         _refuse_unmeasured(plan.recipe, "find the scales")
         if plan.recipe.dtype != "int8":
@@ -212,14 +277,24 @@ class ToolkitProcess(Closing):
         *,
         timeout: float = ANALYSE_TIMEOUT,
     ) -> tuple[LayerError, ...]:
-        """Where the quantised model parts from the float one, tensor by tensor, in the graph's
-        order; of several pictures, the worst.
+        """Compare the quantized model with the float one, tensor by tensor.
 
-        `pictures` is one stack of samples for each input: uint8 NHWC (N, H, W, C) for a
-        picture, else (N, *shape). `plan` is built for simulation unless it was the last thing
-        built so, and can be run by `infer` afterwards. A picture takes yolov8n 25 s, and 1.2 GB
-        of the cache's disk until it is done. Raises RkzooError, for a graph that came quantised
-        too: the toolkit has no float model to compare it with.
+        `plan` is built for simulation unless it was the last such build, and can be run by `infer`
+        afterwards. An image takes 25 s for yolov8n, and 1.2 GB of disk in the cache until it is
+        done.
+
+        Args:
+            plan: Inputs of the build.
+            pictures: One stack of samples per input: uint8 NHWC (N, H, W, C) for an image,
+                otherwise (N, *shape).
+            timeout: In seconds, per sample.
+
+        Returns:
+            The errors in the graph's order; of several images, the worst.
+
+        Raises:
+            RkzooError: The comparison fails, or the graph is already quantized, so that the toolkit
+                has no float model.
         """
         _refuse_unmeasured(plan.recipe, "compare layer by layer")
         plans = plan.recipe.inputs
@@ -249,10 +324,11 @@ class ToolkitProcess(Closing):
         return found
 
     def kill(self) -> None:
-        """Ends the child; a call that waits for it in another thread fails then."""
+        """Kill the child; a call that waits for it in another thread fails then."""
         self._child.kill()
 
     def close(self) -> None:
+        """Kill the child and remove its folder. May be called twice."""
         self._finalizer()
 
     def _request(self, plan: BuildInputs, do: str) -> worker.Header:
@@ -262,7 +338,7 @@ class ToolkitProcess(Closing):
             # The toolkit would silently build in float.
             raise RkzooError(
                 "INT8 needs calibration pictures, and there are none.",
-                "Without them the range of no tensor is known.",
+                "Without them the tensor ranges are unknown.",
                 "Give some with --calib.",
                 code=1,
             )
@@ -340,13 +416,13 @@ class ToolkitProcess(Closing):
             except (EOFError, BrokenPipeError):
                 raise self._fail(self._death(begun)) from None
             except BaseException:
-                self.close()  # Ctrl-C: nothing goes on behind the user's back
+                self.close()  # Ctrl-C: nothing continues in the background
                 raise
             if "error" in answer:
                 if (rule := self._broken_rule(header, begun)) is None:
                     raise self._fail(self._said(answer, begun))
                 self._report.note(
-                    f"The toolkit's own optimisation {rule} fails on this model: built without it."
+                    f"The toolkit's optimisation {rule} fails on this model: building without it."
                 )
                 config = header["config"]
                 config = {**config, "disable_rules": [*config.get("disable_rules", ()), rule]}
@@ -354,14 +430,14 @@ class ToolkitProcess(Closing):
             return answer, found
 
     def _broken_rule(self, header: worker.Header, begun: int) -> str | None:
-        """The optimisation that the log blames, where the job can be done without it."""
+        """The optimization rule that the log blames, where the job can run without it."""
         rule = logscan.broken_rule(self._log_text(begun))
         config = header.get("config")
         known = config is not None and rule not in config.get("disable_rules", ())
         return rule if known else None
 
     def _said(self, answer: worker.Header, begun: int) -> str:
-        """The toolkit's own words for a call that raised, or that returned -1."""
+        """The toolkit's own message for a call that raised, or that returned -1."""
         if answer["kind"] == "Refused":
             said = logscan.complaint(self._log_text(begun))
             return f"It says: {said}" if said else f"It only says: {answer['error']}."
@@ -371,16 +447,16 @@ class ToolkitProcess(Closing):
     def _death(self, begun: int) -> str:
         code = self._child.wait()
         if code == -signal.SIGKILL:
-            return "Its process was killed from outside, perhaps for want of memory."
+            return "Its process was killed from outside, perhaps for lack of memory."
         said = logscan.complaint(self._log_text(begun))
-        last = f" Its last words: {said}" if said else ""
+        last = f" Its last message: {said}" if said else ""
         if code < 0:
             return f"Its process crashed ({signal.Signals(-code).name}).{last}"
         return f"Its process ended unexpectedly (status {code}).{last}"
 
     def _fail(self, why: str) -> RkzooError:
-        """Keeps the log, ends the child, and makes the one error."""
-        # A full disk shows in many guises, so the disk itself is asked.
+        """Keep the log, end the child, and create the error."""
+        # A full disk shows up in many ways, so check the disk itself.
         with contextlib.suppress(OSError):
             if shutil.disk_usage(self.folder).free < _DISK_FULL:
                 why = f"No space left on the disk of {self.folder.parent}. {why}"
@@ -406,7 +482,7 @@ class ToolkitProcess(Closing):
 
 
 def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
-    """The arrays as the simulator takes them; RkzooError when one has not the right shape."""
+    """Arrays as the simulator takes them. Raises RkzooError for a wrong shape."""
     if len(arrays) != len(plans):
         raise RkzooError(
             f"The model takes {len(plans)} inputs and was given {len(arrays)}.", code=1
@@ -420,13 +496,13 @@ def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
                 f"It takes {wanted}.",
                 code=1,
             )
-        # Double precision makes the simulator return nothing.
+        # With float64 the simulator returns nothing.
         fed.append(array.astype(np.float32) if array.dtype == np.float64 else array)
     return fed
 
 
 def _samples(stack: Array, plan: InputPlan) -> Array:
-    """A stack of samples of one input, in shape."""
+    """A stack of samples of one input, with its shape checked."""
     for sample in stack[:1]:
         one, *rest = _fed_shape(plan)
         if tuple(sample.shape) not in ((one, *rest), tuple(rest)):
@@ -444,24 +520,24 @@ def _fed_shape(plan: InputPlan) -> tuple[int, ...]:
 
 
 def _refuse_unmeasured(recipe: Recipe, what: str) -> None:
-    """RkzooError for a recipe whose scales the toolkit does not find itself."""
+    """Raise RkzooError for a recipe whose scales are not determined by the toolkit."""
     if recipe.quantised:
         raise RkzooError(
-            f"RKNN-Toolkit2 cannot {what} for a model that came quantised.",
+            f"RKNN-Toolkit2 cannot {what} for a model that is already quantised.",
             "It takes the scales from the file and has no float model beside it.",
             "Use the float model from before the quantisation-aware training.",
         )
 
 
-# What has nothing to do with the model, in an error's reason.
+# Patterns in an error's reason that have nothing to do with the model.
 _PASSING = r"No space left|Disk quota|did not finish|killed from outside|MemoryError|bad_alloc"
 
-# What helps, by words in the toolkit's own message.
+# Remedies, by patterns in the toolkit's message.
 _ADVICE = (
     (r"No space left|Disk quota", "Free some space, or point RKZOO_CACHE at a larger disk."),
     (r"did not finish within", "Use fewer calibration pictures or the algorithm `normal`."),
     (
-        r"want of memory|MemoryError|bad_alloc|Cannot allocate",
+        r"lack of memory|MemoryError|bad_alloc|Cannot allocate",
         "Close other programs, build for one chip at a time, or use fewer calibration pictures.",
     ),
     (
@@ -479,8 +555,8 @@ _ADVICE = (
     ),
     (
         r"_dup'",
-        "An output of the quantised graph is also read inside it, which the toolkit cannot take:"
-        " export the model without that.",
+        "An output of the quantised graph is also read inside it, which the toolkit cannot"
+        " handle: export the model without that.",
     ),
     (r"opset", "Export the model again with a lower opset, for example 12."),
     (
@@ -504,13 +580,13 @@ def _advice(why: str) -> str:
         if re.search(pattern, why):
             return fix
     return (
-        "The log tells at which operator: end the model before it with the `outputs` of a card"
+        "See the log for the operator: end the model before it with the `outputs` of a card"
         " (rkzoo card new), or try another --toolkit version."
     )
 
 
 def _input(plan: InputPlan) -> dict[str, Any]:
-    # All floats: the toolkit refuses a list that mixes them with whole numbers.
+    # All floats: the toolkit rejects a list that mixes them with integers.
     return {
         "name": plan.name,
         "shape": list(plan.shape),
@@ -560,13 +636,13 @@ class _Child:
             os.close(their_requests)
             os.close(their_answers)
         for descriptor in (self.requests, self.answers):
-            with contextlib.suppress(OSError):  # the system allows less: slower, no worse
+            with contextlib.suppress(OSError):  # a smaller system limit only makes it slower
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE)
         os.set_blocking(self.requests, False)
         os.set_blocking(self.answers, False)
 
     def ended(self) -> bool:
-        """Whether the child is dead; it is not reaped, so that its group keeps its number."""
+        """Whether the child is dead; it is not reaped, so that its group id is not reused."""
         if self.popen.returncode is not None:
             return True
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -576,7 +652,7 @@ class _Child:
             return True
 
     def wait(self) -> int:
-        """The exit status; a child that closed its pipe but lingers is killed."""
+        """The exit status; a child that closed its pipe but still runs is killed."""
         deadline = time.monotonic() + 5
         while not self.ended() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -584,7 +660,7 @@ class _Child:
         return self.popen.wait()
 
     def kill(self) -> None:
-        """Ends the child with all its descendants, and reaps it."""
+        """Kill the child with all its descendants, and reap it."""
         if self.popen.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
@@ -604,7 +680,7 @@ def _dispose(child: _Child, folder: scratch.Scratch) -> None:
 
 
 class _Channel:
-    """Reads and writes whole blocks until a deadline, looking at the log in between."""
+    """Reads and writes whole blocks until a deadline, polling the log in between."""
 
     def __init__(self, child: _Child, deadline: float, follow: _Follow) -> None:
         self._child, self._deadline, self._follow = child, deadline, follow
@@ -644,7 +720,7 @@ class _Channel:
 
 
 class _Follow:
-    """Hands what is added to the log to a watcher."""
+    """Passes new log text to a callback."""
 
     def __init__(self, log: Path, begun: int, watch: Callable[[str], None]) -> None:
         self._log, self._at, self._watch = log, begun, watch
@@ -658,7 +734,7 @@ class _Follow:
                 self._watch(new.decode("utf-8", "replace"))
 
 
-# The toolkit's stages in their order, with the share of the time at which each begins.
+# The toolkit's stages in order, with the percentage of the time at which each begins and ends.
 _STAGES = {
     "Loading": (0, 5),
     "OpFusing 0": (5, 10),
@@ -673,7 +749,7 @@ _BAR = re.compile(r"I ([A-Z]\w+(?: \d)?) ?:\s+(\d+)%\|")
 
 
 class _Stages:
-    """One bar out of the toolkit's many: the place in the build, 0..100, never back."""
+    """Merges the toolkit's many progress bars into one of 0..100 that never goes back."""
 
     def __init__(self, task: Task) -> None:
         self._task, self._at = task, 0.0
@@ -686,7 +762,7 @@ class _Stages:
 
 
 class _Passes:
-    """One bar out of one a picture."""
+    """Merges one progress bar per image into one."""
 
     def __init__(self, task: Task, count: int) -> None:
         self._task, self._count, self._done, self._last = task, count, 0, 0
@@ -709,8 +785,8 @@ def _places(text: str) -> Iterator[float]:
             yield _STAGES[name][0]
 
 
-# A child is tied to the life of the thread that started it (PR_SET_PDEATHSIG), so all are
-# started by one thread that lives as long as the program.
+# A child is tied to the life of the thread that started it (PR_SET_PDEATHSIG), so all are started
+# by one thread that lives as long as the program.
 _spawner: tuple[int, ThreadPoolExecutor] | None = None
 _spawner_lock = threading.Lock()
 

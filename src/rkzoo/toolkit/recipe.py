@@ -1,4 +1,4 @@
-"""How a model was, or is to be, converted: the data that travels with a .rknn."""
+"""Build recipes and sidecar files: the data that accompany a .rknn."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ Method = Literal["channel", "layer"]
 
 
 class InputPlan(Strict, frozen=True):
-    """One input of the graph as the toolkit is told about it.
+    """A graph input as described to the toolkit.
 
-    `shape` is NCHW (or the graph's own order when it is no picture), without free
-    dimensions. `mean` and `std` in 0..255 units; empty for an input that is no picture, which
-    is fed as `dtype`.
+    Attributes:
+        name: Name of the input.
+        shape: NCHW (or the graph's own order for other inputs), without dynamic dimensions.
+        mean: In 0..255 units; empty for an input that is not an image.
+        std: Likewise.
+        dtype: Data type of an input that is not an image.
     """
 
     name: str
@@ -32,15 +35,22 @@ class InputPlan(Strict, frozen=True):
 
 
 class Recipe(Strict, frozen=True):
-    """Everything that decides the numbers of the built model, the graph and the
-    calibration set apart.
+    """Everything that affects the results of the built model, apart from graph and calibration set.
 
-    `method`: INT8 weights have a scale for each channel, or one a layer. `auto_hybrid`: the
-    toolkit itself looks for layers that INT8 hurts and keeps them in float16. `float_layers`:
-    tensors (as `ToolkitProcess.quantised_tensors` names them) that are computed in float16;
-    a convolution and the activation behind it are two tensors, and share one layer of the NPU
-    only when both are named. `quantised`: the graph carries its own INT8 scales (QDQ nodes),
-    which are kept; `dtype` is "int8" then, and there is nothing to calibrate.
+    Attributes:
+        soc: The chip.
+        dtype: Data type.
+        inputs: The graph's inputs.
+        toolkit: Toolkit version.
+        algorithm: Calibration algorithm.
+        method: INT8 weight scales per channel, or one per layer.
+        optimization_level: Of the toolkit, 0 to 3.
+        auto_hybrid: The toolkit itself keeps layers in float16 that INT8 degrades.
+        float_layers: Tensors (as `ToolkitProcess.quantised_tensors` names them) computed in
+            float16; a convolution and its activation are two tensors, and stay one fused NPU layer
+            only when both are named.
+        quantised: The graph has its own INT8 scales (QDQ nodes), which are kept; `dtype` is "int8"
+            then, and nothing is calibrated.
     """
 
     soc: str
@@ -56,7 +66,7 @@ class Recipe(Strict, frozen=True):
 
 
 class Source(Strict, frozen=True):
-    """Where the graph came from. `card` is the card's name when there is one."""
+    """The source of the graph. `card` is the card's name, if any."""
 
     file: str
     sha256: str
@@ -64,19 +74,28 @@ class Source(Strict, frozen=True):
 
 
 class Calibration(Strict, frozen=True):
-    """The pictures that set the INT8 ranges: their paths, and a digest of the arrays
-    that they became (uint8 NHWC, in the model's colour order)."""
+    """The calibration images: their paths, and a digest of the arrays made from them (uint8 NHWC,
+    in the model's color order).
+    """
 
     files: tuple[str, ...] = ()
     sha256: str = ""
 
 
 class Sidecar(Strict, frozen=True):
-    """`OUT.rknn.json`: enough to run, to simulate and to build `OUT.rknn` again.
+    """`OUT.rknn.json`: enough to run, to simulate and to rebuild `OUT.rknn`.
 
-    `build` is the key under which the graph as it was given to the toolkit and the
-    calibration arrays lie in the cache (`builds/<key>/model.onnx`, `calibration-<i>.npy`).
-    `head` says what became of a detection head.
+    Attributes:
+        source: The original model.
+        recipe: The build settings.
+        contract: The contract of the built model.
+        calibration: The calibration set.
+        build: Key of the build inputs in the cache (`builds/<key>/model.onnx`,
+            `calibration-<i>.npy`).
+        rkzoo: Version of rkzoo.
+        head: How a detection head was cut.
+        warnings: Warnings of the build.
+        format: Version of this format.
     """
 
     source: Source

@@ -1,4 +1,4 @@
-"""Output scales too coarse to carry what the output means."""
+"""Check for output scales that are too coarse for scores."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.toolkit.logscan import Finding
 
 _SCORES = ("score", "score_sum", "decoded")
-# Fewer different scores between 0 and 1 than this, and no threshold can work.
+# With fewer distinct scores between 0 and 1 than this, no threshold works.
 _STEPS = 8
 
 
 def check_scales(outputs: Sequence[TensorSpec], roles: Sequence[str]) -> tuple[Finding, ...]:
-    """Findings for quantised outputs with scores in 0..1 that (nearly) all round to nothing.
+    """Find quantized outputs whose scores in 0..1 (nearly) all round to 0.
 
-    `roles` belong to `outputs` one by one (contract.HeadOutput.role). An output without a
-    scale, and a role that has no scores in it, is left alone; give "" for scores that
-    leave the graph before their sigmoid, since those are not between 0 and 1.
+    Args:
+        outputs: The outputs of the built model.
+        roles: Role of each (contract.HeadOutput.role); "" for scores before their sigmoid, which
+            are not in 0..1. Outputs without a scale, and roles without scores, are skipped.
     """
     found = []
     for output, role in zip(outputs, roles, strict=True):
@@ -29,7 +30,7 @@ def check_scales(outputs: Sequence[TensorSpec], roles: Sequence[str]) -> tuple[F
             Finding(
                 "collapsed-scale",
                 f"The output {output.name} is stored in steps of {output.scale:.3g}, so of scores"
-                f" between 0 and 1 {left}; build the model with its tail cut off, where scores"
+                f" between 0 and 1 {left}; build the model with its head cut, where scores"
                 " have a scale of their own.",
                 f"scale {output.scale:.6g}, zero point {output.zero_point}",
             )

@@ -1,4 +1,4 @@
-"""Private folders for jobs. One whose owner died is removed by the next that comes."""
+"""Private scratch folders for jobs. A folder whose owner died is removed by the next job."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from rkzoo.files import cache_dir, explained, locked
 
 @dataclass(frozen=True)
 class Scratch:
-    """A folder of its own and the open lock that says its owner lives."""
+    """A private folder, and the open lock that shows that its owner is alive."""
 
     path: Path
     descriptor: int
 
     def remove(self) -> None:
+        """Delete the folder and release the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         _lock_of(self.path).unlink(missing_ok=True)
         os.close(self.descriptor)
 
 
 def make() -> Scratch:
-    """A new empty folder below the cache's `scratch`; RkzooError when the disk refuses."""
+    """Create an empty folder below the cache's `scratch`. Raises RkzooError when that fails."""
     root = cache_dir("scratch")
     path = root / secrets.token_hex(6)
     with explained("A working folder for the toolkit cannot be made."), locked(root / ".lock"):
@@ -51,7 +52,7 @@ def _sweep(root: Path) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            continue  # its owner lives
+            continue  # its owner is alive
         finally:
             os.close(descriptor)
         shutil.rmtree(lock.with_suffix(""), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The tensors of a quantised model, as the toolkit names them and scales them."""
+"""Quantized tensors of a model: names and scales from the toolkit's quantization table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rkzoo.errors import RkzooError
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "exGemm", "exMatMul")
-# What the NPU computes at the end of a convolution, without a layer of its own.
+# Activations that the NPU computes at the end of a convolution, without a layer of their own.
 _ACTIVATIONS = (
     "Relu",
     "Clip",
@@ -36,12 +36,17 @@ _ACTIVATIONS = (
 class QuantisedTensor:
     """A tensor that is INT8 in the built model.
 
-    value = (q - zero_point) * scale, q from -128 to 127; `low` and `high` are the range that
-    calibration has chosen. (Of a constant with a scale for each channel: the coarsest one.)
-    `op` is the kind of layer that makes it, "" for an input; `sources` are the tensors it is
-    made from. `layer`: the tensors that the NPU makes in one go (a convolution and its
-    activation), this one among them; name them all in `Recipe.float_layers` to have that layer
-    in float16 without conversions in between.
+    Attributes:
+        name: Its name.
+        op: Type of the layer that produces it, "" for an input.
+        scale: value = (q - zero_point) * scale, q in -128..127. Of a constant with per-channel
+            scales, the coarsest.
+        zero_point: See `scale`.
+        low: Lower end of the calibrated range.
+        high: Upper end.
+        sources: The tensors it is computed from.
+        layer: All tensors of its fused NPU layer (a convolution and its activation); name them all
+            in `Recipe.float_layers` to have that layer in float16 without conversions in between.
     """
 
     name: str
@@ -56,7 +61,7 @@ class QuantisedTensor:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the toolkit's optimised graph."""
+    """A node of the toolkit's optimized graph."""
 
     op: str
     inputs: tuple[str, ...]
@@ -64,9 +69,17 @@ class Node:
 
 
 def read_tensors(config: str, nodes: Sequence[Node]) -> tuple[QuantisedTensor, ...]:
-    """The INT8 tensors in the text of a `.quantization.cfg`, in the graph's order (`nodes`).
+    """Parse a `.quantization.cfg`.
 
-    Raises RkzooError when the text is not such a file.
+    Args:
+        config: Its text.
+        nodes: The optimized graph, which gives the order.
+
+    Returns:
+        The INT8 tensors.
+
+    Raises:
+        RkzooError: The text is not such a file.
     """
     try:
         parameters = yaml.load(config, Loader=_Loader)["quantize_parameters"]

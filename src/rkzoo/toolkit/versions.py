@@ -1,4 +1,4 @@
-"""The toolkit versions rkzoo can install, and what an environment of theirs contains."""
+"""Toolkit releases that rkzoo can install, and the contents of their environments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rkzoo.errors import RkzooError
 
 @dataclass(frozen=True)
 class Release:
-    """One release on PyPI: the interpreters and machines it has wheels for."""
+    """A release on PyPI, with the Python versions and machines it has wheels for."""
 
     version: str
     pythons: tuple[tuple[int, int], ...] = ((3, 8), (3, 9), (3, 10), (3, 11), (3, 12))
@@ -24,8 +24,8 @@ RELEASES = (
     Release("2.2.0", pythons=((3, 9), (3, 10), (3, 11), (3, 12)), machines=("x86_64",)),
 )
 
-# The same for every release, and kept inside what was tried: newer ones break the toolkit
-# (setuptools without pkg_resources, numpy 2) or its simulator may round differently.
+# The same for every release, limited to tested versions: newer ones break the toolkit (setuptools
+# without pkg_resources, numpy 2) or its simulator may round differently.
 REQUIREMENTS = (
     "numpy<=1.26.4",
     "onnx>=1.16.1,<=1.18.0",
@@ -40,7 +40,7 @@ REQUIREMENTS = (
     "ruamel.yaml>=0.17.21",
 )
 
-# Declared by the toolkit and not wanted: the headless OpenCV stands in for the other one.
+# Declared by the toolkit and not wanted: headless OpenCV replaces the other one.
 NEVER = "python_version < '0'"
 EXCLUDED = (f"opencv-python; {NEVER}",)
 _WITHOUT_TORCH = (f"torch; {NEVER}",)
@@ -48,10 +48,17 @@ _WITHOUT_TORCH = (f"torch; {NEVER}",)
 
 @dataclass(frozen=True)
 class Kind:
-    """What an environment holds beside the toolkit, and what it costs. `packages` are installed
-    with it, `overrides` put in place of what they and the toolkit ask for. `torch` is the real
-    one; else a stand-in takes its place. `python` is the first that the packages have wheels
-    for."""
+    """Contents of an environment beside the toolkit.
+
+    Attributes:
+        name: Its name.
+        size: Its size, as text.
+        title: For messages.
+        packages: Installed beside the toolkit.
+        overrides: Replace requirements of these packages and the toolkit.
+        torch: Whether it holds the real PyTorch; else the stub.
+        python: Lowest Python version that the packages have wheels for.
+    """
 
     name: str
     size: str
@@ -62,8 +69,7 @@ class Kind:
     python: tuple[int, int] = (3, 8)
 
 
-# The order counts: where nothing more than the toolkit is wanted, the first that is installed
-# serves.
+# The order matters: where only the toolkit is needed, the first one installed is used.
 KINDS = {
     kind.name: kind
     for kind in (
@@ -72,7 +78,7 @@ KINDS = {
             "full",
             "about 1.5 GB, or up to 6 GB where only CUDA PyTorch is offered",
             title=" with PyTorch",
-            # 2.13 is the newest that was tried; it works in spite of the wheel's own upper limit.
+            # 2.13 is the newest version tested; it works in spite of the wheel's own upper limit.
             overrides=("torch>=1.13,<2.14",),
             torch=True,
         ),
@@ -80,7 +86,7 @@ KINDS = {
             "tensorflow",
             "about 1.8 GB",
             title=" with TensorFlow",
-            # 2.20 has no TFLite interpreter any more, which tf2onnx needs.
+            # 2.20 lacks the TFLite interpreter that tf2onnx needs.
             packages=(
                 "tensorflow-cpu==2.19.1; platform_machine == 'x86_64'",
                 "tensorflow==2.19.1; platform_machine != 'x86_64'",
@@ -92,11 +98,11 @@ KINDS = {
 }
 
 LAYOUT = 2
-"""Raise it when what an environment contains changes: older ones are then made anew."""
+"""Increase it when the contents of an environment change: older ones are rebuilt then."""
 
 
 def release(version: str) -> Release:
-    """The known release called `version` ("2.5.0" or "v2.5.0"); RkzooError when unknown."""
+    """The release called `version` ("2.5.0" or "v2.5.0"). Raises RkzooError when unknown."""
     wanted = version.strip().lower().removeprefix("v")
     for known in RELEASES:
         if known.version == wanted:
@@ -106,5 +112,5 @@ def release(version: str) -> Release:
     raise RkzooError(
         f"There is no RKNN-Toolkit2 version {version!r} that rkzoo knows.",
         f"Known versions: {', '.join(names)}.",
-        f"Did you mean {near[0]}?" if near else "Choose the one your board's runtime matches.",
+        f"Did you mean {near[0]}?" if near else "Choose the one that matches your board's runtime.",
     )

@@ -1,14 +1,14 @@
-"""The only file that imports RKNN-Toolkit2: a script for the interpreter of its environment.
+"""Toolkit worker, the only file that imports RKNN-Toolkit2: a script for the interpreter of its
+environment.
 
 It needs the standard library, numpy and rknn (and for `translate` TensorFlow and tf2onnx, or
-PyTorch),
-works on Python 3.8 and does not import rkzoo; process.py starts it and uses `send` and
-`receive` of it, so that the protocol is written once. A message is a length (4 bytes, little
-endian), a JSON header of that length, and the raw bytes of the arrays that the header lists
-under "arrays".
+PyTorch), works on Python 3.8 and does not import rkzoo; process.py starts it and imports `send` and
+`receive` from it, so that the protocol is written once. A message is a length (4 bytes, little
+endian), a JSON header of that length, and the raw bytes of the arrays that the header lists under
+"arrays".
 
-Arguments: the descriptor to read requests from, the one to write answers to, the process
-id of the parent. Descriptors 1 and 2 are the log, opened by the parent.
+Arguments: the descriptor to read requests from, the one to write answers to, the process id of the
+parent. Descriptors 1 and 2 are the log, opened by the parent.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("<I")
 _OPSET = 13
-_SCRIPT_OPSET = 17  # of PyTorch's operators, more have a form in it
+_SCRIPT_OPSET = 17  # of PyTorch, which can export more operators to it
 
 
 def send(write: Callable[[Any], None], header: Header, arrays: Sequence[Any] = ()) -> None:
-    """Writes one message. `write` must take all the bytes it is given."""
+    """Write one message. `write` must take all the bytes it is given."""
     blocks = [np.ascontiguousarray(array) for array in arrays]
     listed = [{"dtype": block.dtype.str, "shape": block.shape} for block in blocks]
     text = json.dumps({**header, "arrays": listed}).encode("utf-8")
@@ -51,7 +51,7 @@ def send(write: Callable[[Any], None], header: Header, arrays: Sequence[Any] = (
 
 
 def receive(read: Callable[[int], bytes | bytearray]) -> Answer:
-    """Reads one message. `read(n)` must return n bytes, or raise EOFError."""
+    """Read one message. `read(n)` must return n bytes, or raise EOFError."""
     header = json.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]).decode("utf-8"))
     arrays = []
     for listed in header.pop("arrays"):
@@ -62,11 +62,11 @@ def receive(read: Callable[[int], bytes | bytearray]) -> Answer:
 
 
 class Refused(Exception):
-    """A toolkit call that did not raise and did not succeed either."""
+    """A toolkit call that did not raise but did not succeed."""
 
 
 class Jobs:
-    """What the parent can ask for; one built model at a time."""
+    """The commands of the parent; one built model at a time."""
 
     def __init__(self) -> None:
         self._model: Any = None
@@ -76,19 +76,19 @@ class Jobs:
         self._calibrated = ""
 
     def start(self, header: Header, arrays: Sequence[Any]) -> Answer:
-        """Imports the toolkit, so that a broken environment shows at once."""
+        """Import the toolkit, so that a broken environment fails at once."""
         import rknn.api  # noqa: F401
 
         return {}, []
 
     def translate(self, header: Header, arrays: Sequence[Any]) -> Answer:
-        """Makes the ONNX header["onnx"] of header["source"], a .tflite or a frozen graph (.pb),
-        in an environment that has TensorFlow. Pictures go in channels first, and quantised
-        weights become the floats that they stand for. "inputs" (tensors inside the frozen graph,
-        with their shapes) and "outputs" say which part of it is meant, where not all is.
+        """Convert header["source"] to the ONNX file header["onnx"].
 
-        Or of a TorchScript archive, in an environment that has PyTorch; "inputs" are then all
-        that it takes."""
+        A .tflite or a frozen graph (.pb) needs an environment with TensorFlow. Image inputs become
+        NCHW, and quantized weights the floats that they stand for. "inputs" (tensors inside the
+        frozen graph, with their shapes) and "outputs" select a part of it. A TorchScript archive
+        needs an environment with PyTorch; "inputs" are then all its inputs.
+        """
         source = header["source"]
         with open(source, "rb") as file:
             magic = file.read(8)
@@ -106,26 +106,25 @@ class Jobs:
             shaped = [f"{name}{_bracketed(shape)}" for name, shape in inputs.items()]
             given = ["--graphdef", source, *pictures_first(inputs)]
             given += ["--inputs", ",".join(shaped), "--outputs", ",".join(outputs)]
-        # The program's own arguments are what it promises to keep; its functions are not.
+        # The command line is tf2onnx's stable interface; its functions are not.
         sys.argv = ["tf2onnx", *given, "--output", header["onnx"], "--opset", str(_OPSET)]
         convert.main()
         return {}, []
 
     def build(self, header: Header, arrays: Sequence[Any]) -> Answer:
-        """Builds header["onnx"] and exports it to header["export"].
+        """Build header["onnx"] and export it to header["export"].
 
-        "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
-        "config": further arguments of RKNN.config. "calibration": a folder with
-        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
-        with its own scales. "float_layers": tensors that stay in float16; "auto_hybrid":
-        whether the toolkit looks for such itself.
+        "inputs": a list of {name, shape, mean, std}; one with a mean is an image. "config": further
+        arguments of RKNN.config. "calibration": a folder with calibration-<i>.npy for input i, or
+        null for a graph that stays in float or has its own scales. "float_layers": tensors that
+        stay in float16; "auto_hybrid": whether the toolkit selects such itself.
         """
         if header["float_layers"]:
             stem = self._calibrate(header)
             config = Path(stem + ".quantization.cfg")
             chosen = Path("chosen.cfg")
             chosen.write_text(with_float_layers(config.read_text("utf-8"), header["float_layers"]))
-            # A model of its own: the one that calibrated refuses to go on.
+            # A new object: the one that calibrated cannot continue.
             model = self._fresh(header)
             status = model.hybrid_quantization_step2(stem + ".model", stem + ".data", str(chosen))
             _done("hybrid_quantization_step2", status)
@@ -136,15 +135,16 @@ class Jobs:
                 _done("build", model.build(do_quantization=False))
             else:
                 dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
-                # Older versions do not know the argument.
+                # Older versions do not have this argument.
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
                 _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
         return {}, []
 
     def tensors(self, header: Header, arrays: Sequence[Any]) -> Answer:
-        """Calibrates and builds nothing: the toolkit's table of ranges as "config" (yaml) and
-        its optimised graph as "nodes", a list of [op, inputs, outputs]."""
+        """Calibrate without building: the toolkit's table of ranges as "config" (yaml) and its
+        optimized graph as "nodes", a list of [op, inputs, outputs].
+        """
         import onnx
 
         stem = self._calibrate(header)
@@ -156,7 +156,7 @@ class Jobs:
         }, []
 
     def _fresh(self, header: Header) -> Any:
-        """The toolkit's object, configured; the one before is let go."""
+        """A configured RKNN object; the previous one is released."""
         from rknn.api import RKNN
 
         if self._model is not None:
@@ -188,9 +188,11 @@ class Jobs:
         )
 
     def _calibrate(self, header: Header) -> str:
-        """The first half of a hybrid build, which ends with the ranges in files called by the
-        name that is returned. Done once for one model, calibration and configuration, so that
-        trying other float layers costs the second half only."""
+        """The first half of a hybrid build, which writes the ranges to files.
+
+        Done once per model, calibration and configuration, so that trying other float layers costs
+        only the second half. Returns the stem of the files' names.
+        """
         stem = "hybrid"
         given = digest(header)
         if given == self._calibrated:
@@ -206,7 +208,7 @@ class Jobs:
         return stem
 
     def infer(self, header: Header, arrays: Sequence[Any]) -> Answer:
-        """The built model in the simulator: float32 outputs in the graph's own layout."""
+        """Run the built model in the simulator: float32 outputs in the graph's own layout."""
         if self._model is None:
             raise Refused("infer was asked for before build")
         if not self._running:
@@ -218,10 +220,10 @@ class Jobs:
         return {}, [np.asarray(output) for output in outputs]
 
     def analyse(self, header: Header, arrays: Sequence[Any]) -> Answer:
-        """The toolkit's layer by layer comparison of the built model with the float one, for
-        each sample of `arrays` (one stack per input): "tables", a text each.
+        """Run the toolkit's layer-by-layer comparison with the float model for each sample of
+        `arrays` (one stack per input): "tables", one text each.
 
-        The toolkit writes every tensor to disk twice, which goes at once.
+        The toolkit writes every tensor to disk twice, which is deleted at once.
         """
         if self._model is None:
             raise Refused("analyse was asked for before build")
@@ -240,14 +242,14 @@ class Jobs:
 
 
 def export_script(source: str, inputs: dict[str, list[int]], target: str) -> None:
-    """Writes the ONNX of a TorchScript archive. To know its shapes it is run, once, on noise."""
+    """Export a TorchScript archive to ONNX. It is run once on random input to get its shapes."""
     import torch  # type: ignore[import-not-found]
 
-    # Its unpickler makes nothing but tensors and plain data; the archive's code is TorchScript.
+    # Its unpickler creates only tensors and plain data; the archive's code is TorchScript.
     module = torch.jit.load(source, map_location="cpu").float().eval()
-    takes = len(module.forward.schema.arguments) - 1  # without itself
+    takes = len(module.forward.schema.arguments) - 1  # without self
     if takes != len(inputs):
-        raise ValueError(f"it takes {takes} inputs, and one picture is what it would be given")
+        raise ValueError(f"it takes {takes} inputs, and rkzoo gives it one picture")
     torch.manual_seed(0)
     with torch.no_grad():
         torch.onnx.export(
@@ -255,13 +257,13 @@ def export_script(source: str, inputs: dict[str, list[int]], target: str) -> Non
             tuple(torch.rand(shape) for shape in inputs.values()),
             target,
             opset_version=_SCRIPT_OPSET,
-            dynamo=False,  # the other exporter takes no TorchScript
+            dynamo=False,  # the other exporter does not take TorchScript
             input_names=list(inputs),
         )
 
 
 def tflite_inputs(source: str) -> dict[str, list[int]]:
-    """Name and shape of what a .tflite takes."""
+    """Name and shape of a .tflite's inputs."""
     import tensorflow  # type: ignore[import-untyped]
 
     return {
@@ -271,8 +273,9 @@ def tflite_inputs(source: str) -> dict[str, list[int]]:
 
 
 def graph_ends(source: str) -> tuple[dict[str, list[int]], list[str]]:
-    """What a frozen graph takes, with the shapes where they are known, and what it gives: the
-    placeholders, and the last tensors of what hangs on them."""
+    """Inputs and outputs of a frozen graph: the placeholders, with their shapes where known, and
+    the tensors that no node reads.
+    """
     import tensorflow
 
     graph = tensorflow.compat.v1.GraphDef()
@@ -298,7 +301,7 @@ def _bracketed(shape: Sequence[int]) -> str:
 
 
 def pictures_first(inputs: Header) -> list[str]:
-    """The arguments that put the channels of pictures first."""
+    """The arguments that make image inputs NCHW."""
     names = [name for name, shape in inputs.items() if len(shape) == 4 and shape[-1] in (1, 3, 4)]
     return ["--inputs-as-nchw", ",".join(names)] if names else []
 
@@ -309,9 +312,9 @@ def _done(call: str, status: Any) -> None:
 
 
 def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:
-    """One .npy per sample and input in the working directory, and the list of them.
+    """Write one .npy per sample and input to the working directory, and a list of them.
 
-    Relative names are looked up beside the list. Returns the list's name.
+    Names are relative to the list. Returns the list's name.
     """
     stacks = [
         np.load(folder / f"calibration-{number}.npy", mmap_mode="r")
@@ -323,8 +326,9 @@ def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:
 
 
 def unpack(stacks: Sequence[Any], inputs: Sequence[Header], prefix: str) -> list[list[str]]:
-    """Writes stacked samples (pictures NHWC) as the toolkit reads them: one .npy each, NCHW,
-    not normalised, with no space in its name. Returns the names, one row a sample."""
+    """Write stacked samples (images NHWC) in the toolkit's form: one .npy each, NCHW, not
+    normalized, without spaces in its name. Returns the names, one row per sample.
+    """
     names: list[list[str]] = []
     for number, (one, stack) in enumerate(zip(inputs, stacks)):  # noqa: B905
         names.append([])
@@ -339,9 +343,8 @@ def unpack(stacks: Sequence[Any], inputs: Sequence[Header], prefix: str) -> list
 def with_float_layers(config: str, names: Sequence[str]) -> str:
     """The text of a `.quantization.cfg` with `names` (and no other tensor) in float16.
 
-    Only that one key is rewritten, in the flow style of yaml, where a name in the quotes of
-    JSON is a name whatever is in it (but for characters beyond ASCII, which yaml spells in
-    its own way).
+    Only that key is rewritten, in yaml's flow style, where a JSON string is valid for any name (but
+    for characters beyond ASCII, which yaml escapes differently).
     """
     quoted = json.dumps(dict.fromkeys(names, "float16"), ensure_ascii=False)
     chosen = re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
@@ -358,7 +361,7 @@ def with_float_layers(config: str, names: Sequence[str]) -> str:
 
 
 def digest(header: Header) -> str:
-    """What decides the ranges: the model, the calibration and the configuration."""
+    """Digest of what affects the ranges: model, calibration and configuration."""
     config = {key: value for key, value in header["config"].items() if key != "custom_string"}
     found = hashlib.sha256(json.dumps([header["inputs"], config], sort_keys=True).encode())
     for path in [Path(header["onnx"]), *sorted(Path(header["calibration"]).glob("*.npy"))]:
@@ -407,13 +410,13 @@ def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
 def main() -> None:
     requests, answers, parent = (int(text) for text in sys.argv[1:4])
     libc = ctypes.CDLL(None)
-    # Dies with its parent, whatever happens to that one.
+    # Ends with its parent, however that ends.
     libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # 1 = PR_SET_PDEATHSIG
     if os.getppid() != parent:
         return
     os.set_inheritable(requests, False)
     os.set_inheritable(answers, False)
-    # The native half prints through stdio: by lines, so that a crash loses nothing.
+    # The native half prints through stdio: line-buffered, so that a crash loses nothing.
     libc.setlinebuf(ctypes.c_void_p.in_dll(libc, "stdout"))
     _serve(requests, answers, libc)
 

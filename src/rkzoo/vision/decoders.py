@@ -1,7 +1,7 @@
-"""The decoders that programs read JPEG files with, to see what the choice costs.
+"""JPEG decoders of common programs, to measure how the choice affects accuracy.
 
-They differ by a few grey levels: in how exactly they compute, and in how they bring the colours
-of a 4:2:0 file, stored at half the size, back to its full size.
+They differ by a few gray levels: in the exactness of the transform, and in the upsampling of the
+chroma of a 4:2:0 file.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ _OPENCV = "opencv"
 
 
 def decoder(name: str) -> Decoder:
-    """A file's bytes and its name to BGR uint8 (H, W, 3), upright, as `image.decode` gives it.
+    """A JPEG decoder by name.
 
-    `name` is one of DECODERS. All but `opencv` decode grey and colour JPEG themselves and leave
-    any other file to OpenCV. Raises RkzooError for an unknown name and for a package that is
-    missing; the decoder does as `image.decode`.
+    Args:
+        name: One of DECODERS. All but `opencv` decode gray and color JPEG themselves and leave
+            other files to OpenCV.
+
+    Returns:
+        A function of a file's bytes and name -> BGR uint8 (H, W, 3), EXIF orientation applied,
+        which raises as `image.decode` does.
+
+    Raises:
+        RkzooError: The name is unknown, or a package is missing.
     """
     if name not in DECODERS:
         raise RkzooError(
@@ -49,12 +56,12 @@ def _pillow() -> Decoder:
 
 
 def _turbo(fast: bool) -> Decoder:
-    """libjpeg-turbo with the exact transform and smooth colours, or the fast ones."""
+    """libjpeg-turbo with the exact DCT and smooth chroma upsampling, or the fast ones."""
     try:
         library = import_module("simplejpeg")
     except ImportError as error:
         raise RkzooError(
-            "libjpeg-turbo cannot be called by itself here.",
+            "libjpeg-turbo is not available here.",
             f"The package simplejpeg is not installed ({error}).",
             "Install it with: pip install simplejpeg",
         ) from error
@@ -75,20 +82,20 @@ def _jpeg(read: Callable[[bytes], Array], data: bytes, path: Path) -> Image:
         return decode(data, path)
     try:
         image = read(data)
-    except Exception as error:  # Pillow raises nearly anything at a damaged header
+    except Exception as error:  # Pillow raises many kinds of errors at a damaged header
         raise unreadable(path) from error
     held = orientation(JpegImagePlugin.JpegImageFile, data)
     return np.asarray(upright(image, held), np.uint8)
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether it is a JPEG, and not one of four inks."""
+    """Whether it is a JPEG, and not CMYK."""
     if not data.startswith(b"\xff\xd8"):
         return False
     try:
         return _opened(data).mode in ("RGB", "L")
     except Exception:
-        return True  # the decoder has the last word
+        return True  # let the decoder decide
 
 
 def _opened(data: bytes) -> JpegImagePlugin.JpegImageFile:

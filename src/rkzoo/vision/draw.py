@@ -1,4 +1,4 @@
-"""Drawing results, through supervision."""
+"""Drawing of boxes, masks and keypoints, with supervision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def need_supervision() -> ModuleType:
-    """The supervision package. Raises RkzooError where it is not installed (boards)."""
+    """Import supervision. Raises RkzooError where it is not installed (boards)."""
     try:
         import supervision
     except ImportError as error:
@@ -32,7 +32,7 @@ def need_supervision() -> ModuleType:
 def boxes(
     image: NDArray[np.uint8], detections: supervision.Detections, captions: list[str]
 ) -> NDArray[np.uint8]:
-    """A copy of a BGR picture (H, W, 3) with boxes and captions, coloured by class."""
+    """Draw boxes with captions, colored by class, on a copy of a BGR image uint8 (H, W, 3)."""
     sv = need_supervision()
     canvas = np.ascontiguousarray(image).copy()
     canvas = sv.BoxAnnotator(thickness=_thickness(image)).annotate(canvas, detections)
@@ -55,9 +55,18 @@ def masks(
     corners: NDArray[np.int32],
     crops: Sequence[NDArray[np.uint8]],
 ) -> NDArray[np.uint8]:
-    """A copy of a BGR picture with masks (uint8 crops at x, y) laid over it, large ones first.
+    """Draw instance masks, large ones first.
 
-    Each is drawn on its own part of the picture, so nothing is ever (n, H, W).
+    Each is drawn on its own part of the image, so no (n, H, W) array is allocated.
+
+    Args:
+        image: BGR uint8 (H, W, 3).
+        class_id: (N,).
+        corners: x, y of each crop in image pixels, (N, 2).
+        crops: N masks, uint8 0 or 1.
+
+    Returns:
+        A copy of the image.
     """
     sv = need_supervision()
     canvas: NDArray[np.uint8] = np.ascontiguousarray(image).copy()
@@ -77,8 +86,8 @@ def masks(
     return canvas
 
 
-# Of the 17 points of COCO: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles,
-# the left one first.
+# Of the 17 COCO keypoints: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles, the
+# left one first.
 COCO_LIMBS = (
     (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8),
     (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
@@ -88,16 +97,24 @@ COCO_LIMBS = (
 def skeletons(
     image: NDArray[np.uint8], xy: NDArray[np.float32], visible: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """A copy of a BGR picture with points xy (N, K, 2) where `visible` (N, K), and limbs
-    between them when K is the 17 of COCO. Each skeleton has a colour of its own."""
+    """Draw keypoints, and limbs where K is COCO's 17. Each skeleton has its own color.
+
+    Args:
+        image: BGR uint8 (H, W, 3).
+        xy: Keypoints in pixels, (N, K, 2).
+        visible: Which of them to draw, (N, K).
+
+    Returns:
+        A copy of the image.
+    """
     sv = need_supervision()
     canvas = np.ascontiguousarray(image).copy()
     thickness = _thickness(image)
-    # supervision counts points from 1.
+    # supervision counts keypoints from 1.
     edges = [(a + 1, b + 1) for a, b in COCO_LIMBS] if xy.shape[1] == 17 else []
     for number in range(len(xy)):
         color = sv.ColorPalette.DEFAULT.by_idx(number)
-        # At 0, 0 a point counts as missing, in every version of supervision.
+        # A keypoint at 0, 0 counts as missing in every version of supervision.
         place = np.where(visible[number, :, None], xy[number], 0).astype(np.float32)
         one = sv.KeyPoints(xy=place[None])
         if edges:
@@ -124,7 +141,7 @@ def _captioned(
 
 
 def beside(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> NDArray[np.uint8]:
-    """BGR pictures of one height side by side, each under its caption (ASCII)."""
+    """BGR images of one height side by side, each below its caption (ASCII)."""
     columns = []
     for picture, caption in zip(pictures, captions, strict=True):
         scale = picture.shape[1] / 900

@@ -1,4 +1,4 @@
-"""Text that was read, drawn where it stands. Any script the given font file has."""
+"""Drawing of recognized text, in any script that the given font has."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
 Font = str | os.PathLike[str] | None
 
-# Drawn pictures are brought to this range: letters of a small picture would be mud,
-# and nobody looks at 12 megapixels twice side by side.
+# Longest side of a drawn image in pixels: letters of a smaller one would be unreadable, and a
+# larger one is needlessly big.
 LEAST_SIDE, MOST_SIDE = 640, 1600
 FILL = 0.82
 _MEASURE = 64
 NO_FONT = "No font was given: characters other than ASCII are shown as ?"
 
-# From unsure to sure, BGR.
+# From low to high confidence, BGR.
 _UNSURE, _HALF, _SURE = (40, 40, 215), (0, 140, 230), (60, 130, 20)
 
 
 def confidence_color(score: float) -> Color:
-    """BGR: red below 0.7, orange to green from there to 1."""
+    """BGR color of a score: red below 0.7, from there orange to green."""
     low, high, share = (
         (_UNSURE, _HALF, score / 0.7) if score < 0.7 else (_HALF, _SURE, (score - 0.7) / 0.25)
     )
@@ -48,13 +48,20 @@ def side_by_side(
     scores: Sequence[float] | NDArray[Any],
     font: Font = None,
 ) -> Image:
-    """The picture with its quads, and beside it the texts on white at the same places.
+    """The image with text quads, and beside it the texts on white at the same places.
 
-    `image` BGR (H, W, 3); `quads` (N, 4, 2) in its pixels, clockwise from the top-left
-    corner; `scores` in 0..1 choose the colour. `font` is the path of a font file; without
-    one only ASCII can be drawn, and a line at the foot says so. Returns BGR, two pictures
-    wide, scaled where the source is very small or very large.
-    Raises RkzooError when the font cannot be read.
+    Args:
+        image: BGR uint8 (H, W, 3).
+        quads: (N, 4, 2) in image pixels, clockwise from the top-left corner.
+        texts: One per quad.
+        scores: In 0..1; they choose the colors.
+        font: Path of a font file; without one only ASCII can be drawn, which a footer says.
+
+    Returns:
+        BGR, twice as wide as the image, scaled where that is very small or very large.
+
+    Raises:
+        RkzooError: The font cannot be read.
     """
     scale = _scale(image)
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -71,10 +78,16 @@ def side_by_side(
 def listed(
     image: Image, texts: Sequence[str], scores: Sequence[float] | NDArray[Any], font: Font = None
 ) -> Image:
-    """The picture with lines of text in its corner, one below the other, on a white ground.
+    """The image with lines of text in its corner, on white.
 
-    `image` BGR (H, W, 3); `scores` in 0..1 choose the colours. Without a `font` only ASCII can
-    be drawn. Returns BGR, scaled where the source is very small or very large.
+    Args:
+        image: BGR uint8 (H, W, 3).
+        texts: The lines.
+        scores: In 0..1; they choose the colors.
+        font: Path of a font file; without one only ASCII can be drawn.
+
+    Returns:
+        BGR, scaled where the image is very small or very large.
     """
     scale = _scale(image)
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -98,7 +111,7 @@ def listed(
 
 
 def outline(image: Image, quads: NDArray[Any], colors: Sequence[Color]) -> None:
-    """Draws quads (N, 4, 2) into a BGR picture, on a white rim that shows in the dark."""
+    """Draw quads (N, 4, 2) into a BGR image, with a white rim for dark backgrounds."""
     thick = max(1, round(max(image.shape[:2]) / 700))
     for quad, color in zip(quads, colors, strict=True):
         points = [np.round(quad * 8).astype(np.int32)]
@@ -113,7 +126,7 @@ def panel(
     colors: Sequence[Color],
     font: Font = None,
 ) -> Image:
-    """A white picture BGR of `shape` (height, width) with each text in its quad."""
+    """A white BGR image of `shape` (height, width) with each text in its quad."""
     height, width = shape
     file = os.fspath(font) if font else None
     canvas = np.full((height, width, 3), 255, np.uint8)
@@ -133,12 +146,12 @@ def panel(
 def _put(
     canvas: Image, quad: NDArray[np.float64], text: str, color: Color, font: str | None
 ) -> None:
-    """Writes one text into its quad: as large as fits, along its longer direction."""
+    """Draw one text into its quad: as large as fits, along its longer direction."""
     along, across = quad[1] - quad[0], quad[3] - quad[0]
     corner = quad[0]
     length, depth = float(np.hypot(*along)), float(np.hypot(*across))
     if depth >= 1.5 * length:
-        # The line runs downwards; its letters stand with their heads to the right.
+        # The line runs downwards; the tops of its letters point right.
         corner, along, across = quad[1], across, -along
         length, depth = depth, length
     if min(length, depth) < 1:
@@ -147,7 +160,7 @@ def _put(
     tile_h, tile_w = tile.shape[:2]
     u, v = along / max(length, 1e-6), across / max(depth, 1e-6)
     if abs(u[1]) * length < 0.25 * depth and u[0] > 0:
-        # As good as level: no resampling, so that letters stay sharp.
+        # Almost level: no resampling, so that letters stay sharp.
         u, v, corner = (
             np.array([1.0, 0.0]),
             np.array([0.0, 1.0]),
@@ -170,7 +183,7 @@ def _put(
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=(255, 255, 255),
     )
-    # The darker of the two, so that neighbours do not wipe each other out.
+    # The darker of the two, so that neighbors do not erase each other.
     np.minimum(window, drawn, out=window)
 
 
@@ -180,10 +193,10 @@ def _level_corner(quad: NDArray[np.float64], depth: float) -> NDArray[np.float64
 
 
 def _tile(text: str, length: float, depth: float, color: Color, font: str | None) -> Image:
-    """`text` on white, as large as fits into length x depth: BGR, cut to the text."""
+    """`text` on white, as large as fits into length x depth: BGR, cropped to the text."""
     box = _font(font, _MEASURE).getbbox(text)
     wide = max(1.0, box[2] - box[0]) / _MEASURE
-    # The em square: Latin and Chinese lines of the same quad get letters of the same size.
+    # The em size: Latin and Chinese lines of the same quad get letters of the same size.
     size = max(6, int(min(depth * FILL, length / wide)))
     face = _font(font, size)
     left, _, right, _ = face.getbbox(text)
@@ -195,7 +208,7 @@ def _tile(text: str, length: float, depth: float, color: Color, font: str | None
 
 
 def _metrics(font: str | None, size: int) -> tuple[int, int]:
-    """How far letters reach above and below the base line, for Latin and Chinese."""
+    """Ascent and descent in pixels, for Latin and Chinese."""
     box = _font(font, size).getbbox("国gÅ|" if font else "g|", anchor="ls")
     return max(1, int(np.ceil(-box[1]))), max(1, int(np.ceil(box[3])))
 

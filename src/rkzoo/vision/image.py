@@ -1,4 +1,4 @@
-"""Reading and writing pictures."""
+"""Image file reading and writing."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 ARRAY = ".npy"
 """Suffix of a picture kept as an array: uint8 (H, W), (H, W, 1), BGR (H, W, 3), BGRA (H, W, 4)."""
 
-# A phone's largest picture has 199.8 megapixels; a file of some kilobytes can claim far more.
+# A phone's largest image has 199.8 megapixels; a file of some kilobytes can claim far more.
 MOST_PIXELS = 200_000_000
-# Marker codes that stand alone, or that are no markers at all (inside compressed data an FF is
+# Excludes markers without a length, and bytes that are no marker (inside compressed data FF is
 # followed by 00 or a restart marker).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _END_OF_JPEG = 0xD9
 _NPY = b"\x93NUMPY"
 _PNG = b"\x89PNG\r\n\x1a\n"
-# The readers themselves and not Image.open, whose limit of pixels is lower and a global variable.
+# The plugins themselves, not Image.open, whose pixel limit is lower and a global variable.
 _HEADERS: tuple[tuple[bytes, Callable[[io.BytesIO, str], ImageFile.ImageFile]], ...] = (
     (b"\xff\xd8", JpegImagePlugin.JpegImageFile),
     (_PNG, PngImagePlugin.PngImageFile),
@@ -56,18 +56,30 @@ _HEADERS: tuple[tuple[bytes, Callable[[io.BytesIO, str], ImageFile.ImageFile]], 
 
 
 def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uint8]:
-    """Reads a picture as BGR uint8 (H, W, 3), rotated as its EXIF says.
+    """Read an image file.
 
-    Grey, transparent, CMYK and 16-bit files (scaled, not cut off) become the same form, and so
-    does an .npy of uint8 (H, W), (H, W, 1), (H, W, 3) in BGR or (H, W, 4) in BGRA. `alpha` keeps
-    that of a file that has one: BGRA (H, W, 4); else it is dropped. Raises RkzooError when the
-    file is missing, empty, cut short, larger than 200 megapixels, or no picture.
+    Args:
+        path: The file. Gray, transparent, CMYK and 16-bit (scaled) ones become the same form, and
+            so does an .npy of uint8 (H, W), (H, W, 1), (H, W, 3) in BGR or (H, W, 4) in BGRA.
+        alpha: Keep the alpha channel of a file that has one: BGRA (H, W, 4); otherwise it is
+            dropped.
+
+    Returns:
+        BGR uint8 (H, W, 3), EXIF orientation applied.
+
+    Raises:
+        RkzooError: The file is missing, empty, truncated, larger than 200 megapixels, or no image.
     """
     path = Path(path)
     with explained(f"The picture {path} cannot be read."):
-        # Not cv2.imread: it cannot tell a missing file from a broken one, and fails on
+        # Not cv2.imread: it does not distinguish a missing file from a broken one, and fails on
         # some non-ASCII paths.
         data = path.read_bytes()
+    return from_bytes(data, path, alpha=alpha)
+
+
+def from_bytes(data: bytes, path: Path, *, alpha: bool = False) -> NDArray[np.uint8]:
+    """As `read`, for a file's bytes; `path` is its name in an error."""
     if data.startswith(_NPY):
         image = _array(data, path)
         return with_channels(image, 4 if alpha and image.shape[2] == 4 else 3)
@@ -77,7 +89,7 @@ def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uin
 
 
 def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """A picture (H, W, C) from the bytes of an .npy."""
+    """An image (H, W, C) from the bytes of an .npy."""
     try:
         image = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -96,10 +108,10 @@ def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def _alpha(data: bytes, image: Array) -> Array | None:
-    """The opacity (H, W, 1) that a file holds beside the colours of `image`; None of one that has
-    none."""
+    """The alpha channel (H, W, 1) of the file of `image`; None for a file without one, and for a
+    TIFF, whose colors OpenCV has multiplied by it."""
     opener = next((opener for magic, opener in _HEADERS if data.startswith(magic)), None)
-    if opener is None or opener is JpegImagePlugin.JpegImageFile:
+    if opener not in (PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on EXIF data
@@ -116,7 +128,7 @@ def _alpha(data: bytes, image: Array) -> Array | None:
 
 
 def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """As `read`, for a file's bytes; `path` is its name in an error."""
+    """As `from_bytes`, without an alpha channel and arrays."""
     check(data, path)
     how = cv2.IMREAD_COLOR
     if data.startswith(b"RIFF"):
@@ -129,21 +141,28 @@ def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
     if image is None or image.size == 0:
         raise unreadable(path)
     if data.startswith(b"RIFF"):
-        # OpenCV 4 does not turn a WebP, and 5 was told not to.
+        # OpenCV 4 does not rotate a WebP, and 5 is told not to.
         image = upright(image, orientation(WebPImagePlugin.WebPImageFile, data))
     return np.asarray(image, np.uint8)
 
 
 def check(data: bytes, path: Path) -> None:
-    """Raises RkzooError for a file that is empty, too large a picture or cut short, before any
-    memory is taken for the pixels."""
+    """Check a file before memory is allocated for its pixels.
+
+    Args:
+        data: The file's bytes.
+        path: Its name in an error.
+
+    Raises:
+        RkzooError: The file is empty, truncated, or too large an image.
+    """
     if not data:
         raise RkzooError(
             f"{path} is empty.", "The file has no bytes.", "Copy or download it again."
         )
     _check_size(path, data)
     if _is_cut_short(data):
-        # OpenCV 4 would give such a picture back with a grey rest and say nothing.
+        # OpenCV 4 would silently return such an image with a gray rest.
         raise RkzooError(
             f"{path} is cut short.",
             "The file ends before the picture does.",
@@ -152,7 +171,7 @@ def check(data: bytes, path: Path) -> None:
 
 
 def unreadable(path: Path) -> RkzooError:
-    """What is said of a file that no decoder could read."""
+    """The error for a file that no decoder can read."""
     return RkzooError(
         f"{path} is not a picture that can be read.",
         "The file is damaged, cut short or of an unknown format.",
@@ -161,15 +180,15 @@ def unreadable(path: Path) -> RkzooError:
 
 
 def orientation(opener: Callable[[io.BytesIO, str], ImageFile.ImageFile], data: bytes) -> int:
-    """How a picture was held, as its EXIF says: 1 to 8; 1 where it says nothing."""
+    """EXIF orientation, 1 to 8; 1 where there is none."""
     try:
         return int(opener(io.BytesIO(data), "").getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF data: the picture itself was read
+    except Exception:  # damaged EXIF data: the image itself was read
         return 1
 
 
 def upright(image: Array, held: int) -> Array:
-    """Turns a picture (H, W, 3) that was held as `orientation` says."""
+    """Apply an EXIF orientation (1 to 8) to an image (H, W, 3)."""
     if held in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if held in (3, 4, 7, 8):
@@ -180,7 +199,7 @@ def upright(image: Array, held: int) -> Array:
 
 
 def _check_size(path: Path, data: bytes) -> None:
-    """Looks at the header only, before any memory is taken for the pixels."""
+    """Reads the header only, before memory is allocated for the pixels."""
     size = _declared_size(data)
     if size is not None and size[0] * size[1] > MOST_PIXELS:
         raise RkzooError(
@@ -192,22 +211,22 @@ def _check_size(path: Path, data: bytes) -> None:
 
 
 def _declared_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) as the header says; None for a header that cannot be read."""
+    """(width, height) from the header; None for a header that cannot be read."""
     opener = next((opener for magic, opener in _HEADERS if data.startswith(magic)), None)
     if opener is None:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on EXIF data
+        warnings.simplefilter("ignore")  # Pillow's warnings about EXIF data
         try:
             width, height = opener(io.BytesIO(data), "").size
-        # A damaged header makes Pillow's readers raise nearly anything; OpenCV has the last word.
+        # A damaged header makes Pillow raise many kinds of errors; OpenCV decides then.
         except Exception:
             return None
     return width, height
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; bytes behind the end do no harm."""
+    """Whether a JPEG or PNG lacks its end; bytes after the end are ignored."""
     if data.startswith(b"\xff\xd8"):
         return not _jpeg_ends(data)
     if data.startswith(_PNG):
@@ -236,7 +255,11 @@ def _png_ends(data: bytes) -> bool:
 
 
 def write(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes BGR uint8 (H, W, 3) in the format of the suffix; jpg when there is none."""
+    """Write BGR uint8 (H, W, 3) in the format of the suffix; JPEG when there is none.
+
+    Raises:
+        RkzooError: The format is unknown, or the file cannot be written.
+    """
     path = Path(path)
     ok, data = cv2.imencode(path.suffix or ".jpg", image)
     if not ok:
@@ -248,14 +271,21 @@ def write(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def as_png(image: NDArray[np.uint8]) -> bytes:
-    """BGR uint8 (H, W, 3) as the bytes of a PNG file."""
+    """Encode BGR uint8 (H, W, 3) as PNG bytes."""
     return cv2.imencode(".png", image)[1].tobytes()
 
 
 def expand(inputs: list[str]) -> list[Path]:
-    """Files, folders and globs to a sorted list of picture files, without doubles.
+    """Resolve files, folders and globs to image files.
 
-    Raises RkzooError for an entry that matches nothing.
+    Args:
+        inputs: Paths or glob patterns.
+
+    Returns:
+        The files, sorted within each entry, without duplicates.
+
+    Raises:
+        RkzooError: An entry matches nothing.
     """
     found: dict[Path, None] = {}
     for entry in inputs:

@@ -1,4 +1,4 @@
-"""Fitting a picture into the model's input, and boxes back into the picture."""
+"""Letterboxing: fitting an image into the model's input, and mapping boxes back."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Integer bookkeeping of one fit: made by preprocess, used by decode.
+    """Geometry of one fitted image, in integers; from preprocess to postprocess.
 
-    The picture of `source` (height, width) was scaled to `scaled` (height, width) and
-    placed at `left`, `top` in a canvas of `size` (height, width). Where the canvas shows only
-    the middle of it, `left` and `top` are negative.
+    Attributes:
+        source: Image (height, width).
+        size: Model input (height, width).
+        scaled: Image (height, width) after scaling.
+        left: x of the scaled image in the input; negative where only its center is shown.
+        top: y likewise.
     """
 
     source: tuple[int, int]
@@ -32,11 +35,11 @@ class Letterbox:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Source pixels a model pixel, (x, y): from the integers, so it is exact."""
+        """Source pixels per model pixel, (x, y), from the integers."""
         return self.source[1] / self.scaled[1], self.source[0] / self.scaled[0]
 
     def to_source(self, points: NDArray[Any]) -> NDArray[np.float32]:
-        """Model coordinates (..., 2k) in x,y order to source pixels, not clipped."""
+        """Map model coordinates (..., 2k) in x,y order to source pixels, without clipping."""
         sx, sy = self.scale
         k = points.shape[-1] // 2
         offset = np.array([self.left, self.top] * k, dtype=np.float32)
@@ -44,7 +47,7 @@ class Letterbox:
         return np.asarray((points - offset) * factor, dtype=np.float32)
 
     def boxes_to_source(self, xyxy: NDArray[Any]) -> NDArray[np.float32]:
-        """Boxes (N, 4) x1,y1,x2,y2 to source pixels, clipped to the picture."""
+        """Map boxes (N, 4) x1,y1,x2,y2 to source pixels, clipped to the image."""
         boxes = self.to_source(xyxy)
         height, width = self.source
         np.clip(boxes[..., 0::2], 0, width, out=boxes[..., 0::2])
@@ -53,7 +56,12 @@ class Letterbox:
 
 
 def plan(source: tuple[int, int], spec: ImageInput) -> Letterbox:
-    """Where a picture of `source` (height, width) goes in the input `spec` describes."""
+    """Compute where an image goes in the model input.
+
+    Args:
+        source: Image (height, width).
+        spec: The input.
+    """
     height, width = source
     size_h, size_w = spec.size
     if spec.fit == "stretch":
@@ -63,7 +71,7 @@ def plan(source: tuple[int, int], spec: ImageInput) -> Letterbox:
         return Letterbox(source, spec.size, (size_h, scaled_w), 0, 0)
     if spec.fit == "crop":
         short, least = spec.short or max(spec.size), min(height, width)
-        whole = int if spec.smooth else round  # as upstream of each rounds
+        whole = int if spec.smooth else round  # as the respective upstream rounds
         scaled = (
             max(size_h, whole(height * short / least)),
             max(size_w, whole(width * short / least)),
@@ -78,19 +86,24 @@ def plan(source: tuple[int, int], spec: ImageInput) -> Letterbox:
     )
     if spec.place == "top-left":
         return Letterbox(source, spec.size, scaled, 0, 0)
-    # The odd pixel goes to the right and the bottom, as in the upstream projects.
+    # The odd pixel goes to the right and bottom, as in the upstream projects.
     return Letterbox(
         source, spec.size, scaled, (size_w - scaled[1]) // 2, (size_h - scaled[0]) // 2
     )
 
 
 def fit(image: Image, spec: ImageInput, canvas: Image | None = None) -> tuple[Image, Letterbox]:
-    """Fits a BGR picture (H, W, 3), with alpha BGRA (H, W, 4), a grey one (H, W, 1), or one in
-    NV12 (H * 3 / 2, W) with the colours of BT.601 in video's range, into the model's input.
+    """Fit an image into the model's input.
 
-    Returns uint8 (1, height, width, C) in the colour order of `spec`, and the
-    bookkeeping. `canvas` of the same shape is reused when given. What the picture leaves free is
-    filled in every channel.
+    Args:
+        image: BGR uint8 (H, W, 3), BGRA (H, W, 4), gray (H, W, 1), or NV12 (H * 3 / 2, W) in BT.601
+            limited range.
+        spec: The input.
+        canvas: An array of the result's shape to reuse.
+
+    Returns:
+        uint8 (1, height, width, C) in the color order of `spec`, padded in every channel, and the
+        geometry.
     """
     image = with_channels(image, spec.channels)
     box = plan((image.shape[0], image.shape[1]), spec)
@@ -125,7 +138,7 @@ _CONVERSIONS = {
 
 
 def with_channels(image: Image, channels: int) -> Image:
-    """A picture as `fit` takes it, with 1, 3 (BGR) or 4 (BGRA) channels: (H, W, channels)."""
+    """Convert an image as `fit` takes it to 1, 3 (BGR) or 4 (BGRA) channels: (H, W, channels)."""
     if image.ndim == 2:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
     if image.shape[2] == channels:
@@ -135,7 +148,7 @@ def with_channels(image: Image, channels: int) -> Image:
 
 
 def _ordered(target: Image, spec: ImageInput) -> None:
-    """Blue first to red first, in place, where the model wants that."""
+    """Convert BGR(A) to RGB(A) in place, where the model wants that."""
     if spec.color == "RGB":
         cv2.cvtColor(target, cv2.COLOR_BGR2RGB, dst=target)
     elif spec.color == "RGBA":
@@ -143,13 +156,15 @@ def _ordered(target: Image, spec: ImageInput) -> None:
 
 
 def _resized(image: Image, size: tuple[int, int], way: int) -> Image:
-    """The picture scaled to (height, width); OpenCV drops a single channel."""
+    """The image scaled to (height, width), keeping the channel axis that OpenCV drops for one
+    channel.
+    """
     made = cv2.resize(image, (size[1], size[0]), interpolation=way)
     return np.asarray(made, np.uint8).reshape(*size, image.shape[2])
 
 
 def border(target: Image, box: Letterbox, pad: int) -> Image:
-    """Fills what the picture leaves of the canvas (H, W, C); the picture's own place in it."""
+    """Fill the padding of a canvas (H, W, C) with `pad`; returns the view of the image's area."""
     bottom, right = box.top + box.scaled[0], box.left + box.scaled[1]
     target[: box.top] = pad
     target[bottom:] = pad
@@ -159,22 +174,24 @@ def border(target: Image, box: Letterbox, pad: int) -> Image:
 
 
 def _bilinear(box: Letterbox) -> int:
-    """At an odd whole ratio (1080p to 640 wide is 3) every sample of bilinear falls on the middle
-    of a pixel: the nearest is the same number, for two thirds of the time."""
+    """At an odd integer ratio (1080p to 640 wide is 3) every bilinear sample falls on the center of
+    a pixel: nearest gives the same values in two thirds of the time.
+    """
     pairs = zip(box.source, box.scaled, strict=True)
     odd = all(length % scaled == 0 and length // scaled % 2 for length, scaled in pairs)
     return cv2.INTER_NEAREST_EXACT if odd else cv2.INTER_LINEAR
 
 
 def _middle(image: Image, box: Letterbox, target: Image, smooth: bool = False) -> None:
-    """The middle of a scaled picture into `target`. Shrinking averages, as Pillow does for
-    upstream's figures: what bilinear steps over would change the answer. `smooth`: Pillow's own
-    bicubic filter, bit by bit."""
+    """Center crop of the scaled image into `target`. Downscaling averages (INTER_AREA), as Pillow
+    does upstream: plain bilinear would skip pixels. `smooth`: Pillow's own bicubic filter,
+    bit-exact.
+    """
     size_h, size_w = box.size
     top, left = -box.top, -box.left
     scaled_h, scaled_w = box.scaled
     if max(box.scaled) > _LONGEST * max(box.size):
-        # A ribbon of a picture: its ends would only cost memory.
+        # A very elongated image: its ends would only cost memory.
         image, (scaled_h, scaled_w) = _shortened(image, box)
         top, left = (scaled_h - size_h) // 2, (scaled_w - size_w) // 2
     if (scaled_h, scaled_w) == image.shape[:2]:
@@ -193,11 +210,11 @@ _LONGEST = 8  # times the input's side
 
 
 def _shortened(image: Image, box: Letterbox) -> tuple[Image, tuple[int, int]]:
-    """The middle of a long picture, and the (height, width) it is to be scaled to."""
+    """The center of an elongated image, and the (height, width) to scale it to."""
     sides = []
     for length, scaled, size in zip(box.source, box.scaled, box.size, strict=True):
         kept = min(length, max(1, round(length * _LONGEST * size / scaled)))
-        kept += (length - kept) % 2  # as much off either end
+        kept += (length - kept) % 2  # the same at both ends
         sides.append((kept, max(size, round(scaled * kept / length))))
     (height, to_h), (width, to_w) = sides
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

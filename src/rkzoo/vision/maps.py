@@ -1,4 +1,4 @@
-"""Maps of numbers and of classes: brought to their picture, drawn over it, written and read."""
+"""Dense maps (values or class ids): resizing to the image, overlay, reading and writing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ _OPACITY = 0.5
 
 
 def to_source(values: F32, letterbox: Letterbox, *, corners: bool = False) -> F32:
-    """A map (h, w) over the model's input as a map (H, W) over the source picture: bilinear to
-    the input's size, the part with the picture taken, bilinear to the picture's size.
+    """Resize a map over the model's input to the source image.
 
-    `corners`: the outermost numbers lie on the outermost pixels of the input; else each stands
-    for its share of it.
+    Bilinear to the input size, crop of the image's area, bilinear to the image size.
+
+    Args:
+        values: float32 (h, w).
+        letterbox: Geometry of the image in the input.
+        corners: align_corners: the outermost values lie on the outermost pixels of the input;
+            otherwise each covers its share of it.
+
+    Returns:
+        float32 (H, W).
     """
     if corners:
         whole = _aligned(values, letterbox.size)
@@ -36,7 +43,7 @@ def to_source(values: F32, letterbox: Letterbox, *, corners: bool = False) -> F3
 
 
 def nearest_to_source(classes: U8, letterbox: Letterbox) -> U8:
-    """As `to_source`, for numbers that must not be mixed."""
+    """As `to_source` with nearest-neighbor interpolation, for class ids."""
     whole = _resized(classes, letterbox.size, cv2.INTER_NEAREST_EXACT)
     part = _resized(_part(whole, letterbox), letterbox.source, cv2.INTER_NEAREST_EXACT)
     return np.asarray(part, np.uint8)
@@ -48,7 +55,7 @@ def _aligned(values: F32, size: tuple[int, int]) -> F32:
 
 
 def _weights(count: int, wanted: int) -> F32:
-    """(wanted, count): what each old sample gives to each new one, corners on corners."""
+    """Interpolation weights (wanted, count) with aligned corners."""
     place = np.linspace(0, count - 1, wanted)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count)))
     return np.asarray(weights, np.float32)
@@ -61,7 +68,7 @@ def _resized(values: NDArray[Any], size: tuple[int, int], way: int) -> NDArray[A
 
 
 def _part(values: NDArray[Any], box: Letterbox) -> NDArray[Any]:
-    """Where the picture lies in the input."""
+    """The image's area in the input."""
     height, width = box.scaled
     return values[box.top : box.top + height, box.left : box.left + width]
 
@@ -69,9 +76,17 @@ def _part(values: NDArray[Any], box: Letterbox) -> NDArray[Any]:
 def overlay(
     image: U8, classes: U8, named: Sequence[tuple[int, str]], labels: tuple[str, ...] = ()
 ) -> U8:
-    """A BGR picture (H, W, 3) with each pixel half in the colour of its class (H, W), and below
-    it the classes `named` with their colours. Black, VOC's background, leaves the picture as it
-    is. Only ASCII can be written; other signs become ?."""
+    """Blend class colors over an image, with a legend below.
+
+    Args:
+        image: BGR uint8 (H, W, 3).
+        classes: Class ids (H, W). Black classes, as VOC's background, leave the image unchanged.
+        named: (class id, name) for the legend, ASCII; other characters become ?.
+        labels: Class names, which choose the palette.
+
+    Returns:
+        BGR uint8, the legend's rows added.
+    """
     colors = palette(labels)[:, ::-1]
     laid = colors[classes]
     mixed = cv2.addWeighted(image, 1 - _OPACITY, laid, _OPACITY, 0)
@@ -81,7 +96,7 @@ def overlay(
 
 
 def _legend(width: int, named: Sequence[tuple[int, str]], colors: U8) -> U8:
-    """White rows with a patch of colour before each name."""
+    """White rows with a patch of color before each name."""
     line = max(16, min(40, width // 32))
     scale = line / 36
     pieces = [(color, name.encode("ascii", "replace").decode()) for color, name in named]
@@ -104,8 +119,11 @@ def _legend(width: int, named: Sequence[tuple[int, str]], colors: U8) -> U8:
 
 
 def write_map(path: Path, classes: U8, labels: tuple[str, ...] = ()) -> None:
-    """A PNG whose numbers are the classes, with their colours as its palette. Raises
-    RkzooError."""
+    """Write class ids (H, W) as a palette PNG in the classes' colors.
+
+    Raises:
+        RkzooError: The file cannot be written.
+    """
     from PIL import Image
 
     picture = Image.fromarray(classes)
@@ -115,8 +133,17 @@ def write_map(path: Path, classes: U8, labels: tuple[str, ...] = ()) -> None:
 
 
 def read_map(path: Path) -> U8:
-    """(H, W) uint8 classes of a label map: grey, or with a palette whose numbers count. Raises
-    RkzooError for other pictures."""
+    """Read a label map.
+
+    Args:
+        path: A gray image, or a palette image, whose indices count.
+
+    Returns:
+        Class ids, uint8 (H, W).
+
+    Raises:
+        RkzooError: It is another kind of image, or unreadable.
+    """
     from PIL import Image
 
     with explained(f"{path} cannot be read."):
@@ -127,13 +154,13 @@ def read_map(path: Path) -> U8:
         except (ValueError, SyntaxError) as error:
             raise _no_map(path, str(error)) from error
     if mode not in ("L", "P") or numbers.ndim != 2:
-        raise _no_map(path, f"It is a picture of the kind {mode}, not one number a pixel.")
+        raise _no_map(path, f"It is an image of mode {mode}, not one value per pixel.")
     return numbers.astype(np.uint8)
 
 
 def _no_map(path: Path, why: str) -> RkzooError:
     return RkzooError(
-        f"{path} is no map of classes.",
+        f"{path} is not a map of classes.",
         why,
         "Each pixel's value must be its class, as in VOC's SegmentationClass and Cityscapes' "
         "labelTrainIds.",

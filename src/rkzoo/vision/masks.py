@@ -1,4 +1,4 @@
-"""Instance masks from prototypes and coefficients, each only as large as its box."""
+"""Instance masks from prototypes and coefficients, computed only inside each box."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rkzoo.vision.letterbox import Letterbox
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-# From the last pixel of a mixture to the end of a slice that holds its right neighbour.
+# From the last pixel of an interpolation to the end of a slice with its right neighbor.
 _PAST = np.array([0.0, 0.0, 2.0, 2.0])
 _MIDDLE = np.array([0.5, 0.5, -0.5, -0.5])
 
@@ -27,21 +27,34 @@ def mask_crops(
     scale: float | None = None,
     zero_point: int = 0,
 ) -> tuple[NDArray[np.int32], tuple[U8, ...]]:
-    """Masks in source-image pixels: the corners x, y (N, 2) and the crops, uint8 0 or 1.
+    """Compute instance masks in source image pixels.
 
-    `maps` are the prototypes (blocks, h, w, channels of a block), float or integers with
-    `scale` and `zero_point`; `coefficients` (N, M); `xyxy` (N, 4) boxes in source pixels
-    inside the picture. The masks are those of the full-size way (sigmoid of the product,
-    bilinear to the model's size, 0.5), taken only where the box is; when the picture was
-    scaled, bilinear on to its pixels before the threshold, which keeps edges smooth.
+    As full-size masks (sigmoid of the product, bilinear to the model's size, threshold 0.5), but
+    only inside the boxes; for a scaled image, interpolated to its pixels before the threshold,
+    which keeps edges smooth.
+
+    Args:
+        maps: Prototypes (blocks, h, w, channels per block), float, or integers with `scale` and
+            `zero_point`.
+        coefficients: (N, M).
+        xyxy: Boxes (N, 4) in source pixels, inside the image.
+        letterbox: Geometry of the image in the input.
+        scale: Quantization scale of `maps`; None for float.
+        zero_point: Its zero point.
+
+    Returns:
+        Corners x, y of the crops (N, 2), and the crops, uint8 0 or 1.
+
+    Raises:
+        RkzooError: The input size is no multiple of the prototypes'.
     """
     factor = _factor(maps, letterbox)
-    # A pixel belongs to the box when its number lies in it, as upstream counts.
+    # A pixel belongs to the box when its index lies in it, as upstream counts.
     outer = np.ceil(xyxy).astype(np.int32)
     sx, sy = letterbox.scale
     offset = np.array([letterbox.left, letterbox.top] * 2)
     gain = np.array([1 / sx, 1 / sy] * 2)
-    # First and last pixel of the crop in model pixels, and those that a mixture needs.
+    # First and last pixel of the crop in model pixels, and those that the interpolation needs.
     inner = (outer + _MIDDLE) * gain + offset - 0.5
     sides = np.array([letterbox.size[1], letterbox.size[0]] * 2)
     pixels = np.clip(np.floor(inner) + _PAST, 0, sides).astype(np.int32)
@@ -49,7 +62,7 @@ def mask_crops(
     reach = (pixels + _MIDDLE) / factor - 0.5
     cells = np.clip(np.floor(reach) + _PAST, 0, limit).astype(np.int32)
 
-    # A mixture of sigmoid(x) exceeds 0.5 where that of tanh(x / 2) exceeds 0.
+    # Interpolated sigmoid(x) exceeds 0.5 where interpolated tanh(x / 2) exceeds 0.
     weights = coefficients * np.float32((1.0 if scale is None else scale) / 2)
     bias = -zero_point * weights.sum(axis=1)
     whole = _movable(maps)
@@ -82,14 +95,13 @@ def mask_crops(
 
 
 def _movable(maps: NDArray[Any]) -> NDArray[Any]:
-    """(blocks, h, w): the channels of a block as one element, which is moved at once."""
+    """View as (blocks, h, w), all channels of a block as one element, which is copied at once."""
     size = maps.shape[3] * maps.itemsize
     return maps.view(np.complex128 if size == 16 else np.dtype((np.void, size)))[..., 0]
 
 
 def _product(weights: F32, window: NDArray[Any], dtype: np.dtype[Any]) -> F32:
-    """(M,) weights and (blocks, h, w) elements to (h * w,). The last block may be longer than
-    the weights."""
+    """(M,) weights times (blocks, h, w) elements -> (h * w,); the last block may be padded."""
     count, blocks = len(weights), len(window)
     if window.itemsize == dtype.itemsize:
         planes = window.view(dtype).astype(np.float32).reshape(blocks, -1)
@@ -102,7 +114,7 @@ def _product(weights: F32, window: NDArray[Any], dtype: np.dtype[Any]) -> F32:
 
 
 def _factor(maps: NDArray[Any], letterbox: Letterbox) -> int:
-    """Model pixels a prototype cell."""
+    """Model pixels per prototype cell."""
     height, width = letterbox.size
     rows, columns = maps.shape[1:3]
     if rows and height % rows == 0 and width == columns * (height // rows):
@@ -117,7 +129,7 @@ def _factor(maps: NDArray[Any], letterbox: Letterbox) -> int:
 def dense(
     corners: NDArray[np.int32], crops: tuple[U8, ...], size: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """All masks at picture size (height, width): bool (N, H, W). Much memory."""
+    """Expand mask crops to bool (N, H, W) at image size (height, width). Uses much memory."""
     whole = np.zeros((len(crops), *size), bool)
     for plane, (x, y), crop in zip(whole, corners.tolist(), crops, strict=True):
         plane[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
@@ -125,7 +137,7 @@ def dense(
 
 
 def outlines(corner: NDArray[np.int32], crop: U8) -> list[list[int]]:
-    """The outer contours of a mask as x1, y1, x2, y2, ... in picture pixels."""
+    """The outer contours of a mask as x1, y1, x2, y2, ... in image pixels."""
     if not crop.size:
         return []
     found, _ = cv2.findContours(crop, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: exact, and the same as a greedy loop over the boxes."""
+"""Non-maximum suppression, exact: the same result as a greedy loop over the boxes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Index = NDArray[np.intp]
 Boxes = NDArray[np.float64]
 Hulls = tuple[Boxes, Boxes, Boxes, Boxes]
 Suppression = Literal["class", "all", "none"]
-# Which of the pairs (better, worse), as positions, overlap too much.
+# Whether each pair (better, worse), given as positions, overlaps too much.
 Overlapping = Callable[[Index, Index], NDArray[np.bool_]]
 
-# Below it OpenCV's own loop is quicker than the start of a dozen numpy calls.
+# Below this number OpenCV's loop is faster than the overhead of a dozen numpy calls.
 _FEW = 250
-# So many boxes are looked at together, best first: duplicates die before they make pairs.
+# Boxes processed together, best first: duplicates are removed before they make pairs.
 _CHUNK = 1300
 
 
@@ -30,11 +30,18 @@ def nms(
     limit: int,
     suppression: Suppression = "class",
 ) -> Index:
-    """Greedy suppression: indices of the kept boxes, best first, at most `limit`.
+    """Greedy non-maximum suppression.
 
-    `xyxy` (N, 4), `score` (N,), `class_id` (N,). A box goes when its intersection over
-    union with a better kept box exceeds `iou`: of its class (`class`), of any (`all`), or
-    never (`none`). Of equal scores the earlier box is the better one.
+    Args:
+        xyxy: Boxes (N, 4).
+        score: (N,).
+        class_id: (N,).
+        iou: A box is removed when its IoU with a better kept box exceeds this.
+        limit: Largest number of kept boxes.
+        suppression: Compare boxes of one class (`class`), all boxes (`all`), or none (`none`).
+
+    Returns:
+        Indices of the kept boxes, best first; of equal scores the earlier box is the better one.
     """
     count = len(score)
     if suppression == "none" or count < 2:
@@ -50,11 +57,11 @@ def nms(
 def _few(
     xyxy: NDArray[np.float32], score: NDArray[np.float32], groups: NDArray[np.int32], iou: float
 ) -> Index:
-    # OpenCV keeps classes apart by moving them away along the diagonal, and trips over
-    # negative coordinates: hence the corner at 0.
+    # OpenCV separates classes by shifting them along the diagonal, and fails on negative
+    # coordinates: hence the corner at 0.
     boxes = np.subtract(xyxy, xyxy.min(), dtype=np.float64)
     boxes[:, 2:] -= boxes[:, :2]
-    # Lists: OpenCV takes arrays apart more slowly. Its sort is stable too.
+    # Lists, because OpenCV converts arrays more slowly. Its sort is stable too.
     kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), score.tolist(), groups.tolist(), -np.inf, iou)
     return np.array(kept, np.intp)
 
@@ -72,8 +79,8 @@ def _many(boxes: Boxes, groups: NDArray[np.int32], iou: float, limit: int) -> In
         hit: NDArray[np.bool_] = inter > iou * (area.take(a) + area.take(b) - inter)
         return hit
 
-    # Two boxes whose union is covered by more than this share have this share of each one's
-    # width and height in common. The slack is for rounding.
+    # Two boxes whose IoU exceeds this share have at least this share of each one's width and height
+    # in common. The slack is for rounding.
     share = max(iou - 1e-6, 0.0)
     return greedy((x1, y1, x2, y2), groups, overlapping, limit, share)
 
@@ -85,17 +92,24 @@ def greedy(
     limit: int,
     share: float = 0.0,
 ) -> Index:
-    """Positions of the kept ones among things sorted best first.
+    """Greedy suppression of items sorted best first.
 
-    `hulls` are left, top, right, bottom, (N,) each; only pairs of one group are given to
-    `overlapping`, whose hulls have more than `share` of each one's width and height in common.
+    Args:
+        hulls: left, top, right, bottom of the items' bounding boxes, (N,) each.
+        groups: (N,); only items of one group suppress each other.
+        overlapping: Decides on pairs of positions (better, worse).
+        limit: Stop after this many kept items; may return more.
+        share: Pairs whose bounding boxes share less of each one's width and height are skipped.
+
+    Returns:
+        Positions of the kept items.
     """
     kept = np.empty(0, np.intp)
     count = len(groups)
     for start in range(0, count, _CHUNK):
         if len(kept) >= limit:
             break
-        # Those kept so far have no better rival left, so they stay.
+        # Items kept so far have no better rival left, so they stay.
         mine = np.concatenate((kept, np.arange(start, min(start + _CHUNK, count))))
         near = hulls[0].take(mine), hulls[1].take(mine), hulls[2].take(mine), hulls[3].take(mine)
         a, b = _meeting(near, groups.take(mine), share)
@@ -105,10 +119,10 @@ def greedy(
 
 
 def _meeting(hulls: Hulls, groups: NDArray[np.int32], share: float) -> tuple[Index, Index]:
-    """(better, worse): all pairs of one group that can have that share in common."""
+    """(better, worse): all pairs of one group whose bounding boxes overlap by that share."""
     left, top, right, bottom = hulls
     low = left.min()
-    # Groups lie side by side on the axis, far enough apart.
+    # Groups are placed side by side on the axis, far enough apart.
     begin = left - low
     begin += groups * (right.max() - low + 1.0)
     order = begin.argsort()
@@ -121,12 +135,12 @@ def _meeting(hulls: Hulls, groups: NDArray[np.int32], share: float) -> tuple[Ind
     counts = begin.searchsorted(reach)
     counts -= after
     np.maximum(counts, 0, out=counts)
-    # Places 1, 2, 3, ... behind the first of each pair.
+    # Positions 1, 2, 3, ... after the first of each pair.
     first = after.repeat(counts)
     second = np.arange(len(first))
     second += (after - counts.cumsum() + counts).repeat(counts)
     first -= 1
-    # Most windows meet along one axis only; these go before anything else is looked up.
+    # Most windows overlap along one axis only; these are dropped before anything else is looked up.
     meets = top.take(second) < (bottom - margin).take(first)
     meets &= bottom.take(second) > (top + margin).take(first)
     near = np.flatnonzero(meets)
@@ -135,8 +149,9 @@ def _meeting(hulls: Hulls, groups: NDArray[np.int32], share: float) -> tuple[Ind
 
 
 def _solved(count: int, better: Index, worse: Index) -> Index:
-    """What a greedy loop keeps: what no kept better one overlaps. Round after round at least
-    one more rank is settled, and in practice five rounds settle all."""
+    """The result of a greedy loop: items that no kept better one overlaps. Each round settles at
+    least one more rank; in practice five rounds settle all.
+    """
     keep = np.ones(count, bool)
     while True:
         settled = np.ones(count, bool)

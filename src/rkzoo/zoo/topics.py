@@ -1,4 +1,4 @@
-"""What people ask for and rkzoo does not do: who does it, and where it runs."""
+"""Topics outside of rkzoo's scope: which software covers them, on which chips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent / "topics"
 
 
 class Way(Strict, frozen=True):
-    """A software that does it, on these chips."""
+    """A software that covers the topic, on these chips."""
 
     software: str
     chips: tuple[str, ...]
@@ -23,7 +23,7 @@ class Way(Strict, frozen=True):
 
 
 class Figure(Strict, frozen=True):
-    """One published measurement: tokens a second, memory in MB."""
+    """A published measurement: tokens per second, memory in MB."""
 
     chip: str
     model: str
@@ -33,6 +33,8 @@ class Figure(Strict, frozen=True):
 
 
 class Figures(Strict, frozen=True):
+    """Published measurements, with their source."""
+
     source: str
     rows: tuple[Figure, ...]
 
@@ -45,11 +47,12 @@ class Topic(Strict, frozen=True):
 
 
 def topics() -> tuple[str, ...]:
-    """Their names, sorted."""
+    """Names of the topics, sorted."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
 @cache
 def topic(name: str) -> Topic:
+    """A topic by name."""
     text = (_FOLDER / f"{name}.yaml").read_text("utf-8")
     return msgspec.convert(yaml.safe_load(text), Topic)

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke, checked, moved into place whole."""
+"""HTTP download: resumable, verified, moved into place when complete."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from rkzoo.zoo.store import base_name
 
 ATTEMPTS = 4
 PAUSE = 0.5  # seconds before the second attempt, doubled each time
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without data
 MAX_BYTES = 4 << 30
 _BLOCK = 1 << 18
 
 
 class Unavailable(RkzooError):
-    """The file cannot be had from this address; another address may do."""
+    """This address does not deliver the file; another one may."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is known of the file beforehand; None where nothing is."""
+    """A file to download, with its hash and size where known."""
 
     url: str
     sha256: str | None = None
@@ -46,37 +46,48 @@ class Wanted:
 
     @property
     def name(self) -> str:
+        """File name from the URL."""
         return base_name(urlsplit(self.url).path)
 
     @property
     def shown(self) -> str:
-        """The address without a password, for messages."""
+        """The URL without a password, for messages."""
         return without_login(self.url)
 
 
 def without_login(url: str) -> str:
+    """A URL without user and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def download(wanted: Wanted, part: Path, report: Reporter = SILENT) -> str:
-    """Fills `part` with the file, going on from what is there; returns its sha256.
+    """Download a file, resuming a partial one.
 
-    `part` stays when the connection breaks, so the next call goes on from it; it is
-    removed when its content is not what was wanted or the disk is full. Raises
-    Unavailable when this address does not give the file, RkzooError for a full disk.
+    Args:
+        wanted: The file.
+        part: Where to write. It is kept when the connection breaks, so that the next call resumes;
+            it is removed when its content is wrong or the disk is full.
+        report: Receives progress.
+
+    Returns:
+        Hex sha256 of the file.
+
+    Raises:
+        Unavailable: This address does not deliver the file.
+        RkzooError: The disk is full.
     """
     with explained(f"{wanted.name} cannot be stored."):
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
             if wanted.sha256 is None:
-                # Without a hash nothing would show that the halves do not fit.
+                # Without a hash, mismatching halves would go unnoticed.
                 part.unlink(missing_ok=True)
             resumed = part.exists() and part.stat().st_size > 0
             _fill(wanted, part, report)
             found = sha256_of(part)
             if resumed and wanted.sha256 not in (None, found):
-                # The earlier half may be of an older file: once more, from the start.
+                # The earlier part may be of an older file: start again.
                 part.unlink()
                 _fill(wanted, part, report)
                 found = sha256_of(part)
@@ -92,23 +103,23 @@ def download(wanted: Wanted, part: Path, report: Reporter = SILENT) -> str:
 
 
 class _Wrong(Exception):
-    """The content is not the wanted one; what was received must go."""
+    """The content is wrong; the partial file must be removed."""
 
     def __init__(self, error: RkzooError) -> None:
         self.error = error
 
 
 class _Broken(Exception):
-    """The connection failed in a way that another attempt may mend."""
+    """The connection failed in a way that a retry may fix."""
 
 
 def _check(wanted: Wanted, part: Path, found: str) -> None:
     if wanted.sha256 not in (None, found):
         raise _Wrong(
             Unavailable(
-                f"{wanted.name} from {wanted.shown} is not the file that was expected.",
+                f"{wanted.name} from {wanted.shown} is not the expected file.",
                 f"Its sha256 is {found}, expected was {wanted.sha256}; it has been removed.",
-                "Try again; if it stays so, the file was changed at its source: report it.",
+                "Try again; if it persists, the file was changed at its source: report it.",
             )
         )
     size = part.stat().st_size
@@ -118,14 +129,14 @@ def _check(wanted: Wanted, part: Path, found: str) -> None:
 
 def _wrong_size(wanted: Wanted, size: int) -> Unavailable:
     return Unavailable(
-        f"{wanted.name} from {wanted.shown} is not the file that was expected.",
+        f"{wanted.name} from {wanted.shown} is not the expected file.",
         f"It has {size} bytes, expected were {wanted.size}; it has been removed.",
-        "Try again; a login page of the network or a changed file answers like that.",
+        "Try again; a login page of the network or a changed file may be the cause.",
     )
 
 
 def _fill(wanted: Wanted, part: Path, report: Reporter) -> None:
-    """Downloads until `part` is complete, resuming after broken connections."""
+    """Download until `part` is complete, resuming after broken connections."""
     failures = 0
     with report.task(f"download {wanted.name}", wanted.size, bytes=True) as task:
         while True:
@@ -143,7 +154,7 @@ def _fill(wanted: Wanted, part: Path, report: Reporter) -> None:
                     raise Unavailable(
                         f"{wanted.name} could not be downloaded from {wanted.shown}.",
                         f"{broken}",
-                        "Try again; the download goes on from where it stopped.",
+                        "Try again; the download resumes where it stopped.",
                     ) from broken
                 time.sleep(PAUSE * 2 ** (failures - 1))
 
@@ -156,13 +167,13 @@ def _once(
         have = 0
     with _opened(wanted, {"Range": f"bytes={have}-"} if have else {}) as answer:
         if answer.status == 416:
-            # Nothing after what we have: complete, or longer than the file is.
+            # No bytes after ours: complete, or longer than the file.
             part.unlink()
-            raise _Broken("The server cannot go on from where the download stopped.")
+            raise _Broken("The server cannot resume the download.")
         start = have if answer.status == 206 else 0
         if start and _range_start(answer) != start:
             part.unlink()
-            raise _Broken("The server sent another part of the file than was asked for.")
+            raise _Broken("The server sent another part of the file than requested.")
         total = _total(answer, start)
         if wanted.size is not None and total not in (None, wanted.size):
             raise _Wrong(_wrong_size(wanted, total or 0))
@@ -218,9 +229,18 @@ def _check_room(wanted: Wanted, part: Path, needed: int) -> None:
 
 
 def read_page(url: str, accept: str, limit: int = 64 << 20) -> tuple[bytes, str, str]:
-    """A small document: its bytes, content type, and the address it came from in the end.
+    """Fetch a small document.
 
-    Raises Unavailable.
+    Args:
+        url: Its URL.
+        accept: The Accept header.
+        limit: Largest size in bytes.
+
+    Returns:
+        Its bytes, content type, and final URL.
+
+    Raises:
+        Unavailable: It cannot be read, or is too long.
     """
     wanted = Wanted(url)
     for attempt in range(ATTEMPTS):
@@ -251,8 +271,8 @@ def _opened(wanted: Wanted, headers: dict[str, str]) -> Any:
     parts = urlsplit(wanted.url)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise Unavailable(
-            f"{wanted.shown} is no address that rkzoo downloads from.",
-            "Only https and, for a package index of your own, http are served.",
+            f"{wanted.shown} is not a URL that rkzoo downloads from.",
+            "Only https and, for a package index of your own, http are supported.",
             "Correct the address.",
         )
     request = urllib.request.Request(
@@ -261,7 +281,7 @@ def _opened(wanted: Wanted, headers: dict[str, str]) -> Any:
     login = parts.netloc.rpartition("@")[0]
     if login:
         token = base64.b64encode(unquote(login).encode()).decode()
-        # Unredirected: the password must not travel to another host.
+        # Unredirected: the password must not be sent to another host.
         request.add_unredirected_header("Authorization", f"Basic {token}")
     try:
         return _opener().open(request, timeout=TIMEOUT)
@@ -287,17 +307,17 @@ def _http_error(error: urllib.error.HTTPError, wanted: Wanted) -> Any:
             401: "Put the name and password into the address of the index.",
             403: "Check whether the network blocks it, or give a mirror in RKZOO_PYPI.",
             404: "The file was moved or removed at its source: look for a newer rkzoo.",
-            407: "The proxy wants a login: put it into HTTPS_PROXY.",
+            407: "The proxy requires a login: put it into HTTPS_PROXY.",
         }.get(error.code, "Try again later.")
         raise Unavailable(
-            f"{wanted.name} is not to be had from {wanted.shown}.",
+            f"{wanted.name} is not available from {wanted.shown}.",
             f"The server answers {error.code} {error.reason}.",
             fix,
         ) from error
 
 
 def _connection(error: Exception, wanted: Wanted) -> Exception:
-    """The exception to raise: final ones as Unavailable, passing ones as _Broken."""
+    """The exception to raise: permanent failures as Unavailable, temporary ones as _Broken."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unavailable(
             f"The certificate of {urlsplit(wanted.url).hostname} is not trusted.",
@@ -306,7 +326,7 @@ def _connection(error: Exception, wanted: Wanted) -> Exception:
         )
     if isinstance(error, socket.gaierror | ConnectionRefusedError):
         return Unavailable(
-            f"{wanted.name} cannot be downloaded: there is no network, or no way to the server.",
+            f"{wanted.name} cannot be downloaded: there is no network, or no route to the server.",
             _network_reason(error, wanted),
             "Check the network; set HTTPS_PROXY behind a proxy, RKZOO_PYPI for a mirror of PyPI.",
         )
@@ -324,7 +344,7 @@ def _network_reason(error: Exception, wanted: Wanted) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to something weaker."""
+    """Follows redirects, but never from https to anything weaker."""
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -333,7 +353,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if target != "https" and not (target == "http" and req.type == "http"):
             raise urllib.error.URLError(
                 Unavailable(
-                    f"{without_login(req.full_url)} sends on to a place that is not secure.",
+                    f"{without_login(req.full_url)} redirects to an insecure address.",
                     f"The new address is {without_login(newurl)[:200]}.",
                     "Report it; until then fetch the file by hand.",
                 )
@@ -355,7 +375,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 @cache
 def _tls(bundle: str) -> ssl.SSLContext:
-    """Trusts the bundle where one is named, else what the system trusts."""
+    """A TLS context with the given bundle, else with the system's certificates."""
     if bundle:
         folder = os.path.isdir(bundle)
         try:

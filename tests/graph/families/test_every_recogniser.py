@@ -8,6 +8,8 @@ from functools import partial
 import onnx
 import pytest
 import test_anchor_heads
+import test_undecoded_heads
+import tiny_undecoded
 import tiny_whole
 import tiny_yolo
 from tiny_heads import HEADS, VENDOR, Head, build, vendor
@@ -41,6 +43,16 @@ GRAPHS: list[tuple[str, Make, str]] = [
         for name, (make, family) in (test_anchor_heads.STOCK | test_anchor_heads.VENDOR).items()
     ),
     *(
+        (f"undecoded {name}", partial(tiny_undecoded.undecoded, net), family)
+        for name, (net, family, _) in test_undecoded_heads.HEADS.items()
+    ),
+    ("yolov5-face", tiny_undecoded.yolov5_face, "yolov5-face"),
+    (
+        "rtmdet decoded",
+        partial(tiny_undecoded.decoded, tiny_undecoded.Raw(bins=1, strides=(8, 16, 32), one=False)),
+        "rtmdet",
+    ),
+    *(
         (f"classifier {end}", partial(tiny_whole.classifier, end), "classifier")
         for end in ("gemm", "softmax", "matmul", "conv", "squeezenet")
     ),
@@ -49,6 +61,7 @@ GRAPHS: list[tuple[str, Make, str]] = [
 ]
 FAMILIES = {
     *("classifier", "lprnet", "retinaface"),
+    *("nanodet", "nanodet-plus", "picodet", "rtmdet", "yolov5-face", "yolov8-face"),
     *("yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo26", "yolox", "ppyoloe"),
     *(f"{base}-{task}" for base in ("yolov8", "yolo26") for task in ("seg", "pose", "obb")),
 }

@@ -188,7 +188,7 @@ def test_a_free_size_comes_from_the_file_or_is_asked_for() -> None:
 def test_a_fixed_size_wins_and_says_so() -> None:
     found = recognise(stock(), (320, 320))
     assert found.contract.input.size == (64, 96)
-    assert any("320x320 cannot be had" in sentence for sentence in found.evidence)
+    assert any("320x320 needs a new export" in sentence for sentence in found.evidence)
 
 
 def test_labels_come_from_the_file() -> None:
@@ -242,7 +242,7 @@ def test_half_precision_is_widened() -> None:
     half.graph.node[0].input[0] = "narrow"
     half.graph.node.append(helper.make_node("Cast", ["images"], ["narrow"], to=TensorProto.FLOAT16))
     found = recognise(half)
-    assert any("half precision" in sentence for sentence in found.evidence)
+    assert any("float16" in sentence for sentence in found.evidence)
     small = cut(half, found)
     onnx.checker.check_model(small, full_check=True)
     assert TensorProto.FLOAT16 not in {t.data_type for t in small.graph.initializer}
@@ -414,8 +414,8 @@ def with_topk() -> onnx.ModelProto:
     ("model", "word"),
     [
         # A third branch whose numbers leave raw: neither key points nor an angle.
-        (stock(Spec(classes=1), extra=51), "in what comes behind"),
-        (stock(extra=32), "in what comes behind"),
+        (stock(Spec(classes=1), extra=51), "in the values after them"),
+        (stock(extra=32), "in the values after them"),
         (yolov5_like(), "1 branch of 24"),
         (stock(Spec(sigmoid="Softmax")), "class scores"),
         (vendor(Spec(classes=32, bins=8, sigmoid=""), sums=False), "leave open"),
@@ -494,7 +494,7 @@ def test_a_wrong_decoder_is_not_proven(fault: str) -> None:
 
 def test_nothing_to_prove_for_the_vendor_form() -> None:
     model = vendor()
-    with pytest.raises(RkzooError, match="nothing to prove"):
+    with pytest.raises(RkzooError, match="nothing to verify"):
         prove(model, model, recognise(model), read_whole, read_whole)
 
 

@@ -148,7 +148,7 @@ def test_results_that_are_not_numbers_are_refused() -> None:
     model.graph.output[0].name = rows
     with pytest.raises(RkzooError) as caught:
         recognise(model)
-    assert "picks its results" in caught.value.why or "do not come from" in caught.value.why
+    assert "selects its results" in caught.value.why or "do not come from" in caught.value.why
 
 
 def test_spoiled_prototypes_are_not_proven() -> None:
@@ -235,10 +235,10 @@ def test_the_order_of_the_vendor_outputs_does_not_matter(order: list[int]) -> No
 @pytest.mark.parametrize(
     ("head", "word"),
     [
-        (Head(Spec(opset=17), "pose", spoil="points"), "what comes behind"),
-        (Head(Spec(opset=17), "obb", spoil="angle"), "what comes behind"),
-        (Head(Spec(opset=17), best=20, spoil="class"), "picks its results"),
-        (Head(Spec(bins=1, opset=17), "pose", 20, spoil="points"), "picks its results"),
+        (Head(Spec(opset=17), "pose", spoil="points"), "in the values after them"),
+        (Head(Spec(opset=17), "obb", spoil="angle"), "in the values after them"),
+        (Head(Spec(opset=17), best=20, spoil="class"), "top-k selection"),
+        (Head(Spec(bins=1, opset=17), "pose", 20, spoil="points"), "top-k selection"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -104,7 +104,7 @@ def _with_input(kind: int, shape: list[int | str]) -> onnx.ModelProto:
     [
         (TensorProto.INT64, [1, 8, 16], "neither a picture nor embeddings of texts"),
         (TensorProto.FLOAT, [2, 8, 16], "neither a picture nor embeddings of texts"),
-        (TensorProto.FLOAT, [1, "slots", 16], "leaves open how many texts"),
+        (TensorProto.FLOAT, [1, "slots", 16], "dynamic number of texts"),
     ],
 )
 def test_a_second_input_that_is_no_texts_is_refused(

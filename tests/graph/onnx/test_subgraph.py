@@ -66,7 +66,7 @@ def test_two_parts_in_a_row_are_the_whole() -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "why"),
     [
-        ([WORDS, ArrayInput(name="more", shape=(1,))], (), "no use for the input more"),
+        ([WORDS, ArrayInput(name="more", shape=(1,))], (), "does not use the input more"),
         ([WORDS], ("nothing",), "needs the input nothing"),
     ],
 )

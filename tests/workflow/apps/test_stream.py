@@ -193,10 +193,10 @@ def test_a_live_source_goes_on_after_a_broken_frame_but_not_for_ever(
         (["film.nothing"], "There is no source"),
         (["FILM", "--frames", "0"], "--frames is 0"),
         (["FILM", "--workers", "0"], "--workers is 0"),
-        (["FILM", "--workers", "1000"], "more than can help"),
+        (["FILM", "--workers", "1000"], "is too many"),
         (["FILM", "--save", "FILM"], "would be overwritten"),
-        (["FILM", "--http", "nowhere:x"], "no address for the live page"),
-        (["FILM", "--save", "out.txt"], "no kind of video"),
+        (["FILM", "--http", "nowhere:x"], "not a valid address for the live page"),
+        (["FILM", "--save", "out.txt"], "not a video format"),
         (["FILM", "--show"], "No window can be shown"),
         (["FILM", "--json", "--jsonl", "-"], "do not go together"),
         (["FILM", "--conf", "3"], "confidence is 3"),
@@ -221,7 +221,7 @@ def test_what_cannot_be_is_said(
 
 
 def test_tracking_text_is_refused() -> None:
-    with pytest.raises(RkzooError, match="nothing that could be followed"):
+    with pytest.raises(RkzooError, match="no objects to track"):
         room._check_trackable(room.Plan("ppocr", "onnx", {}))
 
 

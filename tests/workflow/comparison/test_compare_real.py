@@ -30,6 +30,7 @@ from rkzoo.workflow.comparison.result import Comparison, Ran
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 from rkzoo.workflow.compile.convert import convert
 from rkzoo.workflow.inference.plan import Part, Plan
+from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 from rkzoo.workflow.request.calibration import find
 from rkzoo.workflow.request.request import Request
 
@@ -187,7 +188,7 @@ def planned(
     if calibration is not None:
         np.save(folder / "calibration-0.npy", calibration)
     place = None if calibration is None else folder
-    made = Part(CONTRACT, build=BuildInputs(folder / "model.onnx", recipe, place))
+    made = Part(CONTRACT, SimulatorBackend(BuildInputs(folder / "model.onnx", recipe, place)))
     whole = Plan("small", "simulator", {"model": made})
     monkeypatch.setattr(planning, "_base", lambda *given: whole)
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
@@ -327,7 +328,7 @@ def test_layers_that_cannot_be_compared_cost_only_themselves(
         raise RkzooError("The disk is full.", code=1)
 
     monkeypatch.setattr(module.ToolkitProcess, "analyse", fails)
-    found = compare(model, request=Request(dtype="int8", pictures=find(str(pictures))))
+    found = compare(model, request=Request(dtype="int8", calibration=find(str(pictures))))
     assert found.layers == ()
     assert "The layers of model: The disk is full." in found.skipped
     assert len(found.ran) == 2

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from rkzoo.accuracy.metric import cosine
 from rkzoo.contract.inputs import TensorSpec
-from rkzoo.workflow.comparison.tensor_metrics import cosine, figures, over_pictures
+from rkzoo.workflow.comparison.tensor_metrics import figures, over_pictures
 
 FLOAT = TensorSpec(name="y", shape=(1, 2, 3, 4), dtype="float32", layout="NCHW")
 whole = st.integers(-1000, 1000).map(float)

@@ -104,6 +104,6 @@ def test_it_is_converted_without_calibration_and_simulated(quantised: Path, tmp_
 
 
 def test_it_is_refused_in_float(quantised: Path, tmp_path: Path) -> None:
-    with pytest.raises(RkzooError, match="came quantised"):
+    with pytest.raises(RkzooError, match="quantised already"):
         convert(str(quantised), "rk3588", dtype="fp16", output=tmp_path / "model.rknn")
     assert not (tmp_path / "model.rknn").exists()

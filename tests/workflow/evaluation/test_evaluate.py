@@ -226,7 +226,7 @@ def test_on_a_dask_cluster_with_a_worker_killed(model: str, data: str, tmp_path:
 def test_no_scheduler_there(model: str, data: str) -> None:
     from rkzoo.workflow.evaluation.dask_cluster import over_cluster
 
-    with pytest.raises(RkzooError, match="no address of a Dask scheduler"):
+    with pytest.raises(RkzooError, match="not the address of a Dask scheduler"):
         list(over_cluster(None, [], "nonsense"))  # type: ignore[arg-type]
     with pytest.raises(RkzooError, match="no Dask scheduler") as caught:
         evaluate(model, data, scheduler="tcp://127.0.0.1:9")

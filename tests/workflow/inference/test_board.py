@@ -35,7 +35,6 @@ from rkzoo.progress import SILENT
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.runtime.npu_context import Context
-from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array, Session
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.tasks.detect.result import Detections
@@ -134,7 +133,7 @@ class Bus:
         planned = plan(assets / "models/yolov8n.onnx", Request())
         part = planned.parts["model"]
         self.contract = part.contract
-        with OnnxSession(part.graph, part.contract.input) as session:
+        with part.backend.open(part.contract) as session:
             task = detect_task(self.contract, session)
             self.float: Detections = task(self.image)
             arrays, _ = task.preprocess(self.image)
@@ -524,7 +523,7 @@ def three_cores(planned: Plan) -> Plan:
     part = planned.parts["model"]
     assert part.backend is not None
     return replace(
-        planned, parts={"model": replace(part, board=replace(part.backend, available=3))}
+        planned, parts={"model": replace(part, backend=replace(part.backend, available=3))}
     )
 
 

@@ -261,7 +261,7 @@ def test_the_data_comes_back_from_the_page() -> None:
 
 def test_broken_tables_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "published.yaml").write_text("speeds: [{file: x}]")
-    with pytest.raises(RkzooError, match="no table of speeds"):
+    with pytest.raises(RkzooError, match="not a table of speeds"):
         gather(tmp_path)
 
 

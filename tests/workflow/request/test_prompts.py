@@ -197,8 +197,8 @@ def _objects(path: Path) -> None:
         (lambda path: np.save(path, np.ones(4, np.float32)), r"shape \[4\]"),
         (lambda path: np.save(path, np.ones((2, 3, 4), np.float32)), r"shape \[2, 3, 4\]"),
         (lambda path: np.save(path, np.ones((0, 4), np.float32)), r"shape \[0, 4\]"),
-        (lambda path: np.save(path, np.full((2, 4), np.nan)), "is no embedding"),
-        (lambda path: np.save(path, np.zeros((2, 4))), "is no embedding"),
+        (lambda path: np.save(path, np.full((2, 4), np.nan)), "is not an embedding"),
+        (lambda path: np.save(path, np.zeros((2, 4))), "is not an embedding"),
     ],
 )
 def test_embeddings_of_another_kind_are_refused(tmp_path: Path, write: object, what: str) -> None:

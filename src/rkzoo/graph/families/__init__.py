@@ -1,3 +1,3 @@
-"""Which network a graph is: each family asks the tail of its head."""
+"""Head recognition: one module per model family, which runs the decoding part of the graph."""
 
-import rkzoo.graph.onnx  # noqa: F401 -- says in words where the package onnx is missing
+import rkzoo.graph.onnx  # noqa: F401 -- raises RkzooError where the package onnx is missing

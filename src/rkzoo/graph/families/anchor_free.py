@@ -1,13 +1,13 @@
-"""Heads with a box branch and a class branch a level, and perhaps a third: YOLOv8 to YOLO26.
+"""Anchor-free heads of YOLOv8 to YOLO26: a box, a class and an optional third branch per level.
 
-Here is what such a head must compute, in double precision and one formula each, for the
-recognisers to compare a graph's own arithmetic with.
+Reference formulas of these heads in float64, which the recognizers compare with the graph's own
+output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,15 +32,19 @@ from rkzoo.graph.onnx.view import Array
 
 @dataclass(frozen=True)
 class Level:
-    """The branches of a level. `third` makes what `Extra` says."""
+    """The branches of a level. `third` makes what `Extra` says. Distances are measured from
+    `offset` of a cell; 4 channels are their logarithms where `logarithms`."""
 
     box: Branch
     score: Branch
     stride: int
     third: Branch | None = None
+    offset: float = 0.5
+    logarithms: bool = False
 
     @property
     def channels(self) -> tuple[int, int, int]:
+        """Channels of the box, class and third branch (0 without one)."""
         return (
             self.box.shape[1],
             self.score.shape[1],
@@ -50,8 +54,16 @@ class Level:
 
 @dataclass(frozen=True)
 class Extra:
-    """What the third branch means. `read` takes its (E, cells) numbers to those of the uncut
-    graph, `fields` describe it in the head, `said` in a sentence."""
+    """The meaning of the third branch.
+
+    Attributes:
+        task: Suffix of the family.
+        role: Role of the tap.
+        read: Maps its raw values (E, cells) to those of the uncut graph.
+        fields: Its fields in `DetectHead`.
+        slack: Tolerance of a comparison.
+        said: Description for the evidence.
+    """
 
     task: Literal["", "seg", "pose", "obb"] = ""
     role: Role | None = None
@@ -62,8 +74,20 @@ class Extra:
 
 
 def key_points(numbers: Float, level: Level, values: int, *, centred: bool) -> Float:
-    """(K * values, cells) raw to pixels: (2 p + corner) * stride, or (p + centre) * stride;
-    a third value is a visibility and passes a sigmoid."""
+    """Decode raw keypoints (K * values, cells) to pixels.
+
+    (2 p + corner) * stride, or (p + center) * stride where `centred`; a third value is the
+    visibility and passes a sigmoid.
+
+    Args:
+        numbers: Raw keypoint values, float64.
+        level: Their level.
+        values: Values per keypoint, 2 or 3.
+        centred: Which of the two formulas.
+
+    Returns:
+        (K * values, cells), float64.
+    """
     x, y = centres(level.box)
     points = numbers.reshape(-1, values, numbers.shape[1]).copy()
     for axis, centre in enumerate((x, y)):
@@ -75,12 +99,17 @@ def key_points(numbers: Float, level: Level, values: int, *, centred: bool) -> F
 
 
 def radians(numbers: Float, _: Level) -> Float:
+    """Decode a raw angle: (sigmoid(x) - 0.25) * pi, in radians."""
     return np.asarray((sigmoid(numbers) - 0.25) * np.pi, np.float64)
 
 
 def extras(channels: int, prototypes: int) -> list[Extra]:
-    """Everything that a third branch of so many channels can be. `prototypes`: how many there
-    are, which is as many as each box has coefficients."""
+    """All possible meanings of a third branch.
+
+    Args:
+        channels: Its number of channels; 0 for no branch.
+        prototypes: Number of mask prototypes, which equals the coefficients per box; 0 for none.
+    """
     if not channels:
         return [Extra()]
     if prototypes:
@@ -111,7 +140,7 @@ def _key_points(channels: int, values: int, centred: bool) -> Extra:
             "centred_keypoints": centred,
         },
         BOX_SLACK,
-        f"and a third of {channels} channels ({channels // values} key points of {values} numbers)",
+        f"and a third of {channels} channels ({channels // values} keypoints of {values} values)",
     )
 
 
@@ -120,8 +149,9 @@ def _key_points(channels: int, values: int, centred: bool) -> Extra:
 
 @dataclass(frozen=True)
 class Table:
-    """Every cell of every level: `boxes` (4, N) cx, cy, w, h in pixels, `scores` (C, N),
-    `extras` (E, N)."""
+    """Decoded values of all cells of all levels: `boxes` (4, N) cx, cy, w, h in pixels, `scores`
+    (C, N), `extras` (E, N).
+    """
 
     boxes: Float
     scores: Float
@@ -131,6 +161,14 @@ class Table:
 def table(
     levels: Sequence[Level], values: Mapping[str, Array], extra: Extra, *, activated: bool
 ) -> Table:
+    """Decode all levels by the reference formulas.
+
+    Args:
+        levels: The levels, in the order of the cells in the result.
+        values: Values 1xCxhxw by branch name.
+        extra: The meaning of the third branch.
+        activated: Apply a sigmoid to the scores.
+    """
     boxes, scores, others = [], [], []
     for level in levels:
         third = np.empty((0, cells(level.box)))
@@ -144,14 +182,19 @@ def table(
     return Table(*(np.concatenate(parts, axis=1) for parts in (boxes, scores, others)))
 
 
+def boxes_of(levels: Sequence[Level], values: Mapping[str, Array]) -> Float:
+    """(4, N) cx, cy, w, h in pixels of every cell of upright boxes."""
+    parts = [_boxes(v, _flat(values, v.box), None) for v in levels]
+    return np.asarray(np.concatenate(parts, axis=1), np.float64)
+
+
 def _flat(values: Mapping[str, Array], branch: Branch) -> Float:
-    flat = values[branch.name][0].reshape(branch.shape[1], -1)
-    return np.asarray(flat, np.float64)
+    return np.asarray(branch.of(values), np.float64)
 
 
 def _boxes(level: Level, numbers: Float, angle: NDArray[np.float64] | None) -> Float:
-    left, top, right, bottom = sides(numbers)
-    x, y = centres(level.box)
+    left, top, right, bottom = np.exp(numbers) if level.logarithms else sides(numbers)
+    x, y = (middle - 0.5 + level.offset for middle in centres(level.box))
     across, down = (right - left) / 2, (bottom - top) / 2
     if angle is not None:
         cos, sin = np.cos(angle), np.sin(angle)
@@ -160,7 +203,9 @@ def _boxes(level: Level, numbers: Float, angle: NDArray[np.float64] | None) -> F
 
 
 def sides(numbers: Float) -> Float:
-    """(4 * bins, N) logits to (4, N) distances l, t, r, b in cells; 4 are distances already."""
+    """Distances l, t, r, b (4, N) in cells from DFL logits (4 * bins, N); 4 rows are distances
+    already.
+    """
     if len(numbers) == 4:
         return numbers
     bins = numbers.reshape(4, -1, numbers.shape[1])
@@ -170,6 +215,7 @@ def sides(numbers: Float) -> Float:
 
 
 def corners(boxes: Float) -> Float:
+    """Convert boxes (4, N) from cx, cy, w, h to x1, y1, x2, y2."""
     half = boxes[2:] / 2
     return np.asarray(np.concatenate((boxes[:2] - half, boxes[:2] + half)), np.float64)
 
@@ -178,8 +224,36 @@ def corners(boxes: Float) -> Float:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Whether an uncut tensor gives boxes, and key points too, in shares of the input's width
+    and height, as TFLite and OpenVINO exports do."""
+
+    boxes: bool = False
+    points: bool = False
+
+    def in_pixels(self, numbers: Float, size: tuple[int, int], first: int, extra: Extra) -> Float:
+        """(R, N) rows of numbers of an input of `size` (height, width), with boxes and key points
+        in pixels; these begin at row `first`."""
+        scaled: Float = numbers.copy()
+        if self.boxes:
+            scaled[:4] *= np.array([*size[::-1], *size[::-1]])[:, None]
+        if self.points and extra.role == "keypoints":
+            for axis, side in enumerate(reversed(size)):
+                scaled[first + axis :: extra.fields["keypoint_values"]] *= side
+        return scaled
+
+
+NO_SHARES = Shares()
+SHARES_SAID = (
+    "Boxes leave the graph in shares of the input's width and height, as TFLite and OpenVINO have "
+    "them."
+)
+ALL_SHARES = (NO_SHARES, Shares(boxes=True), Shares(boxes=True, points=True))
+
+
+@dataclass(frozen=True)
 class Fit:
-    """How far a reading of the head is from what the tail answers."""
+    """How far a hypothesis about the head is from the graph's own output."""
 
     extra: Extra
     activated: bool
@@ -187,21 +261,33 @@ class Fit:
     box: float
     score: float
     other: float
+    shares: Shares = NO_SHARES
 
     @property
     def good(self) -> bool:
+        """Whether all errors are within their tolerances."""
         return (
             self.box <= BOX_SLACK and self.score <= SCORE_SLACK and self.other <= self.extra.slack
         )
 
     @property
     def badness(self) -> float:
-        """In units of what is allowed."""
+        """The largest error, in units of its tolerance."""
         return max(self.box / BOX_SLACK, self.score / SCORE_SLACK, self.other / self.extra.slack)
 
 
 def compare(made: Table, whole: Float, extra: Extra, *, activated: bool) -> Fit:
-    """`whole` (4 + C + E, N) against the head's own numbers."""
+    """Compare reference values with the uncut output.
+
+    Args:
+        made: The reference values.
+        whole: The graph's output (4 + C + E, N).
+        extra: The meaning of the third branch.
+        activated: Whether the reference scores have their sigmoid.
+
+    Returns:
+        The errors with the box form (center and size, or corners) that fits better.
+    """
     classes = len(made.scores)
     score = _apart(whole[4 : 4 + classes], made.scores)
     other = _apart(whole[4 + classes :], made.extras)
@@ -213,13 +299,21 @@ def compare(made: Table, whole: Float, extra: Extra, *, activated: bool) -> Fit:
 
 
 def compare_picked(made: Table, rows: Float, extra: Extra) -> Fit:
-    """`rows` (K, 4 + score + class + E), the best K, against the cells that they can have
-    come from. A score that several cells share leaves open which: the nearest box counts."""
+    """Compare reference values with the top-k rows of an end-to-end head.
+
+    Args:
+        made: The reference values of all cells.
+        rows: The graph's output (K, 4 + score + class + E).
+        extra: The meaning of the third branch.
+
+    Returns:
+        The errors. Where several cells share a score, a row is matched to the nearest box.
+    """
     classes, wanted = len(made.scores), rows[:, 4]
     number = np.rint(rows[:, 5])
     if np.any(number != rows[:, 5]) or number.min() < 0 or number.max() >= classes:
         return Fit(extra, True, True, np.inf, np.inf, np.inf)
-    # The best of all cells and classes, or of the cells by their best class.
+    # The top k of all cells and classes, or of the cells by their best class.
     ranked = (np.sort(made.scores, axis=None), np.sort(made.scores.max(axis=0)))
     falling = np.sort(wanted)[::-1]
     score = min(_apart(falling, best[::-1][: len(rows)]) for best in ranked)
@@ -239,7 +333,7 @@ def compare_picked(made: Table, rows: Float, extra: Extra) -> Fit:
 
 
 def _both(boxes: Float, extra: Extra) -> list[tuple[bool, Float]]:
-    """Centre and size, and corners where a box can have them."""
+    """Boxes as center and size, and as corners where the head can have those."""
     plain = [(False, boxes)]
     return plain if extra.role == "angle" else [*plain, (True, corners(boxes))]
 
@@ -247,7 +341,7 @@ def _both(boxes: Float, extra: Extra) -> list[tuple[bool, Float]]:
 def _apart(found: Float, expected: Float) -> float:
     if found.shape != expected.shape:
         return float("inf")
-    # A difference that is not a number fits nothing.
+    # A NaN difference fits nothing.
     worst = np.abs(found - expected).max(initial=0.0)
     return float(worst) if np.isfinite(worst) else float("inf")
 
@@ -256,13 +350,18 @@ def _apart(found: Float, expected: Float) -> float:
 
 
 def taps(levels: Sequence[Level], extra: Extra, prototypes: Tap | None) -> tuple[Tap, ...]:
+    """The tensors that a cut exposes: box, score, third branch per level; then the prototypes."""
     found: list[Tap] = []
     for index, level in enumerate(levels):
-        found.append(Tap(level.box.name, "box", index, level.box.shape))
-        found.append(Tap(level.score.name, "score", index, level.score.shape, sigmoid=True))
+        found.append(_tap(level.box, "box", index))
+        found.append(replace(_tap(level.score, "score", index), sigmoid=True))
         if level.third is not None and extra.role is not None:
-            found.append(Tap(level.third.name, extra.role, index, level.third.shape))
+            found.append(_tap(level.third, extra.role, index))
     return (*found, prototypes) if prototypes is not None else tuple(found)
+
+
+def _tap(branch: Branch, role: Role, level: int) -> Tap:
+    return Tap(branch.name, role, level, branch.shape, channels=branch.channels)
 
 
 def head(
@@ -274,6 +373,16 @@ def head(
     picks: bool = False,
     decoded: Decoded | None = None,
 ) -> DetectHead:
+    """The `DetectHead` of such levels.
+
+    Args:
+        levels: The levels, the finest first.
+        extra: The meaning of the third branch.
+        outputs: The graph's outputs.
+        activated: Whether the scores have their sigmoid.
+        picks: Whether the graph selects the top k itself, so that no NMS is needed.
+        decoded: Form of the uncut output; None for a cut head.
+    """
     box, classes, _ = levels[0].channels
     return DetectHead(
         outputs=outputs,
@@ -281,19 +390,27 @@ def head(
         reg_max=box // 4,
         strides=tuple(level.stride for level in levels),
         activated=activated,
-        coding="dfl" if box > 4 else "distance",
+        coding=_coding(levels[0]),
+        cell_offset=levels[0].offset,
         suppression="none" if picks else "class",
         decoded=decoded,
         **extra.fields,
     )
 
 
+def _coding(level: Level) -> Literal["dfl", "distance", "log_distance"]:
+    if level.box.shape[1] > 4:
+        return "dfl"
+    return "log_distance" if level.logarithms else "distance"
+
+
 def outputs_of_cut(levels: Sequence[Level], taken: Sequence[Tap]) -> tuple[HeadOutput, ...]:
+    """The outputs of a cut that exposes `taps`."""
     return cut_outputs(taken, [level.stride for level in levels])
 
 
 def alike(levels: Sequence[Level]) -> str:
-    """The reason why these are not the levels of one head, or nothing."""
+    """Why these are not the levels of one head; "" if they can be."""
     box = levels[0].channels[0]
     if box % 4:
         return f"its box branch has {box} channels, which is not four sides"
@@ -301,10 +418,13 @@ def alike(levels: Sequence[Level]) -> str:
 
 
 def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tuple[str, str]:
+    """Two sentences that describe the levels and the scores."""
     box, classes, _ = levels[0].channels
     strides = ", ".join(str(level.stride) for level in levels)
     sigmoid_said = "after their sigmoid" if activated else "before any sigmoid"
     bins = f"4 sides x {box // 4} bins" if box > 4 else "4 plain distances"
+    if levels[0].logarithms:
+        bins = "4 logarithms of distances"
     third = f" {extra.said}" if extra.said else ""
     both = "," if extra.said else " and"
     return (
@@ -315,4 +435,5 @@ def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tu
 
 
 def cells_evidence(levels: Sequence[Level]) -> str:
+    """The number of cells of each level, as in "80x80 + 40x40"."""
     return " + ".join(times(level.box.shape[2:]) for level in levels)

@@ -1,4 +1,4 @@
-"""Levels of a head with anchors: one branch each, with everything of an anchor in it."""
+"""Levels of an anchor-based head: one branch per level with all values of all anchors."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rkzoo.graph.families.branches import by_size, stride, unlike, wrong_count
-from rkzoo.graph.families.recognition import Picture, Tap
+from rkzoo.graph.families.recognition import Picture, Role, Tap
 from rkzoo.graph.families.tail import Branch, Tail
 
 
 @dataclass(frozen=True)
 class Level:
-    """The one branch of a level, and pixels to a cell."""
+    """The branch of a level, and its stride in pixels."""
 
     branch: Branch
     stride: int
 
 
 def anchored_levels(end: Tail, picture: Picture) -> list[Level] | str:
+    """The levels of an anchor-based head, the finest first; a reason where the graph has none."""
     groups = by_size(end)
     if isinstance(groups, str):
         return groups
@@ -33,29 +34,36 @@ def anchored_levels(end: Tail, picture: Picture) -> list[Level] | str:
 
 
 def anchor_taps(
-    levels: Sequence[Level], each: int, coefficients: int, prototypes: Tap | None
+    levels: Sequence[Level],
+    each: int,
+    coefficients: int,
+    prototypes: Tap | None,
+    points: int = 0,
 ) -> tuple[Tap, ...]:
-    """Classes go through a sigmoid, mask coefficients must not: where one convolution makes
-    both it is split."""
+    """Classes go through a sigmoid, mask coefficients (behind them) and key points (before them)
+    must not: where one convolution makes both it is split."""
     taps = []
     for index, level in enumerate(levels):
         name, shape = level.branch.name, level.branch.shape
-        if not coefficients:
+        if not coefficients and not points:
             taps.append(Tap(name, "anchors", index, shape, sigmoid=True))
             continue
         numbers = shape[1] // each
-        split = numbers - coefficients
-        where = [(anchor * numbers, anchor * numbers + split) for anchor in range(each)]
-        scores = tuple(c for start, middle in where for c in range(start, middle))
-        masks = tuple(c for _, middle in where for c in range(middle, middle + coefficients))
-        taps.append(Tap(name, "anchors", index, shape, sigmoid=True, channels=scores))
-        taps.append(Tap(name, "coefficients", index, shape, channels=masks))
+        first, count = (5, 2 * points) if points else (numbers - coefficients, coefficients)
+        aside = [c for c in range(shape[1]) if first <= c % numbers < first + count]
+        scores = sorted(set(range(shape[1])) - set(aside))
+        taps.append(Tap(name, "anchors", index, shape, sigmoid=True, channels=tuple(scores)))
+        role: Role = "keypoints" if points else "coefficients"
+        taps.append(Tap(name, role, index, shape, channels=tuple(aside)))
     return (*taps, prototypes) if prototypes else tuple(taps)
 
 
-def said_levels(levels: Sequence[Level], each: int, classes: int, coefficients: int) -> str:
+def said_levels(
+    levels: Sequence[Level], each: int, classes: int, coefficients: int, points: int = 0
+) -> str:
     strides = ", ".join(str(level.stride) for level in levels)
     masks_too = f" and {coefficients} mask coefficients" if coefficients else ""
+    masks_too += f" and {points} key points" if points else ""
     return (
         f"{len(levels)} level{'s' * (len(levels) > 1)} (stride {strides}), each with one branch of "
         f"{levels[0].branch.shape[1]} channels: {each} anchors x (box, objectness, {classes} "

@@ -1,7 +1,7 @@
-"""Anchors of YOLOv5 and YOLOv7: what is usual, what the user gives, and what they tell.
+"""Anchors of YOLOv5 and YOLOv7: defaults, user-given ones, and what follows from them.
 
-https://docs.ultralytics.com/yolov5: xy = (2 s - 0.5 + cell) * stride, wh = (2 s)^2 * anchor,
-where s is the sigmoid of a number. The recognisers are `anchor_stock` and `anchor_heads`.
+https://docs.ultralytics.com/yolov5: xy = (2 s - 0.5 + cell) * stride, wh = (2 s)^2 * anchor, where
+s is the sigmoid of a raw value. The recognizers are `yolov5_decoded` and `yolov5_raw`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _table(*rows: tuple[float, ...]) -> Anchors:
     return tuple(tuple(zip(row[::2], row[1::2], strict=True)) for row in rows)
 
 
-# What upstream's configurations hold, (w, h) in pixels, the finest level first.
+# From upstream's configurations, (w, h) in pixels, the finest level first.
 YOLOV5 = _table(
     (10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326)
 )  # fmt: skip
@@ -39,16 +39,23 @@ YOLOV7 = _table(
     (12, 16, 19, 36, 40, 28), (36, 75, 76, 55, 72, 146), (142, 110, 192, 243, 459, 401)
 )  # fmt: skip
 USUAL: dict[tuple[int, ...], Anchors] = {(8, 16, 32): YOLOV5, (8, 16, 32, 64): YOLOV5_P6}
-# Anchors that were learned from a data set have fractions; files keep four figures or so.
+# Anchors learned from a data set have fractions; files keep about four digits.
 _SAME_ANCHOR = 0.01
 
 
-# ---- given by hand ------------------------------------------------------------------
+# ---- given by the user --------------------------------------------------------------
 
 
 def check_anchors(found: Anchors, given: Sequence[tuple[float, float]]) -> None:
-    """Raises RkzooError, with both lists, when `given` are not the anchors that were read from
-    the graph."""
+    """Check that user-given anchors are those of the graph.
+
+    Args:
+        found: Anchors read from the graph, (w, h) in pixels per level.
+        given: The user's, (w, h) in pixels, the finest level first.
+
+    Raises:
+        RkzooError: They differ; the message holds both lists.
+    """
     flat = np.array([pair for level in found for pair in level], np.float64)
     other = np.array(given, np.float64).reshape(-1, 2)
     if flat.shape == other.shape and np.allclose(flat, other, rtol=0, atol=_SAME_ANCHOR):
@@ -61,16 +68,26 @@ def check_anchors(found: Anchors, given: Sequence[tuple[float, float]]) -> None:
 
 
 def with_anchors(found: Recognition, given: Sequence[tuple[float, float]]) -> Recognition:
-    """`found` with these anchors where its graph has none of its own; where it has, they are
-    only compared. Those of a RetinaFace are sides of squares, two in each pair. Raises
-    RkzooError when they do not fit."""
+    """Set user-given anchors where the graph holds none; where it does, only compare.
+
+    Args:
+        found: The recognized head.
+        given: (w, h) in pixels, the finest level first. For a RetinaFace sides of squares, two per
+            pair.
+
+    Returns:
+        The head with these anchors.
+
+    Raises:
+        RkzooError: They do not fit the head, or differ from the graph's.
+    """
     head = found.contract.head
     if isinstance(head, FaceHead):
         return with_sides(found, given)
     if not isinstance(head, DetectHead) or head.coding != "anchor":
         raise RkzooError(
             "This model has no anchors.",
-            f"It was recognised as {found.family}, which does without them.",
+            f"It was recognised as {found.family}, which is anchor-free.",
             "Leave --anchors out.",
         )
     if found.anchors_known:
@@ -117,30 +134,32 @@ def _changed(old: Contract, anchors: Anchors, classes: int) -> Contract:
     return msgspec.structs.replace(old, family=family_of(anchors), head=head, labels=labels)
 
 
-# ---- what anchors tell --------------------------------------------------------------
+# ---- what follows from anchors ------------------------------------------------------
 
 ASSUMED = (
     "THE ANCHORS ARE NOT IN THIS GRAPH: those of YOLOv5 are assumed, and with others every box "
     "has a wrong size. If the model has its own (YOLOv7, or trained on your data) give them with "
-    "--anchors, or convert the stock export, which holds them."
+    "--anchors, or convert the upstream export, which holds them."
 )
 _SCORE_OF = {
     "alone": (
-        "One class and YOLOv7's own anchors: the score is the objectness alone, for YOLOv7 does "
-        "not train the class when there is one."
+        "One class and YOLOv7's own anchors: the score is the objectness alone, since YOLOv7 "
+        "does not train the class score of a single class."
     ),
     "product": (
         "One class: the score is objectness times class, as YOLOv5 trains it. YOLOv7-tiny has the "
-        "same anchors as YOLOv5 and cannot be told from it; it would want the objectness alone."
+        "same anchors as YOLOv5 and cannot be distinguished; it would need the objectness alone."
     ),
 }
 
 
 def scored_by(anchors: Anchors, classes: int) -> Literal["product", "alone"]:
+    """The score: objectness times class, or objectness alone (YOLOv7 with one class)."""
     return "alone" if classes == 1 and _close(anchors, YOLOV7) else "product"
 
 
 def family_of(anchors: Anchors) -> str:
+    """ "yolov7" or "yolov5", by the anchors."""
     return "yolov7" if _close(anchors, YOLOV7) else "yolov5"
 
 
@@ -150,10 +169,12 @@ def _close(a: Anchors, b: Anchors) -> bool:
 
 
 def said_scores(anchors: Anchors, classes: int) -> tuple[str, ...]:
+    """A sentence on how the score of a one-class head is formed; none for more classes."""
     if classes > 1:
         return ()
     return (_SCORE_OF[scored_by(anchors, classes)],)
 
 
 def shown(anchors: Sequence[Sequence[float]]) -> str:
+    """Anchors as text: "10,13 16,30"."""
     return " ".join(",".join(f"{number:g}" for number in pair) for pair in anchors)

@@ -1,12 +1,12 @@
-"""What every recogniser of heads does: group the branches by level, and ask the tail.
+"""Shared parts of the head recognizers: branches by level, and probing of the decoding part.
 
-Nothing is read off names. The branches are grouped by the size of their feature maps, and what
-each of them means is found by feeding the tail random numbers and watching what moves.
+Tensor names are not used. Branches are grouped by the size of their feature maps, and their meaning
+is found by running the decoding part on random values and comparing its outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,26 @@ from rkzoo.graph.onnx.view import Array
 
 Float = NDArray[np.float64]
 
-# What a tail's own float32 arithmetic may differ from ours: pixels, and score.
+# Tolerances for the float32 arithmetic of the graph: pixels, and score.
 BOX_SLACK = 0.01
 SCORE_SLACK = 1e-4
-# Beyond some thousand pixels single precision has fewer digits than that.
+# Relative tolerance: beyond some thousand pixels float32 has fewer digits than BOX_SLACK.
 _PIXEL_SHARE = 1e-6
 _MOST_LEVELS = 8
+_STRIDES = (4, 8, 16, 32, 64, 128)
 
 
 def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
-    """The branches of each level, the finest level first; within a level in the order in which
-    the tail meets them. A reason where they are not 1xCxhxw."""
+    """Group the branches by level, the finest first.
+
+    Returns:
+        The branches of each level, in the order in which the tail meets them; a reason where they
+        are not 1xCxhxw.
+    """
     flat = [b for b in end.branches if len(b.shape) != 4 or b.shape[0] != 1]
     if flat or not end.branches:
         shape = times(flat[0].shape) if flat else "nothing"
-        return f"its outputs come from {shape} and not from pictures of features 1xCxHxW"
+        return f"its outputs come from {shape} and not from feature maps 1xCxHxW"
     found: dict[tuple[int, ...], list[Branch]] = {}
     for branch in end.branches:
         found.setdefault(branch.shape[2:], []).append(branch)
@@ -45,7 +50,7 @@ def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
 
 
 def wrong_count(group: Sequence[Branch], allowed: Sequence[int], wanted: str) -> str:
-    """The reason why a level does not end in so many branches, or nothing."""
+    """Why the number of branches of a level is wrong; "" if it is one of `allowed`."""
     if len(group) in allowed:
         return ""
     channels = ", ".join(str(branch.shape[1]) for branch in group)
@@ -56,74 +61,95 @@ def wrong_count(group: Sequence[Branch], allowed: Sequence[int], wanted: str) ->
 
 
 def unlike(channels: Iterable[object]) -> str:
-    """The reason why these are not the levels of one head, or nothing."""
+    """Why these are not the levels of one head; "" if all have the same channels."""
     if len(set(channels)) > 1:
         return "the number of channels differs from level to level"
     return ""
 
 
 def is_table(answer: Array) -> bool:
-    """One picture's rows of numbers, 1xAxB."""
+    """Whether an output is 1xAxB: one row of values per box, for a batch of one."""
     return answer.ndim == 3 and answer.shape[0] == 1
 
 
 def box_limit(boxes: Float) -> float:
-    """What boxes (pixels) may differ from ours."""
+    """Tolerance of boxes in pixels."""
     return BOX_SLACK + _PIXEL_SHARE * float(np.abs(boxes).max(initial=0.0))
 
 
 def stride(branch: Branch, picture: Picture) -> int | str:
-    """Pixels of the input to a cell of the branch."""
-    height, width = picture.image.size
-    rows, columns = branch.shape[2:]
-    if height % rows or width % columns or height // rows != width // columns:
-        return (
-            f"its {rows}x{columns} cells do not divide the input of {height}x{width} evenly; "
-            "the size should be a multiple of 32"
-        )
-    return height // rows
+    """Pixels of the input to a cell of the branch; a cell may lie in the input in part."""
+    size, counts = picture.image.size, branch.shape[2:]
+    exact = [side // count for side, count in zip(size, counts, strict=True) if side % count == 0]
+    square = exact[0] if len(exact) == 2 and exact[0] == exact[1] else None
+    # A convolution rounds up: at stride 64 a side of 800 has 13 cells.
+    usual = [step for step in _STRIDES if tuple(-(-side // step) for side in size) == counts]
+    if square in usual or (square and not usual):
+        return square
+    if usual:
+        return usual[0]
+    return (
+        f"its {times(counts)} cells are not those of one stride over an input of {times(size)}; "
+        "try another size"
+    )
 
 
 def cells(branch: Branch) -> int:
+    """The number of cells of a branch, h * w."""
     return branch.shape[2] * branch.shape[3]
 
 
 def centres(branch: Branch) -> tuple[Float, Float]:
-    """x and y of the cells' centres, in cells, row by row."""
+    """x and y of the cell centers, in cells, row-major."""
     y, x = np.divmod(np.arange(cells(branch)), branch.shape[3])
     return x + 0.5, y + 0.5
 
 
 def probe(branches: Sequence[Branch], seed: int) -> dict[str, Array]:
-    """Random numbers for the branches, live enough to tell one formula from another."""
+    """Random values (standard deviation 2) for the branches, enough to tell formulas apart."""
     random = np.random.default_rng(seed)
     return {b.name: random.normal(0, 2, b.shape).astype(np.float32) for b in branches}
 
 
 def moved(end: Tail, values: Mapping[str, Array], branch: Branch) -> list[Array]:
     """The tail's outputs when this branch alone has other numbers. Raises RkzooError."""
-    other = values[branch.name] + probe([branch], 1)[branch.name]
+    other = values[branch.name].copy()
+    other[:, list(branch.channels) or slice(None)] += probe([branch], 1)[branch.name]
     return end({**values, branch.name: other})
 
 
+def two_of_one(
+    group: tuple[Branch, ...], classes: int, is_score: Callable[[Branch], bool]
+) -> tuple[Branch, ...]:
+    """The level's branches, box and classes apart where one convolution makes both. `is_score`
+    tells whether some channels move scores."""
+    if len(group) != 1 or not 0 < classes < group[0].shape[1]:
+        return group
+    (both,), channels = group, group[0].shape[1]
+    split = classes if is_score(both.part(0, 1)) else channels - classes
+    return both.part(0, split), both.part(split, channels)
+
+
 def moving(before: Array, after: Array, axis: int) -> list[int]:
-    """Positions along `axis` where anything changed."""
+    """Indices along `axis` where anything changed."""
     rest = tuple(a for a in range(before.ndim) if a != axis)
     return [int(i) for i in np.flatnonzero(np.any(before != after, axis=rest))]
 
 
 def sigmoid(logits: NDArray[Any]) -> Float:
+    """Sigmoid in float64."""
     return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float64)
 
 
 def same(answer: Array, expected: NDArray[Any]) -> bool:
+    """Whether two arrays agree in shape and values, within `SCORE_SLACK`."""
     return answer.shape == expected.shape and bool(
         np.allclose(answer, expected, rtol=0, atol=SCORE_SLACK)
     )
 
 
 def contract(family: str, picture: Picture, head: DetectHead) -> Contract:
-    """Labels only where the file names as many as there are classes."""
+    """The contract of a detection head; class names only where the file has one per class."""
     labels = picture.labels if len(picture.labels) == head.classes else ()
     return Contract(
         family=family, picture=picture.image, head=head, labels=labels, others=picture.others
@@ -131,4 +157,5 @@ def contract(family: str, picture: Picture, head: DetectHead) -> Contract:
 
 
 def times(shape: Sequence[int]) -> str:
+    """A shape as text: "1x3x640"."""
     return "x".join(str(size) for size in shape)

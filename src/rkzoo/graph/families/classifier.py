@@ -1,4 +1,4 @@
-"""A classifier of whole pictures: one output 1xC, made by a last layer that sees all of it."""
+"""Image classifier: one output 1xC from a last layer that sees the whole image."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rkzoo.graph.families.recognition import Picture, Recognition
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.view import View, attributes
 
-# ImageNet's, as torchvision and timm train with, in units of 0..255.
+# ImageNet mean and std, as torchvision and timm train with, in units of 0..255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-_CROP = 0.875  # of the short side, the usual share
+_CROP = 0.875  # center crop, as a fraction of the short side: the usual value
 _SHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Identity", "Dropout"})
 _POOLING = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool"})
 _SOFTMAX = frozenset({"Softmax", "LogSoftmax"})
@@ -28,8 +28,7 @@ _NONE = "it does not end in scores of one number a class, 1xC"
 
 @dataclass(frozen=True)
 class _End:
-    """What stands behind the last weights: a softmax, a pooling; and whether they have a
-    bias."""
+    """What follows the last weights (softmax, pooling), and whether there is a bias."""
 
     softmax: bool
     pooled: bool
@@ -37,7 +36,7 @@ class _End:
 
 
 def classifier(seen: View, picture: Picture) -> Recognition | str:
-    """Recognises torchvision's, timm's and Ultralytics' classifiers, and those like them."""
+    """Recognize classifiers of torchvision, timm, Ultralytics and similar exports."""
     outputs = seen.model.graph.output
     if len(outputs) != 1:
         return ""
@@ -50,7 +49,7 @@ def classifier(seen: View, picture: Picture) -> Recognition | str:
         return _NONE
     if not end.softmax and classes not in _IMAGENET and (end.pooled or not end.biased):
         return (
-            f"its {classes} numbers may be scores or an embedding: there is neither a softmax nor "
+            f"its {classes} values may be scores or an embedding: there is neither a softmax nor "
             "a bias at the end"
         )
     image, assumed = _fed(seen, picture)
@@ -72,7 +71,7 @@ def classifier(seen: View, picture: Picture) -> Recognition | str:
 
 
 def _end(seen: View, name: str, classes: int) -> _End | None:
-    """Walks back to the last weights; None where something else is in the way."""
+    """Walk back to the last weights; None where another operator is in the way."""
     softmax = pooled = biased = False
     while True:
         node = seen.producers.get(name)
@@ -84,7 +83,7 @@ def _end(seen: View, name: str, classes: int) -> _End | None:
             pooled = True
         elif node.op_type == "Add" and not biased and _has_constant(seen, node):
             biased = True
-        # SqueezeNet rectifies the scores of each place before it pools them.
+        # SqueezeNet applies ReLU to the score maps before it pools them.
         elif not (node.op_type in _SHAPING or (node.op_type == "Relu" and pooled)):
             return _weights(seen, node, classes, softmax, pooled, biased)
         name = next((n for n in node.input if seen.constant(n) is None), "")
@@ -104,7 +103,7 @@ def _weights(
     made = seen.shape(node.output[0])
     if across != classes or made is None:
         return None
-    # A map of scores, not pooled, is a segmentation.
+    # A score map without pooling is a segmentation.
     if node.op_type == "Conv" and not pooled and np.prod(made[2:]) != 1:
         return None
     own = node.op_type in ("Gemm", "Conv") and len(node.input) > 2 and bool(node.input[2])
@@ -126,17 +125,16 @@ def _has_constant(seen: View, node: onnx.NodeProto) -> bool:
 
 
 def _fed(seen: View, picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
-    """How the picture goes in, and what of that is assumed."""
+    """Preprocessing of the image, and sentences on what of it is assumed."""
     image = picture.image
     longest = max(image.size)
     if metadata(seen.model).get("task") == "classify":
-        # Ultralytics: 0..1, the short side scaled to the input itself.
+        # Ultralytics: 0..1, the short side scaled to the input size.
         return msgspec.structs.replace(image, fit="crop", short=longest), ()
     short = round(longest / _CROP)
     fitted = msgspec.structs.replace(image, fit="crop", short=short)
     crop = (
-        f"the short side of a picture scaled to {short} pixels, and the middle of it taken, as is "
-        "usual"
+        f"the short side of the image scaled to {short} pixels and the center cropped, as is usual"
     )
     if picture.pixels_known:
         return fitted, (f"How pictures are cut is not in the file: {crop}.",)
@@ -146,7 +144,7 @@ def _fed(seen: View, picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
             "--mean and --std.",
         )
     said = (
-        f"How it was trained is not in the file: RGB, ImageNet's mean and std, {crop}. Give "
-        "others with --color, --mean and --std."
+        f"The file does not hold the preprocessing; assumed are RGB, ImageNet's mean and std, "
+        f"{crop}. Give others with --color, --mean and --std."
     )
     return msgspec.structs.replace(fitted, mean=MEAN, std=STD), (said,)

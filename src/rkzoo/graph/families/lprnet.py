@@ -1,4 +1,4 @@
-"""LPRNet: the text of a number plate, each step a column of the last map."""
+"""LPRNet: license plate text, CTC over the columns of the last feature map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GREY = (127.5, 127.5, 127.5)
 
 
 def lprnet(seen: View, picture: Picture) -> Recognition | str:
-    """Recognises LPRNet by its end: scores of each column, the mean over the rows."""
+    """Recognize LPRNet by its end: a convolution's class scores, averaged over the rows."""
     outputs = seen.model.graph.output
     if len(outputs) != 1:
         return ""
@@ -44,7 +44,7 @@ def lprnet(seen: View, picture: Picture) -> Recognition | str:
         contract=Contract(family="lprnet", picture=image, head=head, labels=labels),
         taps=(),
         evidence=(
-            f"Scores of {classes} characters in {shape[2]} steps, the mean over the rows of a "
+            f"CTC scores of {classes} characters in {shape[2]} steps, the mean over the rows of a "
             "convolution; the last character is the blank.",
         ),
         assumed=(f"As LPRNet is trained, the picture is taken as BGR{range_of_it}.",),

@@ -1,4 +1,4 @@
-"""What the outputs of a cut head are called and mean."""
+"""Names and roles of the outputs of a cut head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from rkzoo.graph.families.recognition import Tap
 
 
 def cut_outputs(taps: Sequence[Tap], strides: Sequence[int]) -> tuple[HeadOutput, ...]:
-    """What the cut's outputs are called and mean."""
+    """Names (`box_8`), roles and levels of the outputs of a cut.
+
+    Args:
+        taps: The exposed tensors, in order.
+        strides: Stride in pixels by level.
+    """
     return tuple(
         HeadOutput(
             name=tap.role if tap.role == "prototypes" else f"{tap.role}_{strides[tap.level]}",

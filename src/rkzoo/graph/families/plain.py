@@ -1,4 +1,4 @@
-"""A contract for a graph of any kind: its inputs as they are fed, its outputs plain tensors."""
+"""Contracts of graphs with an unknown head: preprocessing of the inputs, plain output tensors."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def _open(info: onnx.ValueInfoProto) -> RkzooError:
     example = ",".join(str(side) if isinstance(side, int) else "1" for side in tensor.shape) or "1"
     return RkzooError(
         f"The shape of the input {info.name} is open.",
-        f"The graph leaves it free ({'x'.join(map(str, tensor.shape))}), but the NPU needs one that "
-        "is fixed.",
+        f"The graph leaves it free ({'x'.join(map(str, tensor.shape))}), but the NPU needs one "
+        "that is fixed.",
         f"Give it with --shape {info.name}=N,N,..., for example --shape {info.name}={example}"
         "; --size HxW does for a picture.",
     )
@@ -234,7 +234,7 @@ def plain_notes(graph: onnx.ModelProto, contract: Contract, *, asked: bool) -> t
     if image is not None:
         mean, std = (",".join(f"{v:g}" for v in values) for values in (image.mean, image.std))
         sentences.append(
-            f"Pictures are fed as {image.color}, by {image.fit}, (pixel - {mean}) / {std}: give --color, "
-            "--mean, --std and --fit of your training where they differ."
+            f"Pictures are fed as {image.color}, by {image.fit}, (pixel - {mean}) / {std}: "
+            "give --color, --mean, --std and --fit of your training where they differ."
         )
     return tuple(sentences)

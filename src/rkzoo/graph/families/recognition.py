@@ -1,4 +1,4 @@
-"""What a recogniser finds."""
+"""Result types of the head recognizers."""
 
 from __future__ import annotations
 
@@ -27,15 +27,22 @@ Role = Literal[
 
 
 class UnknownHead(RkzooError):
-    """No recogniser knows the head of a graph; its outputs can still be used as plain tensors."""
+    """No recognizer knows the head of a graph; its outputs can still be used as plain tensors."""
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A tensor inside the graph that a cut exposes: raw numbers, straight from the last
-    convolution of its branch (`prototypes`: as the graph gives them). `shape` is NCHW;
-    `level` counts from the finest. The cut puts a sigmoid behind it where `sigmoid` says so.
-    `channels` takes only these, in this order, where one convolution makes several things.
+    """A tensor inside the graph that a cut exposes, straight from the last convolution of its
+    branch (`prototypes`: as the graph returns them).
+
+    Attributes:
+        name: Name of the tensor.
+        role: Its meaning.
+        level: Its level, counted from the finest.
+        shape: Its shape, NCHW.
+        sigmoid: Whether the cut adds a sigmoid.
+        channels: Only these channels, in this order, where one convolution computes several things;
+            empty for all.
     """
 
     name: str
@@ -50,21 +57,24 @@ class Tap:
 class Recognition:
     """A graph whose head is known.
 
-    `family` is "yolov8" for YOLOv8 and YOLO11 alike, for their heads are the same, with a
-    suffix for the task ("-seg", "-pose", "-obb"). `form` tells how the head was exported:
-    `stock` (one tensor that holds everything), `vendor-6` (box and score a level), `vendor-9`
-    (and their clipped sum), `vendor-3` (one tensor a level), `vendor-7` (and the masks'
-    coefficients and prototypes), or `vendor` (masks, key points or angles without anchors);
-    the vendor forms keep their name when there are more or fewer levels than three. `whole` is
-    no detection head of YOLO's kind: nothing is cut.
-    `contract` describes what leaves the graph after the cut (stock) or as it is (vendor),
-    `uncut` the stock graph left whole.
-    `taps` are ordered by level, the finest first, and say what the cut gives; `evidence`
-    says what was seen, one sentence each. `anchors_known` is False where a head needs anchors
-    that its graph does not hold, and the usual ones are assumed. `coarsest_first`: the uncut
-    tensors list the cells so (PP-YOLOE), not the finest level first. `assumed`: what the graph
-    does not hold and training alone knows, one sentence each, for the user to confirm. `seen`:
-    what the graph itself does with the picture before the network begins, one sentence each.
+    Attributes:
+        family: Family of the head, with a suffix for the task ("-seg", "-pose", "-obb"); "yolov8"
+            covers YOLO11 too, whose head is the same.
+        form: How the head was exported. `stock` is the upstream export (one tensor that holds
+            everything); Rockchip's are `vendor-6` (box and score per level), `vendor-9` (plus their
+            clipped sum), `vendor-3` (one tensor per level), `vendor-7` (plus mask coefficients and
+            prototypes), and `vendor` (masks, keypoints or angles, anchor-free), named alike for
+            other numbers of levels than three. `whole` is no YOLO head: nothing is cut.
+        contract: The graph's outputs after the cut (stock) or as they are (vendor).
+        taps: What the cut exposes, by level, the finest first.
+        evidence: What was detected, one sentence each.
+        uncut: The contract of the uncut stock graph.
+        anchors_known: False where a head needs anchors that its graph does not hold; defaults are
+            assumed.
+        coarsest_first: The uncut tensors list the coarsest level first (PP-YOLOE).
+        assumed: Facts of the training that the graph does not hold, one sentence each, for the user
+            to confirm.
+        seen: Preprocessing inside the graph, one sentence each.
     """
 
     family: str
@@ -81,12 +91,18 @@ class Recognition:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a recogniser is told of the image input of a graph, and the class names that the file
-    carries. `others` are the inputs beside it.
+    """What a recognizer is given beside the graph.
 
-    A recogniser says in `image` how the networks of its family are fed, with three channels; the
-    registry makes of it how this graph is fed. `pixels_known`: the graph tells what range it
-    takes, so mean and std need not be assumed. `channels` of the graph's input: 1, 3 or 4."""
+    A recognizer sets in `image` how the networks of its family are fed, with three channels; the
+    registry derives from it how this graph is fed.
+
+    Attributes:
+        image: Preprocessing of the image input.
+        labels: Class names in the file.
+        others: The other inputs.
+        pixels_known: The graph shows the pixel range it takes, so mean and std need not be assumed.
+        channels: Channels of the graph's image input: 1, 3 or 4.
+    """
 
     image: ImageInput
     labels: tuple[str, ...] = ()
@@ -95,7 +111,6 @@ class Picture:
     channels: int = 3
 
 
-# A recogniser answers with what it found, or with the reason why the graph is not its kind:
-# the end of a sentence that begins with "because" (empty where even the number of outputs
-# is another's).
+# A recognizer returns what it found, or the reason why the graph is of another kind: the end of a
+# sentence that begins with "because" (empty where already the number of outputs differs).
 Recogniser = Callable[[View, Picture], Recognition | str]

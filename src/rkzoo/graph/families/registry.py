@@ -1,4 +1,4 @@
-"""Which family a graph belongs to, from its structure and shapes alone."""
+"""Registry of the head recognizers; a family is recognized by graph structure and shapes alone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
     lprnet,
+    raw_levels,
     retinaface,
     semantic,
     yolo_world,
@@ -38,11 +39,12 @@ from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_prepr
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
+from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
 from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
-# A new family is one more line here: what it is called in a sentence, and who knows it.
+# A new family is one more line: its description for messages, and its recognizer.
 RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a stock export of YOLOv8 to YOLO26", yolov8.stock),
     ("a YOLO without anchors in Rockchip's form", yolov8_rockchip.vendor),
@@ -53,28 +55,37 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
+    ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
     ("a classifier", classifier.classifier),
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
 )
-# Those that are told in words, by a second input, what to look for.
+# Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLO-World in Rockchip's form", yolo_world.vendor),
 )
-# Any size does to recognise a graph that leaves it free.
+# Any size will do to recognize a graph with a dynamic one.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
+_ROUNDED = "The graph is quantised; its head was looked at without the rounding."
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Recognition:
-    """The family, form and contract of a graph.
+    """Recognize the family, export form and contract of a graph.
 
-    `size` (height, width) in pixels counts where the graph leaves its input free; without
-    it the size that the exporter noted in the file is taken. Raises RkzooError when no
-    recogniser knows the graph, saying what was seen, when it suppresses boxes itself, or when
-    the size stays open.
+    Args:
+        model: The model.
+        size: (height, width) in pixels for a graph with a dynamic input size; None for the size in
+            the exporter's metadata.
+
+    Returns:
+        The recognized head.
+
+    Raises:
+        RkzooError: No recognizer knows the graph, it contains NMS, or its input size remains
+            unknown.
     """
     suppressing = _suppressing(model)
     if suppressing:
@@ -88,7 +99,8 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
     shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
-    seen = texts_to_convolution(prepared(model, shapes))
+    plain = unrounded(model)
+    seen = texts_to_convolution(prepared(plain, shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL),
         labels=file_labels(model),
@@ -102,6 +114,8 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
         if isinstance(answer, Recognition):
             if wanted is None:
                 raise _size_open()
+            if is_rounded(model):
+                answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
             return _with_size_evidence(_fed(answer, front), model, fixed, size)
         if answer:
             reasons.setdefault(answer, []).append(title)
@@ -114,7 +128,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
 def _inputs(
     model: onnx.ModelProto,
 ) -> tuple[str, tuple[int | None, ...], tuple[ArrayInput, ...]]:
-    """Name and shape of the picture, and the texts where there are any."""
+    """Name and shape of the image input, and the text inputs, if any."""
     fed = [info for info in fed_inputs(model) if not is_scale(info)]
     inputs = {info.name: declared(info) for info in fed}
     pictures = {
@@ -136,7 +150,7 @@ def _inputs(
 
 
 def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int | None]:
-    """How many channels the convolutions that read an input take; `usual` where none reads it."""
+    """Input channels of the convolutions that read an input; `usual` where none does."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     readers = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] == name]
     known = [(n, weights[n.input[1]]) for n in readers if n.input[1] in weights]
@@ -144,7 +158,7 @@ def _convolved(model: onnx.ModelProto, name: str, usual: int | None) -> set[int 
 
 
 def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
-    """Texts are 1 x slots x width, of a float type. Raises RkzooError for any other input."""
+    """A text embedding input, 1 x slots x width, of a float type. Raises RkzooError otherwise."""
     shape, kind = declared(info), info.type.tensor_type.elem_type
     if shape is None or len(shape) != 3 or shape[0] not in (1, None) or kind not in _FLOATS:
         raise _unrecognised(
@@ -153,15 +167,15 @@ def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
     _, slots, width = shape
     if slots is None or width is None:
         raise RkzooError(
-            f"The input {info.name} leaves open how many texts it takes.",
-            "The NPU needs a number that is fixed.",
+            f"The input {info.name} has a dynamic number of texts.",
+            "The NPU needs a fixed number.",
             "Export the model with a fixed number of texts, for instance 1x80x512.",
         )
     return ArrayInput(name=info.name, shape=(1, slots, width), role="texts")
 
 
 def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that are fed; old files list their weights among the inputs too."""
+    """Inputs without weights, which old files list among the inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [info for info in model.graph.input if info.name not in weights]
 
@@ -172,7 +186,7 @@ def _fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
 
 
 def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
-    """Ultralytics writes imgsz as [height, width]."""
+    """The input size in Ultralytics' metadata, where imgsz is [height, width]."""
     value = literal.parse(metadata(model).get("imgsz", ""), limit=100)
     if not isinstance(value, list) or len(value) != 2:
         return None
@@ -181,9 +195,16 @@ def _noted_size(model: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The class names in the metadata, as Ultralytics writes them: {0: 'person', ...}. Empty
-    when they are not there. A head may have another number of classes."""
-    value = literal.parse(metadata(model).get("names", ""), limit=1_000_000)
+    """Class names in the metadata: Ultralytics' ({0: 'person', ...}), or RapidAI's, one per line
+    under `character`.
+
+    Returns:
+        The names, empty where the file has none. Their number may differ from the head's classes.
+    """
+    notes = metadata(model)
+    if "names" not in notes and "character" in notes:
+        return tuple(notes["character"].split())
+    value = literal.parse(notes.get("names", ""), limit=1_000_000)
     if isinstance(value, dict) and set(value) == set(range(len(value))):
         value = [value[index] for index in range(len(value))]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -219,19 +240,19 @@ def _with_size_evidence(
     if fixed:
         origin = "fixed in the graph"
         if size and size != fixed:
-            origin += f", so {size[0]}x{size[1]} cannot be had without a new export"
+            origin += f", so {size[0]}x{size[1]} needs a new export"
     else:
-        origin = "chosen, the graph leaves it free" if size else "noted by the exporter"
+        origin = "chosen, the graph's is dynamic" if size else "from the exporter's metadata"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
     if is_half(model):
-        sentences.append("The weights are in half precision; they are widened for the cut.")
+        sentences.append("The weights are float16; they are converted to float32 for the cut.")
     if found.contract.labels:
         sentences.append(f"The file names its {len(found.contract.labels)} classes.")
     return replace(found, evidence=(*found.evidence, *sentences))
 
 
 def _suppressing(model: onnx.ModelProto) -> str:
-    """The operator that suppresses boxes inside the graph, in ONNX's or TensorRT's words."""
+    """The NMS operator inside the graph, of ONNX or TensorRT; "" for none."""
     kinds = (node.op_type for node in model.graph.node)
     return next((k for k in kinds if k == "NonMaxSuppression" or "NMS" in k), "")
 
@@ -248,7 +269,7 @@ def _suppresses(kind: str) -> RkzooError:
 def _size_open() -> RkzooError:
     return RkzooError(
         "The size of the model's input is open.",
-        "The graph takes pictures of any size, but the NPU needs one that is fixed.",
+        "The graph takes images of any size, but the NPU needs a fixed one.",
         "Give it with --size HxW, for instance --size 640x640.",
     )
 
@@ -262,8 +283,9 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         "The head of this model is not one that rkzoo knows.",
         f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
-        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, classifiers, "
-        "segmentations, LPRNet and RetinaFace; for other models see rkzoo list.",
+        "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
+        "RTMDet, YOLO-face, classifiers, segmentations, LPRNet and RetinaFace; for other models "
+        "see rkzoo list.",
     )
 
 

@@ -1,4 +1,4 @@
-"""RetinaFace: boxes, scores and five points of faces, relative to anchors."""
+"""RetinaFace: boxes, scores and five landmarks per face, relative to anchors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rkzoo.graph.onnx.view import View
 USUAL: tuple[tuple[float, ...], ...] = ((16, 32), (64, 128), (256, 512))
 _STRIDES = (8, 16, 32)
 _BOX, _SCORE, _POINTS = 4, 2, 10
-# Caffe's mean, blue first.
+# Caffe's mean, BGR.
 _MEAN = (104.0, 117.0, 123.0)
 
 
 def retinaface(seen: View, picture: Picture) -> Recognition | str:
-    """Recognises RetinaFace by its outputs: of each anchor 4, 2 and 10 numbers."""
+    """Recognize RetinaFace by its outputs: 4, 2 and 10 values per anchor."""
     names = [output.name for output in seen.model.graph.output]
     if len(names) != 3:
         return ""
@@ -53,7 +53,7 @@ def retinaface(seen: View, picture: Picture) -> Recognition | str:
         ),
         taps=(),
         evidence=(
-            f"A box, a score and five points of each of {count} anchors, two in each cell of "
+            f"A box, a score and five landmarks for each of {count} anchors, two per cell at "
             "strides 8, 16 and 32.",
             f"Scores {'after' if activated else 'before'} their softmax.",
             ASSUMED,
@@ -76,8 +76,18 @@ def _cells(size: tuple[int, int]) -> list[int]:
 
 
 def with_sides(found: Recognition, given: Sequence[tuple[float, float]]) -> Recognition:
-    """`found` with anchors of these sides, all levels in one row, the finest first. Raises
-    RkzooError when they are not two a level."""
+    """Set user-given anchor sizes.
+
+    Args:
+        found: The recognized RetinaFace.
+        given: Sides of square anchors in pixels, in pairs, the finest level first.
+
+    Returns:
+        The head with these anchors.
+
+    Raises:
+        RkzooError: They are not two per level.
+    """
     sides = [float(side) for pair in given for side in pair]
     head = found.contract.head
     if not isinstance(head, FaceHead):

@@ -1,4 +1,4 @@
-"""A segmentation into classes: one map for each, as large as the picture in the end."""
+"""Semantic segmentation: one score map per class, scaled to the image."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")
 
 @dataclass(frozen=True)
 class _End:
-    """Where the logits lie, what `shape` they are of, 1xCxhxw, and what is behind them: nothing
-    that their decoder would not do."""
+    """The logits tensor, its `shape` 1xCxhxw, and what follows it in the graph (only steps that the
+    decoder repeats).
+    """
 
     logits: str
     shape: tuple[int, ...]
@@ -34,8 +35,9 @@ class _End:
 
 
 def semantic(seen: View, picture: Picture) -> Recognition | str:
-    """Recognises a segmentation by its last map: made by a convolution, brought to the size of
-    the input, the best class picked perhaps."""
+    """Recognize a semantic segmentation: a convolution's score maps, resized to the input,
+    optionally with ArgMax.
+    """
     outputs = seen.model.graph.output
     if len(outputs) != 1:
         return ""
@@ -66,8 +68,8 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
         ),
         taps=(),
         evidence=(
-            f"Maps of {classes} classes of {end.shape[2]}x{end.shape[3]}; what stands behind them "
-            "(scaling up, picking the best class) is done when decoding.",
+            f"Maps of {classes} classes of {end.shape[2]}x{end.shape[3]}; the steps after them "
+            "(resizing, ArgMax) are done in postprocessing.",
             *assumed,
         ),
         assumed=assumed,
@@ -75,9 +77,11 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
 
 
 def up_to_logits(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
-    """The graph up to the logits, with its picture fixed to 1xCxHxW: a smaller output, and none
-    of what the toolkit does badly (the pick of the best class, in whole numbers of 64 bits). As
-    it is where its end is another."""
+    """Cut a segmentation graph at its logits, with the image input fixed to 1xCxHxW.
+
+    The output is smaller, and steps that the toolkit handles badly (ArgMax in int64) are gone.
+    Returns the model unchanged where its end is another.
+    """
     names = {tensor.name for tensor in model.graph.initializer}
     picture = next(info.name for info in model.graph.input if info.name not in names)
     shape = (1, image.channels, *image.size)
@@ -89,7 +93,7 @@ def up_to_logits(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
 
 
 def _end(seen: View, name: str) -> _End | None:
-    """Walks back over what only scales, picks or turns; None where something else is there."""
+    """Walk back over resizing, ArgMax and transposes; None where another operator is in the way."""
     corners, resized, picked, shared = set(), False, False, False
     while (node := seen.producers.get(name)) is not None:
         if node.op_type == "ArgMax" and not picked and not resized:
@@ -110,7 +114,7 @@ def _end(seen: View, name: str) -> _End | None:
     if shape is None or len(shape) != 4 or shape[0] != 1 or not 2 <= shape[1] <= 256:
         return None
     if shape[1] == 3 and not (picked or resized or shared):
-        return None  # three maps without more are a picture: a denoiser, a colouriser
+        return None  # three channels alone are an image: a denoiser, a colorizer
     return _End(name, shape, corners == {True}, resized, picked)
 
 
@@ -121,7 +125,7 @@ def _is_bilinear(node: onnx.NodeProto) -> bool:
 
 
 def _fills(final: tuple[int, ...], size: tuple[int, int], end: _End) -> bool:
-    """Whether the last output has one answer, or one for each class, at each pixel."""
+    """Whether the output has one value, or one per class, for each pixel."""
     sides = [side for side in final if side != 1]
     if not end.picked:
         sides = sides[1:] if sides[:1] == [end.shape[1]] else sides[:-1]

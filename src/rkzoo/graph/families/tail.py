@@ -1,7 +1,7 @@
-"""The end of a graph: everything behind the last convolution of each branch.
+"""The tail of a graph: everything after the last convolution of each branch.
 
-The tail has no weights, only arithmetic, so it can be run alone on numbers of our choice.
-What it computes is then known from its answers, however an exporter spelled it.
+The tail has no weights, only arithmetic, so it can be run alone on chosen values. What it computes
+is found from its outputs, whatever operators the exporter used.
 """
 
 from __future__ import annotations
@@ -21,15 +21,29 @@ _PICKING = frozenset({"TopK"})
 
 @dataclass(frozen=True)
 class Branch:
-    """The tensor where a branch of the head leaves its last weights."""
+    """The tensor where a branch of the head leaves its last weights, or a part of it: `channels`
+    says which, where one convolution makes several things; `shape` is that of the part."""
 
     name: str
     shape: tuple[int, ...]
+    channels: tuple[int, ...] = ()
+
+    def part(self, first: int, stop: int) -> Branch:
+        """The channels from `first` to before `stop`."""
+        wanted = self.channels[first:stop] or tuple(range(first, stop))
+        return Branch(self.name, (self.shape[0], len(wanted), *self.shape[2:]), wanted)
+
+    def of(self, values: Mapping[str, Array]) -> Array:
+        """(C, cells): its numbers among those of all branches."""
+        flat: Array = values[self.name][0].reshape(values[self.name].shape[1], -1)
+        return flat[list(self.channels)] if self.channels else flat
 
 
 @dataclass(frozen=True)
 class Tail:
-    """`outputs` of the graph as functions of `branches`. `picks`: it chooses the best inside."""
+    """The graph's `outputs` as a function of its `branches`. `picks`: it contains a top-k
+    selection.
+    """
 
     branches: tuple[Branch, ...]
     outputs: tuple[str, ...]
@@ -38,7 +52,17 @@ class Tail:
     _nodes: tuple[onnx.NodeProto, ...]
 
     def __call__(self, values: Mapping[str, Array]) -> list[Array]:
-        """The outputs, when the branches have these float32 values. Raises RkzooError."""
+        """Run the tail.
+
+        Args:
+            values: float32 values of all branches by name.
+
+        Returns:
+            The outputs, in order.
+
+        Raises:
+            RkzooError: The tail cannot be run.
+        """
         computed = [name for name in self.outputs if name not in values]
         answers: dict[str, Array] = dict(values)
         if computed:
@@ -48,8 +72,16 @@ class Tail:
 
 
 def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail | str:
-    """The tail before `outputs`, or the reason why there is none. `picking` allows that the
-    best results are chosen inside, as YOLOv10 and YOLO26 do."""
+    """Find the tail of a graph.
+
+    Args:
+        seen: The graph.
+        outputs: Names of the outputs to start from.
+        picking: Allow TopK inside, as in YOLOv10 and YOLO26.
+
+    Returns:
+        The tail; a reason where there is none.
+    """
     refused = _SUPPRESSING if picking else _SUPPRESSING | _PICKING
     picks = False
     branches: dict[str, None] = {}
@@ -65,7 +97,7 @@ def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail |
         picks = picks or node.op_type in _PICKING
         if node.op_type in refused:
             return (
-                f"it picks its results inside the graph ({node.op_type}), "
+                f"it selects its results inside the graph ({node.op_type}), "
                 "which the NPU cannot do; export it without NMS and without end-to-end mode"
             )
         if _is_weighted(seen, node) or _adds_bias(seen, node):
@@ -76,7 +108,7 @@ def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail |
     shapes = {name: seen.shape(name) for name in branches}
     unknown = [name for name, shape in shapes.items() if shape is None]
     if unknown:
-        return f"the size of {unknown[0]} inside the graph cannot be worked out"
+        return f"the size of {unknown[0]} inside the graph cannot be inferred"
     return Tail(
         branches=tuple(Branch(name, shape) for name, shape in shapes.items() if shape),
         outputs=tuple(outputs),
@@ -87,7 +119,7 @@ def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail |
 
 
 def _is_weighted(seen: View, node: onnx.NodeProto) -> bool:
-    """Has trained weights: not the fixed kernel 0, 1, 2, ... that a DFL tail sums with."""
+    """Whether a node has trained weights; a DFL's constant kernel 0, 1, 2, ... does not count."""
     if node.op_type not in _WEIGHTED:
         return False
     weights = [seen.constant(name) for name in node.input[:2]]
@@ -104,7 +136,7 @@ def _is_fixed(weights: Array) -> bool:
 
 
 def _adds_bias(seen: View, node: onnx.NodeProto) -> bool:
-    """A convolution's bias that the exporter left as an addition of its own."""
+    """Whether a node adds a convolution's bias that the exporter left as a separate Add."""
     if node.op_type != "Add":
         return False
     added = [name for name in node.input if seen.constant(name) is None]

@@ -1,9 +1,9 @@
-"""Recognises YOLO-World in Rockchip's form: a picture and the embeddings of texts go in; score
-and box of each level come out, the box already as four distances.
+"""YOLO-World recognizer for Rockchip's export: an image and text embeddings in, score and box per
+level out, the box as four distances.
 
-https://arxiv.org/abs/2401.17270. The texts are a class each, so the channels of a score are the
-slots for texts. What lies between the texts and a score has no weights to stop at, so only the
-boxes are asked what they compute; a score must depend on the texts and be one sigmoid.
+https://arxiv.org/abs/2401.17270. Each text is a class, so a score has one channel per text slot.
+Between the texts and a score there are no weights to stop at, so only the box outputs are probed; a
+score must depend on the texts and end in at most one sigmoid.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Branch, tail
 from rkzoo.graph.onnx.view import Array, View
 
-# What only arranges numbers, and what may end a score that has not passed its sigmoid.
+# Operators that only rearrange values, and those that may end a score without sigmoid.
 _ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze"})
 _RAW = frozenset({"Add", "Mul", "Div", "Sub", "Einsum", "MatMul", "Conv", "BatchNormalization"})
 
 
 @dataclass(frozen=True)
 class _Output:
-    """One output: a box (with how many bins a side it was made from) or a score."""
+    """An output: a box (`bins` per side before the DFL) or a score (0 bins)."""
 
     branch: Branch
     bins: int = 0
@@ -35,9 +35,9 @@ class _Output:
 
 
 def vendor(seen: View, picture: Picture) -> Recognition | str:
-    """Score 1xSxhxw and box 1x4xhxw a level, in any order."""
+    """Recognize score 1xSxhxw and box 1x4xhxw per level, in any order."""
     if len(picture.others) != 1:
-        return f"it has {len(picture.others)} inputs beside the picture and not the texts alone"
+        return f"it has {len(picture.others)} inputs beside the image and not only the texts"
     (texts,) = picture.others
     found = []
     for output in seen.model.graph.output:
@@ -125,7 +125,7 @@ def _output(seen: View, name: str, texts: ArrayInput) -> _Output | str:
 
 
 def _bins(seen: View, branch: Branch) -> int:
-    """How many bins a side of the box has; 0 where the output is no box."""
+    """Bins per side of a box output; 0 where the output is no box."""
     if branch.shape[1] != 4:
         return 0
     end = tail(seen, [branch.name])
@@ -143,7 +143,7 @@ def _bins(seen: View, branch: Branch) -> int:
 
 
 def _distances(logits: Array) -> Float:
-    """1x4xhxw distances in cells: the mean of each side's distribution."""
+    """Distances 1x4xhxw in cells: the mean of each side's distribution (DFL)."""
     bins = logits.astype(np.float64).reshape(1, 4, -1, *logits.shape[2:])
     if bins.shape[2] == 1:
         return np.asarray(bins[:, :, 0], np.float64)
@@ -153,15 +153,16 @@ def _distances(logits: Array) -> Float:
 
 
 def _last(seen: View, name: str) -> str:
-    """The operator that makes the numbers of an output, however they are arranged then."""
+    """The operator that computes the values of an output, before any rearranging."""
     while (node := seen.producers.get(name)) is not None and node.op_type in _ARRANGING:
         name = node.input[0]
     return node.op_type if node is not None else ""
 
 
 def _depends(seen: View, name: str, source: str) -> bool:
-    """Whether `source` enters behind the last convolution: the texts reach the features in front
-    of it too, which makes no score of theirs."""
+    """Whether `source` enters after the last convolution; the texts reach the features before it
+    too, which does not make an output a score.
+    """
     todo, known = [name], {name}
     while todo:
         node = seen.producers.get(todo.pop())
@@ -181,8 +182,8 @@ def _evidence(
     made = f"the mean of {box.bins} bins each" if box.bins > 1 else "plain"
     sigmoid = "after" if score.activated else "before"
     return (
-        f"A second input takes {texts.shape[1]} texts as {texts.shape[2]} numbers each: what to "
-        "look for is said in words.",
+        f"A second input takes {texts.shape[1]} text embeddings of {texts.shape[2]} values: the "
+        "classes are given as prompts.",
         f"{len(levels)} level{'s' * (len(levels) > 1)} (stride {', '.join(map(str, strides))}), "
         f"each with a box of four distances ({made}) and a score for every text, {sigmoid} its "
         "sigmoid.",

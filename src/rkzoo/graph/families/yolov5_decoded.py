@@ -1,6 +1,6 @@
-"""Recognises YOLOv5, YOLOv7 and their like with the boxes decoded, with and without masks.
+"""YOLOv5 and YOLOv7 recognizer for decoded outputs, with and without masks.
 
-A tail that is fed zeros answers with its own anchors: (2 sigmoid(0))^2 is 1.
+For zero inputs the decoding returns its own anchors: (2 sigmoid(0))^2 is 1.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput
+from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput, Part
 from rkzoo.errors import RkzooError
+from rkzoo.graph.families.anchor_free import SHARES_SAID
 from rkzoo.graph.families.anchor_levels import Level, anchor_taps, anchored_levels, said_levels
 from rkzoo.graph.families.anchors import Anchors, family_of, said_scores, scored_by, shown
 from rkzoo.graph.families.branches import (
@@ -27,17 +28,23 @@ from rkzoo.graph.families.branches import (
     sigmoid,
     times,
 )
+from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import tail
 from rkzoo.graph.onnx.view import Array, View
 
+_POINTS_FIRST: tuple[Part, ...] = ("box", "objectness", "keypoints", "score")
+
 
 @dataclass(frozen=True)
 class _Rows:
-    """What the numbers of one box in the uncut tensor are: `classes`, `coefficients`, whether
-    an objectness stands before the classes and whether the classes hold it as a factor."""
+    """What the numbers of one box in the uncut tensor are: `points` before the `classes`,
+    `coefficients` behind them, whether an objectness stands before all these and whether the
+    classes hold it as a factor."""
 
+    anchors: Anchors
+    points: int
     classes: int
     coefficients: int
     objectness: bool
@@ -49,8 +56,8 @@ class _Rows:
 
 def stock(seen: View, picture: Picture) -> Recognition | str:
     """One output 1xNx(5+C) (or 1x(5+C)xN), centre and size in pixels, objectness, classes and
-    perhaps mask coefficients; further outputs may be the heads before decoding, which nobody
-    needs, and the masks' prototypes."""
+    perhaps mask coefficients, or key points before the classes (YOLOv5-face); further outputs
+    may be the heads before decoding, which nobody needs, and the masks' prototypes."""
     outputs = [output.name for output in seen.model.graph.output]
     if not outputs:
         return ""
@@ -72,24 +79,50 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     turned = _turned(answer, total, channels)
     if turned is None:
         return (
-            f"its output of {times(answer.shape)} is not a row of numbers for each of some "
-            f"anchors in each of {total} cells"
+            f"its output of {times(answer.shape)} is not a row of values for each anchor of "
+            f"{total} cells"
         )
     each, rows_last = turned
-    table, blank = (a[0].T if rows_last else a[0] for a in (answer, zero))
+    table, blank = (np.array(a[0].T if rows_last else a[0], np.float64) for a in (answer, zero))
+    # In pixels the last cell's centre is far beyond 1.
+    relative = bool(blank[:, :2].max() <= 1)
+    if relative:
+        for rows_of in (table, blank):
+            rows_of[:, :4] *= np.tile(picture.image.size[::-1], 2)
     anchors = _anchors(blank, levels, each)
     if anchors is None:
-        return "its boxes have no size of their own for each level, as anchors give them"
+        return "its boxes do not have a constant size per anchor and level"
     rows = _rows(table, levels, values, anchors)
     if isinstance(rows, str):
         return rows
+    shape = Decoded(rows_last=rows_last, corners=rows.corners, relative=relative)
+    return _recognition(seen, outputs, _Answer(main, answer.shape, shape), levels, rows, picture)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The output with the boxes: its name, shape, and how it is laid out."""
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Decoded
+
+
+def _recognition(
+    seen: View,
+    outputs: Sequence[str],
+    answer: _Answer,
+    levels: Sequence[Level],
+    rows: _Rows,
+    picture: Picture,
+) -> Recognition | str:
     prototypes = None
     if rows.coefficients:
         prototypes = _prototypes(seen, outputs, rows.coefficients)
         if prototypes is None:
             return f"it has {rows.coefficients} mask coefficients and no prototypes for them"
-    objectness = scored_by(anchors, rows.classes)
-    taps = anchor_taps(levels, each, rows.coefficients, prototypes)
+    anchors = rows.anchors
+    taps = anchor_taps(levels, len(anchors[0]), rows.coefficients, prototypes, rows.points)
     strides = tuple(level.stride for level in levels)
     head = DetectHead(
         outputs=cut_outputs(taps, strides),
@@ -98,51 +131,58 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
         strides=strides,
         coding="anchor",
         anchors=anchors,
-        objectness=objectness,
+        # A graph may multiply by a class that was not trained: follow the graph.
+        objectness="product" if rows.multiplied else scored_by(anchors, rows.classes),
         coefficients=rows.coefficients,
+        keypoints=rows.points,
+        keypoint_values=2 if rows.points else 3,
     )
-    whole = [HeadOutput(name=main, role="decoded")]
+    whole = [HeadOutput(name=answer.name, role="decoded")]
     if prototypes is not None:
         whole.append(HeadOutput(name=prototypes.name, role="prototypes"))
     uncut = msgspec.structs.replace(
         head,
         outputs=tuple(whole),
-        objectness=objectness if rows.objectness else "none",
-        decoded=Decoded(
-            rows_last=rows_last,
-            corners=rows.corners,
+        objectness=head.objectness if rows.objectness else "none",
+        decoded=msgspec.structs.replace(
+            answer.layout,
             multiplied=rows.objectness and rows.multiplied,
+            order=_POINTS_FIRST if rows.points else answer.layout.order,
         ),
     )
-    if rows.multiplied and objectness == "alone":
-        # The graph multiplies by the class that was not trained: follow the graph.
-        head = msgspec.structs.replace(head, objectness="product")
-        uncut = msgspec.structs.replace(uncut, objectness="product" if rows.objectness else "none")
-    family = family_of(anchors)
-    spare = [name for name in outputs if name not in {o.name for o in whole}]
-    return Recognition(
+    family = f"{family_of(anchors)}{'-pose' * bool(rows.points)}"
+    found = Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, head),
         uncut=contract(family, picture, uncut),
         taps=taps,
-        evidence=(
-            f"One output of {times(answer.shape)}: {each} anchors in each of {total} cells.",
-            said_levels(levels, each, rows.classes, rows.coefficients),
-            "The anchors, read from the graph by feeding it zeros, are "
-            f"{shown([pair for level in anchors for pair in level])}.",
-            *(["The graph multiplies the classes by the objectness."] if rows.multiplied else []),
-            *said_scores(anchors, rows.classes),
-            *([f"{len(spare)} more outputs are not needed."] if spare else []),
-            "Fed with random numbers, the end of the graph answers as this head must: within "
-            f"{rows.box_px:.1g} px and {rows.score:.1g} in score.",
-        ),
+        evidence=_evidence(answer, levels, rows, len(outputs) - len(whole)),
+    )
+    return with_faces(found, picture.labels)
+
+
+def _evidence(answer: _Answer, levels: Sequence[Level], rows: _Rows, spare: int) -> tuple[str, ...]:
+    each = len(rows.anchors[0])
+    total = sum(cells(level.branch) for level in levels)
+    return (
+        f"One output of {times(answer.shape)}: {each} anchors in each of {total} cells.",
+        said_levels(levels, each, rows.classes, rows.coefficients, rows.points),
+        *([SHARES_SAID] if answer.layout.relative else []),
+        "The anchors, read from the graph by feeding it zeros, are "
+        f"{shown([pair for level in rows.anchors for pair in level])}.",
+        *(["The graph multiplies the classes by the objectness."] if rows.multiplied else []),
+        *said_scores(rows.anchors, rows.classes),
+        *([f"{spare} more outputs are not needed."] if spare else []),
+        "Fed with random numbers, the end of the graph answers as this head must: within "
+        f"{rows.box_px:.1g} px and {rows.score:.1g} in score.",
     )
 
 
 def _turned(answer: Array, total: int, channels: int) -> tuple[int, bool] | None:
-    """Anchors a cell, and whether the rows come last; None where it is no such tensor. The
-    objectness may have gone into the classes, which leaves one number fewer."""
+    """Anchors per cell, and whether the output is transposed; None where it is no such tensor.
+    Without a separate objectness a row has one value fewer.
+    """
     if not is_table(answer):
         return None
     for rows_last, (boxes, width) in ((False, answer.shape[1:]), (True, answer.shape[:0:-1])):
@@ -155,7 +195,7 @@ def _turned(answer: Array, total: int, channels: int) -> tuple[int, bool] | None
 
 
 def _blocks(levels: Sequence[Level], each: int) -> list[tuple[int, int, slice]]:
-    """(level, anchor, where its cells stand in the output), in the output's order."""
+    """(level, anchor, slice of its cells in the output), in the output's order."""
     found, start = [], 0
     for index, level in enumerate(levels):
         for anchor in range(each):
@@ -166,7 +206,7 @@ def _blocks(levels: Sequence[Level], each: int) -> list[tuple[int, int, slice]]:
 
 
 def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None:
-    """Sizes of the boxes that come out when zeros go in; centre and size, or corners."""
+    """Box sizes for zero inputs; from center and size, or corners."""
     found: list[list[tuple[float, float]]] = [[] for _ in levels]
     for level, _, where in _blocks(levels, each):
         boxes = blank[where, :4].astype(np.float64)
@@ -184,13 +224,14 @@ def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None
 
 
 def _is_corner(box: Float, step: int) -> bool:
-    """A level of one cell does not show by itself what its numbers are: the centre would be
-    half a cell from the corner of the picture."""
+    """For a level of one cell, whether the box is given as corners: as center and size, its center
+    would be half a stride from the image corner.
+    """
     return bool(np.abs(box[:2] - step / 2).max() > BOX_SLACK)
 
 
 def _spread(level: Level, each: int, logits: Array) -> Float:
-    """(anchors * cells, numbers), anchor by anchor, row by row, in double precision."""
+    """Logits as (anchors * cells, values), anchor by anchor, row-major, float64."""
     numbers = level.branch.shape[1] // each
     blocks = logits[0].astype(np.float64).reshape(each, numbers, -1)
     return np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1, numbers)
@@ -199,7 +240,7 @@ def _spread(level: Level, each: int, logits: Array) -> Float:
 def _rows(
     table: Array, levels: Sequence[Level], values: dict[str, Array], anchors: Anchors
 ) -> _Rows | str:
-    """What the numbers are, by comparison with the formula in double precision."""
+    """Identify the values of a row by comparing them with the formula in float64."""
     each = len(anchors[0])
     raw = np.concatenate([_spread(v, each, values[v.branch.name]) for v in levels])
     boxes = np.concatenate(
@@ -218,25 +259,43 @@ def _rows(
         )
     scores = sigmoid(raw)
     objectness = found.shape[1] == raw.shape[1]
-    first = 5 if objectness else 4
     wrong = np.abs(found[:, 4] - scores[:, 4]).max() if objectness else 0.0
     if not wrong <= SCORE_SLACK:
         return f"its fifth number is no objectness: it is {wrong:.3g} from one"
-    plain = np.abs(found[:, first:] - scores[:, 5:]).max(axis=0)
-    product = np.abs(found[:, first:] - scores[:, 5:] * scores[:, 4:5]).max(axis=0)
-    extra = np.abs(found[:, first:] - raw[:, 5:]).max(axis=0)
+    points = _points(found, raw, levels, anchors) if objectness else 0
+    after = found[:, (5 if objectness else 4) + 2 * points :]
+    raw, scores = (np.delete(a, range(5, 5 + 2 * points), axis=1) for a in (raw, scores))
+    plain = np.abs(after - scores[:, 5:]).max(axis=0)
+    product = np.abs(after - scores[:, 5:] * scores[:, 4:5]).max(axis=0)
+    extra = np.abs(after - raw[:, 5:]).max(axis=0)
     coefficients = int((extra <= SCORE_SLACK).sum())
     classes = len(extra) - coefficients
     both = (plain[:classes], product[:classes])
     worst = [float(error.max(initial=0.0)) for error in both]
     multiplied = worst[1] < worst[0]
     if classes < 1 or not min(worst) <= SCORE_SLACK or extra[classes:].max(initial=0) > SCORE_SLACK:
-        return "its numbers behind the box are not class scores and perhaps mask coefficients"
+        return "its values after the box are not class scores and optional mask coefficients"
     if not objectness and not multiplied:
-        return "its class scores leave the objectness out"
+        return "its class scores do not include the objectness"
     return _Rows(
-        classes, coefficients, objectness, multiplied, corners, min(apart), max(wrong, min(worst))
-    )
+        anchors, points, classes, coefficients, objectness, multiplied, corners, min(apart),
+        max(wrong, min(worst)),
+    )  # fmt: skip
+
+
+def _points(found: Float, raw: Float, levels: Sequence[Level], anchors: Anchors) -> int:
+    """How many key points stand behind the objectness: p * anchor + corner of the cell * stride,
+    as in YOLOv5-face."""
+    parts = []
+    for level, sizes in zip(levels, anchors, strict=True):
+        corner, size = _places(level, sizes)
+        parts.append(np.concatenate((corner * level.stride, size), axis=1))
+    start, size = np.split(np.concatenate(parts), 2, axis=1)
+    pairs = (raw.shape[1] - 6) // 2
+    made = raw[:, 5 : 5 + 2 * pairs] * np.tile(size, pairs) + np.tile(start, pairs)
+    apart = np.abs(found[:, 5 : 5 + 2 * pairs] - made).max(axis=0)
+    wrong = np.flatnonzero(apart > box_limit(made))
+    return int(wrong[0] if len(wrong) else 2 * pairs) // 2
 
 
 def _boxes(
@@ -244,11 +303,16 @@ def _boxes(
 ) -> Float:
     """(anchors * cells, 4) cx, cy, w, h in pixels."""
     s = 2 * sigmoid(_spread(level, each, values[level.branch.name])[:, :4])
+    corner, sizes = _places(level, anchors)
+    return np.concatenate(((s[:, :2] - 0.5 + corner) * level.stride, s[:, 2:] ** 2 * sizes), axis=1)
+
+
+def _places(level: Level, anchors: Sequence[tuple[float, float]]) -> tuple[Float, Float]:
+    """(anchors * cells, 2) the corners of the cells in cells, and the anchors in pixels."""
     count, columns = cells(level.branch), level.branch.shape[3]
     y, x = np.divmod(np.arange(count), columns)
-    corner = np.tile(np.stack((x, y), axis=1), (each, 1))
-    sizes = np.repeat(np.array(anchors, np.float64), count, axis=0)
-    return np.concatenate(((s[:, :2] - 0.5 + corner) * level.stride, s[:, 2:] ** 2 * sizes), axis=1)
+    corner = np.tile(np.stack((x, y), axis=1), (len(anchors), 1)).astype(np.float64)
+    return corner, np.repeat(np.array(anchors, np.float64), count, axis=0)
 
 
 def _prototypes(seen: View, outputs: Sequence[str], count: int) -> Tap | None:

@@ -1,6 +1,6 @@
-"""Recognises YOLOv5, YOLOv7 and their like before decoding, one or two outputs a level.
+"""YOLOv5 and YOLOv7 recognizer for raw outputs, one or two per level.
 
-The anchors are not in such a graph: those of YOLOv5 are assumed, aloud.
+Such a graph does not hold its anchors: those of YOLOv5 are assumed, with a warning.
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Tail, tail
 from rkzoo.graph.onnx.view import Array, View
 
+_FACE_NUMBERS = 16
+_FACE = (
+    "16 numbers an anchor are read as a box, an objectness and 11 classes; YOLOv5-face has as "
+    "many (a box, an objectness, five points, one class). If it is one, export it with its boxes "
+    "decoded, which tells it."
+)
+
 
 def heads(seen: View, picture: Picture) -> Recognition | str:
-    """One output a level: 1xAxhxwx(5+C) before or after the sigmoid (YOLOv5 and YOLOv7 left
-    undecoded) or 1xA(5+C)xhxw, after the sigmoid as Rockchip's export has it, or before."""
+    """Recognize one output per level: 1xAxhxwx(5+C) before or after the sigmoid (undecoded YOLOv5
+    and YOLOv7), or 1xA(5+C)xhxw, after the sigmoid (Rockchip's export) or before.
+    """
     outputs = [output.name for output in seen.model.graph.output]
     if len(outputs) < 2:
         return ""
@@ -53,7 +61,7 @@ def heads(seen: View, picture: Picture) -> Recognition | str:
     meanings = [_meaning(values[level.branch.name], answers) for level in levels]
     good = [meaning for meaning in meanings if meaning is not None]
     if len(good) != len(levels) or len({(m.each, m.activated) for m in good}) != 1:
-        return "its outputs are not what single branches give, as they are or after a sigmoid"
+        return "its outputs are not single branches, raw or after a sigmoid"
     each, activated = good[0].each, good[0].activated
     strides = tuple(level.stride for level in levels)
     channels = levels[0].branch.shape[1]
@@ -72,6 +80,7 @@ def heads(seen: View, picture: Picture) -> Recognition | str:
         uncut=None if vendor else contract(family, picture, whole),
         taps=taps,
         anchors_known=False,
+        assumed=(_FACE,) if channels == 3 * _FACE_NUMBERS else (),
         evidence=(
             f"{len(outputs)} outputs like {times(answers[good[0].name].shape)}, one a level, "
             f"{'after' if activated else 'before'} the sigmoid.",
@@ -83,14 +92,15 @@ def heads(seen: View, picture: Picture) -> Recognition | str:
 
 
 def masks(seen: View, picture: Picture) -> Recognition | str:
-    """Rockchip's YOLOv5-seg: a level, 1xA(5+C)xhxw after the sigmoid and 1xAMxhxw mask
-    coefficients, and prototypes 1xMxHxW."""
+    """Recognize Rockchip's YOLOv5-seg: per level 1xA(5+C)xhxw after the sigmoid and 1xAMxhxw mask
+    coefficients, and prototypes 1xMxHxW.
+    """
     outputs = [output.name for output in seen.model.graph.output]
     if len(outputs) < 3 or len(outputs) % 2 == 0:
         return ""
     shapes = [(seen.shape(name) or (), name) for name in outputs]
     if any(len(shape) != 4 for shape, _ in shapes):
-        return "its outputs are not all pictures of features 1xCxHxW"
+        return "its outputs are not all feature maps 1xCxHxW"
     shape, proto = max(shapes, key=lambda pair: pair[0][2] * pair[0][3])
     end = tail(seen, [name for name in outputs if name != proto])
     groups = by_size(end) if not isinstance(end, str) else end
@@ -152,7 +162,7 @@ def masks(seen: View, picture: Picture) -> Recognition | str:
 
 
 def _asked(end: Tail) -> tuple[dict[str, Array], dict[str, Array]] | str:
-    """Random numbers for the branches, and what the outputs are then."""
+    """Random values for the branches, and the outputs for them."""
     values = probe(end.branches, seed=0)
     try:
         return values, dict(zip(end.outputs, end(values), strict=True))
@@ -191,7 +201,7 @@ def _head(
 
 @dataclass(frozen=True)
 class _Meaning:
-    """Output `name` is a branch with `each` anchors apart (0: as the branch has them)."""
+    """Output `name` shows a branch, split into `each` anchors (0: not split)."""
 
     name: str
     each: int
@@ -209,7 +219,7 @@ def _meaning(logits: Array, answers: Mapping[str, Array]) -> _Meaning | None:
 
 
 def _apart(whole: Array | Float, each: int) -> Array:
-    """1xA(5+C)xhxw to 1xAxhxwx(5+C); itself where it cannot be."""
+    """Reshape 1xA(5+C)xhxw to 1xAxhxwx(5+C); unchanged where the channels do not divide."""
     if whole.shape[1] % each:
         return whole
     apart = whole.reshape(1, each, -1, *whole.shape[2:])

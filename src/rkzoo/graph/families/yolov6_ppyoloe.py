@@ -1,25 +1,31 @@
-"""Recognises YOLOv6 and PP-YOLOE: four distances from a cell's centre, plain or as a
-distribution, decoded inside the graph.
+"""Recognises heads that give four distances from a point of each cell, plain, as logarithms or as
+a distribution, decoded inside the graph: YOLOv6, PP-YOLOE, PicoDet, NanoDet-Plus, RTMDet.
 
-https://arxiv.org/abs/2209.02976, https://arxiv.org/abs/2203.16250. Their cut is the same; the
-uncut tensors differ: YOLOv6 gives centre, size, a 1 in place of an objectness, and classes;
-PP-YOLOE gives corners and classes, in one tensor or in two.
+https://arxiv.org/abs/2209.02976, https://arxiv.org/abs/2203.16250,
+https://arxiv.org/abs/2111.00902, https://arxiv.org/abs/2212.07784. Their cut is the same; the
+uncut tensors differ: YOLOv6 gives centre, size, a 1 in place of an objectness, and classes; the
+others give corners and classes, in one tensor or in two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import msgspec
 import numpy as np
 
-from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput
+from rkzoo.contract.detect import Decoded, HeadOutput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
+    NO_SHARES,
+    SHARES_SAID,
     Extra,
     Level,
+    Shares,
     alike,
+    boxes_of,
     corners,
     head,
     level_evidence,
@@ -39,79 +45,68 @@ from rkzoo.graph.families.branches import (
     probe,
     stride,
     times,
+    two_of_one,
     wrong_count,
 )
-from rkzoo.graph.families.recognition import Picture, Recognition, Tap
+from rkzoo.graph.families.recognition import Picture, Recognition
 from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.families.training import (
+    NANODET_PLUS,
+    PICODET,
+    PPYOLOE,
+    RTMDET,
+    Training,
+    is_picodet,
+)
 from rkzoo.graph.onnx.view import Array, View
 
 _NOT_ROWS = "its output is not a row of numbers for each of {} cells"
-# What the tail answers -> corners (N, 4) in pixels and scores (N, C), of so many cells.
+# Outputs and the number of cells -> corners (N, 4) in pixels and scores (N, C).
 Read = Callable[[Sequence[Array], int], tuple[Float, Float] | None]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tail that gives boxes as corners and scores, and how near it came. `coarsest_first`:
-    the order of its levels, as PaddleDetection has it."""
+    """A matched head with its errors. `coarsest_first`: the order of its levels in the output, as
+    in PaddleDetection.
+    """
 
     levels: tuple[Level, ...]
     coarsest_first: bool
+    shares: Shares
     box_px: float
     score: float
 
-    @property
-    def classes(self) -> int:
-        return self.levels[0].score.shape[1]
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the uncut outputs are read, and described: `objectness` where a 1 stands for it."""
+
+    read: Read
+    outputs: tuple[HeadOutput, ...]
+    decoded: Decoded
+    said: str
+    objectness: bool = False
 
 
 def yolov6(seen: View, picture: Picture) -> Recognition | str:
     """One output 1xNx(5+C): centre and size in pixels, a 1, classes after their sigmoid."""
-    outputs = [output.name for output in seen.model.graph.output]
-    if len(outputs) != 1:
-        return ""
-    end = tail(seen, outputs)
-    if isinstance(end, str):
-        return end
-    values = probe(end.branches, seed=0)
-    try:
-        (answer,) = end(values)
-        if not is_table(answer) or answer.shape[2] < 6:
-            return "its output is not 1x(cells of all levels)x(5+classes)"
-        if np.abs(answer[0, :, 4] - 1).max() > 0:
-            return "its fifth number is not a constant 1, as YOLOv6 has it"
-        found = _match(end, values, picture, _yolov6_rows)
-    except RkzooError as error:
-        return f"the end of the graph cannot be run alone ({error.why})"
-    if isinstance(found, str):
-        return found
-    cut, taken = _cut(found)
-    uncut = msgspec.structs.replace(
-        cut,
-        outputs=(HeadOutput(name=outputs[0], role="decoded"),),
-        # The 1 stands where the objectness would: a product with it changes nothing.
-        objectness="product",
-        decoded=Decoded(rows_last=False),
-    )
-    return Recognition(
-        family="yolov6",
-        form="stock",
-        contract=contract("yolov6", picture, cut),
-        uncut=contract("yolov6", picture, uncut),
-        taps=taken,
-        coarsest_first=found.coarsest_first,
-        evidence=(
-            f"One output of {times(answer.shape)}: a box, a constant 1 and {found.classes} "
-            f"class{'es' * (found.classes > 1)} for each cell.",
-            *_evidence(found),
-        ),
-    )
+    return _recognised(seen, picture, 1, _rows_with_a_one)
 
 
 def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
-    """Corners in pixels 1xNx4 and scores 1xCxN, or both in one tensor 1xNx(4+C)."""
+    """Corners in pixels 1xNx4 and scores 1xCxN or 1xNxC, or both in one tensor 1xNx(4+C)."""
+    return _recognised(seen, picture, 2, _corner_rows)
+
+
+def _recognised(
+    seen: View,
+    picture: Picture,
+    most_outputs: int,
+    layout_of: Callable[[Sequence[str], Sequence[Array]], _Layout | str],
+) -> Recognition | str:
     outputs = [output.name for output in seen.model.graph.output]
-    if len(outputs) not in (1, 2):
+    if not 1 <= len(outputs) <= most_outputs:
         return ""
     end = tail(seen, outputs)
     if isinstance(end, str):
@@ -119,47 +114,86 @@ def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
     values = probe(end.branches, seed=0)
     try:
         answers = end(values)
-        if not all(is_table(a) for a in answers):
-            return "its outputs are not boxes 1xNx4 and scores, or both in one tensor"
-        read = _one_tensor if len(outputs) == 1 else _two_tensors
-        found = _match(end, values, picture, read)
+        layout = layout_of(outputs, answers)
+        if isinstance(layout, str):
+            return layout
+        found = _match(end, values, picture, layout.read)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(found, str):
         return found
-    cut, taken = _cut(found)
-    picture = replace(picture, image=msgspec.structs.replace(picture.image, fit="stretch"))
-    if len(outputs) == 1:
-        whole: tuple[HeadOutput, ...] = (HeadOutput(name=outputs[0], role="decoded"),)
-        decoded = Decoded(rows_last=False, corners=True)
-    else:
-        box, score = _box_first(answers)
-        last = answers[score].shape[1] == found.classes
-        whole = (
-            HeadOutput(name=outputs[box], role="box"),
-            HeadOutput(name=outputs[score], role="score"),
-        )
-        decoded = Decoded(rows_last=last, corners=True)
-    uncut = msgspec.structs.replace(cut, outputs=whole, decoded=decoded)
+    training = None if layout.objectness else _training(found.levels)
+    family = training.family if training else "yolov6"
+    picture = training.over(picture) if training else picture
+    taken = taps(found.levels, Extra(), None)
+    cut = head(found.levels, Extra(), outputs_of_cut(found.levels, taken))
+    uncut = msgspec.structs.replace(
+        cut,
+        outputs=layout.outputs,
+        # The 1 stands where the objectness would: a product with it changes nothing.
+        objectness="product" if layout.objectness else "none",
+        decoded=msgspec.structs.replace(layout.decoded, relative=found.shares.boxes),
+    )
     return Recognition(
-        family="ppyoloe",
+        family=family,
         form="stock",
-        contract=contract("ppyoloe", picture, cut),
-        uncut=contract("ppyoloe", picture, uncut),
+        contract=contract(family, picture, cut),
+        uncut=contract(family, picture, uncut),
         taps=taken,
         coarsest_first=found.coarsest_first,
         evidence=(
-            f"{'One output' if len(outputs) == 1 else 'Boxes and scores'} of "
-            f"{' and '.join(times(a.shape) for a in answers)}: corners in pixels and "
-            f"{found.classes} class{'es' * (found.classes > 1)} for each cell.",
-            *_evidence(found),
-            "PP-YOLOE was trained on pictures stretched to the input, and PP-YOLOE+ on pixels "
-            "divided by 255 only: that is assumed, for the file does not say.",
+            f"{layout.said} and {cut.classes} class{'es' * (cut.classes > 1)} for each cell.",
+            *level_evidence(found.levels, Extra(), activated=True),
+            *([SHARES_SAID] if found.shares.boxes else []),
+            "Fed with random numbers, the end of the graph answers as this head must: within "
+            f"{found.box_px:.1g} px and {found.score:.1g} in score.",
         ),
+        assumed=(training.assumed,) if training else (),
     )
 
 
+def _training(levels: Sequence[Level]) -> Training:
+    if is_picodet(levels):
+        return PICODET if levels[0].offset else NANODET_PLUS
+    return RTMDET if levels[0].box.shape[1] == 4 and not levels[0].offset else PPYOLOE
+
+
 # ---- what the tail gives, as corners and scores -------------------------------------
+
+
+def _rows_with_a_one(outputs: Sequence[str], answers: Sequence[Array]) -> _Layout | str:
+    (answer,) = answers
+    if not is_table(answer) or answer.shape[2] < 6:
+        return "its output is not 1x(cells of all levels)x(5+classes)"
+    if np.abs(answer[0, :, 4] - 1).max() > 0:
+        return "its fifth number is not a constant 1, as YOLOv6 has it"
+    return _Layout(
+        _yolov6_rows,
+        (HeadOutput(name=outputs[0], role="decoded"),),
+        Decoded(rows_last=False),
+        f"One output of {times(answer.shape)}: a box, a constant 1",
+        objectness=True,
+    )
+
+
+def _corner_rows(outputs: Sequence[str], answers: Sequence[Array]) -> _Layout | str:
+    if not all(is_table(answer) for answer in answers):
+        return "its outputs are not boxes 1xNx4 and scores, or both in one tensor"
+    shapes = " and ".join(times(answer.shape) for answer in answers)
+    if len(answers) == 1:
+        return _Layout(
+            _one_tensor,
+            (HeadOutput(name=outputs[0], role="decoded"),),
+            Decoded(rows_last=False, corners=True),
+            f"One output of {shapes}: corners",
+        )
+    box, score = _box_first(answers)
+    return _Layout(
+        _two_tensors,
+        (HeadOutput(name=outputs[box], role="box"), HeadOutput(name=outputs[score], role="score")),
+        Decoded(rows_last=answers[score].shape[2] == answers[box].shape[1], corners=True),
+        f"Boxes and scores of {shapes}: corners",
+    )
 
 
 def _yolov6_rows(answers: Sequence[Array], _: int) -> tuple[Float, Float] | None:
@@ -204,54 +238,62 @@ def _match(end: Tail, values: Mapping[str, Array], picture: Picture, read: Read)
         return reason
     found = []
     for coarsest_first, order in ((False, levels), (True, levels[::-1])):
-        made = table(order, values, Extra(), activated=True)
-        boxes, scores = corners(made.boxes).T, made.scores.T
+        scores = table(order, values, Extra(), activated=True).scores.T
         if answer[1].shape != scores.shape:
             return f"its {scores.shape[1]} classes do not make up its output"
         score = float(np.abs(answer[1] - scores).max())
-        box = float(np.abs(answer[0] - boxes).max())
-        if box <= box_limit(boxes) and score <= SCORE_SLACK:
-            return _Seen(tuple(levels), coarsest_first, box, score)
-        found.append((box, score))
+        for kind, shares, made in _readings(order, values):
+            seen = shares.in_pixels(answer[0].T, picture.image.size, 4, Extra()).T
+            box = float(np.abs(seen - made).max())
+            if box <= box_limit(made) and score <= SCORE_SLACK:
+                fitting = tuple(
+                    replace(level, offset=kind.offset, logarithms=kind.logarithms)
+                    for level in levels
+                )
+                return _Seen(fitting, coarsest_first, shares, box, score)
+            found.append((box, score))
     box, score = min(found)
     return (
-        "its boxes are not distances from the cells' centres: it differs by "
+        "its boxes are not distances from a point of each cell: it differs by "
         f"{box:.3g} px and {score:.3g} in score"
     )
 
 
+def _readings(
+    levels: Sequence[Level], values: Mapping[str, Array]
+) -> Iterator[tuple[Level, Shares, Float]]:
+    """Every way to read the box branches, and the corners (N, 4) in pixels that it gives: from
+    the centres of the cells or their corners, plain or as logarithms."""
+    plain = levels[0].box.shape[1] == 4
+    for logarithms, offset in product((False, True) if plain else (False,), (0.5, 0.0)):
+        kinds = [replace(level, offset=offset, logarithms=logarithms) for level in levels]
+        made = corners(boxes_of(kinds, values)).T
+        for shares in (NO_SHARES, Shares(boxes=True)):
+            yield kinds[0], shares, made
+
+
 def _level(
-    group: Sequence[Branch],
+    group: tuple[Branch, ...],
     picture: Picture,
     read: Callable[[Sequence[Array]], tuple[Float, Float] | None],
     end: Tail,
     values: Mapping[str, Array],
 ) -> Level | str:
-    """Which of two branches moves the boxes, and which the scores."""
+    """Which of two branches, or parts of one, moves the boxes, and which the scores."""
+    before = read(end(values))
+    if before is None:
+        return "its output is not a row of numbers for each cell"
+
+    def moves(branch: Branch) -> tuple[bool, ...]:
+        after = read(moved(end, values, branch)) or before
+        return tuple(bool((a != b).any()) for a, b in zip(before, after, strict=True))
+
+    group = two_of_one(group, before[1].shape[1], lambda part: moves(part) == (False, True))
     reason = wrong_count(group, (2,), "two, box and class")
     step = stride(group[0], picture)
     if reason or isinstance(step, str):
         return reason or str(step)
-    before, roles = read(end(values)), {}
-    for branch in group:
-        after = read(moved(end, values, branch))
-        if before is None or after is None:
-            return "its output is not a row of numbers for each cell"
-        changed = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
-        roles[tuple(changed)] = branch
+    roles = {moves(branch): branch for branch in group}
     if set(roles) != {(True, False), (False, True)}:
         return "its boxes and scores do not come from branches of their own"
     return Level(roles[True, False], roles[False, True], step)
-
-
-def _cut(found: _Seen) -> tuple[DetectHead, tuple[Tap, ...]]:
-    taken = taps(found.levels, Extra(), None)
-    return head(found.levels, Extra(), outputs_of_cut(found.levels, taken)), taken
-
-
-def _evidence(found: _Seen) -> tuple[str, ...]:
-    return (
-        *level_evidence(found.levels, Extra(), activated=True),
-        "Fed with random numbers, the end of the graph answers as this head must: within "
-        f"{found.box_px:.1g} px and {found.score:.1g} in score.",
-    )

@@ -1,19 +1,22 @@
-"""Recognises stock exports of YOLOv8, 9, 10, 11, 12 and YOLO26: detection, segmentation, pose
-and rotated boxes, with the choice of the best inside the graph or without.
+"""YOLOv8 to YOLO26 recognizer for upstream exports: detection, segmentation, pose and rotated
+boxes, with or without top-k inside the graph.
 
-Two things are looked at, and no name: the shapes of the branches that end in the head, and
-what the tail behind them answers to numbers that we feed it.
+No tensor names are used, only the shapes of the head's branches and the outputs of the decoding
+part for probe values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from rkzoo.contract.detect import Decoded, HeadOutput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
+    ALL_SHARES,
+    SHARES_SAID,
     Extra,
     Fit,
     Level,
@@ -29,6 +32,7 @@ from rkzoo.graph.families.anchor_free import (
     taps,
 )
 from rkzoo.graph.families.branches import (
+    Float,
     by_size,
     cells,
     contract,
@@ -37,24 +41,27 @@ from rkzoo.graph.families.branches import (
     probe,
     stride,
     times,
+    two_of_one,
     wrong_count,
 )
+from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.recognition import Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Branch, Tail, tail
 from rkzoo.graph.onnx.view import Array, View
 
-# So low that no result is picked from a level that is kept quiet.
+# So low that top-k selects nothing from a level set to it.
 _QUIET = -30.0
-_SAME_HEAD = "YOLOv8, 9, 11 and 12 have the same head, so they are not told apart."
+_SAME_HEAD = "YOLOv8, 9, 11 and 12 have the same head, so they are not distinguished."
 _PICKED_AWAY = (
-    "it picks its results inside the graph in a way that is not YOLOv10's or YOLO26's; export it "
+    "its top-k selection inside the graph is not that of YOLOv10 or YOLO26; export it "
     "without NMS and without end-to-end mode"
 )
 
 
 def stock(seen: View, picture: Picture) -> Recognition | str:
-    """The export with one output, 1x(4+C+E)xN (centre, size, scores, extras), or 1xKx(6+E)
-    (corners, score, class, extras) of the best K; beside it the prototypes of masks."""
+    """Recognize one output 1x(4+C+E)xN (center, size, scores, extras), or 1xKx(6+E) (corners,
+    score, class, extras) of the top k; optionally mask prototypes as a second output.
+    """
     split = _outputs(seen)
     if split is None:
         return ""
@@ -65,27 +72,29 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     groups = by_size(end)
     if isinstance(groups, str):
         return groups
-    reason = _wrong_count(groups)
-    if reason:
-        return reason
     values = probe(end.branches, seed=0)
     try:
         whole = _answer(end, values, groups)
         if isinstance(whole, str):
-            return whole
+            return _wrong_count(groups) or whole
+        if not end.picks:
+            groups = [_apart(end, values, whole, group) for group in groups]
+        reason = _wrong_count(groups)
+        if reason:
+            return reason
         levels = _levels(end, groups, values, picture)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(levels, str):
         return levels
-    fit = _fit(end, levels, values, whole, prototypes)
+    fit = _fit(end, levels, values, whole, prototypes, picture.image.size)
     if isinstance(fit, str):
         return fit
     return _recognition(end, levels, fit, whole, prototypes, picture)
 
 
 def _outputs(seen: View) -> tuple[str, Tap | None] | None:
-    """The output that holds the boxes, and the prototypes where there are any."""
+    """The output with the boxes, and the prototypes, if any."""
     names = [output.name for output in seen.model.graph.output]
     if len(names) == 1:
         return names[0], None
@@ -105,13 +114,13 @@ def _wrong_count(groups: Sequence[Sequence[Branch]]) -> str:
     return next(filter(None, reasons), "")
 
 
-# ---- asking the tail ----------------------------------------------------------------
+# ---- probing the tail ---------------------------------------------------------------
 
 
 def _answer(
     end: Tail, values: Mapping[str, Array], groups: Sequence[Sequence[Branch]]
 ) -> Array | str:
-    """1x(numbers)x(cells), or 1x(best)x(numbers) of a tail that picks."""
+    """1x(values)x(cells), or 1x(top k)x(values) of a tail with top-k."""
     answer = end(values)[0]
     if answer.ndim == 3 and answer.shape[0] == 1:
         if end.picks and answer.shape[2] >= 6 and answer.shape[1]:
@@ -124,6 +133,17 @@ def _answer(
     return "its output is not 1x(4+classes)x(cells of all levels)"
 
 
+def _apart(
+    end: Tail, values: Mapping[str, Array], whole: Array, group: tuple[Branch, ...]
+) -> tuple[Branch, ...]:
+    """Box and classes of a level."""
+
+    def is_score(branch: Branch) -> bool:
+        return min(moving(whole, moved(end, values, branch)[0], 1), default=0) >= 4
+
+    return two_of_one(group, whole.shape[1] - 4, is_score)
+
+
 def _levels(
     end: Tail, groups: Sequence[Sequence[Branch]], values: Mapping[str, Array], picture: Picture
 ) -> list[Level] | str:
@@ -133,7 +153,7 @@ def _levels(
         if isinstance(step, str):
             return step
         mine = {branch.name for branch in group}
-        # With the other levels quiet, what is picked is picked from this one.
+        # With the other levels suppressed, top-k selects from this one.
         alone = {
             name: value if name in mine else np.full_like(value, _QUIET)
             for name, value in values.items()
@@ -150,8 +170,9 @@ def _levels(
 
 
 def _role(before: Array, after: Array, branch: Branch, picks: bool) -> str:
-    """Which numbers of a result move with the branch: the box, the scores, what comes behind
-    them, or (an angle) the centre of the box and what comes last."""
+    """The role of a branch by which values of a result it changes: the box, the scores, those after
+    them, or (an angle) the box center and the last value.
+    """
     axis = 2 if picks else 1
     rows = moving(before, after, axis)
     last = before.shape[axis] - 1
@@ -174,38 +195,53 @@ def _fit(
     values: Mapping[str, Array],
     whole: Array,
     prototypes: Tap | None,
+    size: tuple[int, int],
 ) -> Fit | str:
-    """The reading of the branches that the tail's answer agrees with."""
+    """The meaning of the branches that agrees with the tail's outputs."""
     _, classes, third = levels[0].channels
     numbers = whole.shape[2 if end.picks else 1]
     expected = (6 if end.picks else 4 + classes) + third
     if numbers != expected:
-        return f"its output has {numbers} rows, not {expected} as its branches ask for"
+        return f"its output has {numbers} rows, not {expected} as its branches require"
     possible = extras(third, prototypes.shape[1] if prototypes else 0)
     if prototypes is not None and not third:
         return "it has a second output that none of its boxes needs"
     if not possible:
         return f"its third branch of {third} channels is neither masks, key points nor an angle"
-    answer = whole[0].astype(np.float64)
-    fits = []
-    for extra in possible:
-        made = table(levels, values, extra, activated=True)
-        if end.picks:
-            fits.append(compare_picked(made, answer, extra))
-            continue
-        fits.append(compare(made, answer, extra, activated=True))
-        raw = table(levels, values, extra, activated=False)
-        fits.append(compare(raw, answer, extra, activated=False))
+    answer = whole[0].T if end.picks else whole[0]
+    fits = [
+        replace(fit, shares=shares)
+        for shares in ALL_SHARES
+        for extra in possible
+        for fit in _fits(
+            end, levels, values, extra,
+            shares.in_pixels(answer.astype(np.float64), size, expected - third, extra),
+        )
+    ]  # fmt: skip
     best = min(fits, key=lambda fit: fit.badness)
     if best.good:
         return best
     if end.picks:
         return _PICKED_AWAY
-    other = f" and {best.other:.3g} in what comes behind" if third else ""
+    other = f" and {best.other:.3g} in the values after them" if third else ""
     return (
-        "its output is not the boxes (centre and size in pixels) and class scores that the "
-        f"branches give: it differs by {best.box:.3g} px and {best.score:.3g} in score{other}"
+        "its output is not the boxes (centre and size in pixels) and class scores of its "
+        f"branches: it differs by {best.box:.3g} px and {best.score:.3g} in score{other}"
     )
+
+
+def _fits(
+    end: Tail, levels: Sequence[Level], values: Mapping[str, Array], extra: Extra, answer: Float
+) -> list[Fit]:
+    """How well each reading of the scores fits the answer's numbers (R, N), boxes in pixels."""
+    if end.picks:
+        return [compare_picked(table(levels, values, extra, activated=True), answer.T, extra)]
+    return [
+        compare(
+            table(levels, values, extra, activated=activated), answer, extra, activated=activated
+        )
+        for activated in (True, False)
+    ]
 
 
 # ---- the result ---------------------------------------------------------------------
@@ -223,7 +259,13 @@ def _recognition(
     outputs = [HeadOutput(name=end.outputs[0], role="decoded")]
     if prototypes is not None:
         outputs.append(HeadOutput(name=prototypes.name, role="prototypes"))
-    decoded = Decoded(rows_last=not end.picks, corners=fit.corners, picked=end.picks)
+    decoded = Decoded(
+        rows_last=not end.picks,
+        corners=fit.corners,
+        picked=end.picks,
+        relative=fit.shares.boxes,
+        relative_points=fit.shares.points,
+    )
     cut = head(levels, fit.extra, outputs_of_cut(levels, taken), picks=end.picks)
     uncut = head(
         levels,
@@ -234,7 +276,7 @@ def _recognition(
         decoded=decoded,
     )
     family = _family(levels, fit.extra, end.picks)
-    return Recognition(
+    recognition = Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, cut),
@@ -244,11 +286,13 @@ def _recognition(
             f"One output of {times(whole.shape)}: {_said(end, levels, whole)}.",
             *([_said_prototypes(prototypes)] if prototypes else []),
             *level_evidence(levels, fit.extra, fit.activated),
+            *([SHARES_SAID] if fit.shares.boxes else []),
             "Fed with random numbers, the end of the graph answers as this head must: within "
             f"{fit.box:.1g} px and {fit.score:.1g} in score.",
             _kin(family),
         ),
     )
+    return with_faces(recognition, picture.labels)
 
 
 def _family(levels: Sequence[Level], extra: Extra, picks: bool) -> str:
@@ -261,8 +305,8 @@ def _family(levels: Sequence[Level], extra: Extra, picks: bool) -> str:
 def _said(end: Tail, levels: Sequence[Level], whole: Array) -> str:
     if end.picks:
         return (
-            f"the {whole.shape[1]} best of {cells_evidence(levels)} cells, chosen inside the "
-            "graph; each object has one box, so none has to be suppressed"
+            f"the {whole.shape[1]} best of {cells_evidence(levels)} cells, selected inside the "
+            "graph; one box per object, so no NMS is needed"
         )
     return f"{whole.shape[2]} cells are {cells_evidence(levels)}"
 
@@ -274,4 +318,4 @@ def _said_prototypes(prototypes: Tap) -> str:
 def _kin(family: str) -> str:
     if family.startswith("yolo26"):
         return "Plain distances without a distribution: YOLO26's head."
-    return _SAME_HEAD if family.startswith("yolov8") else "The choice inside is YOLOv10's."
+    return _SAME_HEAD if family.startswith("yolov8") else "The top-k selection is YOLOv10's."

@@ -1,10 +1,10 @@
-"""Recognises Rockchip's exports of YOLOv6, 8, 10 and 11: the head in several outputs, in any
-order, told apart by what they answer to random numbers.
+"""YOLOv6, 8, 10 and 11 recognizer for Rockchip's exports: the head in several outputs, in any
+order, identified by their values for random inputs.
 
-- detection: box 1x4Mxhxw and score 1xCxhxw a level, perhaps their clipped sum 1x1xhxw
-- segmentation: as above with mask coefficients a level, and the prototypes
-- pose and rotated boxes: box and score of a level in one tensor 1x(4M+C)xhxw, and all key
-  points 1xKxVxN in pixels, or all angles 1x1xN after their sigmoid
+- detection: box 1x4Mxhxw and score 1xCxhxw per level, optionally the clipped score sum 1x1xhxw
+- segmentation: plus mask coefficients per level, and the prototypes
+- pose and rotated boxes: box and score of a level in one tensor 1x(4M+C)xhxw, and all keypoints
+  1xKxVxN in pixels, or all angles 1x1xN after the sigmoid
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from rkzoo.graph.families.branches import (
     times,
     wrong_count,
 )
+from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.recognition import Form, Picture, Recognition, Tap
 from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.families.training import PICODET, is_picodet
 from rkzoo.graph.onnx.view import Array, View
 
 _NOT_RAW = "its outputs are not raw box distributions and class scores after a sigmoid"
@@ -38,7 +40,7 @@ _LEFT_OVER = "it has outputs that are neither box, score nor sum of scores"
 
 
 def vendor(seen: View, picture: Picture) -> Recognition | str:
-    """Any of the forms above."""
+    """Recognize any of the forms above."""
     outputs = [output.name for output in seen.model.graph.output]
     if len(outputs) == 1:
         return ""
@@ -78,7 +80,10 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
     activated = found[0].activated
     sums = found[0].score_sum is not None
     family = _family(levels, extra)
-    return Recognition(
+    training = PICODET if is_picodet(levels) and not extra.task else None
+    if training is not None:
+        family, picture = training.family, training.over(picture)
+    recognition = Recognition(
         family=family,
         form=_form(extra, sums),
         contract=contract(
@@ -88,9 +93,11 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
         evidence=(
             f"{len(outputs)} outputs: {_said(found[0], last)}.",
             *level_evidence(levels, extra, activated),
-            _kin(levels),
+            *([_kin(levels)] if training is None else []),
         ),
+        assumed=(training.assumed,) if training else (),
     )
+    return with_faces(recognition, picture.labels)
 
 
 # ---- prototypes ---------------------------------------------------------------------
@@ -99,8 +106,9 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
 def _prototypes(
     seen: View, end: Tail, values: Mapping[str, Array], answers: Mapping[str, Array]
 ) -> Tap | None:
-    """The one map whose branch is neither shown raw nor after a sigmoid: what stands between
-    is the activation of the prototypes' own last layer."""
+    """The one map that shows its branch neither raw nor after a sigmoid: it has the activation of
+    the prototypes' last layer.
+    """
     explained = [a for b in end.branches for a in _shown(values[b.name])]
     found = [
         name
@@ -127,8 +135,9 @@ def _alone(seen: View, name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Meaning:
-    """The branches of a level, and the outputs that show them. `score_name` is empty where
-    box and score share an output."""
+    """The branches of a level, and the outputs that show them. `score_name` is empty where box and
+    score share an output.
+    """
 
     box: Branch
     score: Branch
@@ -218,7 +227,7 @@ def _separate(
         scores = sigmoid(logits)
         total = np.clip(scores.sum(axis=1, keepdims=True), 0, 1)
         for name, answer in answers.items():
-            # With one class the sum is the score over again: the first takes the name.
+            # With one class the sum equals the score: the first such output is the score.
             if same(answer, logits):
                 raw.setdefault(branch.name, name)
             elif same(answer, scores) and branch.name not in activated:
@@ -268,7 +277,7 @@ def _coefficients(
     order: Sequence[str],
     prototypes: Tap | None,
 ) -> Branch | None:
-    """As many channels as there are prototypes. Of two such branches the box comes first."""
+    """The branch with one channel per prototype; of two such branches the box comes first."""
     if prototypes is None:
         return None
     found = [b for b in group if b.name in raw and b.shape[1] == prototypes.shape[1]]
@@ -276,16 +285,18 @@ def _coefficients(
 
 
 def _which_is_box(pair: Sequence[Branch]) -> Branch | None:
-    """Raw logits only: 16 bins a side, or the only number that four sides divide."""
+    """Raw logits only: 16 bins a side, or the only number that four sides divide. Four numbers
+    beside any others are an RTMDet's plain distances (raw_levels)."""
     usual = [branch for branch in pair if branch.shape[1] == 64]
-    possible = [b for b in pair if b.shape[1] % 4 == 0 and b.shape[1] > 4]
+    plain = any(branch.shape[1] == 4 for branch in pair)
+    possible = [b for b in pair if b.shape[1] % 4 == 0 and not plain]
     for fits in (usual, possible):
         if len(fits) == 1:
             return fits[0]
     return None
 
 
-# ---- all levels together ------------------------------------------------------------
+# ---- outputs of all levels ----------------------------------------------------------
 
 
 def _extra(
@@ -294,7 +305,7 @@ def _extra(
     left: Mapping[str, Array],
     prototypes: Tap | None,
 ) -> tuple[Extra, tuple[HeadOutput, ...]] | str:
-    """What the third branch is, and the outputs that hold all levels of it."""
+    """The meaning of the third branch, and the outputs that hold it for all levels."""
     third = levels[0].channels[2]
     if prototypes is not None:
         if left:
@@ -330,7 +341,7 @@ def _expected(levels: Sequence[Level], values: Mapping[str, Array], extra: Extra
         if level.third is None:
             raise RkzooError("A level has no third branch.", code=1)
         numbers = values[level.third.name][0].reshape(level.third.shape[1], -1).astype(np.float64)
-        # An angle leaves after its sigmoid, not in radians.
+        # Angles leave the graph after the sigmoid, not in radians.
         parts.append(sigmoid(numbers) if extra.role == "angle" else extra.read(numbers, level))
     return np.concatenate(parts, axis=1)
 
@@ -359,12 +370,15 @@ def _said(meaning: _Meaning, last: Sequence[HeadOutput]) -> str:
 
 def _kin(levels: Sequence[Level]) -> str:
     if levels[0].channels[0] == 4:
-        return "Plain distances without a distribution, as in YOLOv6 n and s."
+        return (
+            "Plain distances without a distribution, as in YOLOv6 n and s. An RTMDet looks the "
+            "same in this form; export it with its boxes decoded, which tells it."
+        )
     # YOLOv10's one-to-one head has the very tensors of YOLOv8's; only the trained numbers
     # differ. So it gets YOLOv8's suppression, which finds little to do: the head was trained to
     # give an object one box. Taking YOLOv8 for YOLOv10 would return every object many times.
     return (
-        "YOLOv8, 9, 10, 11 and PP-YOLOE have the same head in this form, so they are not told "
-        "apart; overlapping boxes are suppressed for all, which YOLOv10 does not need and which "
-        "does it no harm unless objects of one class overlap by more than the IoU limit."
+        "YOLOv8, 9, 10, 11 and PP-YOLOE have the same head in this form, so they are not "
+        "distinguished; NMS is applied to all. YOLOv10 does not need it, and it only matters there "
+        "where objects of one class overlap by more than the IoU threshold."
     )

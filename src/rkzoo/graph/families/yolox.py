@@ -1,8 +1,8 @@
-"""Recognises YOLOX: no anchors, offset and log size in cells, https://arxiv.org/abs/2107.08430.
+"""YOLOX recognizer: anchor-free, offset and log size in cells, https://arxiv.org/abs/2107.08430.
 
-Each level ends in three branches: box of 4 channels, objectness of 1, classes. The network was
-trained on BGR pixels of 0..255, padded with 114 at the right and below; no file says so, and
-Rockchip's example feeds RGB, which costs it accuracy.
+Each level ends in three branches: box (4 channels), objectness (1), classes. The network is trained
+on BGR pixels of 0..255, padded with 114 at the right and bottom; no file says so, and Rockchip's
+example feeds RGB, which costs accuracy.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from rkzoo.graph.onnx.view import Array, View
 FAMILY = "yolox"
 _PIXEL_SHARE = 1e-5
 _FEEDING = (
-    "YOLOX was trained on BGR pixels of 0..255, put in the top left corner and padded with 114: "
-    "that is assumed, for the file does not say."
+    "Assumed, since the file does not say: BGR pixels of 0..255, placed top left and padded with "
+    "114, as YOLOX was trained."
 )
 
 
@@ -53,8 +53,9 @@ class _Level:
 
 
 def stock(seen: View, picture: Picture) -> Recognition | str:
-    """One output 1xNx(5+C), the levels' cells one after another: objectness and classes after
-    their sigmoid, the boxes as they leave the network or decoded to centre and size."""
+    """Recognize one output 1xNx(5+C), level after level: objectness and classes after the sigmoid,
+    boxes raw or decoded to center and size.
+    """
     outputs = [output.name for output in seen.model.graph.output]
     if len(outputs) != 1:
         return ""
@@ -67,7 +68,7 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
         answer = end(values)[0]
         total = sum(cells(group[0]) for group in groups)
         if answer.ndim != 3 or answer.shape[0] != 1 or total not in answer.shape[1:]:
-            return f"its output is not a row of numbers for each of {total} cells"
+            return f"its output is not a row of values for each of {total} cells"
         rows_last = answer.shape[1] != total
         levels = _levels(groups, picture, _positions(end, values, answer, 1 if rows_last else 2))
     except RkzooError as error:
@@ -87,7 +88,7 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     still = bool(np.abs(table[:, :4] - raw).max() <= SCORE_SLACK)
     apart = 0.0 if still else float((np.abs(table[:, :4] - boxes) / _slack(boxes)).max())
     if not apart <= 1:
-        return "its boxes are not offset and log size in cells, as YOLOX codes them"
+        return "its boxes are not offset and log size in cells, as YOLOX encodes them"
     taps = tuple(
         tap
         for index, level in enumerate(levels)
@@ -115,7 +116,7 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
             f"{classes} class{'es' * (classes > 1)}.",
             _level_evidence(levels),
             f"The boxes leave the graph {'undecoded' if still else 'decoded to pixels'}.",
-            "Fed with random numbers, the end of the graph answers as this head must: within "
+            "Run on random values, the graph's decoding agrees with this head's formula within "
             f"{score:.1g} in score.",
             _FEEDING,
         ),
@@ -123,8 +124,9 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
 
 
 def vendor(seen: View, picture: Picture) -> Recognition | str:
-    """Rockchip's export, which is upstream's with the levels left apart: a level, one output
-    1x(5+C)xhxw of box (raw), objectness and classes (after their sigmoid)."""
+    """Recognize Rockchip's export, upstream's with the levels separate: per level one output
+    1x(5+C)xhxw of raw box, objectness and classes (both after the sigmoid).
+    """
     outputs = [output.name for output in seen.model.graph.output]
     if len(outputs) < 2:
         return ""
@@ -204,7 +206,7 @@ def _positions(
 def _levels(
     groups: Sequence[tuple[Branch, ...]], picture: Picture, positions: Mapping[str, list[int]]
 ) -> list[_Level] | str:
-    """Who is who, by the positions in the output that move with a branch."""
+    """Assign roles to the branches by the positions in the output that they change."""
     found = []
     for group in groups:
         step = stride(group[0], picture)
@@ -216,7 +218,7 @@ def _levels(
             first = where[0] if where else -1
             role = {0: "box", 4: "objectness", 5: "score"}.get(first, "")
             if where != list(range(first, first + branch.shape[1])):
-                return "its branches do not stand one behind the other in the output"
+                return "its branches are not contiguous in the output"
             roles[role] = branch
         if set(roles) != {"box", "objectness", "score"} or roles["box"].shape[1] != 4:
             return "its three branches are not box, objectness and classes"
@@ -227,7 +229,7 @@ def _levels(
 
 
 def _flat(branch: Array) -> Float:
-    """(cells, channels)"""
+    """Values as (cells, channels), float64."""
     return np.asarray(branch[0].reshape(branch.shape[1], -1).T, np.float64)
 
 
@@ -237,7 +239,7 @@ def _scores(level: _Level, values: Mapping[str, Array]) -> Float:
 
 
 def _boxes(level: _Level, values: Mapping[str, Array]) -> Float:
-    """(cells, 4) cx, cy, w, h in pixels: the tail's reference, in double precision."""
+    """Reference boxes (cells, 4) cx, cy, w, h in pixels, float64."""
     raw = _flat(values[level.box.name])
     y, x = np.divmod(np.arange(len(raw)), level.box.shape[3])
     centre = raw[:, :2] + np.stack((x, y), axis=1)
@@ -261,7 +263,7 @@ def _head(outputs: tuple[HeadOutput, ...], classes: int, strides: tuple[int, ...
 
 
 def _fed(picture: Picture) -> Picture:
-    """As YOLOX was trained."""
+    """The preprocessing that YOLOX was trained with."""
     image = ImageInput(
         size=picture.image.size, color="BGR", std=(1.0, 1.0, 1.0), pad=114, place="top-left"
     )

@@ -1,3 +1,3 @@
-"""ONNX graphs made of weights that come in another form."""
+"""Builders of ONNX graphs from weights stored in other formats."""
 
-import rkzoo.graph.onnx  # noqa: F401 -- says in words where the package onnx is missing
+import rkzoo.graph.onnx  # noqa: F401 -- raises RkzooError where the package onnx is missing

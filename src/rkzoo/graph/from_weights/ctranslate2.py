@@ -1,4 +1,4 @@
-"""Reads the weights that CTranslate2 keeps (its model.bin, version 6)."""
+"""CTranslate2 weight reader (model.bin, version 6)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ _DTYPES = ("float32", "int8", "int16", "int32", "float16")
 
 
 def weights(parts: Iterable[Path]) -> dict[str, Array]:
-    """Every variable of a model.bin by its name, an alias as what it stands for; half precision
-    stays half. `parts` are the file's pieces in order. Raises RkzooError."""
+    """Read all variables of a CTranslate2 model.bin.
+
+    Args:
+        parts: The pieces of the file, in order.
+
+    Returns:
+        Arrays by variable name. An alias maps to the array it refers to; float16 stays float16.
+
+    Raises:
+        RkzooError: The file cannot be read, is incomplete, or has another version.
+    """
     files = list(parts)
     with explained(f"{files[0]} cannot be read."):
         data = b"".join(path.read_bytes() for path in files)
@@ -40,8 +49,8 @@ class _Reader:
         version = self._number("I")
         if version != _VERSION:
             raise ValueError(f"version {version}")
-        self._text()  # the name of the architecture
-        self._number("I")  # its revision
+        self._text()  # name of the architecture
+        self._number("I")  # revision of the architecture
         found = {}
         for _ in range(self._number("I")):
             name = self._text()

@@ -1,11 +1,11 @@
-"""Makes the graphs of BERT's relatives for texts (https://arxiv.org/abs/1810.04805) from weights
-in safetensors.
+"""ONNX graphs of MiniLM, a BERT-style text encoder (https://arxiv.org/abs/1810.04805), from
+safetensors.
 
-- embedding: token numbers (1, L) int64 -> x (1, L, width);
-- encoder: x, mask (1, 1, L), which is added to what attention sees -> hidden (1, L, width).
+- embedding: token ids (1, L) int64 -> x (1, L, width);
+- encoder: x, mask (1, 1, L), added to the attention scores -> hidden (1, L, width).
 
-L is 128. No tensor has four dimensions, so no runtime can take one for a picture; no layer of the
-encoder runs on the processor.
+L is 128. No tensor has four dimensions, so no runtime mistakes one for an image; no layer of the
+encoder runs on the CPU.
 """
 
 from __future__ import annotations
@@ -25,15 +25,20 @@ from rkzoo.graph.onnx.writer import Writer
 from rkzoo.progress import Reporter
 
 LENGTH = 128
-_HEADS = 12  # in MiniLM of 384 numbers
+_HEADS = 12  # of MiniLM with a hidden size of 384
 
 
 def make_embedding(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
-    """Of a card's zip with a model.safetensors, as ONNX."""
+    """Write the embedding graph as ONNX, from the card's file `model` (a zip with a
+    model.safetensors).
+    """
     onnx.save(embedding(_weights(files["model"])), target)
 
 
 def make_encoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+    """Write the encoder graph as ONNX, from the card's file `model` (a zip with a
+    model.safetensors).
+    """
     onnx.save(encoder(_weights(files["model"])), target)
 
 
@@ -44,14 +49,23 @@ def _weights(path: Path) -> dict[str, Array]:
     except (OSError, KeyError, ValueError, TypeError, zipfile.error) as error:
         raise RkzooError(
             f"{path} holds no weights that can be read.",
-            f"It is no zip with a whole model.safetensors ({error}).",
+            f"It is not a zip archive with a complete model.safetensors ({error}).",
             "Fetch it again with rkzoo fetch.",
         ) from error
 
 
 def tensors(data: bytes) -> dict[str, Array]:
-    """The float tensors of a safetensors file by name. Raises ValueError, KeyError or TypeError
-    for bytes that are none."""
+    """Read the float32 tensors of a safetensors file.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        float32 arrays by tensor name; tensors of other dtypes are skipped.
+
+    Raises:
+        ValueError, KeyError, TypeError: The bytes are not a safetensors file.
+    """
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     found = {}
@@ -65,11 +79,12 @@ def tensors(data: bytes) -> dict[str, Array]:
 
 
 def embedding(held: Mapping[str, Array], length: int = LENGTH) -> onnx.ModelProto:
+    """Build the embedding graph: ids (1, length) int64 -> x (1, length, width) float32."""
     graph = Writer(held)
     ids = graph.input("ids", 1, length, kind=TensorProto.INT64)
     words = held["embeddings.word_embeddings.weight"]
     place = held["embeddings.position_embeddings.weight"][:length]
-    # There is one kind of text: its numbers go to every place.
+    # There is one token type, so its embedding is added at every position.
     always = place + held["embeddings.token_type_embeddings.weight"][:1]
     said = graph.node("Gather", graph.constant(words, "words"), ids)
     graph.node(
@@ -85,6 +100,17 @@ def _width(held: Mapping[str, Array]) -> int:
 def encoder(
     held: Mapping[str, Array], length: int = LENGTH, heads: int = _HEADS
 ) -> onnx.ModelProto:
+    """Build the encoder graph: x (1, length, width), mask (1, 1, length) -> hidden (1, length,
+    width).
+
+    Args:
+        held: Weights by their names in the safetensors file.
+        length: Sequence length in tokens.
+        heads: Number of attention heads.
+
+    Returns:
+        The model, float32.
+    """
     graph = Writer(held)
     width = _width(held)
     size = width // heads
@@ -107,7 +133,7 @@ def encoder(
     count = len({name.split(".")[2] for name in held if name.startswith("encoder.layer.")})
     for index in range(count):
         place = f"encoder.layer.{index}"
-        # Attention divides by the root of a head's size; the queries do it, once.
+        # The attention scale 1/sqrt(head size) is folded into the query weights.
         query = by_head(layer(x, f"{place}.attention.self.query", size**-0.5), (1, 0, 2))
         key = by_head(layer(x, f"{place}.attention.self.key"), (1, 2, 0))
         value = by_head(layer(x, f"{place}.attention.self.value"), (1, 0, 2))

@@ -1,17 +1,17 @@
-"""Makes the graphs of Whisper (https://arxiv.org/abs/2212.04356) from its weights.
+"""ONNX graphs of Whisper (https://arxiv.org/abs/2212.04356), from CTranslate2 weights.
 
-Three, so that each token costs one step and not one for all tokens before it:
-- encoder: mel (1, bins, 2 N) -> for each layer l of the decoder what it looks at, cross_k{l}
-  (1, H, 64, N) and cross_v{l} (1, H, N, 64);
+Three graphs, so that decoding one token costs one step instead of a pass over all tokens before it:
+- encoder: mel (1, bins, 2 N) -> the cross-attention keys and values of each decoder layer l,
+  cross_k{l} (1, H, 64, N) and cross_v{l} (1, H, N, 64);
 - embedding: token (1,) and position (1,) int64 -> x (1, 1, width);
 - decoder: x, mask (1, 1, 1, PAST + 1), past_k{l} and past_v{l} (1, H, PAST, 64), cross_k{l} and
-  cross_v{l} -> logits (1, 1, tokens), new_k{l} and new_v{l} (1, H, 1, 64), which the caller puts
-  into `past`. The mask is added to what attention sees: 0 for a place that counts (the last one
-  is the token itself), very negative for one that does not.
+  cross_v{l} -> logits (1, 1, tokens), new_k{l} and new_v{l} (1, H, 1, 64), which the caller writes
+  into the KV cache `past`. The mask is added to the attention scores: 0 for a valid position (the
+  last one is the token itself), very negative for a masked one.
 
-Heads lie in the second of four dimensions: with three the toolkit's compiler (2.5.0) writes numbers
-that do not fit into the NPU's registers. What runs on the processor is the turning of cross_k and
-cross_v, once a window.
+The head axis is the second of four: with three axes the toolkit's compiler (2.5.0) writes values
+that exceed the NPU's registers. Only the transposes of cross_k and cross_v run on the CPU, once per
+audio window.
 """
 
 from __future__ import annotations
@@ -29,20 +29,22 @@ from rkzoo.graph.onnx.writer import Writer
 from rkzoo.progress import Reporter
 
 PAST = 223
-"""Tokens that the decoder remembers: as many as upstream allows an answer."""
-_HEAD = 64  # in every size of Whisper
+"""Length of the decoder's KV cache in tokens: the longest answer that upstream allows."""
+_HEAD = 64  # head size, the same in every size of Whisper
 
 
 def make_encoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
-    """The encoder of a card's files `model` and `part2`, as ONNX."""
+    """Write the encoder graph as ONNX, from the card's files `model` and `part2`."""
     _write(files, target, encoder)
 
 
 def make_embedding(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+    """Write the embedding graph as ONNX, from the card's files `model` and `part2`."""
     _write(files, target, embedding)
 
 
 def make_decoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+    """Write the decoder graph as ONNX, from the card's files `model` and `part2`."""
     _write(files, target, decoder)
 
 
@@ -55,7 +57,7 @@ def _write(
 
 
 class _Graph(Writer):
-    """Whisper's layers, as CTranslate2 names them."""
+    """Whisper's layers, by their names in CTranslate2."""
 
     def normalised(self, x: str, place: str) -> str:
         gamma, beta = self.weight(f"{place}/gamma"), self.weight(f"{place}/beta")
@@ -65,12 +67,14 @@ class _Graph(Writer):
         return self.linear(x, self.held[f"{place}/weight"], self.held[f"{place}/bias"], to)
 
     def heads(self, x: str, rows: int, order: tuple[int, int, int, int], to: str = "") -> str:
-        """(1, rows, width) to (1, rows, H, 64), its dimensions then put into `order`."""
+        """Split (1, rows, width) into heads, (1, rows, H, 64), and transpose by `order`."""
         apart = self.node("Reshape", x, self.constant(np.array([1, rows, -1, _HEAD])))
         return self.node("Transpose", apart, to=to, perm=order)
 
     def attend(self, q: str, k: str, v: str, rows: int, mask: str = "") -> str:
-        """(1, H, rows, 64), (1, H, 64, N), (1, H, N, 64) to (1, rows, width)."""
+        """Attention of q (1, H, rows, 64), k (1, H, 64, N), v (1, H, N, 64), merged to (1, rows,
+        width).
+        """
         scores = self.node("MatMul", q, k)
         if mask:
             scores = self.node("Add", scores, mask)
@@ -84,7 +88,7 @@ class _Graph(Writer):
         return self.node("Add", x, self.layer(inner, f"{place}/linear_1"))
 
     def projections(self, place: str, count: int) -> list[tuple[Array, Array]]:
-        """`count` matrices (width, width) with their biases, which are kept as one."""
+        """Split a fused projection into `count` (weight (width, width), bias (width,)) pairs."""
         rows = np.split(self.held[f"{place}/weight"], count)
         return list(zip(rows, np.split(self.held[f"{place}/bias"], count), strict=True))
 
@@ -94,7 +98,7 @@ def _layers(held: Mapping[str, Array], of: str) -> range:
     return range(len(names - {"layer_norm"}))
 
 
-# Attention divides by the root of a head's size; the queries do it, once.
+# The attention scale 1/sqrt(head size) is folded into the query weights.
 def _scaled(matrix: tuple[Array, Array]) -> tuple[Array, Array]:
     return matrix[0] * _HEAD**-0.5, matrix[1] * _HEAD**-0.5
 
@@ -103,7 +107,15 @@ _BY_HEAD, _TURNED = (0, 2, 1, 3), (0, 2, 3, 1)
 
 
 def encoder(held: Mapping[str, Array]) -> onnx.ModelProto:
-    """The encoder, and of the decoder what depends on the sound alone."""
+    """Build the encoder graph, with the cross-attention keys and values of the decoder.
+
+    Args:
+        held: Weights by their names in CTranslate2.
+
+    Returns:
+        The model, float32: mel (1, bins, 2 N) -> cross_k{l} (1, H, 64, N), cross_v{l} (1, H, N,
+            64).
+    """
     graph = _Graph(held)
     places = held["encoder/position_encodings/encodings"]
     rows, width = places.shape
@@ -138,7 +150,7 @@ def encoder(held: Mapping[str, Array]) -> onnx.ModelProto:
 
 
 def embedding(held: Mapping[str, Array]) -> onnx.ModelProto:
-    """A token and its place in the answer as numbers."""
+    """Build the embedding graph: token (1,), position (1,) int64 -> x (1, 1, width) float32."""
     graph = _Graph(held)
     token = graph.input("token", 1, kind=TensorProto.INT64)
     position = graph.input("position", 1, kind=TensorProto.INT64)
@@ -152,7 +164,15 @@ def embedding(held: Mapping[str, Array]) -> onnx.ModelProto:
 
 
 def decoder(held: Mapping[str, Array], past: int = PAST) -> onnx.ModelProto:
-    """One token further."""
+    """Build the graph of one decoding step.
+
+    Args:
+        held: Weights by their names in CTranslate2.
+        past: Length of the KV cache in tokens.
+
+    Returns:
+        The model, float32; inputs and outputs as in the module's docstring.
+    """
     graph = _Graph(held)
     tokens, width = held["decoder/embeddings/weight"].shape
     rows = len(held["encoder/position_encodings/encodings"])

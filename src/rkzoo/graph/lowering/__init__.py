@@ -1,3 +1,3 @@
-"""A graph as the toolkit can build it, and the proof that it is still the same."""
+"""Lowering of ONNX graphs for RKNN-Toolkit2, and verification that the outputs are unchanged."""
 
-import rkzoo.graph.onnx  # noqa: F401 -- says in words where the package onnx is missing
+import rkzoo.graph.onnx  # noqa: F401 -- raises RkzooError where the package onnx is missing

@@ -1,9 +1,9 @@
-"""Will it convert, and will the result be right? A checklist in plain words."""
+"""Pre-conversion checks of an ONNX graph."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from rkzoo.graph.onnx.view import captured_by
 if TYPE_CHECKING:
     import onnx
 
-# Measured with RKNN-Toolkit2 2.5.0: the first make the build fail, the second end on the CPU.
+# Measured with RKNN-Toolkit2 2.5.0: the first fail the build, the second run on the CPU.
 _REFUSED = ("If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "Unique")
 _ON_CPU = ("TopK", "Det")
 _INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
@@ -35,19 +35,26 @@ def bare_scores(found: Recognition) -> bool:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How a graph is quantised, by quantisation-aware training or afterwards. `integer`: its
-    operators on integers (QLinearConv), instead of float ones between QuantizeLinear and
-    DequantizeLinear; `read_inside`: outputs that nodes of the graph read too."""
+    """How a graph is quantized, by quantization-aware training or afterwards.
+
+    Attributes:
+        integer: Its integer operators (QLinearConv); empty for float operators between
+            QuantizeLinear and DequantizeLinear.
+        read_inside: Graph outputs that nodes of the graph consume too.
+    """
 
     integer: tuple[str, ...]
     read_inside: tuple[str, ...]
 
 
 def quantisation(model: onnx.ModelProto) -> Quantisation | None:
-    """How `model` is quantised; None for a float model.
+    """Detect how a graph is quantized.
 
-    A graph counts as quantised when a tensor that flows is rounded in it, not where only its
-    weights are stored as integers.
+    A graph counts as quantized when it quantizes activations, not when only its weights are stored
+    as integers.
+
+    Returns:
+        The kind of quantization; None for a float model.
     """
     nodes = model.graph.node
     stored = {tensor.name for tensor in model.graph.initializer}
@@ -65,7 +72,7 @@ def quantisation(model: onnx.ModelProto) -> Quantisation | None:
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a graph carries scales of its own (QDQ nodes, or operators on integers)."""
+    """Whether a graph carries its own scales (QDQ nodes or integer operators)."""
     return quantisation(model) is not None
 
 
@@ -111,14 +118,27 @@ def graph_checks(
     unknown: RkzooError | None = None,
     card: str = "",
     named: int = 0,
+    plain: Sequence[str] = (),
 ) -> list[Check]:
-    """What stands between an ONNX graph and a .rknn. `unknown` is why it was not recognised,
-    `card` the name of the card that describes this very file, `named` how many class names
-    the file carries."""
+    """Check whether an ONNX graph can be converted and its outputs decoded.
+
+    Args:
+        summary: Facts about the graph.
+        recognition: The recognized head; None when unknown.
+        unknown: Why the graph cannot be used.
+        card: Name of the card that describes this very file; "" for none.
+        named: Number of class names in the file's metadata.
+        plain: What is to be said where its outputs stay plain tensors.
+
+    Returns:
+        The checks, in the order of display.
+    """
+    said = " ".join(text[0].upper() + text[1:] for text in plain)
+    head = [Check("warn", said)] if plain else _head(recognition, unknown, card, named)
     return [
-        *_head(recognition, unknown, card, named),
-        *_opset(summary, recognition),
-        *_inputs(summary, recognition, card),
+        *head,
+        *_opset(summary, recognition, bool(plain)),
+        *_inputs(summary, recognition, card, bool(plain)),
         *_operators(summary, recognition),
     ]
 
@@ -127,7 +147,7 @@ def _head(
     recognition: Recognition | None, unknown: RkzooError | None, card: str, named: int
 ) -> Iterator[Check]:
     if recognition is None and card:
-        yield Check("ok", f"This is the file of the card {card}, which knows how to read it.")
+        yield Check("ok", f"This is the file of the card {card}, which describes its outputs.")
         return
     if recognition is None:
         why = f" {unknown.why} {unknown.fix}" if unknown else ""
@@ -135,19 +155,19 @@ def _head(
         yield Check("fail", f"{what}{why}")
         return
     boxes = " as boxes" if isinstance(recognition.contract.head, DetectHead) else ""
-    yield Check("ok", f"The head is known, so its outputs can be read{boxes}.")
+    yield Check("ok", f"The head is known, so its outputs can be decoded{boxes}.")
     for sentence in recognition.assumed:
         yield Check("warn", sentence)
     if recognition.form == "stock":
         yield Check(
             "ok",
-            "Boxes and scores share one output here, which INT8 cannot hold; convert takes the "
-            "head off and proves the result equal first.",
+            "Boxes and scores share one output here, which INT8 cannot hold; convert cuts the "
+            "head off, after verifying that the result is equal.",
         )
     if not recognition.anchors_known:
         yield Check(
             "warn",
-            "The file does not hold its anchors: the usual ones of its family are assumed. Give "
+            "The file does not hold its anchors: the defaults of its family are assumed. Give "
             "those of your training with --anchors.",
         )
     if bare_scores(recognition):
@@ -158,7 +178,7 @@ def _head(
 def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
     head = recognition.contract.head
     if recognition.contract.texts:
-        yield Check("ok", "Its classes are what it is told to look for, with --prompt.")
+        yield Check("ok", "Its classes are given with --prompt.")
     elif recognition.contract.labels:
         yield Check("ok", f"Each of the {len(recognition.contract.labels)} classes has its name.")
     elif named and isinstance(head, DetectHead):
@@ -171,10 +191,10 @@ def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
         yield Check("warn", "The file names no classes: give them with --labels FILE.")
 
 
-def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[Check]:
+def _opset(summary: GraphSummary, recognition: Recognition | None, plain: bool) -> Iterator[Check]:
     if summary.opset <= MAX_OPSET:
         yield Check("ok", f"Opset {summary.opset}; the toolkit reads up to {MAX_OPSET}.")
-    elif recognition is not None and recognition.form in ("stock", "whole"):
+    elif plain or (recognition is not None and recognition.form in ("stock", "whole")):
         yield Check("warn", f"Opset {summary.opset} is too new; it will be lowered to {MAX_OPSET}.")
     else:
         yield Check(
@@ -184,23 +204,31 @@ def _opset(summary: GraphSummary, recognition: Recognition | None) -> Iterator[C
         )
 
 
-def _inputs(summary: GraphSummary, recognition: Recognition | None, card: str) -> Iterator[Check]:
+def _inputs(
+    summary: GraphSummary, recognition: Recognition | None, card: str, plain: bool
+) -> Iterator[Check]:
     if not summary.dynamic:
         yield Check("ok", "All input sizes are fixed.")
     elif card:
-        yield Check("ok", "The input size is free, and the card fixes it.")
+        yield Check("ok", "The input size is dynamic, and the card fixes it.")
+    elif plain:
+        yield Check(
+            "warn",
+            f"Dimensions of its inputs are dynamic ({', '.join(summary.dynamic)}); they will be "
+            "fixed to the shapes above. Choose others with --shape NAME=N,N,... or --size HxW.",
+        )
     elif recognition is not None:
         height, width = recognition.contract.input.size
         yield Check(
             "warn",
-            f"The input size is free ({', '.join(summary.dynamic)}); it will be fixed to "
+            f"The input size is dynamic ({', '.join(summary.dynamic)}); it will be fixed to "
             f"{height}x{width}. Choose another with --size HxW.",
         )
     else:
         yield Check(
             "warn",
-            f"The input size is free ({', '.join(summary.dynamic)}), but the NPU needs one that "
-            "is fixed: give --size HxW.",
+            f"The input size is dynamic ({', '.join(summary.dynamic)}), but the NPU needs a "
+            "fixed one: give --size HxW.",
         )
 
 
@@ -209,11 +237,11 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
         if any(name.startswith(f"{domain}.") for name, _ in summary.operators):
             yield Check(
                 "fail",
-                f"It uses operators of {domain}, which the toolkit does not know: export it "
+                f"It uses operators of {domain}, which the toolkit does not support: export it "
                 "without them.",
             )
     present = {name for name, _ in summary.operators}
-    # What sits in the tail of a stock head goes with the cut.
+    # Unsupported operators in the decoding part of an upstream head are removed by the cut.
     cut = recognition is not None and recognition.form == "stock"
     for name in () if cut else _REFUSED:
         if name in present:

@@ -1,7 +1,7 @@
-"""Takes the tail off a recognised head.
+"""Cutting the decoding part off a recognized detection head.
 
-The uncut tensor holds boxes of 0..640 and scores of 0..1 on one INT8 scale, which leaves
-nothing of the scores; each branch on its own has a scale of its own.
+The uncut tensor holds boxes of 0..640 and scores of 0..1 on one INT8 scale, which rounds the scores
+away; each branch as an output of its own has its own scale.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from rkzoo.graph.families.recognition import Recognition, Tap
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.opset import lowered
 from rkzoo.graph.onnx.rewrite import focus_to_convolution, picture_as_floats, scale_after_product
-from rkzoo.graph.onnx.view import MAX_IR, View, is_scale, prepared
+from rkzoo.graph.onnx.view import MAX_IR, View, constant_value, is_scale, prepared
 
 Scores = Literal["sigmoid", "logits", "bounded"]
-"""How scores leave a cut graph: after their sigmoid, before it, or before it and kept within
-the range that matters, so that a deeply negative background takes no part of the INT8 scale."""
-_BOUND = 8.0  # sigmoid(-8) = 0.0003, below every confidence in use
+"""How scores leave a cut graph: after the sigmoid, as logits, or as logits clipped to the relevant
+range, so that very negative background logits take no part of the INT8 range.
+"""
+_BOUND = 8.0  # sigmoid(-8) = 0.0003, below every confidence threshold in use
 BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
-"""What bounding may take from a score that is the product of two."""
+"""The largest error that clipping causes in a score that is the product of two."""
 
 
 def cut(
     model: onnx.ModelProto, recognition: Recognition, *, scores: Scores = "sigmoid"
 ) -> onnx.ModelProto:
-    """The graph up to the branches of its head, as `cut_contract` describes it.
+    """Cut the graph at the branches of its head, as `cut_contract` describes the result.
 
     Outputs, float32, one a tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (as `scores` says),
     box_16, score_16, ..., named by stride, finest level first. The
@@ -71,13 +72,13 @@ def cut(
 
 
 def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, form: Scores) -> list[onnx.NodeProto]:
-    """The nodes that make output `name` of a tap."""
+    """The nodes that compute output `name` from a tap."""
     source = name if form == "logits" else f"{name}_raw"
     last = _activation(graph, source, name, form)
     if tap.channels:
         return [_part_of_convolution(graph, tap, source), *last]
     if any(tap.name in node.input for node in graph.node):
-        # The rest of the graph needs the tensor too, by its old name.
+        # Other nodes still read the tensor by its old name.
         return [helper.make_node("Identity", [tap.name], [source]), *last]
     for node in graph.node:
         for index, made in enumerate(node.output):
@@ -100,31 +101,59 @@ def _activation(
 
 
 def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.NodeProto:
-    """The convolution that makes `tap`, with only the wanted channels of its weights: a
-    convolution of its own costs the NPU nothing, a choice of channels afterwards does."""
+    """A copy of the convolution that produces `tap`, with only the wanted output channels: a
+    separate convolution costs the NPU nothing, slicing channels afterwards does.
+    """
     (node,) = (n for n in graph.node if tap.name in n.output)
     if node.op_type != "Conv":
-        raise RkzooError(
-            f"The end of the graph at {tap.name} cannot be taken apart.",
-            f"It is made by {node.op_type} and not by a convolution.",
-            "Convert it with --no-cut, and please report this model.",
-            code=1,
-        )
-    part = onnx.NodeProto()
-    part.CopyFrom(node)
-    part.name, part.output[0] = name, name
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+        raise _inseparable(tap.name, node.op_type)
+    part = _copied(node, name)
     for index in range(1, len(part.input)):
-        whole_weight = numpy_helper.to_array(weights[part.input[index]])
-        part.input[index] = f"{name}_weight{index}"
-        graph.initializer.append(
-            numpy_helper.from_array(whole_weight[list(tap.channels)], part.input[index])
-        )
+        part.input[index] = _taken(graph, part.input[index], tap.channels, f"{name}_weight{index}")
     return part
 
 
+def _copied(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.name, copy.output[0] = name, name
+    return copy
+
+
+def _taken(graph: onnx.GraphProto, weight: str, channels: tuple[int, ...], name: str) -> str:
+    """What of a convolution's weights makes these channels, under `name`; the scales of quantised
+    ones are one a channel, or one for all, which stays as it is."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    maker = makers.get(weight)
+    value = numpy_helper.to_array(stored[weight]) if weight in stored else None
+    if maker is not None and maker.op_type == "Constant":
+        value = constant_value(maker)
+    if value is not None:
+        if value.size == 1 and len(channels) > 1:
+            return weight
+        graph.initializer.append(numpy_helper.from_array(value[list(channels)], name))
+        return name
+    if maker is None or maker.op_type != "DequantizeLinear":
+        raise _inseparable(weight, maker.op_type if maker else "nothing")
+    scaled = _copied(maker, name)
+    for index, given in enumerate(maker.input):
+        scaled.input[index] = _taken(graph, given, channels, f"{name}_{index}")
+    graph.node.insert(0, scaled)
+    return name
+
+
+def _inseparable(name: str, maker: str) -> RkzooError:
+    return RkzooError(
+        f"The end of the graph at {name} cannot be taken apart.",
+        f"It is made by {maker} and not by a convolution.",
+        "Convert it with --no-cut, and please report this model.",
+        code=1,
+    )
+
+
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Takes out convolutions that were taken apart: their parts have taken their place."""
+    """Remove convolutions that were split, once nothing reads them."""
     used = {name for node in graph.node for name in node.input}
     used |= {output.name for output in graph.output}
     for node in [node for node in graph.node if used.isdisjoint(node.output)]:
@@ -135,9 +164,12 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 
 def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
-    """The graph with its head left on, spelled for the toolkit: input fixed, half precision
-    widened, attention and opset as in `cut`; outputs that its contract does not name are
-    dropped (YOLOv5's heads beside the boxes). `model` is left as it was."""
+    """Prepare the graph for the toolkit with its head left on.
+
+    The input is fixed and float16 widened, attention and opset are rewritten as in `cut`; outputs
+    that the contract does not name are dropped (YOLOv5's raw heads beside the boxes). `model` is
+    not modified.
+    """
     seen = _prepared(model, recognition)
     scale_after_product(seen)
     focus_to_convolution(seen)
@@ -154,7 +186,7 @@ def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
 
 
 def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
-    """Puts the inputs into the contract's order."""
+    """Sort the inputs into the contract's order, the image first."""
     order = {other.name: index for index, other in enumerate(contract.others, 1)}
     infos = sorted(model.graph.input, key=lambda info: order.get(info.name, 0))
     copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in infos]
@@ -163,7 +195,13 @@ def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
 
 
 def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Contract:
-    """What `cut` promises. For a stock graph with its sigmoid it is `recognition.contract`."""
+    """The contract of the graph that `cut` returns.
+
+    For an upstream graph whose scores have their sigmoid it equals `recognition.contract`.
+
+    Raises:
+        RkzooError: The head is not a detection head.
+    """
     head = _head(recognition.contract)
     outputs = cut_outputs(recognition.taps, head.strides)
     head = msgspec.structs.replace(head, outputs=outputs, activated=scores == "sigmoid")
@@ -177,7 +215,7 @@ def _head(contract: Contract) -> DetectHead:
 
 
 def static_input(model: onnx.ModelProto, recognition: Recognition) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the inputs for `prepared`, the picture first."""
+    """Names and shapes of the inputs for `prepared`, the image first."""
     others = {other.name: other.shape for other in recognition.contract.others}
     known = {tensor.name for tensor in model.graph.initializer} | set(others)
     fed = [info for info in model.graph.input if info.name not in known]
@@ -193,7 +231,7 @@ def _prepared(model: onnx.ModelProto, recognition: Recognition) -> View:
 
 
 def _give_way(model: onnx.ModelProto, wanted: set[str]) -> None:
-    """Renames whatever inside the graph has a name that the cut needs for itself."""
+    """Rename tensors inside the graph whose names the cut outputs need."""
     graph = model.graph
     for node in graph.node:
         for side in (node.input, node.output):
@@ -206,7 +244,7 @@ def _give_way(model: onnx.ModelProto, wanted: set[str]) -> None:
 
 
 def _kept(seen: View, outputs: Iterable[str]) -> onnx.GraphProto:
-    """The part of the graph that `outputs` need, without any outputs yet."""
+    """The part of the graph that `outputs` depend on, without any outputs yet."""
     source = seen.model.graph
     needed = set(outputs)
     nodes = []

@@ -1,4 +1,6 @@
-"""A graph whose head stays as it is, spelled the way the toolkit can build it."""
+"""Legalization: rewrites of operators that RKNN-Toolkit2 does not accept, for a graph that keeps
+its head.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,23 @@ from rkzoo.graph.onnx.view import MAX_IR, declared, prepared
 
 
 def spelled(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """`model` with its picture fixed to float32 1xCxHxW, half precision widened, what follows from
-    the shapes folded, and each operator that the toolkit does not take in another form. A softmax
-    at the end of a classifier goes, where its contract promises logits: INT8 keeps of it what
-    is above 1/256. A segmentation ends with its logits. `model` is left as it was. Raises
-    RkzooError when the opset is above 19 and cannot be lowered."""
+    """Rewrite a graph into a form that the toolkit can build.
+
+    The image input is fixed to float32 1xCxHxW, float16 widened, shape arithmetic folded, and each
+    operator that the toolkit rejects replaced by an equivalent. A final softmax of a classifier is
+    removed where its contract promises logits, since INT8 keeps of it only what is above 1/256. A
+    segmentation graph ends with its logits. `model` is not modified.
+
+    Args:
+        model: The model.
+        contract: Its contract; the input and the head are used.
+
+    Returns:
+        The rewritten model.
+
+    Raises:
+        RkzooError: The opset is above 19 and cannot be lowered.
+    """
     if contract.picture is not None:
         model = picture_as_floats(model, contract.picture.size)
     if isinstance(contract.head, SemanticHead) and not contract.head.picked:

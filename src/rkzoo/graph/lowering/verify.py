@@ -1,4 +1,4 @@
-"""Shows that a cut changed nothing: both graphs run on the same pictures."""
+"""Equivalence check of a cut graph: both graphs run on the same images in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,31 +16,38 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.lowering.cut_head import static_input
 from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_preprocessing
+from rkzoo.graph.onnx.unrounded import unrounded
 from rkzoo.graph.onnx.view import prepared, run
 
 Array = NDArray[Any]
-# Outputs in the contract's order -> every cell's boxes (N, 4) x1,y1,x2,y2 in input pixels, or
-# (N, 5) cx,cy,w,h,angle; scores (N, C), or (N, 2) score and class number of a tensor that is
-# `picked`; extras (N, E). The finest level first, row by row.
+# Outputs in the contract's order -> boxes of every cell (N, 4) x1,y1,x2,y2 in input pixels, or (N,
+# 5) cx,cy,w,h,angle; scores (N, C), or (N, 2) score and class id of a tensor that is `picked`;
+# extras (N, E). The finest level first, in row-major order.
 Decode = Callable[[Sequence[Array]], tuple[Array, Array, Array]]
 
-# For boxes up to 100 px; a box beyond that may differ in proportion, for single precision has
-# no more digits and a convolution that is spelled otherwise adds up in another order.
+# In pixels, for boxes up to 100 px; beyond that the tolerance grows in proportion, because float32
+# has no more digits and a rewritten convolution accumulates in another order.
 MAX_BOX_PX = 1e-3
 _FULL_DIGITS_PX = 100.0
 MAX_SCORE = 1e-5
-# Mask coefficients and visibility have no unit; key points are pixels.
+# Mask coefficients and visibility have no unit; keypoints are in pixels.
 MAX_EXTRA = 1e-3
-# A row of a picked tensor below this score may be any of many.
+# Rows of a picked (top-k) tensor below this score are not matched: they may be any of many cells.
 _PICKED_SCORE = 1e-3
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Largest differences seen between the cut and the uncut graph, over `pictures` pictures
-    of `cells` cells each: `box_px` in pixels (angles in radians), `score` in 0..1, `extra`
-    (mask coefficients and prototypes, key points). `best_score` is the highest score among
-    them, to tell a proof on live numbers from one on nothing."""
+    """The largest differences between the cut and the uncut graph.
+
+    Attributes:
+        box_px: Largest box difference in pixels (angles in radians).
+        score: Largest score difference, in 0..1.
+        pictures: Number of images compared.
+        cells: Cells per image.
+        best_score: Highest score among them; near zero, the comparison says little.
+        extra: Largest difference of mask coefficients, prototypes and keypoints.
+    """
 
     box_px: float
     score: float
@@ -60,25 +67,39 @@ def prove(
     *,
     allowed: float = 0.0,
 ) -> Proof:
-    """Runs both graphs in ONNX Runtime and compares what they mean.
+    """Run both graphs in ONNX Runtime and compare their decoded outputs.
 
-    `allowed` is what the form of the cut itself takes from a score. Raises RkzooError when a box
-    differs by more than 1e-3 px, a score by more than 1e-5 beyond that or an extra (a prototype
-    of masks among them) by more than 1e-3, when a result is not a number, or when there is no
-    uncut form.
+    Args:
+        original: The uncut model.
+        cut_model: The cut model.
+        recognition: What is known of the head.
+        decode_cut: Decoder of the cut model's outputs.
+        decode_whole: Decoder of the uncut model's outputs.
+        seed: Seed of the test images.
+        allowed: Score error that the form of the cut itself causes.
+
+    Returns:
+        The largest differences.
+
+    Raises:
+        RkzooError: A box differs by more than 1e-3 px, a score by more than 1e-5 + `allowed`, or an
+            extra (mask prototypes included) by more than 1e-3; a result is NaN; or the head was not
+            cut.
     """
     uncut, kept = recognition.uncut, recognition.contract.head
     if uncut is None or not isinstance(uncut.head, DetectHead) or not isinstance(kept, DetectHead):
         raise RkzooError(
-            "There is nothing to prove for this model.", "Its head was not cut.", "", code=1
+            "There is nothing to verify for this model.", "Its head was not cut.", "", code=1
         )
     image = recognition.contract.input
     front = input_preprocessing(original, image.size)
     sizes = static_input(original, recognition)
+    # Rounding of a quantised graph would hide a difference, and make some where none is.
+    cut_model = unrounded(cut_model)
     (name,) = sizes
     if front is not None:
         sizes[name] = front.array_shape(image.size)
-    whole = prepared(original, sizes).model
+    whole = prepared(unrounded(original), sizes).model
     order = [output.name for output in whole.graph.output]
     wanted = [order.index(output.name) for output in uncut.head.outputs]
     picked = uncut.head.decoded is not None and uncut.head.decoded.picked
@@ -97,10 +118,10 @@ def prove(
         pairs = [*zip(found, expected, strict=True), prototypes]
         for one, other in pairs:
             if one.shape != other.shape:
-                raise _unequal(f"{one.shape} came out where {other.shape} was due.")
+                raise _unequal(f"{one.shape} came out where {other.shape} was expected.")
         cells = len(expected[0])
         boxes, scores, *others = (_apart(one, other) for one, other in pairs)
-        # np.maximum keeps a NaN of either graph, and a NaN is below no limit.
+        # np.maximum propagates a NaN of either graph, and NaN passes no limit.
         worst = np.maximum(worst, [boxes, scores, float(np.max(others))])
         best = max(best, float(expected[1].max(initial=0.0)))
     box_px, score, extra = (float(value) for value in worst)
@@ -128,8 +149,8 @@ def _fed(
 def _finest_first(
     cells: tuple[Array, Array, Array], strides: Sequence[int], size: tuple[int, int]
 ) -> tuple[Array, Array, Array]:
-    """Cells of levels in falling stride, put in rising stride."""
-    counts = [(size[0] // step) * (size[1] // step) for step in reversed(strides)]
+    """Reorder cells from falling to rising stride."""
+    counts = [-(-size[0] // step) * -(-size[1] // step) for step in reversed(strides)]
     ends = np.cumsum(counts)[:-1]
 
     def turned(array: Array) -> Array:
@@ -140,7 +161,7 @@ def _finest_first(
 
 
 def _prototypes(head: DetectHead, outputs: Sequence[Array]) -> Array:
-    """The masks' prototypes, one a row; none where there are no masks."""
+    """The mask prototypes, one per row; empty for a head without masks."""
     for output, array in zip(head.outputs, outputs, strict=True):
         if output.role == "prototypes":
             return array.reshape(array.shape[1], -1)
@@ -148,8 +169,9 @@ def _prototypes(head: DetectHead, outputs: Sequence[Array]) -> Array:
 
 
 def _apart(found: Array, expected: Array) -> float:
-    """The largest difference, in proportion to the largest number of its row (one box, one
-    cell's scores) where that is beyond 100."""
+    """The largest absolute difference, relative to the largest value of its row (one box, or one
+    cell's scores) where that exceeds 100.
+    """
     if not found.size:
         return 0.0
     wanted = expected.astype(np.float64)
@@ -160,11 +182,11 @@ def _apart(found: Array, expected: Array) -> float:
 def _paired(
     picked: tuple[Array, Array, Array], cells: tuple[Array, Array, Array]
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
-    """For each picked row with a live score, the cell that it was taken from."""
+    """For each picked row with a significant score, the cell that it came from."""
     boxes, pairs, extras = picked
     live = np.flatnonzero(pairs[:, 0] >= _PICKED_SCORE)
     if not len(live):
-        # Nothing scored on these pictures: the very best rows still say something.
+        # No significant score on these images: compare the best few rows.
         live = np.arange(min(8, len(boxes)))
     classes = np.rint(pairs[live, 1]).astype(int)
     found = []
@@ -179,7 +201,7 @@ def _paired(
 
 def _unequal(why: str) -> RkzooError:
     return RkzooError(
-        "The cut graph does not give what the uncut graph gives.",
+        "The outputs of the cut graph differ from those of the uncut graph.",
         why,
         "Convert it with --no-cut, and please report this model: rkzoo misread its head.",
         code=1,
@@ -187,8 +209,9 @@ def _unequal(why: str) -> RkzooError:
 
 
 def _pictures(size: tuple[int, int], seed: int) -> list[NDArray[np.float32]]:
-    """Two pictures (H, W, 3) in 0..255 that wake a detector: shapes on a slope, and the same
-    under noise. Noise alone leaves most of its branches near zero."""
+    """Two images (H, W, 3), 0..255, that activate a detector: shapes on a gradient, and the same
+    with noise. Noise alone leaves most branches near zero.
+    """
     height, width = size
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)

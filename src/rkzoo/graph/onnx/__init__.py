@@ -1,6 +1,6 @@
-"""ONNX graphs as data: read, look at, rewrite, write.
+"""ONNX graphs: reading, analysis, rewriting, writing.
 
-A board runs .rknn files and has no onnx. Whoever needs it nevertheless comes through here.
+A board runs .rknn files and has no onnx package; importing this package there raises RkzooError.
 """
 
 from rkzoo.errors import RkzooError

@@ -1,4 +1,4 @@
-"""A graph of one input size made to take any, where nothing inside it depends on the size."""
+"""Dynamic input size for a graph exported with a fixed one."""
 
 from __future__ import annotations
 
@@ -10,28 +10,37 @@ import onnx
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import Array, declared, first_line, run
 
-# Sums of a convolution may be taken in another order where the size is not known beforehand.
+# A convolution may accumulate in another order where the size is dynamic.
 _EQUAL = 1e-4
 
 
 def size_free(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:
-    """The graph with the height and width of its first input, 1x3xHxW, left free.
+    """Make height and width of the first input, 1x3xHxW, dynamic.
 
-    Proved before it is handed out: at the old size every output is what it was, and at a larger
-    one (by `stride` high, twice that wide) every output 1xCxhxw grows in the same proportion.
-    `model` is left as it was. Raises RkzooError when a size is fixed inside, as by a Reshape.
+    Verified before it is returned: at the old size all outputs are unchanged, and at a larger one
+    (`stride` taller, twice that wider) every output 1xCxhxw grows in proportion.
+
+    Args:
+        model: The model; not modified.
+        stride: Largest stride of the network, in pixels.
+
+    Returns:
+        A copy with a dynamic input size.
+
+    Raises:
+        RkzooError: A size is fixed inside the graph, as by a Reshape.
     """
     freed = _freed(model)
     picture = declared(model.graph.input[0])
     others = [_some(info) for info in model.graph.input[1:]]
     if picture is None or len(picture) != 4 or not picture[2] or not picture[3]:
-        raise _refused("It has no input of a fixed size, 1x3xHxW, that could be freed.")
+        raise _refused("It has no input of a fixed size, 1x3xHxW, that could be made dynamic.")
     height, width = picture[2], picture[3]
     small = _answers(model, _feeds(model, (height, width), others))
     same = _answers(freed, _feeds(model, (height, width), others))
     for info, one, other in zip(model.graph.output, small, same, strict=True):
         if one.shape != other.shape or not np.allclose(one, other, rtol=_EQUAL, atol=_EQUAL):
-            raise _refused(f"Its output {info.name} is another one then.")
+            raise _refused(f"Its output {info.name} differs with a dynamic size.")
     taller, wider = height + stride, width + 2 * stride
     large = _answers(freed, _feeds(model, (taller, wider), others))
     for info, one, other in zip(model.graph.output, small, large, strict=True):
@@ -57,11 +66,13 @@ def _freed(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.shape_inference.infer_shapes(copy)
     except Exception as error:  # inference raises RuntimeError, ValueError and its own
-        raise _refused(f"Its shapes cannot be worked out then: {first_line(error)}") from error
+        raise _refused(
+            f"Its shapes cannot be inferred with a dynamic size: {first_line(error)}"
+        ) from error
 
 
 def _some(info: onnx.ValueInfoProto) -> tuple[str, Array]:
-    """Numbers for an input that is no picture."""
+    """Random values for an input other than the image."""
     shape = [size or 1 for size in declared(info) or ()]
     kind = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
     return info.name, np.random.default_rng(1).uniform(0, 1, shape).astype(kind)
@@ -70,7 +81,7 @@ def _some(info: onnx.ValueInfoProto) -> tuple[str, Array]:
 def _feeds(
     model: onnx.ModelProto, size: tuple[int, int], others: Sequence[tuple[str, Array]]
 ) -> dict[str, Array]:
-    # What numbers a network takes does not matter here, so long as they are not all alike.
+    # The values do not matter here, as long as they differ.
     channels = (declared(model.graph.input[0]) or ())[1] or 3
     picture = np.random.default_rng(0).uniform(0, 1, (1, channels, *size)).astype(np.float32)
     return {model.graph.input[0].name: picture, **dict(others)}

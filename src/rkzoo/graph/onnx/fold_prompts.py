@@ -1,8 +1,8 @@
-"""Words that are fixed in the graph become the weights of a convolution.
+"""Constant folding of YOLO-World's text embeddings into 1x1 convolutions.
 
-A YOLO-World that was told its words before the export compares each place of a feature map with
-the words' embeddings, scales and shifts the result. All of that is a convolution 1x1, which the
-NPU computes at once, and behind which a head looks like any other.
+A YOLO-World exported with fixed prompts takes the dot product of every feature map cell with the
+prompts' embeddings, then scales and shifts it. All of that is one 1x1 convolution, which runs on
+the NPU; the head behind it is then like any other.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ _PRODUCTS = frozenset({"MatMul", "Einsum"})
 _ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"})
 _AFFINE = frozenset({"Mul", "Add", "Sub", "Div"})
 _FEATURES = frozenset({"Conv", "BatchNormalization", "Add"})
-# A power of two, so that a weight comes back exactly, and large, so that no shift hides it.
+# A power of two, so that a weight is recovered exactly, and large, so that no bias hides it.
 _LOUD = 4096.0
 _SLACK = 1e-4
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """From the feature map `source` (1, C, h, w) to `result` (1, K, h, w)."""
+    """A comparison with text embeddings, from the feature map `source` (1, C, h, w) to `result` (1,
+    K, h, w).
+    """
 
     source: str
     result: str
@@ -35,8 +37,14 @@ class _Comparison:
 
 
 def texts_to_convolution(seen: View) -> View:
-    """The same graph with a convolution in place of every comparison with fixed words, changed
-    in place; `seen` itself where there is none."""
+    """Replace every comparison with constant text embeddings by a 1x1 convolution.
+
+    Args:
+        seen: The graph; its model is modified in place.
+
+    Returns:
+        A new view of the model; `seen` itself where nothing was replaced.
+    """
     graph = seen.model.graph
     changed = False
     for node in [node for node in graph.node if node.op_type in _PRODUCTS]:
@@ -112,8 +120,9 @@ def _between(seen: View, source: str, result: str) -> tuple[onnx.NodeProto, ...]
 
 
 def _asked(seen: View, found: _Comparison) -> tuple[Array, Array] | None:
-    """The weights (K, C, 1, 1) and bias (K,) of the convolution, from what the nodes answer;
-    None where they compute something else."""
+    """Weights (K, C, 1, 1) and bias (K,) of the convolution, measured by running the nodes; None
+    where they do not compute a 1x1 convolution.
+    """
     shape = seen.shape(found.source)
     if shape is None:
         return None
@@ -131,7 +140,7 @@ def _asked(seen: View, found: _Comparison) -> tuple[Array, Array] | None:
         bias = ask(np.zeros(shape, np.float32))[:, 0]
         weight = np.zeros((len(bias), channels))
         for first in range(0, channels, cells):
-            # Each cell speaks up in a channel of its own.
+            # Each cell is one-hot in a channel of its own, so one run measures as many channels.
             count = min(cells, channels - first)
             loud = np.zeros((channels, cells), np.float32)
             loud[first + np.arange(count), np.arange(count)] = _LOUD

@@ -1,4 +1,4 @@
-"""What the first operators of a graph do with its picture before the network begins.
+"""Detection of image preprocessing in the first operators of a graph.
 
 What they do is asked, not read: the operators in front are run alone on numbers of our choice,
 and only what turns out to be one factor and one shift a channel counts. So it does not matter
@@ -36,14 +36,15 @@ Layout = Literal["NCHW", "NHWC"]
 Pixels = Literal["0..1", "0..255"]
 
 TOOK_BYTES = "rkzoo.bytes"
-"""The key of a model's metadata that says so: pixels go in as they are, 0..255."""
+"""Metadata key of a model that takes raw pixels, 0..255."""
 
 _CHANNELS = (1, 3, 4)
 # No Conv: its weights are the network's own.
 _SIMPLE = {
     *("Identity", "Dropout", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
-    *("Gather", "Slice", "Split", "Concat", "Expand", "Tile"),
+    *("Gather", "Slice", "Split", "Concat", "Expand", "Tile", "ScatterND"),
     *("Add", "Sub", "Mul", "Div", "Neg", "Sum", "Clip", "BatchNormalization"),
+    "DequantizeLinear",
 }
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 # A colour order that no ImageInput can say is no preprocessing.
@@ -58,7 +59,7 @@ _MOST_NODES = 40
 _TRIAL = (32, 48)
 # Divisors of 0..255 are 10 and more (58, 127.5, 255); those of 0..1 are near 0.25, 0.5 or 1.
 _SMALL_GAIN, _LARGE_GAIN = 0.1, 50.0
-# A mean beyond this is one of 0..255; one between these is one of 0..1. A mean near 0 says
+# A mean beyond this is one of 0..255; means between these are of 0..1. A mean near 0 says
 # nothing: the network itself may begin with a normalisation that it learnt.
 _LARGE_MEAN, _MEANS_OF_1 = 1.5, (0.2, 0.8)
 # ImageNet's and Caffe's means, red first: in the other order they tell that blue is first.
@@ -103,11 +104,6 @@ class InputPreprocessing:
         return self.source != tuple(range(self.channels))
 
     @property
-    def takes_floats(self) -> bool:
-        """Whether the input is 1xCxHxW of a float type, as every other graph's."""
-        return self.floats and self.layout == "NCHW" and len(self.shape) == 4
-
-    @property
     def floats(self) -> bool:
         """Whether the input is of a float type."""
         return self.dtype in _FLOATS
@@ -118,11 +114,12 @@ class InputPreprocessing:
         if self.dtype not in _FLOATS or self.bytes_before:
             return "0..255"
         gain = float(np.mean(np.abs(self.gain)))
-        mean = float(np.mean(np.divide(self.shift, self.gain))) * -1
-        if gain < _SMALL_GAIN or mean > _LARGE_MEAN:
+        means = -np.divide(self.shift, self.gain)
+        if gain < _SMALL_GAIN or means.mean() > _LARGE_MEAN:
             return "0..255"
         low, high = _MEANS_OF_1
-        return "0..1" if gain >= _LARGE_GAIN or low <= mean <= high else None
+        centred = low <= means.min() and means.max() <= high
+        return "0..1" if gain >= _LARGE_GAIN or centred else None
 
     def array_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """The shape of one picture of `size` (height, width) as the graph takes it."""
@@ -387,10 +384,10 @@ def _sentences(found: InputPreprocessing) -> Iterator[str]:
     if odd:
         yield f"It takes {', '.join(odd)}; that becomes float32, channels first (NCHW), on the way."
     if found.scales and found.pixels is not None:
-        how = "as pixels of 0..255" if found.pixels == "0..255" else "scaled to 0..1, and no more"
-        yield f"The graph itself {_formula(found)}: the picture goes in {how}."
+        how = "pixels of 0..255" if found.pixels == "0..255" else "a picture scaled to 0..1"
+        yield f"The graph itself {_formula(found)}: it takes {how}."
     elif found.bytes_before or found.pixels is not None:
-        yield "The picture goes in as pixels of 0..255, since the model was made to take bytes."
+        yield "The model was made to take bytes: it takes pixels of 0..255."
     if found.moves and found.source[0] == 2:
         yield "The graph itself swaps red and blue."
 

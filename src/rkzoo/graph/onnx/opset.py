@@ -1,4 +1,4 @@
-"""The opset that the toolkit reads, and how a model gets there."""
+"""ONNX opset limit of the toolkit, and conversion to it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ MAX_OPSET = 19
 
 
 def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, with fixed shapes, in operators and an opset that the toolkit takes; it is itself
-    changed. Raises RkzooError when the opset cannot be had."""
+    """Convert a model with fixed shapes, in place where it can be, to operators and an opset that
+    the toolkit reads (at most `MAX_OPSET`).
+
+    Raises:
+        RkzooError: The opset cannot be lowered.
+    """
     respell(model)
     version = opset(model)
     if version <= MAX_OPSET:

@@ -1,4 +1,4 @@
-"""Loads an ONNX file, and turns everything that can be wrong with one into one sentence."""
+"""ONNX file loader with readable errors for damaged and foreign files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 
-# protobuf cannot hold more in one message, so neither the toolkit nor onnx can.
+# The largest protobuf message, so a limit of onnx and of the toolkit.
 MAX_BYTES = 2**31 - 1
 _RKNN_MAGIC = b"RKNN"
 _UNPACKED = 10_000_000
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """The model in `path`, weights stored beside it included.
+    """Load an ONNX model with its external weights.
 
-    Raises RkzooError when the file is missing, empty, cut short, no ONNX, larger than
-    2 GB, or when a file with its weights is missing.
+    Args:
+        path: The .onnx file.
+
+    Returns:
+        The model, weights in memory.
+
+    Raises:
+        RkzooError: The file is missing, empty, truncated, not ONNX, or larger than 2 GB, or a file
+            with its weights is missing.
     """
     path = Path(path)
     with explained(f"{path} cannot be read."):
@@ -40,19 +47,19 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def parse(graph: bytes) -> onnx.ModelProto:
-    """A graph that rkzoo itself serialised."""
+    """Parse a model that rkzoo itself serialized."""
     model = onnx.ModelProto()
     model.ParseFromString(graph)
     return model
 
 
 def load_structure(path: Path) -> onnx.ModelProto:
-    """A graph that rkzoo itself wrote, without the weights that lie beside it."""
+    """Load a model that rkzoo itself wrote, without its external weights."""
     return onnx.load(path, load_external_data=False)
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """What the exporter wrote beside the graph: metadata_props, key to text."""
+    """The metadata_props of the exporter, key to text."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
@@ -70,7 +77,7 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
         model.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError, by whichever implementation
         raise _not_onnx(path, "It is cut short, or of another format.") from error
-    # Foreign bytes can pass as a protobuf message that has none of ONNX's fields.
+    # Foreign bytes can parse as a protobuf message without any of ONNX's fields.
     if not model.ir_version or not model.opset_import or not model.graph.node:
         raise _not_onnx(path, "No graph was found in it.")
     if not model.graph.output:
@@ -79,9 +86,11 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
 
 
 def _check_graph(graph: onnx.GraphProto) -> None:
-    """Raises ValueError where a tensor's bytes do not fill its shape, a node gives nothing,
-    or a name is no text: everything behind this relies on it. Looser than onnx.checker,
-    which refuses graphs that run."""
+    """Check what later code relies on: tensor data fill their shapes, nodes have outputs, names are
+    text.
+
+    Looser than onnx.checker, which rejects graphs that run. Raises ValueError.
+    """
     for info in (*graph.input, *graph.output):
         _check_texts(info.name, *(d.dim_param for d in info.type.tensor_type.shape.dim))
     for tensor in graph.initializer:
@@ -99,7 +108,8 @@ def _check_graph(graph: onnx.GraphProto) -> None:
 
 
 def _check_texts(*texts: object) -> None:
-    # Reading a text that is not UTF-8 raises ValueError in one protobuf, gives bytes in another.
+    # For text that is not UTF-8 one protobuf implementation raises ValueError, another returns
+    # bytes.
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a name that is no text")
 
@@ -115,7 +125,7 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
         if size < 0:
             raise ValueError(f"{tensor.name} has a negative size")
         count *= size
-    # Types of less than a byte are packed, and typed fields are few: onnx unpacks those.
+    # Sub-byte types are packed, and typed fields are rare: onnx unpacks both.
     if tensor.HasField("raw_data") and dtype.kind in "fiub":
         if dtype.itemsize * count != len(tensor.raw_data):
             raise ValueError(f"{tensor.name} does not fill its shape")
@@ -144,7 +154,7 @@ def _load_weights(path: Path, model: onnx.ModelProto) -> None:
         raise RkzooError(
             f"The weights of {path} cannot be read.",
             f"{', '.join(files)} does not hold what the model expects of it.",
-            "Copy both files again, or export the model anew.",
+            "Copy both files again, or export the model again.",
         ) from error
 
 
@@ -152,7 +162,7 @@ def _not_onnx(path: Path, why: str) -> RkzooError:
     return RkzooError(
         f"{path} is not an ONNX model that can be read.",
         why,
-        "Copy the file again, or export the model to ONNX anew.",
+        "Copy the file again, or export the model to ONNX again.",
     )
 
 

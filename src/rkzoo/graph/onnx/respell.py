@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from rkzoo.graph.onnx.view import MAX_IR, Array, attributes, captured_by, run, view
+from rkzoo.graph.onnx.view import MAX_IR, Array, attributes, captured_by, constant_value, run, view
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -49,7 +50,7 @@ class _Writer:
         self._model.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 
-    def apply(self, operator: str, *inputs: str, to: str = "", **given: float) -> str:
+    def apply(self, operator: str, *inputs: str, to: str = "", **given: Any) -> str:
         made = to or self._name()
         self.nodes.append(helper.make_node(operator, inputs, [made], **given))
         return made
@@ -63,6 +64,9 @@ def respell(model: onnx.ModelProto) -> None:
     """Respells the operators of a graph with fixed shapes, in place."""
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and (value := constant_value(node)) is not None:
+            stored[node.output[0]] = numpy_helper.from_array(value)
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.op_type in _GATES:
@@ -182,9 +186,12 @@ def _gelu(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
 def _cubic(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
     """A bicubic resize is linear in the rows and in the columns of a plane: two products with the
     matrices that ONNX Runtime makes of it. The toolkit ends in a SIGSEGV on the operator."""
-    given, shape = attributes(node), new.shape(node.input[0])
-    by = next((name for name in node.input[2:] if name and stored[name].dims[0]), "")
-    if given.get("mode") != b"cubic" or "axes" in given or shape is None or len(shape) != 4:
+    given = attributes(node)
+    if given.get("mode") != b"cubic" or "axes" in given:
+        return False
+    shape = new.shape(node.input[0])
+    by = next((name for name in node.input[2:] if name in stored and stored[name].dims[0]), "")
+    if shape is None or len(shape) != 4 or not by:
         return False
     by_size = len(node.input) > 3 and by == node.input[3]
     wanted = numpy_helper.to_array(stored[by])
@@ -222,7 +229,7 @@ def _resized(
     model = helper.make_model(graph, opset_imports=new.opsets)
     model.ir_version = MAX_IR
     (matrix,) = run(model, {"x": plane})
-    return matrix[0, 0]
+    return np.asarray(matrix[0, 0])
 
 
 def _group_norm(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
@@ -258,7 +265,7 @@ def _twins(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.Nod
     made = {name: node for node in nodes for name in node.output}
     found = []
     for node in nodes:
-        first = node
+        first: onnx.NodeProto | None = node
         while first is not None and first.op_type in _VIEWS and first.input[0] not in outputs:
             first = made.get(first.input[0])
         ends = bool(outputs & set(node.output)) and node.op_type in _VIEWS

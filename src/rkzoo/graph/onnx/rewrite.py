@@ -1,4 +1,4 @@
-"""Spells a graph the way the toolkit can build it. Nothing here changes a result."""
+"""Equivalent graph rewrites for operators that RKNN-Toolkit2 does not accept."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rkzoo.graph.onnx.input_preprocessing import (
     InputPreprocessing,
     input_preprocessing,
 )
-from rkzoo.graph.onnx.view import Array, View, attributes, captured_by, run, submodel
+from rkzoo.graph.onnx.view import Array, View, attributes, captured_by, is_half, run, submodel
 
 
 def scale_after_product(seen: View) -> None:
-    """(q * s)^T k becomes (q^T k) * s, in place, in front of a softmax.
+    """Rewrite (q * s)^T k as (q^T k) * s, in place, in front of a softmax.
 
-    Ultralytics 8.4 exports the attention of YOLO11 and YOLO12 in the first spelling, and
-    RKNN-Toolkit2 2.5.0 ends with an IndexError in its attention fusion; 2.3.2 takes both.
+    Ultralytics 8.4 exports the attention of YOLO11 and YOLO12 in the first form, where
+    RKNN-Toolkit2 2.5.0 fails with an IndexError in its attention fusion; 2.3.2 accepts both.
     """
     graph = seen.model.graph
     for index, node in reversed(list(enumerate(graph.node))):
@@ -46,8 +46,9 @@ def _feeds_softmax(seen: View, node: onnx.NodeProto) -> bool:
 def _scaled_factor(
     seen: View, product: onnx.NodeProto
 ) -> tuple[onnx.NodeProto, int, str, str] | None:
-    """The node and input where a scaled factor enters, the factor without its scale, and
-    the scale; None when no factor of the product is scaled by a single number."""
+    """The node and input index where a scaled factor enters, the factor without its scale, and the
+    scale; None when no factor of the product is scaled by a single number.
+    """
     for start in (0, 1):
         holder, position = product, start
         maker = seen.producers.get(holder.input[position])
@@ -71,11 +72,11 @@ def _once(seen: View, node: onnx.NodeProto) -> bool:
 
 
 def focus_to_convolution(seen: View) -> None:
-    """Four slices of every other pixel, put together and convolved k x k, become one
-    convolution 2k x 2k of stride 2, in place.
+    """Merge a Focus (four slices of every other pixel, concatenated) and its k x k convolution into
+    one 2k x 2k convolution of stride 2, in place.
 
-    The stem of YOLOX and of YOLOv5 before 6.0. The NPU has no such slices: they would run on
-    the processor. The numbers are the same, for every pixel meets the same weight.
+    The stem of YOLOX and of YOLOv5 before 6.0. The NPU has no strided slices, they would run on the
+    CPU. The result is the same: every pixel meets the same weight.
     """
     graph = seen.model.graph
     for node in graph.node:
@@ -102,8 +103,9 @@ Origin = tuple[int, int, int]
 
 
 def _focus(seen: View, node: onnx.NodeProto) -> tuple[str, list[Origin]] | None:
-    """The picture that a convolution sees through a focus, and for each of its input
-    channels the picture's channel, row offset and column offset."""
+    """The image that a convolution reads through a Focus, and for each of its input channels the
+    image's channel, row offset and column offset.
+    """
     if node.op_type != "Conv" or not _is_plain(attributes(node)):
         return None
     weight = seen.constant(node.input[1])
@@ -117,7 +119,7 @@ def _focus(seen: View, node: onnx.NodeProto) -> tuple[str, list[Origin]] | None:
     shape = seen.shape(source)
     if shape is None or len(shape) != 4 or shape[2] % 2 or shape[3] % 2:
         return None
-    # What the slices do is asked, not read: every pixel carries its own number.
+    # The slices are executed rather than parsed: every pixel holds its own index.
     numbers = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     inside = {id(n) for n in (*nodes, joined)}
     part = [n for n in seen.model.graph.node if id(n) in inside]
@@ -167,7 +169,7 @@ def _origins(answer: Array, numbers: Array, source: str) -> tuple[str, list[Orig
 
 
 def _spread(weight: Array, origins: list[Origin]) -> Array:
-    """(O, 4C, k, k) to (O, C, 2k, 2k)."""
+    """Spread weights (O, 4C, k, k) to (O, C, 2k, 2k)."""
     channels = 1 + max(channel for channel, _, _ in origins)
     outer, _, height, width = weight.shape
     spread = np.zeros((outer, channels, 2 * height, 2 * width), weight.dtype)
@@ -184,13 +186,21 @@ _TO_FIRST, _TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 def picture_as_floats(
     model: onnx.ModelProto, size: tuple[int, int] | None = None
 ) -> onnx.ModelProto:
-    """A graph whose picture is 1xHxWxC, of integers, or has its channels swapped inside takes
-    float32 1xCxHxW instead: a factor and a shift do what its first operators did, a convolution
-    1x1 puts the channels in order, and nothing is left of what only turned it. Any other graph
-    comes back as it is; `model` is left as it was. `size` (height, width) counts where the graph
-    leaves it free."""
+    """Convert an image input to float32 NCHW, where it is 1xHxWxC, of integers, or has its channels
+    swapped inside.
+
+    A factor and an offset replace the graph's first operators, a 1x1 convolution reorders the
+    channels, and transposes are removed.
+
+    Args:
+        model: The model; not modified.
+        size: (height, width) in pixels, for a dynamic input size.
+
+    Returns:
+        A copy that takes float32 1xCxHxW; `model` itself for any other graph.
+    """
     found = input_preprocessing(model, size)
-    if found is None or (found.takes_floats and not found.moves):
+    if found is None or not (found.moves or _is_unusual(model, found)):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -212,6 +222,13 @@ def picture_as_floats(
     graph.node.extend(copies)
     _retyped(graph, found)
     return copy
+
+
+def _is_unusual(model: onnx.ModelProto, found: InputPreprocessing) -> bool:
+    """Whether the input is no float32 1xCxHxW. Half precision is widened with the whole graph."""
+    widened = found.dtype == TensorProto.FLOAT16 and is_half(model)
+    floats = found.dtype == TensorProto.FLOAT or widened
+    return not floats or found.layout == "NHWC" or len(found.shape) != 4
 
 
 def _without_front(graph: onnx.GraphProto, body: str) -> list[onnx.NodeProto]:
@@ -308,11 +325,11 @@ def _retyped(graph: onnx.GraphProto, found: InputPreprocessing) -> None:
 
 
 def depth_pool_to_plane(seen: View) -> None:
-    """A pooling over 1xC planes at once that skips planes becomes a slice of the channels and a
-    plain pooling of each, in place.
+    """Rewrite a 3-D max pooling with a depth kernel of 1 as a slice of channels and a 2-D pooling,
+    in place.
 
-    LPRNet's MaxPool3d with a kernel of 1 x k x k sees the channels as depth, and RKNN-Toolkit2
-    2.5.0 dies of it (SIGABRT). The numbers are the same, for no two planes ever meet.
+    LPRNet's MaxPool3d (1 x k x k) treats the channels as depth, and RKNN-Toolkit2 2.5.0 crashes on
+    it (SIGABRT). The result is the same: no two planes are pooled together.
     """
     graph = seen.model.graph
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
@@ -352,8 +369,9 @@ def depth_pool_to_plane(seen: View) -> None:
 def _depth_pool(
     seen: View, pool: onnx.NodeProto
 ) -> tuple[onnx.NodeProto, onnx.NodeProto, int] | None:
-    """The nodes around a pooling of 1x1xCxHxW that add and take away a dimension, and the step
-    between its planes; None for any other pooling."""
+    """The nodes around a pooling of 1x1xCxHxW that add and remove a dimension, and the depth
+    stride; None for any other pooling.
+    """
     given = attributes(pool)
     before = seen.producers.get(pool.input[0])
     readers = seen.consumers.get(pool.output[0], [])
@@ -393,7 +411,7 @@ _SHAPING = ("Identity", "Reshape", "Flatten", "Squeeze")
 
 
 def without_softmax(seen: View) -> None:
-    """Takes the softmax off the end of a graph with one output, in place, where there is one."""
+    """Remove the softmax at the end of a graph with one output, in place, if there is one."""
     graph = seen.model.graph
     name = graph.output[0].name
     node = seen.producers.get(name)
@@ -408,8 +426,11 @@ _BYTES = {onnx.TensorProto.UINT8: 0.0, onnx.TensorProto.INT8: 128.0}
 
 
 def bytes_as_floats(model: onnx.ModelProto) -> None:
-    """Inputs of bytes become floats of 0..255, in place: what a quantised model did with them
-    first, to cast them, goes, and signed ones get the 128 taken off that was taken off before."""
+    """Convert uint8 and int8 inputs to float32 inputs of 0..255, in place.
+
+    The casts of a quantized model are removed; for an int8 input the offset of 128 is subtracted in
+    the graph.
+    """
     graph = model.graph
     for info in graph.input:
         offset = _BYTES.get(info.type.tensor_type.elem_type)

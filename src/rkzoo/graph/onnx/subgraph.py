@@ -1,4 +1,4 @@
-"""A part of a graph as a model of its own, with inputs of fixed shapes."""
+"""Subgraph extraction, with inputs of fixed shapes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ _KINDS = {
 def part(
     model: onnx.ModelProto, inputs: Sequence[ArrayInput], outputs: Sequence[str] = ()
 ) -> onnx.ModelProto:
-    """What lies between `inputs` and `outputs`: the whole graph where these are its own.
+    """Extract the subgraph between `inputs` and `outputs`.
 
-    An input or output may be any tensor of the graph; `outputs` empty are those of the graph.
-    Shapes are fixed, half precision is widened, and what follows from the shapes is folded.
-    `model` is left as it was. Raises RkzooError where a tensor is missing, or the part needs an
-    input that is not among `inputs`.
+    Shapes are fixed, float16 is widened, and shape arithmetic is folded. `model` is not modified.
+
+    Args:
+        model: The model.
+        inputs: Inputs of the subgraph: any tensors of the graph, with shapes and dtypes.
+        outputs: Names of its outputs: any tensors of the graph; empty for the graph's own.
+
+    Returns:
+        The subgraph as a model of its own.
+
+    Raises:
+        RkzooError: A tensor is missing, or the subgraph needs an input that is not in `inputs`.
     """
     cut = onnx.ModelProto(ir_version=model.ir_version)
     cut.opset_import.extend(model.opset_import)
@@ -89,7 +97,7 @@ def _between(
     if lost:
         raise _refused(f"It needs the input {lost[0]}, which is not given.")
     if unused:
-        raise _refused(f"It has no use for the input {unused[0]}.")
+        raise _refused(f"It does not use the input {unused[0]}.")
     graph = onnx.GraphProto(name=source.name or "part")
     graph.node.extend(reversed(nodes))
     graph.initializer.extend(t for t in source.initializer if t.name in needed - given)
@@ -100,7 +108,7 @@ def _between(
 
 
 def _describe_outputs(seen: View) -> None:
-    """Types and shapes of the outputs, as inference found them."""
+    """Set types and shapes of the outputs from shape inference."""
     for info in seen.model.graph.output:
         kind = seen.dtypes.get(info.name)
         if kind is None:
@@ -113,12 +121,12 @@ def _refused(why: str) -> RkzooError:
     return RkzooError(
         "This part cannot be taken out of the graph.",
         why,
-        "See its inputs and outputs with rkzoo inspect, and mend the card.",
+        "See its inputs and outputs with rkzoo inspect, and correct the card.",
     )
 
 
 def all_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the graph that returns every tensor in it, behind its own outputs."""
+    """A copy of the model that returns every tensor in it, after its own outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     there = {output.name for output in copy.graph.output}

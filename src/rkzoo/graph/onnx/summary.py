@@ -1,4 +1,4 @@
-"""What can be said about any ONNX graph."""
+"""Summary of any ONNX graph: inputs, outputs, operators, parameters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from rkzoo.graph.onnx.read import metadata
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output as the file declares it. A free dimension has its name, or "?"; a
-    shape that is not declared at all is ("?",)."""
+    """An input or output as the file declares it.
+
+    Attributes:
+        name: Its name.
+        dtype: numpy name of its type.
+        shape: Its dimensions; a dynamic one as its name, or "?". ("?",) where no shape is declared.
+    """
 
     name: str
     dtype: str
@@ -23,14 +28,26 @@ class TensorInfo:
 
     @property
     def dynamic(self) -> bool:
+        """Whether any dimension is dynamic."""
         return any(isinstance(size, str) for size in self.shape)
 
 
 @dataclass(frozen=True)
 class GraphSummary:
-    """`opset` is that of ONNX itself, `domains` are all others with their version.
-    `parameters` counts numbers, `parameter_bytes` their size in the file. `operators` are
-    (type, how many), the most frequent first; a foreign domain stands before its type."""
+    """Facts about a graph that do not depend on its task.
+
+    Attributes:
+        opset: Version of ONNX's own operator set.
+        ir_version: IR version.
+        producer: Name and version of the exporter.
+        inputs: Its inputs, without weights.
+        outputs: Its outputs.
+        parameters: Number of parameters.
+        parameter_bytes: Their size in the file, in bytes.
+        operators: (type, count), most frequent first; prefixed by the domain for non-ONNX ones.
+        domains: (name, version) of all other operator sets.
+        metadata: (key, text) of the exporter's metadata.
+    """
 
     opset: int
     ir_version: int
@@ -45,13 +62,13 @@ class GraphSummary:
 
     @property
     def dynamic(self) -> tuple[str, ...]:
-        """The names of the free dimensions of the inputs, "?" for one without a name."""
+        """Names of the dynamic dimensions of the inputs, "?" for one without a name."""
         free = [size for t in self.inputs for size in t.shape if isinstance(size, str)]
         return tuple(dict.fromkeys(free))
 
 
 def summarise(model: onnx.ModelProto) -> GraphSummary:
-    """The facts of a graph that do not depend on what it is for."""
+    """Summarize a graph."""
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     opsets = {entry.domain or "": entry.version for entry in model.opset_import}
@@ -75,12 +92,13 @@ def summarise(model: onnx.ModelProto) -> GraphSummary:
 
 
 def opset(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators; 0 when the file names none."""
+    """The version of ONNX's own operator set; 0 when the file names none."""
     versions = [entry.version for entry in model.opset_import if _is_standard(entry.domain)]
     return max(versions, default=0)
 
 
 def tensors(infos: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
+    """Name, dtype and shape of inputs or outputs as declared."""
     return tuple(
         TensorInfo(info.name, dtype_name(info.type.tensor_type.elem_type), _shape(info))
         for info in infos
@@ -88,7 +106,7 @@ def tensors(infos: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
 
 
 def dtype_name(code: int) -> str:
-    """ "float32" for 1 and so on; "unknown" for a code that ONNX does not have."""
+    """numpy name of an ONNX dtype code ("float32" for 1); "unknown" for an invalid code."""
     try:
         return str(helper.tensor_dtype_to_np_dtype(code))
     except (KeyError, ValueError):

@@ -1,4 +1,6 @@
-"""An ONNX graph as data: fixed in size, folded, and with every known shape at hand."""
+"""View of an ONNX graph: fixed input shapes, folded constants, inferred shapes, producers and
+consumers.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,24 @@ Array = NDArray[Any]
 Shape = tuple[int | None, ...]
 
 MAX_IR = 10
-# A tensor above this size is a weight: never folded, never looked into.
+# Tensors with more elements are weights: never folded, only their shape is used.
 _SMALL = 100_000
-# Folding one chain can reveal the shape that another one needs.
-# Sizes that are worked out inside the graph, one from the other, fold one a round: YOLOv9c as
-# exported without simplification takes nine.
+# Folding one chain can reveal the shape that another one needs. Shape arithmetic that depends on
+# earlier shapes folds once per round: YOLOv9c exported without simplification takes nine.
 _ROUNDS = 50
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 
 
 @dataclass(frozen=True)
 class View:
-    """`model` and what can be known of it without running it.
+    """A model with what is known of it without running it.
 
-    `shapes` holds the shape of every tensor that shape inference reached; None stands for
-    a free dimension.
+    Attributes:
+        model: The model.
+        shapes: Shape of every tensor that shape inference reached; None for a dynamic dimension.
+        dtypes: ONNX dtype codes of these tensors.
+        producers: The node that produces a tensor.
+        initializers: Weights by name.
     """
 
     model: onnx.ModelProto
@@ -43,6 +48,7 @@ class View:
 
     @cached_property
     def consumers(self) -> Mapping[str, list[onnx.NodeProto]]:
+        """The nodes that read a tensor."""
         found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.model.graph.node:
             for name in node.input:
@@ -51,18 +57,18 @@ class View:
 
     @cached_property
     def inputs(self) -> tuple[onnx.ValueInfoProto, ...]:
-        """Inputs that are fed; old files list their weights among the inputs too."""
+        """Inputs without weights, which old files list among the inputs too."""
         return tuple(i for i in self.model.graph.input if i.name not in self.initializers)
 
     def constant(self, name: str) -> Array | None:
-        """The value of an initializer or a Constant node, None for anything else."""
+        """The value of an initializer or a Constant node; None for anything else."""
         if name in self.initializers:
             return numpy_helper.to_array(self.initializers[name])
         node = self.producers.get(name)
         return constant_value(node) if node is not None and node.op_type == "Constant" else None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """The shape when every dimension of it is known."""
+        """The shape of a tensor; None unless every dimension is known."""
         found = self.shapes.get(name)
         if found is None or any(d is None for d in found):
             return None
@@ -70,7 +76,11 @@ class View:
 
 
 def view(model: onnx.ModelProto) -> View:
-    """Infers the shapes anew: what a file declares about them is not believed."""
+    """Build a view, with shapes inferred anew: those declared in the file are not trusted.
+
+    Raises:
+        RkzooError: The shapes cannot be inferred.
+    """
     shapes, dtypes = _infer(model)
     return View(
         model=model,
@@ -82,11 +92,14 @@ def view(model: onnx.ModelProto) -> View:
 
 
 def tensor_value(tensor: TensorProto) -> Array:
+    """The values of an initializer."""
     return numpy_helper.to_array(tensor)
 
 
 def declared(info: onnx.ValueInfoProto) -> Shape | None:
-    """The shape an input or output is declared with; None where there is none."""
+    """The declared shape of an input or output, None for a dynamic dimension; None where there is
+    no shape.
+    """
     if not info.type.tensor_type.HasField("shape"):
         return None
     return tuple(
@@ -98,10 +111,20 @@ def declared(info: onnx.ValueInfoProto) -> Shape | None:
 def prepared(
     model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], *, scale_of_one: bool = True
 ) -> View:
-    """A copy of the model that is easy to read: inputs of the given shapes, half precision
-    made single, and whatever follows from the shapes alone folded into constants. A scale of
-    the picture, which PaddleDetection's exports ask for beside it, becomes a constant 1, where
-    `scale_of_one`."""
+    """A copy of a model, simplified: inputs of the given shapes, float16 widened to float32, shape
+    arithmetic folded into constants, nodes sorted.
+
+    Args:
+        model: The model; not modified.
+        sizes: Shapes by input name.
+        scale_of_one: Replace the image scale input of PaddleDetection's exports by a constant 1.
+
+    Returns:
+        The view of the copy.
+
+    Raises:
+        RkzooError: The shapes cannot be inferred.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     if scale_of_one:
@@ -119,7 +142,7 @@ def prepared(
 
 
 def is_scale(info: onnx.ValueInfoProto) -> bool:
-    """Whether an input is the picture's scale (or size): two numbers of a float type."""
+    """Whether an input is the image's scale (or size): float, shape (1, 2)."""
     shape = declared(info)
     kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
     return (
@@ -132,7 +155,7 @@ def is_scale(info: onnx.ValueInfoProto) -> bool:
 
 
 def _scale_of_one(graph: onnx.GraphProto) -> None:
-    """Boxes then come out in pixels of the model's input, as everywhere else."""
+    """Replace the scale input by 1: boxes then come out in pixels of the model's input."""
     weights = {tensor.name for tensor in graph.initializer}
     scales = [info for info in graph.input if info.name not in weights and is_scale(info)]
     if len(scales) == len([info for info in graph.input if info.name not in weights]):
@@ -151,7 +174,7 @@ def _set_shape(info: onnx.ValueInfoProto, shape: Iterable[int]) -> None:
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Puts every node behind those it needs. ONNX demands it, not every exporter does it."""
+    """Sort the nodes topologically. ONNX demands it, but not every exporter does it."""
     nodes = list(graph.node)
     maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     order: dict[int, None] = {}
@@ -186,7 +209,7 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     weights = {tensor.name for tensor in graph.initializer}
     skeleton.graph.input.extend(i for i in graph.input if i.name not in weights)
     for tensor in graph.initializer:
-        # Weights only matter by their shape; copying them would cost more than all else.
+        # Only the shapes of weights matter; copying their data would dominate the cost.
         if _count(tensor.dims) > _SMALL:
             skeleton.graph.input.append(
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
@@ -196,11 +219,11 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     skeleton.graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in graph.output)
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    except Exception as error:  # inference raises RuntimeError, ValueError and its own
+    except Exception as error:  # shape inference raises RuntimeError, ValueError and its own
         raise RkzooError(
-            "The shapes inside the model cannot be worked out.",
+            "The shapes inside the model cannot be inferred.",
             f"ONNX says: {first_line(error)}",
-            "Export the model anew; for a free input size give --size HxW.",
+            "Export the model again; for a dynamic input size give --size HxW.",
         ) from error
     shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
     dtypes = {t.name: t.data_type for t in graph.initializer}
@@ -221,6 +244,7 @@ def _count(dims: Iterable[int]) -> int:
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first non-empty line of an exception's text, cut to `limit` characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -230,7 +254,7 @@ def first_line(error: BaseException, limit: int = 200) -> str:
 
 
 def _fold(seen: View) -> bool:
-    """Replaces in place what depends on shapes and constants only. True when it did."""
+    """Fold in place what depends on shapes and constants only. True when anything was folded."""
     graph = seen.model.graph
     sources: dict[str, Array] = {}
     foldable: list[onnx.NodeProto] = []
@@ -284,12 +308,12 @@ def _may_fold(node: onnx.NodeProto, known: set[str]) -> bool:
 
 
 def _captured(graph: onnx.GraphProto) -> set[str]:
-    """Names that the bodies of If, Loop and Scan take from around them."""
+    """Outer tensors that the bodies of If, Loop and Scan read."""
     return {name for node in graph.node for name in captured_by(node)}
 
 
 def captured_by(node: onnx.NodeProto) -> set[str]:
-    """Names in the bodies of If, Loop and Scan: those taken from around, and their own."""
+    """Tensors read in the bodies of If, Loop and Scan, outer ones and their own."""
     found: set[str] = set()
     for attribute in node.attribute:
         for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
@@ -299,11 +323,12 @@ def captured_by(node: onnx.NodeProto) -> set[str]:
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Attributes of a node by name, as Python values."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def constant_value(node: onnx.NodeProto) -> Array | None:
-    """What a Constant node holds; None for strings and sparse tensors."""
+    """The value of a Constant node; None for strings and sparse tensors."""
     for attribute in node.attribute:
         if attribute.name == "value":
             return numpy_helper.to_array(attribute.t)
@@ -323,8 +348,17 @@ def submodel(
     feeds: Mapping[str, Array],
     outputs: Iterable[str],
 ) -> onnx.ModelProto:
-    """A model of just these nodes, which must be in graph order. Its inputs have the names,
-    shapes and types of `feeds`."""
+    """A model of only these nodes.
+
+    Args:
+        seen: The graph they come from.
+        nodes: The nodes, in graph order.
+        feeds: Inputs of the new model; their names, shapes and dtypes are used.
+        outputs: Names of its outputs.
+
+    Returns:
+        The model, with the weights that the nodes read.
+    """
     graph = onnx.GraphProto(name="part")
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
@@ -345,7 +379,18 @@ def submodel(
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
-    """All outputs of `model` on ONNX Runtime's CPU. Raises RkzooError when it refuses."""
+    """Run a model once on ONNX Runtime's CPU provider.
+
+    Args:
+        model: The model.
+        feeds: Inputs by name; names that the model does not have are ignored.
+
+    Returns:
+        All outputs, in the model's order.
+
+    Raises:
+        RkzooError: ONNX Runtime cannot load or run it.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -355,15 +400,15 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
             model.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # it would try again, and print so on stdout
+            enable_fallback=0,  # otherwise it retries, and prints so on stdout
         )
         named = {i.name for i in session.get_inputs()}
         return list(session.run(None, {n: v for n, v in feeds.items() if n in named}))
-    except Exception as error:  # every fault of ONNX Runtime has its own class
+    except Exception as error:  # ONNX Runtime has many exception classes
         raise RkzooError(
             "ONNX Runtime cannot run the model.",
             f"It says: {first_line(error)}",
-            "Export the model anew, with opset 12 to 19.",
+            "Export the model again, with opset 12 to 19.",
         ) from error
 
 
@@ -371,12 +416,14 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
 
 
 def is_half(model: onnx.ModelProto) -> bool:
+    """Whether a model holds float16 weights."""
     return any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
 
 
 def _to_float32(model: onnx.ModelProto) -> None:
-    """Makes every half-precision tensor single, in place: the NPU's compiler wants single
-    precision, and a proof needs more than three digits."""
+    """Convert float16 tensors to float32, in place: the NPU's compiler expects float32, and the
+    equivalence check needs more than three digits.
+    """
     graph = model.graph
     if not is_half(model):
         return

@@ -1,4 +1,4 @@
-"""A graph being written, node by node: for networks whose weights come in another form."""
+"""ONNX graph builder, for networks whose weights are stored in another format."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ _OPSET = 17
 
 
 def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes the .onnx, with `metadata`, if any, in the place of what it said of itself."""
+    """Write the .onnx; `metadata`, if given, replaces the model's own."""
     if metadata:
         helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
 
 
 class Writer:
-    """In single precision. `held` are the weights by name, each of which goes in once."""
+    """Builds a float32 graph node by node.
+
+    Methods return the name of the tensor they add. `held` maps weight names to arrays; each weight
+    is stored once.
+    """
 
     def __init__(self, held: Mapping[str, Array]) -> None:
         self.held = held
@@ -33,14 +37,17 @@ class Writer:
         self._outputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, *shape: int, kind: int = TensorProto.FLOAT) -> str:
+        """Add a graph input of the given shape."""
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, name: str, *shape: int) -> str:
+        """Declare a float32 graph output of the given shape."""
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 
     def constant(self, value: Array | float, name: str = "") -> str:
+        """Add an initializer: integers as they are, everything else as float32."""
         array = np.asarray(value)
         array = array if array.dtype.kind == "i" else array.astype(np.float32)
         name = name or f"constant{len(self._constants)}"
@@ -48,24 +55,28 @@ class Writer:
         return name
 
     def weight(self, name: str) -> str:
+        """Add one of the weights `held`."""
         return self.constant(self.held[name], name)
 
     def node(self, kind: str, *inputs: str, to: str = "", **attributes: Any) -> str:
+        """Add a node of type `kind` with one output, called `to` where given."""
         output = to or f"{kind.lower()}{len(self._nodes)}"
         node = helper.make_node(kind, list(inputs), [output], name=output, **attributes)
         self._nodes.append(node)
         return output
 
     def linear(self, x: str, weight: Array, bias: Array | None, to: str = "") -> str:
+        """Add a linear layer with `weight` (outputs, inputs) and `bias` (outputs,), if any."""
         product = self.node("MatMul", x, self.constant(weight.T), to="" if bias is not None else to)
         if bias is None:
             return product
         return self.node("Add", product, self.constant(bias), to=to)
 
     def gelu(self, x: str, wide: bool = False) -> str:
-        """Spelled with a division, which the toolkit makes one layer of the NPU. A `wide` tensor
-        (3000 long) overflows that layer's registers, and is spelled with a product: its Erf then
-        runs on the processor."""
+        """GELU by Erf. It divides by sqrt(2), which the toolkit fuses into one NPU layer. A `wide`
+        tensor (3000 long) overflows that layer's registers, so it multiplies instead: its Erf then
+        runs on the CPU.
+        """
         inner = (
             self.node("Mul", x, self.constant(2**-0.5))
             if wide
@@ -79,6 +90,7 @@ class Writer:
         )
 
     def model(self, name: str) -> onnx.ModelProto:
+        """The finished model; `name` is the graph's."""
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
         )

@@ -1,1 +1,1 @@
-"""Built .rknn files: read and judged, on a board too."""
+"""Built .rknn files: reader and checks, usable on a board."""

@@ -1,4 +1,4 @@
-"""What is worth knowing of a built .rknn, on a board too, where there is no ONNX."""
+"""Checks of a built .rknn, usable on a board without ONNX."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from rkzoo.checks import Check
 from rkzoo.graph.rknn.reader import RknnFile
 
-# Boxes of 0..640 on one INT8 scale give 640 / 255; scores of 0..1 alone give 1 / 255.
+# Boxes of 0..640 on one INT8 scale have a scale of 640 / 255; scores of 0..1 alone 1 / 255.
 _COARSE = 0.5
 
 
 def rknn_checks(file: RknnFile) -> list[Check]:
-    """What is worth knowing of a built .rknn before it goes to a board."""
+    """Check a built .rknn: operators on the CPU, and outputs whose INT8 scale is too coarse for
+    scores.
+    """
     return [*_placement(file), *_scales(file)]
 
 

@@ -1,11 +1,10 @@
-"""Reads what a .rknn file says about itself, without the toolkit.
+"""RKNN file reader, without the toolkit.
 
-A file is `RKNN`, a 64-byte header, a payload and a JSON trailer. In container 6 the payload
-is a FlatBuffer. In container 0x1004 (RV1103, RV1106 and mini builds) it starts with weights
-and commands, and a FlatBuffer with other field numbers lies at its end; the first word of
-the payload is that FlatBuffer's length. The field numbers below were read off files that
-RKNN-Toolkit2 2.3.2 and 2.5.0 wrote. Files come from strangers: nothing here recurses, every
-offset is checked, and everything repeated is counted.
+A file is `RKNN`, a 64-byte header, a payload and a JSON trailer. In container 6 the payload is a
+FlatBuffer. In container 0x1004 (RV1103, RV1106 and mini builds) it starts with weights and
+commands, and a FlatBuffer with other field numbers lies at its end; the first word of the payload
+is that FlatBuffer's length. The field numbers were determined from files that RKNN-Toolkit2 2.3.2
+and 2.5.0 wrote. Files are untrusted: no recursion, every offset is checked, every count is limited.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from rkzoo.graph import literal
 Target = Literal["NPU", "CPU", "other"]
 
 SMALL = 0x1004
-"""The container of chips whose NPU has the small library (RV1103, RV1106 and their like)."""
+"""Container of chips whose NPU uses the small runtime library (RV1103, RV1106 and similar)."""
 
 _HEADER = 64
 _MAX_JSON = 64 << 20
@@ -41,7 +40,7 @@ _MAX_RANK = 16
 
 @dataclass(frozen=True)
 class Operator:
-    """One step of the built model. `target` is where it runs."""
+    """An operator of the built model. `target` is where it runs."""
 
     type: str
     name: str
@@ -50,7 +49,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What the NPU does to an input first: (x - mean) / std, in 0..255 units."""
+    """Normalization that the NPU applies to an input: (x - mean) / std, in 0..255 units."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -60,15 +59,24 @@ class Normalisation:
 class RknnFile:
     """The contents of a .rknn file.
 
-    `container` is 6 or 0x1004; `toolkit` the version that wrote it and `compiler` what it
-    says in full. The shapes of `inputs` and `outputs` are the graph's, NCHW where `layout` says
-    so; scale and zero point are there for quantised tensors. `native_inputs` and
-    `native_outputs` are the same tensors as the NPU keeps them: NC1HWC2 with its padding, NHWC
-    for a picture that goes in, or as the graph has them where the NPU has no layout of its own;
-    empty where the file does not tell. `normalisation` is by input name.
-    `custom` is the custom string, `custom_json` its value when it is JSON. Sizes in bytes:
-    `weight_bytes` of the weights as the NPU reads them, `memory_bytes` of the work memory
-    (only container 0x1004 tells), `file_bytes` of the whole.
+    Attributes:
+        container: Container format, 6 or 0x1004.
+        platforms: Target chips.
+        toolkit: Version of the toolkit that wrote the file.
+        compiler: Its full compiler version string.
+        framework: Framework of the original model.
+        inputs: Inputs in the graph's layout, NCHW where `layout` says so.
+        outputs: Outputs likewise. Quantized tensors have scale and zero point.
+        native_inputs: Inputs in the NPU's layout: NHWC for an image, or the graph's own where the
+            NPU has no layout of its own; empty where the file does not say.
+        native_outputs: Outputs in the NPU's layout: NC1HWC2 with its padding.
+        normalisation: Normalization by input name.
+        operators: All operators, in order.
+        custom: The custom string.
+        custom_json: Its value where it is JSON.
+        weight_bytes: Size of the weights as the NPU reads them, in bytes.
+        memory_bytes: Working memory in bytes; only in container 0x1004.
+        file_bytes: File size in bytes.
     """
 
     container: int
@@ -90,16 +98,17 @@ class RknnFile:
 
     @property
     def quantised(self) -> bool:
+        """Whether any output is quantized."""
         return any(spec.scale is not None for spec in self.outputs)
 
     @property
     def steps(self) -> tuple[Operator, ...]:
-        """The operators without the model's own ends, which only hand data over."""
+        """The operators without the input and output nodes, which only copy data."""
         return tuple(o for o in self.operators if o.type not in _ENDS)
 
     @property
     def cpu_operators(self) -> tuple[Operator, ...]:
-        """Those steps that the NPU leaves to the CPU."""
+        """The steps that run on the CPU."""
         return tuple(o for o in self.steps if o.target == "CPU")
 
 
@@ -107,10 +116,11 @@ _ENDS = frozenset({"InputOperator", "OutputOperator"})
 
 
 def read(path: Path) -> RknnFile:
-    """Everything a .rknn file says.
+    """Read a .rknn file.
 
-    Raises RkzooError when it is missing, empty, cut short, damaged, encrypted, of a toolkit
-    before 1.5.2, or of the first NPU generation.
+    Raises:
+        RkzooError: The file is missing, empty, truncated, damaged, encrypted, written by a toolkit
+            before 1.5.2, or made for the first NPU generation.
     """
     path = Path(path)
     with explained(f"{path} cannot be read."), path.open("rb") as file:
@@ -130,7 +140,7 @@ def _read(path: Path, file: _Buffer) -> RknnFile:
             "Look at the file it was made from instead.",
         )
     if magic != b"RKNN":
-        raise _foreign(path, "It does not begin as a .rknn does.")
+        raise _foreign(path, "It does not begin with the bytes RKNN.")
     container, length = file.number("Q", 8), file.number("Q", 16)
     if container in _OLD:
         raise RkzooError(
@@ -214,12 +224,11 @@ def _trailer(file: _Buffer, at: int) -> _Trailer:
 
 
 class _Broken(Exception):
-    """An offset leads out of the file. The text names what was looked for."""
+    """An offset points outside the file. The message names the missing part."""
 
 
 class _Buffer:
-    """Bytes start..end of a file, read without leaving them. Positions count from the
-    start of the file."""
+    """Bounds-checked access to bytes start..end of a file. Positions are absolute in the file."""
 
     def __init__(self, data: mmap.mmap, start: int, end: int) -> None:
         if not 0 <= start <= end <= len(data):
@@ -227,7 +236,7 @@ class _Buffer:
         self.data, self.start, self.end = data, start, end
 
     def number(self, code: str, at: int) -> int:
-        """An integer, little endian, of struct's type `code`."""
+        """A little-endian integer of struct type `code`."""
         return int(self._unpack(code, at, 1)[0])
 
     def _unpack(self, code: str, at: int, count: int) -> tuple[Any, ...]:
@@ -240,7 +249,7 @@ class _Buffer:
         return at + self.number("I", at)
 
     def table(self, at: int) -> dict[int, int]:
-        """Field number -> position, for the fields that are there."""
+        """Field number -> position, for the fields that are present."""
         fields = at - self.number("i", at)
         size = self.number("H", fields)
         offsets = self._unpack("H", fields + 4, min(max(size - 4, 0) // 2, 256))
@@ -280,7 +289,7 @@ class _Buffer:
 
 @dataclass(frozen=True)
 class _Fields:
-    """Field numbers of one container: in the root, and in a tensor."""
+    """Field numbers of one container, in the root table and in a tensor table."""
 
     version: int
     platform: int
@@ -291,21 +300,21 @@ class _Fields:
     bytes: int
 
 
-# Of both containers. Root: 2 graphs, 3 the text with mean and std. Graph: 0 tensors, 1 nodes,
-# 2 inputs, 3 outputs. Tensor: 0 type, 1 layout, 2 kind, 3 native shape, 4 shape, 5 name.
-# Node: 1 type, 2 name, 3 target.
+# Field numbers common to both containers. Root: 2 graphs, 3 text with mean and std. Graph: 0
+# tensors, 1 nodes, 2 inputs, 3 outputs. Tensor: 0 type, 1 layout, 2 kind, 3 native shape, 4 shape,
+# 5 name. Node: 1 type, 2 name, 3 target.
 _FIELDS = {
     6: _Fields(version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12),
     SMALL: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
 }
-# Older formats that are not read, and the toolkit that wrote them.
+# Older container formats that are not supported, and the toolkit that wrote them.
 _OLD = {2: "1.4", 4: "1.5.0"}
 _IDENTIFIER = b"RKNN"
 _INPUT_KIND, _WEIGHT_KIND = 1, 4
-_PIXELS = (1, 3, 4)  # an input of so many channels is taken as pixels
-_BLOCKS = 64  # the layout of a tensor in blocks of channels
+_PIXELS = (1, 3, 4)  # an input with this many channels is taken as an image
+_BLOCKS = 64  # layout code of NC1HWC2
 _TARGETS: dict[int, Target] = {0: "CPU", 2: "NPU"}
-# The numbers are ONNX's.
+# ONNX dtype codes.
 _DTYPES = {
     1: "float32",
     2: "uint8",
@@ -395,7 +404,7 @@ def _spec(payload: _Buffer, fields: _Fields, tensor: dict[int, int]) -> TensorSp
     shape = tuple(payload.numbers(tensor, 4, "I", _MAX_RANK))
     scales = payload.numbers(tensor, fields.scale, "f", _MAX_ITEMS)
     zeros = payload.numbers(tensor, fields.zero_point, "i", _MAX_ITEMS)
-    # An input or output has one scale; more would be a weight's, one a channel.
+    # An input or output has one scale; several belong to a weight, one per channel.
     scale = scales[0] if len(scales) == 1 and math.isfinite(scales[0]) else None
     return TensorSpec(
         name=payload.text(tensor, 5),
@@ -425,12 +434,13 @@ def _operator(payload: _Buffer, at: int) -> Operator:
     return Operator(payload.text(node, 1), payload.text(node, 2), target)
 
 
-# ---- texts inside -------------------------------------------------------------------
+# ---- embedded text ------------------------------------------------------------------
 
 
 def _attributes(text: str) -> dict[str, Any]:
-    """The `attrs` of the dict that the toolkit writes as Python text; empty on any trouble,
-    for nothing depends on it but the display of mean and std."""
+    """The `attrs` of the dict that the toolkit writes as Python text; empty when it cannot be
+    parsed, since only the display of mean and std depends on it.
+    """
     value = literal.parse(text, limit=_MAX_TEXT)
     attributes = value.get("attrs") if isinstance(value, dict) else None
     return attributes if isinstance(attributes, dict) else {}

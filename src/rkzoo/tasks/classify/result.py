@@ -1,4 +1,4 @@
-"""What a picture shows as a whole: the best classes."""
+"""Image classification result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from rkzoo.tasks.collection import Classified, Rows
 
 @dataclass(frozen=True, slots=True)
 class Classes(Classified):
-    """The best classes of one picture, the best first.
+    """The top K classes of one image, best first.
 
-    `class_id` (K,) int32 into `labels` (names may be missing), `score` (K,) float32: their
-    probability, 0..1.
+    Attributes:
+        class_id: (K,) int32, index into `labels`.
+        score: (K,) float32, probability in 0..1.
+        labels: class names; may be empty.
     """
 
     class_id: NDArray[np.int32]
@@ -35,35 +37,35 @@ class Classes(Classified):
 
     @property
     def probs(self) -> NDArray[np.float32]:
-        """`score`, (K,): the probabilities of the best classes, the best first."""
+        """Probabilities of the top classes, (K,) float32; same as `score`."""
         return self.score
 
     def label(self, class_id: int) -> str:
-        """The name of a class, or its number where no name is known."""
+        """Name of a class, or its index as text where it has no name."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"class_id": self.class_id, "score": self.score}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a class: label, class_id, score."""
+        """One record per class: label, class_id, score."""
         return [
             {"label": self.label(c), "class_id": c, "score": round(s, 4)}
             for c, s in zip(self.class_id.tolist(), self.score.tolist(), strict=True)
         ]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with the names and probabilities in its corner."""
+        """A copy of the BGR image with class names and probabilities in its corner."""
         from rkzoo.vision.draw_text import listed
 
-        # Of "tench, Tinca tinca" the first name says enough.
+        # "tench, Tinca tinca": show the first synonym only.
         short = [self.label(c).split(",")[0] for c in self.class_id.tolist()]
         texts = [f"{s:4.0%}  {name}" for s, name in zip(self.score.tolist(), short, strict=True)]
         return listed(image, texts, self.score)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a class."""
+        """Text output for a terminal, one line per class."""
         return [
             f"{s:.3f}  {self.label(c)}"
             for c, s in zip(self.class_id.tolist(), self.score.tolist(), strict=True)

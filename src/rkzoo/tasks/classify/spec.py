@@ -1,4 +1,4 @@
-"""What a picture shows as a whole."""
+"""Image classification task specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture in, its best classes out."""
+"""Image classification."""
 
 from __future__ import annotations
 
@@ -21,23 +21,35 @@ TOP = 5
 
 
 class Classifier(ImageTask[Classes]):
-    """A classification model, ready to run; made once, called for every picture."""
+    """Image classifier. Construct once, call once per image."""
 
     def __init__(self, contract: Contract, session: Session, top: int = TOP) -> None:
-        """`top`: how many classes an answer names."""
+        """Args:
+            contract: describes the model; its head must be a `ClassifyHead`.
+            session: the loaded model.
+            top: number of classes to return.
+
+        Raises:
+            RkzooError: the head is of another kind, or `top` is below 1.
+        """
         if not isinstance(contract.head, ClassifyHead):
-            raise RkzooError(f"{contract.family} is no classification model.", code=1)
+            raise RkzooError(f"{contract.family} is not a classification model.", code=1)
         if top < 1:
             raise RkzooError(
-                f"{top} classes were asked for.", "An answer names one at least.", "Give 1 or more."
+                f"{top} classes were asked for.",
+                "A result has at least one class.",
+                "Give 1 or more.",
             )
         super().__init__(contract, session)
         self.head = contract.head
         self.top = min(top, contract.head.classes)
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Classes:
-        """The session's raw tensors to the best classes. Raises RkzooError where the model
-        gives another number of classes than was promised."""
+        """Convert raw output tensors to the top classes.
+
+        Raises:
+            RkzooError: the number of outputs differs from `head.classes`.
+        """
         scores = probabilities(outputs, self.session.outputs, self.head)
         best = np.argsort(-scores, kind="stable")[: self.top]
         return Classes(best.astype(np.int32), scores[best], self.contract.labels)
@@ -46,8 +58,14 @@ class Classifier(ImageTask[Classes]):
 def probabilities(
     outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: ClassifyHead
 ) -> NDArray[np.float32]:
-    """(C,) float32: the probability of each class, after a softmax where the graph has none.
-    Equal integers stay equal, so a tie goes to the lower class."""
+    """Return class probabilities, (C,) float32.
+
+    A softmax is applied unless `head.activated`. Equal quantized scores stay equal, so ties go
+    to the lower class index.
+
+    Raises:
+        RkzooError: the number of scores differs from `head.classes`.
+    """
     scores = dequantise(outputs[0], specs[0]).reshape(-1)
     if scores.size != head.classes:
         raise RkzooError(
@@ -59,6 +77,6 @@ def probabilities(
 
 
 def softmax(logits: NDArray[np.float32], axis: int = -1) -> NDArray[np.float32]:
-    """Probabilities along an axis, safe for large logits."""
+    """Softmax along `axis` as float32, stable for large logits."""
     powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
     return np.asarray(powers / powers.sum(axis=axis, keepdims=True), np.float32)

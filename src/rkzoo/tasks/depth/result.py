@@ -1,4 +1,4 @@
-"""How far away each pixel of a picture is."""
+"""Depth estimation result."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _STEPS = 65535
 
 @dataclass(frozen=True, slots=True)
 class DepthMap:
-    """Relative depth of one picture.
+    """Relative depth of one image.
 
-    `values` (H, W) float32, one number for each pixel of the source picture, known up to a scale
-    and a shift only, so they are no metres. `inverse`: larger is nearer, else farther away.
+    Attributes:
+        values: (H, W) float32 at source resolution, known up to scale and shift only (no metres).
+        inverse: True when larger values are nearer (disparity), False when they are farther.
     """
 
     values: NDArray[np.float32]
@@ -31,8 +32,9 @@ class DepthMap:
         return 1
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record: the least, the largest and the mean number, and which of them is near. The
-        map itself is in `values`, and saved as .npy."""
+        """One record: minimum, maximum, mean, and which extreme is nearest. The map itself is in
+        `values`, and saved as .npy.
+        """
         return [
             {
                 "min": round(float(self.values.min()), 4),
@@ -43,24 +45,30 @@ class DepthMap:
         ]
 
     def nearness(self) -> NDArray[np.float64]:
-        """(H, W) in 0..1: 0 what is farthest away in this picture, 1 what is nearest; 0
-        everywhere where all numbers are equal."""
+        """Normalized inverse depth (H, W) float64: 0 farthest, 1 nearest; all 0 for a constant
+        map.
+        """
         values = self.values.astype(np.float64)
         values = values if self.inverse else -values
         low, high = values.min(), values.max()
         return np.asarray((values - low) / (high - low) if high > low else np.zeros_like(values))
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A BGR picture (H, W, 3) of the map in place of `image`: dark is far, bright is near.
-        The colours (inferno) grow evenly brighter, so equal steps look equal."""
+        """Render the map as a BGR image (H, W, 3): dark is far, bright is near. Replaces `image`.
+
+        The inferno colormap is perceptually uniform, so equal steps look equal.
+        """
         import cv2
 
         grey = np.rint(self.nearness() * 255).astype(np.uint8)
         return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), np.uint8)
 
     def save_beside(self, drawn: Path) -> None:
-        """The numbers as NAME-depth.npy, float32 (H, W), beside the drawing NAME. Raises
-        RkzooError when the disk refuses."""
+        """Write the values as NAME-depth.npy, float32 (H, W), beside the drawing NAME.
+
+        Raises:
+            RkzooError: the file cannot be written.
+        """
         from rkzoo.files import atomic_output, explained
 
         path = drawn.with_name(f"{drawn.stem}-depth.npy")
@@ -72,16 +80,17 @@ class DepthMap:
             np.save(file, self.values)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py), row by row: `disparity`
-        or `depth` in 65535 steps from the least to the largest number. That loses nothing that
-        counts, since a score begins with a scale and a shift."""
+        """Arrays for evaluation (accuracy/answers.py): `disparity` or `depth`, flattened row by row
+        and quantized to uint16 between minimum and maximum. Evaluation aligns scale and shift, so
+        that loses nothing that counts.
+        """
         name = "disparity" if self.inverse else "depth"
         nearness = self.nearness()
         steps = np.rint((nearness if self.inverse else 1 - nearness) * _STEPS)
         return {name: steps.astype(np.uint16).ravel()}
 
     def lines(self) -> list[str]:
-        """What a terminal shows."""
+        """Text output for a terminal."""
         row = self.to_json()[0]
         near, far = ("max", "min") if self.inverse else ("min", "max")
         return [

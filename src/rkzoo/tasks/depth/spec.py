@@ -1,4 +1,4 @@
-"""Telling how far away each pixel of a picture is."""
+"""Depth estimation task specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture in, how far away each of its pixels is out."""
+"""Monocular relative depth estimation."""
 
 from __future__ import annotations
 
@@ -19,32 +19,42 @@ from rkzoo.vision.maps import to_source
 
 
 class DepthEstimator(ImageTask[DepthMap]):
-    """A network for relative depth, ready to run; made once, called for every picture."""
+    """Relative depth estimator. Construct once, call once per image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, DepthHead):
-            raise RkzooError(f"{contract.family} does not tell depth.", code=1)
-        refuse_crop(contract, "A depth map tells how far away every pixel is.")
+            raise RkzooError(f"{contract.family} is not a depth model.", code=1)
+        refuse_crop(contract, "A depth map covers every pixel.")
         super().__init__(contract, session)
         self.head = contract.head
 
     def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> DepthMap:
-        """The session's raw map to one of the source picture's size, bilinear. Raises RkzooError
-        where the output is no single map of finite numbers."""
+        """Resize the raw map bilinearly to the source image.
+
+        Raises:
+            RkzooError: the output is not a single map of finite values.
+        """
         values = to_source(single_map(outputs[0], self.session.outputs[0]), letterbox)
         return DepthMap(values, self.head.inverse)
 
 
 def single_map(output: NDArray[Any], spec: TensorSpec) -> NDArray[np.float32]:
-    """(h, w) float32 of an output 1x1xhxw, 1xhxw or, where its layout is NHWC, 1xhxwx1. Raises
-    RkzooError for another shape, and for numbers that are not finite."""
+    """Dequantize a depth output to (h, w) float32.
+
+    Args:
+        output: 1x1xhxw or 1xhxw; 1xhxwx1 where its layout is NHWC.
+        spec: describes the output.
+
+    Raises:
+        RkzooError: another shape, or values that are not finite.
+    """
     channels_last = spec.layout == "NHWC" and output.ndim == 4
     shape = output.shape[1:3] if channels_last else output.shape[-2:]
     if output.ndim not in (3, 4) or output.size != np.prod(shape):
         raise RkzooError(
             f"The model gave an output of {'x'.join(map(str, output.shape))}.",
             "Depth is one map, 1x1xHxW or 1xHxW.",
-            "Look at the model with rkzoo inspect, and mend its card.",
+            "Look at the model with rkzoo inspect, and fix its card.",
         )
     values = dequantise(output, spec).reshape(shape)
     if not np.isfinite(values).all():

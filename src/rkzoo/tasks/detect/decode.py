@@ -1,13 +1,13 @@
-"""Detection tensors to boxes, for every head that `DetectHead` can describe.
+"""Postprocessing of every detection head that `DetectHead` can describe.
 
-A head is a list of levels; a level is a handful of planes (box, score, objectness, extras)
-and a way of writing boxes. An anchor head has one level for each anchor, an uncut tensor is
-one level whose boxes are decoded already. So there is one decoder, and no family in it.
+A head is a list of levels; a level has planes (box, score, objectness, extras) and a box
+coding. An anchor-based head has one level per anchor; an uncut tensor is one level whose boxes
+are decoded already. So one decoder serves all families.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Generic, TypeVar
@@ -16,23 +16,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract.detect import Decoded, DetectHead
+from rkzoo.contract.detect import Decoded, DetectHead, Part
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.coding import CODINGS, Grid, distances, rotated
 from rkzoo.tasks.detect.planes import F32, Array, Cells, Plane, Stack, logit, sigmoid
 
-# Rounding of a quantised score sum can hide a cell that is just above the threshold.
+# In quantization steps: rounding of a score sum can hide a cell just above the threshold.
 _SUM_SLACK = 2
 _MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Boxes before suppression, in model pixels.
+    """Boxes before NMS, in model pixels.
 
-    `boxes` (N, 4) x1,y1,x2,y2, or (N, 5) cx,cy,w,h,angle of a rotated head; `score` (N,),
-    `class_id` (N,) int32; `level` (N,) and `cell` (N,) tell where they came from.
+    Attributes:
+        boxes: (N, 4) x1, y1, x2, y2, or (N, 5) cx, cy, w, h, angle of a rotated head.
+        score: (N,) float32.
+        class_id: (N,) int32.
+        level, cell: (N,) level, and cell within it, of each box.
     """
 
     boxes: F32
@@ -56,8 +59,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What belongs to given candidates beside box and score: mask `coefficients` (N, M),
-    `keypoints` (N, K, 2 or 3) x, y in model pixels and visibility in 0..1."""
+    """Further outputs of given candidates.
+
+    Attributes:
+        coefficients: (N, M) mask coefficients.
+        keypoints: (N, K, 2 or 3) x, y in model pixels, and visibility in 0..1.
+    """
 
     coefficients: F32 | None = None
     keypoints: F32 | None = None
@@ -68,9 +75,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Level(Generic[T]):
-    """Planes that share their cells, or of all levels their stacks. `row` is box, objectness
-    and scores, where one tensor has them in this order. `decoded` boxes and key points are in
-    pixels already; `picked` is the score and the class number of one that gives both."""
+    """Planes that share their cells; for all levels together, their stacks.
+
+    `row` is box, objectness and scores where one tensor holds them in this order. `decoded`: boxes
+    and keypoints are in pixels already. `picked`: best score and class index, of a head that
+    gives only these.
+    """
 
     grid: Grid
     box: T
@@ -86,10 +96,16 @@ class Level(Generic[T]):
 
 
 class DetectDecoder:
-    """Reads the outputs of one session; made once, called for every frame.
+    """Decodes the outputs of one session. Construct once, call once per frame.
 
-    `specs` are the session's outputs; they are matched to the head by name, or by position
-    where a session renames them. Raises RkzooError when the tensors do not fit the head.
+    Args:
+        head: describes the detection head.
+        size: input (height, width).
+        specs: the session's outputs, matched to the head by name, or by position where the session
+            renames them.
+
+    Raises:
+        RkzooError: the tensors do not fit the head.
     """
 
     def __init__(
@@ -97,7 +113,7 @@ class DetectDecoder:
     ) -> None:
         self.head = head
         planes = _Planes(head, specs)
-        uncut = planes.has("decoded") or head.decoded is not None
+        uncut = planes.has("decoded") or (head.decoded is not None and not head.decoded.raw)
         build = _uncut if uncut else _anchored if planes.has("anchors") else _plain
         self.levels = build(head, size, planes)
         if not uncut:
@@ -105,10 +121,11 @@ class DetectDecoder:
                 _expect_cells(level)
         starts = [0, *accumulate(len(level.grid) for level in self.levels)]
         self._starts = np.array(starts[:-1], np.intp)
-        # All levels at once: a call of numpy costs more than the few numbers it works on.
+        # All levels at once: the overhead of a numpy call exceeds the work on a few numbers.
         self._all = _together(self.levels, starts)
         self.prototypes = planes.whole("prototypes", head.coefficients)
         values = head.keypoint_values
+        self._width_height = np.array(size[::-1], np.float32)
         self._points, self._point_rows = planes.points(head.keypoints, values)
         self._angles = _alone(planes.whole("angles", 1))
 
@@ -117,10 +134,13 @@ class DetectDecoder:
     def candidates(
         self, outputs: Sequence[Array], confidence: float, *, multi_label: bool = False
     ) -> Candidates:
-        """Every box whose score reaches `confidence`, before suppression.
+        """Return every box whose score reaches `confidence`, before NMS.
 
-        One box a cell (its best class), or with `multi_label` one for every class that
-        reaches it, as the upstream projects do when they evaluate.
+        Args:
+            outputs: raw tensors of the session.
+            confidence: threshold in 0..1.
+            multi_label: one box per class that reaches the threshold, as upstream evaluation does,
+                instead of one box per cell (its best class).
         """
         every = self._all
         cells = self._gate(outputs, confidence)
@@ -150,14 +170,14 @@ class DetectDecoder:
         )  # fmt: skip
 
     def _gate(self, outputs: Sequence[Array], confidence: float) -> Cells:
-        """Cells that can reach the confidence: the cheapest plane that tells."""
+        """Cells that can reach the threshold, found on the cheapest suitable plane."""
         every = self._all
         threshold = confidence if self.head.activated else logit(confidence)
         if every.objectness is not None:
             return every.objectness.cells_over(outputs, threshold)
         if every.score_sum is not None:
             least = confidence - _SUM_SLACK * every.score_sum.step
-            # So low a threshold lets nearly everything pass: look at the scores themselves.
+            # With a very low threshold nearly everything passes: use the scores themselves.
             if least > 0:
                 cells = every.score_sum.cells_over(outputs, least)
                 if len(cells) < _MANY:
@@ -172,7 +192,7 @@ class DetectDecoder:
         multi: bool,
         row: Array | None,
     ) -> tuple[F32, Array, Cells]:
-        """score (n,), class (n,) and which of `cells` they belong to (n,)."""
+        """Scores (n,), classes (n,) and their row indices into `cells` (n,)."""
         plane, objectness = self._all.score, self._all.objectness
         factor = None
         if objectness is not None:
@@ -181,7 +201,7 @@ class DetectDecoder:
             if self.head.objectness == "alone":
                 return factor, np.zeros(len(cells), np.int32), np.arange(len(cells))
         gathered = plane.gather(outputs, cells) if row is None else row[:, 5:]
-        # Rounding must not lose a score that lies on the threshold.
+        # A score equal to the threshold must not be lost to rounding.
         limit = np.float32(confidence) - np.float32(1e-6 if plane.step else 0)
         if multi:
             table = self._activated(plane, gathered, cells)
@@ -220,6 +240,8 @@ class DetectDecoder:
         self, outputs: Sequence[Array], boxes: F32, cells: Cells, decoded: Decoded
     ) -> F32:
         angle = self._all.angle
+        if decoded.relative:
+            boxes = boxes * np.tile(self._width_height, 2)
         if self.head.rotated and angle is not None:
             turned = angle.values(angle.gather(outputs, cells), cells)
             return np.concatenate((boxes, turned), axis=1)
@@ -229,7 +251,7 @@ class DetectDecoder:
         return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
 
     def _angle(self, outputs: Sequence[Array], cells: Cells) -> F32:
-        """Radians: (sigmoid(a) - 1/4) * pi, from -pi/4 to 3/4 pi, or a itself."""
+        """Angle in radians: (sigmoid(a) - 1/4) * pi, in -pi/4..3/4 pi, or `a` itself."""
         plane = self._all.angle or _present(self._angles, "angle")
         share = plane.values(plane.gather(outputs, cells), cells)[:, 0]
         if self._all.angle is not None:
@@ -241,7 +263,7 @@ class DetectDecoder:
     # ---- extras ---------------------------------------------------------------------
 
     def extras(self, outputs: Sequence[Array], found: Candidates) -> Extras:
-        """Mask coefficients and key points of the candidates that were kept."""
+        """Decode mask coefficients and keypoints of the kept candidates only."""
         cells = self._starts.take(found.level) + found.cell
         coefficients = None
         if self.head.coefficients:
@@ -251,8 +273,8 @@ class DetectDecoder:
 
     def _keypoints(self, outputs: Sequence[Array], cells: Cells) -> F32 | None:
         """(K, points, values) as decoded in the graph, or (2 p + corner) * stride, or
-        (p + centre) * stride; visibility after its sigmoid."""
-        head, grid = self.head, self._all.grid
+        (p + centre) * stride, or p * anchor + corner * stride; visibility after its sigmoid."""
+        head, grid, decoded = self.head, self._all.grid, self._all.decoded
         if not head.keypoints:
             return None
         if self._points is not None:
@@ -260,30 +282,34 @@ class DetectDecoder:
         plane = _present(self._all.keypoints, "key points")
         raw = _scattered(plane, outputs, cells)
         points = raw.reshape(len(cells), head.keypoints, head.keypoint_values)
-        if self._all.decoded is not None:
+        if decoded is not None and not decoded.raw:
+            points[..., :2] *= self._width_height if decoded.relative_points else 1
             return points
-        centred = head.centred_keypoints
-        points[..., :2] *= 1 if centred else 2
-        points[..., :2] += grid.corner[cells][:, None] + np.float32(0.5 if centred else 0)
-        points[..., :2] *= grid.stride[cells][:, None]
+        corner, stride = grid.corner[cells][:, None], grid.stride[cells][:, None]
+        if head.coding == "anchor":
+            points[..., :2] = points[..., :2] * grid.anchor[cells][:, None] + corner * stride
+        elif head.centred_keypoints:
+            points[..., :2] = (points[..., :2] + corner + np.float32(0.5)) * stride
+        else:
+            points[..., :2] = (points[..., :2] * 2 + corner) * stride
         if head.keypoint_values == 3:
             points[..., 2] = sigmoid(points[..., 2])
         return points
 
     def _whole_points(self, plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
-        """(K, points, values) of a tensor of all levels. 1xKxVxN is a map of K channels whose
-        rows are the values, so it is read in any layout."""
+        """Keypoints (K, points, values) from one tensor of all levels. 1xKxVxN is a map of K
+        channels whose rows are the values, so any layout is supported.
+        """
         rows = np.arange(self._point_rows) * len(self._all.grid)
         raw = _scattered(plane, outputs, (rows[:, None] + cells).ravel())
         values = raw.reshape(self._point_rows, len(cells), -1).transpose(1, 2, 0)
         shape = (len(cells), self.head.keypoints, self.head.keypoint_values)
         return np.asarray(values.reshape(shape), np.float32)
 
-    # ---- proofs ---------------------------------------------------------------------
+    # ---- reference decoding ---------------------------------------------------------
 
     def all_candidates(self, outputs: Sequence[Array], confidence: float) -> Candidates:
-        """As `candidates`, the plain way, to compare with: every cell is decoded, then those
-        that reach the confidence are kept."""
+        """Reference implementation of `candidates` for tests: decodes every cell, then filters."""
         boxes, scores, _ = self.dense(outputs)
         if self._all.picked is not None:
             score, class_id = scores[:, 0], np.rint(scores[:, 1]).astype(np.int32)
@@ -296,10 +322,11 @@ class DetectDecoder:
         )
 
     def dense(self, outputs: Sequence[Array]) -> tuple[F32, F32, F32]:
-        """Every cell of every level: boxes (N, 4) x1,y1,x2,y2 or (N, 5), scores (N, C) with
-        the objectness in them, extras (N, E) flat. For proofs, not for frames.
+        """Decode every cell of every level. For verification, not for frames.
 
-        An uncut tensor that is `picked` gives scores (N, 2): the score and the class.
+        Returns:
+            Boxes (N, 4) x1, y1, x2, y2 or (N, 5); scores (N, C), objectness included; extras (N,
+            E), flattened. An uncut tensor that is `picked` gives scores (N, 2): score and class.
         """
         every = self._all
         cells = np.arange(every.box.size(outputs))
@@ -332,7 +359,7 @@ def _present(plane: T | None, what: str) -> T:
 
 
 def _scattered(plane: Stack, outputs: Sequence[Array], cells: Cells) -> F32:
-    """(K, count) values of cells in any order."""
+    """Values (K, count) of cells in any order."""
     order = cells.argsort()
     ascending = cells.take(order)
     values = np.empty((len(cells), plane.count), np.float32)
@@ -346,7 +373,7 @@ _ROLES = [field.name for field in fields(Level) if field.name not in ("grid", "d
 
 
 def _together(levels: Sequence[Level[Plane]], starts: Sequence[int]) -> Level[Stack]:
-    """All levels as one."""
+    """Stack all levels into one."""
 
     def stacked(role: str) -> Stack | None:
         planes = [getattr(level, role) for level in levels]
@@ -380,7 +407,7 @@ class _Planes:
         by_name = {spec.name: index for index, spec in enumerate(specs)}
         known = all(output.name in by_name for output in head.outputs)
         self._found: dict[tuple[str, int], tuple[int, TensorSpec]] = {
-            (output.role, output.level): (index, specs[index])
+            (output.role, output.level): (index, _in_rows(specs[index], head.decoded))
             for position, output in enumerate(head.outputs)
             for index in [by_name[output.name] if known else position]
         }
@@ -389,7 +416,7 @@ class _Planes:
         return any(key[0] == role for key in self._found)
 
     def of(self, role: str, level: int) -> tuple[int, TensorSpec]:
-        """Where the tensor stands among the outputs, and what it is."""
+        """Index of the output and its spec. Raises RkzooError when missing."""
         if (role, level) not in self._found:
             raise RkzooError(
                 f"Level {level} of the model has no {role} tensor.",
@@ -399,7 +426,8 @@ class _Planes:
         return self._found[role, level]
 
     def get(self, role: str, level: int, count: int, first: int = 0, total: int = 0) -> Plane:
-        """`count` channels from `first` of a tensor with `total` (default: just those)."""
+        """Plane of `count` channels from `first`, of a tensor with `total` (default: exactly
+        `count`)."""
         index, spec = self.of(role, level)
         _expect(spec, total or count, role)
         return Plane(index, spec, first, count)
@@ -414,12 +442,13 @@ class _Planes:
         return Plane(index, spec, first, count)
 
     def whole(self, role: str, count: int) -> Plane | None:
-        """A tensor of all levels, all its `count` channels."""
+        """One tensor of all levels, with all its `count` channels."""
         return self.maybe(role, 0, count)
 
     def points(self, count: int, values: int) -> tuple[Stack | None, int]:
-        """The key points of all levels and the rows they lie in: `values` of a map 1xKxVxN with
-        a channel a point, 1 where all numbers of a point are channels, 1x(K*V)xN."""
+        """Keypoints of all levels, and the number of rows they occupy: `values` for a map 1xKxVxN
+        with a channel per point, 1 where all values are channels, 1x(K*V)xN.
+        """
         if not self.has("points"):
             return None, 1
         mapped = len(self.of("points", 0)[1].shape) > 3
@@ -427,10 +456,23 @@ class _Planes:
         return _alone(self.whole("points", channels)), rows
 
 
+def _in_rows(spec: TensorSpec, decoded: Decoded | None) -> TensorSpec:
+    """A tensor of three dimensions of an uncut head, with the layout that it has."""
+    if decoded is None or len(spec.shape) != 3:
+        return spec
+    return msgspec.structs.replace(spec, layout="NCHW" if decoded.rows_last else "NHWC")
+
+
+def _places(widths: Mapping[Part, int], order: Sequence[Part]) -> dict[Part, int]:
+    """Where each part of a row of numbers begins."""
+    kept = [part for part in order if part in widths]
+    return dict(zip(kept, accumulate((widths[part] for part in kept), initial=0), strict=False))
+
+
 def _expect(spec: TensorSpec, channels: int, role: str) -> None:
     if spec.layout == "NC1HWC2":
-        # How many blocks are spare is the library's business: it depends on the chip and the
-        # number format, and the last blocks may be empty altogether.
+        # The number of padding blocks is up to the library (chip, dtype); the last blocks may
+        # be entirely empty.
         room = spec.shape[1] * spec.shape[-1]
         found = min(spec.channels, room) or room
         fits = found == channels if spec.channels else room >= channels
@@ -458,31 +500,49 @@ def _expect_cells(level: Level[Plane]) -> None:
 
 
 def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """One level a stride: box and score, perhaps more, in tensors of their own; box and score
-    may share one."""
+    """One level a stride: box and score, perhaps more, in tensors of their own; box, score and
+    key points may share one."""
     bins = head.reg_max if head.coding == "dfl" else 1
     values = head.keypoints * head.keypoint_values
-    box, score = ("fused", "fused") if planes.has("fused") else ("box", "score")
-    first, total = (4 * bins, 4 * bins + head.classes) if planes.has("fused") else (0, 0)
+    decoded = head.decoded or Decoded()
+    shared: dict[Part, int] = {}
+    if planes.has("fused"):
+        shared = {"box": 4 * bins, "score": head.classes}
+        if values and not planes.has("keypoints") and not planes.has("points"):
+            shared["keypoints"] = values
+    places, total = _places(shared, decoded.order), sum(shared.values())
+
+    def within(part: Part) -> tuple[int, int]:
+        return (places.get(part, 0), total)
+
+    box, score, points = (
+        "fused" if part in shared else part for part in ("box", "score", "keypoints")
+    )
     return [
         Level(
-            grid=Grid.of(size, [stride], bins=bins, activated=head.activated),
-            box=planes.get(box, level, 4 * bins, 0, total),
-            score=planes.get(score, level, head.classes, first, total),
+            grid=Grid.of(
+                size, [stride], bins=bins, activated=head.activated, offset=head.cell_offset,
+                pixels=decoded.pixels,
+            ),
+            box=planes.get(box, level, 4 * bins, *within("box")),
+            score=planes.get(score, level, head.classes, *within("score")),
             objectness=planes.maybe("objectness", level, 1),
             score_sum=planes.maybe("score_sum", level, 1),
             coefficients=planes.maybe("coefficients", level, head.coefficients),
-            keypoints=planes.maybe("keypoints", level, values),
+            keypoints=planes.maybe(points, level, values, *within("keypoints"))
+            if values
+            else None,
             angle=planes.maybe("angle", level, 1),
+            decoded=head.decoded,
         )
         for level, stride in enumerate(head.strides)
-    ]
+    ]  # fmt: skip
 
 
 def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
     """One level an anchor, all of a stride in one tensor; mask coefficients behind the
-    classes of each anchor, or in a tensor of their own. A head of this shape without anchors
-    (YOLOX) has one box a cell."""
+    classes of each anchor, or they or key points in a tensor of their own. A head of this
+    shape without anchors (YOLOX) has one box a cell."""
     found = []
     for level, stride in enumerate(head.strides):
         anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
@@ -501,13 +561,17 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
             ) -> Plane:
                 return planes.get("anchors", level, count, base + first, total)
 
-            coefficients = None
-            if apart:
-                width = head.coefficients
-                coefficients = planes.get(
-                    "coefficients", level, width, number * width, width * len(anchors)
-                )
-            elif head.coefficients:
+            def aside(
+                role: str,
+                width: int,
+                level: int = level,
+                number: int = number,
+                count: int = len(anchors),
+            ) -> Plane | None:
+                return planes.maybe(role, level, width, number * width, width * count)
+
+            coefficients = aside("coefficients", head.coefficients)
+            if head.coefficients and not apart:
                 coefficients = part(5 + head.classes, head.coefficients)
             found.append(
                 Level(
@@ -517,14 +581,15 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
                     score=part(5, head.classes),
                     row=part(0, 5 + head.classes),
                     coefficients=coefficients,
+                    keypoints=aside("keypoints", head.keypoints * head.keypoint_values),
                 )
             )
     return found
 
 
 def _anchors_apart(head: DetectHead, grid: Grid, index: int, spec: TensorSpec) -> Level[Plane]:
-    """A tensor 1xAxhxwx(5+C), as YOLOv5 and YOLOv7 leave it undecoded: all its anchors are one
-    level, cell after cell."""
+    """A tensor 1xAxhxwx(5+C), as YOLOv5 and YOLOv7 export without decoding: all anchors are one
+    level."""
     spec = msgspec.structs.replace(spec, layout="NHWC")
     _expect(spec, 5 + head.classes, "anchors")
     return Level(
@@ -536,7 +601,7 @@ def _anchors_apart(head: DetectHead, grid: Grid, index: int, spec: TensorSpec) -
 
 
 def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """Decoded boxes 1xNx4 and scores 1xCxN or 1xNxC in tensors of their own."""
+    """Decoded boxes 1xNx4 and scores 1xCxN or 1xNxC in separate tensors."""
     (box_at, box), (score_at, score) = planes.of("box", 0), planes.of("score", 0)
     box = msgspec.structs.replace(box, layout="NHWC" if box.shape[-1] == 4 else "NCHW")
     last = head.decoded is not None and head.decoded.rows_last
@@ -554,31 +619,42 @@ def _two_tensors(head: DetectHead, size: tuple[int, int], planes: _Planes) -> li
 
 
 def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Level[Plane]]:
-    """The tensor that holds everything, as one level."""
+    """The single tensor of an uncut model, as one level."""
     if planes.has("box"):
         return _two_tensors(head, size, planes)
     decoded = head.decoded or Decoded()
     index, spec = planes.of("decoded", 0)
     spec = msgspec.structs.replace(spec, layout="NCHW" if decoded.rows_last else "NHWC")
-    start = 4 + (head.objectness != "none")
-    classes = 2 if decoded.picked else head.classes
-    values = head.keypoints * head.keypoint_values
-    _expect(spec, start + classes + head.coefficients + values + head.rotated, "uncut")
+    bins = head.reg_max if decoded.raw and head.coding == "dfl" else 1
+    widths: dict[Part, int] = {
+        "box": 4 * bins,
+        "objectness": int(head.objectness != "none"),
+        "score": 2 if decoded.picked else head.classes,
+        "coefficients": head.coefficients,
+        "keypoints": head.keypoints * head.keypoint_values,
+        "angle": int(head.rotated),
+    }
+    _expect(spec, sum(widths.values()), "uncut")
+    places = _places(widths, decoded.order)
 
-    def part(first: int, count: int) -> Plane | None:
-        return Plane(index, spec, first, count) if count else None
+    def part(name: Part) -> Plane | None:
+        count = widths[name]
+        return Plane(index, spec, places[name], count) if count else None
 
-    after = start + classes
+    score = Plane(index, spec, places["score"], 1 if decoded.picked else widths["score"])
     return [
         Level(
-            grid=Grid.of(size, head.strides),
-            box=Plane(index, spec, 0, 4),
-            score=Plane(index, spec, start, 1 if decoded.picked else classes),
-            picked=Plane(index, spec, start, 2) if decoded.picked else None,
-            objectness=part(4, int(head.objectness != "none" and not decoded.multiplied)),
-            coefficients=part(after, head.coefficients),
-            keypoints=part(after, values),
-            angle=part(after, int(head.rotated)),
+            grid=Grid.of(
+                size, head.strides, bins=bins, activated=head.activated, offset=head.cell_offset,
+                pixels=decoded.pixels,
+            ),
+            box=Plane(index, spec, places["box"], widths["box"]),
+            score=score,
+            picked=part("score") if decoded.picked else None,
+            objectness=None if decoded.multiplied else part("objectness"),
+            coefficients=part("coefficients"),
+            keypoints=part("keypoints"),
+            angle=part("angle"),
             decoded=decoded,
         )
-    ]
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Detections: arrays, not objects."""
+"""Object detection result, stored as arrays."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Detections(Classified):
-    """Boxes in source-image pixels, best first.
+    """Detected boxes of one image, best first.
 
-    `xyxy` (N, 4) float32, `score` (N,) float32 in 0..1, `class_id` (N,) int32 into
-    `labels` (names may be missing).
+    Attributes:
+        xyxy: (N, 4) float32, x1, y1, x2, y2 in source-image pixels.
+        score: (N,) float32 in 0..1.
+        class_id: (N,) int32, index into `labels`.
+        labels: class names; may be empty.
     """
 
     xyxy: NDArray[np.float32]
@@ -40,19 +43,19 @@ class Detections(Classified):
 
     @property
     def boxes(self) -> NDArray[np.float32]:
-        """`xyxy`, (N, 4) in source-image pixels."""
+        """Boxes, (N, 4) x1, y1, x2, y2 in source-image pixels; same as `xyxy`."""
         return self.xyxy
 
     def label(self, class_id: int) -> str:
-        """The name of a class, or its number where no name is known."""
+        """Name of a class, or its index as text where it has no name."""
         return self.labels[class_id] if class_id < len(self.labels) else str(class_id)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"xyxy": self.xyxy, "score": self.score, "class_id": self.class_id}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a box: label, class_id, score, box [x1, y1, x2, y2] in pixels."""
+        """One record per box: label, class_id, score, box [x1, y1, x2, y2] in pixels."""
         return [
             {
                 "label": self.label(int(class_id)),
@@ -64,7 +67,7 @@ class Detections(Classified):
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """The same as supervision.Detections, with `class_name` in its data."""
+        """Convert to supervision.Detections, with `class_name` in its data."""
         from rkzoo.vision.draw import need_supervision
 
         sv = need_supervision()
@@ -78,19 +81,19 @@ class Detections(Classified):
         return found
 
     def captions(self) -> list[str]:
-        """Name and score of each, as drawn."""
+        """Label and score of each box, as drawn."""
         return [
             f"{self.label(int(c))} {s:.2f}" for c, s in zip(self.class_id, self.score, strict=True)
         ]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with boxes, names and scores."""
+        """A copy of the BGR image with boxes, labels and scores. Needs the package supervision."""
         from rkzoo.vision.draw import boxes
 
         return boxes(image, self.to_supervision(), self.captions())
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a box."""
+        """Text output for a terminal, one line per box."""
         return [
             f"{self.label(int(c)):<16} {s:.3f}  ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
             for (x1, y1, x2, y2), s, c in zip(self.xyxy, self.score, self.class_id, strict=True)
@@ -98,7 +101,8 @@ class Detections(Classified):
 
 
 class Boxed(Collection):
-    """Things that have more than a box: the arrays of their `boxes`, under the same names."""
+    """Base class of results with boxes and more; exposes the arrays of `boxes` under the same
+    names."""
 
     __slots__ = ()
 
@@ -109,20 +113,20 @@ class Boxed(Collection):
 
     @property
     def xyxy(self) -> NDArray[np.float32]:
-        """(N, 4) boxes x1, y1, x2, y2 in source-image pixels."""
+        """Boxes (N, 4) x1, y1, x2, y2 in source-image pixels."""
         return self.boxes.xyxy
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """(N,) 0..1."""
+        """Scores (N,) float32 in 0..1."""
         return self.boxes.score
 
     @property
     def class_ids(self) -> NDArray[np.int32]:
-        """(N,) numbers of classes."""
+        """Class indices (N,) int32."""
         return self.boxes.class_id
 
     @property
     def names(self) -> list[str]:
-        """The class name of each; its number where no name is known."""
+        """The class name of each item, or the class index as text where it has no name."""
         return self.boxes.names

@@ -1,4 +1,4 @@
-"""Finding objects by their boxes."""
+"""Object detection task specification."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rkzoo.tasks.spec import (
 _CODINGS = {
     "dfl": "boxes as distributions (reg_max {})",
     "distance": "boxes as plain distances",
+    "log_distance": "boxes as logarithms of distances",
     "anchor": "boxes relative to anchors",
     "exponent": "boxes as offset and log size",
 }

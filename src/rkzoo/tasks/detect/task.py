@@ -1,4 +1,4 @@
-"""A picture in, detections out."""
+"""Object detection."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ from rkzoo.vision.rotated import nms_rotated
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """`confidence` and `iou` in 0..1; at most `limit` boxes; `multi_label` gives one box
-    for every class that reaches the confidence, as upstream evaluation does; `suppression`
-    overrides what the head says."""
+    """Postprocessing options of detection.
+
+    Attributes:
+        confidence: confidence threshold in 0..1.
+        iou: IoU threshold for NMS in 0..1.
+        limit: maximum number of boxes per image.
+        multi_label: one box per class that reaches the threshold, as upstream evaluation does.
+        suppression: overrides the NMS mode of the head.
+    """
 
     confidence: float = 0.25
     iou: float = 0.45
@@ -41,9 +47,9 @@ class DetectOptions:
                 )
         if self.limit < 1:
             raise RkzooError(
-                f"At most {self.limit} boxes of a picture would leave nothing.",
+                f"A limit of {self.limit} boxes per picture leaves nothing.",
                 "",
-                "Give at least 1; 300 are usual.",
+                "Give at least 1; the default is 300.",
             )
 
 
@@ -52,23 +58,23 @@ T = TypeVar("T")
 
 
 class HeadTask(ImageTask[R]):
-    """A model with a detection head, ready to run; made once, called for every picture.
+    """Base class of tasks with a detection head. Construct once, call once per image.
 
-    What follows the boxes, masks or key points or nothing, is `answer` of the subclass.
+    Subclasses turn the boxes that survive NMS into the result in `answer`.
     """
 
     def __init__(
         self, contract: Contract, session: Session, options: DetectOptions | None = None
     ) -> None:
         if not isinstance(contract.head, DetectHead):
-            raise RkzooError(f"{contract.family} is no detection model.", code=1)
+            raise RkzooError(f"{contract.family} is not a detection model.", code=1)
         super().__init__(contract, session)
         self.head = contract.head
         self.options = options or DetectOptions()
         self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
 
     def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
-        """The session's raw tensors to the result, in source-image pixels."""
+        """Convert raw output tensors to the result, in source-image pixels."""
         options = self.options
         found = self.decoder.candidates(
             outputs, options.confidence, multi_label=options.multi_label
@@ -76,7 +82,7 @@ class HeadTask(ImageTask[R]):
         return self._suppressed(outputs, found, letterbox)
 
     def decode_plainly(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
-        """As `decode` (one box a cell), but every cell is decoded, to compare with."""
+        """Reference implementation of `decode` (one box per cell) that decodes every cell."""
         found = self.decoder.all_candidates(outputs, self.options.confidence)
         return self._suppressed(outputs, found, letterbox)
 
@@ -97,17 +103,17 @@ class HeadTask(ImageTask[R]):
 
     @abstractmethod
     def answer(self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox) -> R:
-        """What survived suppression, best first and in model pixels, to the result."""
+        """Build the result of the boxes that survived NMS, best first, in model pixels."""
 
     def boxes(self, kept: Candidates, letterbox: Letterbox) -> Detections:
-        """Upright boxes in source pixels."""
+        """Axis-aligned boxes in source-image pixels."""
         return Detections(
             letterbox.boxes_to_source(kept.boxes), kept.score, kept.class_id, self.contract.labels
         )
 
 
 class Detector(HeadTask[Detections]):
-    """One detection model."""
+    """Object detector."""
 
     def answer(
         self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox
@@ -116,7 +122,7 @@ class Detector(HeadTask[Detections]):
 
 
 def promised(part: T | None, what: str) -> T:
-    """A part of the head that the task cannot do without. Raises RkzooError."""
+    """Return a required part of the head. Raises RkzooError when it is None."""
     if part is None:
         raise RkzooError(
             f"The model has no {what}.",

@@ -1,7 +1,7 @@
-"""Do these detections make sense? If not, what is likely wrong, in plain words.
+"""Plausibility check of raw detections, with the likely cause in plain words.
 
-A model that is read or fed in a wrong way rarely fails: it answers with thousands of boxes,
-or with scores that are none. This looks at one picture's outputs before suppression.
+A model that is decoded or fed wrongly rarely fails: it gives thousands of boxes, or invalid
+scores. This examines the outputs of one image before NMS.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.tasks.detect.decode import DetectDecoder
 from rkzoo.tasks.detect.planes import F32, Array
 
-# A crowded street has some hundred cells above any useful threshold, of 8400.
+# A crowded street has a few hundred of 8400 cells above any useful threshold.
 FLOOD_SHARE = 0.3
-# So many boxes with scores this close together are one answer given everywhere.
+# This many boxes with scores this close together: the same answer in every cell.
 MANY, ALIKE = 300, 0.02
-# Scores of an ordinary picture fall below this nearly everywhere.
+# In an ordinary image nearly all scores are below this.
 USEFUL = 0.25
-# sigmoid(0) to sigmoid(1), which is what a second sigmoid makes of 0..1.
+# sigmoid(0) to sigmoid(1): the range after a second sigmoid.
 TWICE = (0.5, 0.7311)
-# A scale that was rounded up gives 1.004; logits go far beyond.
+# A rounded quantization scale gives up to 1.004; logits go far beyond.
 _SLACK = 0.02
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One picture's outputs before suppression.
+    """Statistics of one image's outputs before NMS.
 
-    `cells` of all levels; `scores` (N,) of the cells that reach the threshold; `lowest` and
-    `highest` number stored as a score, before any sigmoid that the decoder applies; `astray`
-    the share of those N boxes that have no area or whose middle lies outside the input.
+    Attributes:
+        cells: number of cells of all levels.
+        scores: (N,) scores of the cells that reach the threshold.
+        lowest, highest: extremes stored as a score, before any sigmoid of the decoder.
+        astray: share of those N boxes without area or with a centre outside the input.
     """
 
     cells: int
@@ -44,15 +46,22 @@ class Seen:
 
     @property
     def share(self) -> float:
+        """Share of cells that reach the threshold."""
         return len(self.scores) / self.cells if self.cells else 0.0
 
 
 def look(
     decoder: DetectDecoder, outputs: Sequence[Array], size: tuple[int, int], confidence: float
 ) -> Seen:
-    """Measures the outputs of one picture. `size` is the input's (height, width).
+    """Collect the statistics of one image.
 
-    It reads every score once, so it is for doubtful pictures and not for every frame.
+    Reads every score once, so it is for doubtful images and not for every frame.
+
+    Args:
+        decoder: decoder of the model.
+        outputs: raw tensors of the session.
+        size: input (height, width).
+        confidence: threshold in 0..1.
     """
     found = decoder.candidates(outputs, confidence)
     lowest, highest = float("inf"), float("-inf")
@@ -85,7 +94,7 @@ def _astray(boxes: F32, size: tuple[int, int]) -> float:
 
 
 def verdict(seen: Seen, confidence: float, head: DetectHead) -> tuple[str, ...]:
-    """What is likely wrong and what to do, one entry a cause; empty when nothing is."""
+    """Return the likely causes with a remedy, one entry per cause; empty when plausible."""
     no_sigmoid = _no_sigmoid(seen, head)
     if no_sigmoid:
         return (no_sigmoid,)
@@ -98,7 +107,7 @@ def verdict(seen: Seen, confidence: float, head: DetectHead) -> tuple[str, ...]:
 
 
 def _no_sigmoid(seen: Seen, head: DetectHead) -> str:
-    """Numbers that are no probabilities, though the head says that they are."""
+    """Scores outside 0..1 although the head declares them activated."""
     if not head.activated or not np.isfinite([seen.lowest, seen.highest]).all():
         return ""
     if seen.lowest >= -_SLACK and seen.highest <= 1 + _SLACK:
@@ -113,7 +122,7 @@ def _no_sigmoid(seen: Seen, head: DetectHead) -> str:
 def _cause(seen: Seen, confidence: float, head: DetectHead, alike: bool) -> str:
     scores = seen.scores
     low, high = TWICE
-    # Nearly all cells see nothing, and a second sigmoid makes 0.5 of that 0.
+    # Nearly all cells are background: score 0, which a second sigmoid turns into 0.5.
     if (
         seen.share > 0.95
         and np.median(scores) < low + 0.03
@@ -124,7 +133,7 @@ def _cause(seen: Seen, confidence: float, head: DetectHead, alike: bool) -> str:
         where = (
             "the graph applies it twice; export the model again without the extra sigmoid"
             if head.activated
-            else "the graph applies it already and rkzoo was told that it does not; convert the "
+            else "the graph applies it already although its description says no; convert the "
             "original .onnx again"
         )
         return f"all scores lie in 0.5..0.73, as after two sigmoids: {where}."
@@ -148,6 +157,6 @@ def _cause(seen: Seen, confidence: float, head: DetectHead, alike: bool) -> str:
 
 
 def _spread(scores: F32) -> float:
-    """Between the 5th and the 95th percentile."""
+    """Difference of the 95th and the 5th percentile."""
     low, high = np.percentile(scores, (5, 95))
     return float(high - low)

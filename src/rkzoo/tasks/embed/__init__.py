@@ -1,1 +1,1 @@
-"""Embeddings: how alike pictures, words and texts are."""
+"""Embeddings: similarity of images, words and texts."""

@@ -1,4 +1,4 @@
-"""Pictures and words compared, by CLIP (https://arxiv.org/abs/2103.00020)."""
+"""CLIP: image and text embeddings, and zero-shot classification (https://arxiv.org/abs/2103.00020)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ Embeddings = NDArray[np.float32]
 
 
 class Clip:
-    """Says which of `words` a picture shows, with a probability for each; and makes embeddings
-    of pictures and words, which a search compares."""
+    """Zero-shot classifier over `words`; also embeds images and words for search."""
 
     def __init__(
         self,
@@ -41,18 +40,21 @@ class Clip:
             raise RkzooError(
                 "The picture's model gives no embedding.",
                 f"An embedding is one row of numbers, and it gives {len(flat)} of these.",
-                "Mend the card: `outputs` names the one that is meant.",
+                "Fix the card: `outputs` names the one to use.",
             )
         self._output = flat[0]
         self._meant = self.meant(self._words) if len(self._words) > 1 else None
 
     def __call__(self, image: NDArray[np.uint8]) -> Classes:
-        """A BGR picture to the words, the most probable first. Raises RkzooError where there are
-        no two words to choose from."""
+        """Classify a BGR image (H, W, 3) among the words, most probable first.
+
+        Raises:
+            RkzooError: fewer than two words were given.
+        """
         if self._meant is None:
             raise RkzooError(
                 "There is nothing to choose from.",
-                "Words are weighed against each other: two at the least.",
+                "Classification needs at least two prompts.",
                 'Give for example --prompt "a photo of a dog" --prompt "a photo of a cat"; or '
                 'search pictures with --search "a dog".',
             )
@@ -62,16 +64,17 @@ class Clip:
         return Classes(best.astype(np.int32), scores[best], self._words)
 
     def embed(self, image: NDArray[np.uint8]) -> Embeddings:
-        """A BGR picture to (1, W), of length 1."""
+        """Embed a BGR image: (1, W) float32, L2-normalized."""
         fed, _ = self._fit(image, self._contract.input, self._canvas)
         answer = self._session.run([fed])[self._output]
         values = dequantise(answer, self._session.outputs[self._output]).reshape(1, -1)
         return unit(values, "What the model says of the picture")
 
     def meant(self, words: Sequence[str]) -> Embeddings:
-        """(N, W), each row of length 1. Raises RkzooError for words that are too many."""
+        """Embed words: (N, W) float32, L2-normalized rows. Raises RkzooError for a text that is too
+        long."""
         return self._encode(words)
 
     def passages(self, image: NDArray[np.uint8]) -> tuple[str, ...]:
-        """What of a picture can be found: the whole."""
+        """Searchable units of an image: the whole image."""
         return ("",)

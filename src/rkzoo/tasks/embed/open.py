@@ -1,4 +1,4 @@
-"""Opens what compares pictures, words and texts."""
+"""Factories of the embedding tasks."""
 
 from __future__ import annotations
 

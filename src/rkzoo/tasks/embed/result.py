@@ -1,4 +1,4 @@
-"""What was found to be most alike."""
+"""Similarity ranking result."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from rkzoo.tasks.collection import Collection, Rows, pick
 
 @dataclass(frozen=True)
 class Alike(Collection):
-    """`names` of things, and how alike they are to what was asked: `cosine` (N,) float32 in
-    -1..1, the most alike first."""
+    """Names ranked by similarity, best first.
+
+    Attributes:
+        names: (N) names.
+        cosine: (N,) float32 cosine similarity in -1..1.
+    """
 
     names: tuple[str, ...]
     cosine: NDArray[np.float32]
@@ -26,13 +30,13 @@ class Alike(Collection):
 
     @classmethod
     def ranked(cls, names: tuple[str, ...], cosine: NDArray[np.float32]) -> Alike:
-        """In order; of equals the first comes first."""
+        """Sort by descending similarity; ties keep their order."""
         best = np.argsort(-cosine, kind="stable")
         return cls(tuple(names[i] for i in best.tolist()), cosine[best])
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """`cosine`, (N,)."""
+        """Cosine similarities, (N,); same as `cosine`."""
         return self.cosine
 
     def __len__(self) -> int:
@@ -54,10 +58,12 @@ class Alike(Collection):
         ]
 
     def draw(self, image: Any) -> Any:
-        raise RkzooError("These are no boxes to draw.", "They are names in an order.", "Use lines.")
+        raise RkzooError(
+            "There are no boxes to draw.", "The result is a ranking of names.", "Use lines."
+        )
 
     def save(self, path: Path) -> None:
-        """Writes .txt or .json. Raises RkzooError."""
+        """Write .txt or .json. Raises RkzooError when the file cannot be written."""
         if path.suffix.lower() == ".json":
             write_text(path, json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n")
         else:

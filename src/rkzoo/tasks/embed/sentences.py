@@ -1,4 +1,4 @@
-"""Texts compared by what they mean (https://arxiv.org/abs/1908.10084)."""
+"""Sentence embeddings (https://arxiv.org/abs/1908.10084)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from rkzoo.tasks.prompt.encode import unit
 
 Embeddings = NDArray[np.float32]
 
-_HIDDEN = -1e4  # as good as minus infinity, and there is such a number in half precision
+_HIDDEN = -1e4  # attention mask value: practically minus infinity, and representable in float16
 
 
 class Sentences:
-    """Says how alike a text is to each of `words`; and makes embeddings of texts, which a search
-    compares."""
+    """Ranks `words` by similarity to a text; also embeds texts for search."""
 
     def __init__(
         self,
@@ -35,27 +34,28 @@ class Sentences:
         self._meant = self.meant(self._words) if self._words else None
 
     def __call__(self, text: str) -> Alike:
-        """Raises RkzooError where there is nothing to compare with."""
+        """Rank the words by similarity to `text`. Raises RkzooError where no words were given."""
         if self._meant is None:
             raise RkzooError(
                 "There is nothing to compare the text with.",
-                "What it is alike to has to be said.",
+                "No prompt was given.",
                 'Give for example --prompt "a walk in the park"; or search text files with '
                 '--search "a walk in the park".',
             )
         return Alike.ranked(self._words, self._meant @ self.meant([text])[0])
 
     def embed(self, text: str) -> Embeddings:
-        """(N, W): a row for each of `passages`, of length 1."""
+        """Embed each passage of a text: (N, W) float32, L2-normalized rows."""
         return self.meant(self.passages(text))
 
     def passages(self, text: str) -> tuple[str, ...]:
-        """What of a text can be found: its lines."""
+        """Searchable units of a text: its non-empty lines."""
         return tuple(line.strip() for line in text.splitlines() if line.strip())
 
     def meant(self, texts: Sequence[str]) -> Embeddings:
-        """(N, W), each row of length 1. A text that the model cannot take at once is read in
-        pieces, and all its tokens count alike."""
+        """Embed texts: (N, W) float32, L2-normalized rows, mean-pooled. A text longer than the
+        model's input is split into chunks, and all its tokens weigh equally.
+        """
         sums = [self._sum(self._tokenizer.encode(text)) for text in texts]
         return unit(np.array(sums, np.float32), "What the model says of the text")
 
@@ -65,7 +65,7 @@ class Sentences:
         return np.asarray(sum(self._summed(piece) for piece in pieces), np.float64)
 
     def _summed(self, piece: Sequence[int]) -> NDArray[np.float64]:
-        """(W,): the sum over the tokens, start and end among them, as it was trained."""
+        """Sum of the token embeddings (W,), with start and end tokens, as in training."""
         known = self._tokenizer
         ids = np.full((1, self._length), known.pad, np.int64)
         count = len(piece) + 2

@@ -1,4 +1,4 @@
-"""Comparing pictures, words and texts by what they mean."""
+"""Embedding task specifications."""
 
 from __future__ import annotations
 

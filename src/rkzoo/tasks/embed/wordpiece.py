@@ -1,8 +1,7 @@
-"""WordPiece: texts to the numbers that BERT's relatives were trained on.
+"""WordPiece tokenizer of BERT models (https://arxiv.org/abs/1810.04805).
 
-https://arxiv.org/abs/1810.04805. The rules are those of the uncased BERT: control characters go,
-Chinese characters stand alone, letters become small and lose their accents, and each
-punctuation mark is a word.
+Follows uncased BERT: control characters are removed, each Chinese character is a word, text is
+lowercased and accents are stripped, and each punctuation mark is a word.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import Any
 
 from rkzoo.errors import RkzooError
 
-_LONGEST = 100  # characters of a word that is taken apart
+_LONGEST = 100  # characters of a word; a longer one is unknown
 _BIGGEST = 16 * 2**20
-# What counts as Chinese: the ranges that BERT names, wherever Unicode has grown since.
+# CJK ranges as fixed by BERT, without later additions to Unicode.
 _CHINESE = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -33,7 +32,7 @@ _CHINESE = (
 
 
 class WordPiece:
-    """`vocabulary` gives each piece its number; a piece that goes on a word begins with ##."""
+    """WordPiece tokenizer. `vocabulary` maps token to id; continuation tokens begin with ##."""
 
     def __init__(self, vocabulary: Mapping[str, int]) -> None:
         self._numbers = vocabulary
@@ -43,7 +42,7 @@ class WordPiece:
 
     @classmethod
     def from_file(cls, path: Path) -> WordPiece:
-        """From a tokenizer.json, or a zip that holds one. Raises RkzooError for another file."""
+        """Read a tokenizer.json, or a zip that holds one. Raises RkzooError for any other file."""
         try:
             model = json.loads(_read(path))["model"]
             vocabulary = {str(piece): int(number) for piece, number in model["vocab"].items()}
@@ -53,16 +52,16 @@ class WordPiece:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.error) as error:
             raise RkzooError(
                 f"The vocabulary {path} cannot be read.",
-                f"It is no tokenizer.json with word pieces: {error}.",
+                f"It is not a WordPiece tokenizer.json: {error}.",
                 "Fetch the model again with rkzoo fetch.",
             ) from error
 
     def encode(self, text: str) -> list[int]:
-        """The pieces of a text, without start and end."""
+        """Token ids of a text, without start and end tokens."""
         return [number for word in _words(text) for number in self._known(word)]
 
     def _pieces(self, word: str) -> tuple[int, ...]:
-        """The longest piece that fits, again and again; a word that has none is unknown."""
+        """Greedy longest match; a word that cannot be split is unknown."""
         found: list[int] = []
         at = 0
         while at < len(word):
@@ -100,7 +99,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> Iterator[str]:
-    """Small letters without their accents, blanks for white space, no control characters."""
+    """Lowercase without accents, white space as blanks, no control characters."""
     for character in text:
         if character in "\t\n\r":
             yield " "
@@ -117,6 +116,6 @@ def _is_chinese(character: str) -> bool:
 
 
 def _is_punctuation(character: str) -> bool:
-    """All signs of ASCII count, those too that Unicode calls symbols."""
+    """All ASCII signs count, also those that Unicode classes as symbols."""
     sign = character.isascii() and character.isprintable() and not character.isalnum()
     return (sign and character != " ") or unicodedata.category(character).startswith("P")

@@ -1,4 +1,4 @@
-"""The tensors of face detectors to boxes and points, in input pixels."""
+"""Postprocessing of face detectors, in input pixels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ F32 = NDArray[np.float32]
 _BOX, _SCORE = 4, 2
 # Channels of CenterFace's maps.
 _MAPS = (1, 2, 2, 10)
-# exp of more than this is a size that no picture has.
+# Clamp of log sizes: no image is larger than exp of this.
 _MOST_LOG = 20.0
 
 
 def anchors(head: FaceHead, size: tuple[int, int]) -> F32:
-    """(N, 3): centre x, centre y and side of every anchor in pixels of an input of `size`
-    (height, width), in the order of the graph's outputs."""
+    """Generate anchors (N, 3): centre x, centre y and side in pixels, in the order of the outputs.
+
+    Args:
+        head: strides and anchor sides.
+        size: input (height, width).
+    """
     parts = []
     for stride, sides in zip(head.strides, head.anchors, strict=True):
         rows, columns = (-(-side // stride) for side in size)
@@ -40,8 +44,13 @@ def anchors(head: FaceHead, size: tuple[int, int]) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Before suppression: boxes (M, 4) x1,y1,x2,y2 and points (M, 5, 2), or 4 corners, in input
-    pixels, score (M,)."""
+    """Faces before NMS, in input pixels.
+
+    Attributes:
+        boxes: (M, 4) x1, y1, x2, y2.
+        points: (M, 5, 2) landmarks, or (M, 4, 2) plate corners.
+        score: (M,) in 0..1.
+    """
 
     boxes: F32
     points: F32
@@ -52,8 +61,7 @@ class Candidates:
 
 
 class FaceDecoder:
-    """Reads RetinaFace's three outputs; made once a session. Raises RkzooError when they are
-    not those that the head promises."""
+    """Decodes the three outputs of RetinaFace. Raises RkzooError when they do not fit the head."""
 
     def __init__(self, head: FaceHead, size: tuple[int, int], specs: Sequence[TensorSpec]) -> None:
         self.head, self.specs = head, tuple(specs)
@@ -71,7 +79,7 @@ class FaceDecoder:
         self._at = {width: widths.index(width) for width in widths}
 
     def candidates(self, outputs: Sequence[NDArray[Any]], confidence: float) -> Candidates:
-        """What reaches the confidence, in the order of the anchors."""
+        """Faces whose score reaches `confidence`, in anchor order."""
         scores = self._scores(outputs)
         if scores.size != len(self.anchors):
             raise RkzooError(
@@ -94,7 +102,7 @@ class FaceDecoder:
         )
 
     def _scores(self, outputs: Sequence[NDArray[Any]]) -> F32:
-        """(N,) how surely each anchor shows a face."""
+        """Face probability of each anchor, (N,)."""
         at = self._at[_SCORE]
         both = outputs[at].reshape(-1, _SCORE)
         if self.head.activated:
@@ -110,8 +118,7 @@ class FaceDecoder:
 
 
 class CentreFaceDecoder:
-    """Reads CenterFace's four maps; made once a session. Raises RkzooError when they are not
-    those that the head promises."""
+    """Decodes the four maps of CenterFace. Raises RkzooError when they do not fit the head."""
 
     def __init__(
         self, head: CentreFaceHead, size: tuple[int, int], specs: Sequence[TensorSpec]
@@ -128,7 +135,7 @@ class CentreFaceDecoder:
             )
 
     def candidates(self, outputs: Sequence[NDArray[Any]], confidence: float) -> Candidates:
-        """What reaches the confidence, row by row."""
+        """Faces whose score reaches `confidence`, in row-major order."""
         score = dequantise(outputs[0], self.specs[0]).reshape(-1)
         kept = np.flatnonzero(score >= confidence)
         logs, offsets, points = (
@@ -136,7 +143,7 @@ class CentreFaceDecoder:
             for array, spec, channels in zip(outputs[1:], self.specs[1:], _MAPS[1:], strict=True)
         )
         cells = np.stack(np.divmod(kept, self.shape[1]), axis=1)
-        # The network says y before x everywhere.
+        # All outputs of the network are ordered y, x.
         middle = ((cells + offsets + 0.5) * self.head.stride)[:, ::-1]
         side = (np.exp(np.minimum(logs, _MOST_LOG)) * self.head.stride)[:, ::-1]
         corner = middle - side / 2

@@ -1,4 +1,4 @@
-"""Faces: boxes, and five points of each."""
+"""Face detection result: boxes and five landmarks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from rkzoo.tasks.face.align import aligned
 if TYPE_CHECKING:
     import supervision
 
-# As seen by who looks at the picture.
+# Left and right as seen in the image.
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 @dataclass(frozen=True, slots=True)
 class Faces(Boxed):
-    """Faces in source-image pixels, the surest first.
+    """Detected faces of one image, best first.
 
-    `boxes` as a detector gives them; `points` (N, 5, 2) float32: x, y of the eyes, the nose and
-    the corners of the mouth, those on the left of the picture first; not clipped.
+    Attributes:
+        boxes: the face boxes.
+        points: (N, 5, 2) float32 x, y in source-image pixels, not clipped: eyes, nose and mouth
+            corners, the image-left one first.
     """
 
     boxes: Detections
@@ -39,15 +41,15 @@ class Faces(Boxed):
 
     @property
     def keypoints(self) -> NDArray[np.float32]:
-        """`points`, (N, 5, 2)."""
+        """Landmarks, (N, 5, 2); same as `points`."""
         return self.points
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return self.boxes.record()
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The records of the boxes, and with each `points` {left_eye: [x, y], ...}."""
+        """The records of the boxes, each with `points` {left_eye: [x, y], ...}."""
         return [
             record
             | {
@@ -60,23 +62,24 @@ class Faces(Boxed):
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """The boxes as supervision.Detections, `points` (N, 5, 2) in their data."""
+        """Convert to supervision.Detections, with `points` (N, 5, 2) in its data."""
         found = self.boxes.to_supervision()
         found.data["points"] = self.points.copy()
         return found
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with boxes, scores and points."""
+        """A copy of the BGR image with boxes, scores and landmarks."""
         from rkzoo.vision.draw import boxes, skeletons
 
         painted = boxes(image, self.boxes.to_supervision(), self.boxes.captions())
         return skeletons(painted, self.points, np.ones(self.points.shape[:2], np.bool_))
 
     def aligned(self, image: NDArray[np.uint8], size: int = 112) -> NDArray[np.uint8]:
-        """(N, size, size, 3) uint8: the faces cut out of the BGR picture, turned upright and
-        scaled so that their points lie where face recognisers expect them."""
+        """Crop and align the faces of the BGR image to the ArcFace template: uint8 (N, size, size,
+        3) BGR.
+        """
         return aligned(image, self.points, size)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a face."""
+        """Text output for a terminal, one line per face."""
         return self.boxes.lines()

@@ -1,10 +1,11 @@
-"""Finding faces with five points."""
+"""Face detection task specifications."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.tasks.detect.spec import DETECT
 from rkzoo.tasks.spec import (
     THRESHOLDS,
     AssumedLabels,
@@ -20,6 +21,12 @@ def _open(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.face.task import FaceDetector
 
     return FaceDetector(*opened.parts["model"], options.detect)
+
+
+def _open_yolo(opened: Opened, options: TaskOptions) -> Task:
+    from rkzoo.tasks.face.yolo import YoloFaceDetector
+
+    return YoloFaceDetector(*opened.parts["model"], options.detect)
 
 
 def _describe(head: FaceHead) -> list[tuple[str, str]]:
@@ -43,3 +50,6 @@ FACE = TaskSpec(
     thresholded=True,
 )
 CENTRE_FACE = replace(FACE, describe=_describe_centre, assumed_labels=lambda head: None)
+YOLO_FACE = replace(
+    DETECT, name="face", open=_open_yolo, assumed_labels=lambda head: AssumedLabels(("face",))
+)

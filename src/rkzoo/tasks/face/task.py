@@ -1,4 +1,4 @@
-"""A picture in, faces out; or number plates, which the same networks find."""
+"""Detection of faces, or of license plates, with keypoints."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ R = TypeVar("R")
 
 
 class PointTask(ImageTask[R]):
-    """A model that finds boxes with some points each, ready to run; made once, called for every
-    picture. `count` is how many points the answer has."""
+    """Base class of detectors with `count` keypoints per box. Construct once, call once per
+    image.
+    """
 
     count: int
 
@@ -46,7 +47,7 @@ class PointTask(ImageTask[R]):
         raise RkzooError(f"{self.contract.family} finds nothing with {self.count} points.", code=1)
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> R:
-        """The session's raw tensors to the result, in source-image pixels."""
+        """Convert raw output tensors to the result, in source-image pixels."""
         options = self.options
         found = self.decoder.candidates(outputs, options.confidence)
         one = np.zeros(len(found.score), np.int32)
@@ -58,11 +59,13 @@ class PointTask(ImageTask[R]):
 
     @abstractmethod
     def answer(self, boxes: Detections, points: NDArray[np.float32]) -> R:
-        """Boxes, the surest first, and points (N, count, 2) in source pixels to the result."""
+        """Build the result of boxes, best first, and points (N, count, 2) in source-image
+        pixels.
+        """
 
 
 class FaceDetector(PointTask[Faces]):
-    """A RetinaFace or a CenterFace."""
+    """Face detector, RetinaFace or CenterFace."""
 
     count = 5
 

@@ -1,4 +1,4 @@
-"""Oriented boxes: rectangles that are turned."""
+"""Oriented bounding box (OBB) result."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OrientedBoxes(Classified):
-    """Rotated boxes in source-image pixels, best first.
+    """Oriented boxes of one image, best first.
 
-    `boxes` (N, 5) float32: cx, cy, w, h and the angle of the side w in radians, clockwise on
-    the screen. They are whole: what lies outside the picture is not cut off, since that would
-    move the box (the original clamps them). `score` (N,) float32, `class_id` (N,) int32.
+    Attributes:
+        boxes: (N, 5) float32 cx, cy, w, h in source-image pixels and the angle of side w in
+            radians, clockwise on the screen. Not clipped to the image, since that would move the
+            box (upstream clamps).
+        score: (N,) float32 in 0..1.
+        class_id: (N,) int32, index into `labels`.
+        labels: class names; may be empty.
     """
 
     boxes: NDArray[np.float32]
@@ -42,31 +46,32 @@ class OrientedBoxes(Classified):
 
     @property
     def xyxy(self) -> NDArray[np.float32]:
-        """(N, 4) upright boxes around them, not clipped to the picture."""
+        """Axis-aligned bounding boxes (N, 4), not clipped to the image."""
         return around(self.quads())
 
     @property
     def polygons(self) -> NDArray[np.float32]:
-        """`quads()`, (N, 4, 2) corners."""
+        """Corners, (N, 4, 2); same as `quads()`."""
         return self.quads()
 
     def quads(self) -> NDArray[np.float32]:
-        """(N, 4, 2): the corners x, y, clockwise on the screen."""
+        """Corners x, y, clockwise on the screen: (N, 4, 2)."""
         from rkzoo.vision.rotated import corners
 
         return corners(self.boxes)
 
     def upright(self) -> Detections:
-        """The upright boxes around them, not clipped to the picture."""
+        """Axis-aligned bounding boxes as `Detections`, not clipped to the image."""
         return Detections(self.xyxy, self.score, self.class_id, self.labels)
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"xywhr": self.boxes, "score": self.score, "class_id": self.class_id}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a box: label, class_id, score, box [cx, cy, w, h] in pixels, angle in
-        radians, corners [[x, y], ...]."""
+        """One record per box: label, class_id, score, box [cx, cy, w, h] in pixels, angle in
+        radians, corners [[x, y], ...].
+        """
         return [
             record
             | {
@@ -80,19 +85,20 @@ class OrientedBoxes(Classified):
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """As supervision.Detections: the upright boxes, and the corners in their data."""
+        """Convert to supervision.Detections: axis-aligned boxes, with the corners `xyxyxyxy` in its
+        data."""
         found = self.upright().to_supervision()
         found.data["xyxyxyxy"] = self.quads()
         return found
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with boxes, names and scores."""
+        """A copy of the BGR image with boxes, names and scores."""
         from rkzoo.vision.draw import rotated_boxes
 
         return rotated_boxes(image, self.to_supervision(), self.upright().captions())
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a box."""
+        """Text output for a terminal, one line per box."""
         upright = self.upright()
         return [
             f"{upright.label(int(c)):<16} {s:.3f}  "

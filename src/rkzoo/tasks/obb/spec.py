@@ -1,4 +1,4 @@
-"""Finding objects by oriented boxes."""
+"""Oriented object detection task specification."""
 
 from __future__ import annotations
 

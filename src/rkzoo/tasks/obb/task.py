@@ -1,4 +1,4 @@
-"""A picture in, oriented boxes out."""
+"""Oriented object detection (OBB)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rkzoo.vision.letterbox import Letterbox
 
 
 class OrientedDetector(HeadTask[OrientedBoxes]):
-    """One model of oriented boxes, ready to run; made once, called for every picture."""
+    """Oriented object detector. Construct once, call once per image."""
 
     def answer(
         self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox
@@ -25,10 +25,10 @@ class OrientedDetector(HeadTask[OrientedBoxes]):
 
 
 def boxes_to_source(boxes: NDArray[np.float32], letterbox: Letterbox) -> NDArray[np.float32]:
-    """Rotated boxes (N, 5) in model pixels to source pixels, nothing clipped.
+    """Map rotated boxes (N, 5) from model pixels to source pixels, unclipped.
 
-    Under a uniform scale, which letterboxing is, the angle stays. Stretching turns a box: its
-    sides are followed each (and the rectangle is then the nearest there is).
+    A uniform scale (letterbox) keeps the angle. Stretching turns a rectangle into a parallelogram:
+    each side is mapped, which gives an approximating rectangle.
     """
     sx, sy = letterbox.scale
     source = np.empty_like(boxes)

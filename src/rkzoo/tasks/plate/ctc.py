@@ -1,8 +1,7 @@
-"""From the scores of each step to the characters of a plate (CTC).
+"""CTC decoding of license plates, optionally constrained to plate layouts.
 
-The best path is read: of all ways to give each step one class, the likeliest, in which
-repeats are merged and blanks dropped. Where a plate must have one of certain layouts, it is
-the likeliest path that spells one.
+Best-path decoding: the most probable class per step, repeats merged and blanks dropped. With
+layouts, the most probable path that spells one of them.
 """
 
 from __future__ import annotations
@@ -22,12 +21,17 @@ _AVOIDED = frozenset("IO")
 
 
 def best_path(logs: Log, blank: int, layouts: Sequence[Allowed] = ()) -> NDArray[np.intp]:
-    """(T,) the class of each step. `logs` (C, T): logarithms of probabilities; `layouts`
-    (K, C) each: which classes a character may have. Without layouts, or when none of them
-    fits into T steps, the plain best path."""
+    """Return the class of each step (T,).
+
+    Args:
+        logs: (C, T) log probabilities.
+        blank: index of the blank class.
+        layouts: (K, C) each: the classes that a character may have. Without layouts, or when none
+            fits into T steps, the unconstrained best path is returned.
+    """
     plain = np.asarray(logs.argmax(axis=0), np.intp)
     text = plain[merged(plain, blank)]
-    # Nothing is likelier than the plain path, so it is the answer where it spells a layout.
+    # No path is more probable than the unconstrained one, so it wins where it spells a layout.
     if not layouts or any(_spells(text, layout) for layout in layouts):
         return plain
     found = [path for layout in layouts if (path := _spelling(logs, blank, layout)) is not None]
@@ -39,10 +43,10 @@ def _spells(text: NDArray[np.intp], layout: Allowed) -> bool:
 
 
 def _spelling(logs: Log, blank: int, layout: Allowed) -> tuple[float, NDArray[np.intp]] | None:
-    """The likeliest path that spells the layout, with the logarithm of its probability.
+    """Viterbi search: the most probable path that spells the layout, with its log probability.
 
-    States after a step: `gap` (K + 1,), on a blank with so many characters behind it, and `on`
-    (K, C), on the character of that place. Each remembers the state that it came from.
+    States after a step: `gap` (K + 1,), on a blank after so many characters, and `on` (K, C), on
+    the character of that position. Each stores its predecessor.
     """
     count, classes = layout.shape
     steps = logs.shape[1]
@@ -50,7 +54,7 @@ def _spelling(logs: Log, blank: int, layout: Allowed) -> tuple[float, NDArray[np
     gap = np.full(count + 1, -np.inf)
     gap[0] = 0.0
     on = np.full((count, classes), -np.inf)
-    # Where a state came from: a class of the place before, a blank, or itself.
+    # Predecessors: a class of the previous position (>= 0), a blank, or the state itself.
     from_gap, stay = -1, -2
     gaps = np.empty((steps, count + 1), np.intp)
     ons = np.empty((steps, count, classes), np.intp)
@@ -79,8 +83,9 @@ def _spelling(logs: Log, blank: int, layout: Allowed) -> tuple[float, NDArray[np
 
 
 def _entries(gap: Log, on: Log, from_gap: int) -> tuple[Log, NDArray[np.intp]]:
-    """The best way to begin each character (K, C): after a blank, or after another character of
-    the place before, which must differ, else the two would be one."""
+    """Best way to start each character (K, C): after a blank, or directly after a different
+    character of the previous position (an equal one would merge).
+    """
     count, classes = on.shape
     entry = np.repeat(gap[:-1, None], classes, axis=1)
     origin = np.full((count, classes), from_gap, np.intp)
@@ -101,7 +106,7 @@ def _entries(gap: Log, on: Log, from_gap: int) -> tuple[Log, NDArray[np.intp]]:
 
 
 def allowed(layout: str, labels: Sequence[str], blank: int) -> Allowed:
-    """(K, C): which classes the characters of a layout may have (see PlateHead)."""
+    """Classes allowed for each character of a layout (see PlateHead), bool (K, C)."""
     return np.array(
         [
             [index != blank and _fits(kind, label) for index, label in enumerate(labels)]

@@ -1,4 +1,4 @@
-"""A picture in, the corners of its number plates out; and plates read."""
+"""License plate detection by corners, and reading of detected plates."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rkzoo.tasks.text.read_line import Reading
 
 
 class PlateDetector(PointTask[TextBoxes]):
-    """Finds number plates as a text detector finds lines, so that what reads lines can read
-    them: by their four corners, which straightens a plate that is seen from the side."""
+    """License plate detector with the interface of a text detector. The four corners rectify a
+    plate seen at an angle.
+    """
 
     count = 4
 
@@ -26,7 +27,11 @@ class PlateDetector(PointTask[TextBoxes]):
 
 
 def as_lines(reader: PlateReader, plates: Sequence[Image]) -> list[Reading]:
-    """What stands on straightened plates, BGR (h, w, 3) each: a PlateReader in the place of a
-    reader of lines."""
+    """Adapt a PlateReader to the interface of a text line recognizer.
+
+    Args:
+        reader: the plate reader.
+        plates: rectified plates, BGR (h, w, 3).
+    """
     read = map(reader.read, plates)
     return [Reading(text, score, len(text)) for text, score in read]

@@ -1,4 +1,4 @@
-"""Finding number plates, and reading one."""
+"""License plate task specifications: detection and recognition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of one number plate in, its text out."""
+"""License plate recognition."""
 
 from __future__ import annotations
 
@@ -21,23 +21,28 @@ from rkzoo.vision.letterbox import Letterbox
 
 
 class PlateReader(ImageTask[TextLines]):
-    """Reads a picture that is one plate; made once, called for every picture.
+    """License plate recognizer for an image of one plate. Construct once, call once per image.
 
-    The answer is a line of text as wide as the picture, or none where only blanks are seen.
-    Raises RkzooError when the labels are not as many as the classes.
+    The result is one text line over the whole image, or none where only blanks are found.
     """
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, PlateHead):
-            raise RkzooError(f"{contract.family} reads no plates.", code=1)
+            raise RkzooError(f"{contract.family} is not a license plate reader.", code=1)
         super().__init__(contract, session)
         self.head = contract.head
         labels, blank = contract.labels, contract.head.blank
         self._layouts = [allowed(layout, labels, blank) for layout in contract.head.layouts]
 
     def read(self, image: NDArray[np.uint8]) -> tuple[str, float]:
-        """The text of one plate, BGR (H, W, 3), and its score: the mean probability of its
-        characters, 0..1, 0 for no text."""
+        """Recognize one plate.
+
+        Args:
+            image: BGR (H, W, 3).
+
+        Returns:
+            The text, and its score: the mean probability of its characters in 0..1, 0 for no text.
+        """
         arrays, _ = self.preprocess(image)
         return self._text(self.session.run(arrays))
 
@@ -47,7 +52,7 @@ class PlateReader(ImageTask[TextLines]):
         )
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextLines:
-        """The session's raw tensors to a line of text around the whole picture."""
+        """Convert raw output tensors to one text line over the whole image."""
         text, score = self._text(outputs)
         if not text:
             return TextLines.none()
@@ -69,8 +74,17 @@ def decode(
     labels: Sequence[str],
     layouts: Sequence[Allowed] = (),
 ) -> tuple[str, float]:
-    """Logits 1xCxT, float or integer, to the text and its score. `labels[i]` is the character
-    of class i. Raises RkzooError when there are not C of them."""
+    """Decode logits 1xCxT to the text and its score.
+
+    Args:
+        outputs, specs: raw tensors, float or quantized, and their specs.
+        blank: index of the blank class.
+        labels: character of each class.
+        layouts: allowed plate layouts (see `allowed`).
+
+    Raises:
+        RkzooError: C differs from the number of labels.
+    """
     logits = dequantise(outputs[0], specs[0]).astype(np.float64)
     if logits.ndim != 3 or logits.shape[:2] != (1, len(labels)) or blank >= len(labels):
         shape = "x".join(map(str, logits.shape))

@@ -1,4 +1,4 @@
-"""Poses: boxes, and the key points of each."""
+"""Pose estimation result: boxes and keypoints."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from rkzoo.tasks.detect.result import Boxed, Detections
 if TYPE_CHECKING:
     import supervision
 
-# Upstream draws points from here on; below, a point is a guess.
+# Upstream's threshold for drawing a keypoint.
 VISIBLE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Poses(Boxed):
-    """Objects with their key points, in source-image pixels, best first.
+    """Objects with keypoints, best first.
 
-    `boxes` as a detector gives them; `keypoints` (N, K, 3) float32: x, y (not clipped: a
-    point may lie outside the picture) and how surely it is seen, 0..1 (1 where the model
-    does not say).
+    Attributes:
+        boxes: the object boxes.
+        keypoints: (N, K, 3) float32: x, y in source-image pixels (not clipped) and visibility in
+            0..1 (1 where the model gives none).
     """
 
     boxes: Detections
@@ -39,31 +40,31 @@ class Poses(Boxed):
         return Poses(self.boxes[rows], self.keypoints[rows])
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {**self.boxes.record(), "keypoints": self.keypoints}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The records of the boxes, and with each `keypoints` [[x, y, visibility], ...]."""
+        """The records of the boxes, each with `keypoints` [[x, y, visibility], ...]."""
         return [
             record | {"keypoints": [[round(x, 2), round(y, 2), round(v, 4)] for x, y, v in points]}
             for record, points in zip(self.boxes.to_json(), self.keypoints.tolist(), strict=True)
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """The boxes as supervision.Detections, `keypoints` (N, K, 3) in their data."""
+        """Convert to supervision.Detections, with `keypoints` (N, K, 3) in its data."""
         found = self.boxes.to_supervision()
         found.data["keypoints"] = self.keypoints.copy()
         return found
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with skeletons, boxes, names and scores."""
+        """A copy of the BGR image with skeletons, boxes, names and scores."""
         from rkzoo.vision.draw import boxes, skeletons
 
         painted = boxes(image, self.boxes.to_supervision(), self.boxes.captions())
         return skeletons(painted, self.keypoints[..., :2], self.keypoints[..., 2] >= VISIBLE)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line an object."""
+        """Text output for a terminal, one line per object."""
         seen = (self.keypoints[..., 2] >= VISIBLE).sum(axis=1).tolist()
         total = self.keypoints.shape[1]
         return [

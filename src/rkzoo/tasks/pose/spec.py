@@ -1,4 +1,4 @@
-"""Finding objects with their key points."""
+"""Pose estimation task specification."""
 
 from __future__ import annotations
 

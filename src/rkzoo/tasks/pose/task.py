@@ -1,4 +1,4 @@
-"""A picture in, poses out."""
+"""Pose estimation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rkzoo.vision.letterbox import Letterbox
 
 
 class PoseEstimator(HeadTask[Poses]):
-    """One pose model, ready to run; made once, called for every picture."""
+    """Pose estimator. Construct once, call once per image."""
 
     def answer(self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox) -> Poses:
         points = promised(self.decoder.extras(outputs, kept).keypoints, "key points")

@@ -1,4 +1,4 @@
-"""Objects cut out of a picture where the user points: MobileSAM and those like it."""
+"""Promptable segmentation by points and boxes: MobileSAM and similar models."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ F32 = NDArray[np.float32]
 Point = tuple[float, float, int]
 Box = tuple[float, float, float, float]
 _LABELS = ("object",)
-_FIRST, _SECOND, _NONE = 2, 3, -1  # corners of a box, and a place that is not used
-_LOGIT = 0.0  # where a mask ends
+_FIRST, _SECOND, _NONE = 2, 3, -1  # labels of SAM: box corners, and padding
+_LOGIT = 0.0  # mask threshold
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the encoder makes of a picture, and where the picture lay in its input. It serves any
-    number of prompts."""
+    """Image embedding of the encoder, with the geometry of the resize. Reusable for any number of
+    prompts.
+    """
 
     values: F32
     letterbox: Letterbox
 
 
 class CutOut:
-    """The two models as one; made once, called for every picture."""
+    """Encoder and decoder of a promptable segmenter. Construct once, call once per image."""
 
     def __init__(
         self,
@@ -44,9 +45,15 @@ class CutOut:
         points: Sequence[Point] = (),
         boxes: Sequence[Box] = (),
     ) -> None:
-        """`points` x, y, label (1 the object, 0 not it) in source pixels are of one object;
-        each of `boxes` x1, y1, x2, y2 is of one more. Raises RkzooError for none, and for more
-        points than the decoder takes."""
+        """Args:
+            encoder, decoder: contract and session of each.
+            points: (x, y, label) in source-image pixels, all of one object; label 1 foreground, 0
+                background.
+            boxes: (x1, y1, x2, y2) in source-image pixels, one further object each.
+
+        Raises:
+            RkzooError: no prompt, or more points than the decoder takes.
+        """
         self.contract, self._encoder = encoder
         self._decoder = decoder[1]
         self._canvas = canvas_of(self._encoder, self.contract.input.size)
@@ -57,8 +64,8 @@ class CutOut:
         self._prompts = [*([tuple(points)] if points else []), *map(_corners, boxes)]
         if not self._prompts:
             raise RkzooError(
-                "Nothing says what to cut out.",
-                f"{self.contract.family} cuts out what it is shown, and names nothing itself.",
+                "There is no point or box.",
+                f"{self.contract.family} segments what a point or box shows.",
                 "Give a point on it with --point X,Y, or a box around it with --box X1,Y1,X2,Y2.",
             )
         if len(points) > self._slots:
@@ -69,15 +76,21 @@ class CutOut:
             )
 
     def embed(self, image: Image) -> Embedding:
-        """BGR (H, W, 3) to its embedding, which is most of the work."""
+        """Run the encoder, which is most of the work, on a BGR image (H, W, 3)."""
         canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
         (values,) = run_named(self._encoder, {self._encoder.inputs[0].name: canvas}).values()
         return Embedding(values, letterbox)
 
     def cut(self, embedding: Embedding, prompt: Sequence[Point]) -> tuple[Image, float]:
-        """The mask (H, W) of 0 and 1 in source pixels for one prompt, the best of those that the
-        decoder offers, and how good the decoder thinks it is. Raises RkzooError for a point
-        outside the picture."""
+        """Decode one prompt.
+
+        Returns:
+            The mask, uint8 (H, W) of 0 and 1 at source resolution, of the highest predicted IoU;
+            and that IoU.
+
+        Raises:
+            RkzooError: a point lies outside the image.
+        """
         places, labels = self._fed(prompt, embedding.letterbox)
         answer = run_named(
             self._decoder,
@@ -96,14 +109,14 @@ class CutOut:
         return mask.astype(np.uint8), float(scores[best])
 
     def __call__(self, image: Image) -> Masks:
-        """BGR (H, W, 3) to a mask for each prompt that has one, in the order they were given."""
+        """Segment a BGR image (H, W, 3): one mask per prompt, in order, without empty ones."""
         embedding = self.embed(image)
         found = [self.cut(embedding, prompt) for prompt in self._prompts]
         there = [(mask, score, 0) for mask, score in found if mask.any()]
         return masks_of(there, _LABELS, embedding.letterbox.source)
 
     def _fed(self, prompt: Sequence[Point], letterbox: Letterbox) -> tuple[F32, F32]:
-        """(1, N, 2) places in input pixels and (1, N) labels."""
+        """Point coordinates (1, N, 2) in input pixels, and labels (1, N)."""
         height, width = letterbox.source
         for x, y, _ in prompt:
             if not (isfinite(x) and isfinite(y) and 0 <= x <= width and 0 <= y <= height):
@@ -122,11 +135,11 @@ class CutOut:
 
 
 def _corners(box: Box) -> tuple[Point, ...]:
-    """A box as two points. Raises RkzooError for one without an inside."""
+    """A box as two labelled points. Raises RkzooError for an empty box."""
     left, top, right, bottom = box
     if right <= left or bottom <= top:
         raise RkzooError(
-            f"The box {','.join(f'{side:g}' for side in box)} has no inside.",
+            f"The box {','.join(f'{side:g}' for side in box)} is empty.",
             "A box is its left, top, right and bottom side.",
             "Give for example --box 100,50,300,200.",
         )

@@ -1,4 +1,4 @@
-"""Words to embeddings, by CLIP's text encoder."""
+"""CLIP text encoder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from rkzoo.session import Session, dequantise
 from rkzoo.tasks.prompt.tokenizer import END, ClipTokenizer
 
 _INTEGERS = ("int64", "int32")
-_USUAL_LENGTH = 77  # where the graph leaves it free; CLIP was trained with so many
+_USUAL_LENGTH = 77  # CLIP's context length, for graphs with a dynamic one
 
 
 class TextEncoder:
-    """A CLIP text encoder: token numbers 1xL in, one embedding 1xW out. An attention mask of
-    the same shape is fed where the graph asks for one.
+    """CLIP text encoder: token ids 1xL in, one embedding 1xW out, with an attention mask where the
+    graph has one.
 
-    Raises RkzooError when the session's model is of another kind.
+    Raises:
+        RkzooError: the session's model is of another kind.
     """
 
     def __init__(self, session: Session, tokenizer: ClipTokenizer) -> None:
@@ -42,12 +43,12 @@ class TextEncoder:
         self._output = chosen[0]
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(N, W) float32, each row of length 1."""
+        """Embed texts: (N, W) float32, L2-normalized rows."""
         rows = [self._one(row) for row in self._tokenizer.rows(texts, self._length)]
         return np.concatenate(rows)
 
     def _one(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        # Up to and with the first end: the rest is padding.
+        # Attend up to and including the first end token; the rest is padding.
         alive = np.arange(len(tokens)) <= int(np.argmax(tokens == END))
         fed = [
             (alive if mask else tokens)[None].astype(one.dtype)
@@ -59,12 +60,16 @@ class TextEncoder:
 
 
 def unit(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
-    """Rows of length 1. Raises RkzooError, which begins with `what`, for one that has none."""
+    """L2-normalize rows.
+
+    Raises:
+        RkzooError: a row is zero or not finite; the message begins with `what`.
+    """
     length = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(values).all() or not (length > 0).all():
         raise RkzooError(
-            f"{what} is no embedding.",
-            "It is all zeros, or holds something that is not a number.",
+            f"{what} is not an embedding.",
+            "It is all zeros, or holds values that are not finite.",
             "Check the text encoder, or make the embeddings again.",
         )
     return np.asarray(values / length, np.float32)

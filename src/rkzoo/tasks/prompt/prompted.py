@@ -1,7 +1,7 @@
-"""A detector that is told in words what to look for, made into one with fixed classes.
+"""Open-vocabulary detection with fixed prompts.
 
-Once the words are settled nothing else in rkzoo needs to know of them: the contract has a class
-for each word, and the session adds the texts to every picture by itself.
+With fixed prompts the model is an ordinary detector: the contract has one class per prompt, and
+the session feeds the text embeddings with every image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from rkzoo.session import Array, Closing, Session
 
 @dataclass(frozen=True)
 class Prompts:
-    """What to look for: `words`, and the embedding of each, float32 (N, width), of length 1."""
+    """Text prompts and their embeddings.
+
+    Attributes:
+        words: one prompt per class.
+        embeddings: float32 (N, width), L2-normalized rows.
+    """
 
     words: tuple[str, ...]
     embeddings: NDArray[np.float32]
@@ -36,10 +41,16 @@ class Prompts:
 
 
 def filled(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
-    """float32 (1, slots, width): the prompts, over and over until every slot has one.
+    """Repeat the prompts until every text slot is used.
 
-    The network compares a place with the best of all texts, so a text given twice changes
-    nothing, where zeros would. Raises RkzooError when they do not fit.
+    The network takes the maximum over all texts, so repeating one changes nothing, while zeros
+    would.
+
+    Returns:
+        float32 (1, slots, width).
+
+    Raises:
+        RkzooError: too many prompts, none, or embeddings of another width.
     """
     _, slots, width = texts.shape
     count, found = prompts.embeddings.shape
@@ -63,8 +74,9 @@ def filled(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
 
 
 def prompted_contract(contract: Contract, prompts: Prompts) -> Contract:
-    """The contract of the model once it has its words: a class for each. Labels that the
-    contract has already stay, where there are as many."""
+    """Return the contract with one class per prompt. Existing labels are kept if the count
+    matches.
+    """
     if not isinstance(contract.head, DetectHead):
         raise RkzooError(f"{contract.family} has no detection head.", code=1)
     if contract.labels and len(contract.labels) != len(prompts):
@@ -82,9 +94,9 @@ def prompted_contract(contract: Contract, prompts: Prompts) -> Contract:
 
 
 class PromptedSession(Closing):
-    """`session` of a model with texts, as one that takes pictures alone. It owns `session`.
+    """Wraps the session of an open-vocabulary model as one that takes images only. Owns `session`.
 
-    Its scores have as many channels as there are prompts: what the other slots say is cut off.
+    Score outputs are narrowed to the number of prompts.
     """
 
     def __init__(self, session: Session, contract: Contract, prompts: Prompts) -> None:
@@ -102,7 +114,7 @@ class PromptedSession(Closing):
         )
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """One picture, as `session` takes it."""
+        """Run on one image, as `session` takes it."""
         outputs = self._session.run([*arrays, self._texts])
         return [
             _first(array, self.outputs[index], self._count) if index in self._scores else array
@@ -114,7 +126,7 @@ class PromptedSession(Closing):
 
 
 def _scores(head: DetectHead, outputs: Sequence[TensorSpec]) -> frozenset[int]:
-    """Which outputs are scores; matched by name, or by position where names were lost."""
+    """Indices of the score outputs, by name, or by position where names were lost."""
     by_name = {spec.name: index for index, spec in enumerate(outputs)}
     named = all(output.name in by_name for output in head.outputs)
     return frozenset(
@@ -129,7 +141,7 @@ def _axis(spec: TensorSpec) -> int:
 
 
 def _kept(spec: TensorSpec, count: int) -> int:
-    """How much of the axis holds the first `count` channels; the NPU keeps them in blocks."""
+    """Extent of the axis that holds the first `count` channels; NC1HWC2 stores blocks."""
     return -(-count // spec.shape[-1]) if spec.layout == "NC1HWC2" else count
 
 

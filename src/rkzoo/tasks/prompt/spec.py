@@ -1,4 +1,4 @@
-"""Cutting out what the user points at."""
+"""Promptable segmentation task specification."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""CLIP's byte-pair encoding: words to the numbers that its text encoder was trained on.
+"""CLIP's byte-pair encoding (BPE) tokenizer (https://arxiv.org/abs/2103.00020).
 
-https://arxiv.org/abs/2103.00020. The vocabulary is the published list of merges (it comes with
-the card of the encoder); the rules are those of the tokenizer that YOLO-World was trained with:
-composed Unicode (NFC), white space as one blank, small letters, no repair of broken encodings.
+The vocabulary is the published list of merges, which comes with the card of the encoder. The
+rules are those of the tokenizer that YOLO-World was trained with: NFC, white space as one blank,
+lowercase, no repair of broken encodings.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ START, END = 49406, 49407
 _MERGES = 49152 - 256 - 2
 _LAST = "</w>"
 _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
-# str.isspace() is true of four separators that Unicode does not count as white space.
+# str.isspace() accepts four separators that Unicode does not count as white space.
 _NO_SPACE = frozenset("\x1c\x1d\x1e\x1f")
 _BIGGEST = 16 * 2**20
 
 
 class ClipTokenizer:
-    """Words to token numbers. `merges` are pairs, the most frequent first."""
+    """CLIP tokenizer. `merges` are pairs, the most frequent first."""
 
     def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
         letters = list(_letters().values())
@@ -42,7 +42,7 @@ class ClipTokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> ClipTokenizer:
-        """From `bpe_simple_vocab_16e6.txt.gz`. Raises RkzooError for any other file."""
+        """Read `bpe_simple_vocab_16e6.txt.gz`. Raises RkzooError for any other file."""
         try:
             with gzip.open(path) as file:
                 text = file.read(_BIGGEST).decode("utf-8")
@@ -52,7 +52,7 @@ class ClipTokenizer:
                 f"{error}.",
                 "Fetch it again with: rkzoo fetch clip-text",
             ) from error
-        # The first line is a title; what follows the merges is not used by CLIP.
+        # The first line is a title; CLIP does not use what follows the merges.
         pairs = [tuple(line.split()) for line in text.split("\n")[1 : _MERGES + 1]]
         merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
         if len(merges) != _MERGES:
@@ -64,14 +64,14 @@ class ClipTokenizer:
         return cls(merges)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without start and end."""
+        """Token ids of a text, without start and end tokens."""
         return [number for word in _words(_cleaned(text)) for number in self._known(word)]
 
     def rows(self, texts: Iterable[str], length: int) -> NDArray[np.int64]:
-        """int64 (N, length): start, the tokens, end, and ends again to the right.
+        """Encode texts to int64 (N, length): start, tokens, end, padded with end tokens.
 
-        Raises RkzooError for a text that is too long: without its last words it would mean
-        something else.
+        Raises:
+            RkzooError: a text is too long; truncating it would change its meaning.
         """
         rows = []
         for text in texts:
@@ -86,7 +86,7 @@ class ClipTokenizer:
         return np.array(rows, np.int64).reshape(-1, length)
 
     def _merged(self, word: str) -> tuple[int, ...]:
-        """The numbers of one word: of all neighbours the most frequent pair merges first."""
+        """Token ids of one word: merges are applied by rank."""
         letters = _letters()
         parts = [letters[byte] for byte in word.encode("utf-8")]
         parts[-1] += _LAST
@@ -95,8 +95,9 @@ class ClipTokenizer:
 
 @lru_cache(maxsize=1)
 def _letters() -> dict[int, str]:
-    """A visible character for every byte, in the order of the vocabulary: those that are
-    visible stand for themselves, the others for what follows U+0100."""
+    """Byte to visible character, in vocabulary order: printable bytes map to themselves, all others
+    to characters from U+0100.
+    """
     own = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in set(own)]
     return {byte: chr(byte) for byte in own} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
@@ -105,7 +106,7 @@ def _letters() -> dict[int, str]:
 def _cleaned(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = "".join(" " if _is_space(character) else character for character in text)
-    # One by one: a sigma at the end of a word is no special case.
+    # Per character, so that a final sigma is lowercased like any other.
     return "".join(character.lower() for character in text)
 
 
@@ -114,7 +115,7 @@ def _is_space(character: str) -> bool:
 
 
 def _kind(character: str) -> str:
-    """L a letter, N a number, a blank for white space, empty for all else."""
+    """L for letters, N for numbers, a blank for white space, empty for everything else."""
     kind = unicodedata.category(character)[0]
     if kind in "LN":
         return kind
@@ -122,8 +123,9 @@ def _kind(character: str) -> str:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Runs of letters, single digits, runs of other signs; an English ending after an
-    apostrophe is a word of its own where it begins a run."""
+    """Split into runs of letters, single digits and runs of other characters; an English
+    contraction ('s, 't, ...) that begins a run is a word of its own.
+    """
     index = 0
     runs = [(kind, len(list(run))) for kind, run in groupby(text, _kind)]
     ends, position = [], 0

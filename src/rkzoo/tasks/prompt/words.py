@@ -1,4 +1,4 @@
-"""Words that say what to look for."""
+"""Text prompts of a request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ HOW = 'Name each thing, for example: --prompt "a red bus" --prompt dog'
 
 @dataclass(frozen=True)
 class Words:
-    """What was said: `prompts`, and who makes embeddings of them, `text_model` (a card's name
-    or an .onnx) or nobody where `embeddings` is an .npy of them."""
+    """Text prompts, and the source of their embeddings.
+
+    Attributes:
+        prompts: the texts.
+        text_model: text encoder, a card's name or an .onnx file; None for the default.
+        embeddings: .npy file with ready-made embeddings, instead of a text encoder.
+    """
 
     prompts: tuple[str, ...] = ()
     text_model: str | None = None
@@ -33,8 +38,11 @@ def words(
     text_model: str | os.PathLike[str] | None = None,
     embeddings: str | os.PathLike[str] | None = None,
 ) -> Words:
-    """What was said, as one record. Raises RkzooError for an empty prompt, or where two
-    sources of embeddings were named."""
+    """Validate text prompts.
+
+    Raises:
+        RkzooError: an empty or repeated prompt, or two sources of embeddings.
+    """
     if isinstance(prompts, str):
         prompts = [prompts]
     said = tuple(" ".join(prompt.split()) for prompt in prompts or ())

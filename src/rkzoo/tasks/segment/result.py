@@ -1,4 +1,4 @@
-"""Instance masks: boxes, and for each a crop as large as it."""
+"""Instance segmentation result: boxes, with one cropped mask each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Masks(Boxed):
-    """Objects with their masks, in source-image pixels, best first.
+    """Objects with masks, best first.
 
-    `boxes` as a detector gives them; `crops`, one uint8 (h, w) of 0 and 1 for each box;
-    `corners` (N, 2) int32 x, y of their top left pixels; `size` (height, width) of the picture.
+    Attributes:
+        boxes: the object boxes.
+        corners: (N, 2) int32 x, y of the top-left pixel of each crop.
+        crops: one mask per object, uint8 (h, w) of 0 and 1.
+        size: (height, width) of the source image.
     """
 
     boxes: Detections
@@ -46,12 +49,12 @@ class Masks(Boxed):
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """`dense()`, (N, H, W) at picture size; made anew each time."""
+        """Full-size masks, bool (N, H, W); same as `dense()`, computed on each access."""
         return self.dense()
 
     @property
     def polygons(self) -> list[list[NDArray[np.float32]]]:
-        """For each object its outer contours, (P, 2) x, y each."""
+        """Outer contours of each object, (P, 2) x, y each."""
         from rkzoo.vision.masks import outlines
 
         return [
@@ -60,18 +63,19 @@ class Masks(Boxed):
         ]
 
     def areas(self) -> NDArray[np.intp]:
-        """(N,) pixels in each mask."""
+        """Mask areas in pixels, (N,)."""
         return np.array([np.count_nonzero(crop) for crop in self.crops], np.intp)
 
     def dense(self) -> NDArray[np.bool_]:
-        """(N, H, W): all masks at picture size, which takes N times the picture's memory."""
+        """Full-size masks, bool (N, H, W). Takes N times the memory of the image."""
         from rkzoo.vision.masks import dense
 
         return dense(self.corners, self.crops, self.size)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The records of the boxes, and with each `area` in pixels and `polygons`: its outer
-        contours as x1, y1, x2, y2, ..."""
+        """The records of the boxes, each with `area` in pixels and `polygons`: outer contours as
+        x1, y1, x2, y2, ...
+        """
         from rkzoo.vision.masks import outlines
 
         masks = zip(self.areas().tolist(), self.corners, self.crops, strict=True)
@@ -81,13 +85,13 @@ class Masks(Boxed):
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """The same as supervision.Detections with its masks (N, H, W)."""
+        """Convert to supervision.Detections with masks (N, H, W)."""
         found = self.boxes.to_supervision()
         found.mask = self.dense()
         return found
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR picture with masks, boxes, names and scores."""
+        """A copy of the BGR image with masks, boxes, names and scores."""
         from rkzoo.vision.draw import boxes, masks
 
         found = self.boxes.to_supervision()
@@ -95,7 +99,7 @@ class Masks(Boxed):
         return boxes(painted, found, self.boxes.captions())
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line an object."""
+        """Text output for a terminal, one line per object."""
         return [
             f"{line}  {area} px"
             for line, area in zip(self.boxes.lines(), self.areas().tolist(), strict=True)
@@ -107,8 +111,14 @@ def masks_of(
     labels: tuple[str, ...],
     size: tuple[int, int],
 ) -> Masks:
-    """Masks (H, W) of 0 and 1 over the whole picture of `size`, none of them empty, each with
-    its score (held to 0..1) and class, in their order."""
+    """Build `Masks` from full-size masks.
+
+    Args:
+        found: (mask, score, class) each; masks are uint8 (H, W) of 0 and 1, none empty; scores are
+            clipped to 0..1.
+        labels: class names.
+        size: (height, width) of the source image.
+    """
     boxes = np.array([_around(mask) for mask, _, _ in found], np.int32).reshape(-1, 4)
     crops = tuple(
         np.ascontiguousarray(mask[top:bottom, left:right])
@@ -121,6 +131,6 @@ def masks_of(
 
 
 def _around(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the smallest box around a mask, the last two excluded."""
+    """Bounding box of a mask: left, top, right, bottom, the last two exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,4 +1,4 @@
-"""Finding objects with their masks."""
+"""Instance segmentation task specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture in, objects with their masks out."""
+"""Instance segmentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rkzoo.vision.masks import mask_crops
 
 
 class Segmenter(HeadTask[Masks]):
-    """One instance segmentation model, ready to run; made once, called for every picture."""
+    """Instance segmenter. Construct once, call once per image."""
 
     def answer(self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox) -> Masks:
         boxes = self.boxes(kept, letterbox)

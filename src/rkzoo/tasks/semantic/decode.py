@@ -1,4 +1,4 @@
-"""From the maps of a segmentation to the class of each pixel of the source picture."""
+"""Postprocessing of semantic segmentation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ Map = NDArray[np.uint8]
 def class_map(
     output: NDArray[Any], spec: TensorSpec, head: SemanticHead, letterbox: Letterbox
 ) -> Map:
-    """(H, W) uint8 at the size of the source picture: the best class of each pixel; of equal
-    ones the lower. Raises RkzooError where the output is not what the head promises.
+    """Return the class of each source pixel, uint8 (H, W); ties go to the lower class.
 
-    Maps of numbers are brought to the size of the model's input, the part with the picture is
-    taken, that is brought to the picture's size (bilinear each time), and only then compared.
+    Score maps are resized to the model's input, cropped to the image area, resized to the source
+    (bilinear each time), and only then compared.
+
+    Raises:
+        RkzooError: the output does not fit the head.
     """
     if head.picked:
         picked = output.reshape(output.shape[-2:])
@@ -40,7 +42,7 @@ def class_map(
     _check(len(maps), head)
     best = placed(0)
     found = np.zeros(letterbox.source, np.uint8)
-    # One class after another: all at once would take C times the picture's memory.
+    # One class at a time: all at once would take C times the memory of the image.
     for number in range(1, len(maps)):
         other = placed(number)
         found[other > best] = number
@@ -49,7 +51,7 @@ def class_map(
 
 
 def channels_first(output: NDArray[Any], spec: TensorSpec, classes: int) -> NDArray[Any]:
-    """(C, h, w) of an output in any layout; NC1HWC2 is filled up to whole blocks, which go."""
+    """Return an output of any layout as (C, h, w), without the padding channels of NC1HWC2."""
     if spec.layout == "NC1HWC2":
         _, blocks, height, width, block = output.shape
         planes = output[0].transpose(0, 3, 1, 2).reshape(blocks * block, height, width)

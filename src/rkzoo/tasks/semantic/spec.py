@@ -1,4 +1,4 @@
-"""What each pixel of a picture shows."""
+"""Semantic segmentation task specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture in, the class of each of its pixels out."""
+"""Semantic segmentation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rkzoo.vision.letterbox import Letterbox
 
 
 class SemanticSegmenter(ImageTask[ClassMap]):
-    """A segmentation into classes, ready to run; made once, called for every picture."""
+    """Semantic segmenter. Construct once, call once per image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, SemanticHead):
-            raise RkzooError(f"{contract.family} is no segmentation into classes.", code=1)
-        refuse_crop(contract, "A segmentation tells what every pixel shows.")
+            raise RkzooError(f"{contract.family} is not a semantic segmentation model.", code=1)
+        refuse_crop(contract, "A segmentation covers every pixel.")
         super().__init__(contract, session)
         self.head = contract.head
 
     def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMap:
-        """The session's raw maps to the class of each pixel of the source picture."""
+        """Convert raw score maps to the class of each source pixel."""
         classes = class_map(outputs[0], self.session.outputs[0], self.head, letterbox)
         return ClassMap(classes, self.contract.labels)

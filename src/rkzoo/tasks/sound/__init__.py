@@ -1,1 +1,1 @@
-"""What is in a sound: when somebody speaks, and what else is heard."""
+"""Audio event classification and voice activity detection."""

@@ -1,4 +1,4 @@
-"""Where in a sound somebody speaks."""
+"""Voice activity detection (VAD)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ from rkzoo.session import Session, run_named
 from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
 
-# Once somebody speaks, less is needed to go on: the upstream's usual distance.
+# Difference of the thresholds for starting and for continuing speech; upstream's default.
 _HYSTERESIS = 0.15
 
 
 @dataclass(frozen=True)
 class Activity(Collection):
-    """`stretches` in which somebody speaks; `probabilities` float32 (N,), one for each step of
-    `step` seconds; `seconds` of the whole sound."""
+    """Voice activity of a sound.
+
+    Attributes:
+        stretches: segments with speech.
+        probabilities: float32 (N,), one per step.
+        step: duration of a step in seconds.
+        seconds: duration of the sound.
+    """
 
     stretches: tuple[Stretch, ...]
     probabilities: NDArray[np.float32]
@@ -35,17 +41,17 @@ class Activity(Collection):
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """(N, 2) start and end of each stretch in seconds."""
+        """Start and end of each segment in seconds, (N, 2) float64."""
         return times_of(self.stretches)
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """(N,) the highest probability in each stretch."""
+        """Highest probability in each segment, (N,) float32."""
         return np.array([one.score for one in self.stretches], np.float32)
 
     @property
     def names(self) -> list[str]:
-        """What each stretch is."""
+        """Label of each segment."""
         return [one.label for one in self.stretches]
 
     def __len__(self) -> int:
@@ -67,8 +73,11 @@ class Activity(Collection):
 
 
 class ActivityFinder:
-    """A sound of any length in, the stretches of speech out. Raises RkzooError where the model
-    does not take what its head says."""
+    """Voice activity detector for sounds of any length.
+
+    Raises:
+        RkzooError: the model does not fit the head.
+    """
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, ActivityHead) or len(session.inputs) != 2:
@@ -78,8 +87,12 @@ class ActivityFinder:
         self._found, self._next = (spec.name for spec in session.outputs)
 
     def probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N,) at the head's rate to the probability of speech in each step, the last one
-        filled up with silence; the state goes along."""
+        """Speech probability of each step, (N,) float32.
+
+        Args:
+            samples: (N,) float32 in -1..1 at the head's sample rate; the last step is padded with
+                silence. The recurrent state is carried from step to step.
+        """
         state = np.zeros(self._state.shape, np.float32)
         found = []
         for piece in steps(samples, self.head.step, self.head.context):
@@ -104,8 +117,9 @@ class ActivityFinder:
 
 
 def steps(samples: NDArray[np.float32], step: int, context: int) -> Iterator[NDArray[np.float32]]:
-    """Each step of the samples with the `context` samples before it, zeros where there are
-    none: (context + step,)."""
+    """Yield each step of the samples, (context + step,), preceded by `context` samples (zeros
+    before the start).
+    """
     count = -(-len(samples) // step)
     padded = np.zeros(context + count * step, np.float32)
     padded[context : context + len(samples)] = samples
@@ -116,13 +130,23 @@ def steps(samples: NDArray[np.float32], step: int, context: int) -> Iterator[NDA
 def spans(
     probabilities: NDArray[np.float32], head: ActivityHead, seconds: float
 ) -> list[tuple[float, float]]:
-    """Start and end in seconds of every stretch of speech: it begins with a step that reaches
-    the threshold and goes on until no step for `silence` seconds reaches the threshold less
-    the hysteresis. Short ones are dropped, the rest widened by `pad` but never into each
-    other."""
+    """Convert step probabilities to speech segments.
+
+    A segment starts with a step that reaches the threshold and continues until no step has reached
+    the threshold minus the hysteresis for `silence` seconds. Segments shorter than `shortest` are
+    dropped, the others padded by `pad` without overlapping.
+
+    Args:
+        probabilities: (N,) per step.
+        head: thresholds and durations.
+        seconds: duration of the sound.
+
+    Returns:
+        Start and end of each segment in seconds.
+    """
     step = head.step / head.rate
     stay = max(head.threshold - _HYSTERESIS, 0.01)
-    rough: list[list[int]] = []  # first step, the step behind the last
+    rough: list[list[int]] = []  # first step, last step + 1
     quiet = int(np.ceil(head.silence / step))
     for at, value in enumerate(probabilities):
         going = bool(rough) and at - rough[-1][1] < quiet

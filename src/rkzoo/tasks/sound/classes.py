@@ -1,4 +1,4 @@
-"""What is heard in a sound, window by window and over all."""
+"""Audio event classification, per window and overall."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class Heard(Collection):
-    """`scores` float32 (W, C) of each window, which lasts from `times[:, 0]` to `times[:, 1]`
-    seconds (W, 2); `labels` of the classes."""
+    """Class scores of a sound.
+
+    Attributes:
+        scores: float32 (W, C) per window.
+        times: float64 (W, 2) start and end of each window in seconds.
+        labels: C class names.
+    """
 
     scores: NDArray[np.float32]
     times: NDArray[np.float64]
@@ -34,17 +39,17 @@ class Heard(Collection):
 
     @property
     def probs(self) -> NDArray[np.float32]:
-        """(C,) the mean score of each class over all windows."""
+        """Mean score of each class over all windows, (C,) float32."""
         return self.scores.mean(axis=0) if len(self) else np.zeros(len(self.labels), np.float32)
 
     @property
     def class_ids(self) -> NDArray[np.int32]:
-        """(W,) the best class of each window."""
+        """Best class of each window, (W,) int32."""
         return np.asarray(self.scores.argmax(axis=1), np.int32)
 
     @property
     def names(self) -> list[str]:
-        """The name of the best class of each window."""
+        """Name of the best class of each window."""
         return names_of(self.class_ids, self.labels)
 
     def __len__(self) -> int:
@@ -54,14 +59,14 @@ class Heard(Collection):
         return replace(self, scores=self.scores[rows], times=self.times[rows])
 
     def top(self, count: int = _TOP) -> list[tuple[str, float]]:
-        """The classes with the highest mean score over all windows, the best first."""
+        """The classes with the highest mean score, best first."""
         mean = self.probs
         order = np.argsort(-mean, kind="stable")[:count]
         return [(self.labels[index], float(mean[index])) for index in order]
 
     @property
     def timeline(self) -> tuple[Stretch, ...]:
-        """The best class of each window; windows in a row with the same one are one stretch."""
+        """The best class over time; consecutive windows with the same class are merged."""
         if not len(self):
             return ()
         best = self.class_ids
@@ -77,7 +82,7 @@ class Heard(Collection):
         )
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The top classes over all, then the timeline."""
+        """One record: the overall top classes, and the timeline."""
         top = [{"label": label, "score": round(score, 4)} for label, score in self.top()]
         return [{"top": top, "timeline": written(self.timeline)}]
 
@@ -90,12 +95,20 @@ class Heard(Collection):
 
 
 class SoundClassifier:
-    """A sound of any length in, what is heard in it out; `labels` of the classes, `parts` run one
-    after another, from samples to scores. Raises RkzooError where the classes have no names."""
+    """Audio event classifier for sounds of any length.
+
+    Args:
+        head: sample rate, window hop and number of classes.
+        labels: class names.
+        parts: sessions run in sequence, from samples to scores.
+
+    Raises:
+        RkzooError: the head is of another kind, or the labels do not match the classes.
+    """
 
     def __init__(self, head: Head, labels: tuple[str, ...], parts: Sequence[Session]) -> None:
         if not isinstance(head, SoundHead) or not parts:
-            raise RkzooError("This model does not name what is heard.", code=1)
+            raise RkzooError("This is not a sound classification model.", code=1)
         if len(labels) != head.classes:
             raise RkzooError(
                 f"The model has {head.classes} classes but {len(labels)} labels.",
@@ -106,8 +119,9 @@ class SoundClassifier:
         self._size = int(np.prod(parts[0].inputs[0].shape))
 
     def window(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (C,) of up to one window of samples, the rest silence; where the model gives
-        several rows, the mean of those that hold some of the sound."""
+        """Class scores (C,) of at most one window of samples, padded with silence. Where the model
+        gives several rows, the mean of those that cover samples.
+        """
         values = np.zeros(self._size, np.float32)
         values[: len(samples)] = samples
         for part in self._parts:
@@ -129,6 +143,5 @@ class SoundClassifier:
 
 
 def window_starts(length: int, size: int, hop: int) -> list[int]:
-    """Where windows of `size` begin so that every one of `length` samples lies in one: every
-    `hop` samples, until one reaches the end."""
+    """Start samples of windows of `size`, every `hop` samples, that cover all `length` samples."""
     return [0, *range(hop, max(length - size + hop, 0), hop)]

@@ -1,4 +1,4 @@
-"""What is heard in a sound, and where somebody speaks."""
+"""Audio event classification and voice activity task specifications."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _open_classes(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.sound.classes import SoundClassifier
 
     if not isinstance(opened.head, SoundHead):
-        raise RkzooError("This does not tell what is heard.", code=1)
+        raise RkzooError("This is not a sound classification model.", code=1)
     parts = [opened.parts[role] for role in _CHAIN if role in opened.parts]
     return SoundClassifier(opened.head, parts[-1][0].labels, [session for _, session in parts])
 

@@ -1,4 +1,4 @@
-"""What was found in a sound, along its time."""
+"""Labelled time segments of a sound, and their output formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rkzoo.files import atomic_output
 
 @dataclass(frozen=True)
 class Stretch:
-    """`label` from `start` to `end`, in seconds; `score` is the highest in it, 0..1."""
+    """A labelled segment: `start` and `end` in seconds, `score` the highest in it, 0..1."""
 
     start: float
     end: float
@@ -22,7 +22,7 @@ class Stretch:
 
 
 def written(stretches: Sequence[Stretch]) -> list[dict[str, Any]]:
-    """As plain data, times to the millisecond."""
+    """Convert to JSON records, times rounded to milliseconds."""
     return [
         {
             "start": round(float(one.start), 3),
@@ -35,11 +35,14 @@ def written(stretches: Sequence[Stretch]) -> list[dict[str, Any]]:
 
 
 def said(stretches: Sequence[Stretch]) -> list[str]:
+    """Text output for a terminal, one line per segment."""
     return [f"{s.start:7.2f} – {s.end:7.2f} s  {s.label}  {s.score:.2f}" for s in stretches]
 
 
 def save_csv(path: Path, stretches: Sequence[Stretch]) -> None:
-    """Writes start, end, label, score, one stretch a row. Raises RkzooError."""
+    """Write a CSV with the columns start, end, label, score. Raises RkzooError when the file cannot
+    be written.
+    """
     with atomic_output(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ("start", "end", "label", "score"))
         table.writeheader()

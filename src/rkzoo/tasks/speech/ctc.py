@@ -1,4 +1,4 @@
-"""Speech of any length to text by a network that gives a letter for each step (wav2vec 2.0)."""
+"""Speech recognition with CTC models (wav2vec 2.0)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from rkzoo.tasks.speech.transcript import Transcript
 from rkzoo.tasks.speech.words import Piece, segments_of
 
 RATE = 16000
-_MARGIN = 2.0  # seconds at a window's edge, where the network has heard one side only
+_MARGIN = 2.0  # seconds at a window's edge, where the network lacks context on one side
 
 Floats = NDArray[np.float32]
 
 
 class CtcReader:
-    """A sound to a Transcript. Made once. Raises RkzooError where the contract does not name as
-    many characters as the network has."""
+    """CTC speech recognizer for sounds of any length.
+
+    The contract's labels must match the network's classes, else a call raises RkzooError.
+    """
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, CtcSpeechHead):
-            raise RkzooError(f"{contract.family} is no CTC model of speech.", code=1)
+            raise RkzooError(f"{contract.family} is not a CTC speech model.", code=1)
         self.session, self.head, self.labels = session, contract.head, contract.labels
         self._input = session.inputs[0]
 
@@ -37,8 +39,11 @@ class CtcReader:
         return Transcript(segments_of(self.pieces(self.best(samples))))
 
     def best(self, samples: Floats) -> NDArray[np.intp]:
-        """(T,) the likeliest class of each step of the whole sound, in windows that overlap: each
-        step is taken from where it lies away from a window's edges."""
+        """Best class of each step of the whole sound, (T,).
+
+        Processed in overlapping windows; each step is taken from the window where it is away from
+        the edges.
+        """
         hop, size = self.head.hop, self._input.shape[-1]
         total = -(-len(samples) // hop)
         margin = min(round(_MARGIN * RATE / hop), size // hop // 4)
@@ -54,7 +59,7 @@ class CtcReader:
             last = first * hop + size >= len(samples)
             end = min(total - first, len(steps)) if last else done - first + stride
             found.append(steps[done - first : end])
-            # The last steps of a sound that fills its window have no scores of their own.
+            # The network has no scores for the last steps of a full window.
             done = total if last else first + end
         return np.concatenate(found) if found else np.zeros(0, np.intp)
 
@@ -70,7 +75,7 @@ class CtcReader:
         return np.asarray(scores[0].argmax(axis=1), np.intp)
 
     def pieces(self, steps: NDArray[np.intp]) -> list[Piece]:
-        """Words with their times."""
+        """Decode steps (T,) to words with start and end times."""
         second = self.head.hop / RATE
         found: list[Piece] = []
         begins = True
@@ -89,6 +94,6 @@ class CtcReader:
 
 
 def normalised(samples: Floats) -> Floats:
-    """Mean 0 and variance 1 over the whole sound, as upstream's feature extractor does it."""
+    """Normalize to mean 0 and variance 1 over the whole sound, as upstream's feature extractor."""
     middle = samples - samples.mean(dtype=np.float64)
     return np.asarray(middle / np.sqrt((middle**2).mean() + 1e-7), np.float32)

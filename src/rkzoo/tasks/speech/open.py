@@ -1,4 +1,4 @@
-"""Opens what turns speech into text."""
+"""Factories of the speech recognition tasks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def open_whisper(opened: Opened, options: TaskOptions) -> Task:
 
 
 def open_transducer(opened: Opened) -> Task:
+    """Create a `Transducer`. Raises RkzooError for another head or a damaged vocabulary."""
     if not isinstance(opened.head, TransducerHead):
-        raise RkzooError("This is no transducer.", code=1)
+        raise RkzooError("This is not a transducer.", code=1)
     encoder, decoder, joiner = (opened.parts[role][1] for role in ("encoder", "decoder", "joiner"))
     pieces = read_pieces(opened.files["decoder.vocabulary"])
     return Transducer(encoder, decoder, joiner, opened.head, pieces)

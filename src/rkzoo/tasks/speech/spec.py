@@ -1,4 +1,4 @@
-"""Turning speech into text."""
+"""Speech recognition task specifications."""
 
 from __future__ import annotations
 

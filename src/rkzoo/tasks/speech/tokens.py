@@ -1,4 +1,4 @@
-"""Whisper's tokens: what they spell, and which of them are no text."""
+"""Whisper's vocabulary and special tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from rkzoo.files import explained
 
 @dataclass(frozen=True)
 class Tokens:
-    """`words[i]` is token i as the vocabulary writes it. `suppressed` are never said. `end`
-    parts text from what is no text; from `time` on tokens are times, 0.02 s apart."""
+    """Whisper's vocabulary.
+
+    Attributes:
+        words: token strings by id, byte-level encoded.
+        suppressed: ids that are never generated.
+        start, end, transcribe, translate, silence, no_times: special tokens; ids from `end` on
+            are not text.
+        time: id of the timestamp 0.00; the following ids are 0.02 s apart.
+        languages: language code to id.
+    """
 
     words: tuple[str, ...]
     suppressed: tuple[int, ...]
@@ -29,13 +37,13 @@ class Tokens:
     languages: dict[str, int]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """What the tokens spell; those that are no text are left out."""
+        """Decode ids to text; special tokens are skipped."""
         letters = _letters()
         said = "".join(self.words[token] for token in tokens if token < self.end)
         return bytes(letters[letter] for letter in said).decode("utf-8", "replace")
 
     def language(self, code: str) -> int:
-        """The token of a language. Raises RkzooError for one that the model does not know."""
+        """Return the id of a language. Raises RkzooError for an unknown code."""
         if code.lower() not in self.languages:
             raise RkzooError(
                 f"This model does not know the language {code!r}.",
@@ -46,8 +54,11 @@ class Tokens:
 
 
 def read_tokens(vocabulary: Path, settings: Path) -> Tokens:
-    """From the json list of all tokens, and a json object with `suppress_ids`. Raises
-    RkzooError."""
+    """Read the JSON list of all tokens, and a JSON object with `suppress_ids`.
+
+    Raises:
+        RkzooError: a file cannot be read, or is not of Whisper.
+    """
     try:
         with explained(f"The vocabulary {vocabulary} cannot be read."):
             words = tuple(json.loads(vocabulary.read_text("utf-8")))
@@ -55,7 +66,7 @@ def read_tokens(vocabulary: Path, settings: Path) -> Tokens:
         return _tokens(words, suppressed)
     except (ValueError, KeyError, TypeError) as error:
         raise RkzooError(
-            f"{vocabulary} is no vocabulary of Whisper.",
+            f"{vocabulary} is not a vocabulary of Whisper.",
             f"Something is missing in it or in {settings.name}: {error}.",
             "Fetch the model again with rkzoo fetch.",
         ) from error
@@ -91,8 +102,9 @@ def _tokens(words: tuple[str, ...], suppressed: tuple[int, ...]) -> Tokens:
 
 @cache
 def _letters() -> dict[str, int]:
-    """How byte-level vocabularies write a byte: itself where it is a visible letter of Latin-1,
-    else the next letter from U+0100 on."""
+    """Byte-level BPE alphabet, character to byte: printable Latin-1 bytes map to themselves, all
+    others to characters from U+0100.
+    """
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {

@@ -1,4 +1,4 @@
-"""What was said, and when."""
+"""Transcript with timestamps, and its output formats."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 
 @dataclass(frozen=True)
 class Segment:
-    """`start` and `end` in seconds. `text` as the model says it, the space before it included
-    where the script has one."""
+    """A transcript segment: `start` and `end` in seconds, `text` as generated, with the leading
+    space where the script uses spaces.
+    """
 
     start: float
     end: float
@@ -28,7 +29,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript(Collection):
-    """Segments in order. `language` is a code (en), empty where it is not known."""
+    """Segments in order of time. `language` is a code (en); empty where unknown."""
 
     segments: tuple[Segment, ...]
     language: str = ""
@@ -36,17 +37,17 @@ class Transcript(Collection):
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return "".join(segment.text for segment in self.segments).strip()
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What each segment says."""
+        """Text of each segment."""
         return tuple(segment.text.strip() for segment in self.segments)
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """(N, 2) start and end of each segment in seconds."""
+        """Start and end of each segment in seconds, (N, 2) float64."""
         return times_of(self.segments)
 
     def __len__(self) -> int:
@@ -80,7 +81,9 @@ class Transcript(Collection):
         )
 
     def save(self, path: Path) -> None:
-        """Writes .txt (a line a segment), .srt, .vtt or .json. Raises RkzooError."""
+        """Write .txt (one line per segment), .srt, .vtt or .json. Raises RkzooError for another
+        suffix, or when the file cannot be written.
+        """
         writer = FORMATS.get(path.suffix.lower())
         if writer is None:
             raise RkzooError(
@@ -131,7 +134,7 @@ def _numbered(segments: Sequence[Segment], point: str) -> str:
 
 
 def _clock(seconds: float, point: str) -> str:
-    """00:00:05.840"""
+    """Format as 00:00:05.840."""
     whole = round(seconds * 1000)
     minutes, rest = divmod(whole, 60_000)
     hours, minutes = divmod(minutes, 60)

@@ -1,4 +1,4 @@
-"""Speech to text while it is spoken, by a streaming transducer (Zipformer)."""
+"""Streaming speech recognition with transducers (Zipformer)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _NEW = "new_"
 
 @dataclass(frozen=True)
 class Transducer:
-    """A sound to a Transcript, or with `stream` piece by piece. `pieces[i]` is what token i
-    spells."""
+    """Transducer speech recognizer: call it with a sound, or feed a `stream`. `pieces` maps token
+    id to text.
+    """
 
     encoder: Session
     decoder: Session
@@ -39,13 +40,14 @@ class Transducer:
         return stream.transcript()
 
     def stream(self) -> Stream:
-        """A sound that is about to come in."""
+        """Start a new stream."""
         return Stream(self)
 
 
 class Stream:
-    """One sound as it comes in: samples at 16 kHz into `accept`, what is understood so far from
-    `transcript`, `finish` where the sound ends."""
+    """Incremental recognition of one sound: feed 16 kHz samples with `accept`, read `transcript` at
+    any time, call `finish` at the end.
+    """
 
     def __init__(self, of: Transducer) -> None:
         self._of = of
@@ -60,24 +62,24 @@ class Stream:
         self._said = [head.blank] * head.context
         self._decoded = self._decode()
         self._heard: list[Piece] = []
-        self._steps = 0  # frames of the encoder so far
+        self._steps = 0  # encoder frames so far
         self._samples = 0
-        self._taken = 0  # frames of the sound that no segment begins with any more
+        self._taken = 0  # feature frames consumed so far
 
     def accept(self, samples: Floats) -> None:
-        """Hears some more; any number of samples."""
+        """Process samples, float32 (N,) in -1..1 at 16 kHz."""
         self._samples += len(samples)
         self._hear(samples)
 
     def finish(self) -> None:
-        """Hears what is left, with silence behind it."""
+        """Process the remaining frames, padded with silence."""
         count = (self._samples + 80) // 160
         silence = np.zeros(self._of.head.hop * 160, np.float32)
         while self._taken < count:
             self._hear(silence)
 
     def transcript(self) -> Transcript:
-        """What is understood so far."""
+        """The transcript so far."""
         return Transcript(segments_of(self._heard))
 
     def _hear(self, samples: Floats) -> None:
@@ -88,7 +90,9 @@ class Stream:
             self._taken += self._of.head.hop
 
     def _read(self, segment: Floats) -> None:
-        """One segment: the encoder once, then for each of its frames one token at most."""
+        """Process one segment: one encoder run, then at most one token per encoder frame
+        (greedy).
+        """
         found = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
         encoded = next(iter(found.values()))[0]
         lost = [name for name in self._caches if _NEW + name not in found]
@@ -125,7 +129,11 @@ class Stream:
 
 
 def read_pieces(path: Path) -> dict[int, str]:
-    """Lines of a piece, a space and its number; a piece may be missing. Raises RkzooError."""
+    """Read a vocabulary: lines of token, space, id; the token may be empty.
+
+    Raises:
+        RkzooError: the file cannot be read, or has another format.
+    """
     found: dict[int, str] = {}
     try:
         with explained(f"The vocabulary {path} cannot be read."):
@@ -134,9 +142,9 @@ def read_pieces(path: Path) -> dict[int, str]:
             if line.strip():
                 piece, _, number = line.rstrip().rpartition(" ")
                 found[int(number)] = piece.strip()
-    except ValueError as error:  # no number, or no UTF-8
+    except ValueError as error:  # not a number, or not UTF-8
         raise RkzooError(
-            f"{path} is no vocabulary of a transducer.",
+            f"{path} is not a vocabulary of a transducer.",
             "Each line holds a piece of text and its number.",
             "Fetch the model again with rkzoo fetch.",
         ) from error

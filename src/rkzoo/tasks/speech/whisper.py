@@ -1,4 +1,4 @@
-"""Speech of any length to text with times, by Whisper."""
+"""Whisper speech recognition with timestamps, for sounds of any length."""
 
 from __future__ import annotations
 
@@ -22,25 +22,33 @@ from rkzoo.tasks.speech.whisper_rules import (
 )
 from rkzoo.tasks.speech.windows import loud_seconds, pause_in, without_quiet
 
-_HIDDEN = -1e4  # as good as minus infinity, and there is such a number in half precision
+_HIDDEN = -1e4  # attention mask value: practically minus infinity, and representable in float16
 
-# Upstream's own limits: when to say it again, when there was nothing to be said.
+# Upstream's thresholds for the temperature fallback and for no speech.
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _IMPROBABLE = -1.0
 _REPETITIVE = 2.4
 _SILENT = 0.6
 
-_SEARCHED = 10.0  # seconds before a window's end in which a pause is looked for
-_SHORTEST = 5.0  # seconds: a window that is not halved any more
-_THINNEST = 10.0  # seconds: a window that is not halved because little was understood
-_NOTHING = 0.1  # seconds, in which nothing can be said
-_LEAST = 0.5  # seconds that every window settles, else it could be heard for ever
+_SEARCHED = 10.0  # seconds at a window's end that are searched for a pause
+_SHORTEST = 5.0  # seconds: shorter windows are not halved again
+_THINNEST = 10.0  # seconds: shorter windows are not halved because of too little text
+_NOTHING = 0.1  # seconds: too short to contain speech
+_LEAST = 0.5  # seconds by which every window advances at least, so that the loop ends
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said of a window: tokens without the prompt, the mean logarithm of their
-    probabilities, the probability that there is no speech, and whether it came to its end."""
+    """Decoding result of one window.
+
+    Attributes:
+        tokens: generated tokens, without the prompt.
+        mean_log: mean log probability.
+        silence: probability of no speech.
+        language: language token.
+        ended: whether the end token was generated.
+        text: decoded text.
+    """
 
     tokens: tuple[int, ...]
     mean_log: float
@@ -63,7 +71,7 @@ class Answer:
 
 
 class Decoder:
-    """Says one token after another to what the encoder heard. Its memory begins empty."""
+    """Autoregressive decoder with a key/value cache, which starts empty."""
 
     def __init__(self, embedding: Session, decoder: Session, heard: Mapping[str, Array]) -> None:
         self._embedding, self._decoder = embedding, decoder
@@ -80,7 +88,7 @@ class Decoder:
         self._length = 0
 
     def step(self, token: int) -> NDArray[np.float32]:
-        """(V,) logits of what follows `token`."""
+        """Feed `token` and return the logits (V,) of the next one."""
         at = self._length
         asked = {"token": np.array([token]), "position": np.array([at])}
         self._fed["x"] = run_named(self._embedding, asked)["x"]
@@ -96,8 +104,9 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Whisper:
-    """A sound to a Transcript. `language` is a token, None for what the sound itself says;
-    `translate` into English."""
+    """Whisper speech recognizer. `language` is a language token, None for detection; `translate`
+    translates into English.
+    """
 
     encoder: Session
     embedding: Session
@@ -117,7 +126,7 @@ class Whisper:
             if at + len(window) < len(samples):
                 window = window[: pause_in(window, RATE, len(window) - _searched(len(window)))]
             loud = loud_seconds(window, RATE)
-            if not loud[-1]:  # of nothing at all the model makes words up
+            if not loud[-1]:  # the model hallucinates on silence
                 at, size = at + len(window), whole
                 continue
             seconds = len(window) / RATE
@@ -130,9 +139,8 @@ class Whisper:
             lost = (not answer.ended and read.settled == seconds) or answer.is_repetitive
             lost = lost or (seconds > _THINNEST and thin(read, loud))
             if not shortest and lost:
-                # More is said in it than one answer holds, or than was understood, or the same
-                # again and again, by the speaker or by a decoder that turns in circles: half of
-                # it tells.
+                # The window holds more speech than one pass can decode or than was transcribed,
+                # or the text repeats itself (speaker or decoder loop): retry with half of it.
                 size = len(window) // 2
                 continue
             if language is None and read.segments:
@@ -143,15 +151,17 @@ class Whisper:
         return Transcript(tuple(segments), spoken)
 
     def _hear(self, window: NDArray[np.float32], bins: int, whole: int) -> dict[str, Array]:
-        """What the decoder looks at. The sound is padded, not its spectrogram: silence is not
-        what zeros in a spectrogram mean."""
+        """Run the encoder. The samples are padded, not the spectrogram, where zeros would not mean
+        silence.
+        """
         padded = np.zeros(whole, np.float32)
         padded[: len(window)] = window
         return run_named(self.encoder, {"mel": log_mel(padded, bins)[None]})
 
     def _best(self, heard: Mapping[str, Array], language: int | None, last: bool) -> Answer:
-        """The first answer that is good, or one that repeats itself where that is not the `last`
-        way to hear it; else the likeliest that does not repeat itself."""
+        """Decode with rising temperature; return the first good result, or a repetitive one unless
+        this is the `last` attempt; else the most probable, preferably not repetitive.
+        """
         said: list[Answer] = []
         for temperature in _TEMPERATURES:
             answer = self._answer(heard, language, _chooser(temperature))
@@ -191,8 +201,9 @@ class Whisper:
 
 
 def _placed(part: Segment, begin: float, loud: NDArray[np.float64]) -> Segment:
-    """A window's segment in the whole sound. A window's first begins in its first second, by
-    upstream's rule, however late somebody speaks: so quiet at the ends is taken off."""
+    """Shift a segment from window to sound time, and trim silence at its ends: by upstream's rule
+    the first timestamp lies within the first second, however late the speech starts.
+    """
     start, end = without_quiet(loud, part.start, part.end)
     return replace(part, start=begin + start, end=begin + end)
 
@@ -201,7 +212,7 @@ _Choose = Callable[[NDArray[np.float64]], int]
 
 
 def _chooser(temperature: float) -> _Choose:
-    """The likeliest token, or one by chance, the same each time."""
+    """Greedy choice at temperature 0, else sampling with a fixed seed."""
     if not temperature:
         return lambda logs: int(logs.argmax())
     chance = np.random.default_rng(round(temperature * 10))

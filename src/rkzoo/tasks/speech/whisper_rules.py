@@ -1,8 +1,8 @@
-"""Which token Whisper may say next, and what an answer with times means.
+"""Whisper's timestamp rules: logit filters, and parsing of the generated tokens.
 
-The rules are those of the published decoder (https://github.com/openai/whisper): an answer
-begins with a time; times stand in pairs, the end of one segment and the beginning of the next,
-and never go back; where a time is likelier than any word it is a time.
+The rules are those of the published decoder (https://github.com/openai/whisper): output starts
+with a timestamp; timestamps come in pairs (end of one segment, start of the next) and never
+decrease; a timestamp is forced where their total probability exceeds that of any text token.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from rkzoo.tasks.speech.tokens import Tokens
 from rkzoo.tasks.speech.transcript import Segment
 from rkzoo.tasks.speech.windows import loud_between
 
-TICK = 0.02  # seconds between two times
+TICK = 0.02  # seconds between two timestamp tokens
 _LATEST_START = 50  # ticks: the first second of a window
-# Ordinary speech is about 20 bytes of text for each loud second, in English as in Chinese.
+# Speech gives about 20 bytes of text per loud second, in English as in Chinese.
 _THIN = 12.0
-_LONG = 5.0  # loud seconds, below which the measure says nothing
+_LONG = 5.0  # loud seconds: below this the measure is not significant
 
 Logs = NDArray[np.float64]
 
 
 def log_softmax(values: NDArray[Any]) -> Logs:
-    """Logarithms of probabilities (C,)."""
+    """Log probabilities (C,), float64."""
     wide = values.astype(np.float64)
     wide -= wide.max()
     return np.asarray(wide - np.log(np.exp(wide).sum()))
 
 
 def next_logs(logits: NDArray[Any], said: Sequence[int], tokens: Tokens) -> Logs:
-    """(V,) logarithms of the probabilities of the next token after `said` (without the prompt);
-    -inf for those that must not follow."""
+    """Log probabilities (V,) of the next token after `said` (without the prompt); -inf for tokens
+    that the rules forbid.
+    """
     values = logits.astype(np.float64)
     values[list(tokens.suppressed)] = -np.inf
     values[tokens.end + 1 : tokens.time] = -np.inf
@@ -46,13 +47,13 @@ def next_logs(logits: NDArray[Any], said: Sequence[int], tokens: Tokens) -> Logs
         values[: tokens.time] = -np.inf
         values[tokens.time + _LATEST_START + 1 :] = -np.inf
     elif said[-1] < tokens.time:
-        # A segment ends after it began.
+        # The end timestamp is later than the start.
         values[tokens.time : times[-1] + 1] = -np.inf
     elif len(said) < 2 or said[-2] >= tokens.time:
-        # The pair is complete, or it is the first time: text.
+        # After a complete pair, or the first timestamp: text.
         values[tokens.time :] = -np.inf
     else:
-        # The end of a segment: the next begins, not earlier, or all is said.
+        # After the end of a segment: the start of the next, not earlier, or the end token.
         values[: tokens.end] = -np.inf
         values[tokens.time : times[-1]] = -np.inf
     logs = log_softmax(values)
@@ -66,26 +67,33 @@ def next_logs(logits: NDArray[Any], said: Sequence[int], tokens: Tokens) -> Logs
 
 
 def repetitive(text: str) -> float:
-    """How many times smaller zlib makes the text: above 2.4 it says the same over and over."""
+    """zlib compression ratio of the text; above 2.4 the text is repetitive."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
 @dataclass(frozen=True)
 class Understood:
-    """The segments of a window, and how many seconds of it they settle."""
+    """Segments of a window, and how many of its seconds are `settled` (need no further
+    decoding).
+    """
 
     segments: tuple[Segment, ...]
     settled: float
 
 
 def understood(said: Sequence[int], seconds: float, tokens: Tokens, ended: bool) -> Understood:
-    """Reads an answer to a window of `seconds`; times count from its beginning.
+    """Parse the tokens of a window into segments, with times relative to its start.
 
-    Up to the last pair of times everything is settled. What follows it is heard again with the
-    next window, unless it ends with a single time, after which nothing more was said. An answer
-    without a pair counts as it is, for the whole window. `ended`: the answer came to its end, and
-    was not cut off; where it was, nothing behind the last pair counts.
+    Everything up to the last pair of timestamps is settled. What follows is decoded again with the
+    next window, unless the output ends with a single timestamp, after which there is no speech.
+    Output without a pair counts for the whole window.
+
+    Args:
+        said: generated tokens, without the prompt.
+        seconds: duration of the window.
+        tokens: vocabulary.
+        ended: whether the end token was generated; if not, nothing after the last pair counts.
     """
     is_time = [token >= tokens.time for token in said]
     pairs = [i for i in range(1, len(said)) if is_time[i] and is_time[i - 1]]
@@ -99,7 +107,7 @@ def understood(said: Sequence[int], seconds: float, tokens: Tokens, ended: bool)
         times = [(token - tokens.time) * TICK for token in part if token >= tokens.time]
         text = tokens.text(part)
         if text.strip():
-            # Without an end of its own it lasts as long as the window.
+            # Without an end timestamp the segment lasts to the end of the window.
             last = times[-1] if len(times) > 1 else seconds
             first = min(times[0] if times else 0.0, seconds)
             segments.append(Segment(first, min(max(last, first), seconds), text))
@@ -111,9 +119,9 @@ def understood(said: Sequence[int], seconds: float, tokens: Tokens, ended: bool)
 
 
 def thin(read: Understood, loud: NDArray[np.float64]) -> bool:
-    """Whether too little was understood of some stretch, from where one segment begins to where
-    the next does, for the seconds in it that are as loud as speech (`windows.loud_seconds`):
-    something said may have been left out."""
+    """Whether some stretch, from one segment's start to the next, has too little text for its loud
+    seconds (`windows.loud_seconds`): speech may have been skipped.
+    """
     if not read.segments:
         return False
     begins = [0.0, *(segment.start for segment in read.segments[1:]), read.settled]

@@ -1,4 +1,4 @@
-"""Where a long sound is parted, and where in it somebody seems to speak."""
+"""Splitting of long sounds at pauses, by energy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 _FRAME = 0.02  # seconds
 _SPARED = 0.1  # seconds
-_PAUSE = 10  # frames that are looked at together
-_FAINT = 0.1  # of what is loud in a sound: vowels are above, pauses below
+_PAUSE = 10  # frames per energy window
+_FAINT = 0.1  # amplitude relative to the loud parts: vowels are above, pauses below
 
 
 def _frames(samples: Floats, rate: int) -> NDArray[np.float64]:
-    """(N,) mean squares of whole frames."""
+    """Mean energy of each whole frame, (N,)."""
     size = round(rate * _FRAME)
     count = len(samples) // size
     return np.asarray(
@@ -22,7 +22,7 @@ def _frames(samples: Floats, rate: int) -> NDArray[np.float64]:
 
 
 def loud_seconds(samples: Floats, rate: int) -> NDArray[np.float64]:
-    """(N + 1,): how many seconds before frame i of 20 ms are loud, as speech is."""
+    """Cumulative seconds, (N + 1,), that are as loud as speech, before each 20 ms frame."""
     power = _frames(samples, rate)
     if not len(power):
         return np.zeros(1)
@@ -31,14 +31,13 @@ def loud_seconds(samples: Floats, rate: int) -> NDArray[np.float64]:
 
 
 def loud_between(loud: NDArray[np.float64], start: float, end: float) -> float:
-    """Loud seconds from `start` to `end`, by what `loud_seconds` gave."""
+    """Loud seconds from `start` to `end`, given the result of `loud_seconds`."""
     first, last = (min(max(round(at / _FRAME), 0), len(loud) - 1) for at in (start, end))
     return float(loud[last] - loud[first])
 
 
 def without_quiet(loud: NDArray[np.float64], start: float, end: float) -> tuple[float, float]:
-    """The part from `start` to `end` without the quiet at its ends, save a tenth of a second;
-    all of it where it is quiet throughout."""
+    """Trim silence at both ends of a segment, but for 0.1 s; unchanged where it is all silence."""
     first, last = (min(max(round(at / _FRAME), 0), len(loud) - 1) for at in (start, end))
     heard = np.flatnonzero(np.diff(loud[first : last + 1]) > 0)
     if not len(heard):
@@ -48,8 +47,9 @@ def without_quiet(loud: NDArray[np.float64], start: float, end: float) -> tuple[
 
 
 def pause_in(samples: Floats, rate: int, least: int) -> int:
-    """The sample in the middle of the quietest 0.2 s that begin at `least` or later: a place to
-    part where no word is cut, where there is one. The later of equals."""
+    """Return the centre sample of the quietest 0.2 s that start at sample `least` or later, the
+    last of equals: a place to split without cutting a word.
+    """
     power = _frames(samples[least:], rate)
     if len(power) < _PAUSE:
         return len(samples)

@@ -1,4 +1,4 @@
-"""Words with their times put together to segments."""
+"""Grouping of timed words into segments."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from rkzoo.tasks.speech.transcript import Segment
 
-_PAUSE = 1.0  # seconds without a word that part segments
+_PAUSE = 1.0  # seconds between words that separate segments
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A word or a part of one, the space before it included; `start` and `end` in seconds."""
+    """A word or part of a word, with its leading space; `start` and `end` in seconds."""
 
     start: float
     end: float
@@ -20,7 +20,7 @@ class Piece:
 
 
 def segments_of(pieces: Sequence[Piece]) -> tuple[Segment, ...]:
-    """The pieces in their order; a pause before one that begins a word parts them."""
+    """Join pieces into segments, split at pauses."""
     found: list[Segment] = []
     for piece in pieces:
         before = found[-1] if found else None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract.inputs import ArrayInput, ImageInput
+from rkzoo.contract.inputs import ArrayInput, Color, ImageInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.vision.letterbox import fit
@@ -102,6 +102,44 @@ def as_pixels(image: Array, spec: ImageInput) -> NDArray[np.uint8]:
 _NEAR_A_PIXEL = 0.02
 
 
+def as_given(array: Array, spec: ImageInput | ArrayInput) -> Array:
+    """An array as a session takes it, back as `arrays_of` takes it: a picture of the model's
+    own size, uint8 (H, W, C) in its colour order, as BGR."""
+    if not isinstance(spec, ImageInput):
+        return array
+    return np.ascontiguousarray(array[..., _REVERSED[spec.color]])
+
+
+def made(contract: Contract) -> dict[str, Array]:
+    """A sample of random numbers, the same each time: pixels for pictures, zeros and ones for
+    whole numbers (which may count or choose anything), else normal numbers."""
+    random = np.random.default_rng(0)
+
+    def pixels(image: ImageInput) -> Array:
+        return random.integers(0, 256, (*image.size, image.channels), np.uint8)
+
+    def one(spec: ImageInput | ArrayInput) -> Array:
+        if isinstance(spec, ImageInput):
+            return pixels(spec)
+        if spec.image is not None:
+            return pixels(spec.image)
+        if spec.dtype == "float32":
+            return random.standard_normal(spec.shape, np.float32)
+        return random.integers(0, 2, spec.shape, np.dtype(spec.dtype))
+
+    return {name: one(spec) for name, spec in input_specs(contract).items()}
+
+
+_REVERSED: dict[Color, list[int]] = {
+    "RGB": [2, 1, 0],
+    "BGR": [0, 1, 2],
+    "GRAY": [0],
+    "RGBA": [2, 1, 0, 3],
+    "BGRA": [0, 1, 2, 3],
+}
+"""Where the channels of OpenCV's order lie in each order, and the other way round."""
+
+
 def _unnormalised(array: Array, spec: ImageInput) -> NDArray[np.uint8]:
     """The pixels behind a normalised (C, H, W) array in the model's colour order, as BGR."""
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
@@ -116,8 +154,7 @@ def _unnormalised(array: Array, spec: ImageInput) -> NDArray[np.uint8]:
             "an array.",
         )
     picture = np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    order = {"RGB": [2, 1, 0], "RGBA": [2, 1, 0, 3]}.get(spec.color)
-    return np.ascontiguousarray(picture if order is None else picture[..., order])
+    return as_given(picture, spec)
 
 
 def _text(values: tuple[float, ...]) -> str:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from rkzoo.files import atomic_output, explained
 
+_RECORD = "output"
+
 
 @dataclass(frozen=True)
 class Tensors:
@@ -46,8 +48,16 @@ class Tensors:
         return image
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays as they are kept for scoring: `output0`, `output1` ... in order."""
-        return {f"output{index}": array for index, array in enumerate(self.arrays.values())}
+        """The arrays as they are kept for scoring, one row each: `output000:NAME` and so on, in
+        the graph's order when sorted."""
+        named = enumerate(self.arrays.items())
+        return {f"{_RECORD}{index:03d}:{name}": array[None] for index, (name, array) in named}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, NDArray[Any]]) -> Tensors:
+        """The outputs that `record` gave, in their order."""
+        keys = sorted(key for key in record if key.startswith(_RECORD))
+        return cls({key.partition(":")[2]: record[key][0] for key in keys})
 
     def save(self, path: Path) -> None:
         """Writes all outputs by name as .npz, or a single one as .npy where the suffix says so.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rkzoo.contract.inputs import TensorSpec
@@ -31,9 +33,16 @@ class TensorTask:
         Raises:
             RkzooError: An input is missing, unknown or of another shape.
         """
-        arrays = self.session.run(arrays_of(sample, self.contract, self._canvas))
-        outputs = zip(arrays, self.session.outputs, strict=True)
-        return Tensors({spec.name: _plain(array, spec) for array, spec in outputs})
+        return self.decode(self.session.run(self.preprocess(sample)))
+
+    def preprocess(self, sample: Sample) -> list[Array]:
+        """The sample as the session takes it, one array an input. Raises RkzooError."""
+        return arrays_of(sample, self.contract, self._canvas)
+
+    def decode(self, outputs: list[Array], *place: Any) -> Tensors:
+        """The session's outputs by name."""
+        named = zip(outputs, self.session.outputs, strict=True)
+        return Tensors({spec.name: _plain(array, spec) for array, spec in named})
 
 
 def _plain(array: Array, spec: TensorSpec) -> Array:

@@ -1,4 +1,4 @@
-"""Is a line of text upside down?"""
+"""Text line orientation classification."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rkzoo.tasks.text.quads import Image
 
 
 class AngleClassifier:
-    """Tells the angle of lines; made once, called with all lines of a picture."""
+    """Text line orientation classifier. Construct once, call with all lines of an image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextClsHead):
-            raise RkzooError(f"{contract.family} is no text angle model.", code=1)
+            raise RkzooError(f"{contract.family} is not a text angle model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         height, width = contract.input.size
         self._preprocess = LinePreprocess(contract, session)
@@ -31,17 +31,19 @@ class AngleClassifier:
         self._batch = max(1, BATCH_PIXELS // (height * width)) if batch < 0 else batch
 
     def preprocess(self, lines: Sequence[Image]) -> NDArray[np.uint8]:
-        """BGR lines to uint8 (N, height, width, 3) in the contract's colour order."""
+        """Resize BGR lines (h, w, 3) to uint8 (N, height, width, 3) in the contract's colour
+        order.
+        """
         height, width = self.contract.input.size
         return self._preprocess([shrunk(line, height) for line in lines], width)
 
     def __call__(self, lines: Sequence[Image]) -> NDArray[np.int32]:
-        """(N,): degrees that each line is turned by; 0 where the model is not sure."""
+        """Return the rotation of each line in degrees, (N,) int32; 0 below the threshold."""
         found = [np.zeros(0, np.int32)]
         fixed = self.session.inputs[0].shape[0]
         for start in range(0, len(lines), self._batch):
             part = lines[start : start + self._batch]
-            # A model built for a batch of k takes k: the rest is filled with the last line.
+            # A fixed batch size needs full batches: pad with the last line.
             missing = max(0, fixed - len(part))
             batch = self.preprocess([*part, *[part[-1]] * missing])
             outputs = self.session.run([batch])
@@ -53,7 +55,11 @@ def decode(
     outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: TextClsHead
 ) -> NDArray[np.int32]:
     """Scores (N, len(angles)) to degrees (N,): the best angle where its score reaches the
-    threshold, else 0."""
+    threshold, else 0.
+
+    Raises:
+        RkzooError: the number of scores differs from the number of angles.
+    """
     scores = dequantise(outputs[0], specs[0]).reshape(len(outputs[0]), -1)
     if scores.shape[1] != len(head.angles):
         raise RkzooError(

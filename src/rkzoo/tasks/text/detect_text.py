@@ -1,7 +1,6 @@
-"""From a DB probability map to quads around lines of text.
+"""Text detection with DB (differentiable binarization, https://arxiv.org/abs/1911.08947).
 
-Differentiable binarisation, https://arxiv.org/abs/1911.08947: the map marks the core of
-each line, shrunk; the outline is found, boxed and grown back.
+The probability map marks the shrunk core of each line; its contour is boxed and expanded.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.text.quads import Image, Quads, corners, sides
 from rkzoo.vision.letterbox import Letterbox, fit
 
-# A picture so many times larger than the input is looked at in four parts: the lines of a page
-# of A4 at 300 dpi in small print are 5 pixels high otherwise, and not seen.
+# An image larger than the input by this factor is processed in four tiles: otherwise small
+# print on an A4 page at 300 dpi is 5 pixels high, and missed.
 LARGE = 3
-# Input pixels that neighbouring parts share.
+# Overlap of neighbouring tiles in input pixels.
 OVERLAP = 192
-# In map pixels: upstream drops cores and grown boxes with a shorter side than these.
+# Minimum side of a core and of an expanded box in map pixels, as upstream.
 LEAST_CORE = 3.0
 LEAST_BOX = 5.0
 # In source pixels.
@@ -40,8 +39,13 @@ LEAST_SOURCE = 3.0
 
 @dataclass(frozen=True, slots=True)
 class TextBoxes(Collection):
-    """Where text stands. `quads` (N, 4, 2) float32, clockwise from the top-left corner,
-    in source pixels, clipped to the picture; `scores` (N,) float32 in 0..1."""
+    """Detected text lines of one image, best first.
+
+    Attributes:
+        quads: (N, 4, 2) float32 corners, clockwise from the top-left one, in source-image pixels,
+            clipped to the image.
+        scores: (N,) float32 in 0..1.
+    """
 
     quads: Quads
     scores: NDArray[np.float32]
@@ -54,20 +58,20 @@ class TextBoxes(Collection):
 
     @property
     def boxes(self) -> NDArray[np.float32]:
-        """(N, 4) upright boxes x1, y1, x2, y2 around them."""
+        """Axis-aligned bounding boxes (N, 4) x1, y1, x2, y2."""
         return around(self.quads)
 
     @property
     def polygons(self) -> Quads:
-        """`quads`, (N, 4, 2)."""
+        """Corners, (N, 4, 2); same as `quads`."""
         return self.quads
 
     def record(self) -> dict[str, NDArray[Any]]:
-        """The arrays by which a data set scores it (accuracy/answers.py)."""
+        """Arrays for evaluation (accuracy/answers.py)."""
         return {"quads": self.quads, "score": self.scores}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a box: score, quad in pixels."""
+        """One record per box: score, quad in pixels."""
         return [
             {
                 "score": round(float(score), 4),
@@ -77,7 +81,7 @@ class TextBoxes(Collection):
         ]
 
     def draw(self, image: Image) -> Image:
-        """A copy of the BGR picture with the quads, coloured by score."""
+        """A copy of the BGR image with the quads, coloured by score."""
         from rkzoo.vision.draw_text import confidence_color, outline
 
         drawn: Image = image.copy()
@@ -85,7 +89,7 @@ class TextBoxes(Collection):
         return drawn
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a box."""
+        """Text output for a terminal, one line per box."""
         return [
             f"{score:.3f}  " + " ".join(f"({x:.0f}, {y:.0f})" for x, y in quad)
             for quad, score in zip(self.quads, self.scores, strict=True)
@@ -93,11 +97,11 @@ class TextBoxes(Collection):
 
 
 class TextDetector(ImageTask[TextBoxes]):
-    """One text detection model, ready to run; made once, called for every picture."""
+    """Text detector. Construct once, call once per image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextDetHead):
-            raise RkzooError(f"{contract.family} is no text detection model.", code=1)
+            raise RkzooError(f"{contract.family} is not a text detection model.", code=1)
         super().__init__(contract, session)
         self.head = contract.head
 
@@ -111,8 +115,9 @@ class TextDetector(ImageTask[TextBoxes]):
         return super().__call__(image)
 
     def _in_four(self, image: Image) -> TextBoxes:
-        """A large page at nearly twice the size, in four overlapping parts whose maps are put
-        together before anything is read off them, so no line is cut."""
+        """Process a large page at nearly twice the input size, in four overlapping tiles whose maps
+        are merged before postprocessing, so that no line is cut.
+        """
         height, width = self.contract.input.size
         size = (2 * height - OVERLAP, 2 * width - OVERLAP)
         whole, letterbox = fit(image, msgspec.structs.replace(self.contract.input, size=size))
@@ -121,7 +126,7 @@ class TextDetector(ImageTask[TextBoxes]):
             for left in (0, width - OVERLAP):
                 np.copyto(self._canvas, whole[:, top : top + height, left : left + width])
                 part = self.session.run([self._canvas])[0].reshape(height, width)
-                # Each keeps its half of what two of them see.
+                # Each tile keeps its half of the overlap.
                 rows = slice(OVERLAP // 2, None) if top else slice(height - OVERLAP // 2)
                 columns = slice(OVERLAP // 2, None) if left else slice(width - OVERLAP // 2)
                 parts.append(part[rows, columns].copy())
@@ -134,25 +139,31 @@ def decode(
     head: TextDetHead,
     letterbox: Letterbox,
 ) -> TextBoxes:
-    """The probability map, float or integer, to boxes in source pixels, best first.
+    """Convert the probability map to boxes in source-image pixels, best first.
 
-    `outputs[0]` holds H x W values (1x1xHxW or 1xHxWx1) of the size the picture was
-    fitted to. Integer maps are thresholded as integers and never dequantised as a whole.
-    Raises RkzooError when the map has another size.
+    Args:
+        outputs: `outputs[0]` holds H x W values (1x1xHxW or 1xHxWx1) of the input size, float or
+            quantized; integer maps are thresholded as integers, never dequantized as a whole.
+        specs: the output specs.
+        head: thresholds.
+        letterbox: geometry of the resize.
+
+    Raises:
+        RkzooError: the map has another size.
     """
     height, width = letterbox.size
     if not outputs or outputs[0].size != height * width:
         shape = "nothing" if not outputs else "x".join(map(str, outputs[0].shape))
         raise RkzooError(
             f"The text detector gave {shape}, not one value a pixel of {width}x{height}.",
-            "Its output is no probability map, or the model was built for another input size.",
+            "Its output is not a probability map, or the model was built for another input size.",
             "Give the contract the size the model was exported with.",
         )
     spec = specs[0]
     whole = outputs[0].reshape(height, width)
     if whole.dtype == np.float16 or whole.dtype.itemsize > 4:
         whole = whole.astype(np.float32)
-    # There is no text in the padding, so only the picture's part is looked at.
+    # Ignore the padding.
     top, left = letterbox.top, letterbox.left
     part = whole[top : top + letterbox.scaled[0], left : left + letterbox.scaled[1]]
     part = np.ascontiguousarray(part)
@@ -172,11 +183,11 @@ def decode(
 
 
 def grown(size: NDArray[Any], head: TextDetHead) -> NDArray[np.float64]:
-    """Width and height (N, 2) of the cores to those of the whole lines.
+    """Expand the cores' width and height (N, 2) to those of the whole lines (DB's unclip).
 
-    DB shrinks a line by area * ratio / perimeter on every side, and that is undone here.
-    Offsetting a rectangle with round joins and boxing the outcome, as upstream does with
-    a polygon library, is the same as adding twice the distance to both sides.
+    DB shrinks a line by area * ratio / perimeter on every side. Offsetting a rectangle with round
+    joins and boxing the result, as upstream does with a polygon library, equals adding twice that
+    distance to both sides.
     """
     size = np.asarray(size, np.float64)
     distance = size.prod(axis=1) * head.unclip_ratio / np.maximum(2 * size.sum(axis=1), 1e-6)
@@ -184,7 +195,7 @@ def grown(size: NDArray[Any], head: TextDetHead) -> NDArray[np.float64]:
 
 
 def at_least(threshold: float, spec: TensorSpec, dtype: np.dtype[Any]) -> float | int:
-    """The least stored value that lies above `threshold`; for floats the threshold itself.
+    """Smallest stored value above `threshold`; the threshold itself for floats.
 
     May lie outside the integer type's range: then nothing, or everything, is above.
     """
@@ -207,20 +218,21 @@ def _mask(part: NDArray[Any], spec: TensorSpec, threshold: float) -> NDArray[np.
 def _rectangles(
     part: NDArray[Any], spec: TensorSpec, head: TextDetHead
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Cores above the thresholds: (N, 5) centre x, centre y, width, height, degrees in
-    map pixels, and their scores (N,)."""
+    """Cores above the thresholds: (N, 5) centre x, centre y, width, height, degrees in map pixels,
+    and their scores (N,).
+    """
     contours, tree = cv2.findContours(
         _mask(part, spec, head.threshold), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
     found: list[tuple[float, ...]] = []
     scores: list[float] = []
-    # Holes have a parent; they are no text of their own.
+    # Contours with a parent are holes, not text.
     outer = (
         [c for c, links in zip(contours, tree[0], strict=True) if links[3] < 0] if contours else []
     )
     for contour in outer[: head.max_boxes]:
         (x, y), (width, height), degrees = cv2.minAreaRect(contour)
-        # The outline runs through pixel centres, so each side lacks one pixel.
+        # Contours run through pixel centres, so each side lacks one pixel.
         if min(width, height) + 1 < LEAST_CORE:
             continue
         score = _score(part, spec, cv2.boxPoints(((x, y), (width, height), degrees)))
@@ -234,7 +246,7 @@ def _rectangles(
 
 
 def _score(part: NDArray[Any], spec: TensorSpec, quad: NDArray[Any]) -> float:
-    """Mean probability inside a quad (4, 2); work is limited to its bounding box."""
+    """Mean probability inside a quad (4, 2), computed within its bounding box."""
     height, width = part.shape
     (left, top), (right, bottom) = quad.min(axis=0).tolist(), quad.max(axis=0).tolist()
     x, y = max(0, math.floor(left)), max(0, math.floor(top))

@@ -1,4 +1,4 @@
-"""Which languages a reader of text can read, by the characters that it knows."""
+"""Languages that a text recognizer supports, by its character set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KANA = "".join(
 )
 _TONES = "àáãạảăắằẳẵặâấầẩẫậđèéẹẻẽêềếểễệìíĩịỉòóõọỏôốồổỗộơớờởỡợùúũụủưứừửữựỳýỵỷỹ"
 
-# What each language writes beside A to Z: letters, or a sample of its signs. No punctuation.
+# Letters of each language besides A to Z, or a sample of its characters; no punctuation.
 LETTERS: dict[str, str] = {
     "af": "áéèêëíîïóôöúûü",
     "ar": "ابتثجحخدذرزسشصضطظعغفقكلمنهوي",
@@ -73,8 +73,15 @@ LETTERS: dict[str, str] = {
 
 
 def missing(language: str, characters: Collection[str]) -> str:
-    """The letters of a language (a code such as de, or zh-hant) that are not among the
-    characters; "" where all are. Raises RkzooError for a language that is not known."""
+    """Return the letters of a language that are not in `characters`; "" where all are.
+
+    Args:
+        language: code such as de or zh-hant.
+        characters: character set of a recognizer.
+
+    Raises:
+        RkzooError: unknown language code.
+    """
     code = language.lower().replace("_", "-")
     if code not in LETTERS:
         near = difflib.get_close_matches(code, LETTERS, 1)
@@ -89,6 +96,6 @@ def missing(language: str, characters: Collection[str]) -> str:
 
 
 def readable(characters: Collection[str]) -> tuple[str, ...]:
-    """The languages all of whose letters are among the characters."""
+    """Return the languages whose letters are all in `characters`."""
     known = frozenset(characters)
     return tuple(code for code in LETTERS if not missing(code, known))

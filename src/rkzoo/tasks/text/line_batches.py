@@ -1,4 +1,4 @@
-"""Lines of many lengths into few input sizes: shrink, split, bucket, batch."""
+"""Batching of text lines: shrink, split long lines, bucket by width."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 
 from rkzoo.tasks.text.quads import Image
 
-# Widths are rounded up to multiples of this; the recogniser sees the line in steps of 8.
+# Bucket widths are multiples of this; the recognizer has a stride of 8.
 STEP = 32
-# Bucket to bucket at most this factor: a line carries at most a fifth of padding.
+# Growth from bucket to bucket: at most a fifth of a line is padding.
 GROWTH = 1.25
-# Longer lines are split even where the width is free (attention grows with its square).
+# Longer lines are split even where the width is dynamic (attention is quadratic).
 WIDEST = 2560
-# Pixels in one batch of lines. Larger batches gain nothing on a CPU and cost memory:
-# 18385 classes times 40 steps are 3 MB a line of 320.
+# Pixels per batch. Larger batches are no faster on a CPU and cost memory: 18385 classes
+# times 40 steps are 3 MB per line of width 320.
 BATCH_PIXELS = 48 * 320 * 6
 
 
 def shrunk(line: Image, height: int) -> Image:
-    """A line much taller than `height` averaged down to it: a plain resize would skip
-    pixels and fray thin strokes. Others are returned as they are."""
+    """Downscale a line much taller than `height` by area averaging; plain interpolation would skip
+    pixels and break thin strokes. Other lines are returned unchanged.
+    """
     if line.shape[0] < 2 * height:
         return line
     width = max(1, round(line.shape[1] * height / line.shape[0]))
@@ -33,13 +34,14 @@ def shrunk(line: Image, height: int) -> Image:
 
 
 def width_at(line: Image, height: int) -> int:
-    """Pixels a line takes when scaled to `height`."""
+    """Width in pixels of a line scaled to `height`."""
     return max(1, round(int(line.shape[1]) * height / int(line.shape[0])))
 
 
 def bucket(width: int, least: int, most: int) -> int:
-    """The input width for a line of `width`: one of few, so that a session is not
-    planned anew for every line. At least `least`, at most `most`."""
+    """Input width for a line of `width`, from `least` to `most`: one of a few sizes, so that the
+    session is not replanned for every line.
+    """
     size = least
     while size < min(width, most):
         size = max(size + STEP, math.ceil(size * GROWTH / STEP) * STEP)
@@ -48,8 +50,7 @@ def bucket(width: int, least: int, most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of line `line`. `gap`: the cut before it goes through a gap wide enough for
-    a space between words."""
+    """A part of line number `line`. `gap`: the cut before it is wide enough for a word space."""
 
     line: int
     image: Image
@@ -57,7 +58,7 @@ class Piece:
 
 
 def pieces(lines: Sequence[Image], height: int, widest: int) -> list[Piece]:
-    """Lines, those too long for `widest` (at `height`) split where little ink is."""
+    """Split lines that are wider than `widest` at `height`, where there is little ink."""
     found: list[Piece] = []
     for index, line in enumerate(lines):
         line = shrunk(line, height)
@@ -72,10 +73,14 @@ def pieces(lines: Sequence[Image], height: int, widest: int) -> list[Piece]:
 
 
 def split_columns(line: Image, height: int, widest: int) -> list[tuple[int, bool]]:
-    """Where to cut a line so that each part, at `height`, is at most `widest` wide.
+    """Choose columns at which to cut a line, so that each part at `height` is at most `widest`
+    wide.
 
-    Returns (column, is it a gap between words). The emptiest column in the second half of
-    what fits is taken; of equally empty ones the middle of the widest run.
+    The emptiest column in the second half of the allowed width is taken; of equally empty ones the
+    middle of the widest run.
+
+    Returns:
+        (column, whether it is a word gap) of each cut.
     """
     factor = height / line.shape[0]
     reach = max(2, math.floor((widest + 0.49) / factor))
@@ -83,14 +88,14 @@ def split_columns(line: Image, height: int, widest: int) -> list[tuple[int, bool
     cuts: list[tuple[int, bool]] = []
     start = 0
     while line.shape[1] - start > reach:
-        # Level pieces: the last one shall not be a sliver.
+        # Equal parts, so that the last one is not a sliver.
         left = line.shape[1] - start
         ideal = left / math.ceil(left / reach)
         low, high = start + max(1, int(ideal / 2)), start + reach
         window = ink[low : high + 1]
         empty = ink <= window.min() + 0.1
         place = _emptiest(empty[low : high + 1], ideal - (low - start), line.shape[0] // 4)
-        # The gap may go on outside the window.
+        # The gap may extend outside the window.
         around = np.flatnonzero(~empty)
         after = int(around.searchsorted(low + place))
         begin = int(around[after - 1]) + 1 if after else 0
@@ -101,9 +106,9 @@ def split_columns(line: Image, height: int, widest: int) -> list[tuple[int, bool
 
 
 def ink_of(line: Image) -> NDArray[np.float32]:
-    """(W,): how much each column differs from an even background, 0..1."""
+    """Contrast of each column, (W,) float32 in 0..1."""
     grey = cv2.cvtColor(line, cv2.COLOR_BGR2GRAY)
-    # The rim holds parts of neighbouring lines; the spread ignores lighting and colour.
+    # The rim shows neighbouring lines; the spread is invariant to lighting and colour.
     rim = grey.shape[0] // 10
     core = grey[rim : grey.shape[0] - rim].astype(np.float32)
     low, high = np.percentile(core, [5, 95], axis=0)
@@ -112,12 +117,13 @@ def ink_of(line: Image) -> NDArray[np.float32]:
 
 
 def _emptiest(empty: NDArray[np.bool_], ideal: float, room: int) -> int:
-    """Index of the best cut in a window of empty and inked columns. The cut keeps a quarter of
-    its empty run, at most `room`, from the ink on both sides."""
+    """Index of the best cut in a window of empty and inked columns. The cut keeps a quarter of its
+    empty run, at most `room`, from the ink on both sides.
+    """
     runs = np.flatnonzero(np.diff(np.r_[False, empty, False])).reshape(-1, 2)
     width = runs[:, 1] - runs[:, 0]
     away = np.minimum(width // 4, room)
     place = np.clip(ideal, runs[:, 0] + away, runs[:, 1] - 1 - away)
-    # Width counts most, nearness decides between similar ones.
+    # Width of the gap first, then distance to the ideal position.
     merit = width - np.abs(place - ideal) / max(len(empty), 1) * width.max()
     return int(place[int(merit.argmax())])

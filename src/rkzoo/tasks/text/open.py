@@ -1,4 +1,4 @@
-"""Joins the models of a pipeline that reads text or plates."""
+"""Factory of the text and license plate reading pipeline."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ def page_reader(
     page: PageOptions | None = None,
     options: DetectOptions | None = None,
 ) -> PageReader:
-    """The models of a pipeline that reads text or plates as one: det, rec and, where there is
-    one, cls."""
+    """Create the pipeline of detector, recognizer and optional orientation classifier.
+
+    Args:
+        parts: contract and session by role: det, rec and optionally cls.
+        page: thresholds of reading.
+        options: thresholds of a license plate detector.
+    """
     cls = AngleClassifier(*parts["cls"]) if "cls" in parts else None
     contract, session = parts["det"]
     finder: Callable[[Image], TextBoxes]

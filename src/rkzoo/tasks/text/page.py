@@ -1,4 +1,4 @@
-"""A picture in, its lines of text out."""
+"""Text recognition (OCR) pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from rkzoo.tasks.text.result import TextLines
 
 @dataclass(frozen=True)
 class PageOptions:
-    """`confidence` in 0..1: lines that the reader is less sure of are dropped."""
+    """Options of OCR. `confidence`: recognition threshold in 0..1, below which lines are
+    dropped.
+    """
 
     confidence: float = 0.5
 
@@ -32,8 +34,9 @@ class PageOptions:
 
 @dataclass(frozen=True)
 class PageReader:
-    """What finds lines (or plates), an angle classifier (may be missing) and what reads lines in
-    one; called with a picture of any size, BGR uint8 (H, W, 3)."""
+    """OCR pipeline: a detector of lines (or plates), an optional orientation classifier and a
+    recognizer. Called with a BGR image, uint8 (H, W, 3), of any size.
+    """
 
     detector: Callable[[Image], TextBoxes]
     reader: Callable[[Sequence[Image]], list[Reading]]
@@ -44,7 +47,7 @@ class PageReader:
         return self.read(image, self.detector(image))
 
     def read(self, image: Image, boxes: TextBoxes) -> TextLines:
-        """Reads what stands in boxes that are already known."""
+        """Recognize text in known boxes."""
         if not len(boxes):
             return TextLines.none()
         lines = [crop(image, quad) for quad in boxes.quads]
@@ -61,7 +64,7 @@ class PageReader:
 
 
 def turned(lines: Sequence[Image], angles: Sequence[int] | np.ndarray) -> list[Image]:
-    """Lines that stand upside down put upright."""
+    """Rotate lines whose angle is 180 degrees."""
     return [
         np.asarray(cv2.rotate(line, cv2.ROTATE_180), np.uint8) if angle == 180 else line
         for line, angle in zip(lines, angles, strict=True)
@@ -70,7 +73,7 @@ def turned(lines: Sequence[Image], angles: Sequence[int] | np.ndarray) -> list[I
 
 @dataclass(frozen=True)
 class SingleLine:
-    """Reads a picture that is one line of text: no detector, nothing is dropped."""
+    """Recognizes an image of one text line, without detection or threshold."""
 
     reader: LineReader
 

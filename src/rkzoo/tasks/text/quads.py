@@ -1,4 +1,4 @@
-"""Four-cornered lines of text: order of the corners, size, overlap, cutting out."""
+"""Quadrilateral text boxes: corner order, size, IoU, rectification."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from numpy.typing import NDArray
 Quads = NDArray[np.float32]
 Image = NDArray[np.uint8]
 
-# From this ratio of height to width a line counts as running downwards (upstream's).
+# Ratio of height to width from which a line counts as vertical, as upstream.
 TALL = 1.5
 
 
 def corners(centre: NDArray[Any], size: NDArray[Any], degrees: NDArray[Any]) -> Quads:
-    """Rectangles to corners (N, 4, 2), clockwise on the screen from the top-left one.
+    """Convert rotated rectangles to corners (N, 4, 2), clockwise on the screen from the top-left
+    one.
 
-    `centre` (N, 2) x,y, `size` (N, 2) width,height, `degrees` (N,) clockwise. Top-left
-    is the corner with the least x + y.
+    Args:
+        centre: (N, 2) x, y.
+        size: (N, 2) width, height.
+        degrees: (N,) clockwise rotation.
+
+    The top-left corner is the one with the smallest x + y.
     """
     angle = np.deg2rad(np.asarray(degrees, np.float64))
     axis = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -31,39 +36,44 @@ def corners(centre: NDArray[Any], size: NDArray[Any], degrees: NDArray[Any]) -> 
 
 
 def from_top_left(quads: NDArray[Any]) -> Quads:
-    """Corners (N, 4, 2) that go clockwise, turned so that the least x + y comes first."""
+    """Rotate the order of clockwise corners (N, 4, 2) so that the one with the smallest x + y is
+    first."""
     first = quads.sum(axis=-1).argmin(axis=1)
     order = (first[:, None] + np.arange(4)) % 4
     return np.asarray(np.take_along_axis(quads, order[:, :, None], axis=1), np.float32)
 
 
 def sides(quads: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, 2): width and height, the longer one of each two opposite sides, in pixels."""
+    """Width and height (N, 2) in pixels, the longer one of each two opposite sides."""
     edges = np.linalg.norm(np.roll(quads, -1, axis=1) - quads, axis=-1)
     return np.asarray(np.maximum(edges[:, :2], edges[:, 2:]), np.float32)
 
 
 def is_tall(quads: NDArray[Any]) -> NDArray[np.bool_]:
-    """(N,): which lines run downwards."""
+    """Which lines are vertical, bool (N,)."""
     size = sides(quads)
     return np.asarray(size[:, 1] >= TALL * size[:, 0], np.bool_)
 
 
 def crop(image: Image, quad: NDArray[Any]) -> Image:
-    """Cuts one line out of the source picture and straightens it (perspective, cubic).
+    """Crop and rectify one line (perspective warp, cubic).
 
-    `image` BGR (H, W, 3), `quad` (4, 2) clockwise from the top-left corner. A line that
-    runs downwards is turned a quarter to the left, so that it lies flat.
+    Args:
+        image: BGR (H, W, 3).
+        quad: (4, 2), clockwise from the top-left corner.
+
+    Returns:
+        BGR (h, w, 3); a vertical line is rotated by 90 degrees counterclockwise.
     """
     width, height = (max(1, round(float(side))) for side in sides(quad[None])[0])
     source = np.asarray(quad, np.float32)
-    # Only the part around the quad is read: a large photo costs no more than a small one.
+    # Warp only the region around the quad, so that the cost does not depend on the image size.
     low = np.maximum(np.floor(source.min(axis=0)).astype(int) - 2, 0)
     high = np.ceil(source.max(axis=0)).astype(int) + 3
     part = image[low[1] : high[1], low[0] : high[0]]
     if part.size == 0:
         return np.zeros((height, width, 3), np.uint8)
-    # Pixel centres lie at integers for OpenCV, at halves for us.
+    # OpenCV has pixel centres at integers, rkzoo at halves.
     target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
     matrix = cv2.getPerspectiveTransform(source - low.astype(np.float32) - 0.5, target)
     line = cv2.warpPerspective(
@@ -75,7 +85,7 @@ def crop(image: Image, quad: NDArray[Any]) -> Image:
 
 
 def overlap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
-    """IoU of convex quads, (N, 4, 2) against (M, 4, 2) to (N, M)."""
+    """IoU of convex quads: (N, 4, 2) and (M, 4, 2) to (N, M) float32."""
     found = np.zeros((len(a), len(b)), np.float32)
     if not found.size:
         return found

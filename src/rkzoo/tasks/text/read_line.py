@@ -1,4 +1,4 @@
-"""From pictures of single lines to their text (CTC)."""
+"""Text line recognition (CTC)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from rkzoo.tasks.text.quads import Image
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one line says. `score` in 0..1 is the mean over the `count` characters; 0 for
-    an empty line."""
+    """Recognized text of one line. `score` in 0..1 is the mean over its `count` characters, 0 for
+    an empty line.
+    """
 
     text: str
     score: float
@@ -31,11 +32,11 @@ class Reading:
 
 
 class LineReader:
-    """Reads lines; made once, called with all lines of a picture."""
+    """Text line recognizer. Construct once, call with all lines of an image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, TextRecHead):
-            raise RkzooError(f"{contract.family} is no text recognition model.", code=1)
+            raise RkzooError(f"{contract.family} is not a text recognition model.", code=1)
         self.contract, self.session, self.head = contract, session, contract.head
         self.height, self.width = contract.input.size
         self._preprocess = LinePreprocess(contract, session)
@@ -44,11 +45,13 @@ class LineReader:
         self._widest = WIDEST if self._free else free
 
     def preprocess(self, part: Sequence[Image], width: int) -> NDArray[np.uint8]:
-        """BGR lines to uint8 (N, height, width, 3) in the contract's colour order."""
+        """Resize BGR lines (h, w, 3) to uint8 (N, height, width, 3) in the contract's colour
+        order.
+        """
         return self._preprocess(part, width)
 
     def __call__(self, lines: Sequence[Image]) -> list[Reading]:
-        """One reading a line, in the order given. `lines` BGR (h, w, 3) of any size."""
+        """Recognize BGR lines (h, w, 3) of any size; results are in the order given."""
         parts = pieces(lines, self.height, self._widest)
         read: list[Reading | None] = [None] * len(parts)
         for width, members in self._buckets(parts).items():
@@ -73,7 +76,7 @@ class LineReader:
         return self._batch if self._batch > 0 else max(1, BATCH_PIXELS // (self.height * width))
 
     def _read(self, lines: Sequence[Image], width: int) -> list[Reading]:
-        # A model built for a batch of k takes k: the rest is filled with the last line.
+        # A fixed batch size needs full batches: pad with the last line.
         missing = max(0, self._batch - len(lines))
         batch = self.preprocess([*lines, *[lines[-1]] * missing], width)
         outputs = self.session.run([batch])
@@ -87,10 +90,15 @@ def decode(
     head: TextRecHead,
     labels: Sequence[str],
 ) -> list[Reading]:
-    """Scores (N, T, C), float or integer, to N readings: the best class of each step,
-    repeats merged, blanks dropped. `labels[i]` is the text of class i.
+    """Greedy CTC decoding of scores (N, T, C), float or quantized, to N readings.
 
-    Raises RkzooError when the number of labels is not C.
+    Args:
+        outputs, specs: raw tensors and their specs.
+        head: blank class.
+        labels: text of each class.
+
+    Raises:
+        RkzooError: the number of labels is not C.
     """
     scores = outputs[0]
     if scores.ndim != 3 or scores.shape[2] != len(labels):
@@ -112,7 +120,7 @@ def decode(
 
 
 def joined(lines: int, parts: Sequence[Piece], read: Sequence[Reading]) -> list[Reading]:
-    """The readings of pieces put together to readings of `lines` whole lines."""
+    """Join the readings of pieces to those of `lines` whole lines."""
     found = [Reading("", 0.0, 0)] * lines
     for part, reading in zip(parts, read, strict=True):
         found[part.line] = _append(found[part.line], reading, part.gap)
@@ -123,7 +131,7 @@ def _append(before: Reading, after: Reading, gap: bool) -> Reading:
     count = before.count + after.count
     if not before.count or not after.count:
         return after if not before.count else before
-    # Only scripts with spaces between words: the reader drops a space at a piece's edge.
+    # Restore the space that the recognizer drops at the edge of a piece, for ASCII text only.
     spaced = gap and (before.text[-1:] + after.text[:1]).isascii()
     text = before.text + (" " if spaced and before.text[-1] != " " else "") + after.text
     score = (before.score * before.count + after.score * after.count) / count

@@ -1,4 +1,4 @@
-"""In which order a reader takes the lines of a page."""
+"""Reading order of text lines on a page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from rkzoo.tasks.text.quads import is_tall, sides
 
-# Two boxes stand in one row when they share this much of the lower one's height.
+# Two boxes are in one row when they share this much of the lower one's height.
 SAME_ROW = 0.5
-# A column of prose: at least so many lines, so long for their height, of which the median
-# one fills so much of the column's width, and so close that they fill so much of its height.
-# Anything else is a table, a bill or a form, which is read row by row.
+# A column of prose: minimum number of lines, aspect ratio of a line, share of the column's
+# width that the median line fills, and share of its height that the lines fill. Anything else
+# is a table, receipt or form, which is read row by row.
 COLUMN_LINES = 4
 COLUMN_ASPECT = 6.0
 COLUMN_FILLED = 0.6
@@ -23,12 +23,18 @@ Boxes = NDArray[np.float64]
 
 
 def reading_order(quads: NDArray[Any], angles: NDArray[Any] | None = None) -> NDArray[np.intp]:
-    """Indices (N,) of the lines in reading order.
+    """Sort text lines into reading order.
 
-    `quads` (N, 4, 2) clockwise from the top-left corner, `angles` (N,) degrees by which
-    each line stands turned (0 or 180). Rows from top to bottom, each from left to right;
-    columns of prose one after the other; a page that lies askew, on its side or upside
-    down is read in its own directions. Does not depend on the order given.
+    Rows from top to bottom, each from left to right; columns of prose one after the other; a page
+    that is skewed, sideways or upside down is read in its own directions. Independent of the input
+    order.
+
+    Args:
+        quads: (N, 4, 2), clockwise from the top-left corner.
+        angles: (N,) rotation of each line in degrees (0 or 180).
+
+    Returns:
+        Indices (N,).
     """
     quads = np.asarray(quads, np.float64)
     if not len(quads):
@@ -41,10 +47,10 @@ def reading_order(quads: NDArray[Any], angles: NDArray[Any] | None = None) -> ND
 
 
 def _upright(quads: NDArray[np.float64], angles: NDArray[Any]) -> Boxes:
-    """(N, 4): left, top, right, bottom along and across the page's reading direction.
+    """Boxes (N, 4) left, top, right, bottom along and across the page's reading direction.
 
-    A line askew to the page gets its own depth as height, not that of the box around it:
-    a slanting stamp shall not swallow three rows.
+    A skewed line gets its own thickness as height, not that of its bounding box, so that a slanted
+    stamp does not span three rows.
     """
     along = _direction(quads, angles)
     across = np.array([-along[1], along[0]])
@@ -59,15 +65,15 @@ def _upright(quads: NDArray[np.float64], angles: NDArray[Any]) -> Boxes:
 
 
 def _direction(quads: NDArray[np.float64], angles: NDArray[Any]) -> NDArray[np.float64]:
-    """The unit vector in which most text runs, long lines counting more."""
+    """Unit vector of the dominant text direction, weighted by line length."""
     tall = is_tall(quads)
     top = quads[:, 1] - quads[:, 0] + quads[:, 2] - quads[:, 3]
     left = quads[:, 3] - quads[:, 0] + quads[:, 2] - quads[:, 1]
     runs = np.where(tall[:, None], left, top)
     runs[angles == 180] *= -1
     level, down = runs[~tall], runs[tall]
-    # Upright and upside-down lines, level and downward ones are rivals: the larger share
-    # decides, the smaller must not tilt it.
+    # Of upright, upside-down, horizontal and vertical lines the largest group decides; the
+    # others must not tilt it.
     shares = [
         level[level[:, 0] > 0],
         level[level[:, 0] <= 0],
@@ -99,21 +105,22 @@ def _block(boxes: Boxes, members: NDArray[Any]) -> list[int]:
 def _columns_from(
     boxes: Boxes, bands: list[NDArray[Any]], start: int
 ) -> tuple[int, list[NDArray[Any]]]:
-    """The most bands from `start` that stand in columns of prose together: the band after
-    them, and the columns from left to right. None: the next band, and no column."""
+    """The largest number of bands from `start` that form columns of prose: the band after them, and
+    the columns from left to right. Without columns: the next band, and an empty list.
+    """
     best: tuple[int, list[NDArray[Any]]] = (start + 1, [])
     for end in range(start + 1, len(bands) + 1):
         inside = np.concatenate(bands[start:end])
         parts = _columns(boxes, inside)
         if len(parts) < 2:
-            break  # no empty strip; with more boxes there will be none either
+            break  # no empty strip, and none with more boxes
         if all(_is_prose(boxes[part]) for part in parts):
             best = (end, parts)
     return best
 
 
 def _bands(boxes: Boxes, members: NDArray[Any]) -> list[NDArray[Any]]:
-    """Groups of boxes with an empty strip across the page between each two, from the top."""
+    """Groups of boxes separated by empty horizontal strips, from the top."""
     order = members[np.argsort(boxes[members, 1], kind="stable")]
     bottom = np.maximum.accumulate(boxes[order, 3])
     cuts = np.flatnonzero(boxes[order[1:], 1] >= bottom[:-1]) + 1
@@ -121,7 +128,7 @@ def _bands(boxes: Boxes, members: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _columns(boxes: Boxes, members: NDArray[Any]) -> list[NDArray[Any]]:
-    """Groups of boxes with an empty strip down the page between each two, from the left."""
+    """Groups of boxes separated by empty vertical strips, from the left."""
     order = members[np.argsort(boxes[members, 0], kind="stable")]
     right = np.maximum.accumulate(boxes[order, 2])
     cuts = np.flatnonzero(boxes[order[1:], 0] >= right[:-1]) + 1
@@ -141,7 +148,7 @@ def _is_prose(boxes: Boxes) -> bool:
 
 
 def _middle(values: NDArray[np.float64]) -> float:
-    """The median (the upper one of two), for few values faster than numpy's."""
+    """Median (the upper one of two); for few values faster than numpy's."""
     return float(np.sort(values)[len(values) // 2])
 
 
@@ -163,8 +170,9 @@ def _rows(boxes: Boxes, members: NDArray[Any]) -> list[int]:
 
 
 def _neighbours(boxes: Boxes) -> tuple[list[list[float]], list[list[float]]]:
-    """For each two boxes: how far they overlap from left to right, as a share of the
-    narrower one (negative for a gap), and from top to bottom, of the lower one's height."""
+    """Pairwise overlaps: horizontal, as a share of the narrower box (negative for a gap), and
+    vertical, as a share of the lower one's height.
+    """
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     size = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
@@ -173,7 +181,8 @@ def _neighbours(boxes: Boxes) -> tuple[list[list[float]], list[list[float]]]:
 
 
 def _shared(row: list[int], beside: list[float], shared: list[float]) -> float:
-    """How much of its height a box shares with its nearest in the row; 0 when it stands
-    above or below one of the row's boxes."""
+    """Vertical overlap of a box with its nearest in the row; 0 where it lies above or below one of
+    the row's boxes.
+    """
     nearest = max(row, key=beside.__getitem__)
     return 0.0 if beside[nearest] > 0.5 else shared[nearest]

@@ -1,4 +1,4 @@
-"""Lines of text: arrays, not objects."""
+"""Text recognition result, stored as arrays."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from rkzoo.tasks.text.quads import Quads, overlap
 
 @dataclass(frozen=True, slots=True)
 class TextLines(Collection):
-    """What is written in a picture, in reading order.
+    """Recognized text lines of one image, in reading order.
 
-    `quads` (N, 4, 2) float32: corners in source-image pixels, clockwise from the top-left
-    one. `texts` N strings, `scores` (N,) float32 in 0..1: how sure the reader was,
-    `detection_scores` (N,) float32: how sure the detector was, `angles` (N,) int32: 180
-    for a line that stood upside down, else 0.
+    Attributes:
+        quads: (N, 4, 2) float32 corners in source-image pixels, clockwise from the top-left one.
+        texts: N strings.
+        scores: (N,) float32 recognition score in 0..1.
+        detection_scores: (N,) float32 detection score in 0..1.
+        angles: (N,) int32, 180 for an upside-down line, else 0.
     """
 
     quads: Quads
@@ -38,7 +40,7 @@ class TextLines(Collection):
 
     @classmethod
     def none(cls) -> TextLines:
-        """A picture without text."""
+        """The empty result."""
         zero = np.zeros(0, np.float32)
         return cls(np.zeros((0, 4, 2), np.float32), (), zero, zero, np.zeros(0, np.int32))
 
@@ -56,16 +58,16 @@ class TextLines(Collection):
 
     @property
     def boxes(self) -> NDArray[np.float32]:
-        """(N, 4) upright boxes x1, y1, x2, y2 around the lines."""
+        """Axis-aligned bounding boxes (N, 4) x1, y1, x2, y2."""
         return around(self.quads)
 
     @property
     def polygons(self) -> Quads:
-        """`quads`, (N, 4, 2)."""
+        """Corners, (N, 4, 2); same as `quads`."""
         return self.quads
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record a line: text, score, detection_score, angle, quad in pixels."""
+        """One record per line: text, score, detection_score, angle, quad in pixels."""
         return [
             {
                 "text": text,
@@ -82,23 +84,26 @@ class TextLines(Collection):
     def draw(
         self, image: NDArray[np.uint8], font: str | PathLike[str] | None = None
     ) -> NDArray[np.uint8]:
-        """The BGR picture with the quads, and beside it the text at the same places.
+        """The BGR image with the quads, and beside it the text at the same positions.
 
-        `font` names a font file that has the characters; without one, only ASCII shows.
+        Args:
+            image: BGR uint8 (H, W, 3).
+            font: font file with the characters; without one, only ASCII is shown.
         """
         from rkzoo.vision.draw_text import side_by_side
 
         return side_by_side(image, self.quads, self.texts, self.scores, font)
 
     def lines(self) -> list[str]:
-        """What a terminal shows: one line a line."""
+        """Text output for a terminal, one line per text line."""
         return [f"{score:.3f}  {text}" for score, text in zip(self.scores, self.texts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far two results say the same. `a` and `b` count their lines, `found` the lines
-    matched by place, `same_text` those of them with equal text."""
+    """Agreement of two OCR results. `a` and `b` count their lines, `found` the lines matched by
+    position, `same_text` those of them with equal text.
+    """
 
     a: int
     b: int
@@ -107,16 +112,16 @@ class Agreement:
 
     @property
     def places(self) -> float:
-        """Share of lines that both found, 2 * found / (a + b); 1 when both found nothing."""
+        """Share of lines matched by position, 2 * found / (a + b); 1 when both are empty."""
         return _share(self.found, self.a + self.b)
 
     @property
     def texts(self) -> float:
-        """Share of lines that both found and read alike."""
+        """Share of lines matched by position and with equal text."""
         return _share(self.same_text, self.a + self.b)
 
     def __add__(self, other: Agreement) -> Agreement:
-        """Counts of two pictures together."""
+        """Sum of the counts of two images."""
         return Agreement(
             self.a + other.a,
             self.b + other.b,
@@ -130,9 +135,9 @@ def _share(matches: int, lines: int) -> float:
 
 
 def agreement(a: TextLines, b: TextLines, iou: float = 0.5) -> Agreement:
-    """Matches the lines of two results one to one by the overlap of their quads.
+    """Match the lines of two results one to one by the IoU of their quads.
 
-    The best overlaps are taken first; below `iou` there is no match. Symmetric.
+    Greedy by descending IoU, at least `iou`. Symmetric.
     """
     pairs = match(a.quads, b.quads, iou)
     same = sum(a.texts[i] == b.texts[j] for i, j in pairs)
@@ -140,7 +145,7 @@ def agreement(a: TextLines, b: TextLines, iou: float = 0.5) -> Agreement:
 
 
 def match(a: NDArray[Any], b: NDArray[Any], iou: float = 0.5) -> list[tuple[int, int]]:
-    """One-to-one pairs (index in a, index in b) of quads with an overlap of at least `iou`."""
+    """Match quads one to one, (index in a, index in b), with an IoU of at least `iou`."""
     shared = overlap(a, b)
     candidates = np.argwhere(shared >= iou)
     best = candidates[np.argsort(-shared[shared >= iou], kind="stable")]

@@ -1,4 +1,4 @@
-"""Finding and reading text: a page, and the three models of one."""
+"""OCR task specifications: the pipeline and its three models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DETECT = TaskSpec(
 ANGLE = TaskSpec(
     name="text-cls",
     open=_open_angle,
-    part="only tells which way up a line of text is",
+    part="only classifies the orientation of a text line",
     outputs="angles",
     bounded=always,
 )

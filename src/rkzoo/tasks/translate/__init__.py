@@ -1,1 +1,1 @@
-"""Text in, the same in another language out."""
+"""Machine translation."""

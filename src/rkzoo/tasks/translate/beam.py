@@ -1,4 +1,4 @@
-"""The likeliest text, piece by piece."""
+"""Beam search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rkzoo.tasks.translate.subwords import FAIRSEQ, Marks
 
 
 class Sayer(Protocol):
-    """A network that says piece after piece; what it has read, and its past, are its own."""
+    """Autoregressive decoder: emits one token per step. The types of the encoded source `read` and
+    of the cache `past` are its own.
+    """
 
     steps: int
     room: int
@@ -33,15 +35,24 @@ class _Said:
 
     @property
     def mean(self) -> float:
-        """Of the logarithms of the probabilities: else the shortest would win."""
+        """Mean log probability, so that short texts are not favoured."""
         return self.log / max(1, len(self.pieces))
 
 
 def say(
     network: Sayer, read: Any, beams: int, marks: Marks = FAIRSEQ
 ) -> tuple[tuple[int, ...], bool]:
-    """The pieces, without the end, and whether the end was reached. `beams` texts are followed
-    at once; 1 takes the likeliest piece each time."""
+    """Beam search.
+
+    Args:
+        network: the decoder.
+        read: the encoded source.
+        beams: beam width; 1 is greedy search.
+        marks: special tokens.
+
+    Returns:
+        The best tokens without the end token, and whether the end token was reached.
+    """
     alive = [_Said((), 0.0, network.fresh())]
     ended: list[_Said] = []
     for step in range(network.steps):
@@ -49,19 +60,19 @@ def say(
         for one in alive:
             last = one.pieces[-1] if one.pieces else marks.start
             scores, past = network.step(read, last, one.past)
-            # The end is never said first.
+            # The first token is never the end token.
             logs = _log_softmax(scores, marks.never if step else (*marks.never, marks.end))
-            # An end takes no place among those that go on, so one more than there are beams.
+            # A finished hypothesis takes no beam, so one candidate more than there are beams.
             count = min(beams + 1, len(logs))
             for piece in np.argpartition(-logs, count - 1)[:count].tolist():
                 found.append(_Said((*one.pieces, piece), one.log + float(logs[piece]), past))
-        found.sort(key=lambda one: (-one.log, one.pieces))  # of equals the lower number
+        found.sort(key=lambda one: (-one.log, one.pieces))  # ties: lower token ids first
         best = found[:beams]
         ended += [one for one in best if one.pieces[-1] == marks.end]
         alive = [one for one in found if one.pieces[-1] != marks.end][:beams]
         if len(ended) >= beams and _mean(ended).mean >= _mean(alive).mean:
             break
-    # A text that goes on and is likelier all the same: the network has not come to an end.
+    # An unfinished hypothesis that is more probable: the network did not terminate.
     if not ended or max(one.log for one in alive) > max(one.log for one in ended):
         return _mean(alive).pieces, False
     return _mean(ended).pieces[:-1], True
@@ -72,7 +83,7 @@ def _mean(said: Sequence[_Said]) -> _Said:
 
 
 def _log_softmax(scores: np.ndarray, never: Sequence[int]) -> np.ndarray:
-    """float64, minus infinity for what is not said here."""
+    """Log probabilities, float64; -inf for the ids in `never`."""
     logs = scores.astype(np.float64)
     logs[list(never)] = -np.inf
     logs -= logs.max()

@@ -1,4 +1,4 @@
-"""Marian's way to translate: a network without caches, and SentencePiece."""
+"""Marian translation models: decoder without cache, SentencePiece tokenizer."""
 
 from __future__ import annotations
 
@@ -21,22 +21,28 @@ from rkzoo.tasks.translate.words import NO_SPACES, spaced
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
-_BLANK = "▁"  # SentencePiece writes it where a word begins
+_BLANK = "▁"  # SentencePiece's mark of a word start
 _END, _UNKNOWN, _PAD = "</s>", "<unk>", "<pad>"
 
 
 @dataclass(frozen=True)
 class Read:
-    """What the encoder made of a text, 1xSxW, and which of it counts, 1xS."""
+    """Encoded source: `seen` 1xSxW hidden states, `mask` 1xS attention mask."""
 
     seen: Floats
     mask: Ids
 
 
 class MarianNetwork:
-    """`room` pieces go in without the end and `lead`, `steps` come out at the most, the end among
-    them. The past of a step is all pieces so far: each time they are read anew. Raises RkzooError
-    where encoder, decoder and the `size` of the vocabulary do not belong together."""
+    """Marian encoder and decoder. The decoder has no cache: each step reruns it on all tokens so
+    far.
+
+    `room` is the maximum number of source tokens, without the end token and `lead`; `steps` the
+    maximum number of target tokens, with the end token.
+
+    Raises:
+        RkzooError: encoder, decoder and vocabulary `size` do not match.
+    """
 
     def __init__(
         self,
@@ -59,27 +65,28 @@ class MarianNetwork:
         ):
             raise RkzooError(
                 "The parts of this translation do not belong together.",
-                "The encoder gives something else than the decoder hears, or the decoder does not "
-                f"tell the vocabulary's {size} pieces apart.",
-                "Mend the card.",
+                "The encoder's output does not fit the decoder's input, or the decoder does not "
+                f"have the vocabulary's {size} pieces.",
+                "Fix the card.",
             )
         self._slots, self._wide = slots.pop(), shapes["encoder_hidden_states"]
         self.steps = shapes["input_ids"][-1]
         self.room = self._slots - 1 - len(lead)
 
     def read(self, pieces: Sequence[int]) -> Read:
-        """At most `room` pieces."""
+        """Encode at most `room` tokens."""
         ids, mask = self._filled([*self._lead, *pieces, self._marks.end], self._slots)
         (seen,) = run_named(self._encoder, {"input_ids": ids, "attention_mask": mask}).values()
         return Read(seen, mask)
 
     def fresh(self) -> tuple[int, ...]:
+        """The empty prefix."""
         return ()
 
     def step(self, read: Read, piece: int, past: tuple[int, ...]) -> tuple[Floats, tuple[int, ...]]:
-        """One piece further: scores (V,) of the next."""
+        """Decode one step: scores (V,) of the next token, and the new prefix."""
         said = (*past, piece)
-        # No piece sees those behind it, so the pads there change nothing.
+        # The decoder is causal, so padding after the last token has no effect.
         ids, _ = self._filled(said, self.steps)
         given: dict[str, Array] = {
             "input_ids": ids,
@@ -96,7 +103,7 @@ class MarianNetwork:
 
 
 class SentencePieces:
-    """Words to numbers and back: SentencePiece finds the pieces, `numbers` are the network's."""
+    """SentencePiece tokenizer; `numbers` maps its pieces to the network's token ids."""
 
     def __init__(self, numbers: dict[str, int], source: Any, target: Any) -> None:
         self._numbers, self._source, self._target = numbers, source, target
@@ -109,19 +116,21 @@ class SentencePieces:
 
     @classmethod
     def from_files(cls, vocabulary: Path, source: Path, target: Path) -> SentencePieces:
-        """Raises RkzooError for files that are something else, or without sentencepiece."""
+        """Read the vocabulary and both SentencePiece models. Raises RkzooError for other files, or
+        when sentencepiece is not installed.
+        """
         return cls(_vocabulary(vocabulary), _model(source), _model(target))
 
     def number(self, piece: str) -> int:
-        """Raises RkzooError for a piece that the network does not have."""
+        """Token id of a piece. Raises RkzooError when the vocabulary lacks it."""
         if piece not in self._numbers:
             raise RkzooError(
-                f"The vocabulary of this translation has no piece {piece}.", "", "Mend the card."
+                f"The vocabulary of this translation has no piece {piece}.", "", "Fix the card."
             )
         return self._numbers[piece]
 
     def apart(self, sentence: str) -> list[Word]:
-        """A mark is a word of its own."""
+        """Tokenize a sentence into words; each punctuation mark of `MARKS` is a word."""
         groups: list[list[str]] = []
         for piece in self._source.encode(sentence, out_type=str):
             if not groups or piece.startswith(_BLANK) or piece in MARKS or groups[-1][-1] in MARKS:
@@ -137,8 +146,9 @@ class SentencePieces:
         ]
 
     def text(self, numbers: Iterable[int], language: str) -> str:
+        """Detokenize."""
         found: str = self._target.decode([self._pieces.get(number, "") for number in numbers])
-        # A part's first piece brings a blank, also where the language has none.
+        # The first piece of a part adds a blank, also in languages without spaces.
         return spaced(found.split(), language) if language in NO_SPACES else found.strip()
 
 
@@ -148,10 +158,10 @@ def _vocabulary(path: Path) -> dict[str, int]:
     try:
         found = json.loads(data)
     except ValueError as error:
-        raise _other(path, f"It is no json: {error}.") from error
+        raise _other(path, f"It is not JSON: {error}.") from error
     numbers = found.values() if isinstance(found, dict) else [None]
     if any(type(one) is not int or one < 0 for one in numbers):
-        raise _other(path, "It is no table from pieces to numbers.")
+        raise _other(path, "It is not a table from pieces to numbers.")
     if not {_END, _UNKNOWN, _PAD} <= set(found):
         raise _other(path, f"It lacks one of {_END}, {_UNKNOWN} and {_PAD}.")
     return dict(found)
@@ -162,7 +172,7 @@ def _model(path: Path) -> Any:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
         raise RkzooError(
-            "This model's words cannot be taken apart here.",
+            "This model's text cannot be tokenized here.",
             f"The package sentencepiece is not installed ({error}).",
             'Install it with: pip install "rkzoo[translate]"',
         ) from error
@@ -172,7 +182,7 @@ def _model(path: Path) -> Any:
     try:
         model.load_from_serialized_proto(data)
     except RuntimeError as error:
-        raise _other(path, "It is no SentencePiece model.") from error
+        raise _other(path, "It is not a SentencePiece model.") from error
     return model
 
 

@@ -1,4 +1,4 @@
-"""The two networks of a translation: what goes in, what comes out, what is carried on."""
+"""Encoder and decoder of fairseq translation models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Read:
-    """What the encoder made of a sentence: 1xSxW, and which of it counts not, 1xS."""
+    """Encoded source: `seen` 1xSxW hidden states, `hidden` 1xS padding mask."""
 
     seen: Floats
     hidden: Floats
@@ -27,16 +27,25 @@ class Read:
 
 @dataclass(frozen=True)
 class Past:
-    """Keys and values of the pieces said so far, `count` of them."""
+    """Key/value cache of the `count` tokens so far."""
 
     kept: tuple[Floats, ...]
     count: int = 0
 
 
 class Network:
-    """`table` (V, W): the pieces' rows. `room` pieces go in without the end, `steps` come out at
-    the most, the end among them. Raises RkzooError where encoder, decoder and table do not belong
-    together."""
+    """fairseq encoder and decoder with a key/value cache.
+
+    `room` is the maximum number of source tokens, without the end token; `steps` the maximum number
+    of target tokens, with it.
+
+    Args:
+        encoder, decoder: the sessions.
+        table: token embeddings (V, W).
+
+    Raises:
+        RkzooError: encoder, decoder and table do not match.
+    """
 
     def __init__(self, encoder: Session, decoder: Session, table: Floats) -> None:
         self._encoder, self._decoder, self._table = encoder, decoder, table
@@ -48,17 +57,17 @@ class Network:
                 "The parts of this translation do not belong together.",
                 f"The table has rows of {table.shape[1]} numbers where the encoder takes {width}, "
                 f"or the decoder's caches are not one shorter than its mask of {self.steps}.",
-                "Mend the card.",
+                "Fix the card.",
             )
         self._slots, self.room = slots, slots - 1
         self._places = sinusoids(max(slots, self.steps) + PAD + 1, width)
 
     def read(self, pieces: Sequence[int]) -> Read:
-        """At most `room` pieces. They stand at the right end, as in training."""
+        """Encode at most `room` tokens, left-padded as in training."""
         numbers = np.full(self._slots, PAD)
         numbers[self._slots - len(pieces) - 1 :] = [*pieces, END]
         pads = numbers == PAD
-        # A pad has place 1, which is all zeros; pieces count from 2.
+        # Padding has position 1, whose encoding is zero; tokens start at position 2.
         places = np.where(pads, PAD, PAD + np.cumsum(~pads))
         hidden = pads.astype(np.float32)[None]
         wide = self._encoder.inputs[1]
@@ -67,10 +76,11 @@ class Network:
         return Read(seen, hidden)
 
     def fresh(self) -> Past:
+        """The empty cache."""
         return Past(tuple(np.zeros(shape, np.float32) for shape in self._caches))
 
     def step(self, read: Read, piece: int, past: Past) -> tuple[Floats, Past]:
-        """One piece further: scores (V,) of the next."""
+        """Decode one step: scores (V,) of the next token, and the new cache."""
         x = self._rows(np.array([piece]), np.array([past.count + PAD + 1]))
         mask = np.arange(self.steps) < self.steps - 1 - past.count
         spec = self._decoder.inputs[2]
@@ -88,8 +98,9 @@ class Network:
 
 
 def sinusoids(count: int, width: int) -> Floats:
-    """(count, width): sines, then cosines, of each place; place 1, where nothing stands, is zero
-    (fairseq's order of https://arxiv.org/abs/1706.03762)."""
+    """Sinusoidal position encodings (count, width), sines then cosines; the padding position 1 is
+    zero (fairseq's order of https://arxiv.org/abs/1706.03762).
+    """
     half = width // 2
     pace = np.exp(-np.log(10000) / (half - 1) * np.arange(half))
     angles = np.arange(count)[:, None] * pace
@@ -99,7 +110,9 @@ def sinusoids(count: int, width: int) -> Floats:
 
 
 def read_table(path: Path, rows: int) -> Floats:
-    """float32 (rows, W) of a raw file. Raises RkzooError where its size does not fit."""
+    """Memory-map a raw little-endian float32 file as (rows, W). Raises RkzooError where its size
+    does not fit.
+    """
     with explained(f"{path} cannot be read."):
         size = path.stat().st_size
     if not size or size % (4 * rows):
@@ -113,6 +126,6 @@ def read_table(path: Path, rows: int) -> Floats:
 
 
 def _run(session: Session, *arrays: Array) -> list[Floats]:
-    """Inputs and outputs in the model's order."""
+    """Run with tensors in the model's order."""
     given = {spec.name: array for spec, array in zip(session.inputs, arrays, strict=True)}
     return list(run_named(session, given).values())

@@ -1,4 +1,4 @@
-"""From the parts of a translation and its files to what translates."""
+"""Factories of the translation tasks."""
 
 from __future__ import annotations
 

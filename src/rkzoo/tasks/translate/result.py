@@ -1,4 +1,4 @@
-"""A text that was translated."""
+"""Translation result."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from rkzoo.tasks.translate.words import together
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence of line number `line`. It went through the model in `parts` pieces.
-    `unknown` are its words that the model has never seen; `unfinished`: the model came to no
-    end, so that something may be missing."""
+    """One translated sentence.
+
+    Attributes:
+        text, translation: source and target text.
+        line: its line in the source text.
+        parts: number of parts in which it was translated.
+        unknown: words without a token in the vocabulary.
+        unfinished: no end token was generated, so something may be missing.
+    """
 
     text: str
     translation: str
@@ -30,7 +36,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Translation(Collection):
-    """Sentences in order, from `source` to `target` (codes of languages)."""
+    """Translated sentences in order; `source` and `target` are language codes."""
 
     sentences: tuple[Sentence, ...]
     source: str
@@ -39,7 +45,7 @@ class Translation(Collection):
 
     @property
     def text(self) -> str:
-        """All of it, lines as they were."""
+        """The whole translation, with the line breaks of the source."""
         lines: list[str] = []
         for number, of_line in groupby(self.sentences, lambda one: one.line):
             lines += [""] * (number - len(lines))
@@ -48,7 +54,7 @@ class Translation(Collection):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The translation of each sentence."""
+        """Translation of each sentence."""
         return tuple(one.translation for one in self.sentences)
 
     def __len__(self) -> int:
@@ -87,7 +93,7 @@ class Translation(Collection):
         )
 
     def save(self, path: Path) -> None:
-        """Writes .txt or .json. Raises RkzooError."""
+        """Write .txt or .json. Raises RkzooError when the file cannot be written."""
         if path.suffix.lower() == ".json":
             write_text(path, json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n")
         else:

@@ -1,4 +1,4 @@
-"""Translating a text."""
+"""Translation task specifications."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Words to pieces and numbers, by byte-pair merges as subword-nmt writes them.
+"""Byte-pair encoding (BPE) tokenizer in the format of subword-nmt
+(https://arxiv.org/abs/1508.07909).
 
-https://arxiv.org/abs/1508.07909. A piece that goes on carries @@ at its end.
+A token that continues its word ends with @@.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from rkzoo.files import explained
 from rkzoo.tasks.pair_merges import merged
 from rkzoo.tasks.translate.words import text_of, words_of
 
-START, PAD, END, UNKNOWN = range(4)  # fairseq's numbers; the dictionary goes on from there
+START, PAD, END, UNKNOWN = range(4)  # fairseq's special token ids; the dictionary starts at 4
 
 
 @dataclass(frozen=True)
 class Marks:
-    """The numbers that are no text: what a translation starts after, and which are never said."""
+    """Special token ids. `start` is the first decoder input; `never` are never generated."""
 
     start: int
     end: int
@@ -31,7 +32,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Word:
-    """As it is written, and its pieces."""
+    """A word of the text, and its token ids."""
 
     text: str
     numbers: tuple[int, ...]
@@ -45,7 +46,9 @@ _BIGGEST = 16 * 2**20
 
 
 class Subwords:
-    """`merges` are pairs, the most frequent first; `pieces` the dictionary in its order."""
+    """BPE tokenizer. `merges` are pairs, the most frequent first; `pieces` the dictionary in
+    order.
+    """
 
     marks = FAIRSEQ
 
@@ -61,23 +64,23 @@ class Subwords:
 
     @classmethod
     def from_files(cls, merges: Path, dictionary: Path) -> Subwords:
-        """Raises RkzooError for files that are something else."""
+        """Read merges and dictionary. Raises RkzooError for files of another format."""
         first, *lines = _lines(merges)
         pairs = [tuple(line.split(" ")) for line in lines]
         if first.strip() != _VERSION or not all(len(pair) == 2 for pair in pairs):
             raise _other(merges, f"It has no merges of two, below the line {_VERSION}.")
-        # A count may stand behind a piece.
+        # A piece may be followed by its count.
         pieces = [line.split(" ")[0] for line in _lines(dictionary)]
         if not all(pieces):
             raise _other(dictionary, "It has a line without a piece.")
         return cls([(pair[0], pair[1]) for pair in pairs], pieces)
 
     def numbers(self, pieces: Iterable[str]) -> list[int]:
-        """A piece that the dictionary lacks is UNKNOWN."""
+        """Token ids; UNKNOWN for pieces not in the dictionary."""
         return [self._numbers.get(piece, UNKNOWN) for piece in pieces]
 
     def words(self, numbers: Iterable[int]) -> list[str]:
-        """What the pieces spell; those that are no text are left out."""
+        """Join token ids to words; special tokens are skipped."""
         said, words = "", []
         for number in numbers:
             piece = self._pieces[number]
@@ -88,28 +91,30 @@ class Subwords:
         return [*words, said] if said else words
 
     def apart(self, sentence: str) -> list[Word]:
-        """Its words and marks."""
+        """Tokenize a sentence into words and punctuation marks."""
         found = []
         for index, word in enumerate(words_of(sentence)):
             pieces = self.pieces(word)
             small = self.pieces(word.lower())
-            # A sentence begins with a capital whatever the word: the commoner form is meant.
+            # The first word is capitalized in any case: use the more frequent form.
             if index == 0 and self._rank(small) < self._rank(pieces):
                 pieces = small
             found.append(Word(word, tuple(self.numbers(pieces))))
         return found
 
     def text(self, numbers: Iterable[int], language: str) -> str:
+        """Detokenize."""
         return text_of(self.words(numbers), language)
 
     def _rank(self, pieces: Sequence[str]) -> tuple[int, int, int]:
-        """Commoner words come first: nothing unknown, fewer pieces, the dictionary's order."""
+        """Sort key, more frequent words first: unknown tokens, number of tokens, dictionary
+        order.
+        """
         numbers = self.numbers(pieces)
         return numbers.count(UNKNOWN), len(numbers), sum(numbers)
 
     def _split(self, word: str) -> tuple[str, ...]:
-        """A word's pieces: of all neighbours the most frequent pair merges first, and a piece
-        that the dictionary lacks is taken apart again."""
+        """BPE of one word: merges by rank; a piece not in the dictionary is split again."""
         parts = merged([*word[:-1], word[-1:] + _LAST], self._ranks)
         parts[-1] = parts[-1].removesuffix(_LAST)
         found = [
@@ -130,12 +135,12 @@ class Subwords:
 
 
 def _lines(path: Path) -> list[str]:
-    # Not splitlines(): the pieces include other line separators.
+    # Not splitlines(): pieces may contain other line separators.
     try:
         with explained(f"{path} cannot be read."), path.open("rb") as file:
             text = file.read(_BIGGEST).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _other(path, f"It is no text in UTF-8: {error}.") from error
+        raise _other(path, f"It is not UTF-8 text: {error}.") from error
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if lines and not lines[-1]:
         lines.pop()

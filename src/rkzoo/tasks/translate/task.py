@@ -1,4 +1,4 @@
-"""Text of any length in, the same in another language out."""
+"""Machine translation of texts of any length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rkzoo.tasks.translate.result import Sentence, Translation
 from rkzoo.tasks.translate.subwords import Marks, Word
 from rkzoo.tasks.translate.words import sentences
 
-# Where a sentence that is too long is best parted: behind these marks, before these words.
+# Preferred places to split a long sentence: after these marks, before these words.
 MARKS = frozenset({";", ":", ",", "-", "...", "&quot;", ")"})
 _JOINTS = frozenset(
     """
@@ -23,7 +23,7 @@ _JOINTS = frozenset(
 
 
 class Spelling(Protocol):
-    """Sentences to pieces, and pieces to text in a language."""
+    """Tokenizer: splits sentences into tokens, and joins tokens to text in a language."""
 
     marks: Marks
 
@@ -33,8 +33,9 @@ class Spelling(Protocol):
 
 
 class Translator:
-    """Translates sentence by sentence. A sentence of more pieces than the model takes goes
-    through it in parts, and so does one to whose end the model does not come."""
+    """Translates sentence by sentence. A sentence with more tokens than the model takes, or for
+    which it generates no end token, is split.
+    """
 
     def __init__(
         self, head: TranslateHead | MarianHead, network: Sayer, spelling: Spelling
@@ -77,8 +78,9 @@ class Translator:
 
 
 def _halves(words: list[Word]) -> list[list[Word]]:
-    """Two parts, of a word alone two parts of its pieces: parted behind a mark, else before a
-    word that begins a phrase, as near to the middle as can be."""
+    """Split in two (a single word: its tokens), preferably after a punctuation mark, else before a
+    conjunction or preposition, as close to the middle as possible.
+    """
     if len(words) == 1:
         numbers = words[0].numbers
         half = len(numbers) // 2
@@ -89,7 +91,7 @@ def _halves(words: list[Word]) -> list[list[Word]]:
     def cost(cut: int) -> tuple[bool, int, float]:
         off = abs(sum(lengths[:cut]) - middle)
         kind = 0 if words[cut - 1].text in MARKS else 1 if words[cut].text in _JOINTS else 2
-        # Near an end a good place is no good any more.
+        # Too close to an end, even a good place is rejected.
         return off > 0.6 * middle, kind, off
 
     cut = min(range(1, len(words)), key=cost)

@@ -1,5 +1,7 @@
-"""Texts to sentences and words, and words to text, as the data were for which translation was
-trained: marks stand apart, &, quotes and brackets are written as Moses writes them."""
+"""Sentence splitting and Moses-style tokenization, as in the training data.
+
+Punctuation marks are separate tokens; &, quotes and brackets are escaped.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _PLAIN = str.maketrans(
         "\xa0": " ",
     }
 )
-# Words whose full stop is no end of a sentence.
+# Abbreviations, whose full stop does not end a sentence.
 _SHORT = frozenset(
     """
     Mr Mrs Ms Dr Prof St Gen Sen Rep Gov Lt Col Capt Sgt Rev Hon Jr Sr Inc Ltd Co Corp Jan
@@ -38,7 +40,7 @@ NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
 
 
 def sentences(line: str) -> list[str]:
-    """The sentences of one line, all its characters but outer blanks."""
+    """Split a line into sentences, stripped of outer white space."""
     found, start = [], 0
     for end in _END.finditer(line):
         before = line[start : end.start()].split()
@@ -56,11 +58,11 @@ def _is_initials(word: str) -> bool:
 
 
 def words_of(sentence: str) -> list[str]:
-    """The words and marks of a sentence."""
+    """Tokenize a sentence into words and punctuation marks."""
     text = " " + " ".join(sentence.translate(_PLAIN).split()) + " "
     text = re.sub(r"\.{2,}", lambda dots: f" DOT{'M' * len(dots[0])}END ", text)
     text = re.sub(r"([^\w\s.'`,-])", r" \1 ", text)
-    # A comma and a full stop between digits belong to the number.
+    # A comma or full stop between digits is part of the number.
     text = re.sub(r"(?<!\d),|,(?!\d)", " , ", text)
     text = re.sub(r"(?<=[^\W\d_])'(?=[^\W\d_])", " '", text)
     text = re.sub(r"(?<=\d)'(?=s\b)", " '", text)
@@ -74,7 +76,7 @@ def words_of(sentence: str) -> list[str]:
 
 
 def _stopped(part: str, rest: Sequence[str]) -> list[str]:
-    """A full stop at a word's end stands apart, unless it makes the word short."""
+    """Split off a full stop at the end of a word, unless it marks an abbreviation."""
     word = part[:-1]
     if not part.endswith(".") or not word:
         return [part]
@@ -85,12 +87,12 @@ def _stopped(part: str, rest: Sequence[str]) -> list[str]:
 
 
 def text_of(words: Sequence[str], language: str) -> str:
-    """Words and marks as text."""
+    """Detokenize words and punctuation marks."""
     return spaced([_unescaped(word) for word in words], language)
 
 
 def spaced(words: Sequence[str], language: str) -> str:
-    """One behind another, with blanks where the language has them."""
+    """Join words, with spaces where the language uses them."""
     said = ""
     for word in words:
         if said and _apart(said[-1], word[0], language):
@@ -106,12 +108,12 @@ def _unescaped(word: str) -> str:
 
 
 def _apart(before: str, after: str, language: str) -> bool:
-    """Whether a blank stands between two words, by the characters that meet."""
+    """Whether a space belongs between two words, by the adjacent characters."""
     if language in NO_SPACES:
         return all(c.isascii() and c.isalnum() for c in (before, after))
     return after not in ",.!?;:)]}%'" and before not in "([{"
 
 
 def together(sentences: Sequence[str], language: str) -> str:
-    """Sentences of one line as text."""
+    """Join the sentences of one line."""
     return ("" if language in NO_SPACES else " ").join(sentences)

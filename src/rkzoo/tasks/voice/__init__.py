@@ -1,1 +1,1 @@
-"""Text in, a voice out."""
+"""Text to speech (TTS)."""

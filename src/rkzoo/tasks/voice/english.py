@@ -1,4 +1,4 @@
-"""English text as it is spoken: sentences of plain words."""
+"""English text normalization for text to speech."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from rkzoo.tasks.voice.numbers import cardinal, ordinal, spoken, year
 
 @dataclass(frozen=True)
 class Sentence:
-    """`text` as it is read out, `words` as they are spoken: words of small letters and
-    apostrophes, capitals where the writer spells a word, and the marks , . ? ! ; : by
-    themselves. `unspoken` are the characters that nobody could say."""
+    """A normalized sentence.
+
+    Attributes:
+        text: the sentence as read out.
+        words: lowercase words with apostrophes, uppercase where a word is spelled out, and the
+            marks , . ? ! ; : as separate items.
+        unspoken: characters that cannot be pronounced.
+    """
 
     text: str
     words: tuple[str, ...]
@@ -63,7 +68,7 @@ _LETTERS = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*'?|[,.?!;:]")
 
 
 def letter_name(letter: str) -> str:
-    """What a letter is called, as a word: the letter, but for the one that is an article too."""
+    """Name of a letter as a word: "ay" for a, else the uppercase letter."""
     return "ay" if letter in "aA" else letter.upper()
 
 
@@ -101,7 +106,7 @@ def _abbreviated(found: Match[str]) -> str:
 
 
 def _initials(found: Match[str]) -> str:
-    """Letters with points between; a point that may end a sentence stays."""
+    """Initials with full stops; a stop that may end the sentence is kept."""
     letters = " ".join(map(letter_name, found[0].replace(".", "")))
     return letters + (". " if re.match(r"\s+[A-Z]|\s*$", found.string[found.end() :]) else " ")
 
@@ -126,8 +131,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Match[str]], str] | str], ...] = 
 
 
 def sentences(text: str) -> list[Sentence]:
-    """The sentences of a text, none left out: they end at . ? ! before white space, and where a
-    line is left empty."""
+    """Split a text into normalized sentences, at . ? ! before white space and at empty lines."""
     found = []
     for paragraph in re.split(r"\n\s*\n", text):
         plain = _folded(" ".join(paragraph.split()))
@@ -141,7 +145,7 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def _folded(text: str) -> str:
-    """Letters without their accents, and marks that mean the same as one."""
+    """Strip accents, and unify punctuation marks with the same meaning."""
     parts = unicodedata.normalize("NFKD", text.translate(_PLAIN)).translate(_PLAIN)
     return "".join(char for char in parts if not unicodedata.combining(char))
 
@@ -154,7 +158,7 @@ def _sentence(text: str) -> Sentence:
     for token in tokens:
         if token in ",.?!;:":
             if words and words[-1] in ",;:":
-                words.pop()  # of marks in a row the last counts
+                words.pop()  # of consecutive marks the last one counts
             if words and words[-1] not in ".?!":
                 words.append(token)
             continue

@@ -1,4 +1,4 @@
-"""How a word that no dictionary knows is spoken: a small recurrent network, letter by letter."""
+"""Grapheme-to-phoneme conversion (G2P) of out-of-vocabulary words with a small GRU."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 
-# The alphabets of g2p-en's network, in the order of its embeddings.
+# The alphabets of g2p-en's network, in embedding order.
 _VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
 _OTHERS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH UW"
 SOUNDS = sorted([vowel + stress for vowel in _VOWELS.split() for stress in "012"] + _OTHERS.split())
 _FIRST_LETTER, _FIRST_SOUND = 3, 4
 _OTHER, _WORD_END, _START, _END = 1, 2, 2, 3
-_LONGEST = 60  # sounds, in case it never ends
+_LONGEST = 60  # maximum number of phonemes, in case no end is generated
 
 Array = NDArray[np.float32]
 _SHAPES = {
@@ -30,7 +30,7 @@ _SHAPES = {
 
 
 class Guesser:
-    """g2p-en's network from its file of arrays. Raises RkzooError where it is another file."""
+    """g2p-en's network. Raises RkzooError where `path` is not its .npz file."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -43,7 +43,7 @@ class Guesser:
             raise _damaged(path, f"{wrong[0]} has the shape {self._w[wrong[0]].shape}.")
 
     def __call__(self, word: str) -> list[str]:
-        """The sounds of a word in ARPAbet, vowels with their stress (0, 1, 2)."""
+        """Return the phonemes of a word in ARPAbet, vowels with stress (0, 1, 2)."""
         state = np.zeros(256, np.float32)
         for letter in word.lower():
             index = ord(letter) - ord("a") + _FIRST_LETTER if "a" <= letter <= "z" else _OTHER
@@ -61,7 +61,7 @@ class Guesser:
         return sounds
 
     def _step(self, side: str, index: int, state: Array) -> Array:
-        """One step of a gated recurrent unit (https://arxiv.org/abs/1406.1078)."""
+        """One step of a gated recurrent unit (GRU, https://arxiv.org/abs/1406.1078)."""
         w = self._w
         given = w[f"{side}_w_ih"] @ w[f"{side}_emb"][index] + w[f"{side}_b_ih"]
         kept = w[f"{side}_w_hh"] @ state + w[f"{side}_b_hh"]

@@ -1,4 +1,4 @@
-"""Numbers as they are spoken in English."""
+"""English number words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LARGEST = 10 ** (3 * len(_GROUPS)) - 1
 
 
 def cardinal(number: int) -> str:
-    """0 or more in words; from a thousand billions on digit by digit."""
+    """Spell a non-negative integer in words; digit by digit above the trillions."""
     if number > _LARGEST:
         return digits(str(number))
     if number < 1000:
@@ -47,6 +47,7 @@ def _below_thousand(number: int) -> str:
 
 
 def ordinal(number: int) -> str:
+    """Spell an ordinal number."""
     *words, last = cardinal(number).split()
     if last in _ORDINALS:
         last = _ORDINALS[last]
@@ -56,12 +57,12 @@ def ordinal(number: int) -> str:
 
 
 def digits(text: str) -> str:
-    """Each digit by itself."""
+    """Spell each digit."""
     return " ".join(_ONES[int(digit)] for digit in text)
 
 
 def year(number: int) -> str:
-    """1000 to 9999 as years are spoken: nineteen ninety five, two thousand nine."""
+    """Spell 1000 to 9999 as a year: nineteen ninety five, two thousand nine."""
     century, rest = divmod(number, 100)
     if number % 1000 < 10:
         return cardinal(number)
@@ -71,8 +72,9 @@ def year(number: int) -> str:
 
 
 def spoken(text: str) -> str:
-    """A number as it is written (digits, with commas between groups or a decimal point). Four
-    digits that look like a year are spoken as one, a leading zero makes it digit by digit."""
+    """Spell a written number (digits, with commas between groups or a decimal point). Four digits
+    that look like a year are read as one; a leading zero means digit by digit.
+    """
     whole, _, fraction = text.replace(",", "").partition(".")
     if fraction:
         return f"{cardinal(int(whole))} point {digits(fraction)}"

@@ -1,4 +1,4 @@
-"""From the parts of a voice and its files to what speaks."""
+"""Factory of the text-to-speech task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Audio(msgspec.Struct, frozen=True):
 
 
 class _Described(msgspec.Struct, frozen=True):
-    """What piper's .onnx.json says of a voice, as far as it is needed here."""
+    """The needed part of piper's .onnx.json."""
 
     audio: _Audio
     phoneme_id_map: dict[str, list[int]]
@@ -50,7 +50,7 @@ def _speller(head: VoiceHead, opened: Opened) -> Speller:
         raise RkzooError(
             f"The card says that this voice has {head.rate} samples a second.",
             f"{files['encoder.phonemes'].name} says {described.audio.sample_rate}.",
-            "Mend the card's head.",
+            "Fix the head in the card.",
         )
     lexicon = read_lexicon(files["encoder.lexicon"])
     guess = Guesser(files["encoder.letters-to-sounds"])

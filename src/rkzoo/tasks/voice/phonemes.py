@@ -1,5 +1,6 @@
-"""English words to the International Phonetic Alphabet, as espeak writes it: the voices were
-trained on that spelling. Made from a dictionary and a table, none of espeak's code or data."""
+"""English pronunciation in the International Phonetic Alphabet (IPA), in espeak's notation, on
+which the voices were trained. Built on a dictionary and a table, without espeak's code or data.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ _IPA = _pairs(
 _WEAK = {"AH": "ə", "ER": "ɚ", "IY": "i"}
 _STRESS = {"1": "ˈ", "2": "ˌ"}
 
-# Words that a sentence passes over lightly, without a stress.
+# Unstressed function words.
 _LIGHT = _pairs(
     "the:ðə a:ɐ an:ɐn and:ænd of:ʌv to:tə is:ɪz are:ɑːɹ was:wʌz were:wɜː be:biː been:bɪn"
     " we:wiː he:hiː she:ʃiː it:ɪt you:juː they:ðeɪ me:miː us:ʌs him:hɪm her:hɜː them:ðɛm"
@@ -37,7 +38,7 @@ _VOICELESS = ("P", "T", "K", "F", "TH")
 
 
 def ipa(sounds: list[str]) -> str:
-    """ARPAbet to IPA: a stress mark stands right before its vowel."""
+    """Convert ARPAbet to IPA; a stress mark precedes its vowel."""
     text = ""
     for sound in sounds:
         name, stress = (sound[:-1], sound[-1]) if sound[-1].isdigit() else (sound, "")
@@ -47,8 +48,9 @@ def ipa(sounds: list[str]) -> str:
 
 
 def read_lexicon(path: Path) -> dict[str, list[str]]:
-    """CMUdict's text: a word, two blanks, its sounds with a dash between syllables; of several
-    ways to say a word the first. Raises RkzooError where it is no such file."""
+    """Read CMUdict: a word, two blanks, its phonemes, with a dash between syllables; the first of
+    several pronunciations is kept. Raises RkzooError for another file.
+    """
     with explained(f"The dictionary {path} cannot be read."):
         lines = path.read_bytes().decode("latin-1").split("\n")
     words: dict[str, list[str]] = {}
@@ -59,7 +61,7 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     known = {sound.rstrip("012") for sounds in words.values() for sound in sounds} <= set(_IPA)
     if not words or not known:
         raise RkzooError(
-            f"{path} is no pronouncing dictionary.",
+            f"{path} is not a pronouncing dictionary.",
             "Its lines are not a word, two blanks and sounds in ARPAbet.",
             "Fetch the voice again with rkzoo fetch.",
         )
@@ -67,13 +69,15 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
 
 
 class Pronouncer:
-    """Words to IPA: from the lexicon, else by its endings, else spelled (capitals) or guessed."""
+    """Converts words to IPA: by the lexicon, else by suffix, else spelled out (uppercase) or by
+    G2P."""
 
     def __init__(self, lexicon: dict[str, list[str]], guess: Guesser) -> None:
         self._lexicon, self._guess = lexicon, guess
 
     def __call__(self, words: tuple[str, ...]) -> list[str]:
-        """IPA of each word of a sentence; a mark (. , ? ! ; :) is glued to the word before."""
+        """IPA of each word of a sentence; punctuation (. , ? ! ; :) is attached to the word before
+        it."""
         found: list[str] = []
         for word in words:
             if not word[0].isalpha():
@@ -86,7 +90,7 @@ class Pronouncer:
         return found
 
     def sounds(self, word: str) -> list[str]:
-        """ARPAbet of one word."""
+        """ARPAbet phonemes of one word."""
         low = word.lower()
         if low in self._lexicon:
             return self._lexicon[low]

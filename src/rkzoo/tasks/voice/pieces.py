@@ -1,4 +1,4 @@
-"""Long inputs in pieces: texts at words, arrays in windows that overlap."""
+"""Chunking of long inputs: texts at words, arrays in overlapping windows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Word:
-    """Its symbols as the network counts them; `pause`: a mark follows at which one may stop."""
+    """A word's symbol ids; `pause`: followed by punctuation at which a split is natural."""
 
     symbols: tuple[int, ...]
     pause: bool = False
 
 
 def fitting(words: Sequence[Word], room: int) -> list[tuple[Word, ...]]:
-    """The words in runs of at most `room` symbols, cut at the last pause where one lies in the
-    second half of the room, and inside a word only where it alone is longer than the room."""
+    """Group words into runs of at most `room` symbols, cut at the last pause where one lies in the
+    second half of the room; a word is split only where it exceeds the room by itself.
+    """
     short: list[Word] = []
     for word in words:
         parts = [word.symbols[at : at + room] for at in range(0, len(word.symbols), room)]
@@ -44,7 +45,7 @@ def fitting(words: Sequence[Word], room: int) -> list[tuple[Word, ...]]:
 
 
 def halves(words: Sequence[Word]) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
-    """A run in two, at the word nearest the middle; one word alone in the middle of it."""
+    """Split a run in two at the word nearest the middle; a single word at its middle."""
     if len(words) == 1:
         symbols = words[0].symbols
         middle = len(symbols) // 2
@@ -55,9 +56,11 @@ def halves(words: Sequence[Word]) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
 
 
 def windows(length: int, size: int, margin: int) -> list[tuple[int, int, int]]:
-    """(start, first, last) of windows of `size` over `length`: what the window that begins at
-    `start` gives for first..last is kept. Together these are all of it, once; where a window
-    does not end with the whole, `margin` on that side is thrown away."""
+    """Overlapping windows of `size` over `length` items: (start, first, last).
+
+    Of the window at `start`, the output for first..last is kept. Together these cover everything
+    once; `margin` items are discarded at each inner window edge.
+    """
     found = []
     start = first = 0
     while start + size < length:
@@ -70,8 +73,17 @@ def windows(length: int, size: int, margin: int) -> list[tuple[int, int, int]]:
 def in_windows(
     run: Callable[[Array], Array], given: Array, size: int, margin: int, hop: int = 1
 ) -> Array:
-    """`run` over (1, C, T), `size` frames at a time, filled up with zeros: it gives (..., size *
-    hop), of which the answer is put together: (rows, T * hop)."""
+    """Apply `run` to (1, C, T) in windows of `size` frames, zero-padded.
+
+    Args:
+        run: maps (1, C, size) to (..., size * hop).
+        given: (1, C, T) float32.
+        size, margin: see `windows`.
+        hop: output values per frame.
+
+    Returns:
+        (rows, T * hop).
+    """
     length = given.shape[-1]
     kept = []
     for start, first, last in windows(length, size, margin):

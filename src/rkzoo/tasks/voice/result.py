@@ -1,4 +1,4 @@
-"""A text that was spoken."""
+"""Text-to-speech result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 
 @dataclass(frozen=True)
 class SpokenSentence:
-    """`start` and `end` in seconds. `unspoken` are the characters that nobody could say."""
+    """A spoken sentence: `start` and `end` in seconds; `unspoken` are characters that were
+    skipped.
+    """
 
     text: str
     start: float
@@ -25,7 +27,7 @@ class SpokenSentence:
 
 @dataclass(frozen=True)
 class Spoken(Collection):
-    """The sound, and where in it each sentence is."""
+    """The sound, and the position of each sentence in it."""
 
     sound: Sound
     sentences: tuple[SpokenSentence, ...]
@@ -33,19 +35,19 @@ class Spoken(Collection):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What each sentence says."""
+        """Text of each sentence."""
         return tuple(one.text for one in self.sentences)
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """(N, 2) start and end of each sentence in seconds."""
+        """Start and end of each sentence in seconds, (N, 2) float64."""
         return times_of(self.sentences)
 
     def __len__(self) -> int:
         return len(self.sentences)
 
     def _take(self, rows: Rows) -> Spoken:
-        """The sentences and their sound alone, one after another."""
+        """The selected sentences with their sound, concatenated."""
         rate, at = self.sound.rate, 0.0
         parts, sentences = [np.zeros(0, np.float32)], []
         for one in pick(self.sentences, rows):
@@ -56,7 +58,7 @@ class Spoken(Collection):
         return replace(self, sound=Sound(np.concatenate(parts), rate), sentences=tuple(sentences))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A record for each sentence, times in seconds."""
+        """One record per sentence, times in seconds."""
         return [
             {
                 "text": one.text,
@@ -76,5 +78,6 @@ class Spoken(Collection):
         return said
 
     def save(self, path: Path) -> None:
-        """Writes 16-bit WAV (or FLAC, OGG by the suffix). Raises RkzooError."""
+        """Write 16-bit WAV, FLAC or OGG, by the suffix. Raises RkzooError when it cannot be
+        written."""
         write(path, self.sound)

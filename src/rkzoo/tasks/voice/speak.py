@@ -1,4 +1,4 @@
-"""Text of any length in, a voice out: the parts of a VITS network, and what lies between."""
+"""VITS text to speech, split into several networks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ Samples = NDArray[np.float32]
 Parts = Mapping[str, tuple[Contract, Session]]
 
 _BETWEEN = 0.2  # seconds of silence after a sentence
-# Frames at each end of a window that are thrown away. The flow looks 32 frames far: four layers
-# of five taps in each of four couplings. The vocoder sees 10; 8 leave an error of -60 dB.
+# Frames discarded at each window edge. The flow's receptive field is 32 frames to each side
+# (four couplings of four layers with kernel 5); the vocoder's is 10, and 8 leave -60 dB of error.
 _FLOW_MARGIN, _VOCODER_MARGIN = 32, 8
 _SPEEDS = (0.25, 4.0)
 
 
 class Mouth(Protocol):
-    """What says a run of symbols. `room` is how many it takes; the answer is None where they
-    sound longer than it can say at once."""
+    """Synthesizer of a run of symbols. `room` is the maximum number of symbols; the result is None
+    where the audio would be longer than the network supports.
+    """
 
     room: int
 
@@ -39,14 +40,15 @@ class Mouth(Protocol):
 
 
 Speller = Callable[[tuple[str, ...]], tuple[list[Word], str]]
-"""The words of a sentence to symbols, and the characters that have none."""
+"""Maps the words of a sentence to symbols, and returns the characters without one."""
 
 
 class Windowed:
-    """`encoder`, `flow` and `vocoder`: frames go through the last two in windows. The noise is
-    the same for the same symbols, so the same text always sounds the same."""
+    """Synthesizer with `encoder`, `flow` and `vocoder`; the last two run in windows over the
+    frames. The noise is seeded, so the same text always sounds the same.
+    """
 
-    # Ids of piper's alphabet: before and after a text, and between all symbols.
+    # Symbol ids of piper: start and end of a text, and padding between symbols.
     START, END, PAD = 1, 2, 0
 
     def __init__(self, head: VoiceHead, parts: Parts) -> None:
@@ -85,7 +87,7 @@ class Windowed:
         return np.asarray(rows[0], np.float32)
 
     def _flowed(self, frames: Samples) -> Samples:
-        # A frame of nothing but zeros is one behind the end.
+        # All-zero frames are padding.
         there: Samples = np.any(frames, axis=1, keepdims=True).astype(np.float32)
         return run(self._flow, frames, there)[0]
 
@@ -94,9 +96,11 @@ class Windowed:
 
 
 class AtOnce:
-    """`encoder` and `decoder`, which takes all frames at once and holds its noise itself."""
+    """Synthesizer with `encoder` and `decoder`; the decoder takes all frames at once and contains
+    its noise.
+    """
 
-    BLANK = 0  # between all symbols, and at both ends
+    BLANK = 0  # between symbols, and at both ends
 
     def __init__(self, head: VoiceHead, parts: Parts) -> None:
         self._head = head
@@ -121,8 +125,11 @@ class AtOnce:
 
 
 class Voice:
-    """Reads a text aloud. Raises RkzooError for a speed that nobody speaks at, and for a text in
-    which there is nothing to say."""
+    """Text-to-speech task.
+
+    Raises:
+        RkzooError: speed outside 0.25..4; when called, a text without anything to pronounce.
+    """
 
     def __init__(self, head: VoiceHead, mouth: Mouth, spell: Speller, speed: float = 1.0) -> None:
         if not _SPEEDS[0] <= speed <= _SPEEDS[1]:
@@ -158,7 +165,7 @@ class Voice:
         return Spoken(Sound(np.concatenate(said[:-1]), rate), tuple(where))
 
     def _say(self, words: Sequence[Word]) -> list[Samples]:
-        """A run of words, in two where it is too long to be said at once."""
+        """Synthesize a run of words, split in two where it is too long for the network."""
         symbols = _joined(words)
         sound = self._mouth(symbols, self._speed)
         if sound is not None:
@@ -173,12 +180,12 @@ class Voice:
 
 
 def _joined(words: Sequence[Word]) -> list[int]:
-    """Symbols of the words; each has the space before it as its first symbol where one is."""
+    """Concatenated symbols of the words; a word includes its preceding space."""
     return [symbol for word in words for symbol in word.symbols]
 
 
 def phonetic(ids: Mapping[str, Sequence[int]], pronounce: Pronouncer) -> Speller:
-    """Spells with phonemes: each character of a word's IPA has an id."""
+    """Phoneme speller: each IPA character has an id."""
 
     def spell(words: tuple[str, ...]) -> tuple[list[Word], str]:
         found: list[Word] = []
@@ -195,7 +202,7 @@ def phonetic(ids: Mapping[str, Sequence[int]], pronounce: Pronouncer) -> Speller
 
 
 def lettered(letters: Sequence[str]) -> Speller:
-    """Spells with letters: symbol i is `letters[i]`; marks are what the voice does not know."""
+    """Character speller: symbol i is `letters[i]`; punctuation has no symbols."""
     ids = {letter: index for index, letter in enumerate(letters) if len(letter) == 1}
 
     def spell(words: tuple[str, ...]) -> tuple[list[Word], str]:
@@ -216,8 +223,7 @@ def lettered(letters: Sequence[str]) -> Speller:
 
 
 def run(session: Session, *arrays: NDArray[Any]) -> list[NDArray[np.float32]]:
-    """Runs a part whose tensors are known by their order. Raises RkzooError where it takes more
-    or fewer."""
+    """Run a part with tensors in order. Raises RkzooError where the number of inputs differs."""
     names = [spec.name for spec in session.inputs]
     if len(names) != len(arrays):
         raise RkzooError(

@@ -1,4 +1,4 @@
-"""Reading a text aloud."""
+"""Text-to-speech task specification."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs on and on, or over many files: streams, microphones, search, the demo."""
+"""Applications: video streams, microphones, search, the demo."""

@@ -1,4 +1,4 @@
-"""The whole way on one page: read it in float, build the .rknn, read it again in INT8."""
+"""Demo of the whole workflow on one page: OCR in float, conversion to .rknn, OCR in INT8."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from rkzoo.zoo.catalogue import card as find_card
 
 @dataclass(frozen=True)
 class Comparison:
-    """Float against INT8 on the same page. Times are of this PC, not of an NPU."""
+    """Float and INT8 results on the same page. Times are those of this PC, not of an NPU."""
 
     onnx_lines: int
     simulator_lines: int
@@ -51,8 +51,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo did. `comparison` is None where the toolkit cannot run; `without`
-    then says why."""
+    """Result of the demo. `comparison` is None where the toolkit cannot run; `without` then gives
+    the reason.
+    """
 
     page: TextLines
     pictures: tuple[Path, ...]
@@ -62,6 +63,7 @@ class DemoReport:
     without: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """Report as JSON types."""
         return {
             "page": {"runtime": "onnx", "lines": self.page.to_json()},
             "rknn": self.converted.to_json() if self.converted else None,
@@ -81,9 +83,17 @@ def demo(
     report: Reporter = SILENT,
     show: Callable[[TextLines], None] = lambda lines: None,
 ) -> DemoReport:
-    """Runs the demo and writes pictures, .rknn and report.json into `out`.
+    """Run the demo, and write images, .rknn and report.json into `out`.
 
-    `show` is called with the lines as soon as they are read. Raises RkzooError.
+    Args:
+        out: output folder.
+        soc: target chip.
+        toolkit: version of RKNN-Toolkit2; None for the default.
+        report: receives progress.
+        show: called with the recognized lines as soon as they are known.
+
+    Raises:
+        RkzooError: a file cannot be fetched or written, or the conversion fails.
     """
     start = perf_counter()
     with ExitStack() as stack:
@@ -103,7 +113,7 @@ def demo(
         with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
             page = read(path)
         with report.task("Reading the page on ONNX Runtime"):
-            reader.detector(page)  # the first run of a session plans its memory
+            reader.detector(page)  # warm-up: the first run allocates memory
             began = perf_counter()
             boxes = reader.detector(page)
             onnx_seconds = perf_counter() - began
@@ -148,7 +158,7 @@ def _compare(
     converted: Converted,
     report: Reporter,
 ) -> tuple[Comparison, TextLines]:
-    """The same page through the INT8 detector; the same readers after it."""
+    """Run the same page through the INT8 detector and the same recognizer."""
     detector = TextDetector(det.contract, session)
     with report.task("Reading the page with the INT8 detector on the simulator"):
         arrays, letterbox = detector.preprocess(page)
@@ -179,7 +189,7 @@ def _compare(
 
 
 def _both(page: Array, lines: TextLines, simulated: TextLines) -> Array:
-    """The lines of both detectors on the same page."""
+    """Detections of both models, side by side."""
     drawn = []
     for found in (lines, simulated):
         drawn.append(page.copy())
@@ -192,7 +202,7 @@ def _both(page: Array, lines: TextLines, simulated: TextLines) -> Array:
 
 
 def cosine(a: Array, b: Array) -> float:
-    """Cosine of the angle between two tensors seen as vectors."""
+    """Cosine similarity of two tensors."""
     x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     length = float(np.linalg.norm(x) * np.linalg.norm(y))
     return round(float(x @ y) / length, 6) if length else 0.0

@@ -1,4 +1,4 @@
-"""Speech from the microphone to text, told while it is spoken where the model can."""
+"""Speech recognition from the microphone, incremental where the model is streaming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Samples = NDArray[np.float32]
 
 
 class Hearing(Protocol):
-    """A sound as it comes in (tasks.speech.transducer.Stream)."""
+    """Incremental recognition of one sound (tasks.speech.transducer.Stream)."""
 
     def accept(self, samples: Samples) -> None: ...
 
@@ -50,7 +50,7 @@ def listen(
     planned = plan(model, request, report)
     if of_head(planned.head).name != SOUND.name:
         raise RkzooError(
-            f"{model} does not hear.", "The microphone is for models of sounds.", "See rkzoo list."
+            f"{model} takes no sound.", "The microphone is for audio models.", "See rkzoo list."
         )
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
@@ -70,7 +70,7 @@ def _heard(task: Any, blocks: Iterator[Samples], tell: Callable[[Found], None]) 
                 stream.accept(block)
                 tell(stream.transcript())
     except KeyboardInterrupt:
-        pass  # that is how a speaker ends
+        pass  # the usual way to stop
     if stream is not None:
         stream.finish()
         return stream.transcript()
@@ -81,7 +81,9 @@ def _heard(task: Any, blocks: Iterator[Samples], tell: Callable[[Found], None]) 
 
 
 def microphone() -> Iterator[Samples]:
-    """Blocks of a tenth of a second from the usual microphone, without end. Raises RkzooError."""
+    """Yield blocks of 0.1 s, float32 (N,) at 16 kHz, from the default microphone, endlessly. Raises
+    RkzooError.
+    """
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing

@@ -1,4 +1,4 @@
-"""Finds pictures or lines of text by words, with embeddings that are kept from search to search."""
+"""Semantic search in images or text lines, with cached embeddings."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from rkzoo.workflow.request.request import Request
 
 Embeddings = NDArray[np.float32]
 SHOWN = 12
-"""Pictures of a contact sheet."""
+"""Maximum number of images on a contact sheet."""
 
 
 @runtime_checkable
 class Searchable(Protocol):
-    """A task that can be searched with: `embed` gives a row for each of `passages`, which can be
-    found in one source, `meant` for each of some words; all rows of length 1."""
+    """A task usable for search: `embed` gives one row per passage of a source, `meant` one per
+    query; all rows are L2-normalized.
+    """
 
     def passages(self, given: Any) -> tuple[str, ...]: ...
 
@@ -44,8 +45,15 @@ class Searchable(Protocol):
 
 @dataclass(frozen=True)
 class Hits:
-    """`alike` in the order found; `sources[i]` is where name i comes from. `kept` of the sources
-    had embeddings from an earlier search."""
+    """Search results.
+
+    Attributes:
+        words: the query.
+        alike: ranked passages.
+        sources: file of each result.
+        runtime: backend.
+        kept: number of sources whose embeddings came from the cache.
+    """
 
     words: str
     alike: Alike
@@ -54,7 +62,7 @@ class Hits:
     kept: int
 
     def sheet(self) -> NDArray[np.uint8]:
-        """The best pictures as one, BGR, each over its cosine and name."""
+        """Contact sheet of the best images, BGR, with cosine and name."""
         from rkzoo.vision.image import read
 
         best = [path for path in self.sources[:SHOWN] if path is not None]
@@ -70,8 +78,18 @@ def search(
     request: Request | None = None,
     report: Reporter = SILENT,
 ) -> Hits:
-    """The passages of all `sources` (pictures' paths, texts as the medium expands them), those
-    first that are most alike to `words`. Raises RkzooError for a model that compares nothing."""
+    """Rank the passages of all sources by similarity to a query.
+
+    Args:
+        model: card name or file of an embedding model.
+        sources: image paths, or texts as the input kind expands them.
+        words: the query.
+        asked: runtime and options of the model.
+        report: receives progress.
+
+    Raises:
+        RkzooError: an empty query, or a model without embeddings.
+    """
     if not words.strip():
         raise RkzooError("There is nothing to search for.", "The words are empty.", "Give some.")
     planned = plan(model, request, report)
@@ -84,7 +102,7 @@ def search(
                 "It makes no embeddings that could be compared with those of words.",
                 "Use clip for pictures, or minilm for texts.",
             )
-        # The words first: what is wrong with them should not cost the reading of a folder.
+        # Embed the query first, to fail before a whole folder is read.
         wanted = task.meant([words])[0]
         kept = _Kept(planned)
         found: list[Embeddings] = []
@@ -106,7 +124,7 @@ def search(
 
 
 class _Kept:
-    """Embeddings in the cache, by what made them and what they are of."""
+    """Embedding cache, keyed by model and content."""
 
     def __init__(self, planned: Plan) -> None:
         made_by = hashlib.sha256(package_digest().encode())
@@ -117,7 +135,7 @@ class _Kept:
 
     def rows(self, digest: str, task: Searchable, read: Callable[[], Any]) -> Embeddings:
         file = self._folder / f"{digest}.npy"
-        # What cannot be read, a file that was cut off for one, is made again.
+        # Recompute unreadable (for example truncated) files.
         with suppress(OSError, ValueError, EOFError):
             rows: Embeddings = np.load(file, allow_pickle=False)
             self.hits += 1

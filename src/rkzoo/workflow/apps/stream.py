@@ -1,8 +1,8 @@
-"""Video in, answers out: a source, a pool of models and sinks, joined.
+"""Video stream: a source, a pool of models and sinks.
 
-One thread reads the source into the pool; the workers prepare, run and decode; the calling
-thread takes the answers in order, follows things, draws and gives them to the sinks. Whatever
-is slowest makes the others wait, or, when frames may be left out, makes the oldest ones go.
+One thread reads the source into the pool; the workers preprocess, run and postprocess; the calling
+thread takes the results in order, tracks, draws and passes them to the sinks. The slowest stage
+throttles the others, or, when frames may be dropped, the oldest frames are dropped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import check_apart
 from rkzoo.plain import plain
@@ -37,6 +38,7 @@ from rkzoo.streaming.sinks import JsonLines, Shown, Sink, VideoFile, Window, che
 from rkzoo.streaming.sources import Frame, Paced, Source, open_source
 from rkzoo.streaming.tracking import Follower, TrackOptions
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
+from rkzoo.tasks.tensors.feed import input_specs
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Found, Image
@@ -45,22 +47,23 @@ from rkzoo.workflow.inference.sanity import watched
 from rkzoo.workflow.inference.stages import run_stages
 from rkzoo.workflow.request.request import Request
 
-# Workers where nothing is said; a simulator is a process of its own and far from real time.
+# Default workers; the simulator is a process of its own and far from real time.
 _WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1}
-# Boxes below the confidence that keep a track alive.
+# Low score threshold of the tracker.
 _UNSURE = 0.1
-# The answers of the first frames are looked at for what is wrong with the model.
+# Number of first frames whose results are checked for plausibility.
 _DOUBTED = 3
-# A live stream goes on after a failed frame, but not after so many without one that works.
+# A live stream ends after this many consecutive failed frames.
 _FAILURES = 3
-# How long the reader may hang on a silent source after the end, seconds.
+# How long the reader may block on a silent source after the end, seconds.
 _READER_GRACE = 6.0
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the answers go. `jsonl` Path("-") is stdout. `http` is an address as LivePage takes
-    it; with nothing chosen there is no sink, and only the figures tell."""
+    """Output sinks. `jsonl` Path("-") is stdout. `http` is an address as taken by `parse_address`.
+    Without any sink only statistics are reported.
+    """
 
     save: Path | None = None
     jsonl: Path | None = None
@@ -70,9 +73,17 @@ class Outputs:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """`every_frame` None: every frame of a file, and the newest of a live source; False with a
-    file plays it at its own speed. `frames`: stop after so many answers. `give_up`: seconds
-    after which a lost source is given up (None: never). `workers` None: by the runtime."""
+    """Options of a stream.
+
+    Attributes:
+        confidence, iou: thresholds; None for the task's defaults.
+        track: add track ids.
+        every_frame: True processes every frame, False drops frames (a file is then played at its
+            own frame rate); None: True for files, False for live sources.
+        frames: stop after this many results.
+        workers: number of models in parallel; None: by backend.
+        give_up: seconds after which a lost source is given up; None: never.
+    """
 
     track: bool = False
     every_frame: bool | None = None
@@ -83,7 +94,7 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a stream went. `stopped`: somebody ended it. `figures`: as /stats.json tells."""
+    """Summary of a stream. `stopped`: ended by the user. `figures`: as in /stats.json."""
 
     runtime: Label
     frames: int
@@ -95,7 +106,7 @@ class Summary:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Summary as JSON types."""
         document: dict[str, Any] = plain(self._told())
         return document
 
@@ -112,8 +123,9 @@ class Summary:
 
 @dataclass
 class Stop:
-    """Set `asked` from anywhere, a signal handler too: the stream ends cleanly. A plain
-    attribute, since a handler must not wait for a lock that its own thread may hold."""
+    """Stop flag: set `asked` from anywhere, also a signal handler, to end the stream cleanly. A
+    plain attribute, since a handler must not wait for a lock that its own thread may hold.
+    """
 
     asked: bool = False
 
@@ -123,7 +135,7 @@ Watch = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Answered:
-    """What a worker makes of a frame. `seconds` by stage."""
+    """Result of a frame, with seconds by stage."""
 
     found: Found
     seconds: dict[str, float]
@@ -141,11 +153,23 @@ def stream(
     watch: Watch | None = None,
     report: Reporter = SILENT,
 ) -> Summary:
-    """Runs a model on a source until it ends, `options.frames` are answered, or `stop` is asked
-    for (Ctrl-C and SIGTERM ask for it when this is the main thread).
+    """Run a model on a source until it ends, `options.frames` results are reached, or `stop` is set
+    (by Ctrl-C and SIGTERM in the main thread).
 
-    `watch` gets the figures once a second. What was written is complete and in place however a
-    live source ended; an error elsewhere removes it. Raises RkzooError.
+    Output files are complete however a live source ends; another error removes them.
+
+    Args:
+        model: card name or file.
+        source: camera, URL, video or images (see `open_source`).
+        outputs: sinks.
+        asked: runtime and options of the model.
+        options: options of the stream.
+        stop: stop flag.
+        watch: called with the statistics once a second.
+        report: receives progress.
+
+    Raises:
+        RkzooError: the model, the source or a sink cannot be opened, or fails.
     """
     options, stop = options or StreamOptions(), stop or Stop()
     address = parse_address(outputs.http) if outputs.http else None
@@ -153,6 +177,7 @@ def stream(
         check_window()
     planned = plan(model, request, report)
     check_pictures(planned, "stream", joined=True)
+    _check_fed_by_frames(planned)
     if options.track:
         _check_trackable(planned)
     _check(options)
@@ -187,7 +212,7 @@ def stream(
 
 
 class _Run:
-    """The state of one stream: what the loop, the reader and the live page share."""
+    """State of one stream, shared by main loop, reader and live page."""
 
     def __init__(
         self,
@@ -210,7 +235,7 @@ class _Run:
         self.warnings: dict[str, None] = {}
         self.answered = self.failed = self._in_a_row = 0
         self._follow = self._follower() if options.track else None
-        # Asked here: importing what draws takes seconds, which a live picture would stand still.
+        # Imported here: it takes seconds, during which a live stream would stall.
         self._draws_in_full = draws and has_supervision()
 
     def go(self, pool: Pool[Frame, Answered], outputs: Outputs, page: LivePage | None) -> None:
@@ -230,7 +255,7 @@ class _Run:
             except Exception as error:
                 if not self.source.live or not self.answered:
                     raise
-                # Hours of a camera are not thrown away because it was lost at the end.
+                # Keep the recording of a live source that was lost at the end.
                 failure = error
         if failure is not None:
             raise failure
@@ -238,7 +263,7 @@ class _Run:
     def _loop(self, pool: Pool[Frame, Answered], sinks: list[Sink]) -> None:
         told = perf_counter()
         while not self.stop.asked and not pool.over:
-            # Short waits: a signal sets a flag and wakes nobody.
+            # Short timeout, since a signal only sets a flag.
             outcome = pool.take(0.1)
             if outcome is not None and self._deliver(outcome, sinks):
                 return
@@ -247,7 +272,7 @@ class _Run:
                 self.watch(self.figures())
 
     def _deliver(self, outcome: Outcome[Frame, Answered], sinks: list[Sink]) -> bool:
-        """Whether the stream ends with this frame."""
+        """Pass a result to the sinks; True when the stream ends with this frame."""
         if outcome.error is not None:
             self._excuse(outcome.error)
             return False
@@ -271,7 +296,8 @@ class _Run:
         return enough or any(sink.over for sink in sinks)
 
     def _excuse(self, error: BaseException) -> None:
-        """A failed frame: of a file it ends the stream, of a live source only in a row."""
+        """Handle a failed frame: ends the stream of a file at once, of a live source only when
+        repeated."""
         self.failed += 1
         self._in_a_row += 1
         if not self.source.live or self._in_a_row >= _FAILURES:
@@ -308,7 +334,7 @@ class _Run:
             yield Window(f"{self.planned.name} · {self.source.name}")
 
     def figures(self) -> dict[str, Any]:
-        """Plain data for the live page and the summary; from any thread."""
+        """Statistics for the live page and the summary, as JSON types; thread-safe."""
         tally = self.pool.tally if self.pool else Tally(0, 0, 0, 0, 0, 0)
         return {
             "runtime": self.planned.label,
@@ -323,6 +349,7 @@ class _Run:
         } | self.meter.figures()
 
     def summary(self) -> Summary:
+        """Summary of the stream."""
         figures = self.figures()
         return Summary(
             self.planned.label,
@@ -338,7 +365,7 @@ class _Run:
 
 @dataclass
 class _Reader:
-    """Reads the source into the pool, in a thread of its own. `error` is what ended it."""
+    """Thread that reads the source into the pool. `error` is the exception that ended it."""
 
     source: Source
     pool: Pool[Frame, Answered]
@@ -354,7 +381,7 @@ class _Reader:
 
     def __exit__(self, *error: Any) -> None:
         self._stop.set()
-        self.pool.cancel()  # it may wait for room there
+        self.pool.cancel()  # unblocks a reader that waits for room
         self._thread.join(_READER_GRACE)
 
     def _read(self) -> None:
@@ -375,7 +402,7 @@ class _Reader:
 def _opened(
     planned: Plan, options: StreamOptions, workers: int, report: Reporter, number: int
 ) -> Iterator[Callable[[Frame], Answered]]:
-    """What one worker works with: models of its own."""
+    """Open the models of one worker."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     wanted = planned.options
     if options.track:
@@ -416,9 +443,20 @@ def _check(options: StreamOptions) -> None:
         )
     if options.workers is not None and options.workers > _MOST_WORKERS:
         raise RkzooError(
-            f"--workers {options.workers} is more than can help.",
-            f"Each opens the model anew; {_MOST_WORKERS} are the most.",
-            "Leave it out: as many are taken as keep the machine busy.",
+            f"--workers {options.workers} is too many.",
+            f"Each opens the model anew; the maximum is {_MOST_WORKERS}.",
+            "Leave it out: the default keeps the machine busy.",
+        )
+
+
+def _check_fed_by_frames(planned: Plan) -> None:
+    """Raises RkzooError for plain tensors of which a frame is not the only input."""
+    contract = next(iter(planned.parts.values())).contract
+    if isinstance(contract.head, TensorsHead) and (contract.picture is None or contract.others):
+        raise RkzooError(
+            f"{planned.name} cannot be run on video.",
+            f"It takes {', '.join(input_specs(contract))}, and a frame is one picture.",
+            "Use rkzoo run with a file for each input.",
         )
 
 
@@ -426,16 +464,17 @@ def _check_trackable(planned: Plan) -> None:
     part = planned.parts.get("model")
     if part is None or not isinstance(part.contract.head, DetectHead):
         raise RkzooError(
-            f"{planned.name} finds nothing that could be followed.",
-            "--track gives numbers to boxes, and this model answers with something else.",
+            f"{planned.name} finds no objects to track.",
+            "--track adds ids to boxes, and this model gives none.",
             "Leave --track out.",
         )
 
 
 @contextmanager
 def _gently(stop: Stop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the stream to end; one more, a second later, interrupts at once
-    (at the same moment they often come twice: to the group and to the process)."""
+    """Ctrl-C and SIGTERM end the stream cleanly; another one, more than a second later, interrupts
+    at once (they often arrive twice at the same moment: for the group and for the process).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

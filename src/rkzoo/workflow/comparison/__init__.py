@@ -1,1 +1,1 @@
-"""One model on several runtimes, or in several forms, and what differs."""
+"""Comparison of one model on several backends, or in several dtypes."""

@@ -1,7 +1,7 @@
-"""A board held against the simulator: the inputs of a golden file on the NPU.
+"""Check of a board against the simulator: runs the inputs of a golden file on the NPU.
 
-What a report may call a board's is what Rockchip's library answered on a Rockchip board. It holds
-no serial number, no name of a host or user, and no path.
+A report is labelled as a board's only for outputs of Rockchip's library on a Rockchip board. It
+holds no serial number, no host or user name, and no path.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from rkzoo.workflow.inference.load import answer_at
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file, read_pipeline
 
 ROUNDS = 5
-"""How often each input is run: the same numbers must come each time."""
+"""Runs per input; the outputs must be identical each time."""
 CONFIDENCE = 0.25
 
 MEASURED = "board"
@@ -60,9 +60,10 @@ SIMULATED = "simulator"
 
 @dataclass(frozen=True)
 class FoundCheck:
-    """What is found in the golden pictures: by the decoder that `run` uses, in the simulator's
-    outputs and in the board's. `layout` is the one that the board's were read in, `agreement`
-    None where they could not be read at all."""
+    """Postprocessed results of the golden images, from the simulator's outputs and from the
+    board's. `layout`: in which the board's outputs were read; `agreement`: None where they could
+    not be read.
+    """
 
     layout: Layout
     agreement: Agreement | None
@@ -72,8 +73,14 @@ class FoundCheck:
 
 @dataclass(frozen=True)
 class PartCheck:
-    """One .rknn. `ms` is what a caller waits for a run, `npu_ms` what the library says of it
-    (None where it does not); `steady` that the same input gave the same numbers each time."""
+    """Check of one .rknn.
+
+    Attributes:
+        ms: time that a caller waits for a run.
+        npu_ms: time reported by the library; None where it reports none.
+        steady: the same input gave identical outputs each time.
+        reasons: what is wrong, the worst first.
+    """
 
     role: str
     model: str
@@ -97,7 +104,7 @@ class PartCheck:
 
 @dataclass(frozen=True)
 class Heat:
-    """A thermometer before and after, in degrees Celsius."""
+    """A temperature sensor before and after, in degrees Celsius."""
 
     name: str
     before: float
@@ -106,8 +113,9 @@ class Heat:
 
 @dataclass(frozen=True)
 class Place:
-    """The machine. `driver` as the kernel tells it and `driver_told` as the library does;
-    `library` is the file's bare name, `library_version` what it calls itself."""
+    """The machine. `driver` as reported by the kernel, `driver_told` by the library; `library` is
+    its file name, `library_version` the version it reports.
+    """
 
     board: str
     chip: str | None
@@ -123,8 +131,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Checked:
-    """The whole report. `label` says what kind of figures these are; `known` what is known of
-    how far a board is from the simulator."""
+    """The whole report. `label`: origin of the figures; `known`: what is known about the deviation
+    of boards from the simulator.
+    """
 
     label: str
     level: Level
@@ -138,7 +147,7 @@ class Checked:
     format: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what is not finite becomes null."""
+        """Report as JSON types; values that are not finite become null."""
         document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return document
 
@@ -150,11 +159,16 @@ def check(
     runtime: str = "board",
     report: Reporter = SILENT,
 ) -> Checked:
-    """Runs the golden inputs of a .rknn, or of each part of a converted pipeline's .json.
+    """Run the golden inputs of a .rknn, or of each part of a converted pipeline's .json.
 
-    `golden` is the file beside the .rknn unless one is named. `runtime` "simulator" builds the
-    model again here: then all must be equal. Raises RkzooError where there is no board or golden
-    file, or the model does not run.
+    Args:
+        model: .rknn or pipeline .json.
+        golden: golden file; None for the one beside the .rknn.
+        runtime: "board", or "simulator" to rebuild the model here, where all outputs must be equal.
+        report: receives progress.
+
+    Raises:
+        RkzooError: no board, no golden file, or the model does not run.
     """
     path = Path(model)
     files = _files(path, golden)
@@ -181,7 +195,7 @@ def check(
 
 
 def write_report(path: Path, checked: Checked) -> None:
-    """The report as JSON, whole or not at all. Raises RkzooError."""
+    """Write the report as JSON, atomically. Raises RkzooError when it cannot be written."""
     text = msgspec.json.format(msgspec.json.encode(checked), indent=1)
     write_text(path, text.decode() + "\n")
 
@@ -223,7 +237,7 @@ def _board(file: Path, golden: Path | None, runtime: str) -> BoardBackend | None
 
 @dataclass
 class _Told:
-    """What the library says of itself, once for all parts."""
+    """Versions that the library reports, once for all parts."""
 
     library: str = ""
     version: str = ""
@@ -239,7 +253,7 @@ class _Told:
 
 @dataclass(frozen=True)
 class _Ran:
-    """`outputs` holds the arrays of each input."""
+    """Outputs and times of a run. `outputs` holds the arrays of each input."""
 
     specs: tuple[TensorSpec, ...]
     outputs: list[list[Array]]
@@ -271,7 +285,7 @@ class _Subject:
         known = tuple(one for one in found if one is not None)
         told_of = [(one.level, f"{one.name}: {one.why}.") for one in outputs if one.why]
         told_of += [(one.level, one.why) for one in known if one.why]
-        # The worst first: the verdict quotes it.
+        # Worst first, as quoted in the verdict.
         told_of.sort(key=lambda pair: -LEVELS.index(pair[0]))
         reasons = [printable(why) for _, why in told_of]
         levels = [*(one.level for one in outputs), *(one.level for one in known)]
@@ -324,7 +338,7 @@ class _Subject:
         )
 
     def _found_natively(self, contract: Contract) -> FoundCheck | None:
-        """What `run` finds, which reads the NPU's own layout."""
+        """Result of the decoder that `run` uses, which reads the native layout."""
         try:
             with self._open(contract, "native", SILENT) as session:
                 return self._found(contract, "native", _run(session, self.golden, 1))
@@ -332,7 +346,7 @@ class _Subject:
             return FoundCheck("native", None, "fail", _unplaced(error))
 
     def _found(self, contract: Contract, layout: Layout, ran: _Ran) -> FoundCheck | None:
-        """None where nothing is found that could be compared."""
+        """Compare postprocessed results; None where the task has none to compare."""
         if contract.picture is None or contract.texts is not None:
             return None
         order = slice(None, None, -1 if contract.input.color == "RGB" else 1)
@@ -356,7 +370,7 @@ class _Subject:
 
 
 class _Recorded(Closing):
-    """A session that gives arrays which are there already."""
+    """Session that replays given outputs."""
 
     def __init__(
         self,
@@ -375,7 +389,7 @@ class _Recorded(Closing):
 
 
 def _run(session: Session, golden: Golden, rounds: int) -> _Ran:
-    """All inputs, one after another, `rounds` times; the outputs of the last round."""
+    """Run all inputs in sequence, `rounds` times; keeps the outputs of the last round."""
     ran = _Ran(session.outputs, [])
     first: list[bytes] = []
     steady = True
@@ -389,7 +403,7 @@ def _run(session: Session, golden: Golden, rounds: int) -> _Ran:
             ran.seconds.append(perf_counter() - start)
             if (own := _npu_seconds(session)) is not None and own <= ran.seconds[-1]:
                 ran.npu_seconds.append(own)
-            # They lie in the NPU's memory until the next run.
+            # Outputs lie in NPU memory, which the next run overwrites.
             outputs.append([np.array(array) for array in made])
             del made
             digest = hashlib.blake2b(b"".join(map(np.ndarray.tobytes, outputs[-1]))).digest()
@@ -400,7 +414,7 @@ def _run(session: Session, golden: Golden, rounds: int) -> _Ran:
 
 
 def _npu_seconds(session: Session) -> float | None:
-    """How long the last run took, where the library tells (the small one does not)."""
+    """Duration of the last run as reported by the library (not by the small one)."""
     if isinstance(session, NpuSession) and not session.context.library.small:
         with suppress(RkzooError):
             return session.context.run_seconds() or None
@@ -480,5 +494,5 @@ def _place(before: Machine, after: Machine, told: _Told) -> Place:
 
 
 def _unplaced(error: RkzooError) -> str:
-    """What went wrong, without the folders that it names: they tell whose machine it is."""
+    """The error without folder names, which would identify the machine."""
     return re.sub(r"/(?:[^\s/]+/)+", "", f"{error.what} {error.why}".strip())

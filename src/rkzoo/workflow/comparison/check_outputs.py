@@ -1,4 +1,4 @@
-"""One output of a board against the same output of the simulator: figures, and what they mean."""
+"""Comparison of one output of a board with the simulator's."""
 
 from __future__ import annotations
 
@@ -7,33 +7,37 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rkzoo.accuracy.metric import cosine
 from rkzoo.checks import Level
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.runtime.simulator import quantised
 from rkzoo.session import Array, dequantise
 from rkzoo.workflow.comparison.diagnosis import GOOD
-from rkzoo.workflow.comparison.tensor_metrics import cosine
 
 KNOWN_SHARE, KNOWN_CODES = 0.84, 5
 """The one public comparison of the simulator with a real RK3588 found 84 to 92 % of output codes
-equal and a largest difference of 5 codes. Less has not been seen, which is no proof of a fault."""
+equal and a largest difference of 5 codes. A lower share is unusual, but no proof of a fault."""
 KNOWN = (
     "The one public comparison with a real RK3588 found 84 to 92 % of output codes equal and a"
     " largest difference of 5; the simulator is no exact model of the chip."
 )
 FAIL_COSINE = 0.95
-"""Codes that are off by 5 of 256 leave a cosine well above this; wrong layouts, inputs that never
-arrived and memory that was not written do not."""
+"""Differences of 5 of 256 codes keep the cosine well above this; wrong layouts, missing inputs and
+unwritten memory do not."""
 
 
 @dataclass(frozen=True)
 class OutputCheck:
     """One output over all golden inputs.
 
-    Of an integer output: the share of `equal` codes in 0..1 and the largest difference in
-    `codes`. Of a float one: the share of numbers `within` one step of float16. `difference` is
-    the largest in value, `cosine` that of the worst input; None where numbers are missing or not
-    finite. `why` says what `level` is for.
+    Attributes:
+        equal: share of equal codes in 0..1, of an integer output.
+        codes: largest difference in codes, of an integer output.
+        within: share of values within one float16 step, of a float output.
+        difference: largest difference in value; None where values are missing or not finite.
+        cosine: cosine similarity of the worst input; None likewise.
+        level: severity.
+        why: reason of `level`.
     """
 
     name: str
@@ -51,20 +55,24 @@ class OutputCheck:
 def check_output(
     golden: TensorSpec, wanted: Sequence[Array], board: TensorSpec, found: Sequence[Array]
 ) -> OutputCheck:
-    """`wanted` and `found` are one array for each input, as the sessions that `golden` and
-    `board` describe return them, in the graph's layout."""
+    """Compare the outputs of all inputs.
+
+    Args:
+        golden, board: specs of the output in both sessions.
+        wanted, found: one array per input, as returned by the sessions, in the graph's layout.
+    """
     none = OutputCheck(golden.name, board.shape, board.dtype, None, None, None, None, None, "fail")
     pairs = [(a.reshape(-1), b.reshape(-1)) for a, b in zip(wanted, found, strict=True)]
     if any(a.size != b.size for a, b in pairs):
         why = f"the board gives {list(board.shape)} where the model has {list(golden.shape)}"
         return replace(none, why=why)
     if golden.scale is not None and board.scale is None:
-        # rknn-toolkit-lite2 makes floats of integers.
+        # rknn-toolkit-lite2 dequantizes integer outputs.
         pairs, board = [(a, quantised(b, golden)) for a, b in pairs], golden
     values = [(dequantise(a, golden), dequantise(b, board)) for a, b in pairs]
     if any((np.isfinite(a) & ~np.isfinite(b)).any() for a, b in values):
         return replace(none, why="it holds numbers that are not finite")
-    # What float16 cannot hold is infinite in the simulator too.
+    # Ignore float16 overflows, which are infinite in the simulator too.
     values = [(a[kept], b[kept]) for a, b in values for kept in [np.isfinite(a)]]
     one = replace(
         none,
@@ -88,7 +96,7 @@ def _same_scale(one: TensorSpec, other: TensorSpec) -> bool:
 
 
 def _near(wanted: Array, found: Array) -> Array:
-    """Which numbers are within one step of float16 of each other."""
+    """Which values are within one float16 step of each other."""
     largest = np.finfo(np.float16).max
     step = np.spacing(np.minimum(np.abs(wanted), largest).astype(np.float16))
     return np.asarray(np.abs(wanted - found) <= np.nan_to_num(step, posinf=largest))
@@ -99,7 +107,7 @@ def _judged_codes(one: OutputCheck) -> OutputCheck:
     if equal >= KNOWN_SHARE and codes <= KNOWN_CODES:
         return replace(one, level="ok")
     why = f"{equal:.1%} of codes are equal, and the largest difference is {codes}"
-    # Scores that are 0 nearly everywhere have a poor cosine by rounding alone.
+    # Scores that are mostly 0 have a low cosine by rounding alone.
     bad = (one.cosine or 0.0) < FAIL_COSINE and codes > KNOWN_CODES
     return replace(one, level="fail" if bad else "warn", why=why)
 

@@ -1,4 +1,4 @@
-"""Where accuracy goes on the way to the NPU: float, float16 and INT8 on the same pictures."""
+"""Accuracy comparison of float, float16 and INT8 on the same images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rkzoo.contract.detect import DetectHead
@@ -55,6 +54,7 @@ from rkzoo.workflow.comparison.matching import (
 )
 from rkzoo.workflow.comparison.planning import (
     calibration_pictures,
+    check_named,
     given_pictures,
     own_chip,
     plans,
@@ -64,11 +64,10 @@ from rkzoo.workflow.comparison.result import Comparison, Layers, Picture, Ran
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures, figures, over_pictures
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.load import answer_at
-from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import Plan
-from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.request import PathName, Request
 
-_LINES = 8  # of a page, whose tensors are compared
+_LINES = 8  # text lines of a page whose tensors are compared
 
 
 def compare(
@@ -76,24 +75,26 @@ def compare(
     *,
     request: Request | None = None,
     soc: str = "",
-    images: Sequence[Path] = (),
+    images: Sequence[PathName] = (),
     layers: bool = True,
     options: str = "",
     report: Reporter = SILENT,
 ) -> Comparison:
-    """Runs a card's model, an `.onnx` or a `.rknn` in float and on the simulator.
+    """Run a model in float and on the simulator, and diagnose the differences.
 
-    `images`, or three of the calibration pictures. `request.dtype` leaves the other number format
-    out. The request's confidence (0.25) is the threshold of objects. `layers`: INT8 layer by layer too,
-    on the picture where its outputs are the worst, which takes yolov8n half a minute.
+    `images` as the model takes them (pictures, .npy, .npz, NAME=FILE), or three of the calibration
+    samples. The dtype of `request` leaves the other number format out; its confidence (0.25) is
+    the threshold of objects. `layers`: INT8 layer by layer too, on the picture where its outputs
+    are the worst, which takes yolov8n half a minute.
     `options` are repeated in the commands that are suggested. Raises RkzooError.
     """
     start = time.perf_counter()
     request = request or Request()
     chip = chip_name(soc) if soc else ""
-    pictures = given_pictures(images, report)
+    check_named(images)
     planned, skipped = plans(model, request, report)
     chip = chip or own_chip(planned) or SIMULATED_SOC
+    pictures = given_pictures(images, planned["onnx"], report)
     pictures = pictures or calibration_pictures(model, request, planned["onnx"])
     commands = _commands(model, chip, options)
     trial = _Trial(pictures, request.confidence, report)
@@ -129,7 +130,7 @@ def compare(
 
 
 def _commands(model: str, soc: str, options: str) -> dict[str, str]:
-    """What to type next, for this model with what was said about it."""
+    """Suggested commands for this model, with the given options."""
     tail = f" {options}" if options else ""
     name = shlex.quote(model)
     return {
@@ -143,12 +144,12 @@ def _commands(model: str, soc: str, options: str) -> dict[str, str]:
 # ---- running it -----------------------------------------------------------------------------
 
 
-Answering = Callable[[Image], Any]
+Answering = Callable[[Any], Any]
 Calls = list[tuple[list[Array], list[Array]]]
 
 
 class _Trial:
-    """All pictures through one runtime after another; float comes first and is remembered."""
+    """Runs all images on one backend after another. Float comes first, and its results are kept."""
 
     def __init__(
         self, pictures: Sequence[Picture], confidence: float | None, report: Reporter
@@ -156,7 +157,7 @@ class _Trial:
         self.pictures, self.report = pictures, report
         self.threshold = 0.25 if confidence is None else confidence
         self.warnings: dict[str, None] = {}
-        # For each picture: what float found, and each part's inputs with float's outputs.
+        # For each image: float's result, and each part's inputs with float's outputs.
         self.answers: list[Any] = []
         self.calls: list[dict[str, Calls]] = []
         self.named: dict[str, tuple[str, ...]] = {}
@@ -202,7 +203,7 @@ class _Trial:
             drawn=tuple(drawn),
         )
 
-    def _remember(self, found: Any, opened: Opened, task: Answering | None, image: Image) -> None:
+    def _remember(self, found: Any, opened: Opened, task: Answering | None, image: Any) -> None:
         self.answers.append(found)
         self.calls.append(
             {role: list(kept.calls.values())[:_LINES] for role, kept in opened.items()}
@@ -216,7 +217,7 @@ class _Trial:
     def _against(
         self, index: int, planned: Plan, opened: Opened
     ) -> list[tuple[tuple[str, int], OutputFigures]]:
-        """This runtime's outputs for the very arrays that float was given."""
+        """Outputs of this backend for the same inputs as float."""
         found = []
         for role, calls in self.calls[index].items():
             contract = planned.parts[role].contract
@@ -239,8 +240,9 @@ class _Trial:
 
 
 def _places(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[tuple[int, str, int]]:
-    """Float's place, the name, and the place in `specs`: by name, or by position where the
-    toolkit has renamed them."""
+    """Index of the output in float, its name, and its index in `specs`: by name, or by position
+    where the toolkit has renamed the outputs.
+    """
     known = {spec.name: place for place, spec in enumerate(specs)}
     by_name = all(name in known for name in names)
     return [
@@ -261,8 +263,8 @@ def _role(contract: Contract, name: str, place: int) -> str:
 
 
 def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | None, float]:
-    """What answers a picture, and from which score on an answer counts. None for a model
-    whose answers are not compared."""
+    """The task, and the score threshold of its items. The task is None where results are not
+    compared."""
     sessions: dict[str, Session] = {}
     for role, one in planned.parts.items():
         kept: Session = opened[role]
@@ -274,14 +276,14 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
     return answer_at(planned.parts["model"].answers, sessions["model"], threshold)
 
 
-def _run(planned: Plan, opened: Opened, image: Image) -> None:
-    """Runs a single model whose answers are not compared, for its outputs."""
+def _run(planned: Plan, opened: Opened, image: Any) -> None:
+    """Run a single model whose results are not compared, for its outputs."""
     contract = planned.parts["model"].contract
     parts = OpenedParts(contract.head, {"model": (contract, opened["model"])}, {})
     spec_of(contract.head).open(parts, TaskOptions())(image)
 
 
-def _drawn(found: Any, image: Image, report: Reporter) -> bytes:
+def _drawn(found: Any, image: Any, report: Reporter) -> bytes:
     from rkzoo.workflow.comparison.html_report import jpeg
 
     if isinstance(found, TextLines):
@@ -294,8 +296,8 @@ def _worst_picture(
     matches: Sequence[Matches],
     count: int,
 ) -> int:
-    """The one with the most things lost, then the one with the lowest cosines."""
-    # A cosine is at most 1 for each output, so a thing that is lost counts more.
+    """Index of the image with the most lost or new items, then the lowest cosines."""
+    # Cosines are at most 1 per output, so a lost item weighs more.
     lost = [len(one.lost) + len(one.new) for one in matches] or [0] * count
     sums = [-float(one * (len(rows) + 1)) for one in lost]
     for found in rows.values():
@@ -306,7 +308,7 @@ def _worst_picture(
 
 
 def _hurt(agreement: Agreement | None, outputs: Sequence[OutputFigures]) -> bool:
-    """Whether answers differ enough to matter; where there is none, whether the tensors do."""
+    """Whether results differ significantly; without results, whether the tensors do."""
     if any(not row.finite for row in outputs):
         return True
     if agreement is None or not agreement.things:
@@ -339,7 +341,7 @@ def _layers(
         try:
             rows = processes[role].analyse(build, arrays)
         except RkzooError as error:
-            # All else is measured already, and worth having.
+            # Keep everything else that was measured.
             skipped.append(f"The layers of {role}: {error}")
             continue
         found.append(layers_of(role, trial.pictures[index].name, rows))
@@ -347,6 +349,7 @@ def _layers(
 
 
 def layers_of(role: str, picture: str, rows: Sequence[LayerError]) -> Layers:
+    """Summarize the layer errors of one model."""
     known = [row for row in rows if row.cosine_entire is not None]
     first = next((row.tensor for row in known if (row.cosine_entire or 0) < GOOD), None)
     return Layers(role, picture, tuple(rows), first, tuple(alone(rows)[:5]))

@@ -1,4 +1,4 @@
-"""What the figures of a comparison come to: who is to blame, the verdict, what to do next."""
+"""Conclusions of a comparison: affected parts, verdict, next command."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ _TITLES = {"fp16": "float16", "int8": "INT8"}
 
 
 def to_blame(done: Ran) -> set[str]:
-    """The parts of a pipeline whose outputs are not those of float; where the answer suffers and
-    none is, the one that is furthest away."""
+    """Parts of a pipeline whose outputs deviate from float; where none does although the result
+    suffers, the one with the lowest cosine.
+    """
     rows = sorted(done.outputs, key=lambda row: -1.0 if row.cosine is None else row.cosine)
     return {row.part for row in rows if not like_float([row])} or {row.part for row in rows[:1]}
 
 
 def calibrated(build: BuildInputs) -> int | None:
+    """Number of calibration images; None without calibration. Raises RkzooError when they cannot be
+    read."""
     if build.calibration is None:
         return None
     with explained("The calibration pictures cannot be read from the cache."):
@@ -36,16 +39,17 @@ def calibrated(build: BuildInputs) -> int | None:
 def largest_number(
     model: Any, contract: Contract, arrays: Sequence[Array]
 ) -> tuple[str, float] | None:
-    """The tensor of the float graph with the largest number for these inputs, and that
-    number; of several models one after another, the first that is not finite."""
+    """Tensor of the float graph with the largest absolute value for these inputs, and that value;
+    None where the graph cannot be run.
+    """
     from rkzoo.graph.onnx.subgraph import all_outputs
 
     try:
-        with OnnxSession(all_outputs(model).SerializeToString(), contract.input) as session:
+        with OnnxSession(all_outputs(model).SerializeToString(), contract.picture) as session:
             outputs = session.run(arrays)
             names = [spec.name for spec in session.outputs]
     except RkzooError:
-        return None  # only this explanation is lost
+        return None  # only this diagnosis is lost
     found = [
         (name, float(np.abs(values).max()))
         for name, values in zip(names, outputs, strict=True)
@@ -55,7 +59,7 @@ def largest_number(
 
 
 def verdict_text(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
-    """In a few words, with the counts where there are any."""
+    """Verdict in a few words, with counts where available."""
     bad = [_TITLES[one.runtime] for one in ran if one.hurt]
     good = [_TITLES[one.runtime] for one in ran if not one.hurt and one.runtime != "onnx"]
     told = []
@@ -81,6 +85,7 @@ def verdict_text(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
 
 
 def next_command(ran: Sequence[Ran], found: Sequence[Cause], commands: Mapping[str, str]) -> str:
+    """The command to run next."""
     first = next((cause.fix for cause in found if cause.fix.startswith("rkzoo ")), "")
     if first:
         return first.split("   (")[0]

@@ -1,6 +1,6 @@
-"""Where accuracy went, in words: one table from measured facts to a sentence and a command.
+"""Diagnosis of accuracy loss: a table of rules from measured facts to an explanation and a command.
 
-A rule reads facts only, so each can be tried on facts that were recorded or made up.
+Rules depend on facts only, so each can be tested on recorded or synthetic facts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.scales import check_scales
+from rkzoo.workflow.comparison.input_probe import options
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 if TYPE_CHECKING:
@@ -27,28 +28,36 @@ if TYPE_CHECKING:
 Runtime = Literal["onnx", "fp16", "int8"]
 
 GOOD = 0.99
-"""Cosine of a layer below which it counts as bad."""
+"""Cosine similarity of a layer below which it counts as bad."""
 ALIKE = 0.98
-"""Cosine of an output, in the worst picture, below which a runtime is not like float."""
-_LARGEST_HALF = 65504.0  # the largest number that float16 holds
+"""Cosine similarity of an output, in the worst image, below which a backend deviates from float."""
+_LARGEST_HALF = 65504.0  # largest float16 value
 _FEW_LAYERS = 3
 _FEW_PICTURES = 10
-_CLIPPED = 0.005  # of an output's numbers
+_CLIPPED = 0.005  # share of an output's values
 _COARSE_LOGIT = 0.2  # a step that moves a score of 0.5 by 0.05
 _SMALL_SCORE = 0.1
-_SCALED_DOWN = 0.2  # a graph that makes less of its input than this divides pixels itself
+_SCALED_DOWN = 0.2  # an input gain below this means that the graph normalizes pixels itself
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one model, which is a part of a pipeline or all there is.
+    """What is known of one model (a part of a pipeline, or the only one).
 
-    `outputs` of each runtime that is no float; `hurt` names the runtimes whose answers or
-    outputs are not those of float. `warnings` are what float itself is suspected of. `better`
-    is a way to feed the model that it likes better. `gain`: what the graph multiplies its
-    picture with before its first layer, None where it does not. `largest`: the tensor with the
-    largest number on the way, in float. `calibrated` counts the calibration pictures, None
-    where that is not known. `examine` and `tune` are commands.
+    Attributes:
+        name: name or role.
+        contract: its contract.
+        outputs: output statistics by backend, other than float.
+        hurt: backends whose results or outputs deviate from float.
+        layers: INT8 error by layer.
+        warnings: suspicions about the float model itself.
+        better: a preprocessing with clearly better results.
+        gain: factor that the graph applies to its image input before the first layer; None without
+            one.
+        largest: tensor with the largest absolute value in float, and that value.
+        calibrated: number of calibration images; None where unknown.
+        algorithm: calibration algorithm.
+        commands: suggested commands by verb.
     """
 
     name: str
@@ -66,19 +75,22 @@ class Facts:
 
     @property
     def int8(self) -> Sequence[OutputFigures]:
+        """Output statistics of INT8."""
         return self.outputs.get("int8", ())
 
     @property
     def fp16(self) -> Sequence[OutputFigures]:
+        """Output statistics of float16."""
         return self.outputs.get("fp16", ())
 
     def command(self, kind: str) -> str:
+        """The suggested command of a verb."""
         return self.commands.get(kind, f"rkzoo {kind} {shlex.quote(self.name)}")
 
 
 @dataclass(frozen=True)
 class Cause:
-    """`kind` names the rule; `text` says what is likely wrong, `fix` what to do."""
+    """A likely cause: `kind` names the rule, `text` explains, `fix` is the remedy."""
 
     kind: str
     model: str
@@ -91,8 +103,9 @@ Look = Callable[[Facts], str]
 
 @dataclass(frozen=True)
 class Rule:
-    """`text` and `fix` of the facts; an empty text where the rule does not hold. `last` rules
-    are asked only where no other has found anything."""
+    """A diagnosis rule: `text` and `fix` by the facts; an empty text where it does not apply.
+    `last` rules are tried only where no other applied.
+    """
 
     kind: str
     text: Look
@@ -101,7 +114,7 @@ class Rule:
 
 
 def causes(facts: Facts) -> tuple[Cause, ...]:
-    """What is likely wrong, the surest first; empty where nothing is."""
+    """The likely causes, most certain first; empty where nothing is wrong."""
     found: list[Cause] = []
     for rule in RULES:
         if rule.last and found:
@@ -121,7 +134,7 @@ def _feed(facts: Facts) -> str:
     return (
         "The float model itself finds clearly more when its pictures come in another form: "
         f"{_form(facts.better)} instead of {_form(facts.contract.input)}. The colour order or the "
-        "range is not the one of its training, and no number format can mend that."
+        "range is not the one of its training, and no number format can fix that."
     )
 
 
@@ -134,17 +147,18 @@ def _feed_fix(facts: Facts) -> str:
     image = facts.better
     if image is None:
         return ""
-    mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
-    return f"{_unfed(facts)} --color {image.color} --mean {mean} --std {std}"
+    return f"{_unfed(facts)} {options(image)}"
 
 
 def _unfed(facts: Facts) -> str:
-    """The command without what was said so far about how the model is fed."""
+    """The compare command without preprocessing options."""
     return re.sub(r" --(color|mean|std) \S+", "", facts.command("compare"))
 
 
 def _twice(facts: Facts) -> str:
-    smallest = min(map(abs, facts.contract.input.std))
+    if facts.contract.picture is None:
+        return ""
+    smallest = min(map(abs, facts.contract.picture.std))
     if facts.gain is None or abs(facts.gain) > _SCALED_DOWN or smallest * _SCALED_DOWN < 1:
         return ""
     return (
@@ -154,7 +168,7 @@ def _twice(facts: Facts) -> str:
 
 
 def _suspect(facts: Facts) -> str:
-    # What the probe and the graph say is more exact.
+    # Input probe and graph are more specific.
     if facts.better is not None or _twice(facts) or not facts.warnings:
         return ""
     return f"The float model already gives a doubtful answer: {facts.warnings[0]}"
@@ -219,13 +233,13 @@ def _collapsed(facts: Facts) -> str:
 
 
 def _score_role(contract: Contract, row: OutputFigures) -> str:
-    """The role under which `check_scales` looks at an output; "" for one without scores."""
+    """Role under which `check_scales` examines an output; "" for one without scores."""
     head = contract.head
     if isinstance(head, DetectHead):
         if row.role == "fused":
             return "score" if head.activated else ""
         return row.role if head.activated else ""
-    # Logits may move in large steps; boxes and points of faces are no scores.
+    # Logits may have a large scale; boxes and landmarks of faces are not scores.
     return "score" if spec_of(head).bounded(head) else ""
 
 
@@ -257,7 +271,7 @@ def _clipped(facts: Facts) -> str:
 
 
 def _lost_top(row: OutputFigures) -> bool:
-    """Whether the numbers that matter most, the highest scores, are cut off."""
+    """Whether the highest scores are clipped."""
     if row.scale is None or row.role not in ("score", "objectness"):
         return False
     return row.float_high > row.high + max(2 * row.scale, 0.1 * abs(row.float_high))
@@ -292,13 +306,14 @@ def _zeroed(facts: Facts) -> str:
 
 
 def bad_layers(layers: Sequence[LayerError]) -> list[LayerError]:
-    """Those that are bad by themselves, the worst first."""
+    """Layers that are bad when quantized alone, worst first."""
     return [row for row in alone(layers) if (row.cosine_single or 0) < GOOD]
 
 
 def alone(layers: Sequence[LayerError]) -> list[LayerError]:
-    """Those that were compared by themselves, the worst first. Conversions between INT8 and
-    float are left out: they repeat the layer before them."""
+    """Layers that were compared alone, worst first, without conversions between INT8 and float,
+    which repeat the preceding layer.
+    """
     rows = [row for row in layers if row.cosine_single is not None and row.op != "exDataConvert"]
     return sorted(rows, key=lambda row: row.cosine_single or 0)
 
@@ -406,12 +421,12 @@ def _shown(value: float | None) -> str:
 
 
 def like_float(rows: Sequence[OutputFigures]) -> bool:
-    """Whether outputs are as good as those of float."""
+    """Whether outputs match those of float."""
     return all(row.cosine is not None and (row.cosine >= ALIKE or _faint(row)) for row in rows)
 
 
 def _faint(row: OutputFigures) -> bool:
-    """Scores in 0..1 that hardly move: 0 nearly everywhere, their cosine falls by rounding."""
+    """Scores in 0..1 with a small difference: mostly 0, so their cosine drops by rounding."""
     scores = row.role in ("score", "score_sum", "objectness")
     return scores and row.float_low >= 0 and row.float_high <= 1 and row.difference < _SMALL_SCORE
 

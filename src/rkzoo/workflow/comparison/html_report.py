@@ -1,7 +1,7 @@
-"""A comparison as one HTML file that needs nothing else.
+"""Self-contained HTML report of a comparison.
 
-Names of tensors, labels and texts come from files of strangers, so the template escapes
-everything, and the page forbids itself scripts and the network.
+Tensor names, labels and texts are untrusted, so the template escapes everything, and the page's
+policy forbids scripts and network access.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ if TYPE_CHECKING:
     from rkzoo.workflow.comparison.result import Comparison, Layers
 
 TITLES = {"onnx": "float [onnx]", "fp16": "float16 [simulator]", "int8": "INT8 [simulator]"}
-_WIDEST = 720  # pixels of a picture in the report
-_ROWS = 40  # things listed for a picture
-_CLEAREST = 1e-7  # what is nearer to 1 is drawn there
+_WIDEST = 720  # maximum width of an image in pixels
+_ROWS = 40  # items listed per image
+_CLEAREST = 1e-7  # lower limit of the plotted distance from 1
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: `names` are the columns of text, `bad` the cells in red, as row and
-    column."""
+    """A table of the page: `names` are text columns, `bad` the (row, column) cells in red."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -46,7 +45,7 @@ class Table:
 
 
 def jpeg(image: NDArray[np.uint8]) -> bytes:
-    """A BGR picture as JPEG, made smaller where it is wider than the report shows."""
+    """Encode a BGR image as JPEG, downscaled to the width of the report."""
     height, width = image.shape[:2]
     if width > _WIDEST:
         size = (_WIDEST, max(1, round(height * _WIDEST / width)))
@@ -58,15 +57,16 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
 
 
 def write_report(found: Comparison, folder: Path) -> Path:
-    """Writes `folder`/report.html, whole or not at all, and gives its path. Raises
-    RkzooError when the disk refuses."""
+    """Write `folder`/report.html atomically, and return its path. Raises RkzooError when it cannot
+    be written.
+    """
     path = folder / "report.html"
     write_text(path, page(found))
     return path
 
 
 def page(found: Comparison) -> str:
-    """The report as text."""
+    """Render the report."""
     agreed = [
         (TITLES[one.runtime], one.agreement) for one in found.ran if one.agreement is not None
     ]
@@ -88,7 +88,7 @@ def page(found: Comparison) -> str:
 
 
 def _pictures(found: Comparison) -> Iterator[dict[str, object]]:
-    """For each picture its name, and a caption and a JPEG in base64 for each runtime."""
+    """For each image its name, and a caption and a base64 JPEG per backend."""
     if not any(one.drawn for one in found.ran):
         return
     for index, name in enumerate(found.pictures):
@@ -106,7 +106,7 @@ AGREED = ("", "in all", "found by both", "lost", "new", "mean IoU", "mean score 
 
 
 def agreement_row(title: str, one: Agreement) -> list[str]:
-    """A row under AGREED."""
+    """A row with the columns AGREED."""
     return [
         title,
         str(one.things),
@@ -120,7 +120,7 @@ def agreement_row(title: str, one: Agreement) -> list[str]:
 
 
 def extras(one: Agreement) -> list[tuple[str, str]]:
-    """What masks, poses and texts have beside boxes: titles and values."""
+    """Titles and values that masks, poses and texts have besides boxes."""
     told = []
     if one.mask_iou is not None:
         told.append(("mean IoU of masks", number(one.mask_iou, 3)))
@@ -132,7 +132,7 @@ def extras(one: Agreement) -> list[tuple[str, str]]:
 
 
 def _things(found: Comparison) -> Iterator[tuple[str, Table, int]]:
-    """For each runtime and picture a title, what was found, and how many are not listed."""
+    """For each backend and image a title, the items, and how many are not listed."""
     for one in found.ran:
         for name, matches in zip(found.pictures, one.matches, strict=False):
             rows = [
@@ -174,6 +174,7 @@ _OUTPUTS = (
     "meaning",
     "cosine",
     "max difference",
+    "mean difference",
     "float range",
     "range here",
     "scale",
@@ -186,7 +187,7 @@ _OUTPUTS = (
 
 
 def _outputs(outputs: Sequence[OutputFigures]) -> Table:
-    width = len(_OUTPUTS) if any(row.scale is not None for row in outputs) else 6
+    width = len(_OUTPUTS) if any(row.scale is not None for row in outputs) else 7
     bad = (i for i, row in enumerate(outputs) if row.cosine is None or round(row.cosine, 5) < GOOD)
     return Table(
         _OUTPUTS[:width],
@@ -205,6 +206,7 @@ def _output(row: OutputFigures) -> list[str]:
         row.role,
         "not finite" if row.cosine is None else f"{row.cosine:.5f}",
         number(row.difference, 4),
+        number(row.mean_difference, 4),
         f"{row.float_low:.4g} … {row.float_high:.4g}",
         f"{row.low:.4g} … {row.high:.4g}",
         f"{row.scale:.4g}" if coded else "",
@@ -217,7 +219,7 @@ def _output(row: OutputFigures) -> list[str]:
 
 
 def _worst(one: Layers) -> Table:
-    """The worst layers by themselves."""
+    """The layers that are worst when quantized alone."""
     numbers = {row.tensor: index for index, row in enumerate(one.rows)}
     rows = [
         [
@@ -233,8 +235,9 @@ def _worst(one: Layers) -> Table:
 
 
 def curve(rows: Sequence[LayerError]) -> str:
-    """The cosine of every layer as an SVG drawing, the distance from 1 on a logarithmic
-    scale. No name is drawn: layers are numbers in the graph's order, from 0."""
+    """Plot the cosine of every layer as SVG, its distance from 1 on a logarithmic scale. Layers are
+    numbered in graph order, from 0, so no untrusted names are drawn.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -254,7 +257,7 @@ def curve(rows: Sequence[LayerError]) -> str:
                 axes.plot(*zip(*points, strict=True), style, label=title, linewidth=1.2)
         axes.axhline(1 - GOOD, color="#c62828", linewidth=0.8, linestyle="--")
         axes.set_yscale("log")
-        axes.set_ylim(2.0, _CLEAREST / 2)  # good is up
+        axes.set_ylim(2.0, _CLEAREST / 2)  # better is higher
         ticks = [1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6]
         axes.set_yticks(ticks, [f"{1 - tick:.6f}".rstrip("0").rstrip(".") for tick in ticks])
         axes.set_xlabel("layer")
@@ -269,8 +272,10 @@ def curve(rows: Sequence[LayerError]) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
+    """Format with fixed digits; "" for None."""
     return "" if value is None else f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.3g}"
 
 
 def share(value: float | None) -> str:
+    """Format as a percentage; "" for None."""
     return "" if value is None else f"{value:.2%}"

@@ -1,11 +1,10 @@
-"""Is a model fed as it was trained? Its own answers to real pictures tell.
+"""Input probe: detects a wrong colour order or value range by the model's results on real images.
 
-Nothing in a graph says whether it wants RGB or BGR, 0..1 or 0..255. A wrong range ends in no
-detections or in a flood of them, which one picture shows. A wrong colour order costs a
-detector about a seventh of its confidence, which takes many pictures to see. Measured on
-coco128_val: YOLOv8n and YOLOX-nano with swapped colours are found out with 40 pictures in
-96 % of draws, with 20 in 54 %, with one in 6 %; rightly fed ones are never accused with four
-or more, and with one in at most 0.8 %.
+A graph does not say whether it expects RGB or BGR, 0..1 or 0..255. A wrong range gives no
+detections or a flood of them, which one image shows. A wrong colour order costs a detector about a
+seventh of its confidence, which takes many images to detect. Measured on coco128_val: for YOLOv8n
+and YOLOX-nano, swapped colours are detected with 40 images in 96 % of draws, with 20 in 54 %, with
+one in 6 %; false alarms do not occur with four or more images, and with one in at most 0.8 %.
 """
 
 from __future__ import annotations
@@ -28,19 +27,26 @@ from rkzoo.workflow.inference.load import detect_task
 
 CONFIDENCE = 0.25
 ENOUGH_FOR_COLOR = 40
-# One picture with more boxes than this is no picture but noise.
+# More boxes than this in one image count as noise.
 _NOISE = 200
-# Less than two sure objects in all prove nothing.
+# A total score below this is not significant.
 _LEAST = 2.0
-# Clear at once; or clear by many pictures, each compared with itself.
+# Clear by the total; or clear by a paired test over many images.
 _FACTOR, _SMALL_FACTOR, _SIGMAS, _PICTURES = 1.5, 1.05, 2.5, 10
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to feed the model. `sure` is the sum of the scores over 0.25 in each picture,
-    `boxes` their number; `noise` says that some picture gave a flood; `warnings` are of the
-    first picture that had any; `highest` is the largest number that stands for a score."""
+    """One preprocessing.
+
+    Attributes:
+        image: the preprocessing.
+        sure: sum of scores over 0.25, per image.
+        boxes: total number of boxes.
+        noise: some image gave a flood of boxes.
+        highest: largest value stored as a score.
+        warnings: of the first image that had any.
+    """
 
     image: ImageInput
     sure: tuple[float, ...]
@@ -51,18 +57,20 @@ class Trial:
 
     @property
     def title(self) -> str:
-        """As a reader would say it: "RGB, 0..1"."""
+        """Short description, such as "RGB, 0..1"."""
         return f"{self.image.color}, {_range(self.image)}"
 
     @property
     def total(self) -> float:
+        """Sum of scores over all images."""
         return sum(self.sure)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """`trials`: first as the contract says, then the others. `better` is the one that wins
-    clearly over the contract's, None where none does."""
+    """Result of the probe. `trials`: the contract's preprocessing first; `better`: the one that is
+    clearly better, None where none is.
+    """
 
     trials: tuple[Trial, ...]
     pictures: int
@@ -72,8 +80,17 @@ class Probe:
 def probe(
     graph: bytes, contract: Contract, pictures: Sequence[Path], report: Reporter = SILENT
 ) -> Probe:
-    """Feeds the pictures in each likely form to the float graph whose outputs `contract`
-    names. Raises RkzooError when a picture cannot be read or the graph not be run."""
+    """Run the float graph, whose outputs `contract` names, with each likely preprocessing.
+
+    Args:
+        graph: serialized ONNX graph.
+        contract: describes it.
+        pictures: image files.
+        report: receives progress.
+
+    Raises:
+        RkzooError: an image cannot be read, or the graph cannot be run.
+    """
     images = [read(path) for path in pictures]
     trials = []
     forms = likely(contract.input)
@@ -88,7 +105,7 @@ def probe(
 
 
 def likely(image: ImageInput) -> tuple[ImageInput, ...]:
-    """The contract's own form, then both colour orders with 0..1 and with 0..255."""
+    """The contract's own preprocessing, then both colour orders with 0..1 and with 0..255."""
     forms = [image]
     swapped = _SWAPPED.get(image.color, image.color)
     for color in dict.fromkeys((image.color, swapped)):
@@ -110,7 +127,7 @@ def _normalisation(image: ImageInput) -> dict[str, tuple[float, ...]]:
 
 
 def wins(one: Trial, other: Trial) -> bool:
-    """Whether `one` finds clearly more than `other` in the same pictures."""
+    """Whether `one` finds clearly more than `other` in the same images."""
     if one.noise or one.total < _LEAST:
         return False
     if other.noise or one.total > _FACTOR * other.total:
@@ -122,7 +139,7 @@ def wins(one: Trial, other: Trial) -> bool:
 
 
 def input_checks(found: Probe) -> Iterator[Check]:
-    """Lines for the checklist of `rkzoo inspect`."""
+    """Checklist entries for `rkzoo inspect`."""
     own, better = found.trials[0], found.better
     counted = f"{found.pictures} picture{'s' * (found.pictures != 1)}"
     for text in own.warnings:
@@ -140,7 +157,8 @@ def input_checks(found: Probe) -> Iterator[Check]:
             "pictures with objects that the model knows.",
         )
     else:
-        unsure = "" if found.pictures >= ENOUGH_FOR_COLOR else (
+        told = found.pictures >= ENOUGH_FOR_COLOR or own.image.channels == 1
+        unsure = "" if told else (
             f" The range is sure; the colour order takes about {ENOUGH_FOR_COLOR} pictures."
         )  # fmt: skip
         yield Check(
@@ -151,9 +169,10 @@ def input_checks(found: Probe) -> Iterator[Check]:
 
 
 def options(image: ImageInput) -> str:
-    """What to type to have a model fed so."""
+    """Command-line options for this preprocessing."""
     mean, std = (",".join(f"{value:g}" for value in part) for part in (image.mean, image.std))
-    return f"--color {image.color} --mean {mean} --std {std}"
+    color = "" if image.channels == 1 else f"--color {image.color} "
+    return f"{color}--mean {mean} --std {std}"
 
 
 def _trial(graph: bytes, contract: Contract, images: Sequence[np.ndarray]) -> Trial:

@@ -1,4 +1,4 @@
-"""What a model's file holds, and whether it will work."""
+"""Inspection of model files: content and expected problems."""
 
 from __future__ import annotations
 
@@ -42,19 +42,22 @@ Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 
 @dataclass(frozen=True)
 class Graph:
-    """A float model. `card` is the one whose weights the file is; of `recognition` and
-    `unrecognised` (why not) one is set."""
+    """A float model. `card`: the one whose weights the file is; either `recognition` or
+    `unrecognised` (the reason) is set, neither where plain tensors were asked for. `plain`: the
+    contract of a graph whose outputs stay plain tensors.
+    """
 
     bytes: int
     card: Card | None
     summary: GraphSummary
     recognition: Recognition | None
     unrecognised: RkzooError | None
+    plain: Contract | None = None
 
 
 @dataclass(frozen=True)
 class Built:
-    """A .rknn, and the sidecar that lies beside it."""
+    """A .rknn, and its sidecar if there is one."""
 
     model: rknn.RknnFile
     sidecar: Path | None
@@ -62,8 +65,15 @@ class Built:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen in a file: `content` by `kind` (Graph, Built, Pipeline, Sidecar), `checks`
-    what to know of it, `next` the command that goes on from there, None where it cannot."""
+    """Content of a model file.
+
+    Attributes:
+        kind: kind of file.
+        file: its path.
+        content: Graph, Built, Pipeline or Sidecar.
+        checks: expected problems.
+        next: suggested command; None where it would fail.
+    """
 
     kind: Kind
     file: Path
@@ -73,19 +83,21 @@ class Inspection:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that makes it fail."""
+        """Whether no check failed."""
         return all(check.level != "fail" for check in self.checks)
 
     @property
     def contract(self) -> Contract | None:
-        """What the model promises, where that is known of the file."""
+        """The model's contract, where known."""
         if isinstance(self.content, Sidecar):
             return self.content.contract
-        known = isinstance(self.content, Graph) and self.content.recognition
-        return known.contract if known else None
+        if not isinstance(self.content, Graph):
+            return None
+        known = self.content.recognition
+        return known.contract if known else self.content.plain
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what stands beside kind and file depends on the kind."""
+        """Content as JSON types; fields other than kind and file depend on the kind."""
         told: dict[str, Any] = {"kind": self.kind, "file": str(self.file)}
         checks = {"checks": msgspec.to_builtins(self.checks)}
         content = self.content
@@ -95,6 +107,7 @@ class Inspection:
                 "card": content.card.name if content.card else None,
                 "summary": msgspec.to_builtins(content.summary),
                 "recognition": msgspec.to_builtins(content.recognition),
+                "plain": msgspec.to_builtins(content.plain),
                 "unrecognised": content.unrecognised.to_json() if content.unrecognised else None,
                 **checks,
                 "next": self.next,
@@ -122,17 +135,23 @@ def inspect(
     pictures: Sequence[Path] = (),
     report: Reporter = SILENT,
 ) -> Inspection:
-    """Reads an .onnx (or what becomes one: .tflite, .pb, .torchscript), a .rknn, or a .json that
-    `convert` wrote.
+    """Read an .onnx (or a .tflite, .pb or .torchscript, which are converted to one), a .rknn, or a
+    .json written by `convert`.
 
-    `size` (height, width) fixes an input that the model leaves free. `anchors` (numbers, or a
-    file of them) those of a YOLOv5 or v7 that lost its own. On `pictures` a detector is run in
-    other colour orders and ranges. Raises RkzooError.
+    Args:
+        file: the file.
+        size: (height, width) of a dynamic input.
+        anchors: numbers, or a file of them, for a YOLOv5 or v7 without its own.
+        pictures: images on which a detector is run with other colour orders and ranges.
+        report: receives progress.
+
+    Raises:
+        RkzooError: the file cannot be read, or is of another kind.
     """
     path, request = Path(file), request or Request()
     request.refuse_all_but({"size", "shapes", "raw", "fit", "anchors"}, "rkzoo inspect")
     if path.suffix.lower() == ".json":
-        # What lies beside a .rknn has its name.
+        # The sidecar of a .rknn has its name.
         if path.stem.lower().endswith(".rknn"):
             return Inspection("sidecar", path, _sidecar(path))
         return Inspection("pipeline", path, read_pipeline(path))
@@ -146,7 +165,7 @@ def inspect(
 
 
 def _refuse_name(name: str) -> None:
-    """Raises RkzooError for a name of the zoo, which is no file."""
+    """Raise RkzooError for a card name, which is not a file."""
     if name in names():
         raise RkzooError(
             f"{name} is a name of the zoo, and no file.",
@@ -166,8 +185,8 @@ def _graph(
     pictures: Sequence[Path],
     report: Reporter,
 ) -> Inspection:
-    # A board looks into .rknn files without any of these.
-    from rkzoo.graph.families.registry import file_labels, recognise
+    # Imported here, since boards inspect .rknn files without onnx.
+    from rkzoo.graph.families.registry import file_labels
     from rkzoo.graph.lowering.checks import graph_checks
     from rkzoo.graph.onnx.read import load
     from rkzoo.graph.onnx.summary import summarise
@@ -177,44 +196,78 @@ def _graph(
     model = load(as_onnx(path, report, size=request.size))
     summary = summarise(model)
     card = _card(path)
-    recognition, unknown = None, None
-    try:
-        recognition = recognise(model, request.size)
-    except RkzooError as error:
-        unknown = error
+    recognition, unknown = _recognised(model, request)
     if recognition is not None and request.pairs is not None:
         recognition = with_given(recognition, request.pairs, path.stem)
+    contract: Contract | None = None
+    notes: tuple[str, ...] = ()
+    if recognition is None and card is None:
+        contract, notes, unknown = _plain(model, request, unknown)
     checks = graph_checks(
         summary,
         recognition,
         unknown,
         card=card.name if card else "",
         named=len(file_labels(model)),
+        plain=notes,
     )
-    if pictures and recognition is not None:
+    if pictures:
         checks += _fed(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
     following = None if failed else _convert(card.name if card else str(path), request)
-    content = Graph(path.stat().st_size, card, summary, recognition, unknown)
+    content = Graph(path.stat().st_size, card, summary, recognition, unknown, contract)
     return Inspection("onnx", path, content, tuple(checks), following)
+
+
+def _recognised(
+    model: ModelProto, request: Request
+) -> tuple[Recognition | None, RkzooError | None]:
+    """The family, or why there is none; neither where plain tensors are asked for."""
+    from rkzoo.graph.families.registry import recognise
+
+    if request.raw:
+        return None, None
+    try:
+        return recognise(model, request.size), None
+    except RkzooError as error:
+        return None, error
+
+
+def _plain(
+    model: ModelProto, request: Request, unknown: RkzooError | None
+) -> tuple[Contract | None, tuple[str, ...], RkzooError | None]:
+    """How a graph is fed whose outputs stay plain tensors, with what is to be said of it; or the
+    reason why it cannot be used even so."""
+    from rkzoo.graph.families.plain import plain_notes
+    from rkzoo.graph.families.recognition import UnknownHead
+    from rkzoo.workflow.request.resolve import plain_of
+
+    if unknown is not None and (not isinstance(unknown, UnknownHead) or request.pairs is not None):
+        return None, (), unknown
+    try:
+        made = plain_of(model, request)
+    except RkzooError as error:
+        return None, (), error
+    notes = plain_notes(made.graph, made.contract, asked=request.raw)
+    return made.contract, (*made.seen, *notes), unknown
 
 
 def _fed(
     path: Path,
     model: ModelProto,
-    recognition: Recognition,
+    recognition: Recognition | None,
     pictures: Sequence[Path],
     report: Reporter,
 ) -> list[Check]:
-    """What the model's answers to pictures say of how it is to be fed."""
+    """Check the preprocessing by the model's results on images."""
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
     from rkzoo.workflow.request.resolved import Resolved
 
-    contract = recognition.contract
-    if contract.texts:
+    contract = recognition.contract if recognition else None
+    if contract is not None and contract.texts:
         said = "It takes texts beside the picture, so its answers are not tried out here."
         return [Check("warn", said)]
-    if not isinstance(contract.head, DetectHead):
+    if contract is None or not isinstance(contract.head, DetectHead):
         said = "Other forms of the picture are tried out on detection models only."
         return [Check("warn", said)]
     source = Source(file=str(path), sha256="")
@@ -224,7 +277,7 @@ def _fed(
 
 
 def _card(path: Path) -> Card | None:
-    """The card whose weights this very file is."""
+    """The card whose weights this file is."""
     digest = sha256_of(path)
     return next((c for c in cards() if any(one.sha256 == digest for one in c.sources)), None)
 
@@ -232,6 +285,10 @@ def _card(path: Path) -> Card | None:
 def _convert(model: str, request: Request) -> str:
     size, pairs = request.size, request.pairs
     option = f" --size {size[0]}x{size[1]}" if size else ""
+    for name, shape in (request.shapes or {}).items():
+        option += f" --shape {shlex.quote(name)}={','.join(map(str, shape))}"
+    option += " --raw" if request.raw else ""
+    option += f" --fit {request.fit}" if request.fit else ""
     if pairs:
         option += f" --anchors {','.join(f'{side:g}' for pair in pairs for side in pair)}"
     return f"rkzoo convert {shlex.quote(model)} --soc rk3588{option}"
@@ -245,15 +302,16 @@ def _built(path: Path) -> Inspection:
 
 
 def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
-    """Whether a board could read the head. Nothing of a file that rkzoo did not make: what it
-    promises is not known."""
+    """Whether a board could read the head; empty for a file that rkzoo did not make, whose contract
+    is unknown.
+    """
     try:
         contract = contract_of(path)
     except RkzooError as error:
         custom = file.custom_json
         told = isinstance(custom, dict) and "contract" in custom
         if not told and not path.with_name(f"{path.name}.json").exists():
-            return []  # another program made it
+            return []  # made by another program
         return [Check("fail", f"It cannot be run: {error.what} {error.why}")]
     return native_checks(file, contract)
 

@@ -1,4 +1,4 @@
-"""The sessions that are compared, which keep what they were asked and answered."""
+"""Sessions of a comparison, which cache their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rkzoo.workflow.inference.plan import Plan
 
 
 class KeptSession(Closing):
-    """A session that keeps what it was asked and answered for one picture; asked the same
-    again, it does not compute again. It takes what a board takes, so that float gets batches
-    and sizes as the built model does."""
+    """Session that caches inputs and outputs for one image. It takes the inputs of the built model,
+    so that float gets the same batches and sizes.
+    """
 
     def __init__(self, session: Session, inputs: Sequence[InputPlan]) -> None:
         self._session, self.label = session, session.label
@@ -37,7 +37,7 @@ class KeptSession(Closing):
             b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
         ).digest()
         if key not in self.calls:
-            # The arrays are used again by whoever made them.
+            # Copied, since the caller reuses its arrays.
             fed = [np.array(array) for array in arrays]
             self.calls[key] = fed, self._session.run(fed)
         return self.calls[key][1]
@@ -52,8 +52,9 @@ Opened = dict[str, KeptSession]
 def open_sessions(
     planned: Plan, runtime: Runtime, stack: ExitStack, report: Reporter
 ) -> tuple[Opened, dict[str, ToolkitProcess]]:
-    """The sessions by role, and their processes where they are simulated; `stack` closes
-    them."""
+    """Open the sessions by role, and the toolkit processes of simulated ones; `stack` closes
+    them.
+    """
     opened: Opened = {}
     processes: dict[str, ToolkitProcess] = {}
     for role, one in planned.parts.items():
@@ -62,7 +63,7 @@ def open_sessions(
         if runtime == "onnx":
             with explained("The model's graph cannot be read from the cache."):
                 graph = build.onnx.read_bytes()
-            session = OnnxSession(graph, one.contract.input)
+            session = OnnxSession(graph, one.contract.picture)
         else:
             env = environment.ensure(build.recipe.toolkit, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))

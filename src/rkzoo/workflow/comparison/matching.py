@@ -1,4 +1,4 @@
-"""Two answers to one picture, thing by thing: what was kept, what changed, what was lost."""
+"""Item-by-item matching of two results for one image: kept, changed, lost, new."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from rkzoo.tasks.text.result import TextLines
 F64 = NDArray[np.float64]
 
 LEAST_IOU = 0.5
-# A score that moves by less is no loss, even where it passes the threshold on its way.
+# A score change up to this is no loss, even across the threshold.
 SMALL = 0.1
 _HURT_SHARE, _HURT_CHANGE, _HURT_IOU = 0.9, 0.05, 0.85
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One thing in float (`before`) and in the other runtime (`after`).
+    """One item in float (`before`) and on the other backend (`after`).
 
-    `label` is its class, or the text that float reads; `iou` of the boxes. `box` is x1, y1,
-    x2, y2 in source pixels, of float where float has it. A score is None where nothing was
-    found, not even at half the threshold. `mask_iou`, `points_px` (mean distance of the key
-    points that float sees, in source pixels) and `text` (what the other runtime reads) where the
-    answer has them.
+    Attributes:
+        label: class name, or the text read by float.
+        box: x1, y1, x2, y2 in source-image pixels, of float where it has the item.
+        before, after: scores; None where not found, not even at half the threshold.
+        iou: IoU of the boxes.
+        mask_iou: IoU of the masks.
+        points_px: mean distance of the keypoints visible in float, in source-image pixels.
+        text: text read by the other backend.
     """
 
     label: str
@@ -49,18 +52,20 @@ class Pair:
 
     @property
     def change(self) -> float | None:
-        """Of the score; None where there is only one."""
+        """Score change; None where there is only one score."""
         return None if self.before is None or self.after is None else self.after - self.before
 
     @property
     def small(self) -> bool:
+        """Whether the score change is negligible."""
         return self.change is not None and abs(self.change) <= SMALL
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The things of one picture: found by both, by float alone, by the other alone. The last
-    two keep the other's score where it lies just below the threshold."""
+    """Items of one image: found by both, only by float, only by the other. The last two keep the
+    other's score where it is just below the threshold.
+    """
 
     found: tuple[Pair, ...] = ()
     lost: tuple[Pair, ...] = ()
@@ -68,18 +73,22 @@ class Matches:
 
     @property
     def things(self) -> int:
+        """Number of items."""
         return len(self.found) + len(self.lost) + len(self.new)
 
     @property
     def serious(self) -> tuple[Pair, ...]:
-        """Lost or new, and not by a hair's breadth."""
+        """Lost or new items, without those that only cross the threshold by a small score
+        change.
+        """
         return tuple(pair for pair in (*self.lost, *self.new) if not pair.small)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """All pictures of one runtime together. `share` of things that both find, or miss by a
-    hair's breadth only; means over what both found, None where that is nothing or has none."""
+    """All images of one backend. `share` of items that both find, small score changes included;
+    means are over items found by both, None where there are none.
+    """
 
     things: int
     found: int
@@ -95,6 +104,7 @@ class Agreement:
 
 
 def summed(matches: Sequence[Matches]) -> Agreement:
+    """Aggregate the matches of all images."""
     pairs = [pair for one in matches for pair in one.found]
     things = sum(one.things for one in matches)
     serious = sum(len(one.serious) for one in matches)
@@ -116,7 +126,7 @@ def summed(matches: Sequence[Matches]) -> Agreement:
 
 
 def disagrees(agreement: Agreement) -> bool:
-    """Whether answers differ enough to matter."""
+    """Whether results differ significantly."""
     alike = None
     if agreement.same_text is not None and agreement.found:
         alike = agreement.same_text / agreement.found
@@ -136,11 +146,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def compared(a: Any, b: Any, threshold: float) -> Matches:
-    """The float answer `a` against `b`, both of one kind and found at `threshold` or lower.
+    """Match the float result `a` with `b`, both of one type and computed at `threshold` or lower.
 
-    Things are matched one to one, the highest overlap first, boxes within their class; what
-    overlaps by less than LEAST_IOU is another thing. Things below the threshold count only as
-    partners of things above it.
+    Items are matched one to one by descending IoU within their class, at least LEAST_IOU. Items
+    below the threshold count only as partners of items above it.
     """
     one, other = _things(a), _things(b)
     pairs = matched(_overlaps(one, other), LEAST_IOU)
@@ -174,14 +183,15 @@ def compared(a: Any, b: Any, threshold: float) -> Matches:
 
 
 def above(found: Any, threshold: float) -> Any:
-    """The things of an answer that reach the threshold."""
+    """Items of a result that reach the threshold."""
     scores = _things(found).scores
     return found[np.flatnonzero(scores >= np.float32(threshold))]
 
 
 @dataclass(frozen=True)
 class _Things:
-    """Any answer, as corners (N, 4, 2), scores (N,), a name each, and what must be equal."""
+    """Any result as corners (N, 4, 2), scores (N,), labels, and groups within which items may
+    match."""
 
     quads: NDArray[Any]
     scores: NDArray[np.float32]
@@ -199,7 +209,7 @@ def _things(found: Any) -> _Things:
         none = np.zeros(len(found), np.int32)
         return _Things(found.quads, found.scores, ("text",) * len(found), none)
     if isinstance(found, Classes):
-        # The whole picture is one thing, and the best class is what it says.
+        # The whole image is one item, labelled with its best class.
         best = found[:1]
         whole = np.tile(np.array([[[0, 0], [1, 0], [1, 1], [0, 1]]], np.float32), (len(best), 1, 1))
         names = tuple(best.label(c) for c in best.class_id.tolist())
@@ -215,13 +225,13 @@ def _things(found: Any) -> _Things:
 
 
 def _overlaps(a: _Things, b: _Things) -> F64:
-    """(N, M) IoU; 0 across classes."""
+    """IoU (N, M); 0 across classes."""
     shared = iou(_boxes(a), _boxes(b)) if a.upright else quad_overlap(a.quads, b.quads)
     return np.asarray(np.where(a.groups[:, None] == b.groups[None], shared, 0), np.float64)
 
 
 def _boxes(things: _Things) -> F64:
-    """(N, 4) upright boxes around."""
+    """Axis-aligned bounding boxes (N, 4)."""
     quads = things.quads.astype(np.float64)
     return np.concatenate((quads.min(axis=1), quads.max(axis=1)), axis=1)
 
@@ -233,7 +243,7 @@ def _box(things: _Things, index: int) -> tuple[float, float, float, float]:
 
 
 def iou(a: F64, b: F64) -> F64:
-    """(N, M) of upright boxes (N, 4) and (M, 4) x1, y1, x2, y2; 0 for a box without area."""
+    """IoU (N, M) of boxes (N, 4) and (M, 4) x1, y1, x2, y2; 0 for a box without area."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.maximum(high - low, 0).prod(axis=2)
@@ -243,7 +253,9 @@ def iou(a: F64, b: F64) -> F64:
 
 
 def matched(overlaps: F64, least: float) -> list[tuple[int, int, float]]:
-    """One-to-one pairs (row, column, overlap) of at least `least`, the highest first."""
+    """Greedy one-to-one matching (row, column, overlap) of at least `least`, by descending
+    overlap.
+    """
     rows, columns = np.nonzero(overlaps >= max(least, 1e-9))
     order = np.argsort(-overlaps[rows, columns], kind="stable")
     used: tuple[set[int], set[int]] = set(), set()

@@ -1,7 +1,8 @@
-"""What a comparison runs: a plan for each number format, and the pictures."""
+"""Planning of a comparison: one plan per dtype, and the images."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -11,23 +12,30 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 from rkzoo.progress import Reporter
+from rkzoo.session import Array
 from rkzoo.tasks.registry import validate_options
+from rkzoo.tasks.tensors.feed import as_given, input_specs
+from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import Recipe
-from rkzoo.vision.image import read
+from rkzoo.vision.image import expand, read
 from rkzoo.workflow.comparison.diagnosis import Runtime
 from rkzoo.workflow.comparison.result import Picture
+from rkzoo.workflow.inference.inputs import of_plan
 from rkzoo.workflow.inference.plan import Part, Plan, check_pictures, part, plan
 from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
+from rkzoo.workflow.request.calibration import samples
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.models import find_model
-from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.request import PathName, Request
+from rkzoo.workflow.request.samples import ARRAYS
 from rkzoo.workflow.request.sidecar import read_sidecar
 
-PICTURES = 3  # of the calibration set, where none are given
-MOST = 16  # pictures
+PICTURES = 3  # calibration images used where none are given
+MOST = 16  # maximum number of images
 _HALF: dict[str, Any] = {
     "dtype": "fp16",
     "algorithm": "normal",
@@ -37,10 +45,30 @@ _HALF: dict[str, Any] = {
 }
 
 
-def given_pictures(images: Sequence[Path], report: Reporter) -> tuple[Picture, ...]:
-    if len(images) > MOST:
-        report.note(f"The first {MOST} of {len(images)} pictures are compared.")
-    return tuple(Picture(path.name, read(path), path) for path in images[:MOST])
+def check_named(images: Sequence[PathName]) -> None:
+    """Check that the named files exist and pictures among them can be read, before anything is
+    built. Raises RkzooError."""
+    names = [Path(os.fspath(image)) for image in images if "=" not in os.fspath(image)]
+    files = expand([str(name) for name in names if not name.is_dir()])
+    for file in [file for file in files if file.suffix.lower() not in ARRAYS][:MOST]:
+        read(file)
+
+
+def given_pictures(
+    images: Sequence[PathName], planned: Plan, report: Reporter
+) -> tuple[Picture, ...]:
+    """Read the given images or samples, at most MOST. Raises RkzooError."""
+    if not images:
+        return ()
+    medium = of_plan(planned)
+    found = medium.expand([os.fspath(image) for image in images])
+    if len(found) > MOST:
+        report.note(f"The first {MOST} of {len(found)} {medium.several} are compared.")
+    return tuple(_named(medium.file(one), medium.read(one)) for one in found[:MOST])
+
+
+def _named(path: Path | None, image: Any) -> Picture:
+    return Picture(path.name if path else "sample", image, path)
 
 
 def plans(model: str, request: Request, report: Reporter) -> tuple[dict[Runtime, Plan], list[str]]:
@@ -82,7 +110,7 @@ def _base(model: str, request: Request, skipped: list[str], report: Reporter) ->
         why = f"its card allows {', '.join(ready.dtypes)} only"
         skipped.append(f"INT8: {'only float16 was asked for' if request.dtype else why}.")
     made = part(ready, "simulator", replace(request, dtype=dtype), report)
-    return Plan(ready.name, "simulator", {"model": made})
+    return Plan(ready.name, "simulator", {"model": made}, ready.contract.head)
 
 
 def _half(one: Part) -> Part:
@@ -98,6 +126,7 @@ def recipe_of(planned: Mapping[Runtime, Plan]) -> Recipe:
 
 
 def own_chip(planned: Mapping[Runtime, Plan]) -> str:
+    """Target chip of the build."""
     return recipe_of(planned).soc
 
 
@@ -110,22 +139,51 @@ def calibration_pictures(model: str, request: Request, base: Plan) -> tuple[Pict
         files = source.names if len(source.names) == len(source) else ()
     elif path.suffix.lower() == ".rknn":
         files = read_sidecar(path).calibration.files
-    there = [Path(name) for name in files if Path(name).is_file()][:PICTURES]
-    if there:
-        return tuple(Picture(file.name, read(file), file) for file in there)
     first = next(iter(base.parts.values()))
     build = first.built
-    if build.calibration is None:
+    if isinstance(first.contract.head, TensorsHead):
+        return _samples(request, first)
+    there = [Path(name) for name in files if Path(name).is_file()][:PICTURES]
+    if there:
+        return tuple(_named(file, read(file)) for file in there)
+    (stack,) = _calibrated(build, 1)
+    order = slice(None, None, -1 if first.contract.input.color == "RGB" else 1)
+    return tuple(
+        Picture(f"calibration picture {number + 1}", np.ascontiguousarray(one[..., order]))
+        for number, one in enumerate(stack)
+    )
+
+
+def _calibrated(build: BuildInputs, inputs: int) -> list[Array]:
+    """The first calibration samples of the first `inputs` inputs, a stack each."""
+    folder = build.calibration
+    if folder is None:
         raise RkzooError(
             "There is no picture to compare on.",
             "Without INT8 there are no calibration pictures to take.",
             "Give some with --image.",
         )
     with explained("The calibration pictures cannot be read from the cache."):
-        stack = np.load(build.calibration / "calibration-0.npy", mmap_mode="r")
-        arrays = [np.array(one) for one in islice(stack, PICTURES)]
-    order = slice(None, None, -1 if first.contract.input.color == "RGB" else 1)
+        return [
+            np.array(np.load(folder / f"calibration-{n}.npy", mmap_mode="r")[:PICTURES])
+            for n in range(inputs)
+        ]
+
+
+def _samples(request: Request, one: Part) -> tuple[Picture, ...]:
+    """Calibration samples of a model with plain inputs: those named, or as they are kept."""
+    specs = input_specs(one.contract)
+    if request.pictures is not None:
+        read_in = islice(samples(request.pictures, one.contract), PICTURES)
+        return tuple(Picture(f"sample {n}", sample) for n, sample in enumerate(read_in, 1))
+    stacks = _calibrated(one.built, len(specs))
     return tuple(
-        Picture(f"calibration picture {number + 1}", np.ascontiguousarray(one[..., order]))
-        for number, one in enumerate(arrays)
+        Picture(
+            f"sample {number + 1}",
+            {
+                name: as_given(stack[number], spec)
+                for (name, spec), stack in zip(specs.items(), stacks, strict=True)
+            },
+        )
+        for number in range(len(stacks[0]))
     )

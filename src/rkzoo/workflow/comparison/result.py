@@ -1,4 +1,4 @@
-"""What a comparison finds, as data."""
+"""Comparison result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rkzoo.toolkit.analysis import LayerError
 from rkzoo.workflow.comparison.diagnosis import Cause, Runtime
 from rkzoo.workflow.comparison.matching import Agreement, Matches
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
-from rkzoo.workflow.inference.model import Image
 
 NOTE = (
     "float is ONNX Runtime on this PC, float16 and INT8 are the toolkit's simulator. The "
@@ -23,19 +22,27 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to compare on: BGR uint8 (H, W, 3), and its file where it has one."""
+    """An image to compare on: BGR uint8 (H, W, 3), or for plain tensors a sample, the inputs by
+    name; and its file if it has one."""
 
     name: str
-    image: Image = field(repr=False)
+    image: Any = field(repr=False)
     path: Path | None = None
 
 
 @dataclass(frozen=True)
 class Ran:
-    """One runtime over all pictures. `outputs` and `matches` (one a picture) are against
-    float, and empty for float itself; `hurt` says that it does not answer as float does.
-    `counts` are the things found in each picture, None where the model has no such answer;
-    `drawn` their pictures as JPEG."""
+    """One backend over all images.
+
+    Attributes:
+        runtime, label: dtype and backend.
+        counts: number of items per image; None where the model has none.
+        outputs, matches: comparison with float (`matches` per image); empty for float itself.
+        agreement: aggregate of `matches`.
+        hurt: whether the results deviate from float.
+        seconds: duration.
+        drawn: drawn images as JPEG.
+    """
 
     runtime: Runtime
     label: Label
@@ -50,9 +57,10 @@ class Ran:
 
 @dataclass(frozen=True)
 class Layers:
-    """The INT8 error layer by layer, of one model in one picture. `first_bad` is the first
-    tensor whose cosine falls below 0.99 with all before it in INT8 too, `worst` those that are
-    the worst by themselves."""
+    """INT8 error by layer, of one model on one image. `first_bad`: first tensor whose cosine falls
+    below 0.99 with all preceding layers in INT8; `worst`: the layers that are worst when quantized
+    alone.
+    """
 
     part: str
     picture: str
@@ -63,9 +71,16 @@ class Layers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was measured. `ran` begins with float; `skipped` says what was left out
-    and why, `causes` what is likely wrong, `verdict` all of it in a sentence, `next` the
-    command that goes on from there."""
+    """Everything that was measured.
+
+    Attributes:
+        ran: backends, float first.
+        layers: INT8 error by layer.
+        causes: likely causes.
+        skipped: what was left out, and why.
+        verdict: summary.
+        next: suggested command.
+    """
 
     model: str
     soc: str
@@ -83,7 +98,7 @@ class Comparison:
     note: str = NOTE
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, without the drawn pictures; what is not finite becomes null."""
+        """Result as JSON types, without drawn images; values that are not finite become null."""
         bare = replace(self, ran=tuple(replace(one, drawn=()) for one in self.ran))
         document: dict[str, Any] = plain(bare)
         for one in document["ran"]:

@@ -1,4 +1,4 @@
-"""How far one output tensor is from the same tensor in float."""
+"""Distance of an output tensor from the same tensor in float."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.accuracy.metric import cosine
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.session import dequantise
 
@@ -17,17 +18,23 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class OutputFigures:
-    """One output of one runtime against float, over all pictures.
+    """One output of one backend against float, over all images.
 
-    `cosine` of the worst picture (1 is equal; None where a number is not finite) and the
-    largest `difference`; `low` and `high` are the range of this runtime's numbers, `float_low`
-    and `float_high` of the float ones. Of an integer output, which has a `scale` and a
-    `zero_point`: the shares of codes in 0..1 that stand at the lowest and the highest code
-    (`at_low`, `at_high`; an end that means 0 does not count) and that mean 0 (`zeros`), the share
-    of float numbers that lie outside what the codes can say (`clipped`), and how many `codes`
-    occur. `transposed`: the cosine when the channels are taken to be last in one of the two
-    (None where they cannot be).
-    `count` numbers were compared. `part` is the role in a pipeline.
+    Attributes:
+        name, role, part: name, meaning, and role of the model in a pipeline.
+        cosine: cosine similarity of the worst image; None where a value is not finite.
+        difference: largest absolute difference.
+        low, high, float_low, float_high: value ranges of this backend and of float.
+        scale, zero_point: quantization of an integer output.
+        at_low, at_high: share of codes at the lowest and highest code (an end that means 0 does not
+            count).
+        zeros: share of codes that mean 0.
+        clipped: share of float values outside the representable range.
+        codes: number of distinct codes.
+        transposed: cosine similarity with channels last in one of the two; None where that does not
+            apply.
+        count: number of values compared.
+        mean_difference: mean absolute difference.
     """
 
     name: str
@@ -48,41 +55,38 @@ class OutputFigures:
     codes: int | None = None
     transposed: float | None = None
     count: int = 0
+    mean_difference: float = 0.0
 
     @property
     def finite(self) -> bool:
+        """Whether all values are finite."""
         return self.cosine is not None
-
-
-def cosine(a: Array, b: Array) -> float | None:
-    """Between two arrays of one size, taken as vectors; two of zeros only are equal, and None
-    where a number is not finite."""
-    one, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
-    lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
-    if not np.isfinite(lengths).all():
-        return None
-    if 0.0 in lengths:
-        return float(lengths[0] == lengths[1])
-    return float(np.clip(one @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
 
 
 def figures(
     wanted: Array, array: Array, spec: TensorSpec, *, name: str = "", role: str = "", part: str = ""
 ) -> OutputFigures:
-    """`array`, as the session that `spec` belongs to returns it, against the float `wanted`.
+    """Compare an output with the float reference.
 
-    Two arrays of different shape are compared number by number where they hold as many.
-    Numbers that are not there at all make a cosine of None.
+    Arrays of different shape are compared in order where their sizes match; otherwise the cosine is
+    None.
+
+    Args:
+        wanted: float reference.
+        array: output of the session, possibly quantized.
+        spec: describes it.
+        name, role, part: copied to the result; `name` defaults to the spec's.
     """
     values = dequantise(array, spec)
     reference = np.asarray(wanted, np.float32)
     if values.size != reference.size:
-        cos, apart = None, float("inf")
+        cos, apart, mean = None, float("inf"), float("inf")
     else:
         cos = cosine(reference, values)
         with np.errstate(invalid="ignore"):
             gap = np.abs(reference.reshape(-1) - values.reshape(-1))
         apart = float(gap.max(initial=0.0))
+        mean = float(gap.mean(dtype=np.float64)) if gap.size else 0.0
     found = OutputFigures(
         name=name or spec.name,
         role=role,
@@ -95,6 +99,7 @@ def figures(
         float_high=-_least(-reference),
         transposed=_other_layout(reference, values),
         count=values.size,
+        mean_difference=mean,
     )
     return found if spec.scale is None else _coded(found, array, reference, spec)
 
@@ -105,7 +110,7 @@ def _least(values: Array) -> float:
 
 def _coded(found: OutputFigures, array: Array, reference: Array, spec: TensorSpec) -> OutputFigures:
     limits, scale = np.iinfo(array.dtype), float(spec.scale or 1.0)
-    # Half a step outside is rounded to the last code as any number is to its own.
+    # Up to half a step outside the range a value still rounds to the last code.
     low, high = ((end - spec.zero_point) * scale for end in (limits.min, limits.max))
     outside = (reference < low - scale / 2) | (reference > high + scale / 2)
     size = max(array.size, 1)
@@ -126,12 +131,12 @@ def _coded(found: OutputFigures, array: Array, reference: Array, spec: TensorSpe
 
 
 def _other_layout(wanted: Array, values: Array) -> float | None:
-    """The cosine with the channels last in `values`, or first where `wanted` has them last."""
+    """Cosine similarity after assuming channels last in `values`, or in `wanted`."""
     if wanted.size != values.size or wanted.ndim not in (3, 4) or values.ndim != wanted.ndim:
         return None
     shape = wanted.shape
     if 1 in (shape[1], int(np.prod(shape[2:]))):
-        return None  # the same numbers in the same order
+        return None  # both layouts have the same order
     last = values.reshape((shape[0], *shape[2:], shape[1]))
     first = values.reshape((shape[0], shape[-1], *shape[1:-1]))
     found = [
@@ -142,7 +147,7 @@ def _other_layout(wanted: Array, values: Array) -> float | None:
 
 
 def over_pictures(rows: Sequence[OutputFigures]) -> OutputFigures:
-    """The figures of one output in several pictures as one."""
+    """Aggregate one output over several images."""
     first = rows[0]
     cosines = [row.cosine for row in rows]
     total = max(sum(row.count for row in rows), 1)
@@ -175,4 +180,5 @@ def over_pictures(rows: Sequence[OutputFigures]) -> OutputFigures:
         codes=None if first.codes is None else max(row.codes or 0 for row in rows),
         transposed=least([row.transposed for row in rows]),
         count=sum(row.count for row in rows),
+        mean_difference=share("mean_difference") or 0.0,
     )

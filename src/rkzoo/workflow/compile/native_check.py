@@ -70,7 +70,7 @@ def bound(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
 def _refuse_endless(head: DetectHead, size: tuple[int, int]) -> None:
     """A file may come from a stranger, and the decoder makes tables of all cells."""
     anchors = max((len(level) for level in head.anchors), default=1)
-    cells = anchors * sum(size[0] // stride * (size[1] // stride) for stride in head.strides)
+    cells = anchors * sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in head.strides)
     if not 0 < cells <= _MOST_CELLS:
         raise RkzooError(
             f"The head promises {cells} cells.",
@@ -106,7 +106,7 @@ def refuse_left_out(file: RknnFile, outputs: Sequence[str]) -> None:
     raise RkzooError(
         f"RKNN-Toolkit2 left the output {lost[0]} out of the .rknn.",
         f"It built {len(file.outputs)} of {len(outputs)} outputs and said nothing.",
-        f"Write a card with rkzoo card new --raw, and name those that are left: `outputs: [{rest}]`.",
+        f"Write a card with rkzoo card new --raw, and name the others in it: `outputs: [{rest}]`.",
         code=1,
     )
 

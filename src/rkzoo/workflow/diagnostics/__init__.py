@@ -1,1 +1,1 @@
-"""What is wrong with a machine, a board or a file."""
+"""Diagnostics of boards, PCs and model files."""

@@ -1,4 +1,4 @@
-"""What can be wrong with a board, from what `soc.machine` read of it."""
+"""Checks of a board, on what `soc.machine` read of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIBRARIES = "github.com/airockchip/rknn-toolkit2 (rknpu2/runtime/Linux/librknn_
 
 
 def board_findings(machine: Machine) -> list[Finding]:
-    """Everything about a board. Where the chip is no NPU's, only that."""
+    """Run all checks of a board; only the chip check where the chip is not supported."""
     found = list(_chip(machine))
     if any(finding.level == "fail" for finding in found):
         return found
@@ -92,7 +92,7 @@ def _kernel(machine: Machine) -> Iterator[Finding]:
 
 
 def _enabled(machine: Machine) -> Iterator[Finding]:
-    # A mainline kernel switches it off, too, and would run it with its own driver.
+    # Mainline kernels disable the node too, and use their own driver.
     if machine.npu_status == "disabled" and not machine.rocket:
         yield fail(
             "npu-disabled",
@@ -103,7 +103,7 @@ def _enabled(machine: Machine) -> Iterator[Finding]:
         )
 
 
-# What every user may list, and what only root.
+# The first is readable by every user, the second by root only.
 _DEVICES = "/sys/bus/platform/devices"
 _DEBUG = "/sys/kernel/debug"
 
@@ -158,7 +158,7 @@ def _nodes(machine: Machine) -> Iterator[Finding]:
     for node in open_ones:
         state = "can be opened" if node.allowed else "is there"
         yield ok("node", f"{node.path} {state}", _mode(node) if node.allowed else "")
-    # The library takes the next when the first cannot be opened.
+    # The library tries the next node when the first cannot be opened.
     if machine.nodes and not open_ones:
         node = machine.nodes[0]
         fix, command = _permit(machine, node)
@@ -171,7 +171,7 @@ def _mode(node: Node) -> str:
 
 
 def _permit(machine: Machine, node: Node) -> tuple[str, str]:
-    """What gives access to a device file here, and the command."""
+    """Explain how to get access to a device file, with the command."""
     if node.mode & 0o060 == 0o060 and node.group != 0 and node.group_name:
         return (
             f"Join the group that owns it, {node.group_name}, and log in again.",
@@ -192,9 +192,9 @@ def _permit(machine: Machine, node: Node) -> tuple[str, str]:
         " --reload && sudo udevadm trigger"
     )
     if not group:
-        return "Nobody but root may open it: let udev open it to everybody.", command
+        return "Only root may open it: let udev open it to everybody.", command
     return (
-        f"Nobody but root may open it: let udev give it to the group {group}, join that, and log"
+        f"Only root may open it: let udev give it to the group {group}, join that, and log"
         " in again.",
         f'{command} && sudo usermod -aG {shlex.quote(group)} "$USER"',
     )
@@ -223,7 +223,7 @@ def _library(machine: Machine) -> Iterator[Finding]:
             f"sudo cp {wanted} /usr/lib/ && sudo ldconfig",
         )
     fitting = [library for library in ours if _suits(machine, library)]
-    # Beside one that fits, those for other programs do no harm: the loader passes them over.
+    # Libraries of another architecture do no harm beside one that fits: the loader skips them.
     ours = fitting or ours
     for library in ours:
         yield from _one_library(machine, library, build)
@@ -241,7 +241,7 @@ def _library(machine: Machine) -> Iterator[Finding]:
 
 
 def _rga(machine: Machine) -> Iterator[Finding]:
-    """Nothing is wrong without it: the processor prepares pictures as well."""
+    """Optional: without it, images are preprocessed on the CPU."""
     if machine.rga and not machine.rga.fault and _suits(machine, machine.rga):
         yield ok(
             "rga",
@@ -282,7 +282,7 @@ def _one_library(machine: Machine, library: Library, build: str) -> Iterator[Fin
     elif not library.version:
         yield warn(
             "library-unknown",
-            f"{library.path} does not tell its version.",
+            f"{library.path} does not contain its version.",
             "no version text in it",
             again,
             f"strings {library.path} | grep 'rt version'",
@@ -301,6 +301,7 @@ def _versions(machine: Machine) -> Iterator[Finding]:
 
 
 def library_name(machine: Machine) -> str:
+    """File name of the NPU runtime library of the board's chip; "" without a chip."""
     return _facts(machine).runtime if machine.chip else ""
 
 
@@ -312,6 +313,7 @@ def runtime(machine: Machine) -> Library | None:
 
 
 def known_versions(machine: Machine) -> dict[Part, Version | None]:
+    """Versions of runtime, driver and server, as far as known."""
     library = runtime(machine)
     return {
         "runtime": parse(library.version) if library else None,
@@ -323,7 +325,7 @@ def known_versions(machine: Machine) -> dict[Part, Version | None]:
 def version_finding(
     rule: Rule, machine: Machine, model: Version | None = None
 ) -> Iterator[Finding]:
-    """A broken rule of the version matrix in a reader's words."""
+    """Convert a violated rule of the version matrix to a finding."""
     known = known_versions(machine) | {"model": model}
     seen = ", ".join(f"{part} {known[part]}" for part in rule.when if known.get(part))
     library = runtime(machine)
@@ -351,7 +353,7 @@ def _server(machine: Machine) -> Iterator[Finding]:
 
 
 def needs_cma(machine: Machine) -> bool:
-    """Whether the NPU takes its memory from the contiguous area (CMA)."""
+    """Whether the NPU allocates from contiguous memory (CMA)."""
     if _facts(machine).iommu is False:
         return True
     return machine.iommu is False
@@ -402,7 +404,7 @@ def _mb(count: int) -> str:
 # ---- clocks and heat ----------------------------------------------------------------
 
 _THERMAL = "/sys/class/thermal"
-# Holding a clock up cannot help against heat.
+# Locking the clocks does not help against throttling.
 _COOL = ("Cool it: a heat sink, a fan, or a pause.", f"cat {_THERMAL}/thermal_zone*/temp")
 _NAMES = {"cpu": "CPU", "npu": "NPU", "ddr": "memory"}
 
@@ -438,8 +440,9 @@ def _clock(clock: Governed) -> Finding:
 
 
 def _slowed(clock: Governed) -> bool:
-    """Governors that do not raise the rate with the load. Rockchip's rknpu_ondemand is one:
-    it stays where the driver put it (radxa/kernel#432)."""
+    """Whether the governor keeps the rate low regardless of the load. Rockchip's rknpu_ondemand
+    does: it stays where the driver put it (radxa/kernel#432).
+    """
     below = clock.current is not None and clock.top is not None and clock.current < clock.top
     return below and (clock.governor in _SLOW or clock.governor == "rknpu_ondemand")
 
@@ -456,13 +459,13 @@ def _cores(machine: Machine) -> Iterator[Finding]:
     fast = [core for core in there if core in machine.online]
     off = [core for core in there if core not in fast]
     seen = f"/sys/devices/system/cpu/online: {_listed(machine.online)}"
-    # The boot loader takes the bad cores of RK3582 and RK3583 away, or they do not start.
+    # On RK3582 and RK3583 the boot loader disables defective cores, or they do not start.
     if off and not (machine.variant and fast):
         yield warn(
             "cores-offline",
             f"Fast CPU cores are switched off: {_listed(off)}.",
             seen,
-            "Switch them on; where the kernel refuses, they are no good (as on RK3582).",
+            "Switch them on; where the kernel refuses, they are defective (as on RK3582).",
             "; ".join(
                 f"echo 1 | sudo tee /sys/devices/system/cpu/cpu{core}/online" for core in off
             ),
@@ -487,7 +490,7 @@ def _cores(machine: Machine) -> Iterator[Finding]:
 
 
 def _npu_cores(machine: Machine) -> Iterator[Finding]:
-    """Only where it is not what the chip's name promises."""
+    """Reported only where it differs from the chip's nominal number."""
     usable = usable_cores(machine)
     if usable != _facts(machine).cores:
         text = "how many NPU cores there are is not known here, so the driver shares out work"
@@ -534,7 +537,7 @@ def _busy(machine: Machine) -> Iterator[Finding]:
     if len(shown) < len(machine.load):
         yield warn(
             "npu-stuck",
-            "The NPU driver tells a load that cannot be, as after a failed run.",
+            "The NPU driver reports an impossible load, as after a failed run.",
             f"/sys/kernel/debug/rknpu/load (source: {sources()['driver-load']})",
             "End what uses the NPU; when it stays so, restart the board.",
             f"sudo fuser -v {_NODES}",
@@ -545,7 +548,7 @@ def _busy(machine: Machine) -> Iterator[Finding]:
         )
         yield warn(
             "npu-busy",
-            f"The NPU is working for someone already: {shares}.",
+            f"The NPU is busy already: {shares}.",
             "/sys/kernel/debug/rknpu/load",
             "End what uses it before you measure.",
             f"sudo fuser -v {_NODES}",

@@ -1,4 +1,4 @@
-"""rkzoo doctor: what is wrong with a board, a PC or a model on it, and how to mend it."""
+"""`rkzoo doctor`: diagnoses a board, a PC or a model on it, with remedies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rkzoo.workflow.diagnostics.board_checks import (
 from rkzoo.workflow.diagnostics.findings import Finding, fail, ok, warn
 
 EXIT = {"ok": 0, "warn": 3, "fail": 4}
-"""Exit codes by the worst finding. 1 and 2 stay for the command's own errors."""
+"""Exit codes by the worst finding; 1 and 2 are reserved for errors of the command."""
 
 DISCLAIMER = (
     "What doctor knows comes from Rockchip's documents and users' reports; rkzoo has not"
@@ -42,20 +42,25 @@ class Diagnosis:
 
     @property
     def level(self) -> Level:
+        """Level of the worst finding."""
         return max((f.level for f in self.findings), key=LEVELS.index, default="ok")
 
     @property
     def exit_code(self) -> int:
+        """Exit code of the command, by the worst finding."""
         return EXIT[self.level]
 
 
 def diagnose(
     root: Path = Path("/"), *, model: Path | None = None, adb: bool = False, soc: str | None = None
 ) -> Diagnosis:
-    """Examines the machine at `root`, and whether it can run `model` (.rknn or .onnx).
+    """Examine a machine, and whether it can run a model. Changes nothing.
 
-    `root` is `/` or a captured tree. A PC is examined only when it is the living machine.
-    `soc` is the chip meant where the machine is a PC. Changes nothing.
+    Args:
+        root: `/` or a captured tree; a PC is examined only where it is the live machine.
+        model: .rknn or .onnx file.
+        adb: allow starting adb's daemon to list devices.
+        soc: target chip, where the machine is a PC.
     """
     machine = read_machine(root)
     found: list[Finding] = []
@@ -69,7 +74,7 @@ def diagnose(
         found.append(
             fail(
                 "tree-empty",
-                "This is no tree of a Rockchip board.",
+                "This is not the tree of a Rockchip board.",
                 f"{root}/proc/device-tree/compatible names none",
                 "Make one on the board and give it here.",
                 "rkzoo doctor --capture board.tar",
@@ -84,7 +89,7 @@ def diagnose(
 
 
 def model_findings(path: Path, machine: Machine, soc: str | None = None) -> list[Finding]:
-    """What `inspect` knows of a model, and whether `machine` can run it."""
+    """Check a model file, and whether `machine` can run it."""
     try:
         with explained(f"{path} cannot be read."), path.open("rb") as file:
             magic = file.read(4)
@@ -102,7 +107,7 @@ def _rknn(path: Path, machine: Machine, soc: str | None) -> Iterator[Finding]:
     file = read(path)
     built = f"{path.name}, for {', '.join(file.platforms) or 'no named chip'}, by {file.toolkit}"
     chip = machine.chip or soc
-    # Chips of the other generations are among none's platforms, and so refused too.
+    # Chips of other generations match no platform, and are rejected too.
     if chip and file.platforms and not any(same_family(p.lower(), chip) for p in file.platforms):
         yield fail(
             "model-chip",
@@ -145,7 +150,9 @@ def _model_version(toolkit: str, machine: Machine) -> Iterator[Finding]:
 
 
 def _or_convert(finding: Finding, have: Version | None, machine: Machine) -> Finding:
-    """The other way out: a model of the library's own version, where rkzoo can build one."""
+    """Add the alternative of converting the model with the library's version, where rkzoo has
+    it.
+    """
     if str(have) not in {release.version for release in RELEASES}:
         return finding
     return replace(
@@ -156,7 +163,7 @@ def _or_convert(finding: Finding, have: Version | None, machine: Machine) -> Fin
 
 
 def _fits(need: int, whole: bool, machine: Machine) -> Iterator[Finding]:
-    """`whole`: the work memory is in `need`; otherwise it holds the weights only."""
+    """Check memory. `whole`: `need` includes the working memory; otherwise only the weights."""
     cma = needs_cma(machine)
     have = machine.cma_free if cma else machine.free
     if not need or have is None:
@@ -195,11 +202,13 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
             f"rkzoo convert {path.name} --soc {machine.chip or 'CHIP'}",
         )
     try:
+        from rkzoo.graph.families.plain import plain, plain_notes
+        from rkzoo.graph.families.recognition import UnknownHead
         from rkzoo.graph.families.registry import file_labels, recognise
         from rkzoo.graph.lowering.checks import graph_checks
         from rkzoo.graph.onnx.read import load
         from rkzoo.graph.onnx.summary import summarise
-    except RkzooError:  # the package onnx is not there
+    except RkzooError:  # the package onnx is not installed
         yield warn(
             "onnx-missing",
             "ONNX models cannot be read here.",
@@ -210,12 +219,19 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
         return
     model = load(path)
     recognition, unknown = None, None
+    notes: tuple[str, ...] = ()
     try:
         recognition = recognise(model, None)
     except RkzooError as error:
         unknown = error
-    checks = graph_checks(summarise(model), recognition, unknown, named=len(file_labels(model)))
-    for check in checks:
+    if isinstance(unknown, UnknownHead):
+        try:
+            made = plain(model)
+            notes = (*made.seen, *plain_notes(made.graph, made.contract, asked=False))
+        except RkzooError as error:
+            unknown = error
+    named = len(file_labels(model))
+    for check in graph_checks(summarise(model), recognition, unknown, named=named, plain=notes):
         fix = "" if check.level == "ok" else "See `rkzoo inspect` for all of it."
         command = "" if check.level == "ok" else f"rkzoo inspect {path}"
         yield Finding("model-graph", check.level, check.text, str(path.name), fix, command)

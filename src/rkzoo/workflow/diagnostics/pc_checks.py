@@ -1,4 +1,4 @@
-"""What can be wrong with the PC that converts: interpreter, toolkit, disk, adb."""
+"""Checks of the PC that converts models: interpreter, toolkit, disk, adb."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ _LITTLE_MEMORY = 2 << 30
 
 
 def pc_findings(*, adb: bool = False, memory: int | None = None) -> list[Finding]:
-    """Everything about this PC. `adb` allows to start adb's daemon, to list devices.
-    `memory` is what is free, in bytes."""
+    """Run all checks of this PC.
+
+    Args:
+        adb: allow starting adb's daemon to list devices.
+        memory: free memory in bytes.
+    """
     if find_spec("onnxruntime") is None:
         return [*_python(), *_board_without_npu()]
     return [*_python(), *_toolkit(), *_disk(), *_memory(memory), *_adb(adb)]
@@ -35,7 +39,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _board_without_npu() -> Iterator[Finding]:
-    """Where rkzoo was installed as on a board, the NPU is what it is there for."""
+    """With a board installation of rkzoo (without onnxruntime), a missing NPU is a problem."""
     yield warn(
         "no-npu",
         "No Rockchip NPU is seen here, and what converts and simulates models is not installed.",
@@ -62,6 +66,7 @@ def _toolkit() -> Iterator[Finding]:
 
 
 def from_error(name: str, error: RkzooError) -> Finding:
+    """Convert an error to a finding."""
     return fail(name, error.what, error.why, error.fix)
 
 

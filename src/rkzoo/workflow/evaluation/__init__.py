@@ -1,1 +1,1 @@
-"""How good a model is on a data set."""
+"""Evaluation of models on datasets."""

@@ -1,6 +1,6 @@
-"""A job on the workers of a Dask cluster that is already running, wherever they are.
+"""Evaluation on a running Dask cluster.
 
-The pictures and models travel with the job: a worker needs rkzoo and nothing else.
+Images and models are sent with the job: a worker needs only rkzoo.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# Pieces given out for each thread of the cluster: enough that none waits, not all pictures at once.
+# Pieces submitted per cluster thread: enough to keep it busy, without sending all images at once.
 _AHEAD = 3
 _TRIES = 3
 _CONNECT = 8.0  # seconds
@@ -36,7 +36,7 @@ _CONNECT = 8.0  # seconds
 
 @dataclass(frozen=True)
 class _Shipped:
-    """A job with the files of its builds, so that it can be opened on another machine."""
+    """A job with the files of its builds, to be opened on another machine."""
 
     job: Job
     digest: str
@@ -44,8 +44,19 @@ class _Shipped:
 
 
 def over_cluster(job: Job, pieces: Sequence[Piece], address: str) -> Done:
-    """The job on the cluster whose scheduler is at `address` (tcp://host:port). Work of a worker
-    that dies is done again by another. Raises RkzooError."""
+    """Run a job on a Dask cluster.
+
+    Args:
+        job: the job.
+        pieces: batches of files.
+        address: the scheduler, tcp://host:port.
+
+    Yields:
+        Batch number and records. Work of a lost worker is repeated.
+
+    Raises:
+        RkzooError: no cluster, another version of rkzoo on a worker, or repeated failures.
+    """
     from distributed import as_completed
 
     with _client(address) as client:
@@ -73,7 +84,7 @@ def over_cluster(job: Job, pieces: Sequence[Piece], address: str) -> Done:
                     answer = future.result()
                 except RkzooError:
                     raise
-                # Whatever a cluster can do to a task: its worker killed, its input lost.
+                # Any cluster failure: a killed worker, lost input.
                 except Exception as error:
                     tries[piece[0]] += 1
                     if tries[piece[0]] >= _TRIES:
@@ -99,14 +110,14 @@ def _client(address: str) -> Client:
             'Install it with: pip install "rkzoo[cluster]"',
         ) from error
     if not re.fullmatch(r"(\w+://)?\S+:\d+", address):
-        # Dask would leave a half-made client, which takes 40 s to go.
+        # Dask would leave a half-constructed client, which takes 40 s to end.
         raise RkzooError(
-            f"{address!r} is no address of a Dask scheduler.",
+            f"{address!r} is not the address of a Dask scheduler.",
             "It is a host and a port.",
             "Give e.g. --scheduler tcp://192.168.1.2:8786; dask scheduler prints its own.",
         )
     try:
-        # Dask itself would go on trying for three times as long.
+        # Dask itself would retry three times as long.
         host, _, port = address.rpartition("/")[2].rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
         return Client(address, timeout=_CONNECT, set_as_default=False)
@@ -119,7 +130,7 @@ def _client(address: str) -> Client:
 
 
 def _check(client: Client, address: str) -> None:
-    """Every worker must have this rkzoo, or the figures would be mixed ones."""
+    """Check that all workers have this version of rkzoo, so that results are consistent."""
     try:
         found = client.run(version, "rkzoo")
     except Exception as error:
@@ -140,7 +151,7 @@ def _check(client: Client, address: str) -> None:
     if not found:
         raise RkzooError(
             f"The cluster at {address} has no workers.",
-            "Nobody would do the work.",
+            "There is nothing to run on.",
             f"Start some with: dask worker {address}",
         )
 
@@ -165,7 +176,7 @@ def _ship(job: Job) -> _Shipped:
 
 
 def _unship(shipped: _Shipped) -> Job:
-    """The job with its builds in this machine's cache."""
+    """The job with its builds stored in the local cache."""
     parts: dict[str, Part] = dict(shipped.job.plan.parts)
     for role, (graph, arrays) in shipped.files.items():
         build = parts[role].built
@@ -179,7 +190,7 @@ def _unship(shipped: _Shipped) -> Job:
     return replace(shipped.job, plan=replace(shipped.job.plan, parts=parts))
 
 
-# A worker's thread keeps its models open from piece to piece: sessions are not shared.
+# Each worker thread keeps its models open between pieces; sessions are not shared.
 _MINE = threading.local()
 _OPEN: list[AbstractContextManager[Any]] = []
 
@@ -194,7 +205,7 @@ def _answer(shipped: _Shipped, pictures: Sequence[tuple[bytes, Path]]) -> Record
 
 
 def _close() -> None:
-    """On each worker at the end: the models go, and the simulator's processes with them."""
+    """Close the models, and the simulator's processes, on each worker at the end."""
     global _MINE
     _MINE = threading.local()
     while _OPEN:

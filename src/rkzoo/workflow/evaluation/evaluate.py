@@ -1,4 +1,4 @@
-"""How good a model is on a data set: answered piece by piece, scored as upstream projects do."""
+"""Evaluation of a model on a dataset, in batches, with the metrics of the upstream projects."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkzoo.accuracy import answers
+from rkzoo.accuracy.agreement import agreement
 from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.tensors import UserMetric
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
@@ -24,8 +26,10 @@ from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, Reading, here
+from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, as_metric, open_samples
 from rkzoo.workflow.evaluation.process_pool import over_processes
 from rkzoo.workflow.inference.inputs import PICTURE, of_head
+from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.inference.plan import Plan, plan, plan_of
 from rkzoo.workflow.request.calibration import from_files
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file
@@ -37,23 +41,28 @@ if TYPE_CHECKING:
 STANDARD = DetectOptions(
     confidence=0.001, iou=0.65, limit=300, multi_label=True, suppression="class"
 )
-"""What Ultralytics, YOLOv5 to v9 and YOLOX evaluate with, save that their IoU is 0.6 to 0.7."""
+"""Settings of Ultralytics, YOLOv5 to v9 and YOLOX for evaluation, whose IoU is 0.6 to 0.7."""
 
 Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
-"""Who answers the pictures: this process, several, or a cluster."""
+"""Executes a job: in this process, in several, or on a cluster."""
 
-_PIECE = 8  # pictures: what a killed run loses of each worker
+_PIECE = 8  # images per batch, which an interrupted run loses per worker
 _MOST_WORKERS = 256
-_KEPT = 200  # evaluations whose answers stay in the cache, the last used ones; about 1 MB each
-_CALIBRATION = 20  # pictures, as the toolkit's own examples take
+_KEPT = 200  # most recently used evaluations kept in the cache; about 1 MB each
+_CALIBRATION = 20  # images, as in the toolkit's examples
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and all that it depends on. `images` scored, `reused` of them answered
-    by an earlier run that was cut short or complete, `items` what they are (pictures or
-    sounds); `departures` from the standard protocol, one
-    sentence each."""
+    """Result of an evaluation.
+
+    Attributes:
+        images: number of images evaluated.
+        reused: number of them whose results came from an earlier run.
+        items: what they are (pictures or sounds).
+        protocol: postprocessing options.
+        departures: deviations from the standard protocol, one sentence each.
+    """
 
     model: str
     dataset: str
@@ -71,11 +80,11 @@ class Evaluation:
 
     @property
     def main(self) -> Metric:
-        """The figure that counts."""
+        """The main metric."""
         return next((metric for metric in self.metrics if metric.main), self.metrics[0])
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what is not finite becomes null."""
+        """Result as JSON types; values that are not finite become null."""
         document: dict[str, Any] = plain(self)
         return document
 
@@ -90,17 +99,20 @@ def evaluate(
     workers: int | None = None,
     scheduler: str | None = None,
     fresh: bool = False,
+    metric: str | UserMetric | None = None,
     report: Reporter = SILENT,
 ) -> Evaluation:
-    """Scores a card's model, an `.onnx` or a `.rknn` on the data set at `data` (a COCO json, a
-    folder or a list: see open_dataset).
+    """Evaluate a card's model, an `.onnx` or a `.rknn` on a dataset.
 
     `options` None is the standard protocol with the thresholds of `request` in their place.
     `limit` counts the first pictures only. `workers` processes, or the Dask cluster at
     `scheduler`: the figures are the same, to the last digit. A run that was stopped goes on
     where it was, unless `fresh`. Without calibration pictures INT8 is calibrated on some of the
-    data set, which `departures` says. Raises RkzooError.
+    data set, which `departures` says. Plain tensors are scored by `metric` (a function, or the
+    FILE.py:FUNCTION that is then imported), or else against the float model's own outputs. Raises
+    RkzooError.
     """
+    own = as_metric(metric)
     request = request or Request()
     options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
@@ -110,7 +122,7 @@ def evaluate(
         # The data can be calibrated on, so it is opened before anything is built.
         models = find_models(model, request, report)
         task = task_of(models.answers, len(models.roles), models.head)
-        dataset = open_dataset(data, task, models.prompts or models.answers.labels)
+        dataset = _opened(data, task, models.prompts or models.answers.labels, own)
         departures += _departures(options, models.answers)
         request = calibrated_on(dataset, request, limit, departures)
         planned = plan_of(models, "simulator", request, report)
@@ -118,8 +130,12 @@ def evaluate(
         planned = plan(model, request, report)
         contract = next(iter(planned.parts.values())).answers
         task = task_of(contract, len(planned.parts), planned.head)
-        dataset = open_dataset(data, task, planned.prompts or contract.labels)
+        dataset = _opened(data, task, planned.prompts or contract.labels, own)
         departures += _departures(options, contract)
+    if task == TENSORS and own is None:
+        runner = spread(workers, scheduler)
+        dataset = against_float(dataset, float_plan(planned), limit, runner, fresh, report)
+        report.note(f"{dataset.name}: {AGREEMENT}.")
     return evaluate_plan(
         planned,
         dataset,
@@ -147,8 +163,9 @@ def evaluate_plan(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Evaluation:
-    """As `evaluate`, for a plan and a data set that are at hand; `reading` where pictures get
-    into the model in another way than usual, `runner` where somebody else does the work."""
+    """As `evaluate`, for an existing plan and dataset. `reading` changes how images are read,
+    `runner` who executes the job.
+    """
     start = time.perf_counter()
     items = dataset.items[:limit]
     job = Job(planned, options, reading=reading or Reading())
@@ -158,7 +175,8 @@ def evaluate_plan(
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build
-    things = "pictures" if of_head(planned.head) is PICTURE else "sounds"
+    medium = of_head(planned.head)
+    things = "pictures" if medium is PICTURE else medium.several
     part = f"the first {len(items)} of {len(dataset.items)} {things}"
     return Evaluation(
         model=planned.name,
@@ -177,9 +195,23 @@ def evaluate_plan(
     )
 
 
+def _opened(
+    data: str, task: str, labels: tuple[str, ...], metric: tuple[str, UserMetric] | None
+) -> Dataset:
+    """The dataset of a model of this task. Raises RkzooError."""
+    if task == TENSORS:
+        return open_samples(data, metric)
+    if metric is not None:
+        raise RkzooError(
+            "--metric does not go with this model.",
+            f"It is a model of the task {task!r}, which has metrics of its own.",
+            "Leave it out, or add --raw to get its outputs as plain tensors.",
+        )
+    return open_dataset(data, task, labels)
+
+
 def task_of(contract: Contract, parts: int = 1, together: Head | None = None) -> str:
-    """The kind of answer: what a data set needs to know of a model; `together` says how several
-    parts play together."""
+    """Name of the task for datasets. `together` is the head of a pipeline."""
     if together is None and parts == 1:
         together = contract.head
     spec = spec_of(together)
@@ -200,7 +232,8 @@ def calibrated_on(
     rest = dataset.items[limit:] if limit else ()
     chosen = (rest or dataset.items)[-_CALIBRATION:]
     whose = "not scored" if rest else "scored too"
-    departures.append(f"calibrated on {len(chosen)} pictures of the same data, {whose}")
+    things = "samples" if dataset.kind == "tensors" else "pictures"
+    departures.append(f"calibrated on {len(chosen)} {things} of the same data, {whose}")
     return replace(request, calibration=from_files(chosen))
 
 
@@ -221,8 +254,19 @@ def answer_all(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> tuple[list[answers.Record], int]:
-    """One record a picture, in the order of `items`, and how many an earlier run had made. `data`
-    is the digest of what the items are a part of."""
+    """Run or resume a job.
+
+    Args:
+        job: the job.
+        data: digest of the dataset.
+        items: files.
+        runner: executes the job.
+        fresh: ignore results of earlier runs.
+        report: receives progress.
+
+    Returns:
+        One record per item, in order, and the number of items from earlier runs.
+    """
     folder = _folder(job, data, items, fresh)
     pieces: list[Piece] = [
         (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
@@ -242,15 +286,49 @@ def answer_all(
     return [record for index, _ in pieces for record in answers.load(names[index])], reused
 
 
+def against_float(
+    dataset: Dataset,
+    floating: Plan,
+    limit: int | None,
+    runner: Runner,
+    fresh: bool = False,
+    report: Reporter = SILENT,
+) -> Dataset:
+    """The samples with what the float model gives for them as ground truth. Raises RkzooError."""
+    items = dataset.items[:limit]
+    records, _ = answer_all(Job(floating), dataset.digest, items, runner, fresh, report)
+    found = agreement(dataset.name, items, records, TENSORS, ())
+    return replace(found, items=dataset.items)
+
+
+def float_plan(planned: Plan) -> Plan:
+    """The same model in float on ONNX Runtime. Raises RkzooError where its graph is not at hand."""
+    if planned.label == "onnx":
+        return planned
+    if any(part.build is None for part in planned.parts.values()):
+        raise RkzooError(
+            f"{planned.name} cannot be compared with its float model here.",
+            "A .rknn on a board does not hold the float model.",
+            "Run it on a PC with --runtime simulator, or measure it with --metric "
+            "FILE.py:FUNCTION.",
+        )
+    with explained("The model's graph cannot be read from the cache."):
+        parts = {
+            role: replace(part, backend=OnnxBackend(part.built.onnx.read_bytes()))
+            for role, part in planned.parts.items()
+        }
+    return replace(planned, label="onnx", parts=parts)
+
+
 def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
-    """The work on this many processes (None: as many as are of use), or on a cluster."""
+    """Runner on this many processes (None: a sensible number), or on a Dask cluster."""
 
     def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
         if scheduler is not None:
             from rkzoo.workflow.evaluation.dask_cluster import over_cluster
 
             return over_cluster(job, pieces, scheduler)
-        # The simulator uses all cores itself, up to a point.
+        # The simulator is multi-threaded itself, up to a point.
         usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
         count = min(workers or usual, len(pieces))
         return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
@@ -265,7 +343,7 @@ def _cores() -> int:
 
 
 def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
-    """Where the answers to this very job on this very data are kept."""
+    """Cache folder of this job on this data."""
     root = cache_dir("evals")
     where = str(items[0].resolve().parent) if items else ""
     key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
@@ -282,22 +360,22 @@ def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
 
 
 def check_limit(limit: int | None) -> None:
-    """Raises RkzooError for a limit that leaves nothing to score."""
+    """Raise RkzooError for a limit below 1."""
     if limit is not None and limit < 1:
         raise RkzooError(f"--limit {limit} leaves no picture.", "", "Give at least 1.")
 
 
 def check_workers(workers: int | None) -> None:
-    """Raises RkzooError where nobody would do the work."""
+    """Raise RkzooError for fewer than 1 or too many workers."""
     if workers is not None and workers < 1:
         raise RkzooError(
-            f"--workers {workers} leaves nobody to do the work.",
+            f"--workers {workers} is too few.",
             "",
             "Give at least 1, or leave it out.",
         )
     if workers is not None and workers > _MOST_WORKERS:
         raise RkzooError(
-            f"--workers {workers} is more than can help.",
-            f"Each is a process that opens the model anew; {_MOST_WORKERS} are the most.",
+            f"--workers {workers} is too many.",
+            f"Each is a process that opens the model anew; the maximum is {_MOST_WORKERS}.",
             "Give about as many as this machine has cores, or spread the work with --scheduler.",
         )

@@ -1,8 +1,8 @@
-"""Where accuracy goes on the way from the upstream figure to the deployed model.
+"""Breakdown of the accuracy loss from the upstream figure to the deployed model.
 
-Every step is a full evaluation on the same pictures. The steps of the path follow one another:
-each differs from the one before it in one thing, so their changes add up. The branches are
-tried on the fixed square input alone and taken back: what a program would lose that does it so.
+Every step is a full evaluation on the same images. Steps of the path differ from their predecessor
+in one setting, so their changes add up. Branches vary the fixed square input in one setting and are
+not part of the sum: what another implementation would lose.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from rkzoo.workflow.inference.plan import Plan, check_pictures, plan
 from rkzoo.workflow.request.request import Request
 
 _OFFERED = ("detect", "segment", "pose")
-_LOOKED_AT = 32  # pictures whose pixels are compared
+_LOOKED_AT = 32  # images whose pixels are compared
 
-# What a branch is called, what it means, and the decoder that it takes.
+# Decoder, name and meaning of a branch.
 _DECODERS = (
     ("pillow", "read by Pillow", "As training code in Python often reads them."),
     (
@@ -60,9 +60,18 @@ _DECODERS = (
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation. `value` of the main metric, None where it could not be measured: `reason`
-    says why. `change` against the step of the path before it that was measured, for a branch
-    against the fixed square; None for the first. `means`: one sentence or two."""
+    """One evaluation.
+
+    Attributes:
+        key, name: identifier and title.
+        means: explanation, one or two sentences.
+        branch: not part of the path.
+        runtime: backend.
+        value: main metric; None where it could not be measured.
+        change: difference to the previous measured step of the path, for a branch to the fixed
+            square input; None for the first.
+        reason: why it could not be measured.
+    """
 
     key: str
     name: str
@@ -75,14 +84,15 @@ class Step:
 
     @property
     def title(self) -> str:
-        """As tables and charts name it."""
+        """Title for tables and charts."""
         return f"{'instead: ' if self.branch else ''}{self.name} [{self.runtime}]"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The steps in their order, and all that they depend on. `metric` is the main one of the
-    data set, a share in 0..1 unless `unit` says otherwise."""
+    """All steps in order, with their conditions. `metric` is the main metric of the dataset, a
+    fraction in 0..1 unless `unit` says otherwise.
+    """
 
     model: str
     dataset: str
@@ -97,11 +107,11 @@ class Explanation:
 
     @property
     def path(self) -> tuple[Step, ...]:
-        """The measured steps whose changes add up, the first the whole figure."""
+        """The measured steps whose changes add up; the first is the full figure."""
         return tuple(step for step in self.steps if not step.branch and step.value is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what is not finite becomes null."""
+        """Result as JSON types; values that are not finite become null."""
         document: dict[str, Any] = plain(self)
         return document
 
@@ -139,7 +149,7 @@ def explain(
     fresh: bool = False,
     report: Reporter = SILENT,
 ) -> Explanation:
-    """Takes the gap between the upstream protocol and the deployed model apart.
+    """Break down the gap between the upstream protocol and the deployed model.
 
     `model` is a card's name or an .onnx with a head for boxes, masks or key points; `deployed`
     what it is run with (the defaults of `rkzoo run`). With `request.runtime` "onnx" the simulator
@@ -162,7 +172,7 @@ def explain(
         *_of_numbers(model, request, dataset, limit, deployed, departures, report),
     ]
     found: dict[str, Evaluation | RkzooError] = {}
-    # The plain one first: what is wrong with the pictures themselves shows there, and is raised.
+    # The plain step first: errors of the images themselves show there, and are raised.
     for ask in sorted(asks, key=lambda ask: ask.key != "square"):
         try:
             setup = ask.setup()
@@ -221,7 +231,7 @@ def _contract(planned: Plan) -> Contract:
 
 def _detect_head(contract: Contract) -> DetectHead:
     if not isinstance(contract.head, DetectHead):
-        raise RkzooError(f"{contract.family} is no detection model.", code=1)
+        raise RkzooError(f"{contract.family} is not a detection model.", code=1)
     return contract.head
 
 
@@ -262,7 +272,7 @@ def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_
 
 
 def _read_by(planned: Plan, key: str) -> _Setup:
-    decoder(key)  # its package is missed here, and not in a worker
+    decoder(key)  # fails here, not in a worker, when its package is missing
     return _Setup(planned, reading=Reading(decoder=key))
 
 
@@ -274,7 +284,7 @@ def _padded(planned: Plan, pad: int) -> Plan:
 
 
 def _difference(name: str, items: Sequence[Path]) -> str:
-    """How far the decoder's pixels are from OpenCV's, in words; nothing where it is missing."""
+    """Describe how far the decoder's pixels are from OpenCV's; empty where it is missing."""
     try:
         usual, other = decoder("opencv"), decoder(name)
         differences = []
@@ -290,7 +300,7 @@ def _difference(name: str, items: Sequence[Path]) -> str:
     return f"Pixels differ by {mean:.2f} of 255."
 
 
-# What the NMS step is called, by what a head or the user says of suppression.
+# Title of the NMS step, by NMS mode.
 _NMS = {
     "class": "NMS at IoU {:g}, not {:g}",
     "all": "NMS at IoU {:g} across classes, not {:g}",
@@ -299,7 +309,7 @@ _NMS = {
 
 
 def _of_options(planned: Plan, contract: Contract, deployed: DetectOptions) -> Iterator[_Ask]:
-    """From the standard options to those of the deployed model, one after another."""
+    """From the standard options to those of the deployed model, one at a time."""
     options, head = STANDARD, _detect_head(contract)
     for key, name, means, fields in (
         (
@@ -371,7 +381,7 @@ def _of_numbers(
 
 
 class _Once:
-    """A reporter that tells each note once, though several plans of one model give it."""
+    """Reporter that shows each note once, though several plans of one model repeat it."""
 
     def __init__(self, report: Reporter) -> None:
         self._told: set[str] = set()

@@ -1,4 +1,4 @@
-"""The waterfall of an explanation as a picture."""
+"""Waterfall chart of an accuracy breakdown."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FORMATS = (".png", ".svg", ".pdf")
 
 _INK, _QUIET = "#222222", "#777777"
 _LESS, _MORE, _WHOLE = "#c8553d", "#3d8c5a", "#35618f"
-_HIGH = 0.62  # of a row
+_HIGH = 0.62  # bar height, relative to a row
 
 
 def check_name(path: Path) -> None:
-    """Raises RkzooError for a name that no chart can be written to."""
+    """Raise RkzooError for an unsupported chart format."""
     if path.suffix.lower() not in FORMATS:
         raise RkzooError(
             f"{path} cannot be written.",
@@ -30,11 +30,13 @@ def check_name(path: Path) -> None:
 
 
 def draw(found: Explanation, path: Path) -> None:
-    """Writes the waterfall as .png, .svg or .pdf. Raises RkzooError when the name's suffix is
-    another, matplotlib is missing, or the disk refuses.
+    """Write the waterfall chart as .png, .svg or .pdf.
 
-    A row a step, from the top. The axis does not begin at 0, so what has a length is the changes
-    alone; figures are written beside them. Branches are hatched and pale.
+    One row per step, from the top. The axis does not start at 0, so only the changes have bars;
+    values are written beside them. Branches are hatched and pale.
+
+    Raises:
+        RkzooError: another suffix, matplotlib is missing, or the file cannot be written.
     """
     check_name(path)
     try:
@@ -73,13 +75,13 @@ def draw(found: Explanation, path: Path) -> None:
                 )
             before = step.value
     with atomic_output(path) as temporary:
-        # Without the date the same figures give the same file.
+        # No date, so that the file is reproducible.
         extra: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150, **extra)
 
 
 def _left(found: Explanation, row: int) -> int:
-    """The row of the measured step of the path before this one."""
+    """Row of the previous measured step of the path."""
     return max(
         number
         for number, step in enumerate(found.steps[:row])
@@ -131,7 +133,7 @@ def _bar(axes: Axes, row: int, step: Step, value: float, before: float | None) -
         )
     else:
         axes.barh(row, value - start, _HIGH, left=start, color=color)
-    # A mark where the figure is now: a change of nothing has no bar to be seen.
+    # Mark the value: a change of zero has no visible bar.
     axes.plot(
         [value, value],
         [row - _HIGH / 2, row + _HIGH / 2],

@@ -1,4 +1,4 @@
-"""A job that any process can do a piece of: one plan, many pictures, a record for each."""
+"""Evaluation job that any process can execute in part: one plan, many images, one record each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,24 @@ from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
 from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.evaluation.rectangular import open_rectangular
-from rkzoo.workflow.inference.inputs import SOUND, of_head
+from rkzoo.workflow.inference.inputs import SOUND, TENSORS, of_head
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Found
 from rkzoo.workflow.inference.plan import Plan
 
 Answer = Callable[[bytes, Path], Record]
 Records = list[Record]
-# What is done so far comes back piece by piece, in any order.
+# Results arrive batch by batch, in any order.
 Done = Iterator[tuple[int, Records]]
 Piece = tuple[int, Sequence[Path]]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a picture gets into the model, where that is not as rkzoo does it: by which of
-    vision.decoders.DECODERS, and `rectangular`, padded no further than the strides ask for
-    (a detection head whose graph takes any size)."""
+    """How images are read and padded, where that differs from the default: `decoder` is one of
+    vision.decoders.DECODERS; `rectangular` pads only to a multiple of the stride (a detection head
+    whose graph takes any size).
+    """
 
     decoder: str = "opencv"
     rectangular: bool = False
@@ -44,8 +45,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Job:
-    """How the pictures are answered. One thread a session, so that a figure does not depend
-    on how many cores or workers there are."""
+    """How images are processed. One thread per session, so that results do not depend on the number
+    of cores or workers.
+    """
 
     plan: Plan
     options: DetectOptions = field(default_factory=DetectOptions)
@@ -54,7 +56,7 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Hex sha256 of all that decides the records, our own code and libraries included."""
+        """Hex SHA-256 of everything that decides the records, code and libraries included."""
         digest = hashlib.sha256(_code().encode())
         told = (self.plan.label, self.plan.options, self.options, self.page, self.reading)
         digest.update(repr(told).encode())
@@ -68,7 +70,7 @@ class Job:
 
 @contextmanager
 def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
-    """Opens the job's models; inside, a picture's bytes become its record."""
+    """Open the job's models; yields a function from an image's bytes to its record."""
     decode = decoder_of(job)
     with ExitStack() as stack:
         if job.reading.rectangular:
@@ -87,12 +89,17 @@ def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
 
 
 Decode = Callable[[bytes, Path], Any]
-"""A file's bytes to what a task takes."""
+"""Decodes a file's bytes to the task's input."""
 
 
 def decoder_of(job: Job) -> Decode:
-    """How the job's files become pictures, or sounds."""
-    if of_head(job.plan.head).name == SOUND.name:
+    """Decoder of the job's files: images, sounds, or samples of plain tensors."""
+    kind = of_head(job.plan.head).name
+    if kind == TENSORS.name:
+        from rkzoo.workflow.request.samples import decode as decode_sample
+
+        return partial(decode_sample, contract=job.plan.parts["model"].contract)
+    if kind == SOUND.name:
         from rkzoo.audio.sound import decode
 
         return decode
@@ -100,7 +107,7 @@ def decoder_of(job: Job) -> Decode:
 
 
 def answer_of(task: Callable[[Any], Found], decode: Decode) -> Answer:
-    """What an open task makes of a file's bytes."""
+    """Return a function from a file's bytes to its record, for an open task."""
 
     def answer(data: bytes, path: Path) -> Record:
         given = decode(data, path)
@@ -111,25 +118,26 @@ def answer_of(task: Callable[[Any], Found], decode: Decode) -> Answer:
 
 
 def read_bytes(path: Path) -> bytes:
+    """Read a file. Raises RkzooError when it cannot be read."""
     with explained(f"The file {path} cannot be read."):
         return path.read_bytes()
 
 
 def here(job: Job, pieces: Sequence[Piece], report: Reporter = SILENT) -> Done:
-    """The whole job in this process, piece by piece."""
+    """Run the job in this process."""
     with answering(job, report) as answer:
         yield from answered(answer, pieces)
 
 
 def answered(answer: Answer, pieces: Sequence[Piece]) -> Done:
-    """The pieces, one after another."""
+    """Process the batches sequentially."""
     for index, paths in pieces:
         yield index, [answer(read_bytes(path), path) for path in paths]
 
 
 @cache
 def _code() -> str:
-    """Our own code, and the libraries that decide a record."""
+    """Digest of rkzoo, and versions of the libraries that affect records."""
     return package_digest() + repr([(name, _version(name)) for name in _LIBRARIES])
 
 

@@ -1,4 +1,4 @@
-"""A job on several processes of this machine."""
+"""Evaluation in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from pathlib import Path
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answering, read_bytes
 
-# A piece that ends its worker so often would end the next one too.
+# Maximum worker deaths per batch.
 _TRIES = 3
 
 
 def over_processes(job: Job, pieces: Sequence[Piece], count: int) -> Done:
-    """The job on `count` worker processes. A worker that is killed is replaced, and its piece
-    done again. Raises RkzooError: the first of a worker, or when pieces keep killing theirs."""
+    """Run a job on `count` worker processes. A killed worker is replaced, and its batch repeated.
+
+    Raises:
+        RkzooError: the first error of a worker, or a batch that keeps killing its worker.
+    """
     crew = _Crew(job)
     waiting = deque(pieces)
     deaths: Counter[int] = Counter()
@@ -49,20 +52,20 @@ def over_processes(job: Job, pieces: Sequence[Piece], count: int) -> Done:
 
 
 class _Crew:
-    """Worker processes; `busy` are those that owe an answer: to a piece, or that they are up."""
+    """Worker processes; `busy` are those that owe a result, or the message that they are ready."""
 
     def __init__(self, job: Job) -> None:
         self.busy: dict[Connection, tuple[BaseProcess, Piece | None]] = {}
         self._job = job
         self._all: dict[Connection, BaseProcess] = {}
-        self._context = get_context("spawn")  # a fork would copy threads' locks
+        self._context = get_context("spawn")  # fork would copy held locks
 
     def start(self) -> None:
         mine, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
-        # Not as an argument: a start that is interrupted would leave it half told.
+        # Sent, not passed as an argument, which an interrupted start could truncate.
         with suppress(OSError):
             mine.send(self._job)
         self._all[mine] = process
@@ -72,16 +75,16 @@ class _Crew:
         return [end for end in wait(list(self.busy)) if isinstance(end, Connection)]
 
     def give(self, end: Connection, piece: Piece | None) -> None:
-        """The next piece, or None: the worker closes its models and ends."""
+        """Send the next batch; None closes the connection, and the worker ends."""
         if piece is None:
             end.close()
             return
         self.busy[end] = self._all[end], piece
-        with suppress(OSError):  # a dead worker: its next answer says so
+        with suppress(OSError):  # a dead worker is detected at the next receive
             end.send(piece)
 
     def dismiss(self) -> None:
-        """Ends those at work at once, and waits for those that end by themselves."""
+        """Kill busy workers, and join all."""
         for process, _ in self.busy.values():
             process.kill()
         for end, process in self._all.items():
@@ -97,15 +100,15 @@ def _count_death(deaths: Counter[int], piece: Piece | None) -> None:
         raise RkzooError(
             f"A worker process died {_TRIES} times"
             + (f" at {name}." if name else " at its start."),
-            "The system may have ended it for want of memory.",
+            "The system may have killed it for lack of memory.",
             "Try again with --workers 1; what is done so far is kept.",
             code=1,
         )
 
 
 def _serve(end: Connection) -> None:
-    """The whole life of a worker: its job in, ready, then a piece in, its records out."""
-    # Ctrl-C reaches the whole group; it is the parent that tells its workers to go.
+    """Main function of a worker: receives its job, reports ready, then maps batches to records."""
+    # Ctrl-C reaches the whole group; the parent ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import cv2
@@ -119,9 +122,9 @@ def _serve(end: Connection) -> None:
                 _, paths = end.recv()
                 end.send([answer(read_bytes(Path(path)), Path(path)) for path in paths])
     except (EOFError, OSError):
-        return  # the parent has closed its end, or is gone
+        return  # the parent has closed the connection, or died
     except RkzooError as error:
         end.send(error)
-    except Exception as error:  # a fault of ours: said once, not tried three times
+    except Exception as error:  # a bug: reported once, not retried
         text = " ".join(str(error).split())[:300]
         end.send(RkzooError(f"A worker failed: {type(error).__name__}.", text, code=1))

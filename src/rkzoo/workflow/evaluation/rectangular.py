@@ -1,6 +1,6 @@
-"""Pictures in a rectangle of their own, as the upstream projects evaluate.
+"""Evaluation with rectangular inputs, as the upstream projects do.
 
-They go through a data set in batches of like shapes; here each picture has its own rectangle.
+Upstream batches images of similar shapes; here each image has its own rectangle.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from rkzoo.workflow.inference.model import Found, Image
 from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.inference.plan import Part, Plan, open_part
 
-# Of a cell of the largest stride, added before rounding up: what YOLOv5 and Ultralytics evaluate
-# with (`pad` of their loader, 0.5), so that every picture has some padding around it.
+# Cells of the largest stride added before rounding up, as `pad` (0.5) of the YOLOv5 and
+# Ultralytics loaders, so that every image has some padding.
 _MARGIN = 0.5
 
 
 def rectangle(source: tuple[int, int], spec: ImageInput, stride: int) -> tuple[int, int]:
-    """Height and width of the input that upstream gives a picture of `source` (height, width):
-    at the scale it has when letterboxed into `spec`, in whole cells of `stride`, half a cell
-    added."""
-    # The scale as a fraction, since a side that was rounded down would shrink the picture.
+    """Input (height, width) that upstream uses for an image of `source` (height, width): the
+    letterbox scale of `spec`, rounded up to multiples of `stride` after half a cell is added.
+    """
+    # An exact fraction, since a side rounded down would shrink the image.
     (height, width), (tall, wide) = source, spec.size
     up, down = (tall, height) if tall * width <= wide * height else (wide, width)
     scale = Fraction(up, down * stride)
@@ -46,10 +46,10 @@ def rectangle(source: tuple[int, int], spec: ImageInput, stride: int) -> tuple[i
 
 
 def size_free(planned: Plan) -> Plan:
-    """The plan of a detection model with a graph that takes any size.
+    """Return the plan of a detection model with a graph of dynamic input size.
 
-    Raises RkzooError when the size is fixed inside the graph, or the upstream project itself
-    does not evaluate so.
+    Raises:
+        RkzooError: the size is fixed inside the graph, or upstream does not evaluate so.
     """
     from rkzoo.graph.onnx.dynamic_size import size_free as freed
     from rkzoo.graph.onnx.read import parse
@@ -71,14 +71,14 @@ def open_rectangular(
     threads: int = 0,
     report: Reporter = SILENT,
 ) -> Callable[[Image], Found]:
-    """A plan that `size_free` made as one callable: a BGR picture in, what was found out."""
+    """Open a plan made by `size_free` as one callable from a BGR image (H, W, 3) to its result."""
     part = planned.parts["model"]
     session = stack.enter_context(open_part(part, threads=threads, report=report))
     return _Rectangular(part, session, options)
 
 
 class _Rectangular:
-    """One task for each size of input; pictures of a data set have few."""
+    """One task per input size; a dataset has few."""
 
     def __init__(self, part: Part, session: Session, options: DetectOptions | None) -> None:
         self._contract, self._session, self._options = part.answers, session, options
@@ -120,5 +120,5 @@ def _check(contract: Contract) -> None:
 
 def _stride(contract: Contract) -> int:
     if not isinstance(contract.head, DetectHead):
-        raise RkzooError(f"{contract.family} is no detection model.", code=1)
+        raise RkzooError(f"{contract.family} is not a detection model.", code=1)
     return max(contract.head.strides)

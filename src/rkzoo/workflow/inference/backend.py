@@ -68,7 +68,7 @@ class Backend(ABC):
         return None
 
     @property
-    def cores(self) -> int:
+    def npu_cores(self) -> int:
         """NPU cores that may be used; 0 where there is no NPU."""
         return 0
 

@@ -53,7 +53,7 @@ _INSTALL = (
 @dataclass(frozen=True)
 class BoardBackend(Backend):
     """A model file and what opens it: the path (or bare name) of the NPU's library, or LITE for
-    Rockchip's Python package. `mask` as in Cores; AUTO lets the driver choose for each run.
+    Rockchip's Python package. `cores` as in Cores; AUTO lets the driver choose for each run.
     `available` is how many cores may be used, 1 where that is not known. `floats` as for
     NpuSession: the plain way, to compare with."""
 
@@ -61,7 +61,7 @@ class BoardBackend(Backend):
 
     file: Path
     library: str
-    mask: Cores = Cores.AUTO
+    cores: Cores = Cores.AUTO
     available: int = 1
     floats: bool = False
 
@@ -80,7 +80,7 @@ class BoardBackend(Backend):
         return open_board(self, contract, report)
 
     @property
-    def cores(self) -> int:
+    def npu_cores(self) -> int:
         return self.available
 
     def in_floats(self) -> BoardBackend:
@@ -91,7 +91,7 @@ class BoardBackend(Backend):
         spreads them less evenly, and a frame over several cores costs more than it gains."""
         if self.available < 2:
             return self
-        return replace(self, mask=Cores(1 << number % self.available))
+        return replace(self, cores=Cores(1 << number % self.available))
 
     @property
     def digest(self) -> str:
@@ -214,10 +214,12 @@ def open_board(
 
         _judge(model, report)
         file = rknn.read(model.file)
-        return LiteSession(model.file, file.inputs, file.outputs, cores=model.mask, picture=picture)
+        return LiteSession(
+            model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
+        )
     context = _context(model, report)
-    if model.mask != Cores.AUTO:
-        context.set_cores(model.mask)
+    if model.cores != Cores.AUTO:
+        context.set_cores(model.cores)
     layout = layout or layout_of(contract)
     return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rkzoo.contract.faces import FaceHead
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
@@ -210,8 +210,11 @@ _ROLES: dict[str, tuple[type[Any], ...]] = {
 
 
 def check_pictures(planned: Plan, verb: str, *, joined: bool = False) -> None:
-    """Raises RkzooError for what `verb` cannot work on: a model that takes no pictures, one part
-    of a pipeline, or, unless `joined`, a pipeline whose parts play together in their own way."""
+    """Raises RkzooError for what `verb` cannot work on: a model that takes no pictures (nor plain
+    tensors), one part of a pipeline, or, unless `joined`, a pipeline whose parts play together in
+    their own way."""
+    if isinstance(planned.head, TensorsHead):
+        return
     pictures = any(part.contract.picture is not None for part in planned.parts.values())
     own_way = planned.head is not None and len(planned.parts) > 1
     if pictures and (joined or not own_way):
@@ -240,7 +243,7 @@ _PER_CORE = 2
 
 def npu_workers(planned: Plan) -> int:
     """How many workers keep every core of the NPU busy; 0 where the plan is for no board."""
-    return _PER_CORE * max(part.backend.cores for part in planned.parts.values())
+    return _PER_CORE * max(part.backend.npu_cores for part in planned.parts.values())
 
 
 def in_floats(planned: Plan) -> Plan:

@@ -1,1 +1,1 @@
-"""How fast a model is: measured, or estimated."""
+"""Speed of a model: benchmark and estimate."""

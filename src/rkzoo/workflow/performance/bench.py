@@ -1,7 +1,7 @@
-"""How long a model takes, stage by stage, on the machine at hand.
+"""Benchmark of a model, stage by stage, on this machine.
 
-What is timed is what `run` does: the file's bytes to a picture, the picture to the model's
-input, the model, its output to a result. The vendor's published table times the model alone.
+Timed is what `run` does: image decoding, preprocessing, inference, postprocessing. The vendor's
+published table times inference alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+import numpy as np
+
 from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError
@@ -31,11 +33,11 @@ from rkzoo.soc.machine import read_machine
 from rkzoo.speed.timing import Times, growth, times
 from rkzoo.speed.usage import Usage, usage
 from rkzoo.tasks.detect.task import HeadTask
+from rkzoo.tasks.tensors.feed import made
 from rkzoo.tasks.voice.result import Spoken
 from rkzoo.vision.image import decode
-from rkzoo.workflow.inference.inputs import PICTURE, Medium, medium_of
+from rkzoo.workflow.inference.inputs import PICTURE, TENSORS, Medium, medium_of, of_plan
 from rkzoo.workflow.inference.load import task_of
-from rkzoo.workflow.inference.model import Image
 from rkzoo.workflow.inference.plan import (
     Plan,
     check_pictures,
@@ -59,8 +61,8 @@ from rkzoo.workflow.request.request import Request
 FRAMES: dict[Label, int] = {"onnx": 50, "simulator": 10, "board": 200}
 WARM_UP = 3
 WORKERS = 2
-"""Frames in flight when pipelined: while one is inside the model, another is prepared. On a
-board as many for each core of its NPU."""
+"""Frames in flight when pipelined: one is preprocessed while another is in the model. On a board
+this many per NPU core."""
 
 LABELS: dict[Label, str] = {
     "onnx": "Not NPU times: ONNX Runtime in float on the processor of this machine.",
@@ -83,26 +85,35 @@ PUBLISHED_RTF = (
 
 
 class Measured(Strict, frozen=True):
-    """The model and what it was fed. `picture` is a path, or "made" for one made here."""
+    """The model and its input. `picture` is a path (what was given for each input of plain
+    tensors), or "made" for a generated one; `width` and `height` are None if it is no picture."""
 
     name: str
     inputs: tuple[tuple[int, ...], ...]
     picture: str
-    width: int
-    height: int
+    width: int | None
+    height: int | None
 
 
 class Memory(Strict, frozen=True):
-    """In MiB, and KiB a frame, of this process and its children; None where the system does
-    not tell."""
+    """Memory of this process and its children: peak in MiB, growth in KiB per frame; None where the
+    system does not tell.
+    """
 
     peak_mib: float | None
     growth_kib_per_frame: float | None
 
 
 class Throughput(Strict, frozen=True):
-    """Frames a second. `inference` is what the published table would call FPS; `pipelined`
-    has `workers` frames in flight. `cores_busy` of the processor while pipelined."""
+    """Frames per second.
+
+    Attributes:
+        inference: inference alone, as in the published table.
+        sequential: all stages, one frame at a time.
+        pipelined: all stages, `workers` frames in flight.
+        workers: frames in flight.
+        cores_busy, cores_busy_sequential: CPU cores in use while pipelined and sequential.
+    """
 
     inference: float
     sequential: float
@@ -113,13 +124,12 @@ class Throughput(Strict, frozen=True):
 
 
 class Way(Strict, frozen=True):
-    """One way of running the same model on the same picture, from the decoded picture to the
-    result: milliseconds a frame (the middle), frames a second, and what it kept busy.
+    """One way to run the model on the same decoded image: median milliseconds per frame, frames per
+    second, and CPU cores in use.
 
-    `floats`: the processor makes floats of the picture, the NPU's library of all outputs, and
-    every cell is decoded, as the vendor's Python demos do (not on RV1103 and RV1106, whose library
-    makes no floats). `rkzoo`: what `run` does. `pool`:
-    the same with `workers` over all cores of the NPU, as `stream` does.
+    `floats`: float input and output tensors, every cell decoded, as the vendor's Python demos do
+    (not on RV1103 and RV1106, whose library has no float tensors). `rkzoo`: as `run`. `pool`: the
+    same with `workers` over all NPU cores, as `stream`.
     """
 
     name: Literal["floats", "rkzoo", "pool"]
@@ -130,9 +140,12 @@ class Way(Strict, frozen=True):
 
 
 class BenchReport(Strict, frozen=True):
-    """`time_cost_ms` by stage: decode, preprocess, inference, postprocess and total; a pipeline
-    of several models has `around` in place of pre- and postprocess, for they alternate. `ways`
-    are compared on a board only."""
+    """Benchmark report of an image model.
+
+    `time_cost_ms` by stage: decode, preprocess, inference, postprocess and total; a pipeline of
+    several models has `around` instead of pre- and postprocess, since they alternate. `ways` on a
+    board only.
+    """
 
     label: str
     runtime: Label
@@ -150,14 +163,15 @@ class BenchReport(Strict, frozen=True):
     format: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, times to a microsecond."""
+        """Report as JSON types, times rounded to microseconds."""
         document: dict[str, Any] = rounded(plain(self))
         return document
 
 
 class Answered(Strict, frozen=True):
-    """The model, what it was given (a path, or the text), and the seconds of the sound that it
-    heard or made; None where it did neither."""
+    """The model, its input (a path, or the text), and the seconds of sound read or generated; None
+    for neither.
+    """
 
     name: str
     given: str
@@ -165,9 +179,12 @@ class Answered(Strict, frozen=True):
 
 
 class AnswerReport(Strict, frozen=True):
-    """Of a model that answers sounds or texts: `time_cost_ms` of a whole answer by stage, which
-    are decode (the file read), inference, around, and total. `real_time_factor` is the middle
-    total by the seconds of sound; below 1 it keeps up."""
+    """Benchmark report of an audio or text model.
+
+    `time_cost_ms` of a whole result by stage: decode (reading the file), inference, around, and
+    total. `real_time_factor` is the median total over the seconds of sound; below 1 is faster than
+    real time.
+    """
 
     label: str
     runtime: Label
@@ -184,19 +201,19 @@ class AnswerReport(Strict, frozen=True):
     format: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, times to a microsecond."""
+        """Report as JSON types, times rounded to microseconds."""
         document: dict[str, Any] = rounded(plain(self))
         return document
 
 
-Work = Callable[[Image], "Stages"]
+Work = Callable[[Any], "Stages"]
 Stages = dict[str, float]
-"""Seconds by the name of the stage."""
+"""Seconds by stage."""
 
 
 def bench_any(
     model: str | os.PathLike[str],
-    source: str | None = None,
+    source: str | Sequence[str] | None = None,
     *,
     request: Request | None = None,
     count: int | None = None,
@@ -205,22 +222,30 @@ def bench_any(
     lock_clocks: bool = False,
     report: Reporter = SILENT,
 ) -> BenchReport | AnswerReport:
-    """`bench` or `bench_answers`, by what the model takes; `count` frames or answers. Raises
-    RkzooError."""
-    if medium_of(os.fspath(model)).name == PICTURE.name:
+    """Run `bench` or `bench_answers`, by the input kind of the model; `count` frames or results.
+    Raises RkzooError.
+    """
+    given = [source] if isinstance(source, str) else list(source or ())
+    if medium_of(os.fspath(model)).name in (PICTURE.name, TENSORS.name):
         return bench(
             model,
             request=request,
-            picture=source,
+            picture=given,
             frames=count,
             warm_up=WARM_UP if warm_up is None else warm_up,
             affinity=affinity,
             lock_clocks=lock_clocks,
             report=report,
         )
+    if len(given) > 1:
+        raise RkzooError(
+            f"{model} answers one thing here, and was given {len(given)}.",
+            "One is answered again and again.",
+            "Give one with --input.",
+        )
     return bench_answers(
         model,
-        source,
+        given[0] if given else None,
         request=request,
         answers=count,
         warm_up=1 if warm_up is None else warm_up,
@@ -234,33 +259,36 @@ def bench(
     model: str | os.PathLike[str],
     *,
     request: Request | None = None,
-    picture: str | os.PathLike[str] | None = None,
+    picture: str | os.PathLike[str] | Sequence[str] | None = None,
     frames: int | None = None,
     warm_up: int = WARM_UP,
     affinity: Affinity = "all",
     lock_clocks: bool = False,
     report: Reporter = SILENT,
 ) -> BenchReport:
-    """Times a card's model, an `.onnx` or a `.rknn` that rkzoo made.
+    """Benchmark an image model: a card, an `.onnx`, or a `.rknn` made by rkzoo.
 
-    `request` as for `run`: the runtime and how the model is fed. Without `picture` one is made.
+    `request` as for `run`: the runtime and how the model is fed. `picture` is a picture's file, or
+    of a model with plain inputs what `run` takes (.npy, .npz, NAME=FILE ...); without it one is
+    made.
     `affinity` pins the work to the fast or the slow cores of a board. `lock_clocks` holds the
     clocks at their highest meanwhile (needs root). Raises RkzooError.
     """
     _check_counts(frames, warm_up)
-    data, path = picture_bytes(picture)
-    shot = decode(data, path)
     setup = machine_setup(affinity, lock_clocks)
     planned = plan(model, request, report)
     check_pictures(planned, "bench --image")
+    named = [picture] if isinstance(picture, str | os.PathLike) else picture or ()
+    given = [os.fspath(file) for file in named]
+    picture_of = _reader(planned, given)
+    shot = picture_of()
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
         setup = stack.enter_context(applied(setup))
         open_plan = partial(_open, stack=stack, threads=setup.threads, report=report)
         opened = open_plan(planned)
-        picture_of = partial(decode, data, path)
         sequential = _sequential(_task(planned, opened), picture_of, count, warm_up, report)
-        # An NPU session is for one frame at a time: its memory is the NPU's.
+        # An NPU session handles one frame at a time, in its own buffers.
         workers = npu_workers(planned)
         many = [open_plan(on_core(planned, number)) for number in range(workers)]
         tasks = [_task(planned, one) for one in many or [opened] * WORKERS]
@@ -281,6 +309,7 @@ def bench(
         inputs = tuple(spec.shape for _, session in opened.values() for spec in session.inputs)
         measured = _measured(planned, opened, setup, sequential, warm_up)
     stages: dict[str, Times] = measured["time_cost_ms"]
+    height, width = _picture_size(shot)
     return BenchReport(
         **measured,
         published=PUBLISHED,
@@ -288,9 +317,9 @@ def bench(
         model_info=Measured(
             name=planned.name,
             inputs=inputs,
-            picture="made" if picture is None else str(picture),
-            width=shot.shape[1],
-            height=shot.shape[0],
+            picture=" ".join(given) or "made",
+            width=width,
+            height=height,
         ),
         throughput_fps=Throughput(
             inference=_rate(1, stages["inference"].mean / 1000),
@@ -315,8 +344,18 @@ def bench_answers(
     lock_clocks: bool = False,
     report: Reporter = SILENT,
 ) -> AnswerReport:
-    """As `bench`, for a model that answers sounds or texts: whole answers, one after another, to
-    `source` (a sound's file; a text, or its file). Raises RkzooError."""
+    """Benchmark an audio or text model: whole results, one after another.
+
+    Args:
+        model: card name or file.
+        source: audio file; or a text or its file.
+        answers: number of results; None for the default.
+
+    The other arguments are as for `bench`.
+
+    Raises:
+        RkzooError: the model cannot be run, or there is not exactly one input.
+    """
     _check_counts(answers, warm_up)
     medium = medium_of(os.fspath(model))
     given = _given(medium, source, os.fspath(model))
@@ -347,7 +386,7 @@ def bench_answers(
 def _measured(
     planned: Plan, opened: Opened, setup: MachineSetup, run: Run, warm_up: int
 ) -> dict[str, Any]:
-    """What both reports tell, as their fields."""
+    """Fields common to both reports."""
     ended = usage()
     return {
         "label": _label(planned.label, opened),
@@ -365,13 +404,41 @@ def _answer(task: Callable[[Any], Any], last: list[Any], given: Any) -> None:
     last[:] = [task(given)]
 
 
+def _reader(planned: Plan, given: list[str]) -> Callable[[], Any]:
+    """What reads the one picture, or the one sample of plain inputs, again and again. Raises
+    RkzooError."""
+    medium = of_plan(planned)
+    if medium.name == TENSORS.name:
+        if not given:
+            return partial(_same, made(planned.parts["model"].contract))
+        found = medium.expand(given)
+    else:
+        found = given
+    if len(found) > 1:
+        raise RkzooError(
+            f"One frame is timed again and again, and {len(found)} were given.",
+            "Which of them counts is not said.",
+            "Give one picture with --image, or one .npz or NAME=FILE for each input.",
+        )
+    if medium.name == TENSORS.name:
+        return partial(medium.read, found[0])
+    return partial(decode, *picture_bytes(found[0] if found else None))
+
+
+def _picture_size(shot: Any) -> tuple[int | None, int | None]:
+    """(height, width) of what is one picture, as an array or by the name of its input."""
+    image = next(iter(shot.values())) if isinstance(shot, dict) and len(shot) == 1 else shot
+    pixels = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
+    return (image.shape[0], image.shape[1]) if pixels else (None, None)
+
+
 def _given(medium: Medium, source: str | None, model: str) -> Any:
-    """The one thing that is answered."""
+    """The one input."""
     found = medium.expand([source]) if source is not None else ()
     if len(found) != 1:
         raise RkzooError(
-            f"{model} answers one {medium.name} here, and was given {len(found) or 'none'}.",
-            "One is answered again and again.",
+            f"{model} takes one {medium.name} here, and was given {len(found) or 'none'}.",
+            "It is run repeatedly.",
             f"Give one {medium.name} with --input.",
         )
     return found[0]
@@ -384,7 +451,7 @@ def _check_counts(frames: int | None, warm_up: int) -> None:
         )
 
 
-def _same(shot: Image) -> Image:
+def _same(shot: Any) -> Any:
     return shot
 
 
@@ -399,7 +466,7 @@ def _way(name: Literal["floats", "rkzoo", "pool"], run: Run, workers: int) -> Wa
 
 
 def _contexts(opened: Opened) -> list[Context]:
-    """What is open on an NPU, through Rockchip's C library."""
+    """Open NPU contexts of Rockchip's C library."""
     inner = (session.inner for _, session in opened.values())
     return [session.context for session in inner if isinstance(session, NpuSession)]
 
@@ -411,14 +478,14 @@ def _label(label: Label, opened: Opened) -> str:
 
 
 def write_report(path: Path, report: BenchReport | AnswerReport) -> None:
-    """report.yml, whole or not at all. Raises RkzooError."""
+    """Write report.yml atomically. Raises RkzooError when it cannot be written."""
     import yaml
 
     write_text(path, yaml.safe_dump(report.to_json(), sort_keys=False, allow_unicode=True))
 
 
 def rounded(value: Any) -> Any:
-    """Plain data with its numbers to a microsecond, which no measurement here goes below."""
+    """Round all numbers in JSON data to three decimals (microseconds)."""
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
@@ -433,8 +500,9 @@ def rounded(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """`stages` has one number a frame; `resident` the memory after each frame (empty where it
-    is not known); `cpu` and `seconds` of the whole run."""
+    """Measurements of one run. `stages`: seconds per frame; `resident`: memory after each frame
+    (empty where unknown); `cpu` and `seconds` of the whole run.
+    """
 
     stages: dict[str, list[float]]
     resident: list[int]
@@ -443,7 +511,7 @@ class Run:
 
 
 class Watched(Closing):
-    """A session that adds up the time spent in it."""
+    """Session wrapper that accumulates the time spent in it."""
 
     def __init__(self, session: Session) -> None:
         self.inner = session
@@ -476,8 +544,10 @@ def _open(planned: Plan, stack: ExitStack, threads: int, report: Reporter) -> Op
 
 
 def _task(planned: Plan, opened: Opened, *, plainly: bool = False) -> Work:
-    """A picture in, the seconds of its stages out. Each has buffers of its own, so several can
-    work at once on the same sessions. `plainly` decodes every cell, where there are cells."""
+    """Return a function from an image to the seconds by stage. Each has its own buffers, so several
+    can run concurrently on the same sessions. `plainly` uses the reference decoder, where there is
+    one.
+    """
     task = task_of(planned, opened)
     if isinstance(task, Staged):
         decode: Callable[..., Any] = task.decode
@@ -491,12 +561,12 @@ def _sessions(opened: Opened) -> list[Watched]:
     return [session for _, session in opened.values()]
 
 
-def _staged(task: Staged, decode: Callable[..., Any], image: Image) -> Stages:
+def _staged(task: Staged, decode: Callable[..., Any], image: Any) -> Stages:
     return run_stages(task, image, decode)[1]._asdict()
 
 
 def _whole(task: Callable[[Any], Any], sessions: Sequence[Watched], image: Any) -> Stages:
-    """Several models, or one called several times: their time apart from all around them."""
+    """Time of the models, and of everything around them, for tasks with several models or calls."""
     before = sum(session.spent for session in sessions)
     began = perf_counter()
     task(image)
@@ -507,12 +577,12 @@ def _whole(task: Callable[[Any], Any], sessions: Sequence[Watched], image: Any) 
 
 def _sequential(
     work: Work,
-    picture: Callable[[], Image],
+    picture: Callable[[], Any],
     frames: int,
     warm_up: int,
     report: Reporter,
 ) -> Run:
-    """One frame after another."""
+    """One frame at a time."""
     for _ in range(warm_up):
         work(picture())
     stages: dict[str, list[float]] = {}
@@ -534,9 +604,9 @@ def _sequential(
 
 
 def _pipelined(
-    tasks: Sequence[Work], picture: Callable[[], Image], frames: int, report: Reporter
+    tasks: Sequence[Work], picture: Callable[[], Any], frames: int, report: Reporter
 ) -> Run:
-    """As many frames in flight as there are tasks, each in a worker of its own."""
+    """One frame in flight per task, each in its own worker."""
 
     @contextmanager
     def opened(number: int) -> Iterator[Callable[[int], Any]]:

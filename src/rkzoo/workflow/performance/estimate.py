@@ -1,8 +1,8 @@
-"""How fast and how big a model will be on each chip, without a board.
+"""Estimate of latency and memory on each chip, without a board.
 
-The toolkit builds the model and its compiler says what each layer costs; rkzoo.speed.latency
-makes milliseconds of that. What a layer costs does not depend on the values in it, so the
-INT8 ranges come from noise and no calibration pictures are needed.
+The toolkit builds the model, its compiler reports the cost of each layer, and rkzoo.speed.latency
+converts that to milliseconds. Costs do not depend on values, so INT8 ranges come from noise, and no
+calibration images are needed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ _MEAN, _STD = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 
 @dataclass(frozen=True)
 class Cost:
-    """One layer. `ms` is its share of the estimate (of the bound, where uncalibrated)."""
+    """Cost of one layer. `ms` is its share of the estimate (of the lower bound, where
+    uncalibrated)."""
 
     name: str
     op: str
@@ -85,9 +86,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One chip. `built_for` is the chip whose table it is: chips of a family get the same.
-    `problem` stands instead of everything behind it when the model cannot be built for the
-    chip. `traffic` in megabytes a frame."""
+    """Estimate for one chip.
+
+    Attributes:
+        soc, dtype: target.
+        built_for: chip that was built for; chips of a family share it.
+        expected: operators known to be unsupported by the NPU.
+        problem: why the model cannot be built for the chip; the fields below are then empty.
+        table: costs reported by the compiler.
+        latency: estimated latency.
+        traffic: megabytes per frame.
+        fit: memory verdict.
+        on_cpu: layers that run on the CPU.
+        costliest: the most expensive layers.
+    """
 
     soc: str
     dtype: Dtype
@@ -102,7 +114,7 @@ class Estimate:
     costliest: tuple[Cost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; `error` in place of the figures where the chip has a `problem`."""
+        """Estimate as JSON types; `error` instead of the figures where the chip has a `problem`."""
         document: dict[str, Any] = plain(self._told())
         return document
 
@@ -142,8 +154,9 @@ def _short(value: float | None) -> float | None:
 
 
 class Known(Strict, frozen=True):
-    """What has to be known of a graph to find its results in the cache. `key` is a digest of
-    all that decides them, chip, dtype and toolkit apart."""
+    """What is needed of a graph to look its results up in the cache. `key` digests everything that
+    decides them, except for chip, dtype and toolkit.
+    """
 
     name: str
     dtypes: tuple[Dtype, ...]
@@ -151,13 +164,15 @@ class Known(Strict, frozen=True):
     key: str
 
     def digest(self, dtype: Dtype, soc: str, toolkit: str) -> str:
+        """Cache key of one build."""
         return _digest(self.key, dtype, soc, toolkit)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The graph as it goes to the toolkit. `integer` says which inputs take whole numbers;
-    `quantised` is set where the graph came quantised."""
+    """The graph as given to the toolkit. `integer`: which inputs are integer; `quantised` is set
+    for pre-quantized graphs.
+    """
 
     known: Known
     graph: bytes
@@ -179,11 +194,22 @@ def estimate(
     *,
     report: Reporter = SILENT,
 ) -> list[Estimate]:
-    """What to expect of a card's model or an `.onnx` file on each chip of `socs`.
+    """Estimate a card's model or an `.onnx` file on each chip.
 
-    A detection head is cut as `convert` does; a graph that is not recognised is taken as it
-    stands. `dtype` None is the model's first, or the other where a chip cannot do that. One
-    chip that cannot be built for raises RkzooError; among several it only has a `problem`.
+    The detection head is cut as by `convert`; an unrecognized graph is used as is.
+
+    Args:
+        model: card name or file.
+        socs: target chips.
+        dtype: None for the model's first dtype that the chip supports.
+        toolkit: version of RKNN-Toolkit2; None for the default.
+        size: input (height, width); None for the model's own.
+        anchors: anchors of the head; None for the model's own.
+        report: receives progress.
+
+    Raises:
+        RkzooError: the model cannot be read, or, for a single chip, not be built; among several
+            chips that is the `problem` of one.
     """
     request = request or Request()
     request.refuse_all_but(
@@ -222,12 +248,12 @@ def estimate(
 
 
 def every_chip() -> tuple[str, ...]:
-    """What `--soc all` stands for."""
+    """The chips that `--soc all` stands for."""
     return supported()
 
 
 def basis() -> dict[str, Any]:
-    """What the milliseconds rest on: the fit's date, toolkit and errors, chip by chip."""
+    """Origin of the estimates: date, toolkit and errors of the fit, by chip."""
     model = latency_model()
     return {
         "source": model.source,
@@ -248,7 +274,7 @@ def basis() -> dict[str, Any]:
 
 
 def _warnings(known: Known, pairs: Sequence[tuple[str, Dtype]]) -> list[str]:
-    """What the graph shows before anything is built, one line an operator."""
+    """Warnings from the graph before anything is built, one line per operator."""
     told: dict[Falls, list[str]] = {}
     for soc, dtype in pairs:
         for fallen in falls(known.operators, soc, dtype):
@@ -262,7 +288,7 @@ def _dtype(known: Known, soc: str) -> Dtype:
 
 
 def _built_for(soc: str) -> str:
-    """The chip that stands for a family: their tables are the same, as is the compiled model."""
+    """Representative chip of a family: its members share tables and compiled models."""
     family = chips()[soc].family
     return next((name for name, chip in chips().items() if family and chip.family == family), soc)
 
@@ -275,7 +301,7 @@ def read_subject(model: str, request: Request | None = None, report: Reporter = 
     if Path(model).suffix.lower() == ".rknn":
         raise RkzooError(
             f"{model} is built already.",
-            "What a model costs is said while it is built, and differs from chip to chip.",
+            "The compiler reports costs during the build, and they differ from chip to chip.",
             "Give the .onnx that it was made from.",
         )
     request = request or Request()
@@ -293,8 +319,7 @@ def read_subject(model: str, request: Request | None = None, report: Reporter = 
 
 
 def _as_it_stands(name: str, graph: onnx.ModelProto, size: tuple[int, int] | None) -> Subject:
-    """A graph that rkzoo knows nothing of. A dimension that is free is the size asked for, or 1
-    where it is the number of pictures."""
+    """Use an unrecognized graph as is. Dynamic dimensions become `size`, or 1 for the batch."""
     plans = []
     for tensor in summarise(graph).inputs:
         shape = [n if isinstance(n, int) else -1 for n in tensor.shape]
@@ -353,7 +378,7 @@ def _build_all(
     toolkit: str,
     report: Reporter,
 ) -> dict[tuple[str, Dtype], CostTable | RkzooError]:
-    """Each build in a process of its own; an error that concerns one chip stays with it."""
+    """Build in parallel processes; an error that concerns one chip is returned for it."""
     env = environment.ensure(toolkit, report=report)
     running: list[ToolkitProcess] = []
     ended = threading.Event()
@@ -386,7 +411,7 @@ def _build_all(
 
 
 def _inputs(subject: Subject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
-    """What the build needs, checked and kept where builds are. Raises RkzooError."""
+    """Checked and cached build inputs. Raises RkzooError."""
     recipe = Recipe(
         soc=soc,
         dtype=dtype,
@@ -399,7 +424,7 @@ def _inputs(subject: Subject, soc: str, dtype: Dtype, toolkit: str) -> BuildInpu
         recipe=recipe,
         opset=subject.opset,
         shapes=subject.shapes,
-        # One picture of noise is enough here, and no reason for a warning.
+        # One noise sample suffices here, without a warning.
         samples=checks.FEW_SAMPLES,
         integer_operators=own.integer if own else (),
         outputs_read_inside=own.read_inside if own else (),
@@ -416,8 +441,9 @@ def _inputs(subject: Subject, soc: str, dtype: Dtype, toolkit: str) -> BuildInpu
 
 
 def _noise(plan: InputPlan, integer: bool) -> NDArray[Any]:
-    """One sample: a picture of noise (1, H, W, 3), else small random numbers, or zeros where
-    whole numbers are wanted, for they are mostly places in a table."""
+    """One sample: a noise image (1, H, W, 3), else small random numbers, or zeros for integers,
+    which are mostly table indices.
+    """
     random = np.random.default_rng(0)
     if plan.mean:
         _, channels, height, width = plan.shape
@@ -432,8 +458,9 @@ def _place(digest: str) -> Path:
 
 
 def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> Path | None:
-    """Where it is kept what a file came to, so that it need not be read again; None for what is
-    no file, or cannot be read, which is for others to tell."""
+    """Cache file of what a model file was read to, so that it need not be read again; None for
+    anything that is not a readable file.
+    """
     path = Path(model)
     if not is_model_file(model) or not path.is_file():
         return None
@@ -445,7 +472,7 @@ T = TypeVar("T")
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
-    """A kept result; None where there is none, or it is damaged."""
+    """A cached result; None where missing or damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError):
@@ -459,7 +486,7 @@ def _estimate(known: Known, soc: str, dtype: Dtype, made: CostTable | RkzooError
     start = Estimate(soc, dtype, _built_for(soc), falls(known.operators, soc, dtype))
     if isinstance(made, RkzooError):
         return replace(start, problem=made)
-    # The clock is that of the chip asked for.
+    # Use the clock of the requested chip.
     found = latency(msgspec.structs.replace(made, soc=soc), chip_model(made))
     ranked = sorted(zip(made.work, found.layers, strict=True), key=lambda pair: -pair[1])
     return replace(

@@ -1,4 +1,4 @@
-"""Getting a machine ready to be measured: its cores, its clocks, and the picture it is given."""
+"""Setup of a machine for benchmarks: CPU affinity, clocks, test image."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ Affinity = Literal["all", "big", "little"]
 
 
 class Board(Strict, frozen=True):
-    """The machine. `npu_users` are other processes that have the NPU open, as "name (pid)";
-    `celsius` the hottest thermometer at the end."""
+    """The machine. `npu_users`: other processes that have the NPU open, as "name (pid)"; `celsius`:
+    the hottest sensor at the end.
+    """
 
     model: str
     chip: str | None
@@ -41,8 +42,7 @@ class Board(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class MachineSetup:
-    """The machine as it was before measuring, the cores to work on, and whether its clocks are
-    held at their highest."""
+    """State of the machine before the benchmark, cores to use, and whether to lock the clocks."""
 
     machine: Machine
     affinity: Affinity
@@ -51,12 +51,13 @@ class MachineSetup:
 
     @property
     def threads(self) -> int:
-        """How many threads ONNX Runtime may have; 0 leaves it to choose. It places its own
-        threads unless it is told how many."""
+        """Number of ONNX Runtime threads; 0 for its default. With a number given, it does not place
+        its threads itself.
+        """
         return 0 if self.affinity == "all" else len(self.cores)
 
     def board(self, after: Machine) -> Board:
-        """The machine before measuring and `after` it, for a report."""
+        """State of the machine before and `after` the benchmark, for a report."""
         before = self.machine
         users = {
             f"{holder.name} ({holder.pid})"
@@ -78,8 +79,9 @@ class MachineSetup:
 
 
 def machine_setup(affinity: Affinity, lock_clocks: bool) -> MachineSetup:
-    """What is to be done with this machine; nothing is done yet. Raises RkzooError for what it
-    cannot do."""
+    """Plan the setup without applying it. Raises RkzooError for what the machine does not
+    support.
+    """
     machine = read_machine()
     cores = chosen_cores(machine, affinity)
     if lock_clocks and not machine.clocks and machine.npu_rate is None:
@@ -93,8 +95,9 @@ def machine_setup(affinity: Affinity, lock_clocks: bool) -> MachineSetup:
 
 @contextmanager
 def applied(setup: MachineSetup) -> Iterator[MachineSetup]:
-    """Keeps to the cores and holds the clocks inside the block, and gives the setup with the
-    machine as it is then."""
+    """Context manager that pins cores and locks clocks, and yields the setup with the machine's
+    state then.
+    """
     with ExitStack() as stack:
         if setup.affinity != "all":
             stack.enter_context(pinned(setup.cores))
@@ -105,7 +108,7 @@ def applied(setup: MachineSetup) -> Iterator[MachineSetup]:
 
 
 def chosen_cores(machine: Machine, affinity: Affinity) -> tuple[int, ...]:
-    """The processor cores to work on. Raises RkzooError where a machine has no two kinds."""
+    """Select CPU cores. Raises RkzooError where the machine has no big and little cores."""
     if affinity == "all":
         return tuple(sorted(os.sched_getaffinity(0))) if _can_pin() else ()
     chip = chips().get(machine.chip or "")
@@ -128,8 +131,9 @@ def _can_pin() -> bool:
 
 @contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """All threads of this process on `cores` inside the block, and as before after it.
-    Threads and processes that are begun inside stay there."""
+    """Pin all threads of this process to `cores` inside the block. Threads and processes started
+    inside stay there.
+    """
     before: dict[int, set[int]] = {}
     try:
         for thread in _threads():
@@ -142,7 +146,7 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
             try:
                 os.sched_setaffinity(thread, had)
             except OSError:
-                continue  # it has ended
+                continue  # the thread has ended
 
 
 def _threads() -> list[int]:
@@ -153,8 +157,9 @@ def _threads() -> list[int]:
 
 
 def picture_bytes(path: str | os.PathLike[str] | None) -> tuple[bytes, Path]:
-    """A picture file's bytes and its path. Without a path a JPEG of 1280x720 made here: noise,
-    some shapes and lines of writing, so that it is as hard to decode as a photograph."""
+    """Return an image file's bytes and path. Without a path, a generated 1280x720 JPEG of noise,
+    shapes and text, about as expensive to decode as a photo. Raises RkzooError.
+    """
     if path is not None:
         file = Path(path)
         with explained(f"The picture {file} cannot be read."):

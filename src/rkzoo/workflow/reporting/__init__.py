@@ -1,1 +1,1 @@
-"""What was measured, as records and as pages."""
+"""Reports of measurements: data records and generated pages."""

@@ -1,4 +1,4 @@
-"""The table of what INT8 costs: measured by `tune`, kept as data, shown as a page."""
+"""Accuracy report: cost of INT8, measured by `tune`, stored as data, rendered as a page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def measure(
     toolkit: str | None = None,
     report: Reporter = SILENT,
 ) -> Row:
-    """Tunes one model and keeps both ends: plain INT8 and the best. Raises RkzooError."""
+    """Tune one model, and record plain INT8 and the best setting. Raises RkzooError."""
     found = tune(
         run.card or str(assets / run.model),
         str(assets / run.data),
@@ -40,6 +40,7 @@ def measure(
 
 
 def row_of(name: str, found: Tuned) -> Row:
+    """Convert a tuning result to a row."""
     plain, best = found.trials[0], found.best
     return Row(
         model=name,
@@ -67,7 +68,7 @@ def row_of(name: str, found: Tuned) -> Row:
 
 
 def _way(trials: Sequence[Trial]) -> str:
-    """The changes that were kept, one after the other."""
+    """The changes that were kept, in order."""
     return "; ".join(trial.change for trial in trials[1:] if trial.kept)
 
 
@@ -82,13 +83,14 @@ def _short(value: float) -> float:
 
 
 def with_row(rows: Sequence[Row], row: Row) -> list[Row]:
-    """The rows with this one in the place of an older one of the same model, or at the end."""
+    """Replace the row of the same model, or append it."""
     if not any(one.model == row.model for one in rows):
         return [*rows, row]
     return [row if one.model == row.model else one for one in rows]
 
 
 def is_measured(rows: Sequence[Row], run: Run, toolkit: str) -> bool:
+    """Whether a row of this run exists, with this toolkit and rkzoo version."""
     return any(
         row.model == run.name and row.toolkit == toolkit and row.rkzoo == version("rkzoo")
         for row in rows
@@ -112,7 +114,7 @@ To measure again: `rkzoo report accuracy --assets FOLDER` (models and data: see 
 
 
 def page(rows: Sequence[Row], max_drop: float = 1.0) -> str:
-    """The page as Markdown, from the rows alone."""
+    """Render the Markdown page."""
     header = ("model", "data", "pictures", "metric", "float", "plain INT8", "drop", "tuned INT8")
     lines = [_line((*header, "drop", "what tune changed")), _line(["---"] * 10)]
     lines += [_line(_cells(row)) for row in rows]
@@ -165,7 +167,7 @@ def _summary(rows: Sequence[Row]) -> str:
 
 
 def choose_runs(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
-    """The runs of these names, all where none is given. Raises RkzooError for an unknown one."""
+    """Select runs by name, all where none is given. Raises RkzooError for an unknown name."""
     known = {run.name for run in runs}
     if unknown := [name for name in names if name not in known]:
         raise RkzooError(

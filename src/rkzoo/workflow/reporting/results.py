@@ -1,6 +1,6 @@
-"""What was measured and tried, as data: the records of results/*.yaml, read and written.
+"""Records of results/*.yaml: accuracy, chip support and runs.
 
-Light, so that `rkzoo info` can tell of them without what measures them.
+Without heavy imports, so that `rkzoo info` can show them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Weights = Literal["of the card", "another export", "no card"]
 
 
 class Run(Strict, frozen=True):
-    """One line of the list of runs: `model` a file below the assets, or `card` a name."""
+    """One entry of the list of runs: `model` a file below the assets, or `card` a card's name."""
 
     name: str
     data: str
@@ -33,10 +33,15 @@ class Run(Strict, frozen=True):
 
 
 class Row(Strict, frozen=True):
-    """One model, measured. Values in the metric's unit, drops in points (hundredths of a share,
-    or %). `original` is float, `int8` what convert gives without further ado, `tuned` what
-    `rkzoo tune` found with `how`. `truth` says whether the float model's own answers took the
-    place of known ones, `stages` what the search was limited to (nothing where empty)."""
+    """Accuracy of one model.
+
+    Attributes:
+        original, int8, tuned: metric in float, in INT8 as converted by default, and in INT8 as
+            found by `rkzoo tune` with `how`; in the metric's unit.
+        int8_drop, tuned_drop: drops in points (hundredths of a fraction, or %).
+        truth: whether the float model's results served as ground truth.
+        stages: stages that the search was limited to; empty for all.
+    """
 
     model: str
     sha256: str
@@ -62,13 +67,15 @@ class Row(Strict, frozen=True):
 
 
 class Trial(Strict, frozen=True):
-    """One chip. Where `converts` is False, `why` tells, and the rest may be empty.
+    """Build of a model for one chip. Where `converts` is False, `why` gives the reason and the rest
+    may be empty.
 
-    `bytes` of the .rknn, `weights` and `internal` (working memory) in bytes, `on_cpu` the
-    operators that fall to the processor, one for each layer; `fits` says whether the memory
-    inside the chip is enough ("" where its memory is beside it). `ms`, `low`, `high` are the
-    estimate of `rkzoo estimate`, None where nothing calibrates it; `cpu_unpriced` layers on the
-    processor are not in it.
+    Attributes:
+        bytes, weights, internal: .rknn file, weights and working memory, in bytes.
+        on_cpu: operators that run on the CPU, one per layer.
+        fits: whether the in-package memory suffices ("" where the memory is external).
+        ms, low, high: result of `rkzoo estimate`; None where uncalibrated.
+        cpu_unpriced: CPU layers that are not in `ms`.
     """
 
     converts: bool
@@ -86,12 +93,16 @@ class Trial(Strict, frozen=True):
 
 
 class Support(Strict, frozen=True):
-    """One model. `untried` says why it could not be tried, `problem` what is wrong with the model
-    itself, whatever the chip; `chips` are those that were tried.
+    """Chip support of one model.
 
-    `weights` tells whose file it was: that `of the card`, `another export` that lies below the
-    assets under the card's name, or that of a model without a card. `size` is (height, width),
-    `cut` whether a head was cut off and proved equal.
+    Attributes:
+        weights: origin of the file: `of the card`, `another export` found under the card's name
+            below the assets, or a model without a card.
+        untried: why it could not be tried.
+        problem: a problem of the model itself, independent of the chip.
+        size: (height, width).
+        cut: whether the head was cut off and verified.
+        chips: results by chip.
     """
 
     model: str
@@ -110,29 +121,33 @@ class Support(Strict, frozen=True):
 
 
 def read_runs(path: Path) -> list[Run]:
-    """Raises RkzooError when the list is missing or broken."""
+    """Read the list of runs. Raises RkzooError when it is missing or invalid."""
     runs: list[Run] = _read(path, list[Run], "list of runs")
     return runs
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows measured so far; none where there is no file. Raises RkzooError."""
+    """Read the accuracy rows; empty where there is no file. Raises RkzooError when it is
+    invalid.
+    """
     rows: list[Row] = _read(path, list[Row], "table of results") if path.exists() else []
     return rows
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write the accuracy rows."""
     text = yaml.safe_dump(msgspec.to_builtins(list(rows)), sort_keys=False, allow_unicode=True)
     write_text(path, "# Written by rkzoo report accuracy; not by hand.\n" + text)
 
 
 def read_support(path: Path) -> list[Support]:
-    """The rows so far; none where there is no file. Raises RkzooError for a broken one."""
+    """Read the support rows; empty where there is no file. Raises RkzooError when it is invalid."""
     rows: list[Support] = _read(path, list[Support], "table of support") if path.exists() else []
     return rows
 
 
 def write_support(path: Path, rows: Sequence[Support]) -> None:
+    """Write the support rows, without default values."""
     told = [_lean(row) for row in rows]
     write_text(
         path,
@@ -142,7 +157,7 @@ def write_support(path: Path, rows: Sequence[Support]) -> None:
 
 
 def _lean(row: Support) -> dict[str, Any]:
-    """Without the fields that have their default value."""
+    """A row without fields that have their default value."""
     told = _said(row)
     chips = {soc: _said(trial) for soc, trial in row.chips.items()}
     return told | {"chips": chips} if chips else {k: v for k, v in told.items() if k != "chips"}
@@ -167,4 +182,4 @@ def _read(path: Path, kind: Any, what: str) -> Any:
         return msgspec.convert(yaml.load(text, yaml.CSafeLoader) or [], kind)
     except (ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]
-        raise RkzooError(f"{path} is no {what}.", f"{why}.", "Mend it, or give another.") from error
+        raise RkzooError(f"{path} is no {what}.", f"{why}.", "Fix it, or give another.") from error

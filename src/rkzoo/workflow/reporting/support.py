@@ -1,8 +1,8 @@
-"""What can be built for which chip: tried with the toolkit, kept as data.
+"""Chip support report: which model builds for which chip, tried with the toolkit, stored as data.
 
-A build here is that of `rkzoo estimate`: the graph as `convert` gives it to the toolkit, with
-INT8 ranges of noise, which decide neither whether it builds nor what it costs. The cut is proved
-as `convert` proves it. What INT8 does to the answers is the business of `report accuracy`.
+A build here is that of `rkzoo estimate`: the graph as `convert` gives it to the toolkit, with INT8
+ranges from noise, which affect neither success nor cost. The head cut is verified as by `convert`.
+The effect of INT8 on results is covered by `report accuracy`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rkzoo.zoo.schema import Card
 
 
 class Candidate(Strict, frozen=True):
-    """A model to try: `model` is what `resolve` takes, empty where `untried` tells why not."""
+    """A model to try: `model` is what `resolve` takes; empty where `untried` gives the reason."""
 
     name: str
     task: str
@@ -55,8 +55,9 @@ def candidates(
     offline: bool = False,
     report: Reporter = SILENT,
 ) -> list[Candidate]:
-    """Every single model among the cards but those that stay on the processor, then the runs that
-    have no card, by `names` where some are given. Raises RkzooError for an unknown name."""
+    """List all cards of single models that run on the NPU, then runs without a card; only `names`
+    where given. Raises RkzooError for an unknown name.
+    """
     files = {run.name: assets / run.model for run in runs if run.model} if assets else {}
     files = {name: path for name, path in files.items() if path.is_file()}
     single = [c for c in cards() if not (c.pipeline or c.cpu or c.task == "asset")]
@@ -103,11 +104,19 @@ def try_all(
     keep: Callable[[list[Support]], None] = lambda rows: None,
     report: Reporter = SILENT,
 ) -> list[Support]:
-    """Tries each model on each of `socs` (all where none is given), one build after the other.
+    """Build each model for each chip, sequentially.
 
-    `keep` gets the rows after each build, so that a run that is stopped goes on. A trial of the
-    same file, toolkit and rkzoo is not repeated unless `fresh`. Raises RkzooError only where no
-    model could be tried: the toolkit is missing, or a file cannot be written.
+    Args:
+        wanted: the models.
+        rows: earlier results; a trial of the same file, toolkit and rkzoo is not repeated.
+        socs: chips; all where empty.
+        toolkit: version of RKNN-Toolkit2; None for the default.
+        fresh: repeat earlier trials.
+        keep: called with the rows after each build, so that an interrupted run can be resumed.
+        report: receives progress.
+
+    Raises:
+        RkzooError: no model can be tried: the toolkit is missing, or a file cannot be written.
     """
     release = toolkit or DEFAULT_VERSION
     found = list(rows)
@@ -116,7 +125,7 @@ def try_all(
         row, ready = _start(one, report)
         old = next((row for row in found if row.model == one.name), None)
         if ready is None:
-            # A trial from a place that could reach the weights is worth more than none.
+            # Keep an earlier trial that had access to the weights.
             if old is None or not old.chips:
                 found = with_support(found, row)
                 keep(found)
@@ -166,11 +175,11 @@ def _start(one: Candidate, report: Reporter) -> tuple[Support, Resolved | None]:
 
 
 def _proved(row: Support, ready: Resolved, toolkit: str, report: Reporter) -> Support:
-    """The row with what holds for every chip: the cut, and the versions."""
+    """Add what is independent of the chip: verification of the cut, and versions."""
     row = msgspec.structs.replace(row, toolkit=toolkit, rkzoo=version("rkzoo"), cut="none")
     if not ready.is_cut:
         return row
-    # In fp16 nothing is calibrated; the proof is the same.
+    # fp16 needs no calibration, and the verification is the same.
     try:
         made = prepare(ready, ["rk3588"], "fp16", None, toolkit, report)
     except RkzooError as error:
@@ -179,7 +188,7 @@ def _proved(row: Support, ready: Resolved, toolkit: str, report: Reporter) -> Su
 
 
 def try_one(model: str, soc: str, toolkit: str, report: Reporter = SILENT) -> Trial:
-    """One build (or its result from the cache). A model that the chip refuses is a trial too."""
+    """Build once, or read the cache. A failed build is a trial too."""
     try:
         (found,) = estimate(model, [soc], Request(toolkit=toolkit), report=report)
     except RkzooError as error:
@@ -188,6 +197,7 @@ def try_one(model: str, soc: str, toolkit: str, report: Reporter = SILENT) -> Tr
 
 
 def trial_of(found: Estimate) -> Trial:
+    """Convert an estimate to a trial."""
     table, speed = found.table, found.latency
     if table is None or speed is None:
         why = _sentence(found.problem) if found.problem else "The toolkit gave no table of layers."
@@ -212,13 +222,13 @@ def _blocked(why: str, dtype: Literal["", "int8", "fp16"] = "") -> Trial:
 
 
 def _sentence(error: RkzooError) -> str:
-    """What and why, on one line and without the places of this machine."""
+    """What and why in one line, without paths of this machine."""
     words = f"{error.what} {error.why}".split()
     return " ".join(Path(w).name if w.startswith("/") else w for w in words)[:400]
 
 
 def with_support(rows: Sequence[Support], row: Support) -> list[Support]:
-    """The rows sorted by name, this one in the place of an older one of its model."""
+    """Rows sorted by name, with `row` replacing the one of its model."""
     return sorted([*(one for one in rows if one.model != row.model), row], key=lambda r: r.model)
 
 

@@ -1,6 +1,6 @@
-"""The page for choosing a model: cards and results joined, and written as one HTML file.
+"""Model zoo page: cards and results joined, rendered as one HTML file.
 
-Every word on it about a model or chip comes from a card, chips.yaml or a file of results.
+Everything about models and chips on it comes from cards, chips.yaml or result files.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from rkzoo.zoo.schema import Card
 
 Tier = Literal["board", "simulator", "converts", "untried", "blocked"]
 TIERS: tuple[Tier, ...] = ("board", "simulator", "converts", "untried", "blocked")
-"""The best first, in the order in which parts decide about a whole."""
+"""Best first; a pipeline has the worst tier of its parts."""
 MAX_DROP = 1.0
-"""Points that INT8 may cost and still count as validated."""
+"""Largest drop in points at which INT8 counts as validated."""
 _OWN_PICTURES = ("text", "text-det", "text-cls", "text-rec")
 _ASKED = {"yolo-world": '--prompt "a red bus"'}
-"""What the models of a family cannot be converted without."""
+"""Arguments without which the models of a family cannot be converted."""
 
 
 class Speed(Strict, frozen=True):
-    """Frames a second of one published model, by chip."""
+    """Published frames per second of one model, by chip."""
 
     file: str
     shape: tuple[int, ...]
@@ -43,7 +43,7 @@ class Speed(Strict, frozen=True):
 
 
 class Published(Strict, frozen=True):
-    """published.yaml. `sha256` of the table it was made from."""
+    """published.yaml. `sha256`: digest of the vendor's table it was made from."""
 
     source: str = ""
     sha256: str = ""
@@ -57,9 +57,10 @@ class Published(Strict, frozen=True):
         soc: str,
         file: str = "",
     ) -> float | None:
-        """What the vendor says of a model of that name, input size (height, width) and dtype; or
-        of its `file`, where that is given.
-        A number at the end of the vendor's name is an opset or the input size."""
+        """Published frames per second of a model by name, input size (height, width) and dtype, or
+        by the vendor's file name. A number at the end of the vendor's name is an opset or the input
+        size. None where not published.
+        """
         named = re.compile(re.escape(_bare(model)) + r"\d*")
         for one in self.speeds:
             if (one.file, one.dtype) == (file, dtype):
@@ -71,7 +72,7 @@ class Published(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one model: `card` None for a model without one, `part` those of a
+    """What is known of one model. `card` is None for a model without one; `parts` are those of a
     pipeline."""
 
     name: str
@@ -82,21 +83,24 @@ class Known:
 
     @property
     def size(self) -> tuple[int, int] | None:
+        """Input (height, width)."""
         if self.support and self.support.size:
             return self.support.size
         return self.card.input.size if self.card and self.card.input else None
 
     @property
     def task(self) -> str:
+        """Task of the model."""
         return self.card.task if self.card else self.support.task if self.support else ""
 
     def dtypes(self, soc: str) -> tuple[str, ...]:
+        """Supported dtypes on a chip."""
         able = chips()[soc].dtypes
         return dtypes_on(self.card, soc, able) if self.card else able
 
 
 def read_published(path: Path) -> Published:
-    """Nothing where there is no file. Raises RkzooError for a broken one."""
+    """Read published speeds; empty where there is no file. Raises RkzooError when it is invalid."""
     if not path.exists():
         return Published()
     try:
@@ -104,7 +108,7 @@ def read_published(path: Path) -> Published:
     except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]
         raise RkzooError(
-            f"{path} is no table of speeds.",
+            f"{path} is not a table of speeds.",
             f"{why}.",
             "Write it with scripts/published_speeds.py.",
         ) from error
@@ -114,8 +118,9 @@ def read_published(path: Path) -> Published:
 
 
 def gather(results: Path) -> dict[str, Any]:
-    """Everything the page shows, as plain data. Raises RkzooError for a broken file, and where
-    there is no folder."""
+    """Collect the data of the page as JSON types. Raises RkzooError for an invalid file or a
+    missing folder.
+    """
     if not results.is_dir():
         raise RkzooError(
             f"There is no folder {results}.",
@@ -139,14 +144,14 @@ def gather(results: Path) -> dict[str, Any]:
 
 
 def results_folder() -> Path | None:
-    """The results that come with rkzoo: inside the package, or beside it in a clone."""
+    """Folder of the results shipped with rkzoo: inside the package, or in the repository."""
     package = Path(__file__).parents[2]
     places = (package / "results", package.parents[1] / "results")
     return next((place for place in places if (place / "support.yaml").is_file()), None)
 
 
 def on_chips(card: Card, results: Path) -> dict[str, dict[str, Any]]:
-    """What the results say of one card, by chip. Raises RkzooError for a broken file."""
+    """Results of one card by chip. Raises RkzooError for an invalid file."""
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
     published = read_published(results / "published.yaml")
@@ -158,7 +163,7 @@ def on_chips(card: Card, results: Path) -> dict[str, dict[str, Any]]:
 def known(
     all_cards: Sequence[Card], support: Mapping[str, Support], accuracy: Mapping[str, Row]
 ) -> list[Known]:
-    """Every card but those of assets, and what was tried without a card, by name."""
+    """Join cards (without assets) and models tried without a card, by name."""
     single = {
         card.name: Known(card.name, card, support.get(card.name), accuracy.get(card.name))
         for card in all_cards
@@ -184,7 +189,7 @@ def known(
 
 
 def entry(one: Known, published: Published) -> dict[str, Any]:
-    """One model on the page."""
+    """Page data of one model."""
     card = one.card
     return {
         "name": one.name,
@@ -201,8 +206,9 @@ def entry(one: Known, published: Published) -> dict[str, Any]:
 
 
 def on_chip(one: Known, soc: str, published: Published) -> dict[str, Any]:
-    """One model on one chip. Sizes in bytes; `need` is weights and working memory; `speed` has
-    the frames a second and whose figure that is."""
+    """Page data of one model on one chip. Sizes in bytes; `need` is weights and working memory;
+    `speed` is frames per second with its source.
+    """
     if one.parts:
         return _together(one, soc, published)
     trial = one.support.chips.get(soc) if one.support else None
@@ -219,7 +225,7 @@ def on_chip(one: Known, soc: str, published: Published) -> dict[str, Any]:
 
 
 def _together(one: Known, soc: str, published: Published) -> dict[str, Any]:
-    """A pipeline is as good as the worst of its parts, and as big as all of them."""
+    """Page data of a pipeline: the worst tier and the total size of its parts."""
     parts = [(part.name, on_chip(part, soc, published)) for part in one.parts]
     name, worst = max(parts, key=lambda pair: TIERS.index(pair[1]["tier"]))
     told: dict[str, Any] = {
@@ -238,7 +244,7 @@ def _together(one: Known, soc: str, published: Published) -> dict[str, Any]:
 
 
 def tier_of(one: Known, soc: str, trial: Trial | None) -> tuple[Tier, str]:
-    """The tier, and why it is no better."""
+    """The tier, and why it is not better."""
     if one.support and one.support.problem:
         return "blocked", one.support.problem
     if one.card and one.card.socs and soc not in one.card.socs:
@@ -272,8 +278,8 @@ def _validated(one: Known, trial: Trial) -> tuple[Tier, str]:
 def speed(
     one: Known, soc: str, dtype: str, trial: Trial | None, published: Published
 ) -> dict[str, Any] | None:
-    """The vendor's figure where there is one, else the estimate, else nothing. `without` counts
-    the layers on the processor whose time is not in an estimate."""
+    """Published figure, else the estimate, else None. `without`: number of CPU layers not in the
+    estimate."""
     file = one.card.published if one.card else ""
     fps = published.fps(one.name, one.size, dtype, soc, file)
     if fps is not None:
@@ -290,15 +296,17 @@ def speed(
 
 
 def need(trial: Trial) -> int | None:
+    """Weights and working memory in bytes; None where unknown."""
     if trial.weights is None or trial.internal is None:
         return None
     return trial.weights + trial.internal
 
 
 def command(one: Known, soc: str, dtype: str) -> str:
-    """What to type, with a file's name where there are no weights to fetch; nothing where
-    `convert` has no use for the model, which is not fed with pictures. `dtype` may be several,
-    of the parts of a pipeline."""
+    """The convert command, with a file name where no weights can be fetched; empty for models
+    without image input, which `convert` does not take. `dtype` may list several, of the parts of a
+    pipeline.
+    """
     card = one.card
     if card and not card.input and not one.parts:
         return ""
@@ -326,8 +334,7 @@ def _accuracy(row: Row | None) -> dict[str, Any] | None:
 
 
 def _as_fast(row: Row) -> tuple[float, float]:
-    """The accuracy and the drop that go with the speed shown: layers in float16 cost speed that
-    no figure here knows."""
+    """Accuracy and drop that match the shown speed, which does not account for float16 layers."""
     if row.how.float_layers:
         return row.int8, row.int8_drop
     return row.tuned, row.tuned_drop
@@ -353,7 +360,7 @@ def _able(soc: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """A model's name without the marks in which spellings differ."""
+    """A model name reduced to letters and digits."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -361,5 +368,5 @@ def _bare(name: str) -> str:
 
 
 def page(zoo: Mapping[str, Any]) -> str:
-    """The page as HTML, the data inside it. Raises RkzooError where jinja2 is missing."""
+    """Render the HTML page. Raises RkzooError where jinja2 is missing."""
     return render("zoo.html", zoo=zoo)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.tasks.tensors.feed import arrays_of, input_specs
+from rkzoo.tasks.tensors.feed import Sample, arrays_of, input_specs
 from rkzoo.vision.image import SUFFIXES, expand, read
 from rkzoo.vision.letterbox import fit
 from rkzoo.workflow.request.samples import ARRAYS, Files
@@ -28,12 +28,14 @@ Image = NDArray[np.uint8]
 class Pictures:
     """`count` calibration pictures that are not read yet. `names` go into the sidecar: the
     files they were made from, or the name of what made them. `rows` are the files of each sample
-    where they were listed or are .npz: a file an input, or one of all inputs."""
+    where they were listed or are .npz: a file an input, or one of all inputs; `flat` where those
+    of one sample may follow one another as rows of their own, as a sidecar keeps them."""
 
     names: tuple[str, ...]
     count: int
     load: Callable[[], Iterable[Image]]
     rows: tuple[tuple[Path, ...], ...] = ()
+    flat: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -42,7 +44,13 @@ class Pictures:
 def from_files(files: Sequence[Path]) -> Pictures:
     names = tuple(str(file.resolve()) for file in files)
     # A model without alpha drops it when the picture is fitted.
-    return Pictures(names, len(names), lambda: (read(file, alpha=True) for file in files))
+    rows = tuple((file,) for file in files)
+    load = partial(_all_read, files)
+    return Pictures(names, len(names), load, rows, flat=True)
+
+
+def _all_read(files: Sequence[Path]) -> Iterator[Image]:
+    return (read(file, alpha=True) for file in files)
 
 
 def from_arrays(images: Sequence[Image], names: Sequence[str]) -> Pictures:
@@ -131,21 +139,30 @@ def sample_arrays(
     Raises:
         RkzooError: A sample cannot be read, or does not fit the inputs.
     """
-    names = tuple(input_specs(contract))
-    stacks: list[list[NDArray[Any]]] = [[] for _ in names]
-    rows = map(partial(_sample, names), pictures.rows)
-    samples: Iterable[Any] = rows if pictures.rows else pictures.load()
+    specs = tuple(input_specs(contract).values())
+    stacks: list[list[NDArray[Any]]] = [[] for _ in specs]
     with report.task("Calibration samples", len(pictures)) as bar:
-        for done, sample in enumerate(samples, 1):
-            for stack, array in zip(
-                stacks, arrays_of(read_sample(sample, contract), contract), strict=True
-            ):
+        for done, sample in enumerate(samples(pictures, contract), 1):
+            for stack, array in zip(stacks, arrays_of(sample, contract), strict=True):
                 stack.append(array)
             bar.update(done)
-    # Only a batch of one is the sample's own first dimension.
+    # A session takes pictures one at a time, and arrays in their whole shape.
     return [
-        np.concatenate(stack) if stack[0].shape[0] == 1 else np.stack(stack) for stack in stacks
+        np.concatenate(stack) if isinstance(spec, ImageInput) else np.stack(stack)
+        for spec, stack in zip(specs, stacks, strict=True)
     ]
+
+
+def samples(pictures: Pictures, contract: Contract) -> Iterator[Sample]:
+    """The calibration samples of a model with plain inputs, as its task takes them, each read
+    when it is asked for. Raises RkzooError for one that cannot be read or lacks an input."""
+    names = tuple(input_specs(contract))
+    rows = pictures.rows
+    if pictures.flat and not any(row[0].suffix.lower() == ".npz" for row in rows):
+        columns = iter(row[0] for row in rows)
+        rows = tuple(zip(*[columns] * len(names), strict=True))
+    found: Iterable[Any] = map(partial(_sample, names), rows) if rows else pictures.load()
+    return (read_sample(one, contract) for one in found)
 
 
 def _sample(names: tuple[str, ...], row: tuple[Path, ...]) -> Files:

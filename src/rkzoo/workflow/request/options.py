@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from rkzoo.contract.inputs import CHANNELS, Color, ImageInput
+from rkzoo.contract.inputs import Color, ImageInput, fed_as
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
 
@@ -69,19 +69,8 @@ class Feed:
 
     def over(self, image: ImageInput) -> ImageInput:
         """`image` with what was said put in its place."""
-        given: dict[str, Any] = {} if self.color is None else {"color": self.color}
-        if self.color is not None and CHANNELS[self.color] != image.channels:
-            raise RkzooError(
-                f"--color {self.color} does not go with this model.",
-                f"Its pictures have {image.channels} channels.",
-                "Give one that has as many, or leave it out.",
-            )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None:
-                if len(values) not in (1, image.channels):
-                    raise _wrong_count(name, values, image.channels)
-                given[name] = values * (image.channels if len(values) == 1 else 1)
-        return msgspec.structs.replace(image, **given, **_FITS[self.fit])
+        fed = fed_as(image, self.color, self.mean, self.std)
+        return msgspec.structs.replace(fed, **_FITS[self.fit])
 
     def refuse(self, why: str) -> None:
         """Raises RkzooError when anything was said where nothing can be changed."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
+from rkzoo.files import explained
 from rkzoo.tasks.tensors.feed import Array, Sample, input_specs
-from rkzoo.vision.image import SUFFIXES
-from rkzoo.vision.image import read as read_picture
+from rkzoo.vision.image import SUFFIXES, from_bytes
 
 ARRAYS = frozenset({".npy", ".npz"})
 
@@ -46,7 +48,7 @@ def expand(names: Sequence[str], contract: Contract) -> list[Files]:
     if pairs and all(first in inputs and equal for first, equal, _ in pairs):
         named = {first: _there(Path(file)) for first, _, file in pairs}
         return [Files(inputs=_complete(named, inputs))]
-    files = [file for name in names for file in _files(Path(name).expanduser())]
+    files = [file for name in names for file in files_of(Path(name).expanduser())]
     if len(inputs) == 1:
         return [
             Files(whole=file) if file.suffix.lower() == ".npz" else Files(inputs={inputs[0]: file})
@@ -81,7 +83,8 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """A file, or the pictures and arrays of a folder. Raises RkzooError where there are none."""
     if not path.is_dir():
         return [_there(path)]
     usable = SUFFIXES | ARRAYS
@@ -114,15 +117,37 @@ def read(source: Any, contract: Contract) -> Sample:
         sample: Sample = source
         return sample
     if source.whole is not None:
-        return read_npz(source.whole)
+        return _npz(source.whole, source.whole)
     specs = input_specs(contract)
     return {name: _read(file, specs[name]) for name, file in (source.inputs or {}).items()}
 
 
+def decode(data: bytes, path: Path, contract: Contract) -> Sample:
+    """As `read`, for the bytes of the one file of a sample; `path` is its name.
+
+    Raises:
+        RkzooError: The file cannot be read, or the model takes more than it holds.
+    """
+    if path.suffix.lower() == ".npz":
+        return _npz(BytesIO(data), path)
+    specs = input_specs(contract)
+    if len(specs) != 1:
+        raise RkzooError(
+            f"{path} is no sample of this model.",
+            f"It takes {len(specs)} inputs: {', '.join(specs)}.",
+            "Give .npz files with these names, one a sample.",
+        )
+    return {name: _decoded(data, path, spec) for name, spec in specs.items()}
+
+
 def _read(file: Path, spec: ImageInput | ArrayInput) -> Array:
-    suffix = file.suffix.lower()
-    if suffix == ".npy":
-        return read_npy(file)
+    with explained(f"{file} cannot be read."):
+        return _decoded(file.read_bytes(), file, spec)
+
+
+def _decoded(data: bytes, file: Path, spec: ImageInput | ArrayInput) -> Array:
+    if file.suffix.lower() == ".npy":
+        return _npy(BytesIO(data), file)
     image = spec if isinstance(spec, ImageInput) else spec.image
     if image is None:
         raise RkzooError(
@@ -130,13 +155,13 @@ def _read(file: Path, spec: ImageInput | ArrayInput) -> Array:
             f"The input {spec.name if isinstance(spec, ArrayInput) else ''} takes numbers.",
             "Give an .npy file, as numpy.save writes it.",
         )
-    return read_picture(file, alpha=image.channels == 4)
+    return from_bytes(data, file, alpha=image.channels == 4)
 
 
-def read_npy(file: Path) -> Array:
+def _npy(source: BytesIO, file: Path) -> Array:
     """An array of numbers. Raises RkzooError."""
     try:
-        array = np.load(file, allow_pickle=False)
+        array = np.load(source, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _unreadable(file, error) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
@@ -144,13 +169,16 @@ def read_npy(file: Path) -> Array:
     return array
 
 
-def read_npz(file: Path) -> dict[str, Array]:
+def _npz(source: BytesIO | Path, file: Path) -> dict[str, Array]:
     """Arrays of numbers by name. Raises RkzooError."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with np.load(source, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
+    except _NO_ARCHIVE as error:
         raise _unreadable(file, error) from error
+
+
+_NO_ARCHIVE = (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, BadZipFile)
 
 
 def _unreadable(file: Path, error: Exception) -> RkzooError:

@@ -1,1 +1,1 @@
-"""The search for settings that keep accuracy in INT8."""
+"""Search for quantization settings that keep accuracy in INT8."""

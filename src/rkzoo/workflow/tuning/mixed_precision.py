@@ -1,4 +1,4 @@
-"""Which layers of an INT8 model hurt most for what they would cost in float."""
+"""Ranking of layers for mixed precision: INT8 damage by cost in float16."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from rkzoo.toolkit.tensors import QuantisedTensor
 if TYPE_CHECKING:
     import onnx
 
-_PICTURES = 2  # each costs the toolkit's comparison 25 s for yolov8n
+_PICTURES = 2  # images; each takes 25 s of the toolkit's analysis for yolov8n
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the NPU: its tensors, the `damage` that INT8 does in it (1 - cosine with
-    float, this layer alone quantised) and its `cycles`."""
+    """An NPU layer: its tensors, its `damage` by INT8 (1 - cosine similarity to float, with this
+    layer alone quantized) and its `cycles`.
+    """
 
     tensors: tuple[str, ...]
     damage: float
@@ -37,16 +38,16 @@ class Layer:
 def layers_of(
     process: ToolkitProcess, build: BuildInputs, report: Reporter = SILENT
 ) -> tuple[Layer, ...]:
-    """All layers, in the graph's order.
+    """All layers in graph order, with damage and cost.
 
-    Kept in the cache: it takes the toolkit a minute or two. Raises RkzooError.
+    Cached, since the toolkit takes a minute or two. Raises RkzooError.
     """
     place = cache_dir("layers", package_digest()[:32]) / f"{build.onnx.parent.name}.json"
     if place.is_file():
         try:
             return msgspec.json.decode(place.read_bytes(), type=tuple[Layer, ...])
         except (OSError, msgspec.MsgspecError):
-            pass  # damaged: found again
+            pass  # damaged: recomputed
     errors = process.analyse(build, _pictures(build))
     costs = process.build_for_simulation(build).layers
     tensors = process.quantised_tensors(build)
@@ -62,8 +63,9 @@ def judged(
     costs: Sequence[LayerCost],
     graph: onnx.ModelProto,
 ) -> tuple[Layer, ...]:
-    """The layers with their damage and cost. A layer that the compiler's table does not show,
-    or shows without cycles, counts as the cheapest that has some."""
+    """Join damage and cost of layers. A layer without cycles in the compiler's table counts as the
+    cheapest one with some.
+    """
     damage = {error.tensor: _damage(error) for error in errors}
     node_of = {name: node.name for node in graph.graph.node for name in node.output}
     # The table names a layer "kind:node".
@@ -76,13 +78,13 @@ def judged(
             max(least, *(cycles.get(node_of.get(name, ""), 0.0) for name in tensor.layer)),
         )
         for tensor in tensors
-        if tensor.op  # an input is no layer
+        if tensor.op  # inputs are not layers
     }
     return tuple(layers.values())
 
 
 def ranked(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Those with a damage, first those that lose most for each cycle they take."""
+    """Layers with any damage, by descending damage per cycle."""
     hurt = [layer for layer in layers if layer.damage > 0]
     return tuple(sorted(hurt, key=lambda layer: -layer.damage / layer.cycles))
 
@@ -90,8 +92,9 @@ def ranked(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 def branches(
     layers: Sequence[Layer], graph: onnx.ModelProto, roles: Mapping[str, str]
 ) -> dict[str, tuple[Layer, ...]]:
-    """The layers that serve outputs of one role alone, by that role, the shortest branch first;
-    `roles` names each output's. A network where they are all of one role has none."""
+    """Layers that serve outputs of a single role, by role, the shortest branch first. `roles` maps
+    output to role; empty where all have the same role.
+    """
     serves = {name: {role} for name, role in roles.items()}
     for node in reversed(graph.graph.node):
         reached = set().union(*(serves.get(name, set()) for name in node.output))
@@ -113,13 +116,14 @@ def _damage(error: LayerError) -> float:
 
 
 def cycles(process: ToolkitProcess, build: BuildInputs) -> float:
-    """What the compiler expects the model to cost, in NPU cycles of the simulated chip."""
+    """NPU cycles of the model on the simulated chip, as estimated by the compiler."""
     return total(process.build_for_simulation(build).layers)
 
 
 def total(layers: Sequence[LayerCost]) -> float:
-    """The sum of the compiler's table. Layers without cycles count by their memory traffic, at
-    the rate of those that have some."""
+    """Sum of the compiler's table. Layers without cycles count by memory traffic, at the rate of
+    the others.
+    """
     known = [row for row in layers if row.cycles_total]
     waiting = sum(row.cycles_ddr for row in known)
     rate = waiting / max(sum(row.rw_kb for row in known), 1.0)

@@ -1,4 +1,4 @@
-"""The way back from an INT8 collapse: tries what may help, cheapest first, and measures each."""
+"""INT8 tuning: tries quantization settings, cheapest first, and measures each."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Algorithm
-from rkzoo.vision.image import SUFFIXES, decode
+from rkzoo.vision.image import SUFFIXES
 from rkzoo.workflow.compile.simulate import simulate_in
 from rkzoo.workflow.compile.text_calibration import line_pictures
 from rkzoo.workflow.evaluation.evaluate import (
     STANDARD,
     Runner,
+    against_float,
     answer_all,
     evaluate_plan,
     spread,
     task_of,
 )
-from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered
+from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered, decoder_of
+from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, open_samples
 from rkzoo.workflow.inference.load import task_with
 from rkzoo.workflow.inference.plan import Plan, as_answered, part
 from rkzoo.workflow.request.calibration import from_files
@@ -50,14 +52,15 @@ from rkzoo.workflow.tuning.mixed_precision import Layer, branches, cycles, layer
 
 _USUAL_PICTURES = 20
 _MANY_PICTURES = 100
-# So many layers in float at most, doubled from one on.
+# Maximum number of float layers, doubled from one.
 _FIRST, _WORST = 8, 16
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to INT8. `pictures` None where rkzoo makes or is given no files; `picking` says in
-    words which they are."""
+    """A quantization setting. `pictures` are calibration images, None where rkzoo makes them or
+    none are given as files; `picking` describes their selection.
+    """
 
     quantise: Quantise
     pictures: tuple[Path, ...] | None = None
@@ -66,9 +69,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting, measured. `drop` in points below float (negative: better), `cost` the
-    compiler's cycles over those of the same without float layers; None where there are none
-    and it costs nothing (the toolkit's own hybrid: not counted). `kept`: better than all before."""
+    """A measured setting.
+
+    Attributes:
+        stage, change: stage of the search, and what was changed.
+        value: main metric.
+        drop: points below float (negative: better).
+        cost: compiler cycles relative to the same without float layers; None where there are none,
+            or where it is not counted (the toolkit's own hybrid).
+        kept: better than all before.
+    """
 
     stage: str
     change: str
@@ -80,7 +90,7 @@ class Trial:
     kept: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Trial as JSON types."""
         told = {
             "stage": self.stage,
             "change": self.change,
@@ -98,8 +108,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found. `best` is the winner among `trials`; `reached` whether its drop lies
-    within `max_drop`; `stages` what the search was allowed, everything where empty."""
+    """Result of a search.
+
+    Attributes:
+        truth: origin of the ground truth.
+        metric: main metric of the float model.
+        max_drop: allowed drop in points.
+        trials: all trials in order.
+        recipe: the best setting, for `convert`.
+        stages: stages that the search was limited to; empty for all.
+    """
 
     model: str
     dataset: str
@@ -115,22 +133,22 @@ class Tuned:
 
     @property
     def best(self) -> Trial:
-        """The trial that the recipe is of."""
+        """The best trial, which the recipe is made of."""
         return _last_kept(self.trials)
 
     @property
     def reached(self) -> bool:
-        """Whether its drop is small enough."""
+        """Whether the best drop is within `max_drop`."""
         return self.best.drop <= self.max_drop
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the recipe, which `convert` and `load` take as `recipe`. Raises RkzooError."""
+        """Write the recipe, which `convert` and `load` take as `recipe`. Raises RkzooError."""
         target = Path(path)
         write_recipe(target, self.recipe)
         return target
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; what is not finite becomes null."""
+        """Result as JSON types; values that are not finite become null."""
         document: dict[str, Any] = plain(self._told())
         return document
 
@@ -155,7 +173,7 @@ class Tuned:
 
 
 def _last_kept(trials: Sequence[Trial]) -> Trial:
-    """The best: only what is better than all before is kept."""
+    """The best trial: only improvements are kept."""
     return [trial for trial in trials if trial.kept][-1]
 
 
@@ -166,22 +184,23 @@ def _check_stages(stages: Sequence[str] | None) -> None:
             raise RkzooError(
                 f"There is no stage {name!r}.",
                 f"The search has the stages {', '.join(known)}.",
-                "Name some of them, divided by commas, or leave --stages out.",
+                "Name some of them, separated by commas, or leave --stages out.",
             )
 
 
 def _check_drop(points: float) -> None:
     if not isfinite(points):
         raise RkzooError(
-            f"{points} is no drop that a search could end at.",
+            f"{points} is not a valid drop.",
             "It is how far below float INT8 may lie.",
             "Give e.g. --max-drop 1.",
         )
 
 
 def points(metric: Metric, value: float) -> float:
-    """How far `value` lies below the float `metric`, in points: hundredths of a share, else in
-    the metric's own unit."""
+    """Drop of `value` below the float `metric`, in points: hundredths of a fraction, else the
+    metric's own unit.
+    """
     drop = (metric.value - value) * (100 if metric.unit == "" else 1)
     return drop if metric.higher_is_better else -drop
 
@@ -199,11 +218,25 @@ def tune(
     tell: Callable[[Trial], None] = lambda trial: None,
     report: Reporter = SILENT,
 ) -> Tuned:
-    """Searches until INT8 on the simulator is at most `max_drop` points below float.
+    """Search until INT8 on the simulator is at most `max_drop` points below float.
 
-    `data` as for `evaluate`, or a folder of pictures without answers: then what the float model
-    says of them counts as right. `stages` limits the search (their names: STAGES). `tell` hears
-    of each trial. What an earlier search measured is not measured again. Raises RkzooError.
+    Measurements of earlier searches are reused.
+
+    Args:
+        model: card name or file.
+        data: dataset as for `evaluate`, or a folder of images without ground truth, for which the
+            float model's results serve as reference.
+        soc: target chip.
+        asked: options of the model.
+        max_drop: allowed drop in points.
+        limit: use only the first images.
+        workers: number of processes.
+        stages: limits the search to these STAGES.
+        tell: called with each trial.
+        report: receives progress.
+
+    Raises:
+        RkzooError: unknown stage, fp16, or a model or dataset that cannot be used.
     """
     soc = chip_name(soc)
     _check_stages(stages)
@@ -221,7 +254,8 @@ def tune(
         report.note(f"The card of {ready.name} does not offer INT8; it is tried all the same.")
         ready = replace(ready, dtypes=("int8", *ready.dtypes))
     task = task_of(ready.contract)
-    floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", request)})
+    head = ready.contract.head
+    floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", request)}, head)
     with ExitStack() as stack:
         dataset = _dataset(data, task, floating, ready, limit, report)
         truth = evaluate_plan(floating, dataset, limit=limit, report=report)
@@ -237,19 +271,22 @@ def tune(
 
 
 def in_process(process: ToolkitProcess) -> Runner:
-    """The simulator in one process that is there already, build after build."""
+    """Runner that uses one existing toolkit process for all builds."""
 
     def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
         one = job.plan.parts["model"]
         session = as_answered(one, simulate_in(process, one.built))
-        return answered(answer_of(task_with(one.answers, session, job.options), decode), pieces)
+        task = task_with(one.answers, session, job.options)
+        return answered(answer_of(task, decoder_of(job)), pieces)
 
     return run
 
 
 @dataclass
 class _Search:
-    """Coordinate descent: each stage starts from the best so far, and keeps what is better."""
+    """Coordinate descent: each stage starts from the best setting so far, and keeps
+    improvements.
+    """
 
     ready: Resolved
     request: Request
@@ -291,7 +328,7 @@ class _Search:
     def measure(
         self, stage: str, change: str, setting: Setting, cost: float | None = None
     ) -> Trial | None:
-        """One trial; None, with a note, where the toolkit cannot build it."""
+        """Measure a setting; None, with a note, where the toolkit cannot build it."""
         began = time.perf_counter()
         try:
             found = evaluate_plan(
@@ -319,18 +356,17 @@ class _Search:
         pictures = from_files(setting.pictures) if setting.pictures else self.request.pictures
         request = replace(self.request, calibration=pictures, dtype="int8")
         made = part(ready, "simulator", request, _Quiet(self.report))
-        return Plan(self.ready.name, "simulator", {"model": made})
+        return Plan(self.ready.name, "simulator", {"model": made}, ready.contract.head)
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
-        """Layers in float16: one branch of the head, from the picture on, then those that lose
-        most for what they cost."""
+        """Layers in float16: one branch of the head, from the input on, then by damage per cost."""
         base = _changed(self.best, auto_hybrid=False, float_layers=())
         build = self.plan(base).parts["model"].built
         layers = layers_of(process, build, self.report)
         usual = cycles(process, build)
 
         def tried(words: str, chosen: Sequence[Layer], kept: tuple[str, ...]) -> bool:
-            """Measures, and says whether that is enough."""
+            """Measure; True when the drop is small enough."""
             more = (name for layer in chosen for name in layer.tensors)
             setting = _changed(base, float_layers=tuple(dict.fromkeys((*kept, *more))))
             hybrid = self.plan(setting).parts["model"].built
@@ -343,8 +379,8 @@ class _Search:
             if tried(f"the branch of {role}", branch, self.best.quantise.float_layers):
                 return
         for words, order, most in (
-            # What is lost in the first layers is lost for all that follow, however small the
-            # loss looks there: the first two win back four fifths of what yolox_nano loses.
+            # Errors of the first layers propagate to all others, however small they look there:
+            # the first two recover four fifths of what yolox_nano loses.
             ("the first", layers, _FIRST),
             ("and the worst for their cost", ranked(layers), _WORST),
         ):
@@ -356,7 +392,7 @@ class _Search:
 
     @property
     def roles(self) -> dict[str, str]:
-        """What the outputs of a detection head mean, by their names."""
+        """Roles of the outputs of a detection head, by name."""
         head = self.ready.quantised(self.best.quantise).contract.head
         outputs = head.outputs if isinstance(head, DetectHead) else ()
         return {output.name: output.role for output in outputs}
@@ -398,7 +434,7 @@ class _Search:
 
 
 class _Quiet:
-    """Bars are shown, notes are not: a search says the same thing once, not twenty times."""
+    """Reporter that shows bars but no notes, which every trial would repeat."""
 
     def __init__(self, report: Reporter) -> None:
         self.task = report.task
@@ -440,6 +476,8 @@ def _methods(search: _Search) -> Candidates:
 
 
 def _pictures(search: _Search) -> Candidates:
+    if search.dataset.kind == TENSORS:
+        return  # how unlike they are is known of pictures only
     pool = _pool(search)
     if len(pool) <= _USUAL_PICTURES:
         return
@@ -466,7 +504,7 @@ STAGES: dict[str, Callable[[_Search], Candidates]] = {
     "slow algorithm": _algorithms("mmse"),
     "toolkit's hybrid": _automatic,
 }
-"""Cheapest first; after them all, layer by layer, FLOAT_LAYERS."""
+"""Cheapest first; followed by FLOAT_LAYERS."""
 
 
 def _pool(search: _Search) -> Sequence[Path]:
@@ -481,6 +519,8 @@ def _pool(search: _Search) -> Sequence[Path]:
 def _first_pictures(search: _Search) -> tuple[tuple[Path, ...] | None, str]:
     if search.ready.card is not None and search.ready.card.task.startswith("text"):
         return None, "as the card says"
+    if search.dataset.kind == TENSORS and search.request.pictures is not None:
+        return None, "as given"
     pool = _pool(search)
     chosen = tuple(evenly(pool, _USUAL_PICTURES))
     return chosen, f"{len(chosen)} pictures at equal distances"
@@ -494,9 +534,14 @@ def _dataset(
     limit: int | None,
     report: Reporter,
 ) -> Dataset:
-    """The data, or where it is a folder of pictures alone, the float model's answers to them."""
+    """The dataset; for a folder of images alone, the float model's results serve as ground
+    truth.
+    """
     folder = Path(data).expanduser()
     labels = ready.contract.labels
+    if task == TENSORS:
+        report.note(f"{folder}: {AGREEMENT}.")
+        return against_float(open_samples(data), floating, limit, spread(), report=report)
     items = _bare_pictures(folder)
     if not items or task == "plate":
         return open_dataset(data, task, labels)
@@ -512,8 +557,7 @@ def _dataset(
 
 
 def _bare_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder in which nothing tells what they show: no truth in a file, no
-    folder named by a class."""
+    """Images of a folder without ground truth: no label file, no class folders."""
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))

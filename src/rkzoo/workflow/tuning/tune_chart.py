@@ -1,4 +1,4 @@
-"""Every trial of a search in one picture."""
+"""Bar chart of all trials of a search."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 from rkzoo.files import atomic_output
 from rkzoo.workflow.tuning.tune import Tuned
 
-_WIDEST = 25.0  # points: a collapse would press all others together
+_WIDEST = 25.0  # points: clips a collapse, so that the others stay visible
 
 
 def draw(found: Tuned, path: Path) -> None:
-    """One bar a trial, its drop below float, in the order of the search. Writes `path` (.png,
-    .svg). Raises RkzooError when it cannot be written."""
+    """Write a chart with one bar per trial, its drop below float, to `path` (.png, .svg). Raises
+    RkzooError when it cannot be written.
+    """
     from matplotlib.figure import Figure
 
     trials = found.trials

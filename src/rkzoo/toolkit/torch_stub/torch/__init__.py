@@ -1,10 +1,10 @@
-"""A stand-in for PyTorch in rkzoo's lean toolkit environment.
+"""Stub of PyTorch for rkzoo's lean toolkit environment.
 
-RKNN-Toolkit2 imports torch whatever the input format, but for ONNX models it touches
-only `torch.nn.Module`, `torch.no_grad`, (2.3.2) `torch.Tensor`, and, to reorder indices
-around a Split (the attention of YOLO11), `arange`, `split`, `cat` and a few methods.
-This package is copied into the environment's site-packages and saves a download of more
-than a gigabyte; anything else that is asked of it says so.
+RKNN-Toolkit2 imports torch whatever the input format, but for ONNX models it uses only
+`torch.nn.Module`, `torch.no_grad`, (2.3.2) `torch.Tensor`, and, to reorder indices around a Split
+(the attention of YOLO11), `arange`, `split`, `cat` and a few methods. This package is copied into
+the environment's site-packages and saves a download of more than a gigabyte; anything else raises
+an error that says so.
 """
 
 import sys
@@ -20,7 +20,7 @@ __all__ = ["Tensor", "arange", "cat", "nn", "no_grad", "split"]
 
 
 class Tensor(np.ndarray):
-    """An array with torch's names for what numpy calls otherwise."""
+    """A numpy array with the methods of torch that are named differently."""
 
     def numpy(self) -> "np.ndarray":
         return np.asarray(self)
@@ -34,13 +34,13 @@ class Tensor(np.ndarray):
 
 
 def arange(start: int, end: "int | None" = None, step: int = 1) -> Tensor:
-    """Whole numbers, as int64: all that the toolkit asks for."""
+    """Integers as int64: all that the toolkit needs."""
     first, last = (0, start) if end is None else (start, end)
     return np.arange(first, last, step, dtype=np.int64).view(Tensor)
 
 
 def split(tensor: Tensor, sizes: "int | list[int]", dim: int = 0) -> "tuple[Tensor, ...]":
-    """Parts of the given sizes along one axis; one size means equal parts and a rest."""
+    """Parts of the given sizes along one axis; one size means equal parts and a remainder."""
     length = tensor.shape[dim]
     steps = [sizes] * -(-length // sizes) if isinstance(sizes, int) else sizes
     parts = np.split(tensor, np.cumsum(steps)[:-1], axis=dim)
@@ -48,7 +48,7 @@ def split(tensor: Tensor, sizes: "int | list[int]", dim: int = 0) -> "tuple[Tens
 
 
 def cat(tensors: "list[Tensor] | tuple[Tensor, ...]", dim: int = 0) -> Tensor:
-    """Tensors one after another along an axis."""
+    """Concatenate tensors along an axis."""
     return np.concatenate(tensors, axis=dim).view(Tensor)
 
 
@@ -63,7 +63,7 @@ class no_grad(ContextDecorator):  # noqa: N801 - torch's own name
 
 
 class _Explain:
-    """Gives `import torch.something` the same message as `torch.something`."""
+    """Gives `import torch.something` the same error as `torch.something`."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:

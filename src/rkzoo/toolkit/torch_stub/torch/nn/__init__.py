@@ -1,4 +1,4 @@
-"""torch.nn as far as the toolkit's class definitions need it."""
+"""torch.nn, as far as the toolkit's class definitions need it."""
 
 ABSENT = (
     "{} needs real PyTorch, which this lean toolkit environment leaves out:"
@@ -7,7 +7,7 @@ ABSENT = (
 
 
 class Module:
-    """A base class to inherit from, nothing more."""
+    """A base class without any function."""
 
 
 def __getattr__(name: str) -> object:
