@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+import tiny_whole
 from onnx import TensorProto, numpy_helper
-from tests.graph import tiny_whole
-from tests.graph.picture_fronts import FIRST, IMAGENET, MEAN, SHARES, STD, Front, column
-from tests.graph.tiny_yolo import Spec, stock
+from picture_fronts import FIRST, IMAGENET, MEAN, SHARES, STD, Front, column
+from tiny_yolo import Spec, stock
 
 from rkzoo.contract.model import Contract
 from rkzoo.graph.families.registry import recognise

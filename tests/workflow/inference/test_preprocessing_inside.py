@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from picture_fronts import IMAGENET, SHARES
 from PIL import Image
-from tests.graph.picture_fronts import IMAGENET, SHARES
 
 import rkzoo
 from rkzoo.cli.main import main
