@@ -131,6 +131,15 @@ def test_what_is_edited_counts(embedding: Path, tmp_path: Path) -> None:
         resolve(str(edited(card, outputs=["nowhere"])))
 
 
+def test_inspect_takes_a_card(embedding: Path, tmp_path: Path) -> None:
+    card = new(embedding, tmp_path / "mine.yaml", "--shape", "ids=3,6", "--shape", "mask=3,6")
+    found = rkzoo.inspect(card)
+    assert found.file == embedding
+    assert found.contract == resolve(str(card)).contract
+    assert found.next is not None
+    assert str(card) in found.next
+
+
 def test_edited_labels_and_colours_come_before_the_files(assets: Path, tmp_path: Path) -> None:
     model = assets / "models" / "yolov8n.onnx"
     card = new(model, tmp_path / "mine.yaml")
