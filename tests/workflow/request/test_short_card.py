@@ -131,6 +131,23 @@ def test_what_is_edited_counts(embedding: Path, tmp_path: Path) -> None:
         resolve(str(edited(card, outputs=["nowhere"])))
 
 
+def test_odd_names_are_kept(embedding: Path, tmp_path: Path) -> None:
+    odd = embedding.with_name("a: [b]\nhead: {kind: x} # 'c' \"ü😀.onnx")
+    embedding.rename(odd)
+    card = new(odd, tmp_path / "mine.yaml")
+    same(odd, card)
+    assert yaml.safe_load(card.read_text())["head"] == {"kind": "tensors"}
+
+
+def test_labels_that_yaml_would_read_as_something_else(assets: Path, tmp_path: Path) -> None:
+    names = ["yes", "no", "1", "1.5", "null", "~", "a: b", "[c]", "# d", "é", "'", '"', "😀"]
+    names += [f"{number}" for number in range(80 - len(names))]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    model = assets / "models" / "yolov8n.onnx"
+    card = new(model, tmp_path / "mine.yaml", "--labels", str(tmp_path / "names.txt"))
+    assert resolve(str(card)).contract.labels == tuple(names)
+
+
 def test_inspect_takes_a_card(embedding: Path, tmp_path: Path) -> None:
     card = new(embedding, tmp_path / "mine.yaml", "--shape", "ids=3,6", "--shape", "mask=3,6")
     found = rkzoo.inspect(card)

@@ -88,7 +88,7 @@ class Stop:
 
 
 def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
-    """What the toolkit refuses in a graph, or leaves out of it, in the graph's order."""
+    """What the toolkit refuses in a graph, the first node of each operator, or leaves out of it."""
     graph = model.graph
     stored = {tensor.name for tensor in graph.initializer}
     flowing = {info.name for info in graph.input} - stored
@@ -102,7 +102,7 @@ def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
         if node.op_type in _REFUSED or behind & reads.keys():
             behind.update(node.output)
             ends |= dict.fromkeys(name for name in reads if name in flowing - behind)
-        if node.op_type in _REFUSED:
+        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in found):
             found.append((node.name or node.output[0], node.op_type))
     given = {info.name for info in graph.input}
     names = [info.name for info in graph.output]
@@ -245,7 +245,11 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
     cut = recognition is not None and recognition.form == "stock"
     for name in () if cut else _REFUSED:
         if name in present:
-            yield Check("fail", f"The toolkit refuses the operator {name}.")
+            yield Check(
+                "fail",
+                f"The toolkit refuses the operator {name}: end the model before it, with the "
+                "`outputs` of a card (rkzoo card new).",
+            )
     for name in () if cut else _ON_CPU:
         if name in present:
             yield Check("warn", f"The operator {name} will run on the CPU, which is slow.")

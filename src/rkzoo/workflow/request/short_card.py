@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -199,7 +200,9 @@ def _line(key: str, value: Any, comment: str = "") -> str:
 
 def _value(value: Any) -> str:
     """A value as yaml on one line."""
-    text = yaml.safe_dump(
+    dumped = yaml.safe_dump(
         value, default_flow_style=True, allow_unicode=True, width=10**9, sort_keys=False
     )
-    return str(text).removesuffix("\n").removesuffix("\n...")
+    text = str(dumped).removesuffix("\n").removesuffix("\n...")
+    # A line break in a text makes it several lines; JSON is yaml, and escapes it.
+    return json.dumps(value, ensure_ascii=False) if "\n" in text else text
