@@ -60,8 +60,15 @@ class _Writer:
         return f"{self._stem}_{self._count}"
 
 
-def respell(model: onnx.ModelProto) -> None:
-    """Respells the operators of a graph with fixed shapes, in place."""
+def respell(model: onnx.ModelProto) -> bool:
+    """Spell operators that the toolkit fails on in others, in place.
+
+    Args:
+        model: A graph with fixed shapes, in float32.
+
+    Returns:
+        Whether there are other nodes than before.
+    """
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -78,10 +85,12 @@ def respell(model: onnx.ModelProto) -> None:
             continue
         kept.extend(writer.nodes)
     kept = _twins(graph, kept)
-    if len(kept) != len(graph.node):
+    changed = len(kept) != len(graph.node)  # every rule makes several nodes of one
+    if changed:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
         del graph.node[:]
         graph.node.extend(copies)
+    return changed
 
 
 Stored = dict[str, onnx.TensorProto]

@@ -43,8 +43,8 @@ def part(
     cut.functions.extend(model.functions)
     cut.graph.CopyFrom(_between(model.graph, inputs, outputs))
     seen = prepared(cut, {one.name: one.shape for one in inputs}, scale_of_one=False)
-    respell(seen.model)
-    seen = view(seen.model)
+    if respell(seen.model):
+        seen = view(seen.model)
     _describe_outputs(seen)
     seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
     return lowered(seen.model)
