@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 from board_trees import CPU, board
 from rknn_writer import Sample
+from tiny_plain import one_picture, two_pictures
 
 from rkzoo.cli.main import main
 from rkzoo.toolkit import environment, interpreter
@@ -247,3 +249,15 @@ def test_soc_as_json(capsys: Capture) -> None:
     assert document["sources"]["clusters"].startswith("https://")
     assert main(["soc", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["chips"]) > {"rk3588", "rk1820"}
+
+
+def test_a_head_that_nobody_knows_is_no_failure(tmp_path: Path, capsys: Capture) -> None:
+    onnx.save(two_pictures(), tmp_path / "two.onnx")
+    main(["doctor", str(tmp_path / "two.onnx"), "--json"])
+    text = capsys.readouterr().out
+    assert json.loads(text)
+    assert "Its outputs stay plain tensors" in text
+    assert "head of this model is not one" not in text
+    onnx.save(one_picture(("h", "w")), tmp_path / "open.onnx")
+    main(["doctor", str(tmp_path / "open.onnx"), "--json"])
+    assert "The shape of the input picture is open." in capsys.readouterr().out

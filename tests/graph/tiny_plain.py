@@ -69,6 +69,16 @@ def signal(length: int | str = 64) -> onnx.ModelProto:
     return built(net, {"signal": (length,)}, {net.op("Reshape", y, net.ints(8)): (8,)})
 
 
+def best() -> onnx.ModelProto:
+    """Scores and the place of the highest, a whole number, never 0."""
+    net = Net()
+    scores = net.op("Softmax", net.op("MatMul", "x", net.weight(16, 9)), axis=1)
+    place = net.op("Add", net.op("ArgMax", scores, axis=1, keepdims=0), net.ints(1))
+    model = built(net, {"x": (1, 16)}, {scores: (1, 9), place: (1,)})
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    return model
+
+
 def sequence_batch() -> onnx.ModelProto:
     """A batch of four (4, 10, 16), which calibration must keep whole."""
     net = Net()

@@ -9,6 +9,7 @@ from rkzoo.streaming import paint
 from rkzoo.streaming.tracking import Follower
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.pose.result import Poses
+from rkzoo.tasks.tensors.result import Tensors
 
 
 def found(*boxes: list[float]) -> Detections:
@@ -51,3 +52,10 @@ def test_numbers_poses_and_text() -> None:
 def test_without_supervision_it_is_said_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
     assert not paint.has_supervision()
+
+
+def test_plain_tensors_leave_the_picture_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    drawn = paint.plain(Tensors({"out": np.ones((1, 3), np.float32)}), image)
+    np.testing.assert_array_equal(drawn, image)
+    assert drawn is not image

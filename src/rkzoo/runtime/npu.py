@@ -611,10 +611,12 @@ class _Floats(_Copied):
     def __init__(self, context: Context, ends: _Ends) -> None:
         super().__init__(context, ends)
         self.outputs = tuple(
-            msgspec.structs.replace(spec, dtype="float32", scale=None, zero_point=0)
+            spec
+            if spec.dtype in ("int64", "int32")
+            else msgspec.structs.replace(spec, dtype="float32", scale=None, zero_point=0)
             for spec in self.outputs
         )
-        self._arrays = [np.empty(spec.shape, np.float32) for spec in self.outputs]
+        self._arrays = [np.empty(spec.shape, spec.dtype) for spec in self.outputs]
 
     def _type(self, spec: TensorSpec) -> str:
         return "float32" if spec.dtype == "uint8" else spec.dtype

@@ -474,11 +474,13 @@ class Context:
 
     def get_outputs(self, arrays: Sequence[Array], *, floats: bool = False) -> None:
         """Copy the outputs into contiguous arrays of their own types, in the graph's order;
-        `floats` makes the library convert them all to float32.
+        `floats` makes the library convert those to float32 whose array is float32.
         """
         rows = (structure("output") * len(arrays))()
         for index, (row, array) in enumerate(zip(rows, arrays, strict=True)):
-            row.is_prealloc, row.index, row.want_float = 1, index, int(floats)
+            # Whole numbers (int64) stay: in four bytes they would not fit.
+            row.is_prealloc, row.index = 1, index
+            row.want_float = int(floats and array.dtype == "float32")
             row.buf, row.size = array.ctypes.data, array.nbytes
         what = f"{self.name} does not return its outputs."
         self._call("outputs_get", what, len(arrays), c.byref(rows), None)

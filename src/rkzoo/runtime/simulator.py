@@ -68,10 +68,11 @@ def as_fed(plan: InputPlan) -> TensorSpec:
 def _as_returned(spec: TensorSpec) -> TensorSpec:
     """The output of `run` for an output of the built file: integers or float32, NCHW."""
     integer = spec.scale is not None and spec.dtype in ("int8", "uint8")
+    whole = spec.dtype in ("int32", "int64")
     return TensorSpec(
         name=spec.name,
         shape=spec.shape,
-        dtype=spec.dtype if integer else "float32",
+        dtype=spec.dtype if integer or whole else "float32",
         layout="NCHW" if len(spec.shape) == 4 else "plain",
         scale=spec.scale if integer else None,
         zero_point=spec.zero_point if integer else 0,
@@ -81,7 +82,7 @@ def _as_returned(spec: TensorSpec) -> TensorSpec:
 def quantised(array: Array, spec: TensorSpec) -> Array:
     """Convert dequantized floats back to the integers of `spec`, clipped to its range."""
     if spec.scale is None:
-        return array
+        return np.asarray(array, spec.dtype)
     limits = np.iinfo(spec.dtype)
     codes = np.rint(array / np.float32(spec.scale)) + spec.zero_point
     return np.asarray(np.clip(codes, limits.min, limits.max), spec.dtype)

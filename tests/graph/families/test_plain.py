@@ -78,6 +78,21 @@ def test_bytes_become_floats_that_are_cast_inside() -> None:
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_bytes_that_come_out_are_int32() -> None:
+    net = Net()
+    above = net.op("Greater", net.op("MatMul", "x", net.weight(8, 8)), net.weight(1))
+    out = net.op("Cast", above, to=TensorProto.UINT8)
+    model = built(net, {"x": (1, 8)}, {out: (1, 8)})
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
+    given = sample(model)
+    (wanted,) = ort.InferenceSession(model.SerializeToString()).run(None, given)
+    made = plain(model).graph
+    (found,) = ort.InferenceSession(made.SerializeToString()).run(None, given)
+    assert (wanted.dtype, found.dtype) == (np.uint8, np.int32)
+    np.testing.assert_array_equal(found, wanted)
+    assert 0 < found.sum() < 8
+
+
 def test_texts_are_refused() -> None:
     text = helper.make_tensor_value_info("text", TensorProto.STRING, [1])
     out = helper.make_tensor_value_info("out", TensorProto.STRING, [1])

@@ -150,7 +150,7 @@ def golden_of(model: Path, change: float = 0) -> None:
         TensorSpec(
             name=out.name,
             shape=out.shape,
-            dtype="float32" if out.scale is None else out.dtype,
+            dtype="float32" if out.dtype == "float16" else out.dtype,
             scale=out.scale,
             zero_point=out.zero_point,
         )

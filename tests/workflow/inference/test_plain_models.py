@@ -19,6 +19,8 @@ import rkzoo
 from rkzoo.accuracy.metric import cosine
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
+from rkzoo.workflow.comparison.check import check
+from rkzoo.workflow.compile.golden import read_golden
 
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "tokens": tiny_plain.tokens,
@@ -26,6 +28,7 @@ GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "video": tiny_plain.video,
     "signal": tiny_plain.signal,
     "sequence_batch": tiny_plain.sequence_batch,
+    "best": tiny_plain.best,
     "one_picture": tiny_plain.one_picture,
 }
 SAMPLES = 4
@@ -80,12 +83,18 @@ def test_what_is_converted_answers_nearly_as_the_graph(
     case: Case, dtype: str, least: float, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.rknn"
-    rkzoo.convert(case.file, "rk3588", calibration=str(case.folder), dtype=dtype, output=out)
+    how = {"calibration": str(case.folder), "dtype": dtype, "output": out, "golden": 2}
+    (built,) = rkzoo.convert(case.file, "rk3588", **how)  # type: ignore[arg-type]
+    assert built.golden is not None
+    about = read_golden(built.golden).about
+    assert (about.origin, about.count) == ("calibration", 2)
+    assert check(out, runtime="simulator").level == "ok"
     with rkzoo.load(out, runtime="simulator") as model:
         for given, wanted in zip(case.samples, case.wanted, strict=True):
             found = model(given).found
             for array, (name, right) in zip(found.arrays.values(), wanted.items(), strict=True):
                 assert array.shape == right.shape, name
+                assert array.dtype == right.dtype, name
                 assert (cosine(array, right) or 0) > least, name
 
 
@@ -130,6 +139,28 @@ def test_every_verb_that_needs_no_toolkit_takes_them(
     assert seen["plain"]["head"]["kind"] == "tensors"
     measured = rkzoo.evaluate(case.file, case.folder, workers=1)
     assert measured.main.value == pytest.approx(1)
+
+
+@pytest.mark.toolkit
+def test_files_are_named_by_their_inputs(
+    tmp_path: Path, assets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = made("two_pictures", tmp_path)
+    np.save(tmp_path / "search.npy", case.samples[1]["search"])
+    files = [f"template={assets}/data/images/bus_640.jpg", f"search={tmp_path}/search.npy"]
+    out = tmp_path / "report"
+    how = ["--calib", str(case.folder), "--no-layers", "-o", str(out), "--json"]
+    assert main(["compare", str(case.file), "--image", *files, *how]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pictures"] == ["bus_640.jpg"]
+    assert told["verdict"].startswith("Nothing is wrong")
+    page = (out / "report.html").read_text()
+    assert "mean difference" in page
+    assert all(name in page for name in case.wanted[0])
+    assert main(["bench", str(case.file), "--input", *files, "--frames", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model_info"]["picture"] == " ".join(files)
+    assert main(["compare", str(case.file), "--image", "template=x.png", *how]) == 2
+    assert "x.png" in capsys.readouterr().err
 
 
 # ---- the user's own metric --------------------------------------------------------------------

@@ -69,7 +69,7 @@ def plain(
         height, width = (side or 0 for side in layout_size)
         image = front.fed(ImageInput(size=(height, width), fit="stretch"))
         model = picture_as_floats(model, (height, width))
-    model = _numeric(model)
+    model = _without_bytes(_numeric(model))
     others: list[ArrayInput] = []
     name = front.name if front is not None else ""
     for info in _fed(model):
@@ -207,6 +207,25 @@ def _numeric(model: onnx.ModelProto) -> onnx.ModelProto:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*casts, *kept)]
         del model.graph.node[:]
         model.graph.node.extend(copies)
+    return model
+
+
+_SMALL = (TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16)
+
+
+def _without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with int32 where its last cast makes smaller whole numbers of an output, of which
+    the toolkit knows none."""
+    read = {name for node in model.graph.node for name in node.input}
+    small = {
+        info.name: info
+        for info in model.graph.output
+        if info.type.tensor_type.elem_type in _SMALL and info.name not in read
+    }
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.output[0] in small:
+            next(one for one in node.attribute if one.name == "to").i = TensorProto.INT32
+            small[node.output[0]].type.tensor_type.elem_type = TensorProto.INT32
     return model
 
 

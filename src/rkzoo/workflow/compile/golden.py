@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 
 from rkzoo.contract.inputs import TensorSpec
+from rkzoo.contract.model import TensorsHead
 from rkzoo.contract.schema_base import Strict
 from rkzoo.errors import RkzooError, printable
 from rkzoo.files import atomic_output, explained, sha256_of
@@ -123,6 +124,11 @@ def samples(
             ]
         arrays = [_shaped(stack, plan) for stack, plan in zip(stacks, plans, strict=True)]
         return Samples("calibration", tuple(arrays))
+    contract = prepared.ready.contract
+    if pictures is not None and isinstance(contract.head, TensorsHead):
+        given = calib.sample_arrays(pictures, contract, report, most=count)
+        shaped = [_shaped(stack, plan) for stack, plan in zip(given, plans, strict=True)]
+        return Samples("calibration", tuple(shaped))
     spec, card = prepared.ready.contract.picture, prepared.ready.card
     if spec is not None and card is not None:
         from rkzoo.workflow.compile.text_calibration import pictures_for

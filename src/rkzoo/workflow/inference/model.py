@@ -256,7 +256,9 @@ class Model(Closing):
 
         Args:
             source: The path of a picture or sound, or a picture as BGR uint8 (H, W, 3), for a
-                model of four channels BGRA (H, W, 4) too; a text for a model of texts.
+                model of four channels BGRA (H, W, 4) too; a text for a model of texts; for plain
+                tensors arrays by the names of their inputs, an array where there is one input, or
+                the path of an .npy or .npz.
 
         Returns:
             What was found in it.
@@ -264,8 +266,8 @@ class Model(Closing):
         Raises:
             RkzooError: The source cannot be read.
         """
-        alpha = self.medium is TRANSPARENT
-        if isinstance(source, np.ndarray) and (alpha or self.medium is PICTURE):
+        alpha = self.medium.read is TRANSPARENT.read
+        if isinstance(source, np.ndarray) and self.medium.name == PICTURE.name:
             path, given = None, _checked(source, alpha)
         else:
             path, given = self.medium.file(source), self.medium.read(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def _problem(file: Path) -> str | None:
 
 
 def sample_arrays(
-    pictures: Pictures, contract: Contract, report: Reporter = SILENT
+    pictures: Pictures, contract: Contract, report: Reporter = SILENT, *, most: int | None = None
 ) -> list[NDArray[Any]]:
     """Calibration samples of a model with plain inputs.
 
@@ -132,6 +133,7 @@ def sample_arrays(
         pictures: The samples: pictures, .npz of all inputs, or rows of a file an input.
         contract: The model's.
         report: Where progress goes.
+        most: So many of them, the first ones; None for all.
 
     Returns:
         One stack an input, (number of samples, ...) of what a session takes.
@@ -142,7 +144,7 @@ def sample_arrays(
     specs = tuple(input_specs(contract).values())
     stacks: list[list[NDArray[Any]]] = [[] for _ in specs]
     with report.task("Calibration samples", len(pictures)) as bar:
-        for done, sample in enumerate(samples(pictures, contract), 1):
+        for done, sample in enumerate(islice(samples(pictures, contract), most), 1):
             for stack, array in zip(stacks, arrays_of(sample, contract), strict=True):
                 stack.append(array)
             bar.update(done)

@@ -17,6 +17,7 @@ from rkzoo.accuracy.agreement import agreement
 from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import load_structure
 from rkzoo.plain import plain
@@ -476,7 +477,7 @@ def _methods(search: _Search) -> Candidates:
 
 
 def _pictures(search: _Search) -> Candidates:
-    if search.dataset.kind == TENSORS:
+    if isinstance(search.ready.contract.head, TensorsHead):
         return  # how unlike they are is known of pictures only
     pool = _pool(search)
     if len(pool) <= _USUAL_PICTURES:
@@ -519,7 +520,8 @@ def _pool(search: _Search) -> Sequence[Path]:
 def _first_pictures(search: _Search) -> tuple[tuple[Path, ...] | None, str]:
     if search.ready.card is not None and search.ready.card.task.startswith("text"):
         return None, "as the card says"
-    if search.dataset.kind == TENSORS and search.request.pictures is not None:
+    tensors = isinstance(search.ready.contract.head, TensorsHead)
+    if tensors and search.request.pictures is not None:
         return None, "as given"
     pool = _pool(search)
     chosen = tuple(evenly(pool, _USUAL_PICTURES))
