@@ -94,7 +94,7 @@ def test_our_own_fault_is_one_sentence_unless_debugging(
 ) -> None:
     import rkzoo.zoo.catalogue
 
-    def broken() -> None:
+    def broken(report: object) -> None:
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(rkzoo.zoo.catalogue, "cards", broken)
@@ -109,7 +109,7 @@ def test_our_own_fault_is_one_sentence_unless_debugging(
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import rkzoo.zoo.catalogue
 
-    def stopped() -> None:
+    def stopped(report: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rkzoo.zoo.catalogue, "cards", stopped)

@@ -134,11 +134,14 @@ def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]
 
     facts = [
         ("task", card.task),
-        ("licence", " ".join(filter(None, (card.licence.name, card.licence.url)))),
+        (
+            "licence",
+            "" if card.file else " ".join(filter(None, (card.licence.name, card.licence.url))),
+        ),
         ("", card.licence.note),
         ("origin", card.origin),
         ("size", megabytes(size(card))),
-        ("", _unverified(card)),
+        ("", "" if card.file else _unverified(card)),
         ("consists of", ", ".join(f"{name} ({role})" for role, name in card.pipeline.items())),
         ("input", _input(card.input) if card.input else ""),
         ("labels", _labels(card)),
@@ -154,7 +157,7 @@ def _measured(card: Card) -> list[tuple[str, ...]]:
     from rkzoo.workflow.reporting.zoo import on_chips, results_folder
 
     folder = results_folder()
-    if folder is None or card.cpu or card.task == "asset":
+    if folder is None or card.cpu or card.file or card.task == "asset":
         return []
     rows: list[tuple[str, ...]] = []
     for soc, told in on_chips(card, folder).items():
@@ -197,13 +200,15 @@ def _numbers_of(values: tuple[float, ...]) -> str:
 
 
 def _labels(card: Card) -> str:
-    from rkzoo.zoo.labels import label_set
+    from rkzoo.zoo.labels import is_label_file, label_set
     from rkzoo.zoo.schema import LabelsFrom
 
     if isinstance(card.labels, LabelsFrom):
         if card.labels.file:
             return f"in the file {card.labels.file!r}"
         return f"in the model itself (metadata {card.labels.onnx_metadata!r})"
+    if isinstance(card.labels, str) and is_label_file(card.labels):
+        return f"in {card.labels}"
     if isinstance(card.labels, str):
         return f"{len(label_set(card.labels))} classes, the set {card.labels}"
     if len(card.labels) == 1:

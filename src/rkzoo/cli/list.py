@@ -24,10 +24,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import print_json, table
+    from rkzoo.cli.console import Bars, print_json, table
     from rkzoo.zoo.catalogue import cards
 
-    found = [card for card in cards() if args.task in (None, card.task)]
+    found = [card for card in cards(Bars()) if args.task in (None, card.task)]
     if args.task and not found:
         raise _unknown_task(args.task)
     dtypes: dict[str, tuple[str, ...]] = {card.name: card.dtypes for card in found}

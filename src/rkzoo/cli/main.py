@@ -24,6 +24,7 @@ VERBS = {
     "info": "details of one model",
     "fetch": "download a model's weights, verified",
     "inspect": "show what is in a model file, and whether it will work",
+    "card": "write a card for a model of your own: how it is fed and read",
     "convert": "convert a model to .rknn for a chip",
     "run": "run a model on pictures, sounds or texts",
     "stream": "run a model on video: camera, file, network; live page, video, JSON lines",

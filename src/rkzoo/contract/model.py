@@ -85,6 +85,7 @@ TaskName = Literal[
     "sound",
     "voice",
     "translate",
+    "tensors",
     "asset",
 ]
 """Task names of a card; `asset` is not a model. tasks/registry.py maps heads to tasks."""

@@ -163,7 +163,7 @@ def complaint(text: str) -> str:
 _CHATTER = re.compile(
     r"^compress=|=====|If you can't handle this error|^Traceback|^File \"|^During handling"
     r"|temperate env|default (?:in|out)put dtype|Please take care of this change"
-    r"|UserWarning|import pkg_resources"
+    r"|UserWarning|import pkg_resources|(?:mean|std)_values for input \d+ is empty"
 )
 
 
@@ -232,7 +232,8 @@ def _unlowered(refused: dict[str, str]) -> list[Finding]:
         Finding(
             "no-lowering",
             f"The operator {op} at {where} is not supported by the NPU, so the model will not run"
-            " on the board unless you supply that operator yourself.",
+            " on the board unless you supply that operator yourself; export it as others, or end"
+            " the model before it with the `outputs` of a card (rkzoo card new).",
             f"No lowering found for: {where}, node type = {op}",
         )
         for where, op in refused.items()

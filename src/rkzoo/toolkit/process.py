@@ -53,6 +53,8 @@ BUILD_TIMEOUT = 3600.0
 INFER_TIMEOUT = 600.0
 ANALYSE_TIMEOUT = 1800.0  # per sample
 _DISK_FULL = 1 << 20  # bytes
+_LONGEST_LINE = 200
+_RUNTIME_PREFIX = re.compile(r"^onnxruntime\.\S+: (\[ONNXRuntimeError\] : \d+ : \w+ : )?")
 _PIPE = 1 << 20  # bytes: an image and a head's outputs pass in a few pieces
 
 _CONFIG = {"int8": {"quantized_dtype": "w8a8"}, "fp16": {"float_dtype": "float16"}}
@@ -85,6 +87,10 @@ class BuildReport:
     layers: tuple[LayerCost, ...]
     internal: int | None
     weights: int | None
+
+
+class ModelRefused(RkzooError):
+    """The toolkit failed on this very model: no want of time, memory or disk."""
 
 
 class ToolkitProcess(Closing):
@@ -438,7 +444,8 @@ class ToolkitProcess(Closing):
         if answer["kind"] == "Refused":
             said = logscan.complaint(self._log_text(begun))
             return f"It says: {said}" if said else f"It only says: {answer['error']}."
-        return f"It says: {logs.last_line(answer['error']) or answer['kind']}"
+        line = _RUNTIME_PREFIX.sub("", logs.last_line(answer["error"]))
+        return f"It says: {line[:_LONGEST_LINE] or answer['kind']}"
 
     def _death(self, begun: int) -> str:
         code = self._child.wait()
@@ -459,7 +466,8 @@ class ToolkitProcess(Closing):
         kept = logs.keep_text(self._log_text(0), f"toolkit-{self._env.version}")
         self.close()
         what = f"RKNN-Toolkit2 {self._env.version} could not {self._label}."
-        return RkzooError(what, why, _advice(why), code=1, log=kept)
+        kind = RkzooError if re.search(_PASSING, why) else ModelRefused
+        return kind(what, why, _advice(why), code=1, log=kept)
 
     def _log_size(self) -> int:
         try:
@@ -530,6 +538,9 @@ def _refuse_unmeasured(recipe: Recipe, what: str) -> None:
         )
 
 
+# Patterns in an error's reason that have nothing to do with the model.
+_PASSING = r"No space left|Disk quota|did not finish|killed from outside|MemoryError|bad_alloc"
+
 # Remedies, by patterns in the toolkit's message.
 _ADVICE = (
     (r"No space left|Disk quota", "Free some space, or point RKZOO_CACHE at a larger disk."),
@@ -565,7 +576,11 @@ _ADVICE = (
         r"ShapeInferenceError|INVALID_GRAPH|Fatal error|is not a registered function",
         "The graph is faulty or has an operator that ONNX Runtime does not know; export it again.",
     ),
-    (r"crashed", "Try --dtype fp16, another optimisation level or another toolkit version."),
+    (
+        r"manually and try again",
+        "End the model before that operator: rkzoo card new writes a card, whose `outputs` name"
+        " the tensors at which it ends.",
+    ),
 )
 
 
@@ -573,7 +588,10 @@ def _advice(why: str) -> str:
     for pattern, fix in _ADVICE:
         if re.search(pattern, why):
             return fix
-    return "See the log for details; another toolkit version may accept the model."
+    return (
+        "See the log for the operator: end the model before it with the `outputs` of a card"
+        " (rkzoo card new), or try another --toolkit version."
+    )
 
 
 def _input(plan: InputPlan) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
+from rkzoo.progress import SILENT, Reporter
 from rkzoo.zoo.loading import read_card
 from rkzoo.zoo.schema import Card
 from rkzoo.zoo.topics import topics
@@ -26,9 +27,22 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_files()))
 
 
-def cards() -> tuple[Card, ...]:
-    """All cards, sorted by name. Raises RkzooError for the first invalid one."""
-    return tuple(_card_in(path) for _, path in sorted(_files().items()))
+def cards(report: Reporter = SILENT) -> tuple[Card, ...]:
+    """All cards, sorted by name. A card of the user's own that is not valid is noted and left
+    out, so that it stops nobody who does not name it."""
+    return tuple(
+        card for _, path in sorted(_files().items()) if (card := _card_or_note(path, report))
+    )
+
+
+def _card_or_note(path: Path, report: Reporter) -> Card | None:
+    try:
+        return _card_in(path)
+    except RkzooError as error:
+        if path.parent == CARDS:
+            raise
+        report.note(f"warning: {error} The card is left out.")
+        return None
 
 
 def card(model: str | os.PathLike[str]) -> Card:

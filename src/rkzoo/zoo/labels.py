@@ -16,6 +16,11 @@ def label_sets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.txt")))
 
 
+def is_label_file(name: str) -> bool:
+    """Whether what a card calls its labels is a file of one name a line, and no set's name."""
+    return name.endswith(".txt")
+
+
 @cache
 def label_set(name: str) -> tuple[str, ...]:
     """The labels of a set, class 0 first. Raises RkzooError when there is no such set."""

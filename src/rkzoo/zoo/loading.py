@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -14,6 +15,7 @@ import yaml
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import explained
+from rkzoo.zoo.labels import is_label_file
 from rkzoo.zoo.schema import Card, Source
 
 # A card is about a page of text; anything longer is another file given by mistake.
@@ -42,20 +44,30 @@ def read_card(path: Path, families: Path) -> Card:
     base = data.get("base")
     if base is not None:
         data = merged(_family(base, path, families), data)
+    if "file" in data:  # what a model of one's own need not say
+        usual = {"name": path.stem, "title": path.stem, "licence": {"name": "your own"}}
+        data = usual | data
     return anchored(as_card(data, path), path.parent)
 
 
 def anchored(card: Card, folder: Path) -> Card:
-    """Make the relative `file:` URLs of a card absolute, from `folder`."""
+    """Make the relative paths of a card absolute, from `folder`."""
+
+    def placed(path: str) -> str:
+        return os.path.normpath(folder.absolute() / Path(path).expanduser()) if path else ""
 
     def fixed(source: Source) -> Source:
         if not source.url.startswith("file:"):
             return source
-        path = folder.absolute() / Path(source.url.removeprefix("file:")).expanduser()
+        path = placed(source.url.removeprefix("file:"))
         return msgspec.structs.replace(source, url=f"file:{path}")
 
+    labels = card.labels
+    hint = card.calibration
     return msgspec.structs.replace(
         card,
+        labels=placed(labels) if isinstance(labels, str) and is_label_file(labels) else labels,
+        calibration=msgspec.structs.replace(hint, folder=placed(hint.folder)),
         sources=tuple(map(fixed, card.sources)),
         files={role: tuple(map(fixed, mirrors)) for role, mirrors in card.files.items()},
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
-from rkzoo.contract.model import Head, TaskName
+from rkzoo.contract.model import Head, TaskName, TensorsHead
 from rkzoo.contract.schema_base import Strict
 
 Dtype = Literal["int8", "fp16"]
@@ -107,13 +107,18 @@ class CalibrationHint(Strict, frozen=True):
 
     Attributes:
         pictures: What the images should show, in words.
+        folder: Where they are stored, relative to the card, used where none are given.
         count: How many are enough.
         algorithm: Quantization algorithm of the toolkit.
     """
 
     pictures: str = ""
+    folder: str = ""
     count: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 20
     algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
+
+
+OWN_FILE = "a file of your own"
 
 
 class Card(Strict, frozen=True):
@@ -129,6 +134,8 @@ class Card(Strict, frozen=True):
         family: Family of the head.
         summary: A short description.
         sources: Mirrors of the model file, tried in order.
+        file: A model file of your own, relative to the card, in place of `sources`: it needs no
+            hash, size or licence.
         export: Command that makes the file, where the authors publish no ONNX.
         files: Further files by role.
         pipeline: A card for each role of a pipeline.
@@ -142,7 +149,8 @@ class Card(Strict, frozen=True):
         made_of: Those of `files` that are only its inputs.
         cpu: Why a part of a pipeline stays on the CPU.
         published: Name in the vendor's performance table, where it differs from the card's.
-        labels: A list, the name of a set (zoo/label_sets), or where they are stored.
+        labels: A list, the name of a set (zoo/label_sets), a .txt of one name a line, relative to
+            the card, or where they are stored.
         dtypes: Supported data types, the first is the default.
         socs: Supported chips; empty for every chip that builds one of `dtypes`.
         calibration: Calibration advice.
@@ -158,6 +166,7 @@ class Card(Strict, frozen=True):
     family: str = ""
     summary: str = ""
     sources: tuple[Source, ...] = ()
+    file: str = ""
     export: str = ""
     files: dict[Name, tuple[Source, ...]] = msgspec.field(default_factory=dict)
     pipeline: dict[Name, Name] = msgspec.field(default_factory=dict)
@@ -176,8 +185,9 @@ class Card(Strict, frozen=True):
     notes: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
+        self._own_file()
         if [bool(self.sources), bool(self.pipeline), bool(self.export)].count(True) != 1:
-            raise ValueError("a card has either sources, an export or a pipeline")
+            raise ValueError("a card has either a file, sources, an export or a pipeline")
         if not set(self.made_of) <= set(self.files):
             raise ValueError("made_of names roles of files")
         if self.make and not self.sources:
@@ -186,7 +196,9 @@ class Card(Strict, frozen=True):
             raise ValueError("a card with an export has no files")
         if self.pipeline and (self.files or self.input or self.arrays):
             raise ValueError("a pipeline has no files or inputs of its own")
-        if self.arrays and self.head and not self.input and self.dtypes != ("fp16",):
+        fed_samples = self.file and isinstance(self.head, TensorsHead)
+        fed = self.input or fed_samples
+        if self.arrays and self.head and not fed and self.dtypes != ("fp16",):
             raise ValueError("without a picture to calibrate with, dtypes must be [fp16]")
         if not self.dtypes:
             raise ValueError("dtypes must not be empty")
@@ -198,6 +210,14 @@ class Card(Strict, frozen=True):
             raise ValueError(
                 f"labels.file names {self.labels.file!r}, which is not a role in files"
             )
+
+    def _own_file(self) -> None:
+        """Makes `file` the source."""
+        if self.file and not self.sources:
+            own = Source(url=f"file:{self.file}", sha256=None, unverified=OWN_FILE)
+            msgspec.structs.force_setattr(self, "sources", (own,))
+        elif self.file and self.sources[0].unverified != OWN_FILE:
+            raise ValueError("a card has either a file or sources")
 
     @property
     def dtype(self) -> Dtype:

@@ -40,9 +40,14 @@ def size(card: Card) -> int | None:
     """
     parts = catalogue.members(card).values() if card.pipeline else (card,)
     sizes = {
-        mirrors[0].url: mirrors[0].size for part in parts for mirrors in files_of(part).values()
+        mirrors[0].url: _bytes(mirrors[0]) for part in parts for mirrors in files_of(part).values()
     }
     return None if None in sizes.values() or not sizes else sum(filter(None, sizes.values()))
+
+
+def _bytes(source: Source) -> int | None:
+    path = present(source) if source.url.startswith("file:") else None
+    return path.stat().st_size if path else source.size
 
 
 def files_of(card: Card) -> dict[str, tuple[Source, ...]]:

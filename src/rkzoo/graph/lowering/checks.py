@@ -15,12 +15,13 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.onnx.opset import MAX_OPSET
 from rkzoo.graph.onnx.summary import GraphSummary
+from rkzoo.graph.onnx.view import captured_by
 
 if TYPE_CHECKING:
     import onnx
 
 # Measured with RKNN-Toolkit2 2.5.0: the first fail the build, the second run on the CPU.
-_REFUSED = ("If", "Loop", "Scan", "NonZero")
+_REFUSED = ("If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "Unique")
 _ON_CPU = ("TopK", "Det")
 _INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
 
@@ -75,6 +76,42 @@ def quantisation(model: onnx.ModelProto) -> Quantisation | None:
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether a graph carries its own scales (QDQ nodes or integer operators)."""
     return quantisation(model) is not None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Something in a graph that stands in the way of a right .rknn. `operator` is refused by the
+    toolkit, made by the node `where`; or None where the output `where` depends on no input, which
+    the toolkit drops. `outputs` are the tensors at which a graph without it could end."""
+
+    where: str
+    operator: str | None
+    outputs: tuple[str, ...]
+
+
+def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
+    """What the toolkit refuses in a graph, the first node of each operator, or leaves out of it."""
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    flowing = {info.name for info in graph.input} - stored
+    behind: set[str] = set()  # made by what is refused, or of that
+    ends: dict[str, None] = {}
+    found: list[tuple[str, str | None]] = []
+    for node in graph.node:
+        reads = dict.fromkeys((*node.input, *sorted(captured_by(node))))
+        if flowing & reads.keys():
+            flowing.update(node.output)
+        if node.op_type in _REFUSED or behind & reads.keys():
+            behind.update(node.output)
+            ends |= dict.fromkeys(name for name in reads if name in flowing - behind)
+        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in found):
+            found.append((node.name or node.output[0], node.op_type))
+    given = {info.name for info in graph.input}
+    names = [info.name for info in graph.output]
+    found += [(name, None) for name in names if name not in flowing | behind]
+    whole = [name for name in names if name in flowing - behind]
+    outputs = tuple(dict.fromkeys(name for name in (*whole, *ends) if name not in given))
+    return tuple(Stop(where, operator, outputs) for where, operator in found)
 
 
 def graph_checks(
@@ -216,7 +253,11 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
     cut = recognition is not None and recognition.form == "stock"
     for name in () if cut else _REFUSED:
         if name in present:
-            yield Check("fail", f"The toolkit refuses the operator {name}.")
+            yield Check(
+                "fail",
+                f"The toolkit refuses the operator {name}: end the model before it, with the "
+                "`outputs` of a card (rkzoo card new).",
+            )
     for name in () if cut else _ON_CPU:
         if name in present:
             yield Check("warn", f"The operator {name} will run on the CPU, which is slow.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from rkzoo.errors import RkzooError
+from rkzoo.graph.onnx.respell import respell
 from rkzoo.graph.onnx.summary import opset
 from rkzoo.graph.onnx.view import MAX_IR, first_line
 
@@ -12,11 +13,13 @@ MAX_OPSET = 19
 
 
 def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert a model to an opset that the toolkit reads (at most `MAX_OPSET`).
+    """Convert a model with fixed shapes, in place where it can be, to operators and an opset that
+    the toolkit reads (at most `MAX_OPSET`).
 
     Raises:
         RkzooError: The opset cannot be lowered.
     """
+    respell(model)
     version = opset(model)
     if version <= MAX_OPSET:
         return model

@@ -10,7 +10,8 @@ from onnx import helper
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.opset import lowered
-from rkzoo.graph.onnx.view import MAX_IR, View, captured_by, prepared
+from rkzoo.graph.onnx.respell import respell
+from rkzoo.graph.onnx.view import MAX_IR, View, captured_by, prepared, view
 
 _KINDS = {
     "float32": onnx.TensorProto.FLOAT,
@@ -42,9 +43,39 @@ def part(
     cut.functions.extend(model.functions)
     cut.graph.CopyFrom(_between(model.graph, inputs, outputs))
     seen = prepared(cut, {one.name: one.shape for one in inputs}, scale_of_one=False)
+    if respell(seen.model):
+        seen = view(seen.model)
     _describe_outputs(seen)
     seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
     return lowered(seen.model)
+
+
+def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of a graph that makes the tensors `outputs`, with the inputs that it needs; `model`
+    is left as it was. Raises RkzooError where there is no such tensor."""
+    source = model.graph
+    stored = {tensor.name for tensor in source.initializer}
+    inputs = [info for info in source.input if info.name not in stored]
+    made = {name for node in source.node for name in node.output}
+    lost = sorted(set(outputs) - made)
+    if lost:
+        raise _refused(f"It has no tensor {lost[0]}.")
+    needed = set(outputs)
+    nodes = []
+    for node in reversed(source.node):
+        if needed & set(node.output):
+            nodes.append(node)
+            needed |= set(node.input) | captured_by(node)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    for field in (graph.node, graph.input, graph.output, graph.initializer):
+        del field[:]
+    graph.node.extend(reversed(nodes))
+    graph.input.extend(info for info in inputs if info.name in needed)
+    graph.initializer.extend(tensor for tensor in source.initializer if tensor.name in needed)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return copy
 
 
 def _between(

@@ -27,7 +27,9 @@ from rkzoo.workflow.inference.board import contract_of
 from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
 from rkzoo.workflow.request.request import Request
-from rkzoo.zoo.catalogue import cards, names
+from rkzoo.zoo.catalogue import SUFFIXES, cards, names
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.schema import Card
 
 if TYPE_CHECKING:
@@ -156,6 +158,9 @@ def inspect(
         return Inspection("pipeline", path, read_pipeline(path))
     if not path.exists():
         _refuse_name(os.fspath(file))
+    if path.suffix.lower() in SUFFIXES:
+        card = find_card(path)
+        return _graph(weights(card, report)["model"], request, pictures, report, card, str(path))
     if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
         return _built(path)
     return _graph(path, request, pictures, report)
@@ -181,7 +186,10 @@ def _graph(
     request: Request,
     pictures: Sequence[Path],
     report: Reporter,
+    said: Card | None = None,
+    name: str = "",
 ) -> Inspection:
+    """The graph in `path`; `said` is the card that was given in its place, by its `name`."""
     # Imported here, since boards inspect .rknn files without onnx.
     from rkzoo.graph.families.registry import file_labels
     from rkzoo.graph.lowering.checks import graph_checks
@@ -192,14 +200,14 @@ def _graph(
 
     model = load(as_onnx(path, report, size=request.size))
     summary = summarise(model)
-    card = _card(path)
+    card = said or _card(path)
     recognition, unknown = _recognised(model, request)
     if recognition is not None and request.pairs is not None:
         recognition = with_given(recognition, request.pairs, path.stem)
     contract: Contract | None = None
     notes: tuple[str, ...] = ()
-    if recognition is None and card is None:
-        contract, notes, unknown = _plain(model, request, unknown)
+    if recognition is None and (card is None or card.file):
+        contract, notes, unknown = _plain(model, request, unknown, card)
     checks = graph_checks(
         summary,
         recognition,
@@ -211,7 +219,8 @@ def _graph(
     if pictures:
         checks += _fed(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
-    following = None if failed else _convert(card.name if card else str(path), request)
+    given = name or (card.name if card else str(path))
+    following = None if failed else _convert(given, request)
     content = Graph(path.stat().st_size, card, summary, recognition, unknown, contract)
     return Inspection("onnx", path, content, tuple(checks), following)
 
@@ -231,7 +240,7 @@ def _recognised(
 
 
 def _plain(
-    model: ModelProto, request: Request, unknown: RkzooError | None
+    model: ModelProto, request: Request, unknown: RkzooError | None, card: Card | None
 ) -> tuple[Contract | None, tuple[str, ...], RkzooError | None]:
     """How a graph is fed whose outputs stay plain tensors, with what is to be said of it; or the
     reason why it cannot be used even so."""
@@ -242,7 +251,7 @@ def _plain(
     if unknown is not None and (not isinstance(unknown, UnknownHead) or request.pairs is not None):
         return None, (), unknown
     try:
-        made = plain_of(model, request)
+        made = plain_of(model, request, card)
     except RkzooError as error:
         return None, (), error
     notes = plain_notes(made.graph, made.contract, asked=request.raw)

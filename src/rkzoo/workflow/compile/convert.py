@@ -25,12 +25,13 @@ from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.toolkit import builds, environment
 from rkzoo.toolkit.logscan import Finding
-from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.process import ModelRefused, ToolkitProcess
 from rkzoo.toolkit.recipe import Dtype, Sidecar
 from rkzoo.workflow.compile.golden import check_count, golden_path, record, samples
-from rkzoo.workflow.compile.native_check import refuse_unreadable
+from rkzoo.workflow.compile.native_check import refuse_left_out, refuse_unreadable
 from rkzoo.workflow.compile.prepare import Prepared, prepare
 from rkzoo.workflow.compile.scores import scale_findings
+from rkzoo.workflow.compile.way_out import with_way_out
 from rkzoo.workflow.request.model_name import card_of, is_pipeline
 from rkzoo.workflow.request.models import Models, find_models
 from rkzoo.workflow.request.pipeline_file import write_pipeline
@@ -238,7 +239,10 @@ def convert_resolved(
     def one(soc: str, target: Path) -> Converted:
         with ToolkitProcess(env, report=report) as process:
             running.append(process)
-            made = _build(prepared, soc, target, process)
+            try:
+                made = _build(prepared, soc, target, process)
+            except ModelRefused as error:
+                raise with_way_out(error, prepared, soc, env, report) from error
             # One of an earlier build would only be refused.
             golden_path(target).unlink(missing_ok=True)
             if fed is None:
@@ -281,6 +285,7 @@ def _build(
     with atomic_output(target) as temporary:
         built = process.build(inputs, temporary)
         file = rknn.read(temporary)
+        refuse_left_out(file, prepared.outputs)
         refuse_unreadable(file, ready.contract, ready.source.card or ready.source.file)
     findings = (*built.findings, *scale_findings(file, ready.contract))
     sidecar = target.with_name(target.name + ".json")

@@ -96,6 +96,21 @@ def refuse_unreadable(file: RknnFile, contract: Contract, model: str) -> None:
         ) from error
 
 
+def refuse_left_out(file: RknnFile, outputs: Sequence[str]) -> None:
+    """Raises RkzooError where the toolkit dropped some of the graph's `outputs` in silence."""
+    if len(file.outputs) >= len(outputs):
+        return
+    kept = {spec.name for spec in file.outputs}
+    lost = [name for name in outputs if name not in kept] or list(outputs)
+    rest = ", ".join(name for name in outputs if name in kept)
+    raise RkzooError(
+        f"RKNN-Toolkit2 left the output {lost[0]} out of the .rknn.",
+        f"It built {len(file.outputs)} of {len(outputs)} outputs and said nothing.",
+        f"Write a card with rkzoo card new --raw, and name the others in it: `outputs: [{rest}]`.",
+        code=1,
+    )
+
+
 def native_checks(file: RknnFile, contract: Contract) -> list[Check]:
     """What `rkzoo inspect` says of it."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantisation
+from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantisation, stops
 from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, whole
 from rkzoo.graph.lowering.verify import Decode, Proof, prove
 from rkzoo.graph.onnx.summary import summarise
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the toolkit needs, checked; `key` finds it in the cache of builds."""
+    """Everything the toolkit needs, checked; `key` finds it in the cache of builds. `outputs` are
+    the names of those of the graph."""
 
     ready: Resolved
     recipe: Recipe
     calibration: Calibration
     key: str
     proof: Proof | None
+    outputs: tuple[str, ...] = ()
 
 
 def prepare(
@@ -61,6 +64,9 @@ def prepare(
         report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
         pictures = None
     elif dtype == "int8" and ready.card is not None:
+        folder = ready.card.calibration.folder
+        if pictures is None and folder:
+            pictures = calib.find(folder)
         pictures = pictures_for(ready.card.name, pictures, report)
     if dtype not in ready.dtypes:
         raise RkzooError(
@@ -95,7 +101,7 @@ def prepare(
     # Of the graph as it goes to the toolkit: a cut may have freed an output.
     cut = quantisation(graph) if own is not None else None
     samples = len(pictures) if pictures and dtype == "int8" else 0
-    problems: dict[checks.Problem, None] = {}
+    problems = dict.fromkeys(_stopped(ready, graph))
     for soc in socs:
         found = checks.check(
             recipe=msgspec.structs.replace(recipe, soc=soc),
@@ -124,7 +130,36 @@ def prepare(
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     key = builds.store(graph.SerializeToString(), arrays, recipe)
-    return Prepared(ready, recipe, stored, key, proof)
+    outputs = tuple(tensor.name for tensor in summary.outputs)
+    return Prepared(ready, recipe, stored, key, proof, outputs)
+
+
+def _stopped(ready: Resolved, graph: onnx.ModelProto) -> list[checks.Problem]:
+    """What the toolkit refuses in the graph, or leaves out."""
+    there = {name for node in ready.original.graph.node for name in node.output}
+    found = []
+    for stop in stops(graph):
+        ends = [name for name in stop.outputs if name in there]
+        fix = end_before(ready, ends) if ends else "Export the model without it."
+        if stop.operator is None:
+            what = f"The output {stop.where} does not depend on any input."
+            why = "The toolkit leaves such an output out without a word."
+        else:
+            what = f"The toolkit refuses the operator {stop.operator} ({stop.where})."
+            why = "It takes no branches, no loops, and nothing whose shape depends on the numbers."
+        found.append(checks.Problem(what, why, fix))
+    return found
+
+
+def end_before(ready: Resolved, outputs: Sequence[str]) -> str:
+    """How to end a model at inner tensors."""
+    listed = f"`outputs: [{', '.join(outputs)}]`"
+    if ready.card is not None:
+        return f"End the model before it, with {listed} in its card."
+    file = shlex.quote(ready.source.file)
+    return (
+        f"End the model before it: rkzoo card new {file} --raw writes a card, which takes {listed}."
+    )
 
 
 def _calibration(ready: Resolved, pictures: calib.Pictures, report: Reporter) -> list[Any]:

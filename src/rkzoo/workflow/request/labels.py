@@ -15,9 +15,10 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import load, metadata
 from rkzoo.progress import Reporter
 from rkzoo.tasks.registry import spec_of
+from rkzoo.workflow.request.options import read_labels
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
-from rkzoo.zoo.labels import label_set
+from rkzoo.zoo.labels import is_label_file, label_set
 from rkzoo.zoo.schema import Card, LabelsFrom
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def card_labels(
 ) -> tuple[str, ...]:
     if card is None:
         return ()
+    if isinstance(card.labels, str) and is_label_file(card.labels):
+        return read_labels(Path(card.labels))
     if isinstance(card.labels, str):
         return label_set(card.labels)
     if not isinstance(card.labels, LabelsFrom):

@@ -20,6 +20,7 @@ from rkzoo.graph.families.plain import Plain, plain, plain_notes
 from rkzoo.graph.families.recognition import UnknownHead
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
+from rkzoo.graph.onnx.subgraph import ending_at
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
@@ -28,6 +29,8 @@ from rkzoo.workflow.request.labels import card_labels, check_labels, with_assume
 from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.short_card import fed_by
+from rkzoo.zoo.catalogue import SUFFIXES
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.labels import label_set
@@ -69,6 +72,8 @@ def resolve(model: str, request: Request | None = None, *, report: Reporter = SI
         path = Path(model)
         return _from_graph(path, path.stem, None, {}, request, report)
     card = find_card(model)
+    # By which it is found again: a card outside the zoo has its path alone.
+    said = str(Path(model).absolute()) if Path(model).suffix in SUFFIXES else card.name
     if card.pipeline:
         raise RkzooError(
             f"{card.name} is a pipeline of several models.",
@@ -81,7 +86,8 @@ def resolve(model: str, request: Request | None = None, *, report: Reporter = SI
         )
     files = weights(card, report=report)
     path = made(card.make, files, report) if card.make else files["model"]
-    return _from_graph(path, card.name, card, files, request, report)
+    found = _from_graph(path, card.name, card, files, request, report)
+    return replace(found, source=msgspec.structs.replace(found.source, card=said))
 
 
 def _from_graph(
@@ -95,7 +101,9 @@ def _from_graph(
     original = load(as_onnx(path, report, size=request.size))
     known = card_labels(card, original, files) if request.labels is None else request.labels
     recognition = None
-    if card is not None and card.head is not None and (card.input or card.arrays):
+    if card is not None and card.file and known:
+        request = replace(request, labels=tuple(known))  # a card of one's own is the user's word
+    if card is not None and card.head is not None and _says_all(card, original):
         contract = _described(card, card.head, tuple(known), request)
     elif (found := _recognition(original, card, request, name)) is not None:
         recognition = with_given(found, request.pairs, name, report)
@@ -110,7 +118,7 @@ def _from_graph(
         for sentence in (*recognition.seen, *assumed):
             report.note(f"{name}: {sentence}")
     else:
-        made = plain_of(original, request)
+        made = plain_of(original, request, card)
         original, contract = made.graph, made.contract
         for sentence in made.seen:
             report.note(f"{name}: {sentence}")
@@ -143,30 +151,53 @@ def _recognition(
 ) -> Recognition | None:
     """The family of a graph; None where its outputs stay plain tensors: no recogniser knows it,
     or the user wants them so."""
-    if request.raw:
+    if request.raw or (card is not None and card.file and isinstance(card.head, TensorsHead)):
         return None
     hint = request.size or (card.input.size if card and card.input else None)
     try:
         return recognise(original, hint, request.labels or ())
     except UnknownHead:
-        if card is not None or request.pairs is not None:
+        if (card is not None and not card.file) or request.pairs is not None:
             raise
         return None
 
 
-def plain_of(original: onnx.ModelProto, request: Request) -> Plain:
+def _says_all(card: Card, original: onnx.ModelProto) -> bool:
+    """Whether the contract stands in the card. Of a user's own graph with plain tensors it is
+    read from the graph, but for a part of one that begins inside it."""
+    if not (card.input or card.arrays):
+        return False
+    given = {info.name for info in original.graph.input}
+    inside = not {one.name for one in card.arrays} <= given
+    return inside or not (card.file and isinstance(card.head, TensorsHead))
+
+
+def plain_of(original: onnx.ModelProto, request: Request, card: Card | None = None) -> Plain:
     """A graph whose outputs stay plain tensors: with fixed inputs, and its contract. Raises
     RkzooError."""
+    image = card.input if card else None
+    arrays = card.arrays if card else ()
+    if card is not None and card.outputs:
+        original = ending_at(original, card.outputs)
     made = plain(
         original,
-        size=request.size,
-        shapes={key: tuple(shape) for key, shape in (request.shapes or {}).items()},
-        pictures=request.fit != "none",
+        size=request.size or (image.size if image else None),
+        shapes={
+            **{one.name: one.shape for one in arrays},
+            **{key: tuple(shape) for key, shape in (request.shapes or {}).items()},
+        },
+        pictures=request.fit != "none" and not (arrays and image is None),
     )
-    contract, image = made.contract, made.contract.picture
-    if image is not None:
-        image = request.feed.over(_known_picture(original, request) or image)
-    return replace(made, contract=msgspec.structs.replace(contract, picture=image))
+    contract, picture = made.contract, made.contract.picture
+    if picture is not None:
+        picture = _known_picture(original, request) or picture
+        contract = msgspec.structs.replace(contract, picture=picture)
+    if card is not None and request.fit != "none":
+        contract = fed_by(card, contract)
+    if contract.picture is not None:
+        picture = request.feed.over(contract.picture)
+        contract = msgspec.structs.replace(contract, picture=picture)
+    return replace(made, contract=contract, seen=() if image or arrays else made.seen)
 
 
 def _known_picture(original: onnx.ModelProto, request: Request) -> ImageInput | None:

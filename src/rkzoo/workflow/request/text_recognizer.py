@@ -15,7 +15,7 @@ def reader_for(language: str, usual: str, report: Reporter = SILENT) -> str:
     from rkzoo.workflow.request.resolve import resolve
 
     missing(language, "")  # an unknown language should not cost a download
-    others = {card.pipeline["rec"] for card in cards() if card.task == "text"} - {usual}
+    others = {card.pipeline["rec"] for card in cards(report) if card.task == "text"} - {usual}
     lost, known = "", set()
     for name in (usual, *sorted(others, reverse=True)):
         labels = frozenset(resolve(name, report=report).contract.labels)

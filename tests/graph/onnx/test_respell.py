@@ -1,0 +1,57 @@
+"""Respelled operators answer in ONNX Runtime what the originals do."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+from tiny_operators import RESPELLED, behind_conv, recurrent
+
+from rkzoo.graph.onnx.respell import respell
+
+GONE = ("Mish", "Softsign", "Selu", "Celu", "Ceil", "Gelu", "Resize", "GroupNormalization")
+
+
+def answers(model: onnx.ModelProto, seed: int = 1) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (given,) = session.get_inputs()
+    random = np.random.default_rng(seed)
+    return session.run(None, {given.name: random.standard_normal(given.shape).astype(np.float32)})
+
+
+@pytest.mark.parametrize("name", RESPELLED)
+def test_a_respelled_graph_answers_the_same(name: str) -> None:
+    model = RESPELLED[name]()
+    expected = answers(model)
+    before = model.SerializeToString()
+    respell(model)
+    assert model.SerializeToString() != before
+    onnx.checker.check_model(model)
+    assert not {node.op_type for node in model.graph.node} & set(GONE)
+    for one, other in zip(answers(model), expected, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+    again = model.SerializeToString()
+    respell(model)
+    assert model.SerializeToString() == again
+
+
+def test_every_output_of_a_recurrent_layer_has_a_name_and_its_bias() -> None:
+    model = recurrent("LSTM", ["Y_c"], bias=False)
+    respell(model)
+    layer = model.graph.node[0]
+    assert all(layer.output)
+    (bias,) = [t for t in model.graph.initializer if t.name == layer.input[3]]
+    assert tuple(bias.dims) == (1, 2 * 4 * 32)
+    assert not np.any(onnx.numpy_helper.to_array(bias))
+
+
+def test_what_the_toolkit_takes_stays_as_it_is() -> None:
+    model = behind_conv(
+        [helper.make_node("Relu", ["c"], ["y"]), helper.make_node("Abs", ["y"], ["z"])], ["y", "z"]
+    )
+    before = model.SerializeToString()
+    respell(model)
+    assert model.SerializeToString() == before

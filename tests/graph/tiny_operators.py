@@ -1,0 +1,134 @@
+"""Graphs around one operator, with random weights: what the toolkit is known to fail on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT = TensorProto.FLOAT
+Shape = Sequence[int]
+
+
+def weights(name: str, *shape: int) -> onnx.TensorProto:
+    drawn = np.random.default_rng(len(name) + sum(shape)).standard_normal(shape) * 0.3
+    return numpy_helper.from_array(drawn.astype(np.float32), name)
+
+
+def stored(name: str, values: Any, kind: type = np.int64) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, kind), name)
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: dict[str, Shape],
+    outputs: Sequence[str],
+    initializers: Sequence[onnx.TensorProto],
+    opset: int = 18,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in inputs.items()],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+        initializers,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    made.ir_version = 8
+    made = onnx.shape_inference.infer_shapes(made)
+    for info in made.graph.output:
+        if not info.type.tensor_type.elem_type:  # GroupNormalization, which inference skips
+            info.CopyFrom(helper.make_tensor_value_info(info.name, FLOAT, (1, 8, 12, 16)))
+    return made
+
+
+def behind_conv(
+    nodes: Sequence[onnx.NodeProto],
+    outputs: Sequence[str] = ("y",),
+    initializers: Sequence[onnx.TensorProto] = (),
+    opset: int = 18,
+) -> onnx.ModelProto:
+    """x 1x3x12x16 -> Conv -> c 1x8x12x16 -> nodes."""
+    conv = helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1] * 4)
+    first = weights("w", 8, 3, 3, 3)
+    return model([conv, *nodes], {"x": (1, 3, 12, 16)}, outputs, [first, *initializers], opset)
+
+
+def one(operator: str, opset: int = 18, **given: Any) -> onnx.ModelProto:
+    return behind_conv([helper.make_node(operator, ["c"], ["y"], **given)], opset=opset)
+
+
+def recurrent(
+    operator: str, read: Sequence[str], *, bias: bool = True, direction: str = "forward"
+) -> onnx.ModelProto:
+    """x 10x1x16 -> LSTM, GRU or RNN of 32, whose outputs `read` go on; others are left out."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator]
+    both = 1 + (direction == "bidirectional")
+    kept = [weights("W", both, gates * 32, 16), weights("R", both, gates * 32, 32)]
+    inputs = ["x", "W", "R"]
+    if bias:
+        kept.append(weights("B", both, 2 * gates * 32))
+        inputs.append("B")
+    given = {"linear_before_reset": 1} if operator == "GRU" else {}
+    names = [name if name in read else "" for name in ("Y", "Y_h", "Y_c")]
+    while not names[-1]:
+        names.pop()
+    nodes = [
+        helper.make_node(operator, inputs, names, hidden_size=32, direction=direction, **given),
+        *(helper.make_node("Tanh", [name], [f"{name}_out"]) for name in read),
+    ]
+    return model(nodes, {"x": (10, 1, 16)}, [f"{name}_out" for name in read], kept)
+
+
+def resized(*by: float, sizes: bool = False, **given: Any) -> onnx.ModelProto:
+    inputs = ["c", "", "", "by"] if sizes else ["c", "", "by"]
+    values = stored("by", by, np.int64 if sizes else np.float32)
+    return behind_conv(
+        [helper.make_node("Resize", inputs, ["y"], mode="cubic", **given)], initializers=[values]
+    )
+
+
+def group_norm() -> onnx.ModelProto:
+    node = helper.make_node("GroupNormalization", ["c", "s", "b"], ["y"], num_groups=2)
+    return behind_conv([node], initializers=[weights("s", 8), weights("b", 8)], opset=21)
+
+
+def twins(view: str) -> onnx.ModelProto:
+    """Two outputs of the same numbers."""
+    again = [helper.make_node("Relu", ["c"], ["y"])]
+    if view == "Reshape":
+        again.append(helper.make_node("Reshape", ["y", "shape"], ["z"]))
+        return behind_conv(again, ["y", "z"], [stored("shape", [1, 8, -1])])
+    again += [helper.make_node("Identity", ["y"], ["i"]), helper.make_node(view, ["i"], ["z"])]
+    return behind_conv(again, ["y", "z"])
+
+
+RESPELLED: dict[str, Callable[[], onnx.ModelProto]] = {
+    "LSTM without bias": lambda: recurrent("LSTM", ["Y"], bias=False),
+    "GRU without bias": lambda: recurrent("GRU", ["Y", "Y_h"], bias=False),
+    "LSTM's last state": lambda: recurrent("LSTM", ["Y_h"]),
+    "LSTM's last state and cell": lambda: recurrent("LSTM", ["Y_h", "Y_c"], bias=False),
+    "GRU's last state": lambda: recurrent("GRU", ["Y_h"]),
+    "GRU's last state, reverse": lambda: recurrent("GRU", ["Y_h"], direction="reverse"),
+    "GRU's last state, both ways": lambda: recurrent("GRU", ["Y_h"], direction="bidirectional"),
+    "Mish": lambda: one("Mish"),
+    "Softsign": lambda: one("Softsign"),
+    "Selu": lambda: one("Selu"),
+    "Selu of its own": lambda: one("Selu", alpha=1.2, gamma=0.9),
+    "Celu": lambda: one("Celu", alpha=0.7),
+    "Ceil": lambda: one("Ceil"),
+    "Gelu": lambda: one("Gelu", 20),
+    "Gelu by tanh": lambda: one("Gelu", 20, approximate="tanh"),
+    "cubic, twice as large": lambda: resized(1, 1, 2, 2),
+    "cubic, sizes": lambda: resized(
+        1, 8, 30, 9, sizes=True, coordinate_transformation_mode="align_corners"
+    ),
+    "cubic, smaller": lambda: resized(1, 1, 0.5, 1.5, cubic_coeff_a=-0.5, antialias=1),
+    "GroupNormalization": group_norm,
+    "two outputs, one Identity": lambda: twins("Identity"),
+    "two outputs, one Reshape": lambda: twins("Reshape"),
+    "two outputs through Flatten": lambda: twins("Flatten"),
+}
