@@ -8,7 +8,7 @@ import msgspec
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit import builds
@@ -17,6 +17,7 @@ from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.compile.text_calibration import MADE
 from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.options import Fit, fit_of
 from rkzoo.workflow.request.quantization import Quantise
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
@@ -50,6 +51,8 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             "Convert the model again.",
         )
     picture = contract.picture
+    tensors = isinstance(contract.head, TensorsHead) and not sidecar.source.card
+    unfitted: Fit | None = "none" if tensors else None
     ready = resolve(
         sidecar.source.card or str(source),
         Request(
@@ -59,6 +62,9 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             color=picture.color if picture else None,
             mean=picture.mean if picture else None,
             std=picture.std if picture else None,
+            fit=fit_of(picture) if picture else unfitted,
+            raw=tensors,
+            shapes={other.name: other.shape for other in contract.others} if tensors else None,
         ),
         report=report,
     )
