@@ -89,6 +89,9 @@ FOUND: dict[str, Callable[[], Any]] = {
     "Activity": lambda: rkzoo.Activity(stretches(), np.zeros(9, F32), 0.1, 4.0),
     "Alike": lambda: rkzoo.Alike(("a", "b", "c"), SCORES),
     "ClassMap": class_map,
+    "ClassMasks": lambda: rkzoo.ClassMasks(
+        np.stack([np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) < n for n in (10, 40)]), LABELS
+    ),
     "Classes": lambda: rkzoo.Classes(IDS, SCORES, LABELS),
     "DepthMap": lambda: rkzoo.DepthMap(
         np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH)
@@ -114,6 +117,7 @@ FOUND: dict[str, Callable[[], Any]] = {
     "Translation": lambda: rkzoo.Translation(
         tuple(Sentence(f"t{i}", f"u{i}", unknown=("x",)) for i in range(3)), "en", "zh"
     ),
+    "Vector": lambda: rkzoo.Vector(SCORES, True, rkzoo.Alike(("a", "b", "c"), SCORES)),
 }
 
 # Of a Result over each: shape and dtype of an array, or the values themselves.
@@ -128,6 +132,8 @@ ARRAYS: dict[str, Arrays] = {
     "Activity": _SCORES,
     "Alike": _SCORES,
     "ClassMap": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
+    "ClassMasks": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
+    "Vector": _SCORES,
     "Classes": _SCORES | {"class_ids": ((3,), "int32"), "probs": ((3,), "float32")},
     "DepthMap": {},
     "Detections": _BOXES,
@@ -155,6 +161,7 @@ LABELLED = {
     "Activity": ["speech"] * 3,
     "Alike": ["a", "b", "c"],
     "ClassMap": ["cat", "dog"],
+    "ClassMasks": ["dog", "cat"],
     "Heard": ["cat", "dog", "cat"],
 }
 TEXTS = {
@@ -163,7 +170,9 @@ TEXTS = {
     "Translation": ("u0", "u1", "u2"),
     "Spoken": ("s0", "s1", "s2"),
 }
-READ = ("Activity", "Alike", "Heard", "Spoken", "Tensors", "Transcript", "Translation")  # not drawn
+READ = (
+    *("Activity", "Alike", "Heard", "Spoken", "Tensors", "Transcript", "Translation", "Vector"),
+)  # not drawn
 
 
 def result(name: str) -> rkzoo.Result:
@@ -432,7 +441,8 @@ INDICES: list[tuple[Any, list[int]]] = [
 
 
 def test_all_but_maps_and_tensors_are_collections() -> None:
-    assert set(FOUND) - set(COLLECTIONS) == {"ClassMap", "DepthMap", "Tensors"}
+    maps = {"ClassMap", "ClassMasks", "DepthMap", "Tensors", "Vector"}
+    assert set(FOUND) - set(COLLECTIONS) == maps
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["found", "result"])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
     from rkzoo.tasks.segment.result import Masks
-    from rkzoo.tasks.semantic.result import ClassMap
+    from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
     from rkzoo.tasks.sound.activity import Activity
     from rkzoo.tasks.sound.classes import Heard
     from rkzoo.tasks.speech.transcript import Transcript
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.text.detect_text import TextBoxes
     from rkzoo.tasks.text.result import TextLines
     from rkzoo.tasks.translate.result import Translation
+    from rkzoo.tasks.vector.result import Vector
     from rkzoo.tasks.voice.result import Spoken
     from rkzoo.workflow.apps.stream import Summary
     from rkzoo.workflow.comparison.inspect import Inspection
@@ -64,6 +65,7 @@ __all__ = [
     "AnswerReport",
     "BenchReport",
     "ClassMap",
+    "ClassMasks",
     "Classes",
     "Comparison",
     "Converted",
@@ -91,6 +93,7 @@ __all__ = [
     "Transcript",
     "Translation",
     "Tuned",
+    "Vector",
     "__version__",
     "bench",
     "compare",
@@ -115,7 +118,7 @@ _MODULES = {
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
     "tasks.depth.result": ("DepthMap",),
-    "tasks.semantic.result": ("ClassMap",),
+    "tasks.semantic.result": ("ClassMap", "ClassMasks"),
     "tasks.sound.activity": ("Activity",),
     "tasks.sound.classes": ("Heard",),
     "tasks.speech.transcript": ("Transcript",),
@@ -123,6 +126,7 @@ _MODULES = {
     "tasks.text.detect_text": ("TextBoxes",),
     "tasks.text.result": ("TextLines",),
     "tasks.translate.result": ("Translation",),
+    "tasks.vector.result": ("Vector",),
     "tasks.voice.result": ("Spoken",),
     "workflow.apps.stream": ("Summary",),
     "workflow.comparison.inspect": ("Inspection",),

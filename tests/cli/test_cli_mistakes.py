@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import onnx
 import pytest
+from tiny_yolo import stock
 
 from rkzoo.cli.main import main
 from rkzoo.cli.tune import _next
@@ -42,7 +44,7 @@ def test_numbers_that_make_no_sense(
         ("u2netp", ("a.png",), "cut.csv", "cut.csv cannot be written"),
         ("u2netp", ("a.png", "b.png"), "cut.png", "2 results do not fit"),
         ("minilm", ("a.wav",), "out", "a.wav is no file of text"),
-        ("piper-joe-flow", ("Hello.",), "out", "one part of a pipeline"),
+        ("piper-joe-flow", ("Hello.",), "out", "are no sample of this model"),
     ],
 )
 def test_a_result_of_another_kind_is_refused_before_a_folder_is_called_that(
@@ -114,7 +116,8 @@ def test_run_does_not_draw_over_the_pictures_it_reads(
     picture.parent.mkdir()
     picture.write_bytes(b"mine")
     beside = f"{picture.parent}/../photos"
-    assert main(["run", "m.onnx", str(picture.parent), "-o", beside]) == 2
+    onnx.save(stock(), tmp_path / "m.onnx")
+    assert main(["run", str(tmp_path / "m.onnx"), str(picture.parent), "-o", beside]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     assert picture.read_bytes() == b"mine"
 

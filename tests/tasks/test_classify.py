@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.classify import ClassifyHead, ClassOutput
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
@@ -34,14 +34,16 @@ def test_softmax_is_a_distribution_in_the_order_of_the_logits(values: list[float
 def test_logits_get_a_softmax_and_probabilities_none() -> None:
     logits = np.log(np.array([[0.2, 0.5, 0.3]], np.float32))
     head = ClassifyHead(classes=3)
-    assert probabilities([logits], [spec((1, 3))], head) == pytest.approx([0.2, 0.5, 0.3], abs=1e-6)
+    (found,) = probabilities([logits], [spec((1, 3))], head)
+    assert found == pytest.approx([0.2, 0.5, 0.3], abs=1e-6)
     done = ClassifyHead(classes=3, activated=True)
-    assert probabilities([np.exp(logits)], [spec((1, 3))], done) == pytest.approx([0.2, 0.5, 0.3])
+    (found,) = probabilities([np.exp(logits)], [spec((1, 3))], done)
+    assert found == pytest.approx([0.2, 0.5, 0.3])
 
 
 def test_integers_count_by_their_scale() -> None:
     raw = np.array([[[[10]], [[20]], [[-5]]]], np.int8)
-    found = probabilities([raw], [spec((1, 3, 1, 1), 0.5, 4)], ClassifyHead(classes=3))
+    (found,) = probabilities([raw], [spec((1, 3, 1, 1), 0.5, 4)], ClassifyHead(classes=3))
     assert found == pytest.approx(softmax(np.array([3, 8, -4.5], np.float32)))
 
 
@@ -110,3 +112,64 @@ def test_names_are_drawn_where_there_is_room() -> None:
 def test_pictures_of_any_shape_can_be_drawn_on(shape: tuple[int, int]) -> None:
     found = Classes(np.array([0], np.int32), np.array([0.9], np.float32))
     assert found.draw(np.zeros((*shape, 3), np.uint8)).ndim == 3
+
+
+def test_labels_by_themselves_are_scored_each_by_its_own_sigmoid() -> None:
+    logits = np.array([[-2.0, 0.0, 3.0]], np.float32)
+    wanted = 1 / (1 + np.exp(-logits.ravel().astype(np.float64)))
+    head = ClassifyHead(classes=3, multi_label=True)
+    (found,) = probabilities([logits], [spec((1, 3))], head)
+    assert found == pytest.approx(wanted, abs=1e-6)
+    (same,) = probabilities(
+        [found[None]], [spec((1, 3))], ClassifyHead(classes=3, multi_label=True, activated=True)
+    )
+    assert same == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "ids", "scores"),
+    [((), [0], [0.8]), (("ripe",), [0], [0.8]), (("raw", "ripe"), [1, 0], [0.8, 0.2])],
+)
+def test_one_class_may_have_two_names(labels, ids, scores) -> None:
+    contract = Contract(
+        family="classifier",
+        picture=ImageInput(size=(8, 8), fit="stretch"),
+        head=ClassifyHead(classes=1, activated=True, multi_label=True),
+        labels=labels,
+    )
+    task = Classifier(contract, Fixed(np.array([[0.8]], np.float32)))  # type: ignore[arg-type]
+    found = task(np.zeros((9, 9, 3), np.uint8))
+    assert found.class_id.tolist() == ids
+    assert found.score == pytest.approx(scores)
+
+
+class Several(Fixed):
+    def __init__(self, *arrays: np.ndarray) -> None:
+        super().__init__(arrays[0])
+        self.arrays = list(arrays)
+        self.outputs = tuple(spec(array.shape) for array in arrays)
+
+    def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return self.arrays
+
+
+def test_several_questions_are_answered_one_after_another() -> None:
+    head = ClassifyHead(
+        classes=5,
+        outputs=(
+            ClassOutput(name="sex", classes=2),
+            ClassOutput(name="age", classes=3),
+        ),
+    )
+    contract = Contract(
+        family="classifier", picture=ImageInput(size=(8, 8), fit="stretch"), head=head
+    )
+    session = Several(np.array([[0.0, 1.0]], np.float32), np.array([[3.0, 1.0, 2.0]], np.float32))
+    image = np.zeros((9, 9, 3), np.uint8)
+    found = Classifier(contract, session, 2)(image)  # type: ignore[arg-type]
+    assert found.outputs == ("sex", "sex", "age", "age")
+    assert found.lines()[0] == f"{1 / (1 + np.exp(-1)):.3f}  sex: 1"
+    assert [one["label"] for one in found.to_json()] == ["1", "0", "0", "2"]
+    assert found.best().class_id.tolist() == [1, 2]
+    with pytest.raises(RkzooError, match="1 outputs, and 2"):
+        probabilities([session.arrays[0]], [session.outputs[0]], head)

@@ -17,6 +17,7 @@ from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract, Head, TaskName
 from rkzoo.contract.segmentation import CutOutHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.session import Session
 from rkzoo.tasks.registry import OPTIONS, SPECS, _spec, spec_of
 from rkzoo.tasks.spec import Opened, TaskOptions
@@ -112,6 +113,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "classify": (ClassifyHead(classes=5), [(1, 5)]),
     "semantic": (SemanticHead(classes=3), [(1, 3, 8, 8)]),
     "depth": (DepthHead(), [(1, 8, 8)]),
+    "vector": (VectorHead(size=4), [(1, 4)]),
     "face": (FACES, [(1, CELLS, 4), (1, CELLS, 2), (1, CELLS, 10)]),
     "plate-det": (
         FaceHead(anchors=((16.0, 32.0),), strides=(8,), points=4),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.toolkit.logs import last_line
 from rkzoo.toolkit.logscan import LayerCost, broken_rule, complaint, scan
-from rkzoo.toolkit.scales import check_scales
+from rkzoo.toolkit.scales import check_scales, unseen_scores
 
 T = "D RKNN: [18:02:44.191] "
 HEAD = (
@@ -97,6 +97,7 @@ def test_what_the_compiler_only_prints_is_found():
     assert "Det" in by_kind["no-lowering"].message
     assert "0x1fff" in by_kind["regtask"].evidence
     assert "Lut fuse" in by_kind["native-error"].evidence
+    assert "Lut fuse dtype not support yet!" in by_kind["native-error"].message
 
 
 def test_a_log_without_a_table_is_no_clean_bill():
@@ -145,11 +146,11 @@ def test_last_line_skips_frames_and_bars():
 
 
 def spec(name: str, scale: float | None) -> TensorSpec:
-    return TensorSpec(name=name, shape=(1, 84, 8400), dtype="int8", scale=scale)
+    return TensorSpec(name=name, shape=(1, 84, 8400), dtype="int8", scale=scale, zero_point=-128)
 
 
 def test_scales_too_coarse_for_scores_are_found():
-    outputs = [spec("all", 2.494), spec("s", 0.0039), spec("b", 2.4), spec("f", None)]
+    outputs = [spec("all", 2.494), spec("s", 1 / 255), spec("b", 2.4), spec("f", None)]
     found = check_scales(outputs, ["decoded", "score", "box", "score"])
     assert [(one.kind, "all" in one.message) for one in found] == [("collapsed-scale", True)]
     assert "every score becomes 0" in found[0].message
@@ -162,3 +163,19 @@ def test_the_optimisation_that_the_log_blames() -> None:
     assert broken_rule(f"x\n\x1b[1;33mW\x1b[0m {line}\n") == "fuse_a_to_b"
     assert broken_rule("disable_rules=[__import__('os')]") is None
     assert broken_rule("") is None
+
+
+def test_scores_that_end_far_below_1_are_found():
+    """The scale that foreign calibration pictures leave a sigmoid: 0.5 / 255."""
+    low, whole = spec("low", 0.5 / 255), spec("whole", 1 / 255)
+    (found,) = check_scales([low, whole, low], ["score", "score", "box"])
+    assert found.kind == "low-ceiling"
+    assert "0.50" in found.message
+    assert "--calib" in found.message
+
+
+def test_pictures_without_the_object_are_told():
+    assert unseen_scores({}) == ()
+    assert unseen_scores({"near": 0.3, "far": 0.9}) == ()
+    (found,) = unseen_scores({"near": 0.18, "far": 0.03})
+    assert "above 0.18" in found.message

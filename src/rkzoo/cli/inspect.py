@@ -40,7 +40,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "inspect",
         help="show what is in a model file, and whether it will work",
-        description="Shows the content of a model file, and checks it.",
+        description="Shows the content of a model file, and checks it. "
+        "Exits with 1 where the verdict has a FAIL.",
         epilog="Example: rkzoo inspect yolov8n.onnx        rkzoo inspect yolov8n.rknn --json",
     )
     parser.add_argument(
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
         print_json(seen.to_json())
     else:
         _tell(seen)
-    return 0
+    return 0 if seen.ok else 1
 
 
 def _tell(seen: Inspection) -> None:

@@ -57,6 +57,12 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         "--point", metavar="X,Y[,0]", action="append", help="on the object; with ,0 beside it"
     )
     group.add_argument("--box", metavar="X1,Y1,X2,Y2", action="append", help="around the object")
+    group.add_argument(
+        "--against",
+        nargs="+",
+        metavar="FILE",
+        help="pictures that an embedding (of faces, of people) is compared with, by its cosine",
+    )
 
 
 def add_thresholds(parser: argparse._ActionsContainer) -> None:
@@ -117,6 +123,7 @@ _SAME = {
     "prompts": "prompt",
     "text_model": "text_model",
     "embeddings": "embeddings",
+    "against": "against",
     "language": "language",
     "translate": "translate",
     "speed": "speed",

@@ -23,6 +23,7 @@ from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, Translat
 from rkzoo.contract.schema_base import Strict
 from rkzoo.contract.segmentation import CutOutHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 
 
@@ -45,6 +46,7 @@ PictureHead = (
     | CentreFaceHead
     | SemanticHead
     | DepthHead
+    | VectorHead
 )
 Head = (
     PictureHead
@@ -70,6 +72,7 @@ TaskName = Literal[
     "classify",
     "semantic",
     "depth",
+    "vector",
     "face",
     "plate",
     "text",

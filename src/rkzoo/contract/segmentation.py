@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Annotated
 
 import msgspec
@@ -25,14 +26,26 @@ class SemanticHead(Strict, frozen=True, tag="semantic", tag_field="kind"):
     any size, or class ids 1xhxw.
 
     Attributes:
-        classes: Number of classes.
+        classes: Number of classes; 2 for a single map.
         picked: The output holds class ids, after an ArgMax in the graph.
         corners: align_corners: the outermost logits lie on the outermost pixels of the input;
             otherwise each covers its share of the input.
-        threshold: For a single map, the probability above which a pixel is of class 1.
+        threshold: For a single map, the probability above which a pixel is of class 1; for
+            `multi_label`, that above which it is of a map's class.
+        multi_label: Each map has a sigmoid of its own, so a pixel may be of several classes or
+            none.
+        logits: What is compared with `threshold` is a logit, whose sigmoid is the probability.
     """
 
-    classes: Annotated[int, msgspec.Meta(ge=2, le=256)]
+    classes: Annotated[int, msgspec.Meta(ge=1, le=256)]
     picked: bool = False
     corners: bool = False
-    threshold: float = 0.5
+    threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    multi_label: bool = False
+    logits: bool = False
+
+    @property
+    def limit(self) -> float:
+        """What a number of a map must exceed."""
+        odds = self.threshold / (1 - self.threshold)
+        return log(odds) if self.logits else self.threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -34,10 +35,22 @@ class TextClsHead(Strict, frozen=True, tag="text-cls", tag_field="kind"):
 class TextRecHead(Strict, frozen=True, tag="text-rec", tag_field="kind"):
     """CTC text recognition: 1xTxC softmax scores; class `blank` is the CTC blank.
 
-    The characters are the contract's labels: label i is class i, the blank included.
+    The characters are the contract's labels: label i is class i, the blank included. `classes`
+    is C; 0 is as many as there are labels.
     """
 
     blank: int = 0
+    classes: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+def characters(names: Sequence[str], head: TextRecHead) -> tuple[str, ...]:
+    """The label of each class, of a dictionary that leaves out what a recogniser adds to it: the
+    blank, which comes first, and perhaps the space, which comes last. As it is where it has
+    another number of characters."""
+    missing = head.classes - len(names)
+    if head.blank != 0 or missing not in (1, 2):
+        return tuple(names)
+    return ("", *names, " ") if missing == 2 else ("", *names)
 
 
 class PlateHead(Strict, frozen=True, tag="plate", tag_field="kind"):

@@ -52,6 +52,7 @@ class TaskOptions:
         points: x, y, label (1 the object, 0 beside it) in source pixels, for promptable masks.
         boxes: x1, y1, x2, y2 in source pixels, likewise.
         prompts: class names that the user gives.
+        against: names of pictures (files, folders, globs) that an embedding is compared with.
         detect: thresholds of a detection head; None: the defaults.
         page: thresholds of a text reader; None: the defaults.
     """
@@ -62,6 +63,7 @@ class TaskOptions:
     points: tuple[tuple[float, float, int], ...] = ()
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     prompts: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
     detect: DetectOptions | None = None
     page: PageOptions | None = None
 
@@ -74,15 +76,17 @@ class AssumedLabels:
         names: class names that come first.
         label_set: label set of the zoo, appended to `names`.
         why: states the assumption to the user; empty where it is certain.
+        card: card of the zoo whose labels are taken instead.
     """
 
     names: tuple[str, ...] = ()
     label_set: str = ""
     why: str = ""
+    card: str = ""
 
 
 Takes = Literal["picture", "sound", "text", "tensors"]
-Gives = Literal["picture", "transcript", "timeline", "output", "sound", "tensors"]
+Gives = Literal["picture", "transcript", "timeline", "output", "sound", "tensors", "vector"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class TaskSpec:
         usage: examples of arguments to `rkzoo run`; one of what it takes where None.
         describe: a head to rows (title, text) of what the model gives.
         assumed_labels: a head to the names of its classes where nothing gives them.
+        name_classes: a head and the labels that a user gives to a name for each class.
         check_labels: raises RkzooError where labels (given or none) do not fit the head; takes
             the model's name for the message.
         legalize: rewrite the graph to operators that the toolkit converts correctly.
@@ -124,6 +129,9 @@ class TaskSpec:
     usage: tuple[str, ...] | None = None
     describe: Callable[[Any], list[tuple[str, str]]] = lambda head: []
     assumed_labels: Callable[[Any], AssumedLabels | None] = lambda head: None
+    name_classes: Callable[[Any, Sequence[str]], tuple[str, ...]] = lambda head, labels: tuple(
+        labels
+    )
     check_labels: Callable[[Any, Sequence[str], str], None] = lambda head, labels, model: None
     legalize: bool = False
     native: bool = False

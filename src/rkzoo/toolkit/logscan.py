@@ -9,7 +9,7 @@ from typing import Literal
 from rkzoo.toolkit.logs import plain
 
 FindingKind = Literal[
-    "cpu", "no-lowering", "regtask", "native-error", "collapsed-scale", "no-table"
+    "cpu", "no-lowering", "regtask", "native-error", "collapsed-scale", "low-ceiling", "no-table"
 ]
 
 
@@ -110,7 +110,7 @@ def scan(text: str) -> Scan:
     sizes: dict[str, int] = {}
     refused: dict[str, str] = {}
     overflow: list[str] = []
-    errors: list[str] = []
+    errors: dict[str, str] = {}
     for line in lines_of(text):
         native = _NATIVE.match(line)
         body = native[2] if native else line
@@ -125,11 +125,11 @@ def scan(text: str) -> Scan:
         elif _REGTASK.search(body):
             overflow.append(line)
         elif native and native[1] == "E" and not _HARMLESS.search(body):
-            errors.append(line)
+            errors[body.strip()] = line
     findings = [*_on_cpu(layers, refused), *_unlowered(refused), *_overflows(overflow)]
     findings += [
-        Finding("native-error", "The compiler reported an error and continued.", line)
-        for line in dict.fromkeys(errors)
+        Finding("native-error", f"The compiler reported an error and went on: {body}", line)
+        for body, line in errors.items()
     ]
     if not layers:
         findings.append(

@@ -38,6 +38,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv
 from rkzoo.toolkit.logscan import Finding, LayerCost
 from rkzoo.toolkit.recipe import InputPlan, Recipe
+from rkzoo.toolkit.scales import unseen_scores
 from rkzoo.toolkit.tensors import Node, QuantisedTensor, read_tensors
 
 Array = NDArray[Any]
@@ -353,6 +354,7 @@ class ToolkitProcess(Closing):
             else None,
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
+            "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
         }
 
     def _build(self, plan: BuildInputs, timeout: float) -> BuildReport:
@@ -376,6 +378,7 @@ class ToolkitProcess(Closing):
                 raise self._fail("It reported success and wrote no file.")
             self._spec = plan
             found = logscan.scan(self._log_text(begun))
+        findings = (*found.findings, *unseen_scores(answer.get("seen", {})))
         return BuildReport(
             rknn=exported,
             soc=recipe.soc,
@@ -383,7 +386,7 @@ class ToolkitProcess(Closing):
             seconds=seconds,
             size=size,
             peak=int(answer["peak"]),
-            findings=found.findings,
+            findings=findings,
             layers=found.layers,
             internal=found.internal,
             weights=found.weights,
@@ -509,6 +512,12 @@ def _samples(stack: Array, plan: InputPlan) -> Array:
 def _fed_shape(plan: InputPlan) -> tuple[int, ...]:
     n, *rest = plan.shape
     return (n, *rest[1:], rest[0]) if plan.mean else tuple(plan.shape)
+
+
+def _ranges_change(recipe: Recipe) -> bool:
+    """Whether ranges can be changed after calibration: the toolkit refuses that under any other
+    algorithm, and its own search for float layers leaves no table of them."""
+    return recipe.algorithm == "normal" and not recipe.auto_hybrid
 
 
 def _refuse_unmeasured(recipe: Recipe, what: str) -> None:

@@ -51,6 +51,8 @@ class Recipe(Strict, frozen=True):
             only when both are named.
         quantised: The graph has its own INT8 scales (QDQ nodes), which are kept; `dtype` is "int8"
             then, and nothing is calibrated.
+        scores: Outputs that are scores in 0..1, whose range is set so whatever calibration saw of
+            them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
     """
 
     soc: str
@@ -63,6 +65,7 @@ class Recipe(Strict, frozen=True):
     auto_hybrid: bool = False
     float_layers: tuple[str, ...] = ()
     quantised: bool = False
+    scores: tuple[str, ...] = ()
 
 
 class Source(Strict, frozen=True):

@@ -37,7 +37,19 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("<I")
 _OPSET = 13
-_SCRIPT_OPSET = 17  # of PyTorch, which can export more operators to it
+# Operators whose output holds the very numbers of their inputs.
+_MOVES = (
+    "exDataConvert",
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Concat",
+)
+_SIGMOID_END = 7.0  # the toolkit cuts what a sigmoid reads to -7..7
+_SCRIPT_OPSET = 17  # of PyTorch's operators, more have a form in it
 
 
 def send(write: Callable[[Any], None], header: Header, arrays: Sequence[Any] = ()) -> None:
@@ -114,21 +126,25 @@ class Jobs:
     def build(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """Build header["onnx"] and export it to header["export"].
 
-        "inputs": a list of {name, shape, mean, std}; one with a mean is an image. "config": further
-        arguments of RKNN.config. "calibration": a folder with calibration-<i>.npy for input i, or
-        null for a graph that stays in float or has its own scales. "float_layers": tensors that
-        stay in float16; "auto_hybrid": whether the toolkit selects such itself.
+        "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
+        "config": further arguments of RKNN.config. "calibration": a folder with
+        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
+        with its own scales. "float_layers": tensors that stay in float16; "auto_hybrid":
+        whether the toolkit looks for such itself. "scores": outputs that are scores in 0..1,
+        and are stored so, whatever calibration saw. Answers what it saw as "seen", the highest
+        number of each.
         """
-        if header["float_layers"]:
-            stem = self._calibrate(header)
-            config = Path(stem + ".quantization.cfg")
-            chosen = Path("chosen.cfg")
-            chosen.write_text(with_float_layers(config.read_text("utf-8"), header["float_layers"]))
-            # A new object: the one that calibrated cannot continue.
-            model = self._fresh(header)
-            status = model.hybrid_quantization_step2(stem + ".model", stem + ".data", str(chosen))
-            _done("hybrid_quantization_step2", status)
-        else:
+        model: Any = None
+        seen: dict[str, float] = {}
+        try:
+            if header["float_layers"] or header["scores"]:
+                model, seen = self._hybrid(header)
+        except Exception:
+            if header["float_layers"]:
+                raise
+            # The plain build leaves the scores to calibration, and says better what is wrong.
+            traceback.print_exc()
+        if model is None:
             model = self._fresh(header)
             self._load(model, header)
             if header["calibration"] is None:
@@ -139,20 +155,31 @@ class Jobs:
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
                 _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
-        return {}, []
+        return {"seen": seen}, []
+
+    def _hybrid(self, header: Header) -> tuple[Any, dict[str, float]]:
+        """A build in two halves, with the table of ranges changed between them; and the highest
+        number that calibration saw of each of the scores."""
+        stem = self._calibrate(header)
+        table = Path(stem + ".quantization.cfg").read_text("utf-8")
+        ranges, seen = score_ranges(read_ranges(table), read_nodes(stem), header["scores"])
+        if header["float_layers"]:
+            table = with_float_layers(table, header["float_layers"])
+        chosen = Path("chosen.cfg")
+        chosen.write_text(with_ranges(table, ranges), "utf-8")
+        # A model of its own: the one that calibrated refuses to go on.
+        model = self._fresh(header)
+        status = model.hybrid_quantization_step2(stem + ".model", stem + ".data", str(chosen))
+        _done("hybrid_quantization_step2", status)
+        return model, seen
 
     def tensors(self, header: Header, arrays: Sequence[Any]) -> Answer:
-        """Calibrate without building: the toolkit's table of ranges as "config" (yaml) and its
-        optimized graph as "nodes", a list of [op, inputs, outputs].
-        """
-        import onnx
-
+        """Calibrates and builds nothing: the toolkit's table of ranges as "config" (yaml) and
+        its optimised graph as "nodes", a list of [op, inputs, outputs]."""
         stem = self._calibrate(header)
-        graph = onnx.load(stem + ".model").graph
-        nodes = [[node.op_type, list(node.input), list(node.output)] for node in graph.node]
         return {
             "config": Path(stem + ".quantization.cfg").read_text("utf-8"),
-            "nodes": nodes,
+            "nodes": read_nodes(stem),
         }, []
 
     def _fresh(self, header: Header) -> Any:
@@ -198,6 +225,7 @@ class Jobs:
         if given == self._calibrated:
             return stem
         self._calibrated = ""
+        skip_entropy()
         model = self._fresh(header)
         # The toolkit names its files after the model's.
         shutil.copyfile(header["onnx"], stem + ".onnx")
@@ -358,6 +386,78 @@ def with_float_layers(config: str, names: Sequence[str]) -> str:
     if not count:
         raise Refused("the table of ranges has no place for float layers")
     return changed
+
+
+def read_nodes(stem: str) -> list[list[Any]]:
+    """The toolkit's optimised graph as [op, inputs, outputs]."""
+    import onnx
+
+    graph = onnx.load(stem + ".model").graph
+    return [[node.op_type, list(node.input), list(node.output)] for node in graph.node]
+
+
+def read_ranges(table: str) -> dict[str, Any]:
+    """The entries of a `.quantization.cfg` by tensor, in its order."""
+    from ruamel.yaml import YAML  # type: ignore[import-not-found]  # the toolkit has it
+
+    found: dict[str, Any] = YAML(typ="safe").load(table)["quantize_parameters"]
+    return found
+
+
+def score_ranges(
+    entries: dict[str, Any], nodes: Sequence[Any], scores: Sequence[str]
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
+    """Ranges to set so that `scores`, outputs of the graph, can reach 1, and the highest number
+    that calibration saw of each. What only moves their numbers gets the same range, and what a
+    sigmoid reads the range that the toolkit gives a sigmoid at most."""
+    makers = {name: node for node in nodes for name in node[2]}
+    ranges: dict[str, tuple[float, float]] = {}
+    seen: dict[str, float] = {}
+    for output in scores:
+        seen[output] = float(max(entries[output]["ori_max"]))
+        todo = [output]
+        while todo:
+            name = todo.pop()
+            if name not in entries:
+                continue  # a constant
+            ranges[name] = (0.0, 1.0)
+            op, reads, _ = makers.get(name, ("", [], []))
+            if op in _MOVES:
+                todo += reads
+            elif op == "Sigmoid" and sum(reads[0] in node[1] for node in nodes) == 1:
+                ranges[reads[0]] = (-_SIGMOID_END, _SIGMOID_END)
+    return ranges, seen
+
+
+def with_ranges(table: str, ranges: dict[str, tuple[float, float]]) -> str:
+    """The text of a `.quantization.cfg` with the range of these tensors, where that is wider."""
+    entries = read_ranges(table)
+    # Names may be quoted, folded or keys of their own line; "qtype" opens each entry.
+    parts = re.split(r"(?m)^(?=[ :]+qtype:)", table)
+    if len(parts) != len(entries) + 1:
+        raise Refused("the table of ranges is not as it was expected")
+    for place, (name, entry) in enumerate(entries.items(), 1):
+        if name not in ranges or len(entry["max"]) != 1 or entry["max"][0] >= ranges[name][1]:
+            continue
+        for key, value in zip(("min", "max"), ranges[name]):  # noqa: B905
+            changed, count = re.subn(
+                rf"(?m)^( +{key}:\n +- +)\S+$", rf"\g<1>{value}", parts[place], count=1
+            )
+            if not count:
+                raise Refused("the table of ranges has no place for a range")
+            parts[place] = changed
+    return "".join(parts)
+
+
+def skip_entropy() -> None:
+    """Takes from a hybrid build the entropy of each tensor in each picture, on which it spends
+    most of its time and which only its proposals read: the table of ranges is the same."""
+    try:
+        from rknn.api.quantizer import Quantizer
+    except ImportError:
+        return
+    if hasattr(Quantizer, "_cal_entropy"):
+        Quantizer._cal_entropy = lambda *given, **named: 0.0
 
 
 def digest(header: Header) -> str:

@@ -15,7 +15,7 @@ from rkzoo.graph.families.registry import recognise
 from rkzoo.graph.lowering.legalize import spelled
 from rkzoo.graph.onnx.rewrite import bytes_as_floats
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.semantic.decode import class_map
+from rkzoo.tasks.semantic.decode import class_map, class_masks
 from rkzoo.vision.letterbox import plan
 
 SIDE, CLASSES = 65, 5
@@ -101,7 +101,6 @@ def test_the_cut_answers_as_the_whole_graph_does(mode: str, form) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"pick": False, "classes": 1},  # a map of text or of an object, which has heads of its own
         {"resize": "nearest"},
         {"mode": "asymmetric"},
     ],
@@ -169,4 +168,113 @@ def test_a_picture_made_of_a_picture_is_no_segmentation(maps: int, taken: bool) 
         assert recognise(model).family == "semantic"
     else:
         with pytest.raises(RkzooError, match="head of this model"):
+            recognise(model)
+
+
+# ---- one map, and maps with a sigmoid each -------------------------------------------
+
+
+def masks(
+    maps: int, behind: tuple[str, ...], *, kernel: int = 1, last: bool = False
+) -> onnx.ModelProto:
+    """1x3x64x64 by a convolution to maps of 16x16 and what is `behind` them, to 64x64."""
+    rng = np.random.default_rng(5)
+    weights = {
+        "w0": rng.normal(0, 0.5, (8, 3, 3, 3)).astype(np.float32),
+        "w": rng.normal(0, 1, (maps, 8, kernel, kernel)).astype(np.float32),
+        "roi": np.zeros(0, np.float32),
+        "by": np.array([1, 1, 4, 4], np.float32),
+    }
+    node, side = helper.make_node, kernel // 2
+    nodes = [
+        node("Conv", ["picture", "w0"], ["f"], strides=[4, 4], pads=[1] * 4),
+        node("Relu", ["f"], ["r"]),
+        node("Conv", ["r", "w"], ["t"], pads=[side] * 4),
+    ]
+    name = "t"
+    for index, kind in enumerate(behind):
+        made = f"b{index}"
+        inputs = [name, "roi", "by"] if kind == "Resize" else [name]
+        given = {"mode": "linear"} if kind == "Resize" else {}
+        nodes.append(node(kind, inputs, [made], **given))
+        name = made
+    if last:
+        nodes.append(node("Transpose", [name], ["turned"], perm=[0, 2, 3, 1]))
+        name = "turned"
+    made_graph = helper.make_graph(
+        nodes,
+        "masks",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, "h", "w_"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, key) for key, value in weights.items()],
+    )
+    return helper.make_model(made_graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+ENDS = [("Resize",), ("Resize", "Sigmoid"), ("Sigmoid", "Resize")]
+
+
+@pytest.mark.parametrize("maps", [1, 2, 3, 7])
+@pytest.mark.parametrize("behind", ENDS)
+@pytest.mark.parametrize("last", [False, True])
+def test_masks_are_those_of_the_whole_graph(maps: int, behind: tuple[str, ...], last: bool) -> None:
+    model = masks(maps, behind, last=last)
+    found = recognise(model, (64, 64))
+    head = found.contract.head
+    assert isinstance(head, SemanticHead)
+    sigmoid = "Sigmoid" in behind
+    assert head.multi_label is (sigmoid and maps > 1)
+    feed = np.random.default_rng(6).normal(0, 1, (1, 3, 64, 64)).astype(np.float32)
+    (whole,) = OnnxSession(model.SerializeToString()).run([feed])
+    whole = whole.transpose(0, 3, 1, 2) if last else whole
+    session = OnnxSession(spelled(model, found.contract).SerializeToString())
+    (output,) = session.run([feed])
+    assert output.shape == (1, maps, 16, 16)
+    box = plan((64, 64), ImageInput(size=(64, 64), fit="stretch"))
+    if head.multi_label:
+        given, wanted = class_masks(output, session.outputs[0], head, box), whole[0] > 0.5
+    elif maps == 1:
+        given = class_map(output, session.outputs[0], head, box)
+        wanted = whole[0, 0] > (0.5 if sigmoid else 0)
+    else:
+        given, wanted = class_map(output, session.outputs[0], head, box), whole[0].argmax(axis=0)
+    assert (given != wanted).mean() < 1e-3
+    assert len(np.unique(wanted)) > 1  # else nothing is shown
+
+
+def test_a_sigmoid_right_behind_the_last_convolution_stays() -> None:
+    """Probabilities use all of an INT8 scale of 0..1."""
+    model = masks(1, ("Resize", "Sigmoid"))
+    assert recognise(model, (64, 64)).contract.head == SemanticHead(classes=2, logits=True)
+    full = masks(1, ("Sigmoid",))
+    with pytest.raises(RkzooError):  # a map of a quarter of the picture may be anything
+        recognise(full, (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"), [((), ()), (("crack",), ("background", "crack")), (("a", "b"), ("a", "b"))]
+)
+def test_one_map_takes_the_name_of_its_object(
+    names: tuple[str, ...], kept: tuple[str, ...]
+) -> None:
+    found = recognise(masks(1, ("Resize", "Sigmoid")), (64, 64), names)
+    assert found.contract.labels == kept
+    assert any("depth" in said for said in found.assumed) is (not names)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_three_maps_of_a_1x1_convolution_are_classes(kernel: int) -> None:
+    weights = np.random.default_rng(0).normal(size=(3, 3, kernel, kernel)).astype(np.float32)
+    whole = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[kernel // 2] * 4)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if kernel == 1:
+        assert recognise(model).contract.head == SemanticHead(classes=3)
+    else:
+        with pytest.raises(RkzooError):
             recognise(model)

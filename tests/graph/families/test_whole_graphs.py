@@ -14,6 +14,7 @@ from tiny_whole import Net, features
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.text import PlateHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchors import with_anchors
 from rkzoo.graph.families.registry import recognise
@@ -67,18 +68,21 @@ def test_the_spelled_graph_gives_logits_of_the_same_probabilities(end: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("end", "word"),
-    [
-        ("bare", "embedding"),
-        ("unit", "1xC"),
-        ("norm", "1xC"),
-        ("pooled", "1xC"),
-    ],
+    ("end", "count", "doubtful"),
+    [("bare", 64, True), ("unit", 12, False), ("norm", 12, False), ("gemm", 512, True)],
 )
-def test_embeddings_are_no_classifiers(end: str, word: str) -> None:
-    with pytest.raises(RkzooError) as caught:
-        recognise(tiny_whole.classifier(end))
-    assert word in caught.value.why
+def test_embeddings_are_no_classifiers(end: str, count: int, doubtful: bool) -> None:
+    found = recognise(tiny_whole.classifier(end, count))
+    assert found.contract.head == VectorHead(size=count)
+    assert any("--labels FILE" in said for said in found.assumed) is doubtful
+
+
+def test_labels_decide_for_a_classifier() -> None:
+    model = tiny_whole.classifier("bare", 64)
+    found = recognise(model, labels=[f"thing {i}" for i in range(64)])
+    assert found.contract.head == ClassifyHead(classes=64)
+    assert found.contract.labels[63] == "thing 63"
+    assert recognise(model, labels=("a", "b")).contract.head == VectorHead(size=64)
 
 
 def test_a_map_of_scores_is_no_classifier() -> None:
@@ -87,9 +91,93 @@ def test_a_map_of_scores_is_no_classifier() -> None:
         recognise(net.model([1, 3, 32, 32], net.conv(features(net), 8, 12, 1)))
 
 
-def test_one_number_is_no_classifier() -> None:
-    with pytest.raises(RkzooError):
-        recognise(tiny_whole.classifier(classes=1))
+def test_one_number_is_measured_unless_it_has_a_name() -> None:
+    model = tiny_whole.classifier(classes=1)
+    assert recognise(model).contract.head == VectorHead(size=1, embedding=False)
+    for names in (("ripe",), ("raw", "ripe")):
+        contract = recognise(model, labels=names).contract
+        assert contract.head == ClassifyHead(classes=1, multi_label=True)
+        assert contract.labels == names
+
+
+def flat(net: Net, classes: int, x: str) -> str:
+    pooled = net.op("ReduceMean", x, axes=[2, 3], keepdims=0)
+    return net.op("Gemm", pooled, net.weight(8, classes), net.weight(classes))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 6, 64, 512])
+def test_a_sigmoid_gives_each_label_a_score_of_its_own(classes: int) -> None:
+    net = Net()
+    model = net.model([1, 3, 32, 32], net.op("Sigmoid", flat(net, classes, features(net))))
+    found = recognise(model)
+    wanted = ClassifyHead(classes=classes, activated=True, multi_label=True)
+    assert found.contract.head == wanted
+    x = {"images": picture(1, 3, 32, 32)}
+    np.testing.assert_allclose(run(spelled(model, found.contract), x)[0], run(model, x)[0])
+
+
+def test_two_questions_have_an_output_each() -> None:
+    net = Net()
+    x = features(net)
+    model = net.model(
+        [1, 3, 32, 32],
+        flat(net, 4, x),
+        net.op("Softmax", flat(net, 3, x), axis=1),
+        net.op("Sigmoid", flat(net, 1, x)),
+    )
+    head = recognise(model).contract.head
+    assert isinstance(head, ClassifyHead)
+    assert [(o.classes, o.multi_label, o.activated) for o in head.outputs] == [
+        (4, False, False),
+        (3, False, False),
+        (1, True, True),
+    ]
+    ready = spelled(model, recognise(model).contract)
+    assert operators(ready).count("Softmax") == 0
+    x0 = {"images": picture(1, 3, 32, 32)}
+    before, after = run(model, x0), run(ready, x0)
+    np.testing.assert_allclose(after[0], before[0], atol=1e-6)
+    np.testing.assert_allclose(softmax(after[1]), before[1], atol=1e-6)
+    np.testing.assert_allclose(after[2], before[2], atol=1e-6)
+
+
+def test_an_output_that_feeds_another_is_no_question() -> None:
+    net = Net()
+    hidden = flat(net, 8, features(net))
+    last = net.op("Gemm", hidden, net.weight(8, 3), net.weight(3))
+    with pytest.raises(RkzooError) as caught:
+        recognise(net.model([1, 3, 32, 32], hidden, last))
+    assert "made of another" in caught.value.why
+
+
+@pytest.mark.parametrize("spelling", ["Div", "LpNormalization", "Sqrt", "Reciprocal", "clipped"])
+def test_a_length_of_one_is_seen_however_it_is_spelled(spelling: str) -> None:
+    net = Net()
+    x = flat(net, 10, features(net))
+    squares = net.op("Mul", x, x)
+    total = net.op("ReduceSum", squares, net.ints(1), keepdims=1)
+    if spelling == "LpNormalization":
+        end = net.op("LpNormalization", x, axis=1)
+    elif spelling == "Reciprocal":
+        end = net.op("Mul", x, net.op("Reciprocal", net.op("Sqrt", total)))
+    elif spelling == "Sqrt":
+        end = net.op("Div", x, net.op("Sqrt", total))
+    else:
+        length = net.op("ReduceL2", x, axes=[1], keepdims=1)
+        if spelling == "clipped":
+            length = net.op("Clip", length, net.weight(like=np.float32(1e-12)))
+            length = net.op("Expand", length, net.ints(1, 10))
+        end = net.op("Div", x, length)
+    found = recognise(net.model([1, 3, 32, 32], end))
+    assert found.contract.head == VectorHead(size=10)
+    assert any("length 1" in said for said in found.evidence)
+
+
+@pytest.mark.parametrize("kind", ["Tanh", "Relu"])
+def test_bounded_numbers_are_measured(kind: str) -> None:
+    net = Net()
+    model = net.model([1, 3, 32, 32], net.op(kind, flat(net, 10, features(net))))
+    assert recognise(model).contract.head == VectorHead(size=10, embedding=False)
 
 
 def test_a_size_left_free_must_be_given() -> None:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from tiny_yolo import stock
 
 import rkzoo
+from class_cut import only
 from rkzoo.cli.main import main
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.workflow.comparison.input_probe import Probe, Trial, input_checks, likely, probe, wins
+from rkzoo.workflow.comparison.input_probe import (
+    Probe,
+    Shared,
+    Trial,
+    input_checks,
+    likely,
+    probe,
+    wins,
+)
+from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
 RGB = ImageInput(size=(64, 64))
@@ -63,16 +75,79 @@ def test_the_forms_that_are_tried() -> None:
     assert any(f.color == "BGR" and f.mean == (3, 2, 1) and f.std == (6, 5, 4) for f in likely(own))
 
 
-def test_who_wins() -> None:
-    assert wins(trial(3.0), trial(0.0))
-    assert wins(trial(3.0), trial(250.0, noise=True))
-    assert not wins(trial(250.0, noise=True), trial(3.0))
-    assert not wins(trial(0.9), trial(0.0)), "one object proves nothing"
-    assert not wins(trial(3.0), trial(2.5)), "one picture does not tell colours apart"
+AGREED = Shared(1.0, 1.0)
+STRANGERS = Shared(0.0, 0.0)
+WIDE = ImageInput(size=(64, 64), std=(1.0,) * 3)
+
+
+def test_who_wins_among_colour_orders() -> None:
+    assert wins(trial(3.0), trial(1.5), AGREED)
+    assert not wins(trial(3.0), trial(1.5), STRANGERS), "other objects prove nothing"
+    assert not wins(trial(0.9), trial(0.0), AGREED), "one object proves nothing"
+    assert not wins(trial(3.0), trial(2.5), AGREED), "one picture does not tell colours apart"
     many = tuple(3.0 + 0.1 * (n % 3) for n in range(20))
-    assert wins(trial(*many), trial(*(s - 0.4 for s in many)))
+    assert wins(trial(*many), trial(*(s - 0.4 for s in many)), AGREED)
     mixed = tuple(s + (1.0 if n % 2 else -0.8) for n, s in enumerate(many))
-    assert not wins(trial(*mixed), trial(*many))
+    assert not wins(trial(*mixed), trial(*many), AGREED)
+
+
+def test_who_wins_among_ranges() -> None:
+    small, large = trial(3.0), replace(trial(3.0), image=WIDE)
+    silent, blind = trial(0.0), replace(trial(0.0), response=0.1)
+    assert wins(large, blind, AGREED), "a network that sees nothing needs larger numbers"
+    assert not wins(large, silent, AGREED), "one that sees its pictures finds nothing there"
+    assert not wins(replace(large, sure=(100.0,)), trial(1.8), STRANGERS)
+    assert not wins(replace(large, noise=True), blind, AGREED)
+    assert wins(small, replace(trial(0.0), image=WIDE), AGREED)
+    assert not wins(replace(small, response=0.1), replace(trial(0.0), image=WIDE), AGREED)
+    flood = replace(trial(250.0, noise=True), image=WIDE)
+    assert wins(small, flood, STRANGERS)
+    assert not wins(small, flood, Shared(1.0, 0.8)), "a crowd is no flood"
+    assert not wins(flood, small, STRANGERS)
+
+
+@pytest.mark.parametrize(
+    ("model", "picture"),
+    [
+        ("yolov8n-pose", "zidane.jpg"),
+        ("yolov8n-pose", "ocr_page.jpg"),
+        ("yolov8n", "dog_224.jpg"),
+        ("yolov8n-seg", "plate.jpg"),
+        ("yolo11n", "bus_640.jpg"),
+        ("yolox_nano", "zidane.jpg"),
+    ],
+)
+def test_no_advice_to_a_model_that_is_fed_rightly(assets: Path, model: str, picture: str) -> None:
+    found = probed(assets / f"models/{model}.onnx", [assets / "data/images" / picture])
+    assert found.better is None
+
+
+@pytest.mark.parametrize("kept", [[0], [23], [2, 5, 7]])
+def test_no_advice_to_a_detector_of_few_classes(
+    assets: Path, tmp_path: Path, kept: list[int]
+) -> None:
+    """On pictures with its objects and without."""
+    model = only(assets / "models/yolov8n.onnx", kept, tmp_path / "few.onnx")
+    for name in ("bus_640.jpg", "sam_picture.jpg", "ocr_page.jpg", "face.jpg"):
+        assert probed(model, [assets / "data/images" / name]).better is None, name
+
+
+@pytest.mark.parametrize(
+    ("model", "std", "right"),
+    [("yolox_nano", 255.0, "0..255"), ("yolov8n", 1.0, "0..1"), ("yolov8n-pose", 1.0, "0..1")],
+)
+def test_a_wrong_range_is_found_in_one_picture(
+    assets: Path, model: str, std: float, right: str
+) -> None:
+    ready = resolve(str(assets / f"models/{model}.onnx"), Request(mean=(0.0,) * 3, std=(std,) * 3))
+    found = probe(
+        ready.graph().SerializeToString(),
+        ready.contract,
+        [assets / "data/images/bus_640.jpg"],
+    )
+    assert found.better is not None
+    # The colour order is kept: a picture does not tell it.
+    assert found.better.title == f"{ready.contract.input.color}, {right}"
 
 
 def test_a_rightly_fed_model(assets: Path, pictures: list[Path]) -> None:
@@ -136,10 +211,10 @@ def test_a_range_too_large_is_a_flood_that_is_told(
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--mean", "1,2"], "three numbers"),
-        (["--mean", "a,b,c"], "three numbers"),
+        (["--mean", "1,2"], "The mean 1,2 does not go with this model"),
+        (["--mean", "a,b,c"], "is not numbers"),
         (["--std", "0,1,1"], "std of 0"),
-        (["--std", "nan"], "three numbers"),
+        (["--std", "nan"], "finite numbers"),
     ],
 )
 def test_numbers_that_cannot_be_used(
@@ -148,7 +223,8 @@ def test_numbers_that_cannot_be_used(
     from rkzoo.vision.image import write
 
     write(tmp_path / "p.png", np.zeros((4, 4, 3), np.uint8))
-    assert main(["run", "x.onnx", str(tmp_path / "p.png"), *arguments]) != 0
+    onnx.save(stock(), tmp_path / "x.onnx")
+    assert main(["run", str(tmp_path / "x.onnx"), str(tmp_path / "p.png"), *arguments]) != 0
     assert word in capsys.readouterr().err
 
 

@@ -169,11 +169,11 @@ def test_inspect_tells_what_a_board_would_refuse(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], contract: Contract, maps: Any, said: str
 ) -> None:
     path = written(tmp_path, contract, maps=maps)
-    assert main(["inspect", str(path), "--json"]) == 0
+    assert main(["inspect", str(path), "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     (told,) = (c["text"] for c in document["checks"] if "refuse" in c["text"])
     assert said.replace("\\", "") in told
-    assert main(["inspect", str(path)]) == 0
+    assert main(["inspect", str(path)]) == 1
     assert "FAIL  A board would refuse the head" in capsys.readouterr().out
 
 

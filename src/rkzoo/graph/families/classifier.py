@@ -1,127 +1,93 @@
-"""Image classifier: one output 1xC from a last layer that sees the whole image."""
+"""Image classifier: outputs 1xC from a last layer that sees the whole image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import msgspec
-import numpy as np
-import onnx
 
-from rkzoo.contract.classify import ClassifyHead
+from rkzoo.contract.classify import ClassifyHead, ClassOutput
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
+from rkzoo.graph.families.flat_output import FlatOutput, Judged, Meaning, flat_output, judged
 from rkzoo.graph.families.recognition import Picture, Recognition
 from rkzoo.graph.onnx.read import metadata
-from rkzoo.graph.onnx.view import View, attributes
+from rkzoo.graph.onnx.view import View
 
 # ImageNet mean and std, as torchvision and timm train with, in units of 0..255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _CROP = 0.875  # center crop, as a fraction of the short side: the usual value
-_SHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Identity", "Dropout"})
-_POOLING = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool"})
-_SOFTMAX = frozenset({"Softmax", "LogSoftmax"})
-_IMAGENET = (1000, 1001)
+_MOST_HEADS = 16
 
 _NONE = "it does not end in scores of one number a class, 1xC"
 
 
-@dataclass(frozen=True)
-class _End:
-    """What follows the last weights (softmax, pooling), and whether there is a bias."""
-
-    softmax: bool
-    pooled: bool
-    biased: bool
-
-
 def classifier(seen: View, picture: Picture) -> Recognition | str:
-    """Recognize classifiers of torchvision, timm, Ultralytics and similar exports."""
-    outputs = seen.model.graph.output
-    if len(outputs) != 1:
-        return ""
-    shape = seen.shape(outputs[0].name)
-    if shape is None or len(shape) < 2 or np.prod(shape) != shape[1] or shape[1] < 2:
-        return _NONE
-    classes = shape[1]
-    end = _end(seen, outputs[0].name, classes)
-    if end is None:
-        return _NONE
-    if not end.softmax and classes not in _IMAGENET and (end.pooled or not end.biased):
-        return (
-            f"its {classes} values may be scores or an embedding: there is neither a softmax nor "
-            "a bias at the end"
-        )
+    """Recognises torchvision's, timm's and Ultralytics' classifiers, and those like them: of
+    classes or of labels that do not exclude each other, with one output or one for each of
+    several questions."""
+    outputs = [output.name for output in seen.model.graph.output]
+    found = [flat for name in outputs if (flat := flat_output(seen, name)) is not None]
+    if len(found) != len(outputs) or len(outputs) > _MOST_HEADS:
+        return _NONE if len(outputs) == 1 else ""
+    if len(outputs) > 1 and any(name in seen.consumers for name in outputs):
+        return "one of its outputs is made of another"
+    total = sum(flat.count for flat in found)
+    named = len(picture.labels) in (total, *((2,) if total == 1 else ()))
+    classifies = metadata(seen.model).get("task") == "classify"
+    judgements = [judged(flat, flat.count if named else 0, classifies=classifies) for flat in found]
+    strange = next((one for one in judgements if one.meaning not in ("classes", "labels")), None)
+    if strange is not None:
+        return f"its numbers are no scores of classes but {_OTHER[strange.meaning]}"
     image, assumed = _fed(seen, picture)
-    labels = picture.labels if len(picture.labels) == classes else ()
+    doubts = tuple(dict.fromkeys(one.doubt for one in judgements if one.doubt))
+    head = _head(found, judgements)
     return Recognition(
         family="classifier",
         form="whole",
         contract=Contract(
-            family="classifier", picture=image, head=ClassifyHead(classes=classes), labels=labels
+            family="classifier",
+            picture=image,
+            head=head,
+            labels=picture.labels if named else (),
         ),
         taps=(),
-        evidence=(
-            f"One output of {classes} numbers, made by a layer that sees the whole picture"
-            f"{', and a softmax behind it' if end.softmax else ''}.",
-            *assumed,
-        ),
-        assumed=assumed,
+        evidence=(*(map(_said, found, judgements)), *assumed, *doubts),
+        assumed=(*assumed, *doubts),
     )
 
 
-def _end(seen: View, name: str, classes: int) -> _End | None:
-    """Walk back to the last weights; None where another operator is in the way."""
-    softmax = pooled = biased = False
-    while True:
-        node = seen.producers.get(name)
-        if node is None:
-            return None
-        if node.op_type in _SOFTMAX and not softmax and not pooled and not biased:
-            softmax = True
-        elif node.op_type in _POOLING and not pooled and not biased and _over_all(seen, node):
-            pooled = True
-        elif node.op_type == "Add" and not biased and _has_constant(seen, node):
-            biased = True
-        # SqueezeNet applies ReLU to the score maps before it pools them.
-        elif not (node.op_type in _SHAPING or (node.op_type == "Relu" and pooled)):
-            return _weights(seen, node, classes, softmax, pooled, biased)
-        name = next((n for n in node.input if seen.constant(n) is None), "")
+_OTHER: dict[Meaning, str] = {"embedding": "an embedding", "numbers": "measured numbers"}
 
 
-def _weights(
-    seen: View, node: onnx.NodeProto, classes: int, softmax: bool, pooled: bool, biased: bool
-) -> _End | None:
-    if node.op_type not in ("Gemm", "MatMul", "Conv"):
-        return None
-    weight = seen.shape(node.input[1]) if seen.constant(node.input[1]) is not None else None
-    if weight is None:
-        return None
-    across = (
-        weight[0] if node.op_type == "Conv" or attributes(node).get("transB", 0) else weight[-1]
+def _head(found: Sequence[FlatOutput], judgements: Sequence[Judged]) -> ClassifyHead:
+    outputs = tuple(
+        ClassOutput(
+            name=flat.name,
+            classes=flat.count,
+            activated=flat.activated,
+            multi_label=one.meaning == "labels",
+        )
+        for flat, one in zip(found, judgements, strict=True)
     )
-    made = seen.shape(node.output[0])
-    if across != classes or made is None:
-        return None
-    # A score map without pooling is a segmentation.
-    if node.op_type == "Conv" and not pooled and np.prod(made[2:]) != 1:
-        return None
-    own = node.op_type in ("Gemm", "Conv") and len(node.input) > 2 and bool(node.input[2])
-    return _End(softmax, pooled, biased or own)
+    if len(outputs) > 1:
+        return ClassifyHead(classes=sum(one.classes for one in outputs), outputs=outputs)
+    (only,) = outputs
+    return ClassifyHead(
+        classes=only.classes, activated=only.activated, multi_label=only.multi_label
+    )
 
 
-def _over_all(seen: View, node: onnx.NodeProto) -> bool:
-    before, after = seen.shape(node.input[0]), seen.shape(node.output[0])
+def _said(flat: FlatOutput, one: Judged) -> str:
+    last = flat.end[0] if flat.end else "pool"
+    behind = f", and a {last.lower()} behind it" if last != "pool" else ""
+    kind = "labels that do not exclude each other" if one.meaning == "labels" else "classes"
+    if flat.count == 1:
+        return f"The output {flat.name} is the score of one class{behind}."
     return (
-        before is not None
-        and after is not None
-        and len(before) == 4
-        and np.prod(after) == before[0] * before[1]
+        f"The output {flat.name} is {flat.count} numbers, scores of {kind}, made by a layer that "
+        f"sees the whole picture{behind}."
     )
-
-
-def _has_constant(seen: View, node: onnx.NodeProto) -> bool:
-    return any(seen.constant(name) is not None for name in node.input)
 
 
 def _fed(seen: View, picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:

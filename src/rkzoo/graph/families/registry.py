@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -15,9 +15,11 @@ from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
     lprnet,
+    ppocr,
     raw_levels,
     retinaface,
     semantic,
+    vector,
     yolo_world,
     yolov5_decoded,
     yolov5_raw,
@@ -40,7 +42,7 @@ from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
 from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
-from rkzoo.graph.onnx.view import attributes, declared, is_half, is_scale, prepared
+from rkzoo.graph.onnx.view import View, attributes, declared, is_half, is_scale, prepared
 
 __all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
 
@@ -56,7 +58,11 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
     ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
+    ("a text detector of PP-OCR", ppocr.detector),
+    ("a text recognizer of PP-OCR", ppocr.recognizer),
+    ("a text angle classifier of PP-OCR", ppocr.angle),
     ("a classifier", classifier.classifier),
+    ("an embedding or a regression", vector.vector),
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
@@ -65,6 +71,30 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLO-World in Rockchip's form", yolo_world.vendor),
 )
+# Families by their outputs: whether there are several, and of how many dimensions.
+_STOCK = (
+    "a stock export of YOLOv8 to YOLO26",
+    "a YOLOv5 or YOLOv7 with its boxes decoded",
+    "a YOLOX",
+    "a YOLOv6",
+    "a PP-YOLOE",
+)
+_LEVELS = (
+    "a YOLO without anchors in Rockchip's form",
+    "a YOLOv5 or YOLOv7 with one output a level",
+    "a YOLOX in Rockchip's 3-output form",
+)
+_USUAL: dict[tuple[bool, int], tuple[str, ...]] = {
+    (False, 2): ("a classifier",),
+    (False, 3): _STOCK,
+    (False, 4): ("a segmentation into classes",),
+    (True, 2): ("a classifier", "a RetinaFace"),
+    (True, 3): ("a RetinaFace", *_STOCK),
+    (True, 4): _LEVELS,
+    (True, 5): ("a YOLOv5 or YOLOv7 with one output a level",),
+}
+# Reasons that tell a whole kind of head apart, before anything is looked at closely.
+_OTHER_KIND = ("level ends in", "branches of their own")
 # Any size will do to recognize a graph with a dynamic one.
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
@@ -72,13 +102,17 @@ _ROUNDED = "The graph is quantised; its head was looked at without the rounding.
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
-def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Recognition:
+def recognise(
+    model: onnx.ModelProto, size: tuple[int, int] | None = None, labels: Sequence[str] = ()
+) -> Recognition:
     """Recognize the family, export form and contract of a graph.
 
     Args:
         model: The model.
         size: (height, width) in pixels for a graph with a dynamic input size; None for the size in
-            the exporter's metadata.
+            the exporter's metadata, or the usual one of its family.
+        labels: Class names that the user gives in place of the file's; as many as an output has
+            values make it a classifier's.
 
     Returns:
         The recognized head.
@@ -95,7 +129,7 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     model = picture_as_floats(model, size or noted)
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
-    wanted = fixed or size or noted
+    wanted = fixed or size or noted or ppocr.usual_size(model)
     channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
     shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
@@ -103,12 +137,12 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
     seen = texts_to_convolution(prepared(plain, shapes))
     picture = Picture(
         image=ImageInput(size=wanted or _TRIAL),
-        labels=file_labels(model),
+        labels=tuple(labels) or file_labels(model),
         others=others,
         pixels_known=front is not None and front.pixels is not None,
         channels=channels,
     )
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
     for title, recogniser in PROMPTED if others else RECOGNISERS:
         answer = recogniser(seen, picture)
         if isinstance(answer, Recognition):
@@ -118,11 +152,21 @@ def recognise(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Re
                 answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
             return _with_size_evidence(_fed(answer, front), model, fixed, size)
         if answer:
-            reasons.setdefault(answer, []).append(title)
+            reasons[title] = answer
+    nearest = _nearest(seen, reasons)
     raise _unrecognised(
-        model,
-        [f"it is not {' or '.join(titles)} because {why}" for why, titles in reasons.items()],
+        model, [f"it is not {nearest} because {reasons[nearest]}"] if nearest else []
     )
+
+
+def _nearest(seen: View, reasons: Mapping[str, str]) -> str:
+    """Of the families that a graph is not, the one that it is most like: by its outputs, then by
+    how far it was followed."""
+    outputs = [seen.shapes.get(output.name) or () for output in seen.model.graph.output]
+    usual = _USUAL.get((len(outputs) > 1, len(outputs[0])), ()) if outputs else ()
+    likely = [title for title in usual if title in reasons] or list(reasons)
+    close = [t for t in likely if not any(said in reasons[t] for said in _OTHER_KIND)]
+    return next(iter(close or likely), "")
 
 
 def _inputs(
@@ -243,6 +287,8 @@ def _with_size_evidence(
             origin += f", so {size[0]}x{size[1]} needs a new export"
     else:
         origin = "chosen, the graph's is dynamic" if size else "from the exporter's metadata"
+        if not size and not _noted_size(model):
+            origin = "the usual one of its family, the graph's is dynamic"
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
     if is_half(model):
         sentences.append("The weights are float16; they are converted to float32 for the cut.")
@@ -281,11 +327,11 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
     last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)
     return UnknownHead(
         "The head of this model is not one that rkzoo knows.",
-        f"It takes {inputs} and gives {outputs}, made by {', '.join(last)}; {'; '.join(reasons)}.",
+        f"It takes {inputs} and gives {outputs}, made by {'; '.join((', '.join(last), *reasons))}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
-        "RTMDet, YOLO-face, classifiers, segmentations, LPRNet and RetinaFace; for other models "
-        "see rkzoo list.",
+        "RTMDet, YOLO-face, classifiers, embeddings, segmentations, PP-OCR, LPRNet and RetinaFace; "
+        "for other models see rkzoo list.",
     )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rkzoo.checks import Check
 from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.text import TextClsHead, TextDetHead, TextRecHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.onnx.opset import MAX_OPSET
@@ -150,7 +152,13 @@ def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
             f"The file names {named} classes but its head has {head.classes}: the names are "
             "ignored. Give the right ones with --labels FILE.",
         )
-    elif not card:
+    elif isinstance(head, TextRecHead):
+        yield Check(
+            "warn",
+            f"The file does not hold its {head.classes} characters: where they are not those of a "
+            "PP-OCR of the zoo, give its dictionary with --labels FILE.",
+        )
+    elif not card and not isinstance(head, VectorHead | TextDetHead | TextClsHead):
         yield Check("warn", "The file names no classes: give them with --labels FILE.")
 
 

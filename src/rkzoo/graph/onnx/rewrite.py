@@ -411,15 +411,14 @@ _SHAPING = ("Identity", "Reshape", "Flatten", "Squeeze")
 
 
 def without_softmax(seen: View) -> None:
-    """Remove the softmax at the end of a graph with one output, in place, if there is one."""
-    graph = seen.model.graph
-    name = graph.output[0].name
-    node = seen.producers.get(name)
-    while node is not None and node.op_type in _SHAPING:
-        node = seen.producers.get(node.input[0])
-    if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
-        del node.attribute[:]
-        node.op_type = "Identity"
+    """Remove the softmax at each output of a graph, in place, where there is one."""
+    for output in seen.model.graph.output:
+        node = seen.producers.get(output.name)
+        while node is not None and node.op_type in _SHAPING:
+            node = seen.producers.get(node.input[0])
+        if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
+            del node.attribute[:]
+            node.op_type = "Identity"
 
 
 _BYTES = {onnx.TensorProto.UINT8: 0.0, onnx.TensorProto.INT8: 128.0}

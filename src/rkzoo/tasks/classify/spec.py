@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rkzoo.contract.classify import ClassifyHead
+from collections.abc import Sequence
+
+from rkzoo.contract.classify import ClassifyHead, ClassOutput
 from rkzoo.tasks.spec import (
     AssumedLabels,
     Opened,
@@ -17,12 +19,35 @@ from rkzoo.tasks.spec import (
 def _open(opened: Opened, options: TaskOptions) -> Task:
     from rkzoo.tasks.classify.task import TOP, Classifier
 
-    top = min(options.detect.limit, TOP) if options.detect else TOP
-    return Classifier(*opened.parts["model"], top)
+    contract, session = opened.parts["model"]
+    head, usual = contract.head, TOP
+    if isinstance(head, ClassifyHead) and head.multi_label:
+        usual = head.classes + 1  # all: each says something of its own
+    top = min(options.detect.limit, usual) if options.detect else usual
+    return Classifier(contract, session, top)
+
+
+def _describe(head: ClassifyHead) -> list[tuple[str, str]]:
+    def said(one: ClassOutput) -> str:
+        kind = "labels, each by itself" if one.multi_label else "classes"
+        of = f"{one.name}, {one.classes}" if one.name else f"{one.classes}"
+        return (
+            f"scores of {of} {kind}"
+            if one.classes > 1
+            else f"the score of {one.name or 'one'} class"
+        )
+
+    return [("gives", "; ".join(map(said, head.each)))]
+
+
+def _check_labels(head: ClassifyHead, labels: Sequence[str], model: str) -> None:
+    """One class may have a name for what does not hold, too."""
+    if head.classes != 1 or len(labels) > 2:
+        a_name_for_each_class(head, labels, model)
 
 
 def _assumed_labels(head: ClassifyHead) -> AssumedLabels | None:
-    if head.classes not in (1000, 1001):
+    if head.classes not in (1000, 1001) or head.multi_label or head.outputs:
         return None
     background = ("background",) if head.classes == 1001 else ()
     why = f"its {head.classes} classes: the names of ImageNet are"
@@ -33,11 +58,11 @@ CLASSIFY = TaskSpec(
     name="classify",
     open=_open,
     options=frozenset({"max_boxes"}),
-    describe=lambda head: [("gives", f"scores of {head.classes} classes")],
+    describe=_describe,
     assumed_labels=_assumed_labels,
-    check_labels=a_name_for_each_class,
+    check_labels=_check_labels,
     legalize=True,
     things=as_it_is,
     outputs="classes",
-    bounded=lambda head: head.activated,
+    bounded=lambda head: all(one.activated for one in head.each),
 )

@@ -42,38 +42,60 @@ class Classifier(ImageTask[Classes]):
             )
         super().__init__(contract, session)
         self.head = contract.head
-        self.top = min(top, contract.head.classes)
+        self.top = top
+        # Labels of several outputs stand one after another; nameless classes count from 0 in each.
+        self.labels = contract.labels
+        if contract.head.outputs and not self.labels:
+            self.labels = tuple(str(c) for one in contract.head.each for c in range(one.classes))
 
     def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Classes:
-        """Convert raw output tensors to the top classes.
-
-        Raises:
-            RkzooError: the number of outputs differs from `head.classes`.
-        """
-        scores = probabilities(outputs, self.session.outputs, self.head)
-        best = np.argsort(-scores, kind="stable")[: self.top]
-        return Classes(best.astype(np.int32), scores[best], self.contract.labels)
+        """The session's raw tensors to the best classes, all where they do not exclude each
+        other. Raises RkzooError where the model gives another number of classes than was
+        promised."""
+        each = probabilities(outputs, self.session.outputs, self.head)
+        if self.head.classes == 1 and len(self.labels) == 2:
+            each = [np.concatenate((1 - each[0], each[0]))]
+        found: list[tuple[NDArray[np.int32], NDArray[np.float32], str]] = []
+        first = 0
+        for scores, one in zip(each, self.head.each, strict=True):
+            best = np.argsort(-scores, kind="stable")[: self.top]
+            found.append((best.astype(np.int32) + np.int32(first), scores[best], one.name))
+            first += one.classes
+        names = tuple(name for ids, _, name in found for _ in ids) if self.head.outputs else ()
+        ids, scores = (np.concatenate([one[i] for one in found]) for i in (0, 1))
+        return Classes(ids, scores, self.labels, names)
 
 
 def probabilities(
     outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: ClassifyHead
-) -> NDArray[np.float32]:
-    """Return class probabilities, (C,) float32.
-
-    A softmax is applied unless `head.activated`. Equal quantized scores stay equal, so ties go
-    to the lower class index.
-
-    Raises:
-        RkzooError: the number of scores differs from `head.classes`.
-    """
-    scores = dequantise(outputs[0], specs[0]).reshape(-1)
-    if scores.size != head.classes:
+) -> list[NDArray[np.float32]]:
+    """(C,) float32 for each output of the head: the probability of each class, after a softmax (or
+    of labels a sigmoid) where the graph has none. Equal integers stay equal, so a tie goes to the
+    lower class."""
+    found = []
+    for output, spec, one in zip(outputs, specs, head.each, strict=False):
+        scores = dequantise(output, spec).reshape(-1)
+        if scores.size != one.classes:
+            raise RkzooError(
+                f"The model gave {scores.size} scores for {one.classes} classes.",
+                "Its description names another number of classes.",
+                "Look at it with rkzoo inspect.",
+            )
+        if not one.activated:
+            scores = sigmoid(scores) if one.multi_label else softmax(scores)
+        found.append(scores)
+    if len(found) != len(head.each):
         raise RkzooError(
-            f"The model gave {scores.size} scores for {head.classes} classes.",
-            "Its description names another number of classes.",
+            f"The model has {len(outputs)} outputs, and {len(head.each)} were promised.",
+            "Its description does not fit.",
             "Look at it with rkzoo inspect.",
         )
-    return scores if head.activated else softmax(scores)
+    return found
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability of each label by itself, safe for large logits."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64))), np.float32)
 
 
 def softmax(logits: NDArray[np.float32], axis: int = -1) -> NDArray[np.float32]:

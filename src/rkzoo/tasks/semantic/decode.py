@@ -38,7 +38,7 @@ def class_map(
         return to_source(dequantise(maps[number], spec), letterbox, corners=head.corners)
 
     if len(maps) == 1 and head.classes == 2:
-        return np.asarray(placed(0) > head.threshold, np.uint8)
+        return np.asarray(placed(0) > head.limit, np.uint8)
     _check(len(maps), head)
     best = placed(0)
     found = np.zeros(letterbox.source, np.uint8)
@@ -47,6 +47,21 @@ def class_map(
         other = placed(number)
         found[other > best] = number
         np.maximum(best, other, out=best)
+    return found
+
+
+def class_masks(
+    output: NDArray[Any], spec: TensorSpec, head: SemanticHead, letterbox: Letterbox
+) -> NDArray[np.bool_]:
+    """(C, H, W) at the size of the source picture: where each class of a multi-label head is.
+    Scaled as in `class_map`. Raises RkzooError where the output is not what the head promises."""
+    maps = channels_first(output, spec, head.classes)
+    _check(len(maps), head)
+    found = np.empty((len(maps), *letterbox.source), np.bool_)
+    for number, one in enumerate(maps):
+        found[number] = (
+            to_source(dequantise(one, spec), letterbox, corners=head.corners) > head.limit
+        )
     return found
 
 

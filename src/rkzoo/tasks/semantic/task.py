@@ -11,8 +11,8 @@ from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session
 from rkzoo.tasks.image_task import ImageTask, refuse_crop
-from rkzoo.tasks.semantic.decode import class_map
-from rkzoo.tasks.semantic.result import ClassMap
+from rkzoo.tasks.semantic.decode import class_map, class_masks
+from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
 from rkzoo.vision.letterbox import Letterbox
 
 
@@ -30,3 +30,20 @@ class SemanticSegmenter(ImageTask[ClassMap]):
         """Convert raw score maps to the class of each source pixel."""
         classes = class_map(outputs[0], self.session.outputs[0], self.head, letterbox)
         return ClassMap(classes, self.contract.labels)
+
+
+class MultiLabelSegmenter(ImageTask[ClassMasks]):
+    """A segmentation whose classes may overlap, ready to run; made once, called for every
+    picture."""
+
+    def __init__(self, contract: Contract, session: Session) -> None:
+        if not (isinstance(contract.head, SemanticHead) and contract.head.multi_label):
+            raise RkzooError(f"{contract.family} is no multi-label segmentation.", code=1)
+        refuse_crop(contract, "A segmentation tells what every pixel shows.")
+        super().__init__(contract, session)
+        self.head = contract.head
+
+    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMasks:
+        """The session's raw maps to the pixels of each class in the source picture."""
+        masks = class_masks(outputs[0], self.session.outputs[0], self.head, letterbox)
+        return ClassMasks(masks, self.contract.labels)

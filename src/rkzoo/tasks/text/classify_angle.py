@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.text import TextClsHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
+from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.image_task import LinePreprocess
 from rkzoo.tasks.text.line_batches import BATCH_PIXELS, shrunk
 from rkzoo.tasks.text.quads import Image
@@ -39,7 +41,11 @@ class AngleClassifier:
 
     def __call__(self, lines: Sequence[Image]) -> NDArray[np.int32]:
         """Return the rotation of each line in degrees, (N,) int32; 0 below the threshold."""
-        found = [np.zeros(0, np.int32)]
+        return degrees(self.scores(lines), self.head)
+
+    def scores(self, lines: Sequence[Image]) -> NDArray[np.float32]:
+        """Return the scores of the head's angles for each line, (N, A)."""
+        found = [np.zeros((0, len(self.head.angles)), np.float32)]
         fixed = self.session.inputs[0].shape[0]
         for start in range(0, len(lines), self._batch):
             part = lines[start : start + self._batch]
@@ -47,15 +53,28 @@ class AngleClassifier:
             missing = max(0, fixed - len(part))
             batch = self.preprocess([*part, *[part[-1]] * missing])
             outputs = self.session.run([batch])
-            found.append(decode(outputs, self.session.outputs, self.head)[: len(part)])
+            found.append(checked(outputs, self.session.outputs, self.head)[: len(part)])
         return np.concatenate(found)
 
 
-def decode(
+@dataclass(frozen=True)
+class SingleAngle:
+    """Tells the angle of a picture that is one line of text."""
+
+    classifier: AngleClassifier
+
+    def __call__(self, image: Image) -> Classes:
+        """A BGR picture to its angles, the surest first."""
+        (scores,) = self.classifier.scores([image])
+        best = np.argsort(-scores, kind="stable")
+        labels = tuple(f"{angle} degrees" for angle in self.classifier.head.angles)
+        return Classes(best.astype(np.int32), scores[best], labels)
+
+
+def checked(
     outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: TextClsHead
-) -> NDArray[np.int32]:
-    """Scores (N, len(angles)) to degrees (N,): the best angle where its score reaches the
-    threshold, else 0.
+) -> NDArray[np.float32]:
+    """Return the scores (N, A) of the head's angles.
 
     Raises:
         RkzooError: the number of scores differs from the number of angles.
@@ -67,6 +86,19 @@ def decode(
             "The contract does not fit the model.",
             "Give the head as many angles as the model has classes.",
         )
+    return scores
+
+
+def decode(
+    outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: TextClsHead
+) -> NDArray[np.int32]:
+    """As `degrees`, of a session's raw tensors."""
+    return degrees(checked(outputs, specs, head), head)
+
+
+def degrees(scores: NDArray[np.float32], head: TextClsHead) -> NDArray[np.int32]:
+    """Scores (N, A) to degrees (N,): the best angle where its score reaches the threshold, else
+    0."""
     best = scores.argmax(axis=1)
     angles = np.array(head.angles, np.int32)[best]
     sure = np.take_along_axis(scores, best[:, None], axis=1)[:, 0] >= head.threshold

@@ -16,6 +16,10 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.workflow.comparison.diagnosis import Cause, like_float
 from rkzoo.workflow.comparison.result import Ran
 
+NOTHING_FOUND = (
+    "Nothing was found in the pictures, by float neither, so this says little: give pictures of "
+    "what the model looks for with --image."
+)
 _TITLES = {"fp16": "float16", "int8": "INT8"}
 
 
@@ -68,9 +72,12 @@ def verdict_text(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
     if bad:
         several = len(bad) > 1
         told.append(f"{' and '.join(bad)} do{'' if several else 'es'} not answer as float does.")
-    if not bad and not found:
+    silent = _found_nothing(ran)
+    if silent and not bad:
+        told = [NOTHING_FOUND]
+    elif not bad and not found:
         told.insert(0, "Nothing is wrong:")
-    elif not bad:
+    if found and not bad:
         told.append("Yet something is likely wrong with the model or how it is fed.")
     for one in ran:
         agreed = one.agreement
@@ -82,6 +89,12 @@ def verdict_text(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
                 + (f" ({few} differ by a hair at the threshold)." if few else ".")
             )
     return " ".join(told)
+
+
+def _found_nothing(ran: Sequence[Ran]) -> bool:
+    """Whether no runtime, float among them, found a thing in any picture."""
+    counts = [count for one in ran for count in one.counts if count is not None]
+    return bool(counts) and not any(counts)
 
 
 def next_command(ran: Sequence[Ran], found: Sequence[Cause], commands: Mapping[str, str]) -> str:

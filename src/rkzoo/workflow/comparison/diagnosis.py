@@ -218,7 +218,7 @@ def _half(facts: Facts) -> str:
 def _collapsed(facts: Facts) -> str:
     specs = [_spec(row) for row in facts.int8 if row.scale is not None]
     roles = [_score_role(facts.contract, row) for row in facts.int8 if row.scale is not None]
-    found = check_scales(specs, roles)
+    found = [one for one in check_scales(specs, roles) if one.kind == "collapsed-scale"]
     if not found:
         return ""
     row = next(row for row in facts.int8 if row.name in found[0].message)

@@ -22,6 +22,7 @@ from rkzoo.plain import plain
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.toolkit.recipe import Sidecar, Source
 from rkzoo.workflow.compile.native_check import native_checks
+from rkzoo.workflow.compile.scores import scale_findings
 from rkzoo.workflow.inference.board import contract_of
 from rkzoo.workflow.request.pipeline_file import Found as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
@@ -309,7 +310,8 @@ def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
         if not told and not path.with_name(f"{path.name}.json").exists():
             return []  # made by another program
         return [Check("fail", f"It cannot be run: {error.what} {error.why}")]
-    return native_checks(file, contract)
+    coarse = [Check("warn", one.message) for one in scale_findings(file, contract)]
+    return [*native_checks(file, contract), *coarse]
 
 
 def _sidecar(path: Path) -> Sidecar:

@@ -209,11 +209,11 @@ def _things(found: Any) -> _Things:
         none = np.zeros(len(found), np.int32)
         return _Things(found.quads, found.scores, ("text",) * len(found), none)
     if isinstance(found, Classes):
-        # The whole image is one item, labelled with its best class.
-        best = found[:1]
+        # The whole image is one item for each output, labelled with its best class.
+        best = found.best()
         whole = np.tile(np.array([[[0, 0], [1, 0], [1, 1], [0, 1]]], np.float32), (len(best), 1, 1))
         names = tuple(best.label(c) for c in best.class_id.tolist())
-        return _Things(whole, best.score, names, np.zeros(len(best), np.int32), True, texts=True)
+        return _Things(whole, best.score, names, np.arange(len(best)), True, texts=True)
     boxes = found.boxes if isinstance(found, Masks | Poses | Faces) else found
     named: Detections = boxes.upright() if isinstance(boxes, OrientedBoxes) else boxes
     labels = tuple(named.label(int(c)) for c in named.class_id)

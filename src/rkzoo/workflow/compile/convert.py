@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, explained, write_text
@@ -28,10 +27,10 @@ from rkzoo.toolkit import builds, environment
 from rkzoo.toolkit.logscan import Finding
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import Dtype, Sidecar
-from rkzoo.toolkit.scales import check_scales
 from rkzoo.workflow.compile.golden import check_count, golden_path, record, samples
 from rkzoo.workflow.compile.native_check import refuse_unreadable
 from rkzoo.workflow.compile.prepare import Prepared, prepare
+from rkzoo.workflow.compile.scores import scale_findings
 from rkzoo.workflow.request.model_name import card_of, is_pipeline
 from rkzoo.workflow.request.models import Models, find_models
 from rkzoo.workflow.request.pipeline_file import write_pipeline
@@ -302,16 +301,6 @@ def _build(
     return Converted(
         soc, prepared.recipe.dtype, target, sidecar, size, built.seconds, findings, prepared.proof
     )
-
-
-def scale_findings(file: rknn.RknnFile, contract: Contract) -> tuple[Finding, ...]:
-    """What the output scales of a .rknn say about its scores."""
-    head = contract.head
-    if not isinstance(head, DetectHead) or not head.activated:
-        return ()
-    if len(file.outputs) != len(head.outputs):
-        return ()
-    return check_scales(file.outputs, [output.role for output in head.outputs])
 
 
 def custom_string(contract: Contract) -> str:

@@ -24,6 +24,7 @@ from rkzoo.tasks.detect.decode import DetectDecoder
 from rkzoo.tasks.prompt.prompted import filled
 from rkzoo.toolkit import builds, checks
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe
+from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.resolved import Resolved
@@ -86,6 +87,9 @@ def prepare(
         inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
         quantised=own is not None,
+        scores=score_outputs(ready.contract, [one.name for one in graph.graph.output])
+        if dtype == "int8" and own is None
+        else (),
         **(_numbers(ready) if dtype == "int8" and own is None else {}),
     )
     # Of the graph as it goes to the toolkit: a cut may have freed an output.

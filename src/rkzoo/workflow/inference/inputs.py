@@ -139,6 +139,7 @@ def _text(source: Said | str) -> str:
 
 
 _DRAWN = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_VECTORS = frozenset({".npy", ".json", ".txt"})
 _TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
 _TABLES = frozenset({".csv"})
 _TEXTS = frozenset({".txt"})
@@ -152,6 +153,7 @@ TRANSPARENT = replace(PICTURE, read=_with_alpha)
 SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
 TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
 TENSORS = Medium("tensors", "samples", "output", list, lambda name: name, written=_ARRAYS)
+_MEASURED = replace(PICTURE, gives="vector", written=_VECTORS)
 _HEARD = replace(SOUND, gives="timeline", written=_TABLES)
 _SAID = replace(TEXT, gives="sound", written=_SPOKEN)
 
@@ -160,6 +162,7 @@ FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _ARRAYS | _SPOKEN | _UNWRITTE
 
 _MEDIA: dict[tuple[Takes, Gives], Medium] = {
     ("picture", "picture"): PICTURE,
+    ("picture", "vector"): _MEASURED,
     ("sound", "transcript"): SOUND,
     ("sound", "timeline"): _HEARD,
     ("text", "output"): TEXT,
@@ -179,7 +182,9 @@ def seen_by(medium: Medium, contracts: Iterable[Contract]) -> Medium:
     one of them looks at that."""
     images = (contract.picture for contract in contracts)
     alpha = any(image is not None and image.channels == 4 for image in images)
-    return TRANSPARENT if medium is PICTURE and alpha else medium
+    if not alpha or medium.name != PICTURE.name:
+        return medium
+    return replace(medium, read=TRANSPARENT.read)
 
 
 def of_plan(planned: Plan) -> Medium:

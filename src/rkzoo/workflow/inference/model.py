@@ -266,8 +266,8 @@ class Model(Closing):
         Raises:
             RkzooError: The source cannot be read.
         """
-        alpha = self.medium is TRANSPARENT
-        if isinstance(source, np.ndarray) and (alpha or self.medium is PICTURE):
+        alpha = self.medium.read is TRANSPARENT.read
+        if isinstance(source, np.ndarray) and self.medium.name == PICTURE.name:
             path, given = None, _checked(source, alpha)
         else:
             path, given = self.medium.file(source), self.medium.read(source)

@@ -21,7 +21,7 @@ from rkzoo.files import explained
 from rkzoo.progress import SILENT, Reporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
-from rkzoo.tasks.registry import validate_options
+from rkzoo.tasks.registry import spec_of, validate_options
 from rkzoo.tasks.spec import TaskOptions
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.workflow.inference.backend import Backend, backend, nothing_to_build
@@ -157,7 +157,8 @@ def _of_rknn(path: Path, request: Request, report: Reporter) -> Plan:
     runtime = request.runtime or ("simulator" if on_board(path, False) is None else "board")
     contract, opened = backend(runtime).of_rknn(path, report)
     if request.labels is not None:
-        contract = msgspec.structs.replace(contract, labels=tuple(request.labels))
+        named = spec_of(contract.head).name_classes(contract.head, request.labels)
+        contract = msgspec.structs.replace(contract, labels=named)
     validate_options(contract.head, request.given())
     prompts = settled(request.words, contract.texts, str(path), report)
     options = replace(request.task_options, prompts=())

@@ -12,9 +12,11 @@ import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.read import metadata
+from rkzoo.graph.onnx.read import load, metadata
 from rkzoo.progress import Reporter
 from rkzoo.tasks.registry import spec_of
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.labels import label_set
 from rkzoo.zoo.schema import Card, LabelsFrom
 
@@ -59,9 +61,22 @@ def with_assumed_labels(contract: Contract, name: str, report: Reporter) -> Cont
     if contract.labels or contract.texts or assumed is None:
         return contract
     known = label_set(assumed.label_set) if assumed.label_set else ()
+    if assumed.card:
+        known = _labels_with(assumed.card, name, report)
     if assumed.why:
         report.note(f"{name} does not name {assumed.why} assumed. Give --labels FILE for others.")
     return msgspec.structs.replace(contract, labels=(*assumed.names, *known))
+
+
+def _labels_with(card: str, name: str, report: Reporter) -> tuple[str, ...]:
+    """The labels that a card comes with, fetched with its weights; none where that fails."""
+    one = find_card(card)
+    try:
+        files = weights(one, report=report)
+        return card_labels(one, load(files["model"]), files)
+    except RkzooError as error:
+        report.note(f"{name}: the characters of {card} could not be had. {error}")
+        return ()
 
 
 def check_labels(contract: Contract, name: str) -> None:

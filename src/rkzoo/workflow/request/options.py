@@ -139,17 +139,21 @@ def parse_anchors(text: str) -> tuple[tuple[float, float], ...]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """One name a line. Raises RkzooError when the file cannot be read or is empty."""
+    """One name a line; in a dictionary of single characters, blanks and other line separators are
+    characters too. Raises RkzooError when the file cannot be read or is empty."""
     try:
         with explained(f"The labels {path} cannot be read."):
-            lines = path.read_text("utf-8").splitlines()
+            text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RkzooError(
             f"The labels {path} cannot be read.",
             "It is no text in UTF-8.",
             "Give a text file, one name a line.",
         ) from error
-    names = tuple(line.strip() for line in lines if line.strip())
+    signs = tuple(line.rstrip("\r") for line in text.rstrip("\r\n").split("\n"))
+    if len(signs) > 1 and max(map(len, signs)) <= 1:
+        return signs
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not names:
         raise RkzooError(f"The labels {path} are empty.", "", "Give a text file, one name a line.")
     return names

@@ -54,6 +54,7 @@ class ModelOptions(TypedDict, total=False):
     speed: float
     points: Sequence[Point]
     boxes: Sequence[Box]
+    against: Sequence[PathName]
     confidence: float | None
     iou: float | None
     max_boxes: int | None
@@ -99,6 +100,7 @@ class Request:
         points: (x, y) or (x, y, label) in source pixels on the object to be segmented; label 0
             marks a point beside it.
         boxes: (x1, y1, x2, y2) in source pixels around the object to be segmented.
+        against: Pictures (files, folders, globs) that each embedding is compared with.
         confidence: Confidence threshold in 0..1; None is 0.25, of text 0.5.
         iou: IoU threshold for NMS in 0..1; None is 0.45.
         max_boxes: Most boxes (or classes) of a picture; None is 300.
@@ -129,6 +131,7 @@ class Request:
     speed: float = 1.0
     points: Sequence[Point] = ()
     boxes: Sequence[Box] = ()
+    against: Sequence[PathName] = ()
     confidence: float | None = None
     iou: float | None = None
     max_boxes: int | None = None
@@ -151,6 +154,7 @@ class Request:
                 for point in _numbers("--point", self.points, (2, 3))
             ),
             "boxes": tuple(_numbers("--box", self.boxes, (4,))),
+            "against": tuple(os.fspath(name) for name in self.against),
         }
         if isinstance(self.anchors, str):
             checked["anchors"] = parse_anchors(self.anchors)
@@ -208,6 +212,7 @@ class Request:
             points=tuple((point[0], point[1], int((*point, 1)[2])) for point in self.points),
             boxes=tuple(self.boxes),
             prompts=tuple(self.prompts or ()),
+            against=tuple(os.fspath(name) for name in self.against),
             detect=DetectOptions(**self.thresholds) if self.thresholds else None,
             page=None if self.confidence is None else PageOptions(self.confidence),
         )
@@ -229,6 +234,7 @@ class Request:
             speed=1.0,
             points=(),
             boxes=(),
+            against=(),
             confidence=None,
             iou=None,
             max_boxes=None,

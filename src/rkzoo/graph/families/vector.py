@@ -1,0 +1,67 @@
+"""Networks that answer a picture with numbers: embeddings, and what was measured."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.model import Contract
+from rkzoo.contract.vector import VectorHead
+from rkzoo.graph.families.classifier import MEAN, STD
+from rkzoo.graph.families.flat_output import flat_output, judged
+from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.onnx.view import View
+
+_NONE = "it does not end in one row of numbers, 1xN, that are no scores"
+_GREY = (127.5, 127.5, 127.5)
+_FACE = 160  # pixels: aligned faces are no larger than this
+_TALL = 1.5  # height to width: cut-out people
+
+
+def vector(seen: View, picture: Picture) -> Recognition | str:
+    """Recognises embeddings and measured numbers: one output 1xN that is no classifier's."""
+    outputs = seen.model.graph.output
+    if len(outputs) != 1:
+        return ""
+    found = flat_output(seen, outputs[0].name)
+    if found is None:
+        return _NONE
+    judgement = judged(found, len(picture.labels))
+    if judgement.meaning not in ("embedding", "numbers"):
+        return _NONE
+    embedding = judgement.meaning == "embedding"
+    image, assumed = _fed(picture)
+    doubt = (judgement.doubt,) if judgement.doubt else ()
+    length = ", brought to length 1" if found.unit else ""
+    kind = "an embedding" if embedding else "measured"
+    family = "embedding" if embedding else "regression"
+    return Recognition(
+        family=family,
+        form="whole",
+        contract=Contract(
+            family=family, picture=image, head=VectorHead(size=found.count, embedding=embedding)
+        ),
+        taps=(),
+        evidence=(f"One output of {found.count} numbers{length}: {kind}.", *assumed, *doubt),
+        assumed=(*assumed, *doubt),
+    )
+
+
+def _fed(picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
+    """Preprocessing of the image, by its size, and sentences on what of it is assumed."""
+    image = picture.image
+    height, width = image.size
+    fitted = msgspec.structs.replace(image, fit="stretch")
+    if picture.pixels_known:
+        return fitted, ()
+    if picture.channels != 3:
+        usual = "How it was trained is not in the file: pixels of 0..1 are taken."
+        return fitted, (f"{usual} Give others with --mean and --std.",)
+    face = max(image.size) <= _FACE and height < _TALL * width
+    mean, std = (_GREY, _GREY) if face else (MEAN, STD)
+    usual = "pixels of -1..1, as for faces" if face else "ImageNet's mean and std"
+    said = (
+        f"How it was trained is not in the file: RGB, {usual}, the whole picture stretched to "
+        f"{height}x{width}. Give others with --color, --mean and --std."
+    )
+    return msgspec.structs.replace(fitted, mean=mean, std=std), (said,)

@@ -1,0 +1,1 @@
+"""Numbers that answer a picture: an embedding, or what was measured."""

@@ -1,0 +1,32 @@
+"""What a comparison says in a sentence, from the figures of each runtime."""
+
+from __future__ import annotations
+
+from rkzoo.workflow.comparison.conclusions import NOTHING_FOUND, verdict_text
+from rkzoo.workflow.comparison.result import Ran
+
+
+def ran(*counts: int | None, hurt: bool = False) -> list[Ran]:
+    return [
+        Ran("onnx", "onnx", counts),
+        Ran("fp16", "simulator", counts),
+        Ran("int8", "simulator", counts, hurt=hurt),
+    ]
+
+
+def test_things_that_all_find_are_worth_a_verdict() -> None:
+    assert verdict_text(ran(2, 0), ()).startswith("Nothing is wrong:")
+
+
+def test_where_nothing_was_found_nothing_is_right() -> None:
+    told = verdict_text(ran(0, 0), ())
+    assert told == NOTHING_FOUND
+    assert "--image" in told
+
+
+def test_outputs_that_differ_are_told_all_the_same() -> None:
+    assert "INT8 does not answer as float does" in verdict_text(ran(0, hurt=True), ())
+
+
+def test_models_whose_answers_are_not_counted() -> None:
+    assert verdict_text(ran(None, None), ()).startswith("Nothing is wrong:")
