@@ -4,9 +4,11 @@ what is right, and the real toolkit builds and simulates them."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,8 +21,11 @@ import rkzoo
 from rkzoo.accuracy.metric import cosine
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
+from rkzoo.tasks.tensors.feed import made as as_declared
+from rkzoo.toolkit import builds
 from rkzoo.workflow.comparison.check import check
 from rkzoo.workflow.compile.golden import read_golden
+from rkzoo.workflow.request.sidecar import read_sidecar
 
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "tokens": tiny_plain.tokens,
@@ -161,6 +166,33 @@ def test_files_are_named_by_their_inputs(
     assert json.loads(capsys.readouterr().out)["model_info"]["picture"] == " ".join(files)
     assert main(["compare", str(case.file), "--image", "template=x.png", *how]) == 2
     assert "x.png" in capsys.readouterr().err
+
+
+@pytest.mark.toolkit
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("one_picture", {"fit": "letterbox", "mean": (1, 2, 3)}),
+        ("open", {"shapes": {"picture": (1, 3, 32, 32)}, "fit": "pad"}),
+        ("two_pictures", {"fit": "none"}),
+        ("tokens", {}),
+    ],
+)
+def test_what_the_cache_forgot_is_built_again(name: str, how: Any, tmp_path: Path) -> None:
+    model = tiny_plain.one_picture(("h", "w")) if name == "open" else GRAPHS[name]()
+    file, out = tmp_path / "m.onnx", tmp_path / "m.rknn"
+    onnx.save(model, file)
+    rkzoo.convert(file, "rk3588", dtype="fp16", output=out, **how)
+    place = builds.find(read_sidecar(out).build)
+    assert place is not None
+    contract = read_sidecar(out).contract
+    with rkzoo.load(out, runtime="simulator") as opened:
+        first = opened(fed := as_declared(contract)).found
+    shutil.rmtree(place.onnx.parent)
+    with rkzoo.load(out, runtime="simulator") as opened:
+        again = opened(fed).found
+    for key, array in first.arrays.items():
+        np.testing.assert_array_equal(array, again[key])
 
 
 # ---- the user's own metric --------------------------------------------------------------------

@@ -8,7 +8,6 @@ import msgspec
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
-from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, Reporter
@@ -18,7 +17,7 @@ from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.compile.text_calibration import MADE
 from rkzoo.workflow.request import calibration as calib
-from rkzoo.workflow.request.options import Fit
+from rkzoo.workflow.request.options import Fit, fit_of
 from rkzoo.workflow.request.quantization import Quantise
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
@@ -52,7 +51,8 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             "Convert the model again.",
         )
     picture = contract.picture
-    plain = isinstance(contract.head, TensorsHead)
+    tensors = isinstance(contract.head, TensorsHead)
+    unfitted: Fit | None = "none" if tensors else None
     ready = resolve(
         sidecar.source.card or str(source),
         Request(
@@ -62,9 +62,9 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             color=picture.color if picture else None,
             mean=picture.mean if picture else None,
             std=picture.std if picture else None,
-            shapes={one.name: one.shape for one in contract.others} if plain else None,
-            raw=plain,
-            fit=_fit(picture) if plain else None,
+            fit=fit_of(picture) if picture else unfitted,
+            raw=tensors,
+            shapes={other.name: other.shape for other in contract.others} if tensors else None,
         ),
         report=report,
     )
@@ -107,14 +107,6 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             "Convert the model again.",
         )
     return inputs
-
-
-def _fit(picture: ImageInput | None) -> Fit | None:
-    if picture is None:
-        return "none"
-    if picture.fit == "letterbox":
-        return "letterbox" if picture.place == "center" else "pad"
-    return None if picture.fit == "line" else picture.fit
 
 
 def _anchors(contract: Contract, *, from_card: bool) -> list[tuple[float, float]] | None:

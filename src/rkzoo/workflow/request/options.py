@@ -85,6 +85,13 @@ class Feed:
 AS_IS = Feed()
 
 
+def fit_of(image: ImageInput) -> Fit | None:
+    """What a user says to have a picture fitted so; None where there is no word for it."""
+    names = (name for name in get_args(Fit) if name != "none")
+    same = (name for name in names if msgspec.structs.replace(image, **_FITS[name]) == image)
+    return next(same, None)
+
+
 def _wrong_count(name: str, values: Sequence[float], channels: int) -> RkzooError:
     example = ",".join(["0" if name == "mean" else "255"] * channels)
     return RkzooError(
