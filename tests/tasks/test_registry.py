@@ -37,7 +37,7 @@ def test_every_head_has_a_task_and_every_task_a_head() -> None:
     assert kinds <= set(SPECS)
     variants = {"segment", "pose", "obb", "face-yolo", "plate-det", "text"}
     assert set(SPECS) - kinds == variants
-    assert {_spec(name).name for name in SPECS} - {"tensors"} == set(get_args(TaskName)) - {"asset"}
+    assert {_spec(name).name for name in SPECS} == set(get_args(TaskName)) - {"asset"}
 
 
 def test_options_are_fields_of_a_request() -> None:

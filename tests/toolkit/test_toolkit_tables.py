@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkzoo.errors import RkzooError
@@ -136,6 +136,7 @@ def test_a_damaged_table_is_one_error(text):
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1)
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, unique=True, min_size=1))
 def test_float_layers_are_written_as_yaml_whatever_their_names(names):
     text = worker.with_float_layers(CONFIG, names)

@@ -372,10 +372,11 @@ def with_float_layers(config: str, names: Sequence[str]) -> str:
     """The text of a `.quantization.cfg` with `names` (and no other tensor) in float16.
 
     Only that key is rewritten, in yaml's flow style, where a JSON string is valid for any name (but
-    for characters beyond ASCII, which yaml escapes differently).
+    for characters beyond ASCII, which yaml escapes differently); an explicit key (?) may be of any
+    length.
     """
-    quoted = json.dumps(dict.fromkeys(names, "float16"), ensure_ascii=False)
-    chosen = re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
+    quoted = ", ".join(f'? {json.dumps(name, ensure_ascii=False)} : "float16"' for name in names)
+    chosen = re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", f"{{{quoted}}}")
     changed, count = re.subn(
         r"^custom_quantize_layers:.*\n(?:[ \t#].*\n)*",
         lambda _: f"custom_quantize_layers: {chosen}\n",

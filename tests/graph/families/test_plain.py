@@ -82,7 +82,7 @@ def test_bytes_that_come_out_are_int32() -> None:
     net = Net()
     above = net.op("Greater", net.op("MatMul", "x", net.weight(8, 8)), net.weight(1))
     out = net.op("Cast", above, to=TensorProto.UINT8)
-    model = built(net, {"x": (1, 8)}, {out: (1, 8)})
+    model = built(net, {"x": (64, 8)}, {out: (64, 8)})
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
     given = sample(model)
     (wanted,) = ort.InferenceSession(model.SerializeToString()).run(None, given)
@@ -90,7 +90,7 @@ def test_bytes_that_come_out_are_int32() -> None:
     (found,) = ort.InferenceSession(made.SerializeToString()).run(None, given)
     assert (wanted.dtype, found.dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(found, wanted)
-    assert 0 < found.sum() < 8
+    assert 0 < found.sum() < found.size
 
 
 def test_texts_are_refused() -> None:

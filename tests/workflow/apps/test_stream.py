@@ -28,6 +28,7 @@ from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.streaming.sources import Frame, open_source
 from rkzoo.workflow.apps import stream as room
 from rkzoo.workflow.apps.stream import Outputs, Stop, StreamOptions, stream
+from rkzoo.workflow.request.request import Request
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,9 @@ def test_every_frame_is_answered_in_order_as_one_by_one(
 
 def test_a_number_of_frames_and_tracks(model: Path, film: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    options = StreamOptions(confidence=0.3, frames=7, track=True, workers=2)
-    summary = stream(str(model), str(film), Outputs(jsonl=out), options=options)
+    options = StreamOptions(frames=7, track=True, workers=2)
+    sure = Request(confidence=0.3)
+    summary = stream(str(model), str(film), Outputs(jsonl=out), request=sure, options=options)
     assert summary.frames == 7
     found = lines(out)
     assert [record["frame"] for record in found] == list(range(7))

@@ -29,8 +29,8 @@ def test_three_cores_answer_every_picture_in_order_and_leave_nothing_open(
     def three_cores(*args: object, **named: object) -> room.Plan:
         planned = real(*args, **named)  # type: ignore[arg-type]
         part = planned.parts["model"]
-        assert part.board
-        wide = replace(part, board=replace(part.board, available=3))
+        assert isinstance(part.backend, board.BoardBackend)
+        wide = replace(part, backend=replace(part.backend, available=3))
         return replace(planned, parts={"model": wide})
 
     monkeypatch.setattr(room, "plan", three_cores)

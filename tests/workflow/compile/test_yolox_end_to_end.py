@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from rkzoo.contract.detect import DetectHead
+from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.detect.task import DetectOptions, Detector
 from rkzoo.vision.image import read
-from rkzoo.workflow.inference.load import open_onnx
 from rkzoo.workflow.request.resolve import resolve
 
 
@@ -60,7 +60,7 @@ def test_float_scores_on_coco128(
     contract = msgspec.structs.replace(
         ready.contract, head=msgspec.structs.replace(head, suppression=suppression)
     )
-    with open_onnx(ready) as session:
+    with OnnxSession(ready.graph().SerializeToString(), ready.contract.picture) as session:
         detect = Detector(contract, session, DetectOptions(confidence=0.001, iou=0.65))
         found = precision(detect, files, assets / "data/coco128_val/instances_bbox.json")
     print(f"yolox_nano, {suppression}: {found[0]:.4f} {found[1]:.4f}, 128 pictures")

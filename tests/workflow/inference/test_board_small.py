@@ -88,5 +88,5 @@ def test_bench_leaves_the_floats_out_and_says_so(
     assert notes.count(NO_FLOATS) == 1
     _tell(found)
     assert "floats in and out" not in capsys.readouterr().out
-    with pytest.raises(RkzooError, match="makes no floats"):
+    with pytest.raises(RkzooError, match="does not convert to float"):
         open_part(in_floats(plan(bus.rknn, Request())).parts["model"])

@@ -17,7 +17,6 @@ from PIL import Image
 
 import rkzoo
 from rkzoo.cli.main import main
-from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.writer import Writer
 from rkzoo.tasks.prompt.tokenizer import END, ClipTokenizer
 from rkzoo.vision.image import write
@@ -243,9 +242,10 @@ def test_words_are_scored_on_folders_of_pictures(
     assert top["value"] == pytest.approx(100 * sum(right) / len(right))
 
 
-def test_a_part_alone_says_nothing() -> None:
-    with pytest.raises(RkzooError, match="intermediate tensors only"):
-        rkzoo.load("tiny-text")
+def test_a_part_alone_gives_plain_tensors() -> None:
+    with rkzoo.load("tiny-text") as part:
+        alone = part({"input_ids": np.zeros((1, 12), np.int64)}).found
+    assert alone["text_embeds"].shape == (1, WIDTH)
 
 
 @pytest.mark.toolkit

@@ -49,5 +49,5 @@ def test_a_transducer_is_opened_by_its_roles(tmp_path: Path) -> None:
     assert task.joiner.name == "joiner"  # type: ignore[attr-defined]
     assert task.pieces[1] == "▁A"  # type: ignore[attr-defined]
     vocabulary.write_bytes(b"\xff\xfe")
-    with pytest.raises(RkzooError, match="no vocabulary"):
+    with pytest.raises(RkzooError, match="not a vocabulary"):
         spec_of(opened.head).open(opened, TaskOptions())

@@ -23,6 +23,7 @@ from rkzoo.toolkit.recipe import Recipe
 from rkzoo.workflow.performance import estimate as module
 from rkzoo.workflow.performance.estimate import estimate, every_chip, read_subject
 from rkzoo.workflow.request import resolve as resolving
+from rkzoo.workflow.request.request import Request
 
 
 def plain(path: Path, shape: list[object], op: str = "Relu") -> Path:
@@ -105,10 +106,10 @@ def test_the_second_time_nothing_is_built_nor_read(
 
 def test_a_changed_file_or_another_size_is_built_again(tmp_path: Path, toolkit: Builds) -> None:
     path = plain(tmp_path / "net.onnx", ["n", 3, "h", "w"])
-    estimate(path, ["rk3588"], size=(32, 32))
-    estimate(path, ["rk3588"], size=(64, 32))
+    estimate(path, ["rk3588"], Request(size=(32, 32)))
+    estimate(path, ["rk3588"], Request(size=(64, 32)))
     plain(path, ["n", 3, "h", "w"], "Sigmoid")
-    estimate(path, ["rk3588"], size=(32, 32))
+    estimate(path, ["rk3588"], Request(size=(32, 32)))
     assert len(toolkit.asked) == 3
 
 

@@ -39,7 +39,7 @@ def test_fields_are_checked_and_made_plain_when_it_is_made() -> None:
         ({"std": (0, 0, 0)}, "std of 0"),
         ({"confidence": 1.5}, "confidence is 1.5"),
         ({"iou": -1}, "iou is -1"),
-        ({"max_boxes": 0}, "At most 0 boxes"),
+        ({"max_boxes": 0}, "limit of 0 boxes"),
         ({"points": [(1,)]}, "--point 1"),
         ({"boxes": [(1, 2, 3, float("nan"))]}, "--box"),
         ({"cut": False, "recipe": "x.yaml"}, "contradict"),
