@@ -70,7 +70,7 @@ def frames() -> list[np.ndarray]:
     """Some frames of 1080p, as many as do not fit into the processor's cache together."""
     random = np.random.default_rng(1)
     small = random.integers(0, 256, (8, 54, 96, 3), np.uint8)
-    return [cv2.resize(one, (1920, 1080), interpolation=cv2.INTER_CUBIC) for one in small]
+    return [cv2.resize(item, (1920, 1080), interpolation=cv2.INTER_CUBIC) for item in small]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Opened:
 def opened(planned: Plan, stack: ExitStack, *, plainly: bool = False) -> Opened:
     task = open_task(planned, stack)
     assert isinstance(task, Detector)
-    return Opened(task, task.decode_plainly if plainly else task.decode)
+    return Opened(task, task.postprocess_unsuppressed if plainly else task.postprocess)
 
 
 def pooled(planned: Plan, cores: int, shots: list[np.ndarray], count: int) -> float:
@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--frames", type=int, default=100, metavar="N", help="a round (100)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="(5)")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         os.environ[LIBRARY] = str(build.compiled(Path(scratch)))
@@ -142,13 +142,13 @@ def main() -> None:
         plain = opened(in_floats(planned), stack, plainly=True)
         measured: dict[str, list[tuple[float, float, float]]] = {"rkzoo": [], "floats": []}
         single, triple = [], []
-        for _ in range(asked.rounds):
+        for _ in range(args.rounds):
             for name, way in (("rkzoo", ours), ("floats", plain)):
                 way(shots[0])
-                measured[name] += [way(shots[n % len(shots)]) for n in range(asked.frames)]
-            single.append(pooled(planned, 1, shots, asked.frames))
-            triple.append(pooled(planned, CORES, shots, CORES * asked.frames))
-    print(f"ms a frame, p50 of {asked.rounds} x {asked.frames}, beside the {NPU_MS} ms of the NPU")
+                measured[name] += [way(shots[n % len(shots)]) for n in range(args.frames)]
+            single.append(pooled(planned, 1, shots, args.frames))
+            triple.append(pooled(planned, CORES, shots, CORES * args.frames))
+    print(f"ms a frame, p50 of {args.rounds} x {args.frames}, beside the {NPU_MS} ms of the NPU")
     for name, rows in measured.items():
         middle = [1000 * statistics.median(column) for column in zip(*rows, strict=True)]
         total = 1000 * statistics.median(map(sum, rows))

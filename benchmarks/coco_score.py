@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from rkzoo.accuracy import answers
-from rkzoo.accuracy.objects import Objects, coco_stats
+from rkzoo.accuracy.objects import ObjectTruth, coco_stats
 
 CLASSES = 80
 
 
-def made(pictures: int, per_picture: int) -> tuple[Objects, list[answers.Record]]:
+def made(pictures: int, per_picture: int) -> tuple[ObjectTruth, list[answers.Record]]:
     """Truth and answers, the same at each call."""
     random = np.random.default_rng(7)
     counts = random.poisson(7, pictures)
@@ -31,7 +31,7 @@ def made(pictures: int, per_picture: int) -> tuple[Objects, list[answers.Record]
     side = np.exp(random.uniform(np.log(8), np.log(400), (total, 2)))
     xywh = np.concatenate((random.uniform(0, 1, (total, 2)) * (640 - side), side), axis=1)
     category = random.integers(0, CLASSES, total)
-    truth = Objects(
+    truth = ObjectTruth(
         picture=picture.astype(np.int64),
         category=category,
         xywh=xywh,
@@ -74,8 +74,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     options.add_argument("--pictures", type=int, default=5000)
     options.add_argument("--per-picture", type=int, default=100)
-    asked = options.parse_args()
-    truth, records = made(asked.pictures, asked.per_picture)
+    args = options.parse_args()
+    truth, records = made(args.pictures, args.per_picture)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -84,10 +84,12 @@ def main() -> None:
         records = answers.load(Path(folder) / "answers.npz")
         read = time.perf_counter()
     stats = coco_stats(truth, records, (), "bbox")
-    done = time.perf_counter()
+    completed = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{sum(len(record['score']) for record in records)} boxes in {asked.pictures} pictures")
-    print(f"save {written - start:.2f} s, load {read - written:.2f} s, score {done - read:.2f} s")
+    print(f"{sum(len(record['score']) for record in records)} boxes in {args.pictures} pictures")
+    print(
+        f"save {written - start:.2f} s, load {read - written:.2f} s, score {completed - read:.2f} s"
+    )
     print(f"peak {peak:.0f} MiB, of which {before:.0f} MiB before")
     print(f"mAP50-95 {stats[0]:.6f}")
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import ImageInput, TensorSpec
-from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.postprocess import DetectDecoder
 from rkzoo.vision.letterbox import fit, plan
 from rkzoo.vision.masks import mask_crops
 from rkzoo.vision.nms import nms
@@ -80,15 +80,15 @@ def codes(values: np.ndarray, scale: float, zero: int) -> np.ndarray:
 
 
 def objects(rng: np.random.Generator, scene: Scene) -> list[tuple[np.ndarray, int, float]]:
-    found = []
+    objects = []
     for _ in range(scene.objects):
         crowded = scene.objects > 100
         wide, high = rng.uniform(14, 60, 2) if crowded else rng.uniform(20, 300, 2)
         cx, cy = rng.uniform(0.06, 0.94, 2) * SIZE
         kind = 0 if rng.random() < scene.one_class else int(rng.integers(CLASSES))
         box = np.array([cx - wide / 2, cy - high / 2, cx + wide / 2, cy + high / 2])
-        found.append((np.clip(box, 0, SIZE), kind, float(rng.uniform(0.4, 0.95))))
-    return found
+        objects.append((np.clip(box, 0, SIZE), kind, float(rng.uniform(0.4, 0.95))))
+    return objects
 
 
 def near(box: np.ndarray, stride: int, rng: np.random.Generator) -> list[tuple[int, int, float]]:
@@ -292,10 +292,14 @@ def decode_rows(rng: np.random.Generator) -> list[Row]:
                     decoder: DetectDecoder = decoder, ready: list[np.ndarray] = ready,
                     scene: Scene = scene,
                 ) -> np.ndarray:  # fmt: skip
-                    found = decoder.candidates(ready, scene.confidence)
-                    kept = nms(found.boxes, found.score, found.class_id, scene.iou, 1000)
-                    found = found[kept]
-                    return np.column_stack((found.boxes, found.score, found.class_id))
+                    candidates = decoder.candidates(ready, scene.confidence)
+                    kept = nms(
+                        candidates.boxes, candidates.score, candidates.class_id, scene.iou, 1000
+                    )
+                    candidates = candidates[kept]
+                    return np.column_stack(
+                        (candidates.boxes, candidates.score, candidates.class_id)
+                    )
 
                 def oracle(
                     plain: Callable[..., np.ndarray] = plain, ready: list[np.ndarray] = ready,
@@ -304,8 +308,8 @@ def decode_rows(rng: np.random.Generator) -> list[Row]:
                     return plain(ready, layout, scene)
 
                 same(ours(), oracle(), f"{family} {scene.name} {layout}")
-                found = decoder.candidates(ready, scene.confidence)
-                note = f"{len(found)} to {len(ours())}"
+                candidates = decoder.candidates(ready, scene.confidence)
+                note = f"{len(candidates)} to {len(ours())}"
                 rows.append(Row(f"{family} {layout:8} {scene.name} ({note})", ours, oracle, goal))
     return rows
 
@@ -334,7 +338,7 @@ def mask_row(rng: np.random.Generator) -> Row:
     def plain() -> np.ndarray:
         maps = (stored[0].astype(np.float32) + 3) * np.float32(0.05)
         share = 1 / (1 + np.exp(-(weights @ maps.reshape(32, -1)).reshape(-1, 160, 160)))
-        whole = np.stack([cv2.resize(one, (SIZE, SIZE)) for one in share])
+        whole = np.stack([cv2.resize(item, (SIZE, SIZE)) for item in share])
         x, y = np.arange(SIZE)[None, None], np.arange(SIZE)[None, :, None]
         x1, y1, x2, y2 = boxes.T[:, :, None, None]
         return (whole > 0.5) & (x >= x1) & (x < x2) & (y >= y1) & (y < y2)

@@ -65,16 +65,16 @@ class Failed(Exception):
 def command(args: Sequence[str | Path], *, cwd: Path | None = None) -> str:
     """Runs a tool of this machine. Raises Missing, with its last words, when it fails."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [str(a) for a in args], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
         )
     except FileNotFoundError:
         raise Missing(f"{args[0]} is not installed") from None
     except subprocess.TimeoutExpired:
         raise Missing(f"{args[0]} did not end within {PATIENCE} s") from None
-    if done.returncode:
-        raise Missing(f"{args[0]} failed: {(done.stderr or done.stdout).strip()[-400:]}")
-    return done.stdout
+    if completed.returncode:
+        raise Missing(f"{args[0]} failed: {(completed.stderr or completed.stdout).strip()[-400:]}")
+    return completed.stdout
 
 
 def apt_options(folder: Path) -> list[str]:
@@ -93,8 +93,8 @@ def apt_options(folder: Path) -> list[str]:
         "Dir::State::lists": folder / "lists",
         "Dir::State::status": folder / "status",
     }
-    given = [f"{key}={value}" for key, value in settings.items()]
-    return ["-qq", *(part for setting in given for part in ("-o", setting))]
+    inputs = [f"{key}={value}" for key, value in settings.items()]
+    return ["-qq", *(part for setting in inputs for part in ("-o", setting))]
 
 
 def userland(folder: Path) -> Path:
@@ -123,8 +123,8 @@ def interpreter(root: Path) -> tuple[Path, str]:
 def emulator(folder: Path, fetch: bool) -> Path:
     """qemu of this machine or, when `fetch`, out of Debian's package."""
     for name in QEMU:
-        if found := shutil.which(name) or shutil.which(name, path=str(folder / "qemu/usr/bin")):
-            return Path(found)
+        if text := shutil.which(name) or shutil.which(name, path=str(folder / "qemu/usr/bin")):
+            return Path(text)
     if not fetch:
         raise Missing("qemu-aarch64-static is not installed (apt-get install qemu-user-static)")
     unpacked = folder / "qemu"
@@ -209,16 +209,16 @@ class Arm:
 
 def expect(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     """Raises Failed unless the program ended with `code`, said `words`, and no traceback."""
-    said = done.stdout + done.stderr
-    lacks = [word for word in words if word not in " ".join(said.split())]
-    if done.returncode != code or lacks or "Traceback" in said:
-        raise Failed(f"exit code {done.returncode} for {code}, lacks {lacks}:\n{said[-2000:]}")
+    text = done.stdout + done.stderr
+    lacks = [word for word in words if word not in " ".join(text.split())]
+    if done.returncode != code or lacks or "Traceback" in text:
+        raise Failed(f"exit code {done.returncode} for {code}, lacks {lacks}:\n{text[-2000:]}")
 
 
 def imports(arm: Arm, board: Arm) -> None:
     modules = "platform, sys, numpy, cv2, msgspec, yaml, rkzoo, rkzoo.runtime.npu"
-    told = "print(platform.machine(), callable(rkzoo.load), 'onnxruntime' in sys.modules)"
-    expect(arm.run("-c", f"import {modules}; {told}"), 0, "aarch64 True False")
+    reported = "print(platform.machine(), callable(rkzoo.load), 'onnxruntime' in sys.modules)"
+    expect(arm.run("-c", f"import {modules}; {reported}"), 0, "aarch64 True False")
 
 
 def every_module(arm: Arm, board: Arm) -> None:
@@ -248,9 +248,9 @@ def shows_help(arm: Arm, board: Arm) -> None:
 
 
 def reads_a_model(arm: Arm, board: Arm) -> None:
-    done = arm.rkzoo("inspect", "model.rknn", "--json")
-    expect(done, 0)
-    report = json.dumps(json.loads(done.stdout))
+    completed = arm.rkzoo("inspect", "model.rknn", "--json")
+    expect(completed, 0)
+    report = json.dumps(json.loads(completed.stdout))
     for word in ("rk3588", "images", "box_8", "Softmax"):
         if word not in report:
             raise Failed(f"inspect does not tell {word}: {report[:1000]}")
@@ -258,13 +258,15 @@ def reads_a_model(arm: Arm, board: Arm) -> None:
 
 def tells_that_there_is_no_npu(arm: Arm, board: Arm) -> None:
     """On an Arm machine that is no board."""
-    done = arm.rkzoo("run", "model.rknn", str(PICTURE))
-    expect(done, 2, "model.rknn cannot be run on an NPU here.", "no Rockchip board", "rkzoo[pc]")
+    completed = arm.rkzoo("run", "model.rknn", str(PICTURE))
+    expect(
+        completed, 2, "model.rknn cannot be run on an NPU here.", "no Rockchip board", "rkzoo[pc]"
+    )
 
 
 def tells_that_the_library_is_missing(arm: Arm, board: Arm) -> None:
-    done = board.rkzoo("run", "model.rknn", str(PICTURE))
-    expect(done, 2, "cannot be run on this board", "librknnrt.so", "Run rkzoo doctor")
+    completed = board.rkzoo("run", "model.rknn", str(PICTURE))
+    expect(completed, 2, "cannot be run on this board", "librknnrt.so", "Run rkzoo doctor")
 
 
 def doctor_without_a_board(arm: Arm, board: Arm) -> None:
@@ -301,8 +303,8 @@ def sizes(site: Path) -> Iterator[str]:
     yield f"{size:.0f} MB installed, of {LIMIT_MB} allowed: {', '.join(names)}"
     if size >= LIMIT_MB:
         raise Failed(f"{size:.0f} MB are too much for a board")
-    if found := [name for name in PC_ONLY if (site / name).exists()]:
-        raise Failed(f"a board needs no {', '.join(found)}")
+    if results := [name for name in PC_ONLY if (site / name).exists()]:
+        raise Failed(f"a board needs no {', '.join(results)}")
 
 
 def check(folder: Path, fetch: bool, say: Callable[[str], None]) -> int:
@@ -329,14 +331,14 @@ def check(folder: Path, fetch: bool, say: Callable[[str], None]) -> int:
     arm = Arm(qemu, root, python, site, work)
     tree = as_board(root, folder / "board")
     board = Arm(qemu, tree, python, site, work)
-    for one in CHECKS:
+    for check in CHECKS:
         began = time.monotonic()
         word, more = "ok  ", ""
         try:
-            one(arm, board)
+            check(arm, board)
         except (Failed, subprocess.TimeoutExpired) as error:
             failed, word, more = failed + 1, "FAIL", f": {error}"
-        say(f"{word}  {one.__name__.replace('_', ' ')} ({time.monotonic() - began:.0f} s){more}")
+        say(f"{word}  {check.__name__.replace('_', ' ')} ({time.monotonic() - began:.0f} s){more}")
     return failed
 
 
@@ -344,12 +346,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--fetch-qemu", action="store_true")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rkzoo-arm64-") as scratch:
-        folder = (asked.folder or Path(scratch)).resolve()
+        folder = (args.folder or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            failed = check(folder, asked.fetch_qemu, lambda line: print(line, flush=True))
+            failed = check(folder, args.fetch_qemu, lambda line: print(line, flush=True))
         except Missing as error:
             print(f"skipped: {error}")
             return SKIPPED

@@ -51,12 +51,12 @@ class Structure:
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:
     """Every module of the package by its full name, that stand-in for another package apart."""
-    found = {}
+    paths = {}
     for path in sorted(package.rglob("*.py")):
         parts = [package.name, *path.relative_to(package).with_suffix("").parts]
         if "torch_stub" not in parts:
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+            paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 def imports(path: Path, known: Mapping[str, Path]) -> Iterator[tuple[str, ast.stmt]]:
@@ -90,14 +90,14 @@ def circles(graph: Edges) -> list[list[str]]:
 
 
 def _reachable(graph: Edges, start: str) -> set[str]:
-    found: set[str] = set()
+    results: set[str] = set()
     todo = list(graph[start])
     while todo:
         name = todo.pop()
-        if name not in found:
-            found.add(name)
+        if name not in results:
+            results.add(name)
             todo.extend(graph.get(name, ()))
-    return found
+    return results
 
 
 def room_of(module: str) -> str:
@@ -110,12 +110,12 @@ def room_of(module: str) -> str:
 def rooms(graph: Edges, wing: str) -> dict[str, set[str]]:
     """Every room of a wing with the rooms that it imports, itself apart."""
     packages = {name.rpartition(".")[0] for name in graph}
-    found: dict[str, set[str]] = {}
+    results: dict[str, set[str]] = {}
     for name, others in graph.items():
         if name.startswith(f"rkzoo.{wing}.") and name not in packages:
-            here = found.setdefault(room_of(name), set())
+            here = results.setdefault(room_of(name), set())
             here |= {room_of(other) for other in others if other.startswith(f"rkzoo.{wing}.")}
-    return {room: others - {room} for room, others in found.items()}
+    return {room: others - {room} for room, others in results.items()}
 
 
 def _wing(graph: Edges, wing: str) -> Wing:
@@ -161,18 +161,18 @@ def head_checks(path: Path) -> int:
 
 def _parameters(paths: Sequence[Path], function: str) -> int:
     """How many parameters a public function of the workflow has, in the module of its name."""
-    (path,) = (one for one in paths if one.name == f"{function}.py" and "workflow" in one.parts)
+    (path,) = (path for path in paths if path.name == f"{function}.py" and "workflow" in path.parts)
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
-            told = node.args
-            return len(told.posonlyargs) + len(told.args) + len(told.kwonlyargs)
+            args = node.args
+            return len(args.posonlyargs) + len(args.args) + len(args.kwonlyargs)
     raise LookupError(f"{path} has no {function}()")
 
 
 def count() -> Structure:
     graph = edges()
     paths = list(modules().values())
-    checks = [found for path in paths if (found := head_checks(path))]
+    checks = [result for path in paths if (result := head_checks(path))]
     return Structure(
         len(paths),
         circles(graph),
@@ -207,8 +207,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    told = count()
-    print(json.dumps(asdict(told), indent=1) if parser.parse_args().json else _table(told))
+    structure = count()
+    print(
+        json.dumps(asdict(structure), indent=1) if parser.parse_args().json else _table(structure)
+    )
 
 
 if __name__ == "__main__":

@@ -61,26 +61,26 @@ def published(path: Path) -> dict[tuple[str, str], float]:
 def fit(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
     """Coefficients >= 0 that make the relative error least: the best of all subsets of terms
     whose plain least squares has no negative one."""
-    rows, ones = terms / milliseconds[:, None], np.ones(len(terms))
-    best, found = np.inf, np.zeros(terms.shape[1])
+    rows, result = terms / milliseconds[:, None], np.ones(len(terms))
+    best, outcome = np.inf, np.zeros(terms.shape[1])
     for count in range(1, terms.shape[1] + 1):
         for chosen in combinations(range(terms.shape[1]), count):
             some = rows[:, chosen]
-            values, *_ = np.linalg.lstsq(some, ones, rcond=None)
-            error = float(((some @ values - ones) ** 2).sum())
+            values, *_ = np.linalg.lstsq(some, result, rcond=None)
+            error = float(((some @ values - result) ** 2).sum())
             if (values >= 0).all() and error < best:
-                best, found = error, np.zeros(terms.shape[1])
-                found[list(chosen)] = values
-    return found
+                best, outcome = error, np.zeros(terms.shape[1])
+                outcome[list(chosen)] = values
+    return outcome
 
 
 def left_out(terms: np.ndarray, milliseconds: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """What each point is expected to take by a fit without its group."""
-    found = np.zeros(len(terms))
+    result = np.zeros(len(terms))
     for group in set(groups):
-        out = np.array([one == group for one in groups])
-        found[out] = terms[out] @ fit(terms[~out], milliseconds[~out])
-    return found
+        out = np.array([text == group for text in groups])
+        result[out] = terms[out] @ fit(terms[~out], milliseconds[~out])
+    return result
 
 
 def width(errors: Sequence[float]) -> float:
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     args = parser.parse_args()
     speeds = published(args.published)
-    made: dict[str, ChipModel] = {}
+    chip_models: dict[str, ChipModel] = {}
     versions = set()
     for soc in COLUMNS:
         tables = {
@@ -156,7 +156,7 @@ def main() -> None:
         }
         versions |= {table.toolkit for table in tables.values()}
         ms = {name: value for (name, chip), value in speeds.items() if chip == soc}
-        made[soc] = model = chip_model(tables, ms)
+        chip_models[soc] = model = chip_model(tables, ms)
         print(
             f"{soc}: {len(model.points)} networks, left out: median {model.median_error:.1%}, mean"
             f" {model.mean_error:.1%}, worst {model.worst_error:.0%}; a family left out: median"
@@ -169,7 +169,7 @@ def main() -> None:
         date=date.today().isoformat(),
         source="speed table of airockchip/rknn_model_zoo (inference alone, INT8, highest clocks)",
         sha256=hashlib.sha256(args.published.read_bytes()).hexdigest(),
-        chips=made,
+        chips=chip_models,
     )
     text = yaml.safe_dump(msgspec.to_builtins(document), sort_keys=False, width=100)
     write_text(args.output, "# Written by scripts/fit_latency.py; do not edit.\n" + text)

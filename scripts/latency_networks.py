@@ -165,9 +165,9 @@ class Net:
             [info(name) for name in self.outputs],
             [onnx.numpy_helper.from_array(w, name) for name, w in self.weights.items()],
         )
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)])
-        made.ir_version = 7
-        return made
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)])
+        model.ir_version = 7
+        return model
 
     def parameters(self) -> int:
         return sum(w.size for w in self.weights.values() if w.dtype == np.float32)
@@ -535,8 +535,8 @@ def yolox(size: str) -> Net:
         stem = n.conv(x, c[2])
         box = n.conv(n.conv(stem, c[2], 3), c[2], 3)
         cls = n.conv(n.conv(stem, c[2], 3), c[2], 3)
-        found = n.conv(box, 4, act="none"), n.conv(box, 1, act="sigmoid")
-        n.out(n.cat(*found, n.conv(cls, 80, act="sigmoid")))
+        results = n.conv(box, 4, act="none"), n.conv(box, 1, act="sigmoid")
+        n.out(n.cat(*results, n.conv(cls, 80, act="sigmoid")))
     return n
 
 

@@ -63,11 +63,13 @@ def _tables(env: ToolkitEnv, name: str, chips: list[str], folder: Path) -> None:
             recipe = msgspec.structs.replace(plan.recipe, soc=soc)
             try:
                 with ToolkitProcess(env) as process:
-                    made = process.build(replace(plan, recipe=recipe), Path(place) / "out.rknn")
+                    build_report = process.build(
+                        replace(plan, recipe=recipe), Path(place) / "out.rknn"
+                    )
             except RkzooError as error:
                 print(f"{name} {soc}: {error}", file=sys.stderr, flush=True)
                 continue
-            text = msgspec.json.encode(cost_table(made, "int8")).decode()
+            text = msgspec.json.encode(cost_table(build_report, "int8")).decode()
             write_text(folder / f"{name}.{soc}.json", text)
             print(f"{name} {soc}: {time.monotonic() - start:.0f} s", flush=True)
 

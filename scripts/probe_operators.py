@@ -46,7 +46,7 @@ def _plain(op: str, *constants: np.ndarray, **attributes: object) -> Maker:
         weights = [
             numpy_helper.from_array(value, f"{name}_{i}") for i, value in enumerate(constants)
         ]
-        inputs = [x, *(one.name for one in weights)]
+        inputs = [x, *(weight.name for weight in weights)]
         return [helper.make_node(op, inputs, [y], name, **attributes)], weights
 
     return make
@@ -216,8 +216,8 @@ def graph(names: Sequence[str]) -> onnx.ModelProto:
                 kernel_shape=[3, 3], pads=[1] * 4,
             )
         )  # fmt: skip
-        made, constants = OPERATORS[name](f"in_{name}", f"out_{name}", f"probe_{name}")
-        nodes += made
+        results, constants = OPERATORS[name](f"in_{name}", f"out_{name}", f"probe_{name}")
+        nodes += results
         weights += constants
         outputs.append(helper.make_empty_tensor_value_info(f"out_{name}"))
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, S, S])
@@ -256,15 +256,15 @@ def probe(env: ToolkitEnv, soc: str, names: Sequence[str]) -> Places:
         plan = BuildInputs(path / "model.onnx", recipe, path if dtype == "int8" else None)
         try:
             with ToolkitProcess(env) as process:
-                made = process.build(plan, path / "out.rknn", timeout=300)
+                build_report = process.build(plan, path / "out.rknn", timeout=300)
         except RkzooError as error:
             if len(names) == 1:
                 print(f"{soc} {names[0]}: {error.why}", file=sys.stderr, flush=True)
                 return Places(refused=tuple(names))
             half = len(names) // 2
-            one, two = probe(env, soc, names[:half]), probe(env, soc, names[half:])
-            return Places(cpu=one.cpu + two.cpu, refused=one.refused + two.refused)
-    table = cost_table(made, dtype)
+            places, two = probe(env, soc, names[:half]), probe(env, soc, names[half:])
+            return Places(cpu=places.cpu + two.cpu, refused=places.refused + two.refused)
+    table = cost_table(build_report, dtype)
     on_cpu = {layer.name for layer in cpu_layers(table)}
     print(f"{soc}: {len(names)} in one, on the CPU: {sorted(on_cpu)}", flush=True)
     cpu = [name for name in names if any(_of(name, row) for row in on_cpu)]
@@ -273,7 +273,7 @@ def probe(env: ToolkitEnv, soc: str, names: Sequence[str]) -> Places:
 
 def main() -> None:
     env = ensure(DEFAULT_VERSION)
-    found: dict[str, Places] = {}
+    places: dict[str, Places] = {}
     families: set[str] = set()
     # What makes every build fail is asked for by itself, or each chip would be halved for it.
     alone = ("NonZero", "LayerNormalization")
@@ -283,7 +283,7 @@ def main() -> None:
             continue
         families.add(chip.family)
         parts = [probe(env, soc, together), *(probe(env, soc, [name]) for name in alone)]
-        found[soc] = Places(
+        places[soc] = Places(
             cpu=tuple(sorted(name for part in parts for name in part.cpu)),
             refused=tuple(sorted(name for part in parts for name in part.refused)),
         )
@@ -291,7 +291,7 @@ def main() -> None:
         toolkit=DEFAULT_VERSION,
         date=date.today().isoformat(),
         tried=tuple(sorted(OPERATORS)),
-        chips=found,
+        chips=places,
     )
     text = yaml.safe_dump(msgspec.to_builtins(document), sort_keys=False, width=100)
     write_text(OUT, "# Written by scripts/probe_operators.py; do not edit.\n" + text)

@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("table", type=Path, metavar="CSV")
     parser.add_argument("-o", "--output", type=Path, default=Path("results/published.yaml"))
     args = parser.parse_args()
-    told = msgspec.to_builtins(read(args.table))
-    told["speeds"] = [one | {"shape": list(one["shape"])} for one in told["speeds"]]
-    text = yaml.safe_dump(told, sort_keys=False, width=100, default_flow_style=None)
+    reported = msgspec.to_builtins(read(args.table))
+    reported["speeds"] = [item | {"shape": list(item["shape"])} for item in reported["speeds"]]
+    text = yaml.safe_dump(reported, sort_keys=False, width=100, default_flow_style=None)
     write_text(args.output, "# Written by scripts/published_speeds.py; not by hand.\n" + text)
 
 

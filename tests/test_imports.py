@@ -21,7 +21,7 @@ GROUND = {
     "errors",
     "files",
     "html_template",
-    "plain",
+    "json_values",
     "progress",
     "session",
 }

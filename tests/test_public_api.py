@@ -25,26 +25,26 @@ import rkzoo.tasks
 from rkzoo.accuracy.metric import Metric
 from rkzoo.audio.sound import Sound
 from rkzoo.checks import Check
-from rkzoo.graph.lowering.verify import Proof
+from rkzoo.graph.lowering.verify import EquivalenceReport
 from rkzoo.graph.onnx.summary import GraphSummary
-from rkzoo.plain import plain
+from rkzoo.json_values import to_json_value
 from rkzoo.speed.latency import Latency
 from rkzoo.speed.table import CostTable
 from rkzoo.speed.timing import Times
 from rkzoo.tasks.collection import Collection
-from rkzoo.tasks.sound.timeline import Stretch
+from rkzoo.tasks.sound.timeline import LabeledSpan
 from rkzoo.tasks.speech.transcript import Segment
 from rkzoo.tasks.speech.windows import without_quiet
 from rkzoo.tasks.translate.result import Sentence
-from rkzoo.tasks.voice.result import SpokenSentence
+from rkzoo.tasks.voice.result import SynthesizedSentence
 from rkzoo.toolkit.logscan import Finding
 from rkzoo.workflow.comparison.diagnosis import Cause
-from rkzoo.workflow.comparison.inspect import Graph
-from rkzoo.workflow.comparison.matching import Matches, Pair
-from rkzoo.workflow.comparison.result import Ran
-from rkzoo.workflow.performance.bench import Answered, Board, Measured, Memory, Throughput
+from rkzoo.workflow.comparison.inspect import OnnxContent
+from rkzoo.workflow.comparison.matching import MatchedPair, Matches
+from rkzoo.workflow.comparison.result import RuntimeComparison
+from rkzoo.workflow.performance.bench import AnsweredModel, Board, MemoryInfo, ModelInfo, Throughput
 from rkzoo.workflow.request.quantization import USUAL, TunedRecipe
-from rkzoo.workflow.tuning.tune import Setting, Trial
+from rkzoo.workflow.tuning.tune import Setting, TuningTrial
 
 F32 = np.float32
 LABELS = ("cat", "dog")
@@ -75,19 +75,21 @@ def class_map() -> rkzoo.ClassMap:
     return rkzoo.ClassMap(classes, LABELS)
 
 
-def spoken() -> rkzoo.Spoken:
-    sentences = tuple(SpokenSentence(f"s{i}", np.float64(i), np.float64(i + 0.5)) for i in range(3))
-    return rkzoo.Spoken(Sound(np.arange(300, dtype=F32) / 300, 100), sentences)
+def spoken() -> rkzoo.SynthesizedSpeech:
+    sentences = tuple(
+        SynthesizedSentence(f"s{i}", np.float64(i), np.float64(i + 0.5)) for i in range(3)
+    )
+    return rkzoo.SynthesizedSpeech(Sound(np.arange(300, dtype=F32) / 300, 100), sentences)
 
 
-def stretches() -> tuple[Stretch, ...]:
-    return tuple(Stretch(N64 + i, N64 + i + 0.5, "speech", N32) for i in range(3))
+def stretches() -> tuple[LabeledSpan, ...]:
+    return tuple(LabeledSpan(N64 + i, N64 + i + 0.5, "speech", N32) for i in range(3))
 
 
 SEGMENTS = tuple(Segment(N64 + i, N64 + i + 1, f" <word> {i}") for i in range(3))
 FOUND: dict[str, Callable[[], Any]] = {
-    "Activity": lambda: rkzoo.Activity(stretches(), np.zeros(9, F32), 0.1, 4.0),
-    "Alike": lambda: rkzoo.Alike(("a", "b", "c"), SCORES),
+    "VoiceActivity": lambda: rkzoo.VoiceActivity(stretches(), np.zeros(9, F32), 0.1, 4.0),
+    "SimilarityScores": lambda: rkzoo.SimilarityScores(("a", "b", "c"), SCORES),
     "ClassMap": class_map,
     "ClassMasks": lambda: rkzoo.ClassMasks(
         np.stack([np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) < n for n in (10, 40)]), LABELS
@@ -98,7 +100,7 @@ FOUND: dict[str, Callable[[], Any]] = {
     ),
     "Detections": detections,
     "Faces": lambda: rkzoo.Faces(detections(), np.ones((3, 5, 2), F32)),
-    "Heard": lambda: rkzoo.Heard(
+    "AudioClassification": lambda: rkzoo.AudioClassification(
         np.eye(3, 2, dtype=F32), np.arange(6, dtype=np.float64).reshape(3, 2), LABELS
     ),
     "Masks": masks,
@@ -106,7 +108,7 @@ FOUND: dict[str, Callable[[], Any]] = {
         np.array([[20, 20, 10, 4, 0.3]] * 3, F32), SCORES, IDS, LABELS
     ),
     "Poses": lambda: rkzoo.Poses(detections(), np.ones((3, 17, 3), F32)),
-    "Spoken": spoken,
+    "SynthesizedSpeech": spoken,
     "Tensors": lambda: rkzoo.Tensors({"<word>": np.ones((1, 2), F32), "b": N64, "c": IDS}),
     "TextBoxes": lambda: rkzoo.TextBoxes(QUADS, SCORES),
     "TextLines": lambda: rkzoo.TextLines(
@@ -117,7 +119,7 @@ FOUND: dict[str, Callable[[], Any]] = {
     "Translation": lambda: rkzoo.Translation(
         tuple(Sentence(f"t{i}", f"u{i}", unknown=("x",)) for i in range(3)), "en", "zh"
     ),
-    "Vector": lambda: rkzoo.Vector(SCORES, True, rkzoo.Alike(("a", "b", "c"), SCORES)),
+    "Vector": lambda: rkzoo.Vector(SCORES, True, rkzoo.SimilarityScores(("a", "b", "c"), SCORES)),
 }
 
 # Of a Result over each: shape and dtype of an array, or the values themselves.
@@ -129,8 +131,8 @@ _BOXES: Arrays = {
 }
 _SCORES: Arrays = {"scores": ((3,), "float32")}
 ARRAYS: dict[str, Arrays] = {
-    "Activity": _SCORES,
-    "Alike": _SCORES,
+    "VoiceActivity": _SCORES,
+    "SimilarityScores": _SCORES,
     "ClassMap": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
     "ClassMasks": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
     "Vector": _SCORES,
@@ -138,7 +140,7 @@ ARRAYS: dict[str, Arrays] = {
     "DepthMap": {},
     "Detections": _BOXES,
     "Faces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
-    "Heard": {
+    "AudioClassification": {
         "scores": ((3, 2), "float32"),
         "class_ids": ((3,), "int32"),
         "probs": ((2,), "float32"),
@@ -146,7 +148,7 @@ ARRAYS: dict[str, Arrays] = {
     "Masks": _BOXES | {"masks": ((3, HEIGHT, WIDTH), "bool")},
     "OrientedBoxes": _BOXES | {"polygons": ((3, 4, 2), "float32")},
     "Poses": _BOXES | {"keypoints": ((3, 17, 3), "float32")},
-    "Spoken": {},
+    "SynthesizedSpeech": {},
     "Tensors": {},
     "TextBoxes": _SCORES | {"boxes": ((3, 4), "float32"), "polygons": ((3, 4, 2), "float32")},
     "TextLines": _SCORES | {"boxes": ((3, 4), "float32"), "polygons": ((3, 4, 2), "float32")},
@@ -158,20 +160,29 @@ LABELLED = {
     **dict.fromkeys(
         ("Detections", "Faces", "Masks", "OrientedBoxes", "Poses", "Tracked", "Classes"), NAMES
     ),
-    "Activity": ["speech"] * 3,
-    "Alike": ["a", "b", "c"],
+    "VoiceActivity": ["speech"] * 3,
+    "SimilarityScores": ["a", "b", "c"],
     "ClassMap": ["cat", "dog"],
     "ClassMasks": ["dog", "cat"],
-    "Heard": ["cat", "dog", "cat"],
+    "AudioClassification": ["cat", "dog", "cat"],
 }
 TEXTS = {
     "TextLines": ("a", "b", "c"),
     "Transcript": ("<word> 0", "<word> 1", "<word> 2"),
     "Translation": ("u0", "u1", "u2"),
-    "Spoken": ("s0", "s1", "s2"),
+    "SynthesizedSpeech": ("s0", "s1", "s2"),
 }
 READ = (
-    *("Activity", "Alike", "Heard", "Spoken", "Tensors", "Transcript", "Translation", "Vector"),
+    *(
+        "VoiceActivity",
+        "SimilarityScores",
+        "AudioClassification",
+        "SynthesizedSpeech",
+        "Tensors",
+        "Transcript",
+        "Translation",
+        "Vector",
+    ),
 )  # not drawn
 
 
@@ -205,8 +216,8 @@ def bench_report() -> rkzoo.BenchReport:
         frames=1,
         warm_up=0,
         board_info=BOARD,
-        model_info=Measured(name="m", inputs=((1, 2),), picture="made", width=1, height=1),
-        memory_info=Memory(peak_mib=N64, growth_kib_per_frame=None),
+        model_info=ModelInfo(name="m", inputs=((1, 2),), picture="made", width=1, height=1),
+        memory_info=MemoryInfo(peak_mib=N64, growth_kib_per_frame=None),
         time_cost_ms={"total": TIMES},
         throughput_fps=Throughput(
             inference=1,
@@ -229,16 +240,18 @@ def answer_report() -> rkzoo.AnswerReport:
         answers=1,
         warm_up=0,
         board_info=BOARD,
-        model_info=Answered(name="m", given="g", sound_seconds=N64),
-        memory_info=Memory(peak_mib=None, growth_kib_per_frame=None),
+        model_info=AnsweredModel(name="m", given="g", sound_seconds=N64),
+        memory_info=MemoryInfo(peak_mib=None, growth_kib_per_frame=None),
         time_cost_ms={"total": TIMES},
         real_time_factor=N64,
     )
 
 
 def comparison() -> rkzoo.Comparison:
-    pair = Pair("cat", (N32, 1.0, 2.0, 3.0), N32, None)
-    ran = Ran("int8", "simulator", (1, None), matches=(Matches(lost=(pair,)),), drawn=(b"jpeg",))
+    pair = MatchedPair("cat", (N32, 1.0, 2.0, 3.0), N32, None)
+    ran = RuntimeComparison(
+        "int8", "simulator", (1, None), matches=(Matches(lost=(pair,)),), drawn=(b"jpeg",)
+    )
     causes = (Cause("k", "m", "t", "f"),)
     shared = {"model": "m", "soc": "rk3588", "toolkit": "2", "pictures": ("a",), "layers": ()}
     return rkzoo.Comparison(
@@ -261,10 +274,10 @@ def estimate() -> rkzoo.Estimate:
     return rkzoo.Estimate("rk3588", "int8", "rk3588", (), table=table, latency=told, traffic=N64)
 
 
-def tuned() -> rkzoo.Tuned:
-    trial = Trial("start", "c", Setting(USUAL), N64, N64, None, N64, kept=True)
+def tuned() -> rkzoo.TuningResult:
+    trial = TuningTrial("start", "c", Setting(USUAL), N64, N64, None, N64, kept=True)
     recipe = TunedRecipe(model="m", sha256="0", toolkit="2", quantise=USUAL, measured={"int8": N64})
-    return rkzoo.Tuned(
+    return rkzoo.TuningResult(
         "m", "d", "answers", 1, "rk3588", "2", METRIC, 1.0, (trial,), recipe  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -273,7 +286,7 @@ WORK: dict[str, Callable[[], Any]] = {
     "AnswerReport": answer_report,
     "BenchReport": bench_report,
     "Comparison": comparison,
-    "Converted": lambda: rkzoo.Converted(
+    "ConversionResult": lambda: rkzoo.ConversionResult(
         "rk3588",
         "int8",
         Path("a.rknn"),
@@ -281,7 +294,7 @@ WORK: dict[str, Callable[[], Any]] = {
         1,
         N64,
         (Finding("fallback", "m", "e"),),  # type: ignore[arg-type]
-        Proof(N64, N64, 1, 2, N64),
+        EquivalenceReport(N64, N64, 1, 2, N64),
     ),
     "Estimate": estimate,
     "Evaluation": lambda: rkzoo.Evaluation(
@@ -290,15 +303,15 @@ WORK: dict[str, Callable[[], Any]] = {
     "Inspection": lambda: rkzoo.Inspection(
         "onnx",
         Path("a.onnx"),
-        Graph(1, None, GraphSummary(13, 8, "", (), (), 1, 4, (), (), ()), None, None),
+        OnnxContent(1, None, GraphSummary(13, 8, "", (), (), 1, 4, (), (), ()), None, None),
         (Check("ok", "fine"),),
     ),
     "Result": lambda: result("Detections"),
     "RkzooError": lambda: rkzoo.RkzooError("what", "why", "fix", log=Path("log")),
-    "Summary": lambda: rkzoo.Summary(
+    "StreamSummary": lambda: rkzoo.StreamSummary(
         "onnx", 1, 0, 0, False, {"stages_ms": {"read": {"p50": N64}}}, ("p",), ()
     ),
-    "Tuned": tuned,
+    "TuningResult": tuned,
 }
 EXAMPLES = FOUND | WORK
 
@@ -390,31 +403,31 @@ def test_options_of_a_model_are_those_of_load() -> None:
 # ---- as JSON ------------------------------------------------------------------------
 
 
-def plainly(value: Any) -> bool:
+def draw_prediction(value: Any) -> bool:
     """Whether nothing but JSON's own types is in it: a number of numpy's can pass for a float."""
     if type(value) is dict:
-        return all(type(key) is str and plainly(one) for key, one in value.items())
+        return all(type(key) is str and draw_prediction(one) for key, one in value.items())
     if type(value) is list:
-        return all(map(plainly, value))
+        return all(map(draw_prediction, value))
     return value is None or type(value) in (str, int, float, bool)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_results_become_plain_json(name: str) -> None:
     document = EXAMPLES[name]().to_json()
-    assert plainly(document), document
+    assert draw_prediction(document), document
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
 def test_what_is_plain() -> None:
     given = {"a": (N32, N64, np.arange(2), Path("p"), float("nan")), 1: METRIC, "t": TIMES}
-    told = plain(given)
-    assert plainly(told)
+    told = to_json_value(given)
+    assert draw_prediction(told)
     assert told["a"] == [0.5, float(N64), [0, 1], "p", None]
     assert told["1"]["value"] == float(N64)
     assert told["t"]["p50"] == 0.5
     with pytest.raises(TypeError, match="object"):
-        plain(object())
+        to_json_value(object())
 
 
 def test_times_of_speech_are_python_numbers() -> None:
@@ -457,7 +470,7 @@ def test_collections_are_indexed_and_iterated(name: str, wrapped: bool) -> None:
         assert type(part) is type(whole)
         assert len(part) == len(expected)
         assert _identity(part) == [identity[i] for i in expected], index
-        assert plainly(part.to_json())
+        assert draw_prediction(part.to_json())
         _found(part).lines()
     assert [_identity(one) for one in whole] == [[one] for one in identity]
     assert all(type(one) is type(whole) for one in whole)
@@ -467,24 +480,24 @@ def test_collections_are_indexed_and_iterated(name: str, wrapped: bool) -> None:
 
 
 def _found(value: Any) -> Any:
-    return value.found if isinstance(value, rkzoo.Result) else value
+    return value.prediction if isinstance(value, rkzoo.Result) else value
 
 
 def _identity(value: Any) -> list[Any]:
     """What tells the three things of each example apart, from the record itself."""
     found = _found(value)
     match type(found).__name__:
-        case "Activity":
+        case "VoiceActivity":
             return [one.start for one in found.stretches]
-        case "Heard":
+        case "AudioClassification":
             return list(found.times[:, 0].tolist())
-        case "Spoken":
+        case "SynthesizedSpeech":
             return [one.text for one in found.sentences]
         case "Transcript":
             return [one.text for one in found.segments]
         case "Translation":
             return [one.text for one in found.sentences]
-        case "Alike":
+        case "SimilarityScores":
             return list(zip(found.names, found.cosine.tolist(), strict=True))
         case "TextLines":
             return list(zip(found.texts, found.scores.tolist(), strict=True))
@@ -492,7 +505,9 @@ def _identity(value: Any) -> list[Any]:
             return list(found.scores.tolist())
 
 
-@pytest.mark.parametrize("name", [n for n in COLLECTIONS if n not in ("Heard", "Spoken")])
+@pytest.mark.parametrize(
+    "name", [n for n in COLLECTIONS if n not in ("AudioClassification", "SynthesizedSpeech")]
+)
 def test_a_thing_has_the_record_that_it_has_among_others(name: str) -> None:
     whole = FOUND[name]()
     assert [one.to_json() for one in whole] == [[record] for record in whole.to_json()]
@@ -543,7 +558,7 @@ def test_arrays_are_those_that_were_found() -> None:
     assert boxes.boxes is XYXY
     assert boxes.scores is SCORES
     assert boxes.class_ids is IDS
-    assert faces.keypoints is faces.found.points  # type: ignore[attr-defined]
+    assert faces.keypoints is faces.prediction.points  # type: ignore[attr-defined]
     assert text.polygons is QUADS
     assert text.boxes is not None
     assert text.boxes[1].tolist() == [5, 6, 14, 11]
@@ -644,11 +659,11 @@ def test_a_file_is_inspected_timed_and_run(tmp_path: Path) -> None:
     assert seen.contract is not None
     assert seen.contract.labels == ("a", "b", "c")
     assert seen.next == f"rkzoo convert {path} --soc rk3588"
-    assert plainly(seen.to_json())
+    assert draw_prediction(seen.to_json())
     report = rkzoo.bench(path, count=2, warm_up=0)
     assert isinstance(report, rkzoo.BenchReport)
     assert report.frames == 2
-    assert plainly(report.to_json())
+    assert draw_prediction(report.to_json())
     with rkzoo.load(path, confidence=0.0) as model:
         answer = model(PICTURE)
     assert answer.boxes is not None

@@ -30,51 +30,49 @@ if TYPE_CHECKING:
     from rkzoo.tasks.classify.result import Classes
     from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
-    from rkzoo.tasks.embed.result import Alike
+    from rkzoo.tasks.embed.result import SimilarityScores
     from rkzoo.tasks.face.result import Faces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
     from rkzoo.tasks.segment.result import Masks
     from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
-    from rkzoo.tasks.sound.activity import Activity
-    from rkzoo.tasks.sound.classes import Heard
+    from rkzoo.tasks.sound.classification import AudioClassification
+    from rkzoo.tasks.sound.voice_activity import VoiceActivity
     from rkzoo.tasks.speech.transcript import Transcript
     from rkzoo.tasks.tensors.result import Tensors
     from rkzoo.tasks.text.detect_text import TextBoxes
     from rkzoo.tasks.text.result import TextLines
     from rkzoo.tasks.translate.result import Translation
     from rkzoo.tasks.vector.result import Vector
-    from rkzoo.tasks.voice.result import Spoken
-    from rkzoo.workflow.apps.stream import Summary
+    from rkzoo.tasks.voice.result import SynthesizedSpeech
+    from rkzoo.workflow.apps.stream import StreamSummary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
-    from rkzoo.workflow.compile.convert import Converted, convert
+    from rkzoo.workflow.compile.convert import ConversionResult, convert
     from rkzoo.workflow.evaluation.evaluate import Evaluation
     from rkzoo.workflow.inference.load import load
     from rkzoo.workflow.inference.model import Model, Result
     from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
     from rkzoo.workflow.performance.estimate import Estimate
     from rkzoo.workflow.request.request import ModelOptions, Request
-    from rkzoo.workflow.tuning.tune import Tuned
+    from rkzoo.workflow.tuning.tune import TuningResult
 
     __version__: str
 
 __all__ = [
-    "Activity",
-    "Alike",
     "AnswerReport",
+    "AudioClassification",
     "BenchReport",
     "ClassMap",
     "ClassMasks",
     "Classes",
     "Comparison",
-    "Converted",
+    "ConversionResult",
     "DepthMap",
     "Detections",
     "Estimate",
     "Evaluation",
     "Faces",
-    "Heard",
     "Inspection",
     "Masks",
     "Model",
@@ -84,16 +82,18 @@ __all__ = [
     "Request",
     "Result",
     "RkzooError",
-    "Spoken",
-    "Summary",
+    "SimilarityScores",
+    "StreamSummary",
+    "SynthesizedSpeech",
     "Tensors",
     "TextBoxes",
     "TextLines",
     "Tracked",
     "Transcript",
     "Translation",
-    "Tuned",
+    "TuningResult",
     "Vector",
+    "VoiceActivity",
     "__version__",
     "bench",
     "compare",
@@ -112,33 +112,33 @@ _MODULES = {
     "streaming.tracking": ("Tracked",),
     "tasks.classify.result": ("Classes",),
     "tasks.detect.result": ("Detections",),
-    "tasks.embed.result": ("Alike",),
+    "tasks.embed.result": ("SimilarityScores",),
     "tasks.face.result": ("Faces",),
     "tasks.obb.result": ("OrientedBoxes",),
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
     "tasks.depth.result": ("DepthMap",),
     "tasks.semantic.result": ("ClassMap", "ClassMasks"),
-    "tasks.sound.activity": ("Activity",),
-    "tasks.sound.classes": ("Heard",),
+    "tasks.sound.voice_activity": ("VoiceActivity",),
+    "tasks.sound.classification": ("AudioClassification",),
     "tasks.speech.transcript": ("Transcript",),
     "tasks.tensors.result": ("Tensors",),
     "tasks.text.detect_text": ("TextBoxes",),
     "tasks.text.result": ("TextLines",),
     "tasks.translate.result": ("Translation",),
     "tasks.vector.result": ("Vector",),
-    "tasks.voice.result": ("Spoken",),
-    "workflow.apps.stream": ("Summary",),
+    "tasks.voice.result": ("SynthesizedSpeech",),
+    "workflow.apps.stream": ("StreamSummary",),
     "workflow.comparison.inspect": ("Inspection",),
     "workflow.comparison.result": ("Comparison",),
-    "workflow.compile.convert": ("Converted", "convert"),
+    "workflow.compile.convert": ("ConversionResult", "convert"),
     "workflow.evaluation.evaluate": ("Evaluation",),
     "workflow.inference.load": ("load",),
     "workflow.inference.model": ("Model", "Result"),
     "workflow.performance.bench": ("AnswerReport", "BenchReport"),
     "workflow.performance.estimate": ("Estimate",),
     "workflow.request.request": ("ModelOptions", "Request"),
-    "workflow.tuning.tune": ("Tuned",),
+    "workflow.tuning.tune": ("TuningResult",),
 }
 _HOME = {name: f"rkzoo.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from rkzoo.accuracy.tensors import UserMetric
-    from rkzoo.workflow.apps.stream import Summary
+    from rkzoo.workflow.apps.stream import StreamSummary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
     from rkzoo.workflow.evaluation.evaluate import Evaluation
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.performance.estimate import Estimate
     from rkzoo.workflow.performance.machine_setup import Affinity
     from rkzoo.workflow.request.request import ModelOptions, Request
-    from rkzoo.workflow.tuning.tune import Trial, Tuned
+    from rkzoo.workflow.tuning.tune import TuningResult, TuningTrial
 
 PathName = str | os.PathLike[str]
 
@@ -40,7 +40,7 @@ def evaluate(
     scheduler: str | None = None,
     fresh: bool = False,
     metric: str | UserMetric | None = None,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> Evaluation:
     """Scores a model on data with known answers, as the upstream projects do.
@@ -92,7 +92,7 @@ def compare(
     soc: str = "",
     images: Sequence[PathName] = (),
     layers: bool = True,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> Comparison:
     """Runs a model in float and on the simulator on the same pictures, and says what changes.
@@ -136,10 +136,10 @@ def tune(
     limit: int | None = None,
     workers: int = 1,
     stages: Sequence[str] | None = None,
-    on_trial: Callable[[Trial], None] | None = None,
-    report: Reporter = SILENT,
+    on_trial: Callable[[TuningTrial], None] | None = None,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
-) -> Tuned:
+) -> TuningResult:
     """Searches a way to INT8 that costs no more accuracy than is allowed.
 
     Args:
@@ -187,7 +187,7 @@ def estimate(
     soc: str | Sequence[str],
     request: Request | None = None,
     *,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> list[Estimate]:
     """Estimates speed and memory on each chip, without a board.
@@ -228,7 +228,7 @@ def bench(
     warm_up: int | None = None,
     affinity: Affinity = "all",
     lock_clocks: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> BenchReport | AnswerReport:
     """Times a model on this machine, stage by stage.
@@ -272,7 +272,7 @@ def inspect(
     request: Request | None = None,
     *,
     images: Sequence[PathName] = (),
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> Inspection:
     """Tells what a model's file holds, and whether it will work.
@@ -314,9 +314,9 @@ def stream(
     workers: int | None = None,
     give_up: float | None = None,
     on_figures: Callable[[dict[str, Any]], None] | None = None,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
-) -> Summary:
+) -> StreamSummary:
     """Runs a model on video until it ends, `frames` are answered, or Ctrl-C.
 
     Args:
@@ -342,13 +342,13 @@ def stream(
     Raises:
         RkzooError: The model, the source or an output cannot be used.
     """
-    from rkzoo.workflow.apps.stream import Outputs, StreamOptions, stream
+    from rkzoo.workflow.apps.stream import StreamOptions, StreamOutputs, stream
     from rkzoo.workflow.request.request import request_of
 
     return stream(
         os.fspath(model),
         os.fspath(source),
-        Outputs(
+        StreamOutputs(
             save=Path(save) if save else None,
             jsonl=Path(jsonl) if jsonl else None,
             http=http,

@@ -31,13 +31,13 @@ def cache_dir(*parts: str) -> Path:
 
         base = user_cache_path("rkzoo", appauthor=False)
     path = base.joinpath(*parts)
-    with explained(f"The cache folder {path} cannot be used."):
+    with os_errors_explained(f"The cache folder {path} cannot be used."):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def os_errors_explained(what: str) -> Iterator[None]:
     """Turn an OSError inside the block into an RkzooError whose first sentence is `what`."""
     try:
         yield
@@ -72,7 +72,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
-    with explained(f"{path} cannot be written."):
+    with os_errors_explained(f"{path} cannot be written."):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -97,7 +97,7 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+def refuse_overwriting_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise RkzooError when an output path is also an input path."""
     taken = {path.resolve() for path in inputs}
     for path in outputs:
@@ -118,7 +118,7 @@ def write_text(path: Path, text: str) -> None:
 def sha256_of(path: Path) -> str:
     """Return the hex SHA-256 of a file. Raises RkzooError when it cannot be read."""
     digest = hashlib.sha256()
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -144,7 +144,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive inter-process lock on `path`, created if missing."""
     import fcntl
 
-    with explained(f"The lock {path} cannot be taken."):
+    with os_errors_explained(f"The lock {path} cannot be taken."):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

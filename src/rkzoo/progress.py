@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
-class Task(Protocol):
+class ProgressTask(Protocol):
     """One progress bar. `update` takes the absolute amount done so far, in the unit of `total`."""
 
-    def update(self, done: float, total: float | None = None) -> None: ...
+    def update(self, completed: float, total: float | None = None) -> None: ...
 
 
-class Reporter(Protocol):
+class ProgressReporter(Protocol):
     """Receives progress: shows a bar on stderr, or nothing.
 
     A task with a `unit` (such as "pictures") also shows the count and the rate per second.
@@ -20,22 +20,22 @@ class Reporter(Protocol):
 
     def task(
         self, label: str, total: float | None = None, *, bytes: bool = False, unit: str = ""
-    ) -> AbstractContextManager[Task]: ...
+    ) -> AbstractContextManager[ProgressTask]: ...
 
     def note(self, message: str) -> None: ...
 
 
-class _Quiet:
-    def update(self, done: float, total: float | None = None) -> None:
+class _SilentReporter:
+    def update(self, completed: float, total: float | None = None) -> None:
         pass
 
     def task(
         self, label: str, total: float | None = None, *, bytes: bool = False, unit: str = ""
-    ) -> AbstractContextManager[Task]:
+    ) -> AbstractContextManager[ProgressTask]:
         return nullcontext(self)
 
     def note(self, message: str) -> None:
         pass
 
 
-SILENT: Reporter = _Quiet()
+SILENT: ProgressReporter = _SilentReporter()

@@ -16,11 +16,11 @@ Array = NDArray[Any]
 Label = Literal["onnx", "simulator", "board"]
 
 
-Self = TypeVar("Self", bound="Closing")
+Self = TypeVar("Self", bound="Closeable")
 F = TypeVar("F")
 
 
-class Closing:
+class Closeable:
     """Context manager mixin that calls `close` on exit."""
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ def run_named(session: Session, arrays: Mapping[str, Array]) -> dict[str, Array]
     }
 
 
-def fitter_of(session: Session, usual: F) -> F:
+def preprocess_of(session: Session, usual: F) -> F:
     """Return the session's own resize function (`fit`, hardware accelerated) or else `usual`."""
     own: F | None = getattr(session, "fit", None)
     return own or usual

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rkzoo.accuracy import answers
-from rkzoo.accuracy.objects import Measure, Objects, Shape, coco_stats
+from rkzoo.accuracy.objects import Measure, ObjectTruth, Shape, coco_stats
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed")
 
@@ -43,7 +43,7 @@ def mask_of(box: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 def made(
     random: np.random.Generator, pictures: int, most: int, measure: Measure
-) -> tuple[Objects, list[answers.Record]]:
+) -> tuple[ObjectTruth, list[answers.Record]]:
     """Objects and answers with ties, crowds, empty pictures and many answers."""
     boxes, picture, records = [], [], []
     for number in range(pictures):
@@ -76,7 +76,7 @@ def made(
     marked[..., :2] = xywh[:, None, :2] + random.integers(0, 9, (total, 17, 2))
     marked[..., 2] = random.integers(0, 3, (total, 17)) * (random.uniform(size=(total, 1)) < 0.8)
     shapes: tuple[Shape, ...] = tuple(outline(random, box) for box in xywh)
-    truth = Objects(
+    truth = ObjectTruth(
         picture=np.array(picture, np.int64),
         category=random.integers(0, CLASSES, total),
         xywh=xywh,
@@ -101,7 +101,7 @@ def outline(random: np.random.Generator, box: NDArray[np.float64]) -> Shape:
     return [[x, y, x + w, y, x + w, y + h, x + w / 2, y + h / 2, x, y + h]]
 
 
-def reference(truth: Objects, records: list[answers.Record], measure: Measure) -> Any:
+def reference(truth: ObjectTruth, records: list[answers.Record], measure: Measure) -> Any:
     """What pycocotools says."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

@@ -16,7 +16,7 @@ from rkzoo.accuracy import answers, rle
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.dataset import FORMATS, Dataset, open_dataset
 from rkzoo.accuracy.metric import Metric
-from rkzoo.accuracy.objects import Objects
+from rkzoo.accuracy.objects import ObjectTruth
 from rkzoo.errors import RkzooError
 
 SIZE = (100, 200)
@@ -164,7 +164,7 @@ def test_coco_uncompressed_masks(tmp_path: Path) -> None:
     lengths = rle.runs(np.ones((4, 4), np.uint8), (1, 1), SIZE).tolist()
     data["annotations"][0]["segmentation"] = {"size": list(SIZE), "counts": lengths}
     truth = open_dataset(str(coco(tmp_path, data)), "segment", ()).truth
-    assert isinstance(truth, Objects)
+    assert isinstance(truth, ObjectTruth)
     assert rle.encode(np.ones((4, 4), np.uint8), (1, 1), SIZE) in truth.shapes
 
 
@@ -500,7 +500,7 @@ def test_any_bytes_are_one_sentence(tmp_path: Path, form: Any, data: bytes) -> N
 def perfect(found: Dataset) -> list[Record]:
     """The truth as an answer."""
     truth = found.truth
-    assert isinstance(truth, Objects)
+    assert isinstance(truth, ObjectTruth)
     records = []
     for number, size in enumerate(truth.sizes):
         rows = np.flatnonzero(truth.picture == number)

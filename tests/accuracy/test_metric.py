@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkzoo.accuracy.metric import confusion, edit_distance, mean_iou, similarity, word_error_rate
+from rkzoo.accuracy.metric import (
+    confusion_matrix,
+    edit_distance,
+    mean_iou,
+    similarity,
+    word_error_rate,
+)
 
 words = st.text("abc", max_size=8)
 
@@ -39,7 +45,7 @@ def test_word_error_rate() -> None:
 def test_mean_iou() -> None:
     truth = np.array([[0, 0, 1], [1, 255, 2]])
     found = np.array([[0, 1, 1], [1, 0, 2]])
-    counts = confusion(truth, found, 4)
+    counts = confusion_matrix(truth, found, 4)
     assert counts.sum() == 5
     assert mean_iou(counts) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
     assert mean_iou(np.zeros((3, 3))) == 0
@@ -47,6 +53,6 @@ def test_mean_iou() -> None:
 
 def test_confusion_refuses() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        confusion(np.zeros(2), np.zeros(3), 2)
+        confusion_matrix(np.zeros(2), np.zeros(3), 2)
     with pytest.raises(ValueError, match="outside"):
-        confusion(np.zeros(2), np.array([0, 7]), 2)
+        confusion_matrix(np.zeros(2), np.array([0, 7]), 2)

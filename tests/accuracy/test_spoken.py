@@ -9,7 +9,7 @@ import pytest
 
 from rkzoo.accuracy.answers import pack
 from rkzoo.accuracy.dataset import open_dataset
-from rkzoo.accuracy.spoken import plain
+from rkzoo.accuracy.transcripts import normalize_text
 from rkzoo.audio.sound import Sound, write
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.speech.transcript import Segment, Transcript
@@ -27,7 +27,7 @@ from rkzoo.tasks.speech.transcript import Segment, Transcript
     ],
 )
 def test_only_words_count(text: str, words: str) -> None:
-    assert plain(text) == words
+    assert normalize_text(text) == words
 
 
 def said(*texts: str) -> Transcript:

@@ -21,7 +21,7 @@ from npu_standin.recording import In, Out, Recording
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Cores, Query, Sync
-from rkzoo.runtime.npu_context import Context, NpuLibrary, Tensor
+from rkzoo.runtime.npu_context import Context, NpuLibrary, NpuTensor
 from rkzoo.session import run_named
 
 
@@ -211,7 +211,7 @@ def test_what_is_copied_goes_through_the_same_memory_each_time(
         seen: list[int] = []
         usual = session.context.set_inputs
 
-        def watched(tensors: list[Tensor], arrays: list[np.ndarray]) -> None:
+        def watched(tensors: list[NpuTensor], arrays: list[np.ndarray]) -> None:
             seen.extend(array.ctypes.data for array in arrays)
             usual(tensors, arrays)
 

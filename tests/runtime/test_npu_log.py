@@ -14,7 +14,7 @@ from npu_models import small, written
 
 from npu_standin import build
 from rkzoo.runtime.npu_context import Context, NpuLibrary
-from rkzoo.runtime.npu_log import overheard
+from rkzoo.runtime.npu_log import captured
 
 
 def test_errors_are_held_back_and_the_rest_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
@@ -23,7 +23,7 @@ def test_errors_are_held_back_and_the_rest_is_passed_on(capfd: pytest.CaptureFix
         os.write(1, b'{"frame": 1}\nE RKNNAPI: rknn_init fail!\nhalf a line')
         return -6
 
-    assert overheard(call) == (-6, ["rknn_init fail!", "no memory"])
+    assert captured(call) == (-6, ["rknn_init fail!", "no memory"])
     os.write(1, b", and its end\n")
     told = capfd.readouterr()
     assert told.out == '{"frame": 1}\nhalf a line, and its end\n'
@@ -38,7 +38,7 @@ def test_after_an_exception_everything_is_as_before(capfd: pytest.CaptureFixture
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        overheard(call)
+        captured(call)
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "before\nafter\n"
     assert len(os.listdir("/proc/self/fd")) == files
@@ -48,12 +48,12 @@ def test_what_was_printed_before_the_process_ended_is_shown() -> None:
     """A library that prints its reason and dies of it."""
     script = (
         "import os, signal\n"
-        "from rkzoo.runtime.npu_log import overheard\n"
+        "from rkzoo.runtime.npu_log import captured\n"
         "def call():\n"
         "    os.write(1, b'text\\n')\n"
         "    os.write(2, b'E RKNN: failed to allocate\\n')\n"
         "    os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "overheard(call, guarded=True)\n"
+        "captured(call, guarded=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGSEGV
@@ -62,7 +62,7 @@ def test_what_was_printed_before_the_process_ended_is_shown() -> None:
 
 
 def test_the_guard_keeps_silent_otherwise(capfd: pytest.CaptureFixture[str]) -> None:
-    assert overheard(lambda: os.write(2, b"text\n"), guarded=True) == (5, [])
+    assert captured(lambda: os.write(2, b"text\n"), guarded=True) == (5, [])
     assert capfd.readouterr() == ("", "text\n")
 
 
@@ -70,7 +70,7 @@ def test_several_threads_lose_nothing(capfd: pytest.CaptureFixture[str]) -> None
     def work(number: int) -> None:
         for turn in range(50):
             text = f"{number}.{turn}"
-            errors = overheard(lambda text=text: os.write(2, f"E RKNN: {text}\n".encode()))[1]
+            errors = captured(lambda text=text: os.write(2, f"E RKNN: {text}\n".encode()))[1]
             assert text in errors
             os.write(1, f"{text}\n".encode())
 
@@ -86,7 +86,7 @@ def test_several_threads_lose_nothing(capfd: pytest.CaptureFixture[str]) -> None
 
 def test_without_standard_streams(tmp_path: Path) -> None:
     """As a service may run."""
-    script = "from rkzoo.runtime.npu_log import overheard\nassert overheard(lambda: 3) == (3, [])"
+    script = "from rkzoo.runtime.npu_log import captured\nassert captured(lambda: 3) == (3, [])"
     command = f"exec {sys.executable} -c '{script}' 1>&- 2>&-"
     assert subprocess.run(["sh", "-c", command]).returncode == 0
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkzoo.errors import RkzooError
-from rkzoo.runtime.pool import Pool, Tally
+from rkzoo.runtime.pool import Pool, PoolStats
 
 
 @dataclass
@@ -99,13 +99,13 @@ def test_order_is_kept_and_nothing_is_lost(
                 pool.cancel()
         if not one_thread:
             feeder.join()
-        tally = pool.tally
+        tally = pool.stats
     check(seen, tally, kinds, None if cancel_after is not None else count, drop)
     assert bench.open_now == 0
     assert threads() == []
 
 
-def check(seen: list, tally: Tally, kinds: list[str], count: int | None, drop: bool) -> None:
+def check(seen: list, tally: PoolStats, kinds: list[str], count: int | None, drop: bool) -> None:
     """`count`: how many were to be submitted, where nothing was cancelled."""
     numbers = [outcome.number for outcome in seen]
     assert numbers == sorted(set(numbers))
@@ -167,13 +167,13 @@ def test_submit_blocks_while_the_consumer_sleeps() -> None:
         feeder.start()
         time.sleep(0.2)
         # Two workers: four begun and not taken out, three waiting, the next one blocks.
-        assert pool.tally.submitted == 7
+        assert pool.stats.submitted == 7
         assert feeder.is_alive()
         pool.cancel()
         feeder.join(5)
         assert not feeder.is_alive()
         assert [o.result for o in pool.results()] == [0, 10, 20, 30]
-        assert pool.tally.cancelled == 3
+        assert pool.stats.cancelled == 3
 
 
 def test_drop_oldest_never_blocks_and_the_newest_come_through() -> None:
@@ -184,7 +184,7 @@ def test_drop_oldest_never_blocks_and_the_newest_come_through() -> None:
         assert time.perf_counter() - began < 2
         pool.finish()
         numbers = [o.number for o in pool.results()]
-        tally = pool.tally
+        tally = pool.stats
     assert numbers[-2:] == [498, 499]
     assert len(numbers) <= 2 + 2
     assert tally.dropped == 500 - len(numbers)
@@ -220,7 +220,7 @@ def test_leaving_early_leaves_nothing_behind() -> None:
                 break
     assert (bench.open_now, threads()) == (0, [])
     assert not pool.submit(1)
-    assert pool.tally.submitted < 30
+    assert pool.stats.submitted < 30
 
 
 @pytest.mark.parametrize(("workers", "waiting"), [(0, 1), (1, 0), (-1, None)])

@@ -18,14 +18,14 @@ from rga_standin import build
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.rga import RgaLibrary
-from rkzoo.runtime.rga_api import ENGINES, Format, Place, Surface, engines, refusal
+from rkzoo.runtime.rga_api import ENGINES, Format, Rect, Surface, engines, unsupported_reason
 from rkzoo.vision.letterbox import border, fit, plan
 
 GB = 1 << 30
 BOTH = (ENGINES["RGA_2_Enhance"], ENGINES["RGA_3"])
 TWO, THREE = ((engine,) for engine in BOTH)
 SQUARE = Surface(640, 640, 640, Format.RGB)
-WHOLE = Place(0, 140, 640, 360)
+WHOLE = Rect(0, 140, 640, 360)
 HD = Surface(1920, 1080, 1920, Format.BGR)
 
 
@@ -50,7 +50,7 @@ def test_the_hardware_is_known_by_what_the_library_says_and_by_nothing_else() ->
     assert engines(said) == BOTH
     assert engines(said.replace("RGA_3", "RGA_9")) == ()
     assert engines("") == ()
-    assert "unknown to rkzoo" in refusal((), HD, SQUARE, WHOLE, GB)
+    assert "unknown to rkzoo" in unsupported_reason((), HD, SQUARE, WHOLE, GB)
 
 
 def surface(width: int, height: int, stride: int = 0, form: Format = Format.BGR) -> Surface:
@@ -65,38 +65,38 @@ def surface(width: int, height: int, stride: int = 0, form: Format = Format.BGR)
         (TWO, HD, WHOLE, 8 * GB, "4 GB"),
         ((ENGINES["RGA_2_PRO"],), HD, WHOLE, 8 * GB, ""),
         # Rows: RGA2 4 pixels, RGA3 16, and where both are, 16.
-        (TWO, surface(1084, 720), Place(0, 0, 640, 425), GB, ""),
-        (BOTH, surface(1084, 720), Place(0, 0, 640, 425), GB, "multiple of 16"),
-        (TWO, surface(1083, 720), Place(0, 0, 640, 425), GB, "multiple of 4"),
-        (TWO, surface(1083, 720, 1084), Place(0, 0, 640, 425), GB, ""),
+        (TWO, surface(1084, 720), Rect(0, 0, 640, 425), GB, ""),
+        (BOTH, surface(1084, 720), Rect(0, 0, 640, 425), GB, "multiple of 16"),
+        (TWO, surface(1083, 720), Rect(0, 0, 640, 425), GB, "multiple of 4"),
+        (TWO, surface(1083, 720, 1084), Rect(0, 0, 640, 425), GB, ""),
         # RGA3 alone makes things 8 times smaller at most; RGA2 beside it does more, but
         # reaches less memory.
-        (THREE, surface(5120, 2880), Place(0, 140, 640, 360), 8 * GB, ""),
-        (THREE, surface(5136, 2880), Place(0, 140, 640, 360), 8 * GB, "does not scale"),
-        (BOTH, surface(5136, 2880), Place(0, 140, 640, 360), 4 * GB, ""),
-        (BOTH, surface(5136, 2880), Place(0, 140, 640, 360), 8 * GB, "4 GB"),
-        (BOTH, surface(16, 1080), Place(0, 0, 257, 640), GB, "does not scale"),
+        (THREE, surface(5120, 2880), Rect(0, 140, 640, 360), 8 * GB, ""),
+        (THREE, surface(5136, 2880), Rect(0, 140, 640, 360), 8 * GB, "does not scale"),
+        (BOTH, surface(5136, 2880), Rect(0, 140, 640, 360), 4 * GB, ""),
+        (BOTH, surface(5136, 2880), Rect(0, 140, 640, 360), 8 * GB, "4 GB"),
+        (BOTH, surface(16, 1080), Rect(0, 0, 257, 640), GB, "does not scale"),
         # RGA3's least is 68x2.
-        (THREE, surface(64, 64), Place(0, 0, 128, 128), GB, "does not scale"),
-        (THREE, surface(80, 64), Place(0, 0, 68, 2 + 62), GB, ""),
-        (THREE, surface(80, 64), Place(0, 0, 67, 64), GB, "does not scale"),
-        (TWO, surface(64, 64), Place(0, 0, 128, 128), GB, ""),
-        (THREE, surface(8192, 1024), Place(0, 0, 1040, 130), GB, "does not scale"),
+        (THREE, surface(64, 64), Rect(0, 0, 128, 128), GB, "does not scale"),
+        (THREE, surface(80, 64), Rect(0, 0, 68, 2 + 62), GB, ""),
+        (THREE, surface(80, 64), Rect(0, 0, 67, 64), GB, "does not scale"),
+        (TWO, surface(64, 64), Rect(0, 0, 128, 128), GB, ""),
+        (THREE, surface(8192, 1024), Rect(0, 0, 1040, 130), GB, "does not scale"),
         # NV12 comes in pairs.
         (BOTH, surface(1920, 1080, form=Format.NV12), WHOLE, GB, ""),
         (BOTH, surface(1919, 1080, 1920, Format.NV12), WHOLE, GB, "odd"),
         (BOTH, surface(1920, 1079, form=Format.NV12), WHOLE, GB, "odd"),
     ],
 )
-def test_rules(able: tuple, source: Surface, place: Place, memory: int, why: str) -> None:
-    said = refusal(able, source, SQUARE, place, memory)
+def test_rules(able: tuple, source: Surface, place: Rect, memory: int, why: str) -> None:
+    said = unsupported_reason(able, source, SQUARE, place, memory)
     assert why in said
     assert bool(said) == bool(why)
 
 
 def test_the_rule_for_rows_holds_for_the_model_too() -> None:
     narrow = Surface(250, 640, 250, Format.RGB)
-    assert "model's input" in refusal(TWO, HD, narrow, Place(0, 0, 250, 140), GB)
+    assert "model's input" in unsupported_reason(TWO, HD, narrow, Rect(0, 0, 250, 140), GB)
 
 
 # ---- pictures -----------------------------------------------------------------------
@@ -113,8 +113,8 @@ def by_rga(library: RgaLibrary, image: np.ndarray, spec: ImageInput) -> np.ndarr
     form = Format.NV12 if nv12 else Format.BGR
     source = Surface(image.shape[1], rows, image.shape[1], form)
     target = Surface(width, height, width, Format[spec.color])
-    place = Place(box.left, box.top, box.scaled[1], box.scaled[0])
-    assert refusal(library.engines, source, target, place, GB) == ""
+    place = Rect(box.left, box.top, box.scaled[1], box.scaled[0])
+    assert unsupported_reason(library.engines, source, target, place, GB) == ""
     with (
         library.borrowed(canvas.ctypes.data, target) as there,
         library.borrowed(image.ctypes.data, source) as here,
@@ -216,7 +216,7 @@ def test_the_stand_in_sees_a_broken_rule(built: Path) -> None:
         library.borrowed(image.ctypes.data, wrong) as one,
         pytest.raises(RkzooError, match="RGA failed"),
     ):
-        library.place(one, one, Place(0, 0, 84, 80))
+        library.place(one, one, Rect(0, 0, 84, 80))
     assert build.state(built).misuse == before + 1
     assert build.misuse(built) == "a row has the wrong length"
     build.forgive(built)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from rkzoo.soc.tree import NOTES, Holder, NodeNote, Notes
+from rkzoo.soc.tree import NOTES, NodeNote, Notes, NpuUser
 
 CPU = "sys/devices/system/cpu"
 ME, RENDER, VIDEO = 1000, 105, 44
@@ -222,7 +222,7 @@ class Board:
         )
 
     def held(self) -> None:
-        self.note(holders=(Holder(4242, "frigate", self.node),))
+        self.note(holders=(NpuUser(4242, "frigate", self.node),))
 
     def heat(self, celsius: float) -> None:
         self.write("sys/class/thermal/thermal_zone0/temp", f"{celsius * 1000:.0f}\n")

@@ -21,7 +21,7 @@ from rkzoo.speed.latency import (
     traffic,
 )
 from rkzoo.speed.memory import fit, inside
-from rkzoo.speed.operators import falls, operators
+from rkzoo.speed.operators import cpu_fallbacks, operators
 from rkzoo.speed.table import CostTable
 from rkzoo.toolkit.logscan import LayerCost
 
@@ -259,14 +259,14 @@ def test_operators_that_fall_are_named_for_the_chip_and_its_family() -> None:
     for soc, places in operators().chips.items():
         assert set(places.cpu) | set(places.refused) <= set(operators().tried), soc
         assert not set(places.cpu) & set(places.refused), soc
-    assert [(one.operator, one.place) for one in falls(["Conv", "NonZero"], "rk3588", "int8")] == [
-        ("NonZero", "refused")
-    ]
+    assert [
+        (one.operator, one.place) for one in cpu_fallbacks(["Conv", "NonZero"], "rk3588", "int8")
+    ] == [("NonZero", "refused")]
     assert ("Softmax", "cpu") in [
-        (f.operator, f.place) for f in falls(["Softmax"], "rk3566", "int8")
+        (f.operator, f.place) for f in cpu_fallbacks(["Softmax"], "rk3566", "int8")
     ]
-    assert falls(["Softmax", "Relu"], "rk3588", "int8") == ()
-    assert falls(["NonZero"], "rk3588", "fp16") == ()  # was not tried
+    assert cpu_fallbacks(["Softmax", "Relu"], "rk3588", "int8") == ()
+    assert cpu_fallbacks(["NonZero"], "rk3588", "fp16") == ()  # was not tried
 
 
 def test_the_models_survive_a_round_trip() -> None:

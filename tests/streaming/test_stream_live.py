@@ -18,7 +18,7 @@ import pytest
 from rkzoo.errors import RkzooError
 from rkzoo.streaming import live
 from rkzoo.streaming.live import Address, LivePage, parse_address
-from rkzoo.streaming.sinks import Shown
+from rkzoo.streaming.sinks import RenderedFrame
 from rkzoo.streaming.sources import Frame
 
 FIGURES = {"fps": {"answered": 12.5}}
@@ -39,7 +39,7 @@ def feeding(page: LivePage, size: int = 48) -> Iterator[Callable[[], int]]:
     def feed() -> None:
         while not stop.wait(0.005):
             frame = Frame(noise, count[0], time.perf_counter(), 0.0)
-            page.take(Shown(frame, None, lambda found, image: image))
+            page.take(RenderedFrame(frame, None, lambda found, image: image))
             count[0] += 1
 
     feeder = threading.Thread(target=feed)
@@ -157,7 +157,7 @@ def test_nothing_is_drawn_while_nobody_looks() -> None:
 
     with serving() as page:
         ask(page, "/stats.json")
-        page.take(Shown(Frame(np.zeros((4, 4, 3), np.uint8), 0, 0.0, 0.0), None, paint))
+        page.take(RenderedFrame(Frame(np.zeros((4, 4, 3), np.uint8), 0, 0.0, 0.0), None, paint))
 
 
 def test_a_slow_viewer_skips_pictures_and_holds_nobody_up() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from rkzoo.errors import RkzooError
 from rkzoo.streaming import meter as clock
-from rkzoo.streaming.meter import Meter
-from rkzoo.streaming.sinks import JsonLines, Shown, VideoFile, Window, check_window
+from rkzoo.streaming.meter import StreamMeter
+from rkzoo.streaming.sinks import JsonLines, RenderedFrame, VideoFile, Window, check_window
 from rkzoo.streaming.sources import Frame
 from rkzoo.tasks.detect.result import Detections
 
@@ -29,9 +29,9 @@ FOUND = Detections(
 
 def shown(
     number: int, taken: float = 0.0, size: tuple[int, int] = (48, 64), grey: int = 90
-) -> Shown:
+) -> RenderedFrame:
     frame = Frame(np.full((*size, 3), grey, np.uint8), number, taken, 0.001)
-    return Shown(frame, FOUND, lambda found, image: image)
+    return RenderedFrame(frame, FOUND, lambda found, image: image)
 
 
 def read_back(path: Path) -> tuple[list[np.ndarray], float]:
@@ -108,7 +108,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
         "    with VideoFile(pathlib.Path('out.mp4'), 10, live=False) as sink:\n"
         "        for number in range(40):\n"
         "            frame = Frame(np.roll(noise, number), number, 0.0, 0.0)\n"
-        "            sink.take(Shown(frame, None, lambda found, image: image))\n"
+        "            sink.take(RenderedFrame(frame, None, lambda found, image: image))\n"
         "except RkzooError as error:\n"
         "    print(error)\n"
     )
@@ -155,7 +155,7 @@ def test_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_picture_is_drawn_once_and_only_when_asked_for() -> None:
     drawn = []
     frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0.0, 0.0)
-    one = Shown(frame, FOUND, lambda found, image: drawn.append(1) or image)
+    one = RenderedFrame(frame, FOUND, lambda found, image: drawn.append(1) or image)
     assert not drawn
     assert one.picture is one.picture
     assert drawn == [1]
@@ -211,7 +211,7 @@ def test_a_window_that_opencv_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -
 def test_figures_of_the_last_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(clock, "perf_counter", lambda: now[0])
-    meter = Meter()
+    meter = StreamMeter()
     for number in range(1000):
         now[0] += 0.1
         meter.event("answered")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rkzoo.errors import RkzooError
-from rkzoo.streaming.sources import Paced, Pictures, Video, open_source
+from rkzoo.streaming.sources import ImageSource, PacedSource, VideoSource, open_source
 
 CAMERA = Path(__file__).with_name("rtsp_camera.py")
 
@@ -56,7 +56,7 @@ def test_a_folder_gives_its_pictures_whatever_their_size(tmp_path: Path) -> None
     for number, size in enumerate(((10, 20), (30, 15))):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((*size, 3), np.uint8))
     source = open_source(str(tmp_path))
-    assert isinstance(source, Pictures)
+    assert isinstance(source, ImageSource)
     frames = list(source.frames(threading.Event()))
     assert [f.image.shape[:2] for f in frames] == [(10, 20), (30, 15)]
     assert [Path(f.name).name for f in frames] == ["0.png", "1.png"]
@@ -73,7 +73,7 @@ def test_stopping_ends_a_video(film: Path) -> None:
 
 
 def test_a_file_as_if_live_keeps_its_own_speed(film: Path) -> None:
-    source = Paced(open_source(str(film)))
+    source = PacedSource(open_source(str(film)))
     began = time.perf_counter()
     assert len(list(source.frames(threading.Event()))) == 20
     assert 1.8 <= time.perf_counter() - began < 4
@@ -162,7 +162,7 @@ def test_a_camera_that_dies_is_found_again_within_5_seconds(
 ) -> None:
     notes = Notes()
     source = open_source(f"rtsp://127.0.0.1:{camera.port}/", report=notes)
-    assert isinstance(source, Video)
+    assert isinstance(source, VideoSource)
     assert source.live
     assert source.total is None
     stop = threading.Event()

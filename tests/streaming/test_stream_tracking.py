@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.streaming.tracking import Follower, Tracker, TrackOptions, iou, match
+from rkzoo.streaming.tracking import TrackedStream, Tracker, TrackOptions, iou, match
 from rkzoo.tasks.detect.result import Detections
 
 
@@ -46,7 +46,7 @@ def test_things_apart_keep_their_numbers(
 @given(seed=st.integers(0, 10**6))
 def test_whatever_comes_no_number_is_given_twice_in_a_frame(seed: int) -> None:
     chance = np.random.default_rng(seed)
-    tracker = Tracker(TrackOptions(patience=3))
+    tracker = Tracker(TrackOptions(track_buffer=3))
     highest = 0
     for _ in range(20):
         count = int(chance.integers(0, 12))
@@ -81,7 +81,7 @@ def test_an_unsure_box_alone_begins_nothing() -> None:
 
 
 def test_behind_a_tree_and_out_again_while_patience_lasts() -> None:
-    tracker = Tracker(TrackOptions(patience=10))
+    tracker = Tracker(TrackOptions(track_buffer=10))
 
     def see(frame: int, seen: bool) -> list[int]:
         boxes = [box(100 + 4 * frame, 50)] if seen else np.empty((0, 4))
@@ -104,7 +104,7 @@ def test_following_leaves_unsure_boxes_out_and_numbers_the_rest() -> None:
         np.zeros(3, np.int32),
         ("thing",),
     )
-    tracked = Follower()(found)
+    tracked = TrackedStream()(found)
     assert [record["track"] for record in tracked.to_json()] == [1, 2]
     assert tracked.lines()[0].startswith("#1")
     image = np.zeros((100, 500, 3), np.uint8)

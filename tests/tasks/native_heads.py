@@ -15,10 +15,10 @@ from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.runtime.npu import _visible
 from rkzoo.runtime.npu_api import Format, Type
-from rkzoo.runtime.npu_context import Tensor
-from rkzoo.tasks.detect.decode import Candidates, DetectDecoder, Extras
+from rkzoo.runtime.npu_context import NpuTensor
 from rkzoo.tasks.detect.planes import Plane
-from rkzoo.tasks.detect.verdict import look
+from rkzoo.tasks.detect.postprocess import Candidates, DetectDecoder, Extras
+from rkzoo.tasks.detect.verdict import output_statistics
 from rkzoo.vision.letterbox import plan
 from rkzoo.vision.masks import mask_crops
 
@@ -72,7 +72,7 @@ def seen(values: Array, padding: Padding, garbage: float) -> Array:
     blocks, cells, width = memory.shape
     told = (1, blocks, 1, cells, width) if padding.cells else (1, blocks, *values.shape[2:], width)
     kind = Type.INT8 if values.dtype == np.int8 else Type.FLOAT16
-    tensor = Tensor(0, "", told, Format.NC1HWC2, kind, None, 0, 0, memory.nbytes, raw=None)
+    tensor = NpuTensor(0, "", told, Format.NC1HWC2, kind, None, 0, 0, memory.nbytes, raw=None)
     shape = (1, blocks, *values.shape[2:], width)
     return np.ascontiguousarray(_visible(Held(memory), tensor, shape))  # type: ignore[arg-type]
 
@@ -186,7 +186,7 @@ def read(head: DetectHead, specs: list[TensorSpec], arrays: list[Array]) -> Read
         decoder.all_candidates(arrays, 0.3),
         extras,
         masks,
-        look(decoder, arrays, SIZE, 0.3),
+        output_statistics(decoder, arrays, SIZE, 0.3),
         tuple(marked(level.score, arrays) for level in decoder.levels),
     )
 

@@ -11,11 +11,11 @@ from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.face.decode import CentreFaceDecoder, anchors
+from rkzoo.tasks.face.postprocess import CentreFaceDecoder, anchors
 from rkzoo.tasks.face.task import FaceDetector
 from rkzoo.tasks.plate.detect import PlateDetector, as_lines
 from rkzoo.tasks.text.page import PageReader
-from rkzoo.tasks.text.read_line import Reading
+from rkzoo.tasks.text.read_line import RecognizedText
 
 HEAD = CentreFaceHead()
 SIZE = (64, 96)
@@ -170,7 +170,7 @@ def test_a_plate_is_straightened_before_it_is_read() -> None:
     assert found.texts == ("皖A12345",)
     # The sides of the plate, not of the box around it.
     assert seen == [(12, 40, 3)]
-    assert as_lines(Reader(), [picture]) == [Reading("皖A12345", 0.8, 7)]  # type: ignore[arg-type]
+    assert as_lines(Reader(), [picture]) == [RecognizedText("皖A12345", 0.8, 7)]  # type: ignore[arg-type]
 
 
 def test_faces_are_no_plates() -> None:

@@ -109,8 +109,8 @@ def test_the_map_is_that_of_the_network_at_the_size_of_the_picture(
     wanted = by_hand(picture)
     with rkzoo.load(card) as model:
         result = model(picture)
-    assert result.found.values.shape == (120, 160)
-    np.testing.assert_allclose(result.found.values, wanted, atol=1e-4)
+    assert result.prediction.values.shape == (120, 160)
+    np.testing.assert_allclose(result.prediction.values, wanted, atol=1e-4)
     (row,) = result.to_json()["results"]
     assert row["max"] == pytest.approx(wanted.max(), abs=1e-3)
     assert row["min"] == pytest.approx(wanted.min(), abs=1e-3)
@@ -210,7 +210,7 @@ def test_the_simulator_says_what_the_network_says(
     with rkzoo.load(
         card, runtime="simulator", dtype=dtype, calibration=str(picture.parent)
     ) as model:
-        found = model(picture).found.values  # type: ignore[attr-defined]
+        found = model(picture).prediction.values  # type: ignore[attr-defined]
     assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > least
     # In INT8 a few pixels at the edge of what the last Relu cuts off differ by up to 6 %.
     assert np.percentile(np.abs(found - wanted), 99) < 0.01 * np.ptp(wanted)

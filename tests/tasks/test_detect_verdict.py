@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import TensorSpec
-from rkzoo.tasks.detect.decode import DetectDecoder
-from rkzoo.tasks.detect.verdict import Seen, look, verdict
+from rkzoo.tasks.detect.postprocess import DetectDecoder
+from rkzoo.tasks.detect.verdict import OutputStatistics, diagnose_outputs, output_statistics
 
 SIZE = (128, 160)
 BINS, CLASSES = 4, 5
@@ -50,10 +50,10 @@ def judged(
         )  # fmt: skip
         given[1] = np.clip(np.rint(given[1] / scale) + zero, -128, 127).astype(np.int8)
     decoder = DetectDecoder(head(activated), SIZE, specs)
-    seen = look(decoder, given, SIZE, confidence)
+    seen = output_statistics(decoder, given, SIZE, confidence)
     assert seen.cells == 32 * 40
     assert not len(seen.scores) or 0 <= seen.scores.min() <= seen.scores.max() <= 1
-    return verdict(seen, confidence, head(activated))
+    return diagnose_outputs(seen, confidence, head(activated))
 
 
 def logits(shift: float, spread: float, objects: int = 0) -> NDArray[np.float32]:
@@ -127,8 +127,8 @@ def test_any_other_flood_names_the_usual_causes() -> None:
 
 def test_boxes_far_outside_mean_another_family() -> None:
     scores = np.random.default_rng(0).uniform(0.3, 0.99, 5000).astype(np.float32)
-    seen = Seen(cells=8400, scores=scores, lowest=0.0, highest=0.99, astray=0.8)
-    (text,) = verdict(seen, 0.25, head())
+    seen = OutputStatistics(cells=8400, scores=scores, lowest=0.0, highest=0.99, astray=0.8)
+    (text,) = diagnose_outputs(seen, 0.25, head())
     assert "80% of the boxes" in text
     assert "another family" in text
 
@@ -146,6 +146,6 @@ def test_boxes_outside_are_counted() -> None:
         TensorSpec(name=name, shape=array.shape, dtype="float32", layout="NCHW")
         for name, array in zip("bs", given, strict=True)
     ]
-    seen = look(DetectDecoder(head(), SIZE, specs), given, SIZE, 0.25)
+    seen = output_statistics(DetectDecoder(head(), SIZE, specs), given, SIZE, 0.25)
     assert len(seen.scores) == 40
     assert seen.astray == 1.0

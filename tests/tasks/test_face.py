@@ -16,7 +16,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.face.align import REFERENCE, similarity
-from rkzoo.tasks.face.decode import FaceDecoder, anchors
+from rkzoo.tasks.face.postprocess import FaceDecoder, anchors
 from rkzoo.tasks.face.task import FaceDetector
 
 HEAD = FaceHead()

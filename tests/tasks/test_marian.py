@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from translate_graphs import SENTENCES, SmallMarian, only, plainly, write_pieces
+from translate_graphs import SENTENCES, SmallMarian, draw_prediction, only, write_pieces
 
 from rkzoo.contract.language import MarianHead
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.translate.beam import say
-from rkzoo.tasks.translate.marian import MarianNetwork, SentencePieces
-from rkzoo.tasks.translate.subwords import Marks
+from rkzoo.tasks.translate.beam_search import beam_search
+from rkzoo.tasks.translate.bpe_tokenizer import SpecialTokens
+from rkzoo.tasks.translate.marian import MarianNetwork, SentencePieceTokenizer
 from rkzoo.tasks.translate.task import Translator
 
 SMALL = SmallMarian()
 END, UNKNOWN, LEAD, PAD = 0, 1, 5, 63
-MARKS = Marks(start=PAD, end=END, unknown=UNKNOWN, pad=PAD, never=(PAD,))
+MARKS = SpecialTokens(start=PAD, end=END, unknown=UNKNOWN, pad=PAD, never=(PAD,))
 
 
 def sessions(small: SmallMarian) -> list[OnnxSession]:
@@ -36,7 +36,7 @@ NETWORK = MarianNetwork(*sessions(SMALL), MARKS, 64, (LEAD,))
 
 def plain_scores(pieces: list[int], said: list[int]) -> np.ndarray:
     """No pad but the start, no mask, nothing behind."""
-    return plainly(SMALL, SMALL.rows([LEAD, *pieces, END]), SMALL.rows([PAD, *said]))
+    return draw_prediction(SMALL, SMALL.rows([LEAD, *pieces, END]), SMALL.rows([PAD, *said]))
 
 
 @settings(max_examples=15, deadline=None)
@@ -48,14 +48,14 @@ def test_the_greedy_way_with_pads_is_that_without(pieces: list[int]) -> None:
         scores[[PAD] if said else [PAD, END]] = -np.inf
         said.append(int(scores.argmax()))
     ended = said[-1] == END
-    found = say(NETWORK, NETWORK.read(pieces), 1, MARKS)
+    found = beam_search(NETWORK, NETWORK.encode(pieces), 1, MARKS)
     assert found == (tuple(said[:-1] if ended else said), ended)
 
 
 def test_scores_with_pads_are_those_without() -> None:
-    assert (NETWORK.room, NETWORK.steps) == (6, 8)
+    assert (NETWORK.max_tokens, NETWORK.max_steps) == (6, 8)
     for pieces in ([9, 33, 4, 60, 2, 7], [12]):
-        said, past, read = [7, 1, 50, 12, 31, 8, 40], NETWORK.fresh(), NETWORK.read(pieces)
+        said, past, read = [7, 1, 50, 12, 31, 8, 40], NETWORK.empty_cache(), NETWORK.encode(pieces)
         for count, piece in enumerate([PAD, *said]):
             scores, past = NETWORK.step(read, piece, past)
             np.testing.assert_allclose(scores, plain_scores(pieces, said[:count]), atol=2e-4)
@@ -81,16 +81,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 class Echo:
     """Says what it reads, piece by piece."""
 
-    room, steps = 9, 10
+    max_tokens, max_steps = 9, 10
 
     def __init__(self, end: int, size: int) -> None:
         self._end, self._size = end, size
 
-    def read(self, pieces: list[int]) -> list[int]:
-        assert 1 <= len(pieces) <= self.room
+    def encode(self, pieces: list[int]) -> list[int]:
+        assert 1 <= len(pieces) <= self.max_tokens
         return pieces
 
-    def fresh(self) -> int:
+    def empty_cache(self) -> int:
         return 0
 
     def step(self, read: list[int], piece: int, past: int) -> tuple[np.ndarray, int]:
@@ -102,9 +102,9 @@ class Echo:
 def test_long_texts_go_through_in_parts_and_nothing_is_lost(
     files: tuple[Path, Path, Path],
 ) -> None:
-    pieces = SentencePieces.from_files(*files)
+    pieces = SentencePieceTokenizer.from_files(*files)
     for target, text in (("de", " ".join(SENTENCES)), ("zh", SENTENCES[0])):
-        echo = Echo(pieces.marks.end, len(pieces))
+        echo = Echo(pieces.special_tokens.end, len(pieces))
         head = MarianHead(target=target, beams=2)
         found = Translator(head, echo, pieces)(text)
         assert found.text.replace(" ", "") == text.replace(" ", "")
@@ -117,14 +117,16 @@ def test_long_texts_go_through_in_parts_and_nothing_is_lost(
 def test_pieces_have_the_networks_numbers(files: tuple[Path, Path, Path]) -> None:
     import sentencepiece as spm
 
-    pieces = SentencePieces.from_files(*files)
+    pieces = SentencePieceTokenizer.from_files(*files)
     table: dict[str, int] = json.loads(files[0].read_text("utf-8"))
     said = spm.SentencePieceProcessor(model_file=str(files[1])).encode(SENTENCES[1], out_type=str)
-    words = pieces.apart(SENTENCES[1])
+    words = pieces.encode(SENTENCES[1])
     assert [n for word in words for n in word.numbers] == [table[piece] for piece in said]
     assert [word.text for word in words][2:6] == ["day", ";", "the", "sun"]
     assert pieces.number(">>x<<") == table["<pad>"] - 1 == len(pieces) - 2
-    assert pieces.marks == Marks(len(table) - 1, 0, 1, len(table) - 1, (len(table) - 1,))
+    assert pieces.special_tokens == SpecialTokens(
+        len(table) - 1, 0, 1, len(table) - 1, (len(table) - 1,)
+    )
     with pytest.raises(RkzooError, match="no piece >>y<<"):
         pieces.number(">>y<<")
     found = Translator(MarianHead(beams=1), Echo(0, len(pieces)), pieces)("the Жcat")
@@ -139,7 +141,7 @@ def test_pieces_have_the_networks_numbers(files: tuple[Path, Path, Path]) -> Non
 def test_another_vocabulary_is_refused(tmp_path: Path, table: str) -> None:
     (tmp_path / "v").write_text(table)
     with pytest.raises(RkzooError, match="does not belong to a model that translates"):
-        SentencePieces.from_files(tmp_path / "v", tmp_path / "s", tmp_path / "t")
+        SentencePieceTokenizer.from_files(tmp_path / "v", tmp_path / "s", tmp_path / "t")
 
 
 def test_another_model_is_refused_and_the_missing_library_named(
@@ -148,11 +150,11 @@ def test_another_model_is_refused_and_the_missing_library_named(
     for data in (b"", b"no model", files[1].read_bytes()[:100]):
         (tmp_path / "s").write_bytes(data)
         with pytest.raises(RkzooError, match="does not belong to a model that translates"):
-            SentencePieces.from_files(files[0], tmp_path / "s", files[2])
+            SentencePieceTokenizer.from_files(files[0], tmp_path / "s", files[2])
     with pytest.raises(RkzooError, match="cannot be read"):
-        SentencePieces.from_files(files[0], tmp_path / "gone", files[2])
+        SentencePieceTokenizer.from_files(files[0], tmp_path / "gone", files[2])
     missing: Any = None
     monkeypatch.setitem(sys.modules, "sentencepiece", missing)
     with pytest.raises(RkzooError, match="cannot be tokenized") as caught:
-        SentencePieces.from_files(*files)
+        SentencePieceTokenizer.from_files(*files)
     assert "rkzoo[translate]" in caught.value.fix

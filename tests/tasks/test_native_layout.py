@@ -25,7 +25,7 @@ from native_heads import (
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.postprocess import DetectDecoder
 
 
 @pytest.mark.parametrize("kind", HEADS)

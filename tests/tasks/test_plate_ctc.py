@@ -13,16 +13,16 @@ from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.ctc import collapse_repeats
 from rkzoo.tasks.plate.ctc import allowed, best_path
-from rkzoo.tasks.plate.task import PlateReader, decode
+from rkzoo.tasks.plate.task import PlateReader, postprocess
 
 LABELS = ("皖", "A", "7", "-")
 BLANK = 3
 
 
 def text_of(path: np.ndarray) -> str:
-    return "".join(LABELS[i] for i in path[merged(path, BLANK)])
+    return "".join(LABELS[i] for i in path[collapse_repeats(path, BLANK)])
 
 
 def by_definition(path: tuple[int, ...]) -> str:
@@ -91,7 +91,7 @@ def test_layouts_leave_out_the_letters_that_plates_avoid() -> None:
 def test_the_score_is_the_mean_probability_of_the_characters() -> None:
     logits = np.log(np.array([[0.7, 0.1], [0.1, 0.1], [0.1, 0.6], [0.1, 0.2]]))[None]
     specs = [TensorSpec(name="o", shape=(1, 4, 2), dtype="float32")]
-    text, score = decode([logits.astype(np.float32)], specs, BLANK, LABELS)
+    text, score = postprocess([logits.astype(np.float32)], specs, BLANK, LABELS)
     assert text == "皖7"
     assert score == pytest.approx(0.65, abs=1e-5)
 
@@ -101,13 +101,15 @@ def test_integers_read_as_their_floats_do() -> None:
     whole = TensorSpec(name="o", shape=(1, 4, 6), dtype="int8", scale=0.1, zero_point=-3)
     plain = TensorSpec(name="o", shape=(1, 4, 6), dtype="float32")
     floats = ((quantised.astype(np.float32) + 3) * np.float32(0.1)).astype(np.float32)
-    assert decode([quantised], [whole], BLANK, LABELS) == decode([floats], [plain], BLANK, LABELS)
+    assert postprocess([quantised], [whole], BLANK, LABELS) == postprocess(
+        [floats], [plain], BLANK, LABELS
+    )
 
 
 def test_a_list_of_characters_of_another_model_is_refused() -> None:
     specs = [TensorSpec(name="o", shape=(1, 5, 6), dtype="float32")]
     with pytest.raises(RkzooError, match="1x5x6 scores for 4 characters"):
-        decode([np.zeros((1, 5, 6), np.float32)], specs, BLANK, LABELS)
+        postprocess([np.zeros((1, 5, 6), np.float32)], specs, BLANK, LABELS)
 
 
 class Fixed:

@@ -19,8 +19,8 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Array, Label
 from rkzoo.tasks.detect.task import DetectOptions, Detector
-from rkzoo.tasks.prompt.encode import TextEncoder, unit
-from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, filled, prompted_contract
+from rkzoo.tasks.prompt.encode import TextEncoder, l2_normalize
+from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, fill_slots, prompted_contract
 from rkzoo.tasks.prompt.tokenizer import END, START, ClipTokenizer
 
 SIZE = (64, 96)
@@ -60,7 +60,7 @@ class Fake:
 
 def prompts(count: int, width: int = 16, seed: int = 0) -> Prompts:
     values = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
-    return Prompts(tuple(f"thing {i}" for i in range(count)), unit(values, "x"))
+    return Prompts(tuple(f"thing {i}" for i in range(count)), l2_normalize(values, "x"))
 
 
 def contract(slots: int, width: int = 16) -> Contract:
@@ -159,7 +159,7 @@ def test_the_texts_go_in_with_every_picture() -> None:
         session.run([np.ones((1, *SIZE, 3), np.uint8)])
     assert fake.closed
     for fed in fake.fed:
-        np.testing.assert_array_equal(fed[1], filled(asked, whole.texts))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(fed[1], fill_slots(asked, whole.texts))  # type: ignore[arg-type]
 
 
 @settings(max_examples=40, deadline=None)
@@ -167,7 +167,7 @@ def test_the_texts_go_in_with_every_picture() -> None:
 def test_every_slot_is_filled_with_a_prompt(slots: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, slots))
     asked = prompts(count, 5)
-    values = filled(asked, ArrayInput(name="t", shape=(1, slots, 5), role="texts"))
+    values = fill_slots(asked, ArrayInput(name="t", shape=(1, slots, 5), role="texts"))
     assert (values.shape, values.dtype) == ((1, slots, 5), np.float32)
     for slot in range(slots):
         np.testing.assert_array_equal(values[0, slot], asked.embeddings[slot % count])
@@ -176,11 +176,11 @@ def test_every_slot_is_filled_with_a_prompt(slots: int, data: st.DataObject) -> 
 def test_what_does_not_fit_is_refused() -> None:
     texts = ArrayInput(name="texts", shape=(1, 4, 16), role="texts")
     with pytest.raises(RkzooError, match="5 prompts were given, but the model takes 4"):
-        filled(prompts(5), texts)
+        fill_slots(prompts(5), texts)
     with pytest.raises(RkzooError, match="8 numbers each, but the model takes 16"):
-        filled(prompts(2, 8), texts)
+        fill_slots(prompts(2, 8), texts)
     with pytest.raises(RkzooError, match="No prompt"):
-        filled(Prompts((), np.empty((0, 16), np.float32)), texts)
+        fill_slots(Prompts((), np.empty((0, 16), np.float32)), texts)
     with pytest.raises(ValueError, match="number of words"):
         Prompts(("one",), np.ones((2, 4), np.float32))
     labelled = msgspec.structs.replace(contract(4), labels=("only",))

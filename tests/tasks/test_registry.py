@@ -15,12 +15,12 @@ from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract, Head, TaskName
-from rkzoo.contract.segmentation import CutOutHead, SemanticHead
+from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.contract.vector import VectorHead
 from rkzoo.session import Session
 from rkzoo.tasks.registry import OPTIONS, SPECS, _spec, spec_of
-from rkzoo.tasks.spec import Opened, TaskOptions
+from rkzoo.tasks.spec import TaskOptions, TaskParts
 from rkzoo.vision.letterbox import fit
 from rkzoo.workflow.request.request import Request
 from rkzoo.zoo.catalogue import cards
@@ -124,7 +124,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "text-det": (TextDetHead(), [(1, 1, *SIZE)]),
     "text-cls": (TextClsHead(), [(1, 2)]),
     "text-rec": (TextRecHead(), [(1, 12, 3)]),
-    "cut-out": (CutOutHead(), [(1, 8, 4, 4)]),
+    "cut-out": (PromptableSegmentHead(), [(1, 8, 4, 4)]),
 }
 # What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
 # another test has.
@@ -132,7 +132,7 @@ DERIVED = {"segment", "pose", "obb", "face-yolo", "text", "clip"}
 
 
 def test_no_picture_task_is_left_out_below() -> None:
-    assert {name for name in SPECS if _spec(name).takes == "picture"} == {*PICTURES, *DERIVED}
+    assert {name for name in SPECS if _spec(name).input_kind == "picture"} == {*PICTURES, *DERIVED}
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -152,7 +152,7 @@ def test_a_picture_is_written_where_the_npu_reads_it_by_the_boards_hardware(name
         )
         parts = {"encoder": one, "decoder": (contract, decoder)}  # type: ignore[dict-item]
     options = TaskOptions(points=((1, 1, 1),))
-    task = spec_of(head).open(Opened(head, parts, {}), options)
+    task = spec_of(head).open(TaskParts(head, parts, {}), options)
     with pytest.raises(Stop):
         task(np.full((40, 50, 3), 90, np.uint8))
     assert np.shares_memory(session.fed, session.canvas)

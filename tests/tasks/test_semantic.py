@@ -13,7 +13,7 @@ from PIL import Image
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.semantic.decode import class_map
+from rkzoo.tasks.semantic.postprocess import class_map
 from rkzoo.tasks.semantic.result import ClassMap
 from rkzoo.vision.letterbox import plan
 from rkzoo.vision.maps import read_map, to_source
@@ -164,7 +164,7 @@ def test_the_result_says_how_much_there_is_and_keeps_the_map(tmp_path: Path) -> 
     assert masks.boxes.class_id.tolist() == [0, 2, 1]
     assert masks.boxes.xyxy[1].tolist() == [15, 0, 20, 10]
     assert np.array_equal(masks.dense(), [classes == c for c in (0, 2, 1)])
-    found.save_beside(tmp_path / "x.jpg")
+    found.save_sidecar(tmp_path / "x.jpg")
     assert np.array_equal(read_map(tmp_path / "x-classes.png"), classes)
 
 

@@ -20,7 +20,7 @@ from rkzoo.graph.from_weights import minilm
 from rkzoo.progress import SILENT
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
-from rkzoo.tasks.embed.sentences import Sentences
+from rkzoo.tasks.embed.sentence import SentenceEmbedder
 from rkzoo.tasks.embed.wordpiece import WordPiece
 
 LENGTH, WIDTH, HEADS, LAYERS = 10, 12, 3, 2
@@ -148,19 +148,21 @@ def test_an_embedding_is_the_mean_over_all_tokens_of_any_length() -> None:
         "embedding": part(minilm.embedding(held, LENGTH).SerializeToString()),
         "encoder": part(minilm.encoder(held, LENGTH, HEADS).SerializeToString()),
     }
-    task = Sentences(parts, SMALL, ("ab", "c c c"))
+    task = SentenceEmbedder(parts, SMALL, ("ab", "c c c"))
     long = "abca. cb " * 4  # 20 pieces, of which 8 go in at once
     for text in ("a", "ab c", long):
         tokens = SMALL.encode(text)
         read = [tokens[at : at + 8] for at in range(0, len(tokens), 8)]
         whole = sum(plain(held, [2, *piece, 3]) for piece in read)
-        np.testing.assert_allclose(task.meant([text])[0], whole / np.linalg.norm(whole), atol=1e-5)
+        np.testing.assert_allclose(
+            task.embed_text([text])[0], whole / np.linalg.norm(whole), atol=1e-5
+        )
     found = task("c c c")
     assert found.names == ("c c c", "ab")
     assert found.cosine[0] == pytest.approx(1, abs=1e-6)
     assert task.passages(" a\n\n b \n") == ("a", "b")
     with pytest.raises(RkzooError, match="nothing to compare"):
-        Sentences(parts, SMALL)("a")
+        SentenceEmbedder(parts, SMALL)("a")
 
 
 def test_weights_come_out_of_a_zip(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract.audio import ActivityHead, SoundHead
+from rkzoo.contract.audio import SoundHead, VoiceActivityHead
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import run
-from rkzoo.tasks.sound.activity import ActivityFinder, spans, steps
-from rkzoo.tasks.sound.classes import SoundClassifier, window_starts
+from rkzoo.tasks.sound.classification import SoundClassifier, window_starts
+from rkzoo.tasks.sound.voice_activity import VoiceActivityDetector, spans, steps
 from rkzoo.workflow.request.importers.yamnet import named
 
 
@@ -48,7 +48,7 @@ class Fake:
     def __exit__(self, *_: object) -> None: ...
 
 
-HEAD = ActivityHead(rate=1000, step=10, context=4, silence=0.05, shortest=0.02, pad=0.005)
+HEAD = VoiceActivityHead(rate=1000, step=10, context=4, silence=0.05, shortest=0.02, pad=0.005)
 
 
 @given(st.integers(1, 200))
@@ -91,7 +91,9 @@ def test_the_state_is_carried_and_speech_is_found_wherever_it_is(tmp_path: Path)
         loud = (state + np.abs(samples[:, 4:]).max()) / 2
         return [loud.reshape(1, 1), loud]
 
-    finder = ActivityFinder(Contract(family="vad", head=HEAD), Fake([(1, 14), (1, 1)], 2, listen))
+    finder = VoiceActivityDetector(
+        Contract(family="vad", head=HEAD), Fake([(1, 14), (1, 1)], 2, listen)
+    )
     samples = np.zeros(60_005, np.float32)
     samples[59_900:59_960] = 1
     samples[1_000:1_100] = 1

@@ -19,9 +19,9 @@ from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.speech.ctc import CtcReader, normalised
-from rkzoo.tasks.speech.transducer import Transducer, read_pieces
-from rkzoo.tasks.speech.words import Piece, segments_of
+from rkzoo.tasks.speech.ctc import CtcRecognizer, normalised
+from rkzoo.tasks.speech.transducer import TransducerRecognizer, read_pieces
+from rkzoo.tasks.speech.words import TimedToken, segments_of
 from rkzoo.zoo.catalogue import card
 
 LABELS = ("<pad>", "<s>", "</s>", "<unk>", "|", "E", "T", "A")
@@ -77,14 +77,14 @@ def letters(size: int) -> OnnxSession:
     )
 
 
-def reader(size: int, normal: bool = False) -> CtcReader:
+def reader(size: int, normal: bool = False) -> CtcRecognizer:
     contract = Contract(
         family="wav2vec2",
         head=CtcSpeechHead(normalised=normal),
         labels=LABELS,
         others=(ArrayInput(name="input", shape=(1, size)),),
     )
-    return CtcReader(contract, letters(size))
+    return CtcRecognizer(contract, letters(size))
 
 
 def levels(classes: list[int]) -> Sound:
@@ -134,7 +134,7 @@ def test_the_sound_is_fed_as_upstream_feeds_it() -> None:
 def test_other_characters_are_refused() -> None:
     contract = Contract(family="wav2vec2", head=CtcSpeechHead(), labels=LABELS[:5])
     with pytest.raises(RkzooError, match="for 5 characters"):
-        CtcReader(contract, letters(3200))(levels([1, 2]))
+        CtcRecognizer(contract, letters(3200))(levels([1, 2]))
 
 
 # ---- transducer ---------------------------------------------------------------------
@@ -154,7 +154,7 @@ def weights() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def transducer(weights: dict[str, np.ndarray]) -> Transducer:
+def transducer(weights: dict[str, np.ndarray]) -> TransducerRecognizer:
     """24 frames of every fourth of the first 96, plus half of what the segment before ended
     with: so a cache that is lost or late shows."""
     encoder = graph(
@@ -201,7 +201,7 @@ def transducer(weights: dict[str, np.ndarray]) -> Transducer:
         ["logit"],
         {"out": weights["out"]},
     )
-    return Transducer(encoder, decoder, joiner, TransducerHead(), dict(enumerate(PIECES)))
+    return TransducerRecognizer(encoder, decoder, joiner, TransducerHead(), dict(enumerate(PIECES)))
 
 
 def by_hand(samples: np.ndarray, weights: dict[str, np.ndarray]) -> list[tuple[int, int]]:
@@ -231,7 +231,7 @@ def sound(seconds: float) -> np.ndarray:
 
 
 def test_what_it_remembers_and_says_is_what_loops_say(
-    transducer: Transducer, weights: dict[str, np.ndarray]
+    transducer: TransducerRecognizer, weights: dict[str, np.ndarray]
 ) -> None:
     samples = sound(4.3)
     found = transducer(Sound(samples, RATE))
@@ -242,7 +242,7 @@ def test_what_it_remembers_and_says_is_what_loops_say(
     assert found.segments[0].start == pytest.approx(wanted[0][0] * 0.04)
 
 
-def test_pieces_of_a_sound_say_what_the_whole_says(transducer: Transducer) -> None:
+def test_pieces_of_a_sound_say_what_the_whole_says(transducer: TransducerRecognizer) -> None:
     samples = sound(4.3)
     stream = transducer.stream()
     heard = [""]
@@ -255,14 +255,14 @@ def test_pieces_of_a_sound_say_what_the_whole_says(transducer: Transducer) -> No
     assert stream.transcript() == transducer(Sound(samples, RATE))
 
 
-def test_an_encoder_that_forgets_is_one_sentence(transducer: Transducer) -> None:
+def test_an_encoder_that_forgets_is_one_sentence(transducer: TransducerRecognizer) -> None:
     forgetful = graph(
         [helper.make_node("Identity", ["x"], ["encoder_out"])],
         {"x": (1, SEGMENT, BINS), "cached_len_0": (1, 1)},
         ["encoder_out"],
         {},
     )
-    broken = Transducer(
+    broken = TransducerRecognizer(
         forgetful, transducer.decoder, transducer.joiner, transducer.head, transducer.pieces
     )
     with pytest.raises(RkzooError, match="does not give back cached_len_0"):
@@ -278,7 +278,7 @@ def test_a_vocabulary_of_pieces(tmp_path: Path) -> None:
 
 
 def test_pauses_part_segments() -> None:
-    pieces = [Piece(0, 0.1, " a"), Piece(0.9, 1, "b"), Piece(2.2, 2.3, " c")]
+    pieces = [TimedToken(0, 0.1, " a"), TimedToken(0.9, 1, "b"), TimedToken(2.2, 2.3, " c")]
     assert [(s.start, s.end, s.text) for s in segments_of(pieces)] == [
         (0, 1, " ab"),
         (2.2, 2.3, " c"),

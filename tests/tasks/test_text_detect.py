@@ -13,7 +13,7 @@ from text_fakes import FakeSession, det_contract, rec_contract, spec
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.text import TextDetHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.text.detect_text import TextDetector, at_least, decode, grown
+from rkzoo.tasks.text.detect_text import TextDetector, at_least, grown, postprocess
 from rkzoo.tasks.text.quads import corners, overlap, sides
 from rkzoo.vision.letterbox import fit, plan
 
@@ -53,7 +53,7 @@ def test_finds_a_line_where_it_stands(width, height, degrees, source, place) -> 
     core = corners(inside[None] / 2, size, np.array([degrees]))
     whole = corners(inside[None] / 2, grown(size, HEAD), np.array([degrees]))
     offset = np.array([letterbox.left, letterbox.top], np.float32)
-    found = decode([map_with((256, 256), (core + offset)[0])], [spec()], HEAD, letterbox)
+    found = postprocess([map_with((256, 256), (core + offset)[0])], [spec()], HEAD, letterbox)
     assert len(found) == 1
     wanted = np.clip(letterbox.to_source(whole + offset), 0, np.array(source[::-1]))
     assert overlap(found.quads, wanted)[0, 0] > 0.8
@@ -63,7 +63,7 @@ def test_finds_a_line_where_it_stands(width, height, degrees, source, place) -> 
 def test_a_level_line_is_found_to_the_pixel() -> None:
     area = np.zeros((1, 1, 256, 256), np.float32)
     area[0, 0, 100:120, 50:150] = 1
-    found = decode([area], [spec()], HEAD, box_of((256, 256)))
+    found = postprocess([area], [spec()], HEAD, box_of((256, 256)))
     reach = 100 * 20 * 1.5 / (2 * (100 + 20))
     left, top, right, bottom = 50 - reach, 100 - reach, 150 + reach, 120 + reach
     wanted = [[left, top], [right, top], [right, bottom], [left, bottom]]
@@ -81,8 +81,8 @@ def test_integers_give_what_floats_give(seed: int, zero_point: int, coarse: bool
     values = (q.astype(np.float32) - zero_point) * np.float32(scale)
     letterbox = box_of((300, 400), (128, 128))
     head = TextDetHead(box_threshold=0.35)
-    integers = decode([q], [spec(scale, zero_point)], head, letterbox)
-    floats = decode([values], [spec()], head, letterbox)
+    integers = postprocess([q], [spec(scale, zero_point)], head, letterbox)
+    floats = postprocess([values], [spec()], head, letterbox)
     np.testing.assert_allclose(integers.quads, floats.quads, atol=1e-4)
     np.testing.assert_allclose(integers.scores, floats.scores, atol=1e-4)
 
@@ -108,7 +108,7 @@ def test_every_dtype_and_layout(dtype: type, shape: tuple[int, ...]) -> None:
     whole = np.issubdtype(dtype, np.integer)
     values = (area * 100).astype(dtype) if whole else area.astype(dtype)
     given_spec = spec(0.01, 0) if whole else spec()
-    found = decode([values.reshape(shape)], [given_spec], HEAD, box_of((64, 64), (64, 64)))
+    found = postprocess([values.reshape(shape)], [given_spec], HEAD, box_of((64, 64), (64, 64)))
     assert len(found) == 1
     assert found.scores[0] == pytest.approx(1, abs=0.01)
 
@@ -116,8 +116,8 @@ def test_every_dtype_and_layout(dtype: type, shape: tuple[int, ...]) -> None:
 def test_unreachable_thresholds_find_nothing() -> None:
     q = np.full((1, 1, 64, 64), 127, np.int8)
     letterbox = box_of((64, 64), (64, 64))
-    assert len(decode([q], [spec(0.001, 127)], HEAD, letterbox)) == 0
-    assert len(decode([q], [spec(0.001, 0)], HEAD, letterbox)) == 0
+    assert len(postprocess([q], [spec(0.001, 127)], HEAD, letterbox)) == 0
+    assert len(postprocess([q], [spec(0.001, 0)], HEAD, letterbox)) == 0
 
 
 @given(st.floats(6, 400), st.floats(6, 400))
@@ -138,7 +138,7 @@ def test_holes_are_no_text_and_islands_are() -> None:
     area[10:118, 10:118] = 1
     area[30:98, 30:98] = 0
     area[58:70, 44:84] = 1
-    found = decode(
+    found = postprocess(
         [area], [spec()], TextDetHead(box_threshold=0.05), box_of((128, 128), (128, 128))
     )
     assert len(found) == 2
@@ -147,26 +147,26 @@ def test_holes_are_no_text_and_islands_are() -> None:
 def test_nothing_is_found_in_the_padding() -> None:
     area = np.zeros((1, 1, 128, 128), np.float32)
     area[0, 0, 100:120, 10:110] = 1  # below a picture of 64 rows
-    assert len(decode([area], [spec()], HEAD, box_of((64, 128), (128, 128)))) == 0
+    assert len(postprocess([area], [spec()], HEAD, box_of((64, 128), (128, 128)))) == 0
 
 
 def test_small_and_weak_cores_are_dropped() -> None:
     area = np.zeros((128, 128), np.float32)
     area[10:12, 10:100] = 1  # two rows
     area[40:60, 10:100] = 0.5  # above the threshold, below the box's
-    assert len(decode([area], [spec()], HEAD, box_of((128, 128), (128, 128)))) == 0
+    assert len(postprocess([area], [spec()], HEAD, box_of((128, 128), (128, 128)))) == 0
 
 
 def test_best_first_at_most_so_many_and_inside_the_picture() -> None:
     area = np.zeros((128, 128), np.float32)
     for i, value in enumerate((0.7, 0.95, 0.8)):
         area[i * 40 : i * 40 + 20, 0:128] = value
-    found = decode([area], [spec()], HEAD, box_of((128, 128), (128, 128)))
+    found = postprocess([area], [spec()], HEAD, box_of((128, 128), (128, 128)))
     assert np.all(np.diff(found.scores) <= 0)
     assert len(found) == 3
     assert found.quads.min() >= 0
     assert found.quads.max() <= 128
-    few = decode([area], [spec()], TextDetHead(max_boxes=2), box_of((128, 128), (128, 128)))
+    few = postprocess([area], [spec()], TextDetHead(max_boxes=2), box_of((128, 128), (128, 128)))
     assert len(few) == 2
 
 
@@ -186,9 +186,11 @@ def test_corners_go_clockwise_from_the_top_left(seed: int) -> None:
 
 def test_a_map_of_another_size_is_refused() -> None:
     with pytest.raises(RkzooError, match="480x480"):
-        decode([np.zeros((1, 1, 320, 320), np.float32)], [spec()], HEAD, box_of((9, 9), (480, 480)))
+        postprocess(
+            [np.zeros((1, 1, 320, 320), np.float32)], [spec()], HEAD, box_of((9, 9), (480, 480))
+        )
     with pytest.raises(RkzooError, match="nothing"):
-        decode([], [], HEAD, box_of((9, 9)))
+        postprocess([], [], HEAD, box_of((9, 9)))
 
 
 def test_the_detector_runs_a_session() -> None:
@@ -232,6 +234,6 @@ def test_a_large_page_is_looked_at_in_four_parts_and_no_line_is_cut(dtype: str) 
     found = TextDetector(contract, session)(image)
     assert session.seen == [(1, 320, 320, 3)] * 4
     canvas, box = fit(image, msgspec.structs.replace(contract.input, size=(448, 448)))
-    at_once = decode([answer(canvas)], session.outputs, HEAD, box)
+    at_once = postprocess([answer(canvas)], session.outputs, HEAD, box)
     assert len(found) == len(at_once) == 3
     np.testing.assert_allclose(found.quads, at_once.quads)

@@ -15,8 +15,8 @@ from rkzoo.contract.text import TextClsHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.text import classify_angle, read_line
 from rkzoo.tasks.text.classify_angle import AngleClassifier
-from rkzoo.tasks.text.line_batches import WIDEST, bucket, pieces, split_columns, width_at
-from rkzoo.tasks.text.read_line import LineReader, Reading, joined
+from rkzoo.tasks.text.line_batches import WIDEST, bucket, split_columns, split_lines, width_at
+from rkzoo.tasks.text.read_line import LineReader, RecognizedText, joined
 
 LABELS = ("", "a", "b", "c", " ", "中")
 
@@ -35,7 +35,7 @@ def test_ctc_is_the_textbook_rule(data: st.DataObject) -> None:
     scores = one_hot(classes[None], top[None])
     wanted = "".join(LABELS[c] for c, _ in itertools.groupby(classes) if c)
     kept = [t for t, c in enumerate(classes) if c != 0 and (t == 0 or classes[t - 1] != c)]
-    reading = read_line.decode([scores], [spec()], TextRecHead(), LABELS)[0]
+    reading = read_line.postprocess([scores], [spec()], TextRecHead(), LABELS)[0]
     assert reading.text == wanted
     assert reading.count == len(kept)
     assert reading.score == pytest.approx(float(np.mean(top[kept])) if kept else 0.0, abs=1e-6)
@@ -45,8 +45,8 @@ def test_ctc_is_the_textbook_rule(data: st.DataObject) -> None:
 def test_ctc_reads_integers_like_floats(seed: int) -> None:
     q = np.random.default_rng(seed).integers(-128, 128, (3, 9, len(LABELS))).astype(np.int8)
     values = (q.astype(np.float32) + 128) * np.float32(1 / 255)
-    integers = read_line.decode([q], [spec(1 / 255, -128)], TextRecHead(), LABELS)
-    floats = read_line.decode([values], [spec()], TextRecHead(), LABELS)
+    integers = read_line.postprocess([q], [spec(1 / 255, -128)], TextRecHead(), LABELS)
+    floats = read_line.postprocess([values], [spec()], TextRecHead(), LABELS)
     for a, b in zip(integers, floats, strict=True):
         assert a.text == b.text
         assert a.score == pytest.approx(b.score, abs=1e-5)
@@ -57,12 +57,14 @@ def test_the_blank_may_be_any_class(blank: int) -> None:
     classes = np.array([[blank, 1, blank, 1, 1, 2, blank]])
     scores = one_hot(classes, np.full(classes.shape, 0.9))
     labels = ("x", "a", "b", "c", " ", "y")
-    assert read_line.decode([scores], [spec()], TextRecHead(blank=blank), labels)[0].text == "aab"
+    assert (
+        read_line.postprocess([scores], [spec()], TextRecHead(blank=blank), labels)[0].text == "aab"
+    )
 
 
 def test_a_foreign_dictionary_is_refused() -> None:
     with pytest.raises(RkzooError, match="list of characters"):
-        read_line.decode([np.zeros((1, 4, 9), np.float32)], [spec()], TextRecHead(), LABELS)
+        read_line.postprocess([np.zeros((1, 4, 9), np.float32)], [spec()], TextRecHead(), LABELS)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
@@ -122,7 +124,7 @@ def test_long_lines_are_cut_between_words(words: list[int], height: int) -> None
 )
 def test_pieces_cover_the_line_and_fit(height: int, width: int, widest: int, seed: int) -> None:
     line = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    found = pieces([line], 48, widest)
+    found = split_lines([line], 48, widest)
     whole = np.hstack([piece.image for piece in found])
     assert whole.shape[1] == (width if height < 96 else max(1, round(width * 48 / height)))
     if height < 96:
@@ -135,17 +137,17 @@ def test_pieces_cover_the_line_and_fit(height: int, width: int, widest: int, see
 
 def test_pieces_of_an_even_line_are_level() -> None:
     line = np.zeros((48, 700, 3), np.uint8)
-    widths = [piece.image.shape[1] for piece in pieces([line], 48, 320)]
+    widths = [piece.image.shape[1] for piece in split_lines([line], 48, 320)]
     assert max(widths) - min(widths) < 120
     assert len(widths) == 3
 
 
 def test_joining_puts_spaces_between_latin_words_only() -> None:
     line = np.zeros((48, 900, 3), np.uint8)
-    parts = pieces([line, line], 48, 320)
+    parts = split_lines([line, line], 48, 320)
     count = len(parts) // 2
-    said = [Reading("ab", 0.5, 2)] + [Reading("c", 0.8, 1)] * (count - 1)
-    said += [Reading("中", 1.0, 1)] * count
+    said = [RecognizedText("ab", 0.5, 2)] + [RecognizedText("c", 0.8, 1)] * (count - 1)
+    said += [RecognizedText("中", 1.0, 1)] * count
     read = joined(2, parts, said)
     assert read[0].text == " ".join(["ab"] + ["c"] * (count - 1))
     assert read[0].score == pytest.approx((2 * 0.5 + 0.8 * (count - 1)) / (count + 1))
@@ -153,9 +155,9 @@ def test_joining_puts_spaces_between_latin_words_only() -> None:
 
 
 def test_an_empty_piece_does_not_lower_the_score() -> None:
-    parts = pieces([np.zeros((48, 600, 3), np.uint8)], 48, 320)
-    read = joined(1, parts, [Reading("", 0.0, 0), Reading("b", 0.9, 1)])
-    assert read == [Reading("b", 0.9, 1)]
+    parts = split_lines([np.zeros((48, 600, 3), np.uint8)], 48, 320)
+    read = joined(1, parts, [RecognizedText("", 0.0, 0), RecognizedText("b", 0.9, 1)])
+    assert read == [RecognizedText("b", 0.9, 1)]
 
 
 def shade_reader(batch: np.ndarray) -> np.ndarray:
@@ -220,14 +222,14 @@ def test_angles_of_many_lines(fixed: int) -> None:
 def test_an_unsure_angle_is_zero() -> None:
     scores = np.array([[0.2, 0.8], [0.05, 0.95], [0.9, 0.1]], np.float32)
     head = TextClsHead(threshold=0.9)
-    assert classify_angle.decode([scores], [spec()], head).tolist() == [0, 180, 0]
+    assert classify_angle.postprocess([scores], [spec()], head).tolist() == [0, 180, 0]
     q = np.round(scores * 255 - 128).astype(np.int8)
-    assert classify_angle.decode([q], [spec(1 / 255, -128)], head).tolist() == [0, 180, 0]
+    assert classify_angle.postprocess([q], [spec(1 / 255, -128)], head).tolist() == [0, 180, 0]
 
 
 def test_another_count_of_angles_is_refused() -> None:
     with pytest.raises(RkzooError, match="4 scores"):
-        classify_angle.decode([np.zeros((1, 4), np.float32)], [spec()], TextClsHead())
+        classify_angle.postprocess([np.zeros((1, 4), np.float32)], [spec()], TextClsHead())
 
 
 def test_other_heads_are_refused() -> None:

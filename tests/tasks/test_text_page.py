@@ -18,7 +18,7 @@ from rkzoo.tasks.text.page import PageOptions, PageReader, SingleLine
 from rkzoo.tasks.text.quads import corners, crop, overlap
 from rkzoo.tasks.text.read_line import LineReader
 from rkzoo.tasks.text.reading_order import reading_order
-from rkzoo.tasks.text.result import Agreement, TextLines, agreement
+from rkzoo.tasks.text.result import TextAgreement, TextLines, agreement
 from rkzoo.vision import draw_text
 
 
@@ -177,7 +177,7 @@ def test_shapes_are_checked() -> None:
 
 def test_agreement_with_itself_and_with_nothing() -> None:
     lines = lines_of(GRID)
-    assert agreement(lines, lines) == Agreement(9, 9, 9, 9)
+    assert agreement(lines, lines) == TextAgreement(9, 9, 9, 9)
     assert agreement(lines, lines).places == 1
     assert agreement(lines, TextLines.none()).places == 0
     assert agreement(TextLines.none(), TextLines.none()).places == 1
@@ -190,7 +190,7 @@ def test_agreement_is_symmetric_and_one_to_one(seed: int) -> None:
     a = lines_of(GRID[rng.random(9) < 0.7] + rng.normal(0, 4))
     b = lines_of(np.concatenate([GRID, GRID + 2])[rng.random(18) < 0.6])
     one, other = agreement(a, b), agreement(b, a)
-    assert one.found == other.found <= min(len(a), len(b))
+    assert one.matched == other.matched <= min(len(a), len(b))
     assert one.places == other.places
     assert 0 <= one.texts <= one.places <= 1
 
@@ -199,9 +199,9 @@ def test_agreement_counts_places_and_texts_apart() -> None:
     a = lines_of(quads_of((0, 0, 100, 20), (0, 40, 100, 20)), ["one", "two"])
     b = lines_of(quads_of((2, 1, 100, 20), (0, 200, 100, 20)), ["0ne", "two"])
     found = agreement(a, b)
-    assert (found.found, found.same_text) == (1, 0)
+    assert (found.matched, found.same_text) == (1, 0)
     assert found.places == pytest.approx(0.5)
-    assert (found + found).found == 2
+    assert (found + found).matched == 2
 
 
 # The pipeline, with sessions that look at grey levels instead of a model

@@ -13,22 +13,22 @@ from translate_graphs import Small, place_of, plain_scores
 from rkzoo.contract.language import TranslateHead
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.translate.beam import say
-from rkzoo.tasks.translate.network import Network, Past, read_table, sinusoids
+from rkzoo.tasks.translate.beam_search import beam_search
+from rkzoo.tasks.translate.bpe_tokenizer import BpeTokenizer
+from rkzoo.tasks.translate.fairseq import FairseqNetwork, KvCache, read_table, sinusoids
 from rkzoo.tasks.translate.result import Translation
-from rkzoo.tasks.translate.subwords import Subwords
 from rkzoo.tasks.translate.task import Translator
 from rkzoo.tasks.translate.words import sentences, text_of, words_of
 
 SMALL = Small()
 
 
-def network(small: Small = SMALL) -> Network:
+def network(small: Small = SMALL) -> FairseqNetwork:
     parts = (
         OnnxSession(made.SerializeToString(), threads=1)
         for made in (small.encoder(), small.decoder())
     )
-    return Network(*parts, small.weights["table"])
+    return FairseqNetwork(*parts, small.weights["table"])
 
 
 NETWORK = network()
@@ -51,13 +51,13 @@ def test_the_greedy_way_with_caches_is_that_without(pieces: list[int]) -> None:
     while len(said) < SMALL.steps and (not said or said[-1] != 2):
         said.append(int(np.argmax(log_probabilities(pieces, said))))
     ended = said[-1] == 2
-    found = say(NETWORK, NETWORK.read(pieces), 1)
+    found = beam_search(NETWORK, NETWORK.encode(pieces), 1)
     assert found == (tuple(said[:-1] if ended else said), ended)
 
 
 def test_scores_with_caches_are_those_without() -> None:
     pieces, said = [9, 33, 4, 60], [7, 7, 50, 12, 31, 8, 40]
-    read, past = NETWORK.read(pieces), NETWORK.fresh()
+    read, past = NETWORK.encode(pieces), NETWORK.empty_cache()
     for count, piece in enumerate([2, *said]):
         scores, past = NETWORK.step(read, piece, past)
         np.testing.assert_allclose(scores, plain_scores(SMALL, pieces, said[:count]), atol=2e-4)
@@ -93,7 +93,7 @@ def test_as_many_beams_as_texts_find_the_best_of_all() -> None:
         finished = open_end <= max(log for log, said in texts if said[-1] == 2)
         outcomes.add(finished)
         wanted = max(ended if finished else going)[1]
-        assert say(net, net.read(pieces), 2000) == (wanted, finished)
+        assert beam_search(net, net.encode(pieces), 2000) == (wanted, finished)
     assert outcomes == {True, False}
 
 
@@ -131,7 +131,7 @@ RECORDED = {
 
 
 def test_pieces_are_those_of_subword_nmt(files: tuple[Path, Path]) -> None:
-    known = Subwords.from_files(*files)
+    known = BpeTokenizer.from_files(*files)
     for word, pieces in RECORDED.items():
         assert " ".join(known.pieces(word)) == pieces
     assert known.numbers(["low@@", "est", "?"]) == [4, 5, 3]
@@ -140,7 +140,7 @@ def test_pieces_are_those_of_subword_nmt(files: tuple[Path, Path]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.text("lowernst的é", min_size=1, max_size=12))
 def test_pieces_spell_their_word(word: str) -> None:
-    known = Subwords([("l", "o"), ("lo", "w</w>"), ("e", "r"), ("n", "e")], ["lo@@", "w", "的"])
+    known = BpeTokenizer([("l", "o"), ("lo", "w</w>"), ("e", "r"), ("n", "e")], ["lo@@", "w", "的"])
     joined = "".join(piece.removesuffix("@@") for piece in known.pieces(word))
     assert joined == word
     assert [piece.endswith("@@") for piece in known.pieces(word)][-1] is False
@@ -201,7 +201,7 @@ def test_sentences(line: str, count: int) -> None:
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # 60 pieces: letters that end a word, letters that do not, and marks.
 DICTIONARY = [*LETTERS, *(f"{letter}@@" for letter in LETTERS), *",.!?:;-", "A"]
-SUBWORDS = Subwords([], DICTIONARY)
+SUBWORDS = BpeTokenizer([], DICTIONARY)
 
 
 def translated(text: str, beams: int = 1, source: Translator | None = None) -> Translation:
@@ -211,7 +211,7 @@ def translated(text: str, beams: int = 1, source: Translator | None = None) -> T
 
 def test_a_short_sentence_is_what_the_network_says() -> None:
     numbers = SUBWORDS.numbers(["h", "e@@", "y", "."])
-    said, ended = say(NETWORK, NETWORK.read(numbers), 1)
+    said, ended = beam_search(NETWORK, NETWORK.encode(numbers), 1)
     (sentence,) = translated("H ey.").sentences
     if ended:
         assert sentence.parts == 1
@@ -221,25 +221,25 @@ def test_a_short_sentence_is_what_the_network_says() -> None:
 class Echo:
     """Says what it reads, piece by piece; comes to no end where it reads more than `most`."""
 
-    room, steps = 7, 8
+    max_tokens, max_steps = 7, 8
 
     def __init__(self, most: int = 7) -> None:
         self.most = most
         self.heard: list[list[int]] = []
 
-    def read(self, pieces: list[int]) -> list[int]:
-        assert 1 <= len(pieces) <= self.room
+    def encode(self, pieces: list[int]) -> list[int]:
+        assert 1 <= len(pieces) <= self.max_tokens
         self.heard.append(pieces)
         return pieces
 
-    def fresh(self) -> Past:
-        return Past(())
+    def empty_cache(self) -> KvCache:
+        return KvCache(())
 
-    def step(self, read: list[int], piece: int, past: Past) -> tuple[np.ndarray, Past]:
+    def step(self, read: list[int], piece: int, past: KvCache) -> tuple[np.ndarray, KvCache]:
         scores = np.zeros(len(SUBWORDS), np.float32)
         done = past.count == len(read) and len(read) <= self.most
         scores[2 if done else read[min(past.count, len(read) - 1)]] = 50
-        return scores, Past((), past.count + 1)
+        return scores, KvCache((), past.count + 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -307,9 +307,9 @@ def test_other_files_are_refused(
     (tmp_path / "m").write_bytes(merges)
     (tmp_path / "d").write_bytes(dictionary)
     with pytest.raises(RkzooError, match=what):
-        Subwords.from_files(tmp_path / "m", tmp_path / "d")
+        BpeTokenizer.from_files(tmp_path / "m", tmp_path / "d")
     with pytest.raises(RkzooError, match="cannot be read"):
-        Subwords.from_files(tmp_path / "gone", tmp_path / "d")
+        BpeTokenizer.from_files(tmp_path / "gone", tmp_path / "d")
 
 
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -320,4 +320,4 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t", 10)[2].tolist() == [6, 7, 8]
     parts = [OnnxSession(m.SerializeToString()) for m in (SMALL.encoder(), SMALL.decoder())]
     with pytest.raises(RkzooError, match="do not belong together"):
-        Network(parts[0], parts[1], np.zeros((10, 3), np.float32))
+        FairseqNetwork(parts[0], parts[1], np.zeros((10, 3), np.float32))

@@ -94,7 +94,7 @@ def test_faces_are_compared(assets: Path, tmp_path: Path, capsys, name: str) -> 
     a, b = (assets / f"data/images/{one}.jpg" for one in ("face", "zidane"))
     wanted = [by_hand(model, one) for one in (a, b)]
     with rkzoo.load(model, against=[a, b]) as loaded:
-        found = loaded(a).found
+        found = loaded(a).prediction
     assert isinstance(found, Vector)
     assert found.against is not None
     # The resampling of a large picture is another one here.

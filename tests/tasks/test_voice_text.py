@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkzoo.tasks.voice.english import sentences
-from rkzoo.tasks.voice.numbers import cardinal, ordinal, spoken, year
+from rkzoo.tasks.voice.numbers import cardinal, ordinal, spell_numbers, year
 
 SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
 fifteen sixteen seventeen eighteen nineteen"""
@@ -78,7 +78,7 @@ def test_years(number: int, said: str) -> None:
     ],
 )
 def test_numbers_as_they_are_written(text: str, said: str) -> None:
-    assert spoken(text) == said
+    assert spell_numbers(text) == said
 
 
 @pytest.mark.parametrize(

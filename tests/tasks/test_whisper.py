@@ -15,16 +15,16 @@ from rkzoo.audio.mel import RATE
 from rkzoo.audio.sound import Sound
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.session import Array, Closing, Label
-from rkzoo.tasks.speech.tokens import Tokens, read_tokens
+from rkzoo.session import Array, Closeable, Label
+from rkzoo.tasks.speech.tokens import WhisperTokens, read_tokens
 from rkzoo.tasks.speech.transcript import Segment, Transcript
 from rkzoo.tasks.speech.whisper import Whisper
-from rkzoo.tasks.speech.whisper_rules import (
-    Understood,
-    next_logs,
+from rkzoo.tasks.speech.whisper_decoding import (
+    WindowSegments,
+    next_log_probs,
     repetitive,
     thin,
-    understood,
+    window_segments,
 )
 from rkzoo.tasks.speech.windows import loud_seconds, pause_in
 
@@ -38,14 +38,14 @@ END, START, EN, ZH, TIME = 8, 9, 10, 11, 18
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> WhisperTokens:
     folder = tmp_path_factory.mktemp("vocabulary")
     (folder / "v.json").write_text(json.dumps(WORDS))
     (folder / "s.json").write_text(json.dumps({"suppress_ids": [1, START]}))
     return read_tokens(folder / "v.json", folder / "s.json")
 
 
-def test_a_vocabulary_says_what_its_tokens_are(tokens: Tokens) -> None:
+def test_a_vocabulary_says_what_its_tokens_are(tokens: WhisperTokens) -> None:
     assert tokens.languages == {"en": EN, "zh": ZH}
     assert (tokens.end, tokens.time, tokens.silence) == (END, TIME, 16)
     assert tokens.text([2, TIME, 3, 0, END]) == " one twoa"
@@ -64,14 +64,14 @@ def test_a_broken_vocabulary_is_one_sentence(words: str, tmp_path: Path) -> None
         read_tokens(tmp_path / "v.json", tmp_path / "s.json")
 
 
-def allowed(said: Sequence[int], tokens: Tokens, likely: Sequence[int] = ()) -> set[int]:
+def allowed(said: Sequence[int], tokens: WhisperTokens, likely: Sequence[int] = ()) -> set[int]:
     logits = np.zeros(len(WORDS), np.float32)
     logits[: tokens.time] = 20  # else the many times are likelier together than any word
     logits[list(likely)] = 40
-    return set(np.flatnonzero(np.isfinite(next_logs(logits, said, tokens))).tolist())
+    return set(np.flatnonzero(np.isfinite(next_log_probs(logits, said, tokens))).tolist())
 
 
-def test_what_may_be_said_next(tokens: Tokens) -> None:
+def test_what_may_be_said_next(tokens: WhisperTokens) -> None:
     text = {0, 2, 3, 4, 5, 6, 7, END}  # 1 is suppressed, what is behind END is no text
     assert allowed([], tokens) == set(range(TIME, TIME + 51))
     assert allowed([TIME + 10], tokens) == text
@@ -85,28 +85,28 @@ def test_what_may_be_said_next(tokens: Tokens) -> None:
     )
 
 
-def test_where_a_time_is_likelier_than_any_word_it_is_a_time(tokens: Tokens) -> None:
+def test_where_a_time_is_likelier_than_any_word_it_is_a_time(tokens: WhisperTokens) -> None:
     logits = np.zeros(len(WORDS), np.float32)
     logits[3] = 6.0  # e^6 = 403, less than the 1490 times together
-    found = next_logs(logits, [TIME + 10, 2], tokens)
+    found = next_log_probs(logits, [TIME + 10, 2], tokens)
     assert set(np.flatnonzero(np.isfinite(found))) == set(range(TIME + 11, TIME + 1501))
     logits[3] = 8.0  # e^8 = 2981
-    assert int(next_logs(logits, [TIME + 10, 2], tokens).argmax()) == 3
+    assert int(next_log_probs(logits, [TIME + 10, 2], tokens).argmax()) == 3
 
 
 @given(st.data())
-def test_whatever_is_chosen_can_be_read(tokens: Tokens, data: st.DataObject) -> None:
+def test_whatever_is_chosen_can_be_read(tokens: WhisperTokens, data: st.DataObject) -> None:
     """Times never go back, segments lie in the window, and something is always settled."""
     chance = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     said: list[int] = []
     ended = False
     for _ in range(data.draw(st.integers(2, 25))):
-        token = int(next_logs(chance.normal(size=len(WORDS)) * 6, said, tokens).argmax())
+        token = int(next_log_probs(chance.normal(size=len(WORDS)) * 6, said, tokens).argmax())
         if token == tokens.end:
             ended = True
             break
         said.append(token)
-    read = understood(said, 30.0, tokens, ended)
+    read = window_segments(said, 30.0, tokens, ended)
     edges = [edge for one in read.segments for edge in (one.start, one.end)]
     assert edges == sorted(edges)
     assert all(0 <= edge <= 30 for edge in edges)
@@ -117,21 +117,23 @@ def at(seconds: float) -> int:
     return TIME + round(seconds * 50)
 
 
-def test_what_an_answer_means(tokens: Tokens) -> None:
+def test_what_an_answer_means(tokens: WhisperTokens) -> None:
     pair = [at(0), 2, at(4), at(5), 3, at(9), at(9), 4]
     # What follows the last pair is heard again, from there on.
-    read = understood(pair, 30.0, tokens, True)
+    read = window_segments(pair, 30.0, tokens, True)
     assert read.segments == (Segment(0, 4, " one"), Segment(5, 9, " two"))
     assert read.settled == 9
     # A single time at the end: nothing more is said in the window.
-    read = understood([*pair, at(12)], 30.0, tokens, True)
+    read = window_segments([*pair, at(12)], 30.0, tokens, True)
     assert read.segments[-1] == Segment(9, 12, " three")
     assert read.settled == 30
     # Cut off: what is behind the last pair does not count.
-    assert understood([*pair, at(12)], 30.0, tokens, False).settled == 9
+    assert window_segments([*pair, at(12)], 30.0, tokens, False).settled == 9
     # Without a pair all of it is one segment.
-    assert understood([at(1), 2, 3], 8.0, tokens, True).segments == (Segment(1, 8, " one two"),)
-    assert understood([at(0)], 8.0, tokens, True).segments == ()
+    assert window_segments([at(1), 2, 3], 8.0, tokens, True).segments == (
+        Segment(1, 8, " one two"),
+    )
+    assert window_segments([at(0)], 8.0, tokens, True).segments == ()
 
 
 def test_repetition_and_gaps_are_noticed() -> None:
@@ -144,9 +146,9 @@ def test_repetition_and_gaps_are_noticed() -> None:
     assert loud[-1] == pytest.approx(16, abs=0.1)
     words = "a sentence of eight seconds has a hundred letters or a few more than these, "
     both = (Segment(0, 8, words * 2), Segment(12, 20, words * 2))
-    assert not thin(Understood(both, 20), loud)
-    assert thin(Understood((Segment(0, 20, words * 2),), 20), loud)
-    assert thin(Understood((both[0], Segment(12, 20, " a word")), 20), loud)
+    assert not thin(WindowSegments(both, 20), loud)
+    assert thin(WindowSegments((Segment(0, 20, words * 2),), 20), loud)
+    assert thin(WindowSegments((both[0], Segment(12, 20, " a word")), 20), loud)
 
 
 def test_a_window_ends_in_the_quietest_place() -> None:
@@ -156,7 +158,7 @@ def test_a_window_ends_in_the_quietest_place() -> None:
     assert pause_in(samples, RATE, 10 * RATE - 100) == 10 * RATE
 
 
-class Ear(Closing):
+class Ear(Closeable):
     """Stands in for the three parts. A sound is a row of pulses, 2 s apart at the least; the
     answer tells for each pulse of a window when it was heard, by the token " one"."""
 
@@ -187,7 +189,7 @@ class Ear(Closing):
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         raise NotImplementedError
 
-    def whisper(self, tokens: Tokens, language: int | None = None) -> Whisper:
+    def whisper(self, tokens: WhisperTokens, language: int | None = None) -> Whisper:
         def encode(arrays: Sequence[Array]) -> list[Array]:
             self.windows += 1
             level = arrays[0][0].mean(axis=0)
@@ -234,7 +236,7 @@ def pulses(begins: Sequence[float], seconds: float) -> Sound:
 
 @pytest.mark.parametrize("room", [40, 15])
 def test_every_word_of_three_minutes_is_heard_once_and_in_its_place(
-    room: int, tokens: Tokens
+    room: int, tokens: WhisperTokens
 ) -> None:
     """`room`: where an answer is cut off, what it left out is heard with the next window."""
     begins = np.cumsum(np.random.default_rng(4).uniform(2, 6, size=44)) - 1.5
@@ -249,7 +251,7 @@ def test_every_word_of_three_minutes_is_heard_once_and_in_its_place(
     assert ear.windows < 60
 
 
-def test_silence_is_no_text(tokens: Tokens) -> None:
+def test_silence_is_no_text(tokens: WhisperTokens) -> None:
     ear = Ear()
     found = ear.whisper(tokens)(Sound(np.zeros(40 * RATE, np.float32), RATE))
     assert (len(found), found.text, found.language, found.lines()) == (0, "", "", [])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput
+from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
+from rkzoo.tasks.detect.postprocess import Candidates, DetectDecoder
 
 LAYOUTS = ("NCHW", "NHWC", "NC1HWC2")
 
@@ -359,7 +359,7 @@ def test_uncut_tensors(rows_last, corners, picked, objectness, extras, classes, 
     decoder = uncut_decoder(
         {"classes": classes, "objectness": "product" if objectness else "none",
          "coefficients": coefficients, "keypoints": keypoints},
-        Decoded(rows_last=rows_last, corners=corners, picked=picked),
+        DecodedOutput(rows_last=rows_last, corners=corners, picked=picked),
         tensor,
     )  # fmt: skip
     got = decoder.candidates([tensor], 0.4)
@@ -397,7 +397,7 @@ def test_an_uncut_tensor_of_raw_numbers_is_decoded_as_its_levels_would_be():
     tensor = uncut(np.concatenate(rows), rows_last=False)
     whole = uncut_decoder(
         {"classes": classes, "objectness": "product", "coding": "exponent"},
-        Decoded(rows_last=False, raw=True),
+        DecodedOutput(rows_last=False, raw=True),
         tensor,
         size,
     ).candidates([tensor], 0.5)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from rkzoo.graph.onnx.writer import Writer
+from rkzoo.graph.onnx.writer import GraphWriter
 
 Floats = NDArray[np.float32]
 HIDDEN = 1e4  # times 1 is taken off what must not be seen; half precision has such a number
@@ -47,7 +47,7 @@ class Small:
         return {**found, "table": table.astype(np.float32)}
 
     def encoder(self) -> onnx.ModelProto:
-        graph = Writer(self.weights)
+        graph = GraphWriter(self.weights)
         x = graph.input("x", 1, self.slots, self.width)
         mask = graph.input("encoder_padding_mask", 1, self.slots, self.slots)
         seen, _, _ = self._attention(graph, "enc", x, x, mask, self.slots, self.slots)
@@ -55,7 +55,7 @@ class Small:
         return graph.model("encoder")
 
     def decoder(self) -> onnx.ModelProto:
-        graph = Writer(self.weights)
+        graph = GraphWriter(self.weights)
         size = self.width // self.heads
         x = graph.input("prev_output_tokens", 1, 1, self.width)
         memory = graph.input("encoder_out", 1, self.slots, self.width)
@@ -82,7 +82,7 @@ class Small:
 
     def _attention(
         self,
-        graph: Writer,
+        graph: GraphWriter,
         place: str,
         x: str,
         memory: str,
@@ -134,10 +134,12 @@ def plain_scores(net: Small, pieces: list[int], said: list[int]) -> NDArray[np.f
             ]
         )
 
-    return plainly(net, rows([*pieces, 2]), rows([2, *said]))
+    return draw_prediction(net, rows([*pieces, 2]), rows([2, *said]))
 
 
-def plainly(net: Small, memory: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+def draw_prediction(
+    net: Small, memory: NDArray[np.float64], x: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """(pieces,): scores of what follows the rows `x`, having read the rows `memory`."""
     held = {name: value.astype(np.float64) for name, value in net.weights.items()}
 
@@ -177,7 +179,7 @@ class SmallMarian(Small):
         return np.random.default_rng(self.seed + 1).normal(size=shape).astype(np.float32)
 
     def encoder(self) -> onnx.ModelProto:
-        graph = Writer(self.weights)
+        graph = GraphWriter(self.weights)
         x = self._embedded(graph, "input_ids", self.slots)
         hidden = self._hidden(graph, "attention_mask")
         seen, _, _ = self._attention(graph, "enc", x, x, hidden, self.slots, self.slots)
@@ -185,7 +187,7 @@ class SmallMarian(Small):
         return graph.model("encoder")
 
     def decoder(self) -> onnx.ModelProto:
-        graph = Writer(self.weights)
+        graph = GraphWriter(self.weights)
         hidden = self._hidden(graph, "encoder_attention_mask")
         x = self._embedded(graph, "input_ids", self.steps)
         memory = graph.input("encoder_hidden_states", 1, self.slots, self.width)
@@ -207,13 +209,13 @@ class SmallMarian(Small):
         table = self.weights["table"].astype(np.float64)
         return table[numbers] * self.width**0.5 + self.places[: len(numbers)]
 
-    def _embedded(self, graph: Writer, name: str, count: int) -> str:
+    def _embedded(self, graph: GraphWriter, name: str, count: int) -> str:
         ids = graph.input(name, 1, count, kind=onnx.TensorProto.INT64)
         rows = graph.node("Gather", graph.constant(self.weights["table"]), ids)
         wide = graph.node("Mul", rows, graph.constant(self.width**0.5))
         return graph.node("Add", wide, graph.constant(self.places[None, :count]))
 
-    def _hidden(self, graph: Writer, name: str) -> str:
+    def _hidden(self, graph: GraphWriter, name: str) -> str:
         mask = graph.input(name, 1, self.slots, kind=onnx.TensorProto.INT64)
         none = graph.node("Equal", mask, graph.constant(np.array(0)))
         return graph.node("Where", none, graph.constant(1.0), graph.constant(0.0))

@@ -24,7 +24,7 @@ from rkzoo.soc.chips import chips, same_family, supported
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan, Recipe
-from rkzoo.workflow.compile.native_check import bound
+from rkzoo.workflow.compile.native_check import bind_native
 
 pytestmark = pytest.mark.toolkit
 
@@ -147,7 +147,7 @@ def test_a_head_of_any_classes_is_read(built: Built, kind: tuple[str, str]) -> N
     for classes in range(1, MOST + 1):
         score = f"c{classes}"
         apart = contract(8 * SIDE, ("c64", "box"), (score, "score"), classes=classes)
-        found = bound(parts(file, "c64", score), apart)
+        found = bind_native(parts(file, "c64", score), apart)
         assert [spec.layout for spec in found] == [layout, layout]
         anchors = (((8.0, 8.0), (16.0, 16.0), (32.0, 8.0)),)
         each = 5 + classes
@@ -155,7 +155,7 @@ def test_a_head_of_any_classes_is_read(built: Built, kind: tuple[str, str]) -> N
             name = f"c{3 * each}"
             fields = {"coding": "anchor", "objectness": "product", "anchors": anchors}
             joined = contract(8 * SIDE, (name, "anchors"), classes=classes, **fields)
-            bound(parts(file, name), joined)
+            bind_native(parts(file, name), joined)
 
 
 @settings(max_examples=150, deadline=None)

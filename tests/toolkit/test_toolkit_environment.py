@@ -137,9 +137,9 @@ class TestEnvironment:
         assert environment.unavailable("2.5.0") is None
 
     def test_one_with_tensorflow_is_found_by_its_kind_and_serves_where_lean_would(self, cache):
-        assert environment.there("tensorflow") is None
+        assert environment.newest_installed("tensorflow") is None
         folder = pretend("2.5.0", kind="tensorflow")
-        env = environment.there("tensorflow")
+        env = environment.newest_installed("tensorflow")
         assert env is not None
         assert (env.folder, env.kind) == (folder, "tensorflow")
         assert environment.ensure("2.5.0").name == "2.5.0-tensorflow"
@@ -196,7 +196,7 @@ class TestEnvironment:
         assert [path.name for path in cache_dir("toolkits").iterdir()] == [".2.5.0.lock"]
 
     def test_uvs_download_lines_are_counted(self):
-        fetches = environment.Fetches()
+        fetches = environment.DownloadProgress()
         lines = [
             "Resolved 14 packages in 2.06s",
             "Downloading numpy (17.5MiB)",

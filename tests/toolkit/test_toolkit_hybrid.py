@@ -12,7 +12,7 @@ import pytest
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
-from rkzoo.graph.lowering.checks import is_quantised, quantisation
+from rkzoo.graph.lowering.checks import is_quantised, quantization_info
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess
@@ -251,7 +251,7 @@ def test_a_quantised_graph_is_built_with_its_own_scales(
 ):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(quantised)
-    found = quantisation(model)
+    found = quantization_info(model)
     assert found is not None
     assert (found.integer, found.read_inside) == ((), ())
     assert not is_quantised(onnx.load(plan.onnx))
@@ -286,7 +286,7 @@ def test_a_quantised_output_that_is_read_inside_is_known_to_fail(
     model.graph.node.append(onnx.helper.make_node("ReduceSum", ["y", "axes"], ["sum"]))
     model.graph.output.append(onnx.helper.make_tensor_value_info("sum", 1, None))
     onnx.save(model, tmp_path / "shared.onnx")
-    assert quantisation(model).read_inside == ("y",)
+    assert quantization_info(model).read_inside == ("y",)
     given = replace(
         with_recipe(plan, quantised=True), onnx=tmp_path / "shared.onnx", calibration=None
     )

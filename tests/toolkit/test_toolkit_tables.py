@@ -151,7 +151,7 @@ def test_an_older_choice_is_replaced_not_added_to():
     older = CONFIG.replace("custom_quantize_layers: {}", "custom_quantize_layers:\n    a: float16")
     text = worker.with_float_layers(older, ["b"])
     assert yaml.safe_load(text)["custom_quantize_layers"] == {"b": "float16"}
-    with pytest.raises(worker.Refused):
+    with pytest.raises(worker.JobRefused):
         worker.with_float_layers("quantize_parameters: {}\n", ["b"])
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from rkzoo.runtime.npu import Layout, NpuSession
 from rkzoo.runtime.npu_api import Format, Query, Type, structure
-from rkzoo.runtime.npu_context import Context, Memory, NpuLibrary, Tensor
+from rkzoo.runtime.npu_context import Context, NpuLibrary, NpuMemory, NpuTensor
 
 Array = NDArray[Any]
 
@@ -148,7 +148,7 @@ def library() -> NpuLibrary:
     return NpuLibrary(os.environ["RKZOO_LIBRKNNRT"])
 
 
-def told(tensor: Tensor) -> dict[str, Any]:
+def told(tensor: NpuTensor) -> dict[str, Any]:
     return {
         "name": tensor.name,
         "shape": tensor.shape,
@@ -229,12 +229,12 @@ class Places:
 
 def bind(
     context: Context, inputs: Query, outputs: Query, **changed: int
-) -> list[list[tuple[Tensor, Memory, Object]]]:
+) -> list[list[tuple[NpuTensor, NpuMemory, Object]]]:
     """Binds memory of our own to every input and output, as these questions describe them; it
     lives as long as what is returned."""
     counts = context.counts()
     before = {one.number for one in objects()}
-    ends: list[list[tuple[Tensor, Memory, Object]]] = [[], []]
+    ends: list[list[tuple[NpuTensor, NpuMemory, Object]]] = [[], []]
     questions = ((inputs, counts[0]), (outputs, counts[1]))
     tensors = [[context.tensor(q, i) for i in range(count)] for q, count in questions]
     for side, end, how in zip(tensors, ends, (changed, {}), strict=True):
@@ -289,7 +289,7 @@ _LAST = 6
 
 
 def _offsets(
-    context: Context, outputs: Sequence[tuple[Word | None, int, Tensor, Memory]]
+    context: Context, outputs: Sequence[tuple[Word | None, int, NpuTensor, NpuMemory]]
 ) -> list[Output | None]:
     """Where the numbers of outputs lie behind the address that a command holds: so many bytes
     there are filled with numbers that tell their place, and what the library gives is read.
@@ -325,7 +325,7 @@ def _offsets(
     return learned
 
 
-def _kind(tensor: Tensor) -> np.dtype[Any]:
+def _kind(tensor: NpuTensor) -> np.dtype[Any]:
     return np.dtype(np.int8 if np.dtype(tensor.dtype).itemsize == 1 else np.int16)
 
 
@@ -341,7 +341,7 @@ Piece = tuple[int, bytes]
 """Bytes, and how far behind an address they stand."""
 
 
-def packed(array: Array, tensor: Tensor, kind: str, scaling: Scaling | None) -> list[Piece]:
+def packed(array: Array, tensor: NpuTensor, kind: str, scaling: Scaling | None) -> list[Piece]:
     """An input as the library announces that the NPU reads it (NATIVE_INPUT_ATTR); `array` as a
     session takes it, `kind` its type there. Pictures of an INT8 model stay as they are (the NPU
     itself applies mean and std), those of a float16 model are scaled by the library."""
@@ -380,7 +380,7 @@ def unpacked(array: Array, shape: Sequence[int]) -> Array:
     return plain[:, :channels]
 
 
-def announced(tensor: Tensor, shape: Sequence[int]) -> NDArray[np.int64]:
+def announced(tensor: NpuTensor, shape: Sequence[int]) -> NDArray[np.int64]:
     """How many bytes behind its address each number of an output (graph's `shape`) lies,
     according to NATIVE_OUTPUT_ATTR."""
     size = np.dtype(tensor.dtype).itemsize
@@ -392,7 +392,7 @@ def announced(tensor: Tensor, shape: Sequence[int]) -> NDArray[np.int64]:
     return ((cell * depth + channel % depth) * size).ravel()
 
 
-def scattered(array: Array, output: Output, tensor: Tensor, size: int) -> Given:
+def scattered(array: Array, output: Output, tensor: NpuTensor, size: int) -> Given:
     """An output as it is written. What is padding, up to `size` bytes, holds the largest number,
     so that who takes it for a score shows it."""
     dtype = np.dtype(tensor.dtype)

@@ -238,7 +238,7 @@ def test_detection_on_odd_shapes(assets: Path, shape: tuple[int, int]) -> None:
     import rkzoo
 
     with rkzoo.load(assets / "models/yolov8n.onnx", confidence=0.001) as model:
-        found = model(np.full((*shape, 3), 90, np.uint8)).found
+        found = model(np.full((*shape, 3), 90, np.uint8)).prediction
     assert isinstance(found, rkzoo.Detections)
     assert np.isfinite(found.xyxy).all()
     assert (found.xyxy[:, 0::2] <= shape[1]).all()

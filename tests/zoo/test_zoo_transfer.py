@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from rkzoo.errors import RkzooError
 from rkzoo.zoo import transfer
 from rkzoo.zoo.store import base_name
-from rkzoo.zoo.transfer import Unavailable, Wanted, download, read_page, without_login
+from rkzoo.zoo.transfer import DownloadRequest, Unavailable, download, read_page, without_login
 
 DATA = os.urandom(300_000)
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-def wanted(server: Server, path: str = "/model.onnx", sha256: str | None = SHA) -> Wanted:
-    return Wanted(server.url + path, sha256, len(DATA))
+def wanted(server: Server, path: str = "/model.onnx", sha256: str | None = SHA) -> DownloadRequest:
+    return DownloadRequest(server.url + path, sha256, len(DATA))
 
 
 class Seen:
@@ -108,7 +108,7 @@ def test_a_server_without_ranges_starts_anew(http: Server, tmp_path: Path) -> No
 def test_nothing_after_the_part_starts_anew(http: Server, tmp_path: Path) -> None:
     (tmp_path / "x.part").write_bytes(DATA + b"more")
     http.pages["/model.onnx"] = Page(DATA)
-    free_size = Wanted(f"{http.url}/model.onnx", SHA)
+    free_size = DownloadRequest(f"{http.url}/model.onnx", SHA)
     assert download(free_size, tmp_path / "x.part") == SHA
 
 
@@ -163,18 +163,18 @@ def test_silence_is_not_waited_for(
 
 def test_no_server_is_no_network(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no network"):
-        download(Wanted("http://127.0.0.1:9/x.onnx", SHA), tmp_path / "x.part")
+        download(DownloadRequest("http://127.0.0.1:9/x.onnx", SHA), tmp_path / "x.part")
 
 
 def test_an_unknown_name_is_said(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"nowhere\.invalid is not known"):
-        download(Wanted("https://nowhere.invalid/x.onnx", SHA), tmp_path / "x.part")
+        download(DownloadRequest("https://nowhere.invalid/x.onnx", SHA), tmp_path / "x.part")
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "data:,x", "https:///x"])
 def test_other_schemes_are_not_served(url: str, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="not a URL"):
-        download(Wanted(url, SHA), tmp_path / "x.part")
+        download(DownloadRequest(url, SHA), tmp_path / "x.part")
 
 
 def test_a_trusted_certificate_serves(https: Server, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_login_is_sent_and_not_shown(http: Server, tmp_path: Path) -> None:
     url = http.url.replace("//", "//me:s%40cret@") + "/model.onnx"
     http.pages["/model.onnx"] = Page(b"", status=404)
     with pytest.raises(Unavailable) as caught:
-        download(Wanted(url, SHA), tmp_path / "x.part")
+        download(DownloadRequest(url, SHA), tmp_path / "x.part")
     assert http.asked[0][1]["authorization"] == "Basic bWU6c0BjcmV0"  # me:s@cret
     assert "cret" not in str(caught.value)
 
@@ -243,7 +243,7 @@ def test_a_full_disk_is_said_and_left_clean(http: Server, small_disk: Path, leng
     http.pages["/model.onnx"] = Page(DATA, length=length)
     size = len(DATA) if length else None
     with pytest.raises(RkzooError) as caught:
-        download(Wanted(f"{http.url}/model.onnx", SHA, size), small_disk / "x.part")
+        download(DownloadRequest(f"{http.url}/model.onnx", SHA, size), small_disk / "x.part")
     assert "Free some space" in caught.value.fix
     assert not isinstance(caught.value, Unavailable)
     assert list(small_disk.iterdir()) == []

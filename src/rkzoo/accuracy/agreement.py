@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from rkzoo.accuracy.answers import Record, codes_of, texts_of
-from rkzoo.accuracy.classes import Classes
+from rkzoo.accuracy.classes import ClassTruth
 from rkzoo.accuracy.dataset import Dataset, Kind, Truth
-from rkzoo.accuracy.lines import Lines
-from rkzoo.accuracy.objects import Measure, Objects
-from rkzoo.accuracy.regions import Region, Regions
+from rkzoo.accuracy.lines import LineTruth
+from rkzoo.accuracy.objects import Measure, ObjectTruth
+from rkzoo.accuracy.regions import TextRegion, TextRegionTruth
 from rkzoo.accuracy.tensors import Outputs
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.tensors.result import Tensors
@@ -60,20 +60,20 @@ def agreement(
 
 
 def _lines(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
-    return Lines(tuple("".join(texts_of(record)) for record in records))
+    return LineTruth(tuple("".join(texts_of(record)) for record in records))
 
 
 def _regions(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
-    return Regions(
+    return TextRegionTruth(
         tuple(
-            tuple(Region(tuple(map(tuple, quad)), True) for quad in record["quads"].tolist())
+            tuple(TextRegion(tuple(map(tuple, quad)), True) for quad in record["quads"].tolist())
             for record in records
         )
     )
 
 
 def _classes(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
-    return Classes(tuple(str(int(record["class_id"][0])) for record in records))
+    return ClassTruth(tuple(str(int(record["class_id"][0])) for record in records))
 
 
 def _outputs(records: Sequence[Record], labels: tuple[str, ...]) -> Truth:
@@ -110,7 +110,7 @@ def _objects(measures: tuple[Measure, ...]) -> Callable[..., Truth]:
         if "keypoints" in measures:
             points = kept("keypoints").astype(np.float64)
             points[..., 2] = 2  # all are visible
-        return Objects(
+        return ObjectTruth(
             picture=np.repeat(np.arange(len(records)), counts),
             category=classes,
             xywh=boxes,

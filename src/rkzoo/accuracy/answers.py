@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rkzoo.accuracy import rle
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained
+from rkzoo.files import atomic_output, os_errors_explained
 from rkzoo.tasks.segment.result import Masks
 from rkzoo.tasks.speech.transcript import Transcript
 from rkzoo.tasks.text.result import TextLines
@@ -33,13 +33,13 @@ Record = dict[str, NDArray[Any]]
 
 
 @runtime_checkable
-class Recorded(Protocol):
+class Recordable(Protocol):
     """A result that provides its own record, except for `size`."""
 
     def record(self) -> Record: ...
 
 
-def pack(found: object, shape: tuple[int, int]) -> Record:
+def pack(value: object, shape: tuple[int, int]) -> Record:
     """Convert a result to its record.
 
     Args:
@@ -50,12 +50,12 @@ def pack(found: object, shape: tuple[int, int]) -> Record:
         TypeError: the result type cannot be evaluated.
     """
     size = {"size": np.array(shape[:2], np.int32)}
-    if isinstance(found, Recorded):
-        return {**found.record(), **size}
+    if isinstance(value, Recordable):
+        return {**value.record(), **size}
     for kind, packer in _PACKERS:
-        if isinstance(found, kind):
-            return {**packer(found), **size}
-    raise TypeError(f"no record is known for {type(found).__name__}")
+        if isinstance(value, kind):
+            return {**packer(value), **size}
+    raise TypeError(f"no record is known for {type(value).__name__}")
 
 
 def pack_texts(
@@ -126,7 +126,10 @@ def load(path: Path) -> list[Record]:
     """Read records written by `save`. Raises RkzooError for a damaged or foreign file."""
     path = Path(path)
     try:
-        with explained(f"{path} cannot be read."), np.load(path, allow_pickle=False) as file:
+        with (
+            os_errors_explained(f"{path} cannot be read."),
+            np.load(path, allow_pickle=False) as file,
+        ):
             arrays = {key: file[key] for key in file.files}
         return list(_records(arrays))
     except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError) as error:
@@ -185,20 +188,20 @@ def _joined(key: str, pieces: Sequence[bytes]) -> Record:
     return {key: whole, f"{key}_length": np.array([len(piece) for piece in pieces], np.int32)}
 
 
-def _masks(found: Masks) -> Record:
+def _masks(masks: Masks) -> Record:
     codes = [
-        rle.encode(crop, (x, y), found.size)
-        for (x, y), crop in zip(found.corners.tolist(), found.crops, strict=True)
+        rle.encode(crop, (x, y), masks.size)
+        for (x, y), crop in zip(masks.corners.tolist(), masks.crops, strict=True)
     ]
-    return {**found.boxes.record(), **_joined("rle", codes)}
+    return {**masks.boxes.record(), **_joined("rle", codes)}
 
 
-def _lines(found: TextLines) -> Record:
-    return pack_texts(found.texts, found.scores.tolist(), (0, 0), found.quads)
+def _lines(text_lines: TextLines) -> Record:
+    return pack_texts(text_lines.texts, text_lines.scores.tolist(), (0, 0), text_lines.quads)
 
 
-def _speech(found: Transcript) -> Record:
-    return pack_texts([found.text], [1.0], (0, 0))
+def _speech(transcript: Transcript) -> Record:
+    return pack_texts([transcript.text], [1.0], (0, 0))
 
 
 # Result types packed here; all others provide their own record.

@@ -28,7 +28,7 @@ Overlap = Callable[[I64, I64], F64]
 
 
 @dataclass(frozen=True)
-class Marked:
+class GroundTruths:
     """Ground-truth objects, one row each.
 
     `ignored` objects count neither as hit nor as miss; `crowd` objects are ignored too, and may
@@ -43,7 +43,7 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Answered:
+class Predictions:
     """Detections, one row each, in any order; `score` any finite."""
 
     picture: I64
@@ -53,7 +53,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class MatchProtocol:
     """Evaluation parameters.
 
     Attributes:
@@ -100,7 +100,11 @@ def _mean(values: F64) -> float:
 
 
 def curves(
-    marked: Marked, answered: Answered, overlap: Overlap, categories: int, protocol: Protocol
+    marked: GroundTruths,
+    answered: Predictions,
+    overlap: Overlap,
+    categories: int,
+    protocol: MatchProtocol,
 ) -> Curves:
     """Compute precision and recall over all images."""
     order, rank = _ranked(answered, protocol.most[-1])
@@ -128,7 +132,7 @@ def _outside(area: F64, limits: tuple[float, float]) -> Bools:
     return np.asarray((area < limits[0]) | (area > limits[1]), np.bool_)
 
 
-def _ranked(answered: Answered, most: int) -> tuple[I64, I64]:
+def _ranked(answered: Predictions, most: int) -> tuple[I64, I64]:
     """The detections that count, by image and category, best first, and their rank."""
     order = np.lexsort((-answered.score, answered.category, answered.picture))
     picture, category = answered.picture[order], answered.category[order]
@@ -140,7 +144,7 @@ def _ranked(answered: Answered, most: int) -> tuple[I64, I64]:
     return order[kept].astype(np.int64), rank[kept].astype(np.int64)
 
 
-def _pairs(marked: Marked, picture: I64, category: I64) -> tuple[I64, I64]:
+def _pairs(marked: GroundTruths, picture: I64, category: I64) -> tuple[I64, I64]:
     """All pairs of a detection (its position) and an object (its index) of the same image and
     category, by detection, the objects in order.
     """
@@ -148,8 +152,8 @@ def _pairs(marked: Marked, picture: I64, category: I64) -> tuple[I64, I64]:
     sequence = np.lexsort((marked.category, marked.picture))
     width = int(max(category.max(initial=0), marked.category.max(initial=0))) + 1
     keys = marked.picture[sequence] * width + marked.category[sequence]
-    wanted = picture * width + category
-    low, high = np.searchsorted(keys, wanted), np.searchsorted(keys, wanted, "right")
+    expected = picture * width + category
+    low, high = np.searchsorted(keys, expected), np.searchsorted(keys, expected, "right")
     count = high - low
     first = np.repeat(np.arange(len(picture)), count)
     within = np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
@@ -224,7 +228,7 @@ def _curves(
     rank: I64,
     outside: Bools,
     objects: I64,
-    protocol: Protocol,
+    protocol: MatchProtocol,
 ) -> Curves:
     areas, categories = objects.shape
     precision = np.full((len(IOUS), len(RECALLS), categories, areas), -1.0)
@@ -239,8 +243,8 @@ def _curves(
             true = np.zeros(len(category), bool)
             true[answer[~is_ignored]] = True
             for place, most in enumerate(protocol.most):
-                found = np.bincount(category[true & (rank < most)], minlength=categories)
-                recall[level, present, area, place] = found[present] / objects[area, present]
+                result = np.bincount(category[true & (rank < most)], minlength=categories)
+                recall[level, present, area, place] = result[present] / objects[area, present]
             # Cumulative count of detections over all categories; the count before the category is
             # subtracted below.
             so_far = np.concatenate(([0], np.cumsum(counted[by_score])))
@@ -257,11 +261,11 @@ def _curves(
 def _at_recalls(answers: NDArray[Any], objects: int) -> F64:
     """Precision at the RECALLS, (R,). `answers` (H,): number of detections up to and including each
     hit."""
-    found = np.zeros(len(RECALLS))
+    result = np.zeros(len(RECALLS))
     if len(answers):
         hits = np.arange(1, len(answers) + 1, dtype=np.float64)
         best = np.maximum.accumulate((hits / (answers + _EPSILON))[::-1])[::-1]
         place = np.searchsorted(hits / objects, RECALLS)
         reached = place < len(answers)
-        found[reached] = best[place[reached]]
-    return found
+        result[reached] = best[place[reached]]
+    return result

@@ -22,7 +22,7 @@ _SAME = {
 }
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Normalize a name: case-folded, alphanumeric only, synonyms unified."""
     bare = "".join(sign for sign in name.casefold() if sign.isalnum())
     return _SAME.get(bare, bare)
@@ -46,10 +46,12 @@ def match(
     place = np.argsort(np.argsort(np.array(ids, np.int64), kind="stable"), kind="stable")
     if not labels:
         return np.asarray(place, np.int64)
-    of_label = {plain(label): number for number, label in reversed(list(enumerate(labels)))}
-    found = np.array([of_label.get(plain(name), -1) for name in names], np.int64)
-    if (found >= 0).any():
-        return found
+    of_label = {
+        normalize_name(label): number for number, label in reversed(list(enumerate(labels)))
+    }
+    result = np.array([of_label.get(normalize_name(name), -1) for name in names], np.int64)
+    if (result >= 0).any():
+        return result
     if len(labels) == len(COCO_IDS) and set(ids) <= set(COCO_IDS):
         return np.array([COCO_IDS.index(number) for number in ids], np.int64)
     if names == tuple(map(str, ids)) and max(ids, default=0) < len(labels):
@@ -57,12 +59,12 @@ def match(
         return np.array(ids, np.int64)
     raise RkzooError(
         "The data and the model have no class in common.",
-        f"The data is about {_some(names)}; the model knows {_some(labels)}.",
+        f"The data is about {_sample_names(names)}; the model knows {_sample_names(labels)}.",
         "Choose data for this model, or give the model's names in the order of its classes.",
     )
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _sample_names(names: tuple[str, ...]) -> str:
     shown = ", ".join(name[:40] for name in names[:4])
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
 
@@ -71,7 +73,7 @@ def of_classes(class_of: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArr
     """Map model classes (N,) to dataset categories, -1 where the dataset has none. `class_of` is
     the result of `match`.
     """
-    found = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1, np.int64)
+    result = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1, np.int64)
     known = class_of >= 0
-    found[class_of[known]] = np.flatnonzero(known)
-    return np.asarray(found[classes], np.int64)
+    result[class_of[known]] = np.flatnonzero(known)
+    return np.asarray(result[classes], np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record
-from rkzoo.accuracy.categories import plain
+from rkzoo.accuracy.categories import normalize_name
 from rkzoo.accuracy.folders import best_folder, pictures
 from rkzoo.accuracy.metric import Metric
 from rkzoo.accuracy.tables import rows_of
@@ -19,7 +19,7 @@ from rkzoo.errors import RkzooError
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassTruth:
     """Ground truth of classification. `names`: class name or index of each image."""
 
     names: tuple[str, ...]
@@ -40,16 +40,18 @@ class Classes:
         """
         known: dict[str, int] = {}
         for number, label in reversed(list(enumerate(labels))):
-            known |= {plain(part): number for part in (*label.split(","), label)}
+            known |= {normalize_name(part): number for part in (*label.split(","), label)}
         distinct = sorted(set(self.names))
-        if all(plain(name) in known for name in distinct):
-            table = {name: known[plain(name)] for name in distinct}
+        if all(normalize_name(name) in known for name in distinct):
+            table = {name: known[normalize_name(name)] for name in distinct}
         elif all(name.isascii() and name.isdigit() and len(name) < 8 for name in distinct):
             table = {name: int(name) for name in distinct}
-        elif len(labels) in (0, len(distinct)) and not any(plain(n) in known for n in distinct):
+        elif len(labels) in (0, len(distinct)) and not any(
+            normalize_name(n) in known for n in distinct
+        ):
             table = {name: number for number, name in enumerate(distinct)}
         else:
-            strange = next(name for name in distinct if plain(name) not in known)
+            strange = next(name for name in distinct if normalize_name(name) not in known)
             raise RkzooError(
                 f"The model has no class {strange[:60]!r}.",
                 f"{len(distinct)} classes are in the data, {len(labels)} in the model.",
@@ -75,19 +77,19 @@ class Classes:
         truth = self.numbers(labels)[: len(records)]
         first = [right in r["class_id"][:1] for right, r in zip(truth, records, strict=True)]
         five = [right in r["class_id"][:5] for right, r in zip(truth, records, strict=True)]
-        found = [Metric("top-1", 100 * float(np.mean(first)), "%", True, 1.0, main=True)]
+        metrics = [Metric("top-1", 100 * float(np.mean(first)), "%", True, 1.0, main=True)]
         if all(len(record["class_id"]) >= 5 for record in records):
-            found.append(Metric("top-5", 100 * float(np.mean(five)), "%", True, 1.0))
-        return tuple(found)
+            metrics.append(Metric("top-5", 100 * float(np.mean(five)), "%", True, 1.0))
+        return tuple(metrics)
 
 
-def read_csv(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Classes]:
+def read_csv(path: Path, images: Path | None) -> tuple[tuple[Path, ...], ClassTruth]:
     """Read a list: file, class. Missing images (and a header row) are skipped."""
     rows = rows_of(path, ",")
     names = [name for name, _ in rows]
-    _, found = best_folder([images or path.absolute().parent], names, path)
-    there = [(item, name) for item, (_, name) in zip(found, rows, strict=True) if item]
-    return tuple(item for item, _ in there), Classes(tuple(name.strip() for _, name in there))
+    _, paths = best_folder([images or path.absolute().parent], names, path)
+    there = [(item, name) for item, (_, name) in zip(paths, rows, strict=True) if item]
+    return tuple(item for item, _ in there), ClassTruth(tuple(name.strip() for _, name in there))
 
 
 def is_class_folders(folder: Path) -> bool:
@@ -95,7 +97,7 @@ def is_class_folders(folder: Path) -> bool:
     return folder.is_dir() and any(path.parent.parent == folder for path in pictures(folder))
 
 
-def read_folders(folder: Path) -> tuple[tuple[Path, ...], Classes]:
+def read_folders(folder: Path) -> tuple[tuple[Path, ...], ClassTruth]:
     """Read a folder with one subfolder per class."""
     items = tuple(path for path in pictures(folder) if path.parent != folder)
-    return items, Classes(tuple(path.relative_to(folder).parts[0] for path in items))
+    return items, ClassTruth(tuple(path.relative_to(folder).parts[0] for path in items))

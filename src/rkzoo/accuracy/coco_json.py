@@ -12,9 +12,9 @@ import numpy as np
 
 from rkzoo.accuracy import rle
 from rkzoo.accuracy.folders import best_folder
-from rkzoo.accuracy.objects import Measure, Objects, Shape
+from rkzoo.accuracy.objects import Measure, ObjectTruth, Shape
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 # instances_train2017.json has 450 MB.
 MAX_BYTES = 1 << 30
@@ -57,7 +57,7 @@ class _Truth(msgspec.Struct):
     categories: list[_Category]
 
 
-def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], Objects]:
+def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], ObjectTruth]:
     """Read images and ground truth, ordered by image id; missing images are skipped.
 
     Args:
@@ -72,8 +72,8 @@ def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], 
     listed = sorted({image.id: image for image in truth.images}.values(), key=lambda i: i.id)
     folder = path.absolute().parent
     places = [images] if images else _places(folder, path.stem)
-    _, found = best_folder(places, [image.file_name for image in listed], path)
-    there = [(image, place) for image, place in zip(listed, found, strict=True) if place]
+    _, paths = best_folder(places, [image.file_name for image in listed], path)
+    there = [(image, place) for image, place in zip(listed, paths, strict=True) if place]
     items = tuple(place for _, place in there)
     kept = [image for image, _ in there]
     return items, _objects(truth, kept, task, path)
@@ -89,7 +89,7 @@ def _places(folder: Path, stem: str) -> list[Path]:
 
 
 def _decoded(path: Path) -> _Truth:
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         if path.stat().st_size > MAX_BYTES:
             raise RkzooError(
                 f"{path} is larger than {MAX_BYTES >> 30} GB.",
@@ -107,7 +107,7 @@ def _decoded(path: Path) -> _Truth:
         ) from error
 
 
-def _objects(truth: _Truth, images: Sequence[_Image], task: str, path: Path) -> Objects:
+def _objects(truth: _Truth, images: Sequence[_Image], task: str, path: Path) -> ObjectTruth:
     place = {image.id: number for number, image in enumerate(images)}
     kinds = sorted({kind.id: kind for kind in truth.categories}.values(), key=lambda k: k.id)
     category = {kind.id: number for number, kind in enumerate(kinds)}
@@ -121,7 +121,7 @@ def _objects(truth: _Truth, images: Sequence[_Image], task: str, path: Path) -> 
     measures = _measures(rows, task, path)
     sizes = np.array([(i.height, i.width) for i in images], np.int64).reshape(-1, 2)
     boxes = [_box(note, path) for note in rows]
-    return Objects(
+    return ObjectTruth(
         picture=np.array([place[note.image_id] for note in rows], np.int64),
         category=np.array([category[note.category_id] for note in rows], np.int64),
         xywh=np.array(boxes, np.float64),
@@ -149,14 +149,14 @@ _OF_TASK: dict[str, tuple[Measure, ...]] = {
 
 
 def _measures(rows: Sequence[_Annotation], task: str, path: Path) -> tuple[Measure, ...]:
-    wanted = _OF_TASK.get(task, ("bbox",))
+    requested = _OF_TASK.get(task, ("bbox",))
     has = {
         "bbox": True,
         "segm": any(note.segmentation for note in rows),
         "keypoints": any(note.keypoints for note in rows),
     }
     # Boxes are evaluated also where masks or keypoints are missing.
-    return tuple(measure for measure in wanted if has[measure])
+    return tuple(measure for measure in requested if has[measure])
 
 
 def _box(note: _Annotation, path: Path) -> tuple[float, float, float, float]:

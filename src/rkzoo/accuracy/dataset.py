@@ -9,14 +9,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rkzoo.accuracy import classes, coco_json, depth, lines, maps, regions, spoken, yolo
+from rkzoo.accuracy import classes, coco_json, depth, lines, maps, regions, transcripts, yolo
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
-from rkzoo.accuracy.objects import Objects
-from rkzoo.accuracy.oriented import Oriented
+from rkzoo.accuracy.objects import ObjectTruth
+from rkzoo.accuracy.oriented import OrientedTruth
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 Kind = Literal[
     "boxes",
@@ -100,7 +100,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSource:
     """The data named by the user, and the model's task and labels."""
 
     path: Path
@@ -110,7 +110,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Opened:
+class ParsedDataset:
     """A dataset as read from disk."""
 
     kind: Kind
@@ -119,36 +119,36 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Format:
+class DatasetFormat:
     """A dataset format for models of certain tasks. The first format that recognizes the source
     reads it."""
 
     name: str
     looks_like: str
     tasks: frozenset[str]
-    recognise: Callable[[Source], bool]
-    read: Callable[[Source], Opened]
+    recognise: Callable[[DatasetSource], bool]
+    read: Callable[[DatasetSource], ParsedDataset]
 
 
-def _file(source: Source, *patterns: str) -> Path | None:
+def _file(source: DatasetSource, *patterns: str) -> Path | None:
     """The source itself where it is a file that matches, or the only such file in the folder."""
     path = source.path
     if path.is_file():
         return path if any(fnmatch(path.name.lower(), pattern) for pattern in patterns) else None
-    found = [file for file in sorted(path.iterdir()) if file.is_file() and not file.is_symlink()]
-    fitting = [file for file in found if any(fnmatch(file.name.lower(), p) for p in patterns)]
+    paths = [file for file in sorted(path.iterdir()) if file.is_file() and not file.is_symlink()]
+    fitting = [file for file in paths if any(fnmatch(file.name.lower(), p) for p in patterns)]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _needed(source: Source, *patterns: str) -> Path:
-    found = _file(source, *patterns)
-    if found is None:
+def _needed(source: DatasetSource, *patterns: str) -> Path:
+    path = _file(source, *patterns)
+    if path is None:
         raise RkzooError(
             f"{source.path} has no file {' or '.join(patterns)}, or more than one.",
             "That file says what is in the pictures.",
             "Name the file itself.",
         )
-    return found
+    return path
 
 
 _UPRIGHT = frozenset({"detect", "segment", "pose", "face", "prompt"})
@@ -162,134 +162,138 @@ _SPEECH = frozenset({"speech"})
 _KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 
-def _kind(truth: Objects | Oriented) -> Kind:
-    return _KINDS[truth.measures[0]] if isinstance(truth, Objects) else "oriented"
+def _kind(truth: ObjectTruth | OrientedTruth) -> Kind:
+    return _KINDS[truth.measures[0]] if isinstance(truth, ObjectTruth) else "oriented"
 
 
-def _coco(source: Source) -> Opened:
+def _coco(source: DatasetSource) -> ParsedDataset:
     items, truth = coco_json.read(_needed(source, "*.json"), source.images, source.task)
-    return Opened(_kind(truth), items, truth)
+    return ParsedDataset(_kind(truth), items, truth)
 
 
-def _yolo(source: Source) -> Opened:
+def _yolo(source: DatasetSource) -> ParsedDataset:
     file = _file(source, "*.yaml", "*.yml") or source.path
     items, truth = yolo.read(file, source.images, source.task)
-    return Opened(_kind(truth), items, truth)
+    return ParsedDataset(_kind(truth), items, truth)
 
 
-def _is_yolo(source: Source) -> bool:
+def _is_yolo(source: DatasetSource) -> bool:
     return yolo.is_folder(source.path) or _file(source, "*.yaml", "*.yml") is not None
 
 
-def _text_lines(source: Source) -> Opened:
+def _text_lines(source: DatasetSource) -> ParsedDataset:
     file = _needed(source, "*gt*.txt", "*.csv", "*.txt")
     items, truth = lines.read(file, source.images, "," if file.suffix == ".csv" else "\t")
-    return Opened("lines", items, truth)
+    return ParsedDataset("lines", items, truth)
 
 
-def _is_lines(source: Source) -> bool:
+def _is_lines(source: DatasetSource) -> bool:
     file = _file(source, "*gt*.txt", "*.txt")
     return bool(_file(source, "*.csv") or (file and "\t" in _first_line(file)))
 
 
-def _plates(source: Source) -> Opened:
+def _plates(source: DatasetSource) -> ParsedDataset:
     items, truth = lines.named_by_text(source.path)
-    return Opened("plates", items, truth)
+    return ParsedDataset("plates", items, truth)
 
 
-def _is_plates(source: Source) -> bool:
+def _is_plates(source: DatasetSource) -> bool:
     folder = source.path
     return folder.is_dir() and any(path.parent == folder for path in pictures(folder))
 
 
-def _text_regions(source: Source) -> Opened:
+def _text_regions(source: DatasetSource) -> ParsedDataset:
     items, truth = regions.read(_needed(source, "label*.txt", "*.txt"), source.images)
-    return Opened("regions", items, truth)
+    return ParsedDataset("regions", items, truth)
 
 
-def _is_regions(source: Source) -> bool:
+def _is_regions(source: DatasetSource) -> bool:
     file = _file(source, "label*.txt", "*.txt")
     return bool(file and _first_line(file).partition("\t")[2].lstrip().startswith("["))
 
 
 def _first_line(path: Path) -> str:
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         return file.readline(1 << 16).decode("utf-8", "replace")
 
 
-def _class_list(source: Source) -> Opened:
+def _class_list(source: DatasetSource) -> ParsedDataset:
     items, truth = classes.read_csv(_needed(source, "*.csv"), source.images)
-    return Opened("classes", items, truth)
+    return ParsedDataset("classes", items, truth)
 
 
-def _class_folders(source: Source) -> Opened:
+def _class_folders(source: DatasetSource) -> ParsedDataset:
     items, truth = classes.read_folders(source.path)
-    return Opened("classes", items, truth)
+    return ParsedDataset("classes", items, truth)
 
 
-def _transcripts(source: Source) -> Opened:
-    items, truth = spoken.read(_needed(source, *_TRANSCRIPTS), source.images)
-    return Opened("speech", items, truth)
+def _transcripts(source: DatasetSource) -> ParsedDataset:
+    items, truth = transcripts.read(_needed(source, *_TRANSCRIPTS), source.images)
+    return ParsedDataset("speech", items, truth)
 
 
-def _spoken(source: Source) -> Opened:
-    items, truth = spoken.read_beside(source.path)
-    return Opened("speech", items, truth)
+def _spoken(source: DatasetSource) -> ParsedDataset:
+    items, truth = transcripts.read_paired_files(source.path)
+    return ParsedDataset("speech", items, truth)
 
 
 _TRANSCRIPTS = ("*.csv", "*.tsv")
 
 
-def _label_maps(source: Source) -> Opened:
+def _label_maps(source: DatasetSource) -> ParsedDataset:
     items, truth = maps.read(source.path, source.images)
-    return Opened("maps", items, truth)
+    return ParsedDataset("maps", items, truth)
 
 
-def _depth_maps(source: Source) -> Opened:
+def _depth_maps(source: DatasetSource) -> ParsedDataset:
     items, truth = depth.read(source.path, source.images)
-    return Opened("depth", items, truth)
+    return ParsedDataset("depth", items, truth)
 
 
-FORMATS: tuple[Format, ...] = (
-    Format(
+FORMATS: tuple[DatasetFormat, ...] = (
+    DatasetFormat(
         "maps",
         "a folder with images/ and labels/, or those of VOC and Cityscapes",
         _PIXELS,
         lambda s: maps.folders_of(s.path, s.images) is not None,
         _label_maps,
     ),
-    Format(
+    DatasetFormat(
         "depth",
         "a folder with images/ and depth/, or of pictures with a .npy beside each",
         _DEPTH,
         lambda s: depth.folders_of(s.path, s.images) is not None,
         _depth_maps,
     ),
-    Format("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
-    Format("yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo),
-    Format("regions", "a Label.txt: file, tab, json", _PLACES, _is_regions, _text_regions),
-    Format("lines", "a rec_gt.txt or csv: file, text", _TEXT, _is_lines, _text_lines),
-    Format("plates", "a folder of pictures named by text", _TEXT, _is_plates, _plates),
-    Format("csv", "a csv: file, class", _WHOLE, lambda s: bool(_file(s, "*.csv")), _class_list),
-    Format(
+    DatasetFormat("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
+    DatasetFormat(
+        "yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo
+    ),
+    DatasetFormat("regions", "a Label.txt: file, tab, json", _PLACES, _is_regions, _text_regions),
+    DatasetFormat("lines", "a rec_gt.txt or csv: file, text", _TEXT, _is_lines, _text_lines),
+    DatasetFormat("plates", "a folder of pictures named by text", _TEXT, _is_plates, _plates),
+    DatasetFormat(
+        "csv", "a csv: file, class", _WHOLE, lambda s: bool(_file(s, "*.csv")), _class_list
+    ),
+    DatasetFormat(
         "folders",
         "a folder of folders named by class",
         _WHOLE,
         lambda s: classes.is_class_folders(s.path),
         _class_folders,
     ),
-    Format(
+    DatasetFormat(
         "transcripts",
         "a csv or tsv: file, text",
         _SPEECH,
         lambda s: bool(_file(s, *_TRANSCRIPTS)),
         _transcripts,
     ),
-    Format(
+    DatasetFormat(
         "spoken",
         "a folder of sounds with a .txt beside each",
         _SPEECH,
-        lambda s: s.path.is_dir() and bool(spoken.beside(s.path)),
+        lambda s: s.path.is_dir() and bool(transcripts.paired_files(s.path)),
         _spoken,
     ),
 )
@@ -309,20 +313,20 @@ def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
             common.
     """
     form, source = _source(spec, task, labels)
-    opened = form.read(source)
-    if not opened.items:
+    parts = form.read(source)
+    if not parts.items:
         raise RkzooError(
             f"{source.path} has no picture.", "There is nothing to score.", "Check the path."
         )
-    opened.truth.check(labels)
-    digest = hashlib.sha256(opened.truth.digest())
-    for item in opened.items:
+    parts.truth.check(labels)
+    digest = hashlib.sha256(parts.truth.digest())
+    for item in parts.items:
         digest.update(item.name.encode("utf-8", "surrogateescape") + b"\0")
     name = source.path.resolve().name
-    return Dataset(name, opened.kind, opened.items, opened.truth, digest.hexdigest(), labels)
+    return Dataset(name, parts.kind, parts.items, parts.truth, digest.hexdigest(), labels)
 
 
-def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[Format, Source]:
+def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[DatasetFormat, DatasetSource]:
     fitting = [form for form in FORMATS if task in form.tasks]
     if not fitting:
         raise RkzooError(
@@ -333,7 +337,7 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[Format, Sour
     head, colon, rest = spec.partition(":")
     forced = {form.name: form for form in FORMATS}.get(head) if colon else None
     path, images = _parts(rest if forced else spec)
-    source = Source(path, images, task, labels)
+    source = DatasetSource(path, images, task, labels)
     for form in fitting:
         if form is forced or (not forced and form.recognise(source)):
             return form, source

@@ -13,7 +13,7 @@ from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import check_size, digest_of, pictures
 from rkzoo.accuracy.metric import Metric
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 F64 = NDArray[np.float64]
 _PICTURES = ("images", "rgb", "img")
@@ -22,7 +22,7 @@ _DELTA = 1.25
 
 
 @dataclass(frozen=True)
-class Depths:
+class DepthTruth:
     """Ground truth of depth. `files`: depth map of each image, in any unit; values that are 0 or
     not finite are unknown and not counted.
     """
@@ -58,7 +58,7 @@ class Depths:
         )
 
 
-def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
+def errors(actual: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
     """AbsRel and share of pixels with delta < 1.25 of one image, after alignment.
 
     AbsRel = mean(|d - d*| / d*), delta = max(d / d*, d* / d), with true depth d* and predicted
@@ -73,9 +73,9 @@ def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
         inverse: whether `found` is inverse depth.
     """
     known = truth > 0
-    values, right = found[known], truth[known]
-    wanted = 1 / right if inverse else right
-    placed = _aligned(values, wanted)
+    values, right = actual[known], truth[known]
+    expected = 1 / right if inverse else right
+    placed = _aligned(values, expected)
     largest = right.max()
     limits = (largest / 1000, largest)
     if inverse:
@@ -86,12 +86,12 @@ def errors(found: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
     return float((np.abs(depth - right) / right).mean()), float((ratio < _DELTA).mean())
 
 
-def _aligned(values: F64, wanted: F64) -> F64:
+def _aligned(values: F64, expected: F64) -> F64:
     """Least-squares scale * values + shift; the mean of `wanted` for constant values."""
     centred = values - values.mean()
     spread = float(centred @ centred)
-    scale = float(centred @ (wanted - wanted.mean())) / spread if spread else 0.0
-    return np.asarray(scale * centred + wanted.mean())
+    scale = float(centred @ (expected - expected.mean())) / spread if spread else 0.0
+    return np.asarray(scale * centred + expected.mean())
 
 
 def _answer(record: Record) -> F64:
@@ -123,20 +123,20 @@ def read_depth(path: Path) -> F64:
 
 def _npy(path: Path) -> NDArray[np.generic] | None:
     try:
-        with explained(f"{path} cannot be read."):
-            found = np.load(path, allow_pickle=False)
+        with os_errors_explained(f"{path} cannot be read."):
+            result = np.load(path, allow_pickle=False)
     except (ValueError, EOFError):
         return None
-    return found if isinstance(found, np.ndarray) else None
+    return result if isinstance(result, np.ndarray) else None
 
 
 def _png(path: Path) -> NDArray[np.generic] | None:
     import cv2
 
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         data = np.frombuffer(path.read_bytes(), np.uint8)
-    found = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    return found if found is not None and found.dtype == np.uint16 else None
+    result = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    return result if result is not None and result.dtype == np.uint16 else None
 
 
 def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
@@ -147,22 +147,22 @@ def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
         return None
     if images is not None:
         return images, path
-    pairs = [(path / one, path / other) for one in _PICTURES for other in _DEPTHS]
+    pairs = [(path / picture, path / other) for picture in _PICTURES for other in _DEPTHS]
     there = next((pair for pair in pairs if all(folder.is_dir() for folder in pair)), None)
     return there or ((path, path) if any(_pairs(path, path)) else None)
 
 
-def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Depths]:
+def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], DepthTruth]:
     """Read images that have a depth map of the same name. Raises RkzooError where there is none."""
-    found = folders_of(path, images)
-    pairs = list(_pairs(*found)) if found else []
+    paths = folders_of(path, images)
+    pairs = list(_pairs(*paths)) if paths else []
     if not pairs:
         raise RkzooError(
             f"{path} has no picture with its depth.",
             "Depth is a .npy or a .png of 16 bits that is called as its picture is.",
             "Give a folder with images/ and depth/, or DEPTHS@PICTURES.",
         )
-    return tuple(picture for picture, _ in pairs), Depths(tuple(file for _, file in pairs))
+    return tuple(picture for picture, _ in pairs), DepthTruth(tuple(file for _, file in pairs))
 
 
 def _pairs(images: Path, depths: Path) -> Iterator[tuple[Path, Path]]:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
-def inside(folder: Path, name: str, told_by: Path) -> Path:
+def subfolder(folder: Path, name: str, told_by: Path) -> Path:
     """Join `folder` and a relative path `name`, which the file `told_by` contains.
 
     Raises:
@@ -51,13 +51,13 @@ def check_size(file: Path, shape: tuple[int, ...], size: Iterable[int], kind: st
 
 def pictures(folder: Path) -> list[Path]:
     """All images below a folder, sorted by path, without hidden ones."""
-    with explained(f"The folder {folder} cannot be read."):
-        found = [
+    with os_errors_explained(f"The folder {folder} cannot be read."):
+        paths = [
             path
             for path in folder.rglob("*")
             if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
         ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def best_folder(
@@ -74,10 +74,10 @@ def best_folder(
     for folder in dict.fromkeys(candidates):
         if not folder.is_dir():
             continue
-        found = [_present(folder, name, told_by) for name in names]
-        count = sum(path is not None for path in found)
+        paths = [_present(folder, name, told_by) for name in names]
+        count = sum(path is not None for path in paths)
         if best is None or count > best[0]:
-            best = count, folder, found
+            best = count, folder, paths
         if count == len(names):
             break
     if best is None or not best[0]:
@@ -90,7 +90,7 @@ def best_folder(
 
 
 def _present(folder: Path, name: str, told_by: Path) -> Path | None:
-    path = inside(folder, name, told_by)
+    path = subfolder(folder, name, told_by)
     for place in (path, folder / path.name):
         if place.is_file():
             return place

@@ -17,7 +17,7 @@ from rkzoo.accuracy.tables import rows_of
 
 
 @dataclass(frozen=True)
-class Lines:
+class LineTruth:
     """Ground truth of recognition. `texts`: text of each item; surrounding white space is
     ignored.
     """
@@ -43,9 +43,9 @@ class Lines:
             (truth.strip(), "".join(texts_of(record)).strip())
             for truth, record in zip(self.texts, records, strict=False)
         ]
-        exact = np.mean([truth == found for truth, found in pairs])
-        alike = np.mean([similarity(truth, found) for truth, found in pairs])
-        wrong = np.mean([edit_distance(truth, found) for truth, found in pairs])
+        exact = np.mean([truth == text for truth, text in pairs])
+        alike = np.mean([similarity(truth, text) for truth, text in pairs])
+        wrong = np.mean([edit_distance(truth, text) for truth, text in pairs])
         return (
             Metric("exact", 100 * float(exact), "%", True, 1.0, main=True),
             Metric("similarity", 100 * float(alike), "%", True, 0.5),
@@ -53,16 +53,18 @@ class Lines:
         )
 
 
-def read(path: Path, images: Path | None, divider: str = "\t") -> tuple[tuple[Path, ...], Lines]:
+def read(
+    path: Path, images: Path | None, divider: str = "\t"
+) -> tuple[tuple[Path, ...], LineTruth]:
     """Read a list: file, divider, text. Missing images are skipped."""
     rows = rows_of(path, divider)
     names = [name for name, _ in rows]
-    _, found = best_folder([images or path.absolute().parent], names, path)
-    there = [(item, text) for item, (_, text) in zip(found, rows, strict=True) if item]
-    return tuple(item for item, _ in there), Lines(tuple(text for _, text in there))
+    _, paths = best_folder([images or path.absolute().parent], names, path)
+    there = [(item, text) for item, (_, text) in zip(paths, rows, strict=True) if item]
+    return tuple(item for item, _ in there), LineTruth(tuple(text for _, text in there))
 
 
-def named_by_text(folder: Path) -> tuple[tuple[Path, ...], Lines]:
+def named_by_text(folder: Path) -> tuple[tuple[Path, ...], LineTruth]:
     """Read a folder of images whose names are the text, up to a space, - or _."""
     items = tuple(path for path in pictures(folder) if path.parent == folder)
-    return items, Lines(tuple(re.split(r"[-_ ]", path.stem, maxsplit=1)[0] for path in items))
+    return items, LineTruth(tuple(re.split(r"[-_ ]", path.stem, maxsplit=1)[0] for path in items))

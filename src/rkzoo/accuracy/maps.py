@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record, class_map
 from rkzoo.accuracy.folders import check_size, digest_of, pictures
-from rkzoo.accuracy.metric import Metric, confusion, mean_iou
+from rkzoo.accuracy.metric import Metric, confusion_matrix, mean_iou
 from rkzoo.errors import RkzooError
 from rkzoo.vision.maps import read_map
 
@@ -25,7 +25,7 @@ _VOID = 255
 
 
 @dataclass(frozen=True)
-class Maps:
+class SegmentationTruth:
     """Ground truth of semantic segmentation. `files`: class map of each image; 255, and classes
     that the model lacks, are not counted.
     """
@@ -51,7 +51,7 @@ class Maps:
             return ()
         counts = np.zeros((_VOID, _VOID), np.int64)
         for record, file in zip(records, self.files, strict=False):
-            counts += confusion(_fitting(file, record), class_map(record), _VOID)
+            counts += confusion_matrix(_fitting(file, record), class_map(record), _VOID)
         classes = len(labels) or _VOID
         counts[classes:] = 0  # ground-truth classes that the model lacks are void
         right = float(np.trace(counts) / max(counts.sum(), 1))
@@ -76,23 +76,25 @@ def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
     if images is not None:
         return images, path
     pairs = ((path / a, path / b) for a, b in product(_PICTURES, _MAPS))
-    for one, other in pairs:
-        if one.is_dir() and any(file.suffix == ".png" for file in pictures(other)):
-            return one, other
+    for item, other in pairs:
+        if item.is_dir() and any(file.suffix == ".png" for file in pictures(other)):
+            return item, other
     return None
 
 
-def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Maps]:
+def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], SegmentationTruth]:
     """Read images that have a class map of the same name. Raises RkzooError where there is none."""
-    found = folders_of(path, images)
-    pairs = list(_pairs(*found)) if found else []
+    paths = folders_of(path, images)
+    pairs = list(_pairs(*paths)) if paths else []
     if not pairs:
         raise RkzooError(
             f"{path} has no picture with a map of its classes.",
             "A map is a .png that is called as its picture is.",
             "Give a folder with images/ and labels/, or MAPS@PICTURES.",
         )
-    return tuple(picture for picture, _ in pairs), Maps(tuple(file for _, file in pairs))
+    return tuple(picture for picture, _ in pairs), SegmentationTruth(
+        tuple(file for _, file in pairs)
+    )
 
 
 def _pairs(images: Path, maps: Path) -> Iterator[tuple[Path, Path]]:

@@ -35,13 +35,13 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> float | None:
     """Cosine similarity of two arrays of one size; 1 for two zero arrays, None where a value is not
     finite.
     """
-    one, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
-    lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+    result, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
+    lengths = float(np.linalg.norm(result)), float(np.linalg.norm(other))
     if not np.isfinite(lengths).all():
         return None
     if 0.0 in lengths:
         return float(lengths[0] == lengths[1])
-    return float(np.clip(one @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
+    return float(np.clip(result @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
 
 
 def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
@@ -49,10 +49,10 @@ def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     if len(a) < len(b):
         a, b = b, a
     row = list(range(len(b) + 1))
-    for i, one in enumerate(a, 1):
+    for i, item in enumerate(a, 1):
         corner, row[0] = row[0], i
         for j, two in enumerate(b, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (one != two))
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (item != two))
     return row[-1]
 
 
@@ -69,16 +69,16 @@ def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
     nothing was found either, else infinite.
     """
     errors = words = 0
-    for truth, found in pairs:
+    for truth, text in pairs:
         spoken = truth.split()
-        errors += edit_distance(spoken, found.split())
+        errors += edit_distance(spoken, text.split())
         words += len(spoken)
     if words:
         return errors / words
     return float("inf") if errors else 0.0
 
 
-def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(truth: NDArray[Any], actual: NDArray[Any], classes: int) -> NDArray[np.int64]:
     """Confusion matrix (classes, classes) of pixel counts, ground truth by rows.
 
     Args:
@@ -89,10 +89,10 @@ def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray
     Raises:
         ValueError: shapes differ, or a found class is outside 0..classes-1.
     """
-    if truth.shape != found.shape:
+    if truth.shape != actual.shape:
         raise ValueError("truth and found must have one shape")
     counted = (truth >= 0) & (truth < classes)
-    rows, columns = truth[counted].astype(np.int64), found[counted].astype(np.int64)
+    rows, columns = truth[counted].astype(np.int64), actual[counted].astype(np.int64)
     if columns.size and (columns.min() < 0 or columns.max() >= classes):
         raise ValueError("a found class lies outside the classes")
     counts = np.bincount(rows * classes + columns, minlength=classes * classes)

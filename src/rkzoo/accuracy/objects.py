@@ -24,7 +24,7 @@ Shape = list[list[float]] | bytes
 
 
 @dataclass(frozen=True)
-class Objects:
+class ObjectTruth:
     """Ground truth of all images, one row per object. In pixels, or, where `relative`, as fractions
     of width and height.
 
@@ -64,13 +64,13 @@ class Objects:
 
     def digest(self) -> bytes:
         """Digest of everything that the metrics depend on."""
-        found = hashlib.sha256(repr((self.names, self.ids, self.measures, self.relative)).encode())
+        hasher = hashlib.sha256(repr((self.names, self.ids, self.measures, self.relative)).encode())
         for array in (self.picture, self.category, self.xywh, self.area, self.crowd, self.sizes):
-            found.update(np.ascontiguousarray(array).tobytes())
-        found.update(b"" if self.keypoints is None else self.keypoints.tobytes())
+            hasher.update(np.ascontiguousarray(array).tobytes())
+        hasher.update(b"" if self.keypoints is None else self.keypoints.tobytes())
         for shape in self.shapes:
-            found.update(repr(shape).encode())
-        return found.digest()
+            hasher.update(repr(shape).encode())
+        return hasher.digest()
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
@@ -80,17 +80,17 @@ class Objects:
 
         Metrics without anything to count (no large object, for example) are left out.
         """
-        found: list[Metric] = []
+        metrics: list[Metric] = []
         for number, measure in enumerate(self.measures):
             stats = coco_stats(self, records, labels, measure, names)
             title = _TITLES[measure] + " " if len(self.measures) > 1 else ""
             rows = _ROWS[measure] if number == 0 else _ROWS[measure][:3]
-            found += [
+            metrics += [
                 Metric(title + name, float(value), "", True, gate, main=number + place == 0)
                 for place, ((name, gate), value) in enumerate(zip(rows, stats, strict=False))
                 if value >= 0
             ]
-        return tuple(found)
+        return tuple(metrics)
 
 
 _TITLES: dict[Measure, str] = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
@@ -126,7 +126,7 @@ _ROWS: dict[Measure, tuple[tuple[str, float], ...]] = {
 
 
 def coco_stats(
-    truth: Objects,
+    truth: ObjectTruth,
     records: Sequence[Record],
     labels: tuple[str, ...],
     measure: Measure,
@@ -140,23 +140,23 @@ def coco_stats(
         return np.full(len(_ROWS[measure]), -1.0)
     sizes = _sizes(truth, records, names)
     some = _first(truth, sizes)
-    found = _found(truth, records, labels)
+    predictions = _predictions(truth, records, labels)
     ignored = some.crowd
     if measure == "keypoints" and some.keypoints is not None:
         ignored = ignored | ~(some.keypoints[..., 2] > 0).any(axis=1)
-    marked = ap.Marked(some.picture, some.category, some.area, ignored, some.crowd)
-    area, overlap = _MEASURES[measure](some, found, sizes)
-    answered = ap.Answered(found.picture, found.category, found.score, area)
+    marked = ap.GroundTruths(some.picture, some.category, some.area, ignored, some.crowd)
+    area, overlap = _MEASURES[measure](some, predictions, sizes)
+    answered = ap.Predictions(predictions.picture, predictions.category, predictions.score, area)
     curves = ap.curves(marked, answered, overlap, len(truth.names), _PROTOCOLS[measure])
     return np.array(_SUMMARIES[measure](curves), np.float64)
 
 
 _ALL, _SMALL, _MEDIUM, _LARGE = (0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10)
-_OF_BOXES = ap.Protocol((1, 10, 100), (_ALL, _SMALL, _MEDIUM, _LARGE))
-_PROTOCOLS: dict[Measure, ap.Protocol] = {
+_OF_BOXES = ap.MatchProtocol((1, 10, 100), (_ALL, _SMALL, _MEDIUM, _LARGE))
+_PROTOCOLS: dict[Measure, ap.MatchProtocol] = {
     "bbox": _OF_BOXES,
     "segm": _OF_BOXES,
-    "keypoints": ap.Protocol((20,), (_ALL, _MEDIUM, _LARGE)),
+    "keypoints": ap.MatchProtocol((20,), (_ALL, _MEDIUM, _LARGE)),
 }
 
 
@@ -185,7 +185,7 @@ _SUMMARIES: dict[Measure, Callable[[ap.Curves], list[float]]] = {
 }
 
 
-def _sizes(truth: Objects, records: Sequence[Record], names: Sequence[str]) -> I64:
+def _sizes(truth: ObjectTruth, records: Sequence[Record], names: Sequence[str]) -> I64:
     """Image sizes (R, 2), from the ground truth, else from the images."""
     read = np.array([record["size"] for record in records], np.int64).reshape(-1, 2)
     named = truth.sizes[: len(read)]
@@ -205,7 +205,7 @@ def _sizes(truth: Objects, records: Sequence[Record], names: Sequence[str]) -> I
     return np.asarray(np.where(known[:, None], named, read), np.int64)
 
 
-def _first(truth: Objects, sizes: I64) -> Objects:
+def _first(truth: ObjectTruth, sizes: I64) -> ObjectTruth:
     """Ground truth of the first images, in pixels."""
     count = int(np.searchsorted(truth.picture, len(sizes)))
     some = replace(
@@ -238,7 +238,7 @@ def _first(truth: Objects, sizes: I64) -> Objects:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Predictions:
     """Detections of all images, restricted to classes of the dataset. `row` is the row in the
     concatenated records.
     """
@@ -257,7 +257,9 @@ class _Found:
         return np.asarray(whole[self.row], np.float64)
 
 
-def _found(truth: Objects, records: Sequence[Record], labels: tuple[str, ...]) -> _Found:
+def _predictions(
+    truth: ObjectTruth, records: Sequence[Record], labels: tuple[str, ...]
+) -> _Predictions:
     counts = [len(record["score"]) for record in records]
     picture = np.repeat(np.arange(len(records)), counts).astype(np.int64)
     classes = np.concatenate([np.zeros(0, np.int64), *(r["class_id"] for r in records)])
@@ -265,15 +267,15 @@ def _found(truth: Objects, records: Sequence[Record], labels: tuple[str, ...]) -
     class_of = categories.match(truth.names, truth.ids, labels)
     category = categories.of_classes(class_of, classes.astype(np.int64))
     row = np.flatnonzero((category >= 0) & np.isfinite(score))
-    return _Found(picture[row], category[row], score[row], row.astype(np.int64), records)
+    return _Predictions(picture[row], category[row], score[row], row.astype(np.int64), records)
 
 
 Measured = tuple[F64, ap.Overlap]
 """Areas of the detections, and their overlap with the objects."""
 
 
-def _boxes(truth: Objects, found: _Found, sizes: I64) -> Measured:
-    xyxy = found.column("xyxy")
+def _boxes(truth: ObjectTruth, predictions: _Predictions, sizes: I64) -> Measured:
+    xyxy = predictions.column("xyxy")
     side = xyxy[:, 2:] - xyxy[:, :2]
     start, stop = xyxy[:, :2], xyxy[:, :2] + side
     area = side.prod(axis=1)
@@ -289,15 +291,15 @@ def _boxes(truth: Objects, found: _Found, sizes: I64) -> Measured:
     return area, overlap
 
 
-def _masks(truth: Objects, found: _Found, sizes: I64) -> Measured:
+def _masks(truth: ObjectTruth, predictions: _Predictions, sizes: I64) -> Measured:
     mask = _mask_library()
-    codes = [code for record in found.records for code in answers.codes_of(record)]
+    codes = [code for record in predictions.records for code in answers.codes_of(record)]
     area = np.concatenate(
-        [_mask_areas(record, size) for record, size in zip(found.records, sizes, strict=True)]
-    )[found.row]
+        [_mask_areas(record, size) for record, size in zip(predictions.records, sizes, strict=True)]
+    )[predictions.row]
     coded = [
         {"size": sizes[picture].tolist(), "counts": codes[row]}
-        for row, picture in zip(found.row.tolist(), found.picture.tolist(), strict=True)
+        for row, picture in zip(predictions.row.tolist(), predictions.picture.tolist(), strict=True)
     ]
     marked = [
         _marked_code(shape, *sizes[picture].tolist())
@@ -355,8 +357,8 @@ def _marked_code(shape: Shape, height: int, width: int) -> dict[str, Any]:
     return merged
 
 
-def _points(truth: Objects, found: _Found, sizes: I64) -> Measured:
-    points = found.column("keypoints")
+def _points(truth: ObjectTruth, predictions: _Predictions, sizes: I64) -> Measured:
+    points = predictions.column("keypoints")
     marked = truth.keypoints if truth.keypoints is not None else np.zeros((len(truth), 0, 3))
     if len(points) and points.shape[1] != marked.shape[1]:
         raise RkzooError(
@@ -391,7 +393,7 @@ _SIGMAS = (
     np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64)
     / 1000
 )
-_MEASURES: dict[Measure, Callable[[Objects, _Found, I64], Measured]] = {
+_MEASURES: dict[Measure, Callable[[ObjectTruth, _Predictions, I64], Measured]] = {
     "bbox": _boxes,
     "segm": _masks,
     "keypoints": _points,

@@ -20,11 +20,11 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 # Aerial images have many objects: no limit but the model's own.
-_PROTOCOL = ap.Protocol((1_000_000,), ((0.0, float("inf")),))
+_PROTOCOL = ap.MatchProtocol((1_000_000,), ((0.0, float("inf")),))
 
 
 @dataclass(frozen=True)
-class Oriented:
+class OrientedTruth:
     """Ground truth of all images, one row per box.
 
     Attributes:
@@ -49,10 +49,10 @@ class Oriented:
 
     def digest(self) -> bytes:
         """Digest of everything that the metrics depend on."""
-        found = hashlib.sha256(repr((self.names, self.ids)).encode())
+        hasher = hashlib.sha256(repr((self.names, self.ids)).encode())
         for array in (self.picture, self.category, self.quads):
-            found.update(np.ascontiguousarray(array).tobytes())
-        return found.digest()
+            hasher.update(np.ascontiguousarray(array).tobytes())
+        return hasher.digest()
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]
@@ -67,30 +67,30 @@ class Oriented:
         truth = np.array([_rectangle(quad) for quad in corners]).reshape(-1, 5)
         none = np.zeros(count, bool)
         area = truth[:, 2] * truth[:, 3]
-        marked = ap.Marked(picture, self.category[:count], area, none, none)
+        marked = ap.GroundTruths(picture, self.category[:count], area, none, none)
 
         counts = [len(record["score"]) for record in records]
-        found = np.concatenate([record["xywhr"] for record in records]).astype(np.float64)
+        result = np.concatenate([record["xywhr"] for record in records]).astype(np.float64)
         score = np.concatenate([record["score"] for record in records]).astype(np.float64)
         classes = np.concatenate([record["class_id"] for record in records]).astype(np.int64)
         category = categories.of_classes(categories.match(self.names, self.ids, labels), classes)
         of_picture = np.repeat(np.arange(len(records)), counts).astype(np.int64)
-        kept = np.flatnonzero((category >= 0) & np.isfinite(found).all(axis=1))
-        found = found[kept]
-        size = found[:, 2] * found[:, 3]
+        kept = np.flatnonzero((category >= 0) & np.isfinite(result).all(axis=1))
+        result = result[kept]
+        size = result[:, 2] * result[:, 3]
 
         def overlap(a: I64, b: I64) -> F64:
             # Most pairs are disjoint by their circumscribed circles.
-            away = np.hypot(*(found[a, :2] - truth[b, :2]).T)
-            reach = np.hypot(*found[a, 2:4].T) + np.hypot(*truth[b, 2:4].T)
+            away = np.hypot(*(result[a, :2] - truth[b, :2]).T)
+            reach = np.hypot(*result[a, 2:4].T) + np.hypot(*truth[b, 2:4].T)
             near = np.flatnonzero(away * 2 < reach)
             shared = np.zeros(len(a))
             a, b = a[near], b[near]
-            common = intersection(found[a], truth[b])
+            common = intersection(result[a], truth[b])
             shared[near] = common / np.maximum(size[a] + area[b] - common, 1e-12)
             return shared
 
-        answered = ap.Answered(of_picture[kept], category[kept], score[kept], size)
+        answered = ap.Predictions(of_picture[kept], category[kept], score[kept], size)
         curves = ap.curves(marked, answered, overlap, len(self.names), _PROTOCOL)
         rows = (("mAP50-95", None, 0.01), ("mAP50", 0.5, 0.01), ("mAP75", 0.75, 0.015))
         values = [(name, curves.ap(iou=iou), gate) for name, iou, gate in rows]

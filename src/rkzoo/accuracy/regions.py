@@ -27,7 +27,7 @@ _FAR = 1e5
 
 
 @dataclass(frozen=True)
-class Region:
+class TextRegion:
     """A text line: `outline` corners (K, 2) x, y in pixels; `readable`: whether it counts."""
 
     outline: tuple[tuple[float, float], ...]
@@ -35,10 +35,10 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Regions:
+class TextRegionTruth:
     """Ground truth of text detection: the lines of each image."""
 
-    pictures: tuple[tuple[Region, ...], ...]
+    pictures: tuple[tuple[TextRegion, ...], ...]
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Nothing to check: there are no labels."""
@@ -53,7 +53,7 @@ class Regions:
         """Harmonic mean, precision and recall at an IoU of 0.5."""
         counts = np.array(
             [
-                found_in(truth, record["quads"])
+                count_matches(truth, record["quads"])
                 for truth, record in zip(self.pictures, records, strict=False)
             ]
         ).reshape(-1, 3)
@@ -69,7 +69,7 @@ class Regions:
         )
 
 
-def found_in(truth: Sequence[Region], quads: NDArray[Any]) -> tuple[int, int, int]:
+def count_matches(truth: Sequence[TextRegion], quads: NDArray[Any]) -> tuple[int, int, int]:
     """Count hits, ground-truth lines and detections of one image.
 
     Detections that lie by more than half on an illegible line do not count; each line matches one
@@ -126,13 +126,13 @@ def common_area(polygon: NDArray[Any], convex: NDArray[Any]) -> float:
 def _cut(corners: F64, side: F64) -> F64:
     """Part of a polygon where `side`, which is linear along its edges, is positive."""
     kept: list[F64] = []
-    for here, there, one, two in zip(
+    for here, there, item, two in zip(
         corners, np.roll(corners, -1, axis=0), side, np.roll(side, -1), strict=True
     ):
-        if one >= 0:
+        if item >= 0:
             kept.append(here)
-        if (one < 0) != (two < 0):
-            kept.append(here + (there - here) * (one / (one - two)))
+        if (item < 0) != (two < 0):
+            kept.append(here + (there - here) * (item / (item - two)))
     return np.array(kept).reshape(-1, 2)
 
 
@@ -142,19 +142,19 @@ class _Line(msgspec.Struct):
     difficult: bool = False
 
 
-def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], Regions]:
+def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], TextRegionTruth]:
     """Read PaddleOCR's list: file, tab, JSON of the lines with points and transcription."""
     rows = rows_of(path, "\t")
-    _, found = best_folder([images or path.absolute().parent], [name for name, _ in rows], path)
+    _, paths = best_folder([images or path.absolute().parent], [name for name, _ in rows], path)
     there = [
         (item, _regions(text, number, path))
-        for number, (item, (_, text)) in enumerate(zip(found, rows, strict=True), 1)
+        for number, (item, (_, text)) in enumerate(zip(paths, rows, strict=True), 1)
         if item
     ]
-    return tuple(item for item, _ in there), Regions(tuple(lines for _, lines in there))
+    return tuple(item for item, _ in there), TextRegionTruth(tuple(lines for _, lines in there))
 
 
-def _regions(text: str, number: int, path: Path) -> tuple[Region, ...]:
+def _regions(text: str, number: int, path: Path) -> tuple[TextRegion, ...]:
     try:
         lines = msgspec.json.decode(text, type=list[_Line])
     except (msgspec.DecodeError, RecursionError) as error:
@@ -171,6 +171,6 @@ def _regions(text: str, number: int, path: Path) -> tuple[Region, ...]:
                 "Correct the line.",
             )
     return tuple(
-        Region(tuple(line.points), not line.difficult and line.transcription not in _UNREADABLE)
+        TextRegion(tuple(line.points), not line.difficult and line.transcription not in _UNREADABLE)
         for line in lines
     )

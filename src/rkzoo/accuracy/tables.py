@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 # A million text lines are about 100 MB; other lists are smaller.
 MAX_BYTES = 256 << 20
@@ -18,7 +18,7 @@ def text_of(path: Path, most: int = MAX_BYTES) -> str:
     """Read a UTF-8 file, without a byte order mark. Raises RkzooError when too large or not
     UTF-8.
     """
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         if path.stat().st_size > most:
             raise RkzooError(
                 f"{path} is larger than {most >> 20} MB.",
@@ -45,7 +45,7 @@ def rows_of(path: Path, divider: str) -> list[tuple[str, str]]:
         RkzooError: a line has no divider (its number is given), or the file is empty.
     """
     lines = text_of(path).splitlines()
-    found = []
+    rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -64,10 +64,10 @@ def rows_of(path: Path, divider: str) -> list[tuple[str, str]]:
                 f"with a {'comma' if divider == ',' else 'tab'} between.",
                 "Correct the line.",
             )
-        found.append((first.strip(), second))
-    if not found:
+        rows.append((first.strip(), second))
+    if not rows:
         raise RkzooError(f"{path} is empty.", "It names no picture.", "Check the file.")
-    return found
+    return rows
 
 
 def yaml_of(path: Path) -> dict[str, Any]:

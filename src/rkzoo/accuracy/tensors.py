@@ -36,8 +36,8 @@ class Outputs:
     def digest(self) -> bytes:
         """Hash of all outputs."""
         digest = hashlib.sha256()
-        for one in self.wanted:
-            for name, array in one.arrays.items():
+        for tensors in self.wanted:
+            for name, array in tensors.arrays.items():
                 digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
         return digest.digest()
 
@@ -47,8 +47,8 @@ class Outputs:
         """Mean over samples and outputs of the cosine similarity with float, and the lowest one; an
         output that is not finite, or of another size, counts as 0."""
         rows = [
-            _cosines(Tensors.of_record(record), wanted)
-            for record, wanted in zip(records, self.wanted, strict=False)
+            _cosines(Tensors.of_record(record), tensors)
+            for record, tensors in zip(records, self.wanted, strict=False)
         ]
         if not rows:
             return ()
@@ -60,9 +60,9 @@ class Outputs:
         )
 
 
-def _cosines(found: Tensors, wanted: Tensors) -> list[float]:
+def _cosines(tensors: Tensors, requested: Tensors) -> list[float]:
     """Output by output in the graph's order, since the toolkit may rename them."""
-    pairs = zip(found.arrays.values(), wanted.arrays.values(), strict=True)
+    pairs = zip(tensors.arrays.values(), requested.arrays.values(), strict=True)
     return [(cosine(a, b) or 0.0) if a.size == b.size else 0.0 for a, b in pairs]
 
 
@@ -102,9 +102,9 @@ class Measured:
             Metric(f"{self.name}, 97.5 % bound", high, "", True, 0.01),
         )
 
-    def _value(self, found: Tensors, item: Path) -> float:
+    def _value(self, tensors: Tensors, item: Path) -> float:
         try:
-            value = float(self.function(dict(found.arrays), str(item)))
+            value = float(self.function(dict(tensors.arrays), str(item)))
         except Exception as error:  # it is the user's own code, which may raise anything
             raise RkzooError(
                 f"The metric {self.name} failed on {item.name}.",

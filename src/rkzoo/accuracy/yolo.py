@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rkzoo.accuracy.folders import SUFFIXES, best_folder, inside, pictures
-from rkzoo.accuracy.objects import Measure, Objects, Shape
-from rkzoo.accuracy.oriented import Oriented
+from rkzoo.accuracy.folders import SUFFIXES, best_folder, pictures, subfolder
+from rkzoo.accuracy.objects import Measure, ObjectTruth, Shape
+from rkzoo.accuracy.oriented import OrientedTruth
 from rkzoo.accuracy.tables import text_of, yaml_of
 from rkzoo.errors import RkzooError
 
@@ -21,7 +21,7 @@ _SPLITS = ("val", "test", "train")
 
 
 @dataclass(frozen=True)
-class Layout:
+class YoloDataset:
     """Images, class names and keypoint shape, as given by the YAML file or the folder."""
 
     items: tuple[Path, ...]
@@ -39,7 +39,9 @@ def is_folder(path: Path) -> bool:
     return (path / "images").is_dir() and (path / "labels").is_dir()
 
 
-def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], Objects | Oriented]:
+def read(
+    path: Path, images: Path | None, task: str
+) -> tuple[tuple[Path, ...], ObjectTruth | OrientedTruth]:
     """Read images, sorted, and ground truth. Raises RkzooError where labels are missing or
     invalid.
     """
@@ -75,32 +77,34 @@ def label_file(item: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _from_folder(path: Path) -> Layout:
+def _from_folder(path: Path) -> YoloDataset:
     root = path.absolute() / "images"
     for split in _SPLITS:
         some = [folder for folder in sorted(root.glob(f"{split}*")) if folder.is_dir()]
         if some:
-            return Layout(tuple(pictures(some[0])), ())
-    return Layout(tuple(pictures(root)), ())
+            return YoloDataset(tuple(pictures(some[0])), ())
+    return YoloDataset(tuple(pictures(root)), ())
 
 
-def _from_yaml(path: Path, images: Path | None) -> Layout:
+def _from_yaml(path: Path, images: Path | None) -> YoloDataset:
     data = yaml_of(path)
     split = next((data[key] for key in _SPLITS if data.get(key)), None)
     parts = split if isinstance(split, list) else [split]
     if not all(isinstance(part, str) for part in parts):
         raise _bad(path, "It does not say with val where the pictures are.")
     base = path.absolute().parent
-    said = data.get("path")
+    result = data.get("path")
     if images:
         root = images.absolute()
-    elif isinstance(said, str) and _stays(said) and (base / said).is_dir():
-        root = base / said
+    elif isinstance(result, str) and _stays(result) and (base / result).is_dir():
+        root = base / result
     else:
         # An absolute path of another computer, or Ultralytics' own datasets folder.
         root = base
     items = [item for part in parts for item in _items(root, str(part), path)]
-    return Layout(tuple(sorted(set(items))), _names(data.get("names"), path), _points(data, path))
+    return YoloDataset(
+        tuple(sorted(set(items))), _names(data.get("names"), path), _points(data, path)
+    )
 
 
 def _stays(name: str) -> bool:
@@ -110,11 +114,11 @@ def _stays(name: str) -> bool:
 def _items(root: Path, part: str, told_by: Path) -> list[Path]:
     # Some exporters write "../images" for a folder beside the YAML file.
     name = part.removeprefix("../")
-    place = inside(root, name, told_by)
+    place = subfolder(root, name, told_by)
     if place.suffix.lower() == ".txt" and place.is_file():
         names = [line.strip() for line in text_of(place).splitlines() if line.strip()]
-        _, found = best_folder([place.parent], names, place)
-        return [item for item in found if item]
+        _, paths = best_folder([place.parent], names, place)
+        return [item for item in paths if item]
     if place.is_dir():
         return pictures(place)
     if any(path.suffix.lower() in SUFFIXES for path in root.glob("*")):
@@ -126,12 +130,12 @@ def _items(root: Path, part: str, told_by: Path) -> list[Path]:
     )
 
 
-def _names(said: Any, path: Path) -> tuple[str, ...]:
-    if isinstance(said, dict):
-        if not all(isinstance(key, int) and 0 <= key < _MOST_CLASSES for key in said):
+def _names(value: Any, path: Path) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        if not all(isinstance(key, int) and 0 <= key < _MOST_CLASSES for key in value):
             raise _bad(path, "The keys of its names are not numbers from 0.")
-        return tuple(str(said.get(key, key)) for key in range(max(said, default=-1) + 1))
-    return tuple(map(str, said)) if isinstance(said, list) else ()
+        return tuple(str(value.get(key, key)) for key in range(max(value, default=-1) + 1))
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _points(data: dict[str, Any], path: Path) -> tuple[int, int] | None:
@@ -151,7 +155,7 @@ def _points(data: dict[str, Any], path: Path) -> tuple[int, int] | None:
 
 def _rows(label: Path) -> list[list[float]]:
     """Numbers of each line, class first."""
-    found = []
+    rows = []
     for number, line in enumerate(text_of(label, MAX_LABEL_BYTES).splitlines(), 1):
         if not line.strip():
             continue
@@ -171,18 +175,18 @@ def _rows(label: Path) -> list[list[float]]:
                 "It must be a class number and then shares of the picture's width and height.",
                 "Correct the line.",
             )
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 _Rows = Sequence[tuple[int, list[float]]]
 
 
-def _boxes(rows: _Rows, layout: Layout, path: Path) -> Objects:
+def _boxes(rows: _Rows, layout: YoloDataset, path: Path) -> ObjectTruth:
     return _objects(rows, layout, [_box(row) for _, row in rows])
 
 
-def _masks(rows: _Rows, layout: Layout, path: Path) -> Objects:
+def _masks(rows: _Rows, layout: YoloDataset, path: Path) -> ObjectTruth:
     shapes: list[Shape] = []
     for _, row in rows:
         if len(row) >= 7 and len(row) % 2:
@@ -196,7 +200,7 @@ def _masks(rows: _Rows, layout: Layout, path: Path) -> Objects:
     return _objects(rows, layout, boxes, measures=measures, shapes=tuple(shapes))
 
 
-def _poses(rows: _Rows, layout: Layout, path: Path) -> Objects:
+def _poses(rows: _Rows, layout: YoloDataset, path: Path) -> ObjectTruth:
     width = len(rows[0][1]) - 5
     points, values = layout.points or (width // 3, 3)
     if width != points * values or any(len(row) != 5 + width for _, row in rows):
@@ -213,11 +217,11 @@ def _poses(rows: _Rows, layout: Layout, path: Path) -> Objects:
     return _objects(rows, layout, boxes, measures=("keypoints", "bbox"), keypoints=marked)
 
 
-def _oriented(rows: _Rows, layout: Layout, path: Path) -> Oriented:
+def _oriented(rows: _Rows, layout: YoloDataset, path: Path) -> OrientedTruth:
     if any(len(row) != 9 for _, row in rows):
         raise _bad(path, "Its labels are not all a class and four corners.")
     names = _class_names(rows, layout)
-    return Oriented(
+    return OrientedTruth(
         picture=np.array([number for number, _ in rows], np.int64),
         category=np.array([int(row[0]) for _, row in rows], np.int64),
         quads=np.array([row[1:] for _, row in rows], np.float64).reshape(-1, 4, 2),
@@ -226,7 +230,7 @@ def _oriented(rows: _Rows, layout: Layout, path: Path) -> Oriented:
     )
 
 
-_READERS: dict[str, Callable[[_Rows, Layout, Path], Objects | Oriented]] = {
+_READERS: dict[str, Callable[[_Rows, YoloDataset, Path], ObjectTruth | OrientedTruth]] = {
     "segment": _masks,
     "pose": _poses,
     "obb": _oriented,
@@ -246,17 +250,17 @@ def _box(row: Sequence[float]) -> tuple[float, float, float, float]:
     return min(x), min(y), max(x) - min(x), max(y) - min(y)
 
 
-def _class_names(rows: _Rows, layout: Layout) -> tuple[str, ...]:
+def _class_names(rows: _Rows, layout: YoloDataset) -> tuple[str, ...]:
     most = int(max(row[0] for _, row in rows))
     return layout.names + tuple(str(number) for number in range(len(layout.names), most + 1))
 
 
 def _objects(
-    rows: _Rows, layout: Layout, boxes: list[tuple[float, float, float, float]], **more: Any
-) -> Objects:
+    rows: _Rows, layout: YoloDataset, boxes: list[tuple[float, float, float, float]], **more: Any
+) -> ObjectTruth:
     xywh = np.array(boxes, np.float64)
     names = _class_names(rows, layout)
-    return Objects(
+    return ObjectTruth(
         picture=np.array([number for number, _ in rows], np.int64),
         category=np.array([int(row[0]) for _, row in rows], np.int64),
         xywh=xywh,

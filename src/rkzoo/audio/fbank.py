@@ -66,9 +66,9 @@ class Stream:
         count = max((len(self._kept) - _FRAME) // HOP + 1, 0)
         if not self._mirrored or not count:
             return np.zeros((0, self._bins), np.float32)
-        found = features(self._kept, count, self._bins)
+        result = features(self._kept, count, self._bins)
         self._kept = self._kept[count * HOP :]
-        return found
+        return result
 
 
 @cache

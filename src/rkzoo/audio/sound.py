@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained
+from rkzoo.files import atomic_output, os_errors_explained
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 _LONGEST = 6 * 3600  # seconds; the header of a small file can claim far more
@@ -47,7 +47,7 @@ def expand(names: Sequence[str]) -> list[Path]:
     """Expand files, folders and globs to audio files. Raises RkzooError where one matches
     nothing.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -62,8 +62,8 @@ def expand(names: Sequence[str]) -> list[Path]:
                 f"Files of the kinds {', '.join(sorted(SUFFIXES))} are read.",
                 "Check the path.",
             )
-        found += files
-    return found
+        paths += files
+    return paths
 
 
 def read(path: Path | str) -> Sound:
@@ -73,7 +73,7 @@ def read(path: Path | str) -> Sound:
         RkzooError: missing, empty, longer than six hours, or not audio.
     """
     path = Path(path)
-    with explained(f"The sound {path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"The sound {path} cannot be read."), path.open("rb") as file:
         return _read(file, path)
 
 

@@ -67,11 +67,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.performance.bench import BenchReport, bench_any, write_report
 
-    found = bench_any(
+    result = bench_any(
         args.model,
         args.image,
         request=request(args),
@@ -79,18 +79,18 @@ def main(args: argparse.Namespace) -> int:
         warm_up=args.warm_up,
         affinity=args.affinity,
         lock_clocks=args.lock_clocks,
-        report=Bars(),
+        report=ProgressBars(),
     )
     if args.output or not args.json:
         target = Path(args.output or REPORT)
-        write_report(target, found)
+        write_report(target, result)
         print(f"The report is {target}", file=sys.stderr)
     if args.json:
-        print_json(found.to_json())
-    elif isinstance(found, BenchReport):
-        _tell(found)
+        print_json(result.to_json())
+    elif isinstance(result, BenchReport):
+        _print_summary(result)
     else:
-        _tell_answers(found)
+        _tell_answers(result)
     return 0
 
 
@@ -101,10 +101,10 @@ WAYS = {
 }
 
 
-def _compare(found: BenchReport) -> None:
+def _compare(bench_report: BenchReport) -> None:
     from rkzoo.cli.console import table
 
-    plain = found.ways[0]
+    plain = bench_report.ways[0]
     rows = [
         (
             WAYS[way.name].format(workers=way.workers),
@@ -113,37 +113,41 @@ def _compare(found: BenchReport) -> None:
             f"{way.fps / plain.fps:.2f}x" if plain.fps else "",
             f"{way.cores_busy:.2f}",
         )
-        for way in found.ways
+        for way in bench_report.ways
     ]
     print(table(("picture to result", "ms p50", "FPS", "", "cores busy"), rows))
 
 
-def _stages(found: BenchReport | AnswerReport, of: str) -> None:
+def _stages(value: BenchReport | AnswerReport, of: str) -> None:
     from rkzoo.cli.console import table
 
-    print(found.label)
+    print(value.label)
     rows = [
         (name, *(f"{getattr(times, field):.2f}" for field in ("p50", "p90", "p99", "mean")))
-        for name, times in found.time_cost_ms.items()
+        for name, times in value.time_cost_ms.items()
     ]
     print(table((f"ms {of}", "p50", "p90", "p99", "mean"), rows))
-    print(found.published)
+    print(value.published)
 
 
-def _tell_answers(found: AnswerReport) -> None:
-    _stages(found, "an answer")
-    if found.real_time_factor is not None:
+def _tell_answers(answer_report: AnswerReport) -> None:
+    _stages(answer_report, "an answer")
+    if answer_report.real_time_factor is not None:
         print(
-            f"real-time factor {found.real_time_factor:.3f}, for"
-            f" {found.model_info.sound_seconds:.2f} s of sound"
+            f"real-time factor {answer_report.real_time_factor:.3f}, for"
+            f" {answer_report.model_info.sound_seconds:.2f} s of sound"
         )
-    if found.memory_info.peak_mib is not None:
-        print(f"{found.memory_info.peak_mib:.0f} MiB of memory at most")
+    if answer_report.memory_info.peak_mib is not None:
+        print(f"{answer_report.memory_info.peak_mib:.0f} MiB of memory at most")
 
 
-def _tell(found: BenchReport) -> None:
-    _stages(found, "a frame")
-    speed, memory, board = found.throughput_fps, found.memory_info, found.board_info
+def _print_summary(bench_report: BenchReport) -> None:
+    _stages(bench_report, "a frame")
+    speed, memory, board = (
+        bench_report.throughput_fps,
+        bench_report.memory_info,
+        bench_report.board_info,
+    )
     print(
         f"{speed.inference:.1f} FPS in the model alone, {speed.sequential:.1f} one frame after"
         f" another, {speed.pipelined:.1f} with {speed.workers} in flight"
@@ -152,8 +156,8 @@ def _tell(found: BenchReport) -> None:
         f"{speed.cores_busy_sequential:.1f} cores busy one after another, {speed.cores_busy:.1f}"
         f" in flight, of {len(board.cores) or '?'}"
     )
-    if found.ways:
-        _compare(found)
+    if bench_report.ways:
+        _compare(bench_report)
     if memory.peak_mib is not None and memory.growth_kib_per_frame is not None:
         print(
             f"{memory.peak_mib:.0f} MiB of memory at most, growing by"

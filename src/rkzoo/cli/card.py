@@ -39,13 +39,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from shlex import quote
 
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.request.resolve import resolve
     from rkzoo.workflow.request.short_card import check_model, write_card
 
     check_model(args.model)
-    ready = resolve(args.model, request(args), report=Bars())
+    ready = resolve(args.model, request(args), report=ProgressBars())
     path = write_card(ready, Path(args.model), Path(args.output) if args.output else None)
     if args.json:
         print_json({"card": str(path), "model": args.model})

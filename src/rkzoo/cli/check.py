@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rkzoo.errors import printable
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.comparison.check import Checked, PartCheck
+    from rkzoo.workflow.comparison.check import BoardCheck, PartCheck
 
 REPORT = "rkzoo-check.json"
 
@@ -45,59 +45,59 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.workflow.comparison.check import check, write_report
     from rkzoo.workflow.diagnostics.doctor import EXIT
 
     golden = Path(args.golden) if args.golden else None
-    found = check(args.model, golden=golden, runtime=args.runtime, report=Bars())
+    board_check = check(args.model, golden=golden, runtime=args.runtime, report=ProgressBars())
     # Print first, in case the report cannot be written.
     if args.json:
-        print_json(found.to_json())
+        print_json(board_check.to_json())
     else:
-        _tell(found)
+        _print_summary(board_check)
     if args.output or not args.json:
         target = Path(args.output or REPORT)
-        write_report(target, found)
+        write_report(target, board_check)
         print(f"The report is {target}", file=sys.stderr)
-    return EXIT[found.level]
+    return EXIT[board_check.level]
 
 
-def _tell(found: Checked) -> None:
+def _print_summary(board_check: BoardCheck) -> None:
     from rkzoo.cli.console import table
 
-    print(f"Figures: {found.label}")
+    print(f"Figures: {board_check.label}")
     header = ("model", "output", "codes equal", "most apart", "difference", "cosine", "")
-    print(table(header, [row for part in found.parts for row in _rows(part)]))
-    for part in found.parts:
-        _tell_rest(part, timed=found.label != "simulator")
-    print(f"{found.level}: {found.verdict}")
-    print(found.known)
-    print(f"Next: {found.next}")
+    print(table(header, [row for part in board_check.parts for row in _rows(part)]))
+    for part in board_check.parts:
+        _tell_rest(part, timed=board_check.label != "simulator")
+    print(f"{board_check.level}: {board_check.verdict}")
+    print(board_check.known)
+    print(f"Next: {board_check.next}")
 
 
 def _rows(part: PartCheck) -> list[tuple[str, ...]]:
     return [
         (
             part.model,
-            printable(one.name),
-            f"{one.equal:.2%}" if one.equal is not None else "float",
-            "" if one.codes is None else str(one.codes),
-            "" if one.difference is None else f"{one.difference:.3g}",
-            "" if one.cosine is None else f"{one.cosine:.5f}",
-            one.level,
+            printable(output.name),
+            f"{output.equal:.2%}" if output.equal is not None else "float",
+            "" if output.codes is None else str(output.codes),
+            "" if output.difference is None else f"{output.difference:.3g}",
+            "" if output.cosine is None else f"{output.cosine:.5f}",
+            output.level,
         )
-        for one in part.outputs
+        for output in part.outputs
     ]
 
 
 def _tell_rest(part: PartCheck, *, timed: bool) -> None:
-    for found in part.found:
-        if found.agreement is not None:
-            agreed = found.agreement
+    for check in part.found:
+        if check.agreement is not None:
+            agreed = check.agreement
             alike = "" if agreed.same_text is None else f" ({agreed.same_text} of them alike)"
             print(
-                f"{part.model}, {found.layout} layout: {agreed.found} of {agreed.things} things"
+                f"{part.model}, {check.layout} layout: {agreed.found} of {agreed.things} things"
                 f" found by both{alike}, {agreed.lost} lost, {agreed.new} new"
             )
     if timed:

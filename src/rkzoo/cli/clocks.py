@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
             )
         writes = clocks.lock(machine) if args.apply else clocks.lock_plan(machine)
     hot = tuple(clock.name for clock in machine.clocks if clock.throttled)
-    return _tell(writes, args.action, hot, applied=args.apply, as_json=args.json)
+    return _print_summary(writes, args.action, hot, applied=args.apply, as_json=args.json)
 
 
 def _show(machine: Machine, *, as_json: bool) -> int:
@@ -93,7 +93,7 @@ def _mhz(rate: int | None) -> str:
     return "?" if rate is None else f"{rate / 1e6:.0f}"
 
 
-def _tell(
+def _print_summary(
     writes: Sequence[Write], action: str, hot: Sequence[str], *, applied: bool, as_json: bool
 ) -> int:
     """`hot`: clocks that are thermally throttled, which no setting changes."""

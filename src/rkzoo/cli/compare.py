@@ -55,27 +55,27 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.files import check_folder
     from rkzoo.workflow.comparison.compare import compare
     from rkzoo.workflow.comparison.html_report import write_report
 
     check_folder(Path(args.output))
-    found = compare(
+    comparison = compare(
         args.model,
         request=request(args),
         soc=args.soc,
         images=args.image,
         layers=not args.no_layers,
         options=repeated(args),
-        report=Bars(),
+        report=ProgressBars(),
     )
-    report = write_report(found, Path(args.output))
+    report = write_report(comparison, Path(args.output))
     if args.json:
-        print_json(found.to_json() | {"report": str(report)})
+        print_json(comparison.to_json() | {"report": str(report)})
     else:
-        _tell(found)
+        _print_summary(comparison)
         print(f"Pictures, curves and all figures: {report}", file=sys.stderr)
     return 0
 
@@ -84,56 +84,58 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
     """The options that describe the model, as typed."""
     from shlex import quote
 
-    given = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
+    inputs = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
     for name in ("prompt", "shape"):
-        given += [(name, one) for one in getattr(args, name, None) or ()]
-    said = [f"--{name} {quote(str(value))}" for name, value in given if value]
-    return " ".join([*said, *(["--raw"] if getattr(args, "raw", False) else [])])
+        inputs += [(name, item) for item in getattr(args, name, None) or ()]
+    results = [f"--{name} {quote(str(value))}" for name, value in inputs if value]
+    return " ".join([*results, *(["--raw"] if getattr(args, "raw", False) else [])])
 
 
-def _tell(found: Comparison) -> None:
+def _print_summary(comparison: Comparison) -> None:
     from rkzoo.cli.console import table
     from rkzoo.workflow.comparison.html_report import AGREED, TITLES, agreement_row, extras
 
     rows = [
-        _row(TITLES[one.runtime], row) for one in found.ran for row in one.outputs
+        _row(TITLES[variant.runtime], row) for variant in comparison.ran for row in variant.outputs
     ]  # fmt: skip
     header = ("", "output", "cosine", "max diff", "mean", "scale", "zero", "at ends", "cut off")
     print(table(header, rows))
-    agreed = [(one.runtime, one.agreement) for one in found.ran if one.agreement]
+    agreed = [
+        (variant.runtime, variant.agreement) for variant in comparison.ran if variant.agreement
+    ]
     if agreed:
         print()
-        print(table(AGREED, [agreement_row(TITLES[name], one) for name, one in agreed]))
-        for name, one in agreed:
-            for title, value in extras(one):
+        print(table(AGREED, [agreement_row(TITLES[name], agreement) for name, agreement in agreed]))
+        for name, agreement in agreed:
+            for title, value in extras(agreement):
                 print(f"{TITLES[name]}: {title} {value}")
-        for title, text in told(found):
+        for title, text in describe_differences(comparison):
             print(f"{title}: {text}")
     print("board: no board here")
-    for layer in found.layers:
+    for layer in comparison.layers:
         where = "" if layer.part == "model" else f"{layer.part}: "
         first = layer.first_bad or "none"
         print(f"\n{where}first layer with a cosine below 0.99: {first}")
         worst = [(row.tensor, row.op, f"{row.cosine_single:.5f}") for row in layer.worst]
         print(table(("worst alone", "kind", "cosine"), worst))
-    for text in found.skipped:
+    for text in comparison.skipped:
         print(f"left out: {text}")
-    print(f"\n{found.note}\n\n{found.verdict}")
-    several = len({cause.model for cause in found.causes}) > 1
-    for number, cause in enumerate(found.causes, 1):
+    print(f"\n{comparison.note}\n\n{comparison.verdict}")
+    several = len({cause.model for cause in comparison.causes}) > 1
+    for number, cause in enumerate(comparison.causes, 1):
         where = f"{cause.model}: " if several else ""
         print(f"{number}. {where}{cause.text}\n   -> {cause.fix}")
-    print(f"Next: {found.next}")
+    print(f"Next: {comparison.next}")
 
 
-def told(found: Comparison, most: int = 8) -> list[tuple[str, str]]:
+def describe_differences(comparison: Comparison, most: int = 8) -> list[tuple[str, str]]:
     """Lost, new and misread items of each backend, at most `most`."""
     from rkzoo.workflow.comparison.html_report import TITLES, number
 
     lines = []
-    for one in found.ran:
+    for variant in comparison.ran:
         some = []
-        for picture, matches in zip(found.pictures, one.matches, strict=False):
+        for picture, matches in zip(comparison.pictures, variant.matches, strict=False):
             for kind, pairs in (("lost", matches.lost), ("new", matches.new)):
                 some += [
                     f"{kind} in {picture}: {pair.label} ({number(pair.before, 3) or 'nothing'} "
@@ -146,7 +148,7 @@ def told(found: Comparison, most: int = 8) -> list[tuple[str, str]]:
                 if pair.text is not None and pair.text != pair.label
             ]
         more = [f"… and {len(some) - most} more"] if len(some) > most else []
-        lines += [(TITLES[one.runtime], text) for text in [*some[:most], *more]]
+        lines += [(TITLES[variant.runtime], text) for text in [*some[:most], *more]]
     return lines
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-class Bars:
+class ProgressBars:
     """Reporter with progress bars on stderr: live in a terminal, one line per task elsewhere."""
 
     def __init__(self) -> None:
@@ -94,28 +94,28 @@ class _Bar:
         self._clock = perf_counter
         self._first: tuple[float, float] | None = None
 
-    def update(self, done: float, total: float | None = None) -> None:
+    def update(self, completed: float, total: float | None = None) -> None:
         if self._progress is None or self._task is None:
             return
         total = total if total is not None else self._progress.tasks[self._task].total
         self._progress.update(
-            self._task, completed=done, total=total, amount=self._amount(done, total)
+            self._task, completed=completed, total=total, amount=self._amount(completed, total)
         )
 
-    def _amount(self, done: float, total: float | None) -> str:
+    def _amount(self, completed: float, total: float | None) -> str:
         if self._bytes:
-            return f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total else " MB")
+            return f"{completed / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total else " MB")
         if self._unit:
-            return f"{done:.0f}/{total:.0f} {self._unit}" + self._rate(done)
-        return f"{100 * done / total:.0f}%" if total else ""
+            return f"{completed:.0f}/{total:.0f} {self._unit}" + self._rate(completed)
+        return f"{100 * completed / total:.0f}%" if total else ""
 
-    def _rate(self, done: float) -> str:
+    def _rate(self, completed: float) -> str:
         """Rate since the first update; empty before the second."""
         now = self._clock()
         if self._first is None:
-            self._first = (now, done)
+            self._first = (now, completed)
         began, before = self._first
-        return f", {(done - before) / (now - began):.1f}/s" if done > before else ""
+        return f", {(completed - before) / (now - began):.1f}/s" if completed > before else ""
 
 
 def print_json(document: Any) -> None:

@@ -10,7 +10,7 @@ from rkzoo.cli.console import add_anchors, add_feed, add_prompts
 from rkzoo.cli.model_options import add_inputs
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.compile.convert import Converted
+    from rkzoo.workflow.compile.convert import ConversionResult
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,49 +61,57 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.compile.convert import convert
 
-    made = convert(
+    conversions = convert(
         args.model,
         [name for word in args.soc for name in word.split(",") if name],
         request(args),
         output=args.output,
         golden=args.golden,
-        report=Bars(),
+        report=ProgressBars(),
     )
     if args.json:
-        print_json({"model": args.model, "built": [one.to_json() for one in made]})
+        print_json(
+            {"model": args.model, "built": [conversion.to_json() for conversion in conversions]}
+        )
     else:
-        _tell(made)
+        _print_summary(conversions)
     return 0
 
 
-def _tell(made: list[Converted]) -> None:
+def _print_summary(conversions: list[ConversionResult]) -> None:
     from shlex import quote
 
     from rkzoo.cli.console import table
-    from rkzoo.workflow.inference.inputs import medium_of
+    from rkzoo.workflow.inference.inputs import input_kind_of_model
 
-    if proof := made[0].proof:
+    if proof := conversions[0].proof:
         print(
             f"The cut equals the whole model: boxes to {proof.box_px:.1e} px, scores to "
             f"{proof.score:.1e}."
         )
     rows = [
-        (one.soc, one.dtype, f"{one.size / 1e6:.2f} MB", f"{one.seconds:.1f} s", one.rknn)
-        for one in made
+        (
+            conversion.soc,
+            conversion.dtype,
+            f"{conversion.size / 1e6:.2f} MB",
+            f"{conversion.seconds:.1f} s",
+            conversion.rknn,
+        )
+        for conversion in conversions
     ]
     print(table(("chip", "dtype", "size", "build", "file"), rows))
-    for one in made:
-        for finding in one.findings:
-            print(f"warning ({one.soc}): {finding.message}")
-    rknn = quote(str(made[0].rknn))
-    whole = str(made[0].pipeline or made[0].rknn)
-    medium = medium_of(whole)
-    given = "INPUT" if medium.name == "tensors" else medium.name.upper()
-    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {quote(whole)} {given}")
-    if made[0].golden:
-        place = Path(whole).parent if made[0].pipeline else made[0].golden
+    for conversion in conversions:
+        for finding in conversion.findings:
+            print(f"warning ({conversion.soc}): {finding.message}")
+    rknn = quote(str(conversions[0].rknn))
+    whole = str(conversions[0].pipeline or conversions[0].rknn)
+    input_kind = input_kind_of_model(whole)
+    provided = "INPUT" if input_kind.name == "tensors" else input_kind.name.upper()
+    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {quote(whole)} {provided}")
+    if conversions[0].golden:
+        place = Path(whole).parent if conversions[0].pipeline else conversions[0].golden
         print(f"On the board, with {quote(str(place))} copied too: rkzoo check {quote(whole)}")

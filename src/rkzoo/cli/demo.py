@@ -28,20 +28,20 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.workflow.apps.demo import demo
 
-    done = demo(
+    demo_report = demo(
         Path(args.output),
         soc=args.soc,
         toolkit=args.toolkit,
-        report=Bars(),
+        report=ProgressBars(),
         show=(lambda lines: None) if args.json else _show,
     )
     if args.json:
-        print_json(done.to_json())
+        print_json(demo_report.to_json())
         return 0
-    _tell(done, Path(args.output))
+    _print_summary(demo_report, Path(args.output))
     return 0
 
 
@@ -51,13 +51,13 @@ def _show(lines: TextLines) -> None:
     print(flush=True)
 
 
-def _tell(done: DemoReport, out: Path) -> None:
+def _print_summary(demo_report: DemoReport, out: Path) -> None:
     from rkzoo.cli.console import table
 
-    if done.comparison is None:
-        print(f"The .rknn half was left out. {done.without}", file=sys.stderr)
+    if demo_report.comparison is None:
+        print(f"The .rknn half was left out. {demo_report.without}", file=sys.stderr)
     else:
-        c = done.comparison
+        c = demo_report.comparison
         cosines = ", ".join(f"{value:.4f}" for value in c.cosine.values())
         rows = [
             ("lines found", c.onnx_lines, c.simulator_lines),
@@ -72,6 +72,9 @@ def _tell(done: DemoReport, out: Path) -> None:
             "The simulator computes what the NPU will, on this PC: its results count, its time "
             "does not."
         )
-    print(f"\nFinished in {done.seconds:.0f} s. Look at: {', '.join(map(str, done.pictures))}")
+    print(
+        f"\nFinished in {demo_report.seconds:.0f} s. Look at: "
+        f"{', '.join(map(str, demo_report.pictures))}"
+    )
     print(f"Everything, as data: {out / 'report.json'}")
     print("Next: rkzoo list, or with your own model: rkzoo inspect MODEL.onnx")

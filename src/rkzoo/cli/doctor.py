@@ -47,12 +47,12 @@ def main(args: argparse.Namespace) -> int:
     with _root(args.root) as root:
         if args.capture:
             return _capture(Path(args.capture), root, as_json=args.json)
-        found = diagnose(root, model=model, adb=args.adb, soc=soc)
+        diagnosis = diagnose(root, model=model, adb=args.adb, soc=soc)
     if args.json:
-        print_json(_document(found))
+        print_json(_document(diagnosis))
     else:
-        _print(found, everything=args.all)
-    return found.exit_code
+        _print(diagnosis, everything=args.all)
+    return diagnosis.exit_code
 
 
 def _root(place: str | None) -> AbstractContextManager[Path]:
@@ -76,10 +76,10 @@ def _capture(target: Path, root: Path, *, as_json: bool) -> int:
     return 0
 
 
-def _print(found: Diagnosis, *, everything: bool) -> None:
+def _print(diagnosis: Diagnosis, *, everything: bool) -> None:
     from rkzoo.workflow.diagnostics.doctor import DISCLAIMER
 
-    for finding in found.findings:
+    for finding in diagnosis.findings:
         print(f"{_MARK[finding.level]}  {_safe(finding.text)}")
         if finding.evidence and (everything or finding.level != "ok"):
             print(f"        seen:  {_safe(finding.evidence)}")
@@ -87,13 +87,13 @@ def _print(found: Diagnosis, *, everything: bool) -> None:
             print(f"        fix:   {_safe(finding.fix)}")
         if finding.command:
             print(f"        type:  {_safe(finding.command)}")
-    levels = [finding.level for finding in found.findings]
+    levels = [finding.level for finding in diagnosis.findings]
     failures, warnings = levels.count("fail"), levels.count("warn")
     if failures or warnings:
         print(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.", end=" ")
     else:
         print("\nNothing is wrong.", end=" ")
-    print(DISCLAIMER if found.place == "board" else "")
+    print(DISCLAIMER if diagnosis.place == "board" else "")
 
 
 def _count(number: int, word: str) -> str:
@@ -105,18 +105,18 @@ def _safe(text: str) -> str:
     return printable(text, "\N{REPLACEMENT CHARACTER}")
 
 
-def _document(found: Diagnosis) -> dict[str, Any]:
+def _document(diagnosis: Diagnosis) -> dict[str, Any]:
     from dataclasses import asdict
 
-    machine = asdict(found.machine)
-    machine["root"] = str(found.machine.root)
+    machine = asdict(diagnosis.machine)
+    machine["root"] = str(diagnosis.machine.root)
     machine["holders"] = [
-        {"pid": h.pid, "name": h.name, "path": h.path} for h in found.machine.holders
+        {"pid": h.pid, "name": h.name, "path": h.path} for h in diagnosis.machine.holders
     ]
     return {
-        "place": found.place,
-        "level": found.level,
-        "findings": [asdict(finding) for finding in found.findings],
+        "place": diagnosis.place,
+        "level": diagnosis.level,
+        "findings": [asdict(finding) for finding in diagnosis.findings],
         "machine": machine,
         "label": "not measured on a board",
     }

@@ -40,7 +40,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.performance.estimate import (
         CALIBRATED,
@@ -52,51 +52,51 @@ def main(args: argparse.Namespace) -> int:
 
     named = [name for word in args.soc for name in word.split(",") if name]
     socs = every_chip() if "all" in [name.lower() for name in named] else named
-    found = estimate(
+    estimates = estimate(
         args.model,
         socs,
         request(args),
-        report=Bars(),
+        report=ProgressBars(),
     )
     if args.json:
         document = {
             "model": args.model,
             "label": f"{CALIBRATED} {SYNTHETIC}",
             "basis": basis(),
-            "chips": [one.to_json() for one in found],
+            "chips": [estimate.to_json() for estimate in estimates],
         }
         print_json(document)
     else:
-        _tell(found)
+        _print_summary(estimates)
     return 0
 
 
-def _tell(found: Sequence[Estimate]) -> None:
+def _print_summary(estimates: Sequence[Estimate]) -> None:
     from rkzoo.cli.console import table
     from rkzoo.workflow.performance.estimate import CALIBRATED, SYNTHETIC, UNCALIBRATED
 
     header = ("chip", "dtype", "ms", "interval", "FPS", "weights", "working", ".rknn", "traffic")
-    print(table((*header, "on CPU"), [_row(one) for one in found]))
-    first = next((one for one in found if one.latency is not None), None)
+    print(table((*header, "on CPU"), [_row(estimate) for estimate in estimates]))
+    first = next((estimate for estimate in estimates if estimate.latency is not None), None)
     if first is not None:
         print(f"\nThe costliest layers on {first.soc} (ms, name, output):")
         rows = [
-            (f"{one.ms:.2f}", one.name, "x".join(map(str, one.output)), one.op, one.target)
-            for one in first.costliest
+            (f"{cost.ms:.2f}", cost.name, "x".join(map(str, cost.output)), cost.op, cost.target)
+            for cost in first.costliest
         ]
         print(table(("ms", "layer", "output", "as", "on"), rows))
-    for one in found:
-        for text in _remarks(one):
-            print(f"{one.soc}: {text}")
+    for estimate in estimates:
+        for text in _remarks(estimate):
+            print(f"{estimate.soc}: {text}")
     print(f"\n{CALIBRATED}\n{SYNTHETIC}")
-    if any(one.latency and one.latency.ms is None for one in found):
+    if any(estimate.latency and estimate.latency.ms is None for estimate in estimates):
         print(f"A time with > is {UNCALIBRATED}.")
 
 
-def _row(one: Estimate) -> tuple[str, ...]:
-    if one.table is None or one.latency is None:
-        return (one.soc, one.dtype, "cannot", *[""] * 7)
-    time, table = one.latency, one.table
+def _row(estimate: Estimate) -> tuple[str, ...]:
+    if estimate.table is None or estimate.latency is None:
+        return (estimate.soc, estimate.dtype, "cannot", *[""] * 7)
+    time, table = estimate.latency, estimate.table
     if time.ms is not None and time.low is not None and time.high is not None:
         times = (f"{time.ms:.1f}", f"{time.low:.1f} .. {time.high:.1f}", f"{1000 / time.ms:.0f}")
     elif time.bound is not None:
@@ -104,14 +104,14 @@ def _row(one: Estimate) -> tuple[str, ...]:
     else:
         times = (f"{time.cycles:.1f} Mcycles", "uncalibrated", "")
     return (
-        one.soc,
-        one.dtype,
+        estimate.soc,
+        estimate.dtype,
         *times,
         _mib(table.weights),
         _mib(table.internal),
         _mib(table.size),
-        f"{one.traffic:.0f} MB",
-        str(len(one.on_cpu)),
+        f"{estimate.traffic:.0f} MB",
+        str(len(estimate.on_cpu)),
     )
 
 
@@ -119,31 +119,35 @@ def _mib(count: int | None) -> str:
     return "?" if count is None else f"{count / 2**20:.2f} MiB"
 
 
-def _remarks(one: Estimate) -> list[str]:
+def _remarks(estimate: Estimate) -> list[str]:
     from rkzoo.speed.latency import latency_model
 
-    said = []
-    if one.problem is not None:
-        said.append(str(one.problem))
-    if one.table is None:
+    remarks = []
+    if estimate.problem is not None:
+        remarks.append(str(estimate.problem))
+    if estimate.table is None:
         # Once built, the table itself shows it.
-        said += [fallen.told() for fallen in one.expected]
-    if one.on_cpu:
-        ops = sorted({layer.op for layer in one.on_cpu})
-        said.append(f"on the processor instead of the NPU: {', '.join(ops)}.")
-    if one.latency is not None and one.latency.ms is not None and one.latency.unpriced:
-        said.append("Their time is not in the estimate: no published figure covers it.")
+        remarks += [fallen.describe() for fallen in estimate.expected]
+    if estimate.on_cpu:
+        ops = sorted({layer.op for layer in estimate.on_cpu})
+        remarks.append(f"on the processor instead of the NPU: {', '.join(ops)}.")
+    if (
+        estimate.latency is not None
+        and estimate.latency.ms is not None
+        and estimate.latency.unpriced
+    ):
+        remarks.append("Their time is not in the estimate: no published figure covers it.")
     fitted = latency_model().toolkit
-    if one.table is not None and one.table.toolkit != fitted:
-        said.append(
-            f"Built by RKNN-Toolkit2 {one.table.toolkit}; the estimate was fitted to {fitted}."
+    if estimate.table is not None and estimate.table.toolkit != fitted:
+        remarks.append(
+            f"Built by RKNN-Toolkit2 {estimate.table.toolkit}; the estimate was fitted to {fitted}."
         )
-    if one.fit is not None:
-        need, memory = _mib(one.fit.need), _mib(one.fit.memory)
+    if estimate.fit is not None:
+        need, memory = _mib(estimate.fit.need), _mib(estimate.fit.memory)
         verdict = {
             "yes": "fits",
             "tight": "fits barely, for system and camera need memory too",
             "no": "does not fit",
-        }[one.fit.verdict]
-        said.append(f"It needs {need} of the {memory} inside the chip: {verdict}.")
-    return said
+        }[estimate.fit.verdict]
+        remarks.append(f"It needs {need} of the {memory} inside the chip: {verdict}.")
+    return remarks

@@ -72,7 +72,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.evaluation.evaluate import check_limit, check_workers, evaluate
 
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
         raise RkzooError(
             "-o does not go with this.", "Only --explain draws a chart.", "Leave it out."
         )
-    found = evaluate(
+    evaluation = evaluate(
         args.model,
         args.data,
         request=request(args),
@@ -99,19 +99,19 @@ def main(args: argparse.Namespace) -> int:
         scheduler=args.scheduler,
         fresh=args.fresh,
         metric=args.metric,
-        report=Bars(),
+        report=ProgressBars(),
     )
     if args.json:
-        print_json(found.to_json())
+        print_json(evaluation.to_json())
     else:
-        _tell(found)
+        _print_summary(evaluation)
     return 0
 
 
 def _explain(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.evaluation.explain import explain
     from rkzoo.workflow.evaluation.explain_chart import check_name, draw
@@ -119,7 +119,7 @@ def _explain(args: argparse.Namespace) -> int:
     chart = Path(args.output) if args.output else None
     if chart is not None:
         check_name(chart)  # fail before an hour of measuring
-    found = explain(
+    explanation = explain(
         args.model,
         args.data,
         request=request(args),
@@ -127,48 +127,55 @@ def _explain(args: argparse.Namespace) -> int:
         workers=args.workers,
         scheduler=args.scheduler,
         fresh=args.fresh,
-        report=Bars(),
+        report=ProgressBars(),
     )
     if chart is None and not args.json:
-        chart = Path(f"{found.model}-explain.png")
+        chart = Path(f"{explanation.model}-explain.png")
     if chart is not None:
-        draw(found, chart)
+        draw(explanation, chart)
     if args.json:
-        print_json(found.to_json())
+        print_json(explanation.to_json())
     else:
-        _tell_steps(found)
+        _tell_steps(explanation)
         print(f"The chart is in {chart}")
     return 0
 
 
-def _tell(found: Evaluation) -> None:
+def _print_summary(evaluation: Evaluation) -> None:
     from rkzoo.cli.console import table
 
-    rows = [(metric.name, f"{metric.value:.4f}", metric.unit) for metric in found.metrics]
+    rows = [(metric.name, f"{metric.value:.4f}", metric.unit) for metric in evaluation.metrics]
     print(table(("metric", "value", "unit"), rows))
-    again = f", {found.reused} of them answered by an earlier run" if found.reused else ""
+    again = f", {evaluation.reused} of them answered by an earlier run" if evaluation.reused else ""
     print(
-        f"{found.model} [{found.runtime}] on {found.images} {found.items} of {found.dataset}{again}"
+        f"{evaluation.model} [{evaluation.runtime}] on {evaluation.images} {evaluation.items} of "
+        f"{evaluation.dataset}{again}"
     )
-    for departure in found.departures:
+    for departure in evaluation.departures:
         print(f"not the standard protocol: {departure}")
 
 
-def _tell_steps(found: Explanation) -> None:
+def _tell_steps(explanation: Explanation) -> None:
     from rkzoo.cli.console import table
 
-    print(table(("step", found.metric, "change", "what it means"), [_row(s) for s in found.steps]))
-    first, last = found.path[0], found.path[-1]
+    print(
+        table(
+            ("step", explanation.metric, "change", "what it means"),
+            [_row(s) for s in explanation.steps],
+        )
+    )
+    first, last = explanation.path[0], explanation.path[-1]
     whole = (last.value or 0) - (first.value or 0)
     print(
-        f"{found.model} on {found.images} pictures of {found.dataset}: from {first.value:.4f} "
+        f"{explanation.model} on {explanation.images} pictures of {explanation.dataset}: from "
+        f"{first.value:.4f} "
         f"[{first.runtime}] to {last.value:.4f} [{last.runtime}], {whole:+.4f}"
     )
     print(
         "The changes add up to that, each on top of the steps above it. Those marked "
         "instead\nare tried on the one input size alone and taken back."
     )
-    for departure in found.departures:
+    for departure in explanation.departures:
         print(f"note: {departure}")
 
 

@@ -24,14 +24,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.zoo.catalogue import card as find
     from rkzoo.zoo.fetch import weights
 
     card = find(args.model)
     if card.licence.note and not args.json:
         print(f"Licence {card.licence.name}. {card.licence.note}", file=sys.stderr)
-    files = weights(card, Bars(), offline=args.offline, full=True)
+    files = weights(card, ProgressBars(), offline=args.offline, full=True)
     if args.json:
         print_json({"name": card.name, "files": {role: str(p) for role, p in files.items()}})
         return 0

@@ -91,25 +91,25 @@ def _topic(name: str, as_json: bool) -> int:
     from rkzoo.cli.console import print_json, table
     from rkzoo.zoo.topics import topic
 
-    found = topic(name)
+    result = topic(name)
     if as_json:
-        print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(result))
         return 0
-    print(f"{found.title}\n")
-    for sentence in found.says:
+    print(f"{result.title}\n")
+    for sentence in result.says:
         print(textwrap.fill(sentence, _WIDTH))
     print()
-    for way in found.ways:
+    for way in result.ways:
         print(f"{way.software}: {', '.join(way.chips)}")
         for line in textwrap.wrap(f"{way.how} {way.get}", _WIDTH - 2, break_on_hyphens=False):
             print(f"  {line}")
     print("\nAs published, tokens a second and MB of memory")
     rows = [
-        (one.chip, one.model, one.dtype, f"{one.tokens:.1f}", f"{one.memory}")
-        for one in found.figures.rows
+        (row.chip, row.model, row.dtype, f"{row.tokens:.1f}", f"{row.memory}")
+        for row in result.figures.rows
     ]
     print(table(("CHIP", "MODEL", "DTYPE", "TOKENS/S", "MB"), rows))
-    print(found.figures.source)
+    print(result.figures.source)
     return 0
 
 
@@ -160,18 +160,18 @@ def _measured(card: Card) -> list[tuple[str, ...]]:
     if folder is None or card.cpu or card.file or card.task == "asset":
         return []
     rows: list[tuple[str, ...]] = []
-    for soc, told in on_chips(card, folder).items():
-        if told["tier"] in ("untried", "blocked") and not told.get("speed"):
+    for soc, item in on_chips(card, folder).items():
+        if item["tier"] in ("untried", "blocked") and not item.get("speed"):
             continue
-        speed, need = told.get("speed") or {}, told.get("need")
+        speed, need = item.get("speed") or {}, item.get("need")
         rows.append(
             (
                 soc,
-                _SUPPORT[told["tier"]],
+                _SUPPORT[item["tier"]],
                 f"{speed['fps']:.1f}" if speed else "",
                 _WHOSE[speed["source"]] if speed else "",
                 f"{need / 2**20:.1f} MB" if need else "",
-                textwrap.shorten(told["why"], 60),
+                textwrap.shorten(item["why"], 60),
             )
         )
     return rows
@@ -249,16 +249,16 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
     soc = "rk3588" if "rk3588" in socs else next(iter(socs), "")
     if soc and not card.cpu:
         commands.append(f"rkzoo convert {name} --soc {soc}")
-    runs = [f"rkzoo run {name} {given}" for given in _given(card)]
-    return [*commands, *runs, *(f"rkzoo info {one}" for one in _related(card))]
+    runs = [f"rkzoo run {name} {text}" for text in _input_examples(card)]
+    return [*commands, *runs, *(f"rkzoo info {text}" for text in _related(card))]
 
 
-def _given(card: Card) -> tuple[str, ...]:
+def _input_examples(card: Card) -> tuple[str, ...]:
     """Example inputs of a model, one per way to run it; empty for a part of a pipeline."""
     from rkzoo.tasks.registry import spec_of
 
     spec = spec_of(card.head)
-    return (spec.takes.upper(),) if spec.usage is None else spec.usage
+    return (spec.input_kind.upper(),) if spec.usage is None else spec.usage
 
 
 def _related(card: Card) -> tuple[str, ...]:
@@ -267,7 +267,7 @@ def _related(card: Card) -> tuple[str, ...]:
     from rkzoo.zoo.catalogue import cards
 
     if isinstance(card.head, TensorsHead):
-        return tuple(one.name for one in cards() if card.name in one.pipeline.values())
+        return tuple(item.name for item in cards() if card.name in item.pipeline.values())
     return tuple(card.pipeline.values())
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rkzoo.graph.onnx.summary import GraphSummary
     from rkzoo.graph.rknn.reader import RknnFile
     from rkzoo.toolkit.recipe import Sidecar
-    from rkzoo.workflow.comparison.inspect import Built, Graph, Inspection
-    from rkzoo.workflow.request.pipeline_file import Found as Pipeline
+    from rkzoo.workflow.comparison.inspect import Inspection, OnnxContent, RknnContent
+    from rkzoo.workflow.request.pipeline_file import Pipeline as Pipeline
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 _FORMS = {
@@ -61,7 +61,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.vision.image import expand
     from rkzoo.workflow.comparison.inspect import inspect
@@ -70,25 +70,25 @@ def main(args: argparse.Namespace) -> int:
         args.file,
         request=request(args),
         pictures=expand(args.image) if args.image else (),
-        report=Bars(),
+        report=ProgressBars(),
     )
     if args.json:
         print_json(seen.to_json())
     else:
-        _tell(seen)
+        _print_summary(seen)
     return 0 if seen.ok else 1
 
 
-def _tell(seen: Inspection) -> None:
+def _print_summary(seen: Inspection) -> None:
     from rkzoo.toolkit.recipe import Sidecar
-    from rkzoo.workflow.comparison.inspect import Built, Graph
+    from rkzoo.workflow.comparison.inspect import OnnxContent, RknnContent
 
     content = seen.content
-    if isinstance(content, Graph):
+    if isinstance(content, OnnxContent):
         _print(seen.file, _graph(content))
         if content.recognition:
             _lines("Seen in the graph", content.recognition.evidence)
-    elif isinstance(content, Built):
+    elif isinstance(content, RknnContent):
         _print(seen.file, _built(content))
     elif isinstance(content, Sidecar):
         return _print(seen.file, _sidecar(content))
@@ -100,9 +100,9 @@ def _tell(seen: Inspection) -> None:
 # ---- ONNX ---------------------------------------------------------------------------
 
 
-def _graph(content: Graph) -> list[tuple[str, str]]:
+def _graph(content: OnnxContent) -> list[tuple[str, str]]:
     summary, card, recognition = content.summary, content.card, content.recognition
-    rows = [("file", f"{_size(content.bytes)}, {_made(summary)}")]
+    rows = [("file", f"{_size(content.bytes)}, {_producer(summary)}")]
     rows += [("input", _tensor(t.name, t.dtype, t.shape)) for t in summary.inputs]
     rows += [("output", _tensor(t.name, t.dtype, t.shape)) for t in summary.outputs]
     if summary.dynamic:
@@ -119,7 +119,7 @@ def _graph(content: Graph) -> list[tuple[str, str]]:
     return rows
 
 
-def _made(summary: GraphSummary) -> str:
+def _producer(summary: GraphSummary) -> str:
     text = f"ONNX opset {summary.opset}, IR {summary.ir_version}"
     return f"{text}, by {summary.producer}" if summary.producer else text
 
@@ -149,7 +149,7 @@ def _contract(contract: Contract) -> list[tuple[str, str]]:
 # ---- RKNN ---------------------------------------------------------------------------
 
 
-def _built(content: Built) -> list[tuple[str, str]]:
+def _built(content: RknnContent) -> list[tuple[str, str]]:
     file = content.model
     rows = [
         ("file", f"{_size(file.file_bytes)}, container {_CONTAINERS[file.container]}"),
@@ -178,9 +178,9 @@ def _quantised(spec: TensorSpec, file: RknnFile) -> str:
     text = _tensor(spec.name, spec.dtype, spec.shape)
     if spec.scale is not None:
         text += f"  scale {spec.scale:.6g} zero point {spec.zero_point}"
-    given = file.normalisation.get(spec.name)
-    if given:
-        text += f"  mean {_numbers(given.mean)} std {_numbers(given.std)}"
+    normalisation = file.normalisation.get(spec.name)
+    if normalisation:
+        text += f"  mean {_numbers(normalisation.mean)} std {_numbers(normalisation.std)}"
     return text
 
 

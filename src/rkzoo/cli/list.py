@@ -24,22 +24,22 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json, table
+    from rkzoo.cli.console import ProgressBars, print_json, table
     from rkzoo.zoo.catalogue import cards
 
-    found = [card for card in cards(Bars()) if args.task in (None, card.task)]
-    if args.task and not found:
+    results = [card for card in cards(ProgressBars()) if args.task in (None, card.task)]
+    if args.task and not results:
         raise _unknown_task(args.task)
-    dtypes: dict[str, tuple[str, ...]] = {card.name: card.dtypes for card in found}
+    dtypes: dict[str, tuple[str, ...]] = {card.name: card.dtypes for card in results}
     if args.soc:
-        dtypes = _dtypes_on(args.soc, found)
-        found = [card for card in found if dtypes[card.name]]
-    entries = [entry(card, dtypes[card.name]) for card in found]
+        dtypes = _dtypes_on(args.soc, results)
+        results = [card for card in results if dtypes[card.name]]
+    entries = [entry(card, dtypes[card.name]) for card in results]
     if args.json:
         print_json(entries)
         return 0
     header = ("NAME", "TASK", "DTYPES", "SIZE", "FETCHED", "LICENCE", "TITLE")
-    print(table(header, [_row(one) for one in entries]))
+    print(table(header, [_row(entry) for entry in entries]))
     return 0
 
 
@@ -65,15 +65,15 @@ def megabytes(size: int | None) -> str:
     return f"{size / 1e6:.1f} MB" if size is not None else "?"
 
 
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
+def _row(values: dict[str, Any]) -> tuple[str, ...]:
     return (
-        one["name"],
-        one["task"],
-        " ".join(one["dtypes"]) or "-",
-        megabytes(one["size"]),
-        "yes" if one["fetched"] else "-",
-        one["licence"],
-        one["title"],
+        values["name"],
+        values["task"],
+        " ".join(values["dtypes"]) or "-",
+        megabytes(values["size"]),
+        "yes" if values["fetched"] else "-",
+        values["licence"],
+        values["title"],
     )
 
 

@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         args = _parser(argv).parse_args(argv)
     except RkzooError as error:
-        _tell(error, as_json="--json" in argv)
+        _print_summary(error, as_json="--json" in argv)
         return error.code
     try:
         with _document_alone(getattr(args, "json", False)):
@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     except RkzooError as error:
         if args.debug:
             raise
-        _tell(error, as_json=getattr(args, "json", False))
+        _print_summary(error, as_json=getattr(args, "json", False))
         return error.code
     except MemoryError:
         return _unexpected(args, "This machine has too little memory for that.")
@@ -170,7 +170,7 @@ class _no_verb:  # noqa: N801 - a callable that holds the parser
         return 0
 
 
-def _tell(error: RkzooError, *, as_json: bool) -> None:
+def _print_summary(error: RkzooError, *, as_json: bool) -> None:
     if as_json:
         import json
 
@@ -189,7 +189,7 @@ def _unexpected(args: argparse.Namespace, text: str) -> int:
         "Run the same command with --debug and report what it prints.",
         code=1,
     )
-    _tell(error, as_json=getattr(args, "json", False))
+    _print_summary(error, as_json=getattr(args, "json", False))
     return 1
 
 

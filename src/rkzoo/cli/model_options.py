@@ -91,22 +91,24 @@ def request(args: argparse.Namespace) -> Request:
     from rkzoo.workflow.request.options import read_labels
     from rkzoo.workflow.request.request import Request
 
-    given = vars(args)
+    inputs = vars(args)
     fields: dict[str, Any] = {
-        name: given[argument] for name, argument in _SAME.items() if given.get(argument) is not None
+        name: inputs[argument]
+        for name, argument in _SAME.items()
+        if inputs.get(argument) is not None
     }
-    if given.get("labels"):
+    if inputs.get("labels"):
         fields["labels"] = read_labels(Path(args.labels))
-    if given.get("shape"):
+    if inputs.get("shape"):
         fields["shapes"] = dict(parse_shape(text) for text in args.shape)
     for name in ("mean", "std"):
-        fields[name] = parse_numbers(given.get(name), name)
-    if given.get("point") or given.get("box"):
+        fields[name] = parse_numbers(inputs.get(name), name)
+    if inputs.get("point") or inputs.get("box"):
         fields["points"] = _numbers(args.point, "--point", (2, 3))
         fields["boxes"] = _numbers(args.box, "--box", (4,))
-    cut = not given.get("no_cut")
-    multi_label = False if given.get("one_label") else None
-    return Request(size=parse_size(given.get("size")), cut=cut, multi_label=multi_label, **fields)
+    cut = not inputs.get("no_cut")
+    multi_label = False if inputs.get("one_label") else None
+    return Request(size=parse_size(inputs.get("size")), cut=cut, multi_label=multi_label, **fields)
 
 
 # Fields of Request, and the argument of the command line that holds the same.
@@ -134,12 +136,12 @@ _SAME = {
 
 
 def _numbers(
-    given: list[str] | None, option: str, counts: tuple[int, ...]
+    inputs: list[str] | None, option: str, counts: tuple[int, ...]
 ) -> list[tuple[float, ...]]:
     from math import isfinite
 
-    found = []
-    for text in given or ():
+    results = []
+    for text in inputs or ():
         try:
             numbers = tuple(float(part) for part in text.split(","))
         except ValueError:
@@ -150,5 +152,5 @@ def _numbers(
                 f"It is {' or '.join(map(str, counts))} numbers with commas between.",
                 f"Give for example {option} {','.join(['100'] * counts[0])}.",
             )
-        found.append(numbers)
-    return found
+        results.append(numbers)
+    return results

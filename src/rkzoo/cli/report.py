@@ -40,6 +40,22 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     accuracy.set_defaults(verb=report_accuracy)
     _add_support(kinds)
     _add_zoo(kinds)
+    _add_models(kinds)
+
+
+def _add_models(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    models = kinds.add_parser(
+        "models",
+        help="what becomes of a folder of model files",
+        description="Recognizes, builds, simulates and compares every model file of a folder, and "
+        "writes the table.",
+    )
+    models.add_argument("folder", metavar="FOLDER", nargs="+", help="folders of model files")
+    models.add_argument("--pictures", metavar="FOLDER", required=True, help="for calibration")
+    models.add_argument("--size", metavar="HxW", default="256x256", help="where a file needs one")
+    models.add_argument("--results", metavar="YAML", default="results/models.yaml")
+    models.add_argument("--page", metavar="MD", default="docs/models.md")
+    models.set_defaults(verb=report_models)
 
 
 def _add_support(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,7 +101,7 @@ def _add_zoo(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def report_accuracy(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars
+    from rkzoo.cli.console import ProgressBars
     from rkzoo.errors import RkzooError
     from rkzoo.files import write_text
     from rkzoo.toolkit.recipe import DEFAULT_VERSION
@@ -101,7 +117,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
                 "The list names files below one folder.",
                 "Give it with --assets FOLDER, or set RKZOO_TEST_ASSETS.",
             )
-        bars = Bars()
+        bars = ProgressBars()
         for run in accuracy.choose_runs(read_runs(Path(args.runs)), args.names):
             if accuracy.is_measured(rows, run, toolkit) and not args.fresh:
                 bars.note(f"{run.name}: measured already")
@@ -124,15 +140,15 @@ def report_accuracy(args: argparse.Namespace) -> int:
 
 
 def report_support(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars
+    from rkzoo.cli.console import ProgressBars
     from rkzoo.soc.chips import resolve, supported
     from rkzoo.workflow.reporting import support
     from rkzoo.workflow.reporting.results import read_runs, read_support, write_support
 
     named = [name for name in args.soc.split(",") if name]
     socs = supported() if "all" in named else [resolve(name) for name in named]
-    results, bars = Path(args.results), Bars()
-    wanted = support.candidates(
+    results, bars = Path(args.results), ProgressBars()
+    candidates = support.candidates(
         read_runs(Path(args.runs)),
         Path(args.assets) if args.assets else None,
         args.names,
@@ -140,7 +156,7 @@ def report_support(args: argparse.Namespace) -> int:
         report=bars,
     )
     rows = support.try_all(
-        wanted,
+        candidates,
         read_support(results),
         socs,
         toolkit=args.toolkit,
@@ -152,6 +168,27 @@ def report_support(args: argparse.Namespace) -> int:
     built = sum(trial.converts for trial in trials)
     print(f"{len(rows)} models are in {results}: {built} of {len(trials)} builds succeeded")
     print("Next: rkzoo report zoo")
+    return 0
+
+
+def report_models(args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import ProgressBars, parse_size
+    from rkzoo.files import write_text
+    from rkzoo.workflow.reporting.models import page, try_models, write_models
+
+    suffixes = (".onnx", ".tflite")
+    files = [
+        file
+        for folder in args.folder
+        for file in sorted(Path(folder).iterdir())
+        if file.suffix in suffixes
+    ]
+    size = parse_size(args.size)
+    rows = try_models(files, Path(args.pictures), size=size, report=ProgressBars())
+    write_models(Path(args.results), rows)
+    write_text(Path(args.page), page(rows))
+    whole = sum(not row.problem for row in rows)
+    print(f"{whole} of {len(rows)} models went the whole way: {args.results}, {args.page}")
     return 0
 
 

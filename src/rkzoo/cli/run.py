@@ -13,8 +13,8 @@ from rkzoo.errors import RkzooError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rkzoo.progress import Reporter
-    from rkzoo.workflow.inference.inputs import Medium
+    from rkzoo.progress import ProgressReporter
+    from rkzoo.workflow.inference.inputs import InputKind
     from rkzoo.workflow.inference.model import Result
     from rkzoo.workflow.inference.plan import Plan
 
@@ -65,22 +65,24 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
-    from rkzoo.files import check_apart
+    from rkzoo.cli.console import ProgressBars, print_json
+    from rkzoo.files import refuse_overwriting_inputs
     from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
 
-    bars = Bars()
-    planned, medium, sources = _planned(args, bars)
-    files = [medium.file(source) for source in sources]
-    file_named = _file_named(args.output, medium.written, len(sources))
+    bars = ProgressBars()
+    planned, input_kind, sources = _planned(args, bars)
+    files = [input_kind.file(source) for source in sources]
+    file_named = _file_named(args.output, input_kind.written, len(sources))
     names = [file_named.name] if file_named else save_names(files)
     # Results are drawn by default, unless a program reads the output.
     usual = None if args.json else Path("rkzoo-out")
     folder = Path(args.output) if args.output else usual
     folder = file_named.parent if file_named else folder
     if folder is not None:
-        check_apart((folder / name for name in names), [file for file in files if file])
+        refuse_overwriting_inputs(
+            (folder / name for name in names), [file for file in files if file]
+        )
     documents = []
     warned: dict[str, str] = {}
     with open_planned(planned, bars) as model:
@@ -90,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
             if folder is not None:
                 try:
                     target = file_named or _target(result, folder / name)
-                    document[medium.gives] = str(result.save(target))
+                    document[input_kind.gives] = str(result.save(target))
                 except RkzooError as error:
                     if args.output or _can_draw():
                         raise
@@ -98,35 +100,39 @@ def _run(args: argparse.Namespace) -> int:
                     print(f"note: {error}", file=sys.stderr)
                     folder = None
             documents.append(document)
-            said = str(file or name)
+            item = str(file or name)
             for text in result.warnings:
-                warned.setdefault(text, said)
+                warned.setdefault(text, item)
             if not args.json:
-                _tell(result, said)
+                _print_summary(result, item)
         runtime = model.runtime
     if args.json:
-        print_json({"model": args.model, "runtime": runtime, medium.several: documents})
-    for text, said in warned.items():
-        print(f"warning: {said}: {text}", file=sys.stderr)
+        print_json({"model": args.model, "runtime": runtime, input_kind.several: documents})
+    for text, item in warned.items():
+        print(f"warning: {item}: {text}", file=sys.stderr)
     if file_named:
-        print(f"The {medium.gives} is in {file_named}", file=sys.stderr)
+        print(f"The {input_kind.gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:
-        print(f"{medium.gives.capitalize()}s are in {folder}/", file=sys.stderr)
+        print(f"{input_kind.gives.capitalize()}s are in {folder}/", file=sys.stderr)
     return 0
 
 
-def _planned(args: argparse.Namespace, report: Reporter) -> tuple[Plan, Medium, Sequence[Any]]:
+def _planned(
+    args: argparse.Namespace, report: ProgressReporter
+) -> tuple[Plan, InputKind, Sequence[Any]]:
     """The plan, what it takes, and the inputs that were named. Raises RkzooError."""
     from rkzoo.cli.model_options import request
-    from rkzoo.workflow.inference.inputs import medium_of, of_plan
+    from rkzoo.workflow.inference.inputs import input_kind_of_model, of_plan
     from rkzoo.workflow.inference.plan import plan
     from rkzoo.workflow.request.importers.registry import is_model_file
 
     if not is_model_file(args.model):
-        medium_of(args.model).expand(args.inputs)  # a typing error should not cost a download
+        input_kind_of_model(args.model).expand(
+            args.inputs
+        )  # a typing error should not cost a download
     planned = plan(args.model, request(args), report)
-    medium = of_plan(planned)
-    return planned, medium, medium.expand(args.inputs)
+    input_kind = of_plan(planned)
+    return planned, input_kind, input_kind.expand(args.inputs)
 
 
 def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> Path | None:
@@ -156,14 +162,18 @@ def _file_named(output: str | None, suffixes: frozenset[str], sources: int) -> P
 
 def _target(result: Result, usual: Path) -> Path:
     """Output path of a result; results that are not drawings have a suffix of their own."""
-    from rkzoo.workflow.inference.model import Written
+    from rkzoo.workflow.inference.model import Saveable
 
-    return usual.with_suffix(result.found.suffix) if isinstance(result.found, Written) else usual
+    return (
+        usual.with_suffix(result.prediction.suffix)
+        if isinstance(result.prediction, Saveable)
+        else usual
+    )
 
 
-def _tell(result: Result, said: str) -> None:
-    print(f"{said}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
-    print("\n".join(f"  {line}" for line in result.found.lines()) or "  nothing found")
+def _print_summary(result: Result, text: str) -> None:
+    print(f"{text}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
+    print("\n".join(f"  {line}" for line in result.prediction.lines()) or "  nothing found")
 
 
 def _can_draw() -> bool:

@@ -13,12 +13,12 @@ _SHEET = "search.png"
 
 
 def search(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
-    from rkzoo.files import check_apart
+    from rkzoo.files import refuse_overwriting_inputs
     from rkzoo.vision.image import SUFFIXES, write
     from rkzoo.workflow.apps import search as workflow
-    from rkzoo.workflow.inference.inputs import PICTURE, medium_of
+    from rkzoo.workflow.inference.inputs import PICTURE, input_kind_of_model
 
     if args.prompt:
         raise RkzooError(
@@ -26,36 +26,41 @@ def search(args: argparse.Namespace) -> int:
             "One finds what fits some words, the other says which words fit.",
             "Leave one of them out.",
         )
-    medium = medium_of(args.model)
-    sources = medium.expand(args.inputs)
+    input_kind = input_kind_of_model(args.model)
+    sources = input_kind.expand(args.inputs)
     target = None
-    if medium is PICTURE and (args.output or not args.json):
+    if input_kind is PICTURE and (args.output or not args.json):
         named = Path(args.output or "rkzoo-out")
         target = named if named.suffix.lower() in SUFFIXES else named / _SHEET
-        check_apart([target], [Path(source) for source in sources])
-    found = workflow.search(args.model, sources, args.search, request(args), Bars())
+        refuse_overwriting_inputs([target], [Path(source) for source in sources])
+    search_results = workflow.search(
+        args.model, sources, args.search, request(args), ProgressBars()
+    )
     if target is not None:
-        write(target, found.sheet())
+        write(target, search_results.sheet())
     if args.json:
         print_json(
             {
                 "model": args.model,
-                "runtime": found.runtime,
-                "search": found.words,
+                "runtime": search_results.runtime,
+                "search": search_results.words,
                 "results": [
                     {"file": str(path) if path else None, **record}
-                    for path, record in zip(found.sources, found.alike.to_json(), strict=True)
+                    for path, record in zip(
+                        search_results.sources, search_results.alike.to_json(), strict=True
+                    )
                 ],
                 "sheet": str(target) if target else None,
             }
         )
         return 0
-    lines = found.alike.lines()
-    if medium is not PICTURE and len(sources) > 1:
+    lines = search_results.alike.lines()
+    if input_kind is not PICTURE and len(sources) > 1:
         lines = [
-            f"{line}  ({path or 'text'})" for line, path in zip(lines, found.sources, strict=True)
+            f"{line}  ({path or 'text'})"
+            for line, path in zip(lines, search_results.sources, strict=True)
         ]
-    print(f"{args.search}  [{found.runtime}]")
+    print(f"{args.search}  [{search_results.runtime}]")
     print("\n".join(f"  {line}" for line in lines[:_LISTED]))
     if len(lines) > _LISTED:
         print(f"  and {len(lines) - _LISTED} more: --json lists them all")

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
 
     if args.name:
         name = find(args.name)
-        return _one(name, chips()[name], as_json=args.json)
+        return _print_chip(name, chips()[name], as_json=args.json)
     return _all(chips(), as_json=args.json)
 
 
@@ -64,7 +64,7 @@ def _cpu(chip: Chip) -> str:
     return " + ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _one(name: str, chip: Chip, *, as_json: bool) -> int:
+def _print_chip(name: str, chip: Chip, *, as_json: bool) -> int:
     from rkzoo.cli.console import print_json
     from rkzoo.soc.chips import sources
     from rkzoo.soc.versions import upgrade

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli.model_options import add_model_options, add_runtime, add_thresholds
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.apps.stream import Summary
+    from rkzoo.workflow.apps.stream import StreamSummary
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,10 +73,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.errors import RkzooError
-    from rkzoo.workflow.apps.stream import Outputs, StreamOptions, stream
+    from rkzoo.workflow.apps.stream import StreamOptions, StreamOutputs, stream
 
     if args.json and args.jsonl == "-":
         raise RkzooError(
@@ -84,14 +84,14 @@ def main(args: argparse.Namespace) -> int:
             "Both write on stdout.",
             "Give --jsonl a file.",
         )
-    outputs = Outputs(
+    outputs = StreamOutputs(
         save=Path(args.save) if args.save else None,
         jsonl=Path(args.jsonl) if args.jsonl else None,
         http=args.http,
         show=args.show,
     )
-    if outputs == Outputs():
-        outputs = Outputs(http="127.0.0.1:8080")
+    if outputs == StreamOutputs():
+        outputs = StreamOutputs(http="127.0.0.1:8080")
     line = _Line()
     summary = stream(
         args.model,
@@ -106,12 +106,12 @@ def main(args: argparse.Namespace) -> int:
             give_up=args.give_up,
         ),
         watch=line if sys.stderr.isatty() else None,
-        report=Bars(),
+        report=ProgressBars(),
     )
     line.end()
     if args.json:
         print_json({"model": args.model} | summary.to_json())
-    _tell(summary)
+    _print_summary(summary)
     return 0
 
 
@@ -136,7 +136,7 @@ class _Line:
             print(file=sys.stderr)
 
 
-def _tell(summary: Summary) -> None:
+def _print_summary(summary: StreamSummary) -> None:
     from rkzoo.cli.console import table
 
     figures = summary.figures

@@ -46,12 +46,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import Bars
+    from rkzoo.cli.console import ProgressBars
     from rkzoo.toolkit import environment
     from rkzoo.toolkit.recipe import DEFAULT_VERSION
 
     version, kind = args.version or DEFAULT_VERSION, args.kind or "lean"
-    env = environment.ensure(version, kind=kind, report=Bars())
+    env = environment.ensure(version, kind=kind, report=ProgressBars())
     print(f"RKNN-Toolkit2 {env.name} is ready: Python {env.python_version}, {_size(env)}")
     return 0
 

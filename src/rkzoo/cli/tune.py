@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rkzoo.cli.model_options import add_model_options
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.tuning.tune import Trial, Tuned
+    from rkzoo.workflow.tuning.tune import TuningResult, TuningTrial
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,7 +57,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     import json
 
-    from rkzoo.cli.console import Bars, print_json
+    from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.files import check_folder, write_text
     from rkzoo.workflow.evaluation.evaluate import check_limit, check_workers
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     check_workers(args.workers)
     folder = Path(args.output or "rkzoo-tune")
     check_folder(folder)
-    found = tune(
+    tuning = tune(
         args.model,
         args.data,
         args.soc,
@@ -79,20 +79,20 @@ def main(args: argparse.Namespace) -> int:
         workers=args.workers,
         stages=args.stages.split(",") if args.stages else None,
         tell=_tell_trial,
-        report=Bars(),
+        report=ProgressBars(),
     )
-    recipe = folder / f"{found.model}-{found.soc}.yaml"
-    write_recipe(recipe, found.recipe)
-    write_text(folder / f"{found.model}-{found.soc}.json", json.dumps(found.to_json(), indent=1))
-    draw(found, folder / f"{found.model}-{found.soc}.png")
+    recipe = folder / f"{tuning.model}-{tuning.soc}.yaml"
+    write_recipe(recipe, tuning.recipe)
+    write_text(folder / f"{tuning.model}-{tuning.soc}.json", json.dumps(tuning.to_json(), indent=1))
+    draw(tuning, folder / f"{tuning.model}-{tuning.soc}.png")
     if args.json:
-        print_json(found.to_json())
+        print_json(tuning.to_json())
     else:
-        _tell(found, _next(args, found.soc, recipe))
+        _print_summary(tuning, _next(args, tuning.soc, recipe))
     return 0
 
 
-def _tell_trial(trial: Trial) -> None:
+def _tell_trial(trial: TuningTrial) -> None:
     print(
         f"  {trial.stage}: {trial.change}: {trial.value:.4f}, drop {trial.drop:.2f}"
         + (" (best so far)" if trial.kept else ""),
@@ -107,33 +107,33 @@ def _next(args: argparse.Namespace, soc: str, recipe: Path) -> str:
 
     from rkzoo.cli.compare import repeated
 
-    said = repeated(args, without=("calib",))
+    text = repeated(args, without=("calib",))
     command = join(["rkzoo", "convert", args.model, "--soc", soc, "--recipe", str(recipe)])
-    return f"{command} {said}".rstrip()
+    return f"{command} {text}".rstrip()
 
 
-def _tell(found: Tuned, following: str) -> None:
+def _print_summary(tuning: TuningResult, following: str) -> None:
     from rkzoo.cli.console import table
 
     rows = [
         (
-            "*" if trial is found.best else "",
+            "*" if trial is tuning.best else "",
             trial.stage,
             trial.change,
             f"{trial.value:.4f}",
             f"{trial.drop:.2f}",
             f"{trial.cost:.2f}" if trial.cost else "",
         )
-        for trial in found.trials
+        for trial in tuning.trials
     ]
-    print(table(("", "stage", "change", found.metric.name, "drop", "cost"), rows))
+    print(table(("", "stage", "change", tuning.metric.name, "drop", "cost"), rows))
     print(
-        f"float {found.metric.value:.4f} [onnx], best INT8 {found.best.value:.4f} [simulator], "
-        f"{found.images} pictures of {found.dataset}"
+        f"float {tuning.metric.value:.4f} [onnx], best INT8 {tuning.best.value:.4f} [simulator], "
+        f"{tuning.images} pictures of {tuning.dataset}"
     )
-    if not found.reached:
+    if not tuning.reached:
         print(
-            f"The drop of {found.best.drop:.2f} is above {found.max_drop}: this is the best that "
+            f"The drop of {tuning.best.drop:.2f} is above {tuning.max_drop}: this is the best that "
             "was found. More calibration pictures may help, or --dtype fp16."
         )
     print(f"Next: {following}")

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import msgspec
 
-from rkzoo.contract.schema_base import Size, Strict
+from rkzoo.contract.schema_base import Size, StrictStruct
 
 Rate = Annotated[int, msgspec.Meta(ge=1000, le=768000)]
 
 
-class WhisperHead(Strict, frozen=True, tag="whisper", tag_field="kind"):
+class WhisperHead(StrictStruct, frozen=True, tag="whisper", tag_field="kind"):
     """Whisper, autoregressive speech recognition: a pipeline of `encoder`, `embedding` and
     `decoder` (their inputs and outputs: graph/from_weights/whisper.py), with the files
     `decoder.vocabulary` (a json list of tokens) and `decoder.settings` (a json with
@@ -21,7 +21,7 @@ class WhisperHead(Strict, frozen=True, tag="whisper", tag_field="kind"):
     """
 
 
-class CtcSpeechHead(Strict, frozen=True, tag="ctc-speech", tag_field="kind"):
+class CtcSpeechHead(StrictStruct, frozen=True, tag="ctc-speech", tag_field="kind"):
     """CTC speech recognition (wav2vec 2.0): samples 1xN at 16 kHz -> scores 1xTxC.
 
     The contract's labels are the characters; those in angle brackets are never output.
@@ -40,7 +40,7 @@ class CtcSpeechHead(Strict, frozen=True, tag="ctc-speech", tag_field="kind"):
     normalised: bool = True
 
 
-class TransducerHead(Strict, frozen=True, tag="transducer", tag_field="kind"):
+class TransducerHead(StrictStruct, frozen=True, tag="transducer", tag_field="kind"):
     """Streaming transducer speech recognition (Zipformer): a pipeline of `encoder` (fbank frames
     `x` 1xSxB and caches `cached_*` -> frames 1xTxD and updated caches), `decoder` (the last
     `context` tokens -> 1xD) and `joiner` (one frame and that -> scores 1xC), with the file
@@ -63,7 +63,7 @@ class TransducerHead(Strict, frozen=True, tag="transducer", tag_field="kind"):
     step: float = 0.04
 
 
-class VoiceHead(Strict, frozen=True, tag="voice", tag_field="kind"):
+class VoiceHead(StrictStruct, frozen=True, tag="voice", tag_field="kind"):
     """VITS speech synthesis, split into parts (https://arxiv.org/abs/2106.06103). Tensors are
     identified by their order. P symbols, T frames, C channels.
 
@@ -87,7 +87,7 @@ class VoiceHead(Strict, frozen=True, tag="voice", tag_field="kind"):
     language: str = "en"
 
 
-class ActivityHead(Strict, frozen=True, tag="activity", tag_field="kind"):
+class VoiceActivityHead(StrictStruct, frozen=True, tag="activity", tag_field="kind"):
     """Voice activity detection: samples (1, context + step) and a state -> speech probability (1,1)
     and the next state, step by step.
 
@@ -111,7 +111,7 @@ class ActivityHead(Strict, frozen=True, tag="activity", tag_field="kind"):
     pad: float = 0.03
 
 
-class SoundHead(Strict, frozen=True, tag="sound", tag_field="kind"):
+class SoundHead(StrictStruct, frozen=True, tag="sound", tag_field="kind"):
     """Audio classification: a window of samples, float32 in -1..1 -> class scores in 0..1, (1,C) or
     one row per segment of the window.
 

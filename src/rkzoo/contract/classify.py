@@ -6,12 +6,12 @@ from typing import Annotated
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 Classes = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class ClassOutput(Strict, frozen=True):
+class ClassOutput(StrictStruct, frozen=True):
     """One of several outputs that answer a question each: 1xC, as in `ClassifyHead`."""
 
     name: str
@@ -20,7 +20,7 @@ class ClassOutput(Strict, frozen=True):
     multi_label: bool = False
 
 
-class ClassifyHead(Strict, frozen=True, tag="classify", tag_field="kind"):
+class ClassifyHead(StrictStruct, frozen=True, tag="classify", tag_field="kind"):
     """Image classification: 1xC (or 1xCx1x1), the first output of the graph.
 
     Attributes:
@@ -37,9 +37,11 @@ class ClassifyHead(Strict, frozen=True, tag="classify", tag_field="kind"):
     outputs: tuple[ClassOutput, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.outputs and sum(one.classes for one in self.outputs) != self.classes:
+        if self.outputs and sum(output.classes for output in self.outputs) != self.classes:
             raise ValueError("classes must be the sum of those of the outputs")
-        if any(one.classes == 1 and not one.multi_label for one in self.each):
+        if any(
+            class_output.classes == 1 and not class_output.multi_label for class_output in self.each
+        ):
             raise ValueError("one class takes a sigmoid: multi_label")
 
     @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 
-class DepthHead(Strict, frozen=True, tag="depth", tag_field="kind"):
+class DepthHead(StrictStruct, frozen=True, tag="depth", tag_field="kind"):
     """Monocular relative depth, the first output of the graph: 1x1xhxw or 1xhxw of any size, up to
     an unknown scale and shift.
 

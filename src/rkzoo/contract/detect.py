@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rkzoo.contract.schema_base import Size, Strict
+from rkzoo.contract.schema_base import Size, StrictStruct
 
 
-class HeadOutput(Strict, frozen=True):
+class HeadOutput(StrictStruct, frozen=True):
     """The meaning of one output tensor. `level` counts the pyramid levels from the finest.
 
     A level, channels by cells:
@@ -24,7 +24,7 @@ class HeadOutput(Strict, frozen=True):
     Of all levels together: `prototypes` 1xMxhxw of the masks; `points` 1xKxVxN, key points in
     input pixels; `angles` 1x1xN, after their sigmoid; `decoded`, the uncut tensor (where it
     is two, boxes 1xNx4 and scores, they are `box` and `score` of a head with `decoded`).
-    `fused`: box, score (and key points) of a level in one tensor, in `Decoded.order`.
+    `fused`: box, score (and key points) of a level in one tensor, in `DecodedOutput.order`.
     """
 
     name: str
@@ -52,7 +52,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Part = Literal["box", "objectness", "score", "coefficients", "keypoints", "angle"]
 
 
-class Decoded(Strict, frozen=True):
+class DecodedOutput(StrictStruct, frozen=True):
     """How an uncut head is laid out: one tensor with everything, or one or several a level.
 
     `order` of the numbers in a tensor: those of them that the head has. `rows_last`: 1xRxN as
@@ -83,7 +83,7 @@ class Decoded(Strict, frozen=True):
     multiplied: bool = False
 
 
-class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
+class DetectHead(StrictStruct, frozen=True, tag="detect", tag_field="kind"):
     """A detection head: any YOLO form, with its extras.
 
     `coding` of a box: `dfl` a distribution over reg_max bins for each distance l,t,r,b in
@@ -123,7 +123,7 @@ class DetectHead(Strict, frozen=True, tag="detect", tag_field="kind"):
     faces: bool = False
     rotated: bool = False
     plain_angle: bool = False
-    decoded: Decoded | None = None
+    decoded: DecodedOutput | None = None
 
     def __post_init__(self) -> None:
         if self.coding == "anchor" and self.decoded is None and not self.anchors:

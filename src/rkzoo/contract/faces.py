@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rkzoo.contract.schema_base import Size, Strict
+from rkzoo.contract.schema_base import Size, StrictStruct
 
 
-class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
+class FaceHead(StrictStruct, frozen=True, tag="face", tag_field="kind"):
     """RetinaFace: boxes 1xNx4, scores 1xNx2 (background, face) and five landmarks 1xNx10,
     identified by their widths, relative to N anchors: level by level, the finest first, row-major,
     and one per side length in each cell.
@@ -35,7 +35,7 @@ class FaceHead(Strict, frozen=True, tag="face", tag_field="kind"):
             raise ValueError("anchors must be positive")
 
 
-class CentreFaceHead(Strict, frozen=True, tag="face-centre", tag_field="kind"):
+class CentreFaceHead(StrictStruct, frozen=True, tag="face-centre", tag_field="kind"):
     """CenterFace: four maps of cells of `stride` input pixels, in this order: center heatmap
     (1xhxw, after the sigmoid), log height and log width of the face in cells, offset of the center
     in its cell (y, x), and five landmarks as y and x relative to the box, from its corner.

@@ -7,11 +7,11 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from rkzoo.contract.schema_base import Length, Size, Strict
+from rkzoo.contract.schema_base import Length, Size, StrictStruct
 from rkzoo.errors import RkzooError
 
 
-class TensorSpec(Strict, frozen=True):
+class TensorSpec(StrictStruct, frozen=True):
     """An input or output of a session.
 
     Attributes:
@@ -38,7 +38,7 @@ Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
 image has none."""
 
 
-class ImageInput(Strict, frozen=True):
+class ImageInput(StrictStruct, frozen=True):
     """Preprocessing of an image input.
 
     Attributes:
@@ -109,15 +109,15 @@ def fed_as(
     count = image.channels
     color = color or image.color
     if channels_of(color) != count:
-        orders = " or ".join(one for one in get_args(Color) if channels_of(one) == count)
+        orders = " or ".join(item for item in get_args(Color) if channels_of(item) == count)
         raise RkzooError(
             f"The model cannot take {color} pictures.",
             f"It takes {count} channel{'s' * (count > 1)}.",
             f"Give --color {orders}, or leave it out.",
         )
-    found = {}
-    for word, said, usual in (("mean", mean, image.mean), ("std", std, image.std)):
-        values = tuple(usual if said is None else said)
+    results = {}
+    for word, item, usual in (("mean", mean, image.mean), ("std", std, image.std)):
+        values = tuple(usual if item is None else item)
         values = values * count if len(values) == 1 else values
         if len(values) != count or (word == "std" and 0 in values):
             example = ",".join(["0" if word == "mean" else "255"] * count)
@@ -128,8 +128,8 @@ def fed_as(
                 f"{', and none of them 0' if word == 'std' else ''}.",
                 f"Give for example --{word} {example}.",
             )
-        found[word] = values
-    return msgspec.structs.replace(image, color=color, **found)
+        results[word] = values
+    return msgspec.structs.replace(image, color=color, **results)
 
 
 def channels_of(color: Color) -> int:
@@ -137,7 +137,7 @@ def channels_of(color: Color) -> int:
     return 1 if color == "GRAY" else len(color)
 
 
-class ArrayInput(Strict, frozen=True):
+class ArrayInput(StrictStruct, frozen=True):
     """An input that is not an image, fed as it is; the graph is fixed to its shape.
 
     `image`: the preprocessing by which an image becomes such an array, (N, C, height, width).

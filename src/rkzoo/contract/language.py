@@ -6,10 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 
-class ClipHead(Strict, frozen=True, tag="clip", tag_field="kind"):
+class ClipHead(StrictStruct, frozen=True, tag="clip", tag_field="kind"):
     """CLIP, zero-shot image classification: a pipeline of `image` (image -> embedding 1xW) and
     `text` (token ids -> embedding 1xW), with the file `text.vocabulary` (CLIP's merges).
 
@@ -20,7 +20,7 @@ class ClipHead(Strict, frozen=True, tag="clip", tag_field="kind"):
     scale: float = 100.0
 
 
-class SentenceHead(Strict, frozen=True, tag="sentence", tag_field="kind"):
+class SentenceHead(StrictStruct, frozen=True, tag="sentence", tag_field="kind"):
     """Sentence embedding: a pipeline of `embedding` (token ids 1xL, int64 -> 1xLxW) and `encoder`
     (that and a mask, 0 for a token and very negative for padding -> 1xLxW), with the file
     `embedding.vocabulary` (a WordPiece tokenizer.json, or a zip with one). The mean over the tokens
@@ -30,7 +30,7 @@ class SentenceHead(Strict, frozen=True, tag="sentence", tag_field="kind"):
     """
 
 
-class TranslateHead(Strict, frozen=True, tag="translate", tag_field="kind"):
+class TranslateHead(StrictStruct, frozen=True, tag="translate", tag_field="kind"):
     """Autoregressive translation over BPE tokens (fairseq transformers): a pipeline of `encoder`
     and `decoder`, with the files `encoder.merges` (BPE merges as subword-nmt writes them),
     `encoder.dictionary` (one token per line; the first has id 4) and `encoder.embedding` (float32,
@@ -53,7 +53,7 @@ class TranslateHead(Strict, frozen=True, tag="translate", tag_field="kind"):
     beams: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
 
 
-class MarianHead(Strict, frozen=True, tag="marian", tag_field="kind"):
+class MarianHead(StrictStruct, frozen=True, tag="marian", tag_field="kind"):
     """Autoregressive translation over SentencePiece tokens (Marian transformers, opus-mt): a
     pipeline of `encoder` and `decoder` without KV caches, with the files `encoder.vocabulary` (a
     json from token to id), `encoder.source` and `encoder.target` (SentencePiece models). S and T

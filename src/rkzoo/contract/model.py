@@ -7,10 +7,10 @@ from typing import Literal
 import msgspec
 
 from rkzoo.contract.audio import (
-    ActivityHead,
     CtcSpeechHead,
     SoundHead,
     TransducerHead,
+    VoiceActivityHead,
     VoiceHead,
     WhisperHead,
 )
@@ -20,14 +20,14 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
-from rkzoo.contract.schema_base import Strict
-from rkzoo.contract.segmentation import CutOutHead, SemanticHead
+from rkzoo.contract.schema_base import StrictStruct
+from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 
 
-class TensorsHead(Strict, frozen=True, tag="tensors", tag_field="kind"):
+class TensorsHead(StrictStruct, frozen=True, tag="tensors", tag_field="kind"):
     """Outputs without postprocessing: of any model, or of a part of a pipeline, whose task reads
     them by name. `picture` is the name of the image input.
     """
@@ -51,12 +51,12 @@ PictureHead = (
 Head = (
     PictureHead
     | TensorsHead
-    | CutOutHead
+    | PromptableSegmentHead
     | WhisperHead
     | CtcSpeechHead
     | TransducerHead
     | VoiceHead
-    | ActivityHead
+    | VoiceActivityHead
     | SoundHead
     | ClipHead
     | SentenceHead
@@ -91,7 +91,7 @@ TaskName = Literal[
 """Task names of a card; `asset` is not a model. tasks/registry.py maps heads to tasks."""
 
 
-class Contract(Strict, frozen=True):
+class Contract(StrictStruct, frozen=True):
     """Everything needed to feed a model and to decode its outputs.
 
     Attributes:

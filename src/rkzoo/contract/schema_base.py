@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 
-class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class StrictStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An immutable record; an unknown key is an error."""
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 
-class CutOutHead(Strict, frozen=True, tag="cut-out", tag_field="kind"):
+class PromptableSegmentHead(StrictStruct, frozen=True, tag="cut-out", tag_field="kind"):
     """Promptable segmentation (SAM): a pipeline of `encoder`, image -> embedding 1xExhxw, and
     `decoder`, which takes that as `image_embeddings`, N points as `point_coords` 1xNx2 in input
     pixels and `point_labels` 1xN (1 foreground, 0 background, 2 and 3 box corners, -1 none),
@@ -21,7 +21,7 @@ class CutOutHead(Strict, frozen=True, tag="cut-out", tag_field="kind"):
     """
 
 
-class SemanticHead(Strict, frozen=True, tag="semantic", tag_field="kind"):
+class SemanticHead(StrictStruct, frozen=True, tag="semantic", tag_field="kind"):
     """Semantic segmentation, the first output of the graph: logits (or probabilities) 1xCxhxw of
     any size, or class ids 1xhxw.
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 CHINESE_PLATES = 68
 """Classes of Chinese license plates: 31 provinces, 10 digits, 26 letters and the blank."""
 
 
-class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):
+class TextDetHead(StrictStruct, frozen=True, tag="text-det", tag_field="kind"):
     """Differentiable binarization (DB) probability map, 1x1xHxW, already in 0..1.
 
     https://arxiv.org/abs/1911.08947; the defaults are PaddleOCR's.
@@ -25,14 +25,14 @@ class TextDetHead(Strict, frozen=True, tag="text-det", tag_field="kind"):
     max_boxes: int = 1000
 
 
-class TextClsHead(Strict, frozen=True, tag="text-cls", tag_field="kind"):
+class TextClsHead(StrictStruct, frozen=True, tag="text-cls", tag_field="kind"):
     """Orientation of a text line: 1xN softmax scores for `angles` (degrees)."""
 
     angles: tuple[int, ...] = (0, 180)
     threshold: float = 0.9
 
 
-class TextRecHead(Strict, frozen=True, tag="text-rec", tag_field="kind"):
+class TextRecHead(StrictStruct, frozen=True, tag="text-rec", tag_field="kind"):
     """CTC text recognition: 1xTxC softmax scores; class `blank` is the CTC blank.
 
     The characters are the contract's labels: label i is class i, the blank included. `classes`
@@ -53,7 +53,7 @@ def characters(names: Sequence[str], head: TextRecHead) -> tuple[str, ...]:
     return ("", *names, " ") if missing == 2 else ("", *names)
 
 
-class PlateHead(Strict, frozen=True, tag="plate", tag_field="kind"):
+class PlateHead(StrictStruct, frozen=True, tag="plate", tag_field="kind"):
     """CTC license plate recognition (LPRNet): 1xCxT logits; class `blank` is the CTC blank.
 
     The characters are the contract's labels. `layouts` are the allowed plate formats, one code per

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 
-class VectorHead(Strict, frozen=True, tag="vector", tag_field="kind"):
+class VectorHead(StrictStruct, frozen=True, tag="vector", tag_field="kind"):
     """`size` numbers, 1xN (or 1xNx1x1), the first output of the graph. `embedding`: they mean
     something only beside those of another picture, by the cosine between them (faces,
     re-identification); else each was measured (an age, an angle, landmarks)."""

@@ -20,14 +20,14 @@ import numpy as np
 
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.runtime.npu_api import Cores, Format, Init, Query, Refused, Type
-from rkzoo.runtime.npu_context import Context, Memory, NpuLibrary, Tensor
-from rkzoo.session import Array, Closing, Label
+from rkzoo.runtime.npu_api import Cores, Format, Init, NpuError, Query, Type
+from rkzoo.runtime.npu_context import Context, NpuLibrary, NpuMemory, NpuTensor
+from rkzoo.session import Array, Closeable, Label
 
 Layout = Literal["native", "plain"]
 
 
-class NpuSession(Closing):
+class NpuSession(Closeable):
     """A model on the NPU. For one thread at a time; `duplicate` makes one for another.
 
     The arrays that `run` returns are views of the NPU's memory: read-only, and valid until the next
@@ -135,9 +135,9 @@ class NpuSession(Closing):
                 code=1,
             )
         self.zero_copy = possible if self._wanted is None else self._wanted
-        way: type[_Shared | _Copied] = _Shared if self.zero_copy else _Copied
+        way: type[_ZeroCopy | _Copying] = _ZeroCopy if self.zero_copy else _Copying
         way = _Floats if self._floats else way
-        self._way: _Way = way(self.context, ends)
+        self._way: _Transfer = way(self.context, ends)
         self.inputs = self._way.inputs
         self.outputs = self._way.outputs
 
@@ -147,7 +147,7 @@ class NpuSession(Closing):
         return self._way.canvas
 
     @property
-    def memory(self) -> Memory | None:
+    def memory(self) -> NpuMemory | None:
         """The memory that holds `canvas`, if any."""
         return self._way.memory
 
@@ -185,19 +185,19 @@ class NpuSession(Closing):
         Raises:
             RkzooError: The model does not have these shapes.
         """
-        wanted = [tuple(shape) for shape in shapes]
-        if len(wanted) != len(self._known) or any(
-            shape not in known for shape, known in zip(wanted, self._known, strict=False)
+        requested = [tuple(shape) for shape in shapes]
+        if len(requested) != len(self._known) or any(
+            shape not in known for shape, known in zip(requested, self._known, strict=False)
         ):
-            has = ", ".join("x".join(map(str, one)) for known in self._known for one in known)
+            has = ", ".join("x".join(map(str, item)) for known in self._known for item in known)
             raise RkzooError(
                 f"{self.context.name} cannot take inputs of"
-                f" {' and '.join('x'.join(map(str, shape)) for shape in wanted)}.",
+                f" {' and '.join('x'.join(map(str, shape)) for shape in requested)}.",
                 f"It was converted with {has}." if has else "Its input shapes are fixed.",
                 "Choose one of the shapes that rkzoo inspect shows, or convert the model again.",
             )
-        self.context.set_shapes(wanted)
-        self._shapes = wanted
+        self.context.set_shapes(requested)
+        self._shapes = requested
         self._bind()
 
     def close(self) -> None:
@@ -219,20 +219,20 @@ def _on(context: Context, cores: Cores) -> Context:
 
 
 @dataclass(frozen=True)
-class _In:
+class _InputTensor:
     """An input: as the library declares it, as its memory is laid out, and as `run` takes it."""
 
-    told: Tensor
-    native: Tensor
+    queried: NpuTensor
+    native: NpuTensor
     spec: TensorSpec
 
 
 @dataclass(frozen=True)
-class _Out:
+class _OutputTensor:
     """An output: in the graph's layout, and as the NPU writes it."""
 
-    plain: Tensor
-    native: Tensor
+    plain: NpuTensor
+    native: NpuTensor
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ class _Ends:
     attributes afterwards.
     """
 
-    inputs: tuple[_In, ...]
-    outputs: tuple[_Out, ...]
+    inputs: tuple[_InputTensor, ...]
+    outputs: tuple[_OutputTensor, ...]
     layout: Layout
 
     @property
@@ -263,29 +263,29 @@ def _ends(context: Context, layout: Layout, picture: bool, dynamic: bool) -> _En
     )
 
 
-def _in(context: Context, index: int, picture: bool, dynamic: bool) -> _In:
+def _in(context: Context, index: int, picture: bool, dynamic: bool) -> _InputTensor:
     if dynamic:
-        told = native = context.tensor(Query.CURRENT_INPUT_ATTR, index)
+        npu_tensor = native = context.tensor(Query.CURRENT_INPUT_ATTR, index)
     else:
-        told = context.tensor(Query.INPUT_ATTR, index)
+        npu_tensor = context.tensor(Query.INPUT_ATTR, index)
         native = context.tensor(Query.NATIVE_INPUT_ATTR, index)
-    return _In(told, native, _fed(told, picture))
+    return _InputTensor(npu_tensor, native, _fed(npu_tensor, picture))
 
 
-def _out(context: Context, index: int, dynamic: bool) -> _Out:
+def _out(context: Context, index: int, dynamic: bool) -> _OutputTensor:
     plain = context.tensor(Query.CURRENT_OUTPUT_ATTR if dynamic else Query.OUTPUT_ATTR, index)
     native = Query.CURRENT_NATIVE_OUTPUT_ATTR if dynamic else Query.NATIVE_OUTPUT_ATTR
     if context.library.small and len(plain.shape) == 4:
         try:
             tight = context.tensor(Query.NATIVE_NHWC_OUTPUT_ATTR, index)
             if tight.format == Format.NHWC:
-                return _Out(plain, tight)
-        except Refused:
+                return _OutputTensor(plain, tight)
+        except NpuError:
             pass  # NC1HWC2, which it has instead, is supported as well
-    return _Out(plain, context.tensor(native, index))
+    return _OutputTensor(plain, context.tensor(native, index))
 
 
-def _is_picture(tensor: Tensor) -> bool:
+def _is_picture(tensor: NpuTensor) -> bool:
     return (
         tensor.index == 0
         and tensor.format == Format.NHWC
@@ -294,7 +294,7 @@ def _is_picture(tensor: Tensor) -> bool:
     )
 
 
-def _fed(tensor: Tensor, picture: bool) -> TensorSpec:
+def _fed(tensor: NpuTensor, picture: bool) -> TensorSpec:
     if picture and _is_picture(tensor):
         return TensorSpec(name=tensor.name, shape=tensor.shape, dtype="uint8", layout="NHWC")
     shape = tensor.shape
@@ -312,7 +312,7 @@ _LAYOUTS: dict[Format, Literal["NCHW", "NHWC", "NC1HWC2"]] = {
 }
 
 
-def _spec(tensor: Tensor, shape: tuple[int, ...]) -> TensorSpec:
+def _spec(tensor: NpuTensor, shape: tuple[int, ...]) -> TensorSpec:
     ranks = {Format.NC1HWC2: 5}
     fits = len(shape) == ranks.get(tensor.format, 4)
     return TensorSpec(
@@ -337,18 +337,18 @@ def _check(array: Array, spec: TensorSpec) -> None:
 # ---- input and output modes ---------------------------------------------------------
 
 
-class _Way(Protocol):
+class _Transfer(Protocol):
     """How inputs go in and outputs come out."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     canvas: Array | None
-    memory: Memory | None
+    memory: NpuMemory | None
 
     def run(self, arrays: Sequence[Array]) -> list[Array]: ...
 
 
-class _Shared:
+class _ZeroCopy:
     """Zero copy: memory shared with the NPU on both sides, allocated once."""
 
     def __init__(self, context: Context, ends: _Ends) -> None:
@@ -368,11 +368,11 @@ class _Shared:
         return [output.read() for output in self._made]
 
 
-def _input(context: Context, end: _In) -> _Picture | _Codes:
+def _input(context: Context, end: _InputTensor) -> _Picture | _Codes:
     return _Picture(context, end) if end.spec.layout == "NHWC" else _Codes(context, end)
 
 
-def _input_memory(context: Context, size: int) -> Memory:
+def _input_memory(context: Context, size: int) -> NpuMemory:
     """Zeroed memory, so that padding of rows and channels is the same in every run. The library
     flushes inputs before each run, so these zeros cannot overwrite anything later.
     """
@@ -384,10 +384,14 @@ def _input_memory(context: Context, size: int) -> Memory:
 class _Picture:
     """An image as uint8 NHWC: the NPU applies mean and standard deviation."""
 
-    def __init__(self, context: Context, end: _In) -> None:
+    def __init__(self, context: Context, end: _InputTensor) -> None:
         # Only the native attributes hold the row stride.
-        told, native = end.told, end.native
-        lies = native if native.format == Format.NHWC and native.shape == told.shape else told
+        npu_tensor, native = end.queried, end.native
+        lies = (
+            native
+            if native.format == Format.NHWC and native.shape == npu_tensor.shape
+            else npu_tensor
+        )
         batch, height, width, channels = lies.shape
         row = max(lies.w_stride, width) * channels
         self.memory = _input_memory(context, max(lies.bytes, batch * height * row))
@@ -405,14 +409,14 @@ class _Codes:
     and RV1106 supports nothing else, and reports success (0) for what it does not support.
     """
 
-    def __init__(self, context: Context, end: _In) -> None:
+    def __init__(self, context: Context, end: _InputTensor) -> None:
         native = end.native
-        self._scale = native.scale or end.told.scale
-        self._zero = native.zero_point if native.scale else end.told.zero_point
+        self._scale = native.scale or end.queried.scale
+        self._zero = native.zero_point if native.scale else end.queried.zero_point
         kind = np.dtype(native.dtype)
         self._limits = np.iinfo(kind) if kind.kind in "iu" else None
         self._values = np.empty(end.spec.shape, "float32" if self._scale else kind)
-        memory = _input_memory(context, max(native.bytes, end.told.bytes))
+        memory = _input_memory(context, max(native.bytes, end.queried.bytes))
         # NHWC rows must bypass the image preprocessing.
         own = {"pass_through": 1} if native.format == Format.NHWC else {}
         context.use(memory, native, **own)
@@ -431,7 +435,7 @@ class _Codes:
             np.copyto(to, of, casting="unsafe")
 
 
-def _parts(plain: Array, memory: Memory, tensor: Tensor) -> list[tuple[Array, Array]]:
+def _parts(plain: Array, memory: NpuMemory, tensor: NpuTensor) -> list[tuple[Array, Array]]:
     """An array in the graph's order and a tensor's memory, as pairs of views of the same elements.
     Raises RkzooError for an unknown layout.
     """
@@ -466,7 +470,7 @@ def _parts(plain: Array, memory: Memory, tensor: Tensor) -> list[tuple[Array, Ar
 class _Output:
     """An output, read where the NPU writes it. Nothing else writes there."""
 
-    def __init__(self, context: Context, end: _Out, layout: Layout) -> None:
+    def __init__(self, context: Context, end: _OutputTensor, layout: Layout) -> None:
         plain, native = end.plain, end.native
         four = len(plain.shape) == 4 and native.format in (Format.NC1HWC2, Format.NHWC)
         # The declared blocks do not describe a batch (librknnrt 1.5.2 reports pairs and lets the
@@ -481,14 +485,14 @@ class _Output:
         if layout == "plain" and tensor is native:
             self._given = np.empty(_graphs_order(plain), tensor.dtype)
             self._parts = _parts(self._given, memory, tensor)
-            told = _spec(tensor, self._given.shape)
-            self.spec = msgspec.structs.replace(told, layout="NCHW")
+            tensor_spec = _spec(tensor, self._given.shape)
+            self.spec = msgspec.structs.replace(tensor_spec, layout="NCHW")
             return
         shape = _true_shape(tensor, plain)
-        told = _spec(tensor, shape)
+        tensor_spec = _spec(tensor, shape)
         graphs = _graphs_order(plain)
-        channels = graphs[1] if told.layout == "NC1HWC2" and len(graphs) == 4 else 0
-        self.spec = msgspec.structs.replace(told, channels=channels)
+        channels = graphs[1] if tensor_spec.layout == "NC1HWC2" and len(graphs) == 4 else 0
+        self.spec = msgspec.structs.replace(tensor_spec, channels=channels)
         seen = self._given = _visible(memory, tensor, shape)
         seen.flags.writeable = False
         # Padding between channel blocks (in few models) costs a copy.
@@ -502,13 +506,13 @@ class _Output:
         return self._given
 
 
-def _graphs_order(tensor: Tensor) -> tuple[int, ...]:
+def _graphs_order(tensor: NpuTensor) -> tuple[int, ...]:
     shape = tensor.shape
     turned = tensor.format == Format.NHWC and len(shape) == 4
     return (shape[0], shape[3], shape[1], shape[2]) if turned else shape
 
 
-def _true_shape(tensor: Tensor, plain: Tensor) -> tuple[int, ...]:
+def _true_shape(tensor: NpuTensor, plain: NpuTensor) -> tuple[int, ...]:
     """The shape without the NPU's padding after the last cell of a channel block."""
     if tensor.format != Format.NC1HWC2 or plain.format not in (Format.NCHW, Format.NHWC):
         return tensor.shape
@@ -517,7 +521,7 @@ def _true_shape(tensor: Tensor, plain: Tensor) -> tuple[int, ...]:
     return batch, blocks, height, width, depth
 
 
-def _visible(memory: Memory, tensor: Tensor, shape: tuple[int, ...]) -> Array:
+def _visible(memory: NpuMemory, tensor: NpuTensor, shape: tuple[int, ...]) -> Array:
     if shape == tensor.shape or len(shape) != 5:
         return memory.array(shape, tensor.dtype)
     batch, blocks, height, width, depth = shape
@@ -529,7 +533,7 @@ def _visible(memory: Memory, tensor: Tensor, shape: tuple[int, ...]) -> Array:
     return np.lib.stride_tricks.as_strided(rows, shape, steps)
 
 
-class _Copied:
+class _Copying:
     """The library copies inputs and outputs, for models with other inputs than an image."""
 
     _floats = False
@@ -537,9 +541,9 @@ class _Copied:
     def __init__(self, context: Context, ends: _Ends) -> None:
         self._context = context
         self.canvas: Array | None = None
-        self.memory: Memory | None = None
+        self.memory: NpuMemory | None = None
         self.inputs = ends.fed
-        self._tensors = [end.told for end in ends.inputs]
+        self._tensors = [end.queried for end in ends.inputs]
         self._turned = [_turned(spec, self._type(spec)) for spec in ends.fed]
         self._limits = [_limits(end) for end in ends.inputs]
         outputs = [end.plain for end in ends.outputs]
@@ -548,8 +552,8 @@ class _Copied:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         ends = zip(arrays, self.inputs, self._turned, self._limits, strict=True)
-        given = [self._given(*one) for one in ends]
-        self._context.set_inputs(self._tensors, given)
+        inputs = [self._given(*end) for end in ends]
+        self._context.set_inputs(self._tensors, inputs)
         self._context.run()
         self._context.get_outputs(self._arrays, floats=self._floats)
         return list(self._arrays)
@@ -579,11 +583,11 @@ class _Copied:
         return room
 
 
-def _limits(end: _In) -> tuple[float, float] | None:
+def _limits(end: _InputTensor) -> tuple[float, float] | None:
     """Range of values that the quantized input can represent. The library does not saturate: a
     value beyond it wraps around (seen with librknnrt 1.5.2).
     """
-    tensor = end.told
+    tensor = end.queried
     if tensor.scale is None or end.spec.dtype != "float32":
         return None
     codes = np.iinfo(tensor.dtype)
@@ -603,7 +607,7 @@ def _turned(spec: TensorSpec, dtype: str) -> tuple[Array, Array]:
     return room, room.transpose(0, 3, 1, 2)
 
 
-class _Floats(_Copied):
+class _Floats(_Copying):
     """Float inputs and float outputs: every value is converted once more."""
 
     _floats = True
@@ -626,7 +630,7 @@ class _Closed:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     canvas: Array | None = None
-    memory: Memory | None = None
+    memory: NpuMemory | None = None
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         raise RkzooError(

@@ -229,8 +229,8 @@ def structure(name: str, bits: int = HERE) -> Any:
 def laid_out(name: str, fields: tuple[tuple[str, Any], ...], bits: int) -> Any:
     """A ctypes class of these fields, some of which are as wide as an address."""
     wide = {64: c.c_uint64, 32: c.c_uint32}[bits]
-    told = [(field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in fields]
-    return type(name, (c.Structure,), {"_fields_": told})
+    reported = [(field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in fields]
+    return type(name, (c.Structure,), {"_fields_": reported})
 
 
 def context_type(bits: int = HERE) -> Any:
@@ -318,16 +318,16 @@ _OURS = frozenset({-5, -7, -9})
 _MOST_WORDS = 400
 
 
-class Refused(RkzooError):
+class NpuError(RkzooError):
     """An error code of the NPU's library (`number`); `said` is what it printed about it."""
 
-    def __init__(self, what: str, why: str, fix: str, number: int, said: str) -> None:
+    def __init__(self, what: str, why: str, fix: str, number: int, text: str) -> None:
         code = 1 if number in _OURS else 2
         super().__init__(what, f"{why} (error {number})", fix, code=code)
-        self.number, self.said = number, said
+        self.number, self.log_lines = number, text
 
 
-def failure(number: int, what: str, said: Sequence[str] = (), *, function: str = "") -> Refused:
+def failure(number: int, what: str, values: Sequence[str] = (), *, function: str = "") -> NpuError:
     """Make an error from an error code.
 
     Args:
@@ -339,7 +339,7 @@ def failure(number: int, what: str, said: Sequence[str] = (), *, function: str =
     unknown = ("The NPU's library returned an unknown error code.", _UPDATE)
     why, fix = _ERRORS_OF.get((function, number)) or _ERRORS.get(number, unknown)
     # The last line often says only that the call failed.
-    words = "; ".join(dict.fromkeys(line for line in said if line))[:_MOST_WORDS]
+    words = "; ".join(dict.fromkeys(line for line in values if line))[:_MOST_WORDS]
     if words:
         why = f'{why} It says: "{words}".'
-    return Refused(what, why, fix, number, words)
+    return NpuError(what, why, fix, number, words)

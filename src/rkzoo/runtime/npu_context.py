@@ -23,7 +23,7 @@ import numpy as np
 from rkzoo.errors import RkzooError
 from rkzoo.runtime import npu_api as api
 from rkzoo.runtime.npu_api import Cores, Format, Init, Quantised, Query, Sync, Type, structure
-from rkzoo.runtime.npu_log import overheard, pass_on
+from rkzoo.runtime.npu_log import captured, pass_on
 from rkzoo.session import Array
 
 SMALL = "librknnmrt"
@@ -69,11 +69,11 @@ class NpuLibrary:
                     "Update the library (rkzoo doctor says how), or check that it is the right "
                     "file.",
                 )
-            found = getattr(self._dll, f"rknn_{name}")
+            result = getattr(self._dll, f"rknn_{name}")
             wide = api.context_type()
-            found.argtypes = [wide if t is api.CONTEXT else t for t in api.FUNCTIONS[name]]
-            found.restype = c.c_void_p if name in api.MAKE_MEMORY else c.c_int
-            self._functions[name] = found
+            result.argtypes = [wide if t is api.CONTEXT else t for t in api.FUNCTIONS[name]]
+            result.restype = c.c_void_p if name in api.MAKE_MEMORY else c.c_int
+            self._functions[name] = result
         return self._functions[name]
 
     def call(self, name: str, what: str, *arguments: Any) -> None:
@@ -92,7 +92,7 @@ class NpuLibrary:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class NpuTensor:
     """Attributes of an input or output.
 
     Attributes:
@@ -132,11 +132,11 @@ class Tensor:
         return str(name)
 
 
-def _tensor(raw: Any) -> Tensor:
+def _tensor(raw: Any) -> NpuTensor:
     shape = tuple(raw.dims[: min(raw.n_dims, api.MAX_DIMS)])
     quantised = raw.qnt_type == Quantised.AFFINE and raw.type in (Type.INT8, Type.UINT8, Type.INT16)
     layout = Format(raw.fmt) if raw.fmt in set(Format) else Format.UNDEFINED
-    return Tensor(
+    return NpuTensor(
         raw.index,
         raw.name.decode("utf-8", "replace"),
         shape,
@@ -151,7 +151,7 @@ def _tensor(raw: Any) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Memory:
+class NpuMemory:
     """Memory shared by the NPU and this process. `fd` is its file descriptor (DMA-BUF), in which it
     begins at `offset`.
     """
@@ -214,14 +214,14 @@ class Context:
         name: str,
         flags: Init = Init.NONE,
         source: Path | bytes | None = None,
-        known: dict[tuple[Query, int], Tensor] | None = None,
+        known: dict[tuple[Query, int], NpuTensor] | None = None,
     ) -> None:
         """`source` is reopened for a duplicate where the library cannot duplicate; `known` are
         tensor attributes queried before memory was set in any context of the model.
         """
         self.library, self.name = library, name
         self._flags, self._source = flags, source
-        self._known: dict[tuple[Query, int], Tensor] = {} if known is None else known
+        self._known: dict[tuple[Query, int], NpuTensor] = {} if known is None else known
         self._owner: _Owner | None = owner
         self._ran = False
         # The library supports one call at a time on a context.
@@ -256,10 +256,10 @@ class Context:
             )
         begin = partial(library.function("init"), c.byref(number), data, size, flags, None)
         # The error codes of init say least, and it may end the process.
-        code, said = overheard(begin, guarded=True)
+        code, results = captured(begin, guarded=True)
         if code:
-            raise api.failure(code, f"{name} cannot be opened on the NPU.", said)
-        pass_on(said)
+            raise api.failure(code, f"{name} cannot be opened on the NPU.", results)
+        pass_on(results)
         source = model if library.small else None
         return cls(library, _Owner(library, number), name, flags, source)
 
@@ -329,10 +329,10 @@ class Context:
 
     def counts(self) -> tuple[int, int]:
         """Number of inputs and of outputs."""
-        found = self.query(Query.IN_OUT_NUM, "input_output_num")
-        return found.n_input, found.n_output
+        result = self.query(Query.IN_OUT_NUM, "input_output_num")
+        return result.n_input, result.n_output
 
-    def tensor(self, question: Query, index: int) -> Tensor:
+    def tensor(self, question: Query, index: int) -> NpuTensor:
         """Attributes of an input or output. Queried once for this context and its duplicates:
         version 1.5.2 reports other padding once memory was set in one of them, while the NPU writes
         as first reported.
@@ -340,15 +340,15 @@ class Context:
         key = (question, index)
         if key in self._known:
             return self._known[key]
-        told = _tensor(self.query(question, "tensor_attr", index))
+        npu_tensor = _tensor(self.query(question, "tensor_attr", index))
         if question not in _OF_A_SHAPE:
-            self._known[key] = told
-        return told
+            self._known[key] = npu_tensor
+        return npu_tensor
 
     def versions(self) -> tuple[str, str]:
         """Version texts of library and driver."""
-        found = self.query(Query.SDK_VERSION, "sdk_version")
-        return found.api_version.decode("utf-8", "replace"), found.drv_version.decode(
+        result = self.query(Query.SDK_VERSION, "sdk_version")
+        return result.api_version.decode("utf-8", "replace"), result.drv_version.decode(
             "utf-8", "replace"
         )
 
@@ -359,8 +359,8 @@ class Context:
 
     def custom_string(self) -> str:
         """The custom string of the model."""
-        found = self.query(Query.CUSTOM_STRING, "custom_string")
-        return str(found.string.decode("utf-8", "replace"))
+        result = self.query(Query.CUSTOM_STRING, "custom_string")
+        return str(result.string.decode("utf-8", "replace"))
 
     def run_seconds(self) -> float:
         """Duration of the last run on the NPU in seconds, as the library reports it."""
@@ -370,10 +370,12 @@ class Context:
 
     def layers(self) -> str:
         """The library's profile by layer, as text; the context needs Init.COLLECT_PERF."""
-        found = self.query(Query.PERF_DETAIL, "perf_detail")
-        if not found.perf_data or not found.data_len:
+        result = self.query(Query.PERF_DETAIL, "perf_detail")
+        if not result.perf_data or not result.data_len:
             return ""
-        return c.string_at(found.perf_data, found.data_len).decode("utf-8", "replace").rstrip("\0")
+        return (
+            c.string_at(result.perf_data, result.data_len).decode("utf-8", "replace").rstrip("\0")
+        )
 
     def shapes(self, index: int) -> list[tuple[int, ...]]:
         """Input shapes that a model was converted with; empty for a fixed shape, or where the
@@ -382,7 +384,7 @@ class Context:
         info = structure("input_range")(index=index)
         ask = partial(self.library.function("query"), self._number, Query.INPUT_DYNAMIC_RANGE)
         # For a model with fixed shapes the library prints an error.
-        code, _ = overheard(partial(ask, c.byref(info), c.sizeof(info)))
+        code, _ = captured(partial(ask, c.byref(info), c.sizeof(info)))
         count = 0 if code else min(info.shape_number, api.MAX_SHAPES)
         return [tuple(row[: info.n_dims]) for row in info.dyn_range[:count]]
 
@@ -403,12 +405,12 @@ class Context:
             rows[index] = self.tensor(Query.INPUT_ATTR, index).raw
             rows[index].n_dims = len(shape)
             rows[index].dims[: len(shape)] = list(shape)
-        what = f"{self.name} cannot take inputs of {' and '.join(map(_spelt, shapes))}."
+        what = f"{self.name} cannot take inputs of {' and '.join(map(_format_shape, shapes))}."
         self._call("set_input_shapes", what, len(shapes), c.byref(rows))
 
     # ---- memory ---------------------------------------------------------------------
 
-    def create_memory(self, size: int) -> Memory:
+    def create_memory(self, size: int) -> NpuMemory:
         """Allocate NPU memory of `size` bytes, not initialized.
 
         Only inputs are flushed before a run: what the CPU writes to other memory before the first
@@ -416,23 +418,28 @@ class Context:
         """
         return self._memory("create_mem", size)
 
-    def memory_of(self, fd: int, address: int, size: int, offset: int = 0) -> Memory:
+    def memory_of(self, fd: int, address: int, size: int, offset: int = 0) -> NpuMemory:
         """Import memory of another device by its file descriptor, mapped at `address`."""
         return self._memory("create_mem_from_fd", fd, address, size, offset)
 
-    def _memory(self, function: str, *arguments: Any) -> Memory:
+    def _memory(self, function: str, *arguments: Any) -> NpuMemory:
         owner = self._held
         pointer = self.library.function(function)(owner.number, *arguments)
         if not pointer:
             raise api.failure(-4, f"{self.name} gets no memory for its inputs and outputs.")
-        told = structure("tensor_mem").from_address(pointer)
-        buffer = (c.c_uint8 * told.size).from_address(told.virt_addr + told.offset)
+        reported = structure("tensor_mem").from_address(pointer)
+        buffer = (c.c_uint8 * reported.size).from_address(reported.virt_addr + reported.offset)
         weakref.finalize(buffer, _end_memory, self.library.function("destroy_mem"), owner, pointer)
-        return Memory(
-            told.virt_addr + told.offset, told.size, told.fd, pointer, told.offset, buffer
+        return NpuMemory(
+            reported.virt_addr + reported.offset,
+            reported.size,
+            reported.fd,
+            pointer,
+            reported.offset,
+            buffer,
         )
 
-    def use(self, memory: Memory, tensor: Tensor, **changed: int) -> None:
+    def use(self, memory: NpuMemory, tensor: NpuTensor, **changed: int) -> None:
         """Bind `memory` to an input or output; `changed` overrides its attributes (type, fmt,
         pass_through).
         """
@@ -442,7 +449,7 @@ class Context:
         what = f"The memory of {tensor.name} is not accepted."
         self._call("set_io_mem", what, memory.pointer, c.byref(raw))
 
-    def sync(self, memory: Memory, way: Sync) -> None:
+    def sync(self, memory: NpuMemory, way: Sync) -> None:
         """Flush or invalidate caches of `memory`. `run` does so itself, unless the context was made
         with NO_INPUT_FLUSH or NO_OUTPUT_FLUSH.
         """
@@ -458,7 +465,7 @@ class Context:
             self._call("run", f"{self.name} did not run on the NPU.", None)
         self._ran = True
 
-    def set_inputs(self, tensors: Sequence[Tensor], arrays: Sequence[Array]) -> None:
+    def set_inputs(self, tensors: Sequence[NpuTensor], arrays: Sequence[Array]) -> None:
         """Hand over contiguous inputs, which the library copies and converts.
 
         4-D arrays are (N, H, W, C), whatever they hold: in any other order the library copies
@@ -487,5 +494,5 @@ class Context:
         self._call("outputs_release", what, len(arrays), c.byref(rows))
 
 
-def _spelt(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))

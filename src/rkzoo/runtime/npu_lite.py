@@ -15,7 +15,7 @@ import numpy as np
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores
-from rkzoo.session import Array, Closing, Label
+from rkzoo.session import Array, Closeable, Label
 
 _GENERATIONS = 1
 """Every inference leaves objects in a reference cycle (42 kB, users measured:
@@ -24,7 +24,7 @@ after each frame finds them, and costs microseconds.
 """
 
 
-class LiteSession(Closing):
+class LiteSession(Closeable):
     """A .rknn run by rknn-toolkit-lite2.
 
     Args:
@@ -97,11 +97,11 @@ class LiteSession(Closing):
                 "Open it again.",
                 code=1,
             )
-        given = [_four(a, spec) for a, spec in zip(arrays, self.inputs, strict=True)]
+        inputs = [_four(a, spec) for a, spec in zip(arrays, self.inputs, strict=True)]
         # The NPU's library only takes NHWC; for another order it copies nothing.
-        formats = ["nhwc"] * len(given)
+        formats = ["nhwc"] * len(inputs)
         try:
-            outputs = self._lite.inference(inputs=given, data_format=formats)
+            outputs = self._lite.inference(inputs=inputs, data_format=formats)
         except Exception as error:
             raise RkzooError(
                 f"{self._name} did not run on the NPU.",
@@ -114,13 +114,13 @@ class LiteSession(Closing):
                 "rknn-toolkit-lite2 returned no outputs.",
                 "Compare its inputs with rkzoo inspect, or run rkzoo doctor.",
             )
-        found = [
+        results = [
             np.asarray(output, np.float32).reshape(spec.shape)
             for output, spec in zip(outputs, self.outputs, strict=True)
         ]
         del outputs
         gc.collect(_GENERATIONS)
-        return found
+        return results
 
     def close(self) -> None:
         """Release the model. May be called twice."""

@@ -25,7 +25,7 @@ _ERROR = re.compile(rb"E RKNN\w*: *(?:\[[\d:. ]*\] *)?(.*)")
 _ONE = Lock()
 
 
-def overheard(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[str]]:
+def captured(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[str]]:
     """Run `call` and capture the errors that the library prints.
 
     Everything else that is written meanwhile (by other threads too) is passed on.
@@ -39,11 +39,11 @@ def overheard(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[
     """
     errors: list[str] = []
     with _ONE, ExitStack() as stack:
-        kept = [one for fd in _STREAMS if (one := _redirected(fd)) is not None]
+        kept = [item for fd in _STREAMS if (item := _redirected(fd)) is not None]
         # Each by itself, the first one first: a closed pipe must not keep the other from being
         # restored.
-        for one in reversed(kept):
-            stack.callback(_restore, *one, errors)
+        for item in reversed(kept):
+            stack.callback(_restore, *item, errors)
         # To a pipe or a file the C library writes only when its buffer is full.
         stack.callback(c.CDLL(None).fflush, None)
         if guarded and kept:
@@ -109,8 +109,8 @@ def _restore(fd: int, own: int, log: int, errors: list[str]) -> None:
     os.close(log)
     try:
         for line in lines:
-            if found := _ERROR.match(line):
-                errors.append(found[1].decode("utf-8", "replace").strip())
+            if match := _ERROR.match(line):
+                errors.append(match[1].decode("utf-8", "replace").strip())
             else:
                 os.write(own, line)
     finally:

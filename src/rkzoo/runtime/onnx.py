@@ -9,7 +9,7 @@ import numpy as np
 
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.session import Array, Closing, Label
+from rkzoo.session import Array, Closeable, Label
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -23,7 +23,7 @@ _DTYPES = {
 }
 
 
-class OnnxSession(Closing):
+class OnnxSession(Closeable):
     """Runs a float graph on ONNX Runtime's CPU provider.
 
     `inputs` and `outputs` describe its tensors.
@@ -99,11 +99,11 @@ class OnnxSession(Closing):
         Raises:
             RkzooError: ONNX Runtime cannot run it.
         """
-        given = list(arrays)
-        if self._image is not None and given and given[0].dtype == np.uint8:
-            given[0] = self._normalised(given[0])
+        inputs = list(arrays)
+        if self._image is not None and inputs and inputs[0].dtype == np.uint8:
+            inputs[0] = self._normalised(inputs[0])
         try:
-            outputs = self._session.run(None, dict(zip(self._names, given, strict=True)))
+            outputs = self._session.run(None, dict(zip(self._names, inputs, strict=True)))
         except Exception as error:
             raise RkzooError(
                 "ONNX Runtime could not run the graph.",

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Generic, TypeVar
 
 from rkzoo.errors import RkzooError
-from rkzoo.session import Closing
+from rkzoo.session import Closeable
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -51,7 +51,7 @@ class Outcome(Generic[Item, Answer]):
 
 
 @dataclass(frozen=True)
-class Tally:
+class PoolStats:
     """Counts of the submitted items: each is in exactly one of these, or in the pool."""
 
     submitted: int
@@ -62,7 +62,7 @@ class Tally:
     working: int
 
 
-class Pool(Generic[Item, Answer], Closing):
+class Pool(Generic[Item, Answer], Closeable):
     """`workers` threads, each with its own opened callable.
 
     - Outcomes come in the order of submission.
@@ -188,7 +188,7 @@ class Pool(Generic[Item, Answer], Closing):
     def map(self, items: Iterable[Item]) -> Iterator[Outcome[Item, Answer]]:
         """Submit items and yield outcomes in one thread, then finish the pool."""
         for item in items:
-            while not self._drop_oldest and self.tally.waiting >= self._room:
+            while not self._drop_oldest and self.stats.waiting >= self._room:
                 outcome = self.take()
                 if outcome is None:
                     return
@@ -203,10 +203,10 @@ class Pool(Generic[Item, Answer], Closing):
     # --- state and shutdown -------------------------------------------------------------
 
     @property
-    def tally(self) -> Tally:
+    def stats(self) -> PoolStats:
         """A snapshot of the counts."""
         with self._space:
-            return Tally(
+            return PoolStats(
                 submitted=self._submitted,
                 delivered=self._delivered,
                 dropped=self._dropped,

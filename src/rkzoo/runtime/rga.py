@@ -16,11 +16,11 @@ from typing import Any
 
 from rkzoo.errors import RkzooError
 from rkzoo.runtime import rga_api as api
-from rkzoo.runtime.rga_api import Format, Place, Surface, structure
+from rkzoo.runtime.rga_api import Format, Rect, Surface, structure
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedBuffer:
     """An image that is registered with RGA's driver, by its handle."""
 
     handle: int
@@ -42,17 +42,17 @@ class RgaLibrary:
                 "Install librga 1.8 or later, or unset RKZOO_LIBRGA.",
             ) from error
         _talk_aside()
-        self.told: str = (self._functions["querystring"](api.VERSION) or b"").decode(
+        self.version_text: str = (self._functions["querystring"](api.VERSION) or b"").decode(
             "utf-8", "replace"
         )
-        self.engines = api.engines(self.told)
+        self.engines = api.engines(self.version_text)
 
-    def import_fd(self, fd: int, surface: Surface) -> Imported:
+    def import_fd(self, fd: int, surface: Surface) -> ImportedBuffer:
         """Import memory of a file descriptor (DMA-BUF), until `release`. Raises RkzooError."""
         return self._import("importbuffer_fd", fd, surface)
 
     @contextmanager
-    def borrowed(self, address: int, surface: Surface) -> Iterator[Imported]:
+    def borrowed(self, address: int, surface: Surface) -> Iterator[ImportedBuffer]:
         """Import memory of this process for the duration of the block: the pages behind the address
         may change afterwards. Raises RkzooError.
         """
@@ -62,20 +62,20 @@ class RgaLibrary:
         finally:
             self.release(imported)
 
-    def _import(self, function: str, where: int, surface: Surface) -> Imported:
-        told = structure("im_handle_param_t")(surface.stride, surface.height, surface.format)
-        handle = self._functions[function](where, c.byref(told))
+    def _import(self, function: str, where: int, surface: Surface) -> ImportedBuffer:
+        reported = structure("im_handle_param_t")(surface.stride, surface.height, surface.format)
+        handle = self._functions[function](where, c.byref(reported))
         if not handle:
             raise RkzooError(
                 "RGA's driver does not accept the memory of a picture.", "", "", code=1
             )
-        return Imported(handle, surface)
+        return ImportedBuffer(handle, surface)
 
-    def release(self, imported: Imported) -> None:
+    def release(self, imported: ImportedBuffer) -> None:
         """Release imported memory. Failures are ignored: nobody can act on them."""
         self._functions["releasebuffer_handle"](imported.handle)
 
-    def place(self, source: Imported, target: Imported, place: Place) -> None:
+    def place(self, source: ImportedBuffer, target: ImportedBuffer, place: Rect) -> None:
         """Scale and convert the whole source into a rectangle of the target, and wait for it.
 
         Args:
@@ -86,13 +86,13 @@ class RgaLibrary:
         Raises:
             RkzooError: RGA fails; the rectangle may be partly written.
         """
-        given, made = self._wrapped(source), self._wrapped(target)
+        provided, result = self._wrapped(source), self._wrapped(target)
         if source.surface.format == Format.NV12:
-            made.color_space_mode = api.BT601_LIMITED
+            result.color_space_mode = api.BT601_LIMITED
         rect = structure("im_rect")
         answer = self._functions["improcess"](
-            given,
-            made,
+            provided,
+            result,
             structure("rga_buffer_t")(),
             rect(0, 0, source.surface.width, source.surface.height),
             rect(place.x, place.y, place.width, place.height),
@@ -103,7 +103,7 @@ class RgaLibrary:
             why = (self._functions["imStrError_t"](answer) or b"").decode("utf-8", "replace")
             raise RkzooError("RGA failed.", f"{why.strip()} ({answer})", "", code=1)
 
-    def _wrapped(self, picture: Imported) -> Any:
+    def _wrapped(self, picture: ImportedBuffer) -> Any:
         # The library fills in the other fields, as its version defines them.
         s = picture.surface
         return self._functions["wrapbuffer_handle_t"](

@@ -104,7 +104,7 @@ class Engine:
     """
 
     stride: int
-    least: tuple[int, int]
+    min_size: tuple[int, int]
     reads: int
     writes: int
     scale: int
@@ -122,9 +122,9 @@ ENGINES = {
 _FAR = 4 << 30
 
 
-def engines(told: str) -> tuple[Engine, ...]:
+def engines(reported: str) -> tuple[Engine, ...]:
     """The engines that `querystring` names. Empty where one of them is unknown."""
-    names = re.findall(r"\bRGA_(?!api)\w+", told)
+    names = re.findall(r"\bRGA_(?!api)\w+", reported)
     known = [ENGINES[name] for name in names if name in ENGINES]
     return tuple(known) if len(known) == len(names) else ()
 
@@ -140,7 +140,7 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class Place:
+class Rect:
     """The rectangle of the scaled image in the target, in pixels."""
 
     x: int
@@ -149,8 +149,8 @@ class Place:
     height: int
 
 
-def refusal(
-    able: tuple[Engine, ...], source: Surface, target: Surface, place: Place, memory: int
+def unsupported_reason(
+    able: tuple[Engine, ...], source: Surface, target: Surface, place: Rect, memory: int
 ) -> str:
     """Why RGA cannot scale a source into a rectangle of a target; "" where it can.
 
@@ -188,7 +188,7 @@ def _even(source: Surface) -> Iterator[str]:
 
 
 def _reach(
-    able: tuple[Engine, ...], source: Surface, target: Surface, place: Place, memory: int
+    able: tuple[Engine, ...], source: Surface, target: Surface, place: Rect, memory: int
 ) -> Iterator[str]:
     fitting = [engine for engine in able if _fits(engine, source, target, place)]
     if not fitting:
@@ -200,11 +200,11 @@ def _reach(
         yield "This RGA can access 4 GB of memory, and the machine has more."
 
 
-def _fits(engine: Engine, source: Surface, target: Surface, place: Place) -> bool:
+def _fits(engine: Engine, source: Surface, target: Surface, place: Rect) -> bool:
     sides = ((source.width, place.width), (source.height, place.height))
     return (
         max(source.width, source.height) <= engine.reads
         and max(target.width, target.height) <= engine.writes
-        and all(min(side) >= least for side, least in zip(sides, engine.least, strict=True))
+        and all(min(side) >= least for side, least in zip(sides, engine.min_size, strict=True))
         and all(max(side) <= engine.scale * min(side) for side in sides)
     )

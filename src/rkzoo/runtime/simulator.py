@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from rkzoo.contract.inputs import TensorSpec
-from rkzoo.session import Array, Closing, Label
+from rkzoo.session import Array, Closeable, Label
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
 
 
-class SimulatorSession(Closing):
+class SimulatorSession(Closeable):
     """Runs a model that `process` has built for simulation; owns and closes the process.
 
     The toolkit returns dequantized floats; they are converted back into the integers that a board
@@ -35,7 +35,7 @@ class SimulatorSession(Closing):
         outputs: Sequence[TensorSpec],
     ) -> None:
         self._process = process
-        self.inputs: tuple[TensorSpec, ...] = tuple(map(as_fed, inputs))
+        self.inputs: tuple[TensorSpec, ...] = tuple(map(fed_spec, inputs))
         self.outputs = tuple(_as_returned(spec) for spec in outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
@@ -56,7 +56,7 @@ class SimulatorSession(Closing):
         self._process.close()
 
 
-def as_fed(plan: InputPlan) -> TensorSpec:
+def fed_spec(plan: InputPlan) -> TensorSpec:
     """The input of a session: an image as uint8 NHWC, anything else as it is."""
     if not plan.mean:
         return TensorSpec(name=plan.name, shape=plan.shape, dtype=plan.dtype)

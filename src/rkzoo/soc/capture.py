@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained
+from rkzoo.files import atomic_output, os_errors_explained
 from rkzoo.soc.machine import (
     CONTAINER,
     RGA_LIBRARIES,
@@ -145,18 +145,18 @@ def _scrubbed(data: bytes) -> bytes:
 
 
 def _matches(tree: Tree, pattern: str) -> list[str]:
-    found = [""]
+    results = [""]
     for part in pattern.strip("/").split("/"):
         if "*" in part:
-            found = [
+            results = [
                 f"{folder}/{name}"
-                for folder in found
+                for folder in results
                 for name in tree.names(folder, _MOST)
                 if fnmatch.fnmatchcase(name, part)
             ]
         else:
-            found = [f"{folder}/{part}" for folder in found]
-    return [path for path in found if tree.exists(path)]
+            results = [f"{folder}/{part}" for folder in results]
+    return [path for path in results if tree.exists(path)]
 
 
 def _programs(tree: Tree) -> Iterator[str]:
@@ -205,7 +205,7 @@ def opened(place: Path) -> Iterator[Path]:
         yield place
         return
     with tempfile.TemporaryDirectory(prefix="rkzoo-") as folder:
-        with explained(f"{place} cannot be read."):
+        with os_errors_explained(f"{place} cannot be read."):
             _unpack(place, Path(folder))
         yield Path(folder)
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 
 
-class Cluster(Strict, frozen=True):
+class Cluster(StrictStruct, frozen=True):
     """CPU cores that share a clock. `policy` is the number of their cpufreq folder."""
 
     name: str
@@ -24,7 +24,7 @@ class Cluster(Strict, frozen=True):
     big: bool = False
 
 
-class Variant(Strict, frozen=True):
+class Variant(StrictStruct, frozen=True):
     """A chip with some parts fused off. `cores` are those of its NPU, None where no source says;
     which CPU cores are missing differs from chip to chip.
     """
@@ -33,7 +33,7 @@ class Variant(Strict, frozen=True):
     cores: int | None = None
 
 
-class Chip(Strict, frozen=True):
+class Chip(StrictStruct, frozen=True):
     """A chip. Everything below `aliases` may be missing: no source says.
 
     Attributes:
@@ -110,10 +110,10 @@ def supported() -> tuple[str, ...]:
     return tuple(name for name, chip in chips().items() if chip.generation == 2)
 
 
-def same_family(one: str, other: str) -> bool:
+def same_family(text: str, other: str) -> bool:
     """Whether a model built for `one` runs on `other` (canonical names)."""
-    family = chips()[one].family if one in chips() else ""
-    return one == other or (family != "" and family == chips()[other].family)
+    family = chips()[text].family if text in chips() else ""
+    return text == other or (family != "" and family == chips()[other].family)
 
 
 _REFUSED = {
@@ -147,13 +147,13 @@ def resolve(name: str) -> str:
 
 def find(name: str) -> str:
     """The canonical name of a known chip of any generation. Raises RkzooError when unknown."""
-    wanted = name.strip().lower()
-    if wanted == "rk182x":
-        wanted = "rk1820"
+    requested = name.strip().lower()
+    if requested == "rk182x":
+        requested = "rk1820"
     for canonical, chip in chips().items():
-        if wanted == canonical or wanted in chip.aliases:
+        if requested == canonical or requested in chip.aliases:
             return canonical
-    near = difflib.get_close_matches(wanted, supported(), 1, 0.5)
+    near = difflib.get_close_matches(requested, supported(), 1, 0.5)
     raise RkzooError(
         f"There is no chip called {name!r} here.",
         f"Known chips: {', '.join(supported())}.",

@@ -18,7 +18,7 @@ import msgspec
 from rkzoo.errors import RkzooError
 from rkzoo.files import locked, write_text
 from rkzoo.soc.chips import chips
-from rkzoo.soc.machine import Governed, Machine
+from rkzoo.soc.machine import ClockDomain, Machine
 from rkzoo.soc.tree import Tree
 
 JOURNAL = "/run/rkzoo/clocks.json"
@@ -57,7 +57,7 @@ def lock_plan(machine: Machine) -> tuple[Write, ...]:
     return tuple(w for w in (*plan, *_npu_rate(tree, machine), *_idle(tree, machine)) if w.old)
 
 
-def _hold(tree: Tree, clock: Governed) -> Iterator[Write]:
+def _hold(tree: Tree, clock: ClockDomain) -> Iterator[Write]:
     """Governor `performance` where offered; else `userspace` and the rate; else a minimum rate."""
     if clock.kind not in KINDS or clock.top is None:
         return
@@ -158,9 +158,9 @@ def restore(root: Path) -> tuple[Write, ...]:
 @contextmanager
 def held(machine: Machine) -> Iterator[tuple[Write, ...]]:
     """Lock the clocks inside the block, and restore them after it, however it ends."""
-    done = lock(machine)
+    writes = lock(machine)
     try:
-        yield done
+        yield writes
     finally:
         restore(machine.root)
 
@@ -236,14 +236,14 @@ def _journal(tree: Tree) -> Journal:
     if data is None:
         return empty
     try:
-        found = msgspec.json.decode(data, type=Journal)
+        journal = msgspec.json.decode(data, type=Journal)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RkzooError(
             f"{JOURNAL} is damaged.",
             "It should hold the previous clock settings.",
             "Restart the machine, which resets all clocks and empties /run.",
         ) from error
-    return found if found.boot == empty.boot else empty
+    return journal if journal.boot == empty.boot else empty
 
 
 def _save(tree: Tree, journal: Journal) -> None:

@@ -57,10 +57,10 @@ def examine(file: Path, path: str) -> Library:
             machine, fault = _elf(head)
             if fault:
                 return Library(path, name, fault=fault)
-            version, done = _version(head), len(head)
-            while not version and done < _LIMIT and (more := stream.read(_CHUNK)):
+            version, completed = _version(head), len(head)
+            while not version and completed < _LIMIT and (more := stream.read(_CHUNK)):
                 # The text may span two chunks.
-                version, done = _version(head[-_OVERLAP:] + more), done + len(more)
+                version, completed = _version(head[-_OVERLAP:] + more), completed + len(more)
                 head = more
     except OSError as error:
         return Library(path, name, fault=f"it cannot be read ({error.strerror})")
@@ -80,5 +80,5 @@ def _elf(head: bytes) -> tuple[str, str]:
 
 
 def _version(data: bytes) -> str:
-    found = _MARK.search(data)
-    return found[1].decode("ascii", "replace") if found else ""
+    match = _MARK.search(data)
+    return match[1].decode("ascii", "replace") if match else ""

@@ -16,14 +16,14 @@ from typing import Literal
 
 from rkzoo.soc.chips import chips
 from rkzoo.soc.library import Library, examine
-from rkzoo.soc.tree import Holder, NodeNote, Tree
+from rkzoo.soc.tree import NodeNote, NpuUser, Tree
 from rkzoo.soc.userland import bits_of, group_names, library_folders
 
 _PROCESSES = 4096
 
 
 @dataclass(frozen=True)
-class Governed:
+class ClockDomain:
     """A clock domain: a CPU policy, or a devfreq device. Rates in Hz.
 
     Attributes:
@@ -151,12 +151,12 @@ class Machine:
     rga: Library | None
     server: Library | None
     server_running: bool
-    holders: tuple[Holder, ...]
+    holders: tuple[NpuUser, ...]
     total: int | None
     free: int | None
     cma_total: int | None
     cma_free: int | None
-    clocks: tuple[Governed, ...]
+    clocks: tuple[ClockDomain, ...]
     npu_rate: int | None
     online: tuple[int, ...]
     present: tuple[int, ...]
@@ -169,7 +169,7 @@ class Machine:
         that, by its NPU."""
         return self.chip is not None or any(n.startswith("rockchip,") for n in self.compatible)
 
-    def of(self, kind: str) -> tuple[Governed, ...]:
+    def of(self, kind: str) -> tuple[ClockDomain, ...]:
         """The clocks of one kind, such as "cpu"."""
         return tuple(clock for clock in self.clocks if clock.kind == kind)
 
@@ -297,8 +297,8 @@ def _npu_cores(
 
 
 def _kernel(tree: Tree) -> str:
-    found = re.match(r"Linux version (\S+)", tree.text("/proc/version") or "")
-    return found[1] if found else ""
+    match = re.match(r"Linux version (\S+)", tree.text("/proc/version") or "")
+    return match[1] if match else ""
 
 
 # ---- the NPU ------------------------------------------------------------------------
@@ -330,8 +330,8 @@ def _npu_status(tree: Tree) -> str:
 
 def _bound(tree: Tree, device: str) -> str:
     text = tree.text(f"{_DEVICES}/{device}/uevent") if device else None
-    found = re.search(r"^DRIVER=(\S+)", text or "", re.M)
-    return found[1] if found else ""
+    match = re.search(r"^DRIVER=(\S+)", text or "", re.M)
+    return match[1] if match else ""
 
 
 _MAINLINE = "rknn-core"
@@ -368,9 +368,9 @@ _LOAD = ("/sys/kernel/debug/rknpu/load", "/proc/rknpu/load")
 
 def _driver(tree: Tree) -> tuple[str, str]:
     for path in _DRIVER:
-        found = re.search(r"v?(\d+\.\d+\.\d+)", tree.text(path) or "")
-        if found:
-            return found[1], path
+        match = re.search(r"v?(\d+\.\d+\.\d+)", tree.text(path) or "")
+        if match:
+            return match[1], path
     return "", ""
 
 
@@ -400,12 +400,12 @@ def _nodes(tree: Tree) -> tuple[Node, ...]:
     /dev/dri/card0 to card15. It never opens a render node.
     """
     groups = group_names(tree)
-    found = [_node(tree, "/dev/rknpu", groups)]
+    nodes = [_node(tree, "/dev/rknpu", groups)]
     for name in (f"card{number}" for number in range(_CARDS)):
         uevent = tree.text(f"/sys/class/drm/{name}/device/uevent") or ""
         if re.search(r"rknpu", uevent, re.I):
-            found.append(_node(tree, f"/dev/dri/{name}", groups))
-    return tuple(node for node in found if node is not None)
+            nodes.append(_node(tree, f"/dev/dri/{name}", groups))
+    return tuple(node for node in nodes if node is not None)
 
 
 CONTAINER_OPTIONS = "--device /dev/dri (or /dev/rknpu) --security-opt systempaths=unconfined"
@@ -422,15 +422,15 @@ def _device_groups(tree: Tree) -> tuple[str, ...]:
 def _node(tree: Tree, path: str, groups: dict[int, str]) -> Node | None:
     real = tree.real(path)
     try:
-        found = real.stat() if real else None
+        results = real.stat() if real else None
     except OSError:
         return None
-    if real is None or found is None:
+    if real is None or results is None:
         return None
     if tree.live:
         allowed = os.access(real, os.R_OK | os.W_OK)
-        name = groups.get(found.st_gid, "")
-        return Node(path, found.st_mode & 0o777, found.st_uid, found.st_gid, name, allowed)
+        name = groups.get(results.st_gid, "")
+        return Node(path, results.st_mode & 0o777, results.st_uid, results.st_gid, name, allowed)
     note = tree.notes.nodes.get(path)
     if note is None:
         # A plain file in a captured tree says nothing about the device.
@@ -504,11 +504,11 @@ def _running(tree: Tree, name: str) -> bool:
     return any(tree.text(f"/proc/{pid}/comm") == name for pid in _processes(tree))
 
 
-def _holders(tree: Tree, nodes: tuple[Node, ...]) -> tuple[Holder, ...]:
+def _holders(tree: Tree, nodes: tuple[Node, ...]) -> tuple[NpuUser, ...]:
     if not tree.live and tree.notes.holders:
         return tree.notes.holders
     paths = {node.path for node in nodes}
-    found = []
+    npu_users = []
     for pid in _processes(tree) if paths else ():
         if int(pid) == os.getpid() and tree.live:
             continue
@@ -519,8 +519,8 @@ def _holders(tree: Tree, nodes: tuple[Node, ...]) -> tuple[Holder, ...]:
             # Another user's process, or one that has just ended.
             continue
         name = tree.text(f"/proc/{pid}/comm") or "?"
-        found += [Holder(int(pid), name, path) for path in sorted(paths & links)]
-    return tuple(found)
+        npu_users += [NpuUser(int(pid), name, path) for path in sorted(paths & links)]
+    return tuple(npu_users)
 
 
 # ---- memory, clocks, temperature ----------------------------------------------------
@@ -528,20 +528,20 @@ def _holders(tree: Tree, nodes: tuple[Node, ...]) -> tuple[Holder, ...]:
 
 def _meminfo(tree: Tree) -> dict[str, int]:
     text = tree.text("/proc/meminfo") or ""
-    found = re.findall(r"^(\w+):\s+(\d{1,15}) kB", text, re.M)
-    return {name: int(number) * 1024 for name, number in found}
+    match = re.findall(r"^(\w+):\s+(\d{1,15}) kB", text, re.M)
+    return {name: int(number) * 1024 for name, number in match}
 
 
 _CPUFREQ = "/sys/devices/system/cpu/cpufreq"
 
 
-def _policies(tree: Tree) -> Iterator[Governed]:
+def _policies(tree: Tree) -> Iterator[ClockDomain]:
     for name in tree.names(_CPUFREQ):
         if not name.startswith("policy"):
             continue
         path = f"{_CPUFREQ}/{name}"
         current = tree.number(f"{path}/scaling_cur_freq") or tree.number(f"{path}/cpuinfo_cur_freq")
-        yield Governed(
+        yield ClockDomain(
             kind="cpu",
             name=name,
             path=path,
@@ -562,10 +562,10 @@ def _hertz(kilohertz: int | None) -> int | None:
 _DEVFREQ = "/sys/class/devfreq"
 
 
-def _devfreq(tree: Tree) -> Iterator[Governed]:
+def _devfreq(tree: Tree) -> Iterator[ClockDomain]:
     for name in tree.names(_DEVFREQ):
         path = f"{_DEVFREQ}/{name}"
-        yield Governed(
+        yield ClockDomain(
             kind=_kind(name),
             name=name,
             path=path,
@@ -603,8 +603,8 @@ _COOLER = 5.0
 
 
 def _with_heat(
-    tree: Tree, clocks: tuple[Governed, ...], zones: tuple[Zone, ...]
-) -> tuple[Governed, ...]:
+    tree: Tree, clocks: tuple[ClockDomain, ...], zones: tuple[Zone, ...]
+) -> tuple[ClockDomain, ...]:
     """Mark the clocks that are throttled by heat.
 
     Such a cap looks like the owner's: the kernel shows the lower of both in scaling_max_freq and
@@ -622,7 +622,7 @@ def _with_heat(
     return tuple(replace(clock, throttled=_cooled(clock, cooled, hot)) for clock in clocks)
 
 
-def _cooled(clock: Governed, cooled: set[str], hot: bool) -> bool:
+def _cooled(clock: ClockDomain, cooled: set[str], hot: bool) -> bool:
     """Whether a capped clock has an active cooling device. Kernels name it after the clock
     (cpufreq-cpu4, devfreq-fdab0000.npu), older ones by a mere number (thermal-cpufreq-0): then any
     capped clock of that kind counts.
@@ -638,23 +638,23 @@ def _cooled(clock: Governed, cooled: set[str], hot: bool) -> bool:
 
 def cores(text: str) -> tuple[int, ...]:
     """Parse a CPU list, `0-3,6` or `0 1 2 3`; unknown parts are skipped."""
-    found: list[int] = []
+    results: list[int] = []
     for first, last in re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", text):
-        found += range(int(first), int(last or first) + 1)
-    return tuple(found[:1024])
+        results += range(int(first), int(last or first) + 1)
+    return tuple(results[:1024])
 
 
 _THERMAL = "/sys/class/thermal"
 
 
 def _zones(tree: Tree) -> tuple[Zone, ...]:
-    found = []
+    zones = []
     for name in tree.names(_THERMAL):
         path = f"{_THERMAL}/{name}"
         heat = tree.number(f"{path}/temp") if name.startswith("thermal_zone") else None
         if heat is not None:
-            found.append(Zone(tree.text(f"{path}/type") or name, heat / 1000, _passive(tree, path)))
-    return tuple(found)
+            zones.append(Zone(tree.text(f"{path}/type") or name, heat / 1000, _passive(tree, path)))
+    return tuple(zones)
 
 
 def _passive(tree: Tree, path: str) -> float | None:

@@ -20,7 +20,7 @@ _TEXT_LIMIT = 64 << 10
 _MANY = 256
 
 
-class Holder(msgspec.Struct, frozen=True):
+class NpuUser(msgspec.Struct, frozen=True):
     """A process that has a device of the NPU open."""
 
     pid: int
@@ -61,7 +61,7 @@ class Notes(msgspec.Struct, frozen=True):
     groups: tuple[int, ...] = ()
     nodes: dict[str, NodeNote] = {}
     libraries: dict[str, LibraryNote] = {}
-    holders: tuple[Holder, ...] = ()
+    holders: tuple[NpuUser, ...] = ()
     denied: tuple[str, ...] = ()
 
 
@@ -109,8 +109,8 @@ class Tree:
     def number(self, path: str) -> int | None:
         """The leading integer of a file; None when there is none."""
         text = self.text(path)
-        found = re.match(r"-?\d{1,18}\b", text) if text else None
-        return int(found[0]) if found else None
+        match = re.match(r"-?\d{1,18}\b", text) if text else None
+        return int(match[0]) if match else None
 
     def names(self, folder: str, many: int = _MANY) -> list[str]:
         """Entries of a folder, sorted, at most `many`; empty when unreadable."""

@@ -68,8 +68,8 @@ def fits(built: str, machine: str, bits: int | None) -> bool:
 def library_folders(tree: Tree) -> Iterator[str]:
     """Folders that the dynamic loader searches, and common ones; may contain duplicates."""
     if tree.live:
-        given = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-        yield from (folder for folder in given if folder.startswith("/"))
+        inputs = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+        yield from (folder for folder in inputs if folder.startswith("/"))
     # A capture records what was found, but not by which setting.
     yield from (path.rpartition("/")[0] for path in tree.notes.libraries)
     yield from FOLDERS
@@ -98,5 +98,5 @@ def _matching(tree: Tree, pattern: str) -> list[str]:
 
 def group_names(tree: Tree) -> dict[int, str]:
     """The groups of /etc/group, id -> name."""
-    found = re.findall(r"^([^:\n]+):[^:\n]*:(\d{1,9})(?::|$)", tree.text("/etc/group") or "", re.M)
-    return {int(number): name for name, number in found}
+    match = re.findall(r"^([^:\n]+):[^:\n]*:(\d{1,9})(?::|$)", tree.text("/etc/group") or "", re.M)
+    return {int(number): name for name, number in match}

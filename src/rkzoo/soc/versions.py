@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import msgspec
 import yaml
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 Part = Literal["toolkit", "model", "runtime", "driver", "server"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -51,17 +51,17 @@ class Version:
 
 def parse(text: str | None) -> Version | None:
     """The first version in a text such as `RKNPU driver: v0.9.8`; None when there is none."""
-    found = _VERSION.search(text or "")
-    if not found:
+    match = _VERSION.search(text or "")
+    if not match:
         return None
-    major, minor, patch, beta, number = found.groups()
+    major, minor, patch, beta, number = match.groups()
     return Version(
         (int(major[:6]), int(minor[:6]), int((patch or "0")[:6])),
         int(number or 0) if beta else None,
     )
 
 
-class Component(Strict, frozen=True):
+class Component(StrictStruct, frozen=True):
     """A piece of software, and how to upgrade it."""
 
     title: str
@@ -69,7 +69,7 @@ class Component(Strict, frozen=True):
     source: str
 
 
-class Rule(Strict, frozen=True):
+class Rule(StrictStruct, frozen=True):
     """A rule. `when` maps components to conditions; versions.yaml documents their syntax."""
 
     id: str
@@ -85,8 +85,8 @@ class Rule(Strict, frozen=True):
     def __post_init__(self) -> None:
         for text in self.when.values():
             for condition in text.split(","):
-                found = _CONDITION.fullmatch(condition)
-                if not found or (found[2] not in PARTS and parse(found[2]) is None):
+                match = _CONDITION.fullmatch(condition)
+                if not match or (match[2] not in PARTS and parse(match[2]) is None):
                     raise ValueError(f"{condition!r} is not a condition")
 
     def holds(self, known: Mapping[Part, Version]) -> bool:
@@ -99,15 +99,15 @@ class Rule(Strict, frozen=True):
 
 
 def _met(have: Version | None, condition: str, known: Mapping[Part, Version]) -> bool:
-    found = _CONDITION.fullmatch(condition)
-    if found is None or have is None:
+    match = _CONDITION.fullmatch(condition)
+    if match is None or have is None:
         return False
-    named = next((part for part in PARTS if part == found[2]), None)
-    other = known.get(named) if named else parse(found[2])
-    return other is not None and _COMPARE[found[1]](have, other)
+    named = next((part for part in PARTS if part == match[2]), None)
+    other = known.get(named) if named else parse(match[2])
+    return other is not None and _COMPARE[match[1]](have, other)
 
 
-class Matrix(Strict, frozen=True):
+class Matrix(StrictStruct, frozen=True):
     components: dict[str, Component]
     rules: tuple[Rule, ...]
 
@@ -133,14 +133,14 @@ def judge(
         The violated rules, failures first.
     """
     have = {part: version for part, version in known.items() if version is not None}
-    found = [
+    rules = [
         rule
         for rule in matrix().rules
         if (not rule.chips or chip in rule.chips)
         and (not rule.library or library == rule.library)
         and rule.holds(have)
     ]
-    return tuple(sorted(found, key=lambda rule: rule.level != "fail"))
+    return tuple(sorted(rules, key=lambda rule: rule.level != "fail"))
 
 
 def upgrade(part: str, *, library: str = "librknnrt.so", place: str = "") -> str:

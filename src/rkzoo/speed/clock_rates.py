@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.soc.machine import Machine
 
 
-class Clock(Strict, frozen=True):
+class Clock(StrictStruct, frozen=True):
     """A clock before and after a measurement, in Hz."""
 
     kind: str

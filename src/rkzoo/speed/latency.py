@@ -15,7 +15,7 @@ from importlib import resources
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.soc.chips import chips, same_family
 from rkzoo.speed.table import CostTable
 from rkzoo.toolkit.logscan import LayerCost
@@ -71,7 +71,7 @@ TERMS: dict[str, Callable[[LayerCost], float]] = {
 through a swish; MB read by layers that run on the CPU."""
 
 
-class Point(Strict, frozen=True):
+class Point(StrictStruct, frozen=True):
     """A network of the published table, in milliseconds. `left_out` and `family_left_out` are
     estimates of a fit without this network, and without its whole family.
     """
@@ -83,7 +83,7 @@ class Point(Strict, frozen=True):
     terms: dict[str, float]
 
 
-class ChipModel(Strict, frozen=True):
+class ChipModel(StrictStruct, frozen=True):
     """Fitted model of a chip.
 
     Attributes:
@@ -109,7 +109,7 @@ class ChipModel(Strict, frozen=True):
     points: tuple[Point, ...]
 
 
-class LatencyModel(Strict, frozen=True):
+class LatencyModel(StrictStruct, frozen=True):
     """latency.yaml. `source` names the published figures, `sha256` their file."""
 
     toolkit: str
@@ -164,8 +164,8 @@ def chip_model(table: CostTable) -> ChipModel | None:
     """
     if table.dtype != "int8":
         return None
-    found = [m for soc, m in latency_model().chips.items() if same_family(soc, table.soc)]
-    return found[0] if found else None
+    chip_models = [m for soc, m in latency_model().chips.items() if same_family(soc, table.soc)]
+    return chip_models[0] if chip_models else None
 
 
 def latency(table: CostTable, model: ChipModel | None = None) -> Latency:

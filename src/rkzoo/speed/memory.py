@@ -18,7 +18,7 @@ rkzoo, not a vendor figure."""
 
 
 @dataclass(frozen=True)
-class Fit:
+class MemoryFit:
     """Memory verdict; `need` and `memory` in bytes. "no": exceeds the memory. "tight": exceeds
     SHARE of it.
     """
@@ -31,11 +31,11 @@ class Fit:
 def inside(soc: str) -> int | None:
     """Bytes of in-package memory of a chip; None where the memory is external."""
     chip = chips().get(soc)
-    found = _INSIDE.match(chip.memory) if chip else None
-    return int(found[1]) * 2**20 if found else None
+    match = _INSIDE.match(chip.memory) if chip else None
+    return int(match[1]) * 2**20 if match else None
 
 
-def fit(table: CostTable, soc: str) -> Fit | None:
+def fit(table: CostTable, soc: str) -> MemoryFit | None:
     """Compare weights and working memory with the in-package memory; None where there is none, or
     the compiler did not report them.
     """
@@ -44,5 +44,5 @@ def fit(table: CostTable, soc: str) -> Fit | None:
         return None
     need = table.weights + table.internal
     if need > memory:
-        return Fit("no", need, memory)
-    return Fit("tight" if need > SHARE * memory else "yes", need, memory)
+        return MemoryFit("no", need, memory)
+    return MemoryFit("tight" if need > SHARE * memory else "yes", need, memory)

@@ -15,18 +15,18 @@ from typing import Literal
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.soc.chips import chips, same_family
 
 
-class Places(Strict, frozen=True):
+class Places(StrictStruct, frozen=True):
     """`cpu`: operators that run on the CPU. `refused`: operators for which the build fails."""
 
     cpu: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
 
-class Operators(Strict, frozen=True):
+class Operators(StrictStruct, frozen=True):
     """operators.yaml. `tried`: all operators that were built."""
 
     toolkit: str
@@ -36,13 +36,13 @@ class Operators(Strict, frozen=True):
 
 
 @dataclass(frozen=True)
-class Falls:
+class CpuFallback:
     """An operator of a graph that the NPU of a chip does not run."""
 
     operator: str
     place: Literal["cpu", "refused"]
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Describe it in one sentence, without the chip."""
         if self.place == "cpu":
             return f"{self.operator} ran on the processor instead of the NPU when it was tried."
@@ -58,17 +58,17 @@ def operators() -> Operators:
     return msgspec.convert(yaml.load(text, yaml.CSafeLoader), Operators)
 
 
-def falls(names: Sequence[str], soc: str, dtype: str) -> tuple[Falls, ...]:
+def cpu_fallbacks(names: Sequence[str], soc: str, dtype: str) -> tuple[CpuFallback, ...]:
     """Return the operators that `soc` is known not to run on its NPU; none for a dtype that was not
     tried (only the first dtype of each chip was).
     """
     if dtype != chips()[soc].dtypes[0]:
         return ()
-    places = [found for chip, found in operators().chips.items() if same_family(chip, soc)]
-    told = []
+    places = [places for chip, places in operators().chips.items() if same_family(chip, soc)]
+    fallbacks = []
     for name in names:
-        if any(name in found.refused for found in places):
-            told.append(Falls(name, "refused"))
-        elif any(name in found.cpu for found in places):
-            told.append(Falls(name, "cpu"))
-    return tuple(told)
+        if any(name in place.refused for place in places):
+            fallbacks.append(CpuFallback(name, "refused"))
+        elif any(name in place.cpu for place in places):
+            fallbacks.append(CpuFallback(name, "cpu"))
+    return tuple(fallbacks)

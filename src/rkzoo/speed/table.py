@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.process import BuildReport
 from rkzoo.toolkit.recipe import Dtype
@@ -10,7 +10,7 @@ from rkzoo.toolkit.recipe import Dtype
 ENDS = ("InputOperator", "OutputOperator")
 
 
-class CostTable(Strict, frozen=True):
+class CostTable(StrictStruct, frozen=True):
     """Costs of a build. `size` of the .rknn, `weights` and `internal` (working memory on the chip)
     in bytes; None where the compiler did not report them.
     """

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 
-class Times(Strict, frozen=True):
+class Times(StrictStruct, frozen=True):
     """Milliseconds of one stage: median, 90th and 99th percentile, mean, minimum, maximum."""
 
     p50: float

@@ -12,7 +12,7 @@ _PROCESSES = 256
 
 
 @dataclass(frozen=True)
-class Usage:
+class ProcessUsage:
     """Usage of a process and its descendants together.
 
     Attributes:
@@ -25,20 +25,20 @@ class Usage:
     cpu: float
 
 
-def usage(root: Path = _PROC, pid: int | None = None) -> Usage:
+def usage(root: Path = _PROC, pid: int | None = None) -> ProcessUsage:
     """Current usage. Processes that have ended are not counted."""
     pid = pid or os.getpid()
     if not (root / str(pid)).is_dir():
         times = os.times()
-        return Usage(None, None, times.user + times.system)
+        return ProcessUsage(None, None, times.user + times.system)
     resident = peak = 0
     cpu = 0.0
-    for one in _family(root, pid):
-        memory = _memory(root, one)
+    for number in _family(root, pid):
+        memory = _memory(root, number)
         resident += memory.get("VmRSS", 0)
         peak += memory.get("VmHWM", 0)
-        cpu += _seconds(root, one)
-    return Usage(resident, peak, cpu)
+        cpu += _seconds(root, number)
+    return ProcessUsage(resident, peak, cpu)
 
 
 def _family(root: Path, pid: int) -> Iterator[int]:
@@ -46,13 +46,13 @@ def _family(root: Path, pid: int) -> Iterator[int]:
     waiting: list[int] = [pid]
     seen: set[int] = set()
     while waiting and len(seen) < _PROCESSES:
-        one = waiting.pop()
-        if one in seen:
+        result = waiting.pop()
+        if result in seen:
             continue
-        seen.add(one)
-        yield one
+        seen.add(result)
+        yield result
         try:
-            tasks = list((root / str(one) / "task").iterdir())
+            tasks = list((root / str(result) / "task").iterdir())
         except OSError:
             continue
         for task in tasks:
@@ -62,12 +62,12 @@ def _family(root: Path, pid: int) -> Iterator[int]:
 
 def _memory(root: Path, pid: int) -> dict[str, int]:
     """VmRSS and VmHWM in bytes."""
-    found = {}
+    memories = {}
     for line in _text(root / str(pid) / "status").splitlines():
         name, _, rest = line.partition(":")
         if name in ("VmRSS", "VmHWM") and rest.split():
-            found[name] = int(rest.split()[0]) * 1024
-    return found
+            memories[name] = int(rest.split()[0]) * 1024
+    return memories
 
 
 def _seconds(root: Path, pid: int) -> float:

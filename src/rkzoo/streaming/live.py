@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 
 from rkzoo.errors import RkzooError
-from rkzoo.streaming.sinks import Shown
+from rkzoo.streaming.sinks import RenderedFrame
 
 DEFAULT = "127.0.0.1:8080"
 VIEWERS = 8
@@ -61,15 +61,15 @@ class Address:
 def parse_address(text: str) -> Address:
     """Parse `PORT`, `HOST:PORT`, `HOST` or `[::1]:PORT`; the default host is 127.0.0.1. Raises
     RkzooError."""
-    found = re.fullmatch(r"(?:(?P<port>\d+)|(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<at>\d+))?)", text)
-    port = int((found["port"] or found["at"] or 8080) if found else -1)
-    if found is None or not 0 <= port <= 65535:
+    match = re.fullmatch(r"(?:(?P<port>\d+)|(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<at>\d+))?)", text)
+    port = int((match["port"] or match["at"] or 8080) if match else -1)
+    if match is None or not 0 <= port <= 65535:
         raise RkzooError(
             f"{text!r} is not a valid address for the live page.",
             "It is a port of 0..65535, or a host and a port.",
             "Give e.g. --http 8080, or --http 0.0.0.0:8080 for everyone in the network.",
         )
-    return Address((found["host"] or "127.0.0.1").strip("[]"), port)
+    return Address((match["host"] or "127.0.0.1").strip("[]"), port)
 
 
 class LivePage:
@@ -123,7 +123,7 @@ class LivePage:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/"
 
-    def take(self, shown: Shown) -> None:
+    def take(self, shown: RenderedFrame) -> None:
         """Draw and encode the frame, only while there are viewers."""
         if not self._picture.wanted:
             return
@@ -281,11 +281,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def frame(self) -> None:
         newest = self.server.page.newest
-        found = newest.after(newest.number, _PATIENCE / 2)
-        if not found or not found[1]:
+        results = newest.after(newest.number, _PATIENCE / 2)
+        if not results or not results[1]:
             self._text(503, "There is no picture yet.")
             return
-        self._send(200, "image/jpeg", found[1])
+        self._send(200, "image/jpeg", results[1])
 
     def stream(self) -> None:
         page = self.server.page
@@ -302,8 +302,8 @@ class _Handler(BaseHTTPRequestHandler):
         # Limits the lag of a slow viewer to this send buffer.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LAG)
         number = 0
-        while (found := newest.after(number, _PATIENCE)) is not None:
-            number, data = found
+        while (results := newest.after(number, _PATIENCE)) is not None:
+            number, data = results
             if data:
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}"
                 self.wfile.write(head.encode() + b"\r\n\r\n" + data + b"\r\n")

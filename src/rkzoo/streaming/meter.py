@@ -22,7 +22,7 @@ class _Window:
     total: float = 0.0
 
 
-class Meter:
+class StreamMeter:
     """Thread-safe counters with bounded memory."""
 
     def __init__(self) -> None:

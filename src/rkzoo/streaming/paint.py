@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.streaming.tracking import Tracked, as_boxes, can_follow
+from rkzoo.streaming.tracking import Tracked, as_boxes, can_track
 from rkzoo.tasks.tensors.result import Tensors
-from rkzoo.vision.draw import need_supervision
+from rkzoo.vision.draw import require_supervision
 
 Image = NDArray[np.uint8]
 
@@ -29,27 +29,27 @@ def has_supervision() -> bool:
     from rkzoo.errors import RkzooError
 
     try:
-        need_supervision()
+        require_supervision()
     except RkzooError:
         return False
     return True
 
 
-def plain(found: Any, image: Image) -> Image:
+def draw_boxes_only(prediction: Any, image: Image) -> Image:
     """Draw axis-aligned boxes, labels, scores and track ids on a copy of the BGR image; results
     without boxes are written as text lines in the top-left corner.
     """
-    inner = found.found if isinstance(found, Tracked) else found
+    inner = prediction.prediction if isinstance(prediction, Tracked) else prediction
     if isinstance(inner, Tensors):
         return inner.draw(image.copy())
-    if not can_follow(inner):
-        return _lines(found.lines(), image)
+    if not can_track(inner):
+        return _lines(prediction.lines(), image)
     boxes = as_boxes(inner)
     captions = boxes.captions()
-    if isinstance(found, Tracked):
+    if isinstance(prediction, Tracked):
         captions = [
             f"#{number} {caption}" if number else caption
-            for number, caption in zip(found.ids.tolist(), captions, strict=True)
+            for number, caption in zip(prediction.ids.tolist(), captions, strict=True)
         ]
     canvas: Image = image.copy()
     scale, weight = _sizes(image)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained
+from rkzoo.files import atomic_output, os_errors_explained
 from rkzoo.streaming.sources import Frame
 from rkzoo.vision.letterbox import fit
 
@@ -31,13 +31,13 @@ _LONGEST_GAP = 5.0
 
 
 @dataclass
-class Shown:
+class RenderedFrame:
     """A processed frame on its way to the sinks. `found` is the task's result; `seconds` stores the
     time of drawing.
     """
 
     frame: Frame
-    found: Any
+    prediction: Any
     paint: Callable[[Any, Image], Image]
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Shown:
     def picture(self) -> Image:
         """BGR image (H, W, 3) with the result drawn; drawn once, on first access."""
         start = perf_counter()
-        drawn = self.paint(self.found, self.frame.image)
+        drawn = self.paint(self.prediction, self.frame.image)
         self.seconds["draw"] = perf_counter() - start
         return drawn
 
@@ -62,7 +62,7 @@ class Sink(Protocol):
     @property
     def place(self) -> str: ...
 
-    def take(self, shown: Shown) -> None: ...
+    def take(self, shown: RenderedFrame) -> None: ...
 
     def __enter__(self) -> Any: ...
 
@@ -101,7 +101,7 @@ class JsonLines(_Sink):
             temporary = self._stack.enter_context(atomic_output(path))
             self._out = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
 
-    def take(self, shown: Shown) -> None:
+    def take(self, shown: RenderedFrame) -> None:
         """Write a frame. Ends the stream when the reader of stdout has closed it."""
         frame = shown.frame
         self._first = frame.taken if self._first is None else self._first
@@ -114,7 +114,7 @@ class JsonLines(_Sink):
         if frame.name:
             record["file"] = frame.name
         record["width"], record["height"] = frame.image.shape[1], frame.image.shape[0]
-        record["results"] = shown.found.to_json()
+        record["results"] = shown.prediction.to_json()
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
         try:
             print(line, file=self._out, flush=self._out is sys.stdout)
@@ -152,7 +152,7 @@ class VideoFile(_Sink):
         self._written = 0
         self._last: Image | None = None
 
-    def take(self, shown: Shown) -> None:
+    def take(self, shown: RenderedFrame) -> None:
         picture = shown.picture
         if self._writer is None:
             self._begin(picture, shown.frame.taken)
@@ -186,7 +186,7 @@ class VideoFile(_Sink):
         # Encoders require even sizes.
         height, width = max(2, height - height % 2), max(2, width - width % 2)
         code = cv2.VideoWriter.fourcc(*str(self._codec))
-        with explained(f"{self._path} cannot be written."):
+        with os_errors_explained(f"{self._path} cannot be written."):
             self._temporary.touch()
         writer = cv2.VideoWriter(str(self._temporary), code, self._fps, (width, height))
         if not writer.isOpened():
@@ -245,7 +245,7 @@ class Window(_Sink):
         with _gui():
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
 
-    def take(self, shown: Shown) -> None:
+    def take(self, shown: RenderedFrame) -> None:
         with _gui():
             cv2.imshow(self._title, shown.picture)
             key = cv2.waitKey(1) & 0xFF

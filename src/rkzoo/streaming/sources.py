@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.vision.image import SUFFIXES, expand, read
 
 # Silences OpenCV's FFmpeg on stderr. Read once, at import.
@@ -58,7 +58,7 @@ class Frame:
     position: float | None = None
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """A frame source.
 
     Attributes:
@@ -82,7 +82,9 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def open_source(text: str, *, give_up: float | None = None, report: Reporter = SILENT) -> Source:
+def open_source(
+    text: str, *, give_up: float | None = None, report: ProgressReporter = SILENT
+) -> FrameSource:
     """Open a source: a number or /dev/videoN (camera), a URL, a video file, or an image, folder or
     glob of images.
 
@@ -95,16 +97,16 @@ def open_source(text: str, *, give_up: float | None = None, report: Reporter = S
     Raises:
         RkzooError: the source cannot be opened.
     """
-    if found := _CAMERA.match(text):
-        return Video(text, int(found[1]), live=True, give_up=give_up, report=report)
-    if found := _URL.match(text):
-        if found[1].lower() == "file":
+    if match := _CAMERA.match(text):
+        return VideoSource(text, int(match[1]), live=True, give_up=give_up, report=report)
+    if match := _URL.match(text):
+        if match[1].lower() == "file":
             return open_source(text[len("file://") :], give_up=give_up, report=report)
-        return Video(text, text, live=None, give_up=give_up, report=report)
+        return VideoSource(text, text, live=None, give_up=give_up, report=report)
     path = Path(text).expanduser()
     if path.is_dir() or path.suffix.lower() in SUFFIXES or not path.exists():
-        return Pictures(_pictures(text, path))
-    return Video(text, str(path), live=False, report=report)
+        return ImageSource(_pictures(text, path))
+    return VideoSource(text, str(path), live=False, report=report)
 
 
 def _pictures(text: str, path: Path) -> list[Path]:
@@ -118,7 +120,7 @@ def _pictures(text: str, path: Path) -> list[Path]:
         ) from error
 
 
-class Pictures:
+class ImageSource:
     """Image files in sequence; sizes may differ."""
 
     live = False
@@ -144,7 +146,7 @@ class Pictures:
         pass
 
 
-class Video:
+class VideoSource:
     """Anything OpenCV opens as a video. `live` None: live unless the number of frames is known."""
 
     def __init__(
@@ -154,7 +156,7 @@ class Video:
         *,
         live: bool | None,
         give_up: float | None = None,
-        report: Reporter = SILENT,
+        report: ProgressReporter = SILENT,
     ) -> None:
         self.name, self._what, self._give_up, self._report = (
             _without_password(name),
@@ -288,12 +290,12 @@ class Video:
         )
 
 
-class Paced:
+class PacedSource:
     """A file played at its own frame rate, as if it were live."""
 
     live = True
 
-    def __init__(self, source: Source, fps: float | None = None) -> None:
+    def __init__(self, source: FrameSource, fps: float | None = None) -> None:
         self._source = source
         self.name, self.total, self.reconnects = source.name, source.total, 0
         self.fps: float | None = fps or source.fps or 25.0

@@ -35,12 +35,12 @@ class TrackOptions:
             boxes, with low-score boxes, and of a track seen only once.
     """
 
-    sure: float = 0.25
-    unsure: float = 0.1
-    patience: int = 30
-    overlap: float = 0.2
-    overlap_unsure: float = 0.5
-    overlap_new: float = 0.3
+    high_threshold: float = 0.25
+    low_threshold: float = 0.1
+    track_buffer: int = 30
+    match_iou: float = 0.2
+    low_match_iou: float = 0.5
+    new_match_iou: float = 0.3
 
 
 class Tracker:
@@ -72,8 +72,10 @@ class Tracker:
         first, self._first = self._first, False
         self._predict()
         numbers = np.zeros(len(boxes), np.int64)
-        sure = np.flatnonzero(scores >= self.options.sure)
-        unsure = np.flatnonzero((scores < self.options.sure) & (scores >= self.options.unsure))
+        sure = np.flatnonzero(scores >= self.options.high_threshold)
+        unsure = np.flatnonzero(
+            (scores < self.options.high_threshold) & (scores >= self.options.low_threshold)
+        )
         known = np.flatnonzero(self._id > 0)
         new = np.flatnonzero(self._id == 0)
         seen: list[int] = []
@@ -87,10 +89,10 @@ class Tracker:
                 numbers[box] = self._id[track]
             return np.delete(tracks, rows), np.delete(chosen, columns)
 
-        alone, sure = associate(known, sure, self.options.overlap)
+        alone, sure = associate(known, sure, self.options.match_iou)
         recent = alone[self._unseen[alone] <= 1]
-        associate(recent, unsure, self.options.overlap_unsure)
-        _, sure = associate(new, sure, self.options.overlap_new)
+        associate(recent, unsure, self.options.low_match_iou)
+        _, sure = associate(new, sure, self.options.new_match_iou)
         self._forget(seen)
         for box in sure:
             numbers[box] = self._begin(boxes[box], first)
@@ -132,7 +134,7 @@ class Tracker:
 
     def _forget(self, seen: list[int]) -> None:
         """Drop tracks unseen for too long, and unconfirmed ones that were not seen again."""
-        keep = (self._unseen <= self.options.patience) & ((self._id > 0) | (self._unseen == 0))
+        keep = (self._unseen <= self.options.track_buffer) & ((self._id > 0) | (self._unseen == 0))
         self._id, self._unseen = self._id[keep], self._unseen[keep]
         self._mean, self._spread = self._mean[keep], self._spread[keep]
 
@@ -179,7 +181,7 @@ class Tracked(Collection):
     """A result with track ids. `found` is the task's result, `ids` (N,) int64 the track ids, 0 for
     none."""
 
-    found: Any
+    prediction: Any
     ids: NDArray[np.int64]
 
     @property
@@ -190,48 +192,48 @@ class Tracked(Collection):
     @property
     def xyxy(self) -> NDArray[np.float32]:
         """Axis-aligned boxes (N, 4) x1, y1, x2, y2 in source-image pixels."""
-        return corners(self.found)
+        return corners(self.prediction)
 
     @property
     def scores(self) -> NDArray[np.float32]:
         """Scores (N,) in 0..1."""
-        return score(self.found)
+        return score(self.prediction)
 
     @property
     def class_ids(self) -> NDArray[np.int32]:
         """Class indices (N,) int32."""
-        return np.asarray(as_boxes(self.found).class_id, np.int32)
+        return np.asarray(as_boxes(self.prediction).class_id, np.int32)
 
     @property
     def names(self) -> list[str]:
         """The class name of each item, or the class index as text where it has no name."""
-        return list(as_boxes(self.found).names)
+        return list(as_boxes(self.prediction).names)
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.prediction)
 
     def _take(self, rows: Rows) -> Tracked:
-        return Tracked(self.found[rows], self.ids[rows])
+        return Tracked(self.prediction[rows], self.ids[rows])
 
     def to_json(self) -> list[dict[str, Any]]:
         """The task's records, each with `track` (null for none)."""
         return [
             record | {"track": int(number) or None}
-            for record, number in zip(self.found.to_json(), self.ids, strict=True)
+            for record, number in zip(self.prediction.to_json(), self.ids, strict=True)
         ]
 
     def lines(self) -> list[str]:
         return [
             f"#{number:<4} {line}"
-            for number, line in zip(self.ids.tolist(), self.found.lines(), strict=True)
+            for number, line in zip(self.ids.tolist(), self.prediction.lines(), strict=True)
         ]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The task's drawing, with the track id in the top-right corner of each box."""
-        canvas: NDArray[np.uint8] = self.found.draw(image)
+        canvas: NDArray[np.uint8] = self.prediction.draw(image)
         scale = max(0.4, image.shape[0] / 1000)
         weight = max(1, round(2 * scale))
-        for (_, y1, x2, _), number in zip(corners(self.found), self.ids.tolist(), strict=True):
+        for (_, y1, x2, _), number in zip(corners(self.prediction), self.ids.tolist(), strict=True):
             if not number:
                 continue
             text = f"#{number}"
@@ -242,40 +244,40 @@ class Tracked(Collection):
         return canvas
 
 
-class Follower:
+class TrackedStream:
     """Adds track ids to the results of one stream, for any task with boxes."""
 
     def __init__(self, options: TrackOptions | None = None) -> None:
         self._tracker = Tracker(options)
 
-    def __call__(self, found: Any) -> Tracked:
+    def __call__(self, prediction: Any) -> Tracked:
         """Update with a result. Low-score boxes without a track are dropped."""
-        scores = score(found)
-        ids = self._tracker(corners(found), scores)
-        keep = np.flatnonzero((scores >= self._tracker.options.sure) | (ids > 0))
-        return Tracked(found[keep], ids[keep])
+        scores = score(prediction)
+        ids = self._tracker(corners(prediction), scores)
+        keep = np.flatnonzero((scores >= self._tracker.options.high_threshold) | (ids > 0))
+        return Tracked(prediction[keep], ids[keep])
 
 
-def can_follow(found: Any) -> bool:
+def can_track(prediction: Any) -> bool:
     """Whether a result has boxes to track."""
-    return hasattr(as_boxes(found), "xyxy")
+    return hasattr(as_boxes(prediction), "xyxy")
 
 
-def score(found: Any) -> NDArray[np.float32]:
+def score(prediction: Any) -> NDArray[np.float32]:
     """Scores (N,) of a result with boxes."""
-    return np.asarray(as_boxes(found).score, np.float32)
+    return np.asarray(as_boxes(prediction).score, np.float32)
 
 
-def corners(found: Any) -> NDArray[np.float32]:
+def corners(prediction: Any) -> NDArray[np.float32]:
     """Axis-aligned boxes (N, 4) x1, y1, x2, y2 in source-image pixels."""
-    return np.asarray(as_boxes(found).xyxy, np.float32)
+    return np.asarray(as_boxes(prediction).xyxy, np.float32)
 
 
-def as_boxes(found: Any) -> Any:
+def as_boxes(prediction: Any) -> Any:
     """A result's boxes as Detections: `boxes` of masks and poses, bounding boxes of rotated ones. A
     result without boxes is returned unchanged.
     """
-    if hasattr(found, "upright"):
-        return found.upright()
-    inner = getattr(found, "boxes", None)
-    return inner if hasattr(inner, "xyxy") else found
+    if hasattr(prediction, "upright"):
+        return prediction.upright()
+    inner = getattr(prediction, "boxes", None)
+    return inner if hasattr(inner, "xyxy") else prediction

@@ -48,7 +48,7 @@ class Collection:
         return (self._take(slice(i, i + 1)) for i in range(len(self)))
 
 
-class Classified(Collection):
+class ClassifiedCollection(Collection):
     """Collection with a class and a score per item.
 
     Attributes:
@@ -110,9 +110,9 @@ def names_of(class_ids: NDArray[Any], labels: Sequence[str]) -> list[str]:
 
 def times_of(things: Sequence[Any]) -> NDArray[np.float64]:
     """Return start and end times in seconds, (N, 2) float64, of items with `start` and `end`."""
-    return np.array([(one.start, one.end) for one in things], np.float64).reshape(-1, 2)
+    return np.array([(thing.start, thing.end) for thing in things], np.float64).reshape(-1, 2)
 
 
-def around(points: NDArray[np.float32]) -> NDArray[np.float32]:
+def bounding_boxes(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Axis-aligned bounding boxes x1, y1, x2, y2 (N, 4) of points (N, K, 2)."""
     return np.concatenate((points.min(axis=1), points.max(axis=1)), axis=1)

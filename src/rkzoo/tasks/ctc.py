@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def merged(steps: NDArray[np.intp], blank: int) -> NDArray[np.intp]:
+def collapse_repeats(steps: NDArray[np.intp], blank: int) -> NDArray[np.intp]:
     """Return the steps (K,) at which a character starts: not blank and not a repeat.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of, fitter_of
+from rkzoo.session import Session, canvas_of, preprocess_of
 from rkzoo.vision.letterbox import Letterbox, fit
 
 R = TypeVar("R")
@@ -28,7 +28,7 @@ class ImageTask(ABC, Generic[R]):
     def __init__(self, contract: Contract, session: Session) -> None:
         self.contract, self.session = contract, session
         self._canvas = canvas_of(session, contract.input.size, contract.input.channels)
-        self._fit = fitter_of(session, fit)
+        self._fit = preprocess_of(session, fit)
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], Letterbox]:
         """Resize, pad and convert a BGR image (H, W, 3) to the model's inputs.
@@ -40,12 +40,12 @@ class ImageTask(ABC, Generic[R]):
         return [canvas], letterbox
 
     @abstractmethod
-    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
+    def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
         """Convert raw output tensors to the result, in source-image pixels."""
 
     def __call__(self, image: NDArray[np.uint8]) -> R:
         arrays, letterbox = self.preprocess(image)
-        return self.decode(self.session.run(arrays), letterbox)
+        return self.postprocess(self.session.run(arrays), letterbox)
 
 
 def refuse_crop(contract: Contract, why: str) -> None:
@@ -67,7 +67,7 @@ class LinePreprocess:
 
     def __init__(self, contract: Contract, session: Session) -> None:
         self._spec, self._session = contract.input, session
-        self._fit = fitter_of(session, fit)
+        self._fit = preprocess_of(session, fit)
 
     def __call__(self, lines: Sequence[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:
         """BGR lines (h, w, 3) to uint8 (N, height, width, C) in the contract's colour order. The

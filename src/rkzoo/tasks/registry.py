@@ -74,8 +74,8 @@ def _kind(head: Head) -> str:
 @cache
 def _spec(kind: str) -> TaskSpec:
     module, name = SPECS[kind].split(":")
-    found: TaskSpec = getattr(import_module(f"rkzoo.tasks.{module}"), name)
-    return found
+    spec: TaskSpec = getattr(import_module(f"rkzoo.tasks.{module}"), name)
+    return spec
 
 
 # Options that only some tasks use: what the command line calls them, by the request's field.
@@ -93,7 +93,7 @@ OPTIONS = {
 }
 
 
-def validate_options(head: Head | None, given: Set[str]) -> None:
+def validate_options(head: Head | None, provided: Set[str]) -> None:
     """Refuses options that a model with this head does not use.
 
     Args:
@@ -105,7 +105,7 @@ def validate_options(head: Head | None, given: Set[str]) -> None:
     """
     used = spec_of(head).options
     for name, option in OPTIONS.items():
-        if name in given and name not in used:
+        if name in provided and name not in used:
             raise RkzooError(
                 f"{option} does not go with this model.",
                 "It would change nothing.",

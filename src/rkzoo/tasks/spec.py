@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
+class TaskParts:
     """An opened model.
 
     Attributes:
@@ -69,7 +69,7 @@ class TaskOptions:
 
 
 @dataclass(frozen=True)
-class AssumedLabels:
+class DefaultLabels:
     """Default class names for a file without labels.
 
     Attributes:
@@ -85,8 +85,8 @@ class AssumedLabels:
     card: str = ""
 
 
-Takes = Literal["picture", "sound", "text", "tensors"]
-Gives = Literal["picture", "transcript", "timeline", "output", "sound", "tensors", "vector"]
+InputName = Literal["picture", "sound", "text", "tensors"]
+OutputName = Literal["picture", "transcript", "timeline", "output", "sound", "tensors", "vector"]
 
 
 @dataclass(frozen=True)
@@ -120,41 +120,41 @@ class TaskSpec:
     """
 
     name: str
-    open: Callable[[Opened, TaskOptions], Task]
-    takes: Takes = "picture"
-    gives: Gives = "picture"
+    open: Callable[[TaskParts, TaskOptions], Task]
+    input_kind: InputName = "picture"
+    output_kind: OutputName = "picture"
     options: frozenset[str] = frozenset()
-    scored: str = ""
+    dataset_task: str = ""
     part: str = ""
     usage: tuple[str, ...] | None = None
     describe: Callable[[Any], list[tuple[str, str]]] = lambda head: []
-    assumed_labels: Callable[[Any], AssumedLabels | None] = lambda head: None
+    default_labels: Callable[[Any], DefaultLabels | None] = lambda head: None
     name_classes: Callable[[Any, Sequence[str]], tuple[str, ...]] = lambda head, labels: tuple(
         labels
     )
     check_labels: Callable[[Any, Sequence[str], str], None] = lambda head, labels, model: None
     legalize: bool = False
-    native: bool = False
-    things: Callable[[Any], Any] | None = None
+    native_layout: bool = False
+    to_matchable: Callable[[Any], Any] | None = None
     thresholded: bool = False
     outputs: str = ""
-    bounded: Callable[[Any], bool] = lambda head: False
+    has_bounded_scores: Callable[[Any], bool] = lambda head: False
 
 
 THRESHOLDS = frozenset({"confidence", "iou", "max_boxes"})
 
 
-def as_it_is(found: Any) -> Any:
+def identity(prediction: Any) -> Any:
     """`things` of a result that can be matched directly."""
-    return found
+    return prediction
 
 
-def always(head: Any) -> bool:
+def always_bounded(head: Any) -> bool:
     """`bounded` of a task whose outputs are always scores."""
     return True
 
 
-def a_name_for_each_class(head: Any, labels: Sequence[str], model: str) -> None:
+def check_label_count(head: Any, labels: Sequence[str], model: str) -> None:
     """`check_labels` of a head with `classes`. Raises RkzooError when the counts differ."""
     if labels and len(labels) != head.classes:
         raise RkzooError(

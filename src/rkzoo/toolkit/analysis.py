@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rkzoo.toolkit.logs import plain
+from rkzoo.toolkit.logs import strip_colors
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ _ROW = re.compile(rf"^\[([^\]]+)\]\s+(\S.*?)(?:\s+{_PAIR}(?:\s+{_PAIR})?)?\s*$")
 
 def read_errors(text: str) -> tuple[LayerError, ...]:
     """Parse an `error_analysis.txt`; rows in the graph's order, () where there are none."""
-    rows = (_ROW.match(line.rstrip()) for line in plain(text).splitlines())
+    rows = (_ROW.match(line.rstrip()) for line in strip_colors(text).splitlines())
     return tuple(_error(row) for row in rows if row)
 
 

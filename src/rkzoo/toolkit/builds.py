@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, explained, locked
+from rkzoo.files import cache_dir, locked, os_errors_explained
 from rkzoo.toolkit.recipe import Recipe
 
 LIMIT = 4 * 10**9
@@ -70,14 +70,14 @@ def store(
         RkzooError: The graph cannot be read, or the cache cannot be written.
     """
     if isinstance(graph, Path):
-        with explained(f"{graph} cannot be read."):
+        with os_errors_explained(f"{graph} cannot be read."):
             graph = graph.read_bytes()
     key = _key(graph, calibration, recipe)
     root = cache_dir("builds")
     target = root / key
     if find(key) is None:
         part = root / f".{key}.{secrets.token_hex(4)}.part"
-        with explained("The inputs of the build cannot be kept in the cache."):
+        with os_errors_explained("The inputs of the build cannot be kept in the cache."):
             try:
                 part.mkdir()
                 (part / "model.onnx").write_bytes(graph)

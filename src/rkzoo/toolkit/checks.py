@@ -57,7 +57,7 @@ def check(
             (QLinearConv, ...).
         outputs_read_inside: Of a quantized graph, the outputs that other nodes read too.
     """
-    found = [
+    problems = [
         *_chip(recipe),
         *_version(recipe),
         *_opset(opset),
@@ -67,7 +67,7 @@ def check(
         *_hybrid(recipe),
         *_quantised(recipe, integer_operators, outputs_read_inside),
     ]
-    return tuple(sorted(found, key=lambda problem: problem.severity != "error"))
+    return tuple(sorted(problems, key=lambda problem: problem.severity != "error"))
 
 
 def refuse(problems: Sequence[Problem]) -> None:
@@ -131,10 +131,10 @@ def _opset(opset: int) -> list[Problem]:
 
 
 def _inputs(plans: Sequence[InputPlan], shapes: Mapping[str, Sequence[int]]) -> list[Problem]:
-    found = []
+    problems = []
     planned = {plan.name: plan.shape for plan in plans}
     for name in [name for name in shapes if name not in planned]:
-        found.append(
+        problems.append(
             Problem(
                 f"The input {name} is not part of the build plan.",
                 f"The build plan covers: {', '.join(planned) or 'nothing'}.",
@@ -143,7 +143,7 @@ def _inputs(plans: Sequence[InputPlan], shapes: Mapping[str, Sequence[int]]) -> 
         )
     for name, shape in planned.items():
         if name not in shapes:
-            found.append(
+            problems.append(
                 Problem(
                     f"The model has no input called {name}.",
                     f"Its inputs are: {', '.join(shapes)}.",
@@ -151,8 +151,8 @@ def _inputs(plans: Sequence[InputPlan], shapes: Mapping[str, Sequence[int]]) -> 
                 )
             )
             continue
-        found += _shape(name, shape, tuple(shapes[name]))
-    return found
+        problems += _shape(name, shape, tuple(shapes[name]))
+    return problems
 
 
 def _shape(name: str, planned: tuple[int, ...], declared: tuple[int, ...]) -> list[Problem]:
@@ -183,22 +183,22 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def _normalisation(plan: InputPlan) -> list[Problem]:
-    found = []
+    problems = []
     if not plan.mean and not plan.std:
         return []
     if len(plan.shape) != 4:
-        found.append(
+        problems.append(
             Problem(
                 f"The input {plan.name} has mean and std but is not a picture.",
                 f"Its shape is {_text(plan.shape)}; a picture has four dimensions.",
                 "Leave mean and std empty for it.",
             )
         )
-        return found
+        return problems
     channels = plan.shape[1]
     for word, values in (("mean", plan.mean), ("std", plan.std)):
         if len(values) != channels:
-            found.append(
+            problems.append(
                 Problem(
                     f"The input {plan.name} has {channels} channels, and {word} has"
                     f" {len(values)} numbers.",
@@ -212,7 +212,7 @@ def _normalisation(plan: InputPlan) -> list[Problem]:
                 )
             )
     if 0.0 in plan.std:
-        found.append(
+        problems.append(
             Problem(
                 f"The std of the input {plan.name} contains 0.",
                 "Pixels would be divided by zero.",
@@ -220,14 +220,14 @@ def _normalisation(plan: InputPlan) -> list[Problem]:
             )
         )
     if plan.shape[0] != 1:
-        found.append(
+        problems.append(
             Problem(
                 f"The input {plan.name} takes {plan.shape[0]} pictures at once.",
                 "Calibration and the simulator feed one picture at a time.",
                 "Export the model with batch size 1.",
             )
         )
-    return found
+    return problems
 
 
 def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
@@ -266,9 +266,9 @@ def _hybrid(recipe: Recipe) -> list[Problem]:
                 "Leave the float layers out.",
             )
         ]
-    found = []
+    problems = []
     if recipe.float_layers and recipe.auto_hybrid:
-        found.append(
+        problems.append(
             Problem(
                 "Float layers are named, and auto_hybrid is set too.",
                 "The toolkit supports only one of the two.",
@@ -277,7 +277,7 @@ def _hybrid(recipe: Recipe) -> list[Problem]:
         )
     soc = chips().get(recipe.soc)
     if soc is not None and "fp16" not in soc.dtypes:
-        found.append(
+        problems.append(
             Problem(
                 f"{recipe.soc} cannot keep layers in float16.",
                 "Its NPU computes in integers only.",
@@ -285,22 +285,22 @@ def _hybrid(recipe: Recipe) -> list[Problem]:
             )
         )
     if recipe.auto_hybrid and recipe.toolkit in _WITHOUT_AUTO_HYBRID:
-        found.append(
+        problems.append(
             Problem(
                 f"RKNN-Toolkit2 {recipe.toolkit} has no auto_hybrid.",
                 "That came with 2.3.2.",
                 "Use a newer toolkit, or name the layers.",
             )
         )
-    return found
+    return problems
 
 
 def _quantised(
     recipe: Recipe, integer_operators: Sequence[str], outputs_read_inside: Sequence[str]
 ) -> list[Problem]:
-    found = []
+    problems = []
     if recipe.quantised and recipe.dtype != "int8":
-        found.append(
+        problems.append(
             Problem(
                 f"The model is quantised already, so it cannot be built in {recipe.dtype}.",
                 "Its weights are INT8 already; the toolkit takes them as they are.",
@@ -308,7 +308,7 @@ def _quantised(
             )
         )
     if integer_operators:
-        found.append(
+        problems.append(
             Problem(
                 f"The model is quantised with integer operators ({integer_operators[0]}).",
                 "The toolkit reads quantised models only as float operators between"
@@ -317,7 +317,7 @@ def _quantised(
             )
         )
     if outputs_read_inside:
-        found.append(
+        problems.append(
             Problem(
                 f"The output {outputs_read_inside[0]} of this quantised model is also read inside"
                 " it.",
@@ -325,4 +325,4 @@ def _quantised(
                 "Export the model without the nodes behind that output.",
             )
         )
-    return found
+    return problems

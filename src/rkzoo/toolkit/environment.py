@@ -23,8 +23,8 @@ from importlib import resources
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, explained, locked
-from rkzoo.progress import SILENT, Reporter, Task
+from rkzoo.files import cache_dir, locked, os_errors_explained
+from rkzoo.progress import SILENT, ProgressReporter, ProgressTask
 from rkzoo.toolkit import indexes, interpreter, logs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.toolkit.versions import (
@@ -63,7 +63,7 @@ class ToolkitEnv:
 
 
 def ensure(
-    version: str = DEFAULT_VERSION, *, kind: str = "lean", report: Reporter = SILENT
+    version: str = DEFAULT_VERSION, *, kind: str = "lean", report: ProgressReporter = SILENT
 ) -> ToolkitEnv:
     """The environment of a toolkit version, installed when it is missing.
 
@@ -89,7 +89,9 @@ def ensure(
             return env  # another process made it in the meantime
         _sweep(root, target.name)
         more = KINDS[kind]
-        known = replace(known, pythons=tuple(one for one in known.pythons if one >= more.python))
+        known = replace(
+            known, pythons=tuple(python for python in known.pythons if python >= more.python)
+        )
         python = interpreter.find(known)
         report.note(
             f"RKNN-Toolkit2 {known.version}{more.title} is being installed into rkzoo's cache"
@@ -98,7 +100,7 @@ def ensure(
         return _install(known, python, target, more, report)
 
 
-def there(kind: str) -> ToolkitEnv | None:
+def newest_installed(kind: str) -> ToolkitEnv | None:
     """The newest installed environment of that kind; None when there is none."""
     return next((env for env in installed() if env.kind == kind), None)
 
@@ -106,13 +108,13 @@ def there(kind: str) -> ToolkitEnv | None:
 def installed() -> tuple[ToolkitEnv, ...]:
     """All installed environments, the newest version first, lean before full."""
     root = cache_dir("toolkits")
-    found = [
+    toolkit_envs = [
         env
         for known in RELEASES
         for folder in _folders(root, known.version, "lean")
         if (env := _read(folder)) is not None
     ]
-    return tuple(found)
+    return tuple(toolkit_envs)
 
 
 def remove(version: str) -> tuple[ToolkitEnv, ...]:
@@ -136,7 +138,7 @@ def remove(version: str) -> tuple[ToolkitEnv, ...]:
             _sweep(root, folder.name)
             env = _read(folder)
             if folder.exists():
-                with explained(f"RKNN-Toolkit2 {name} cannot be removed."):
+                with os_errors_explained(f"RKNN-Toolkit2 {name} cannot be removed."):
                     _discard(folder)
             if env is not None:
                 removed.append(env)
@@ -215,12 +217,16 @@ def _sweep(root: Path, name: str) -> None:
 
 
 def _install(
-    known: Release, python: interpreter.Interpreter, target: Path, kind: Kind, report: Reporter
+    known: Release,
+    python: interpreter.Interpreter,
+    target: Path,
+    kind: Kind,
+    report: ProgressReporter,
 ) -> ToolkitEnv:
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     title = f"Installing RKNN-Toolkit2 {known.version}{kind.title}"
     try:
-        with explained(f"RKNN-Toolkit2 {known.version} cannot be installed."):
+        with os_errors_explained(f"RKNN-Toolkit2 {known.version} cannot be installed."):
             with report.task(title, bytes=True) as task:
                 _populate(known, python, part, kind, task)
             size = _size(part)
@@ -240,14 +246,14 @@ def _install(
 
 
 def _populate(
-    known: Release, python: interpreter.Interpreter, part: Path, kind: Kind, task: Task
+    known: Release, python: interpreter.Interpreter, part: Path, kind: Kind, task: ProgressTask
 ) -> None:
     _uv(["venv", "--no-project", "--relocatable", "--python", python.path, str(part)], known, task)
     own = part / "bin" / "python"
-    wanted = (f"rknn-toolkit2=={known.version}", *REQUIREMENTS, *kind.packages)
+    requested = (f"rknn-toolkit2=={known.version}", *REQUIREMENTS, *kind.packages)
     overrides = part / "overrides.txt"
     overrides.write_text("\n".join((*REQUIREMENTS, *EXCLUDED, *kind.overrides)), encoding="utf-8")
-    install = ["pip", "install", "--python", str(own), "--override", str(overrides), *wanted]
+    install = ["pip", "install", "--python", str(own), "--override", str(overrides), *requested]
     if kind.torch:
         _with_torch(install, known, task)
     else:
@@ -257,7 +263,7 @@ def _populate(
     _prove(own, known, part)
 
 
-def _with_torch(install: Sequence[str], known: Release, task: Task) -> None:
+def _with_torch(install: Sequence[str], known: Release, task: ProgressTask) -> None:
     """Install PyTorch without CUDA when its index is reachable, else what the user's index has."""
     try:
         _uv([*install, "--torch-backend", "cpu"], known, task)
@@ -305,7 +311,7 @@ _FETCHED = re.compile(r"^ Downloaded (\S+)")
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
-class Fetches:
+class DownloadProgress:
     """Parses uv's download messages: bytes done of bytes announced."""
 
     def __init__(self) -> None:
@@ -319,24 +325,24 @@ class Fetches:
 
     def read(self, line: str) -> bool:
         """True when the line changed the amounts."""
-        if found := _FETCHING.match(line):
-            name, size, unit = found.groups()
+        if match := _FETCHING.match(line):
+            name, size, unit = match.groups()
             self._sizes[name] = float(size) * _UNITS.get(unit, 1)
             return True
-        if (found := _FETCHED.match(line)) and found[1] in self._sizes:
-            self.done += self._sizes[found[1]]
+        if (match := _FETCHED.match(line)) and match[1] in self._sizes:
+            self.done += self._sizes[match[1]]
             return True
         return False
 
 
-def _uv(arguments: Sequence[str], known: Release, task: Task) -> None:
+def _uv(arguments: Sequence[str], known: Release, task: ProgressTask) -> None:
     # In the cache folder, so that no pyproject.toml or uv.toml of the user's project applies.
     environ = dict(os.environ)
     environ |= indexes.uv_environment(environ)
     environ |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     environ.pop("VIRTUAL_ENV", None)
     lines: list[str] = []
-    fetches = Fetches()
+    fetches = DownloadProgress()
     with subprocess.Popen(
         [interpreter.uv(), *arguments],
         cwd=cache_dir("toolkits"),

@@ -65,14 +65,14 @@ def pip_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
         Path(base) / "pip/pip.conf"
         for base in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")
     ]
-    found = [
+    paths = [
         *system,
         Path("/etc/pip.conf"),
         home / ".pip/pip.conf",
         config / "pip/pip.conf",
         Path(sys.prefix) / "pip.conf",
     ]
-    return tuple(found + ([Path(named)] if named else []))
+    return tuple(paths + ([Path(named)] if named else []))
 
 
 def _read(path: Path) -> Iterator[tuple[str, str]]:

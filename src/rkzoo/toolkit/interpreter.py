@@ -65,9 +65,9 @@ def find(release: Release) -> Interpreter:
         RkzooError: There is none; the message says what to install.
     """
     for path in _candidates(release):
-        found = examine(path)
-        if found is not None and found.version[:2] in release.pythons:
-            return found
+        interpreter = examine(path)
+        if interpreter is not None and interpreter.version[:2] in release.pythons:
+            return interpreter
     low, high = release.pythons[0], release.pythons[-1]
     raise RkzooError(
         f"RKNN-Toolkit2 {release.version} cannot be installed: no suitable Python was found.",
@@ -80,14 +80,14 @@ def find(release: Release) -> Interpreter:
 
 def _candidates(release: Release) -> Iterator[str]:
     fitting = [f"{major}.{minor}" for major, minor in release.pythons]
-    wanted = [version for version in _PREFERRED if version in fitting]
+    requested = [version for version in _PREFERRED if version in fitting]
     yield sys.executable
-    for version in wanted:
+    for version in requested:
         if path := shutil.which(f"python{version}"):
             yield path
     yield from _by_uv(fitting)
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    for version in wanted:
+    for version in requested:
         yield from (str(path) for path in sorted(root.glob(f"versions/{version}.*/bin/python")))
     for name in ("python3", "python"):
         if path := shutil.which(name):

@@ -31,14 +31,14 @@ def keep_text(text: str, label: str) -> Path | None:
     return path
 
 
-def plain(text: str) -> str:
+def strip_colors(text: str) -> str:
     """Remove terminal colors."""
     return _COLOUR.sub("", text)
 
 
 def last_line(text: str) -> str:
     """The last meaningful line, without colors and progress bars; "" when there is none."""
-    for line in reversed(plain(text).replace("\r", "\n").splitlines()):
+    for line in reversed(strip_colors(text).replace("\r", "\n").splitlines()):
         line = line.strip()
         if line and not re.search(r"\d+%\|", line) and not re.fullmatch(r"[-=+\s^~]*", line):
             return line[:400]

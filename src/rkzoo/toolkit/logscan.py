@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from rkzoo.toolkit.logs import plain
+from rkzoo.toolkit.logs import strip_colors
 
 FindingKind = Literal[
     "cpu", "no-lowering", "regtask", "native-error", "collapsed-scale", "low-ceiling", "no-table"
@@ -63,7 +63,7 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class Scan:
+class LogScan:
     """Contents of a build log. `internal` and `weights`: bytes of working and of weight memory on
     the chip, None where the log does not say.
     """
@@ -95,16 +95,16 @@ def broken_rule(text: str) -> str | None:
     """The optimization rule that the toolkit itself proposes to disable, the last it names; None
     for none.
     """
-    named = _RULE.findall(plain(text))
+    named = _RULE.findall(strip_colors(text))
     return named[-1] if named else None
 
 
 def lines_of(text: str) -> list[str]:
     """The log as lines, without colors; updates of a progress bar are lines too."""
-    return [line.strip() for line in plain(text).replace("\r", "\n").splitlines()]
+    return [line.strip() for line in strip_colors(text).replace("\r", "\n").splitlines()]
 
 
-def scan(text: str) -> Scan:
+def scan(text: str) -> LogScan:
     """Parse the log of a successful build."""
     layers: list[LayerCost] = []
     sizes: dict[str, int] = {}
@@ -140,12 +140,12 @@ def scan(text: str) -> Scan:
                 "",
             )
         )
-    return Scan(tuple(layers), tuple(findings), sizes.get("Internal"), sizes.get("Weight"))
+    return LogScan(tuple(layers), tuple(findings), sizes.get("Internal"), sizes.get("Weight"))
 
 
 def complaint(text: str) -> str:
     """The last line of a failed job's log that names a problem; "" for none."""
-    said = ""
+    result = ""
     for line in lines_of(text):
         native = _NATIVE.match(line)
         if native:
@@ -155,8 +155,8 @@ def complaint(text: str) -> str:
         else:
             body = re.sub(r"^[EW] (\w+: )?", "", line)
         if re.search(r"\w{3}", body) and not _CHATTER.search(body):
-            said = body
-    return said[:400]
+            result = body
+    return result[:400]
 
 
 # Lines that follow the message or are unrelated to it.
@@ -208,19 +208,19 @@ def _on_cpu(layers: list[LayerCost], refused: dict[str, str]) -> list[Finding]:
         if layer.target == "CPU" and id(layer) not in reshapes_at_end:
             by_op.setdefault(layer.op, {})[layer.name] = layer
     return [
-        _cpu_finding(op, list(found.values()))
-        for op, found in by_op.items()
+        _cpu_finding(op, list(layer_costs.values()))
+        for op, layer_costs in by_op.items()
         if op not in refused.values()
     ]
 
 
 def _cpu_finding(op: str, layers: list[LayerCost]) -> Finding:
     first = layers[0]
-    one = len(layers) == 1
+    result = len(layers) == 1
     return Finding(
         "cpu",
-        f"{len(layers)} layer{'' if one else 's'} of type {op} run{'s' if one else ''} on the"
-        f" processor instead of the NPU, which is slow ({'' if one else 'the first is '}"
+        f"{len(layers)} layer{'' if result else 's'} of type {op} run{'s' if result else ''} on the"
+        f" processor instead of the NPU, which is slow ({'' if result else 'the first is '}"
         f"{first.name}, {_written(first.output_shape)}).",
         f"{first.id} {op} {first.dtype} {first.target} {first.input_shape} {first.output_shape}"
         f" {first.name}",

@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained
-from rkzoo.progress import SILENT, Reporter, Task
-from rkzoo.session import Closing
+from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.progress import SILENT, ProgressReporter, ProgressTask
+from rkzoo.session import Closeable
 from rkzoo.toolkit import logs, logscan, scratch, worker
 from rkzoo.toolkit.analysis import LayerError, read_errors, worst
 from rkzoo.toolkit.builds import BuildInputs
@@ -93,7 +93,7 @@ class ModelRefused(RkzooError):
     """The toolkit failed on this very model: no want of time, memory or disk."""
 
 
-class ToolkitProcess(Closing):
+class ToolkitProcess(Closeable):
     """A toolkit process, for one build at a time and any number of inferences of it.
 
     A context manager; `close` (also at garbage collection and at exit) kills the child and removes
@@ -107,7 +107,7 @@ class ToolkitProcess(Closing):
     """
 
     def __init__(
-        self, env: ToolkitEnv, *, report: Reporter = SILENT, script: Path | None = None
+        self, env: ToolkitEnv, *, report: ProgressReporter = SILENT, script: Path | None = None
     ) -> None:
         self._env, self._report = env, report
         self._turn = threading.RLock()
@@ -197,20 +197,20 @@ class ToolkitProcess(Closing):
         with self._turn:
             self._label = f"read {source.name}"
             self._spec = None
-            made = self.folder / "translated.onnx"
-            made.unlink(missing_ok=True)
+            path = self.folder / "translated.onnx"
+            path.unlink(missing_ok=True)
             request = {
                 "do": "translate",
                 "source": str(source.absolute()),
-                "onnx": str(made),
+                "onnx": str(path),
                 "inputs": dict(inputs or {}),
                 "outputs": list(outputs),
             }
             self._command(request, (), timeout, _silent)
-            if not made.exists():
+            if not path.exists():
                 raise self._fail("It reported success and wrote no file.")
             with atomic_output(Path(out)) as temporary:
-                shutil.copyfile(made, temporary)
+                shutil.copyfile(path, temporary)
 
     def infer(self, arrays: Sequence[Array], *, timeout: float = INFER_TIMEOUT) -> list[Array]:
         """Run the last built model on the simulator.
@@ -299,9 +299,11 @@ class ToolkitProcess(Closing):
         """
         _refuse_unmeasured(plan.recipe, "compare layer by layer")
         plans = plan.recipe.inputs
-        stacks = [_samples(stack, one) for stack, one in zip(pictures, plans, strict=False)]
+        stacks = [
+            _samples(stack, input_plan) for stack, input_plan in zip(pictures, plans, strict=False)
+        ]
         count = len(stacks[0]) if stacks else 0
-        if len(pictures) != len(plans) or not count or any(len(one) != count for one in stacks):
+        if len(pictures) != len(plans) or not count or any(len(stack) != count for stack in stacks):
             raise RkzooError(
                 "There must be samples for each input, and as many for one as for another.", code=1
             )
@@ -314,15 +316,15 @@ class ToolkitProcess(Closing):
                 watch = _Passes(task, count).read
                 answer, _ = self._command({"do": "analyse"}, stacks, timeout * count, watch)
                 task.update(100, 100)
-        found = worst([read_errors(text) for text in answer["tables"]])
-        if not found:
+        layer_errors = worst([read_errors(text) for text in answer["tables"]])
+        if not layer_errors:
             raise RkzooError(
                 "The toolkit's comparison layer by layer is empty.",
                 "Its file error_analysis.txt has no row that rkzoo can read.",
                 "Try another toolkit version.",
                 code=1,
             )
-        return found
+        return layer_errors
 
     def kill(self) -> None:
         """Kill the child; a call that waits for it in another thread fails then."""
@@ -346,7 +348,7 @@ class ToolkitProcess(Closing):
         return {
             "do": do,
             "onnx": str(plan.onnx.absolute()),
-            "inputs": [_input(one) for one in recipe.inputs],
+            "inputs": [_input(input_plan) for input_plan in recipe.inputs],
             "config": {
                 "target_platform": recipe.soc,
                 "optimization_level": recipe.optimization_level,
@@ -383,8 +385,8 @@ class ToolkitProcess(Closing):
             if not size:
                 raise self._fail("It reported success and wrote no file.")
             self._spec = plan
-            found = logscan.scan(self._log_text(begun))
-        findings = (*found.findings, *unseen_scores(answer.get("seen", {})))
+            log_scan = logscan.scan(self._log_text(begun))
+        findings = (*log_scan.findings, *unseen_scores(answer.get("seen", {})))
         return BuildReport(
             rknn=exported,
             soc=recipe.soc,
@@ -393,9 +395,9 @@ class ToolkitProcess(Closing):
             size=size,
             peak=int(answer["peak"]),
             findings=findings,
-            layers=found.layers,
-            internal=found.internal,
-            weights=found.weights,
+            layers=log_scan.layers,
+            internal=log_scan.internal,
+            weights=log_scan.weights,
         )
 
     def _command(
@@ -409,11 +411,11 @@ class ToolkitProcess(Closing):
             if not self._finalizer.alive:
                 raise RkzooError("The toolkit process has ended already.", code=1)
             begun = self._log_size()
-            follow = _Follow(self._log, begun, watch)
+            follow = _LogFollower(self._log, begun, watch)
             channel = _Channel(self._child, time.monotonic() + timeout, follow)
             try:
                 worker.send(channel.write, header, arrays)
-                answer, found = worker.receive(channel.read)
+                answer, results = worker.receive(channel.read)
             except _TimeoutReached:
                 raise self._fail(f"It did not finish within {timeout:.0f} seconds.") from None
             except (EOFError, BrokenPipeError):
@@ -430,7 +432,7 @@ class ToolkitProcess(Closing):
                 config = header["config"]
                 config = {**config, "disable_rules": [*config.get("disable_rules", ()), rule]}
                 return self._command({**header, "config": config}, arrays, timeout, watch)
-            return answer, found
+            return answer, results
 
     def _broken_rule(self, header: worker.Header, begun: int) -> str | None:
         """The optimization rule that the log blames, where the job can run without it."""
@@ -441,9 +443,9 @@ class ToolkitProcess(Closing):
 
     def _said(self, answer: worker.Header, begun: int) -> str:
         """The toolkit's own message for a call that raised, or that returned -1."""
-        if answer["kind"] == "Refused":
-            said = logscan.complaint(self._log_text(begun))
-            return f"It says: {said}" if said else f"It only says: {answer['error']}."
+        if answer["kind"] == worker.JobRefused.__name__:
+            complaint = logscan.complaint(self._log_text(begun))
+            return f"It says: {complaint}" if complaint else f"It only says: {answer['error']}."
         line = _RUNTIME_PREFIX.sub("", logs.last_line(answer["error"]))
         return f"It says: {line[:_LONGEST_LINE] or answer['kind']}"
 
@@ -451,8 +453,8 @@ class ToolkitProcess(Closing):
         code = self._child.wait()
         if code == -signal.SIGKILL:
             return "Its process was killed from outside, perhaps for lack of memory."
-        said = logscan.complaint(self._log_text(begun))
-        last = f" Its last message: {said}" if said else ""
+        complaint = logscan.complaint(self._log_text(begun))
+        last = f" Its last message: {complaint}" if complaint else ""
         if code < 0:
             return f"Its process crashed ({signal.Signals(-code).name}).{last}"
         return f"Its process ended unexpectedly (status {code}).{last}"
@@ -492,11 +494,11 @@ def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
         )
     fed = []
     for array, plan in zip(arrays, plans, strict=True):
-        wanted = _fed_shape(plan)
-        if tuple(array.shape) != wanted:
+        fed_shape = _fed_shape(plan)
+        if tuple(array.shape) != fed_shape:
             raise RkzooError(
                 f"The input {plan.name} was given the shape {tuple(array.shape)}.",
-                f"It takes {wanted}.",
+                f"It takes {fed_shape}.",
                 code=1,
             )
         # With float64 the simulator returns nothing.
@@ -507,8 +509,8 @@ def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
 def _samples(stack: Array, plan: InputPlan) -> Array:
     """A stack of samples of one input, with its shape checked."""
     for sample in stack[:1]:
-        one, *rest = _fed_shape(plan)
-        if tuple(sample.shape) not in ((one, *rest), tuple(rest)):
+        result, *rest = _fed_shape(plan)
+        if tuple(sample.shape) not in ((result, *rest), tuple(rest)):
             raise RkzooError(
                 f"The input {plan.name} was given samples of the shape {tuple(sample.shape)}.",
                 f"It takes {tuple(rest)}.",
@@ -619,7 +621,7 @@ class _Child:
         their_requests, self.requests = os.pipe()
         self.answers, their_answers = os.pipe()
         try:
-            with explained("The toolkit process cannot be started."):
+            with os_errors_explained("The toolkit process cannot be started."):
                 work, temporary = folder / "work", folder / "tmp"
                 work.mkdir()
                 temporary.mkdir()
@@ -691,7 +693,7 @@ def _dispose(child: _Child, folder: scratch.Scratch) -> None:
 class _Channel:
     """Reads and writes whole blocks until a deadline, polling the log in between."""
 
-    def __init__(self, child: _Child, deadline: float, follow: _Follow) -> None:
+    def __init__(self, child: _Child, deadline: float, follow: _LogFollower) -> None:
         self._child, self._deadline, self._follow = child, deadline, follow
 
     def write(self, block: Any) -> None:
@@ -728,7 +730,7 @@ class _Channel:
                 raise _TimeoutReached
 
 
-class _Follow:
+class _LogFollower:
     """Passes new log text to a callback."""
 
     def __init__(self, log: Path, begun: int, watch: Callable[[str], None]) -> None:
@@ -760,7 +762,7 @@ _BAR = re.compile(r"I ([A-Z]\w+(?: \d)?) ?:\s+(\d+)%\|")
 class _Stages:
     """Merges the toolkit's many progress bars into one of 0..100 that never goes back."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ProgressTask) -> None:
         self._task, self._at = task, 0.0
 
     def read(self, text: str) -> None:
@@ -773,7 +775,7 @@ class _Stages:
 class _Passes:
     """Merges one progress bar per image into one."""
 
-    def __init__(self, task: Task, count: int) -> None:
+    def __init__(self, task: ProgressTask, count: int) -> None:
         self._task, self._count, self._done, self._last = task, count, 0, 0
 
     def read(self, text: str) -> None:

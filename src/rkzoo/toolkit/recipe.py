@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from rkzoo.contract.model import Contract
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 DEFAULT_VERSION = "2.5.0"
 
@@ -16,7 +16,7 @@ Algorithm = Literal["normal", "kl_divergence", "mmse"]
 Method = Literal["channel", "layer"]
 
 
-class InputPlan(Strict, frozen=True):
+class InputPlan(StrictStruct, frozen=True):
     """A graph input as described to the toolkit.
 
     Attributes:
@@ -34,7 +34,7 @@ class InputPlan(Strict, frozen=True):
     dtype: Literal["float32", "int64", "int32"] = "float32"
 
 
-class Recipe(Strict, frozen=True):
+class Recipe(StrictStruct, frozen=True):
     """Everything that affects the results of the built model, apart from graph and calibration set.
 
     Attributes:
@@ -68,7 +68,7 @@ class Recipe(Strict, frozen=True):
     scores: tuple[str, ...] = ()
 
 
-class Source(Strict, frozen=True):
+class Source(StrictStruct, frozen=True):
     """The source of the graph. `card` is the card's name, if any."""
 
     file: str
@@ -76,7 +76,7 @@ class Source(Strict, frozen=True):
     card: str = ""
 
 
-class Calibration(Strict, frozen=True):
+class Calibration(StrictStruct, frozen=True):
     """The calibration images: their paths, and a digest of the arrays made from them (uint8 NHWC,
     in the model's color order).
     """
@@ -85,7 +85,7 @@ class Calibration(Strict, frozen=True):
     sha256: str = ""
 
 
-class Sidecar(Strict, frozen=True):
+class Sidecar(StrictStruct, frozen=True):
     """`OUT.rknn.json`: enough to run, to simulate and to rebuild `OUT.rknn`.
 
     Attributes:

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rkzoo.files import cache_dir, explained, locked
+from rkzoo.files import cache_dir, locked, os_errors_explained
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ def make() -> Scratch:
     """Create an empty folder below the cache's `scratch`. Raises RkzooError when that fails."""
     root = cache_dir("scratch")
     path = root / secrets.token_hex(6)
-    with explained("A working folder for the toolkit cannot be made."), locked(root / ".lock"):
+    with (
+        os_errors_explained("A working folder for the toolkit cannot be made."),
+        locked(root / ".lock"),
+    ):
         _sweep(root)
         descriptor = os.open(_lock_of(path), os.O_CREAT | os.O_RDWR, 0o600)
         try:

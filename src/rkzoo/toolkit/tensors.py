@@ -83,17 +83,17 @@ def read_tensors(config: str, nodes: Sequence[Node]) -> tuple[QuantisedTensor, .
     """
     try:
         parameters = yaml.load(config, Loader=_Loader)["quantize_parameters"]
-        found = {
+        results = {
             name: entry
             for name, entry in parameters.items()
             if entry["dtype"] == "int8" and entry["scale"]
         }
         maker = {name: node for node in nodes for name in node.outputs}
         layers = _layers(nodes)
-        order = dict.fromkeys(name for node in nodes for name in node.outputs if name in found)
+        order = dict.fromkeys(name for node in nodes for name in node.outputs if name in results)
         return tuple(
-            _tensor(name, found[name], maker.get(name), layers.get(name, (name,)), found)
-            for name in dict.fromkeys([*(name for name in found if name not in order), *order])
+            _tensor(name, results[name], maker.get(name), layers.get(name, (name,)), results)
+            for name in dict.fromkeys([*(name for name in results if name not in order), *order])
         )
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise RkzooError(
@@ -121,7 +121,7 @@ def _tensor(
         low=float(entry["min"][at]),
         high=float(entry["max"][at]),
         sources=tuple(source for source in maker.inputs if source in known) if maker else (),
-        layer=tuple(one for one in layer if one in known),
+        layer=tuple(text for text in layer if text in known),
     )
 
 

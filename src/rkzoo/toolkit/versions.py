@@ -103,12 +103,12 @@ LAYOUT = 2
 
 def release(version: str) -> Release:
     """The release called `version` ("2.5.0" or "v2.5.0"). Raises RkzooError when unknown."""
-    wanted = version.strip().lower().removeprefix("v")
+    requested = version.strip().lower().removeprefix("v")
     for known in RELEASES:
-        if known.version == wanted:
+        if known.version == requested:
             return known
     names = [known.version for known in RELEASES]
-    near = difflib.get_close_matches(wanted, names, 1, 0.5)
+    near = difflib.get_close_matches(requested, names, 1, 0.5)
     raise RkzooError(
         f"There is no RKNN-Toolkit2 version {version!r} that rkzoo knows.",
         f"Known versions: {', '.join(names)}.",

@@ -73,7 +73,7 @@ def receive(read: Callable[[int], bytes | bytearray]) -> Answer:
     return header, arrays
 
 
-class Refused(Exception):
+class JobRefused(Exception):
     """A toolkit call that did not raise but did not succeed."""
 
 
@@ -110,16 +110,16 @@ class Jobs:
         from tf2onnx import convert  # type: ignore[import-not-found]
 
         if magic[4:] == b"TFL3":
-            given = ["--tflite", source, "--dequantize", *pictures_first(tflite_inputs(source))]
+            provided = ["--tflite", source, "--dequantize", *pictures_first(tflite_inputs(source))]
         else:
             inputs, outputs = header["inputs"], header["outputs"]
             if not inputs:
                 inputs, outputs = graph_ends(source)
             shaped = [f"{name}{_bracketed(shape)}" for name, shape in inputs.items()]
-            given = ["--graphdef", source, *pictures_first(inputs)]
-            given += ["--inputs", ",".join(shaped), "--outputs", ",".join(outputs)]
+            provided = ["--graphdef", source, *pictures_first(inputs)]
+            provided += ["--inputs", ",".join(shaped), "--outputs", ",".join(outputs)]
         # The command line is tf2onnx's stable interface; its functions are not.
-        sys.argv = ["tf2onnx", *given, "--output", header["onnx"], "--opset", str(_OPSET)]
+        sys.argv = ["tf2onnx", *provided, "--output", header["onnx"], "--opset", str(_OPSET)]
         convert.main()
         return {}, []
 
@@ -193,12 +193,12 @@ class Jobs:
         os.environ["RKNN_LOG_LEVEL"] = "5"
         self._model = model = RKNN()
         self._inputs = inputs = header["inputs"]
-        self._formats = ["nhwc" if one["mean"] else "nchw" for one in inputs]
+        self._formats = ["nhwc" if item["mean"] else "nchw" for item in inputs]
         _done(
             "config",
             model.config(
-                mean_values=[one["mean"] for one in inputs],
-                std_values=[one["std"] for one in inputs],
+                mean_values=[item["mean"] for item in inputs],
+                std_values=[item["std"] for item in inputs],
                 **header["config"],
             ),
         )
@@ -209,8 +209,8 @@ class Jobs:
             "load_onnx",
             model.load_onnx(
                 header["onnx"],
-                inputs=[one["name"] for one in header["inputs"]],
-                input_size_list=[one["shape"] for one in header["inputs"]],
+                inputs=[item["name"] for item in header["inputs"]],
+                input_size_list=[item["shape"] for item in header["inputs"]],
             ),
         )
 
@@ -221,8 +221,8 @@ class Jobs:
         only the second half. Returns the stem of the files' names.
         """
         stem = "hybrid"
-        given = digest(header)
-        if given == self._calibrated:
+        provided = digest(header)
+        if provided == self._calibrated:
             return stem
         self._calibrated = ""
         skip_entropy()
@@ -232,19 +232,19 @@ class Jobs:
         self._load(model, {**header, "onnx": stem + ".onnx"})
         dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
         _done("hybrid_quantization_step1", model.hybrid_quantization_step1(dataset=dataset))
-        self._calibrated = given
+        self._calibrated = provided
         return stem
 
     def infer(self, header: Header, arrays: Sequence[Any]) -> Answer:
         """Run the built model in the simulator: float32 outputs in the graph's own layout."""
         if self._model is None:
-            raise Refused("infer was asked for before build")
+            raise JobRefused("infer was asked for before build")
         if not self._running:
             _done("init_runtime", self._model.init_runtime())
             self._running = True
         outputs = self._model.inference(inputs=list(arrays), data_format=self._formats)
         if outputs is None:
-            raise Refused("inference returned None")
+            raise JobRefused("inference returned None")
         return {}, [np.asarray(output) for output in outputs]
 
     def analyse(self, header: Header, arrays: Sequence[Any]) -> Answer:
@@ -254,7 +254,7 @@ class Jobs:
         The toolkit writes every tensor to disk twice, which is deleted at once.
         """
         if self._model is None:
-            raise Refused("analyse was asked for before build")
+            raise JobRefused("analyse was asked for before build")
         place = Path("snapshot")
         tables = []
         for row in unpack(arrays, self._inputs, "a"):
@@ -295,8 +295,8 @@ def tflite_inputs(source: str) -> dict[str, list[int]]:
     import tensorflow  # type: ignore[import-untyped]
 
     return {
-        one["name"]: [int(side) for side in one["shape_signature"]]
-        for one in tensorflow.lite.Interpreter(source).get_input_details()
+        item["name"]: [int(side) for side in item["shape_signature"]]
+        for item in tensorflow.lite.Interpreter(source).get_input_details()
     }
 
 
@@ -320,7 +320,7 @@ def graph_ends(source: str) -> tuple[dict[str, list[int]], list[str]]:
         if node.name not in read and node.input and node.op not in ("Assert", "NoOp")
     ]
     if not takes or not gives:
-        raise Refused("the graph has no placeholders: it is not frozen")
+        raise JobRefused("the graph has no placeholders: it is not frozen")
     return takes, gives
 
 
@@ -336,7 +336,7 @@ def pictures_first(inputs: Header) -> list[str]:
 
 def _done(call: str, status: Any) -> None:
     if status != 0:
-        raise Refused(f"{call} returned {status}")
+        raise JobRefused(f"{call} returned {status}")
 
 
 def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:
@@ -358,12 +358,12 @@ def unpack(stacks: Sequence[Any], inputs: Sequence[Header], prefix: str) -> list
     normalized, without spaces in its name. Returns the names, one row per sample.
     """
     names: list[list[str]] = []
-    for number, (one, stack) in enumerate(zip(inputs, stacks)):  # noqa: B905
+    for number, (item, stack) in enumerate(zip(inputs, stacks)):  # noqa: B905
         names.append([])
         for index, sample in enumerate(stack):
-            array = np.moveaxis(sample, -1, 0) if one["mean"] else sample
+            array = np.moveaxis(sample, -1, 0) if item["mean"] else sample
             name = f"{prefix}{number}-{index:05d}.npy"
-            np.save(name, np.ascontiguousarray(array).reshape(one["shape"]))
+            np.save(name, np.ascontiguousarray(array).reshape(item["shape"]))
             names[-1].append(name)
     return [list(row) for row in zip(*names)]  # noqa: B905
 
@@ -376,7 +376,7 @@ def with_float_layers(config: str, names: Sequence[str]) -> str:
     length.
     """
     quoted = ", ".join(f'? {json.dumps(name, ensure_ascii=False)} : "float16"' for name in names)
-    chosen = re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", f"{{{quoted}}}")
+    chosen = re.sub(r"[^ -~]", lambda match: f"\\U{ord(match[0]):08x}", f"{{{quoted}}}")
     changed, count = re.subn(
         r"^custom_quantize_layers:.*\n(?:[ \t#].*\n)*",
         lambda _: f"custom_quantize_layers: {chosen}\n",
@@ -385,7 +385,7 @@ def with_float_layers(config: str, names: Sequence[str]) -> str:
         flags=re.MULTILINE,
     )
     if not count:
-        raise Refused("the table of ranges has no place for float layers")
+        raise JobRefused("the table of ranges has no place for float layers")
     return changed
 
 
@@ -401,8 +401,8 @@ def read_ranges(table: str) -> dict[str, Any]:
     """The entries of a `.quantization.cfg` by tensor, in its order."""
     from ruamel.yaml import YAML  # type: ignore[import-not-found]  # the toolkit has it
 
-    found: dict[str, Any] = YAML(typ="safe").load(table)["quantize_parameters"]
-    return found
+    ranges: dict[str, Any] = YAML(typ="safe").load(table)["quantize_parameters"]
+    return ranges
 
 
 def score_ranges(
@@ -436,7 +436,7 @@ def with_ranges(table: str, ranges: dict[str, tuple[float, float]]) -> str:
     # Names may be quoted, folded or keys of their own line; "qtype" opens each entry.
     parts = re.split(r"(?m)^(?=[ :]+qtype:)", table)
     if len(parts) != len(entries) + 1:
-        raise Refused("the table of ranges is not as it was expected")
+        raise JobRefused("the table of ranges is not as it was expected")
     for place, (name, entry) in enumerate(entries.items(), 1):
         if name not in ranges or len(entry["max"]) != 1 or entry["max"][0] >= ranges[name][1]:
             continue
@@ -445,7 +445,7 @@ def with_ranges(table: str, ranges: dict[str, tuple[float, float]]) -> str:
                 rf"(?m)^( +{key}:\n +- +)\S+$", rf"\g<1>{value}", parts[place], count=1
             )
             if not count:
-                raise Refused("the table of ranges has no place for a range")
+                raise JobRefused("the table of ranges has no place for a range")
             parts[place] = changed
     return "".join(parts)
 
@@ -458,18 +458,18 @@ def skip_entropy() -> None:
     except ImportError:
         return
     if hasattr(Quantizer, "_cal_entropy"):
-        Quantizer._cal_entropy = lambda *given, **named: 0.0
+        Quantizer._cal_entropy = lambda *provided, **named: 0.0
 
 
 def digest(header: Header) -> str:
     """Digest of what affects the ranges: model, calibration and configuration."""
     config = {key: value for key, value in header["config"].items() if key != "custom_string"}
-    found = hashlib.sha256(json.dumps([header["inputs"], config], sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps([header["inputs"], config], sort_keys=True).encode())
     for path in [Path(header["onnx"]), *sorted(Path(header["calibration"]).glob("*.npy"))]:
         with path.open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
-                found.update(block)
-    return found.hexdigest()
+                hasher.update(block)
+    return hasher.hexdigest()
 
 
 def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
@@ -495,17 +495,17 @@ def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
             header, arrays = receive(read)
         except EOFError:
             return
-        found: list[Any] = []
+        results: list[Any] = []
         try:
-            reply, found = getattr(Jobs, header.pop("do"))(jobs, header, arrays)
+            reply, results = getattr(Jobs, header.pop("do"))(jobs, header, arrays)
         except Exception as error:
-            if not isinstance(error, Refused):
+            if not isinstance(error, JobRefused):
                 traceback.print_exc()
             reply = {"error": str(error) or type(error).__name__, "kind": type(error).__name__}
         reply["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         sys.stdout.flush()
         libc.fflush(None)
-        send(write, reply, found)
+        send(write, reply, results)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import supervision
 
 
-def need_supervision() -> ModuleType:
+def require_supervision() -> ModuleType:
     """Import supervision. Raises RkzooError where it is not installed (boards)."""
     try:
         import supervision
@@ -33,7 +33,7 @@ def boxes(
     image: NDArray[np.uint8], detections: supervision.Detections, captions: list[str]
 ) -> NDArray[np.uint8]:
     """Draw boxes with captions, colored by class, on a copy of a BGR image uint8 (H, W, 3)."""
-    sv = need_supervision()
+    sv = require_supervision()
     canvas = np.ascontiguousarray(image).copy()
     canvas = sv.BoxAnnotator(thickness=_thickness(image)).annotate(canvas, detections)
     return _captioned(canvas, detections, captions)
@@ -43,7 +43,7 @@ def rotated_boxes(
     image: NDArray[np.uint8], detections: supervision.Detections, captions: list[str]
 ) -> NDArray[np.uint8]:
     """As `boxes`, for detections with the corners of rotated boxes in their data."""
-    sv = need_supervision()
+    sv = require_supervision()
     canvas = np.ascontiguousarray(image).copy()
     canvas = sv.OrientedBoxAnnotator(thickness=_thickness(image)).annotate(canvas, detections)
     return _captioned(canvas, detections, captions)
@@ -68,7 +68,7 @@ def masks(
     Returns:
         A copy of the image.
     """
-    sv = need_supervision()
+    sv = require_supervision()
     canvas: NDArray[np.uint8] = np.ascontiguousarray(image).copy()
     annotator = sv.MaskAnnotator(opacity=0.5)
     for index in sorted(range(len(crops)), key=lambda i: -crops[i].size):
@@ -76,13 +76,13 @@ def masks(
         if not crop.any():
             continue
         height, width = crop.shape
-        one = sv.Detections(
+        detections = sv.Detections(
             xyxy=np.array([[0, 0, width, height]], np.float32),
             mask=crop[None].astype(bool),
             class_id=class_id[index : index + 1],
         )
         part = canvas[y : y + height, x : x + width]
-        part[:] = annotator.annotate(part.copy(), one)
+        part[:] = annotator.annotate(part.copy(), detections)
     return canvas
 
 
@@ -107,7 +107,7 @@ def skeletons(
     Returns:
         A copy of the image.
     """
-    sv = need_supervision()
+    sv = require_supervision()
     canvas = np.ascontiguousarray(image).copy()
     thickness = _thickness(image)
     # supervision counts keypoints from 1.
@@ -116,23 +116,23 @@ def skeletons(
         color = sv.ColorPalette.DEFAULT.by_idx(number)
         # A keypoint at 0, 0 counts as missing in every version of supervision.
         place = np.where(visible[number, :, None], xy[number], 0).astype(np.float32)
-        one = sv.KeyPoints(xy=place[None])
+        result = sv.KeyPoints(xy=place[None])
         if edges:
-            canvas = sv.EdgeAnnotator(color, thickness, edges).annotate(canvas, one)
-        canvas = sv.VertexAnnotator(sv.Color.WHITE, thickness + 1).annotate(canvas, one)
-        canvas = sv.VertexAnnotator(color, thickness).annotate(canvas, one)
+            canvas = sv.EdgeAnnotator(color, thickness, edges).annotate(canvas, result)
+        canvas = sv.VertexAnnotator(sv.Color.WHITE, thickness + 1).annotate(canvas, result)
+        canvas = sv.VertexAnnotator(color, thickness).annotate(canvas, result)
     drawn: NDArray[np.uint8] = canvas
     return drawn
 
 
 def _thickness(image: NDArray[np.uint8]) -> int:
-    return int(need_supervision().calculate_optimal_line_thickness(image.shape[1::-1]))
+    return int(require_supervision().calculate_optimal_line_thickness(image.shape[1::-1]))
 
 
 def _captioned(
     canvas: NDArray[np.uint8], detections: supervision.Detections, captions: list[str]
 ) -> NDArray[np.uint8]:
-    sv = need_supervision()
+    sv = require_supervision()
     scale = sv.calculate_optimal_text_scale(canvas.shape[1::-1])
     drawn: NDArray[np.uint8] = sv.LabelAnnotator(
         text_scale=scale, text_padding=3, smart_position=True
@@ -140,7 +140,9 @@ def _captioned(
     return drawn
 
 
-def beside(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> NDArray[np.uint8]:
+def side_by_side(
+    pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str]
+) -> NDArray[np.uint8]:
     """BGR images of one height side by side, each below its caption (ASCII)."""
     columns = []
     for picture, caption in zip(pictures, captions, strict=True):

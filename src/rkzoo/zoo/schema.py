@@ -9,7 +9,7 @@ import msgspec
 
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Head, TaskName, TensorsHead
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 Dtype = Literal["int8", "fp16"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -23,7 +23,7 @@ _PYPI = re.compile(
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
-class Licence(Strict, frozen=True):
+class Licence(StrictStruct, frozen=True):
     """License of a file. `name` is the SPDX identifier where one exists."""
 
     name: Text
@@ -31,7 +31,7 @@ class Licence(Strict, frozen=True):
     note: str = ""
 
 
-class Source(Strict, frozen=True):
+class Source(StrictStruct, frozen=True):
     """Location of a file.
 
     Attributes:
@@ -64,15 +64,15 @@ class Source(Strict, frozen=True):
 
     def wheel(self) -> Wheel:
         """The parts of a `pypi:` URL. Raises ValueError for another form."""
-        found = _PYPI.match(self.url)
-        if not found:
+        match = _PYPI.match(self.url)
+        if not match:
             raise ValueError("url must look like pypi:package==version#path/in/wheel")
-        if ".." in found["member"].split("/") or found["member"].startswith("/"):
+        if ".." in match["member"].split("/") or match["member"].startswith("/"):
             raise ValueError("the path in the wheel must be relative and not go up")
-        return Wheel(**found.groupdict())
+        return Wheel(**match.groupdict())
 
 
-class Wheel(Strict, frozen=True):
+class Wheel(StrictStruct, frozen=True):
     """A file inside a release on a package index."""
 
     package: str
@@ -80,7 +80,7 @@ class Wheel(Strict, frozen=True):
     member: str
 
 
-class LabelsFrom(Strict, frozen=True):
+class LabelsFrom(StrictStruct, frozen=True):
     """Labels from a file: one per line, or a column of a .csv.
 
     Attributes:
@@ -102,7 +102,7 @@ class LabelsFrom(Strict, frozen=True):
             raise ValueError("give one of onnx_metadata and file")
 
 
-class CalibrationHint(Strict, frozen=True):
+class CalibrationHint(StrictStruct, frozen=True):
     """Calibration advice for this model.
 
     Attributes:
@@ -121,7 +121,7 @@ class CalibrationHint(Strict, frozen=True):
 OWN_FILE = "a file of your own"
 
 
-class Card(Strict, frozen=True):
+class Card(StrictStruct, frozen=True):
     """Card of a model, of a pipeline of models, or of an asset.
 
     Attributes:

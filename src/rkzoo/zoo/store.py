@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, explained, sha256_of, write_text
+from rkzoo.files import cache_dir, os_errors_explained, sha256_of, write_text
 from rkzoo.zoo import catalogue
 from rkzoo.zoo.schema import Card, Source
 
@@ -115,7 +115,7 @@ def valid(path: Path, sha256: str, full: bool = False) -> bool:
     Raises:
         RkzooError: The file cannot be read.
     """
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         text = _stamp_text(path, sha256)
         with contextlib.suppress(OSError, RkzooError):
             if not full and _stamp_path(path).read_text("utf-8", "replace") == text:

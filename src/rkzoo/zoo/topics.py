@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 
 _FOLDER = Path(__file__).parent / "topics"
 
 
-class Way(Strict, frozen=True):
+class SoftwareOption(StrictStruct, frozen=True):
     """A software that covers the topic, on these chips."""
 
     software: str
@@ -22,7 +22,7 @@ class Way(Strict, frozen=True):
     get: str = ""
 
 
-class Figure(Strict, frozen=True):
+class Figure(StrictStruct, frozen=True):
     """A published measurement: tokens per second, memory in MB."""
 
     chip: str
@@ -32,17 +32,17 @@ class Figure(Strict, frozen=True):
     memory: int
 
 
-class Figures(Strict, frozen=True):
+class Figures(StrictStruct, frozen=True):
     """Published measurements, with their source."""
 
     source: str
     rows: tuple[Figure, ...]
 
 
-class Topic(Strict, frozen=True):
+class Topic(StrictStruct, frozen=True):
     title: str
     says: tuple[str, ...]
-    ways: tuple[Way, ...]
+    ways: tuple[SoftwareOption, ...]
     figures: Figures
 
 

@@ -21,8 +21,8 @@ from typing import IO, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, sha256_of
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import os_errors_explained, sha256_of
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.zoo.store import base_name
 
 ATTEMPTS = 4
@@ -37,7 +37,7 @@ class Unavailable(RkzooError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DownloadRequest:
     """A file to download, with its hash and size where known."""
 
     url: str
@@ -61,7 +61,7 @@ def without_login(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def download(wanted: Wanted, part: Path, report: Reporter = SILENT) -> str:
+def download(request: DownloadRequest, part: Path, report: ProgressReporter = SILENT) -> str:
     """Download a file, resuming a partial one.
 
     Args:
@@ -77,21 +77,21 @@ def download(wanted: Wanted, part: Path, report: Reporter = SILENT) -> str:
         Unavailable: This address does not deliver the file.
         RkzooError: The disk is full.
     """
-    with explained(f"{wanted.name} cannot be stored."):
+    with os_errors_explained(f"{request.name} cannot be stored."):
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if wanted.sha256 is None:
+            if request.sha256 is None:
                 # Without a hash, mismatching halves would go unnoticed.
                 part.unlink(missing_ok=True)
             resumed = part.exists() and part.stat().st_size > 0
-            _fill(wanted, part, report)
-            found = sha256_of(part)
-            if resumed and wanted.sha256 not in (None, found):
+            _fill(request, part, report)
+            download = sha256_of(part)
+            if resumed and request.sha256 not in (None, download):
                 # The earlier part may be of an older file: start again.
                 part.unlink()
-                _fill(wanted, part, report)
-                found = sha256_of(part)
-            _check(wanted, part, found)
+                _fill(request, part, report)
+                download = sha256_of(part)
+            _check(request, part, download)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 part.unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def download(wanted: Wanted, part: Path, report: Reporter = SILENT) -> str:
         except _Wrong as wrong:
             part.unlink(missing_ok=True)
             raise wrong.error from None
-    return found
+    return download
 
 
 class _Wrong(Exception):
@@ -113,59 +113,59 @@ class _Broken(Exception):
     """The connection failed in a way that a retry may fix."""
 
 
-def _check(wanted: Wanted, part: Path, found: str) -> None:
-    if wanted.sha256 not in (None, found):
+def _check(request: DownloadRequest, part: Path, text: str) -> None:
+    if request.sha256 not in (None, text):
         raise _Wrong(
             Unavailable(
-                f"{wanted.name} from {wanted.shown} is not the expected file.",
-                f"Its sha256 is {found}, expected was {wanted.sha256}; it has been removed.",
+                f"{request.name} from {request.shown} is not the expected file.",
+                f"Its sha256 is {text}, expected was {request.sha256}; it has been removed.",
                 "Try again; if it persists, the file was changed at its source: report it.",
             )
         )
     size = part.stat().st_size
-    if wanted.size not in (None, size):
-        raise _Wrong(_wrong_size(wanted, size))
+    if request.size not in (None, size):
+        raise _Wrong(_wrong_size(request, size))
 
 
-def _wrong_size(wanted: Wanted, size: int) -> Unavailable:
+def _wrong_size(request: DownloadRequest, size: int) -> Unavailable:
     return Unavailable(
-        f"{wanted.name} from {wanted.shown} is not the expected file.",
-        f"It has {size} bytes, expected were {wanted.size}; it has been removed.",
+        f"{request.name} from {request.shown} is not the expected file.",
+        f"It has {size} bytes, expected were {request.size}; it has been removed.",
         "Try again; a login page of the network or a changed file may be the cause.",
     )
 
 
-def _fill(wanted: Wanted, part: Path, report: Reporter) -> None:
+def _fill(request: DownloadRequest, part: Path, report: ProgressReporter) -> None:
     """Download until `part` is complete, resuming after broken connections."""
     failures = 0
-    with report.task(f"download {wanted.name}", wanted.size, bytes=True) as task:
+    with report.task(f"download {request.name}", request.size, bytes=True) as task:
         while True:
             before = part.stat().st_size if part.exists() else 0
-            if wanted.size is not None and before == wanted.size:
-                task.update(before, wanted.size)
+            if request.size is not None and before == request.size:
+                task.update(before, request.size)
                 return
             try:
-                _once(wanted, part, before, task.update)
+                _attempt(request, part, before, task.update)
                 return
             except _Broken as broken:
                 after = part.stat().st_size if part.exists() else 0
                 failures = 1 if after > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise Unavailable(
-                        f"{wanted.name} could not be downloaded from {wanted.shown}.",
+                        f"{request.name} could not be downloaded from {request.shown}.",
                         f"{broken}",
                         "Try again; the download resumes where it stopped.",
                     ) from broken
                 time.sleep(PAUSE * 2 ** (failures - 1))
 
 
-def _once(
-    wanted: Wanted, part: Path, have: int, progress: Callable[[float, float | None], None]
+def _attempt(
+    request: DownloadRequest, part: Path, have: int, progress: Callable[[float, float | None], None]
 ) -> None:
-    if wanted.size is not None and have > wanted.size:
+    if request.size is not None and have > request.size:
         part.unlink()
         have = 0
-    with _opened(wanted, {"Range": f"bytes={have}-"} if have else {}) as answer:
+    with _opened(request, {"Range": f"bytes={have}-"} if have else {}) as answer:
         if answer.status == 416:
             # No bytes after ours: complete, or longer than the file.
             part.unlink()
@@ -175,20 +175,20 @@ def _once(
             part.unlink()
             raise _Broken("The server sent another part of the file than requested.")
         total = _total(answer, start)
-        if wanted.size is not None and total not in (None, wanted.size):
-            raise _Wrong(_wrong_size(wanted, total or 0))
-        _check_room(wanted, part, (total or wanted.size or 0) - start)
+        if request.size is not None and total not in (None, request.size):
+            raise _Wrong(_wrong_size(request, total or 0))
+        _check_room(request, part, (total or request.size or 0) - start)
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             file.truncate()
-            done = _copy(answer, file, start, wanted, lambda n: progress(n, total))
-    if total is not None and done < total:
-        raise _Broken(f"The connection ended after {done} of {total} bytes.")
+            completed = _copy(answer, file, start, request, lambda n: progress(n, total))
+    if total is not None and completed < total:
+        raise _Broken(f"The connection ended after {completed} of {total} bytes.")
 
 
 def _range_start(answer: Any) -> int:
-    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(found[1]) if found else -1
+    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(match[1]) if match else -1
 
 
 def _total(answer: Any, start: int) -> int | None:
@@ -197,9 +197,13 @@ def _total(answer: Any, start: int) -> int | None:
 
 
 def _copy(
-    answer: Any, file: IO[bytes], done: int, wanted: Wanted, progress: Callable[[int], None]
+    answer: Any,
+    file: IO[bytes],
+    completed: int,
+    request: DownloadRequest,
+    progress: Callable[[int], None],
 ) -> int:
-    limit = wanted.size if wanted.size is not None else MAX_BYTES
+    limit = request.size if request.size is not None else MAX_BYTES
     while True:
         try:
             block = answer.read(_BLOCK)
@@ -208,22 +212,22 @@ def _copy(
             file.write(block)
             raise _Broken("The connection ended early.") from error
         except (OSError, http.client.HTTPException) as error:
-            raise _Broken(_network_reason(error, wanted)) from error
+            raise _Broken(_network_reason(error, request)) from error
         if not block:
-            return done
-        done += len(block)
-        if done > limit:
-            raise _Wrong(_wrong_size(wanted, done))
+            return completed
+        completed += len(block)
+        if completed > limit:
+            raise _Wrong(_wrong_size(request, completed))
         file.write(block)
-        progress(done)
+        progress(completed)
 
 
-def _check_room(wanted: Wanted, part: Path, needed: int) -> None:
+def _check_room(request: DownloadRequest, part: Path, needed: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{needed / 1e6:.1f} MB are needed for {wanted.name}, {free / 1e6:.1f} MB are free",
+            f"{needed / 1e6:.1f} MB are needed for {request.name}, {free / 1e6:.1f} MB are free",
             str(part.parent),
         )
 
@@ -242,41 +246,41 @@ def read_page(url: str, accept: str, limit: int = 64 << 20) -> tuple[bytes, str,
     Raises:
         Unavailable: It cannot be read, or is too long.
     """
-    wanted = Wanted(url)
+    request = DownloadRequest(url)
     for attempt in range(ATTEMPTS):
         try:
-            with _opened(wanted, {"Accept": accept}) as answer:
+            with _opened(request, {"Accept": accept}) as answer:
                 body = answer.read(limit + 1)
                 kind = answer.headers.get_content_type()
                 break
         except (_Broken, OSError, http.client.HTTPException) as error:
             if attempt == ATTEMPTS - 1:
                 reason = (
-                    str(error) if isinstance(error, _Broken) else _network_reason(error, wanted)
+                    str(error) if isinstance(error, _Broken) else _network_reason(error, request)
                 )
                 raise Unavailable(
-                    f"{wanted.shown} cannot be read.", reason, "Try again later."
+                    f"{request.shown} cannot be read.", reason, "Try again later."
                 ) from error
             time.sleep(PAUSE * 2**attempt)
     if len(body) > limit:
         raise Unavailable(
-            f"{wanted.shown} is longer than any package index.",
+            f"{request.shown} is longer than any package index.",
             f"It has more than {limit >> 20} MiB.",
             "Check RKZOO_PYPI.",
         )
     return body, kind, answer.url
 
 
-def _opened(wanted: Wanted, headers: dict[str, str]) -> Any:
-    parts = urlsplit(wanted.url)
+def _opened(requested: DownloadRequest, headers: dict[str, str]) -> Any:
+    parts = urlsplit(requested.url)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise Unavailable(
-            f"{wanted.shown} is not a URL that rkzoo downloads from.",
+            f"{requested.shown} is not a URL that rkzoo downloads from.",
             "Only https and, for a package index of your own, http are supported.",
             "Correct the address.",
         )
     request = urllib.request.Request(
-        without_login(wanted.url), headers={"User-Agent": "rkzoo", **headers}
+        without_login(requested.url), headers={"User-Agent": "rkzoo", **headers}
     )
     login = parts.netloc.rpartition("@")[0]
     if login:
@@ -286,17 +290,17 @@ def _opened(wanted: Wanted, headers: dict[str, str]) -> Any:
     try:
         return _opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        return _http_error(error, wanted)
+        return _http_error(error, requested)
     except urllib.error.URLError as error:
         reason = error.reason
         if isinstance(reason, Unavailable):
             raise reason from error
-        raise _connection(reason if isinstance(reason, Exception) else error, wanted) from error
+        raise _connection(reason if isinstance(reason, Exception) else error, requested) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _connection(error, wanted) from error
+        raise _connection(error, requested) from error
 
 
-def _http_error(error: urllib.error.HTTPError, wanted: Wanted) -> Any:
+def _http_error(error: urllib.error.HTTPError, request: DownloadRequest) -> Any:
     if error.code == 416:
         return error
     with error:
@@ -310,31 +314,31 @@ def _http_error(error: urllib.error.HTTPError, wanted: Wanted) -> Any:
             407: "The proxy requires a login: put it into HTTPS_PROXY.",
         }.get(error.code, "Try again later.")
         raise Unavailable(
-            f"{wanted.name} is not available from {wanted.shown}.",
+            f"{request.name} is not available from {request.shown}.",
             f"The server answers {error.code} {error.reason}.",
             fix,
         ) from error
 
 
-def _connection(error: Exception, wanted: Wanted) -> Exception:
+def _connection(error: Exception, request: DownloadRequest) -> Exception:
     """The exception to raise: permanent failures as Unavailable, temporary ones as _Broken."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unavailable(
-            f"The certificate of {urlsplit(wanted.url).hostname} is not trusted.",
+            f"The certificate of {urlsplit(request.url).hostname} is not trusted.",
             f"{error.verify_message.rstrip('.')}.",
             "If a proxy of your network signs for it, name its certificate in SSL_CERT_FILE.",
         )
     if isinstance(error, socket.gaierror | ConnectionRefusedError):
         return Unavailable(
-            f"{wanted.name} cannot be downloaded: there is no network, or no route to the server.",
-            _network_reason(error, wanted),
+            f"{request.name} cannot be downloaded: there is no network, or no route to the server.",
+            _network_reason(error, request),
             "Check the network; set HTTPS_PROXY behind a proxy, RKZOO_PYPI for a mirror of PyPI.",
         )
-    return _Broken(_network_reason(error, wanted))
+    return _Broken(_network_reason(error, request))
 
 
-def _network_reason(error: Exception, wanted: Wanted) -> str:
-    host = urlsplit(wanted.url).hostname
+def _network_reason(error: Exception, request: DownloadRequest) -> str:
+    host = urlsplit(request.url).hostname
     if isinstance(error, socket.gaierror):
         return f"The name {host} is not known (DNS)."
     if isinstance(error, TimeoutError):

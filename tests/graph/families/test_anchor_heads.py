@@ -22,14 +22,14 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchors import YOLOV5_P6, check_anchors, with_anchors
-from rkzoo.graph.families.recognition import Picture, Tap
+from rkzoo.graph.families.head_postprocessing import head_postprocessing
+from rkzoo.graph.families.recognition import HeadTensor, ImageSource
 from rkzoo.graph.families.registry import RECOGNISERS, Recognition, recognise
-from rkzoo.graph.families.tail import tail
-from rkzoo.graph.lowering.cut_head import cut, whole
-from rkzoo.graph.lowering.verify import MAX_BOX_PX, MAX_SCORE, Proof, prove
+from rkzoo.graph.lowering.cut_head import cut_head, keep_head
+from rkzoo.graph.lowering.verify import MAX_BOX_PX, MAX_SCORE, EquivalenceReport, verify_equivalence
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.view import prepared, run
-from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.postprocess import DetectDecoder
 
 P6 = Net(size=(128, 64), strides=(8, 16, 32, 64), anchors=YOLOV5_P6)
 ONE_V7 = Net(classes=1, anchors=V7, spelling="v7")
@@ -111,16 +111,16 @@ def answer(model: onnx.ModelProto, size: tuple[int, int]) -> dict[str, np.ndarra
     return dict(zip([o.name for o in model.graph.output], outputs, strict=True))
 
 
-def prove_it(model: onnx.ModelProto, found: Recognition) -> Proof:
+def prove_it(model: onnx.ModelProto, found: Recognition) -> EquivalenceReport:
     size = found.contract.input.size
-    small, full = cut(model, found), whole(model, found)
+    small, full = cut_head(model, found), keep_head(model, found)
     onnx.checker.check_model(small, full_check=True)
     shapes = [{n: a.shape for n, a in answer(m, size).items()} for m in (small, full)]
     assert found.uncut is not None
     # Exactly what the contracts promise, and in that order: nothing more leaves the graph.
     assert list(shapes[0]) == [o.name for o in head_of(found.contract).outputs]
     assert list(shapes[1]) == [o.name for o in head_of(found.uncut).outputs]
-    return prove(
+    return verify_equivalence(
         model,
         small,
         found,
@@ -146,9 +146,9 @@ def test_stock_heads_are_recognised_and_the_cut_is_proven(name: str) -> None:
 
 def claims(model: onnx.ModelProto) -> list[str]:
     shapes = {i.name: (1, 3, *size_of(i)) for i in model.graph.input if i.name == "images"}
-    seen = prepared(model, shapes)
-    picture = Picture(image=recognise(model).contract.input)
-    found = [recogniser(seen, picture) for _, recogniser in RECOGNISERS]
+    view = prepared(model, shapes)
+    picture = ImageSource(image=recognise(model).contract.input)
+    found = [recogniser(view, picture) for _, recogniser in RECOGNISERS]
     return [f.family for f in found if isinstance(f, Recognition)]
 
 
@@ -199,7 +199,7 @@ def test_masks_leave_the_graph_unsquashed() -> None:
     head = head_of(found.contract)
     assert (head.classes, head.coefficients) == (3, 4)
     assert [o.role for o in head.outputs] == ["anchors", "coefficients"] * 3 + ["prototypes"]
-    small = cut(model, found)
+    small = cut_head(model, found)
     outputs = answer(small, (64, 96))
     assert outputs["anchors_8"].shape == (1, 3 * 8, 8, 12)
     assert outputs["coefficients_8"].shape == (1, 3 * 4, 8, 12)
@@ -223,8 +223,8 @@ def test_yolox_is_fed_as_it_was_trained() -> None:
 def test_ppyoloe_takes_stretched_pictures() -> None:
     found = recognise(ppyoloe())
     assert found.contract.input.fit == "stretch"
-    assert [i.name for i in cut(ppyoloe(), found).graph.input] == ["images"]
-    assert [i.name for i in whole(ppyoloe(), found).graph.input] == ["images"]
+    assert [i.name for i in cut_head(ppyoloe(), found).graph.input] == ["images"]
+    assert [i.name for i in keep_head(ppyoloe(), found).graph.input] == ["images"]
 
 
 # ---- Rockchip's forms ---------------------------------------------------------------
@@ -357,25 +357,30 @@ def codes(head: DetectHead, box: np.ndarray, level: int, cell: tuple[int, int]) 
 
 
 def plant(
-    taps: Sequence[Tap], head: DetectHead, box: np.ndarray, level: int, cell: tuple[int, int],
-    class_id: int, score: float,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    taps: Sequence[HeadTensor],
+    head: DetectHead,
+    box: np.ndarray,
+    level: int,
+    cell: tuple[int, int],
+    class_id: int,
+    score: float,
+) -> dict[str, np.ndarray]:
     """Numbers for the branches: nothing anywhere, and one object in this cell."""
     values = {t.name: np.full(t.shape, -12.0, np.float32) for t in taps if t.role != "prototypes"}
     row, column = cell
     part = np.sqrt(score) if head.objectness != "none" else score
-    for tap in taps:
-        if tap.level != level or tap.role in ("prototypes", "coefficients"):
+    for head_tensor in taps:
+        if head_tensor.level != level or head_tensor.role in ("prototypes", "coefficients"):
             continue
-        at = values[tap.name][0, :, row, column]
-        if tap.role in ("box", "anchors"):
+        at = values[head_tensor.name][0, :, row, column]
+        if head_tensor.role in ("box", "anchors"):
             coded = codes(head, box, level, cell)
             at[: len(coded)] = coded
-        if tap.role == "anchors":
+        if head_tensor.role == "anchors":
             at[4], at[5 + class_id] = logit(np.array([part, part]))
-        elif tap.role == "objectness":
+        elif head_tensor.role == "objectness":
             at[0] = logit(np.array(part))
-        elif tap.role == "score":
+        elif head_tensor.role == "score":
             at[class_id] = logit(np.array(part))
     return values
 
@@ -420,15 +425,15 @@ def test_planted_objects_come_back(coding: str, data: st.DataObject) -> None:
     box = np.concatenate((centre - size / 2, centre + size / 2))
     class_id = data.draw(st.integers(0, classes - 1))
     score = data.draw(st.floats(0.3, 0.95))
-    values = plant(found.taps, head, box, level, (row, column), class_id, score)
+    values = plant(found.head_tensors, head, box, level, (row, column), class_id, score)
     squashed = {
         o.name: 1 / (1 + np.exp(-values[t.name])) if t.sigmoid else values[t.name]
-        for t, o in zip(found.taps, head.outputs, strict=True)
+        for t, o in zip(found.head_tensors, head.outputs, strict=True)
     }
-    seen = prepared(model, {"images": (1, 3, *net.size)})
+    view = prepared(model, {"images": (1, 3, *net.size)})
     assert found.uncut is not None
     names = [o.name for o in head_of(found.uncut).outputs]
-    end = tail(seen, names)
+    end = head_postprocessing(view, names)
     assert not isinstance(end, str)
     uncut = dict(zip(names, end(values), strict=True))
     for contract, outputs in ((found.contract, squashed), (found.uncut, uncut)):

@@ -16,7 +16,7 @@ from tiny_heads import HEADS, VENDOR, Head, build, vendor
 from tiny_yolo import Spec
 
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.graph.families.recognition import Picture
+from rkzoo.graph.families.recognition import ImageSource
 from rkzoo.graph.families.registry import PROMPTED, RECOGNISERS, Recognition
 from rkzoo.graph.onnx.view import prepared
 
@@ -71,9 +71,9 @@ def claims(model: onnx.ModelProto) -> list[str]:
     """The family that each recogniser takes the graph for, where it does."""
     (images,) = (info for info in model.graph.input if info.name == "images")
     height, width = (d.dim_value for d in images.type.tensor_type.shape.dim[2:])
-    seen = prepared(model, {"images": (1, 3, height, width)})
-    picture = Picture(ImageInput(size=(height, width)))
-    answers = [known(seen, picture) for _, known in (*RECOGNISERS, *PROMPTED)]
+    view = prepared(model, {"images": (1, 3, height, width)})
+    picture = ImageSource(ImageInput(size=(height, width)))
+    answers = [known(view, picture) for _, known in (*RECOGNISERS, *PROMPTED)]
     return [answer.family for answer in answers if isinstance(answer, Recognition)]
 
 

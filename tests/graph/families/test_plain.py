@@ -14,14 +14,14 @@ from tiny_whole import Net
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.plain import plain, plain_notes
+from rkzoo.graph.families.plain import plain_notes, to_json_value
 from rkzoo.tasks.tensors.feed import arrays_of
 
 PIXELS = ImageInput(size=(64, 64), fit="stretch")
 
 
 def test_the_first_picture_is_fed_as_pixels_and_others_as_arrays() -> None:
-    contract = plain(two_pictures()).contract
+    contract = to_json_value(two_pictures()).contract
     assert contract.head == TensorsHead(picture="template")
     assert contract.picture == ImageInput(size=(32, 32), fit="stretch")
     assert contract.others == (ArrayInput(name="search", shape=(1, 3, 64, 64), image=PIXELS),)
@@ -39,7 +39,7 @@ def test_the_first_picture_is_fed_as_pixels_and_others_as_arrays() -> None:
     ],
 )
 def test_what_is_no_picture_is_fed_as_it_is(graph, inputs) -> None:
-    contract = plain(graph()).contract
+    contract = to_json_value(graph()).contract
     assert contract.picture is None
     assert [(one.name, one.shape) for one in contract.others] == inputs
     kind = "int64" if graph is tokens else "float32"
@@ -47,29 +47,29 @@ def test_what_is_no_picture_is_fed_as_it_is(graph, inputs) -> None:
 
 
 def test_without_pictures_every_input_is_an_array() -> None:
-    contract = plain(two_pictures(), pictures=False).contract
+    contract = to_json_value(two_pictures(), pictures=False).contract
     assert contract.picture is None
     assert [one.image for one in contract.others] == [None, None]
 
 
 def test_free_dimensions_are_fixed_by_size_or_shape_and_open_ones_refused() -> None:
     free = one_picture(("height", "width"))
-    assert plain(free, size=(48, 96)).contract.input.size == (48, 96)
-    assert plain(free, shapes={"picture": (1, 3, 40, 32)}).contract.input.size == (40, 32)
+    assert to_json_value(free, size=(48, 96)).contract.input.size == (48, 96)
+    assert to_json_value(free, shapes={"picture": (1, 3, 40, 32)}).contract.input.size == (40, 32)
     with pytest.raises(RkzooError, match="open") as raised:
-        plain(free)
+        to_json_value(free)
     assert "--shape picture=" in raised.value.fix
     with pytest.raises(RkzooError, match="no input nothing"):
-        plain(free, shapes={"nothing": (1,)})
+        to_json_value(free, shapes={"nothing": (1,)})
     with pytest.raises(RkzooError, match="cannot have the shape"):
-        plain(one_picture(), shapes={"picture": (1, 3, 40, 32)})
+        to_json_value(one_picture(), shapes={"picture": (1, 3, 40, 32)})
 
 
 def test_bytes_become_floats_that_are_cast_inside() -> None:
     net = Net()
     y = net.op("Mul", net.op("Cast", "codes", to=TensorProto.FLOAT), net.weight(1))
     model = built(net, {"codes": (1, 9)}, {y: (1, 9)}, "uint8")
-    made = plain(model)
+    made = to_json_value(model)
     assert made.contract.others == (ArrayInput(name="codes", shape=(1, 9)),)
     codes = np.arange(9, dtype=np.uint8)[None] * 20
     (wanted,) = ort.InferenceSession(model.SerializeToString()).run(None, {"codes": codes})
@@ -86,7 +86,7 @@ def test_bytes_that_come_out_are_int32() -> None:
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
     given = sample(model)
     (wanted,) = ort.InferenceSession(model.SerializeToString()).run(None, given)
-    made = plain(model).graph
+    made = to_json_value(model).graph
     (found,) = ort.InferenceSession(made.SerializeToString()).run(None, given)
     assert (wanted.dtype, found.dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(found, wanted)
@@ -99,7 +99,7 @@ def test_texts_are_refused() -> None:
     node = helper.make_node("Identity", ["text"], ["out"])
     model = helper.make_model(helper.make_graph([node], "g", [text], [out]))
     with pytest.raises(RkzooError, match="takes text"):
-        plain(model)
+        to_json_value(model)
 
 
 @pytest.mark.parametrize("graph", [tokens, two_pictures, frames, signal, one_picture])
@@ -107,7 +107,7 @@ def test_what_is_fed_is_what_the_graph_takes(graph) -> None:
     """Against the original graph in ONNX Runtime, whose inputs were made by hand."""
     model = graph()
     given = sample(model)
-    made = plain(model)
+    made = to_json_value(model)
     wanted = as_the_graph_takes(given)
     fed = arrays_of(given, made.contract)
     names = [info.name for info in made.graph.graph.input]
@@ -118,15 +118,15 @@ def test_what_is_fed_is_what_the_graph_takes(graph) -> None:
 
 
 def test_the_notes_say_what_was_seen_and_what_becomes_of_it() -> None:
-    made = plain(two_pictures())
-    notes = plain_notes(made.graph, made.contract, asked=False)
+    made = to_json_value(two_pictures())
+    notes = plain_notes(made.graph, made.contract, requested=False)
     assert len(notes) == 3
     assert "template 1x3x32x32, search 1x3x64x64" in notes[0]
     assert "plain tensors" in notes[1]
     assert "--mean" in notes[2]
-    assert len(plain_notes(*_graph(tokens()), asked=True)) == 2, "no pictures, nothing on them"
+    assert len(plain_notes(*_graph(tokens()), requested=True)) == 2, "no pictures, nothing on them"
 
 
 def _graph(model: onnx.ModelProto):
-    made = plain(model)
+    made = to_json_value(model)
     return made.graph, made.contract

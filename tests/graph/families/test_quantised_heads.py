@@ -18,7 +18,7 @@ from tiny_yolo import Spec, stock
 
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.cut_head import cut
+from rkzoo.graph.lowering.cut_head import cut_head
 from rkzoo.graph.lowering.verify import MAX_BOX_PX
 from rkzoo.graph.onnx.unrounded import unrounded
 
@@ -73,14 +73,14 @@ def test_a_quantised_head_is_that_of_its_float_graph(
     assert found.contract.input == plain.contract.input
     assert prove_it(model, found).box_px <= MAX_BOX_PX
     # The backbone keeps its rounding.
-    kinds = [node.op_type for node in cut(model, found).graph.node]
+    kinds = [node.op_type for node in cut_head(model, found).graph.node]
     assert kinds.count("QuantizeLinear") >= 3
 
 
 def test_the_cut_of_a_quantised_head_answers_nearly_as_the_whole(tmp_path: Path) -> None:
     model = quantised(stock(Spec()), tmp_path, each_channel=False)
     found = recognise(model)
-    small = answer(cut(model, found), SIZE)
+    small = answer(cut_head(model, found), SIZE)
     boxes, scores, _ = reader(found.contract, {n: a.shape for n, a in small.items()}).dense(
         list(small.values())
     )

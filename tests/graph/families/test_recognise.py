@@ -15,11 +15,11 @@ from tiny_yolo import Builder, Spec, branches, read_cut, read_whole, stock, vend
 from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import Recognition, recognise
-from rkzoo.graph.lowering.cut_head import cut, cut_contract
-from rkzoo.graph.lowering.verify import MAX_BOX_PX, MAX_SCORE, prove
+from rkzoo.graph.lowering.cut_head import cut_contract, cut_head
+from rkzoo.graph.lowering.verify import MAX_BOX_PX, MAX_SCORE, verify_equivalence
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.rewrite import scale_after_product
-from rkzoo.graph.onnx.view import prepared, run, view
+from rkzoo.graph.onnx.view import graph_view, prepared, run
 
 
 def head_of(found: Recognition) -> DetectHead:
@@ -32,9 +32,9 @@ def prove_it(model: onnx.ModelProto, found: Recognition):
     assert found.uncut is not None
     assert isinstance(found.uncut.head, DetectHead)
     activated = found.uncut.head.activated
-    return prove(
+    return verify_equivalence(
         model,
-        cut(model, found),
+        cut_head(model, found),
         found,
         lambda o: read_cut(o, strides),
         lambda o: read_whole(o, activated),
@@ -90,7 +90,7 @@ def test_the_cut_graph_is_small_static_and_valid() -> None:
     spec = Spec(dynamic=True, opset=17)
     model = stock(spec)
     found = recognise(model, (64, 96))
-    small = cut(model, found)
+    small = cut_head(model, found)
     onnx.checker.check_model(small, full_check=True)
     shapes = {
         info.name: [d.dim_value for d in info.type.tensor_type.shape.dim]
@@ -118,7 +118,7 @@ def test_the_cut_graph_is_small_static_and_valid() -> None:
 def test_raw_scores_on_request() -> None:
     model = stock()
     found = recognise(model)
-    raw, active = cut(model, found, scores="logits"), cut(model, found)
+    raw, active = cut_head(model, found, scores="logits"), cut_head(model, found)
     head = cut_contract(found, scores="logits").head
     assert isinstance(head, DetectHead)
     assert not head.activated
@@ -132,7 +132,7 @@ def test_raw_scores_on_request() -> None:
 def test_bounded_scores_are_the_raw_ones_within_the_range_that_matters() -> None:
     model = vendor(Spec(strides=(8, 16, 32)))
     found = recognise(model)
-    raw, bounded = (cut(model, found, scores=form) for form in ("logits", "bounded"))
+    raw, bounded = (cut_head(model, found, scores=form) for form in ("logits", "bounded"))
     fed = {"images": 40 * np.random.default_rng(1).normal(size=(1, 3, 64, 96)).astype(np.float32)}
     pairs = list(zip(run(raw, fed), run(bounded, fed), strict=True))
     assert max(abs(a).max() for a, _ in pairs[1::2]) > 8
@@ -156,8 +156,8 @@ def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
 def test_names_do_not_matter_even_when_they_lie() -> None:
     model = stock()
     found = recognise(model)
-    boxes = [tap.name for tap in found.taps if tap.role == "box"]
-    scores = [tap.name for tap in found.taps if tap.role == "score"]
+    boxes = [head_tensor.name for head_tensor in found.head_tensors if head_tensor.role == "box"]
+    scores = [head_tensor.name for head_tensor in found.head_tensors if head_tensor.role == "score"]
     # Boxes are called scores and the other way round, in a wrong order.
     lies = dict(zip(boxes, ["score_32", "score_16", "score_8"], strict=True))
     lies |= dict(zip(scores, ["box_8", "logit_8", "box_32"], strict=True))
@@ -165,7 +165,9 @@ def test_names_do_not_matter_even_when_they_lie() -> None:
     liar = renamed(model, lies)
     again = recognise(liar)
     assert again.contract == found.contract
-    assert [tap.role for tap in again.taps] == [tap.role for tap in found.taps]
+    assert [head_tensor.role for head_tensor in again.head_tensors] == [
+        head_tensor.role for head_tensor in found.head_tensors
+    ]
     assert prove_it(liar, again).cells == 126
 
 
@@ -243,7 +245,7 @@ def test_half_precision_is_widened() -> None:
     half.graph.node.append(helper.make_node("Cast", ["images"], ["narrow"], to=TensorProto.FLOAT16))
     found = recognise(half)
     assert any("float16" in sentence for sentence in found.evidence)
-    small = cut(half, found)
+    small = cut_head(half, found)
     onnx.checker.check_model(small, full_check=True)
     assert TensorProto.FLOAT16 not in {t.data_type for t in small.graph.initializer}
     assert prove_it(half, found).box_px < MAX_BOX_PX
@@ -270,8 +272,8 @@ def test_sizes_that_follow_from_one_another_are_worked_out() -> None:
         [helper.make_tensor_value_info(x, float32, None)],
         [numpy_helper.from_array(np.array(v, np.int64), k) for k, v in ints.items()],
     )
-    seen = prepared(helper.make_model(graph), {"x": (1, 512, 4, 4)})
-    assert seen.shape(x) == (1, 2, 4, 4)
+    view = prepared(helper.make_model(graph), {"x": (1, 512, 4, 4)})
+    assert view.shape(x) == (1, 2, 4, 4)
 
 
 @pytest.mark.parametrize("domain", ["", "TRT"])
@@ -301,13 +303,13 @@ def test_a_bias_left_as_an_addition() -> None:
     names[1] = b.op("Sigmoid", [names[1]])
     model = b.model([("images", [1, 3, *spec.size])], [(n, TensorProto.FLOAT) for n in names])
     found = recognise(model)
-    assert found.taps[0].name == names[0]
+    assert found.head_tensors[0].name == names[0]
     assert head_of(found).classes == 2
 
 
 def test_a_newer_opset_is_lowered() -> None:
     model = stock(Spec(opset=20))
-    small = cut(model, recognise(model))
+    small = cut_head(model, recognise(model))
     assert small.opset_import[0].version == 19
     assert prove_it(model, recognise(model)).box_px < MAX_BOX_PX
 
@@ -369,7 +371,7 @@ def test_vendor_heads_without_a_sigmoid() -> None:
 def test_vendor_heads_can_be_cut_to_raw_scores() -> None:
     model = vendor()
     found = recognise(model)
-    names = [o.name for o in cut(model, found, scores="logits").graph.output]
+    names = [o.name for o in cut_head(model, found, scores="logits").graph.output]
     assert names == ["box_8", "score_8", "box_16", "score_16", "box_32", "score_32"]
 
 
@@ -462,13 +464,13 @@ def test_an_output_that_is_the_input() -> None:
 def test_a_spoiled_cut_is_not_proven() -> None:
     model = stock()
     found = recognise(model)
-    spoiled = cut(model, found)
+    spoiled = cut_head(model, found)
     for tensor in spoiled.graph.initializer:
         array = numpy_helper.to_array(tensor)
         if array.shape == (3,):
             tensor.CopyFrom(numpy_helper.from_array(array + np.float32(1e-3), tensor.name))
     with pytest.raises(RkzooError) as caught:
-        prove(model, spoiled, found, lambda o: read_cut(o, (8, 16, 32)), read_whole)
+        verify_equivalence(model, spoiled, found, lambda o: read_cut(o, (8, 16, 32)), read_whole)
     assert caught.value.code == 1
     assert "score" in caught.value.why
 
@@ -489,13 +491,13 @@ def test_a_wrong_decoder_is_not_proven(fault: str) -> None:
         return boxes, scores, extras
 
     with pytest.raises(RkzooError):
-        prove(model, cut(model, found), found, wrong, read_whole)
+        verify_equivalence(model, cut_head(model, found), found, wrong, read_whole)
 
 
 def test_nothing_to_prove_for_the_vendor_form() -> None:
     model = vendor()
     with pytest.raises(RkzooError, match="nothing to verify"):
-        prove(model, model, recognise(model), read_whole, read_whole)
+        verify_equivalence(model, model, recognise(model), read_whole, read_whole)
 
 
 # ---- rewriting ----------------------------------------------------------------------
@@ -512,21 +514,21 @@ def test_a_scale_before_the_product_moves_behind_it(side: int, turned: bool) -> 
     out = b.op("Softmax", [product], axis=-1)
     model = b.model([("x", [1, 2, 4, 4])], [(out, TensorProto.FLOAT)])
     fed = {"x": np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)}
-    seen = prepared(model, {})
-    scale_after_product(seen)
-    kinds = [node.op_type for node in view(seen.model).producers.values()]
-    assert view(seen.model).producers[seen.model.graph.node[-1].input[0]].op_type == "Mul"
+    view = prepared(model, {})
+    scale_after_product(view)
+    kinds = [node.op_type for node in graph_view(view.model).producers.values()]
+    assert graph_view(view.model).producers[view.model.graph.node[-1].input[0]].op_type == "Mul"
     assert kinds.count("MatMul") == 1
-    np.testing.assert_allclose(run(seen.model, fed)[0], run(model, fed)[0], atol=1e-6)
+    np.testing.assert_allclose(run(view.model, fed)[0], run(model, fed)[0], atol=1e-6)
 
 
 def test_a_product_without_a_scale_stays() -> None:
     b = Builder()
     out = b.op("Softmax", [b.op("MatMul", ["x", "x"])], axis=-1)
     model = b.model([("x", [4, 4])], [(out, TensorProto.FLOAT)])
-    seen = prepared(model, {})
-    scale_after_product(seen)
-    assert [node.op_type for node in seen.model.graph.node] == ["MatMul", "Softmax"]
+    view = prepared(model, {})
+    scale_after_product(view)
+    assert [node.op_type for node in view.model.graph.node] == ["MatMul", "Softmax"]
 
 
 # ---- real weights -------------------------------------------------------------------

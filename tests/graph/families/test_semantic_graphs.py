@@ -12,10 +12,10 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.legalize import spelled
+from rkzoo.graph.lowering.legalize import legalized
 from rkzoo.graph.onnx.rewrite import bytes_as_floats
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.semantic.decode import class_map, class_masks
+from rkzoo.tasks.semantic.postprocess import class_map, class_masks
 from rkzoo.vision.letterbox import plan
 
 SIDE, CLASSES = 65, 5
@@ -81,7 +81,7 @@ def test_the_cut_answers_as_the_whole_graph_does(mode: str, form) -> None:
     found = recognise(model)
     head = found.contract.head
     assert head == SemanticHead(classes=CLASSES, corners=mode == "align_corners")
-    cut = spelled(model, found.contract)
+    cut = legalized(model, found.contract)
     (output,) = cut.graph.output
     assert [d.dim_value for d in output.type.tensor_type.shape.dim] == [1, CLASSES, 9, 9]
     assert not {"ArgMax", "Resize", "Softmax"} & {node.op_type for node in cut.graph.node}
@@ -117,7 +117,7 @@ def test_a_graph_with_another_end_is_left_as_it_is() -> None:
         picture=ImageInput(size=(SIDE, SIDE), fit="stretch"),
         head=SemanticHead(classes=CLASSES, picked=True),
     )
-    kept = spelled(model, contract)
+    kept = legalized(model, contract)
     assert [node.op_type for node in kept.graph.node][-1] == "ArgMax"
     session = OnnxSession(kept.SerializeToString())
     (best,) = session.run([np.ones((1, 3, SIDE, SIDE), np.float32)])
@@ -227,7 +227,7 @@ def test_masks_are_those_of_the_whole_graph(maps: int, behind: tuple[str, ...], 
     feed = np.random.default_rng(6).normal(0, 1, (1, 3, 64, 64)).astype(np.float32)
     (whole,) = OnnxSession(model.SerializeToString()).run([feed])
     whole = whole.transpose(0, 3, 1, 2) if last else whole
-    session = OnnxSession(spelled(model, found.contract).SerializeToString())
+    session = OnnxSession(legalized(model, found.contract).SerializeToString())
     (output,) = session.run([feed])
     assert output.shape == (1, maps, 16, 16)
     box = plan((64, 64), ImageInput(size=(64, 64), fit="stretch"))

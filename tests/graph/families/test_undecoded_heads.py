@@ -20,10 +20,10 @@ from tiny_yolo import Spec, stock
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.branches import stride
-from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.families.head_postprocessing import Branch
+from rkzoo.graph.families.recognition import ImageSource, Recognition
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.families.tail import Branch
-from rkzoo.graph.lowering.cut_head import cut
+from rkzoo.graph.lowering.cut_head import cut_head
 from rkzoo.graph.lowering.verify import MAX_BOX_PX, MAX_EXTRA, MAX_SCORE
 from rkzoo.graph.onnx.view import run
 
@@ -66,7 +66,7 @@ HEADS: dict[str, tuple[Raw, str, float]] = {
 
 
 def decoded_by_us(model: onnx.ModelProto, found: Recognition) -> tuple[np.ndarray, ...]:
-    small = cut(model, found)
+    small = cut_head(model, found)
     told = answer(small, found.contract.input.size)
     decoder = reader(found.contract, {name: array.shape for name, array in told.items()})
     return decoder.dense(list(told.values()))
@@ -237,11 +237,15 @@ def test_box_and_classes_may_come_from_one_convolution(make) -> None:
     plain, model = recognise(make()), joined(make())
     found = recognise(model)
     assert head_of(found.contract) == head_of(plain.contract)
-    assert all(tap.channels for tap in found.taps)
-    assert "both0" not in {name for node in cut(model, found).graph.node for name in node.output}
+    assert all(head_tensor.channels for head_tensor in found.head_tensors)
+    assert "both0" not in {
+        name for node in cut_head(model, found).graph.node for name in node.output
+    }
     assert prove_it(model, found).box_px <= MAX_BOX_PX
     fed = {"images": np.random.default_rng(2).random((1, 3, 64, 96), np.float32)}
-    for mine, theirs in zip(run(cut(model, found), fed), run(cut(make(), plain), fed), strict=True):
+    for mine, theirs in zip(
+        run(cut_head(model, found), fed), run(cut_head(make(), plain), fed), strict=True
+    ):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
@@ -288,11 +292,11 @@ def test_five_points_of_several_classes_or_of_another_name_are_no_face() -> None
     ],
 )
 def test_a_stride_is_known_from_cells_that_were_rounded_up(size, cells, expected) -> None:
-    assert stride(Branch("b", (1, 4, *cells)), Picture(ImageInput(size=size))) == expected
+    assert stride(Branch("b", (1, 4, *cells)), ImageSource(ImageInput(size=size))) == expected
 
 
 def test_cells_of_no_stride_say_so() -> None:
-    reason = stride(Branch("b", (1, 4, 13, 11)), Picture(ImageInput(size=(800, 608))))
+    reason = stride(Branch("b", (1, 4, 13, 11)), ImageSource(ImageInput(size=(800, 608))))
     assert "13x11 cells are not those of one stride" in str(reason)
 
 

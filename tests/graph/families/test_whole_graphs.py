@@ -18,7 +18,7 @@ from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchors import with_anchors
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.legalize import spelled
+from rkzoo.graph.lowering.legalize import legalized
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.view import attributes, run
@@ -58,7 +58,7 @@ def test_classifiers_of_all_exporters(end: str) -> None:
 def test_the_spelled_graph_gives_logits_of_the_same_probabilities(end: str) -> None:
     model = tiny_whole.classifier(end)
     before = model.SerializeToString()
-    ready = spelled(model, recognise(model).contract)
+    ready = legalized(model, recognise(model).contract)
     x = {"images": picture(1, 3, 32, 32)}
     (raw,), (logits,) = run(model, x), run(ready, x)
     assert "Softmax" not in operators(ready)
@@ -113,7 +113,7 @@ def test_a_sigmoid_gives_each_label_a_score_of_its_own(classes: int) -> None:
     wanted = ClassifyHead(classes=classes, activated=True, multi_label=True)
     assert found.contract.head == wanted
     x = {"images": picture(1, 3, 32, 32)}
-    np.testing.assert_allclose(run(spelled(model, found.contract), x)[0], run(model, x)[0])
+    np.testing.assert_allclose(run(legalized(model, found.contract), x)[0], run(model, x)[0])
 
 
 def test_two_questions_have_an_output_each() -> None:
@@ -132,7 +132,7 @@ def test_two_questions_have_an_output_each() -> None:
         (3, False, False),
         (1, True, True),
     ]
-    ready = spelled(model, recognise(model).contract)
+    ready = legalized(model, recognise(model).contract)
     assert operators(ready).count("Softmax") == 0
     x0 = {"images": picture(1, 3, 32, 32)}
     before, after = run(model, x0), run(ready, x0)
@@ -186,7 +186,7 @@ def test_a_size_left_free_must_be_given() -> None:
         recognise(model)
     found = recognise(model, (64, 96))
     assert found.contract.input.size == (64, 96)
-    ready = spelled(model, found.contract)
+    ready = legalized(model, found.contract)
     assert run(ready, {"images": picture(1, 3, 64, 96)})[0].shape == (1, 12)
 
 
@@ -215,7 +215,7 @@ def test_a_picture_with_channels_last_is_turned_in_the_graph() -> None:
     before = model.SerializeToString()
     found = recognise(model)
     assert found.contract.input.size == (32, 32)
-    ready = spelled(model, found.contract)
+    ready = legalized(model, found.contract)
     assert "Transpose" not in operators(ready)
     x = picture(1, 3, 32, 32)
     (logits,) = run(ready, {"images": x})
@@ -250,7 +250,7 @@ def test_plates_of_other_countries_have_no_layouts() -> None:
 
 def test_pooling_over_planes_becomes_plain_pooling() -> None:
     model = tiny_whole.lprnet()
-    ready = spelled(model, recognise(model).contract)
+    ready = legalized(model, recognise(model).contract)
     pools = [node for node in ready.graph.node if node.op_type == "MaxPool"]
     assert [attributes(pool)["kernel_shape"] for pool in pools] == [[3, 3], [3, 3]]
     assert not {"Unsqueeze", "Squeeze"} & set(operators(ready))
@@ -268,7 +268,7 @@ def test_planes_that_meet_are_left_as_they_are() -> None:
     x = net.op("MaxPool", x, kernel_shape=[2, 3, 3], strides=[2, 1, 2])
     x = net.conv(net.op("Squeeze", x, net.ints(0)), 4, 20, 1)
     model = net.model([1, 3, 24, 94], net.op("ReduceMean", x, axes=[2], keepdims=0))
-    ready = spelled(model, recognise(model).contract)
+    ready = legalized(model, recognise(model).contract)
     assert "Unsqueeze" in operators(ready)
     x0 = {"images": picture(1, 3, 24, 94)}
     np.testing.assert_array_equal(run(model, x0)[0], run(ready, x0)[0])
@@ -311,7 +311,7 @@ def test_the_real_lprnet_with_its_deep_pools(assets: Path) -> None:
     model = load(assets / "models/lprnet.onnx")
     deep = with_deep_pools(model)
     assert operators(deep).count("Unsqueeze") == 3
-    ready = spelled(deep, recognise(deep).contract)
+    ready = legalized(deep, recognise(deep).contract)
     assert "Unsqueeze" not in operators(ready)
     x = {"input": picture(1, 3, 24, 94)}
     (wanted,) = run(model, x)
@@ -355,7 +355,7 @@ def test_spelling_changes_no_number(make: object) -> None:
     model = make()  # type: ignore[operator]
     contract = recognise(model).contract
     x = {"images": picture(1, 3, *contract.input.size)}
-    for before, after in zip(run(model, x), run(spelled(model, contract), x), strict=True):
+    for before, after in zip(run(model, x), run(legalized(model, contract), x), strict=True):
         np.testing.assert_allclose(before, after, atol=1e-6)
 
 
@@ -371,7 +371,7 @@ def test_real_weights(assets: Path, name: str, family: str) -> None:
     model = load(assets / "models" / f"{name}.onnx")
     found = recognise(model)
     assert found.family == family
-    ready = spelled(model, found.contract)
+    ready = legalized(model, found.contract)
     x = {ready.graph.input[0].name: picture(1, 3, *found.contract.input.size)}
     for before, after in zip(run(model, x), run(ready, x), strict=True):
         np.testing.assert_allclose(before, after, atol=1e-4)

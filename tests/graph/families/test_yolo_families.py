@@ -16,13 +16,19 @@ from tiny_yolo import Spec
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.recognition import Picture
+from rkzoo.graph.families.recognition import ImageSource
 from rkzoo.graph.families.registry import RECOGNISERS, Recognition, recognise
-from rkzoo.graph.lowering.cut_head import cut
-from rkzoo.graph.lowering.verify import MAX_BOX_PX, MAX_EXTRA, MAX_SCORE, Proof, prove
+from rkzoo.graph.lowering.cut_head import cut_head
+from rkzoo.graph.lowering.verify import (
+    MAX_BOX_PX,
+    MAX_EXTRA,
+    MAX_SCORE,
+    EquivalenceReport,
+    verify_equivalence,
+)
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.view import prepared, run
-from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.postprocess import DetectDecoder
 
 
 def head_of(found: Recognition) -> DetectHead:
@@ -48,13 +54,13 @@ def reader(head: DetectHead, size: tuple[int, int]):
     return read
 
 
-def proof_of(model: onnx.ModelProto, found: Recognition) -> Proof:
+def proof_of(model: onnx.ModelProto, found: Recognition) -> EquivalenceReport:
     size = found.contract.input.size
     assert found.uncut is not None
     assert isinstance(found.uncut.head, DetectHead)
-    return prove(
+    return verify_equivalence(
         model,
-        cut(model, found),
+        cut_head(model, found),
         found,
         reader(head_of(found), size),
         reader(found.uncut.head, size),
@@ -157,14 +163,16 @@ def test_spoiled_prototypes_are_not_proven() -> None:
     assert found.uncut is not None
     assert isinstance(found.uncut.head, DetectHead)
     size = found.contract.input.size
-    spoiled = cut(model, found)
+    spoiled = cut_head(model, found)
     node = next(n for n in spoiled.graph.node if "prototypes" in n.output)
     node.output[0] = "sound"
     offset = onnx.numpy_helper.from_array(np.float32([2e-3]), "offset")
     spoiled.graph.initializer.append(offset)
     spoiled.graph.node.append(onnx.helper.make_node("Add", ["sound", "offset"], ["prototypes"]))
     with pytest.raises(RkzooError) as caught:
-        prove(model, spoiled, found, reader(head_of(found), size), reader(found.uncut.head, size))
+        verify_equivalence(
+            model, spoiled, found, reader(head_of(found), size), reader(found.uncut.head, size)
+        )
     assert "masks" in caught.value.why
 
 
@@ -179,7 +187,7 @@ def test_what_is_picked_inside_needs_no_suppression_and_says_so() -> None:
 def test_cutting_leaves_no_operator_that_the_npu_has_not() -> None:
     for head in HEADS[::4]:
         model = build(head)
-        kinds = {node.op_type for node in cut(model, recognise(model)).graph.node}
+        kinds = {node.op_type for node in cut_head(model, recognise(model)).graph.node}
         assert kinds <= {"Conv", "Relu", "Sigmoid", "Mul", "Constant"}
 
 
@@ -210,7 +218,7 @@ def test_vendor_heads_mean_what_the_stock_export_means(head: Head, sums: bool) -
     fed = {"images": np.random.default_rng(3).random((1, 3, *head.spec.size), np.float32)}
     stock = build(head)
     known = recognise(stock)
-    expected = reader(head_of(known), head.spec.size)(run(cut(stock, known), fed))
+    expected = reader(head_of(known), head.spec.size)(run(cut_head(stock, known), fed))
     order = [info.name for info in model.graph.output]
     answers = run(prepared(model, {}).model, fed)
     outputs = [answers[order.index(output.name)] for output in got.outputs]
@@ -267,10 +275,10 @@ def claims(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> list[
     """Everyone who takes the graph for its own."""
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     height, width = size or tuple(shape[2:])
-    seen = prepared(model, {model.graph.input[0].name: (1, 3, height, width)})
+    view = prepared(model, {model.graph.input[0].name: (1, 3, height, width)})
     image = recognise(tiny_yolo.stock()).contract.input
-    picture = Picture(type(image)(size=(height, width)))
-    return [title for title, known in RECOGNISERS if isinstance(known(seen, picture), Recognition)]
+    picture = ImageSource(type(image)(size=(height, width)))
+    return [title for title, known in RECOGNISERS if isinstance(known(view, picture), Recognition)]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from tiny_world import WORLDS, World, build
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.families.recognition import ImageSource, Recognition
 from rkzoo.graph.families.registry import RECOGNISERS, recognise
-from rkzoo.graph.families.yolo_world import vendor
-from rkzoo.graph.lowering.cut_head import whole
+from rkzoo.graph.families.yolo_world import rockchip
+from rkzoo.graph.lowering.cut_head import keep_head
 from rkzoo.graph.onnx.view import prepared, run
 
 
@@ -55,7 +55,7 @@ def test_the_outputs_keep_the_order_of_the_graph() -> None:
 def test_the_picture_comes_first_in_what_is_built() -> None:
     model = build(World(texts_first=True))
     found = recognise(model)
-    ready = whole(model, found)
+    ready = keep_head(model, found)
     assert [info.name for info in ready.graph.input] == ["images", "texts"]
     random = np.random.default_rng(0)
     feeds = {
@@ -82,14 +82,14 @@ def test_what_only_looks_alike_is_refused(spoil: str, reason: str) -> None:
 
 def test_another_family_does_not_claim_it_and_it_claims_no_other() -> None:
     model = build()
-    seen = prepared(model, {"images": (1, 3, 64, 96), "texts": (1, 8, 16)})
-    picture = Picture(image=recognise(model).contract.input)
+    view = prepared(model, {"images": (1, 3, 64, 96), "texts": (1, 8, 16)})
+    picture = ImageSource(image=recognise(model).contract.input)
     for title, recogniser in RECOGNISERS:
-        assert not isinstance(recogniser(seen, picture), Recognition), title
+        assert not isinstance(recogniser(view, picture), Recognition), title
     other = tiny_yolo.stock()
     texts = ArrayInput(name="texts", shape=(1, 8, 16), role="texts")
-    seen = prepared(other, {"images": (1, 3, 64, 96)})
-    assert isinstance(vendor(seen, replace(picture, others=(texts,))), str)
+    view = prepared(other, {"images": (1, 3, 64, 96)})
+    assert isinstance(rockchip(view, replace(picture, others=(texts,))), str)
 
 
 def _with_input(kind: int, shape: list[int | str]) -> onnx.ModelProto:

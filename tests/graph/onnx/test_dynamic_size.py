@@ -10,8 +10,8 @@ from tiny_yolo import Builder, Spec, stock
 
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.cut_head import cut
-from rkzoo.graph.onnx.dynamic_size import size_free
+from rkzoo.graph.lowering.cut_head import cut_head
+from rkzoo.graph.onnx.dynamic_size import with_dynamic_size
 from rkzoo.graph.onnx.view import run
 
 
@@ -21,13 +21,13 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def cut_of(size: tuple[int, int]) -> onnx.ModelProto:
     model = stock(Spec(size=size))
-    return cut(model, recognise(model))
+    return cut_head(model, recognise(model))
 
 
 def test_as_the_graph_that_was_made_for_the_size() -> None:
     fixed = cut_of((96, 96))
     before = fixed.SerializeToString()
-    freed = size_free(fixed, 32)
+    freed = with_dynamic_size(fixed, 32)
     assert fixed.SerializeToString() == before
     # Same weights: only the size of the input differs between the two exports.
     for size in ((96, 96), (64, 96), (128, 32)):
@@ -52,14 +52,14 @@ def made(end: str) -> onnx.ModelProto:
 
 
 def test_a_plain_one_is_freed() -> None:
-    (answer,) = run(size_free(made("plain"), 32), {"images": picture(32, 160)})
+    (answer,) = run(with_dynamic_size(made("plain"), 32), {"images": picture(32, 160)})
     assert answer.shape == (1, 8, 4, 20)
 
 
 @pytest.mark.parametrize("end", ["reshape", "resize", "grid", "flat"])
 def test_a_size_fixed_inside_is_refused(end: str) -> None:
     with pytest.raises(RkzooError, match="cannot take pictures of other sizes") as caught:
-        size_free(made(end), 32)
+        with_dynamic_size(made(end), 32)
     assert caught.value.why
 
 
@@ -70,4 +70,4 @@ def test_an_input_that_is_free_already_or_no_picture_is_refused() -> None:
     row = b.model([("images", [1, 300])], [(b.op("Relu", ["images"]), 1)])
     for model in (free, row):
         with pytest.raises(RkzooError, match="no input of a fixed size"):
-            size_free(model, 32)
+            with_dynamic_size(model, 32)

@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.cut_head import cut
+from rkzoo.graph.lowering.cut_head import cut_head
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.rewrite import focus_to_convolution
-from rkzoo.graph.onnx.view import run, view
+from rkzoo.graph.onnx.view import graph_view, run
 
 
 def focus(kernel: int, order: list[tuple[int, int]], step: int = 2) -> onnx.ModelProto:
@@ -49,7 +49,7 @@ def test_the_numbers_stay(kernel: int, order: list[tuple[int, int]]) -> None:
     model = focus(kernel, order)
     x = np.random.default_rng(1).normal(size=(1, 3, 16, 24)).astype(np.float32)
     (want,) = run(model, {"x": x})
-    focus_to_convolution(view(model))
+    focus_to_convolution(graph_view(model))
     convolution = model.graph.node[-1]
     assert convolution.input[0] == "x"
     (got,) = run(model, {"x": x})
@@ -62,15 +62,15 @@ def test_the_numbers_stay(kernel: int, order: list[tuple[int, int]]) -> None:
 def test_other_slices_are_left_alone(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()
     try:
-        seen = view(model)
+        view = graph_view(model)
     except Exception:
         return
-    focus_to_convolution(seen)
+    focus_to_convolution(view)
     assert model.SerializeToString() == before
 
 
 def test_the_real_yolox_has_no_slices_left(assets: Path) -> None:
     model = load(assets / "models/yolox_nano.onnx")
-    done = cut(model, recognise(model))
+    done = cut_head(model, recognise(model))
     assert "Slice" in {node.op_type for node in model.graph.node}
     assert "Slice" not in {node.op_type for node in done.graph.node}

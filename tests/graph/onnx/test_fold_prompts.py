@@ -14,7 +14,7 @@ from tiny_yolo import Spec
 from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.cut_head import cut, whole
+from rkzoo.graph.lowering.cut_head import cut_head, keep_head
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.view import prepared, run
 from rkzoo.progress import SILENT
@@ -44,9 +44,9 @@ def test_it_is_recognised_and_cut_without_a_comparison(spec: Spec, einsum: bool)
     assert isinstance(head, DetectHead)
     assert (found.family, found.form) == ("yolov8", "stock")
     assert (head.classes, head.reg_max, head.strides) == (spec.classes, spec.bins, spec.strides)
-    made = cut(model, found)
+    made = cut_head(model, found)
     assert products(made) == 0
-    assert products(whole(model, found)) == 0
+    assert products(keep_head(model, found)) == 0
     assert len(OnnxSession(made.SerializeToString()).outputs) == 2 * len(spec.strides)
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_plain_comparison_stays() -> None:
 )
 def test_other_graphs_are_left_alone(model: onnx.ModelProto) -> None:
     sizes = {**SIZES, "texts": (1, 8, 16)} if len(model.graph.input) > 1 else SIZES
-    seen = prepared(model, sizes)
-    before = seen.model.SerializeToString()
-    assert texts_to_convolution(seen) is seen
-    assert seen.model.SerializeToString() == before
+    view = prepared(model, sizes)
+    before = view.model.SerializeToString()
+    assert texts_to_convolution(view) is view
+    assert view.model.SerializeToString() == before

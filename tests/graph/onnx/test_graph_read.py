@@ -16,10 +16,10 @@ from tiny_yolo import Spec, stock, vendor
 from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.cut_head import cut
+from rkzoo.graph.lowering.cut_head import cut_head
 from rkzoo.graph.onnx.read import MAX_BYTES, load, metadata
 from rkzoo.graph.onnx.summary import summarise
-from rkzoo.graph.onnx.view import prepared, run, view
+from rkzoo.graph.onnx.view import graph_view, prepared, run
 
 
 def test_a_model_with_chinese_path_and_spaces(tmp_path: Path) -> None:
@@ -123,16 +123,16 @@ def test_declared_shapes_are_not_believed() -> None:
     model = stock()
     wrong = onnx.helper.make_tensor_value_info(model.graph.node[0].output[0], 1, [9, 9])
     model.graph.value_info.append(wrong)
-    assert view(model).shape(model.graph.node[0].output[0]) == (1, 8, 8, 12)
+    assert graph_view(model).shape(model.graph.node[0].output[0]) == (1, 8, 8, 12)
 
 
 def test_free_sizes_are_folded_away() -> None:
     model = stock(Spec(dynamic=True, tail="separate"))
     assert "Shape" in {node.op_type for node in model.graph.node}
-    seen = prepared(model, {"images": (1, 3, 64, 96)})
-    assert "Shape" not in {node.op_type for node in seen.model.graph.node}
+    view = prepared(model, {"images": (1, 3, 64, 96)})
+    assert "Shape" not in {node.op_type for node in view.model.graph.node}
     feed = {"images": np.random.default_rng(0).random((1, 3, 64, 96), np.float32)}
-    np.testing.assert_array_equal(run(seen.model, feed)[0], run(model, feed)[0])
+    np.testing.assert_array_equal(run(view.model, feed)[0], run(model, feed)[0])
 
 
 def test_nodes_in_any_order() -> None:
@@ -142,7 +142,7 @@ def test_nodes_in_any_order() -> None:
     nodes = list(model.graph.node)
     del shuffled.graph.node[:]
     shuffled.graph.node.extend(reversed(nodes))
-    assert view(prepared(shuffled, {}).model).shape(model.graph.output[0].name) == (1, 7, 126)
+    assert graph_view(prepared(shuffled, {}).model).shape(model.graph.output[0].name) == (1, 7, 126)
 
 
 # ---- Python literals from strangers -------------------------------------------------
@@ -234,7 +234,7 @@ def test_a_damaged_graph_is_refused_in_words_or_read(
     with suppress(RkzooError):
         model = load(path)
         assert summarise(model).opset >= 0
-        cut(model, recognise(model, (64, 96)))
+        cut_head(model, recognise(model, (64, 96)))
 
 
 @pytest.mark.parametrize("fault", ["short", "type", "size", "output", "text"])

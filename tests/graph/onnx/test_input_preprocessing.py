@@ -16,8 +16,8 @@ from tiny_yolo import Spec, stock
 
 from rkzoo.contract.model import Contract
 from rkzoo.graph.families.registry import recognise
-from rkzoo.graph.lowering.cut_head import cut, whole
-from rkzoo.graph.lowering.legalize import spelled
+from rkzoo.graph.lowering.cut_head import cut_head, keep_head
+from rkzoo.graph.lowering.legalize import legalized
 from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.view import declared, run
@@ -48,7 +48,7 @@ def test_a_classifier_is_fed_as_its_graph_wants(name: str) -> None:
     model = front.before(tiny_whole.classifier(classes=1000))
     before = model.SerializeToString()
     found = recognise(model)
-    ready = spelled(model, found.contract)
+    ready = legalized(model, found.contract)
     assert model.SerializeToString() == before
     (info,) = ready.graph.input
     assert (declared(info), info.type.tensor_type.elem_type) == ((1, 3, 32, 32), TensorProto.FLOAT)
@@ -68,7 +68,7 @@ def test_every_spelling_means_the_same(name: str) -> None:
     (expected,) = run(network, {"images": normal})
     model = IMAGENET[name].before(network)
     found = recognise(model)
-    (logits,) = answers(spelled(model, found.contract), found.contract, rgb).values()
+    (logits,) = answers(legalized(model, found.contract), found.contract, rgb).values()
     np.testing.assert_allclose(logits, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
@@ -83,10 +83,10 @@ def test_a_detector_is_fed_as_its_graph_wants(name: str) -> None:
     rgb = PICTURE[:height, :width]
     (expected,) = oracle(model, front, rgb)
     (output,) = found.uncut.head.outputs  # type: ignore[union-attr]
-    got = answers(whole(model, found), found.uncut, rgb)[output.name]
+    got = answers(keep_head(model, found), found.uncut, rgb)[output.name]
     np.testing.assert_allclose(got, expected, atol=1e-3)
     assert all(
-        np.isfinite(a).all() for a in answers(cut(model, found), found.contract, rgb).values()
+        np.isfinite(a).all() for a in answers(cut_head(model, found), found.contract, rgb).values()
     )
 
 
@@ -216,7 +216,7 @@ def test_a_picture_without_a_batch() -> None:
     found = recognise(flat)
     rgb = PICTURE[:32, :32]
     (expected,) = run(flat, {"images": rgb})
-    (got,) = answers(spelled(flat, found.contract), found.contract, rgb).values()
+    (got,) = answers(legalized(flat, found.contract), found.contract, rgb).values()
     np.testing.assert_allclose(got, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
@@ -264,7 +264,7 @@ def test_pictures_of_one_and_four_channels(channels: int, color: str, kind: str)
     fed = grey if channels == 1 else np.concatenate((rgb, opaque), 2)
     x = (fed / 255).transpose(2, 0, 1)[None].astype(np.float32)
     (expected,) = run(model, {model.graph.input[0].name: x})
-    ready = whole(model, found) if kind == "detector" else spelled(model, found.contract)
+    ready = keep_head(model, found) if kind == "detector" else legalized(model, found.contract)
     got = next(iter(answers(ready, found.contract, rgb).values()))
     # Grey is rounded to whole numbers, by OpenCV in fixed point.
     slack = 2e-2 * float(np.abs(expected).max()) if channels == 1 else 1e-3
@@ -285,7 +285,7 @@ def test_a_grey_picture_that_the_graph_repeats() -> None:
     (expected,) = run(
         model, {model.graph.input[0].name: grey[None, ..., 0].astype(np.float32)[None]}
     )
-    (got,) = answers(whole(model, found), found.uncut or found.contract, grey).values()
+    (got,) = answers(keep_head(model, found), found.uncut or found.contract, grey).values()
     np.testing.assert_allclose(got, expected, atol=1e-3)
 
 
@@ -300,5 +300,5 @@ def test_mobilenet_in_every_spelling(name: str, assets: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     normal = ((rgb - MEAN) / STD).transpose(2, 0, 1)[None].astype(np.float32)
     (expected,) = run(network, {network.graph.input[0].name: normal})
-    (logits,) = answers(spelled(model, found.contract), found.contract, rgb).values()
+    (logits,) = answers(legalized(model, found.contract), found.contract, rgb).values()
     np.testing.assert_allclose(logits, expected, atol=2e-3)

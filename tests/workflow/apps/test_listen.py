@@ -56,7 +56,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_it_tells_while_it_hears_until_ctrl_c(opened: list[Any]) -> None:
     told: list[str] = []
-    found = listening.listen(
+    found = listening.transcribe_live(
         "x", Request(), blocks=speaker(3), tell=lambda found: told.append(found.text)
     )
     assert told == ["0", "0 1", "0 1 2"]
@@ -65,10 +65,10 @@ def test_it_tells_while_it_hears_until_ctrl_c(opened: list[Any]) -> None:
 
 def test_a_model_that_hears_whole_sounds_hears_the_whole(opened: list[Any]) -> None:
     opened[0] = lambda sound: Transcript((Segment(0, sound.seconds, f"{len(sound.samples)}"),))
-    found = listening.listen("x", Request(), blocks=speaker(4), tell=lambda found: None)
+    found = listening.transcribe_live("x", Request(), blocks=speaker(4), tell=lambda found: None)
     assert found.text == "6400"
     with pytest.raises(RkzooError, match="Nothing was recorded"):
-        listening.listen("x", Request(), blocks=speaker(0), tell=lambda found: None)
+        listening.transcribe_live("x", Request(), blocks=speaker(0), tell=lambda found: None)
 
 
 class StandIn:

@@ -27,7 +27,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.streaming.sources import Frame, open_source
 from rkzoo.workflow.apps import stream as room
-from rkzoo.workflow.apps.stream import Outputs, Stop, StreamOptions, stream
+from rkzoo.workflow.apps.stream import StopSignal, StreamOptions, StreamOutputs, stream
 from rkzoo.workflow.request.request import Request
 
 
@@ -91,7 +91,7 @@ def test_every_frame_is_answered_in_order_as_one_by_one(
     found = lines(out)
     assert [record["frame"] for record in found] == list(range(60))
     with rkzoo.load(model, confidence=0.3) as one:
-        expected = [one(image).found.to_json() for image in frames_of(film)]
+        expected = [one(image).prediction.to_json() for image in frames_of(film)]
     assert [record["results"] for record in found] == expected
     assert any(expected)
     assert len(frames_of(video)) == 60
@@ -102,7 +102,7 @@ def test_a_number_of_frames_and_tracks(model: Path, film: Path, tmp_path: Path) 
     out = tmp_path / "out.jsonl"
     options = StreamOptions(frames=7, track=True, workers=2)
     sure = Request(confidence=0.3)
-    summary = stream(str(model), str(film), Outputs(jsonl=out), request=sure, options=options)
+    summary = stream(str(model), str(film), StreamOutputs(jsonl=out), request=sure, options=options)
     assert summary.frames == 7
     found = lines(out)
     assert [record["frame"] for record in found] == list(range(7))
@@ -138,7 +138,7 @@ def test_a_slow_model_leaves_frames_out_and_stays_up_to_date(
     out = tmp_path / "out.jsonl"
     options = StreamOptions(every_frame=False, workers=1)
     began = time.perf_counter()
-    summary = stream(str(model), str(film), Outputs(jsonl=out), options=options)
+    summary = stream(str(model), str(film), StreamOutputs(jsonl=out), options=options)
     # Two seconds of film, five answers a second.
     assert 1.8 < time.perf_counter() - began < 8
     assert summary.frames + summary.dropped == 60
@@ -167,7 +167,7 @@ def test_a_frame_that_breaks_the_model_ends_a_file(
     break_at(monkeypatch, lambda number: number == 20)
     out = tmp_path / "out.jsonl"
     with pytest.raises(ZeroDivisionError):
-        stream(str(model), str(film), Outputs(jsonl=out))
+        stream(str(model), str(film), StreamOutputs(jsonl=out))
     assert os.listdir(tmp_path) == []
     assert threads() == []
 
@@ -176,14 +176,14 @@ def test_a_live_source_goes_on_after_a_broken_frame_but_not_for_ever(
     model: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        room, "open_source", lambda text, **named: room.Paced(open_source(text), fps=500)
+        room, "open_source", lambda text, **named: room.PacedSource(open_source(text), fps=500)
     )
     broken = {5, 6, 20} | set(range(40, 60))
     break_at(monkeypatch, lambda number: number in broken)
     out = tmp_path / "out.jsonl"
     options = StreamOptions(every_frame=True)
     with pytest.raises(ZeroDivisionError):
-        stream(str(model), str(film), Outputs(jsonl=out), options=options)
+        stream(str(model), str(film), StreamOutputs(jsonl=out), options=options)
     # What a live source gave up to there is kept.
     assert [record["frame"] for record in lines(out)] == sorted(set(range(60)) - broken)
     assert threads() == []
@@ -230,10 +230,10 @@ def test_tracking_text_is_refused() -> None:
 def test_stopping_from_another_thread_keeps_what_is_done(
     model: Path, film: Path, tmp_path: Path
 ) -> None:
-    stop, out = Stop(), tmp_path / "out.jsonl"
-    threading.Timer(1.0, lambda: setattr(stop, "asked", True)).start()
+    stop, out = StopSignal(), tmp_path / "out.jsonl"
+    threading.Timer(1.0, lambda: setattr(stop, "is_set", True)).start()
     options = StreamOptions(every_frame=False)  # two seconds long
-    summary = stream(str(model), str(film), Outputs(jsonl=out), options=options, stop=stop)
+    summary = stream(str(model), str(film), StreamOutputs(jsonl=out), options=options, stop=stop)
     assert summary.stopped
     assert 0 < len(lines(out)) == summary.frames < 60
 
@@ -243,7 +243,9 @@ def test_a_signal_asks_it_to_stop(model: Path, film: Path, number: signal.Signal
     before = signal.getsignal(number)
     ring = threading.Timer(0.7, os.kill, (os.getpid(), number))
     ring.start()
-    summary = stream(str(model), str(film), Outputs(), options=StreamOptions(every_frame=False))
+    summary = stream(
+        str(model), str(film), StreamOutputs(), options=StreamOptions(every_frame=False)
+    )
     ring.join()
     assert summary.stopped
     assert 0 < summary.frames < 60
@@ -310,7 +312,7 @@ def test_2500_frames_take_no_more_memory_than_500(
 
     monkeypatch.setattr(room, "open_source", lambda text, **named: Endless())
     descriptors = len(os.listdir("/proc/self/fd"))
-    summary = stream(str(model), "endless", Outputs(), options=StreamOptions(track=True))
+    summary = stream(str(model), "endless", StreamOutputs(), options=StreamOptions(track=True))
     assert summary.frames == 2500
     assert resident[1] - resident[0] < 2 << 20
     assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -12,7 +12,7 @@ import pytest
 
 from npu_standin import build
 from rkzoo.workflow.apps import stream as room
-from rkzoo.workflow.apps.stream import Outputs, stream
+from rkzoo.workflow.apps.stream import StreamOutputs, stream
 from rkzoo.workflow.inference import board
 from workflow.inference.test_board import Bus
 
@@ -40,7 +40,7 @@ def test_three_cores_answer_every_picture_in_order_and_leave_nothing_open(
     for number in range(30):
         cv2.imwrite(str(pictures / f"{number:02}.bmp"), bus.image)
     out = tmp_path / "out.jsonl"
-    summary = stream(str(bus.rknn), str(pictures), Outputs(jsonl=out))
+    summary = stream(str(bus.rknn), str(pictures), StreamOutputs(jsonl=out))
     assert (summary.runtime, summary.frames, summary.figures["workers"]) == ("board", 30, 6)
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [record["frame"] for record in found] == list(range(30))

@@ -32,7 +32,7 @@ from rkzoo.runtime.npu_context import Context
 from rkzoo.session import Array
 from rkzoo.soc.machine import read_machine
 from rkzoo.workflow.comparison import check as room
-from rkzoo.workflow.comparison.check import Checked, check, write_report
+from rkzoo.workflow.comparison.check import BoardCheck, check, write_report
 from rkzoo.workflow.comparison.check_outputs import (
     KNOWN_CODES,
     KNOWN_SHARE,
@@ -40,7 +40,13 @@ from rkzoo.workflow.comparison.check_outputs import (
     check_output,
 )
 from rkzoo.workflow.compile.convert import convert, custom_string
-from rkzoo.workflow.compile.golden import About, Golden, golden_path, read_golden, write_golden
+from rkzoo.workflow.compile.golden import (
+    Golden,
+    GoldenMetadata,
+    golden_path,
+    read_golden,
+    write_golden,
+)
 from rkzoo.workflow.inference import board
 from rkzoo.workflow.inference.load import answer_at
 from rkzoo.workflow.request.pipeline_file import write_pipeline
@@ -90,7 +96,7 @@ def golden_with(
     inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], runs: list[Any], sha: str
 ) -> Golden:
     """`runs`: for each input what is fed and what is answered."""
-    about = About(
+    about = GoldenMetadata(
         model=sha,
         name="net.rknn",
         inputs=inputs,
@@ -347,7 +353,7 @@ def test_the_stand_in_is_no_board(net: Net, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def on_rock(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checked:
+def on_rock(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BoardCheck:
     """The report of a modelled board whose library is no stand-in."""
     tree = board_tree(tmp_path / "tree")
     machine = read_machine(tree.root)
@@ -358,7 +364,7 @@ def on_rock(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checke
     return check(net.file)
 
 
-def test_what_is_told_of_the_machine(on_rock: Checked, built: Path) -> None:
+def test_what_is_told_of_the_machine(on_rock: BoardCheck, built: Path) -> None:
     assert on_rock.label == "board"
     assert "Send the report" in on_rock.next
     place = on_rock.place
@@ -371,7 +377,7 @@ def test_what_is_told_of_the_machine(on_rock: Checked, built: Path) -> None:
     assert npu.after == 7
 
 
-def test_nobody_is_named(on_rock: Checked, tmp_path: Path) -> None:
+def test_nobody_is_named(on_rock: BoardCheck, tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     write_report(target, on_rock)
     text = target.read_text()

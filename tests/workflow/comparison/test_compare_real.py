@@ -24,12 +24,12 @@ from rkzoo.toolkit.recipe import InputPlan, Recipe
 from rkzoo.workflow.comparison import compare as module
 from rkzoo.workflow.comparison import planning
 from rkzoo.workflow.comparison.compare import compare
-from rkzoo.workflow.comparison.conclusions import largest_number, to_blame
+from rkzoo.workflow.comparison.conclusions import largest_number, suspect_parts
 from rkzoo.workflow.comparison.matching import Agreement
-from rkzoo.workflow.comparison.result import Comparison, Ran
+from rkzoo.workflow.comparison.result import Comparison, RuntimeComparison
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 from rkzoo.workflow.compile.convert import convert
-from rkzoo.workflow.inference.plan import Part, Plan
+from rkzoo.workflow.inference.plan import ModelPart, Plan
 from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 from rkzoo.workflow.request.calibration import find
 from rkzoo.workflow.request.request import Request
@@ -188,7 +188,7 @@ def planned(
     if calibration is not None:
         np.save(folder / "calibration-0.npy", calibration)
     place = None if calibration is None else folder
-    made = Part(CONTRACT, SimulatorBackend(BuildInputs(folder / "model.onnx", recipe, place)))
+    made = ModelPart(CONTRACT, SimulatorBackend(BuildInputs(folder / "model.onnx", recipe, place)))
     whole = Plan("small", "simulator", {"model": made})
     monkeypatch.setattr(planning, "_base", lambda *given: whole)
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
@@ -241,15 +241,15 @@ def test_the_largest_number_on_the_way() -> None:
 
 
 def test_normalised_twice_in_a_real_graph(tmp_path: Path) -> None:
-    from rkzoo.workflow.comparison.diagnosis import Facts, causes, own_gain
+    from rkzoo.workflow.comparison.diagnosis import Facts, causes, input_scale
 
     graph = small(1.0)
     graph.graph.initializer.append(numpy_helper.from_array(np.float32(255.0), "k"))
     graph.graph.node.insert(0, helper.make_node("Div", ["x", "k"], ["scaled"]))
     graph.graph.node[1].input[0] = "scaled"
-    facts = Facts("m", CONTRACT, {}, frozenset(), gain=own_gain(graph))
+    facts = Facts("m", CONTRACT, {}, frozenset(), gain=input_scale(graph))
     assert [cause.kind for cause in causes(facts)] == ["normalised-twice"]
-    undivided = replace(facts, gain=own_gain(small(1.0)))
+    undivided = replace(facts, gain=input_scale(small(1.0)))
     assert causes(undivided) == ()
 
 
@@ -261,10 +261,10 @@ def agreed(things: int, **more: float) -> Agreement:
 def test_when_a_runtime_counts_as_hurt() -> None:
     bad = OutputFigures("y", "box", "model", 0.7, 1.0, 0, 1, 0, 1)
     broken = OutputFigures("y", "box", "model", None, 1.0, 0, 1, 0, 1)
-    assert not module._hurt(agreed(3), [bad]), "what is found says more than a tensor"
-    assert module._hurt(agreed(0), [bad])
-    assert module._hurt(None, [bad])
-    assert module._hurt(agreed(3), [broken])
+    assert not module._degraded(agreed(3), [bad]), "what is found says more than a tensor"
+    assert module._degraded(agreed(0), [bad])
+    assert module._degraded(None, [bad])
+    assert module._degraded(agreed(3), [broken])
     for one in (
         {"share": 0.8},
         {"iou": 0.7},
@@ -272,18 +272,18 @@ def test_when_a_runtime_counts_as_hurt() -> None:
         {"mask_iou": 0.5},
         {"same_text": 2},
     ):
-        assert module._hurt(agreed(3, **one), []), one
+        assert module._degraded(agreed(3, **one), []), one
 
 
 def test_the_part_of_a_pipeline_that_is_to_blame() -> None:
-    def ran(det: float, rec: float) -> Ran:
+    def ran(det: float, rec: float) -> RuntimeComparison:
         rows = [OutputFigures("y", "", part, c, 1.0, 0, 1, 0, 1) for part, c in
                 (("det", det), ("rec", rec))]  # fmt: skip
-        return Ran("int8", "simulator", (1,), tuple(rows), hurt=True)
+        return RuntimeComparison("int8", "simulator", (1,), tuple(rows), hurt=True)
 
-    assert to_blame(ran(0.9, 0.9999)) == {"det"}
-    assert to_blame(ran(0.9, 0.8)) == {"det", "rec"}
-    assert to_blame(ran(0.985, 0.9999)) == {"det"}, "the furthest where none is bad"
+    assert suspect_parts(ran(0.9, 0.9999)) == {"det"}
+    assert suspect_parts(ran(0.9, 0.8)) == {"det", "rec"}
+    assert suspect_parts(ran(0.985, 0.9999)) == {"det"}, "the furthest where none is bad"
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from rkzoo.workflow.comparison.conclusions import NOTHING_FOUND, verdict_text
-from rkzoo.workflow.comparison.result import Ran
+from rkzoo.workflow.comparison.result import RuntimeComparison
 
 
-def ran(*counts: int | None, hurt: bool = False) -> list[Ran]:
+def ran(*counts: int | None, hurt: bool = False) -> list[RuntimeComparison]:
     return [
-        Ran("onnx", "onnx", counts),
-        Ran("fp16", "simulator", counts),
-        Ran("int8", "simulator", counts, hurt=hurt),
+        RuntimeComparison("onnx", "onnx", counts),
+        RuntimeComparison("fp16", "simulator", counts),
+        RuntimeComparison("int8", "simulator", counts, hurt=hurt),
     ]
 
 

@@ -13,7 +13,7 @@ from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.toolkit.analysis import LayerError
-from rkzoo.workflow.comparison.diagnosis import RULES, Facts, causes, like_float, own_gain
+from rkzoo.workflow.comparison.diagnosis import RULES, Facts, causes, input_scale, like_float
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 INPUT = ImageInput(size=(64, 64))
@@ -46,13 +46,13 @@ FINE = Facts(
         "fp16": [row("box", "box"), row("score", "score")],
         "int8": [coded("box", "box", scale=0.1), coded("score", "score")],
     },
-    hurt=frozenset(),
+    degraded=frozenset(),
     layers=[layer(f"c{i}", 0.999, 0.9999) for i in range(20)],
     calibrated=50,
     commands={"tune": "rkzoo tune m.onnx", "compare": "rkzoo compare m.onnx"},
 )
-HURT = replace(FINE, hurt=frozenset({"int8"}))
-HALF = replace(FINE, hurt=frozenset({"fp16", "int8"}))
+HURT = replace(FINE, degraded=frozenset({"int8"}))
+HALF = replace(FINE, degraded=frozenset({"fp16", "int8"}))
 RAW = Contract(
     family="tiny",
     picture=INPUT,
@@ -133,7 +133,7 @@ def test_no_rule_speaks_where_all_is_well(kind: str) -> None:
     alone = {"feed", "normalised-twice", "float-suspect", "layout", "collapsed-scale"}
     if kind not in alone:
         facts, _ = CASES[kind]
-        assert causes(replace(facts, hurt=frozenset())) == (), "small faults that hurt nothing"
+        assert causes(replace(facts, degraded=frozenset())) == (), "small faults that hurt nothing"
 
 
 def test_what_to_type() -> None:
@@ -191,11 +191,11 @@ def graph(*steps: tuple[str, float]) -> onnx.ModelProto:
 
 
 def test_what_a_graph_does_to_its_picture_itself() -> None:
-    assert own_gain(graph()) is None
-    assert own_gain(graph(("Div", 255.0))) == pytest.approx(1 / 255)
-    assert own_gain(graph(("Sub", 128.0), ("Mul", 0.01))) == pytest.approx(0.01)
-    assert own_gain(graph(("Sub", 128.0))) is None, "a shift alone does not scale"
-    assert own_gain(graph(("Mul", 2.0), ("Div", 510.0))) == pytest.approx(1 / 255)
+    assert input_scale(graph()) is None
+    assert input_scale(graph(("Div", 255.0))) == pytest.approx(1 / 255)
+    assert input_scale(graph(("Sub", 128.0), ("Mul", 0.01))) == pytest.approx(0.01)
+    assert input_scale(graph(("Sub", 128.0))) is None, "a shift alone does not scale"
+    assert input_scale(graph(("Mul", 2.0), ("Div", 510.0))) == pytest.approx(1 / 255)
 
 
 def test_faint_scores_are_no_alarm() -> None:

@@ -16,8 +16,8 @@ from rkzoo.toolkit.analysis import LayerError
 from rkzoo.workflow.comparison.compare import layers_of
 from rkzoo.workflow.comparison.diagnosis import Cause
 from rkzoo.workflow.comparison.html_report import curve, jpeg, page, write_report
-from rkzoo.workflow.comparison.matching import Matches, Pair, summed
-from rkzoo.workflow.comparison.result import Comparison, Ran
+from rkzoo.workflow.comparison.matching import MatchedPair, Matches, summed
+from rkzoo.workflow.comparison.result import Comparison, RuntimeComparison
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 NASTY = "<script>alert('x')</script>&\"--><img src=http://evil>$x$"
@@ -35,14 +35,23 @@ def found() -> Comparison:
     )
     broken = OutputFigures("n", "box", "model", None, float("inf"), 0, 1, 0, 2)
     matches = Matches(
-        (Pair(NASTY, (0, 0, 1, 1), 0.9, 0.8, 0.95, text=NASTY + "!"),),
-        (Pair("cat", (0, 0, 1, 1), 0.9, None),),
+        (MatchedPair(NASTY, (0, 0, 1, 1), 0.9, 0.8, 0.95, text=NASTY + "!"),),
+        (MatchedPair("cat", (0, 0, 1, 1), 0.9, None),),
     )
     ran = (
-        Ran("onnx", "onnx", (2,), drawn=(PICTURE,)),
-        Ran("int8", "simulator", (1,), (output, broken), (matches,), summed([matches]), True, 1.0,
-            (PICTURE,)),
-    )  # fmt: skip
+        RuntimeComparison("onnx", "onnx", (2,), drawn=(PICTURE,)),
+        RuntimeComparison(
+            "int8",
+            "simulator",
+            (1,),
+            (output, broken),
+            (matches,),
+            summed([matches]),
+            True,
+            1.0,
+            (PICTURE,),
+        ),
+    )
     rows = [layer(0, 0.9999), layer(1, None), layer(2, 0.5), layer(3, 1.0)]
     return Comparison(
         model=NASTY,

@@ -17,9 +17,9 @@ from class_cut import only
 from rkzoo.cli.main import main
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.workflow.comparison.input_probe import (
-    Probe,
+    InputProbe,
+    ProbeTrial,
     Shared,
-    Trial,
     input_checks,
     likely,
     probe,
@@ -31,8 +31,8 @@ from rkzoo.workflow.request.resolve import resolve
 RGB = ImageInput(size=(64, 64))
 
 
-def trial(*sure: float, noise: bool = False) -> Trial:
-    return Trial(RGB, sure, len(sure), noise, 0.9)
+def trial(*sure: float, noise: bool = False) -> ProbeTrial:
+    return ProbeTrial(RGB, sure, len(sure), noise, 0.9)
 
 
 def wrapped(source: Path, target: Path, matrix: np.ndarray) -> Path:
@@ -96,7 +96,7 @@ def test_who_wins_among_ranges() -> None:
     silent, blind = trial(0.0), replace(trial(0.0), response=0.1)
     assert wins(large, blind, AGREED), "a network that sees nothing needs larger numbers"
     assert not wins(large, silent, AGREED), "one that sees its pictures finds nothing there"
-    assert not wins(replace(large, sure=(100.0,)), trial(1.8), STRANGERS)
+    assert not wins(replace(large, confident=(100.0,)), trial(1.8), STRANGERS)
     assert not wins(replace(large, noise=True), blind, AGREED)
     assert wins(small, replace(trial(0.0), image=WIDE), AGREED)
     assert not wins(replace(small, response=0.1), replace(trial(0.0), image=WIDE), AGREED)
@@ -188,7 +188,7 @@ def test_a_range_of_255_and_the_whole_way(
         assert len(right(pictures[0])) >= 5
     with rkzoo.load(assets / "models/yolov8n.onnx") as plain, rkzoo.load(model, std=(1, 1, 1)) as m:
         np.testing.assert_allclose(
-            plain(pictures[0]).found.xyxy, m(pictures[0]).found.xyxy, atol=0.05
+            plain(pictures[0]).prediction.xyxy, m(pictures[0]).prediction.xyxy, atol=0.05
         )
 
 
@@ -239,6 +239,6 @@ def test_a_pipeline_is_fed_as_its_cards_say(
 
 
 def test_scores_above_1_fail_the_checklist() -> None:
-    loud = Trial(RGB, (5.0,), 5, False, 7.3, ("The graph gives scores from -9 to 7.3.",))
-    found = Probe((loud,), 1, None)
+    loud = ProbeTrial(RGB, (5.0,), 5, False, 7.3, ("The graph gives scores from -9 to 7.3.",))
+    found = InputProbe((loud,), 1, None)
     assert next(check.level for check in input_checks(found)) == "fail"

@@ -87,7 +87,7 @@ def test_cut_and_uncut_give_the_same_boxes(assets: Path) -> None:
         rkzoo.load(assets / "models/yolo11n.onnx") as cut,
         rkzoo.load(assets / "models/yolo11n.onnx", cut=False) as uncut,
     ):
-        a, b = cut(picture).found, uncut(picture).found
+        a, b = cut(picture).prediction, uncut(picture).prediction
     assert len(a) == len(b) >= 5
     np.testing.assert_allclose(a.xyxy, b.xyxy, atol=1e-2)
     np.testing.assert_allclose(a.score, b.score, atol=1e-4)
@@ -175,7 +175,7 @@ def average_precision(model: rkzoo.Model, files: list[Path], truth: Path) -> flo
     assert len(categories) == 80
     records = []
     for file in files:
-        found = model(file).found
+        found = model(file).prediction
         assert isinstance(found, rkzoo.Detections)
         for box, score, class_id in zip(found.xyxy, found.score, found.class_id, strict=True):
             x1, y1, x2, y2 = (float(v) for v in box)

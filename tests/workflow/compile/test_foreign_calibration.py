@@ -48,8 +48,8 @@ def test_scores_reach_what_float_gives(
 
     bus = assets / "data/images/bus_640.jpg"
     with rkzoo.load(model) as exact, rkzoo.load(out, runtime="simulator") as built:
-        wanted = sorted(exact(bus).found.score.tolist(), reverse=True)
-        given = sorted(built(bus).found.score.tolist(), reverse=True)
+        wanted = sorted(exact(bus).prediction.score.tolist(), reverse=True)
+        given = sorted(built(bus).prediction.score.tolist(), reverse=True)
     sure = [score for score in wanted if score > 0.5]
     assert len(sure) == 3
     for float_score, int8_score in zip(sure, given, strict=False):

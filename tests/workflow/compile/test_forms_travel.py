@@ -119,7 +119,7 @@ def test_a_converted_file_answers_as_its_source(
         for file in sorted(pictures.iterdir())[:2]:
             # A classifier sees the middle of a picture, so it is given one that is cut already.
             image = cv2.imread(str(file))
-            found = values(model(image).found)
+            found = values(model(image).prediction)
             fed = _fed(image, crop=form in ("labels", "questions"))
             wanted = np.asarray(meaning(session.run(None, {"images": fed})), np.float32)
             scale = max(1.0, float(np.abs(wanted).max()))
@@ -148,11 +148,11 @@ def test_a_detector_of_text_given_as_a_file(dtype: str, assets: Path, tmp_path: 
     file = copied("ppocr-v4-det", tmp_path)
     page = assets / "data/images/ocr_page.jpg"
     with rkzoo.load("ppocr-v4-det") as model:
-        wanted = model(page).found
+        wanted = model(page).prediction
     with rkzoo.load(file) as model:
-        same = model(page).found
+        same = model(page).prediction
     with rkzoo.load(file, runtime="simulator", dtype=dtype, calibration=str(page)) as model:
-        found = model(page).found
+        found = model(page).prediction
     assert isinstance(wanted, TextBoxes)
     assert isinstance(same, TextBoxes)
     assert isinstance(found, TextBoxes)
@@ -173,7 +173,7 @@ def test_a_reader_given_as_a_file(
     line = assets / "data/images/ocr_line.png"
     for options in ({}, {"runtime": "simulator", "dtype": dtype, "calibration": str(line)}):
         with rkzoo.load(file, **options) as model:  # type: ignore[arg-type]
-            found = model(line).found
+            found = model(line).prediction
         assert isinstance(found, TextLines)
         assert found.texts == ("JOINT",)
         assert found.scores[0] > 0.9
@@ -187,8 +187,8 @@ def test_an_angle_classifier_given_as_a_file(name: str, assets: Path, tmp_path: 
     turned = np.ascontiguousarray(upright[::-1, ::-1])
     for options in ({}, {"runtime": "simulator", "dtype": "fp16"}):
         with rkzoo.load(file, **options) as model:  # type: ignore[arg-type]
-            found = model(turned).found
-            other = model(upright).found
+            found = model(turned).prediction
+            other = model(upright).prediction
         assert isinstance(found, Classes)
         assert found.lines()[0].endswith("180 degrees")
         assert found.score[found.class_id == 1] > other.score[other.class_id == 1]

@@ -20,8 +20,8 @@ from rkzoo.files import sha256_of
 from rkzoo.toolkit.recipe import InputPlan
 from rkzoo.workflow.compile import golden as room
 from rkzoo.workflow.compile.golden import (
-    About,
     Golden,
+    GoldenMetadata,
     golden_of,
     golden_path,
     read_golden,
@@ -31,7 +31,7 @@ from rkzoo.workflow.compile.golden import (
 
 def made(sha256: str = "0" * 64) -> Golden:
     random = np.random.default_rng(3)
-    about = About(
+    about = GoldenMetadata(
         model=sha256,
         name="net.rknn",
         inputs=(TensorSpec(name="x", shape=(1, 4, 6, 3), dtype="uint8", layout="NHWC"),),
@@ -217,7 +217,7 @@ def test_shapes_are_held_to_what_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_made_inputs_are_the_same_each_time(plan: InputPlan) -> None:
-    made_: Callable[..., Any] = room._made
+    made_: Callable[..., Any] = room._synthetic_inputs
     one, again, other = made_(plan, 2, 0), made_(plan, 2, 0), made_(plan, 2, 1)
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()

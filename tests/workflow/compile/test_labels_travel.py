@@ -18,7 +18,7 @@ from rkzoo.cli.main import main
 from rkzoo.contract.model import Contract
 from rkzoo.graph.families.registry import recognise
 from rkzoo.workflow.compile.convert import custom_string
-from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.quantization import QuantizationConfig
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
@@ -109,7 +109,9 @@ def test_the_users_names_go_before_the_files(tmp_path: Path) -> None:
     assert resolve(str(path), Request(labels=mine)).contract.labels == mine
     assert resolve(str(path)).contract.labels == ("a", "b", "c")
     assert (
-        resolve(str(path), Request(labels=mine)).quantised(Quantise(head="uncut")).contract.labels
+        resolve(str(path), Request(labels=mine))
+        .quantised(QuantizationConfig(head="uncut"))
+        .contract.labels
         == mine
     )
 
@@ -140,7 +142,7 @@ def test_a_missing_sigmoid_is_said_and_put_right(
     # Without suppression: among scores that all round to 1 the order is chance.
     settings = {"confidence": 0.01, "iou": 1.0, "limit": 100_000}
     with rkzoo.load(bare, **settings) as a, rkzoo.load(whole, **settings) as b:
-        one, two = a(picture).found, b(picture).found
+        one, two = a(picture).prediction, b(picture).prediction
     assert len(one) == len(two) > 20
     np.testing.assert_allclose(np.sort(one.score), np.sort(two.score), atol=1e-5)
     np.testing.assert_allclose(np.sort(one.xyxy, axis=0), np.sort(two.xyxy, axis=0), atol=1e-3)

@@ -24,11 +24,11 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.rknn.reader import RknnFile, read
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import DTYPES, Format, Query
-from rkzoo.runtime.npu_context import Tensor
+from rkzoo.runtime.npu_context import NpuTensor
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.recipe import Calibration, Recipe, Source
 from rkzoo.workflow.compile import convert, prepare
-from rkzoo.workflow.compile.native_check import announced, native_checks
+from rkzoo.workflow.compile.native_check import native_checks, native_specs
 
 # What toolkit 2.5.0 wrote for a YOLOv8 of 33 classes and 32x48 pixels on RK3588.
 MAPS = {
@@ -79,7 +79,7 @@ class FileContext:
     def shapes(self, index: int) -> list[tuple[int, ...]]:
         return []
 
-    def tensor(self, query: Query, index: int) -> Tensor:
+    def tensor(self, query: Query, index: int) -> NpuTensor:
         if query in (Query.INPUT_ATTR, Query.NATIVE_INPUT_ATTR):
             return self._told(index, self._file.native_inputs[index])
         spec = self._file.outputs[index]
@@ -96,11 +96,11 @@ class FileContext:
             )
         return self._told(index, spec)
 
-    def _told(self, index: int, spec: TensorSpec) -> Tensor:
+    def _told(self, index: int, spec: TensorSpec) -> NpuTensor:
         layout = Format.UNDEFINED if spec.layout == "plain" else Format[spec.layout]
         kind = next(number for number, name in DTYPES.items() if name == spec.dtype)
         size = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-        return Tensor(
+        return NpuTensor(
             index, spec.name, spec.shape, layout, kind, spec.scale, spec.zero_point, 0, size,
             raw=None,
         )  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_session_announces_the_same(tmp_path: Path, contract: Contract, contai
     file = read(written(tmp_path, contract, container))
     layout = "native" if isinstance(contract.head, DetectHead) else "plain"
     session = NpuSession(FileContext(file), layout=layout)  # type: ignore[arg-type]
-    assert session.outputs == announced(file, contract)
+    assert session.outputs == native_specs(file, contract)
 
 
 def test_beside_other_inputs_the_library_copies(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_beside_other_inputs_the_library_copies(tmp_path: Path) -> None:
     two = replace(file, inputs=(*file.inputs, texts), native_inputs=(*file.native_inputs, texts))
     contract = yolo(others=(ArrayInput(name="texts", shape=(1, 8, 16), role="texts"),))
     session = NpuSession(FileContext(two), layout="native")  # type: ignore[arg-type]
-    assert session.outputs == announced(two, contract) == file.outputs
+    assert session.outputs == native_specs(two, contract) == file.outputs
 
 
 # ---- what is refused ------------------------------------------------------------------

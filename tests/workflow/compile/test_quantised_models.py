@@ -11,8 +11,8 @@ import pytest
 from tiny_yolo import Spec, stock
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.lowering.checks import is_quantised, quantisation
-from rkzoo.progress import _Quiet
+from rkzoo.graph.lowering.checks import is_quantised, quantization_info
+from rkzoo.progress import _SilentReporter
 from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.workflow.compile.convert import convert
 from rkzoo.workflow.compile.simulate import open_rknn
@@ -21,7 +21,7 @@ from rkzoo.workflow.compile.simulate import open_rknn
 SPEC = Spec(strides=(4, 8, 16))
 
 
-class Notes(_Quiet):
+class Notes(_SilentReporter):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -74,7 +74,7 @@ def test_what_counts_as_quantised(quantised: Path) -> None:
     rounded = next(n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear")
     model.graph.output.append(onnx.helper.make_tensor_value_info(rounded, 1, None))
     model.graph.node[0].op_type = "QLinearConv"
-    found = quantisation(model)
+    found = quantization_info(model)
     assert found is not None
     assert (found.integer, found.read_inside) == (("QLinearConv",), (rounded,))
 

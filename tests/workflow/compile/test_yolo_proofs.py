@@ -13,7 +13,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT
 from rkzoo.workflow.compile.convert import custom_string
 from rkzoo.workflow.compile.prepare import prepare
-from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.quantization import QuantizationConfig
 from rkzoo.workflow.request.resolve import resolve
 
 
@@ -49,7 +49,9 @@ def test_bounded_scores_of_real_weights_pass_the_proof(
     assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RKZOO_CACHE", str(tmp_path))
-    ready = resolve(str(assets / "models" / "yolo11n.onnx")).quantised(Quantise("bounded"))
+    ready = resolve(str(assets / "models" / "yolo11n.onnx")).quantised(
+        QuantizationConfig("bounded")
+    )
     proof = prepare(ready, ["rk3588"], "fp16", None, None, SILENT).proof
     assert proof is not None
     # Away from the bound nothing changes; a score below it reads 1 / (1 + exp(8)).

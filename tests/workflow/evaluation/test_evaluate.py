@@ -24,8 +24,8 @@ from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.evaluation import evaluate as evaluation
 from rkzoo.workflow.evaluation.evaluate import STANDARD, evaluate
-from rkzoo.workflow.evaluation.jobs import Job, Piece, here
-from rkzoo.workflow.evaluation.process_pool import over_processes
+from rkzoo.workflow.evaluation.jobs import EvaluationJob, Piece, run_inline
+from rkzoo.workflow.evaluation.process_pool import run_in_processes
 from rkzoo.workflow.inference.plan import plan
 from rkzoo.workflow.request import resolve as resolving
 from rkzoo.workflow.request.request import Request
@@ -79,10 +79,10 @@ def figures(found: evaluation.Evaluation) -> list[tuple[str, float]]:
     return [(metric.name, metric.value) for metric in found.metrics]
 
 
-def work(model: str, data: str) -> tuple[Job, list[Piece]]:
+def work(model: str, data: str) -> tuple[EvaluationJob, list[Piece]]:
     files = sorted(Path(data).parent.glob("*.png"))
     pieces = [(i, files[i * 4 : i * 4 + 4]) for i in range(len(files) // 4)]
-    return Job(plan(model, Request()), ALL), pieces
+    return EvaluationJob(plan(model, Request()), ALL), pieces
 
 
 def same(one: dict, other: dict) -> bool:
@@ -104,7 +104,7 @@ def test_the_same_to_the_last_digit_on_one_process_and_on_three(model: str, data
 
 def test_a_stopped_run_goes_on(model: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(model, data, options=ALL, workers=1)
-    real = evaluation.here
+    real = evaluation.run_inline
 
     def stopped(*args: object) -> Iterator:
         for number, answer in enumerate(real(*args)):
@@ -112,10 +112,10 @@ def test_a_stopped_run_goes_on(model: str, data: str, monkeypatch: pytest.Monkey
                 raise KeyboardInterrupt
             yield answer
 
-    monkeypatch.setattr(evaluation, "here", stopped)
+    monkeypatch.setattr(evaluation, "run_inline", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, data, options=ALL, workers=1, fresh=True)
-    monkeypatch.setattr(evaluation, "here", real)
+    monkeypatch.setattr(evaluation, "run_inline", real)
     again = evaluate(model, data, options=ALL, workers=1)
     assert again.reused == 16
     assert figures(again) == figures(whole)
@@ -130,9 +130,9 @@ def test_another_threshold_is_another_run(model: str, data: str) -> None:
 
 def test_a_killed_worker_loses_nothing(model: str, data: str) -> None:
     job, pieces = work(model, data)
-    expected = dict(here(job, pieces))
+    expected = dict(run_inline(job, pieces))
     found = {}
-    for index, records in over_processes(job, pieces, 2):
+    for index, records in run_in_processes(job, pieces, 2):
         if not found:
             children = multiprocessing.active_children()
             assert len(children) == 2
@@ -149,7 +149,7 @@ def test_a_broken_picture_is_named_from_within_a_worker(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nrest")
     with pytest.raises(RkzooError, match=r"broken\.png") as caught:
-        list(over_processes(job, [*pieces, (99, [broken])], 2))
+        list(run_in_processes(job, [*pieces, (99, [broken])], 2))
     assert caught.value.fix
     assert not multiprocessing.active_children()
 
@@ -209,13 +209,13 @@ def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
 
 
 def test_on_a_dask_cluster_with_a_worker_killed(model: str, data: str, tmp_path: Path) -> None:
-    from rkzoo.workflow.evaluation.dask_cluster import over_cluster
+    from rkzoo.workflow.evaluation.dask_cluster import run_on_dask
 
     job, pieces = work(model, data)
-    expected = dict(here(job, pieces))
+    expected = dict(run_inline(job, pieces))
     found = {}
     with cluster(tmp_path) as (address, workers):
-        for index, records in over_cluster(job, pieces, address):
+        for index, records in run_on_dask(job, pieces, address):
             if not found:
                 workers[0].kill()
             found[index] = records
@@ -224,10 +224,10 @@ def test_on_a_dask_cluster_with_a_worker_killed(model: str, data: str, tmp_path:
 
 
 def test_no_scheduler_there(model: str, data: str) -> None:
-    from rkzoo.workflow.evaluation.dask_cluster import over_cluster
+    from rkzoo.workflow.evaluation.dask_cluster import run_on_dask
 
     with pytest.raises(RkzooError, match="not the address of a Dask scheduler"):
-        list(over_cluster(None, [], "nonsense"))  # type: ignore[arg-type]
+        list(run_on_dask(None, [], "nonsense"))  # type: ignore[arg-type]
     with pytest.raises(RkzooError, match="no Dask scheduler") as caught:
         evaluate(model, data, scheduler="tcp://127.0.0.1:9")
     assert "dask scheduler" in caught.value.fix

@@ -31,7 +31,7 @@ from rkzoo.workflow.evaluation import rectangular
 from rkzoo.workflow.evaluation.evaluate import STANDARD, evaluate, evaluate_plan
 from rkzoo.workflow.evaluation.explain import Explanation, Step, explain
 from rkzoo.workflow.evaluation.explain_chart import draw
-from rkzoo.workflow.evaluation.jobs import Job, Reading, answering
+from rkzoo.workflow.evaluation.jobs import EvaluationJob, ImageReadOptions, answering
 from rkzoo.workflow.inference.plan import Plan, plan
 from rkzoo.workflow.request.request import Request
 
@@ -74,7 +74,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, models: Model) -> str:
     random = np.random.default_rng(7)
     images, notes = [], []
     options = replace(STANDARD, iou=0.5, limit=8, multi_label=False)
-    with answering(Job(plan(models((96, 96)), Request()), options)) as answer:
+    with answering(EvaluationJob(plan(models((96, 96)), Request()), options)) as answer:
         for number in range(PICTURES):
             path = folder / f"{number:03d}.jpg"
             image = cv2.resize(random.integers(0, 256, (10, 15, 3), np.uint8), (120, 80))
@@ -106,16 +106,18 @@ def steps(found: Explanation) -> dict[str, Step]:
 # ---- rectangular input --------------------------------------------------------------
 
 
-USUAL = Reading()
+USUAL = ImageReadOptions()
 
 
-def records(planned: Plan, image: np.ndarray, reading: Reading = USUAL) -> dict:
+def records(planned: Plan, image: np.ndarray, reading: ImageReadOptions = USUAL) -> dict:
     data = cv2.imencode(".png", image)[1].tobytes()
-    with answering(Job(planned, replace(STANDARD, confidence=0.05), reading=reading)) as answer:
+    with answering(
+        EvaluationJob(planned, replace(STANDARD, confidence=0.05), reading=reading)
+    ) as answer:
         return answer(data, Path("a.png"))
 
 
-RECTANGULAR = Reading(rectangular=True)
+RECTANGULAR = ImageReadOptions(rectangular=True)
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ def test_a_square_picture_gives_what_the_fixed_graph_gives(
     planned = plan(models((96, 96)), Request())
     image = np.random.default_rng(1).integers(0, 256, (*source, 3), np.uint8)
     fixed = records(planned, image)
-    free = records(rectangular.size_free(planned), image, RECTANGULAR)
+    free = records(rectangular.with_dynamic_size(planned), image, RECTANGULAR)
     assert len(fixed["score"]) > 3
     for key, value in fixed.items():
         np.testing.assert_allclose(free[key], value, atol=1e-3)
@@ -141,7 +143,9 @@ def test_a_square_picture_gives_what_the_fixed_graph_gives(
 def test_a_long_picture_gives_what_a_graph_of_its_shape_gives(models: Model) -> None:
     image = np.random.default_rng(2).integers(0, 256, (80, 120, 3), np.uint8)
     small = records(plan(models((64, 96)), Request()), image)
-    free = records(rectangular.size_free(plan(models((96, 96)), Request())), image, RECTANGULAR)
+    free = records(
+        rectangular.with_dynamic_size(plan(models((96, 96)), Request())), image, RECTANGULAR
+    )
     assert len(small["score"]) > 3
     for key, value in small.items():
         np.testing.assert_allclose(free[key], value, atol=1e-3)
@@ -170,7 +174,7 @@ def test_a_family_that_evaluates_squares_itself_has_no_such_step(models: Model) 
         fed = msgspec.structs.replace(part.contract.input, **change)
         contract = msgspec.structs.replace(part.contract, picture=fed)
         with pytest.raises(RkzooError, match="no rectangular input"):
-            rectangular.size_free(
+            rectangular.with_dynamic_size(
                 replace(planned, parts={"model": replace(part, contract=contract)})
             )
 
@@ -262,7 +266,7 @@ def test_a_step_that_cannot_be_measured_says_why_and_the_others_go_on(
             raise RkzooError("The toolkit cannot be installed.", "", "Give --runtime onnx.")
         return plan(model, FLOAT)
 
-    monkeypatch.setattr(explaining, "size_free", refused)
+    monkeypatch.setattr(explaining, "with_dynamic_size", refused)
     monkeypatch.setattr(explaining, "plan", no_toolkit)
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     other = explain(models((96, 96)), data, workers=1)

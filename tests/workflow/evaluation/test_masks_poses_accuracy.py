@@ -60,7 +60,7 @@ def evaluate(
     categories = sorted(c["id"] for c in truth["categories"])
     records: list[Record] = []
     for image in truth["images"]:
-        for record in read(model(folder / "images" / image["file_name"]).found):
+        for record in read(model(folder / "images" / image["file_name"]).prediction):
             category = categories[record.pop("class")]
             records.append(record | {"image_id": image["id"], "category_id": category})
     ground = COCO(truth)

@@ -28,7 +28,7 @@ def scores(model: rkzoo.Model, folder: Path) -> tuple[float, float]:
     assert len(files) == 128
     records = []
     for file in files:
-        found = model(file).found
+        found = model(file).prediction
         assert isinstance(found, rkzoo.Detections)
         assert len(found) <= 300
         corners = found.xyxy.astype(float)

@@ -25,7 +25,7 @@ import soc.board_trees as board_trees
 from graph.rknn_writer import Sample
 from npu_standin import build
 from npu_standin.recording import In, Out, Recording
-from rkzoo.cli.bench import _tell
+from rkzoo.cli.bench import _print_summary
 from rkzoo.cli.main import main
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import TensorSpec
@@ -42,7 +42,7 @@ from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.vision import letterbox
 from rkzoo.vision.image import read
 from rkzoo.workflow.compile.convert import custom_string
-from rkzoo.workflow.evaluation.jobs import Job, answering
+from rkzoo.workflow.evaluation.jobs import EvaluationJob, answering
 from rkzoo.workflow.inference import board, rga_preprocess
 from rkzoo.workflow.inference.board import (
     BoardBackend,
@@ -177,9 +177,9 @@ def test_the_same_script_runs_on_the_npu(npu: Path, bus: Bus) -> None:
         result = model(bus.picture)
     assert model.runtime == result.runtime == "board"
     wanted = bus.expected()
-    np.testing.assert_array_equal(result.found.xyxy, wanted.xyxy)
-    np.testing.assert_array_equal(result.found.score, wanted.score)
-    np.testing.assert_array_equal(result.found.class_id, wanted.class_id)
+    np.testing.assert_array_equal(result.prediction.xyxy, wanted.xyxy)
+    np.testing.assert_array_equal(result.prediction.score, wanted.score)
+    np.testing.assert_array_equal(result.prediction.class_id, wanted.class_id)
     # And the integers tell what float tells: the same five things.
     assert sorted(wanted.class_id) == sorted(bus.float.class_id)
     assert len(wanted) == 5
@@ -213,7 +213,7 @@ def test_the_2d_engine_finds_the_same(
 
     monkeypatch.setattr(letterbox, "fit", slow)
     with rkzoo.load(bus.rknn) as model:
-        found = [model(bus.image).found for _ in range(14)]
+        found = [model(bus.image).prediction for _ in range(14)]
     # Two pictures, a sample and seven rounds; then the engine alone.
     told = rga_standin.build.state(library)
     assert (told.pictures, told.handles, told.misuse) == (1 + 7 + 5, 0, 0)
@@ -221,7 +221,7 @@ def test_the_2d_engine_finds_the_same(
     for one in found:
         np.testing.assert_array_equal(one.xyxy, wanted.xyxy)  # type: ignore[attr-defined]
     # What is measured does not depend on it.
-    job = Job(plan(bus.rknn, Request(runtime="board")))
+    job = EvaluationJob(plan(bus.rknn, Request(runtime="board")))
     with answering(job) as answer:
         data = bus.picture.read_bytes()
         records = [answer(data, bus.picture) for _ in range(4)]
@@ -309,12 +309,12 @@ def test_boxes_of_the_simulator(
         task = detect_task(part.contract, session)
         arrays, letterbox = task.preprocess(read(picture))
         outputs = session.run(arrays)
-        wanted = task.decode(outputs, letterbox)
+        wanted = task.postprocess(outputs, letterbox)
         recording = recorded(part.contract, arrays[0], session.outputs, outputs)
     out.write_bytes(recording.bytes(out.read_bytes()))
     for beside in (True, False):
         with rkzoo.load(out) as model:
-            found = model(picture).found
+            found = model(picture).prediction
         assert model.runtime == "board"
         np.testing.assert_array_equal(found.xyxy, wanted.xyxy)
         np.testing.assert_array_equal(found.score, wanted.score)
@@ -328,7 +328,7 @@ def test_boxes_of_the_simulator(
 
 def test_a_pc_has_no_npu(no_npu: None, bus: Bus) -> None:
     assert find_library() is None
-    assert on_board(bus.rknn, wanted=False) is None
+    assert on_board(bus.rknn, requested=False) is None
     with pytest.raises(RkzooError, match="no Rockchip board") as caught:
         plan(bus.rknn, Request(runtime="board"))
     assert "--runtime simulator" in caught.value.fix
@@ -430,7 +430,7 @@ def test_rockchips_python_package_where_that_is_what_there_is(
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     assert find_library() == board.LITE
-    model = on_board(bus.rknn, wanted=False)
+    model = on_board(bus.rknn, requested=False)
     assert model is not None
     with open_board(model, bus.contract) as session:
         assert session.label == "board"
@@ -475,7 +475,7 @@ def test_work_is_given_to_cores_that_there_are_and_that_work(
         made.ordinary_user()
         made.write("sys/module/rknpu/version", f"{driver}\n")
     monkeypatch.setattr(board, "read_machine", lambda: read_machine(tmp_path))
-    model = on_board(bus.rknn, wanted=True)
+    model = on_board(bus.rknn, requested=True)
     assert model is not None
     assert model.cores == alone
     planned = plan(bus.rknn, Request())
@@ -489,9 +489,9 @@ def test_where_nobody_knows_the_cores_the_driver_shares_out_work(
 ) -> None:
     made = board_trees.board(tmp_path, "rk3582")
     monkeypatch.setattr(board, "read_machine", lambda: read_machine(tmp_path))
-    known = on_board(bus.rknn, wanted=True)
+    known = on_board(bus.rknn, requested=True)
     made.ordinary_user()
-    unknown = on_board(bus.rknn, wanted=True)
+    unknown = on_board(bus.rknn, requested=True)
     assert known is not None
     assert unknown is not None
     assert (known.available, unknown.available) == (3, 1)
@@ -536,7 +536,7 @@ def test_floats_and_every_cell_decoded_give_the_same_boxes(
         task = open_task(in_floats(plan(bus.rknn, Request())), stack)
         assert isinstance(task, HeadTask)
         arrays, letterbox = task.preprocess(bus.image)
-        found = task.decode_plainly(task.session.run(arrays), letterbox)
+        found = task.postprocess_unsuppressed(task.session.run(arrays), letterbox)
     np.testing.assert_allclose(found.xyxy, wanted.xyxy, atol=0.01)
     np.testing.assert_allclose(found.score, wanted.score, atol=1e-6)
     np.testing.assert_array_equal(found.class_id, wanted.class_id)
@@ -575,14 +575,14 @@ def test_times_of_the_stand_in_are_not_called_a_boards(
     assert report.label.startswith("A stand-in")
     # Several sessions were opened; it is said once.
     assert len([note for note in notes if "stand-in" in note]) == 1
-    _tell(report)
+    _print_summary(report)
     assert "floats in and out, every cell decoded" in capsys.readouterr().out
 
 
 def test_answers_of_another_file_are_not_taken_for_this_ones(npu: Path, bus: Bus) -> None:
     other = bus.rknn.with_name("other.rknn")
     other.write_bytes(bus.recording.bytes(bus.before + b" "))
-    digests = {Job(plan(path, Request())).digest for path in (bus.rknn, other)}
+    digests = {EvaluationJob(plan(path, Request())).digest for path in (bus.rknn, other)}
     assert len(digests) == 2
 
 

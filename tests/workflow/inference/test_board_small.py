@@ -13,11 +13,11 @@ from test_board import Bus
 
 import rkzoo
 from npu_standin import build
-from rkzoo.cli.bench import _tell
+from rkzoo.cli.bench import _print_summary
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT
 from rkzoo.runtime.npu import NpuSession
-from rkzoo.workflow.apps.stream import Outputs, StreamOptions, stream
+from rkzoo.workflow.apps.stream import StreamOptions, StreamOutputs, stream
 from rkzoo.workflow.inference import board
 from rkzoo.workflow.inference.board import BoardBackend, open_board
 from rkzoo.workflow.inference.plan import in_floats, open_part, plan
@@ -46,7 +46,7 @@ def bus(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Bus:
 
 def test_the_same_boxes_are_found(npu: Path, bus: Bus) -> None:
     with rkzoo.load(bus.rknn) as model:
-        found = model(bus.image).found
+        found = model(bus.image).prediction
     wanted = bus.expected()
     np.testing.assert_array_equal(found.xyxy, wanted.xyxy)
     np.testing.assert_array_equal(found.score, wanted.score)
@@ -69,7 +69,7 @@ def test_a_stream_has_its_two_workers(
         writer.write(bus.image)
     writer.release()
     out = tmp_path / "out.jsonl"
-    summary = stream(str(bus.rknn), str(film), Outputs(jsonl=out), options=StreamOptions())
+    summary = stream(str(bus.rknn), str(film), StreamOutputs(jsonl=out), options=StreamOptions())
     assert (summary.frames, summary.failed, summary.figures["workers"]) == (6, 0, 2)
     assert len(out.read_text().splitlines()) == 6
 
@@ -86,7 +86,7 @@ def test_bench_leaves_the_floats_out_and_says_so(
     found = bench(bus.rknn, picture=bus.picture, frames=3, warm_up=1, report=Heard())
     assert [(way.name, way.workers) for way in found.ways] == [("rkzoo", 1), ("pool", 2)]
     assert notes.count(NO_FLOATS) == 1
-    _tell(found)
+    _print_summary(found)
     assert "floats in and out" not in capsys.readouterr().out
     with pytest.raises(RkzooError, match="does not convert to float"):
         open_part(in_floats(plan(bus.rknn, Request())).parts["model"])

@@ -17,7 +17,7 @@ from PIL import Image
 
 import rkzoo
 from rkzoo.cli.main import main
-from rkzoo.graph.onnx.writer import Writer
+from rkzoo.graph.onnx.writer import GraphWriter
 from rkzoo.tasks.prompt.tokenizer import END, ClipTokenizer
 from rkzoo.vision.image import write
 
@@ -63,7 +63,7 @@ PIPELINE = (
 
 def image_model() -> onnx.ModelProto:
     """The mean colour, weighed; a second output, as real exports have."""
-    graph = Writer({})
+    graph = GraphWriter({})
     x = graph.input("pixel_values", 1, 3, SIDE, SIDE)
     mean = graph.node("GlobalAveragePool", x)
     flat = graph.node("Flatten", mean, axis=1)
@@ -74,7 +74,7 @@ def image_model() -> onnx.ModelProto:
 
 def text_model() -> onnx.ModelProto:
     """The mean of a row for each token, the ends among them."""
-    graph = Writer({})
+    graph = GraphWriter({})
     ids = graph.input("input_ids", 1, 12, kind=TensorProto.INT64)
     row = graph.node("Mod", ids, graph.constant(np.array(ROWS)))
     rows = graph.node("Gather", graph.constant(TABLE), row)
@@ -244,7 +244,7 @@ def test_words_are_scored_on_folders_of_pictures(
 
 def test_a_part_alone_gives_plain_tensors() -> None:
     with rkzoo.load("tiny-text") as part:
-        alone = part({"input_ids": np.zeros((1, 12), np.int64)}).found
+        alone = part({"input_ids": np.zeros((1, 12), np.int64)}).prediction
     assert alone["text_embeds"].shape == (1, WIDTH)
 
 

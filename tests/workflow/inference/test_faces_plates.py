@@ -25,13 +25,17 @@ PLATES = {"沪C21F13": (60, 60), "皖A25654": (400, 300), "皖AY023H": (60, 330)
 def test_the_one_face_is_found_where_it_is(card: str, least: float, assets: Path) -> None:
     with rkzoo.load(card) as model:
         result = model(assets / "data/images/face.jpg")
-    assert isinstance(result.found, Faces)
+    assert isinstance(result.prediction, Faces)
     assert len(result) == 1
-    assert result.found.boxes.score[0] > least
-    left, top, right, bottom = result.found.boxes.xyxy[0]
+    assert result.prediction.boxes.score[0] > least
+    left, top, right, bottom = result.prediction.boxes.xyxy[0]
     assert (left, top, right, bottom) == pytest.approx((306, 80, 478, 302), abs=10)
     five = dict(
-        zip(("left", "right", "nose", "l_mouth", "r_mouth"), result.found.points[0], strict=True)
+        zip(
+            ("left", "right", "nose", "l_mouth", "r_mouth"),
+            result.prediction.points[0],
+            strict=True,
+        )
     )
     assert five["left"][0] < five["nose"][0] < five["right"][0]
     assert five["l_mouth"][0] < five["r_mouth"][0]
@@ -71,7 +75,7 @@ def reader() -> Iterator[Model]:
 @pytest.mark.network
 def test_plates_are_found_straightened_and_read(reader: Model, assets: Path) -> None:
     result = reader(scene(assets))
-    check_plates(result.found)
+    check_plates(result.prediction)
     assert result.draw().shape[:2] == (480, 1280)
 
 
@@ -84,13 +88,13 @@ def test_a_picture_without_plates_has_none(reader: Model, assets: Path) -> None:
 @pytest.mark.toolkit
 def test_the_npu_would_read_the_same_plates(assets: Path) -> None:
     with rkzoo.load("plate-reader", runtime="simulator") as model:
-        check_plates(model(scene(assets)).found)
+        check_plates(model(scene(assets)).prediction)
 
 
 @pytest.mark.network
 def test_another_size_is_that_of_the_finder_alone(assets: Path) -> None:
     with rkzoo.load("plate-reader", size=(480, 640)) as model:
-        check_plates(model(scene(assets)).found)
+        check_plates(model(scene(assets)).prediction)
 
 
 @pytest.mark.parametrize("text", ["WEIGHTS = 'text'", "import os", "W = b'a' + b'b'", "W = ("])

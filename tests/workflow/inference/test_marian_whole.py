@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 import pytest
-from translate_graphs import SmallMarian, plainly, write_pieces
+from translate_graphs import SmallMarian, draw_prediction, write_pieces
 
 from rkzoo.cli.main import main
 from rkzoo.workflow.request.resolve import resolve
@@ -86,7 +86,9 @@ def wanted(cards: Path) -> dict[str, str]:
         said: list[str] = []
         while len(said) < SMALL.steps and said[-1:] != ["</s>"]:
             memory = SMALL.rows([table[one] for one in (">>x<<", *pieces, "</s>")])
-            scores = plainly(SMALL, memory, SMALL.rows([table[one] for one in ("<pad>", *said)]))
+            scores = draw_prediction(
+                SMALL, memory, SMALL.rows([table[one] for one in ("<pad>", *said)])
+            )
             scores[[60] if said else [60, 0]] = -float("inf")
             said.append(names[int(scores.argmax())])
         found[text] = model.decode([one for one in said if one != "</s>"]).strip()

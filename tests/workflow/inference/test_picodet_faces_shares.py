@@ -60,7 +60,7 @@ def test_a_page_is_laid_out_as_picodet_is_published(picodet: Path, assets: Path)
     expected = page_as_published(picodet, picture)
     assert len(expected) >= 3
     with rkzoo.load(str(picodet), confidence=0.4) as model:
-        found = model(picture).found
+        found = model(picture).prediction
     assert isinstance(found, Detections)
     assert [found.label(c) for c in found.class_id][:3] == ["text", "figure_caption", "title"]
     for (score, class_id, box), mine, number, place in zip(
@@ -79,9 +79,9 @@ def test_picodet_is_built_and_finds_the_same_on_the_simulator(
     (made,) = convert(str(picodet), "rk3588", dtype="fp16", output=tmp_path / "page.rknn")
     assert made.proof is not None
     with rkzoo.load(str(picodet), confidence=0.4) as model:
-        expected = model(picture).found
+        expected = model(picture).prediction
     with rkzoo.load(str(tmp_path / "page.rknn"), confidence=0.4) as model:
-        found = model(picture).found
+        found = model(picture).prediction
     assert isinstance(expected, Detections)
     assert isinstance(found, Detections)
     assert found.class_id.tolist() == expected.class_id.tolist()
@@ -99,7 +99,7 @@ def faces(folder: Path) -> tuple[Path, np.ndarray]:
 def test_faces_of_a_yolo_have_their_points(tmp_path: Path) -> None:
     path, image = faces(tmp_path)
     with rkzoo.load(str(path), confidence=0.3, iou=1.0) as model:
-        found = model(image).found
+        found = model(image).prediction
     assert isinstance(found, Faces)
     assert found.to_json()[0]["label"] == "face"
     assert set(found.to_json()[0]["points"]) == {
@@ -125,9 +125,9 @@ def test_faces_come_out_of_a_build(tmp_path: Path) -> None:
     (made,) = convert(str(path), "rk3588", dtype="fp16", output=tmp_path / "face.rknn")
     assert made.proof is not None
     with rkzoo.load(str(path), confidence=0.3, iou=1.0) as model:
-        expected = model(image).found
+        expected = model(image).prediction
     with rkzoo.load(str(tmp_path / "face.rknn"), confidence=0.3, iou=1.0) as model:
-        found = model(image).found
+        found = model(image).prediction
     assert isinstance(found, Faces)
     assert isinstance(expected, Faces)
     np.testing.assert_allclose(found.boxes.score[:10], expected.boxes.score[:10], atol=0.01)
@@ -155,9 +155,9 @@ def test_yolov8n_with_boxes_in_shares_finds_what_yolov8n_finds(
     onnx.save(in_shares(onnx.load(plain), 84), path)
     picture = assets / "data/images/bus_640.jpg"
     with rkzoo.load(str(plain)) as model:
-        expected = model(picture).found
+        expected = model(picture).prediction
     with rkzoo.load(str(path), cut=cut) as model:
-        found = model(picture).found
+        found = model(picture).prediction
     assert isinstance(expected, Detections)
     assert isinstance(found, Detections)
     assert len(found) == 5
@@ -195,10 +195,10 @@ def test_yolov8n_quantised_to_its_outputs_is_built_and_finds_the_same(
     assert made.dtype == "int8"
     assert made.proof is not None
     with rkzoo.load(str(assets / "models/yolov8n.onnx")) as model:
-        expected = model(picture).found
+        expected = model(picture).prediction
     for built in ("qdq.onnx", "qdq.rknn"):
         with rkzoo.load(str(tmp_path / built)) as model:
-            found = model(picture).found
+            found = model(picture).prediction
         assert isinstance(found, Detections)
         assert isinstance(expected, Detections)
         assert sorted(found.class_id[:4]) == sorted(expected.class_id[:4]) == [0, 0, 0, 5]

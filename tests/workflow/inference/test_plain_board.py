@@ -19,7 +19,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.workflow.comparison.check import check
 from rkzoo.workflow.compile.convert import custom_string
-from rkzoo.workflow.compile.golden import About, Golden, golden_path, write_golden
+from rkzoo.workflow.compile.golden import Golden, GoldenMetadata, golden_path, write_golden
 from rkzoo.workflow.inference import board
 
 IMAGE = ImageInput(size=(8, 12), fit="stretch")
@@ -109,7 +109,7 @@ def test_samples_go_in_and_outputs_come_back_by_name(model: Path, tmp_path: Path
     with rkzoo.load(model) as opened:
         assert opened.runtime == "board"
         for seed in range(2):
-            found = opened(sample(seed)).found
+            found = opened(sample(seed)).prediction
             assert isinstance(found, rkzoo.Tensors)
             wanted = answer(seed)
             wanted[1] = (wanted[1].astype(np.float32) + 7) * np.float32(0.25)
@@ -118,7 +118,7 @@ def test_samples_go_in_and_outputs_come_back_by_name(model: Path, tmp_path: Path
                 assert array.shape == right.shape
                 np.testing.assert_array_equal(array, right)
         np.savez(tmp_path / "one.npz", **sample(1))
-        again = opened(tmp_path / "one.npz").found
+        again = opened(tmp_path / "one.npz").prediction
         np.testing.assert_array_equal(again["best"], answer(1)[2])
 
 
@@ -156,7 +156,7 @@ def golden_of(model: Path, change: float = 0) -> None:
         )
         for out in OUTPUTS
     ]
-    about = About(
+    about = GoldenMetadata(
         model=sha256_of(model),
         name=model.name,
         inputs=(first, *ins),

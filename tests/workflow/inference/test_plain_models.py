@@ -75,10 +75,10 @@ def test_arrays_in_and_arrays_out(case: Case) -> None:
     with rkzoo.load(case.file) as model:
         for given, wanted in zip(case.samples, case.wanted, strict=True):
             result = model(given)
-            assert isinstance(result.found, rkzoo.Tensors)
-            assert list(result.found.arrays) == list(wanted)
+            assert isinstance(result.prediction, rkzoo.Tensors)
+            assert list(result.prediction.arrays) == list(wanted)
             for name, array in wanted.items():
-                np.testing.assert_allclose(result.found[name], array, atol=1e-5)
+                np.testing.assert_allclose(result.prediction[name], array, atol=1e-5)
         assert model(case.folder / "0.npz").path == case.folder / "0.npz"
 
 
@@ -96,7 +96,7 @@ def test_what_is_converted_answers_nearly_as_the_graph(
     assert check(out, runtime="simulator").level == "ok"
     with rkzoo.load(out, runtime="simulator") as model:
         for given, wanted in zip(case.samples, case.wanted, strict=True):
-            found = model(given).found
+            found = model(given).prediction
             for array, (name, right) in zip(found.arrays.values(), wanted.items(), strict=True):
                 assert array.shape == right.shape, name
                 assert array.dtype == right.dtype, name
@@ -187,10 +187,10 @@ def test_what_the_cache_forgot_is_built_again(name: str, how: Any, tmp_path: Pat
     assert place is not None
     contract = read_sidecar(out).contract
     with rkzoo.load(out, runtime="simulator") as opened:
-        first = opened(fed := as_declared(contract)).found
+        first = opened(fed := as_declared(contract)).prediction
     shutil.rmtree(place.onnx.parent)
     with rkzoo.load(out, runtime="simulator") as opened:
-        again = opened(fed).found
+        again = opened(fed).prediction
     for key, array in first.arrays.items():
         np.testing.assert_array_equal(array, again[key])
 

@@ -63,7 +63,7 @@ def test_yolov8n_finds_what_it_found_before(
         rkzoo.load(tmp_path / "own.onnx") as own,
         rkzoo.load(assets / "models/yolov8n.onnx") as plain,
     ):
-        found, wanted = own(bus).found, plain(bus).found
+        found, wanted = own(bus).prediction, plain(bus).prediction
     assert len(found) == 5
     np.testing.assert_array_equal(found.class_id, wanted.class_id)
     np.testing.assert_allclose(found.score, wanted.score, atol=1e-4)
@@ -94,9 +94,9 @@ def test_grey_pictures_are_looked_at(yolo: onnx.ModelProto, bus: Path, tmp_path:
     onnx.save(model, tmp_path / "grey.onnx")
     grey = np.asarray(Image.open(bus).convert("L"))[..., None] / 255
     with rkzoo.load(tmp_path / "grey.onnx") as own:
-        found = own(bus).found
+        found = own(bus).prediction
         Image.open(bus).convert("L").save(tmp_path / "grey.png")
-        again = own(tmp_path / "grey.png").found
+        again = own(tmp_path / "grey.png").prediction
     for class_id, score in best(model, grey):
         mine = max(s for c, s in zip(found.class_id, found.score, strict=True) if c == class_id)
         assert mine == pytest.approx(score, abs=0.01)
@@ -115,10 +115,10 @@ def test_alpha_is_looked_at(yolo: onnx.ModelProto, bus: Path, tmp_path: Path) ->
     np.save(tmp_path / "clear.npy", bgra)
     with rkzoo.load(tmp_path / "four.onnx") as own:
         answers = [own(tmp_path / "clear.png"), own(tmp_path / "clear.npy"), own(bgra)]
-        opaque = own(bus).found
+        opaque = own(bus).prediction
         assert answers[0].draw().shape == bgr.shape
     for answer in answers:
-        found = answer.found
+        found = answer.prediction
         for class_id, score in best(model, rgba / 255):
             mine = max(s for c, s in zip(found.class_id, found.score, strict=True) if c == class_id)
             assert mine == pytest.approx(score, abs=1e-3)
@@ -126,8 +126,10 @@ def test_alpha_is_looked_at(yolo: onnx.ModelProto, bus: Path, tmp_path: Path) ->
     for class_id, score in best(model, solid / 255):
         mine = max(s for c, s in zip(opaque.class_id, opaque.score, strict=True) if c == class_id)
         assert mine == pytest.approx(score, abs=1e-3)
-    assert len(answers[0].found) >= 4
-    assert answers[0].found.score.max() != pytest.approx(max(opaque.score, default=0), abs=1e-3)
+    assert len(answers[0].prediction) >= 4
+    assert answers[0].prediction.score.max() != pytest.approx(
+        max(opaque.score, default=0), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("kind", ["grey", "four", "uint8, channels last, flipped"])

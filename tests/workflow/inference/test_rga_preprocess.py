@@ -22,13 +22,13 @@ from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import NpuLibrary
-from rkzoo.session import fitter_of
+from rkzoo.session import preprocess_of
 from rkzoo.vision import letterbox
 from rkzoo.workflow.inference import rga_preprocess
 from rkzoo.workflow.inference.rga_preprocess import (
-    BoardFitter,
-    apart,
-    quicken,
+    RgaPreprocess,
+    attach_rga,
+    image_difference,
     sample_picture,
     surface_of,
 )
@@ -56,7 +56,7 @@ def session(libraries: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> It
     recording.answer([np.zeros((1, *SPEC.size, 3), np.uint8)], [np.zeros((1, 7), np.float32)])
     stack = ExitStack()
     made = stack.enter_context(NpuSession.open(NpuLibrary(npu), recording.bytes()))
-    quicken(made, stack)
+    attach_rga(made, stack)
     yield made
     stack.close()
     left = build.state(rga)
@@ -79,10 +79,10 @@ def photo(seed: int, size: tuple[int, int] = (240, 320)) -> np.ndarray:
     return np.asarray(cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def stream(session: NpuSession, count: int, size: tuple[int, int] = (240, 320)) -> BoardFitter:
+def stream(session: NpuSession, count: int, size: tuple[int, int] = (240, 320)) -> RgaPreprocess:
     """So many frames, each of which must arrive as the processor would have made it."""
     fit = session.fit
-    assert isinstance(fit, BoardFitter)
+    assert isinstance(fit, RgaPreprocess)
     for seed in range(count):
         image = photo(seed, size)
         canvas, box = fit(image, SPEC, session.canvas)
@@ -196,7 +196,7 @@ def test_memory_above_4_gb_is_not_for_an_old_rga(
     monkeypatch.setattr(rga_preprocess, "memory_size", lambda: 8 << 30)
     rga_preprocess._load.cache_clear()
     with ExitStack() as stack:
-        quicken(session, stack)
+        attach_rga(session, stack)
         assert "4 GB" in stream(session, 5).reason
 
 
@@ -235,7 +235,7 @@ def test_what_is_chosen_is_said_once(
     report = SimpleNamespace(note=said.append)
     with ExitStack() as stack:
         for _ in range(2):
-            quicken(session, stack, report)  # type: ignore[arg-type]
+            attach_rga(session, stack, report)  # type: ignore[arg-type]
             stream(session, 12)
         monkeypatch.setenv("RGA_STANDIN_FAIL", "improcess:0:-4")
         stream(session, 5)
@@ -276,18 +276,18 @@ def test_rga_can_be_turned_off_and_a_wrong_path_is_told(
     session.fit = None
     with ExitStack() as stack:
         monkeypatch.setenv(rga_preprocess.LIBRARY, "off")
-        quicken(session, stack)
-        assert fitter_of(session, USUAL) is USUAL
+        attach_rga(session, stack)
+        assert preprocess_of(session, USUAL) is USUAL
         monkeypatch.setenv(rga_preprocess.LIBRARY, str(tmp_path / "none.so"))
         with pytest.raises(RkzooError, match="is no file"):
-            quicken(session, stack)
+            attach_rga(session, stack)
         # What the machine has and cannot be used is passed over.
         (tmp_path / "librga.so").write_bytes(b"")
         monkeypatch.delenv(rga_preprocess.LIBRARY)
         monkeypatch.setattr(
             rga_preprocess, "fitting_library", lambda *_: str(tmp_path / "librga.so")
         )
-        quicken(session, stack)
+        attach_rga(session, stack)
         assert session.fit is None
 
 
@@ -311,9 +311,9 @@ def test_the_sample_shows_one_pixel_and_a_colour_order(
     sample = sample_picture(shape)
     surface_of(sample)
     made = USUAL(sample, spec)[0][0]
-    assert apart(made, made) == (0, 0)
+    assert image_difference(made, made) == (0, 0)
     limits = np.array(rga_preprocess.SAMPLE)
-    assert (apart(made, harm(made)) > 1.5 * limits).any()
+    assert (image_difference(made, harm(made)) > 1.5 * limits).any()
 
 
 def test_a_photograph_scaled_by_another_filter_is_no_wrong_one(assets: Path) -> None:
@@ -325,6 +325,6 @@ def test_a_photograph_scaled_by_another_filter_is_no_wrong_one(assets: Path) -> 
         inside = other[box.top : box.top + box.scaled[0], box.left : box.left + box.scaled[1]]
         scaled = cv2.resize(image, box.scaled[::-1], interpolation=cv2.INTER_AREA)
         inside[:] = scaled[..., ::-1]
-        mean, most = apart(made[0], other)
+        mean, most = image_difference(made[0], other)
         assert mean < rga_preprocess.PICTURE[0]
         assert most < rga_preprocess.PICTURE[1]

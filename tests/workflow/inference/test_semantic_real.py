@@ -21,7 +21,7 @@ def test_what_stands_out_is_where_it_is_in_the_picture(assets: Path) -> None:
     except RkzooError as error:
         pytest.skip(str(error))
     with load("u2netp") as model:
-        found = model(assets / "data/images/bicycle.jpg").found
+        found = model(assets / "data/images/bicycle.jpg").prediction
     assert found.classes.shape == (513, 513)
     assert found.classes[200, 350] == 1  # the child
     assert found.classes[420, 230] == 1  # a wheel

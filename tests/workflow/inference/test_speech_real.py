@@ -11,7 +11,7 @@ from rkzoo.cli.main import main
 from rkzoo.contract.audio import TransducerHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.registry import spec_of
-from rkzoo.tasks.spec import Opened, TaskOptions
+from rkzoo.tasks.spec import TaskOptions, TaskParts
 
 SENTENCE = (
     "Mr. Quilter is the apostle of the middle classes, and we are glad to welcome his gospel."
@@ -43,11 +43,11 @@ def test_a_transducer_is_opened_by_its_roles(tmp_path: Path) -> None:
     vocabulary = tmp_path / "v.txt"
     vocabulary.write_text("<blk> 0\n▁A 1\n")
     parts = {role: (None, SimpleNamespace(name=role)) for role in ("joiner", "encoder", "decoder")}
-    opened = Opened(TransducerHead(), parts, {"decoder.vocabulary": vocabulary})  # type: ignore[arg-type]
-    task = spec_of(opened.head).open(opened, TaskOptions())
+    task_parts = TaskParts(TransducerHead(), parts, {"decoder.vocabulary": vocabulary})  # type: ignore[arg-type]
+    task = spec_of(task_parts.head).open(task_parts, TaskOptions())
     assert task.encoder.name == "encoder"  # type: ignore[attr-defined]
     assert task.joiner.name == "joiner"  # type: ignore[attr-defined]
     assert task.pieces[1] == "▁A"  # type: ignore[attr-defined]
     vocabulary.write_bytes(b"\xff\xfe")
     with pytest.raises(RkzooError, match="not a vocabulary"):
-        spec_of(opened.head).open(opened, TaskOptions())
+        spec_of(task_parts.head).open(task_parts, TaskOptions())

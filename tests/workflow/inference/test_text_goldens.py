@@ -15,7 +15,7 @@ from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.result import TextLines, match
 from rkzoo.vision.image import read
 from rkzoo.workflow.compile.simulate import open_simulator
-from rkzoo.workflow.compile.text_calibration import made_pages
+from rkzoo.workflow.compile.text_calibration import make_pages
 from rkzoo.workflow.inference.model import Model
 from rkzoo.workflow.request.resolve import resolve
 
@@ -44,7 +44,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[Model]:
 @pytest.fixture(scope="module")
 def page(model: Model) -> TextLines:
     with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
-        found = model(path).found
+        found = model(path).prediction
     assert isinstance(found, TextLines)
     return found
 
@@ -74,7 +74,7 @@ def test_a_turned_page_is_read_the_same_way(quarters: int) -> None:
     with resources.as_file(resources.files("rkzoo.assets") / "page.jpg") as path:
         picture = np.ascontiguousarray(np.rot90(read(path), quarters))
     with rkzoo.load("ppocr") as model:
-        found = model(picture).found
+        found = model(picture).prediction
     assert isinstance(found, TextLines)
     wrong = [edits(said, truth) for said, truth in zip(found.texts, TRUTH, strict=True)]
     assert 1 - sum(wrong) / sum(map(len, TRUTH)) >= 0.95
@@ -83,7 +83,7 @@ def test_a_turned_page_is_read_the_same_way(quarters: int) -> None:
 @pytest.mark.parametrize("name", ["ppocr-v4-rec", "ppocr-v5-rec"])
 def test_one_line(name: str, assets: Path) -> None:
     with rkzoo.load(name) as reader:
-        found = reader(assets / "data" / "images" / "ocr_line.png").found
+        found = reader(assets / "data" / "images" / "ocr_line.png").prediction
     assert isinstance(found, TextLines)
     assert found.texts == ("JOINT",)
     assert found.scores[0] > 0.95
@@ -98,7 +98,7 @@ def test_first_lines_of_the_vendors_page(model: Model, assets: Path) -> None:
         "【品牌】：代加工方式/OEMODM",
         "【品名】：纯臻营养护发素",
     ]
-    found = model(assets / "data" / "images" / "ocr_page.jpg").found
+    found = model(assets / "data" / "images" / "ocr_page.jpg").prediction
     assert isinstance(found, TextLines)
     assert len(found) == 16
     if model.name == "ppocr":
@@ -122,7 +122,7 @@ def test_int8_detector_finds_the_lines_that_float_finds(
     both = float_only = int8_only = 0
     with (
         OnnxSession(ready.graph().SerializeToString(), ready.contract.picture) as onnx,
-        open_simulator(ready, pictures=made_pages(), dtype="int8") as simulator,
+        open_simulator(ready, pictures=make_pages(), dtype="int8") as simulator,
     ):
         wanted = TextDetector(ready.contract, onnx)
         quantised = TextDetector(ready.contract, simulator)

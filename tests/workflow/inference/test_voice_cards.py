@@ -137,8 +137,8 @@ def test_speech_is_found_in_speech_and_none_in_the_sounds_of_animals(assets: Pat
     has("silero-vad")
     audio = assets / "data/audio"
     with open_model("silero-vad", Request()) as model:
-        (one,) = model(audio / "speech_en.wav").found.stretches
-        assert not len(model(audio / "animal.wav").found)
+        (one,) = model(audio / "speech_en.wav").prediction.stretches
+        assert not len(model(audio / "animal.wav").prediction)
         sound = read(audio / "speech_en.wav")
         apart = np.concatenate([sound.samples, np.zeros(32000, np.float32), sound.samples])
         first, second = model.answer(Sound(apart, 16000))[0].stretches
@@ -165,15 +165,15 @@ def test_piper_says_the_same_twice_and_whisper_understands_it(tmp_path: Path) ->
     )
     with open_model("piper-joe", Request()) as model:
         once, again = model("We are glad."), model("We are glad. We are glad 你.")
-        said = model(text).found.sound
-    samples, both = once.found.sound.samples, again.found.sound.samples
+        said = model(text).prediction.sound
+    samples, both = once.prediction.sound.samples, again.prediction.sound.samples
     gap = round(0.2 * 22050)
     np.testing.assert_array_equal(both[: len(samples)], samples)
     np.testing.assert_array_equal(both[len(samples) + gap :], samples)
-    assert 0.5 < once.found.sound.seconds < 1.5
-    assert [one.unspoken for one in again.found.sentences] == ["", "你"]
+    assert 0.5 < once.prediction.sound.seconds < 1.5
+    assert [one.unspoken for one in again.prediction.sentences] == ["", "你"]
     once.save(tmp_path / "x.wav")
-    assert read(tmp_path / "x.wav").seconds == pytest.approx(once.found.sound.seconds)
+    assert read(tmp_path / "x.wav").seconds == pytest.approx(once.prediction.sound.seconds)
     with open_model("whisper-base", Request()) as ear:
         lines = ear.answer(said)[0].to_json()
     heard = " ".join(str(line["text"]).strip() for line in lines)

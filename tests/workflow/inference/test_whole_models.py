@@ -61,7 +61,7 @@ def test_labels_of_another_model_are_refused(assets: Path) -> None:
         resolve(str(assets / "models/mobilenetv2.onnx"), Request(labels=("a", "b", "c")))
 
 
-class Heard:
+class AudioClassification:
     """Keeps what a reporter is told."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Heard:
 
 def test_what_is_assumed_is_said_unless_the_user_says_it(assets: Path) -> None:
     path = str(assets / "models/mobilenetv2.onnx")
-    heard, told = Heard(), Heard()
+    heard, told = AudioClassification(), AudioClassification()
     resolve(path, report=heard)  # type: ignore[arg-type]
     assert any("ImageNet's mean and std" in note for note in heard.notes)
     feed = Request(mean=(127, 127, 127), std=(128, 128, 128))
@@ -113,7 +113,7 @@ def test_a_card_feeds_channels_last_as_it_feeds_the_plain_graph(
     assert "Softmax" not in [node.op_type for node in ready.graph().graph.node]
     picture = assets / "data/images/bell.jpg"
     with rkzoo.load("mine") as mine, rkzoo.load(assets / "models/mobilenetv2.onnx") as plain:
-        a, b = mine(picture).found, plain(picture).found
+        a, b = mine(picture).prediction, plain(picture).prediction
     assert a.class_id.tolist() == b.class_id.tolist()  # type: ignore[attr-defined]
     np.testing.assert_allclose(a.score, b.score, atol=1e-5)  # type: ignore[attr-defined]
 
@@ -140,14 +140,14 @@ def test_layouts_read_more_plates_right(assets: Path) -> None:
             arrays, letterbox = readers[0].preprocess(read(path))
             outputs = session.run(arrays)
             for index, reader in enumerate(readers):
-                right[index] += reader.decode(outputs, letterbox).texts == (path.stem,)
+                right[index] += reader.postprocess(outputs, letterbox).texts == (path.stem,)
     assert right == [184, 171]
 
 
 def test_the_plate_of_the_original(assets: Path) -> None:
     with rkzoo.load(assets / "models/lprnet.onnx") as model:
         result = model(assets / "data/images/plate.jpg")
-    assert result.found.lines()[0].endswith("湘F6CL03")
+    assert result.prediction.lines()[0].endswith("湘F6CL03")
 
 
 def test_characters_of_ones_own_have_no_layout(assets: Path, tmp_path: Path) -> None:
@@ -187,15 +187,15 @@ def test_the_face_is_found(assets: Path) -> None:
     path = assets / "models/retinaface_mobile0.25_320.onnx"
     with rkzoo.load(path, anchors=ANCHORS, confidence=0.9) as model:
         result = model(assets / "data/images/face.jpg")
-    assert isinstance(result.found, Faces)
+    assert isinstance(result.prediction, Faces)
     assert len(result) == 1
-    assert result.found.boxes.score[0] > 0.99
-    one_face(result.found)
-    assert result.found.aligned(result.image).shape == (1, 112, 112, 3)
+    assert result.prediction.boxes.score[0] > 0.99
+    one_face(result.prediction)
+    assert result.prediction.aligned(result.image).shape == (1, 112, 112, 3)
 
 
 def test_anchors_that_are_assumed_are_said(assets: Path) -> None:
-    heard = Heard()
+    heard = AudioClassification()
     path = str(assets / "models/retinaface_mobile0.25_320.onnx")
     ready = resolve(path, report=heard)  # type: ignore[arg-type]
     assert isinstance(ready.contract.head, FaceHead)
@@ -244,7 +244,7 @@ def test_pooling_over_channels_converts_and_reads(
     some = sorted((assets / "data/lprnet_test").glob("*.jpg"))[::8]
     right = sum(reader(read(path)).texts == (path.stem,) for path in some)
     with rkzoo.load(assets / "models/lprnet.onnx") as model:
-        in_float = sum(model(path).found.texts == (path.stem,) for path in some)  # type: ignore[attr-defined]
+        in_float = sum(model(path).prediction.texts == (path.stem,) for path in some)  # type: ignore[attr-defined]
     assert abs(right - in_float) <= 1
     assert right >= 0.85 * len(some)
 
@@ -267,6 +267,6 @@ def test_the_face_is_found_in_int8(assets: Path) -> None:
         confidence=0.9,
         calibration=str(assets / "data/images/*.jpg"),
     ) as model:
-        found = model(assets / "data/images/face.jpg").found
+        found = model(assets / "data/images/face.jpg").prediction
     assert isinstance(found, Faces)
     one_face(found)

@@ -21,13 +21,13 @@ from rkzoo.audio.sound import Sound, write
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.soc.machine import read_machine
-from rkzoo.tasks.voice.result import Spoken
+from rkzoo.tasks.voice.result import SynthesizedSpeech
 from rkzoo.workflow.performance import bench as module
 from rkzoo.workflow.performance import machine_setup
 from rkzoo.workflow.performance.bench import (
     AnswerReport,
     BenchReport,
-    Watched,
+    TimedSession,
     bench,
     bench_answers,
     rounded,
@@ -75,7 +75,7 @@ class Slow:
 
 
 def test_time_inside_the_model_is_told_apart_from_all_around_it() -> None:
-    session = Watched(Slow())  # type: ignore[arg-type]
+    session = TimedSession(Slow())  # type: ignore[arg-type]
 
     def page(image: object) -> None:
         session.run([])
@@ -99,8 +99,8 @@ def test_whole_answers_are_timed_by_the_second_of_sound(
     voice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that is heard or speaks, and takes a known time."""
-    session = Watched(Slow())  # type: ignore[arg-type]
-    spoken = Spoken(Sound(np.zeros(4000, np.float32), 16000), ())
+    session = TimedSession(Slow())  # type: ignore[arg-type]
+    spoken = SynthesizedSpeech(Sound(np.zeros(4000, np.float32), 16000), ())
     asked: list[object] = []
 
     def task(given: object) -> object:

@@ -9,13 +9,13 @@ import pytest
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, with_row
-from rkzoo.workflow.reporting.results import Row, read_rows, read_runs, write_rows
-from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.reporting.results import AccuracyRow, read_rows, read_runs, write_rows
+from rkzoo.workflow.request.quantization import QuantizationConfig
 
 ROOT = Path(__file__).parents[3]
 
 
-def row(**changed: object) -> Row:
+def row(**changed: object) -> AccuracyRow:
     values: dict = {
         "model": "tiny",
         "sha256": "ab",
@@ -30,7 +30,7 @@ def row(**changed: object) -> Row:
         "int8_drop": 6.0,
         "tuned": 0.405,
         "tuned_drop": 0.5,
-        "how": Quantise("logits"),
+        "how": QuantizationConfig("logits"),
         "change": "scores leave as logits",
         "calibration": "20 pictures",
         "runtime": "simulator",
@@ -38,7 +38,7 @@ def row(**changed: object) -> Row:
         "rkzoo": "0.1.0",
         "date": "2026-11-22",
     }
-    return Row(**(values | changed))
+    return AccuracyRow(**(values | changed))
 
 
 def test_the_page_in_the_repository_is_that_of_the_results() -> None:

@@ -11,7 +11,13 @@ from rkzoo.cli.main import main
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.reporting import support as module
-from rkzoo.workflow.reporting.results import Run, Support, Trial, read_support, write_support
+from rkzoo.workflow.reporting.results import (
+    AccuracyRun,
+    Support,
+    SupportTrial,
+    read_support,
+    write_support,
+)
 from rkzoo.workflow.reporting.support import (
     Candidate,
     candidates,
@@ -34,9 +40,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_file_of_the_list_stands_in_for_weights_that_cannot_be_reached(tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"x")
     runs = [
-        Run(name="yolov8n", model="mine.onnx", data="d"),
-        Run(name="unheard-of", model="mine.onnx", data="d"),
-        Run(name="yolo11n", model="missing.onnx", data="d"),
+        AccuracyRun(name="yolov8n", model="mine.onnx", data="d"),
+        AccuracyRun(name="unheard-of", model="mine.onnx", data="d"),
+        AccuracyRun(name="yolo11n", model="missing.onnx", data="d"),
     ]
     found = {one.name: one for one in candidates(runs, tmp_path, offline=True)}
     assert found["yolov8n"].weights == "another export"
@@ -56,7 +62,7 @@ def test_only_the_named_are_looked_at_and_unknown_ones_refused() -> None:
 
 
 def test_rows_come_back_lean_and_whole(tmp_path: Path) -> None:
-    built = Trial(
+    built = SupportTrial(
         dtype="int8", converts=True, bytes=5, internal=0, on_cpu=("Softmax",), ms=2.5, low=2, high=3
     )
     rows = [
@@ -68,7 +74,7 @@ def test_rows_come_back_lean_and_whole(tmp_path: Path) -> None:
             model="c",
             task="face",
             weights="another export",
-            chips={"rk2118": Trial(converts=False, why="no")},
+            chips={"rk2118": SupportTrial(converts=False, why="no")},
         ),
     ]
     path = tmp_path / "s.yaml"
@@ -121,11 +127,11 @@ class Bench:
         told = {"toolkit": module.DEFAULT_VERSION, "rkzoo": version("rkzoo")}
         return module.msgspec.structs.replace(row, problem=self.problem, **told)
 
-    def try_one(self, model: str, soc: str, toolkit: str) -> Trial:
+    def try_one(self, model: str, soc: str, toolkit: str) -> SupportTrial:
         self.asked.append(soc)
         if soc == "rk2118":
             raise KeyboardInterrupt
-        return Trial(dtype="int8", converts=True, bytes=1)
+        return SupportTrial(dtype="int8", converts=True, bytes=1)
 
     def run(self, rows: list[Support], *socs: str, fresh: bool = False) -> list[Support]:
         self.asked = []
@@ -185,7 +191,7 @@ def test_a_model_that_a_chip_refuses_is_a_trial_with_its_reason(
         raise RkzooError("It cannot be built.", "See /tmp/x/y/log.txt there.", "Give up.")
 
     monkeypatch.setattr(module, "estimate", refuse)
-    assert try_one("m", "rk3588", "2.5.0") == Trial(
+    assert try_one("m", "rk3588", "2.5.0") == SupportTrial(
         converts=False, why="It cannot be built. See log.txt there."
     )
 

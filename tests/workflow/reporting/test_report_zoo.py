@@ -17,25 +17,25 @@ from rkzoo.cli import convert
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.soc.chips import supported
-from rkzoo.workflow.reporting.results import Row, Support, Trial, read_support
+from rkzoo.workflow.reporting.results import AccuracyRow, Support, SupportTrial, read_support
 from rkzoo.workflow.reporting.zoo import (
-    Known,
     Published,
     Speed,
+    ZooEntry,
     command,
     entry,
     gather,
-    known,
     on_chip,
     page,
     read_published,
     tier_of,
+    zoo_entries,
 )
-from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.quantization import QuantizationConfig
 from rkzoo.zoo.catalogue import card, cards
 
 ROOT = Path(__file__).parents[3]
-BUILT = Trial(
+BUILT = SupportTrial(
     dtype="int8", converts=True, bytes=10, weights=3, internal=4, ms=20.0, low=16.0, high=25.0
 )
 TABLE = Published(
@@ -47,7 +47,7 @@ TABLE = Published(
 )
 
 
-def measured(**changed: object) -> Row:
+def measured(**changed: object) -> AccuracyRow:
     values: dict = {
         "model": "yolov8n",
         "sha256": "aa",
@@ -62,7 +62,7 @@ def measured(**changed: object) -> Row:
         "int8_drop": 6.0,
         "tuned": 0.405,
         "tuned_drop": 0.5,
-        "how": Quantise("logits"),
+        "how": QuantizationConfig("logits"),
         "change": "scores leave as logits",
         "calibration": "20 pictures",
         "runtime": "simulator",
@@ -70,17 +70,19 @@ def measured(**changed: object) -> Row:
         "rkzoo": "0.1.0",
         "date": "2026-11-22",
     }
-    return Row(**(values | changed))
+    return AccuracyRow(**(values | changed))
 
 
-def tried(name: str = "yolov8n", *, trial: Trial = BUILT, **said: object) -> Support:
+def tried(name: str = "yolov8n", *, trial: SupportTrial = BUILT, **said: object) -> Support:
     values: dict = {"task": "detect", "weights": "another export", "sha256": "aa"}
     chips = dict.fromkeys(supported(), trial)
     return Support(model=name, **(values | {"size": (640, 640), "chips": chips} | said))
 
 
-def model(name: str = "yolov8n", support: Support | None = None, row: Row | None = None) -> Known:
-    return Known(name, card(name), support, row)
+def model(
+    name: str = "yolov8n", support: Support | None = None, row: AccuracyRow | None = None
+) -> ZooEntry:
+    return ZooEntry(name, card(name), support, row)
 
 
 def data_in(html: str) -> dict:
@@ -140,7 +142,7 @@ def test_the_page_reaches_for_nothing_outside() -> None:
         (None, None, "untried", ""),
         (tried(chips={}, untried="far away"), None, "untried", "far away"),
         (tried(problem="It is broken."), None, "blocked", "It is broken."),
-        (tried(trial=Trial(converts=False, why="No.")), None, "blocked", "No."),
+        (tried(trial=SupportTrial(converts=False, why="No.")), None, "blocked", "No."),
         (tried(), None, "converts", "not measured"),
         (tried(), measured(), "simulator", ""),
         (tried(), measured(runtime="board"), "board", ""),
@@ -150,7 +152,7 @@ def test_the_page_reaches_for_nothing_outside() -> None:
     ],
 )
 def test_a_tier_is_no_better_than_what_was_shown(
-    support: Support | None, row: Row | None, tier: str, why: str
+    support: Support | None, row: AccuracyRow | None, tier: str, why: str
 ) -> None:
     trial = support.chips.get("rk3588") if support else None
     found, told = tier_of(model(support=support, row=row), "rk3588", trial)
@@ -178,12 +180,12 @@ def test_what_a_chip_cannot_compute_is_blocked_untried() -> None:
 def test_a_pipeline_is_as_good_as_the_worst_of_its_parts() -> None:
     parts = ("ppocr-v4-det", "ppocr-v4-cls", "ppocr-v4-rec")
     support = {name: tried(name) for name in parts}
-    found = {one.name: one for one in known(cards(), support, {})}["ppocr"]
+    found = {one.name: one for one in zoo_entries(cards(), support, {})}["ppocr"]
     whole = on_chip(found, "rk3588", Published())
     assert (whole["tier"], whole["bytes"], whole["need"]) == ("converts", 30, 21)
     assert whole["command"] == "rkzoo convert ppocr --soc rk3588"
     support.pop("ppocr-v4-cls")
-    found = {one.name: one for one in known(cards(), support, {})}["ppocr"]
+    found = {one.name: one for one in zoo_entries(cards(), support, {})}["ppocr"]
     whole = on_chip(found, "rk3588", Published())
     assert (whole["tier"], whole["bytes"]) == ("untried", None)
     assert on_chip(found, "rv1106", Published())["tier"] == "blocked"
@@ -236,7 +238,7 @@ def test_the_command_says_what_is_not_the_default() -> None:
     assert command(model("ppocr-v4-det"), "rk3588", "int8").endswith("--soc rk3588")
     assert "--prompt" in command(model("yolo-world-v2-s"), "rk3588", "int8")
     assert command(model("clip-text"), "rk3588", "fp16") == ""
-    bare = Known("net", None, tried("net", weights="no card", file="mine.onnx"), None)
+    bare = ZooEntry("net", None, tried("net", weights="no card", file="mine.onnx"), None)
     assert command(bare, "rk3588", "int8").startswith("rkzoo convert mine.onnx ")
 
 
@@ -275,7 +277,7 @@ def test_the_page_is_written_without_any_result(tmp_path: Path) -> None:
 
 
 def test_layers_in_float_do_not_lend_their_accuracy_to_a_speed_they_do_not_have() -> None:
-    slow = measured(how=Quantise(float_layers=("a",)), tuned=0.41, tuned_drop=0.1)
+    slow = measured(how=QuantizationConfig(float_layers=("a",)), tuned=0.41, tuned_drop=0.1)
     found = entry(model(support=tried(), row=slow), Published())
     assert found["accuracy"]["value"] == slow.int8
     assert found["accuracy"]["hybrid"] == 0.41

@@ -14,27 +14,33 @@ from typing import Any
 
 import pytest
 
-from rkzoo.workflow.reporting.results import Row, Support, Trial, write_rows, write_support
+from rkzoo.workflow.reporting.results import (
+    AccuracyRow,
+    Support,
+    SupportTrial,
+    write_rows,
+    write_support,
+)
 from rkzoo.workflow.reporting.zoo import gather, page
-from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.quantization import QuantizationConfig
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 EVIL = "</script><img src=x onerror=document.title='caught'>"
 
 
-def row(name: str, tuned: float, drop: float = 0.5) -> Row:
-    return Row(
+def row(name: str, tuned: float, drop: float = 0.5) -> AccuracyRow:
+    return AccuracyRow(
         model=name, sha256=name, dataset="coco", truth="known", images=128, protocol="as run",
         metric="mAP50-95", unit="", original=tuned + drop / 100, int8=tuned, int8_drop=drop,
-        tuned=tuned, tuned_drop=drop, how=Quantise("logits"), change="none needed",
+        tuned=tuned, tuned_drop=drop, how=QuantizationConfig("logits"), change="none needed",
         calibration="20 pictures", runtime="simulator", toolkit="2.5.0", rkzoo="0.1.0",
         date="2026-11-22",
     )  # fmt: skip
 
 
-def support(name: str, megabytes: int, ms: float, **chips: Trial) -> Support:
-    built = Trial(
+def support(name: str, megabytes: int, ms: float, **chips: SupportTrial) -> Support:
+    built = SupportTrial(
         dtype="int8", converts=True, bytes=megabytes << 20, weights=megabytes << 20, internal=0,
         ms=ms, low=ms * 0.8, high=ms * 1.25,
     )  # fmt: skip
@@ -60,7 +66,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    refused = Trial(converts=False, why=EVIL)
+    refused = SupportTrial(converts=False, why=EVIL)
     rows = [
         support("yolov8n", 8, 20.0, rv1103=refused),
         support("yolox-nano", 4, 10.0),

@@ -18,7 +18,7 @@ from graph.rknn_writer import Sample
 from npu_standin import build
 from npu_standin.recording import In, Out, Recording
 from rkzoo.cli.main import main
-from rkzoo.contract.audio import ActivityHead, VoiceHead
+from rkzoo.contract.audio import VoiceActivityHead, VoiceHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
@@ -28,9 +28,9 @@ from rkzoo.tasks.text.open import page_reader
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.recipe import Calibration, InputPlan, Recipe, Sidecar, Source
 from rkzoo.workflow.compile import simulate
-from rkzoo.workflow.compile.convert import Converted, _joined, custom_string
+from rkzoo.workflow.compile.convert import ConversionResult, _joined, custom_string
 from rkzoo.workflow.inference import board
-from rkzoo.workflow.inference.inputs import TEXT, medium_of
+from rkzoo.workflow.inference.inputs import TEXT, input_kind_of_model
 from rkzoo.workflow.inference.plan import plan
 from rkzoo.workflow.request.pipeline_file import read_pipeline, write_pipeline
 from rkzoo.workflow.request.request import Request
@@ -83,7 +83,7 @@ def test_a_pipeline_reads_a_page_on_the_npu(
     assert wanted.texts == ("ab", "ab")
     with rkzoo.load(pipeline) as model:
         assert (model.name, model.runtime) == ("page", "board")
-        found = model(PAGE).found
+        found = model(PAGE).prediction
     del model  # its picture lies in the NPU's memory
     assert found.texts == wanted.texts
     np.testing.assert_array_equal(found.quads, wanted.quads)
@@ -106,9 +106,9 @@ def test_inspect_tells_the_parts(pipeline: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_convert_joins_the_parts_for_each_chip(tmp_path: Path) -> None:
-    def one(role: str, soc: str) -> Converted:
+    def one(role: str, soc: str) -> ConversionResult:
         rknn = tmp_path / f"{role}-{soc}.rknn"
-        return Converted(soc, "int8", rknn, rknn, 1, 1.0)
+        return ConversionResult(soc, "int8", rknn, rknn, 1, 1.0)
 
     socs = ("rk3588", "rk3566")
     made = _joined("page", "page", {r: [one(r, soc) for soc in socs] for r in ("det", "rec")})
@@ -136,13 +136,13 @@ def test_what_stays_on_the_processor_and_further_files_travel_along(tmp_path: Pa
     assert (graph.read_bytes(), contract) == (b"graph", part)
     assert found.files["front.words"].read_text() == "a b c"
     assert found.head == VoiceHead(rate=22050)
-    assert medium_of(str(tmp_path / "out" / "voice.json")).name == TEXT.name
+    assert input_kind_of_model(str(tmp_path / "out" / "voice.json")).name == TEXT.name
 
 
 def test_a_single_rknn_keeps_how_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = Contract(family="f", head=ActivityHead(rate=16000, step=512, context=64))
+    heard = Contract(family="f", head=VoiceActivityHead(rate=16000, step=512, context=64))
     monkeypatch.setattr(simulate, "rknn_inputs", lambda *_args, **_more: (heard, None))
     planned = plan(tmp_path / "a.rknn", Request(runtime="simulator"))
     assert (planned.head, planned.label) == (heard.head, "simulator")
@@ -261,6 +261,6 @@ def test_a_pipeline_reads_a_page_on_the_simulator(tmp_path: Path) -> None:
     assert wanted.texts == ("a", "a")
     with rkzoo.load(tmp_path / "page.json", runtime="simulator") as model:
         assert model.runtime == "simulator"
-        found = model(page).found
+        found = model(page).prediction
     assert found.texts == wanted.texts
     np.testing.assert_allclose(found.quads, wanted.quads, atol=1)

@@ -96,7 +96,7 @@ def test_boxes_are_those_of_the_words(world: Path, tmp_path: Path) -> None:
     with rkzoo.load(
         world, prompts=["cat", "a red bus", "dog"], embeddings=file, confidence=0, iou=1, limit=9999
     ) as model:
-        found = model(image).found
+        found = model(image).prediction
     values = np.load(file)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     outputs = reference(world, image, values[np.arange(8) % 3][None])

@@ -101,7 +101,7 @@ def test_a_card_of_whole_numbers_runs_and_may_be_int8(embedding: Path, tmp_path:
     with rkzoo.load(card) as model:
         answer = model({"ids": ids, "mask": mask})
     expected = (table[ids[0]] * mask[0][:, None]).sum(0)
-    np.testing.assert_allclose(answer.found["sum"][0], expected, rtol=1e-5)
+    np.testing.assert_allclose(answer.prediction["sum"][0], expected, rtol=1e-5)
     assert resolve(str(card)).dtypes == ("int8", "fp16")
 
 

@@ -39,5 +39,5 @@ def test_accents_are_read() -> None:
     for row, line in enumerate(LINES.values()):
         draw.text((30, 30 + 70 * row), line, fill=(20, 20, 30), font=font)
     with rkzoo.load("ppocr", language="fr") as model:
-        found = model(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])).found
+        found = model(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])).prediction
     assert list(found.texts) == list(LINES.values())  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.toolkit.tensors import QuantisedTensor
 from rkzoo.workflow.request.quantization import (
     Choice,
-    Quantise,
+    QuantizationConfig,
     TunedRecipe,
     choose,
     read_recipe,
@@ -107,7 +107,7 @@ def test_each_stage_goes_on_from_the_best(model: Path, monkeypatch: pytest.Monke
         ("slow algorithm", 0.46, True),
         ("toolkit's hybrid", 0.46, False),
     ]
-    assert found.best.quantise == Quantise("logits", "mmse", "layer")
+    assert found.best.quantise == QuantizationConfig("logits", "mmse", "layer")
     assert found.drop == pytest.approx(4.0)
 
 
@@ -207,7 +207,7 @@ def test_a_recipe_comes_back_as_it_was(tmp_path: Path) -> None:
         "yolo",
         "ab" * 32,
         "2.5.0",
-        Quantise("bounded", "kl_divergence", float_layers=("on", "460", "猫")),
+        QuantizationConfig("bounded", "kl_divergence", float_layers=("on", "460", "猫")),
         ("/a b/ü.jpg",),
         {"float": 0.5},
     )
@@ -229,7 +229,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_recipe_of_another_model_is_refused() -> None:
-    recipe = TunedRecipe("yolo", "ab" * 32, "2.3.2", Quantise(float_layers=("a",)))
+    recipe = TunedRecipe("yolo", "ab" * 32, "2.3.2", QuantizationConfig(float_layers=("a",)))
     choice = Choice(recipe.quantise, recipe)
     with pytest.raises(RkzooError, match="another model"):
         choice.check("tiny", "cd" * 32, "2.3.2")
@@ -241,11 +241,11 @@ def test_a_recipe_of_another_model_is_refused() -> None:
 
 
 def test_forms_that_a_model_does_not_have_are_refused(model: Path) -> None:
-    bare = resolve(str(model)).quantised(Quantise(head="logits"))
+    bare = resolve(str(model)).quantised(QuantizationConfig(head="logits"))
     assert not bare.contract.head.activated  # type: ignore[union-attr]
-    assert bare.quantised(Quantise()).contract == resolve(str(model)).contract
+    assert bare.quantised(QuantizationConfig()).contract == resolve(str(model)).contract
     with pytest.raises(RkzooError, match="no scores that could leave"):
-        bare.quantised(Quantise(head="bounded"))
+        bare.quantised(QuantizationConfig(head="bounded"))
 
 
 @pytest.mark.toolkit

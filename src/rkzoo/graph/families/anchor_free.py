@@ -13,26 +13,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput
+from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput
 from rkzoo.graph.families.branches import (
     BOX_SLACK,
     SCORE_SLACK,
     Float,
     cells,
     centres,
+    channel_mismatch,
     sigmoid,
     times,
-    unlike,
 )
+from rkzoo.graph.families.head_postprocessing import Branch
 from rkzoo.graph.families.outputs import cut_outputs
-from rkzoo.graph.families.recognition import Role, Tap
-from rkzoo.graph.families.tail import Branch
+from rkzoo.graph.families.recognition import HeadTensor, Role
 from rkzoo.graph.onnx.view import Array
 
 
 @dataclass(frozen=True)
 class Level:
-    """The branches of a level. `third` makes what `Extra` says. Distances are measured from
+    """The branches of a level. `third` makes what `ExtraBranch` says. Distances are measured from
     `offset` of a cell; 4 channels are their logarithms where `logarithms`."""
 
     box: Branch
@@ -53,7 +53,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Extra:
+class ExtraBranch:
     """The meaning of the third branch.
 
     Attributes:
@@ -70,7 +70,7 @@ class Extra:
     read: Callable[[Float, Level], Float] = field(default=lambda numbers, _: numbers)
     fields: Mapping[str, Any] = field(default_factory=dict)
     slack: float = SCORE_SLACK
-    said: str = ""
+    description: str = ""
 
 
 def key_points(numbers: Float, level: Level, values: int, *, centred: bool) -> Float:
@@ -103,7 +103,7 @@ def radians(numbers: Float, _: Level) -> Float:
     return np.asarray((sigmoid(numbers) - 0.25) * np.pi, np.float64)
 
 
-def extras(channels: int, prototypes: int) -> list[Extra]:
+def extras(channels: int, prototypes: int) -> list[ExtraBranch]:
     """All possible meanings of a third branch.
 
     Args:
@@ -111,26 +111,33 @@ def extras(channels: int, prototypes: int) -> list[Extra]:
         prototypes: Number of mask prototypes, which equals the coefficients per box; 0 for none.
     """
     if not channels:
-        return [Extra()]
+        return [ExtraBranch()]
     if prototypes:
-        said = f"and a third of {channels} mask coefficients"
+        text = f"and a third of {channels} mask coefficients"
         fields = {"coefficients": channels}
-        return [Extra("seg", "coefficients", fields=fields, said=said)] * (channels == prototypes)
-    found = [_key_points(channels, v, c) for v in (3, 2) for c in (False, True) if not channels % v]
+        return [ExtraBranch("seg", "coefficients", fields=fields, description=text)] * (
+            channels == prototypes
+        )
+    extra_branches = [
+        _key_points(channels, v, c) for v in (3, 2) for c in (False, True) if not channels % v
+    ]
     if channels == 1:
         fields = {"rotated": True}
-        said = "and a third of one channel, the angle"
-        found += [
-            Extra("obb", "angle", radians, fields, said=said),
-            Extra(
-                "obb", "angle", fields={**fields, "plain_angle": True}, said=f"{said} in radians"
+        text = "and a third of one channel, the angle"
+        extra_branches += [
+            ExtraBranch("obb", "angle", radians, fields, description=text),
+            ExtraBranch(
+                "obb",
+                "angle",
+                fields={**fields, "plain_angle": True},
+                description=f"{text} in radians",
             ),
         ]
-    return found
+    return extra_branches
 
 
-def _key_points(channels: int, values: int, centred: bool) -> Extra:
-    return Extra(
+def _key_points(channels: int, values: int, centred: bool) -> ExtraBranch:
+    return ExtraBranch(
         "pose",
         "keypoints",
         lambda numbers, level: key_points(numbers, level, values, centred=centred),
@@ -148,7 +155,7 @@ def _key_points(channels: int, values: int, centred: bool) -> Extra:
 
 
 @dataclass(frozen=True)
-class Table:
+class DecodedTable:
     """Decoded values of all cells of all levels: `boxes` (4, N) cx, cy, w, h in pixels, `scores`
     (C, N), `extras` (E, N).
     """
@@ -159,8 +166,8 @@ class Table:
 
 
 def table(
-    levels: Sequence[Level], values: Mapping[str, Array], extra: Extra, *, activated: bool
-) -> Table:
+    levels: Sequence[Level], values: Mapping[str, Array], extra: ExtraBranch, *, activated: bool
+) -> DecodedTable:
     """Decode all levels by the reference formulas.
 
     Args:
@@ -179,7 +186,7 @@ def table(
         raw = _flat(values, level.score)
         scores.append(sigmoid(raw) if activated else raw)
         others.append(third)
-    return Table(*(np.concatenate(parts, axis=1) for parts in (boxes, scores, others)))
+    return DecodedTable(*(np.concatenate(parts, axis=1) for parts in (boxes, scores, others)))
 
 
 def boxes_of(levels: Sequence[Level], values: Mapping[str, Array]) -> Float:
@@ -231,7 +238,9 @@ class Shares:
     boxes: bool = False
     points: bool = False
 
-    def in_pixels(self, numbers: Float, size: tuple[int, int], first: int, extra: Extra) -> Float:
+    def in_pixels(
+        self, numbers: Float, size: tuple[int, int], first: int, extra: ExtraBranch
+    ) -> Float:
         """(R, N) rows of numbers of an input of `size` (height, width), with boxes and key points
         in pixels; these begin at row `first`."""
         scaled: Float = numbers.copy()
@@ -252,10 +261,10 @@ ALL_SHARES = (NO_SHARES, Shares(boxes=True), Shares(boxes=True, points=True))
 
 
 @dataclass(frozen=True)
-class Fit:
+class FormulaFit:
     """How far a hypothesis about the head is from the graph's own output."""
 
-    extra: Extra
+    extra: ExtraBranch
     activated: bool
     corners: bool
     box: float
@@ -276,7 +285,9 @@ class Fit:
         return max(self.box / BOX_SLACK, self.score / SCORE_SLACK, self.other / self.extra.slack)
 
 
-def compare(made: Table, whole: Float, extra: Extra, *, activated: bool) -> Fit:
+def compare(
+    decoded_table: DecodedTable, whole: Float, extra: ExtraBranch, *, activated: bool
+) -> FormulaFit:
     """Compare reference values with the uncut output.
 
     Args:
@@ -288,17 +299,17 @@ def compare(made: Table, whole: Float, extra: Extra, *, activated: bool) -> Fit:
     Returns:
         The errors with the box form (center and size, or corners) that fits better.
     """
-    classes = len(made.scores)
-    score = _apart(whole[4 : 4 + classes], made.scores)
-    other = _apart(whole[4 + classes :], made.extras)
-    found = [
-        Fit(extra, activated, turned, _apart(whole[:4], boxes), score, other)
-        for turned, boxes in _both(made.boxes, extra)
+    classes = len(decoded_table.scores)
+    score = _max_difference(whole[4 : 4 + classes], decoded_table.scores)
+    other = _max_difference(whole[4 + classes :], decoded_table.extras)
+    formula_fits = [
+        FormulaFit(extra, activated, turned, _max_difference(whole[:4], boxes), score, other)
+        for turned, boxes in _both(decoded_table.boxes, extra)
     ]
-    return min(found, key=lambda fit: fit.box)
+    return min(formula_fits, key=lambda fit: fit.box)
 
 
-def compare_picked(made: Table, rows: Float, extra: Extra) -> Fit:
+def compare_picked(decoded_table: DecodedTable, rows: Float, extra: ExtraBranch) -> FormulaFit:
     """Compare reference values with the top-k rows of an end-to-end head.
 
     Args:
@@ -309,69 +320,71 @@ def compare_picked(made: Table, rows: Float, extra: Extra) -> Fit:
     Returns:
         The errors. Where several cells share a score, a row is matched to the nearest box.
     """
-    classes, wanted = len(made.scores), rows[:, 4]
+    classes, expected = len(decoded_table.scores), rows[:, 4]
     number = np.rint(rows[:, 5])
     if np.any(number != rows[:, 5]) or number.min() < 0 or number.max() >= classes:
-        return Fit(extra, True, True, np.inf, np.inf, np.inf)
+        return FormulaFit(extra, True, True, np.inf, np.inf, np.inf)
     # The top k of all cells and classes, or of the cells by their best class.
-    ranked = (np.sort(made.scores, axis=None), np.sort(made.scores.max(axis=0)))
-    falling = np.sort(wanted)[::-1]
-    score = min(_apart(falling, best[::-1][: len(rows)]) for best in ranked)
-    found = []
-    for turned, boxes in _both(made.boxes, extra):
+    ranked = (np.sort(decoded_table.scores, axis=None), np.sort(decoded_table.scores.max(axis=0)))
+    falling = np.sort(expected)[::-1]
+    score = min(_max_difference(falling, best[::-1][: len(rows)]) for best in ranked)
+    formula_fits = []
+    for turned, boxes in _both(decoded_table.boxes, extra):
         box = other = 0.0
         for row, class_id in zip(rows, number.astype(int), strict=True):
-            near = np.flatnonzero(np.abs(made.scores[class_id] - row[4]) <= SCORE_SLACK)
+            near = np.flatnonzero(np.abs(decoded_table.scores[class_id] - row[4]) <= SCORE_SLACK)
             if not len(near):
-                return Fit(extra, True, turned, np.inf, np.inf, np.inf)
+                return FormulaFit(extra, True, turned, np.inf, np.inf, np.inf)
             apart = np.abs(boxes[:, near] - row[:4, None]).max(axis=0)
             best = near[apart.argmin()]
             box = max(box, float(apart.min()))
-            other = max(other, _apart(row[6:], made.extras[:, best]))
-        found.append(Fit(extra, True, turned, box, score, other))
-    return min(found, key=lambda fit: fit.box)
+            other = max(other, _max_difference(row[6:], decoded_table.extras[:, best]))
+        formula_fits.append(FormulaFit(extra, True, turned, box, score, other))
+    return min(formula_fits, key=lambda fit: fit.box)
 
 
-def _both(boxes: Float, extra: Extra) -> list[tuple[bool, Float]]:
+def _both(boxes: Float, extra: ExtraBranch) -> list[tuple[bool, Float]]:
     """Boxes as center and size, and as corners where the head can have those."""
     plain = [(False, boxes)]
     return plain if extra.role == "angle" else [*plain, (True, corners(boxes))]
 
 
-def _apart(found: Float, expected: Float) -> float:
-    if found.shape != expected.shape:
+def _max_difference(actual: Float, expected: Float) -> float:
+    if actual.shape != expected.shape:
         return float("inf")
     # A NaN difference fits nothing.
-    worst = np.abs(found - expected).max(initial=0.0)
+    worst = np.abs(actual - expected).max(initial=0.0)
     return float(worst) if np.isfinite(worst) else float("inf")
 
 
 # ---- the result ---------------------------------------------------------------------
 
 
-def taps(levels: Sequence[Level], extra: Extra, prototypes: Tap | None) -> tuple[Tap, ...]:
+def head_tensors(
+    levels: Sequence[Level], extra: ExtraBranch, prototypes: HeadTensor | None
+) -> tuple[HeadTensor, ...]:
     """The tensors that a cut exposes: box, score, third branch per level; then the prototypes."""
-    found: list[Tap] = []
+    head_tensors: list[HeadTensor] = []
     for index, level in enumerate(levels):
-        found.append(_tap(level.box, "box", index))
-        found.append(replace(_tap(level.score, "score", index), sigmoid=True))
+        head_tensors.append(_tap(level.box, "box", index))
+        head_tensors.append(replace(_tap(level.score, "score", index), sigmoid=True))
         if level.third is not None and extra.role is not None:
-            found.append(_tap(level.third, extra.role, index))
-    return (*found, prototypes) if prototypes is not None else tuple(found)
+            head_tensors.append(_tap(level.third, extra.role, index))
+    return (*head_tensors, prototypes) if prototypes is not None else tuple(head_tensors)
 
 
-def _tap(branch: Branch, role: Role, level: int) -> Tap:
-    return Tap(branch.name, role, level, branch.shape, channels=branch.channels)
+def _tap(branch: Branch, role: Role, level: int) -> HeadTensor:
+    return HeadTensor(branch.name, role, level, branch.shape, channels=branch.channels)
 
 
 def head(
     levels: Sequence[Level],
-    extra: Extra,
+    extra: ExtraBranch,
     outputs: tuple[HeadOutput, ...],
     *,
     activated: bool = True,
     picks: bool = False,
-    decoded: Decoded | None = None,
+    decoded: DecodedOutput | None = None,
 ) -> DetectHead:
     """The `DetectHead` of such levels.
 
@@ -404,20 +417,20 @@ def _coding(level: Level) -> Literal["dfl", "distance", "log_distance"]:
     return "log_distance" if level.logarithms else "distance"
 
 
-def outputs_of_cut(levels: Sequence[Level], taken: Sequence[Tap]) -> tuple[HeadOutput, ...]:
-    """The outputs of a cut that exposes `taps`."""
+def outputs_of_cut(levels: Sequence[Level], taken: Sequence[HeadTensor]) -> tuple[HeadOutput, ...]:
+    """The outputs of a cut that exposes `head_tensors`."""
     return cut_outputs(taken, [level.stride for level in levels])
 
 
-def alike(levels: Sequence[Level]) -> str:
+def mismatch(levels: Sequence[Level]) -> str:
     """Why these are not the levels of one head; "" if they can be."""
     box = levels[0].channels[0]
     if box % 4:
         return f"its box branch has {box} channels, which is not four sides"
-    return unlike(level.channels for level in levels)
+    return channel_mismatch(level.channels for level in levels)
 
 
-def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tuple[str, str]:
+def level_evidence(levels: Sequence[Level], extra: ExtraBranch, activated: bool) -> tuple[str, str]:
     """Two sentences that describe the levels and the scores."""
     box, classes, _ = levels[0].channels
     strides = ", ".join(str(level.stride) for level in levels)
@@ -425,8 +438,8 @@ def level_evidence(levels: Sequence[Level], extra: Extra, activated: bool) -> tu
     bins = f"4 sides x {box // 4} bins" if box > 4 else "4 plain distances"
     if levels[0].logarithms:
         bins = "4 logarithms of distances"
-    third = f" {extra.said}" if extra.said else ""
-    both = "," if extra.said else " and"
+    third = f" {extra.description}" if extra.description else ""
+    both = "," if extra.description else " and"
     return (
         f"{len(levels)} level{'s' * (len(levels) > 1)} (stride {strides}), each with a box branch "
         f"of {box} channels ({bins}){both} a class branch of {classes}{third}.",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rkzoo.graph.families.branches import by_size, stride, unlike, wrong_count
-from rkzoo.graph.families.recognition import Picture, Role, Tap
-from rkzoo.graph.families.tail import Branch, Tail
+from rkzoo.graph.families.branches import channel_mismatch, group_by_size, stride, wrong_count
+from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing
+from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Role
 
 
 @dataclass(frozen=True)
@@ -18,47 +18,47 @@ class Level:
     stride: int
 
 
-def anchored_levels(end: Tail, picture: Picture) -> list[Level] | str:
+def anchored_levels(end: HeadPostprocessing, picture: ImageSource) -> list[Level] | str:
     """The levels of an anchor-based head, the finest first; a reason where the graph has none."""
-    groups = by_size(end)
+    groups = group_by_size(end)
     if isinstance(groups, str):
         return groups
-    found = []
+    levels = []
     for group in groups:
         reason = wrong_count(group, (1,), "one in a head with anchors")
         step = stride(group[0], picture)
         if reason or isinstance(step, str):
             return reason or str(step)
-        found.append(Level(group[0], step))
-    return unlike(level.branch.shape[1] for level in found) or found
+        levels.append(Level(group[0], step))
+    return channel_mismatch(level.branch.shape[1] for level in levels) or levels
 
 
-def anchor_taps(
+def anchor_head_tensors(
     levels: Sequence[Level],
     each: int,
     coefficients: int,
-    prototypes: Tap | None,
+    prototypes: HeadTensor | None,
     points: int = 0,
-) -> tuple[Tap, ...]:
+) -> tuple[HeadTensor, ...]:
     """Classes go through a sigmoid, mask coefficients (behind them) and key points (before them)
     must not: where one convolution makes both it is split."""
     taps = []
     for index, level in enumerate(levels):
         name, shape = level.branch.name, level.branch.shape
         if not coefficients and not points:
-            taps.append(Tap(name, "anchors", index, shape, sigmoid=True))
+            taps.append(HeadTensor(name, "anchors", index, shape, sigmoid=True))
             continue
         numbers = shape[1] // each
         first, count = (5, 2 * points) if points else (numbers - coefficients, coefficients)
         aside = [c for c in range(shape[1]) if first <= c % numbers < first + count]
         scores = sorted(set(range(shape[1])) - set(aside))
-        taps.append(Tap(name, "anchors", index, shape, sigmoid=True, channels=tuple(scores)))
+        taps.append(HeadTensor(name, "anchors", index, shape, sigmoid=True, channels=tuple(scores)))
         role: Role = "keypoints" if points else "coefficients"
-        taps.append(Tap(name, role, index, shape, channels=tuple(aside)))
+        taps.append(HeadTensor(name, role, index, shape, channels=tuple(aside)))
     return (*taps, prototypes) if prototypes else tuple(taps)
 
 
-def said_levels(
+def describe_levels(
     levels: Sequence[Level], each: int, classes: int, coefficients: int, points: int = 0
 ) -> str:
     strides = ", ".join(str(level.stride) for level in levels)

@@ -46,7 +46,7 @@ _SAME_ANCHOR = 0.01
 # ---- given by the user --------------------------------------------------------------
 
 
-def check_anchors(found: Anchors, given: Sequence[tuple[float, float]]) -> None:
+def check_anchors(values: Anchors, inputs: Sequence[tuple[float, float]]) -> None:
     """Check that user-given anchors are those of the graph.
 
     Args:
@@ -56,18 +56,19 @@ def check_anchors(found: Anchors, given: Sequence[tuple[float, float]]) -> None:
     Raises:
         RkzooError: They differ; the message holds both lists.
     """
-    flat = np.array([pair for level in found for pair in level], np.float64)
-    other = np.array(given, np.float64).reshape(-1, 2)
+    flat = np.array([pair for level in values for pair in level], np.float64)
+    other = np.array(inputs, np.float64).reshape(-1, 2)
     if flat.shape == other.shape and np.allclose(flat, other, rtol=0, atol=_SAME_ANCHOR):
         return
     raise RkzooError(
         "The anchors given are not those of the model.",
-        f"The graph holds {shown(flat.tolist())}; given were {shown(other.tolist())}.",
+        f"The graph holds {format_anchors(flat.tolist())}; given were "
+        f"{format_anchors(other.tolist())}.",
         "Leave --anchors out: they are read from the graph.",
     )
 
 
-def with_anchors(found: Recognition, given: Sequence[tuple[float, float]]) -> Recognition:
+def with_anchors(recognition: Recognition, inputs: Sequence[tuple[float, float]]) -> Recognition:
     """Set user-given anchors where the graph holds none; where it does, only compare.
 
     Args:
@@ -81,47 +82,49 @@ def with_anchors(found: Recognition, given: Sequence[tuple[float, float]]) -> Re
     Raises:
         RkzooError: They do not fit the head, or differ from the graph's.
     """
-    head = found.contract.head
+    head = recognition.contract.head
     if isinstance(head, FaceHead):
-        return with_sides(found, given)
+        return with_sides(recognition, inputs)
     if not isinstance(head, DetectHead) or head.coding != "anchor":
         raise RkzooError(
             "This model has no anchors.",
-            f"It was recognised as {found.family}, which is anchor-free.",
+            f"It was recognised as {recognition.family}, which is anchor-free.",
             "Leave --anchors out.",
         )
-    if found.anchors_known:
-        check_anchors(head.anchors, given)
-        return found
+    if recognition.anchors_known:
+        check_anchors(head.anchors, inputs)
+        return recognition
     levels = len(head.strides)
-    each = len(given) // levels
-    whole = next(tap for tap in found.taps if tap.role == "anchors")
+    each = len(inputs) // levels
+    whole = next(
+        head_tensor for head_tensor in recognition.head_tensors if head_tensor.role == "anchors"
+    )
     channels = len(whole.channels) or whole.shape[1]
-    fixed = found.uncut is not None or head.coefficients
+    fixed = recognition.uncut is not None or head.coefficients
     if (
-        len(given) % levels
+        len(inputs) % levels
         or channels % each
         or channels // each < 6
         or (fixed and each != len(head.anchors[0]))
     ):
         raise RkzooError(
-            f"{len(given)} anchors do not fit this model.",
+            f"{len(inputs)} anchors do not fit this model.",
             f"It has {levels} levels, each with {channels} channels, which are "
             f"{len(head.anchors[0])} anchors of {channels // len(head.anchors[0])} numbers.",
             f"Give {levels * len(head.anchors[0])} anchors, width and height of each.",
         )
-    anchors = tuple(tuple(given[i * each : (i + 1) * each]) for i in range(levels))
+    anchors = tuple(tuple(inputs[i * each : (i + 1) * each]) for i in range(levels))
     classes = channels // each - 5
-    kept = tuple(s for s in found.evidence if s not in (ASSUMED, *_SCORE_OF.values()))
+    kept = tuple(s for s in recognition.evidence if s not in (ASSUMED, *_SCORE_OF.values()))
     return replace(
-        found,
+        recognition,
         family=family_of(anchors),
-        contract=_changed(found.contract, anchors, classes),
-        uncut=_changed(found.uncut, anchors, classes) if found.uncut else None,
+        contract=_changed(recognition.contract, anchors, classes),
+        uncut=_changed(recognition.uncut, anchors, classes) if recognition.uncut else None,
         evidence=(
             *kept,
-            f"The anchors are those given: {shown(given)}.",
-            *said_scores(anchors, classes),
+            f"The anchors are those given: {format_anchors(inputs)}.",
+            *describe_scores(anchors, classes),
         ),
     )
 
@@ -168,13 +171,13 @@ def _close(a: Anchors, b: Anchors) -> bool:
     return left.shape == right.shape and bool(np.allclose(left, right, rtol=0, atol=_SAME_ANCHOR))
 
 
-def said_scores(anchors: Anchors, classes: int) -> tuple[str, ...]:
+def describe_scores(anchors: Anchors, classes: int) -> tuple[str, ...]:
     """A sentence on how the score of a one-class head is formed; none for more classes."""
     if classes > 1:
         return ()
     return (_SCORE_OF[scored_by(anchors, classes)],)
 
 
-def shown(anchors: Sequence[Sequence[float]]) -> str:
+def format_anchors(anchors: Sequence[Sequence[float]]) -> str:
     """Anchors as text: "10,13 16,30"."""
     return " ".join(",".join(f"{number:g}" for number in pair) for pair in anchors)

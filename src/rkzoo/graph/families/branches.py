@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
-from rkzoo.graph.families.recognition import Picture
-from rkzoo.graph.families.tail import Branch, Tail
+from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing
+from rkzoo.graph.families.recognition import ImageSource
 from rkzoo.graph.onnx.view import Array
 
 Float = NDArray[np.float64]
@@ -29,7 +29,7 @@ _MOST_LEVELS = 8
 _STRIDES = (4, 8, 16, 32, 64, 128)
 
 
-def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
+def group_by_size(end: HeadPostprocessing) -> list[tuple[Branch, ...]] | str:
     """Group the branches by level, the finest first.
 
     Returns:
@@ -40,27 +40,27 @@ def by_size(end: Tail) -> list[tuple[Branch, ...]] | str:
     if flat or not end.branches:
         shape = times(flat[0].shape) if flat else "nothing"
         return f"its outputs come from {shape} and not from feature maps 1xCxHxW"
-    found: dict[tuple[int, ...], list[Branch]] = {}
+    branches: dict[tuple[int, ...], list[Branch]] = {}
     for branch in end.branches:
-        found.setdefault(branch.shape[2:], []).append(branch)
-    if len(found) > _MOST_LEVELS:
-        return f"its outputs come from {len(found)} sizes of feature maps"
-    sizes = sorted(found, key=lambda size: -size[0] * size[1])
-    return [tuple(found[size]) for size in sizes]
+        branches.setdefault(branch.shape[2:], []).append(branch)
+    if len(branches) > _MOST_LEVELS:
+        return f"its outputs come from {len(branches)} sizes of feature maps"
+    sizes = sorted(branches, key=lambda size: -size[0] * size[1])
+    return [tuple(branches[size]) for size in sizes]
 
 
-def wrong_count(group: Sequence[Branch], allowed: Sequence[int], wanted: str) -> str:
+def wrong_count(group: Sequence[Branch], allowed: Sequence[int], requested: str) -> str:
     """Why the number of branches of a level is wrong; "" if it is one of `allowed`."""
     if len(group) in allowed:
         return ""
     channels = ", ".join(str(branch.shape[1]) for branch in group)
     return (
         f"each {times(group[0].shape[2:])} level ends in {len(group)} "
-        f"branch{'es' * (len(group) > 1)} of {channels} channels, where there would be {wanted}"
+        f"branch{'es' * (len(group) > 1)} of {channels} channels, where there would be {requested}"
     )
 
 
-def unlike(channels: Iterable[object]) -> str:
+def channel_mismatch(channels: Iterable[object]) -> str:
     """Why these are not the levels of one head; "" if all have the same channels."""
     if len(set(channels)) > 1:
         return "the number of channels differs from level to level"
@@ -77,7 +77,7 @@ def box_limit(boxes: Float) -> float:
     return BOX_SLACK + _PIXEL_SHARE * float(np.abs(boxes).max(initial=0.0))
 
 
-def stride(branch: Branch, picture: Picture) -> int | str:
+def stride(branch: Branch, picture: ImageSource) -> int | str:
     """Pixels of the input to a cell of the branch; a cell may lie in the input in part."""
     size, counts = picture.image.size, branch.shape[2:]
     exact = [side // count for side, count in zip(size, counts, strict=True) if side % count == 0]
@@ -111,7 +111,9 @@ def probe(branches: Sequence[Branch], seed: int) -> dict[str, Array]:
     return {b.name: random.normal(0, 2, b.shape).astype(np.float32) for b in branches}
 
 
-def moved(end: Tail, values: Mapping[str, Array], branch: Branch) -> list[Array]:
+def outputs_without_branch(
+    end: HeadPostprocessing, values: Mapping[str, Array], branch: Branch
+) -> list[Array]:
     """The tail's outputs when this branch alone has other numbers. Raises RkzooError."""
     other = values[branch.name].copy()
     other[:, list(branch.channels) or slice(None)] += probe([branch], 1)[branch.name]
@@ -130,7 +132,7 @@ def two_of_one(
     return both.part(0, split), both.part(split, channels)
 
 
-def moving(before: Array, after: Array, axis: int) -> list[int]:
+def changed_channels(before: Array, after: Array, axis: int) -> list[int]:
     """Indices along `axis` where anything changed."""
     rest = tuple(a for a in range(before.ndim) if a != axis)
     return [int(i) for i in np.flatnonzero(np.any(before != after, axis=rest))]
@@ -141,14 +143,14 @@ def sigmoid(logits: NDArray[Any]) -> Float:
     return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float64)
 
 
-def same(answer: Array, expected: NDArray[Any]) -> bool:
+def is_close(answer: Array, expected: NDArray[Any]) -> bool:
     """Whether two arrays agree in shape and values, within `SCORE_SLACK`."""
     return answer.shape == expected.shape and bool(
         np.allclose(answer, expected, rtol=0, atol=SCORE_SLACK)
     )
 
 
-def contract(family: str, picture: Picture, head: DetectHead) -> Contract:
+def contract(family: str, picture: ImageSource, head: DetectHead) -> Contract:
     """The contract of a detection head; class names only where the file has one per class."""
     labels = picture.labels if len(picture.labels) == head.classes else ()
     return Contract(

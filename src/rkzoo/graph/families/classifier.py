@@ -10,9 +10,9 @@ from rkzoo.contract.classify import ClassifyHead, ClassOutput
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.graph.families.flat_output import FlatOutput, Judged, Meaning, flat_output, judged
-from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.families.recognition import ImageSource, Recognition
 from rkzoo.graph.onnx.read import metadata
-from rkzoo.graph.onnx.view import View
+from rkzoo.graph.onnx.view import GraphView
 
 # ImageNet mean and std, as torchvision and timm train with, in units of 0..255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -22,26 +22,31 @@ _MOST_HEADS = 16
 _NONE = "it does not end in scores of one number a class, 1xC"
 
 
-def classifier(seen: View, picture: Picture) -> Recognition | str:
+def classifier(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognises torchvision's, timm's and Ultralytics' classifiers, and those like them: of
     classes or of labels that do not exclude each other, with one output or one for each of
     several questions."""
-    outputs = [output.name for output in seen.model.graph.output]
-    found = [flat for name in outputs if (flat := flat_output(seen, name)) is not None]
-    if len(found) != len(outputs) or len(outputs) > _MOST_HEADS:
+    outputs = [output.name for output in view.model.graph.output]
+    flat_outputs = [flat for name in outputs if (flat := flat_output(view, name)) is not None]
+    if len(flat_outputs) != len(outputs) or len(outputs) > _MOST_HEADS:
         return _NONE if len(outputs) == 1 else ""
-    if len(outputs) > 1 and any(name in seen.consumers for name in outputs):
+    if len(outputs) > 1 and any(name in view.consumers for name in outputs):
         return "one of its outputs is made of another"
-    total = sum(flat.count for flat in found)
+    total = sum(flat.count for flat in flat_outputs)
     named = len(picture.labels) in (total, *((2,) if total == 1 else ()))
-    classifies = metadata(seen.model).get("task") == "classify"
-    judgements = [judged(flat, flat.count if named else 0, classifies=classifies) for flat in found]
-    strange = next((one for one in judgements if one.meaning not in ("classes", "labels")), None)
+    classifies = metadata(view.model).get("task") == "classify"
+    judgements = [
+        judged(flat, flat.count if named else 0, classifies=classifies) for flat in flat_outputs
+    ]
+    strange = next(
+        (judgement for judgement in judgements if judgement.meaning not in ("classes", "labels")),
+        None,
+    )
     if strange is not None:
         return f"its numbers are no scores of classes but {_OTHER[strange.meaning]}"
-    image, assumed = _fed(seen, picture)
-    doubts = tuple(dict.fromkeys(one.doubt for one in judgements if one.doubt))
-    head = _head(found, judgements)
+    image, assumed = _fed(view, picture)
+    doubts = tuple(dict.fromkeys(judgement.doubt for judgement in judgements if judgement.doubt))
+    head = _head(flat_outputs, judgements)
     return Recognition(
         family="classifier",
         form="whole",
@@ -51,8 +56,8 @@ def classifier(seen: View, picture: Picture) -> Recognition | str:
             head=head,
             labels=picture.labels if named else (),
         ),
-        taps=(),
-        evidence=(*(map(_said, found, judgements)), *assumed, *doubts),
+        head_tensors=(),
+        evidence=(*(map(_said, flat_outputs, judgements)), *assumed, *doubts),
         assumed=(*assumed, *doubts),
     )
 
@@ -60,28 +65,28 @@ def classifier(seen: View, picture: Picture) -> Recognition | str:
 _OTHER: dict[Meaning, str] = {"embedding": "an embedding", "numbers": "measured numbers"}
 
 
-def _head(found: Sequence[FlatOutput], judgements: Sequence[Judged]) -> ClassifyHead:
+def _head(flat_outputs: Sequence[FlatOutput], judgements: Sequence[Judged]) -> ClassifyHead:
     outputs = tuple(
         ClassOutput(
             name=flat.name,
             classes=flat.count,
             activated=flat.activated,
-            multi_label=one.meaning == "labels",
+            multi_label=judged.meaning == "labels",
         )
-        for flat, one in zip(found, judgements, strict=True)
+        for flat, judged in zip(flat_outputs, judgements, strict=True)
     )
     if len(outputs) > 1:
-        return ClassifyHead(classes=sum(one.classes for one in outputs), outputs=outputs)
+        return ClassifyHead(classes=sum(output.classes for output in outputs), outputs=outputs)
     (only,) = outputs
     return ClassifyHead(
         classes=only.classes, activated=only.activated, multi_label=only.multi_label
     )
 
 
-def _said(flat: FlatOutput, one: Judged) -> str:
+def _said(flat: FlatOutput, judged: Judged) -> str:
     last = flat.end[0] if flat.end else "pool"
     behind = f", and a {last.lower()} behind it" if last != "pool" else ""
-    kind = "labels that do not exclude each other" if one.meaning == "labels" else "classes"
+    kind = "labels that do not exclude each other" if judged.meaning == "labels" else "classes"
     if flat.count == 1:
         return f"The output {flat.name} is the score of one class{behind}."
     return (
@@ -90,11 +95,11 @@ def _said(flat: FlatOutput, one: Judged) -> str:
     )
 
 
-def _fed(seen: View, picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
+def _fed(view: GraphView, picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
     """Preprocessing of the image, and sentences on what of it is assumed."""
     image = picture.image
     longest = max(image.size)
-    if metadata(seen.model).get("task") == "classify":
+    if metadata(view.model).get("task") == "classify":
         # Ultralytics: 0..1, the short side scaled to the input size.
         return msgspec.structs.replace(image, fit="crop", short=longest), ()
     short = round(longest / _CROP)
@@ -109,8 +114,8 @@ def _fed(seen: View, picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
             f"How it was trained is not in the file: pixels of 0..1, {crop}. Give others with "
             "--mean and --std.",
         )
-    said = (
+    text = (
         f"The file does not hold the preprocessing; assumed are RGB, ImageNet's mean and std, "
         f"{crop}. Give others with --color, --mean and --std."
     )
-    return msgspec.structs.replace(fitted, mean=MEAN, std=STD), (said,)
+    return msgspec.structs.replace(fitted, mean=MEAN, std=STD), (text,)

@@ -17,22 +17,22 @@ _ASSUMED = (
 )
 
 
-def with_faces(found: Recognition, labels: Sequence[str]) -> Recognition:
+def with_faces(recognition: Recognition, labels: Sequence[str]) -> Recognition:
     """`found`, as a model of faces where it can be one: one class that the file calls so or does
     not name, and five points."""
-    head = found.contract.head
+    head = recognition.contract.head
     named = [label.lower() for label in labels]
     if not isinstance(head, DetectHead) or (head.classes, head.keypoints) != (1, _POINTS):
-        return found
+        return recognition
     if named and named != ["face"]:
-        return found
-    family = found.family.replace("-pose", "-face")
+        return recognition
+    family = recognition.family.replace("-pose", "-face")
     return replace(
-        found,
+        recognition,
         family=family,
-        contract=_of_faces(found.contract, family),
-        uncut=_of_faces(found.uncut, family) if found.uncut else None,
-        assumed=found.assumed if named else (*found.assumed, _ASSUMED),
+        contract=_of_faces(recognition.contract, family),
+        uncut=_of_faces(recognition.uncut, family) if recognition.uncut else None,
+        assumed=recognition.assumed if named else (*recognition.assumed, _ASSUMED),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.view import View, attributes, run, submodel
+from rkzoo.graph.onnx.view import GraphView, attributes, run, submodel
 
 Meaning = Literal["classes", "labels", "embedding", "numbers"]
 """`classes` exclude each other; of `labels` each holds or not; an `embedding` is compared with
@@ -62,60 +62,66 @@ class Judged:
     doubt: str = ""
 
 
-def flat_output(seen: View, name: str) -> FlatOutput | None:
+def flat_output(view: GraphView, name: str) -> FlatOutput | None:
     """The output, where it is 1xN (or 1xNx1x1) and comes from weights that see the whole picture;
     None for any other."""
-    shape = seen.shape(name)
+    shape = view.shape(name)
     if shape is None or len(shape) < 2 or int(np.prod(shape)) != shape[1]:
         return None
     count, end, biased, unit = shape[1], [], False, False
     current = name
-    while (node := seen.producers.get(current)) is not None:
-        before = next((i for i in node.input if i and seen.constant(i) is None), "")
-        whole = unit or _is_unit(seen, current, before, node)
+    while (node := view.producers.get(current)) is not None:
+        before = next((i for i in node.input if i and view.constant(i) is None), "")
+        whole = unit or _is_unit(view, current, before, node)
         if whole and not unit:
             unit = True
-        elif node.op_type == "Add" and len([i for i in node.input if seen.constant(i) is None]) < 2:
+        elif node.op_type == "Add" and len([i for i in node.input if view.constant(i) is None]) < 2:
             biased = True
-        elif node.op_type in _POOLING and _over_all(seen, node):
+        elif node.op_type in _POOLING and _over_all(view, node):
             end.append("pool")
         elif node.op_type in _SOFTMAX | _NORMALISING | _BOUNDING | {"Sigmoid"}:
             end.append(node.op_type)
         elif node.op_type not in _SHAPING:
             break
         current = before
-    return _weighted(seen, node, FlatOutput(name, count, tuple(end), biased=biased, unit=unit))
+    return _weighted(view, node, FlatOutput(name, count, tuple(end), biased=biased, unit=unit))
 
 
-def _weighted(seen: View, node: onnx.NodeProto | None, found: FlatOutput) -> FlatOutput | None:
+def _weighted(
+    view: GraphView, node: onnx.NodeProto | None, flat_output: FlatOutput
+) -> FlatOutput | None:
     """With what is known of the weights; None where a map of scores is behind, not pooled."""
     if node is None:
         return None
-    made = seen.shape(node.output[0])
-    if made is None or node.op_type not in _WEIGHTED:
+    shape = view.shape(node.output[0])
+    if shape is None or node.op_type not in _WEIGHTED:
         # A transformer's token, a product of features: no weights make its numbers.
-        return FlatOutput(found.name, found.count, found.end, unit=found.unit)
-    weight = seen.shape(node.input[1]) if seen.constant(node.input[1]) is not None else None
+        return FlatOutput(
+            flat_output.name, flat_output.count, flat_output.end, unit=flat_output.unit
+        )
+    weight = view.shape(node.input[1]) if view.constant(node.input[1]) is not None else None
     if weight is None:
-        return FlatOutput(found.name, found.count, found.end, unit=found.unit)
+        return FlatOutput(
+            flat_output.name, flat_output.count, flat_output.end, unit=flat_output.unit
+        )
     across = weight[-1]
     if node.op_type == "Conv" or attributes(node).get("transB", 0):
         across = weight[0]
-    if node.op_type == "Conv" and "pool" not in found.end and int(np.prod(made[2:])) != 1:
+    if node.op_type == "Conv" and "pool" not in flat_output.end and int(np.prod(shape[2:])) != 1:
         return None
     own = node.op_type != "MatMul" and len(node.input) > 2 and bool(node.input[2])
     return FlatOutput(
-        found.name,
-        found.count,
-        found.end,
-        weighted=across == found.count,
-        biased=found.biased or own,
-        unit=found.unit,
+        flat_output.name,
+        flat_output.count,
+        flat_output.end,
+        weighted=across == flat_output.count,
+        biased=flat_output.biased or own,
+        unit=flat_output.unit,
     )
 
 
-def _over_all(seen: View, node: onnx.NodeProto) -> bool:
-    before, after = seen.shape(node.input[0]), seen.shape(node.output[0])
+def _over_all(view: GraphView, node: onnx.NodeProto) -> bool:
+    before, after = view.shape(node.input[0]), view.shape(node.output[0])
     return (
         before is not None
         and after is not None
@@ -124,64 +130,66 @@ def _over_all(seen: View, node: onnx.NodeProto) -> bool:
     )
 
 
-def _is_unit(seen: View, name: str, before: str, node: onnx.NodeProto) -> bool:
+def _is_unit(view: GraphView, name: str, before: str, node: onnx.NodeProto) -> bool:
     """Whether `name` is `before` brought to length 1: asked, so that its spelling does not
     matter."""
-    shape = seen.shape(before)
+    shape = view.shape(before)
     if node.op_type not in _DIVIDING or shape is None or int(np.prod(shape)) != shape[1]:
         return False
     inside: set[str] = set()
     todo = [name]
     while todo:
         current = todo.pop()
-        if current in inside or current == before or seen.constant(current) is not None:
+        if current in inside or current == before or view.constant(current) is not None:
             continue
-        maker = seen.producers.get(current)
+        maker = view.producers.get(current)
         if maker is None or len(inside) > 20:
             return False
         inside.add(current)
         todo.extend(i for i in maker.input if i)
-    nodes = [n for n in seen.model.graph.node if not inside.isdisjoint(n.output)]
+    nodes = [n for n in view.model.graph.node if not inside.isdisjoint(n.output)]
     values = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
     try:
-        (made,) = run(submodel(seen, nodes, {before: values}, [name]), {before: values})
+        (result,) = run(submodel(view, nodes, {before: values}, [name]), {before: values})
     except RkzooError:
         return False
-    wanted = values / np.linalg.norm(values)
-    return made.size == values.size and bool(np.allclose(made.ravel(), wanted.ravel(), atol=1e-4))
+    requested = values / np.linalg.norm(values)
+    return result.size == values.size and bool(
+        np.allclose(result.ravel(), requested.ravel(), atol=1e-4)
+    )
 
 
-def judged(found: FlatOutput, labels: int, *, classifies: bool = False) -> Judged:
+def judged(flat_output: FlatOutput, labels: int, *, classifies: bool = False) -> Judged:
     """What an output means. `labels`: how many names of classes are known; `classifies`: the file
     says itself that it is a classifier's."""
-    count = found.count
+    count = flat_output.count
     named = labels == count or (count == 1 and labels == 2)
-    if found.has(_SOFTMAX) and count > 1:
+    if flat_output.has(_SOFTMAX) and count > 1:
         return Judged("classes")
     if named or classifies:
-        return Judged("labels" if found.activated or count == 1 else "classes")
-    if found.unit or found.end[:1] in {(kind,) for kind in _NORMALISING}:
+        return Judged("labels" if flat_output.activated or count == 1 else "classes")
+    if flat_output.unit or flat_output.end[:1] in {(kind,) for kind in _NORMALISING}:
         return Judged("embedding") if count not in _CLASSES else Judged("classes")
-    if found.activated:
+    if flat_output.activated:
         return Judged("labels", "" if count == 1 else _if_numbers(count, "labels"))
     if count == 1:
         return Judged("numbers", "Its one number is taken for a measured one; if it is the score "
                       "of a class, give its name with --labels FILE.")  # fmt: skip
     if count in _CLASSES:
         return Judged("classes")
-    return _by_count(found)
+    return _by_count(flat_output)
 
 
-def _by_count(found: FlatOutput) -> Judged:
+def _by_count(flat_output: FlatOutput) -> Judged:
     """Where nothing else tells. Embeddings are as wide as layers are, and have no bias as often
     as not; the classes of a data set are a few, or an odd number of them."""
-    count = found.count
+    count = flat_output.count
     as_wide = count >= 64 and (count % 64 == 0 or count in (96, 160))
-    bare = not (found.weighted and found.biased) or found.end[:1] == ("pool",)
+    bare = not (flat_output.weighted and flat_output.biased) or flat_output.end[:1] == ("pool",)
     if as_wide or (bare and count >= _FEWEST and count not in _POINTS):
         return Judged("embedding", _if_classes(count, "an embedding"))
-    bounded = found.end[:1] in {(kind,) for kind in _BOUNDING}
-    if bounded or count in _POINTS or not found.weighted:
+    bounded = flat_output.end[:1] in {(kind,) for kind in _BOUNDING}
+    if bounded or count in _POINTS or not flat_output.weighted:
         return Judged("numbers", _if_classes(count, "measured ones"))
     return Judged("classes", _if_numbers(count, "classes"))
 

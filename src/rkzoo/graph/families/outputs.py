@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rkzoo.contract.detect import HeadOutput
-from rkzoo.graph.families.recognition import Tap
+from rkzoo.graph.families.recognition import HeadTensor
 
 
-def cut_outputs(taps: Sequence[Tap], strides: Sequence[int]) -> tuple[HeadOutput, ...]:
+def cut_outputs(taps: Sequence[HeadTensor], strides: Sequence[int]) -> tuple[HeadOutput, ...]:
     """Names (`box_8`), roles and levels of the outputs of a cut.
 
     Args:
@@ -17,9 +17,11 @@ def cut_outputs(taps: Sequence[Tap], strides: Sequence[int]) -> tuple[HeadOutput
     """
     return tuple(
         HeadOutput(
-            name=tap.role if tap.role == "prototypes" else f"{tap.role}_{strides[tap.level]}",
-            role=tap.role,
-            level=tap.level,
+            name=head_tensor.role
+            if head_tensor.role == "prototypes"
+            else f"{head_tensor.role}_{strides[head_tensor.level]}",
+            role=head_tensor.role,
+            level=head_tensor.level,
         )
-        for tap in taps
+        for head_tensor in taps
     )

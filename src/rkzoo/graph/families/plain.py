@@ -40,7 +40,7 @@ class Plain:
     seen: tuple[str, ...] = ()
 
 
-def plain(
+def to_json_value(
     model: onnx.ModelProto,
     *,
     size: tuple[int, int] | None = None,
@@ -133,19 +133,19 @@ def _fixed(model: onnx.ModelProto, shapes: Shapes, size: tuple[int, int] | None)
             shape = shapes.get(info.name)
             if shape is None:
                 raise _open(info)
-        wanted = shapes.get(info.name) or _closed(shape, size)
-        if wanted is None:
+        requested = shapes.get(info.name) or _closed(shape, size)
+        if requested is None:
             raise _open(info)
-        if len(wanted) != len(shape) or any(
-            a not in (None, b) for a, b in zip(shape, wanted, strict=False)
+        if len(requested) != len(shape) or any(
+            a not in (None, b) for a, b in zip(shape, requested, strict=False)
         ):
             raise RkzooError(
-                f"The input {info.name} cannot have the shape {'x'.join(map(str, wanted))}.",
+                f"The input {info.name} cannot have the shape {'x'.join(map(str, requested))}.",
                 f"The graph fixes it as {'x'.join(str(side or '?') for side in shape)}.",
                 "Give only the free dimensions another number.",
             )
         info.CopyFrom(
-            helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, wanted)
+            helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, requested)
         )
     return copy
 
@@ -224,7 +224,7 @@ def _without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
     }
     for node in model.graph.node:
         if node.op_type == "Cast" and node.output[0] in small:
-            next(one for one in node.attribute if one.name == "to").i = TensorProto.INT32
+            next(item for item in node.attribute if item.name == "to").i = TensorProto.INT32
             small[node.output[0]].type.tensor_type.elem_type = TensorProto.INT32
     return model
 
@@ -236,14 +236,14 @@ def _picture_first(model: onnx.ModelProto, name: str) -> None:
     model.graph.input.extend(copies)
 
 
-def plain_notes(graph: onnx.ModelProto, contract: Contract, *, asked: bool) -> tuple[str, ...]:
+def plain_notes(graph: onnx.ModelProto, contract: Contract, *, requested: bool) -> tuple[str, ...]:
     """What was seen, what becomes of it, and how pictures are fed: a sentence each, for people.
     `asked`: the user wants the outputs so."""
     inputs, outputs = (
         ", ".join(f"{t.name} {'x'.join(map(str, t.shape)) or 'scalar'}" for t in tensors(infos))
         for infos in (_fed(graph), graph.graph.output)
     )
-    head = "its head is not read" if asked else "its head is not one that rkzoo knows"
+    head = "its head is not read" if requested else "its head is not one that rkzoo knows"
     sentences = [
         f"{head}. It takes {inputs} and gives {outputs}.",
         "Its outputs stay plain tensors: run writes them as .npz and compare compares them, but "

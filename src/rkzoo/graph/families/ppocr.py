@@ -12,9 +12,9 @@ from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.contract.text import TextClsHead, TextDetHead, TextRecHead, characters
 from rkzoo.graph.families.classifier import MEAN, STD
-from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.families.recognition import ImageSource, Recognition
 from rkzoo.graph.onnx.read import metadata
-from rkzoo.graph.onnx.view import View, attributes, constant_value, declared
+from rkzoo.graph.onnx.view import GraphView, attributes, constant_value, declared
 
 _NO_DETECTOR = "it does not end in a map of 0..1 by two transposed convolutions of 2x2"
 _NO_RECOGNIZER = "it does not end in a softmax over the characters of each step, 1xTxC"
@@ -74,7 +74,7 @@ class _Graph:
             for node in self.model.graph.node
             if node.op_type in ("Conv", "MaxPool", "AveragePool")
         )
-        return any(len(one) == 2 and one[0] > one[1] for one in strides)
+        return any(len(stride) == 2 and stride[0] > stride[1] for stride in strides)
 
 
 def usual_size(model: onnx.ModelProto) -> tuple[int, int] | None:
@@ -105,7 +105,7 @@ def _finds(graph: _Graph, name: str) -> bool:
     node = next((n for n in graph.back(name) if n.op_type not in ("Identity", "Cast")), None)
     if node is not None and node.op_type in ("Mul", "Div"):
         node = next((n for n in graph.back(graph.inputs(node)[0]) if n.op_type == "Add"), None)
-        return node is not None and any(_finds(graph, one) for one in graph.inputs(node))
+        return node is not None and any(_finds(graph, text) for text in graph.inputs(node))
     end = []
     for node in graph.back(name):
         if node.op_type not in _BETWEEN:
@@ -146,11 +146,11 @@ def _turns(graph: _Graph, name: str) -> bool:
     return 2 in graph.weight(end[1])
 
 
-def detector(seen: View, picture: Picture) -> Recognition | str:
+def detector(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognises what finds lines of text, by the head of differentiable binarisation."""
-    name = _only_output(seen)
-    shape = seen.shape(name) if name else None
-    if not name or not _finds(_Graph(seen.model), name):
+    name = _only_output(view)
+    shape = view.shape(name) if name else None
+    if not name or not _finds(_Graph(view.model), name):
         return _NO_DETECTOR if name else ""
     if shape != (1, 1, *picture.image.size):
         return _NO_DETECTOR
@@ -165,18 +165,18 @@ def detector(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def recognizer(seen: View, picture: Picture) -> Recognition | str:
+def recognizer(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognises what reads a line, by a softmax over the characters of each step."""
-    name = _only_output(seen)
-    shape = seen.shape(name) if name else None
-    graph = _Graph(seen.model)
+    name = _only_output(view)
+    shape = view.shape(name) if name else None
+    graph = _Graph(view.model)
     if not name or shape is None or len(shape) != 3 or shape[0] != 1 or shape[1] < 2:
         return _NO_RECOGNIZER if name else ""
     if not graph.is_of_lines() or _characters(graph, name) != shape[2]:
         return _NO_RECOGNIZER
     image = msgspec.structs.replace(picture.image, color="BGR", fit="line", pad=127)
     head = TextRecHead(classes=shape[2])
-    noted = metadata(seen.model).get("character", "").split("\n")
+    noted = metadata(view.model).get("character", "").split("\n")
     labels = characters(noted[:-1] if noted[-1:] == [""] else noted, head)
     return _found(
         Contract(
@@ -190,12 +190,12 @@ def recognizer(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def angle(seen: View, picture: Picture) -> Recognition | str:
+def angle(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognises what tells whether a line is upside down, by its two scores and by how it
     shrinks its picture."""
-    name = _only_output(seen)
-    graph = _Graph(seen.model)
-    if not name or seen.shape(name) != (1, 2):
+    name = _only_output(view)
+    graph = _Graph(view.model)
+    if not name or view.shape(name) != (1, 2):
         return _NO_ANGLE if name else ""
     if not graph.is_of_lines() or not _turns(graph, name):
         return _NO_ANGLE
@@ -214,8 +214,8 @@ def angle(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def _only_output(seen: View) -> str:
-    outputs = seen.model.graph.output
+def _only_output(view: GraphView) -> str:
+    outputs = view.model.graph.output
     return outputs[0].name if len(outputs) == 1 else ""
 
 
@@ -230,7 +230,7 @@ def _found(contract: Contract, seen: str, assumed: str) -> Recognition:
         family=contract.family,
         form="whole",
         contract=contract,
-        taps=(),
+        head_tensors=(),
         evidence=(seen, assumed),
         assumed=(assumed,),
     )

@@ -18,23 +18,23 @@ from itertools import groupby
 import msgspec
 import numpy as np
 
-from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput, Part
+from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput, Part
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
     Level,
-    alike,
     extras,
     head,
+    head_tensors,
     level_evidence,
+    mismatch,
     outputs_of_cut,
-    taps,
 )
 from rkzoo.graph.families.branches import (
     SCORE_SLACK,
     Float,
-    by_size,
     cells,
     contract,
+    group_by_size,
     is_table,
     probe,
     sigmoid,
@@ -42,8 +42,8 @@ from rkzoo.graph.families.branches import (
     times,
 )
 from rkzoo.graph.families.faces import with_faces
-from rkzoo.graph.families.recognition import Picture, Recognition
-from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing, head_postprocessing
+from rkzoo.graph.families.recognition import ImageSource, Recognition
 from rkzoo.graph.families.training import (
     NANODET,
     NANODET_PLUS,
@@ -52,7 +52,7 @@ from rkzoo.graph.families.training import (
     Training,
     is_picodet,
 )
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.onnx.view import Array, GraphView
 
 _LOOKED_AT = 32  # cells, before all are compared
 _PROPORTION = 1e-5
@@ -98,12 +98,12 @@ class _Parts:
         return tuple((part, r.width, r.form, r.rows.whole) for part, r in self.runs.items())
 
 
-def undecoded(seen: View, picture: Picture) -> Recognition | str:
+def undecoded(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Boxes as distances or their distributions, classes, and perhaps key points, as the
     convolutions leave them: one tensor 1xNx(C+B) of all levels, one a level, or one for each."""
-    outputs = [output.name for output in seen.model.graph.output]
-    end = tail(seen, outputs)
-    groups = by_size(end) if not isinstance(end, str) else end
+    outputs = [output.name for output in view.model.graph.output]
+    end = head_postprocessing(view, outputs)
+    groups = group_by_size(end) if not isinstance(end, str) else end
     if isinstance(end, str) or isinstance(groups, str):
         return str(groups)
     steps = [stride(group[0], picture) for group in groups]
@@ -115,12 +115,12 @@ def undecoded(seen: View, picture: Picture) -> Recognition | str:
         answers = end(values)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
-    found = _parts(answers, groups, values, strides)
-    if isinstance(found, str):
-        return found
-    if _as_rockchip(found, groups, answers):
+    undecoded = _parts(answers, groups, values, strides)
+    if isinstance(undecoded, str):
+        return undecoded
+    if _as_rockchip(undecoded, groups, answers):
         return ""
-    return _recognition(end, found, strides, answers, picture)
+    return _recognition(end, undecoded, strides, answers, picture)
 
 
 # ---- which number is which ----------------------------------------------------------
@@ -136,10 +136,10 @@ def _parts(
     for index, answer in enumerate(answers):
         tables = list(_tables(index, answer, groups))
         for rows in tables:
-            found = _runs(rows, groups[rows.level], values, strides[rows.level])
-            if found is None:
+            results = _runs(rows, groups[rows.level], values, strides[rows.level])
+            if results is None:
                 return _OTHER
-            runs[rows.level] += found
+            runs[rows.level] += results
         if not tables:
             return _OTHER
     parts = [_meaning(level) for level in runs]
@@ -159,12 +159,12 @@ def _tables(index: int, answer: Array, groups: Sequence[Sequence[Branch]]) -> It
         return
     if not is_table(answer):
         return
-    for wanted in (sum(counts), *counts):
-        if wanted in answer.shape[1:]:
-            last = answer.shape[2] == wanted
+    for requested in (sum(counts), *counts):
+        if requested in answer.shape[1:]:
+            last = answer.shape[2] == requested
             flat = np.asarray(answer[0] if last else answer[0].T, np.float64)
-            if wanted != sum(counts):
-                yield _Rows(index, counts.index(wanted), flat, last, False)
+            if requested != sum(counts):
+                yield _Rows(index, counts.index(requested), flat, last, False)
                 return
             for level, part in enumerate(np.split(flat, np.cumsum(counts)[:-1], axis=1)):
                 yield _Rows(index, level, part, last, len(counts) > 1)
@@ -190,16 +190,16 @@ def _runs(
     if not np.allclose(known[nearest], rows.numbers, rtol=_PROPORTION, atol=SCORE_SLACK):
         return None
     named = list(forms)
-    told = [(*channels[n % len(channels)], named[n // len(channels)]) for n in nearest]
-    found: list[_Run] = []
+    reported = [(*channels[n % len(channels)], named[n // len(channels)]) for n in nearest]
+    runs: list[_Run] = []
     # A run's channels grow as its rows do.
     for (branch, form, _), members in groupby(
-        enumerate(told), key=lambda pair: (pair[1][0], pair[1][2], pair[1][1] - pair[0])
+        enumerate(reported), key=lambda pair: (pair[1][0], pair[1][2], pair[1][1] - pair[0])
     ):
         own = [channel for _, (_, channel, _) in members]
         part = branch if len(own) == branch.shape[1] else branch.part(own[0], own[-1] + 1)
-        found.append(_Run(rows, part, form))
-    return found
+        runs.append(_Run(rows, part, form))
+    return runs
 
 
 def _meaning(runs: Sequence[_Run]) -> _Parts | None:
@@ -235,14 +235,14 @@ def _boxes(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def _as_rockchip(
-    found: Sequence[_Parts], groups: Sequence[Sequence[Branch]], answers: Sequence[Array]
+    parts: Sequence[_Parts], groups: Sequence[Sequence[Branch]], answers: Sequence[Array]
 ) -> bool:
     """Whether it is Rockchip's form, box and score as maps of convolutions of their own, which
     needs no cut (yolov8_rockchip)."""
-    box, score = (found[0].runs[part] for part in ("box", "score"))
+    box, score = (parts[0].runs[part] for part in ("box", "score"))
     plain = box.width == 4 and score.form == "raw"
     maps = all(answer.ndim == 4 for answer in answers)
-    return (maps and len(found[0].runs) == 2 and all(len(group) == 2 for group in groups)) and not (
+    return (maps and len(parts[0].runs) == 2 and all(len(group) == 2 for group in groups)) and not (
         plain or box.form != "raw"
     )
 
@@ -251,13 +251,13 @@ def _as_rockchip(
 
 
 def _recognition(
-    end: Tail,
-    found: Sequence[_Parts],
+    end: HeadPostprocessing,
+    parts: Sequence[_Parts],
     strides: Sequence[int],
     answers: Sequence[Array],
-    picture: Picture,
+    picture: ImageSource,
 ) -> Recognition | str:
-    first = found[0].runs
+    first = parts[0].runs
     logarithms = first["box"].form.startswith("exp")
     levels = [
         Level(
@@ -267,11 +267,11 @@ def _recognition(
             parts.runs["keypoints"].branch if "keypoints" in parts.runs else None,
             logarithms=logarithms,
         )
-        for parts, step in zip(found, strides, strict=True)
+        for parts, step in zip(parts, strides, strict=True)
     ]
-    reason = alike(levels)
+    reason = mismatch(levels)
     possible = extras(levels[0].channels[2], 0)
-    named = _outputs(end, found)
+    named = _outputs(end, parts)
     if reason or not possible or isinstance(named, str):
         return reason or (_OTHER if not possible else str(named))
     # Raw points do not tell where they are measured from: as the family has them.
@@ -283,14 +283,14 @@ def _recognition(
         corner = training in (NANODET_PLUS, RTMDET)
         levels = [replace(level, offset=0.0 if corner else 0.5) for level in levels]
     family = training.family if training else f"yolov8{'-pose' * bool(extra.task)}"
-    taken = taps(levels, extra, None)
+    taken = head_tensors(levels, extra, None)
     cut = head(levels, extra, outputs_of_cut(levels, taken))
     recognition = Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, cut),
-        uncut=contract(family, picture, _uncut(cut, found, named)),
-        taps=taken,
+        uncut=contract(family, picture, _uncut(cut, parts, named)),
+        head_tensors=taken,
         evidence=(
             f"{len(answers)} output{'s' * (len(answers) > 1)} of "
             f"{', '.join(times(answer.shape) for answer in answers)}: "
@@ -319,9 +319,9 @@ def _training(levels: Sequence[Level], together: bool) -> Training | None:
     return NANODET if levels[0].box.shape[1] == 32 else None
 
 
-def _outputs(end: Tail, found: Sequence[_Parts]) -> tuple[HeadOutput, ...] | str:
+def _outputs(end: HeadPostprocessing, parts: Sequence[_Parts]) -> tuple[HeadOutput, ...] | str:
     """What the graph's own outputs are."""
-    runs = found[0].runs
+    runs = parts[0].runs
     indices = {run.rows.output for run in runs.values()}
     if any(run.rows.whole for run in runs.values()):
         if len(indices) > 1:
@@ -330,7 +330,7 @@ def _outputs(end: Tail, found: Sequence[_Parts]) -> tuple[HeadOutput, ...] | str
     if len(indices) == 1:
         fused = [
             (next(iter(parts.runs.values())).rows.output, level)
-            for level, parts in enumerate(found)
+            for level, parts in enumerate(parts)
         ]
         return tuple(
             HeadOutput(name=end.outputs[index], role="fused", level=level)
@@ -340,14 +340,14 @@ def _outputs(end: Tail, found: Sequence[_Parts]) -> tuple[HeadOutput, ...] | str
         return "some of its outputs hold two things and others one"
     apart = [
         (run.rows.output, HeadOutput(name=end.outputs[run.rows.output], role=part, level=level))
-        for level, parts in enumerate(found)
+        for level, parts in enumerate(parts)
         for part, run in parts.runs.items()
     ]
     return tuple(output for _, output in sorted(apart, key=lambda pair: pair[0]))
 
 
-def _uncut(cut: DetectHead, found: Sequence[_Parts], named: tuple[HeadOutput, ...]) -> DetectHead:
-    runs = found[0].runs
+def _uncut(cut: DetectHead, parts: Sequence[_Parts], named: tuple[HeadOutput, ...]) -> DetectHead:
+    runs = parts[0].runs
     form = runs["box"].form
     order = tuple(runs)
     return msgspec.structs.replace(
@@ -355,7 +355,7 @@ def _uncut(cut: DetectHead, found: Sequence[_Parts], named: tuple[HeadOutput, ..
         outputs=named,
         activated=runs["score"].form == "sigmoid",
         coding="distance" if form.startswith("exp") else cut.coding,
-        decoded=Decoded(
+        decoded=DecodedOutput(
             rows_last=runs["box"].rows.rows_last,
             raw=True,
             pixels=form.endswith("pixels"),

@@ -9,7 +9,7 @@ from typing import Literal
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.view import View
+from rkzoo.graph.onnx.view import GraphView
 
 Form = Literal["stock", "vendor", "vendor-3", "vendor-6", "vendor-7", "vendor-9", "whole"]
 
@@ -31,7 +31,7 @@ class UnknownHead(RkzooError):
 
 
 @dataclass(frozen=True)
-class Tap:
+class HeadTensor:
     """A tensor inside the graph that a cut exposes, straight from the last convolution of its
     branch (`prototypes`: as the graph returns them).
 
@@ -80,7 +80,7 @@ class Recognition:
     family: str
     form: Form
     contract: Contract
-    taps: tuple[Tap, ...]
+    head_tensors: tuple[HeadTensor, ...]
     evidence: tuple[str, ...]
     uncut: Contract | None = None
     anchors_known: bool = True
@@ -90,7 +90,7 @@ class Recognition:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageSource:
     """What a recognizer is given beside the graph.
 
     A recognizer sets in `image` how the networks of its family are fed, with three channels; the
@@ -113,4 +113,4 @@ class Picture:
 
 # A recognizer returns what it found, or the reason why the graph is of another kind: the end of a
 # sentence that begins with "because" (empty where already the number of outputs differs).
-Recogniser = Callable[[View, Picture], Recognition | str]
+Recogniser = Callable[[GraphView, ImageSource], Recognition | str]

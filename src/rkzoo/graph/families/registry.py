@@ -30,10 +30,10 @@ from rkzoo.graph.families import (
 )
 from rkzoo.graph.families.recognition import (
     Form,
-    Picture,
+    HeadTensor,
+    ImageSource,
     Recogniser,
     Recognition,
-    Tap,
     UnknownHead,
 )
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
@@ -42,19 +42,19 @@ from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
 from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
-from rkzoo.graph.onnx.view import View, attributes, declared, is_half, is_scale, prepared
+from rkzoo.graph.onnx.view import GraphView, attributes, declared, is_half, is_scale, prepared
 
-__all__ = ["RECOGNISERS", "Form", "Recognition", "Tap", "recognise"]
+__all__ = ["RECOGNISERS", "Form", "HeadTensor", "Recognition", "recognise"]
 
 # A new family is one more line: its description for messages, and its recognizer.
 RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
-    ("a stock export of YOLOv8 to YOLO26", yolov8.stock),
-    ("a YOLO without anchors in Rockchip's form", yolov8_rockchip.vendor),
-    ("a YOLOv5 or YOLOv7 with its boxes decoded", yolov5_decoded.stock),
+    ("a stock export of YOLOv8 to YOLO26", yolov8.upstream),
+    ("a YOLO without anchors in Rockchip's form", yolov8_rockchip.rockchip),
+    ("a YOLOv5 or YOLOv7 with its boxes decoded", yolov5_decoded.upstream),
     ("a YOLOv5 or YOLOv7 with one output a level", yolov5_raw.heads),
     ("a YOLOv5-seg in Rockchip's form", yolov5_raw.masks),
-    ("a YOLOX", yolox.stock),
-    ("a YOLOX in Rockchip's 3-output form", yolox.vendor),
+    ("a YOLOX", yolox.upstream),
+    ("a YOLOX in Rockchip's 3-output form", yolox.rockchip),
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
     ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
@@ -69,7 +69,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
 )
 # Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
-    ("a YOLO-World in Rockchip's form", yolo_world.vendor),
+    ("a YOLO-World in Rockchip's form", yolo_world.rockchip),
 )
 # Families by their outputs: whether there are several, and of how many dimensions.
 _STOCK = (
@@ -129,14 +129,14 @@ def recognise(
     model = picture_as_floats(model, size or noted)
     name, shape, others = _inputs(model)
     fixed = _fixed_size(shape)
-    wanted = fixed or size or noted or ppocr.usual_size(model)
+    requested = fixed or size or noted or ppocr.usual_size(model)
     channels = shape[1] or 3
     sizes = {other.name: other.shape for other in others}
-    shapes = {name: (1, channels, *(wanted or _TRIAL)), **sizes}
+    shapes = {name: (1, channels, *(requested or _TRIAL)), **sizes}
     plain = unrounded(model)
-    seen = texts_to_convolution(prepared(plain, shapes))
-    picture = Picture(
-        image=ImageInput(size=wanted or _TRIAL),
+    view = texts_to_convolution(prepared(plain, shapes))
+    picture = ImageSource(
+        image=ImageInput(size=requested or _TRIAL),
         labels=tuple(labels) or file_labels(model),
         others=others,
         pixels_known=front is not None and front.pixels is not None,
@@ -144,28 +144,28 @@ def recognise(
     )
     reasons: dict[str, str] = {}
     for title, recogniser in PROMPTED if others else RECOGNISERS:
-        answer = recogniser(seen, picture)
+        answer = recogniser(view, picture)
         if isinstance(answer, Recognition):
-            if wanted is None:
+            if requested is None:
                 raise _size_open()
             if is_rounded(model):
                 answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
             return _with_size_evidence(_fed(answer, front), model, fixed, size)
         if answer:
             reasons[title] = answer
-    nearest = _nearest(seen, reasons)
+    nearest = _nearest(view, reasons)
     raise _unrecognised(
         model, [f"it is not {nearest} because {reasons[nearest]}"] if nearest else []
     )
 
 
-def _nearest(seen: View, reasons: Mapping[str, str]) -> str:
+def _nearest(view: GraphView, reasons: Mapping[str, str]) -> str:
     """Of the families that a graph is not, the one that it is most like: by its outputs, then by
     how far it was followed."""
-    outputs = [seen.shapes.get(output.name) or () for output in seen.model.graph.output]
+    outputs = [view.shapes.get(output.name) or () for output in view.model.graph.output]
     usual = _USUAL.get((len(outputs) > 1, len(outputs[0])), ()) if outputs else ()
     likely = [title for title in usual if title in reasons] or list(reasons)
-    close = [t for t in likely if not any(said in reasons[t] for said in _OTHER_KIND)]
+    close = [t for t in likely if not any(text in reasons[t] for text in _OTHER_KIND)]
     return next(iter(close or likely), "")
 
 
@@ -173,7 +173,7 @@ def _inputs(
     model: onnx.ModelProto,
 ) -> tuple[str, tuple[int | None, ...], tuple[ArrayInput, ...]]:
     """Name and shape of the image input, and the text inputs, if any."""
-    fed = [info for info in fed_inputs(model) if not is_scale(info)]
+    fed = [info for info in graph_inputs(model) if not is_scale(info)]
     inputs = {info.name: declared(info) for info in fed}
     pictures = {
         name: shape
@@ -218,7 +218,7 @@ def _texts(model: onnx.ModelProto, info: onnx.ValueInfoProto) -> ArrayInput:
     return ArrayInput(name=info.name, shape=(1, slots, width), role="texts")
 
 
-def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Inputs without weights, which old files list among the inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [info for info in model.graph.input if info.name not in weights]
@@ -256,31 +256,31 @@ def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _fed(found: Recognition, front: InputPreprocessing | None) -> Recognition:
+def _fed(recognition: Recognition, front: InputPreprocessing | None) -> Recognition:
     """The recognition with the picture as this very graph takes it."""
     if front is None:
-        return found
-    said = front.said()
+        return recognition
+    text_lines = front.said()
 
     def fed(contract: Contract) -> Contract:
         return msgspec.structs.replace(contract, picture=front.fed(contract.input))
 
     return replace(
-        found,
-        contract=fed(found.contract),
-        uncut=fed(found.uncut) if found.uncut is not None else None,
-        evidence=(*found.evidence, *said),
-        seen=said,
+        recognition,
+        contract=fed(recognition.contract),
+        uncut=fed(recognition.uncut) if recognition.uncut is not None else None,
+        evidence=(*recognition.evidence, *text_lines),
+        seen=text_lines,
     )
 
 
 def _with_size_evidence(
-    found: Recognition,
+    recognition: Recognition,
     model: onnx.ModelProto,
     fixed: tuple[int, int] | None,
     size: tuple[int, int] | None,
 ) -> Recognition:
-    height, width = found.contract.input.size
+    height, width = recognition.contract.input.size
     if fixed:
         origin = "fixed in the graph"
         if size and size != fixed:
@@ -292,9 +292,9 @@ def _with_size_evidence(
     sentences = [f"The input is {height}x{width} (height x width): {origin}."]
     if is_half(model):
         sentences.append("The weights are float16; they are converted to float32 for the cut.")
-    if found.contract.labels:
-        sentences.append(f"The file names its {len(found.contract.labels)} classes.")
-    return replace(found, evidence=(*found.evidence, *sentences))
+    if recognition.contract.labels:
+        sentences.append(f"The file names its {len(recognition.contract.labels)} classes.")
+    return replace(recognition, evidence=(*recognition.evidence, *sentences))
 
 
 def _suppressing(model: onnx.ModelProto) -> str:
@@ -321,7 +321,7 @@ def _size_open() -> RkzooError:
 
 
 def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead:
-    inputs = ", ".join(_named(t) for t in tensors(fed_inputs(model)))
+    inputs = ", ".join(_named(t) for t in tensors(graph_inputs(model)))
     outputs = ", ".join(_named(t) for t in tensors(model.graph.output))
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     last = dict.fromkeys(makers.get(output.name, "nothing") for output in model.graph.output)

@@ -10,8 +10,8 @@ import msgspec
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.recognition import Picture, Recognition
-from rkzoo.graph.onnx.view import View
+from rkzoo.graph.families.recognition import ImageSource, Recognition
+from rkzoo.graph.onnx.view import GraphView
 
 USUAL: tuple[tuple[float, ...], ...] = ((16, 32), (64, 128), (256, 512))
 _STRIDES = (8, 16, 32)
@@ -20,12 +20,12 @@ _BOX, _SCORE, _POINTS = 4, 2, 10
 _MEAN = (104.0, 117.0, 123.0)
 
 
-def retinaface(seen: View, picture: Picture) -> Recognition | str:
+def retinaface(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize RetinaFace by its outputs: 4, 2 and 10 values per anchor."""
-    names = [output.name for output in seen.model.graph.output]
+    names = [output.name for output in view.model.graph.output]
     if len(names) != 3:
         return ""
-    shapes = [seen.shape(name) for name in names]
+    shapes = [view.shape(name) for name in names]
     known = {shape[2]: shape[1] for shape in shapes if shape is not None and len(shape) == 3}
     if set(known) != {_BOX, _SCORE, _POINTS} or len(set(known.values())) != 1:
         return "its outputs are not 4, 2 and 10 numbers of each anchor"
@@ -37,7 +37,7 @@ def retinaface(seen: View, picture: Picture) -> Recognition | str:
             "8, 16 and 32"
         )
     score = next(n for n, shape in zip(names, shapes, strict=True) if shape and shape[2] == _SCORE)
-    maker = seen.producers.get(score)
+    maker = view.producers.get(score)
     activated = maker is not None and maker.op_type == "Softmax"
     image = msgspec.structs.replace(
         picture.image, color="BGR", mean=_MEAN, std=(1.0, 1.0, 1.0), fit="letterbox"
@@ -51,7 +51,7 @@ def retinaface(seen: View, picture: Picture) -> Recognition | str:
             picture=image,
             head=FaceHead(anchors=USUAL, strides=_STRIDES, activated=activated),
         ),
-        taps=(),
+        head_tensors=(),
         evidence=(
             f"A box, a score and five landmarks for each of {count} anchors, two per cell at "
             "strides 8, 16 and 32.",
@@ -75,7 +75,7 @@ def _cells(size: tuple[int, int]) -> list[int]:
     return [-(-height // stride) * -(-width // stride) for stride in _STRIDES]
 
 
-def with_sides(found: Recognition, given: Sequence[tuple[float, float]]) -> Recognition:
+def with_sides(recognition: Recognition, inputs: Sequence[tuple[float, float]]) -> Recognition:
     """Set user-given anchor sizes.
 
     Args:
@@ -88,10 +88,10 @@ def with_sides(found: Recognition, given: Sequence[tuple[float, float]]) -> Reco
     Raises:
         RkzooError: They are not two per level.
     """
-    sides = [float(side) for pair in given for side in pair]
-    head = found.contract.head
+    sides = [float(side) for pair in inputs for side in pair]
+    head = recognition.contract.head
     if not isinstance(head, FaceHead):
-        raise RkzooError(f"{found.family} has no sides of anchors.", code=1)
+        raise RkzooError(f"{recognition.family} has no sides of anchors.", code=1)
     if len(sides) != 2 * len(head.strides):
         raise RkzooError(
             f"{len(sides)} sides of anchors do not fit this model.",
@@ -100,8 +100,8 @@ def with_sides(found: Recognition, given: Sequence[tuple[float, float]]) -> Reco
         )
     levels = tuple(zip(sides[::2], sides[1::2], strict=True))
     contract = msgspec.structs.replace(
-        found.contract, head=msgspec.structs.replace(head, anchors=levels)
+        recognition.contract, head=msgspec.structs.replace(head, anchors=levels)
     )
-    kept = tuple(sentence for sentence in found.evidence if sentence != ASSUMED)
-    said = f"The anchors have the sides given: {', '.join(f'{side:g}' for side in sides)}."
-    return replace(found, contract=contract, anchors_known=True, evidence=(*kept, said))
+    kept = tuple(sentence for sentence in recognition.evidence if sentence != ASSUMED)
+    text = f"The anchors have the sides given: {', '.join(f'{side:g}' for side in sides)}."
+    return replace(recognition, contract=contract, anchors_known=True, evidence=(*kept, text))

@@ -11,9 +11,9 @@ from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.classifier import MEAN, STD
-from rkzoo.graph.families.recognition import Picture, Recognition
+from rkzoo.graph.families.recognition import ImageSource, Recognition
 from rkzoo.graph.onnx.subgraph import part
-from rkzoo.graph.onnx.view import View, attributes, prepared
+from rkzoo.graph.onnx.view import GraphView, attributes, prepared
 
 _NONE = "it does not end in one map for each class, as large as the picture"
 _MADE = "its maps are as many as the picture's channels, so they may be a picture that it makes"
@@ -55,18 +55,18 @@ class _End:
         )
 
 
-def semantic(seen: View, picture: Picture) -> Recognition | str:
+def semantic(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize a semantic segmentation: a convolution's score maps, resized to the input,
     optionally with ArgMax.
     """
-    outputs = seen.model.graph.output
+    outputs = view.model.graph.output
     if len(outputs) != 1:
         return ""
-    end = _end(seen, outputs[0].name)
-    final = seen.shape(outputs[0].name)
+    end = _end(view, outputs[0].name)
+    final = view.shape(outputs[0].name)
     if end is None or final is None or not _fills(final, picture.image.size, end):
         return _NONE
-    if _is_picture(seen, end):
+    if _is_picture(view, end):
         return _MADE
     head = end.head
     image = msgspec.structs.replace(picture.image, fit="stretch")
@@ -92,7 +92,7 @@ def semantic(seen: View, picture: Picture) -> Recognition | str:
             head=head,
             labels=labels,
         ),
-        taps=(),
+        head_tensors=(),
         evidence=(
             f"{_meaning(end)} of {end.shape[2]}x{end.shape[3]}; the steps after them "
             "(resizing, ArgMax) are done in postprocessing.",
@@ -113,23 +113,23 @@ def up_to_logits(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
     names = {tensor.name for tensor in model.graph.initializer}
     picture = next(info.name for info in model.graph.input if info.name not in names)
     shape = (1, image.channels, *image.size)
-    seen = prepared(model, {picture: shape})
-    end = _end(seen, model.graph.output[0].name)
+    view = prepared(model, {picture: shape})
+    end = _end(view, model.graph.output[0].name)
     if end is None:
         return model
-    return part(seen.model, [ArrayInput(name=picture, shape=shape)], [end.maps])
+    return part(view.model, [ArrayInput(name=picture, shape=shape)], [end.maps])
 
 
-def _end(seen: View, name: str) -> _End | None:
+def _end(view: GraphView, name: str) -> _End | None:
     """Walk back over resizing, ArgMax and transposes; None where another operator is in the way."""
     corners: set[bool] = set()
     resized = picked = softmax = late = False
     sigmoid = ""
-    while (node := seen.producers.get(name)) is not None:
+    while (node := view.producers.get(name)) is not None:
         if node.op_type == "ArgMax" and not picked and not resized:
             picked = True
         elif node.op_type == "Resize" and _is_bilinear(node):
-            before, after = seen.shape(node.input[0]), seen.shape(node.output[0])
+            before, after = view.shape(node.input[0]), view.shape(node.output[0])
             if before != after:
                 mode = attributes(node).get("coordinate_transformation_mode", b"half_pixel")
                 corners.add(mode == b"align_corners")
@@ -142,9 +142,9 @@ def _end(seen: View, name: str) -> _End | None:
         name = node.input[0]
     if node is not None and node.op_type == "Sigmoid" and resized and not sigmoid:
         # What was scaled is already its probabilities.
-        sigmoid, node = name, seen.producers.get(node.input[0])
+        sigmoid, node = name, view.producers.get(node.input[0])
     maps = sigmoid if sigmoid and not late else name
-    shape = seen.shape(maps)
+    shape = view.shape(maps)
     if node is None or node.op_type not in _MAKERS or len(corners) > 1:
         return None
     if shape is None or len(shape) != 4 or shape[0] != 1 or not 1 <= shape[1] <= 256:
@@ -164,27 +164,27 @@ def _end(seen: View, name: str) -> _End | None:
     )
 
 
-def _is_picture(seen: View, end: _End) -> bool:
+def _is_picture(view: GraphView, end: _End) -> bool:
     """Whether nothing tells the maps from a picture that the network makes of the one it sees, as
     denoisers and colourisers do."""
-    source = seen.inputs[0].name
-    taken = seen.shape(source)
+    source = view.inputs[0].name
+    taken = view.shape(source)
     if taken is None or taken[1] != end.shape[1] or end.picked or end.softmax:
         return False
     if end.maker.op_type == "Add" and source in end.maker.input:
         return True
     maker = end.maker
     if maker.op_type == "Add":
-        maker = next((n for i in maker.input if (n := seen.producers.get(i))), maker)
-    weight = seen.shape(maker.input[1])
+        maker = next((n for i in maker.input if (n := view.producers.get(i))), maker)
+    weight = view.shape(maker.input[1])
     if maker.op_type == "Conv" and weight is not None and weight[2:] == (1, 1):
         return False
-    return not (end.resized or _has_encoder(seen, taken))
+    return not (end.resized or _has_encoder(view, taken))
 
 
-def _has_encoder(seen: View, picture: tuple[int, ...]) -> bool:
+def _has_encoder(view: GraphView, picture: tuple[int, ...]) -> bool:
     """Whether features of a much coarser grid than the picture's are inside."""
-    grids = [shape[2:] for shape in map(seen.shape, seen.producers) if shape and len(shape) == 4]
+    grids = [shape[2:] for shape in map(view.shape, view.producers) if shape and len(shape) == 4]
     return any(
         all(1 < cells <= side / _ENCODER for cells, side in zip(grid, picture[2:], strict=True))
         for grid in grids
@@ -215,9 +215,9 @@ def _doubts(end: _End) -> tuple[str, ...]:
 
 
 def _is_bilinear(node: onnx.NodeProto) -> bool:
-    found = attributes(node)
-    mode = found.get("coordinate_transformation_mode", b"half_pixel").decode()
-    return found.get("mode", b"nearest") == b"linear" and mode in ("align_corners", *_HALF_PIXEL)
+    results = attributes(node)
+    mode = results.get("coordinate_transformation_mode", b"half_pixel").decode()
+    return results.get("mode", b"nearest") == b"linear" and mode in ("align_corners", *_HALF_PIXEL)
 
 
 def _fills(final: tuple[int, ...], size: tuple[int, int], end: _End) -> bool:

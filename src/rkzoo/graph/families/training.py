@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from rkzoo.graph.families.anchor_free import Level
-from rkzoo.graph.families.recognition import Picture
+from rkzoo.graph.families.recognition import ImageSource
 
 _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _IMAGENET_BGR = ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
@@ -30,7 +30,7 @@ class Training:
     place: Literal["center", "top-left"] = "center"
     mark: str = ""
 
-    def over(self, picture: Picture) -> Picture:
+    def over(self, picture: ImageSource) -> ImageSource:
         """The picture fed so; what the graph does itself is taken off by the registry."""
         mean, std = self.pixels
         image = msgspec.structs.replace(

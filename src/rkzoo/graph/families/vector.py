@@ -9,8 +9,8 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.vector import VectorHead
 from rkzoo.graph.families.classifier import MEAN, STD
 from rkzoo.graph.families.flat_output import flat_output, judged
-from rkzoo.graph.families.recognition import Picture, Recognition
-from rkzoo.graph.onnx.view import View
+from rkzoo.graph.families.recognition import ImageSource, Recognition
+from rkzoo.graph.onnx.view import GraphView
 
 _NONE = "it does not end in one row of numbers, 1xN, that are no scores"
 _GREY = (127.5, 127.5, 127.5)
@@ -18,36 +18,36 @@ _FACE = 160  # pixels: aligned faces are no larger than this
 _TALL = 1.5  # height to width: cut-out people
 
 
-def vector(seen: View, picture: Picture) -> Recognition | str:
+def vector(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognises embeddings and measured numbers: one output 1xN that is no classifier's."""
-    outputs = seen.model.graph.output
+    outputs = view.model.graph.output
     if len(outputs) != 1:
         return ""
-    found = flat_output(seen, outputs[0].name)
-    if found is None:
+    result = flat_output(view, outputs[0].name)
+    if result is None:
         return _NONE
-    judgement = judged(found, len(picture.labels))
+    judgement = judged(result, len(picture.labels))
     if judgement.meaning not in ("embedding", "numbers"):
         return _NONE
     embedding = judgement.meaning == "embedding"
     image, assumed = _fed(picture)
     doubt = (judgement.doubt,) if judgement.doubt else ()
-    length = ", brought to length 1" if found.unit else ""
+    length = ", brought to length 1" if result.unit else ""
     kind = "an embedding" if embedding else "measured"
     family = "embedding" if embedding else "regression"
     return Recognition(
         family=family,
         form="whole",
         contract=Contract(
-            family=family, picture=image, head=VectorHead(size=found.count, embedding=embedding)
+            family=family, picture=image, head=VectorHead(size=result.count, embedding=embedding)
         ),
-        taps=(),
-        evidence=(f"One output of {found.count} numbers{length}: {kind}.", *assumed, *doubt),
+        head_tensors=(),
+        evidence=(f"One output of {result.count} numbers{length}: {kind}.", *assumed, *doubt),
         assumed=(*assumed, *doubt),
     )
 
 
-def _fed(picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
+def _fed(picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
     """Preprocessing of the image, by its size, and sentences on what of it is assumed."""
     image = picture.image
     height, width = image.size
@@ -60,8 +60,8 @@ def _fed(picture: Picture) -> tuple[ImageInput, tuple[str, ...]]:
     face = max(image.size) <= _FACE and height < _TALL * width
     mean, std = (_GREY, _GREY) if face else (MEAN, STD)
     usual = "pixels of -1..1, as for faces" if face else "ImageNet's mean and std"
-    said = (
+    text = (
         f"How it was trained is not in the file: RGB, {usual}, the whole picture stretched to "
         f"{height}x{width}. Give others with --color, --mean and --std."
     )
-    return msgspec.structs.replace(fitted, mean=mean, std=std), (said,)
+    return msgspec.structs.replace(fitted, mean=mean, std=std), (text,)

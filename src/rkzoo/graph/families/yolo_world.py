@@ -15,10 +15,10 @@ import numpy as np
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.branches import Float, contract, probe, same, stride, times
-from rkzoo.graph.families.recognition import Picture, Recognition, Tap
-from rkzoo.graph.families.tail import Branch, tail
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.families.branches import Float, contract, is_close, probe, stride, times
+from rkzoo.graph.families.head_postprocessing import Branch, head_postprocessing
+from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
+from rkzoo.graph.onnx.view import Array, GraphView
 
 # Operators that only rearrange values, and those that may end a score without sigmoid.
 _ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze"})
@@ -34,18 +34,18 @@ class _Output:
     activated: bool = True
 
 
-def vendor(seen: View, picture: Picture) -> Recognition | str:
+def rockchip(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize score 1xSxhxw and box 1x4xhxw per level, in any order."""
     if len(picture.others) != 1:
         return f"it has {len(picture.others)} inputs beside the image and not only the texts"
     (texts,) = picture.others
-    found = []
-    for output in seen.model.graph.output:
-        one = _output(seen, output.name, texts)
-        if isinstance(one, str):
-            return one
-        found.append(one)
-    levels = _levels(found, texts)
+    outputs = []
+    for output in view.model.graph.output:
+        result = _output(view, output.name, texts)
+        if isinstance(result, str):
+            return result
+        outputs.append(result)
+    levels = _levels(outputs, texts)
     if isinstance(levels, str):
         return levels
     strides = []
@@ -58,40 +58,42 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
     head = DetectHead(
         outputs=tuple(
             HeadOutput(
-                name=one.branch.name,
-                role="box" if one.bins else "score",
-                level=sizes.index(one.branch.shape[2:]),
+                name=output.branch.name,
+                role="box" if output.bins else "score",
+                level=sizes.index(output.branch.shape[2:]),
             )
-            for one in found
+            for output in outputs
         ),
         classes=texts.shape[1],
         reg_max=1,
         strides=tuple(strides),
-        activated=found[0].activated,
+        activated=outputs[0].activated,
         coding="distance",
     )
     return Recognition(
         family="yolo-world",
         form="vendor-6",
         contract=contract("yolo-world", picture, head),
-        taps=tuple(
-            Tap(one.branch.name, "box" if one.bins else "score", level, one.branch.shape)
+        head_tensors=tuple(
+            HeadTensor(
+                output.branch.name, "box" if output.bins else "score", level, output.branch.shape
+            )
             for level, pair in enumerate(levels)
-            for one in pair
+            for output in pair
         ),
         evidence=_evidence(levels, strides, texts),
     )
 
 
-def _levels(found: list[_Output], texts: ArrayInput) -> list[tuple[_Output, _Output]] | str:
+def _levels(outputs: list[_Output], texts: ArrayInput) -> list[tuple[_Output, _Output]] | str:
     """(box, score) of each level, the finest first."""
     by_size: dict[tuple[int, ...], list[_Output]] = {}
-    for one in found:
-        by_size.setdefault(one.branch.shape[2:], []).append(one)
+    for output in outputs:
+        by_size.setdefault(output.branch.shape[2:], []).append(output)
     levels = []
     for size in sorted(by_size, key=lambda size: -size[0] * size[1]):
-        boxes = [one for one in by_size[size] if one.bins]
-        scores = [one for one in by_size[size] if not one.bins]
+        boxes = [output for output in by_size[size] if output.bins]
+        scores = [output for output in by_size[size] if not output.bins]
         if len(boxes) != 1 or len(scores) != 1:
             return (
                 f"its {times(size)} level has {len(boxes)} boxes and {len(scores)} scores, where "
@@ -108,27 +110,27 @@ def _levels(found: list[_Output], texts: ArrayInput) -> list[tuple[_Output, _Out
     return levels
 
 
-def _output(seen: View, name: str, texts: ArrayInput) -> _Output | str:
-    shape = seen.shape(name)
+def _output(view: GraphView, name: str, texts: ArrayInput) -> _Output | str:
+    shape = view.shape(name)
     if shape is None or len(shape) != 4 or shape[0] != 1:
         return "its outputs are not maps 1xCxhxw of boxes and scores"
     branch = Branch(name, shape)
-    bins = _bins(seen, branch)
+    bins = _bins(view, branch)
     if bins:
         return _Output(branch, bins)
-    last = _last(seen, name)
+    last = _last(view, name)
     if last != "Sigmoid" and last not in _RAW:
         return f"its output of {times(shape)} is neither four distances nor scores"
-    if not _depends(seen, name, texts.name):
+    if not _depends(view, name, texts.name):
         return f"its output of {times(shape)} is not compared with the texts"
     return _Output(branch, activated=last == "Sigmoid")
 
 
-def _bins(seen: View, branch: Branch) -> int:
+def _bins(view: GraphView, branch: Branch) -> int:
     """Bins per side of a box output; 0 where the output is no box."""
     if branch.shape[1] != 4:
         return 0
-    end = tail(seen, [branch.name])
+    end = head_postprocessing(view, [branch.name])
     if isinstance(end, str) or len(end.branches) != 1:
         return 0
     source = end.branches[0]
@@ -139,7 +141,7 @@ def _bins(seen: View, branch: Branch) -> int:
         (answer,) = end(values)
     except RkzooError:
         return 0
-    return source.shape[1] // 4 if same(answer, _distances(values[source.name])) else 0
+    return source.shape[1] // 4 if is_close(answer, _distances(values[source.name])) else 0
 
 
 def _distances(logits: Array) -> Float:
@@ -152,20 +154,20 @@ def _distances(logits: Array) -> Float:
     return np.asarray(np.einsum("nsbhw,b->nshw", weight, np.arange(bins.shape[2])), np.float64)
 
 
-def _last(seen: View, name: str) -> str:
+def _last(view: GraphView, name: str) -> str:
     """The operator that computes the values of an output, before any rearranging."""
-    while (node := seen.producers.get(name)) is not None and node.op_type in _ARRANGING:
+    while (node := view.producers.get(name)) is not None and node.op_type in _ARRANGING:
         name = node.input[0]
     return node.op_type if node is not None else ""
 
 
-def _depends(seen: View, name: str, source: str) -> bool:
+def _depends(view: GraphView, name: str, source: str) -> bool:
     """Whether `source` enters after the last convolution; the texts reach the features before it
     too, which does not make an output a score.
     """
     todo, known = [name], {name}
     while todo:
-        node = seen.producers.get(todo.pop())
+        node = view.producers.get(todo.pop())
         for needed in node.input if node is not None and node.op_type != "Conv" else ():
             if needed == source:
                 return True
@@ -179,12 +181,12 @@ def _evidence(
     levels: list[tuple[_Output, _Output]], strides: list[int], texts: ArrayInput
 ) -> tuple[str, ...]:
     box, score = levels[0]
-    made = f"the mean of {box.bins} bins each" if box.bins > 1 else "plain"
+    text = f"the mean of {box.bins} bins each" if box.bins > 1 else "plain"
     sigmoid = "after" if score.activated else "before"
     return (
         f"A second input takes {texts.shape[1]} text embeddings of {texts.shape[2]} values: the "
         "classes are given as prompts.",
         f"{len(levels)} level{'s' * (len(levels) > 1)} (stride {', '.join(map(str, strides))}), "
-        f"each with a box of four distances ({made}) and a score for every text, {sigmoid} its "
+        f"each with a box of four distances ({text}) and a score for every text, {sigmoid} its "
         "sigmoid.",
     )

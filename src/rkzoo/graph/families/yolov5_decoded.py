@@ -11,11 +11,22 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput, Part
+from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput, Part
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import SHARES_SAID
-from rkzoo.graph.families.anchor_levels import Level, anchor_taps, anchored_levels, said_levels
-from rkzoo.graph.families.anchors import Anchors, family_of, said_scores, scored_by, shown
+from rkzoo.graph.families.anchor_levels import (
+    Level,
+    anchor_head_tensors,
+    anchored_levels,
+    describe_levels,
+)
+from rkzoo.graph.families.anchors import (
+    Anchors,
+    describe_scores,
+    family_of,
+    format_anchors,
+    scored_by,
+)
 from rkzoo.graph.families.branches import (
     BOX_SLACK,
     SCORE_SLACK,
@@ -29,10 +40,10 @@ from rkzoo.graph.families.branches import (
     times,
 )
 from rkzoo.graph.families.faces import with_faces
+from rkzoo.graph.families.head_postprocessing import head_postprocessing
 from rkzoo.graph.families.outputs import cut_outputs
-from rkzoo.graph.families.recognition import Picture, Recognition, Tap
-from rkzoo.graph.families.tail import tail
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
+from rkzoo.graph.onnx.view import Array, GraphView
 
 _POINTS_FIRST: tuple[Part, ...] = ("box", "objectness", "keypoints", "score")
 
@@ -54,15 +65,15 @@ class _Rows:
     score: float
 
 
-def stock(seen: View, picture: Picture) -> Recognition | str:
+def upstream(view: GraphView, picture: ImageSource) -> Recognition | str:
     """One output 1xNx(5+C) (or 1x(5+C)xN), centre and size in pixels, objectness, classes and
     perhaps mask coefficients, or key points before the classes (YOLOv5-face); further outputs
     may be the heads before decoding, which nobody needs, and the masks' prototypes."""
-    outputs = [output.name for output in seen.model.graph.output]
+    outputs = [output.name for output in view.model.graph.output]
     if not outputs:
         return ""
-    main = next((name for name in outputs if len(seen.shape(name) or ()) == 3), outputs[0])
-    end = tail(seen, [main])
+    main = next((name for name in outputs if len(view.shape(name) or ()) == 3), outputs[0])
+    end = head_postprocessing(view, [main])
     if isinstance(end, str):
         return end
     levels = anchored_levels(end, picture)
@@ -95,8 +106,8 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     rows = _rows(table, levels, values, anchors)
     if isinstance(rows, str):
         return rows
-    shape = Decoded(rows_last=rows_last, corners=rows.corners, relative=relative)
-    return _recognition(seen, outputs, _Answer(main, answer.shape, shape), levels, rows, picture)
+    shape = DecodedOutput(rows_last=rows_last, corners=rows.corners, relative=relative)
+    return _recognition(view, outputs, _Answer(main, answer.shape, shape), levels, rows, picture)
 
 
 @dataclass(frozen=True)
@@ -105,24 +116,24 @@ class _Answer:
 
     name: str
     shape: tuple[int, ...]
-    layout: Decoded
+    layout: DecodedOutput
 
 
 def _recognition(
-    seen: View,
+    view: GraphView,
     outputs: Sequence[str],
     answer: _Answer,
     levels: Sequence[Level],
     rows: _Rows,
-    picture: Picture,
+    picture: ImageSource,
 ) -> Recognition | str:
     prototypes = None
     if rows.coefficients:
-        prototypes = _prototypes(seen, outputs, rows.coefficients)
+        prototypes = _prototypes(view, outputs, rows.coefficients)
         if prototypes is None:
             return f"it has {rows.coefficients} mask coefficients and no prototypes for them"
     anchors = rows.anchors
-    taps = anchor_taps(levels, len(anchors[0]), rows.coefficients, prototypes, rows.points)
+    taps = anchor_head_tensors(levels, len(anchors[0]), rows.coefficients, prototypes, rows.points)
     strides = tuple(level.stride for level in levels)
     head = DetectHead(
         outputs=cut_outputs(taps, strides),
@@ -151,15 +162,15 @@ def _recognition(
         ),
     )
     family = f"{family_of(anchors)}{'-pose' * bool(rows.points)}"
-    found = Recognition(
+    recognition = Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, head),
         uncut=contract(family, picture, uncut),
-        taps=taps,
+        head_tensors=taps,
         evidence=_evidence(answer, levels, rows, len(outputs) - len(whole)),
     )
-    return with_faces(found, picture.labels)
+    return with_faces(recognition, picture.labels)
 
 
 def _evidence(answer: _Answer, levels: Sequence[Level], rows: _Rows, spare: int) -> tuple[str, ...]:
@@ -167,12 +178,12 @@ def _evidence(answer: _Answer, levels: Sequence[Level], rows: _Rows, spare: int)
     total = sum(cells(level.branch) for level in levels)
     return (
         f"One output of {times(answer.shape)}: {each} anchors in each of {total} cells.",
-        said_levels(levels, each, rows.classes, rows.coefficients, rows.points),
+        describe_levels(levels, each, rows.classes, rows.coefficients, rows.points),
         *([SHARES_SAID] if answer.layout.relative else []),
         "The anchors, read from the graph by feeding it zeros, are "
-        f"{shown([pair for level in rows.anchors for pair in level])}.",
+        f"{format_anchors([pair for level in rows.anchors for pair in level])}.",
         *(["The graph multiplies the classes by the objectness."] if rows.multiplied else []),
-        *said_scores(rows.anchors, rows.classes),
+        *describe_scores(rows.anchors, rows.classes),
         *([f"{spare} more outputs are not needed."] if spare else []),
         "Fed with random numbers, the end of the graph answers as this head must: within "
         f"{rows.box_px:.1g} px and {rows.score:.1g} in score.",
@@ -196,18 +207,18 @@ def _turned(answer: Array, total: int, channels: int) -> tuple[int, bool] | None
 
 def _blocks(levels: Sequence[Level], each: int) -> list[tuple[int, int, slice]]:
     """(level, anchor, slice of its cells in the output), in the output's order."""
-    found, start = [], 0
+    blocks, start = [], 0
     for index, level in enumerate(levels):
         for anchor in range(each):
             stop = start + cells(level.branch)
-            found.append((index, anchor, slice(start, stop)))
+            blocks.append((index, anchor, slice(start, stop)))
             start = stop
-    return found
+    return blocks
 
 
 def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None:
     """Box sizes for zero inputs; from center and size, or corners."""
-    found: list[list[tuple[float, float]]] = [[] for _ in levels]
+    results: list[list[tuple[float, float]]] = [[] for _ in levels]
     for level, _, where in _blocks(levels, each):
         boxes = blank[where, :4].astype(np.float64)
         if not np.isfinite(boxes).all():
@@ -219,8 +230,8 @@ def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None
         if len(boxes) == 1 and _is_corner(boxes[0], levels[level].stride):
             boxes[:, 2:] -= boxes[:, :2]
         width, height = np.round(np.median(boxes[:, 2:], axis=0), 4)
-        found[level].append((float(width), float(height)))
-    return tuple(tuple(level) for level in found)
+        results[level].append((float(width), float(height)))
+    return tuple(tuple(level) for level in results)
 
 
 def _is_corner(box: Float, step: int) -> bool:
@@ -246,24 +257,24 @@ def _rows(
     boxes = np.concatenate(
         [_boxes(level, each, values, anchors[i]) for i, level in enumerate(levels)]
     )
-    found = table.astype(np.float64)
+    result = table.astype(np.float64)
     edges = np.concatenate(
         (boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1
     )
-    apart = [float(np.abs(found[:, :4] - want).max()) for want in (boxes, edges)]
+    apart = [float(np.abs(result[:, :4] - want).max()) for want in (boxes, edges)]
     corners = apart[1] < apart[0]
     if not min(apart) <= box_limit(boxes):
         return (
             f"its boxes are {min(apart):.3g} px from what YOLOv5 and YOLOv7 make of the anchors "
-            f"{shown([pair for level in anchors for pair in level])}"
+            f"{format_anchors([pair for level in anchors for pair in level])}"
         )
     scores = sigmoid(raw)
-    objectness = found.shape[1] == raw.shape[1]
-    wrong = np.abs(found[:, 4] - scores[:, 4]).max() if objectness else 0.0
+    objectness = result.shape[1] == raw.shape[1]
+    wrong = np.abs(result[:, 4] - scores[:, 4]).max() if objectness else 0.0
     if not wrong <= SCORE_SLACK:
         return f"its fifth number is no objectness: it is {wrong:.3g} from one"
-    points = _points(found, raw, levels, anchors) if objectness else 0
-    after = found[:, (5 if objectness else 4) + 2 * points :]
+    points = _points(result, raw, levels, anchors) if objectness else 0
+    after = result[:, (5 if objectness else 4) + 2 * points :]
     raw, scores = (np.delete(a, range(5, 5 + 2 * points), axis=1) for a in (raw, scores))
     plain = np.abs(after - scores[:, 5:]).max(axis=0)
     product = np.abs(after - scores[:, 5:] * scores[:, 4:5]).max(axis=0)
@@ -283,7 +294,7 @@ def _rows(
     )  # fmt: skip
 
 
-def _points(found: Float, raw: Float, levels: Sequence[Level], anchors: Anchors) -> int:
+def _points(actual: Float, raw: Float, levels: Sequence[Level], anchors: Anchors) -> int:
     """How many key points stand behind the objectness: p * anchor + corner of the cell * stride,
     as in YOLOv5-face."""
     parts = []
@@ -292,9 +303,9 @@ def _points(found: Float, raw: Float, levels: Sequence[Level], anchors: Anchors)
         parts.append(np.concatenate((corner * level.stride, size), axis=1))
     start, size = np.split(np.concatenate(parts), 2, axis=1)
     pairs = (raw.shape[1] - 6) // 2
-    made = raw[:, 5 : 5 + 2 * pairs] * np.tile(size, pairs) + np.tile(start, pairs)
-    apart = np.abs(found[:, 5 : 5 + 2 * pairs] - made).max(axis=0)
-    wrong = np.flatnonzero(apart > box_limit(made))
+    result = raw[:, 5 : 5 + 2 * pairs] * np.tile(size, pairs) + np.tile(start, pairs)
+    apart = np.abs(actual[:, 5 : 5 + 2 * pairs] - result).max(axis=0)
+    wrong = np.flatnonzero(apart > box_limit(result))
     return int(wrong[0] if len(wrong) else 2 * pairs) // 2
 
 
@@ -315,7 +326,7 @@ def _places(level: Level, anchors: Sequence[tuple[float, float]]) -> tuple[Float
     return corner, np.repeat(np.array(anchors, np.float64), count, axis=0)
 
 
-def _prototypes(seen: View, outputs: Sequence[str], count: int) -> Tap | None:
-    found = [(name, seen.shape(name)) for name in outputs]
-    fitting = [(n, s) for n, s in found if s is not None and len(s) == 4 and s[1] == count]
-    return Tap(fitting[0][0], "prototypes", 0, fitting[0][1]) if len(fitting) == 1 else None
+def _prototypes(view: GraphView, outputs: Sequence[str], count: int) -> HeadTensor | None:
+    results = [(name, view.shape(name)) for name in outputs]
+    fitting = [(n, s) for n, s in results if s is not None and len(s) == 4 and s[1] == count]
+    return HeadTensor(fitting[0][0], "prototypes", 0, fitting[0][1]) if len(fitting) == 1 else None

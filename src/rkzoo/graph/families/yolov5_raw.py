@@ -13,23 +13,23 @@ import numpy as np
 
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.anchor_levels import anchor_taps, anchored_levels, said_levels
-from rkzoo.graph.families.anchors import ASSUMED, USUAL, family_of, said_scores, scored_by
+from rkzoo.graph.families.anchor_levels import anchor_head_tensors, anchored_levels, describe_levels
+from rkzoo.graph.families.anchors import ASSUMED, USUAL, describe_scores, family_of, scored_by
 from rkzoo.graph.families.branches import (
     Float,
-    by_size,
     contract,
+    group_by_size,
+    is_close,
     probe,
-    same,
     sigmoid,
     stride,
     times,
     wrong_count,
 )
+from rkzoo.graph.families.head_postprocessing import HeadPostprocessing, head_postprocessing
 from rkzoo.graph.families.outputs import cut_outputs
-from rkzoo.graph.families.recognition import Picture, Recognition, Tap
-from rkzoo.graph.families.tail import Tail, tail
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
+from rkzoo.graph.onnx.view import Array, GraphView
 
 _FACE_NUMBERS = 16
 _FACE = (
@@ -39,14 +39,14 @@ _FACE = (
 )
 
 
-def heads(seen: View, picture: Picture) -> Recognition | str:
+def heads(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize one output per level: 1xAxhxwx(5+C) before or after the sigmoid (undecoded YOLOv5
     and YOLOv7), or 1xA(5+C)xhxw, after the sigmoid (Rockchip's export) or before.
     """
-    outputs = [output.name for output in seen.model.graph.output]
+    outputs = [output.name for output in view.model.graph.output]
     if len(outputs) < 2:
         return ""
-    end = tail(seen, outputs)
+    end = head_postprocessing(view, outputs)
     if isinstance(end, str):
         return end
     levels = anchored_levels(end, picture)
@@ -54,10 +54,10 @@ def heads(seen: View, picture: Picture) -> Recognition | str:
         return levels
     if len(levels) != len(outputs):
         return f"its {len(outputs)} outputs come from {len(levels)} sizes of feature maps"
-    asked = _asked(end)
-    if isinstance(asked, str):
-        return asked
-    values, answers = asked
+    heads = _probe_outputs(end)
+    if isinstance(heads, str):
+        return heads
+    values, answers = heads
     meanings = [_meaning(values[level.branch.name], answers) for level in levels]
     good = [meaning for meaning in meanings if meaning is not None]
     if len(good) != len(levels) or len({(m.each, m.activated) for m in good}) != 1:
@@ -69,7 +69,7 @@ def heads(seen: View, picture: Picture) -> Recognition | str:
     whole = _head(named, strides, channels, each or 3, activated=activated)
     if isinstance(whole, str):
         return whole
-    taps = anchor_taps(levels, 3, 0, None)
+    taps = anchor_head_tensors(levels, 3, 0, None)
     cut = msgspec.structs.replace(whole, outputs=cut_outputs(taps, strides), activated=True)
     vendor = not each and activated
     family = family_of(whole.anchors)
@@ -78,32 +78,32 @@ def heads(seen: View, picture: Picture) -> Recognition | str:
         form="vendor-3" if vendor else "stock",
         contract=contract(family, picture, whole if vendor else cut),
         uncut=None if vendor else contract(family, picture, whole),
-        taps=taps,
+        head_tensors=taps,
         anchors_known=False,
         assumed=(_FACE,) if channels == 3 * _FACE_NUMBERS else (),
         evidence=(
             f"{len(outputs)} outputs like {times(answers[good[0].name].shape)}, one a level, "
             f"{'after' if activated else 'before'} the sigmoid.",
-            said_levels(levels, 3, whole.classes, 0),
+            describe_levels(levels, 3, whole.classes, 0),
             ASSUMED,
-            *said_scores(whole.anchors, whole.classes),
+            *describe_scores(whole.anchors, whole.classes),
         ),
     )
 
 
-def masks(seen: View, picture: Picture) -> Recognition | str:
+def masks(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize Rockchip's YOLOv5-seg: per level 1xA(5+C)xhxw after the sigmoid and 1xAMxhxw mask
     coefficients, and prototypes 1xMxHxW.
     """
-    outputs = [output.name for output in seen.model.graph.output]
+    outputs = [output.name for output in view.model.graph.output]
     if len(outputs) < 3 or len(outputs) % 2 == 0:
         return ""
-    shapes = [(seen.shape(name) or (), name) for name in outputs]
+    shapes = [(view.shape(name) or (), name) for name in outputs]
     if any(len(shape) != 4 for shape, _ in shapes):
         return "its outputs are not all feature maps 1xCxHxW"
     shape, proto = max(shapes, key=lambda pair: pair[0][2] * pair[0][3])
-    end = tail(seen, [name for name in outputs if name != proto])
-    groups = by_size(end) if not isinstance(end, str) else end
+    end = head_postprocessing(view, [name for name in outputs if name != proto])
+    groups = group_by_size(end) if not isinstance(end, str) else end
     if isinstance(end, str) or isinstance(groups, str):
         return str(groups)
     for group in groups:
@@ -113,15 +113,15 @@ def masks(seen: View, picture: Picture) -> Recognition | str:
     if 2 * len(groups) != len(end.outputs):
         return f"its {len(outputs)} outputs are not two for each of {len(groups)} levels and one"
     steps = [stride(group[0], picture) for group in groups]
-    asked = _asked(end)
-    if isinstance(asked, str):
-        return asked
-    values, answers = asked
+    masks = _probe_outputs(end)
+    if isinstance(masks, str):
+        return masks
+    values, answers = masks
     named, taps = [], []
     for index, group in enumerate(groups):
-        found = [(branch, _meaning(values[branch.name], answers)) for branch in group]
-        found.sort(key=lambda pair: pair[1] is None or not pair[1].activated)
-        (scores, first), (mask, second) = found
+        results = [(branch, _meaning(values[branch.name], answers)) for branch in group]
+        results.sort(key=lambda pair: pair[1] is None or not pair[1].activated)
+        (scores, first), (mask, second) = results
         if (
             first is None or second is None or not first.activated or second.activated
             or first.each or second.each or mask.shape[1] != 3 * shape[1]
@@ -135,8 +135,8 @@ def masks(seen: View, picture: Picture) -> Recognition | str:
             HeadOutput(name=second.name, role="coefficients", level=index),
         ]
         taps += [
-            Tap(scores.name, "anchors", index, scores.shape, sigmoid=True),
-            Tap(mask.name, "coefficients", index, mask.shape),
+            HeadTensor(scores.name, "anchors", index, scores.shape, sigmoid=True),
+            HeadTensor(mask.name, "coefficients", index, mask.shape),
         ]
     named.append(HeadOutput(name=proto, role="prototypes"))
     strides = tuple(step for step in steps if isinstance(step, int))
@@ -148,7 +148,7 @@ def masks(seen: View, picture: Picture) -> Recognition | str:
         family=family,
         form="vendor-7",
         contract=contract(family, picture, head),
-        taps=(*taps, Tap(proto, "prototypes", 0, shape)),
+        head_tensors=(*taps, HeadTensor(proto, "prototypes", 0, shape)),
         anchors_known=False,
         evidence=(
             f"{len(outputs)} outputs: scores and mask coefficients for each of {len(groups)} "
@@ -156,12 +156,12 @@ def masks(seen: View, picture: Picture) -> Recognition | str:
             f"Three anchors a cell, {head.classes} class{'es' * (head.classes > 1)}, {shape[1]} "
             "mask coefficients.",
             ASSUMED,
-            *said_scores(head.anchors, head.classes),
+            *describe_scores(head.anchors, head.classes),
         ),
     )
 
 
-def _asked(end: Tail) -> tuple[dict[str, Array], dict[str, Array]] | str:
+def _probe_outputs(end: HeadPostprocessing) -> tuple[dict[str, Array], dict[str, Array]] | str:
     """Random values for the branches, and the outputs for them."""
     values = probe(end.branches, seed=0)
     try:
@@ -213,12 +213,12 @@ def _meaning(logits: Array, answers: Mapping[str, Array]) -> _Meaning | None:
     for name, answer in answers.items():
         each = answer.shape[1] if answer.ndim == 5 else 0
         for activated, want in ((True, scores), (False, logits)):
-            if same(answer, _apart(want, each) if each else want):
+            if is_close(answer, _split_anchors(want, each) if each else want):
                 return _Meaning(name, each, activated)
     return None
 
 
-def _apart(whole: Array | Float, each: int) -> Array:
+def _split_anchors(whole: Array | Float, each: int) -> Array:
     """Reshape 1xA(5+C)xhxw to 1xAxhxwx(5+C); unchanged where the channels do not divide."""
     if whole.shape[1] % each:
         return whole

@@ -16,40 +16,40 @@ from itertools import product
 import msgspec
 import numpy as np
 
-from rkzoo.contract.detect import Decoded, HeadOutput
+from rkzoo.contract.detect import DecodedOutput, HeadOutput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
     NO_SHARES,
     SHARES_SAID,
-    Extra,
+    ExtraBranch,
     Level,
     Shares,
-    alike,
     boxes_of,
     corners,
     head,
+    head_tensors,
     level_evidence,
+    mismatch,
     outputs_of_cut,
     table,
-    taps,
 )
 from rkzoo.graph.families.branches import (
     SCORE_SLACK,
     Float,
     box_limit,
-    by_size,
     cells,
     contract,
+    group_by_size,
     is_table,
-    moved,
+    outputs_without_branch,
     probe,
     stride,
     times,
     two_of_one,
     wrong_count,
 )
-from rkzoo.graph.families.recognition import Picture, Recognition
-from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing, head_postprocessing
+from rkzoo.graph.families.recognition import ImageSource, Recognition
 from rkzoo.graph.families.training import (
     NANODET_PLUS,
     PICODET,
@@ -58,7 +58,7 @@ from rkzoo.graph.families.training import (
     Training,
     is_picodet,
 )
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.onnx.view import Array, GraphView
 
 _NOT_ROWS = "its output is not a row of numbers for each of {} cells"
 # Outputs and the number of cells -> corners (N, 4) in pixels and scores (N, C).
@@ -84,31 +84,31 @@ class _Layout:
 
     read: Read
     outputs: tuple[HeadOutput, ...]
-    decoded: Decoded
+    decoded: DecodedOutput
     said: str
     objectness: bool = False
 
 
-def yolov6(seen: View, picture: Picture) -> Recognition | str:
+def yolov6(view: GraphView, picture: ImageSource) -> Recognition | str:
     """One output 1xNx(5+C): centre and size in pixels, a 1, classes after their sigmoid."""
-    return _recognised(seen, picture, 1, _rows_with_a_one)
+    return _recognised(view, picture, 1, _rows_with_a_one)
 
 
-def ppyoloe(seen: View, picture: Picture) -> Recognition | str:
+def ppyoloe(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Corners in pixels 1xNx4 and scores 1xCxN or 1xNxC, or both in one tensor 1xNx(4+C)."""
-    return _recognised(seen, picture, 2, _corner_rows)
+    return _recognised(view, picture, 2, _corner_rows)
 
 
 def _recognised(
-    seen: View,
-    picture: Picture,
+    view: GraphView,
+    picture: ImageSource,
     most_outputs: int,
     layout_of: Callable[[Sequence[str], Sequence[Array]], _Layout | str],
 ) -> Recognition | str:
-    outputs = [output.name for output in seen.model.graph.output]
+    outputs = [output.name for output in view.model.graph.output]
     if not 1 <= len(outputs) <= most_outputs:
         return ""
-    end = tail(seen, outputs)
+    end = head_postprocessing(view, outputs)
     if isinstance(end, str):
         return end
     values = probe(end.branches, seed=0)
@@ -117,36 +117,36 @@ def _recognised(
         layout = layout_of(outputs, answers)
         if isinstance(layout, str):
             return layout
-        found = _match(end, values, picture, layout.read)
+        recognised = _match(end, values, picture, layout.read)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
-    if isinstance(found, str):
-        return found
-    training = None if layout.objectness else _training(found.levels)
+    if isinstance(recognised, str):
+        return recognised
+    training = None if layout.objectness else _training(recognised.levels)
     family = training.family if training else "yolov6"
     picture = training.over(picture) if training else picture
-    taken = taps(found.levels, Extra(), None)
-    cut = head(found.levels, Extra(), outputs_of_cut(found.levels, taken))
+    taken = head_tensors(recognised.levels, ExtraBranch(), None)
+    cut = head(recognised.levels, ExtraBranch(), outputs_of_cut(recognised.levels, taken))
     uncut = msgspec.structs.replace(
         cut,
         outputs=layout.outputs,
         # The 1 stands where the objectness would: a product with it changes nothing.
         objectness="product" if layout.objectness else "none",
-        decoded=msgspec.structs.replace(layout.decoded, relative=found.shares.boxes),
+        decoded=msgspec.structs.replace(layout.decoded, relative=recognised.shares.boxes),
     )
     return Recognition(
         family=family,
         form="stock",
         contract=contract(family, picture, cut),
         uncut=contract(family, picture, uncut),
-        taps=taken,
-        coarsest_first=found.coarsest_first,
+        head_tensors=taken,
+        coarsest_first=recognised.coarsest_first,
         evidence=(
             f"{layout.said} and {cut.classes} class{'es' * (cut.classes > 1)} for each cell.",
-            *level_evidence(found.levels, Extra(), activated=True),
-            *([SHARES_SAID] if found.shares.boxes else []),
+            *level_evidence(recognised.levels, ExtraBranch(), activated=True),
+            *([SHARES_SAID] if recognised.shares.boxes else []),
             "Fed with random numbers, the end of the graph answers as this head must: within "
-            f"{found.box_px:.1g} px and {found.score:.1g} in score.",
+            f"{recognised.box_px:.1g} px and {recognised.score:.1g} in score.",
         ),
         assumed=(training.assumed,) if training else (),
     )
@@ -170,7 +170,7 @@ def _rows_with_a_one(outputs: Sequence[str], answers: Sequence[Array]) -> _Layou
     return _Layout(
         _yolov6_rows,
         (HeadOutput(name=outputs[0], role="decoded"),),
-        Decoded(rows_last=False),
+        DecodedOutput(rows_last=False),
         f"One output of {times(answer.shape)}: a box, a constant 1",
         objectness=True,
     )
@@ -184,14 +184,14 @@ def _corner_rows(outputs: Sequence[str], answers: Sequence[Array]) -> _Layout | 
         return _Layout(
             _one_tensor,
             (HeadOutput(name=outputs[0], role="decoded"),),
-            Decoded(rows_last=False, corners=True),
+            DecodedOutput(rows_last=False, corners=True),
             f"One output of {shapes}: corners",
         )
     box, score = _box_first(answers)
     return _Layout(
         _two_tensors,
         (HeadOutput(name=outputs[box], role="box"), HeadOutput(name=outputs[score], role="score")),
-        Decoded(rows_last=answers[score].shape[2] == answers[box].shape[1], corners=True),
+        DecodedOutput(rows_last=answers[score].shape[2] == answers[box].shape[1], corners=True),
         f"Boxes and scores of {shapes}: corners",
     )
 
@@ -219,8 +219,10 @@ def _box_first(answers: Sequence[Array]) -> tuple[int, int]:
     return (0, 1) if answers[0].shape[2] == 4 else (1, 0)
 
 
-def _match(end: Tail, values: Mapping[str, Array], picture: Picture, read: Read) -> _Seen | str:
-    groups = by_size(end)
+def _match(
+    end: HeadPostprocessing, values: Mapping[str, Array], picture: ImageSource, read: Read
+) -> _Seen | str:
+    groups = group_by_size(end)
     if isinstance(groups, str):
         return groups
     total = sum(cells(group[0]) for group in groups)
@@ -233,26 +235,26 @@ def _match(end: Tail, values: Mapping[str, Array], picture: Picture, read: Read)
         if isinstance(level, str):
             return level
         levels.append(level)
-    reason = alike(levels)
+    reason = mismatch(levels)
     if reason:
         return reason
-    found = []
+    results = []
     for coarsest_first, order in ((False, levels), (True, levels[::-1])):
-        scores = table(order, values, Extra(), activated=True).scores.T
+        scores = table(order, values, ExtraBranch(), activated=True).scores.T
         if answer[1].shape != scores.shape:
             return f"its {scores.shape[1]} classes do not make up its output"
         score = float(np.abs(answer[1] - scores).max())
-        for kind, shares, made in _readings(order, values):
-            seen = shares.in_pixels(answer[0].T, picture.image.size, 4, Extra()).T
-            box = float(np.abs(seen - made).max())
-            if box <= box_limit(made) and score <= SCORE_SLACK:
+        for kind, shares, array in _readings(order, values):
+            seen = shares.in_pixels(answer[0].T, picture.image.size, 4, ExtraBranch()).T
+            box = float(np.abs(seen - array).max())
+            if box <= box_limit(array) and score <= SCORE_SLACK:
                 fitting = tuple(
                     replace(level, offset=kind.offset, logarithms=kind.logarithms)
                     for level in levels
                 )
                 return _Seen(fitting, coarsest_first, shares, box, score)
-            found.append((box, score))
-    box, score = min(found)
+            results.append((box, score))
+    box, score = min(results)
     return (
         "its boxes are not distances from a point of each cell: it differs by "
         f"{box:.3g} px and {score:.3g} in score"
@@ -267,16 +269,16 @@ def _readings(
     plain = levels[0].box.shape[1] == 4
     for logarithms, offset in product((False, True) if plain else (False,), (0.5, 0.0)):
         kinds = [replace(level, offset=offset, logarithms=logarithms) for level in levels]
-        made = corners(boxes_of(kinds, values)).T
+        transposed = corners(boxes_of(kinds, values)).T
         for shares in (NO_SHARES, Shares(boxes=True)):
-            yield kinds[0], shares, made
+            yield kinds[0], shares, transposed
 
 
 def _level(
     group: tuple[Branch, ...],
-    picture: Picture,
+    picture: ImageSource,
     read: Callable[[Sequence[Array]], tuple[Float, Float] | None],
-    end: Tail,
+    end: HeadPostprocessing,
     values: Mapping[str, Array],
 ) -> Level | str:
     """Which of two branches, or parts of one, moves the boxes, and which the scores."""
@@ -285,7 +287,7 @@ def _level(
         return "its output is not a row of numbers for each cell"
 
     def moves(branch: Branch) -> tuple[bool, ...]:
-        after = read(moved(end, values, branch)) or before
+        after = read(outputs_without_branch(end, values, branch)) or before
         return tuple(bool((a != b).any()) for a, b in zip(before, after, strict=True))
 
     group = two_of_one(group, before[1].shape[1], lambda part: moves(part) == (False, True))

@@ -12,32 +12,32 @@ from dataclasses import replace
 
 import numpy as np
 
-from rkzoo.contract.detect import Decoded, HeadOutput
+from rkzoo.contract.detect import DecodedOutput, HeadOutput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
     ALL_SHARES,
     SHARES_SAID,
-    Extra,
-    Fit,
+    ExtraBranch,
+    FormulaFit,
     Level,
-    alike,
     cells_evidence,
     compare,
     compare_picked,
     extras,
     head,
+    head_tensors,
     level_evidence,
+    mismatch,
     outputs_of_cut,
     table,
-    taps,
 )
 from rkzoo.graph.families.branches import (
     Float,
-    by_size,
     cells,
+    changed_channels,
     contract,
-    moved,
-    moving,
+    group_by_size,
+    outputs_without_branch,
     probe,
     stride,
     times,
@@ -45,9 +45,9 @@ from rkzoo.graph.families.branches import (
     wrong_count,
 )
 from rkzoo.graph.families.faces import with_faces
-from rkzoo.graph.families.recognition import Picture, Recognition, Tap
-from rkzoo.graph.families.tail import Branch, Tail, tail
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing, head_postprocessing
+from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
+from rkzoo.graph.onnx.view import Array, GraphView
 
 # So low that top-k selects nothing from a level set to it.
 _QUIET = -30.0
@@ -58,18 +58,18 @@ _PICKED_AWAY = (
 )
 
 
-def stock(seen: View, picture: Picture) -> Recognition | str:
+def upstream(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize one output 1x(4+C+E)xN (center, size, scores, extras), or 1xKx(6+E) (corners,
     score, class, extras) of the top k; optionally mask prototypes as a second output.
     """
-    split = _outputs(seen)
+    split = _outputs(view)
     if split is None:
         return ""
     decoded, prototypes = split
-    end = tail(seen, [decoded], picking=True)
+    end = head_postprocessing(view, [decoded], picking=True)
     if isinstance(end, str):
         return end
-    groups = by_size(end)
+    groups = group_by_size(end)
     if isinstance(groups, str):
         return groups
     values = probe(end.branches, seed=0)
@@ -93,22 +93,22 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     return _recognition(end, levels, fit, whole, prototypes, picture)
 
 
-def _outputs(seen: View) -> tuple[str, Tap | None] | None:
+def _outputs(view: GraphView) -> tuple[str, HeadTensor | None] | None:
     """The output with the boxes, and the prototypes, if any."""
-    names = [output.name for output in seen.model.graph.output]
+    names = [output.name for output in view.model.graph.output]
     if len(names) == 1:
         return names[0], None
-    maps = [name for name in names if len(seen.shapes.get(name, ())) == 4]
-    shape = seen.shape(maps[0]) if len(names) == 2 and len(maps) == 1 else None
+    maps = [name for name in names if len(view.shapes.get(name, ())) == 4]
+    shape = view.shape(maps[0]) if len(names) == 2 and len(maps) == 1 else None
     if shape is None:
         return None
     (decoded,) = (name for name in names if name != maps[0])
-    return decoded, Tap(maps[0], "prototypes", 0, shape)
+    return decoded, HeadTensor(maps[0], "prototypes", 0, shape)
 
 
 def _wrong_count(groups: Sequence[Sequence[Branch]]) -> str:
-    wanted = "two, box and class, or three with masks, key points or an angle"
-    reasons = [wrong_count(group, (2, 3), wanted) for group in groups]
+    requested = "two, box and class, or three with masks, key points or an angle"
+    reasons = [wrong_count(group, (2, 3), requested) for group in groups]
     if len({len(group) for group in groups}) != 1:
         reasons.append("the number of branches differs from level to level")
     return next(filter(None, reasons), "")
@@ -118,7 +118,7 @@ def _wrong_count(groups: Sequence[Sequence[Branch]]) -> str:
 
 
 def _answer(
-    end: Tail, values: Mapping[str, Array], groups: Sequence[Sequence[Branch]]
+    end: HeadPostprocessing, values: Mapping[str, Array], groups: Sequence[Sequence[Branch]]
 ) -> Array | str:
     """1x(values)x(cells), or 1x(top k)x(values) of a tail with top-k."""
     answer = end(values)[0]
@@ -134,18 +134,27 @@ def _answer(
 
 
 def _apart(
-    end: Tail, values: Mapping[str, Array], whole: Array, group: tuple[Branch, ...]
+    end: HeadPostprocessing, values: Mapping[str, Array], whole: Array, group: tuple[Branch, ...]
 ) -> tuple[Branch, ...]:
     """Box and classes of a level."""
 
     def is_score(branch: Branch) -> bool:
-        return min(moving(whole, moved(end, values, branch)[0], 1), default=0) >= 4
+        return (
+            min(
+                changed_channels(whole, outputs_without_branch(end, values, branch)[0], 1),
+                default=0,
+            )
+            >= 4
+        )
 
     return two_of_one(group, whole.shape[1] - 4, is_score)
 
 
 def _levels(
-    end: Tail, groups: Sequence[Sequence[Branch]], values: Mapping[str, Array], picture: Picture
+    end: HeadPostprocessing,
+    groups: Sequence[Sequence[Branch]],
+    values: Mapping[str, Array],
+    picture: ImageSource,
 ) -> list[Level] | str:
     levels = []
     for group in groups:
@@ -160,13 +169,13 @@ def _levels(
         }
         before = end(alone)[0]
         roles = {
-            _role(before, moved(end, alone, branch)[0], branch, end.picks): branch
+            _role(before, outputs_without_branch(end, alone, branch)[0], branch, end.picks): branch
             for branch in group
         }
         if set(roles) - {"extra"} != {"box", "score"} or len(roles) != len(group):
             return "its boxes and scores do not come from branches of their own"
         levels.append(Level(roles["box"], roles["score"], step, roles.get("extra")))
-    return alike(levels) or levels
+    return mismatch(levels) or levels
 
 
 def _role(before: Array, after: Array, branch: Branch, picks: bool) -> str:
@@ -174,7 +183,7 @@ def _role(before: Array, after: Array, branch: Branch, picks: bool) -> str:
     them, or (an angle) the box center and the last value.
     """
     axis = 2 if picks else 1
-    rows = moving(before, after, axis)
+    rows = changed_channels(before, after, axis)
     last = before.shape[axis] - 1
     if not rows:
         return "none"
@@ -190,13 +199,13 @@ def _role(before: Array, after: Array, branch: Branch, picks: bool) -> str:
 
 
 def _fit(
-    end: Tail,
+    end: HeadPostprocessing,
     levels: Sequence[Level],
     values: Mapping[str, Array],
     whole: Array,
-    prototypes: Tap | None,
+    prototypes: HeadTensor | None,
     size: tuple[int, int],
-) -> Fit | str:
+) -> FormulaFit | str:
     """The meaning of the branches that agrees with the tail's outputs."""
     _, classes, third = levels[0].channels
     numbers = whole.shape[2 if end.picks else 1]
@@ -231,8 +240,12 @@ def _fit(
 
 
 def _fits(
-    end: Tail, levels: Sequence[Level], values: Mapping[str, Array], extra: Extra, answer: Float
-) -> list[Fit]:
+    end: HeadPostprocessing,
+    levels: Sequence[Level],
+    values: Mapping[str, Array],
+    extra: ExtraBranch,
+    answer: Float,
+) -> list[FormulaFit]:
     """How well each reading of the scores fits the answer's numbers (R, N), boxes in pixels."""
     if end.picks:
         return [compare_picked(table(levels, values, extra, activated=True), answer.T, extra)]
@@ -248,18 +261,18 @@ def _fits(
 
 
 def _recognition(
-    end: Tail,
+    end: HeadPostprocessing,
     levels: Sequence[Level],
-    fit: Fit,
+    fit: FormulaFit,
     whole: Array,
-    prototypes: Tap | None,
-    picture: Picture,
+    prototypes: HeadTensor | None,
+    picture: ImageSource,
 ) -> Recognition:
-    taken = taps(levels, fit.extra, prototypes)
+    taken = head_tensors(levels, fit.extra, prototypes)
     outputs = [HeadOutput(name=end.outputs[0], role="decoded")]
     if prototypes is not None:
         outputs.append(HeadOutput(name=prototypes.name, role="prototypes"))
-    decoded = Decoded(
+    decoded = DecodedOutput(
         rows_last=not end.picks,
         corners=fit.corners,
         picked=end.picks,
@@ -281,10 +294,10 @@ def _recognition(
         form="stock",
         contract=contract(family, picture, cut),
         uncut=contract(family, picture, uncut),
-        taps=taken,
+        head_tensors=taken,
         evidence=(
-            f"One output of {times(whole.shape)}: {_said(end, levels, whole)}.",
-            *([_said_prototypes(prototypes)] if prototypes else []),
+            f"One output of {times(whole.shape)}: {_describe(end, levels, whole)}.",
+            *([_describe_prototypes(prototypes)] if prototypes else []),
             *level_evidence(levels, fit.extra, fit.activated),
             *([SHARES_SAID] if fit.shares.boxes else []),
             "Fed with random numbers, the end of the graph answers as this head must: within "
@@ -295,14 +308,14 @@ def _recognition(
     return with_faces(recognition, picture.labels)
 
 
-def _family(levels: Sequence[Level], extra: Extra, picks: bool) -> str:
+def _family(levels: Sequence[Level], extra: ExtraBranch, picks: bool) -> str:
     name = "yolov10" if picks else "yolov8"
     if levels[0].channels[0] == 4:
         name = "yolo26"
     return f"{name}-{extra.task}" if extra.task else name
 
 
-def _said(end: Tail, levels: Sequence[Level], whole: Array) -> str:
+def _describe(end: HeadPostprocessing, levels: Sequence[Level], whole: Array) -> str:
     if end.picks:
         return (
             f"the {whole.shape[1]} best of {cells_evidence(levels)} cells, selected inside the "
@@ -311,7 +324,7 @@ def _said(end: Tail, levels: Sequence[Level], whole: Array) -> str:
     return f"{whole.shape[2]} cells are {cells_evidence(levels)}"
 
 
-def _said_prototypes(prototypes: Tap) -> str:
+def _describe_prototypes(prototypes: HeadTensor) -> str:
     return f"A second output of {times(prototypes.shape)}: the prototypes of the masks."
 
 

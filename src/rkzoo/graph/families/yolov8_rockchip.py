@@ -16,35 +16,43 @@ import numpy as np
 
 from rkzoo.contract.detect import HeadOutput
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.anchor_free import Extra, Level, alike, extras, head, level_evidence, taps
+from rkzoo.graph.families.anchor_free import (
+    ExtraBranch,
+    Level,
+    extras,
+    head,
+    head_tensors,
+    level_evidence,
+    mismatch,
+)
 from rkzoo.graph.families.branches import (
     SCORE_SLACK,
-    by_size,
     cells,
     contract,
+    group_by_size,
+    is_close,
     probe,
-    same,
     sigmoid,
     stride,
     times,
     wrong_count,
 )
 from rkzoo.graph.families.faces import with_faces
-from rkzoo.graph.families.recognition import Form, Picture, Recognition, Tap
-from rkzoo.graph.families.tail import Branch, Tail, tail
+from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing, head_postprocessing
+from rkzoo.graph.families.recognition import Form, HeadTensor, ImageSource, Recognition
 from rkzoo.graph.families.training import PICODET, is_picodet
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.onnx.view import Array, GraphView
 
 _NOT_RAW = "its outputs are not raw box distributions and class scores after a sigmoid"
 _LEFT_OVER = "it has outputs that are neither box, score nor sum of scores"
 
 
-def vendor(seen: View, picture: Picture) -> Recognition | str:
+def rockchip(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize any of the forms above."""
-    outputs = [output.name for output in seen.model.graph.output]
+    outputs = [output.name for output in view.model.graph.output]
     if len(outputs) == 1:
         return ""
-    end = tail(seen, outputs)
+    end = head_postprocessing(view, outputs)
     if isinstance(end, str):
         return end
     try:
@@ -52,33 +60,33 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
         answers = dict(zip(outputs, end(values), strict=True))
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
-    prototypes = _prototypes(seen, end, values, answers)
+    prototypes = _prototypes(view, end, values, answers)
     if prototypes is not None:
         answers.pop(prototypes.name)
-        rest = tail(seen, list(answers))
+        rest = head_postprocessing(view, list(answers))
         if isinstance(rest, str):
             return rest
         end = rest
-    found = _meanings(end, values, answers, prototypes)
-    if isinstance(found, str):
-        return found
+    meanings = _meanings(end, values, answers, prototypes)
+    if isinstance(meanings, str):
+        return meanings
     levels = []
-    for meaning in found:
+    for meaning in meanings:
         step = stride(meaning.box, picture)
         if isinstance(step, str):
             return step
         levels.append(Level(meaning.box, meaning.score, step, meaning.third))
-    reason = alike(levels)
+    reason = mismatch(levels)
     if reason:
         return reason
-    named = [output for index, meaning in enumerate(found) for output in meaning.outputs(index)]
+    named = [output for index, meaning in enumerate(meanings) for output in meaning.outputs(index)]
     left = {name: answers[name] for name in answers if name not in {o.name for o in named}}
     answer = _extra(levels, values, left, prototypes)
     if isinstance(answer, str):
         return answer
     extra, last = answer
-    activated = found[0].activated
-    sums = found[0].score_sum is not None
+    activated = meanings[0].activated
+    sums = meanings[0].score_sum is not None
     family = _family(levels, extra)
     training = PICODET if is_picodet(levels) and not extra.task else None
     if training is not None:
@@ -89,9 +97,9 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
         contract=contract(
             family, picture, head(levels, extra, (*named, *last), activated=activated)
         ),
-        taps=taps(levels, extra, prototypes),
+        head_tensors=head_tensors(levels, extra, prototypes),
         evidence=(
-            f"{len(outputs)} outputs: {_said(found[0], last)}.",
+            f"{len(outputs)} outputs: {_describe(meanings[0], last)}.",
             *level_evidence(levels, extra, activated),
             *([_kin(levels)] if training is None else []),
         ),
@@ -104,29 +112,32 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
 
 
 def _prototypes(
-    seen: View, end: Tail, values: Mapping[str, Array], answers: Mapping[str, Array]
-) -> Tap | None:
+    view: GraphView,
+    end: HeadPostprocessing,
+    values: Mapping[str, Array],
+    answers: Mapping[str, Array],
+) -> HeadTensor | None:
     """The one map that shows its branch neither raw nor after a sigmoid: it has the activation of
     the prototypes' last layer.
     """
-    explained = [a for b in end.branches for a in _shown(values[b.name])]
-    found = [
+    explained = [a for b in end.branches for a in _describe_logits(values[b.name])]
+    results = [
         name
         for name, answer in answers.items()
-        if answer.ndim == 4 and answer.shape[1] > 1 and _alone(seen, name)
-        if not any(same(answer, known) for known in explained)
+        if answer.ndim == 4 and answer.shape[1] > 1 and _alone(view, name)
+        if not any(is_close(answer, known) for known in explained)
     ]
-    if len(found) != 1:
+    if len(results) != 1:
         return None
-    return Tap(found[0], "prototypes", 0, tuple(answers[found[0]].shape))
+    return HeadTensor(results[0], "prototypes", 0, tuple(answers[results[0]].shape))
 
 
-def _shown(logits: Array) -> tuple[Array, Array]:
+def _describe_logits(logits: Array) -> tuple[Array, Array]:
     return logits, sigmoid(logits)
 
 
-def _alone(seen: View, name: str) -> bool:
-    own = tail(seen, [name])
+def _alone(view: GraphView, name: str) -> bool:
+    own = head_postprocessing(view, [name])
     return not isinstance(own, str) and len(own.branches) == 1
 
 
@@ -151,27 +162,27 @@ class _Meaning:
     def outputs(self, level: int) -> list[HeadOutput]:
         if not self.score_name:
             return [HeadOutput(name=self.box_name, role="fused", level=level)]
-        found = [
+        head_outputs = [
             HeadOutput(name=self.box_name, role="box", level=level),
             HeadOutput(name=self.score_name, role="score", level=level),
         ]
         if self.score_sum:
-            found.append(HeadOutput(name=self.score_sum, role="score_sum", level=level))
+            head_outputs.append(HeadOutput(name=self.score_sum, role="score_sum", level=level))
         if self.third_name:
-            found.append(HeadOutput(name=self.third_name, role="coefficients", level=level))
-        return found
+            head_outputs.append(HeadOutput(name=self.third_name, role="coefficients", level=level))
+        return head_outputs
 
 
 def _meanings(
-    end: Tail,
+    end: HeadPostprocessing,
     values: Mapping[str, Array],
     answers: Mapping[str, Array],
-    prototypes: Tap | None,
+    prototypes: HeadTensor | None,
 ) -> list[_Meaning] | str:
-    groups = by_size(end)
+    groups = group_by_size(end)
     if isinstance(groups, str):
         return groups
-    found = []
+    meanings = []
     for group in groups:
         reason = wrong_count(group, (2, 3), "two or three")
         if reason:
@@ -179,7 +190,7 @@ def _meanings(
         meaning = _fused(group, values, answers) or _separate(group, values, answers, prototypes)
         if isinstance(meaning, str):
             return meaning
-        found.append(meaning)
+        meanings.append(meaning)
     kinds = {
         (
             m.activated,
@@ -188,11 +199,11 @@ def _meanings(
             m.third_name is None,
             m.score_name == "",
         )
-        for m in found
+        for m in meanings
     }
     if len(kinds) != 1:
         return "its levels are not all of one kind"
-    return found
+    return meanings
 
 
 def _fused(
@@ -206,7 +217,7 @@ def _fused(
             for activated, numbers in ((False, logits), (True, sigmoid(logits))):
                 whole = np.concatenate((values[box.name], numbers), axis=1)
                 for name, answer in answers.items():
-                    if same(answer, whole):
+                    if is_close(answer, whole):
                         others = [b for b in group if b is not box and b is not score]
                         third = others[0] if others else None
                         return _Meaning(box, score, third, name, "", None, None, activated)
@@ -217,7 +228,7 @@ def _separate(
     group: Sequence[Branch],
     values: Mapping[str, Array],
     answers: Mapping[str, Array],
-    prototypes: Tap | None,
+    prototypes: HeadTensor | None,
 ) -> _Meaning | str:
     raw: dict[str, str] = {}
     activated: dict[str, str] = {}
@@ -228,11 +239,11 @@ def _separate(
         total = np.clip(scores.sum(axis=1, keepdims=True), 0, 1)
         for name, answer in answers.items():
             # With one class the sum equals the score: the first such output is the score.
-            if same(answer, logits):
+            if is_close(answer, logits):
                 raw.setdefault(branch.name, name)
-            elif same(answer, scores) and branch.name not in activated:
+            elif is_close(answer, scores) and branch.name not in activated:
                 activated[branch.name] = name
-            elif same(answer, total):
+            elif is_close(answer, total):
                 sums[branch.name] = name
     third = None
     if len(group) == 3:
@@ -275,13 +286,13 @@ def _coefficients(
     group: Sequence[Branch],
     raw: Mapping[str, str],
     order: Sequence[str],
-    prototypes: Tap | None,
+    prototypes: HeadTensor | None,
 ) -> Branch | None:
     """The branch with one channel per prototype; of two such branches the box comes first."""
     if prototypes is None:
         return None
-    found = [b for b in group if b.name in raw and b.shape[1] == prototypes.shape[1]]
-    return max(found, key=lambda branch: order.index(raw[branch.name]), default=None)
+    branches = [b for b in group if b.name in raw and b.shape[1] == prototypes.shape[1]]
+    return max(branches, key=lambda branch: order.index(raw[branch.name]), default=None)
 
 
 def _which_is_box(pair: Sequence[Branch]) -> Branch | None:
@@ -303,8 +314,8 @@ def _extra(
     levels: Sequence[Level],
     values: Mapping[str, Array],
     left: Mapping[str, Array],
-    prototypes: Tap | None,
-) -> tuple[Extra, tuple[HeadOutput, ...]] | str:
+    prototypes: HeadTensor | None,
+) -> tuple[ExtraBranch, tuple[HeadOutput, ...]] | str:
     """The meaning of the third branch, and the outputs that hold it for all levels."""
     third = levels[0].channels[2]
     if prototypes is not None:
@@ -315,7 +326,7 @@ def _extra(
         (extra,) = extras(third, prototypes.shape[1])
         return extra, (HeadOutput(name=prototypes.name, role="prototypes"),)
     if not third:
-        return _LEFT_OVER if left else (Extra(), ())
+        return _LEFT_OVER if left else (ExtraBranch(), ())
     if len(left) != 1:
         return f"{len(left)} outputs hold all levels, where there would be one"
     ((name, answer),) = left.items()
@@ -335,7 +346,7 @@ def _extra(
     return f"its output of {times(answer.shape)} is neither key points nor angles"
 
 
-def _expected(levels: Sequence[Level], values: Mapping[str, Array], extra: Extra) -> Array:
+def _expected(levels: Sequence[Level], values: Mapping[str, Array], extra: ExtraBranch) -> Array:
     parts = []
     for level in levels:
         if level.third is None:
@@ -349,18 +360,18 @@ def _expected(levels: Sequence[Level], values: Mapping[str, Array], extra: Extra
 # ---- the result ---------------------------------------------------------------------
 
 
-def _family(levels: Sequence[Level], extra: Extra) -> str:
+def _family(levels: Sequence[Level], extra: ExtraBranch) -> str:
     name = "yolov8" if levels[0].channels[0] > 4 else "yolov6"
     return f"{name}-{extra.task}" if extra.task else name
 
 
-def _form(extra: Extra, sums: bool) -> Form:
+def _form(extra: ExtraBranch, sums: bool) -> Form:
     if extra.task:
         return "vendor"
     return "vendor-9" if sums else "vendor-6"
 
 
-def _said(meaning: _Meaning, last: Sequence[HeadOutput]) -> str:
+def _describe(meaning: _Meaning, last: Sequence[HeadOutput]) -> str:
     parts = ["box and score in one"] if not meaning.score_name else ["box", "score"]
     parts += ["sum"] * (meaning.score_sum is not None)
     parts += ["mask coefficients"] * (meaning.third_name is not None)

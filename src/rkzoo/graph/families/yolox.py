@@ -13,28 +13,28 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from rkzoo.contract.detect import Decoded, DetectHead, HeadOutput
+from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.branches import (
     BOX_SLACK,
     SCORE_SLACK,
     Float,
-    by_size,
     cells,
+    changed_channels,
     contract,
-    moved,
-    moving,
+    group_by_size,
+    is_close,
+    outputs_without_branch,
     probe,
-    same,
     sigmoid,
     stride,
     times,
 )
+from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing, head_postprocessing
 from rkzoo.graph.families.outputs import cut_outputs
-from rkzoo.graph.families.recognition import Picture, Recognition, Tap
-from rkzoo.graph.families.tail import Branch, Tail, tail
-from rkzoo.graph.onnx.view import Array, View
+from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
+from rkzoo.graph.onnx.view import Array, GraphView
 
 FAMILY = "yolox"
 _PIXEL_SHARE = 1e-5
@@ -52,14 +52,14 @@ class _Level:
     stride: int
 
 
-def stock(seen: View, picture: Picture) -> Recognition | str:
+def upstream(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize one output 1xNx(5+C), level after level: objectness and classes after the sigmoid,
     boxes raw or decoded to center and size.
     """
-    outputs = [output.name for output in seen.model.graph.output]
+    outputs = [output.name for output in view.model.graph.output]
     if len(outputs) != 1:
         return ""
-    end = tail(seen, outputs)
+    end = head_postprocessing(view, outputs)
     groups = _groups(end)
     if isinstance(end, str) or isinstance(groups, str):
         return str(groups)
@@ -90,12 +90,14 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     if not apart <= 1:
         return "its boxes are not offset and log size in cells, as YOLOX encodes them"
     taps = tuple(
-        tap
+        head_tensor
         for index, level in enumerate(levels)
-        for tap in (
-            Tap(level.box.name, "box", index, level.box.shape),
-            Tap(level.objectness.name, "objectness", index, level.objectness.shape, sigmoid=True),
-            Tap(level.score.name, "score", index, level.score.shape, sigmoid=True),
+        for head_tensor in (
+            HeadTensor(level.box.name, "box", index, level.box.shape),
+            HeadTensor(
+                level.objectness.name, "objectness", index, level.objectness.shape, sigmoid=True
+            ),
+            HeadTensor(level.score.name, "score", index, level.score.shape, sigmoid=True),
         )
     )
     strides = tuple(level.stride for level in levels)
@@ -103,14 +105,14 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     uncut = msgspec.structs.replace(
         head,
         outputs=(HeadOutput(name=outputs[0], role="decoded"),),
-        decoded=Decoded(rows_last=rows_last, raw=still),
+        decoded=DecodedOutput(rows_last=rows_last, raw=still),
     )
     return Recognition(
         family=FAMILY,
         form="stock",
         contract=contract(FAMILY, _fed(picture), head),
         uncut=contract(FAMILY, _fed(picture), uncut),
-        taps=taps,
+        head_tensors=taps,
         evidence=(
             f"One output of {times(answer.shape)}: {total} cells with a box, an objectness and "
             f"{classes} class{'es' * (classes > 1)}.",
@@ -123,14 +125,14 @@ def stock(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def vendor(seen: View, picture: Picture) -> Recognition | str:
+def rockchip(view: GraphView, picture: ImageSource) -> Recognition | str:
     """Recognize Rockchip's export, upstream's with the levels separate: per level one output
     1x(5+C)xhxw of raw box, objectness and classes (both after the sigmoid).
     """
-    outputs = [output.name for output in seen.model.graph.output]
+    outputs = [output.name for output in view.model.graph.output]
     if len(outputs) < 2:
         return ""
-    end = tail(seen, outputs)
+    end = head_postprocessing(view, outputs)
     groups = _groups(end)
     if isinstance(end, str) or isinstance(groups, str):
         return str(groups)
@@ -145,8 +147,8 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
             if len(which) != 1:
                 return "its outputs are not one for each level"
             for branch in group:
-                after = moved(end, values, branch)[which[0]]
-                positions[branch.name] = moving(answers[which[0]], after, 1)
+                after = outputs_without_branch(end, values, branch)[which[0]]
+                positions[branch.name] = changed_channels(answers[which[0]], after, 1)
     except RkzooError as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     levels = _levels(groups, picture, positions)
@@ -162,7 +164,7 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
             ),
             axis=1,
         )
-        name = next((n for n, a in zip(outputs, answers, strict=True) if same(a, want)), None)
+        name = next((n for n, a in zip(outputs, answers, strict=True) if is_close(a, want)), None)
         if name is None:
             return "its outputs are not raw boxes, then objectness and classes after a sigmoid"
         named.append(HeadOutput(name=name, role="anchors", level=index))
@@ -172,7 +174,7 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
         family=FAMILY,
         form="vendor-3",
         contract=contract(FAMILY, _fed(picture), head),
-        taps=(),
+        head_tensors=(),
         evidence=(
             f"{len(outputs)} outputs, one a level: box, objectness and {head.classes} "
             f"class{'es' * (head.classes > 1)} in one tensor.",
@@ -182,8 +184,8 @@ def vendor(seen: View, picture: Picture) -> Recognition | str:
     )
 
 
-def _groups(end: Tail | str) -> list[tuple[Branch, ...]] | str:
-    groups = end if isinstance(end, str) else by_size(end)
+def _groups(end: HeadPostprocessing | str) -> list[tuple[Branch, ...]] | str:
+    groups = end if isinstance(end, str) else group_by_size(end)
     if isinstance(groups, str):
         return groups
     for group in groups:
@@ -196,18 +198,19 @@ def _groups(end: Tail | str) -> list[tuple[Branch, ...]] | str:
 
 
 def _positions(
-    end: Tail, values: Mapping[str, Array], answer: Array, axis: int
+    end: HeadPostprocessing, values: Mapping[str, Array], answer: Array, axis: int
 ) -> dict[str, list[int]]:
     return {
-        branch.name: moving(answer, moved(end, values, branch)[0], axis) for branch in end.branches
+        branch.name: changed_channels(answer, outputs_without_branch(end, values, branch)[0], axis)
+        for branch in end.branches
     }
 
 
 def _levels(
-    groups: Sequence[tuple[Branch, ...]], picture: Picture, positions: Mapping[str, list[int]]
+    groups: Sequence[tuple[Branch, ...]], picture: ImageSource, positions: Mapping[str, list[int]]
 ) -> list[_Level] | str:
     """Assign roles to the branches by the positions in the output that they change."""
-    found = []
+    levels = []
     for group in groups:
         step = stride(group[0], picture)
         if isinstance(step, str):
@@ -222,10 +225,10 @@ def _levels(
             roles[role] = branch
         if set(roles) != {"box", "objectness", "score"} or roles["box"].shape[1] != 4:
             return "its three branches are not box, objectness and classes"
-        found.append(_Level(roles["box"], roles["objectness"], roles["score"], step))
-    if len({level.score.shape[1] for level in found}) != 1:
+        levels.append(_Level(roles["box"], roles["objectness"], roles["score"], step))
+    if len({level.score.shape[1] for level in levels}) != 1:
         return "the number of classes differs from level to level"
-    return found
+    return levels
 
 
 def _flat(branch: Array) -> Float:
@@ -262,7 +265,7 @@ def _head(outputs: tuple[HeadOutput, ...], classes: int, strides: tuple[int, ...
     )
 
 
-def _fed(picture: Picture) -> Picture:
+def _fed(picture: ImageSource) -> ImageSource:
     """The preprocessing that YOLOX was trained with."""
     image = ImageInput(
         size=picture.image.size, color="BGR", std=(1.0, 1.0, 1.0), pad=114, place="top-left"

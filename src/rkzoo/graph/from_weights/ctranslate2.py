@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.graph.onnx.view import Array
 
 _VERSION = 6
@@ -29,7 +29,7 @@ def weights(parts: Iterable[Path]) -> dict[str, Array]:
         RkzooError: The file cannot be read, is incomplete, or has another version.
     """
     files = list(parts)
-    with explained(f"{files[0]} cannot be read."):
+    with os_errors_explained(f"{files[0]} cannot be read."):
         data = b"".join(path.read_bytes() for path in files)
     try:
         return _Reader(data).weights()
@@ -51,16 +51,16 @@ class _Reader:
             raise ValueError(f"version {version}")
         self._text()  # name of the architecture
         self._number("I")  # revision of the architecture
-        found = {}
+        weights = {}
         for _ in range(self._number("I")):
             name = self._text()
-            found[name] = self._array()
+            weights[name] = self._array()
         for _ in range(self._number("I")):
             alias = self._text()
-            found[alias] = found[self._text()]
+            weights[alias] = weights[self._text()]
         if self._at != len(self._data):
             raise ValueError(f"{len(self._data) - self._at} bytes too many")
-        return found
+        return weights
 
     def _number(self, kind: str) -> int:
         (value,) = struct.unpack_from(f"<{kind}", self._data, self._at)

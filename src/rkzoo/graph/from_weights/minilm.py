@@ -21,21 +21,21 @@ from onnx import TensorProto
 
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import Array
-from rkzoo.graph.onnx.writer import Writer
-from rkzoo.progress import Reporter
+from rkzoo.graph.onnx.writer import GraphWriter
+from rkzoo.progress import ProgressReporter
 
 LENGTH = 128
 _HEADS = 12  # of MiniLM with a hidden size of 384
 
 
-def make_embedding(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def make_embedding(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """Write the embedding graph as ONNX, from the card's file `model` (a zip with a
     model.safetensors).
     """
     onnx.save(embedding(_weights(files["model"])), target)
 
 
-def make_encoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def make_encoder(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """Write the encoder graph as ONNX, from the card's file `model` (a zip with a
     model.safetensors).
     """
@@ -68,27 +68,27 @@ def tensors(data: bytes) -> dict[str, Array]:
     """
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    found = {}
-    for name, told in header.items():
-        if name == "__metadata__" or told["dtype"] != "F32":
+    tensors = {}
+    for name, item in header.items():
+        if name == "__metadata__" or item["dtype"] != "F32":
             continue
-        start, end = told["data_offsets"]
+        start, end = item["data_offsets"]
         piece = data[8 + length + start : 8 + length + end]
-        found[name] = np.frombuffer(piece, "<f4").reshape(told["shape"])
-    return found
+        tensors[name] = np.frombuffer(piece, "<f4").reshape(item["shape"])
+    return tensors
 
 
 def embedding(held: Mapping[str, Array], length: int = LENGTH) -> onnx.ModelProto:
     """Build the embedding graph: ids (1, length) int64 -> x (1, length, width) float32."""
-    graph = Writer(held)
+    graph = GraphWriter(held)
     ids = graph.input("ids", 1, length, kind=TensorProto.INT64)
     words = held["embeddings.word_embeddings.weight"]
     place = held["embeddings.position_embeddings.weight"][:length]
     # There is one token type, so its embedding is added at every position.
     always = place + held["embeddings.token_type_embeddings.weight"][:1]
-    said = graph.node("Gather", graph.constant(words, "words"), ids)
+    node = graph.node("Gather", graph.constant(words, "words"), ids)
     graph.node(
-        "Add", said, graph.constant(always[None]), to=graph.output("x", 1, length, _width(held))
+        "Add", node, graph.constant(always[None]), to=graph.output("x", 1, length, _width(held))
     )
     return graph.model("embedding")
 
@@ -111,7 +111,7 @@ def encoder(
     Returns:
         The model, float32.
     """
-    graph = Writer(held)
+    graph = GraphWriter(held)
     width = _width(held)
     size = width // heads
 
@@ -127,9 +127,9 @@ def encoder(
         apart = graph.node("Reshape", x, graph.constant(np.array([length, heads, size])))
         return graph.node("Transpose", apart, perm=order)
 
-    given = graph.input("x", 1, length, width)
+    provided = graph.input("x", 1, length, width)
     mask = graph.input("mask", 1, 1, length)
-    x = normalised(given, "embeddings.LayerNorm")
+    x = normalised(provided, "embeddings.LayerNorm")
     count = len({name.split(".")[2] for name in held if name.startswith("encoder.layer.")})
     for index in range(count):
         place = f"encoder.layer.{index}"

@@ -25,25 +25,25 @@ from onnx import TensorProto
 
 from rkzoo.graph.from_weights.ctranslate2 import weights
 from rkzoo.graph.onnx.view import Array
-from rkzoo.graph.onnx.writer import Writer
-from rkzoo.progress import Reporter
+from rkzoo.graph.onnx.writer import GraphWriter
+from rkzoo.progress import ProgressReporter
 
 PAST = 223
 """Length of the decoder's KV cache in tokens: the longest answer that upstream allows."""
 _HEAD = 64  # head size, the same in every size of Whisper
 
 
-def make_encoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def make_encoder(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """Write the encoder graph as ONNX, from the card's files `model` and `part2`."""
     _write(files, target, encoder)
 
 
-def make_embedding(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def make_embedding(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """Write the embedding graph as ONNX, from the card's files `model` and `part2`."""
     _write(files, target, embedding)
 
 
-def make_decoder(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def make_decoder(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """Write the decoder graph as ONNX, from the card's files `model` and `part2`."""
     _write(files, target, decoder)
 
@@ -56,7 +56,7 @@ def _write(
     onnx.save(make(weights([files["model"], files["part2"]])), target)
 
 
-class _Graph(Writer):
+class _Graph(GraphWriter):
     """Whisper's layers, by their names in CTranslate2."""
 
     def normalised(self, x: str, place: str) -> str:
@@ -154,12 +154,12 @@ def embedding(held: Mapping[str, Array]) -> onnx.ModelProto:
     graph = _Graph(held)
     token = graph.input("token", 1, kind=TensorProto.INT64)
     position = graph.input("position", 1, kind=TensorProto.INT64)
-    said = graph.node("Gather", graph.weight("decoder/embeddings/weight"), token)
+    node = graph.node("Gather", graph.weight("decoder/embeddings/weight"), token)
     place = graph.node("Gather", graph.weight("decoder/position_encodings/encodings"), position)
     width = held["decoder/embeddings/weight"].shape[1]
     x = graph.output("x", 1, 1, width)
     shape = graph.constant(np.array([1, 1, width]))
-    graph.node("Reshape", graph.node("Add", said, place), shape, to=x)
+    graph.node("Reshape", graph.node("Add", node, place), shape, to=x)
     return graph.model("embedding")
 
 

@@ -29,14 +29,14 @@ _INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
 NO_SIGMOID = "The scores leave the graph without a sigmoid; rkzoo applies it itself."
 
 
-def bare_scores(found: Recognition) -> bool:
+def bare_scores(recognition: Recognition) -> bool:
     """Whether the scores leave the graph, as the user exported it, before their sigmoid."""
-    head = (found.uncut or found.contract).head
+    head = (recognition.uncut or recognition.contract).head
     return isinstance(head, DetectHead) and not head.activated
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class QuantizationInfo:
     """How a graph is quantized, by quantization-aware training or afterwards.
 
     Attributes:
@@ -49,7 +49,7 @@ class Quantisation:
     read_inside: tuple[str, ...]
 
 
-def quantisation(model: onnx.ModelProto) -> Quantisation | None:
+def quantization_info(model: onnx.ModelProto) -> QuantizationInfo | None:
     """Detect how a graph is quantized.
 
     A graph counts as quantized when it quantizes activations, not when only its weights are stored
@@ -70,12 +70,12 @@ def quantisation(model: onnx.ModelProto) -> Quantisation | None:
         return None
     read = {name for node in nodes for name in node.input}
     inside = tuple(output.name for output in model.graph.output if output.name in read)
-    return Quantisation(integer, inside)
+    return QuantizationInfo(integer, inside)
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether a graph carries its own scales (QDQ nodes or integer operators)."""
-    return quantisation(model) is not None
+    return quantization_info(model) is not None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
     flowing = {info.name for info in graph.input} - stored
     behind: set[str] = set()  # made by what is refused, or of that
     ends: dict[str, None] = {}
-    found: list[tuple[str, str | None]] = []
+    results: list[tuple[str, str | None]] = []
     for node in graph.node:
         reads = dict.fromkeys((*node.input, *sorted(captured_by(node))))
         if flowing & reads.keys():
@@ -104,14 +104,14 @@ def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
         if node.op_type in _REFUSED or behind & reads.keys():
             behind.update(node.output)
             ends |= dict.fromkeys(name for name in reads if name in flowing - behind)
-        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in found):
-            found.append((node.name or node.output[0], node.op_type))
-    given = {info.name for info in graph.input}
+        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in results):
+            results.append((node.name or node.output[0], node.op_type))
+    inputs = {info.name for info in graph.input}
     names = [info.name for info in graph.output]
-    found += [(name, None) for name in names if name not in flowing | behind]
+    results += [(name, None) for name in names if name not in flowing | behind]
     whole = [name for name in names if name in flowing - behind]
-    outputs = tuple(dict.fromkeys(name for name in (*whole, *ends) if name not in given))
-    return tuple(Stop(where, operator, outputs) for where, operator in found)
+    outputs = tuple(dict.fromkeys(name for name in (*whole, *ends) if name not in inputs))
+    return tuple(Stop(where, operator, outputs) for where, operator in results)
 
 
 def graph_checks(
@@ -135,8 +135,8 @@ def graph_checks(
     Returns:
         The checks, in the order of display.
     """
-    said = " ".join(text[0].upper() + text[1:] for text in plain)
-    head = [Check("warn", said)] if plain else _head(recognition, unknown, card, named)
+    text = " ".join(text[0].upper() + text[1:] for text in plain)
+    head = [Check("warn", text)] if plain else _head(recognition, unknown, card, named)
     return [
         *head,
         *_opset(summary, recognition, bool(plain)),

@@ -19,11 +19,11 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.outputs import cut_outputs
-from rkzoo.graph.families.recognition import Recognition, Tap
+from rkzoo.graph.families.recognition import HeadTensor, Recognition
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
-from rkzoo.graph.onnx.opset import lowered
+from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.rewrite import focus_to_convolution, picture_as_floats, scale_after_product
-from rkzoo.graph.onnx.view import MAX_IR, View, constant_value, is_scale, prepared
+from rkzoo.graph.onnx.view import MAX_IR, GraphView, constant_value, is_scale, prepared
 
 Scores = Literal["sigmoid", "logits", "bounded"]
 """How scores leave a cut graph: after the sigmoid, as logits, or as logits clipped to the relevant
@@ -34,7 +34,7 @@ BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
 """The largest error that clipping causes in a score that is the product of two."""
 
 
-def cut(
+def cut_head(
     model: onnx.ModelProto, recognition: Recognition, *, scores: Scores = "sigmoid"
 ) -> onnx.ModelProto:
     """Cut the graph at the branches of its head, as `cut_contract` describes the result.
@@ -45,44 +45,54 @@ def cut(
     needed is gone. `model` is left as it was. Raises RkzooError when the opset is above 19
     and cannot be lowered.
     """
-    seen = _prepared(model, recognition)
-    scale_after_product(seen)
-    focus_to_convolution(seen)
+    view = _prepared(model, recognition)
+    scale_after_product(view)
+    focus_to_convolution(view)
     head = _head(cut_contract(recognition, scores=scores))
     names = [output.name for output in head.outputs]
-    wanted = {name for n in names for name in (n, f"{n}_raw")}
-    _give_way(seen.model, wanted)
+    requested = {name for n in names for name in (n, f"{n}_raw")}
+    _give_way(view.model, requested)
     taps = [
-        replace(tap, name=f"{tap.name}_inner") if tap.name in wanted else tap
-        for tap in recognition.taps
+        replace(head_tensor, name=f"{head_tensor.name}_inner")
+        if head_tensor.name in requested
+        else head_tensor
+        for head_tensor in recognition.head_tensors
     ]
-    graph = _kept(seen, [tap.name for tap in taps])
-    for name, tap in zip(names, taps, strict=True):
-        graph.node.extend(_exposed(graph, tap, name, scores if tap.sigmoid else "logits"))
-        shape = (*tap.shape[:1], len(tap.channels) or tap.shape[1], *tap.shape[2:])
+    graph = _kept(view, [head_tensor.name for head_tensor in taps])
+    for name, head_tensor in zip(names, taps, strict=True):
+        graph.node.extend(
+            _exposed(graph, head_tensor, name, scores if head_tensor.sigmoid else "logits")
+        )
+        shape = (
+            *head_tensor.shape[:1],
+            len(head_tensor.channels) or head_tensor.shape[1],
+            *head_tensor.shape[2:],
+        )
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     _drop_unused(graph)
     result = onnx.ModelProto(
-        ir_version=min(seen.model.ir_version, MAX_IR), producer_name="rkzoo", graph=graph
+        ir_version=min(view.model.ir_version, MAX_IR), producer_name="rkzoo", graph=graph
     )
-    result.opset_import.extend(seen.model.opset_import)
-    result.functions.extend(seen.model.functions)
+    result.opset_import.extend(view.model.opset_import)
+    result.functions.extend(view.model.functions)
     result.metadata_props.extend(model.metadata_props)
-    return lowered(result)
+    return with_lower_opset(result)
 
 
-def _exposed(graph: onnx.GraphProto, tap: Tap, name: str, form: Scores) -> list[onnx.NodeProto]:
+def _exposed(
+    graph: onnx.GraphProto, head_tensor: HeadTensor, name: str, form: Scores
+) -> list[onnx.NodeProto]:
     """The nodes that compute output `name` from a tap."""
     source = name if form == "logits" else f"{name}_raw"
     last = _activation(graph, source, name, form)
-    if tap.channels:
-        return [_part_of_convolution(graph, tap, source), *last]
-    if any(tap.name in node.input for node in graph.node):
+    if head_tensor.channels:
+        return [_part_of_convolution(graph, head_tensor, source), *last]
+    if any(head_tensor.name in node.input for node in graph.node):
         # Other nodes still read the tensor by its old name.
-        return [helper.make_node("Identity", [tap.name], [source]), *last]
+        return [helper.make_node("Identity", [head_tensor.name], [source]), *last]
     for node in graph.node:
-        for index, made in enumerate(node.output):
-            if made == tap.name:
+        for index, item in enumerate(node.output):
+            if item == head_tensor.name:
                 node.output[index] = source
     return last
 
@@ -100,16 +110,20 @@ def _activation(
     return [helper.make_node("Clip", [source, *ends], [name])]
 
 
-def _part_of_convolution(graph: onnx.GraphProto, tap: Tap, name: str) -> onnx.NodeProto:
+def _part_of_convolution(
+    graph: onnx.GraphProto, head_tensor: HeadTensor, name: str
+) -> onnx.NodeProto:
     """A copy of the convolution that produces `tap`, with only the wanted output channels: a
     separate convolution costs the NPU nothing, slicing channels afterwards does.
     """
-    (node,) = (n for n in graph.node if tap.name in n.output)
+    (node,) = (n for n in graph.node if head_tensor.name in n.output)
     if node.op_type != "Conv":
-        raise _inseparable(tap.name, node.op_type)
+        raise _inseparable(head_tensor.name, node.op_type)
     part = _copied(node, name)
     for index in range(1, len(part.input)):
-        part.input[index] = _taken(graph, part.input[index], tap.channels, f"{name}_weight{index}")
+        part.input[index] = _taken(
+            graph, part.input[index], head_tensor.channels, f"{name}_weight{index}"
+        )
     return part
 
 
@@ -137,8 +151,8 @@ def _taken(graph: onnx.GraphProto, weight: str, channels: tuple[int, ...], name:
     if maker is None or maker.op_type != "DequantizeLinear":
         raise _inseparable(weight, maker.op_type if maker else "nothing")
     scaled = _copied(maker, name)
-    for index, given in enumerate(maker.input):
-        scaled.input[index] = _taken(graph, given, channels, f"{name}_{index}")
+    for index, item in enumerate(maker.input):
+        scaled.input[index] = _taken(graph, item, channels, f"{name}_{index}")
     graph.node.insert(0, scaled)
     return name
 
@@ -163,26 +177,26 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(tensor)
 
 
-def whole(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
+def keep_head(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
     """Prepare the graph for the toolkit with its head left on.
 
-    The input is fixed and float16 widened, attention and opset are rewritten as in `cut`; outputs
-    that the contract does not name are dropped (YOLOv5's raw heads beside the boxes). `model` is
-    not modified.
+    The input is fixed and float16 widened, attention and opset are rewritten as in `cut_head`;
+    outputs that the contract does not name are dropped (YOLOv5's raw heads beside the boxes).
+    `model` is not modified.
     """
-    seen = _prepared(model, recognition)
-    scale_after_product(seen)
-    focus_to_convolution(seen)
+    view = _prepared(model, recognition)
+    scale_after_product(view)
+    focus_to_convolution(view)
     contract = recognition.uncut or recognition.contract
     named = {output.name: None for output in _head(contract).outputs}
-    if any(output.name not in named for output in seen.model.graph.output):
-        declared_as = {output.name: output for output in seen.model.graph.output}
-        graph = _kept(seen, named)
+    if any(output.name not in named for output in view.model.graph.output):
+        declared_as = {output.name: output for output in view.model.graph.output}
+        graph = _kept(view, named)
         graph.output.extend(declared_as[name] for name in named)
-        seen.model.graph.CopyFrom(graph)
-    _picture_first(seen.model, contract)
-    seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
-    return lowered(seen.model)
+        view.model.graph.CopyFrom(graph)
+    _picture_first(view.model, contract)
+    view.model.ir_version = min(view.model.ir_version, MAX_IR)
+    return with_lower_opset(view.model)
 
 
 def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
@@ -195,7 +209,7 @@ def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
 
 
 def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Contract:
-    """The contract of the graph that `cut` returns.
+    """The contract of the graph that `cut_head` returns.
 
     For an upstream graph whose scores have their sigmoid it equals `recognition.contract`.
 
@@ -203,7 +217,7 @@ def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Con
         RkzooError: The head is not a detection head.
     """
     head = _head(recognition.contract)
-    outputs = cut_outputs(recognition.taps, head.strides)
+    outputs = cut_outputs(recognition.head_tensors, head.strides)
     head = msgspec.structs.replace(head, outputs=outputs, activated=scores == "sigmoid")
     return msgspec.structs.replace(recognition.contract, head=head)
 
@@ -225,27 +239,27 @@ def static_input(model: onnx.ModelProto, recognition: Recognition) -> dict[str, 
     return {names[0]: (1, channels, height, width), **others}
 
 
-def _prepared(model: onnx.ModelProto, recognition: Recognition) -> View:
+def _prepared(model: onnx.ModelProto, recognition: Recognition) -> GraphView:
     model = picture_as_floats(model, recognition.contract.input.size)
     return texts_to_convolution(prepared(model, static_input(model, recognition)))
 
 
-def _give_way(model: onnx.ModelProto, wanted: set[str]) -> None:
+def _give_way(model: onnx.ModelProto, requested: set[str]) -> None:
     """Rename tensors inside the graph whose names the cut outputs need."""
     graph = model.graph
     for node in graph.node:
         for side in (node.input, node.output):
             for index, name in enumerate(side):
-                if name in wanted:
+                if name in requested:
                     side[index] = f"{name}_inner"
     for tensor in (*graph.initializer, *graph.input):
-        if tensor.name in wanted:
+        if tensor.name in requested:
             tensor.name = f"{tensor.name}_inner"
 
 
-def _kept(seen: View, outputs: Iterable[str]) -> onnx.GraphProto:
+def _kept(view: GraphView, outputs: Iterable[str]) -> onnx.GraphProto:
     """The part of the graph that `outputs` depend on, without any outputs yet."""
-    source = seen.model.graph
+    source = view.model.graph
     needed = set(outputs)
     nodes = []
     for node in reversed(source.node):

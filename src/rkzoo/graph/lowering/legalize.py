@@ -10,7 +10,7 @@ from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.semantic import up_to_logits
-from rkzoo.graph.onnx.opset import lowered
+from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.rewrite import (
     depth_pool_to_plane,
     focus_to_convolution,
@@ -21,7 +21,7 @@ from rkzoo.graph.onnx.rewrite import (
 from rkzoo.graph.onnx.view import MAX_IR, declared, prepared
 
 
-def spelled(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     """Rewrite a graph into a form that the toolkit can build.
 
     The image input is fixed to float32 1xCxHxW, float16 widened, shape arithmetic folded, and each
@@ -51,11 +51,11 @@ def spelled(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     ]
     image = contract.picture
     sizes = {names[0]: (1, image.channels, *image.size)} if names and image is not None else {}
-    seen = prepared(model, sizes)
-    scale_after_product(seen)
-    focus_to_convolution(seen)
-    depth_pool_to_plane(seen)
+    view = prepared(model, sizes)
+    scale_after_product(view)
+    focus_to_convolution(view)
+    depth_pool_to_plane(view)
     if isinstance(contract.head, ClassifyHead) and not contract.head.activated:
-        without_softmax(seen)
-    seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
-    return lowered(seen.model)
+        without_softmax(view)
+    view.model.ir_version = min(view.model.ir_version, MAX_IR)
+    return with_lower_opset(view.model)

@@ -37,7 +37,7 @@ _PICKED_SCORE = 1e-3
 
 
 @dataclass(frozen=True)
-class Proof:
+class EquivalenceReport:
     """The largest differences between the cut and the uncut graph.
 
     Attributes:
@@ -57,7 +57,7 @@ class Proof:
     extra: float = 0.0
 
 
-def prove(
+def verify_equivalence(
     original: onnx.ModelProto,
     cut_model: onnx.ModelProto,
     recognition: Recognition,
@@ -66,7 +66,7 @@ def prove(
     seed: int = 0,
     *,
     allowed: float = 0.0,
-) -> Proof:
+) -> EquivalenceReport:
     """Run both graphs in ONNX Runtime and compare their decoded outputs.
 
     Args:
@@ -101,26 +101,26 @@ def prove(
         sizes[name] = front.array_shape(image.size)
     whole = prepared(unrounded(original), sizes).model
     order = [output.name for output in whole.graph.output]
-    wanted = [order.index(output.name) for output in uncut.head.outputs]
+    indexes = [order.index(output.name) for output in uncut.head.outputs]
     picked = uncut.head.decoded is not None and uncut.head.decoded.picked
     pictures = _pictures(image.size, seed)
     worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
         fed = _fed(picture, image, front)
         answers = run(whole, {name: fed if front is None else front.array(fed)})
-        expected_raw, found_raw = [answers[index] for index in wanted], run(cut_model, {name: fed})
-        expected, found = decode_whole(expected_raw), decode_cut(found_raw)
+        expected_raw, found_raw = [answers[index] for index in indexes], run(cut_model, {name: fed})
+        expected, results = decode_whole(expected_raw), decode_cut(found_raw)
         prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
         if recognition.coarsest_first:
             expected = _finest_first(expected, kept.strides, image.size)
         if picked:
-            expected, found = _paired(expected, found)
-        pairs = [*zip(found, expected, strict=True), prototypes]
-        for one, other in pairs:
-            if one.shape != other.shape:
-                raise _unequal(f"{one.shape} came out where {other.shape} was expected.")
+            expected, results = _paired(expected, results)
+        pairs = [*zip(results, expected, strict=True), prototypes]
+        for array, other in pairs:
+            if array.shape != other.shape:
+                raise _unequal(f"{array.shape} came out where {other.shape} was expected.")
         cells = len(expected[0])
-        boxes, scores, *others = (_apart(one, other) for one, other in pairs)
+        boxes, scores, *others = (_max_difference(array, other) for array, other in pairs)
         # np.maximum propagates a NaN of either graph, and NaN passes no limit.
         worst = np.maximum(worst, [boxes, scores, float(np.max(others))])
         best = max(best, float(expected[1].max(initial=0.0)))
@@ -130,7 +130,7 @@ def prove(
             f"Boxes differ by up to {box_px:.3g} px, scores by up to {score:.3g}, masks and key "
             f"points by up to {extra:.3g}."
         )
-    return Proof(box_px, score, len(pictures), cells, best, extra)
+    return EquivalenceReport(box_px, score, len(pictures), cells, best, extra)
 
 
 def _fed(
@@ -168,15 +168,15 @@ def _prototypes(head: DetectHead, outputs: Sequence[Array]) -> Array:
     return np.empty((0, 0), np.float32)
 
 
-def _apart(found: Array, expected: Array) -> float:
+def _max_difference(actual: Array, expected: Array) -> float:
     """The largest absolute difference, relative to the largest value of its row (one box, or one
     cell's scores) where that exceeds 100.
     """
-    if not found.size:
+    if not actual.size:
         return 0.0
-    wanted = expected.astype(np.float64)
-    size = np.maximum(1.0, np.abs(wanted).max(axis=1, keepdims=True) / _FULL_DIGITS_PX)
-    return float((np.abs(found.astype(np.float64) - wanted) / size).max())
+    required = expected.astype(np.float64)
+    size = np.maximum(1.0, np.abs(required).max(axis=1, keepdims=True) / _FULL_DIGITS_PX)
+    return float((np.abs(actual.astype(np.float64) - required) / size).max())
 
 
 def _paired(
@@ -189,13 +189,13 @@ def _paired(
         # No significant score on these images: compare the best few rows.
         live = np.arange(min(8, len(boxes)))
     classes = np.rint(pairs[live, 1]).astype(int)
-    found = []
+    results = []
     for row, class_id in zip(live, classes, strict=True):
         apart = np.abs(cells[0] - boxes[row]).max(axis=1)
         apart += 100 * np.abs(cells[1][:, class_id] - pairs[row, 0])
-        found.append(int(apart.argmin()))
+        results.append(int(apart.argmin()))
     expected = (boxes[live], pairs[live, :1], extras[live])
-    chosen = (cells[0][found], cells[1][found, classes][:, None], cells[2][found])
+    chosen = (cells[0][results], cells[1][results, classes][:, None], cells[2][results])
     return expected, chosen
 
 

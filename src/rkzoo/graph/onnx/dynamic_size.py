@@ -14,7 +14,7 @@ from rkzoo.graph.onnx.view import Array, declared, first_line, run
 _EQUAL = 1e-4
 
 
-def size_free(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:
+def with_dynamic_size(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:
     """Make height and width of the first input, 1x3xHxW, dynamic.
 
     Verified before it is returned: at the old size all outputs are unchanged, and at a larger one
@@ -32,22 +32,22 @@ def size_free(model: onnx.ModelProto, stride: int) -> onnx.ModelProto:
     """
     freed = _freed(model)
     picture = declared(model.graph.input[0])
-    others = [_some(info) for info in model.graph.input[1:]]
+    others = [_random_input(info) for info in model.graph.input[1:]]
     if picture is None or len(picture) != 4 or not picture[2] or not picture[3]:
         raise _refused("It has no input of a fixed size, 1x3xHxW, that could be made dynamic.")
     height, width = picture[2], picture[3]
     small = _answers(model, _feeds(model, (height, width), others))
     same = _answers(freed, _feeds(model, (height, width), others))
-    for info, one, other in zip(model.graph.output, small, same, strict=True):
-        if one.shape != other.shape or not np.allclose(one, other, rtol=_EQUAL, atol=_EQUAL):
+    for info, array, other in zip(model.graph.output, small, same, strict=True):
+        if array.shape != other.shape or not np.allclose(array, other, rtol=_EQUAL, atol=_EQUAL):
             raise _refused(f"Its output {info.name} differs with a dynamic size.")
     taller, wider = height + stride, width + 2 * stride
     large = _answers(freed, _feeds(model, (taller, wider), others))
-    for info, one, other in zip(model.graph.output, small, large, strict=True):
-        if not _in_proportion(one.shape, other.shape, (height, width), (taller, wider)):
+    for info, array, other in zip(model.graph.output, small, large, strict=True):
+        if not _in_proportion(array.shape, other.shape, (height, width), (taller, wider)):
             raise _refused(
                 f"Its output {info.name} is {list(other.shape)} at {taller}x{wider} and "
-                f"{list(one.shape)} at {height}x{width}."
+                f"{list(array.shape)} at {height}x{width}."
             )
     return freed
 
@@ -71,7 +71,7 @@ def _freed(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
 
 
-def _some(info: onnx.ValueInfoProto) -> tuple[str, Array]:
+def _random_input(info: onnx.ValueInfoProto) -> tuple[str, Array]:
     """Random values for an input other than the image."""
     shape = [size or 1 for size in declared(info) or ()]
     kind = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
@@ -95,14 +95,14 @@ def _answers(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
 
 
 def _in_proportion(
-    one: tuple[int, ...], other: tuple[int, ...], small: tuple[int, int], large: tuple[int, int]
+    values: tuple[int, ...], other: tuple[int, ...], small: tuple[int, int], large: tuple[int, int]
 ) -> bool:
     return (
-        len(one) == len(other) == 4
-        and one[:2] == other[:2]
+        len(values) == len(other) == 4
+        and values[:2] == other[:2]
         and all(
             a * big == b * little
-            for a, b, little, big in zip(one[2:], other[2:], small, large, strict=True)
+            for a, b, little, big in zip(values[2:], other[2:], small, large, strict=True)
         )
     )
 

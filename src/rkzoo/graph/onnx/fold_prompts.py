@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.view import Array, View, run, submodel, view
+from rkzoo.graph.onnx.view import Array, GraphView, graph_view, run, submodel
 
 _PRODUCTS = frozenset({"MatMul", "Einsum"})
 _ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"})
@@ -36,7 +36,7 @@ class _Comparison:
     nodes: tuple[onnx.NodeProto, ...]
 
 
-def texts_to_convolution(seen: View) -> View:
+def texts_to_convolution(view: GraphView) -> GraphView:
     """Replace every comparison with constant text embeddings by a 1x1 convolution.
 
     Args:
@@ -45,96 +45,99 @@ def texts_to_convolution(seen: View) -> View:
     Returns:
         A new view of the model; `seen` itself where nothing was replaced.
     """
-    graph = seen.model.graph
+    graph = view.model.graph
     changed = False
     for node in [node for node in graph.node if node.op_type in _PRODUCTS]:
-        found = _comparison(seen, node)
-        weights = _asked(seen, found) if found else None
-        if found is None or weights is None:
+        comparison = _comparison(view, node)
+        weights = _probe_weights(view, comparison) if comparison else None
+        if comparison is None or weights is None:
             continue
         changed = True
-        _replace(graph, found, *weights)
+        _replace(graph, comparison, *weights)
     if not changed:
-        return seen
+        return view
     _drop_unused(graph)
-    return view(seen.model)
+    return graph_view(view.model)
 
 
-def _comparison(seen: View, product: onnx.NodeProto) -> _Comparison | None:
-    moving = [name for name in product.input if not _fixed(seen, name)]
+def _comparison(view: GraphView, product: onnx.NodeProto) -> _Comparison | None:
+    moving = [name for name in product.input if not _fixed(view, name)]
     if len(moving) != 1:
         return None
     source = moving[0]
-    while (maker := seen.producers.get(source)) is not None and maker.op_type in _ARRANGING:
+    while (maker := view.producers.get(source)) is not None and maker.op_type in _ARRANGING:
         source = maker.input[0]
-    size = seen.shape(source)
+    size = view.shape(source)
     if maker is None or maker.op_type not in _FEATURES or size is None or len(size) != 4:
         return None
     result, name = "", product.output[0]
     while True:
-        shape = seen.shape(name)
+        shape = view.shape(name)
         if shape is not None and len(shape) == 4 and (shape[0], *shape[2:]) == (1, *size[2:]):
             result = name
-        after = seen.consumers.get(name, [])
-        if len(after) != 1 or not _goes_on(seen, after[0], name):
+        after = view.consumers.get(name, [])
+        if len(after) != 1 or not _goes_on(view, after[0], name):
             break
         name = after[0].output[0]
     if not result or size[0] != 1:
         return None
-    return _Comparison(source, result, _between(seen, source, result))
+    return _Comparison(source, result, _between(view, source, result))
 
 
-def _goes_on(seen: View, node: onnx.NodeProto, name: str) -> bool:
+def _goes_on(view: GraphView, node: onnx.NodeProto, name: str) -> bool:
     if node.op_type in _ARRANGING:
         return bool(node.input[0] == name)
     others = [other for other in node.input if other != name]
-    return node.op_type in _AFFINE and len(others) == 1 and _fixed(seen, others[0])
+    return node.op_type in _AFFINE and len(others) == 1 and _fixed(view, others[0])
 
 
-def _fixed(seen: View, name: str) -> bool:
+def _fixed(view: GraphView, name: str) -> bool:
     """Whether a tensor depends on no input of the graph."""
-    fed = {info.name for info in seen.inputs}
+    fed = {info.name for info in view.inputs}
     todo, known = [name], {name}
     while todo:
         current = todo.pop()
         if current in fed:
             return False
-        node = seen.producers.get(current)
+        node = view.producers.get(current)
         fresh = [n for n in node.input if n and n not in known] if node is not None else []
         known.update(fresh)
         todo.extend(fresh)
     return True
 
 
-def _between(seen: View, source: str, result: str) -> tuple[onnx.NodeProto, ...]:
+def _between(view: GraphView, source: str, result: str) -> tuple[onnx.NodeProto, ...]:
     inside: set[str] = set()
     todo = [result]
     while todo:
         name = todo.pop()
-        node = seen.producers.get(name)
+        node = view.producers.get(name)
         if name == source or name in inside or node is None:
             continue
         inside.update(node.output)
         todo.extend(node.input)
-    return tuple(n for n in seen.model.graph.node if not inside.isdisjoint(n.output))
+    return tuple(n for n in view.model.graph.node if not inside.isdisjoint(n.output))
 
 
-def _asked(seen: View, found: _Comparison) -> tuple[Array, Array] | None:
+def _probe_weights(view: GraphView, comparison: _Comparison) -> tuple[Array, Array] | None:
     """Weights (K, C, 1, 1) and bias (K,) of the convolution, measured by running the nodes; None
     where they do not compute a 1x1 convolution.
     """
-    shape = seen.shape(found.source)
+    shape = view.shape(comparison.source)
     if shape is None:
         return None
     _, channels, height, width = shape
     cells = height * width
     try:
         part = submodel(
-            seen, found.nodes, {found.source: np.zeros(shape, np.float32)}, [found.result]
+            view,
+            comparison.nodes,
+            {comparison.source: np.zeros(shape, np.float32)},
+            [comparison.result],
         )
 
         def ask(values: Array) -> Array:
-            (answer,) = run(part, {found.source: values.reshape(shape).astype(np.float32)})
+            (answer,) = run(part, {comparison.source: values.reshape(shape).astype(np.float32)})
             return np.asarray(answer, np.float64).reshape(answer.shape[1], cells)
 
         bias = ask(np.zeros(shape, np.float32))[:, 0]
@@ -155,15 +158,17 @@ def _asked(seen: View, found: _Comparison) -> tuple[Array, Array] | None:
     return weight.astype(np.float32)[..., None, None], bias.astype(np.float32)
 
 
-def _replace(graph: onnx.GraphProto, found: _Comparison, weight: Array, bias: Array) -> None:
-    names = [f"{found.result}_texts", f"{found.result}_shift"]
+def _replace(graph: onnx.GraphProto, comparison: _Comparison, weight: Array, bias: Array) -> None:
+    names = [f"{comparison.result}_texts", f"{comparison.result}_shift"]
     for name, values in zip(names, (weight, bias), strict=True):
         graph.initializer.append(numpy_helper.from_array(values, name))
     for index, node in enumerate(graph.node):
-        if found.result in node.output:
-            node.output[list(node.output).index(found.result)] = f"{found.result}_compared"
+        if comparison.result in node.output:
+            node.output[list(node.output).index(comparison.result)] = (
+                f"{comparison.result}_compared"
+            )
             convolution = helper.make_node(
-                "Conv", [found.source, *names], [found.result], kernel_shape=[1, 1]
+                "Conv", [comparison.source, *names], [comparison.result], kernel_shape=[1, 1]
             )
             graph.node.insert(index, convolution)
             return

@@ -23,8 +23,8 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.view import (
     Array,
+    GraphView,
     Shape,
-    View,
     captured_by,
     declared,
     is_scale,
@@ -128,23 +128,25 @@ class InputPreprocessing:
 
     def array(self, picture: NDArray[np.float32]) -> Array:
         """A picture (1, C, H, W) as the graph takes it: its layout, its type."""
-        made = picture if self.layout == "NCHW" else picture.transpose(0, 2, 3, 1)
-        made = made[0] if len(self.shape) == 3 else made
-        return np.ascontiguousarray(made, helper.tensor_dtype_to_np_dtype(self.dtype))
+        result = picture if self.layout == "NCHW" else picture.transpose(0, 2, 3, 1)
+        result = result[0] if len(self.shape) == 3 else result
+        return np.ascontiguousarray(result, helper.tensor_dtype_to_np_dtype(self.dtype))
 
-    def fed(self, wanted: ImageInput) -> ImageInput:
+    def fed(self, image_input: ImageInput) -> ImageInput:
         """How the graph's input is fed, where a network of this kind wants `wanted` (three
         channels): what the graph does itself is not done before it, and what it takes is
         believed more than what is usual."""
-        color = self._color(wanted.color)
+        color = self._color(image_input.color)
         if self.pixels is not None:
             offset = 128.0 if self.dtype == TensorProto.INT8 else 0.0
             mean: Sequence[float] = (offset,) * self.channels
             std: Sequence[float] = ((1.0 if self.pixels == "0..255" else 255.0),) * self.channels
         else:
-            mean = self._before(wanted.mean, 0.0)
-            std = self._before(wanted.std, wanted.std[0] if len(set(wanted.std)) == 1 else 255.0)
-        return msgspec.structs.replace(wanted, color=color, mean=tuple(mean), std=tuple(std))
+            mean = self._before(image_input.mean, 0.0)
+            std = self._before(
+                image_input.std, image_input.std[0] if len(set(image_input.std)) == 1 else 255.0
+            )
+        return msgspec.structs.replace(image_input, color=color, mean=tuple(mean), std=tuple(std))
 
     def said(self) -> tuple[str, ...]:
         """What was seen, one sentence each; none of a graph that does nothing of the kind."""
@@ -162,10 +164,10 @@ class InputPreprocessing:
         """Numbers of the network's three colours for the input's channels."""
         if self.channels == 1:
             return [float(np.mean(values))]
-        found = [alpha] * self.channels
+        befores = [alpha] * self.channels
         for value, channel in zip(values, self.source, strict=False):
-            found[channel] = value
-        return found
+            befores[channel] = value
+        return befores
 
 
 # ---- reading ------------------------------------------------------------------------
@@ -181,7 +183,7 @@ def input_preprocessing(
     layout = _layout(shape, info.type.tensor_type.elem_type) if info is not None else None
     if info is None or shape is None or layout is None:
         return None
-    seen = _bare(model)
+    view = _bare(model)
     dtype = info.type.tensor_type.elem_type
     count = _channels(shape, layout)
     plain = InputPreprocessing(
@@ -198,10 +200,10 @@ def input_preprocessing(
         bytes_before=TOOK_BYTES in metadata(model),
     )
     fed, planes = _ramp(plain, size)
-    for name, nodes in reversed(list(_ends(seen, info.name))):
-        found = _asked(seen, plain, name, nodes, fed, planes)
-        if found is not None:
-            return found
+    for name, nodes in reversed(list(_ends(view, info.name))):
+        input_preprocessing = _asked(view, plain, name, nodes, fed, planes)
+        if input_preprocessing is not None:
+            return input_preprocessing
     return plain if len(shape) == 4 else None
 
 
@@ -210,8 +212,8 @@ def _picture(model: onnx.ModelProto) -> onnx.ValueInfoProto | None:
     weights = {tensor.name for tensor in model.graph.initializer}
     fed = [info for info in model.graph.input if info.name not in weights and not is_scale(info)]
     pictures = [info for info in fed if len(declared(info) or ()) == 4]
-    found = pictures or (fed if len(fed) == 1 else [])
-    return found[0] if len(found) == 1 else None
+    results = pictures or (fed if len(fed) == 1 else [])
+    return results[0] if len(results) == 1 else None
 
 
 def _layout(shape: Shape | None, dtype: int) -> Layout | None:
@@ -234,9 +236,9 @@ def _channels(shape: Shape, layout: Layout) -> int:
     return (shape[-3] if layout == "NCHW" else shape[-1]) or 3
 
 
-def _bare(model: onnx.ModelProto) -> View:
+def _bare(model: onnx.ModelProto) -> GraphView:
     """The graph without its shapes, which cost much and are not needed here."""
-    return View(
+    return GraphView(
         model=model,
         shapes={},
         dtypes={},
@@ -245,15 +247,15 @@ def _bare(model: onnx.ModelProto) -> View:
     )
 
 
-def _ends(seen: View, start: str) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
+def _ends(view: GraphView, start: str) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
     """Tensors that everything which is made of the picture goes through, the nearest first, with
     the nodes before them, those that make their constants included."""
-    graph = seen.model.graph
-    fixed = set(seen.initializers)
-    given = {output.name for output in graph.output}
+    graph = view.model.graph
+    fixed = set(view.initializers)
+    inputs = {output.name for output in graph.output}
     constant: list[onnx.NodeProto] = []
     inside: list[onnx.NodeProto] = []
-    left = {start: len(_readers(seen, start))}
+    left = {start: len(_readers(view, start))}
     for node in graph.node:
         plain = not node.domain and not captured_by(node)
         data = {name for name in node.input if name and name not in fixed}
@@ -267,7 +269,7 @@ def _ends(seen: View, start: str) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
         for name in data:
             left[name] -= 1
         for name in node.output:
-            left[name] = len(_readers(seen, name)) + (name in given)
+            left[name] = len(_readers(view, name)) + (name in inputs)
         ends = [name for name, count in left.items() if count > 0]
         if len(ends) == 1:
             yield ends[0], [*constant, *inside]
@@ -275,18 +277,18 @@ def _ends(seen: View, start: str) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
             return
 
 
-def _readers(seen: View, name: str) -> list[onnx.NodeProto]:
+def _readers(view: GraphView, name: str) -> list[onnx.NodeProto]:
     """The nodes that read the numbers of a tensor, not its shape only."""
-    found = {id(node): node for node in seen.consumers.get(name, []) if node.op_type != "Shape"}
-    return list(found.values())
+    nodes = {id(node): node for node in view.consumers.get(name, []) if node.op_type != "Shape"}
+    return list(nodes.values())
 
 
 def _ramp(plain: InputPreprocessing, size: tuple[int, int] | None) -> tuple[Array, Array]:
     """A picture that tells its pixels and channels apart, as the graph takes it, and its planes
     (C, H, W)."""
     rows, columns = plain.shape[-2:] if plain.layout == "NCHW" else plain.shape[-3:-1]
-    given = size or _TRIAL
-    sides = (rows or given[0], columns or given[1])
+    inputs = size or _TRIAL
+    sides = (rows or inputs[0], columns or inputs[1])
     most = 127 if plain.dtype == TensorProto.INT8 else 255
     random = np.random.default_rng(0)
     planes = random.integers(0, most + 1, (plain.channels, *sides)).astype(np.float32)
@@ -295,7 +297,7 @@ def _ramp(plain: InputPreprocessing, size: tuple[int, int] | None) -> tuple[Arra
 
 
 def _asked(
-    seen: View,
+    view: GraphView,
     plain: InputPreprocessing,
     name: str,
     nodes: Sequence[onnx.NodeProto],
@@ -308,7 +310,7 @@ def _asked(
         return None
     feeds = {plain.name: fed}
     try:
-        (answer,) = run(submodel(seen, _needed(nodes, name), feeds, [name]), feeds)
+        (answer,) = run(submodel(view, _needed(nodes, name), feeds, [name]), feeds)
     except (RkzooError, TypeError):  # a type that numpy has not
         return None
     half = np.float16 in (answer.dtype, fed.dtype)
@@ -331,11 +333,11 @@ def _asked(
 
 def _needed(nodes: Sequence[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
     """Those of `nodes`, which are in order, that `name` is made of."""
-    wanted, kept = {name}, []
+    requested, kept = {name}, []
     for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
+        if not requested.isdisjoint(node.output):
             kept.append(node)
-            wanted.update(node.input)
+            requested.update(node.input)
     return kept[::-1]
 
 
@@ -373,29 +375,36 @@ def _rounded(gain: float, shift: float) -> tuple[float, float]:
 # ---- in words -----------------------------------------------------------------------
 
 
-def _sentences(found: InputPreprocessing) -> Iterator[str]:
-    if found.channels == 1:
+def _sentences(input_preprocessing: InputPreprocessing) -> Iterator[str]:
+    if input_preprocessing.channels == 1:
         yield "It takes a grey picture of one channel."
-    if found.channels == 4:
+    if input_preprocessing.channels == 4:
         yield "It takes a picture of four channels: red, green, blue and alpha are taken."
-    kind = helper.tensor_dtype_to_np_dtype(found.dtype)
-    odd = [str(kind)] if found.dtype not in _FLOATS else []
-    odd += ["channels last (NHWC)"] if found.layout == "NHWC" else []
+    kind = helper.tensor_dtype_to_np_dtype(input_preprocessing.dtype)
+    odd = [str(kind)] if input_preprocessing.dtype not in _FLOATS else []
+    odd += ["channels last (NHWC)"] if input_preprocessing.layout == "NHWC" else []
     if odd:
         yield f"It takes {', '.join(odd)}; that becomes float32, channels first (NCHW), on the way."
-    if found.scales and found.pixels is not None:
-        how = "pixels of 0..255" if found.pixels == "0..255" else "a picture scaled to 0..1"
-        yield f"The graph itself {_formula(found)}: it takes {how}."
-    elif found.bytes_before or found.pixels is not None:
+    if input_preprocessing.scales and input_preprocessing.pixels is not None:
+        how = (
+            "pixels of 0..255"
+            if input_preprocessing.pixels == "0..255"
+            else "a picture scaled to 0..1"
+        )
+        yield f"The graph itself {_formula(input_preprocessing)}: it takes {how}."
+    elif input_preprocessing.bytes_before or input_preprocessing.pixels is not None:
         yield "The model was made to take bytes: it takes pixels of 0..255."
-    if found.moves and found.source[0] == 2:
+    if input_preprocessing.moves and input_preprocessing.source[0] == 2:
         yield "The graph itself swaps red and blue."
 
 
-def _formula(found: InputPreprocessing) -> str:
-    mean = [-shift / gain for shift, gain in zip(found.shift, found.gain, strict=True)]
-    std = [1 / gain for gain in found.gain]
-    if not any(found.shift):
+def _formula(input_preprocessing: InputPreprocessing) -> str:
+    mean = [
+        -shift / gain
+        for shift, gain in zip(input_preprocessing.shift, input_preprocessing.gain, strict=True)
+    ]
+    std = [1 / gain for gain in input_preprocessing.gain]
+    if not any(input_preprocessing.shift):
         return f"divides the picture by {_numbers(std)}"
     return f"normalises the picture (mean {_numbers(mean)}, std {_numbers(std)})"
 
@@ -405,18 +414,18 @@ def _numbers(values: Sequence[float]) -> str:
     return shown[0] if len(set(shown)) == 1 else ", ".join(shown)
 
 
-def _is_red_first(found: InputPreprocessing) -> bool:
-    return any(_near(found, means) for means in _MEANS)
+def _is_red_first(input_preprocessing: InputPreprocessing) -> bool:
+    return any(_near(input_preprocessing, means) for means in _MEANS)
 
 
-def _is_blue_first(found: InputPreprocessing) -> bool:
-    return any(_near(found, means[::-1]) for means in _MEANS)
+def _is_blue_first(input_preprocessing: InputPreprocessing) -> bool:
+    return any(_near(input_preprocessing, means[::-1]) for means in _MEANS)
 
 
-def _near(found: InputPreprocessing, means: Sequence[float]) -> bool:
+def _near(input_preprocessing: InputPreprocessing, means: Sequence[float]) -> bool:
     """Whether the network's own mean is this one, in units of 0..255."""
-    if len(found.gain) != 3 or found.pixels is None:
+    if len(input_preprocessing.gain) != 3 or input_preprocessing.pixels is None:
         return False
-    unit = 255.0 if found.pixels == "0..1" else 1.0
-    own = -unit * np.divide(found.shift, found.gain)
+    unit = 255.0 if input_preprocessing.pixels == "0..1" else 1.0
+    own = -unit * np.divide(input_preprocessing.shift, input_preprocessing.gain)
     return bool(np.abs(own - means).max() < 1.0)

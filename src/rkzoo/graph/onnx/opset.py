@@ -12,7 +12,7 @@ from rkzoo.graph.onnx.view import MAX_IR, first_line
 MAX_OPSET = 19
 
 
-def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert a model with fixed shapes, in place where it can be, to operators and an opset that
     the toolkit reads (at most `MAX_OPSET`).
 

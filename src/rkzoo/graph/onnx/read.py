@@ -8,7 +8,7 @@ import onnx
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 # The largest protobuf message, so a limit of onnx and of the toolkit.
 MAX_BYTES = 2**31 - 1
@@ -30,7 +30,7 @@ def load(path: Path) -> onnx.ModelProto:
             with its weights is missing.
     """
     path = Path(path)
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         size = path.stat().st_size
         if path.is_dir():
             raise IsADirectoryError(None, "It is a folder", str(path))

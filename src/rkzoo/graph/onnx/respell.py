@@ -14,7 +14,15 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from rkzoo.graph.onnx.view import MAX_IR, Array, attributes, captured_by, constant_value, run, view
+from rkzoo.graph.onnx.view import (
+    MAX_IR,
+    Array,
+    attributes,
+    captured_by,
+    constant_value,
+    graph_view,
+    run,
+)
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -29,7 +37,7 @@ class _Writer:
         self._count = 0
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        return view(self._model).shape(name)
+        return graph_view(self._model).shape(name)
 
     def constant(self, value: Array | float) -> str:
         return self._stored(np.asarray(value, np.float32))
@@ -50,10 +58,10 @@ class _Writer:
         self._model.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 
-    def apply(self, operator: str, *inputs: str, to: str = "", **given: Any) -> str:
-        made = to or self._name()
-        self.nodes.append(helper.make_node(operator, inputs, [made], **given))
-        return made
+    def apply(self, operator: str, *inputs: str, to: str = "", **provided: Any) -> str:
+        text = to or self._name()
+        self.nodes.append(helper.make_node(operator, inputs, [text], **provided))
+        return text
 
     def _name(self) -> str:
         self._count += 1
@@ -156,8 +164,8 @@ def _softsign(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
 
 def _selu(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
     """gamma elu(x, alpha)"""
-    given = attributes(node)
-    alpha, gamma = given.get("alpha", 1.67326319217681884765625), given.get("gamma", 1.0507010221)
+    inputs = attributes(node)
+    alpha, gamma = inputs.get("alpha", 1.67326319217681884765625), inputs.get("gamma", 1.0507010221)
     bent = new.apply("Elu", node.input[0], alpha=alpha)
     new.apply("Mul", bent, new.constant(gamma), to=node.output[0])
     return True
@@ -195,19 +203,19 @@ def _gelu(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
 def _cubic(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
     """A bicubic resize is linear in the rows and in the columns of a plane: two products with the
     matrices that ONNX Runtime makes of it. The toolkit ends in a SIGSEGV on the operator."""
-    given = attributes(node)
-    if given.get("mode") != b"cubic" or "axes" in given:
+    inputs = attributes(node)
+    if inputs.get("mode") != b"cubic" or "axes" in inputs:
         return False
     shape = new.shape(node.input[0])
     by = next((name for name in node.input[2:] if name in stored and stored[name].dims[0]), "")
     if shape is None or len(shape) != 4 or not by:
         return False
     by_size = len(node.input) > 3 and by == node.input[3]
-    wanted = numpy_helper.to_array(stored[by])
-    if any(wanted[:2] != (shape[:2] if by_size else (1, 1))):
+    expected = numpy_helper.to_array(stored[by])
+    if any(expected[:2] != (shape[:2] if by_size else (1, 1))):
         return False
     rows, columns = (
-        _resized(new, node, wanted[axis], shape[axis], vertical=axis == 2, by_size=by_size)
+        _resized(new, node, expected[axis], shape[axis], vertical=axis == 2, by_size=by_size)
         for axis in (2, 3)
     )
     wide = new.apply("MatMul", node.input[0], new.constant(columns))
@@ -216,13 +224,19 @@ def _cubic(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
 
 
 def _resized(
-    new: _Writer, node: onnx.NodeProto, wanted: float, side: int, *, vertical: bool, by_size: bool
+    new: _Writer,
+    node: onnx.NodeProto,
+    requested: float,
+    side: int,
+    *,
+    vertical: bool,
+    by_size: bool,
 ) -> Array:
     """What the resize of one axis makes of the unit vectors, (wanted, side) or transposed."""
     plane = np.eye(side, dtype=np.float32)[None, None]
     still = side if by_size else 1
     by = np.array(
-        [1, 1, *((wanted, still) if vertical else (still, wanted))],
+        [1, 1, *((requested, still) if vertical else (still, requested))],
         np.int64 if by_size else np.float32,
     )
     inputs = ["x", "", "", "by"] if by_size else ["x", "", "by"]
@@ -245,15 +259,15 @@ def _group_norm(node: onnx.NodeProto, new: _Writer, stored: Stored) -> bool:
     """Groups of channels become the channels of an InstanceNormalization; from opset 21 on, where
     scale and bias are a number a channel."""
     x, scale, bias = node.input
-    given, shape = attributes(node), new.shape(x)
+    inputs, shape = attributes(node), new.shape(x)
     if shape is None or stored.get(scale) is None or stored.get(bias) is None:
         return False
     if stored[scale].dims[0] != shape[1]:
         return False
-    groups, epsilon = given["num_groups"], given.get("epsilon", 1e-5)
+    groups, epsilon = inputs["num_groups"], inputs.get("epsilon", 1e-5)
     apart = new.apply("Reshape", x, new.whole([shape[0], groups, -1]))
-    ones, zeros = new.constant(np.ones(groups)), new.constant(np.zeros(groups))
-    level = new.apply("InstanceNormalization", apart, ones, zeros, epsilon=epsilon)
+    constant, zeros = new.constant(np.ones(groups)), new.constant(np.zeros(groups))
+    level = new.apply("InstanceNormalization", apart, constant, zeros, epsilon=epsilon)
     column = (1, shape[1], *([1] * (len(shape) - 2)))
     level = new.apply("Reshape", level, new.whole(shape))
     for operator, value in (("Mul", scale), ("Add", bias)):
@@ -271,22 +285,22 @@ def _twins(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.Nod
     """Where an output is another one, or a view of it, the toolkit fails (KeyError) or drops one
     without a word: the second begins with the larger of two equal numbers, which it keeps."""
     outputs = {info.name for info in graph.output}
-    made = {name: node for node in nodes for name in node.output}
-    found = []
+    results = {name: node for node in nodes for name in node.output}
+    entries = []
     for node in nodes:
         first: onnx.NodeProto | None = node
         while first is not None and first.op_type in _VIEWS and first.input[0] not in outputs:
-            first = made.get(first.input[0])
+            first = results.get(first.input[0])
         ends = bool(outputs & set(node.output)) and node.op_type in _VIEWS
-        if ends and first is not None and first.op_type in _VIEWS and first.input[0] in made:
+        if ends and first is not None and first.op_type in _VIEWS and first.input[0] in results:
             source = first.input[0]
             again = f"{source}_for_{first.output[0]}"
-            if again not in made:
-                made[again] = helper.make_node("Max", [source, source], [again])
-                found.append((first, made[again]))
+            if again not in results:
+                results[again] = helper.make_node("Max", [source, source], [again])
+                entries.append((first, results[again]))
                 first.input[0] = again
-    before = {id(node): extra for node, extra in found}
-    return [one for node in nodes for one in (before.get(id(node)), node) if one is not None]
+    before = {id(node): extra for node, extra in entries}
+    return [item for node in nodes for item in (before.get(id(node)), node) if item is not None]
 
 
 _RULES: dict[str, Rule] = {

@@ -15,20 +15,20 @@ from rkzoo.graph.onnx.input_preprocessing import (
     InputPreprocessing,
     input_preprocessing,
 )
-from rkzoo.graph.onnx.view import Array, View, attributes, captured_by, is_half, run, submodel
+from rkzoo.graph.onnx.view import Array, GraphView, attributes, captured_by, is_half, run, submodel
 
 
-def scale_after_product(seen: View) -> None:
+def scale_after_product(view: GraphView) -> None:
     """Rewrite (q * s)^T k as (q^T k) * s, in place, in front of a softmax.
 
     Ultralytics 8.4 exports the attention of YOLO11 and YOLO12 in the first form, where
     RKNN-Toolkit2 2.5.0 fails with an IndexError in its attention fusion; 2.3.2 accepts both.
     """
-    graph = seen.model.graph
+    graph = view.model.graph
     for index, node in reversed(list(enumerate(graph.node))):
-        if node.op_type != "MatMul" or not _feeds_softmax(seen, node):
+        if node.op_type != "MatMul" or not _feeds_softmax(view, node):
             continue
-        scaled = _scaled_factor(seen, node)
+        scaled = _scaled_factor(view, node)
         if scaled is None:
             continue
         holder, position, factor, scale = scaled
@@ -38,62 +38,62 @@ def scale_after_product(seen: View) -> None:
         graph.node.insert(index + 1, helper.make_node("Mul", [raw, scale], [product]))
 
 
-def _feeds_softmax(seen: View, node: onnx.NodeProto) -> bool:
-    after = seen.consumers.get(node.output[0], [])
+def _feeds_softmax(view: GraphView, node: onnx.NodeProto) -> bool:
+    after = view.consumers.get(node.output[0], [])
     return len(after) == 1 and after[0].op_type == "Softmax"
 
 
 def _scaled_factor(
-    seen: View, product: onnx.NodeProto
+    view: GraphView, product: onnx.NodeProto
 ) -> tuple[onnx.NodeProto, int, str, str] | None:
     """The node and input index where a scaled factor enters, the factor without its scale, and the
     scale; None when no factor of the product is scaled by a single number.
     """
     for start in (0, 1):
         holder, position = product, start
-        maker = seen.producers.get(holder.input[position])
-        if maker is not None and maker.op_type == "Transpose" and _once(seen, maker):
+        maker = view.producers.get(holder.input[position])
+        if maker is not None and maker.op_type == "Transpose" and _has_single_consumer(view, maker):
             holder, position = maker, 0
-            maker = seen.producers.get(holder.input[0])
-        if maker is None or maker.op_type != "Mul" or not _once(seen, maker):
+            maker = view.producers.get(holder.input[0])
+        if maker is None or maker.op_type != "Mul" or not _has_single_consumer(view, maker):
             continue
         for factor, scale in (tuple(maker.input), tuple(maker.input)[::-1]):
-            number = seen.constant(scale)
+            number = view.constant(scale)
             if number is not None and number.size == 1:
                 return holder, position, factor, scale
     return None
 
 
-def _once(seen: View, node: onnx.NodeProto) -> bool:
-    return len(seen.consumers.get(node.output[0], [])) == 1
+def _has_single_consumer(view: GraphView, node: onnx.NodeProto) -> bool:
+    return len(view.consumers.get(node.output[0], [])) == 1
 
 
 # ---- focus --------------------------------------------------------------------------
 
 
-def focus_to_convolution(seen: View) -> None:
+def focus_to_convolution(view: GraphView) -> None:
     """Merge a Focus (four slices of every other pixel, concatenated) and its k x k convolution into
     one 2k x 2k convolution of stride 2, in place.
 
     The stem of YOLOX and of YOLOv5 before 6.0. The NPU has no strided slices, they would run on the
     CPU. The result is the same: every pixel meets the same weight.
     """
-    graph = seen.model.graph
+    graph = view.model.graph
     for node in graph.node:
-        found = _focus(seen, node)
-        weight = None if found is None else seen.constant(node.input[1])
-        if found is None or weight is None:
+        focus = _focus(view, node)
+        weight = None if focus is None else view.constant(node.input[1])
+        if focus is None or weight is None:
             continue
-        source, origins = found
+        source, origins = focus
         name = f"{node.input[1]}_focus"
         graph.initializer.append(numpy_helper.from_array(_spread(weight, origins), name))
-        given = attributes(node)
+        inputs = attributes(node)
         del node.attribute[:]
         node.attribute.extend(
             [
                 helper.make_attribute("kernel_shape", [2 * size for size in weight.shape[2:]]),
                 helper.make_attribute("strides", [2, 2]),
-                helper.make_attribute("pads", [2 * pad for pad in given.get("pads", [0] * 4)]),
+                helper.make_attribute("pads", [2 * pad for pad in inputs.get("pads", [0] * 4)]),
             ]
         )
         node.input[0], node.input[1] = source, name
@@ -102,58 +102,63 @@ def focus_to_convolution(seen: View) -> None:
 Origin = tuple[int, int, int]
 
 
-def _focus(seen: View, node: onnx.NodeProto) -> tuple[str, list[Origin]] | None:
+def _focus(view: GraphView, node: onnx.NodeProto) -> tuple[str, list[Origin]] | None:
     """The image that a convolution reads through a Focus, and for each of its input channels the
     image's channel, row offset and column offset.
     """
     if node.op_type != "Conv" or not _is_plain(attributes(node)):
         return None
-    weight = seen.constant(node.input[1])
-    joined = seen.producers.get(node.input[0])
-    if weight is None or joined is None or joined.op_type != "Concat" or not _once(seen, joined):
+    weight = view.constant(node.input[1])
+    joined = view.producers.get(node.input[0])
+    if (
+        weight is None
+        or joined is None
+        or joined.op_type != "Concat"
+        or not _has_single_consumer(view, joined)
+    ):
         return None
-    nodes, sources = _slices(seen, joined.input)
+    nodes, sources = _slices(view, joined.input)
     if len(sources) != 1 or len(joined.input) != 4:
         return None
     (source,) = sources
-    shape = seen.shape(source)
+    shape = view.shape(source)
     if shape is None or len(shape) != 4 or shape[2] % 2 or shape[3] % 2:
         return None
     # The slices are executed rather than parsed: every pixel holds its own index.
     numbers = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     inside = {id(n) for n in (*nodes, joined)}
-    part = [n for n in seen.model.graph.node if id(n) in inside]
+    part = [n for n in view.model.graph.node if id(n) in inside]
     try:
-        answer = run(submodel(seen, part, {source: numbers}, [joined.output[0]]), {source: numbers})
+        answer = run(submodel(view, part, {source: numbers}, [joined.output[0]]), {source: numbers})
     except RkzooError:
         return None
     return _origins(answer[0], numbers, source)
 
 
-def _is_plain(given: dict[str, object]) -> bool:
+def _is_plain(inputs: dict[str, object]) -> bool:
     return (
-        given.get("group", 1) == 1
-        and given.get("strides", [1, 1]) == [1, 1]
-        and given.get("dilations", [1, 1]) == [1, 1]
-        and given.get("auto_pad", b"NOTSET") == b"NOTSET"
+        inputs.get("group", 1) == 1
+        and inputs.get("strides", [1, 1]) == [1, 1]
+        and inputs.get("dilations", [1, 1]) == [1, 1]
+        and inputs.get("auto_pad", b"NOTSET") == b"NOTSET"
     )
 
 
-def _slices(seen: View, names: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+def _slices(view: GraphView, names: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
     nodes: list[onnx.NodeProto] = []
     sources: set[str] = set()
     for name in names:
-        maker = seen.producers.get(name)
+        maker = view.producers.get(name)
         while maker is not None and maker.op_type == "Slice":
             nodes.append(maker)
             name = maker.input[0]
-            maker = seen.producers.get(name)
+            maker = view.producers.get(name)
         sources.add(name)
     return nodes, sources
 
 
 def _origins(answer: Array, numbers: Array, source: str) -> tuple[str, list[Origin]] | None:
-    found: list[Origin] = []
+    results: list[Origin] = []
     rows, columns = numbers.shape[2:]
     if numbers.size >= 2**24 or answer.shape[2:] != (rows // 2, columns // 2):
         return None
@@ -164,8 +169,8 @@ def _origins(answer: Array, numbers: Array, source: str) -> tuple[str, list[Orig
             return None
         if not np.array_equal(plane, numbers[0, channel, row::2, column::2]):
             return None
-        found.append((channel, row, column))
-    return source, found
+        results.append((channel, row, column))
+    return source, results
 
 
 def _spread(weight: Array, origins: list[Origin]) -> Array:
@@ -199,71 +204,81 @@ def picture_as_floats(
     Returns:
         A copy that takes float32 1xCxHxW; `model` itself for any other graph.
     """
-    found = input_preprocessing(model, size)
-    if found is None or not (found.moves or _is_unusual(model, found)):
+    result = input_preprocessing(model, size)
+    if result is None or not (result.moves or _is_unusual(model, result)):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    kept = _without_front(graph, found.body)
-    first, front = _scaled(graph, found)
-    given = f"{found.name}_as_given"
-    if any(found.name in node.input for node in kept):
+    kept = _without_front(graph, result.body)
+    first, front = _scaled(graph, result)
+    provided = f"{result.name}_as_given"
+    if any(result.name in node.input for node in kept):
         # Shape reads it, or the network begins with what is no preprocessing.
-        _read_instead(kept, found.name, given)
-        rank = len(found.shape)
-        front += _as(found.name, found.layout, found.dtype, rank, given)
-    if found.body_layout == "NHWC" and found.body_dtype == TensorProto.FLOAT:
-        kept = _without_turning(kept, given if found.body == found.name else found.body, first)
-    if found.body != found.name:
-        front += _as(first, found.body_layout, found.body_dtype, 4, found.body)
+        _read_instead(kept, result.name, provided)
+        rank = len(result.shape)
+        front += _as(result.name, result.layout, result.dtype, rank, provided)
+    if result.body_layout == "NHWC" and result.body_dtype == TensorProto.FLOAT:
+        kept = _without_turning(
+            kept, provided if result.body == result.name else result.body, first
+        )
+    if result.body != result.name:
+        front += _as(first, result.body_layout, result.body_dtype, 4, result.body)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*front, *kept)]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(copies)
-    _retyped(graph, found)
+    _retyped(graph, result)
     return copy
 
 
-def _is_unusual(model: onnx.ModelProto, found: InputPreprocessing) -> bool:
+def _is_unusual(model: onnx.ModelProto, input_preprocessing: InputPreprocessing) -> bool:
     """Whether the input is no float32 1xCxHxW. Half precision is widened with the whole graph."""
-    widened = found.dtype == TensorProto.FLOAT16 and is_half(model)
-    floats = found.dtype == TensorProto.FLOAT or widened
-    return not floats or found.layout == "NHWC" or len(found.shape) != 4
+    widened = input_preprocessing.dtype == TensorProto.FLOAT16 and is_half(model)
+    floats = input_preprocessing.dtype == TensorProto.FLOAT or widened
+    return not floats or input_preprocessing.layout == "NHWC" or len(input_preprocessing.shape) != 4
 
 
 def _without_front(graph: onnx.GraphProto, body: str) -> list[onnx.NodeProto]:
     """The nodes without those that lead to the tensor `body` alone."""
-    wanted = {output.name for output in graph.output}
+    requested = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):
-        if body not in node.output and not wanted.isdisjoint(node.output):
+        if body not in node.output and not requested.isdisjoint(node.output):
             kept.append(node)
-            wanted |= set(node.input) | captured_by(node)
+            requested |= set(node.input) | captured_by(node)
     return kept[::-1]
 
 
-def _scaled(graph: onnx.GraphProto, found: InputPreprocessing) -> tuple[str, list[onnx.NodeProto]]:
+def _scaled(
+    graph: onnx.GraphProto, input_preprocessing: InputPreprocessing
+) -> tuple[str, list[onnx.NodeProto]]:
     """What the network begins with as float32 1xCxHxW, and the nodes that make it."""
-    order = np.zeros((len(found.source), found.channels, 1, 1), np.float32)
-    order[range(len(found.source)), found.source] = 1
+    order = np.zeros(
+        (len(input_preprocessing.source), input_preprocessing.channels, 1, 1), np.float32
+    )
+    order[range(len(input_preprocessing.source)), input_preprocessing.source] = 1
     steps = [
-        ("Mul", _column(found.gain), any(gain != 1 for gain in found.gain)),
-        ("Add", _column(found.shift), any(found.shift)),
-        ("Conv", order, found.moves),
+        (
+            "Mul",
+            _column(input_preprocessing.gain),
+            any(gain != 1 for gain in input_preprocessing.gain),
+        ),
+        ("Add", _column(input_preprocessing.shift), any(input_preprocessing.shift)),
+        ("Conv", order, input_preprocessing.moves),
     ]
-    if sorted(found.source) == list(range(found.channels)):
+    if sorted(input_preprocessing.source) == list(range(input_preprocessing.channels)):
         # In the input's own order, where whoever reads the graph looks for it.
-        back = np.argsort(found.source)
+        back = np.argsort(input_preprocessing.source)
         steps[:2] = [(kind, value[:, back], needed) for kind, value, needed in steps[:2]]
     else:
         steps = [steps[2], *steps[:2]]
-    at, nodes = found.name, []
+    at, nodes = input_preprocessing.name, []
     for operator, value, needed in steps:
         if needed:
-            made = f"{found.name}_{operator.lower()}"
-            graph.initializer.append(numpy_helper.from_array(value, f"{made}_by"))
-            nodes.append(helper.make_node(operator, [at, f"{made}_by"], [made]))
-            at = made
+            text = f"{input_preprocessing.name}_{operator.lower()}"
+            graph.initializer.append(numpy_helper.from_array(value, f"{text}_by"))
+            nodes.append(helper.make_node(operator, [at, f"{text}_by"], [text]))
+            at = text
     return at, nodes
 
 
@@ -282,8 +297,8 @@ def _as(source: str, layout: str, dtype: int, rank: int, target: str) -> list[on
         steps.append(("Cast", {"to": dtype}))
     names = [source, *(f"{target}_{number}" for number in range(len(steps) - 1)), target]
     return [
-        helper.make_node(operator, [names[i]], [names[i + 1]], **given)
-        for i, (operator, given) in enumerate(steps)
+        helper.make_node(operator, [names[i]], [names[i + 1]], **item)
+        for i, (operator, item) in enumerate(steps)
     ]
 
 
@@ -308,15 +323,15 @@ def _read_instead(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
                 node.input[index] = new
 
 
-def _retyped(graph: onnx.GraphProto, found: InputPreprocessing) -> None:
+def _retyped(graph: onnx.GraphProto, input_preprocessing: InputPreprocessing) -> None:
     """Declares the picture as float32 1xCxHxW; a batch or a side that was free stays so."""
-    info = next(info for info in graph.input if info.name == found.name)
+    info = next(info for info in graph.input if info.name == input_preprocessing.name)
     kind = info.type.tensor_type
     kind.elem_type = TensorProto.FLOAT
     dims = [d.SerializeToString() for d in kind.shape.dim]
-    one = onnx.TensorShapeProto.Dimension(dim_value=1).SerializeToString()
-    dims = dims if len(dims) == 4 else [one, *dims]
-    order = _TO_FIRST if found.layout == "NHWC" else range(4)
+    result = onnx.TensorShapeProto.Dimension(dim_value=1).SerializeToString()
+    dims = dims if len(dims) == 4 else [result, *dims]
+    order = _TO_FIRST if input_preprocessing.layout == "NHWC" else range(4)
     del kind.shape.dim[:]
     kind.shape.dim.extend(onnx.TensorShapeProto.Dimension.FromString(dims[i]) for i in order)
 
@@ -324,19 +339,19 @@ def _retyped(graph: onnx.GraphProto, found: InputPreprocessing) -> None:
 # ---- pooling ------------------------------------------------------------------------
 
 
-def depth_pool_to_plane(seen: View) -> None:
+def depth_pool_to_plane(view: GraphView) -> None:
     """Rewrite a 3-D max pooling with a depth kernel of 1 as a slice of channels and a 2-D pooling,
     in place.
 
     LPRNet's MaxPool3d (1 x k x k) treats the channels as depth, and RKNN-Toolkit2 2.5.0 crashes on
     it (SIGABRT). The result is the same: no two planes are pooled together.
     """
-    graph = seen.model.graph
+    graph = view.model.graph
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
-        found = _depth_pool(seen, pool)
-        if found is None:
+        depth_pool = _depth_pool(view, pool)
+        if depth_pool is None:
             continue
-        before, after, step = found
+        before, after, step = depth_pool
         source, target = before.input[0], after.output[0]
         at = next(i for i, node in enumerate(graph.node) if node.output == pool.output)
         if step > 1:
@@ -349,15 +364,15 @@ def depth_pool_to_plane(seen: View) -> None:
             )
             graph.node.insert(at, helper.make_node("Slice", [source, *names], [kept]))
             source = kept
-        given = attributes(pool)
-        pads = given.get("pads", [0] * 6)
+        inputs = attributes(pool)
+        pads = inputs.get("pads", [0] * 6)
         pool.input[0], pool.output[0] = source, target
         plane = {
-            "kernel_shape": given["kernel_shape"][1:],
-            "strides": given.get("strides", [1] * 3)[1:],
-            "dilations": given.get("dilations", [1] * 3)[1:],
+            "kernel_shape": inputs["kernel_shape"][1:],
+            "strides": inputs.get("strides", [1] * 3)[1:],
+            "dilations": inputs.get("dilations", [1] * 3)[1:],
             "pads": [*pads[1:3], *pads[4:]],
-            "ceil_mode": given.get("ceil_mode", 0),
+            "ceil_mode": inputs.get("ceil_mode", 0),
         }
         del pool.attribute[:]
         pool.attribute.extend(helper.make_attribute(key, value) for key, value in plane.items())
@@ -367,30 +382,30 @@ def depth_pool_to_plane(seen: View) -> None:
 
 
 def _depth_pool(
-    seen: View, pool: onnx.NodeProto
+    view: GraphView, pool: onnx.NodeProto
 ) -> tuple[onnx.NodeProto, onnx.NodeProto, int] | None:
     """The nodes around a pooling of 1x1xCxHxW that add and remove a dimension, and the depth
     stride; None for any other pooling.
     """
-    given = attributes(pool)
-    before = seen.producers.get(pool.input[0])
-    readers = seen.consumers.get(pool.output[0], [])
-    if len(given["kernel_shape"]) != 3 or before is None or len(readers) != 1:
+    inputs = attributes(pool)
+    before = view.producers.get(pool.input[0])
+    readers = view.consumers.get(pool.output[0], [])
+    if len(inputs["kernel_shape"]) != 3 or before is None or len(readers) != 1:
         return None
     after = readers[0]
-    pads, dilations = given.get("pads", [0] * 6), given.get("dilations", [1] * 3)
+    pads, dilations = inputs.get("pads", [0] * 6), inputs.get("dilations", [1] * 3)
     shapes = [
-        seen.shape(name)
+        view.shape(name)
         for name in (before.input[0], pool.input[0], pool.output[0], after.output[0])
     ]
     if (
-        given["kernel_shape"][0] != 1
+        inputs["kernel_shape"][0] != 1
         or dilations[0] != 1
         or pads[0]
         or pads[3]
-        or given.get("auto_pad", b"NOTSET") != b"NOTSET"
+        or inputs.get("auto_pad", b"NOTSET") != b"NOTSET"
         or len(pool.output) > 1
-        or not _once(seen, before)
+        or not _has_single_consumer(view, before)
         or before.op_type not in ("Unsqueeze", "Reshape")
         or after.op_type not in ("Squeeze", "Reshape")
         or any(shape is None for shape in shapes)
@@ -402,7 +417,7 @@ def _depth_pool(
         return None
     if flat[0] != flat[1] or flat[2] != flat[3]:
         return None
-    return before, after, given.get("strides", [1] * 3)[0]
+    return before, after, inputs.get("strides", [1] * 3)[0]
 
 
 # ---- the end of a classifier --------------------------------------------------------
@@ -410,12 +425,12 @@ def _depth_pool(
 _SHAPING = ("Identity", "Reshape", "Flatten", "Squeeze")
 
 
-def without_softmax(seen: View) -> None:
+def without_softmax(view: GraphView) -> None:
     """Remove the softmax at each output of a graph, in place, where there is one."""
-    for output in seen.model.graph.output:
-        node = seen.producers.get(output.name)
+    for output in view.model.graph.output:
+        node = view.producers.get(output.name)
         while node is not None and node.op_type in _SHAPING:
-            node = seen.producers.get(node.input[0])
+            node = view.producers.get(node.input[0])
         if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
             del node.attribute[:]
             node.op_type = "Identity"

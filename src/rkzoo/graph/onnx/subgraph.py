@@ -9,9 +9,9 @@ from onnx import helper
 
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.opset import lowered
+from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.respell import respell
-from rkzoo.graph.onnx.view import MAX_IR, View, captured_by, prepared, view
+from rkzoo.graph.onnx.view import MAX_IR, GraphView, captured_by, graph_view, prepared
 
 _KINDS = {
     "float32": onnx.TensorProto.FLOAT,
@@ -42,12 +42,14 @@ def part(
     cut.opset_import.extend(model.opset_import)
     cut.functions.extend(model.functions)
     cut.graph.CopyFrom(_between(model.graph, inputs, outputs))
-    seen = prepared(cut, {one.name: one.shape for one in inputs}, scale_of_one=False)
-    if respell(seen.model):
-        seen = view(seen.model)
-    _describe_outputs(seen)
-    seen.model.ir_version = min(seen.model.ir_version, MAX_IR)
-    return lowered(seen.model)
+    view = prepared(
+        cut, {array_input.name: array_input.shape for array_input in inputs}, scale_of_one=False
+    )
+    if respell(view.model):
+        view = graph_view(view.model)
+    _describe_outputs(view)
+    view.model.ir_version = min(view.model.ir_version, MAX_IR)
+    return with_lower_opset(view.model)
 
 
 def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
@@ -56,8 +58,8 @@ def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto
     source = model.graph
     stored = {tensor.name for tensor in source.initializer}
     inputs = [info for info in source.input if info.name not in stored]
-    made = {name for node in source.node for name in node.output}
-    lost = sorted(set(outputs) - made)
+    results = {name for node in source.node for name in node.output}
+    lost = sorted(set(outputs) - results)
     if lost:
         raise _refused(f"It has no tensor {lost[0]}.")
     needed = set(outputs)
@@ -81,39 +83,43 @@ def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto
 def _between(
     source: onnx.GraphProto, inputs: Sequence[ArrayInput], outputs: Sequence[str]
 ) -> onnx.GraphProto:
-    given = {one.name for one in inputs}
-    wanted = list(outputs) or [info.name for info in source.output]
-    needed = set(wanted)
+    provided = {array_input.name for array_input in inputs}
+    requested = list(outputs) or [info.name for info in source.output]
+    needed = set(requested)
     nodes = []
     for node in reversed(source.node):
-        if (needed - given) & set(node.output):
+        if (needed - provided) & set(node.output):
             nodes.append(node)
             needed.update(node.input)
             needed |= captured_by(node)
-    known = {name for node in nodes for name in node.output} | given | {""}
+    known = {name for node in nodes for name in node.output} | provided | {""}
     known |= {tensor.name for tensor in source.initializer}
-    lost = sorted({name for node in nodes for name in node.input}.union(wanted) - known)
-    unused = sorted(given - needed)
+    lost = sorted({name for node in nodes for name in node.input}.union(requested) - known)
+    unused = sorted(provided - needed)
     if lost:
         raise _refused(f"It needs the input {lost[0]}, which is not given.")
     if unused:
         raise _refused(f"It does not use the input {unused[0]}.")
     graph = onnx.GraphProto(name=source.name or "part")
     graph.node.extend(reversed(nodes))
-    graph.initializer.extend(t for t in source.initializer if t.name in needed - given)
-    for one in inputs:
-        graph.input.append(helper.make_tensor_value_info(one.name, _KINDS[one.dtype], one.shape))
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    graph.initializer.extend(t for t in source.initializer if t.name in needed - provided)
+    for array_input in inputs:
+        graph.input.append(
+            helper.make_tensor_value_info(
+                array_input.name, _KINDS[array_input.dtype], array_input.shape
+            )
+        )
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in requested)
     return graph
 
 
-def _describe_outputs(seen: View) -> None:
+def _describe_outputs(view: GraphView) -> None:
     """Set types and shapes of the outputs from shape inference."""
-    for info in seen.model.graph.output:
-        kind = seen.dtypes.get(info.name)
+    for info in view.model.graph.output:
+        kind = view.dtypes.get(info.name)
         if kind is None:
             raise _refused(f"Nothing is known of its output {info.name}.")
-        described = helper.make_tensor_value_info(info.name, kind, seen.shape(info.name))
+        described = helper.make_tensor_value_info(info.name, kind, view.shape(info.name))
         info.CopyFrom(described)
 
 

@@ -69,11 +69,11 @@ def _count(tensor: onnx.TensorProto) -> int:
 
 def _dequantised(node: onnx.NodeProto, known: Mapping[str, Array]) -> Array | None:
     """The float value of a constant with one scale; None for weights with one a channel."""
-    given = [known.get(name) for name in node.input]
-    stored, scale = given[0], given[1]
+    inputs = [known.get(name) for name in node.input]
+    stored, scale = inputs[0], inputs[1]
     if stored is None or scale is None or scale.size != 1:
         return None
-    zero = 0 if len(given) < 3 or given[2] is None else int(given[2].ravel()[0])
+    zero = 0 if len(inputs) < 3 or inputs[2] is None else int(inputs[2].ravel()[0])
     step = float(scale.ravel()[0])
     return _before_rounding((stored.astype(np.float64) - zero) * step, step).astype(np.float32)
 

@@ -29,7 +29,7 @@ _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "Rando
 
 
 @dataclass(frozen=True)
-class View:
+class GraphView:
     """A model with what is known of it without running it.
 
     Attributes:
@@ -49,11 +49,11 @@ class View:
     @cached_property
     def consumers(self) -> Mapping[str, list[onnx.NodeProto]]:
         """The nodes that read a tensor."""
-        found: dict[str, list[onnx.NodeProto]] = {}
+        nodes: dict[str, list[onnx.NodeProto]] = {}
         for node in self.model.graph.node:
             for name in node.input:
-                found.setdefault(name, []).append(node)
-        return found
+                nodes.setdefault(name, []).append(node)
+        return nodes
 
     @cached_property
     def inputs(self) -> tuple[onnx.ValueInfoProto, ...]:
@@ -69,20 +69,20 @@ class View:
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a tensor; None unless every dimension is known."""
-        found = self.shapes.get(name)
-        if found is None or any(d is None for d in found):
+        results = self.shapes.get(name)
+        if results is None or any(d is None for d in results):
             return None
-        return tuple(d for d in found if d is not None)
+        return tuple(d for d in results if d is not None)
 
 
-def view(model: onnx.ModelProto) -> View:
+def graph_view(model: onnx.ModelProto) -> GraphView:
     """Build a view, with shapes inferred anew: those declared in the file are not trusted.
 
     Raises:
         RkzooError: The shapes cannot be inferred.
     """
     shapes, dtypes = _infer(model)
-    return View(
+    return GraphView(
         model=model,
         shapes=shapes,
         dtypes=dtypes,
@@ -110,7 +110,7 @@ def declared(info: onnx.ValueInfoProto) -> Shape | None:
 
 def prepared(
     model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], *, scale_of_one: bool = True
-) -> View:
+) -> GraphView:
     """A copy of a model, simplified: inputs of the given shapes, float16 widened to float32, shape
     arithmetic folded into constants, nodes sorted.
 
@@ -129,16 +129,21 @@ def prepared(
     copy.CopyFrom(model)
     if scale_of_one:
         _scale_of_one(copy.graph)
-    _to_float32(copy)
+    if is_half(copy):
+        _to_float32(copy, TensorProto.FLOAT16)
     _sort(copy.graph)
     for info in copy.graph.input:
         if info.name in sizes:
             _set_shape(info, sizes[info.name])
+    view = graph_view(copy)
     for _ in range(_ROUNDS):
-        seen = view(copy)
-        if not _fold(seen):
-            return seen
-    return view(copy)
+        if not _fold(view):
+            break
+        view = graph_view(copy)
+    if not _mixes_double(view):
+        return view
+    _to_float32(copy, TensorProto.DOUBLE)
+    return graph_view(copy)
 
 
 def is_scale(info: onnx.ValueInfoProto) -> bool:
@@ -229,9 +234,9 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     dtypes = {t.name: t.data_type for t in graph.initializer}
     known = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     for info in known:
-        found = declared(info)
-        if found is not None:
-            shapes[info.name] = found
+        results = declared(info)
+        if results is not None:
+            shapes[info.name] = results
             dtypes[info.name] = info.type.tensor_type.elem_type
     return shapes, dtypes
 
@@ -253,14 +258,14 @@ def first_line(error: BaseException, limit: int = 200) -> str:
 # ---- folding ------------------------------------------------------------------------
 
 
-def _fold(seen: View) -> bool:
+def _fold(view: GraphView) -> bool:
     """Fold in place what depends on shapes and constants only. True when anything was folded."""
-    graph = seen.model.graph
+    graph = view.model.graph
     sources: dict[str, Array] = {}
     foldable: list[onnx.NodeProto] = []
     known = {t.name for t in graph.initializer if _count(t.dims) <= _SMALL} | {""}
     for node in graph.node:
-        shape = _shape_result(seen, node)
+        shape = _shape_result(view, node)
         if shape is not None:
             sources[node.output[0]] = shape
             known.add(node.output[0])
@@ -273,13 +278,13 @@ def _fold(seen: View) -> bool:
     kept = [node for node in graph.node if not node.output or node.output[0] not in gone]
     outer = {name for node in kept for name in node.input} | _captured(graph)
     outer |= {output.name for output in graph.output}
-    made = [n for node in foldable if node.output[0] in gone for n in node.output if n in outer]
+    results = [n for node in foldable if node.output[0] in gone for n in node.output if n in outer]
     try:
-        values = run(submodel(seen, foldable, sources, made), sources) if made else []
+        values = run(submodel(view, foldable, sources, results), sources) if results else []
     except RkzooError:
         return False
     fresh = {name: value for name, value in sources.items() if name in outer}
-    fresh |= dict(zip(made, values, strict=True))
+    fresh |= dict(zip(results, values, strict=True))
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del graph.node[:]
     graph.node.extend(copies)
@@ -289,14 +294,14 @@ def _fold(seen: View) -> bool:
     return True
 
 
-def _shape_result(seen: View, node: onnx.NodeProto) -> Array | None:
+def _shape_result(view: GraphView, node: onnx.NodeProto) -> Array | None:
     if node.op_type != "Shape" or node.domain:
         return None
-    shape = seen.shape(node.input[0])
+    shape = view.shape(node.input[0])
     if shape is None:
         return None
-    given = attributes(node)
-    return np.array(shape[given.get("start", 0) : given.get("end", len(shape))], np.int64)
+    inputs = attributes(node)
+    return np.array(shape[inputs.get("start", 0) : inputs.get("end", len(shape))], np.int64)
 
 
 def _may_fold(node: onnx.NodeProto, known: set[str]) -> bool:
@@ -314,12 +319,12 @@ def _captured(graph: onnx.GraphProto) -> set[str]:
 
 def captured_by(node: onnx.NodeProto) -> set[str]:
     """Tensors read in the bodies of If, Loop and Scan, outer ones and their own."""
-    found: set[str] = set()
+    captured: set[str] = set()
     for attribute in node.attribute:
         for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            found |= {name for inner in body.node for name in inner.input} | _captured(body)
-            found |= {output.name for output in body.output}
-    return found
+            captured |= {name for inner in body.node for name in inner.input} | _captured(body)
+            captured |= {output.name for output in body.output}
+    return captured
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -343,7 +348,7 @@ def constant_value(node: onnx.NodeProto) -> Array | None:
 
 
 def submodel(
-    seen: View,
+    view: GraphView,
     nodes: Sequence[onnx.NodeProto],
     feeds: Mapping[str, Array],
     outputs: Iterable[str],
@@ -363,7 +368,7 @@ def submodel(
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
     graph.initializer.extend(
-        tensor for name, tensor in seen.initializers.items() if name in used and name not in feeds
+        tensor for name, tensor in view.initializers.items() if name in used and name not in feeds
     )
     graph.input.extend(
         helper.make_tensor_value_info(
@@ -372,9 +377,9 @@ def submodel(
         for name, value in feeds.items()
     )
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-    part = onnx.ModelProto(ir_version=min(seen.model.ir_version, MAX_IR), graph=graph)
-    part.opset_import.extend(seen.model.opset_import)
-    part.functions.extend(seen.model.functions)
+    part = onnx.ModelProto(ir_version=min(view.model.ir_version, MAX_IR), graph=graph)
+    part.opset_import.extend(view.model.opset_import)
+    part.functions.extend(view.model.functions)
     return part
 
 
@@ -420,32 +425,40 @@ def is_half(model: onnx.ModelProto) -> bool:
     return any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
 
 
-def _to_float32(model: onnx.ModelProto) -> None:
-    """Convert float16 tensors to float32, in place: the NPU's compiler expects float32, and the
-    equivalence check needs more than three digits.
+_ONE_TYPE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Concat", "Max", "Min", "MatMul", "Sum"})
+
+
+def _mixes_double(view: GraphView) -> bool:
+    """Whether an operator that takes one type is given both float64 and float32, as graphs that
+    were edited by hand do: ONNX Runtime refuses them, other readers do not."""
+    both = {TensorProto.DOUBLE, TensorProto.FLOAT}
+    return any(
+        both <= {view.dtypes.get(name) for name in node.input}
+        for node in view.model.graph.node
+        if node.op_type in _ONE_TYPE
+    )
+
+
+def _to_float32(model: onnx.ModelProto, kind: int) -> None:
+    """Convert tensors of another float type to float32, in place: the NPU's compiler expects
+    float32, and the equivalence check needs more than the three digits of float16.
     """
     graph = model.graph
-    if not is_half(model):
-        return
     for tensor in graph.initializer:
-        _widen(tensor)
+        _recast(tensor, kind)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
-                _widen(attribute.t)
-            elif (
-                node.op_type == "Cast"
-                and attribute.name == "to"
-                and attribute.i == TensorProto.FLOAT16
-            ):
+                _recast(attribute.t, kind)
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == kind:
                 attribute.i = TensorProto.FLOAT
     for info in (*graph.input, *graph.output):
-        if info.type.tensor_type.elem_type == TensorProto.FLOAT16:
+        if info.type.tensor_type.elem_type == kind:
             info.type.tensor_type.elem_type = TensorProto.FLOAT
     del graph.value_info[:]
 
 
-def _widen(tensor: TensorProto) -> None:
-    if tensor.data_type == TensorProto.FLOAT16:
+def _recast(tensor: TensorProto, kind: int) -> None:
+    if tensor.data_type == kind:
         wide = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))

@@ -22,7 +22,7 @@ def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str] | None 
     onnx.save(model, path)
 
 
-class Writer:
+class GraphWriter:
     """Builds a float32 graph node by node.
 
     Methods return the name of the tensor they add. `held` maps weight names to arrays; each weight

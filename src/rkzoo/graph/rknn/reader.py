@@ -22,7 +22,7 @@ import msgspec
 
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.graph import literal
 
 Target = Literal["NPU", "CPU", "other"]
@@ -123,7 +123,7 @@ def read(path: Path) -> RknnFile:
             before 1.5.2, or made for the first NPU generation.
     """
     path = Path(path)
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         size = path.stat().st_size
         if size < _HEADER:
             raise _foreign(path, "It is empty." if not size else "It is far too short.")
@@ -383,9 +383,9 @@ def _ends(
     indices = payload.numbers(graph, side, "I", _MAX_NAME)
     if any(index >= len(tensors) for index in indices):
         raise _Broken("One of its inputs or outputs")
-    found = [tensors[index] for index in indices]
-    specs = tuple(_spec(payload, fields, tensor) for tensor in found)
-    return specs, tuple(map(partial(_native, payload), found, specs))
+    results = [tensors[index] for index in indices]
+    specs = tuple(_spec(payload, fields, tensor) for tensor in results)
+    return specs, tuple(map(partial(_native, payload), results, specs))
 
 
 def _native(payload: _Buffer, tensor: dict[int, int], spec: TensorSpec) -> TensorSpec:
@@ -449,20 +449,20 @@ def _attributes(text: str) -> dict[str, Any]:
 def _normalisations(
     attributes: dict[str, Any], inputs: tuple[TensorSpec, ...]
 ) -> dict[str, Normalisation]:
-    found = {}
+    normalisations = {}
     for spec in inputs:
-        given = attributes.get(spec.name)
-        if not isinstance(given, dict):
+        provided = attributes.get(spec.name)
+        if not isinstance(provided, dict):
             continue
-        mean, std = _floats(given.get("mean")), _floats(given.get("std"))
+        mean, std = _floats(provided.get("mean")), _floats(provided.get("std"))
         if mean and std:
             # The toolkit writes [0] for a mean of zeros.
             channels = max(len(mean), len(std))
-            found[spec.name] = Normalisation(
+            normalisations[spec.name] = Normalisation(
                 mean * channels if len(mean) == 1 else mean,
                 std * channels if len(std) == 1 else std,
             )
-    return found
+    return normalisations
 
 
 def _floats(value: object) -> tuple[float, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.collection import Classified, Rows, pick
+from rkzoo.tasks.collection import ClassifiedCollection, Rows, pick
 
 
 @dataclass(frozen=True, slots=True)
-class Classes(Classified):
+class Classes(ClassifiedCollection):
     """The top K classes of one image, best first.
 
     Attributes:
@@ -63,10 +63,10 @@ class Classes(Classified):
     def to_json(self) -> list[dict[str, Any]]:
         """One record per class: label, class_id, score, and output where there are several."""
         rows = zip(self.class_id.tolist(), self.score.tolist(), strict=True)
-        told = [{"label": self.label(c), "class_id": c, "score": round(s, 4)} for c, s in rows]
+        jsons = [{"label": self.label(c), "class_id": c, "score": round(s, 4)} for c, s in rows]
         if not self.outputs:
-            return told
-        return [one | {"output": name} for one, name in zip(told, self.outputs, strict=True)]
+            return jsons
+        return [item | {"output": name} for item, name in zip(jsons, self.outputs, strict=True)]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR image with class names and probabilities in its corner."""
@@ -88,4 +88,4 @@ class Classes(Classified):
         labels = [self.label(c) for c in self.class_id.tolist()]
         if not self.outputs:
             return labels
-        return [f"{name}: {one}" for name, one in zip(self.outputs, labels, strict=True)]
+        return [f"{name}: {text}" for name, text in zip(self.outputs, labels, strict=True)]

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from rkzoo.contract.classify import ClassifyHead, ClassOutput
 from rkzoo.tasks.spec import (
-    AssumedLabels,
-    Opened,
+    DefaultLabels,
     Task,
     TaskOptions,
+    TaskParts,
     TaskSpec,
-    a_name_for_each_class,
-    as_it_is,
+    check_label_count,
+    identity,
 )
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.classify.task import TOP, Classifier
 
-    contract, session = opened.parts["model"]
+    contract, session = parts.parts["model"]
     head, usual = contract.head, TOP
     if isinstance(head, ClassifyHead) and head.multi_label:
         usual = head.classes + 1  # all: each says something of its own
@@ -28,13 +28,17 @@ def _open(opened: Opened, options: TaskOptions) -> Task:
 
 
 def _describe(head: ClassifyHead) -> list[tuple[str, str]]:
-    def said(one: ClassOutput) -> str:
-        kind = "labels, each by itself" if one.multi_label else "classes"
-        of = f"{one.name}, {one.classes}" if one.name else f"{one.classes}"
+    def said(class_output: ClassOutput) -> str:
+        kind = "labels, each by itself" if class_output.multi_label else "classes"
+        of = (
+            f"{class_output.name}, {class_output.classes}"
+            if class_output.name
+            else f"{class_output.classes}"
+        )
         return (
             f"scores of {of} {kind}"
-            if one.classes > 1
-            else f"the score of {one.name or 'one'} class"
+            if class_output.classes > 1
+            else f"the score of {class_output.name or 'one'} class"
         )
 
     return [("gives", "; ".join(map(said, head.each)))]
@@ -43,15 +47,15 @@ def _describe(head: ClassifyHead) -> list[tuple[str, str]]:
 def _check_labels(head: ClassifyHead, labels: Sequence[str], model: str) -> None:
     """One class may have a name for what does not hold, too."""
     if head.classes != 1 or len(labels) > 2:
-        a_name_for_each_class(head, labels, model)
+        check_label_count(head, labels, model)
 
 
-def _assumed_labels(head: ClassifyHead) -> AssumedLabels | None:
+def _assumed_labels(head: ClassifyHead) -> DefaultLabels | None:
     if head.classes not in (1000, 1001) or head.multi_label or head.outputs:
         return None
     background = ("background",) if head.classes == 1001 else ()
     why = f"its {head.classes} classes: the names of ImageNet are"
-    return AssumedLabels(background, "imagenet1k", why)
+    return DefaultLabels(background, "imagenet1k", why)
 
 
 CLASSIFY = TaskSpec(
@@ -59,10 +63,10 @@ CLASSIFY = TaskSpec(
     open=_open,
     options=frozenset({"max_boxes"}),
     describe=_describe,
-    assumed_labels=_assumed_labels,
+    default_labels=_assumed_labels,
     check_labels=_check_labels,
     legalize=True,
-    things=as_it_is,
+    to_matchable=identity,
     outputs="classes",
-    bounded=lambda head: all(one.activated for one in head.each),
+    has_bounded_scores=lambda head: all(item.activated for item in head.each),
 )

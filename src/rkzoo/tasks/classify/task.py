@@ -46,23 +46,27 @@ class Classifier(ImageTask[Classes]):
         # Labels of several outputs stand one after another; nameless classes count from 0 in each.
         self.labels = contract.labels
         if contract.head.outputs and not self.labels:
-            self.labels = tuple(str(c) for one in contract.head.each for c in range(one.classes))
+            self.labels = tuple(
+                str(c) for class_output in contract.head.each for c in range(class_output.classes)
+            )
 
-    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Classes:
+    def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Classes:
         """The session's raw tensors to the best classes, all where they do not exclude each
         other. Raises RkzooError where the model gives another number of classes than was
         promised."""
         each = probabilities(outputs, self.session.outputs, self.head)
         if self.head.classes == 1 and len(self.labels) == 2:
             each = [np.concatenate((1 - each[0], each[0]))]
-        found: list[tuple[NDArray[np.int32], NDArray[np.float32], str]] = []
+        results: list[tuple[NDArray[np.int32], NDArray[np.float32], str]] = []
         first = 0
-        for scores, one in zip(each, self.head.each, strict=True):
+        for scores, class_output in zip(each, self.head.each, strict=True):
             best = np.argsort(-scores, kind="stable")[: self.top]
-            found.append((best.astype(np.int32) + np.int32(first), scores[best], one.name))
-            first += one.classes
-        names = tuple(name for ids, _, name in found for _ in ids) if self.head.outputs else ()
-        ids, scores = (np.concatenate([one[i] for one in found]) for i in (0, 1))
+            results.append(
+                (best.astype(np.int32) + np.int32(first), scores[best], class_output.name)
+            )
+            first += class_output.classes
+        names = tuple(name for ids, _, name in results for _ in ids) if self.head.outputs else ()
+        ids, scores = (np.concatenate([item[i] for item in results]) for i in (0, 1))
         return Classes(ids, scores, self.labels, names)
 
 
@@ -72,25 +76,25 @@ def probabilities(
     """(C,) float32 for each output of the head: the probability of each class, after a softmax (or
     of labels a sigmoid) where the graph has none. Equal integers stay equal, so a tie goes to the
     lower class."""
-    found = []
-    for output, spec, one in zip(outputs, specs, head.each, strict=False):
+    probabilities = []
+    for output, spec, class_output in zip(outputs, specs, head.each, strict=False):
         scores = dequantise(output, spec).reshape(-1)
-        if scores.size != one.classes:
+        if scores.size != class_output.classes:
             raise RkzooError(
-                f"The model gave {scores.size} scores for {one.classes} classes.",
+                f"The model gave {scores.size} scores for {class_output.classes} classes.",
                 "Its description names another number of classes.",
                 "Look at it with rkzoo inspect.",
             )
-        if not one.activated:
-            scores = sigmoid(scores) if one.multi_label else softmax(scores)
-        found.append(scores)
-    if len(found) != len(head.each):
+        if not class_output.activated:
+            scores = sigmoid(scores) if class_output.multi_label else softmax(scores)
+        probabilities.append(scores)
+    if len(probabilities) != len(head.each):
         raise RkzooError(
             f"The model has {len(outputs)} outputs, and {len(head.each)} were promised.",
             "Its description does not fit.",
             "Look at it with rkzoo inspect.",
         )
-    return found
+    return probabilities
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -63,18 +63,18 @@ class DepthMap:
         grey = np.rint(self.nearness() * 255).astype(np.uint8)
         return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), np.uint8)
 
-    def save_beside(self, drawn: Path) -> None:
+    def save_sidecar(self, drawn: Path) -> None:
         """Write the values as NAME-depth.npy, float32 (H, W), beside the drawing NAME.
 
         Raises:
             RkzooError: the file cannot be written.
         """
-        from rkzoo.files import atomic_output, explained
+        from rkzoo.files import atomic_output, os_errors_explained
 
         path = drawn.with_name(f"{drawn.stem}-depth.npy")
         with (
             atomic_output(path) as part,
-            explained(f"{path} cannot be written."),
+            os_errors_explained(f"{path} cannot be written."),
             part.open("wb") as file,
         ):
             np.save(file, self.values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rkzoo.contract.depth import DepthHead
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.depth.task import DepthEstimator
 
-    return DepthEstimator(*opened.parts["model"])
+    return DepthEstimator(*parts.parts["model"])
 
 
 def _describe(head: DepthHead) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ class DepthEstimator(ImageTask[DepthMap]):
         super().__init__(contract, session)
         self.head = contract.head
 
-    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> DepthMap:
+    def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> DepthMap:
         """Resize the raw map bilinearly to the source image.
 
         Raises:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.collection import Classified, Collection, Rows
+from rkzoo.tasks.collection import ClassifiedCollection, Collection, Rows
 
 if TYPE_CHECKING:
     import supervision
 
 
 @dataclass(frozen=True, slots=True)
-class Detections(Classified):
+class Detections(ClassifiedCollection):
     """Detected boxes of one image, best first.
 
     Attributes:
@@ -68,17 +68,17 @@ class Detections(Classified):
 
     def to_supervision(self) -> supervision.Detections:
         """Convert to supervision.Detections, with `class_name` in its data."""
-        from rkzoo.vision.draw import need_supervision
+        from rkzoo.vision.draw import require_supervision
 
-        sv = need_supervision()
+        sv = require_supervision()
         names = np.array([self.label(int(c)) for c in self.class_id], dtype=str)
-        found: supervision.Detections = sv.Detections(
+        detections: supervision.Detections = sv.Detections(
             xyxy=self.xyxy.copy(),
             confidence=self.score.copy(),
             class_id=self.class_id.astype(int),
             data={"class_name": names},
         )
-        return found
+        return detections
 
     def captions(self) -> list[str]:
         """Label and score of each box, as drawn."""
@@ -100,7 +100,7 @@ class Detections(Classified):
         ]
 
 
-class Boxed(Collection):
+class BoxCollection(Collection):
     """Base class of results with boxes and more; exposes the arrays of `boxes` under the same
     names."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from rkzoo.contract.detect import DetectHead
 from rkzoo.tasks.spec import (
     THRESHOLDS,
-    AssumedLabels,
-    Opened,
+    DefaultLabels,
     Task,
     TaskOptions,
+    TaskParts,
     TaskSpec,
-    a_name_for_each_class,
-    as_it_is,
+    check_label_count,
+    identity,
 )
 
 _CODINGS = {
@@ -23,10 +23,10 @@ _CODINGS = {
 }
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.detect.task import Detector
 
-    return Detector(*opened.parts["model"], options.detect)
+    return Detector(*parts.parts["model"], options.detect)
 
 
 def _describe(head: DetectHead) -> list[tuple[str, str]]:
@@ -48,11 +48,11 @@ def _describe(head: DetectHead) -> list[tuple[str, str]]:
     return [("gives", gives), ("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs))]
 
 
-def _assumed_labels(head: DetectHead) -> AssumedLabels | None:
+def _assumed_labels(head: DetectHead) -> DefaultLabels | None:
     if head.classes == 80:
-        return AssumedLabels(label_set="coco80", why="its 80 classes: the names of COCO are")
+        return DefaultLabels(label_set="coco80", why="its 80 classes: the names of COCO are")
     if head.classes == 1 and head.keypoints == 17:
-        return AssumedLabels(("person",), why="its class: with 17 key points, person is")
+        return DefaultLabels(("person",), why="its class: with 17 key points, person is")
     return None
 
 
@@ -61,10 +61,10 @@ DETECT = TaskSpec(
     open=_open,
     options=THRESHOLDS | {"multi_label"},
     describe=_describe,
-    assumed_labels=_assumed_labels,
-    check_labels=a_name_for_each_class,
-    native=True,
-    things=as_it_is,
+    default_labels=_assumed_labels,
+    check_labels=check_label_count,
+    native_layout=True,
+    to_matchable=identity,
     thresholded=True,
-    bounded=lambda head: head.activated,
+    has_bounded_scores=lambda head: head.activated,
 )

@@ -12,7 +12,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session
-from rkzoo.tasks.detect.decode import Candidates, DetectDecoder
+from rkzoo.tasks.detect.postprocess import Candidates, DetectDecoder
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.vision.letterbox import Letterbox
@@ -73,33 +73,33 @@ class HeadTask(ImageTask[R]):
         self.options = options or DetectOptions()
         self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
 
-    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
+    def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
         """Convert raw output tensors to the result, in source-image pixels."""
         options = self.options
-        found = self.decoder.candidates(
+        candidates = self.decoder.candidates(
             outputs, options.confidence, multi_label=options.multi_label
         )
-        return self._suppressed(outputs, found, letterbox)
+        return self._suppressed(outputs, candidates, letterbox)
 
-    def decode_plainly(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
+    def postprocess_unsuppressed(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
         """Reference implementation of `decode` (one box per cell) that decodes every cell."""
-        found = self.decoder.all_candidates(outputs, self.options.confidence)
-        return self._suppressed(outputs, found, letterbox)
+        candidates = self.decoder.all_candidates(outputs, self.options.confidence)
+        return self._suppressed(outputs, candidates, letterbox)
 
     def _suppressed(
-        self, outputs: list[NDArray[Any]], found: Candidates, letterbox: Letterbox
+        self, outputs: list[NDArray[Any]], candidates: Candidates, letterbox: Letterbox
     ) -> R:
         options = self.options
         suppress = nms_rotated if self.head.rotated else nms
         kept = suppress(
-            found.boxes,
-            found.score,
-            found.class_id,
+            candidates.boxes,
+            candidates.score,
+            candidates.class_id,
             options.iou,
             options.limit,
             options.suppression or self.head.suppression,
         )
-        return self.answer(outputs, found[kept], letterbox)
+        return self.answer(outputs, candidates[kept], letterbox)
 
     @abstractmethod
     def answer(self, outputs: list[NDArray[Any]], kept: Candidates, letterbox: Letterbox) -> R:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rkzoo.contract.detect import DetectHead
-from rkzoo.tasks.detect.decode import DetectDecoder
 from rkzoo.tasks.detect.planes import F32, Array
+from rkzoo.tasks.detect.postprocess import DetectDecoder
 
 # A crowded street has a few hundred of 8400 cells above any useful threshold.
 FLOOD_SHARE = 0.3
@@ -28,7 +28,7 @@ _SLACK = 0.02
 
 
 @dataclass(frozen=True)
-class Seen:
+class OutputStatistics:
     """Statistics of one image's outputs before NMS.
 
     Attributes:
@@ -50,9 +50,9 @@ class Seen:
         return len(self.scores) / self.cells if self.cells else 0.0
 
 
-def look(
+def output_statistics(
     decoder: DetectDecoder, outputs: Sequence[Array], size: tuple[int, int], confidence: float
-) -> Seen:
+) -> OutputStatistics:
     """Collect the statistics of one image.
 
     Reads every score once, so it is for doubtful images and not for every frame.
@@ -63,7 +63,7 @@ def look(
         size: input (height, width).
         confidence: threshold in 0..1.
     """
-    found = decoder.candidates(outputs, confidence)
+    candidates = decoder.candidates(outputs, confidence)
     lowest, highest = float("inf"), float("-inf")
     for level in decoder.levels:
         for plane in (level.score, level.objectness):
@@ -73,12 +73,12 @@ def look(
             if stored.size:
                 low, high = plane.values(np.array([stored.min(), stored.max()]))
                 lowest, highest = min(lowest, float(low)), max(highest, float(high))
-    return Seen(
+    return OutputStatistics(
         cells=sum(level.score.size(outputs) for level in decoder.levels),
-        scores=found.score,
+        scores=candidates.score,
         lowest=lowest,
         highest=highest,
-        astray=_astray(found.boxes, size),
+        astray=_astray(candidates.boxes, size),
     )
 
 
@@ -93,7 +93,9 @@ def _astray(boxes: F32, size: tuple[int, int]) -> float:
     return float(1 - inside.mean())
 
 
-def verdict(seen: Seen, confidence: float, head: DetectHead) -> tuple[str, ...]:
+def diagnose_outputs(
+    seen: OutputStatistics, confidence: float, head: DetectHead
+) -> tuple[str, ...]:
     """Return the likely causes with a remedy, one entry per cause; empty when plausible."""
     no_sigmoid = _no_sigmoid(seen, head)
     if no_sigmoid:
@@ -106,7 +108,7 @@ def verdict(seen: Seen, confidence: float, head: DetectHead) -> tuple[str, ...]:
     return (flood + _cause(seen, confidence, head, alike),)
 
 
-def _no_sigmoid(seen: Seen, head: DetectHead) -> str:
+def _no_sigmoid(seen: OutputStatistics, head: DetectHead) -> str:
     """Scores outside 0..1 although the head declares them activated."""
     if not head.activated or not np.isfinite([seen.lowest, seen.highest]).all():
         return ""
@@ -119,7 +121,7 @@ def _no_sigmoid(seen: Seen, head: DetectHead) -> str:
     )
 
 
-def _cause(seen: Seen, confidence: float, head: DetectHead, alike: bool) -> str:
+def _cause(seen: OutputStatistics, confidence: float, head: DetectHead, alike: bool) -> str:
     scores = seen.scores
     low, high = TWICE
     # Nearly all cells are background: score 0, which a second sigmoid turns into 0.5.

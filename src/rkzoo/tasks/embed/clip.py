@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from rkzoo.contract.language import ClipHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of, dequantise, fitter_of
+from rkzoo.session import Session, canvas_of, dequantise, preprocess_of
 from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.classify.task import softmax
-from rkzoo.tasks.prompt.encode import TextEncoder, unit
+from rkzoo.tasks.prompt.encode import TextEncoder, l2_normalize
 from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
 from rkzoo.vision.letterbox import fit
 
 Embeddings = NDArray[np.float32]
 
 
-class Clip:
+class ClipEmbedder:
     """Zero-shot classifier over `words`; also embeds images and words for search."""
 
     def __init__(
@@ -33,9 +33,13 @@ class Clip:
         self._head, self._words = head, tuple(words)
         self._contract, self._session = parts["image"]
         self._encode = TextEncoder(parts["text"][1], tokenizer)
-        self._fit = fitter_of(self._session, fit)
+        self._fit = preprocess_of(self._session, fit)
         self._canvas = canvas_of(self._session, self._contract.input.size)
-        flat = [index for index, one in enumerate(self._session.outputs) if len(one.shape) == 2]
+        flat = [
+            index
+            for index, tensor_spec in enumerate(self._session.outputs)
+            if len(tensor_spec.shape) == 2
+        ]
         if len(flat) != 1:
             raise RkzooError(
                 "The picture's model gives no embedding.",
@@ -43,7 +47,7 @@ class Clip:
                 "Fix the card: `outputs` names the one to use.",
             )
         self._output = flat[0]
-        self._meant = self.meant(self._words) if len(self._words) > 1 else None
+        self._meant = self.embed_text(self._words) if len(self._words) > 1 else None
 
     def __call__(self, image: NDArray[np.uint8]) -> Classes:
         """Classify a BGR image (H, W, 3) among the words, most probable first.
@@ -68,9 +72,9 @@ class Clip:
         fed, _ = self._fit(image, self._contract.input, self._canvas)
         answer = self._session.run([fed])[self._output]
         values = dequantise(answer, self._session.outputs[self._output]).reshape(1, -1)
-        return unit(values, "What the model says of the picture")
+        return l2_normalize(values, "What the model says of the picture")
 
-    def meant(self, words: Sequence[str]) -> Embeddings:
+    def embed_text(self, words: Sequence[str]) -> Embeddings:
         """Embed words: (N, W) float32, L2-normalized rows. Raises RkzooError for a text that is too
         long."""
         return self._encode(words)

@@ -16,7 +16,7 @@ from rkzoo.tasks.collection import Collection, Rows, pick
 
 
 @dataclass(frozen=True)
-class Alike(Collection):
+class SimilarityScores(Collection):
     """Names ranked by similarity, best first.
 
     Attributes:
@@ -29,7 +29,7 @@ class Alike(Collection):
     suffix: ClassVar[str] = ".txt"
 
     @classmethod
-    def ranked(cls, names: tuple[str, ...], cosine: NDArray[np.float32]) -> Alike:
+    def ranked(cls, names: tuple[str, ...], cosine: NDArray[np.float32]) -> SimilarityScores:
         """Sort by descending similarity; ties keep their order."""
         best = np.argsort(-cosine, kind="stable")
         return cls(tuple(names[i] for i in best.tolist()), cosine[best])
@@ -42,8 +42,8 @@ class Alike(Collection):
     def __len__(self) -> int:
         return len(self.names)
 
-    def _take(self, rows: Rows) -> Alike:
-        return Alike(pick(self.names, rows), self.cosine[rows])
+    def _take(self, rows: Rows) -> SimilarityScores:
+        return SimilarityScores(pick(self.names, rows), self.cosine[rows])
 
     def to_json(self) -> list[dict[str, Any]]:
         return [

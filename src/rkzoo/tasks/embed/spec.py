@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
-def _open_clip(opened: Opened, options: TaskOptions) -> Task:
+def _open_clip(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.embed.open import clip
 
-    return clip(opened, options)
+    return clip(parts, options)
 
 
-def _open_sentence(opened: Opened, options: TaskOptions) -> Task:
+def _open_sentence(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.embed.open import sentence
 
-    return sentence(opened, options)
+    return sentence(parts, options)
 
 
 CLIP = TaskSpec(
     name="embed",
     open=_open_clip,
     options=frozenset({"prompts"}),
-    scored="classify",
+    dataset_task="classify",
     usage=('PICTURE --prompt "a dog" --prompt "a cat"', 'FOLDER --search "a dog"'),
 )
 SENTENCE = TaskSpec(
     name="embed",
     open=_open_sentence,
-    takes="text",
-    gives="output",
+    input_kind="text",
+    output_kind="output",
     options=frozenset({"prompts"}),
     usage=('"A TEXT" --prompt "ANOTHER"', 'NOTES.txt --search "SOME WORDS"'),
 )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.collection import Rows
-from rkzoo.tasks.detect.result import Boxed, Detections
+from rkzoo.tasks.detect.result import BoxCollection, Detections
 from rkzoo.tasks.face.align import aligned
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 @dataclass(frozen=True, slots=True)
-class Faces(Boxed):
+class Faces(BoxCollection):
     """Detected faces of one image, best first.
 
     Attributes:
@@ -63,9 +63,9 @@ class Faces(Boxed):
 
     def to_supervision(self) -> supervision.Detections:
         """Convert to supervision.Detections, with `points` (N, 5, 2) in its data."""
-        found = self.boxes.to_supervision()
-        found.data["points"] = self.points.copy()
-        return found
+        detections = self.boxes.to_supervision()
+        detections.data["points"] = self.points.copy()
+        return detections
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR image with boxes, scores and landmarks."""

@@ -8,25 +8,25 @@ from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.tasks.detect.spec import DETECT
 from rkzoo.tasks.spec import (
     THRESHOLDS,
-    AssumedLabels,
-    Opened,
+    DefaultLabels,
     Task,
     TaskOptions,
+    TaskParts,
     TaskSpec,
-    as_it_is,
+    identity,
 )
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.face.task import FaceDetector
 
-    return FaceDetector(*opened.parts["model"], options.detect)
+    return FaceDetector(*parts.parts["model"], options.detect)
 
 
-def _open_yolo(opened: Opened, options: TaskOptions) -> Task:
+def _open_yolo(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.face.yolo import YoloFaceDetector
 
-    return YoloFaceDetector(*opened.parts["model"], options.detect)
+    return YoloFaceDetector(*parts.parts["model"], options.detect)
 
 
 def _describe(head: FaceHead) -> list[tuple[str, str]]:
@@ -44,12 +44,12 @@ FACE = TaskSpec(
     open=_open,
     options=THRESHOLDS,
     describe=_describe,
-    assumed_labels=lambda head: AssumedLabels(("face",)),
+    default_labels=lambda head: DefaultLabels(("face",)),
     legalize=True,
-    things=as_it_is,
+    to_matchable=identity,
     thresholded=True,
 )
-CENTRE_FACE = replace(FACE, describe=_describe_centre, assumed_labels=lambda head: None)
+CENTRE_FACE = replace(FACE, describe=_describe_centre, default_labels=lambda head: None)
 YOLO_FACE = replace(
-    DETECT, name="face", open=_open_yolo, assumed_labels=lambda head: AssumedLabels(("face",))
+    DETECT, name="face", open=_open_yolo, default_labels=lambda head: DefaultLabels(("face",))
 )

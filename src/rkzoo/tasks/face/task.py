@@ -15,7 +15,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.session import Session
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.detect.task import DetectOptions
-from rkzoo.tasks.face.decode import CentreFaceDecoder, FaceDecoder
+from rkzoo.tasks.face.postprocess import CentreFaceDecoder, FaceDecoder
 from rkzoo.tasks.face.result import Faces
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.vision.letterbox import Letterbox
@@ -24,7 +24,7 @@ from rkzoo.vision.nms import nms
 R = TypeVar("R")
 
 
-class PointTask(ImageTask[R]):
+class KeypointTask(ImageTask[R]):
     """Base class of detectors with `count` keypoints per box. Construct once, call once per
     image.
     """
@@ -46,16 +46,18 @@ class PointTask(ImageTask[R]):
             return CentreFaceDecoder(head, size, specs)
         raise RkzooError(f"{self.contract.family} finds nothing with {self.count} points.", code=1)
 
-    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> R:
+    def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> R:
         """Convert raw output tensors to the result, in source-image pixels."""
         options = self.options
-        found = self.decoder.candidates(outputs, options.confidence)
-        one = np.zeros(len(found.score), np.int32)
-        kept = nms(found.boxes, found.score, one, options.iou, options.limit)
-        best = found[kept]
+        candidates = self.decoder.candidates(outputs, options.confidence)
+        result = np.zeros(len(candidates.score), np.int32)
+        kept = nms(candidates.boxes, candidates.score, result, options.iou, options.limit)
+        best = candidates[kept]
         points = letterbox.to_source(best.points.reshape(-1, 2)).reshape(best.points.shape)
         boxes = letterbox.boxes_to_source(best.boxes)
-        return self.answer(Detections(boxes, best.score, one[kept], self.contract.labels), points)
+        return self.answer(
+            Detections(boxes, best.score, result[kept], self.contract.labels), points
+        )
 
     @abstractmethod
     def answer(self, boxes: Detections, points: NDArray[np.float32]) -> R:
@@ -64,7 +66,7 @@ class PointTask(ImageTask[R]):
         """
 
 
-class FaceDetector(PointTask[Faces]):
+class FaceDetector(KeypointTask[Faces]):
     """Face detector, RetinaFace or CenterFace."""
 
     count = 5

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rkzoo.tasks.detect.decode import Candidates
+from rkzoo.tasks.detect.postprocess import Candidates
 from rkzoo.tasks.detect.task import HeadTask, promised
 from rkzoo.tasks.face.result import Faces
 from rkzoo.vision.letterbox import Letterbox

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.collection import Classified, Rows, around
+from rkzoo.tasks.collection import ClassifiedCollection, Rows, bounding_boxes
 from rkzoo.tasks.detect.result import Detections
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OrientedBoxes(Classified):
+class OrientedBoxes(ClassifiedCollection):
     """Oriented boxes of one image, best first.
 
     Attributes:
@@ -47,7 +47,7 @@ class OrientedBoxes(Classified):
     @property
     def xyxy(self) -> NDArray[np.float32]:
         """Axis-aligned bounding boxes (N, 4), not clipped to the image."""
-        return around(self.quads())
+        return bounding_boxes(self.quads())
 
     @property
     def polygons(self) -> NDArray[np.float32]:
@@ -87,9 +87,9 @@ class OrientedBoxes(Classified):
     def to_supervision(self) -> supervision.Detections:
         """Convert to supervision.Detections: axis-aligned boxes, with the corners `xyxyxyxy` in its
         data."""
-        found = self.upright().to_supervision()
-        found.data["xyxyxyxy"] = self.quads()
-        return found
+        detections = self.upright().to_supervision()
+        detections.data["xyxyxyxy"] = self.quads()
+        return detections
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR image with boxes, names and scores."""

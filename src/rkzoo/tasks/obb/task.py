@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.detect.decode import Candidates
+from rkzoo.tasks.detect.postprocess import Candidates
 from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.tasks.obb.result import OrientedBoxes
 from rkzoo.vision.letterbox import Letterbox

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.ctc import collapse_repeats
 
 Log = NDArray[np.float64]
 Allowed = NDArray[np.bool_]
@@ -30,12 +30,12 @@ def best_path(logs: Log, blank: int, layouts: Sequence[Allowed] = ()) -> NDArray
             fits into T steps, the unconstrained best path is returned.
     """
     plain = np.asarray(logs.argmax(axis=0), np.intp)
-    text = plain[merged(plain, blank)]
+    text = plain[collapse_repeats(plain, blank)]
     # No path is more probable than the unconstrained one, so it wins where it spells a layout.
     if not layouts or any(_spells(text, layout) for layout in layouts):
         return plain
-    found = [path for layout in layouts if (path := _spelling(logs, blank, layout)) is not None]
-    return max(found, key=lambda path: path[0])[1] if found else plain
+    results = [path for layout in layouts if (path := _spelling(logs, blank, layout)) is not None]
+    return max(results, key=lambda path: path[0])[1] if results else plain
 
 
 def _spells(text: NDArray[np.intp], layout: Allowed) -> bool:

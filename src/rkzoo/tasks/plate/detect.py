@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.detect.result import Detections
-from rkzoo.tasks.face.task import PointTask
+from rkzoo.tasks.face.task import KeypointTask
 from rkzoo.tasks.plate.task import PlateReader
 from rkzoo.tasks.text.detect_text import TextBoxes
 from rkzoo.tasks.text.quads import Image, from_top_left
-from rkzoo.tasks.text.read_line import Reading
+from rkzoo.tasks.text.read_line import RecognizedText
 
 
-class PlateDetector(PointTask[TextBoxes]):
+class PlateDetector(KeypointTask[TextBoxes]):
     """License plate detector with the interface of a text detector. The four corners rectify a
     plate seen at an angle.
     """
@@ -26,7 +26,7 @@ class PlateDetector(PointTask[TextBoxes]):
         return TextBoxes(from_top_left(points), boxes.score)
 
 
-def as_lines(reader: PlateReader, plates: Sequence[Image]) -> list[Reading]:
+def as_lines(reader: PlateReader, plates: Sequence[Image]) -> list[RecognizedText]:
     """Adapt a PlateReader to the interface of a text line recognizer.
 
     Args:
@@ -34,4 +34,4 @@ def as_lines(reader: PlateReader, plates: Sequence[Image]) -> list[Reading]:
         plates: rectified plates, BGR (h, w, 3).
     """
     read = map(reader.read, plates)
-    return [Reading(text, score, len(text)) for text, score in read]
+    return [RecognizedText(text, score, len(text)) for text, score in read]

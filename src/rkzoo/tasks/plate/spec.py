@@ -8,26 +8,26 @@ from dataclasses import replace
 from rkzoo.contract.text import CHINESE_PLATES, PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.face.spec import FACE
-from rkzoo.tasks.spec import AssumedLabels, Opened, Task, TaskOptions, TaskSpec, as_it_is
+from rkzoo.tasks.spec import DefaultLabels, Task, TaskOptions, TaskParts, TaskSpec, identity
 
 
-def _open_reader(opened: Opened, options: TaskOptions) -> Task:
+def _open_reader(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.plate.task import PlateReader
 
-    return PlateReader(*opened.parts["model"])
+    return PlateReader(*parts.parts["model"])
 
 
-def _open_detector(opened: Opened, options: TaskOptions) -> Task:
+def _open_detector(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.plate.detect import PlateDetector
 
-    return PlateDetector(*opened.parts["model"], options.detect)
+    return PlateDetector(*parts.parts["model"], options.detect)
 
 
-def _assumed_labels(head: PlateHead) -> AssumedLabels | None:
+def _assumed_labels(head: PlateHead) -> DefaultLabels | None:
     if head.blank + 1 != CHINESE_PLATES:
         return None
     why = "its 68 characters: those of Chinese plates are"
-    return AssumedLabels(label_set="plates-cn", why=why)
+    return DefaultLabels(label_set="plates-cn", why=why)
 
 
 def _check_labels(head: PlateHead, labels: Sequence[str], model: str) -> None:
@@ -50,10 +50,10 @@ PLATE = TaskSpec(
     name="plate",
     open=_open_reader,
     describe=lambda head: [("gives", f"the text of a plate; class {head.blank} is the blank")],
-    assumed_labels=_assumed_labels,
+    default_labels=_assumed_labels,
     check_labels=_check_labels,
     legalize=True,
-    things=as_it_is,
+    to_matchable=identity,
     outputs="characters",
 )
 PLATE_DETECT = replace(FACE, open=_open_detector)

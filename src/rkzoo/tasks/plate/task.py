@@ -13,7 +13,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
-from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.ctc import collapse_repeats
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.plate.ctc import Allowed, allowed, best_path
 from rkzoo.tasks.text.result import TextLines
@@ -47,11 +47,11 @@ class PlateReader(ImageTask[TextLines]):
         return self._text(self.session.run(arrays))
 
     def _text(self, outputs: Sequence[NDArray[Any]]) -> tuple[str, float]:
-        return decode(
+        return postprocess(
             outputs, self.session.outputs, self.head.blank, self.contract.labels, self._layouts
         )
 
-    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextLines:
+    def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextLines:
         """Convert raw output tensors to one text line over the whole image."""
         text, score = self._text(outputs)
         if not text:
@@ -67,7 +67,7 @@ class PlateReader(ImageTask[TextLines]):
         )
 
 
-def decode(
+def postprocess(
     outputs: Sequence[NDArray[Any]],
     specs: Sequence[TensorSpec],
     blank: int,
@@ -96,7 +96,7 @@ def decode(
     shifted = logits[0] - logits[0].max(axis=0)
     logs = shifted - np.log(np.exp(shifted).sum(axis=0))
     path = best_path(logs, blank, layouts)
-    starts = merged(path, blank)
+    starts = collapse_repeats(path, blank)
     if not len(starts):
         return "", 0.0
     text = "".join(labels[index] for index in path[starts])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.collection import Rows
-from rkzoo.tasks.detect.result import Boxed, Detections
+from rkzoo.tasks.detect.result import BoxCollection, Detections
 
 if TYPE_CHECKING:
     import supervision
@@ -19,7 +19,7 @@ VISIBLE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Poses(Boxed):
+class Poses(BoxCollection):
     """Objects with keypoints, best first.
 
     Attributes:
@@ -52,9 +52,9 @@ class Poses(Boxed):
 
     def to_supervision(self) -> supervision.Detections:
         """Convert to supervision.Detections, with `keypoints` (N, K, 3) in its data."""
-        found = self.boxes.to_supervision()
-        found.data["keypoints"] = self.keypoints.copy()
-        return found
+        detections = self.boxes.to_supervision()
+        detections.data["keypoints"] = self.keypoints.copy()
+        return detections
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR image with skeletons, boxes, names and scores."""

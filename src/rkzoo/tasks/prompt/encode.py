@@ -27,15 +27,23 @@ class TextEncoder:
     def __init__(self, session: Session, tokenizer: ClipTokenizer) -> None:
         self._session, self._tokenizer = session, tokenizer
         inputs = session.inputs
-        if not inputs or len(inputs) > 2 or not all(_takes_tokens(one) for one in inputs):
+        if (
+            not inputs
+            or len(inputs) > 2
+            or not all(_takes_tokens(tensor_spec) for tensor_spec in inputs)
+        ):
             raise _another(f"It takes {_listed(inputs)} where token numbers 1xL are due.")
         self._length = inputs[0].shape[1] if inputs[0].shape[1] > 0 else _USUAL_LENGTH
         if self._length < 3:
             raise _another(f"It takes texts of {self._length} tokens, and a start and an end.")
-        self._masks = [len(inputs) == 2 and "mask" in one.name for one in inputs]
+        self._masks = [len(inputs) == 2 and "mask" in tensor_spec.name for tensor_spec in inputs]
         if len(inputs) == 2 and sum(self._masks) != 1:
             raise _another(f"It takes {_listed(inputs)}, and none of them is called a mask.")
-        flat = [index for index, one in enumerate(session.outputs) if len(one.shape) == 2]
+        flat = [
+            index
+            for index, tensor_spec in enumerate(session.outputs)
+            if len(tensor_spec.shape) == 2
+        ]
         named = [index for index in flat if session.outputs[index].name == "text_embeds"]
         chosen = named or flat
         if len(chosen) != 1:
@@ -51,15 +59,15 @@ class TextEncoder:
         # Attend up to and including the first end token; the rest is padding.
         alive = np.arange(len(tokens)) <= int(np.argmax(tokens == END))
         fed = [
-            (alive if mask else tokens)[None].astype(one.dtype)
-            for one, mask in zip(self._session.inputs, self._masks, strict=True)
+            (alive if mask else tokens)[None].astype(tensor_spec.dtype)
+            for tensor_spec, mask in zip(self._session.inputs, self._masks, strict=True)
         ]
         answer = self._session.run(fed)[self._output]
         values = dequantise(answer, self._session.outputs[self._output]).reshape(1, -1)
-        return unit(values, "The text encoder's answer")
+        return l2_normalize(values, "The text encoder's answer")
 
 
-def unit(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+def l2_normalize(values: NDArray[np.float32], what: str) -> NDArray[np.float32]:
     """L2-normalize rows.
 
     Raises:

@@ -17,7 +17,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput, TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.session import Array, Closing, Session
+from rkzoo.session import Array, Closeable, Session
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Prompts:
         return len(self.words)
 
 
-def filled(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
+def fill_slots(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
     """Repeat the prompts until every text slot is used.
 
     The network takes the maximum over all texts, so repeating one changes nothing, while zeros
@@ -53,7 +53,7 @@ def filled(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
         RkzooError: too many prompts, none, or embeddings of another width.
     """
     _, slots, width = texts.shape
-    count, found = prompts.embeddings.shape
+    count, result = prompts.embeddings.shape
     if not 1 <= count <= slots:
         raise RkzooError(
             f"{count} prompts were given, but the model takes {slots} at the most."
@@ -64,9 +64,9 @@ def filled(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
             if count
             else 'Say what to look for, for example --prompt "a red bus".',
         )
-    if found != width:
+    if result != width:
         raise RkzooError(
-            f"The embeddings have {found} numbers each, but the model takes {width}.",
+            f"The embeddings have {result} numbers each, but the model takes {width}.",
             "They come from another text encoder than the one it was trained with.",
             "Give the encoder that belongs to the model with --text-model.",
         )
@@ -93,7 +93,7 @@ def prompted_contract(contract: Contract, prompts: Prompts) -> Contract:
     )
 
 
-class PromptedSession(Closing):
+class PromptedSession(Closeable):
     """Wraps the session of an open-vocabulary model as one that takes images only. Owns `session`.
 
     Score outputs are narrowed to the number of prompts.
@@ -104,7 +104,7 @@ class PromptedSession(Closing):
         if texts is None or not isinstance(contract.head, DetectHead):
             raise RkzooError(f"{contract.family} takes no texts.", code=1)
         self._session, self._count = session, len(prompts)
-        self._texts = filled(prompts, texts)
+        self._texts = fill_slots(prompts, texts)
         self.label = session.label
         self.inputs = session.inputs[:1]
         self._scores = _scores(contract.head, session.outputs)

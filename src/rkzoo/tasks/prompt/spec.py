@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
-    from rkzoo.tasks.prompt.cut_out import CutOut
+def _open(task_parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.prompt.segmenter import PromptableSegmenter
 
-    parts = opened.parts
-    return CutOut(parts["encoder"], parts["decoder"], options.points, options.boxes)
+    parts = task_parts.parts
+    return PromptableSegmenter(parts["encoder"], parts["decoder"], options.points, options.boxes)
 
 
 CUT_OUT = TaskSpec(
     name="prompt",
     open=_open,
     options=frozenset({"points", "boxes"}),
-    scored="cut-out",
+    dataset_task="cut-out",
     usage=("PICTURE --point X,Y",),
 )

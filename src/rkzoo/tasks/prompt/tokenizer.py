@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.pair_merges import merged
+from rkzoo.tasks.bpe import apply_merges
 
 START, END = 49406, 49407
 _MERGES = 49152 - 256 - 2
@@ -90,7 +90,7 @@ class ClipTokenizer:
         letters = _letters()
         parts = [letters[byte] for byte in word.encode("utf-8")]
         parts[-1] += _LAST
-        return tuple(self._numbers[part] for part in merged(parts, self._ranks))
+        return tuple(self._numbers[part] for part in apply_merges(parts, self._ranks))
 
 
 @lru_cache(maxsize=1)

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.collection import Rows, pick
-from rkzoo.tasks.detect.result import Boxed, Detections
+from rkzoo.tasks.detect.result import BoxCollection, Detections
 
 if TYPE_CHECKING:
     import supervision
 
 
 @dataclass(frozen=True, slots=True)
-class Masks(Boxed):
+class Masks(BoxCollection):
     """Objects with masks, best first.
 
     Attributes:
@@ -86,17 +86,17 @@ class Masks(Boxed):
 
     def to_supervision(self) -> supervision.Detections:
         """Convert to supervision.Detections with masks (N, H, W)."""
-        found = self.boxes.to_supervision()
-        found.mask = self.dense()
-        return found
+        detections = self.boxes.to_supervision()
+        detections.mask = self.dense()
+        return detections
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR image with masks, boxes, names and scores."""
         from rkzoo.vision.draw import boxes, masks
 
-        found = self.boxes.to_supervision()
+        detections = self.boxes.to_supervision()
         painted = masks(image, self.boxes.class_id, self.corners, self.crops)
-        return boxes(painted, found, self.boxes.captions())
+        return boxes(painted, detections, self.boxes.captions())
 
     def lines(self) -> list[str]:
         """Text output for a terminal, one line per object."""
@@ -107,7 +107,7 @@ class Masks(Boxed):
 
 
 def masks_of(
-    found: Sequence[tuple[NDArray[np.uint8], float, int]],
+    actual: Sequence[tuple[NDArray[np.uint8], float, int]],
     labels: tuple[str, ...],
     size: tuple[int, int],
 ) -> Masks:
@@ -119,13 +119,13 @@ def masks_of(
         labels: class names.
         size: (height, width) of the source image.
     """
-    boxes = np.array([_around(mask) for mask, _, _ in found], np.int32).reshape(-1, 4)
+    boxes = np.array([_around(mask) for mask, _, _ in actual], np.int32).reshape(-1, 4)
     crops = tuple(
         np.ascontiguousarray(mask[top:bottom, left:right])
-        for (mask, _, _), (left, top, right, bottom) in zip(found, boxes.tolist(), strict=True)
+        for (mask, _, _), (left, top, right, bottom) in zip(actual, boxes.tolist(), strict=True)
     )
-    scores = np.clip(np.array([score for _, score, _ in found], np.float32), 0, 1)
-    classes = np.array([class_id for _, _, class_id in found], np.int32)
+    scores = np.clip(np.array([score for _, score, _ in actual], np.float32), 0, 1)
+    classes = np.array([class_id for _, _, class_id in actual], np.int32)
     detections = Detections(boxes.astype(np.float32), scores, classes, labels)
     return Masks(detections, boxes[:, :2].copy(), crops, size)
 

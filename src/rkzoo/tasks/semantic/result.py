@@ -52,8 +52,8 @@ class _PixelClasses:
 
     def dense(self) -> NDArray[np.bool_]:
         """(K, H, W): where each of those classes is."""
-        found = [self.mask(c) for c in self.class_ids.tolist()]
-        return np.array(found, np.bool_).reshape(-1, *self.size)
+        masks = [self.mask(c) for c in self.class_ids.tolist()]
+        return np.array(masks, np.bool_).reshape(-1, *self.size)
 
     def label(self, class_id: int) -> str:
         """The name of a class, or its number where no name is known."""
@@ -67,8 +67,8 @@ class _PixelClasses:
 
     def masks(self) -> Masks:
         """Each class that has a share worth a line as one object, to compare answers by."""
-        found = [(self.mask(c).astype(np.uint8), 1.0, c) for c, _ in self._shown()]
-        return masks_of(found, self.labels, self.size)
+        results = [(self.mask(c).astype(np.uint8), 1.0, c) for c, _ in self._shown()]
+        return masks_of(results, self.labels, self.size)
 
     def lines(self) -> list[str]:
         """What a terminal shows: one line a class."""
@@ -129,7 +129,7 @@ class ClassMap(_PixelClasses):
         return overlay(image, self.classes, [(c, self.label(c)) for c, _ in self._shown()],
                        self.labels)  # fmt: skip
 
-    def save_beside(self, drawn: Path) -> None:
+    def save_sidecar(self, drawn: Path) -> None:
         """The classes as NAME-classes.png beside the drawing NAME: one byte a pixel, with the
         palette, as `eval` reads it. Raises RkzooError when the disk refuses."""
         from rkzoo.vision.maps import write_map
@@ -187,7 +187,7 @@ class ClassMasks(_PixelClasses):
             top[self.classes[c]] = c % 255 + 1
         return overlay(image, top, [(c % 255 + 1, self.label(c)) for c, _ in self._shown()])
 
-    def save_beside(self, drawn: Path) -> None:
+    def save_sidecar(self, drawn: Path) -> None:
         """Each class that is there as NAME-mask-CLASS.png beside the drawing NAME, 255 where it
         is. Raises RkzooError when the disk refuses."""
         from rkzoo.vision.image import write

@@ -7,35 +7,35 @@ from typing import Any
 
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.tasks.spec import (
-    AssumedLabels,
-    Opened,
+    DefaultLabels,
     Task,
     TaskOptions,
+    TaskParts,
     TaskSpec,
-    a_name_for_each_class,
+    check_label_count,
 )
 
 _KNOWN = {21: ("PASCAL VOC", "voc21"), 19: ("Cityscapes", "cityscapes19")}
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.semantic.task import MultiLabelSegmenter, SemanticSegmenter
 
-    contract, session = opened.parts["model"]
+    contract, session = parts.parts["model"]
     if isinstance(contract.head, SemanticHead) and contract.head.multi_label:
         return MultiLabelSegmenter(contract, session)
     return SemanticSegmenter(contract, session)
 
 
-def _assumed_labels(head: SemanticHead) -> AssumedLabels | None:
+def _assumed_labels(head: SemanticHead) -> DefaultLabels | None:
     if head.classes == 2 and not head.multi_label:
         names = ("background", "object")
-        return AssumedLabels(names, why="its 2 classes: background and object are")
+        return DefaultLabels(names, why="its 2 classes: background and object are")
     if head.classes not in _KNOWN or head.multi_label:
         return None
     owner, label_set = _KNOWN[head.classes]
     why = f"its {head.classes} classes: those of {owner} are"
-    return AssumedLabels(label_set=label_set, why=why)
+    return DefaultLabels(label_set=label_set, why=why)
 
 
 def _named(head: SemanticHead, labels: Sequence[str]) -> tuple[str, ...]:
@@ -50,8 +50,8 @@ def _describe(head: SemanticHead) -> list[tuple[str, str]]:
     return [("gives", f"the class of each pixel, of {head.classes}")]
 
 
-def _masks(found: Any) -> Any:
-    return found.masks()
+def _masks(prediction: Any) -> Any:
+    return prediction.masks()
 
 
 SEMANTIC = TaskSpec(
@@ -59,9 +59,9 @@ SEMANTIC = TaskSpec(
     open=_open,
     describe=_describe,
     name_classes=_named,
-    assumed_labels=_assumed_labels,
-    check_labels=a_name_for_each_class,
+    default_labels=_assumed_labels,
+    check_labels=check_label_count,
     legalize=True,
-    things=_masks,
+    to_matchable=_masks,
     outputs="maps of classes",
 )

@@ -11,7 +11,7 @@ from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session
 from rkzoo.tasks.image_task import ImageTask, refuse_crop
-from rkzoo.tasks.semantic.decode import class_map, class_masks
+from rkzoo.tasks.semantic.postprocess import class_map, class_masks
 from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
 from rkzoo.vision.letterbox import Letterbox
 
@@ -26,7 +26,7 @@ class SemanticSegmenter(ImageTask[ClassMap]):
         super().__init__(contract, session)
         self.head = contract.head
 
-    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMap:
+    def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMap:
         """Convert raw score maps to the class of each source pixel."""
         classes = class_map(outputs[0], self.session.outputs[0], self.head, letterbox)
         return ClassMap(classes, self.contract.labels)
@@ -43,7 +43,7 @@ class MultiLabelSegmenter(ImageTask[ClassMasks]):
         super().__init__(contract, session)
         self.head = contract.head
 
-    def decode(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMasks:
+    def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMasks:
         """The session's raw maps to the pixels of each class in the source picture."""
         masks = class_masks(outputs[0], self.session.outputs[0], self.head, letterbox)
         return ClassMasks(masks, self.contract.labels)

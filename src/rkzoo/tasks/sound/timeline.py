@@ -12,7 +12,7 @@ from rkzoo.files import atomic_output
 
 
 @dataclass(frozen=True)
-class Stretch:
+class LabeledSpan:
     """A labelled segment: `start` and `end` in seconds, `score` the highest in it, 0..1."""
 
     start: float
@@ -21,29 +21,29 @@ class Stretch:
     score: float
 
 
-def written(stretches: Sequence[Stretch]) -> list[dict[str, Any]]:
+def csv_text(stretches: Sequence[LabeledSpan]) -> list[dict[str, Any]]:
     """Convert to JSON records, times rounded to milliseconds."""
     return [
         {
-            "start": round(float(one.start), 3),
-            "end": round(float(one.end), 3),
-            "label": one.label,
-            "score": round(float(one.score), 4),
+            "start": round(float(stretch.start), 3),
+            "end": round(float(stretch.end), 3),
+            "label": stretch.label,
+            "score": round(float(stretch.score), 4),
         }
-        for one in stretches
+        for stretch in stretches
     ]
 
 
-def said(stretches: Sequence[Stretch]) -> list[str]:
+def text_lines(stretches: Sequence[LabeledSpan]) -> list[str]:
     """Text output for a terminal, one line per segment."""
     return [f"{s.start:7.2f} – {s.end:7.2f} s  {s.label}  {s.score:.2f}" for s in stretches]
 
 
-def save_csv(path: Path, stretches: Sequence[Stretch]) -> None:
+def save_csv(path: Path, stretches: Sequence[LabeledSpan]) -> None:
     """Write a CSV with the columns start, end, label, score. Raises RkzooError when the file cannot
     be written.
     """
     with atomic_output(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, ("start", "end", "label", "score"))
         table.writeheader()
-        table.writerows(written(stretches))
+        table.writerows(csv_text(stretches))

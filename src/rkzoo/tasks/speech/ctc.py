@@ -10,9 +10,9 @@ from rkzoo.contract.audio import CtcSpeechHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
-from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.ctc import collapse_repeats
 from rkzoo.tasks.speech.transcript import Transcript
-from rkzoo.tasks.speech.words import Piece, segments_of
+from rkzoo.tasks.speech.words import TimedToken, segments_of
 
 RATE = 16000
 _MARGIN = 2.0  # seconds at a window's edge, where the network lacks context on one side
@@ -20,7 +20,7 @@ _MARGIN = 2.0  # seconds at a window's edge, where the network lacks context on 
 Floats = NDArray[np.float32]
 
 
-class CtcReader:
+class CtcRecognizer:
     """CTC speech recognizer for sounds of any length.
 
     The contract's labels must match the network's classes, else a call raises RkzooError.
@@ -48,20 +48,20 @@ class CtcReader:
         total = -(-len(samples) // hop)
         margin = min(round(_MARGIN * RATE / hop), size // hop // 4)
         stride = size // hop - 2 * margin
-        found: list[NDArray[np.intp]] = []
-        done = 0
-        while done < total:
-            first = max(done - margin, 0)
+        results: list[NDArray[np.intp]] = []
+        completed = 0
+        while completed < total:
+            first = max(completed - margin, 0)
             window = np.zeros((1, size), np.float32)
             part = samples[first * hop : first * hop + size]
             window[0, : len(part)] = part
             steps = self._steps(window)
             last = first * hop + size >= len(samples)
-            end = min(total - first, len(steps)) if last else done - first + stride
-            found.append(steps[done - first : end])
+            end = min(total - first, len(steps)) if last else completed - first + stride
+            results.append(steps[completed - first : end])
             # The network has no scores for the last steps of a full window.
-            done = total if last else first + end
-        return np.concatenate(found) if found else np.zeros(0, np.intp)
+            completed = total if last else first + end
+        return np.concatenate(results) if results else np.zeros(0, np.intp)
 
     def _steps(self, window: Floats) -> NDArray[np.intp]:
         scores = next(iter(run_named(self.session, {self._input.name: window}).values()))
@@ -74,23 +74,25 @@ class CtcReader:
             )
         return np.asarray(scores[0].argmax(axis=1), np.intp)
 
-    def pieces(self, steps: NDArray[np.intp]) -> list[Piece]:
+    def pieces(self, steps: NDArray[np.intp]) -> list[TimedToken]:
         """Decode steps (T,) to words with start and end times."""
         second = self.head.hop / RATE
-        found: list[Piece] = []
+        timed_tokens: list[TimedToken] = []
         begins = True
-        for at in merged(steps, self.head.blank).tolist():
+        for at in collapse_repeats(steps, self.head.blank).tolist():
             letter = self.labels[steps[at]]
             if letter == self.head.divider:
                 begins = True
             elif not (letter.startswith("<") and letter.endswith(">")):
                 start, end = at * second, (at + 1) * second
-                if begins or not found:
-                    found.append(Piece(start, end, f" {letter}"))
+                if begins or not timed_tokens:
+                    timed_tokens.append(TimedToken(start, end, f" {letter}"))
                 else:
-                    found[-1] = Piece(found[-1].start, end, found[-1].text + letter)
+                    timed_tokens[-1] = TimedToken(
+                        timed_tokens[-1].start, end, timed_tokens[-1].text + letter
+                    )
                 begins = False
-        return found
+        return timed_tokens
 
 
 def normalised(samples: Floats) -> Floats:

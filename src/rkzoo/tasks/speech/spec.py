@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
-def _open_whisper(opened: Opened, options: TaskOptions) -> Task:
+def _open_whisper(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.speech.open import open_whisper
 
-    return open_whisper(opened, options)
+    return open_whisper(parts, options)
 
 
-def _open_ctc(opened: Opened, options: TaskOptions) -> Task:
-    from rkzoo.tasks.speech.ctc import CtcReader
+def _open_ctc(parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.speech.ctc import CtcRecognizer
 
-    return CtcReader(*opened.parts["model"])
+    return CtcRecognizer(*parts.parts["model"])
 
 
-def _open_transducer(opened: Opened, options: TaskOptions) -> Task:
+def _open_transducer(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.speech.open import open_transducer
 
-    return open_transducer(opened)
+    return open_transducer(parts)
 
 
 WHISPER = TaskSpec(
     name="speech",
     open=_open_whisper,
-    takes="sound",
-    gives="transcript",
+    input_kind="sound",
+    output_kind="transcript",
     options=frozenset({"language", "translate"}),
 )
-CTC = TaskSpec(name="speech", open=_open_ctc, takes="sound", gives="transcript")
-TRANSDUCER = TaskSpec(name="speech", open=_open_transducer, takes="sound", gives="transcript")
+CTC = TaskSpec(name="speech", open=_open_ctc, input_kind="sound", output_kind="transcript")
+TRANSDUCER = TaskSpec(
+    name="speech", open=_open_transducer, input_kind="sound", output_kind="transcript"
+)

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 
 @dataclass(frozen=True)
-class Tokens:
+class WhisperTokens:
     """Whisper's vocabulary.
 
     Attributes:
@@ -39,8 +39,8 @@ class Tokens:
     def text(self, tokens: Iterable[int]) -> str:
         """Decode ids to text; special tokens are skipped."""
         letters = _letters()
-        said = "".join(self.words[token] for token in tokens if token < self.end)
-        return bytes(letters[letter] for letter in said).decode("utf-8", "replace")
+        text = "".join(self.words[token] for token in tokens if token < self.end)
+        return bytes(letters[letter] for letter in text).decode("utf-8", "replace")
 
     def language(self, code: str) -> int:
         """Return the id of a language. Raises RkzooError for an unknown code."""
@@ -53,14 +53,14 @@ class Tokens:
         return self.languages[code.lower()]
 
 
-def read_tokens(vocabulary: Path, settings: Path) -> Tokens:
+def read_tokens(vocabulary: Path, settings: Path) -> WhisperTokens:
     """Read the JSON list of all tokens, and a JSON object with `suppress_ids`.
 
     Raises:
         RkzooError: a file cannot be read, or is not of Whisper.
     """
     try:
-        with explained(f"The vocabulary {vocabulary} cannot be read."):
+        with os_errors_explained(f"The vocabulary {vocabulary} cannot be read."):
             words = tuple(json.loads(vocabulary.read_text("utf-8")))
             suppressed = tuple(int(token) for token in _object(settings)["suppress_ids"])
         return _tokens(words, suppressed)
@@ -73,11 +73,11 @@ def read_tokens(vocabulary: Path, settings: Path) -> Tokens:
 
 
 def _object(path: Path) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = json.loads(path.read_text("utf-8"))
-    return found
+    objects: dict[str, list[int]] = json.loads(path.read_text("utf-8"))
+    return objects
 
 
-def _tokens(words: tuple[str, ...], suppressed: tuple[int, ...]) -> Tokens:
+def _tokens(words: tuple[str, ...], suppressed: tuple[int, ...]) -> WhisperTokens:
     index = {word: number for number, word in enumerate(words)}
     start, translate = index["<|startoftranscript|>"], index["<|translate|>"]
     end = index["<|endoftext|>"]
@@ -86,7 +86,7 @@ def _tokens(words: tuple[str, ...], suppressed: tuple[int, ...]) -> Tokens:
         raise ValueError("a token is not spelled in bytes")
     if any(not 0 <= token < len(words) for token in suppressed):
         raise ValueError("a suppressed token is not in the vocabulary")
-    return Tokens(
+    return WhisperTokens(
         words=words,
         suppressed=suppressed,
         start=start,

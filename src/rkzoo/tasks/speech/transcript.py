@@ -94,25 +94,25 @@ class Transcript(Collection):
         write_text(path, writer(self))
 
 
-def as_txt(said: Transcript) -> str:
-    return "".join(f"{segment.text.strip()}\n" for segment in said.segments)
+def as_txt(transcript: Transcript) -> str:
+    return "".join(f"{segment.text.strip()}\n" for segment in transcript.segments)
 
 
-def as_srt(said: Transcript) -> str:
-    return _numbered(said.segments, ",")
+def as_srt(transcript: Transcript) -> str:
+    return _numbered(transcript.segments, ",")
 
 
-def as_vtt(said: Transcript) -> str:
-    return "WEBVTT\n\n" + _numbered(said.segments, ".")
+def as_vtt(transcript: Transcript) -> str:
+    return "WEBVTT\n\n" + _numbered(transcript.segments, ".")
 
 
-def as_json(said: Transcript) -> str:
+def as_json(transcript: Transcript) -> str:
     document = {
-        "language": said.language or None,
-        "text": said.text,
+        "language": transcript.language or None,
+        "text": transcript.text,
         "segments": [
             {"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text.strip()}
-            for s in said.segments
+            for s in transcript.segments
         ],
     }
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"

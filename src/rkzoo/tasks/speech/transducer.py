@@ -12,17 +12,17 @@ from rkzoo.audio.fbank import Stream as Frames
 from rkzoo.audio.sound import Sound
 from rkzoo.contract.audio import TransducerHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.session import Array, Session, run_named
 from rkzoo.tasks.speech.transcript import Transcript
-from rkzoo.tasks.speech.words import Piece, segments_of
+from rkzoo.tasks.speech.words import TimedToken, segments_of
 
 _SPACE = "▁"
 _NEW = "new_"
 
 
 @dataclass(frozen=True)
-class Transducer:
+class TransducerRecognizer:
     """Transducer speech recognizer: call it with a sound, or feed a `stream`. `pieces` maps token
     id to text.
     """
@@ -39,17 +39,17 @@ class Transducer:
         stream.finish()
         return stream.transcript()
 
-    def stream(self) -> Stream:
+    def stream(self) -> TransducerStream:
         """Start a new stream."""
-        return Stream(self)
+        return TransducerStream(self)
 
 
-class Stream:
+class TransducerStream:
     """Incremental recognition of one sound: feed 16 kHz samples with `accept`, read `transcript` at
     any time, call `finish` at the end.
     """
 
-    def __init__(self, of: Transducer) -> None:
+    def __init__(self, of: TransducerRecognizer) -> None:
         self._of = of
         self._x = of.encoder.inputs[0]
         _, self._segment, bins = self._x.shape
@@ -61,7 +61,7 @@ class Stream:
         head = of.head
         self._said = [head.blank] * head.context
         self._decoded = self._decode()
-        self._heard: list[Piece] = []
+        self._heard: list[TimedToken] = []
         self._steps = 0  # encoder frames so far
         self._samples = 0
         self._taken = 0  # feature frames consumed so far
@@ -93,9 +93,9 @@ class Stream:
         """Process one segment: one encoder run, then at most one token per encoder frame
         (greedy).
         """
-        found = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
-        encoded = next(iter(found.values()))[0]
-        lost = [name for name in self._caches if _NEW + name not in found]
+        results = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
+        encoded = next(iter(results.values()))[0]
+        lost = [name for name in self._caches if _NEW + name not in results]
         if lost:
             raise RkzooError(
                 f"The encoder does not give back {lost[0]}.",
@@ -103,7 +103,7 @@ class Stream:
                 "Export it as icefall does.",
             )
         self._caches = {
-            name: np.asarray(found[_NEW + name], old.dtype).reshape(old.shape)
+            name: np.asarray(results[_NEW + name], old.dtype).reshape(old.shape)
             for name, old in self._caches.items()
         }
         head = self._of.head
@@ -113,7 +113,7 @@ class Stream:
             if token != head.blank and token not in head.skipped:
                 start = self._steps * head.step
                 text = self._of.pieces.get(token, "").replace(_SPACE, " ")
-                self._heard.append(Piece(start, start + head.step, text))
+                self._heard.append(TimedToken(start, start + head.step, text))
                 self._said.append(token)
                 self._decoded = self._decode()
             self._steps += 1
@@ -134,18 +134,18 @@ def read_pieces(path: Path) -> dict[int, str]:
     Raises:
         RkzooError: the file cannot be read, or has another format.
     """
-    found: dict[int, str] = {}
+    pieces: dict[int, str] = {}
     try:
-        with explained(f"The vocabulary {path} cannot be read."):
+        with os_errors_explained(f"The vocabulary {path} cannot be read."):
             lines = path.read_text("utf-8").splitlines()
         for line in lines:
             if line.strip():
                 piece, _, number = line.rstrip().rpartition(" ")
-                found[int(number)] = piece.strip()
+                pieces[int(number)] = piece.strip()
     except ValueError as error:  # not a number, or not UTF-8
         raise RkzooError(
             f"{path} is not a vocabulary of a transducer.",
             "Each line holds a piece of text and its number.",
             "Fetch the model again with rkzoo fetch.",
         ) from error
-    return found
+    return pieces

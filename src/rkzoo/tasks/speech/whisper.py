@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from rkzoo.audio.mel import HOP, RATE, log_mel
 from rkzoo.audio.sound import Sound
 from rkzoo.session import Array, Session, run_named
-from rkzoo.tasks.speech.tokens import Tokens
+from rkzoo.tasks.speech.tokens import WhisperTokens
 from rkzoo.tasks.speech.transcript import Segment, Transcript
-from rkzoo.tasks.speech.whisper_rules import (
+from rkzoo.tasks.speech.whisper_decoding import (
     log_softmax,
-    next_logs,
+    next_log_probs,
     repetitive,
     thin,
-    understood,
+    window_segments,
 )
 from rkzoo.tasks.speech.windows import loud_seconds, pause_in, without_quiet
 
@@ -38,7 +38,7 @@ _LEAST = 0.5  # seconds by which every window advances at least, so that the loo
 
 
 @dataclass(frozen=True)
-class Answer:
+class WindowResult:
     """Decoding result of one window.
 
     Attributes:
@@ -70,7 +70,7 @@ class Answer:
         return self.mean_log >= _IMPROBABLE and not self.is_repetitive
 
 
-class Decoder:
+class WhisperDecoder:
     """Autoregressive decoder with a key/value cache, which starts empty."""
 
     def __init__(self, embedding: Session, decoder: Session, heard: Mapping[str, Array]) -> None:
@@ -90,16 +90,16 @@ class Decoder:
     def step(self, token: int) -> NDArray[np.float32]:
         """Feed `token` and return the logits (V,) of the next one."""
         at = self._length
-        asked = {"token": np.array([token]), "position": np.array([at])}
-        self._fed["x"] = run_named(self._embedding, asked)["x"]
-        found = run_named(self._decoder, self._fed)
+        requested = {"token": np.array([token]), "position": np.array([at])}
+        self._fed["x"] = run_named(self._embedding, requested)["x"]
+        results = run_named(self._decoder, self._fed)
         if at < self.room:
-            for name, array in found.items():
+            for name, array in results.items():
                 if name.startswith("new_"):
                     self._fed[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
             self._fed["mask"][..., at] = 0.0
         self._length += 1
-        return np.asarray(found["logits"], np.float32).reshape(-1)
+        return np.asarray(results["logits"], np.float32).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Whisper:
     encoder: Session
     embedding: Session
     decoder: Session
-    tokens: Tokens
+    tokens: WhisperTokens
     language: int | None = None
     translate: bool = False
 
@@ -135,7 +135,7 @@ class Whisper:
             if answer.is_silence:
                 at, size = at + len(window), whole
                 continue
-            read = understood(answer.tokens, seconds, self.tokens, answer.ended)
+            read = window_segments(answer.tokens, seconds, self.tokens, answer.ended)
             lost = (not answer.ended and read.settled == seconds) or answer.is_repetitive
             lost = lost or (seconds > _THINNEST and thin(read, loud))
             if not shortest and lost:
@@ -158,45 +158,50 @@ class Whisper:
         padded[: len(window)] = window
         return run_named(self.encoder, {"mel": log_mel(padded, bins)[None]})
 
-    def _best(self, heard: Mapping[str, Array], language: int | None, last: bool) -> Answer:
+    def _best(self, heard: Mapping[str, Array], language: int | None, last: bool) -> WindowResult:
         """Decode with rising temperature; return the first good result, or a repetitive one unless
         this is the `last` attempt; else the most probable, preferably not repetitive.
         """
-        said: list[Answer] = []
+        window_results: list[WindowResult] = []
         for temperature in _TEMPERATURES:
             answer = self._answer(heard, language, _chooser(temperature))
             if answer.is_good or answer.is_silence or (answer.is_repetitive and not last):
                 return answer
-            said.append(answer)
-        return max(said, key=lambda one: (not one.is_repetitive, one.mean_log))
+            window_results.append(answer)
+        return max(
+            window_results,
+            key=lambda window_result: (not window_result.is_repetitive, window_result.mean_log),
+        )
 
-    def _answer(self, heard: Mapping[str, Array], language: int | None, choose: _Choose) -> Answer:
+    def _answer(
+        self, heard: Mapping[str, Array], language: int | None, choose: _Choose
+    ) -> WindowResult:
         tokens = self.tokens
-        decoder = Decoder(self.embedding, self.decoder, heard)
+        decoder = WhisperDecoder(self.embedding, self.decoder, heard)
         first = log_softmax(decoder.step(tokens.start))
         if language is None:
             known = list(tokens.languages.values())
             language = known[int(first[known].argmax())]
         decoder.step(language)
         logits = decoder.step(tokens.translate if self.translate else tokens.transcribe)
-        said: list[int] = []
+        results: list[int] = []
         total, ended = 0.0, False
         for _ in range(decoder.room - 3):
-            logs = next_logs(logits, said, tokens)
+            logs = next_log_probs(logits, results, tokens)
             token = choose(logs)
             total += float(logs[token])
             if token == tokens.end:
                 ended = True
                 break
-            said.append(token)
+            results.append(token)
             logits = decoder.step(token)
-        return Answer(
-            tokens=tuple(said),
-            mean_log=total / (len(said) + 1),
+        return WindowResult(
+            tokens=tuple(results),
+            mean_log=total / (len(results) + 1),
             silence=float(np.exp(first[tokens.silence])),
             language=language,
             ended=ended,
-            text=tokens.text(said),
+            text=tokens.text(results),
         )
 
 

@@ -11,7 +11,7 @@ _PAUSE = 1.0  # seconds between words that separate segments
 
 
 @dataclass(frozen=True)
-class Piece:
+class TimedToken:
     """A word or part of a word, with its leading space; `start` and `end` in seconds."""
 
     start: float
@@ -19,13 +19,13 @@ class Piece:
     text: str
 
 
-def segments_of(pieces: Sequence[Piece]) -> tuple[Segment, ...]:
+def segments_of(pieces: Sequence[TimedToken]) -> tuple[Segment, ...]:
     """Join pieces into segments, split at pauses."""
-    found: list[Segment] = []
+    segments: list[Segment] = []
     for piece in pieces:
-        before = found[-1] if found else None
+        before = segments[-1] if segments else None
         if before is None or piece.start - before.end > _PAUSE:
-            found.append(Segment(piece.start, piece.end, piece.text))
+            segments.append(Segment(piece.start, piece.end, piece.text))
         else:
-            found[-1] = Segment(before.start, piece.end, before.text + piece.text)
-    return tuple(found)
+            segments[-1] = Segment(before.start, piece.end, before.text + piece.text)
+    return tuple(segments)

@@ -44,11 +44,11 @@ def arrays_of(sample: Sample, contract: Contract, canvas: Array | None = None) -
         RkzooError: An input is missing, unknown, or of another shape or range.
     """
     specs = input_specs(contract)
-    given = _by_name(sample, tuple(specs))
+    by_name = _by_name(sample, tuple(specs))
     return [
-        fit(as_pixels(given[name], spec), spec, canvas)[0]
+        fit(as_pixels(by_name[name], spec), spec, canvas)[0]
         if isinstance(spec, ImageInput)
-        else as_array(given[name], spec)
+        else as_array(by_name[name], spec)
         for name, spec in specs.items()
     ]
 
@@ -65,7 +65,7 @@ def _normalised(picture: Array, image: ImageInput, batch: int) -> NDArray[np.flo
     """float32 (N, C, H, W), (pixel - mean) / std; one picture fills a batch, (N, H, W, C) is
     one for each place."""
     pictures = picture if picture.ndim == 4 else picture[None]
-    stack = np.concatenate([fit(as_pixels(one, image), image)[0] for one in pictures])
+    stack = np.concatenate([fit(as_pixels(picture, image), image)[0] for picture in pictures])
     mean, std = np.array(image.mean, np.float32), np.array(image.std, np.float32)
     values = np.asarray((stack - mean) / std, np.float32).transpose(0, 3, 1, 2)
     return np.broadcast_to(values, (batch, *values.shape[1:])) if len(values) == 1 else values
@@ -110,10 +110,10 @@ def as_given(array: Array, spec: ImageInput | ArrayInput) -> Array:
     return np.ascontiguousarray(array[..., _REVERSED[spec.color]])
 
 
-def made(contract: Contract) -> dict[str, Array]:
-    """A sample of random numbers, the same each time: pixels for pictures, zeros and ones for
-    whole numbers (which may count or choose anything), else normal numbers."""
-    random = np.random.default_rng(0)
+def made(contract: Contract, seed: int = 0) -> dict[str, Array]:
+    """A sample of random numbers, the same each time for a seed: pixels for pictures, zeros and
+    ones for whole numbers (which may count or choose anything), else normal numbers."""
+    random = np.random.default_rng(seed)
 
     def pixels(image: ImageInput) -> Array:
         return random.integers(0, 256, (*image.size, image.channels), np.uint8)

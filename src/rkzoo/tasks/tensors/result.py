@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.files import atomic_output, explained
+from rkzoo.files import atomic_output, os_errors_explained
 
 _RECORD = "output"
 
@@ -65,7 +65,7 @@ class Tensors:
         single = path.suffix.lower() == ".npy" and len(self.arrays) == 1
         with (
             atomic_output(path) as part,
-            explained(f"{path} cannot be written."),
+            os_errors_explained(f"{path} cannot be written."),
             part.open("wb") as file,
         ):
             if single:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rkzoo.contract.model import TensorsHead
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.tensors.task import TensorTask
 
-    return TensorTask(*opened.parts["model"])
+    return TensorTask(*parts.parts["model"])
 
 
 def _describe(head: TensorsHead) -> list[tuple[str, str]]:
@@ -19,8 +19,8 @@ def _describe(head: TensorsHead) -> list[tuple[str, str]]:
 TENSORS = TaskSpec(
     name="tensors",
     open=_open,
-    takes="tensors",
-    gives="tensors",
+    input_kind="tensors",
+    output_kind="tensors",
     usage=("INPUT",),
     describe=_describe,
 )

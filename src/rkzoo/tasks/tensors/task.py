@@ -33,13 +33,13 @@ class TensorTask:
         Raises:
             RkzooError: An input is missing, unknown or of another shape.
         """
-        return self.decode(self.session.run(self.preprocess(sample)))
+        return self.postprocess(self.session.run(self.preprocess(sample)))
 
     def preprocess(self, sample: Sample) -> list[Array]:
         """The sample as the session takes it, one array an input. Raises RkzooError."""
         return arrays_of(sample, self.contract, self._canvas)
 
-    def decode(self, outputs: list[Array], *place: Any) -> Tensors:
+    def postprocess(self, outputs: list[Array], *place: Any) -> Tensors:
         """The session's outputs by name."""
         named = zip(outputs, self.session.outputs, strict=True)
         return Tensors({spec.name: _plain(array, spec) for array, spec in named})

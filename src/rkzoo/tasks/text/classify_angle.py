@@ -45,7 +45,7 @@ class AngleClassifier:
 
     def scores(self, lines: Sequence[Image]) -> NDArray[np.float32]:
         """Return the scores of the head's angles for each line, (N, A)."""
-        found = [np.zeros((0, len(self.head.angles)), np.float32)]
+        results = [np.zeros((0, len(self.head.angles)), np.float32)]
         fixed = self.session.inputs[0].shape[0]
         for start in range(0, len(lines), self._batch):
             part = lines[start : start + self._batch]
@@ -53,8 +53,8 @@ class AngleClassifier:
             missing = max(0, fixed - len(part))
             batch = self.preprocess([*part, *[part[-1]] * missing])
             outputs = self.session.run([batch])
-            found.append(checked(outputs, self.session.outputs, self.head)[: len(part)])
-        return np.concatenate(found)
+            results.append(checked(outputs, self.session.outputs, self.head)[: len(part)])
+        return np.concatenate(results)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def checked(
     return scores
 
 
-def decode(
+def postprocess(
     outputs: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], head: TextClsHead
 ) -> NDArray[np.int32]:
     """As `degrees`, of a session's raw tensors."""

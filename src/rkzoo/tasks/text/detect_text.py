@@ -20,7 +20,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.text import TextDetHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session
-from rkzoo.tasks.collection import Collection, Rows, around
+from rkzoo.tasks.collection import Collection, Rows, bounding_boxes
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.text.quads import Image, Quads, corners, sides
 from rkzoo.vision.letterbox import Letterbox, fit
@@ -59,7 +59,7 @@ class TextBoxes(Collection):
     @property
     def boxes(self) -> NDArray[np.float32]:
         """Axis-aligned bounding boxes (N, 4) x1, y1, x2, y2."""
-        return around(self.quads)
+        return bounding_boxes(self.quads)
 
     @property
     def polygons(self) -> Quads:
@@ -105,8 +105,8 @@ class TextDetector(ImageTask[TextBoxes]):
         super().__init__(contract, session)
         self.head = contract.head
 
-    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextBoxes:
-        return decode(outputs, self.session.outputs, self.head, letterbox)
+    def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> TextBoxes:
+        return postprocess(outputs, self.session.outputs, self.head, letterbox)
 
     def __call__(self, image: Image) -> TextBoxes:
         size = self.contract.input.size
@@ -130,10 +130,10 @@ class TextDetector(ImageTask[TextBoxes]):
                 rows = slice(OVERLAP // 2, None) if top else slice(height - OVERLAP // 2)
                 columns = slice(OVERLAP // 2, None) if left else slice(width - OVERLAP // 2)
                 parts.append(part[rows, columns].copy())
-        return self.decode([np.block([parts[:2], parts[2:]])], letterbox)
+        return self.postprocess([np.block([parts[:2], parts[2:]])], letterbox)
 
 
-def decode(
+def postprocess(
     outputs: Sequence[NDArray[Any]],
     specs: Sequence[TensorSpec],
     head: TextDetHead,
@@ -224,7 +224,7 @@ def _rectangles(
     contours, tree = cv2.findContours(
         _mask(part, spec, head.threshold), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    found: list[tuple[float, ...]] = []
+    results: list[tuple[float, ...]] = []
     scores: list[float] = []
     # Contours with a parent are holes, not text.
     outer = (
@@ -238,9 +238,9 @@ def _rectangles(
         score = _score(part, spec, cv2.boxPoints(((x, y), (width, height), degrees)))
         if score < head.box_threshold:
             continue
-        found.append((x + 0.5, y + 0.5, width + 1, height + 1, degrees))
+        results.append((x + 0.5, y + 0.5, width + 1, height + 1, degrees))
         scores.append(score)
-    rectangles = np.array(found, np.float64).reshape(-1, 5)
+    rectangles = np.array(results, np.float64).reshape(-1, 5)
     kept = grown(rectangles[:, 2:4], head).min(axis=1) >= LEAST_BOX
     return rectangles[kept], np.array(scores, np.float32)[kept]
 

@@ -49,7 +49,7 @@ def bucket(width: int, least: int, most: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class LineChunk:
     """A part of line number `line`. `gap`: the cut before it is wide enough for a word space."""
 
     line: int
@@ -57,19 +57,19 @@ class Piece:
     gap: bool = False
 
 
-def pieces(lines: Sequence[Image], height: int, widest: int) -> list[Piece]:
+def split_lines(lines: Sequence[Image], height: int, widest: int) -> list[LineChunk]:
     """Split lines that are wider than `widest` at `height`, where there is little ink."""
-    found: list[Piece] = []
+    line_chunks: list[LineChunk] = []
     for index, line in enumerate(lines):
         line = shrunk(line, height)
         cuts = split_columns(line, height, widest) if width_at(line, height) > widest else []
         edges = [0, *(column for column, _ in cuts), line.shape[1]]
         gaps = [False, *(gap for _, gap in cuts)]
-        found += [
-            Piece(index, line[:, left:right], gap)
+        line_chunks += [
+            LineChunk(index, line[:, left:right], gap)
             for left, right, gap in zip(edges[:-1], edges[1:], gaps, strict=True)
         ]
-    return found
+    return line_chunks
 
 
 def split_columns(line: Image, height: int, widest: int) -> list[tuple[int, bool]]:

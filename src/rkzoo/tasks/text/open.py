@@ -16,7 +16,7 @@ from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextBoxes, TextDetector
 from rkzoo.tasks.text.page import PageOptions, PageReader
 from rkzoo.tasks.text.quads import Image
-from rkzoo.tasks.text.read_line import LineReader, Reading
+from rkzoo.tasks.text.read_line import LineReader, RecognizedText
 
 
 def page_reader(
@@ -39,7 +39,7 @@ def page_reader(
     else:
         finder = TextDetector(contract, session)
     contract, session = parts["rec"]
-    reader: Callable[[Sequence[Image]], list[Reading]]
+    reader: Callable[[Sequence[Image]], list[RecognizedText]]
     if isinstance(contract.head, PlateHead):
         reader = partial(as_lines, PlateReader(contract, session))
     else:

@@ -12,7 +12,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.tasks.text.classify_angle import AngleClassifier
 from rkzoo.tasks.text.detect_text import TextBoxes
 from rkzoo.tasks.text.quads import Image, crop
-from rkzoo.tasks.text.read_line import LineReader, Reading
+from rkzoo.tasks.text.read_line import LineReader, RecognizedText
 from rkzoo.tasks.text.reading_order import reading_order
 from rkzoo.tasks.text.result import TextLines
 
@@ -39,7 +39,7 @@ class PageReader:
     """
 
     detector: Callable[[Image], TextBoxes]
-    reader: Callable[[Sequence[Image]], list[Reading]]
+    reader: Callable[[Sequence[Image]], list[RecognizedText]]
     classifier: AngleClassifier | None = None
     options: PageOptions = field(default_factory=PageOptions)
 
@@ -57,10 +57,10 @@ class PageReader:
         readings = self.reader(turned(lines, angles))
         scores = np.array([reading.score for reading in readings], np.float32)
         texts = tuple(reading.text for reading in readings)
-        found = TextLines(boxes.quads, texts, scores, boxes.scores, angles)
-        said = np.array([bool(text.strip()) for text in texts])
-        found = found[(scores >= self.options.confidence) & said]
-        return found[reading_order(found.quads, found.angles)]
+        text_lines = TextLines(boxes.quads, texts, scores, boxes.scores, angles)
+        result = np.array([bool(text.strip()) for text in texts])
+        text_lines = text_lines[(scores >= self.options.confidence) & result]
+        return text_lines[reading_order(text_lines.quads, text_lines.angles)]
 
 
 def turned(lines: Sequence[Image], angles: Sequence[int] | np.ndarray) -> list[Image]:

@@ -86,9 +86,9 @@ def crop(image: Image, quad: NDArray[Any]) -> Image:
 
 def overlap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
     """IoU of convex quads: (N, 4, 2) and (M, 4, 2) to (N, M) float32."""
-    found = np.zeros((len(a), len(b)), np.float32)
-    if not found.size:
-        return found
+    overlap = np.zeros((len(a), len(b)), np.float32)
+    if not overlap.size:
+        return overlap
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     a_low, a_high, b_low, b_high = a.min(1), a.max(1), b.min(1), b.max(1)
     touching = np.all((a_low[:, None] < b_high[None]) & (b_low[None] < a_high[:, None]), axis=-1)
@@ -96,8 +96,8 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
     for i, j in np.argwhere(touching):
         shared, _ = cv2.intersectConvexConvex(a[i], b[j])
         joined = a_area[i] + b_area[j] - shared
-        found[i, j] = shared / joined if joined > 0 else 0.0
-    return found
+        overlap[i, j] = shared / joined if joined > 0 else 0.0
+    return overlap
 
 
 def _areas(quads: NDArray[Any]) -> NDArray[np.float64]:

@@ -14,14 +14,21 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.text import TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
-from rkzoo.tasks.ctc import merged
+from rkzoo.tasks.ctc import collapse_repeats
 from rkzoo.tasks.image_task import LinePreprocess
-from rkzoo.tasks.text.line_batches import BATCH_PIXELS, WIDEST, Piece, bucket, pieces, width_at
+from rkzoo.tasks.text.line_batches import (
+    BATCH_PIXELS,
+    WIDEST,
+    LineChunk,
+    bucket,
+    split_lines,
+    width_at,
+)
 from rkzoo.tasks.text.quads import Image
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RecognizedText:
     """Recognized text of one line. `score` in 0..1 is the mean over its `count` characters, 0 for
     an empty line.
     """
@@ -50,46 +57,48 @@ class LineReader:
         """
         return self._preprocess(part, width)
 
-    def __call__(self, lines: Sequence[Image]) -> list[Reading]:
+    def __call__(self, lines: Sequence[Image]) -> list[RecognizedText]:
         """Recognize BGR lines (h, w, 3) of any size; results are in the order given."""
-        parts = pieces(lines, self.height, self._widest)
-        read: list[Reading | None] = [None] * len(parts)
+        parts = split_lines(lines, self.height, self._widest)
+        read: list[RecognizedText | None] = [None] * len(parts)
         for width, members in self._buckets(parts).items():
             limit = self._limit(width)
             for start in range(0, len(members), limit):
                 some = members[start : start + limit]
-                found = self._read([parts[i].image for i in some], width)
-                for i, reading in zip(some, found, strict=True):
+                recognized_texts = self._read([parts[i].image for i in some], width)
+                for i, reading in zip(some, recognized_texts, strict=True):
                     read[i] = reading
         return joined(len(lines), parts, [reading for reading in read if reading is not None])
 
-    def _buckets(self, parts: Sequence[Piece]) -> dict[int, list[int]]:
+    def _buckets(self, parts: Sequence[LineChunk]) -> dict[int, list[int]]:
         if not self._free:
             return {self._widest: list(range(len(parts)))} if parts else {}
-        found: dict[int, list[int]] = {}
+        buckets: dict[int, list[int]] = {}
         for i, part in enumerate(parts):
             width = bucket(width_at(part.image, self.height), self.width, self._widest)
-            found.setdefault(width, []).append(i)
-        return found
+            buckets.setdefault(width, []).append(i)
+        return buckets
 
     def _limit(self, width: int) -> int:
         return self._batch if self._batch > 0 else max(1, BATCH_PIXELS // (self.height * width))
 
-    def _read(self, lines: Sequence[Image], width: int) -> list[Reading]:
+    def _read(self, lines: Sequence[Image], width: int) -> list[RecognizedText]:
         # A fixed batch size needs full batches: pad with the last line.
         missing = max(0, self._batch - len(lines))
         batch = self.preprocess([*lines, *[lines[-1]] * missing], width)
         outputs = self.session.run([batch])
-        found = decode(outputs, self.session.outputs, self.head, self.contract.labels)
-        return found[: len(lines)]
+        recognized_texts = postprocess(
+            outputs, self.session.outputs, self.head, self.contract.labels
+        )
+        return recognized_texts[: len(lines)]
 
 
-def decode(
+def postprocess(
     outputs: Sequence[NDArray[Any]],
     specs: Sequence[TensorSpec],
     head: TextRecHead,
     labels: Sequence[str],
-) -> list[Reading]:
+) -> list[RecognizedText]:
     """Greedy CTC decoding of scores (N, T, C), float or quantized, to N readings.
 
     Args:
@@ -110,24 +119,28 @@ def decode(
         )
     best = scores.argmax(axis=2)
     top = dequantise(np.take_along_axis(scores, best[:, :, None], axis=2)[:, :, 0], specs[0])
-    found = []
+    recognized_texts = []
     for classes, confidence in zip(best, top, strict=True):
-        chosen = merged(classes, head.blank)
+        chosen = collapse_repeats(classes, head.blank)
         text = "".join(labels[i] for i in classes[chosen])
         count = len(chosen)
-        found.append(Reading(text, float(confidence[chosen].mean()) if count else 0.0, count))
-    return found
+        recognized_texts.append(
+            RecognizedText(text, float(confidence[chosen].mean()) if count else 0.0, count)
+        )
+    return recognized_texts
 
 
-def joined(lines: int, parts: Sequence[Piece], read: Sequence[Reading]) -> list[Reading]:
+def joined(
+    lines: int, parts: Sequence[LineChunk], read: Sequence[RecognizedText]
+) -> list[RecognizedText]:
     """Join the readings of pieces to those of `lines` whole lines."""
-    found = [Reading("", 0.0, 0)] * lines
+    recognized_texts = [RecognizedText("", 0.0, 0)] * lines
     for part, reading in zip(parts, read, strict=True):
-        found[part.line] = _append(found[part.line], reading, part.gap)
-    return found
+        recognized_texts[part.line] = _append(recognized_texts[part.line], reading, part.gap)
+    return recognized_texts
 
 
-def _append(before: Reading, after: Reading, gap: bool) -> Reading:
+def _append(before: RecognizedText, after: RecognizedText, gap: bool) -> RecognizedText:
     count = before.count + after.count
     if not before.count or not after.count:
         return after if not before.count else before
@@ -135,4 +148,4 @@ def _append(before: Reading, after: Reading, gap: bool) -> Reading:
     spaced = gap and (before.text[-1:] + after.text[:1]).isascii()
     text = before.text + (" " if spaced and before.text[-1] != " " else "") + after.text
     score = (before.score * before.count + after.score * after.count) / count
-    return Reading(text, score, count)
+    return RecognizedText(text, score, count)

@@ -164,9 +164,9 @@ def _rows(boxes: Boxes, members: NDArray[Any]) -> list[int]:
             rows[-index].append(k)
         else:
             rows.append([k])
-    found = [order[row] for row in rows]
-    found.sort(key=lambda row: float(np.mean(boxes[row, 1] + boxes[row, 3])))
-    return [int(k) for row in found for k in row[np.lexsort(boxes[row].T[::-1])]]
+    results = [order[row] for row in rows]
+    results.sort(key=lambda row: float(np.mean(boxes[row, 1] + boxes[row, 3])))
+    return [int(k) for row in results for k in row[np.lexsort(boxes[row].T[::-1])]]
 
 
 def _neighbours(boxes: Boxes) -> tuple[list[list[float]], list[list[float]]]:

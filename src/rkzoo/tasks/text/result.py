@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.collection import Collection, Rows, around, pick
+from rkzoo.tasks.collection import Collection, Rows, bounding_boxes, pick
 from rkzoo.tasks.text.quads import Quads, overlap
 
 
@@ -59,7 +59,7 @@ class TextLines(Collection):
     @property
     def boxes(self) -> NDArray[np.float32]:
         """Axis-aligned bounding boxes (N, 4) x1, y1, x2, y2."""
-        return around(self.quads)
+        return bounding_boxes(self.quads)
 
     @property
     def polygons(self) -> Quads:
@@ -100,32 +100,32 @@ class TextLines(Collection):
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class TextAgreement:
     """Agreement of two OCR results. `a` and `b` count their lines, `found` the lines matched by
     position, `same_text` those of them with equal text.
     """
 
     a: int
     b: int
-    found: int
+    matched: int
     same_text: int
 
     @property
     def places(self) -> float:
         """Share of lines matched by position, 2 * found / (a + b); 1 when both are empty."""
-        return _share(self.found, self.a + self.b)
+        return _share(self.matched, self.a + self.b)
 
     @property
     def texts(self) -> float:
         """Share of lines matched by position and with equal text."""
         return _share(self.same_text, self.a + self.b)
 
-    def __add__(self, other: Agreement) -> Agreement:
+    def __add__(self, other: TextAgreement) -> TextAgreement:
         """Sum of the counts of two images."""
-        return Agreement(
+        return TextAgreement(
             self.a + other.a,
             self.b + other.b,
-            self.found + other.found,
+            self.matched + other.matched,
             self.same_text + other.same_text,
         )
 
@@ -134,14 +134,14 @@ def _share(matches: int, lines: int) -> float:
     return 2 * matches / lines if lines else 1.0
 
 
-def agreement(a: TextLines, b: TextLines, iou: float = 0.5) -> Agreement:
+def agreement(a: TextLines, b: TextLines, iou: float = 0.5) -> TextAgreement:
     """Match the lines of two results one to one by the IoU of their quads.
 
     Greedy by descending IoU, at least `iou`. Symmetric.
     """
     pairs = match(a.quads, b.quads, iou)
     same = sum(a.texts[i] == b.texts[j] for i, j in pairs)
-    return Agreement(len(a), len(b), len(pairs), same)
+    return TextAgreement(len(a), len(b), len(pairs), same)
 
 
 def match(a: NDArray[Any], b: NDArray[Any], iou: float = 0.5) -> list[tuple[int, int]]:

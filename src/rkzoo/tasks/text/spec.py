@@ -8,50 +8,50 @@ from rkzoo.contract.text import TextRecHead, characters
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.spec import (
     THRESHOLDS,
-    AssumedLabels,
-    Opened,
+    DefaultLabels,
     Task,
     TaskOptions,
+    TaskParts,
     TaskSpec,
-    always,
-    as_it_is,
+    always_bounded,
+    identity,
 )
 
 
-def _open_page(opened: Opened, options: TaskOptions) -> Task:
+def _open_page(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.text.open import page_reader
 
-    return page_reader(opened.parts, options.page, options.detect)
+    return page_reader(parts.parts, options.page, options.detect)
 
 
-def _open_detector(opened: Opened, options: TaskOptions) -> Task:
+def _open_detector(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.text.detect_text import TextDetector
 
-    return TextDetector(*opened.parts["model"])
+    return TextDetector(*parts.parts["model"])
 
 
-def _open_angle(opened: Opened, options: TaskOptions) -> Task:
+def _open_angle(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.text.classify_angle import AngleClassifier, SingleAngle
 
-    return SingleAngle(AngleClassifier(*opened.parts["model"]))
+    return SingleAngle(AngleClassifier(*parts.parts["model"]))
 
 
-def _open_line(opened: Opened, options: TaskOptions) -> Task:
+def _open_line(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.text.page import SingleLine
     from rkzoo.tasks.text.read_line import LineReader
 
-    return SingleLine(LineReader(*opened.parts["model"]))
+    return SingleLine(LineReader(*parts.parts["model"]))
 
 
 # How many characters the dictionaries of the zoo's recognizers have, blank and space included.
 _DICTIONARIES = {6625: "ppocr-v4-rec", 18385: "ppocr-v5-rec", 18710: "ppocr-v6-rec"}
 
 
-def _assumed_characters(head: TextRecHead) -> AssumedLabels | None:
+def _assumed_characters(head: TextRecHead) -> DefaultLabels | None:
     card = _DICTIONARIES.get(head.classes)
     if card is None:
         return None
-    return AssumedLabels(card=card, why=f"its {head.classes} characters: those of {card} are")
+    return DefaultLabels(card=card, why=f"its {head.classes} characters: those of {card} are")
 
 
 def _named(head: TextRecHead, labels: Sequence[str]) -> tuple[str, ...]:
@@ -68,24 +68,30 @@ def _check_characters(head: TextRecHead, labels: Sequence[str], model: str) -> N
         )
 
 
-PAGE = TaskSpec(name="text", open=_open_page, options=THRESHOLDS | {"language"}, things=as_it_is)
+PAGE = TaskSpec(
+    name="text", open=_open_page, options=THRESHOLDS | {"language"}, to_matchable=identity
+)
 DETECT = TaskSpec(
-    name="text-det", open=_open_detector, things=as_it_is, outputs="text map", bounded=always
+    name="text-det",
+    open=_open_detector,
+    to_matchable=identity,
+    outputs="text map",
+    has_bounded_scores=always_bounded,
 )
 ANGLE = TaskSpec(
     name="text-cls",
     open=_open_angle,
-    things=as_it_is,
+    to_matchable=identity,
     outputs="angles",
-    bounded=always,
+    has_bounded_scores=always_bounded,
 )
 LINE = TaskSpec(
     name="text-rec",
     open=_open_line,
-    assumed_labels=_assumed_characters,
+    default_labels=_assumed_characters,
     name_classes=_named,
     check_labels=_check_characters,
-    things=as_it_is,
+    to_matchable=identity,
     outputs="characters",
-    bounded=always,
+    has_bounded_scores=always_bounded,
 )

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.session import Array, Session, run_named
-from rkzoo.tasks.translate.subwords import Marks, Word
+from rkzoo.tasks.translate.bpe_tokenizer import BpeWord, SpecialTokens
 from rkzoo.tasks.translate.task import MARKS
 from rkzoo.tasks.translate.words import NO_SPACES, spaced
 
@@ -26,7 +26,7 @@ _END, _UNKNOWN, _PAD = "</s>", "<unk>", "<pad>"
 
 
 @dataclass(frozen=True)
-class Read:
+class EncoderState:
     """Encoded source: `seen` 1xSxW hidden states, `mask` 1xS attention mask."""
 
     seen: Floats
@@ -48,11 +48,16 @@ class MarianNetwork:
         self,
         encoder: Session,
         decoder: Session,
-        marks: Marks,
+        special_tokens: SpecialTokens,
         size: int,
         lead: tuple[int, ...] = (),
     ) -> None:
-        self._encoder, self._decoder, self._marks, self._lead = encoder, decoder, marks, lead
+        self._encoder, self._decoder, self._marks, self._lead = (
+            encoder,
+            decoder,
+            special_tokens,
+            lead,
+        )
         shapes = {spec.name: spec.shape for spec in decoder.inputs}
         needed = {"input_ids", "encoder_hidden_states", "encoder_attention_mask"}
         slots = {spec.shape[-1] for spec in encoder.inputs}
@@ -70,31 +75,33 @@ class MarianNetwork:
                 "Fix the card.",
             )
         self._slots, self._wide = slots.pop(), shapes["encoder_hidden_states"]
-        self.steps = shapes["input_ids"][-1]
-        self.room = self._slots - 1 - len(lead)
+        self.max_steps = shapes["input_ids"][-1]
+        self.max_tokens = self._slots - 1 - len(lead)
 
-    def read(self, pieces: Sequence[int]) -> Read:
+    def encode(self, pieces: Sequence[int]) -> EncoderState:
         """Encode at most `room` tokens."""
         ids, mask = self._filled([*self._lead, *pieces, self._marks.end], self._slots)
         (seen,) = run_named(self._encoder, {"input_ids": ids, "attention_mask": mask}).values()
-        return Read(seen, mask)
+        return EncoderState(seen, mask)
 
-    def fresh(self) -> tuple[int, ...]:
+    def empty_cache(self) -> tuple[int, ...]:
         """The empty prefix."""
         return ()
 
-    def step(self, read: Read, piece: int, past: tuple[int, ...]) -> tuple[Floats, tuple[int, ...]]:
+    def step(
+        self, read: EncoderState, piece: int, past: tuple[int, ...]
+    ) -> tuple[Floats, tuple[int, ...]]:
         """Decode one step: scores (V,) of the next token, and the new prefix."""
-        said = (*past, piece)
+        results = (*past, piece)
         # The decoder is causal, so padding after the last token has no effect.
-        ids, _ = self._filled(said, self.steps)
-        given: dict[str, Array] = {
+        ids, _ = self._filled(results, self.max_steps)
+        inputs: dict[str, Array] = {
             "input_ids": ids,
             "encoder_hidden_states": read.seen.reshape(self._wide),
             "encoder_attention_mask": read.mask,
         }
-        (scores,) = run_named(self._decoder, given).values()
-        return scores.reshape(self.steps, -1)[len(said) - 1], said
+        (scores,) = run_named(self._decoder, inputs).values()
+        return scores.reshape(self.max_steps, -1)[len(results) - 1], results
 
     def _filled(self, pieces: Sequence[int], slots: int) -> tuple[Ids, Ids]:
         ids = np.full((1, slots), self._marks.pad, np.int64)
@@ -102,20 +109,22 @@ class MarianNetwork:
         return ids, (np.arange(slots)[None] < len(pieces)).astype(np.int64)
 
 
-class SentencePieces:
+class SentencePieceTokenizer:
     """SentencePiece tokenizer; `numbers` maps its pieces to the network's token ids."""
 
     def __init__(self, numbers: dict[str, int], source: Any, target: Any) -> None:
         self._numbers, self._source, self._target = numbers, source, target
         self._pieces = {number: piece for piece, number in numbers.items()}
         end, unknown, pad = (numbers[piece] for piece in (_END, _UNKNOWN, _PAD))
-        self.marks = Marks(start=pad, end=end, unknown=unknown, pad=pad, never=(pad,))
+        self.special_tokens = SpecialTokens(
+            start=pad, end=end, unknown=unknown, pad=pad, never=(pad,)
+        )
 
     def __len__(self) -> int:
         return max(self._pieces) + 1
 
     @classmethod
-    def from_files(cls, vocabulary: Path, source: Path, target: Path) -> SentencePieces:
+    def from_files(cls, vocabulary: Path, source: Path, target: Path) -> SentencePieceTokenizer:
         """Read the vocabulary and both SentencePiece models. Raises RkzooError for other files, or
         when sentencepiece is not installed.
         """
@@ -129,42 +138,42 @@ class SentencePieces:
             )
         return self._numbers[piece]
 
-    def apart(self, sentence: str) -> list[Word]:
+    def encode(self, sentence: str) -> list[BpeWord]:
         """Tokenize a sentence into words; each punctuation mark of `MARKS` is a word."""
         groups: list[list[str]] = []
         for piece in self._source.encode(sentence, out_type=str):
             if not groups or piece.startswith(_BLANK) or piece in MARKS or groups[-1][-1] in MARKS:
                 groups.append([])
             groups[-1].append(piece)
-        unknown = self.marks.unknown
+        unknown = self.special_tokens.unknown
         return [
-            Word(
+            BpeWord(
                 "".join(group).replace(_BLANK, ""),
                 tuple(self._numbers.get(piece, unknown) for piece in group),
             )
             for group in groups
         ]
 
-    def text(self, numbers: Iterable[int], language: str) -> str:
+    def decode(self, numbers: Iterable[int], language: str) -> str:
         """Detokenize."""
-        found: str = self._target.decode([self._pieces.get(number, "") for number in numbers])
+        text: str = self._target.decode([self._pieces.get(number, "") for number in numbers])
         # The first piece of a part adds a blank, also in languages without spaces.
-        return spaced(found.split(), language) if language in NO_SPACES else found.strip()
+        return spaced(text.split(), language) if language in NO_SPACES else text.strip()
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         data = path.read_bytes()
     try:
-        found = json.loads(data)
+        result = json.loads(data)
     except ValueError as error:
         raise _other(path, f"It is not JSON: {error}.") from error
-    numbers = found.values() if isinstance(found, dict) else [None]
-    if any(type(one) is not int or one < 0 for one in numbers):
+    numbers = result.values() if isinstance(result, dict) else [None]
+    if any(type(number) is not int or number < 0 for number in numbers):
         raise _other(path, "It is not a table from pieces to numbers.")
-    if not {_END, _UNKNOWN, _PAD} <= set(found):
+    if not {_END, _UNKNOWN, _PAD} <= set(result):
         raise _other(path, f"It lacks one of {_END}, {_UNKNOWN} and {_PAD}.")
-    return dict(found)
+    return dict(result)
 
 
 def _model(path: Path) -> Any:
@@ -176,7 +185,7 @@ def _model(path: Path) -> Any:
             f"The package sentencepiece is not installed ({error}).",
             'Install it with: pip install "rkzoo[translate]"',
         ) from error
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         data = path.read_bytes()
     model = SentencePieceProcessor()
     try:

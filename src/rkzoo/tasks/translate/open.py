@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from rkzoo.contract.language import MarianHead, TranslateHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.spec import Opened, TaskOptions
-from rkzoo.tasks.translate.marian import MarianNetwork, SentencePieces
-from rkzoo.tasks.translate.network import Network, read_table
-from rkzoo.tasks.translate.subwords import Subwords
+from rkzoo.tasks.spec import TaskOptions, TaskParts
+from rkzoo.tasks.translate.bpe_tokenizer import BpeTokenizer
+from rkzoo.tasks.translate.fairseq import FairseqNetwork, read_table
+from rkzoo.tasks.translate.marian import MarianNetwork, SentencePieceTokenizer
 from rkzoo.tasks.translate.task import Translator
 
 
-def translate(opened: Opened, options: TaskOptions) -> Translator:
+def translate(parts: TaskParts, options: TaskOptions) -> Translator:
     """Raises RkzooError."""
-    head, files = opened.head, opened.files
+    head, files = parts.head, parts.files
     if not isinstance(head, TranslateHead):
         raise RkzooError("This does not translate.", code=1)
     _refuse_others(head, options)
-    subwords = Subwords.from_files(files["encoder.merges"], files["encoder.dictionary"])
+    subwords = BpeTokenizer.from_files(files["encoder.merges"], files["encoder.dictionary"])
     table = read_table(files["encoder.embedding"], len(subwords))
-    encoder, decoder = (opened.parts[role][1] for role in ("encoder", "decoder"))
-    return Translator(head, Network(encoder, decoder, table), subwords)
+    encoder, decoder = (parts.parts[role][1] for role in ("encoder", "decoder"))
+    return Translator(head, FairseqNetwork(encoder, decoder, table), subwords)
 
 
-def marian(opened: Opened, options: TaskOptions) -> Translator:
+def marian(parts: TaskParts, options: TaskOptions) -> Translator:
     """Raises RkzooError."""
-    head, files = opened.head, opened.files
+    head, files = parts.head, parts.files
     if not isinstance(head, MarianHead):
         raise RkzooError("This does not translate as Marian does.", code=1)
     _refuse_others(head, options)
     roles = ("encoder.vocabulary", "encoder.source", "encoder.target")
-    pieces = SentencePieces.from_files(*(files[role] for role in roles))
+    pieces = SentencePieceTokenizer.from_files(*(files[role] for role in roles))
     lead = (pieces.number(head.lead),) if head.lead else ()
-    encoder, decoder = (opened.parts[role][1] for role in ("encoder", "decoder"))
-    network = MarianNetwork(encoder, decoder, pieces.marks, len(pieces), lead)
+    encoder, decoder = (parts.parts[role][1] for role in ("encoder", "decoder"))
+    network = MarianNetwork(encoder, decoder, pieces.special_tokens, len(pieces), lead)
     return Translator(head, network, pieces)
 
 

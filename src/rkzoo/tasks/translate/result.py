@@ -47,15 +47,15 @@ class Translation(Collection):
     def text(self) -> str:
         """The whole translation, with the line breaks of the source."""
         lines: list[str] = []
-        for number, of_line in groupby(self.sentences, lambda one: one.line):
+        for number, of_line in groupby(self.sentences, lambda sentence: sentence.line):
             lines += [""] * (number - len(lines))
-            lines.append(together([one.translation for one in of_line], self.target))
+            lines.append(together([sentence.translation for sentence in of_line], self.target))
         return "\n".join(lines)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Translation of each sentence."""
-        return tuple(one.translation for one in self.sentences)
+        return tuple(sentence.translation for sentence in self.sentences)
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -66,26 +66,26 @@ class Translation(Collection):
     def to_json(self) -> list[dict[str, Any]]:
         return [
             {
-                "text": one.text,
-                "translation": one.translation,
-                "parts": one.parts,
-                "unknown": list(one.unknown),
-                "unfinished": one.unfinished,
+                "text": sentence.text,
+                "translation": sentence.translation,
+                "parts": sentence.parts,
+                "unknown": list(sentence.unknown),
+                "unfinished": sentence.unfinished,
             }
-            for one in self.sentences
+            for sentence in self.sentences
         ]
 
     def lines(self) -> list[str]:
-        said = []
-        for one in self.sentences:
-            said.append(one.translation)
-            if one.unknown:
-                said.append(f"  not known to the model: {', '.join(one.unknown)}")
-            if one.unfinished:
-                said.append(
-                    f"  the model came to no end here, something may be missing: {one.text}"
+        lines = []
+        for sentence in self.sentences:
+            lines.append(sentence.translation)
+            if sentence.unknown:
+                lines.append(f"  not known to the model: {', '.join(sentence.unknown)}")
+            if sentence.unfinished:
+                lines.append(
+                    f"  the model came to no end here, something may be missing: {sentence.text}"
                 )
-        return said
+        return lines
 
     def draw(self, image: Any) -> Any:
         raise RkzooError(

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from rkzoo.contract.language import MarianHead, TranslateHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.translate.beam import Sayer, say
+from rkzoo.tasks.translate.beam_search import AutoregressiveDecoder, beam_search
+from rkzoo.tasks.translate.bpe_tokenizer import BpeWord, SpecialTokens
 from rkzoo.tasks.translate.result import Sentence, Translation
-from rkzoo.tasks.translate.subwords import Marks, Word
 from rkzoo.tasks.translate.words import sentences
 
 # Preferred places to split a long sentence: after these marks, before these words.
@@ -22,14 +22,14 @@ _JOINTS = frozenset(
 )
 
 
-class Spelling(Protocol):
+class Tokenizer(Protocol):
     """Tokenizer: splits sentences into tokens, and joins tokens to text in a language."""
 
-    marks: Marks
+    special_tokens: SpecialTokens
 
-    def apart(self, sentence: str) -> list[Word]: ...
+    def encode(self, sentence: str) -> list[BpeWord]: ...
 
-    def text(self, numbers: Sequence[int], language: str) -> str: ...
+    def decode(self, numbers: Sequence[int], language: str) -> str: ...
 
 
 class Translator:
@@ -38,24 +38,24 @@ class Translator:
     """
 
     def __init__(
-        self, head: TranslateHead | MarianHead, network: Sayer, spelling: Spelling
+        self, head: TranslateHead | MarianHead, network: AutoregressiveDecoder, tokenizer: Tokenizer
     ) -> None:
-        self._head, self._network, self._spelling = head, network, spelling
+        self._head, self._network, self._spelling = head, network, tokenizer
 
     def __call__(self, text: str) -> Translation:
-        found = [
+        results = [
             self._sentence(sentence, number)
             for number, line in enumerate(text.splitlines())
             for sentence in sentences(line)
         ]
-        if not found:
+        if not results:
             raise RkzooError("There is nothing to translate.", "", "Give some words.")
-        return Translation(tuple(found), self._head.source, self._head.target)
+        return Translation(tuple(results), self._head.source, self._head.target)
 
     def _sentence(self, text: str, line: int) -> Sentence:
-        words = self._spelling.apart(text)
-        marks = self._spelling.marks
-        said: list[int] = []
+        words = self._spelling.encode(text)
+        special_tokens = self._spelling.special_tokens
+        results: list[int] = []
         parts, finished = 0, True
         waiting = [words]
         while waiting:
@@ -63,28 +63,28 @@ class Translator:
             numbers = [number for word in part for number in word.numbers]
             answer: tuple[int, ...] = ()
             ended = False
-            if len(numbers) <= self._network.room:
-                read = self._network.read(numbers)
-                answer, ended = say(self._network, read, self._head.beams, marks)
+            if len(numbers) <= self._network.max_tokens:
+                read = self._network.encode(numbers)
+                answer, ended = beam_search(self._network, read, self._head.beams, special_tokens)
             if ended or len(numbers) == 1:
-                said += answer
+                results += answer
                 parts += 1
                 finished = finished and ended
             else:
                 waiting[:0] = _halves(part)
-        unknown = tuple(word.text for word in words if marks.unknown in word.numbers)
-        translation = self._spelling.text(said, self._head.target)
+        unknown = tuple(word.text for word in words if special_tokens.unknown in word.numbers)
+        translation = self._spelling.decode(results, self._head.target)
         return Sentence(text, translation, line, parts, unknown, not finished)
 
 
-def _halves(words: list[Word]) -> list[list[Word]]:
+def _halves(words: list[BpeWord]) -> list[list[BpeWord]]:
     """Split in two (a single word: its tokens), preferably after a punctuation mark, else before a
     conjunction or preposition, as close to the middle as possible.
     """
     if len(words) == 1:
         numbers = words[0].numbers
         half = len(numbers) // 2
-        return [[Word(words[0].text, part)] for part in (numbers[:half], numbers[half:])]
+        return [[BpeWord(words[0].text, part)] for part in (numbers[:half], numbers[half:])]
     lengths = [len(word.numbers) for word in words]
     middle = sum(lengths) / 2
 

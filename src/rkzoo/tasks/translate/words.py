@@ -41,16 +41,16 @@ NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
 
 def sentences(line: str) -> list[str]:
     """Split a line into sentences, stripped of outer white space."""
-    found, start = [], 0
+    results, start = [], 0
     for end in _END.finditer(line):
         before = line[start : end.start()].split()
         short = end[0] == "." and before and (before[-1] in _SHORT or _is_initials(before[-1]))
         after = line[end.end() :].lstrip()
         if not short and not after[:1].islower():
-            found.append(line[start : end.end()])
+            results.append(line[start : end.end()])
             start = end.end()
-    found.append(line[start:])
-    return [one.strip() for one in found if one.strip()]
+    results.append(line[start:])
+    return [text.strip() for text in results if text.strip()]
 
 
 def _is_initials(word: str) -> bool:
@@ -68,11 +68,11 @@ def words_of(sentence: str) -> list[str]:
     text = re.sub(r"(?<=\d)'(?=s\b)", " '", text)
     text = re.sub(r"(?<![\w ])'|'(?!\w)|(?<= )'(?!\w)|(?<= )'(?=\w+')", " ' ", text)
     parts = text.split()
-    found: list[str] = []
+    results: list[str] = []
     for index, part in enumerate(parts):
-        found += _stopped(part, parts[index + 1 :])
-    said = [re.sub(r"^DOT(M+)END$", lambda dots: "." * len(dots[1]), part) for part in found]
-    return ["".join(_ESCAPES.get(character, character) for character in part) for part in said]
+        results += _stopped(part, parts[index + 1 :])
+    entries = [re.sub(r"^DOT(M+)END$", lambda dots: "." * len(dots[1]), part) for part in results]
+    return ["".join(_ESCAPES.get(character, character) for character in part) for part in entries]
 
 
 def _stopped(part: str, rest: Sequence[str]) -> list[str]:
@@ -93,12 +93,12 @@ def text_of(words: Sequence[str], language: str) -> str:
 
 def spaced(words: Sequence[str], language: str) -> str:
     """Join words, with spaces where the language uses them."""
-    said = ""
+    text = ""
     for word in words:
-        if said and _apart(said[-1], word[0], language):
-            said += " "
-        said += word
-    return said
+        if text and _needs_space(text[-1], word[0], language):
+            text += " "
+        text += word
+    return text
 
 
 def _unescaped(word: str) -> str:
@@ -107,7 +107,7 @@ def _unescaped(word: str) -> str:
     return word
 
 
-def _apart(before: str, after: str, language: str) -> bool:
+def _needs_space(before: str, after: str, language: str) -> bool:
     """Whether a space belongs between two words, by the adjacent characters."""
     if language in NO_SPACES:
         return all(c.isascii() and c.isalnum() for c in (before, after))

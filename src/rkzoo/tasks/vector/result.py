@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained, write_text
-from rkzoo.tasks.embed.result import Alike
+from rkzoo.files import atomic_output, os_errors_explained, write_text
+from rkzoo.tasks.embed.result import SimilarityScores
 
 _SHOWN = 6  # of an embedding; measured numbers are shown altogether
 
@@ -25,7 +25,7 @@ class Vector:
 
     values: NDArray[np.float32]
     embedding: bool = True
-    against: Alike | None = None
+    against: SimilarityScores | None = None
     suffix: ClassVar[str] = ".npy"
 
     def __post_init__(self) -> None:
@@ -57,8 +57,8 @@ class Vector:
             return [" ".join(f"{value:.6g}" for value in self.values.tolist())]
         first = " ".join(f"{value:.4g}" for value in self.values[:_SHOWN].tolist())
         more = " ..." if len(self) > _SHOWN else ""
-        said = [f"{len(self)} numbers of length {self.norm:.4g}: {first}{more}"]
-        return said + (self.against.lines() if self.against is not None else [])
+        results = [f"{len(self)} numbers of length {self.norm:.4g}: {first}{more}"]
+        return results + (self.against.lines() if self.against is not None else [])
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR picture with its lines in the corner."""
@@ -77,7 +77,7 @@ class Vector:
         elif kind == ".npy":
             with (
                 atomic_output(path) as part,
-                explained(f"{path} cannot be written."),
+                os_errors_explained(f"{path} cannot be written."),
                 part.open("wb") as file,
             ):
                 np.save(file, self.values)

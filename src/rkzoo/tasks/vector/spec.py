@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.vector.task import Measurer
 
-    return Measurer(*opened.parts["model"], options.against)
+    return Measurer(*parts.parts["model"], options.against)
 
 
 def _describe(head: VectorHead) -> list[tuple[str, str]]:
@@ -34,7 +34,7 @@ def _refuse_labels(head: VectorHead, labels: Sequence[str], model: str) -> None:
 VECTOR = TaskSpec(
     name="vector",
     open=_open,
-    gives="vector",
+    output_kind="vector",
     options=frozenset({"against"}),
     usage=("PICTURE", "PICTURE --against OTHER ..."),
     describe=_describe,

@@ -13,7 +13,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
-from rkzoo.tasks.embed.result import Alike
+from rkzoo.tasks.embed.result import SimilarityScores
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.vector.result import Vector
 from rkzoo.vision.image import expand, read
@@ -46,7 +46,7 @@ class Measurer(ImageTask[Vector]):
         rows = [_unit(self(read(file)).values) for file in files]
         return tuple(map(str, files)), np.stack(rows)
 
-    def decode(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Vector:
+    def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Vector:
         """The session's raw tensor to the numbers. Raises RkzooError where there are more or fewer
         than was promised."""
         values = dequantise(outputs[0], self.session.outputs[0]).reshape(-1)
@@ -60,7 +60,7 @@ class Measurer(ImageTask[Vector]):
         against = None
         if self._others is not None:
             names, rows = self._others
-            against = Alike.ranked(names, np.asarray(rows @ _unit(values), np.float32))
+            against = SimilarityScores.ranked(names, np.asarray(rows @ _unit(values), np.float32))
         return Vector(values, self.head.embedding, against)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from re import Match
 
-from rkzoo.tasks.voice.numbers import cardinal, ordinal, spoken, year
+from rkzoo.tasks.voice.numbers import cardinal, ordinal, spell_numbers, year
 
 
 @dataclass(frozen=True)
-class Sentence:
+class NormalizedSentence:
     """A normalized sentence.
 
     Attributes:
@@ -72,43 +72,43 @@ def letter_name(letter: str) -> str:
     return "ay" if letter in "aA" else letter.upper()
 
 
-def _money(found: Match[str]) -> str:
-    sign, amount, many = found[1], found[2], found[3]
+def _money(match: Match[str]) -> str:
+    sign, amount, many = match[1], match[2], match[3]
     unit, part = _MONEY[sign]
     if many:
-        return f" {spoken(amount)} {many} {unit}s "
+        return f" {spell_numbers(amount)} {many} {unit}s "
     whole, _, cents = amount.partition(".")
     number = int(whole.replace(",", ""))
-    said = f" {cardinal(number)} {unit}{'' if number == 1 else 's'} "
+    money = f" {cardinal(number)} {unit}{'' if number == 1 else 's'} "
     if len(cents) == 2 and int(cents):
         parts = "pence" if part == "penny" else f"{part}{'' if int(cents) == 1 else 's'}"
-        said += f"and {cardinal(int(cents))} {parts} "
+        money += f"and {cardinal(int(cents))} {parts} "
     elif cents and int(cents):
-        said = f" {spoken(amount)} {unit}s "
-    return said
+        money = f" {spell_numbers(amount)} {unit}s "
+    return money
 
 
-def _clock(found: Match[str]) -> str:
-    hour, minute = int(found[1]), int(found[2])
+def _clock(match: Match[str]) -> str:
+    hour, minute = int(match[1]), int(match[2])
     if not minute:
         return f" {cardinal(hour)} " + ("o'clock " if 1 <= hour <= 12 else "hundred ")
     return f" {cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)} "
 
 
-def _decade(found: Match[str]) -> str:
-    *words, last = year(int(found[1])).split()
+def _decade(match: Match[str]) -> str:
+    *words, last = year(int(match[1])).split()
     last = last[:-1] + "ies" if last.endswith("y") else last + "s"
     return " ".join([*words, last])
 
 
-def _abbreviated(found: Match[str]) -> str:
-    return _ABBREVIATIONS[found[1].lower()] + " "
+def _abbreviated(match: Match[str]) -> str:
+    return _ABBREVIATIONS[match[1].lower()] + " "
 
 
-def _initials(found: Match[str]) -> str:
+def _initials(match: Match[str]) -> str:
     """Initials with full stops; a stop that may end the sentence is kept."""
-    letters = " ".join(map(letter_name, found[0].replace(".", "")))
-    return letters + (". " if re.match(r"\s+[A-Z]|\s*$", found.string[found.end() :]) else " ")
+    letters = " ".join(map(letter_name, match[0].replace(".", "")))
+    return letters + (". " if re.match(r"\s+[A-Z]|\s*$", match.string[match.end() :]) else " ")
 
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[Match[str]], str] | str], ...] = (
@@ -121,18 +121,18 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[Match[str]], str] | str], ...] = 
     (re.compile(rf"([$£€]) ?({_NUMBER})(?: (thousand|million|billion|trillion)\b)?"), _money),
     (re.compile(r"\b(\d{1,2}):(\d{2})\b"), _clock),
     (re.compile(r"\b([12]\d\d0)'?s\b"), _decade),
-    (re.compile(r"\b(\d{1,15})(?:st|nd|rd|th)\b"), lambda found: ordinal(int(found[1]))),
+    (re.compile(r"\b(\d{1,15})(?:st|nd|rd|th)\b"), lambda match: ordinal(int(match[1]))),
     (re.compile(r"(?<=\d)(?:-| - )(?=\d)"), " to "),
     (re.compile(r"(?<![\w)])-(?=\d)"), " minus "),
-    (re.compile(_NUMBER), lambda found: f" {spoken(found[0])} "),
+    (re.compile(_NUMBER), lambda match: f" {spell_numbers(match[0])} "),
     (re.compile(r"(?<=[A-Za-z])\.(?=[A-Za-z])"), " dot "),
-    (re.compile(f"[{re.escape(''.join(_SIGNS))}]"), lambda found: f" {_SIGNS[found[0]]} "),
+    (re.compile(f"[{re.escape(''.join(_SIGNS))}]"), lambda match: f" {_SIGNS[match[0]]} "),
 )
 
 
-def sentences(text: str) -> list[Sentence]:
+def sentences(text: str) -> list[NormalizedSentence]:
     """Split a text into normalized sentences, at . ? ! before white space and at empty lines."""
-    found = []
+    normalized_sentences = []
     for paragraph in re.split(r"\n\s*\n", text):
         plain = _folded(" ".join(paragraph.split()))
         for rule, put in _RULES:
@@ -140,8 +140,8 @@ def sentences(text: str) -> list[Sentence]:
         for piece in re.split(r"(?<=[.?!])\s+", plain):
             sentence = _sentence(" ".join(piece.split()))
             if sentence.words or sentence.unspoken:
-                found.append(sentence)
-    return found
+                normalized_sentences.append(sentence)
+    return normalized_sentences
 
 
 def _folded(text: str) -> str:
@@ -150,7 +150,7 @@ def _folded(text: str) -> str:
     return "".join(char for char in parts if not unicodedata.combining(char))
 
 
-def _sentence(text: str) -> Sentence:
+def _sentence(text: str) -> NormalizedSentence:
     tokens = _LETTERS.findall(text)
     shouted = text.isupper() and len(tokens) > 2
     rest = _LETTERS.sub("", text)
@@ -166,4 +166,4 @@ def _sentence(text: str) -> Sentence:
         spelled = word.isupper() and not shouted and word not in ("I", "A")
         words.append(word if spelled else word.lower())
     unspoken = "".join(sorted({char for char in rest if not char.isspace() and char not in "-'"}))
-    return Sentence(text, tuple(words), unspoken)
+    return NormalizedSentence(text, tuple(words), unspoken)

@@ -71,7 +71,7 @@ def year(number: int) -> str:
     return f"{cardinal(century)} {'oh ' if rest < 10 else ''}{cardinal(rest)}"
 
 
-def spoken(text: str) -> str:
+def spell_numbers(text: str) -> str:
     """Spell a written number (digits, with commas between groups or a decimal point). Four digits
     that look like a year are read as one; a leading zero means digit by digit.
     """

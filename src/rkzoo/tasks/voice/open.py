@@ -8,11 +8,19 @@ import msgspec
 
 from rkzoo.contract.audio import VoiceHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
-from rkzoo.tasks.spec import Opened, TaskOptions
-from rkzoo.tasks.voice.guess import Guesser
-from rkzoo.tasks.voice.phonemes import Pronouncer, read_lexicon
-from rkzoo.tasks.voice.speak import AtOnce, Mouth, Speller, Voice, Windowed, lettered, phonetic
+from rkzoo.files import os_errors_explained
+from rkzoo.tasks.spec import TaskOptions, TaskParts
+from rkzoo.tasks.voice.grapheme_to_phoneme import GraphemeToPhoneme
+from rkzoo.tasks.voice.phonemizer import Phonemizer, read_lexicon
+from rkzoo.tasks.voice.synthesize import (
+    ChunkedSynthesizer,
+    OneShotSynthesizer,
+    Speller,
+    Synthesizer,
+    TextToSpeech,
+    lettered,
+    phonetic,
+)
 
 
 class _Audio(msgspec.Struct, frozen=True):
@@ -26,9 +34,9 @@ class _Described(msgspec.Struct, frozen=True):
     phoneme_id_map: dict[str, list[int]]
 
 
-def voice(opened: Opened, options: TaskOptions) -> Voice:
+def voice(parts: TaskParts, options: TaskOptions) -> TextToSpeech:
     """A pipeline with a VoiceHead, ready to read texts aloud. Raises RkzooError."""
-    head = opened.head
+    head = parts.head
     if not isinstance(head, VoiceHead):
         raise RkzooError("This is no voice.", code=1)
     if options.language not in (None, head.language):
@@ -37,14 +45,16 @@ def voice(opened: Opened, options: TaskOptions) -> Voice:
             f"It speaks {head.language}.",
             "Leave --language out, or use another voice.",
         )
-    mouth: Mouth = (Windowed if "vocoder" in opened.parts else AtOnce)(head, opened.parts)
-    return Voice(head, mouth, _speller(head, opened), options.speed)
+    mouth: Synthesizer = (ChunkedSynthesizer if "vocoder" in parts.parts else OneShotSynthesizer)(
+        head, parts.parts
+    )
+    return TextToSpeech(head, mouth, _speller(head, parts), options.speed)
 
 
-def _speller(head: VoiceHead, opened: Opened) -> Speller:
-    files = opened.files
+def _speller(head: VoiceHead, parts: TaskParts) -> Speller:
+    files = parts.files
     if "encoder.phonemes" not in files:
-        return lettered(opened.parts["encoder"][0].labels)
+        return lettered(parts.parts["encoder"][0].labels)
     described = _described(files["encoder.phonemes"])
     if described.audio.sample_rate != head.rate:
         raise RkzooError(
@@ -53,13 +63,13 @@ def _speller(head: VoiceHead, opened: Opened) -> Speller:
             "Fix the head in the card.",
         )
     lexicon = read_lexicon(files["encoder.lexicon"])
-    guess = Guesser(files["encoder.letters-to-sounds"])
-    return phonetic(described.phoneme_id_map, Pronouncer(lexicon, guess))
+    guess = GraphemeToPhoneme(files["encoder.letters-to-sounds"])
+    return phonetic(described.phoneme_id_map, Phonemizer(lexicon, guess))
 
 
 def _described(path: Path) -> _Described:
     try:
-        with explained(f"{path} cannot be read."):
+        with os_errors_explained(f"{path} cannot be read."):
             return msgspec.json.decode(path.read_bytes(), type=_Described)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RkzooError(

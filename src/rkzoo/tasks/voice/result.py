@@ -14,7 +14,7 @@ from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 
 
 @dataclass(frozen=True)
-class SpokenSentence:
+class SynthesizedSentence:
     """A spoken sentence: `start` and `end` in seconds; `unspoken` are characters that were
     skipped.
     """
@@ -26,17 +26,17 @@ class SpokenSentence:
 
 
 @dataclass(frozen=True)
-class Spoken(Collection):
+class SynthesizedSpeech(Collection):
     """The sound, and the position of each sentence in it."""
 
     sound: Sound
-    sentences: tuple[SpokenSentence, ...]
+    sentences: tuple[SynthesizedSentence, ...]
     suffix: str = ".wav"
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Text of each sentence."""
-        return tuple(one.text for one in self.sentences)
+        return tuple(sentence.text for sentence in self.sentences)
 
     @property
     def times(self) -> NDArray[np.float64]:
@@ -46,14 +46,16 @@ class Spoken(Collection):
     def __len__(self) -> int:
         return len(self.sentences)
 
-    def _take(self, rows: Rows) -> Spoken:
+    def _take(self, rows: Rows) -> SynthesizedSpeech:
         """The selected sentences with their sound, concatenated."""
         rate, at = self.sound.rate, 0.0
         parts, sentences = [np.zeros(0, np.float32)], []
-        for one in pick(self.sentences, rows):
-            part = self.sound.samples[round(one.start * rate) : round(one.end * rate)]
+        for synthesized_sentence in pick(self.sentences, rows):
+            part = self.sound.samples[
+                round(synthesized_sentence.start * rate) : round(synthesized_sentence.end * rate)
+            ]
             parts.append(part)
-            sentences.append(replace(one, start=at, end=at + len(part) / rate))
+            sentences.append(replace(synthesized_sentence, start=at, end=at + len(part) / rate))
             at = sentences[-1].end
         return replace(self, sound=Sound(np.concatenate(parts), rate), sentences=tuple(sentences))
 
@@ -61,21 +63,21 @@ class Spoken(Collection):
         """One record per sentence, times in seconds."""
         return [
             {
-                "text": one.text,
-                "start": round(float(one.start), 3),
-                "end": round(float(one.end), 3),
-                "unspoken": one.unspoken,
+                "text": sentence.text,
+                "start": round(float(sentence.start), 3),
+                "end": round(float(sentence.end), 3),
+                "unspoken": sentence.unspoken,
             }
-            for one in self.sentences
+            for sentence in self.sentences
         ]
 
     def lines(self) -> list[str]:
-        said = []
-        for one in self.sentences:
-            said.append(f"{one.start:7.2f} – {one.end:7.2f} s  {one.text}")
-            if one.unspoken:
-                said.append(f"not spoken, the voice has no sound for it: {one.unspoken}")
-        return said
+        lines = []
+        for sentence in self.sentences:
+            lines.append(f"{sentence.start:7.2f} – {sentence.end:7.2f} s  {sentence.text}")
+            if sentence.unspoken:
+                lines.append(f"not spoken, the voice has no sound for it: {sentence.unspoken}")
+        return lines
 
     def save(self, path: Path) -> None:
         """Write 16-bit WAV, FLAC or OGG, by the suffix. Raises RkzooError when it cannot be

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from rkzoo.tasks.spec import Opened, Task, TaskOptions, TaskSpec
+from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
-def _open(opened: Opened, options: TaskOptions) -> Task:
+def _open(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.voice.open import voice
 
-    return voice(opened, options)
+    return voice(parts, options)
 
 
 VOICE = TaskSpec(
     name="voice",
     open=_open,
-    takes="text",
-    gives="sound",
+    input_kind="text",
+    output_kind="sound",
     options=frozenset({"language", "speed"}),
 )

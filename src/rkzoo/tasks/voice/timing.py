@@ -41,6 +41,6 @@ def symbols_of_frames(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def alignment(symbols: NDArray[np.int64], frames: int, count: int) -> NDArray[np.float32]:
     """One-hot alignment (1, 1, frames, count): 1 where a symbol sounds in a frame."""
-    found = np.zeros((1, 1, frames, count), np.float32)
-    found[0, 0, np.arange(len(symbols)), symbols] = 1
-    return found
+    alignment = np.zeros((1, 1, frames, count), np.float32)
+    alignment[0, 0, np.arange(len(symbols)), symbols] = 1
+    return alignment

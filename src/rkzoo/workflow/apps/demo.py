@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rkzoo.files import write_text
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array, Session, dequantise
 from rkzoo.tasks.text.detect_text import TextDetector
@@ -22,20 +22,20 @@ from rkzoo.tasks.text.open import page_reader
 from rkzoo.tasks.text.page import PageReader
 from rkzoo.tasks.text.result import TextLines, agreement
 from rkzoo.toolkit.environment import unavailable
-from rkzoo.vision.draw import beside
+from rkzoo.vision.draw import side_by_side
 from rkzoo.vision.draw_text import confidence_color, outline
 from rkzoo.vision.image import read, write
-from rkzoo.workflow.compile.convert import Converted, convert_resolved
+from rkzoo.workflow.compile.convert import ConversionResult, convert_resolved
 from rkzoo.workflow.compile.simulate import open_rknn
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.zoo.catalogue import card as find_card
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DemoComparison:
     """Float and INT8 results on the same page. Times are those of this PC, not of an NPU."""
 
     onnx_lines: int
@@ -58,8 +58,8 @@ class DemoReport:
     page: TextLines
     pictures: tuple[Path, ...]
     seconds: float
-    converted: Converted | None = None
-    comparison: Comparison | None = None
+    converted: ConversionResult | None = None
+    comparison: DemoComparison | None = None
     without: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def demo(
     *,
     soc: str = "rk3588",
     toolkit: str | None = None,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     show: Callable[[TextLines], None] = lambda lines: None,
 ) -> DemoReport:
     """Run the demo, and write images, .rknn and report.json into `out`.
@@ -124,8 +124,10 @@ def demo(
 
         reason = unavailable(toolkit) if toolkit else unavailable()
         if reason is not None:
-            done = DemoReport(lines, tuple(pictures), perf_counter() - start, without=str(reason))
-            return _written(done, out)
+            demo_report = DemoReport(
+                lines, tuple(pictures), perf_counter() - start, without=str(reason)
+            )
+            return _written(demo_report, out)
 
         det = parts["det"]
         converted = convert_resolved(
@@ -143,21 +145,23 @@ def demo(
         pictures += [out / "page-simulator.png", out / "float-and-int8.png"]
         write(pictures[1], simulated.draw(page, letters))
         write(pictures[2], _both(page, lines, simulated))
-        done = DemoReport(lines, tuple(pictures), perf_counter() - start, converted, comparison)
-        return _written(done, out)
+        demo_report = DemoReport(
+            lines, tuple(pictures), perf_counter() - start, converted, comparison
+        )
+        return _written(demo_report, out)
 
 
 def _compare(
-    det: Resolved,
+    det: ResolvedModel,
     reader: PageReader,
     floating: Session,
     session: Session,
     page: Array,
     lines: TextLines,
     onnx_seconds: float,
-    converted: Converted,
-    report: Reporter,
-) -> tuple[Comparison, TextLines]:
+    converted: ConversionResult,
+    report: ProgressReporter,
+) -> tuple[DemoComparison, TextLines]:
     """Run the same page through the INT8 detector and the same recognizer."""
     detector = TextDetector(det.contract, session)
     with report.task("Reading the page with the INT8 detector on the simulator"):
@@ -166,18 +170,18 @@ def _compare(
         began = perf_counter()
         outputs = detector.session.run(arrays)
         seconds = perf_counter() - began
-        simulated = reader.read(page, detector.decode(outputs, letterbox))
-        wanted = floating.run(arrays)
+        simulated = reader.read(page, detector.postprocess(outputs, letterbox))
+        expected = floating.run(arrays)
     agreed = agreement(lines, simulated)
     return (
-        Comparison(
+        DemoComparison(
             onnx_lines=len(lines),
             simulator_lines=len(simulated),
-            found_by_both=agreed.found,
+            found_by_both=agreed.matched,
             read_alike=agreed.same_text,
             cosine={
                 spec.name: cosine(dequantise(got, spec), want)
-                for got, spec, want in zip(outputs, session.outputs, wanted, strict=True)
+                for got, spec, want in zip(outputs, session.outputs, expected, strict=True)
             },
             onnx_seconds=round(onnx_seconds, 4),
             simulator_seconds=round(seconds, 4),
@@ -191,14 +195,16 @@ def _compare(
 def _both(page: Array, lines: TextLines, simulated: TextLines) -> Array:
     """Detections of both models, side by side."""
     drawn = []
-    for found in (lines, simulated):
+    for text_lines in (lines, simulated):
         drawn.append(page.copy())
-        outline(drawn[-1], found.quads, [confidence_color(s) for s in found.detection_scores])
+        outline(
+            drawn[-1], text_lines.quads, [confidence_color(s) for s in text_lines.detection_scores]
+        )
     captions = (
         f"float [onnx]: {len(lines)} lines",
         f"INT8 [simulator]: {len(simulated)} lines",
     )
-    return beside(drawn, captions)
+    return side_by_side(drawn, captions)
 
 
 def cosine(a: Array, b: Array) -> float:
@@ -208,6 +214,8 @@ def cosine(a: Array, b: Array) -> float:
     return round(float(x @ y) / length, 6) if length else 0.0
 
 
-def _written(done: DemoReport, out: Path) -> DemoReport:
-    write_text(out / "report.json", json.dumps(done.to_json(), ensure_ascii=False, indent=2) + "\n")
-    return done
+def _written(demo_report: DemoReport, out: Path) -> DemoReport:
+    write_text(
+        out / "report.json", json.dumps(demo_report.to_json(), ensure_ascii=False, indent=2) + "\n"
+    )
+    return demo_report

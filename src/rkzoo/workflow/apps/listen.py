@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from rkzoo.audio.sound import Sound
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
-from rkzoo.workflow.inference.inputs import SOUND, of_head
+from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.workflow.inference.inputs import SOUND, input_kind_of_head
 from rkzoo.workflow.inference.load import open_task
-from rkzoo.workflow.inference.model import Found
+from rkzoo.workflow.inference.model import Prediction
 from rkzoo.workflow.inference.plan import plan
 from rkzoo.workflow.request.request import Request
 
@@ -25,30 +25,30 @@ _BLOCK = 0.1  # seconds
 Samples = NDArray[np.float32]
 
 
-class Hearing(Protocol):
+class StreamingRecognizer(Protocol):
     """Incremental recognition of one sound (tasks.speech.transducer.Stream)."""
 
     def accept(self, samples: Samples) -> None: ...
 
     def finish(self) -> None: ...
 
-    def transcript(self) -> Found: ...
+    def transcript(self) -> Prediction: ...
 
 
-def listen(
+def transcribe_live(
     model: str,
     request: Request | None = None,
     *,
     blocks: Iterable[Samples] | None = None,
-    tell: Callable[[Found], None],
+    tell: Callable[[Prediction], None],
     ready: Callable[[], None] = lambda: None,
-    report: Reporter = SILENT,
-) -> Found:
+    report: ProgressReporter = SILENT,
+) -> Prediction:
     """Hears `blocks` (16 kHz; the microphone where None) until they end or Ctrl-C, and gives what
     was understood. `tell` is called with what is understood so far, `ready` when the model is
     open. Raises RkzooError where the model hears nothing, or there is no microphone."""
     planned = plan(model, request, report)
-    if of_head(planned.head).name != SOUND.name:
+    if input_kind_of_head(planned.head).name != SOUND.name:
         raise RkzooError(
             f"{model} takes no sound.", "The microphone is for audio models.", "See rkzoo list."
         )
@@ -56,11 +56,13 @@ def listen(
         task = open_task(planned, stack, report=report)
         ready()
         source = microphone() if blocks is None else iter(blocks)
-        return _heard(task, source, tell)
+        return _transcribe(task, source, tell)
 
 
-def _heard(task: Any, blocks: Iterator[Samples], tell: Callable[[Found], None]) -> Found:
-    stream: Hearing | None = task.stream() if hasattr(task, "stream") else None
+def _transcribe(
+    task: Any, blocks: Iterator[Samples], tell: Callable[[Prediction], None]
+) -> Prediction:
+    stream: StreamingRecognizer | None = task.stream() if hasattr(task, "stream") else None
     kept: list[Samples] = []
     try:
         for block in blocks:
@@ -76,8 +78,8 @@ def _heard(task: Any, blocks: Iterator[Samples], tell: Callable[[Found], None]) 
         return stream.transcript()
     if not kept:
         raise RkzooError("Nothing was recorded.", "", "Speak, then press Ctrl-C.")
-    found: Found = task(Sound(np.concatenate(kept), RATE))
-    return found
+    prediction: Prediction = task(Sound(np.concatenate(kept), RATE))
+    return prediction
 
 
 def microphone() -> Iterator[Samples]:

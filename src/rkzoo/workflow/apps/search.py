@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, cache_dir, package_digest, sha256_of
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label
-from rkzoo.tasks.embed.result import Alike
+from rkzoo.tasks.embed.result import SimilarityScores
 from rkzoo.vision.sheet import contact_sheet
-from rkzoo.workflow.inference.inputs import PICTURE, of_head
+from rkzoo.workflow.inference.inputs import PICTURE, input_kind_of_head
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.plan import Plan, plan
 from rkzoo.workflow.request.request import Request
@@ -36,15 +36,15 @@ class Searchable(Protocol):
     query; all rows are L2-normalized.
     """
 
-    def passages(self, given: Any) -> tuple[str, ...]: ...
+    def passages(self, provided: Any) -> tuple[str, ...]: ...
 
-    def embed(self, given: Any) -> Embeddings: ...
+    def embed(self, provided: Any) -> Embeddings: ...
 
-    def meant(self, words: Sequence[str]) -> Embeddings: ...
+    def embed_text(self, words: Sequence[str]) -> Embeddings: ...
 
 
 @dataclass(frozen=True)
-class Hits:
+class SearchResults:
     """Search results.
 
     Attributes:
@@ -56,7 +56,7 @@ class Hits:
     """
 
     words: str
-    alike: Alike
+    alike: SimilarityScores
     sources: tuple[Path | None, ...]
     runtime: Label
     kept: int
@@ -76,8 +76,8 @@ def search(
     sources: Sequence[Any],
     words: str,
     request: Request | None = None,
-    report: Reporter = SILENT,
-) -> Hits:
+    report: ProgressReporter = SILENT,
+) -> SearchResults:
     """Rank the passages of all sources by similarity to a query.
 
     Args:
@@ -93,7 +93,7 @@ def search(
     if not words.strip():
         raise RkzooError("There is nothing to search for.", "The words are empty.", "Give some.")
     planned = plan(model, request, report)
-    medium = of_head(planned.head)
+    input_kind = input_kind_of_head(planned.head)
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
         if not isinstance(task, Searchable):
@@ -103,27 +103,29 @@ def search(
                 "Use clip for pictures, or minilm for texts.",
             )
         # Embed the query first, to fail before a whole folder is read.
-        wanted = task.meant([words])[0]
-        kept = _Kept(planned)
-        found: list[Embeddings] = []
+        requested = task.embed_text([words])[0]
+        kept = _EmbeddingCache(planned)
+        results: list[Embeddings] = []
         names: list[str] = []
         places: list[Path | None] = []
-        with report.task("Reading what is searched", len(sources), unit=medium.several) as progress:
-            for done, source in enumerate(sources, 1):
-                path = medium.file(source)
-                read = partial(medium.read, source)
+        with report.task(
+            "Reading what is searched", len(sources), unit=input_kind.several
+        ) as progress:
+            for item, source in enumerate(sources, 1):
+                path = input_kind.file(source)
+                read = partial(input_kind.read, source)
                 rows = kept.rows(sha256_of(path) if path else _digest(read()), task, read)
-                found.append(rows)
-                names += [str(path)] if medium is PICTURE else task.passages(read())
+                results.append(rows)
+                names += [str(path)] if input_kind is PICTURE else task.passages(read())
                 places += [path] * len(rows)
-                progress.update(done)
-    cosine = np.concatenate(found) @ wanted
+                progress.update(item)
+    cosine = np.concatenate(results) @ requested
     order = np.argsort(-cosine, kind="stable").tolist()
-    alike = Alike(tuple(names[i] for i in order), cosine[order])
-    return Hits(words, alike, tuple(places[i] for i in order), planned.label, kept.hits)
+    alike = SimilarityScores(tuple(names[i] for i in order), cosine[order])
+    return SearchResults(words, alike, tuple(places[i] for i in order), planned.label, kept.hits)
 
 
-class _Kept:
+class _EmbeddingCache:
     """Embedding cache, keyed by model and content."""
 
     def __init__(self, planned: Plan) -> None:

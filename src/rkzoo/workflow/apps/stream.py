@@ -23,27 +23,27 @@ from typing import Any
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import check_apart
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
-from rkzoo.runtime.pool import Outcome, Pool, Tally
+from rkzoo.files import refuse_overwriting_inputs
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.runtime.pool import Outcome, Pool, PoolStats
 from rkzoo.session import Label
 from rkzoo.soc.machine import npu_load
 from rkzoo.soc.tree import Tree
 from rkzoo.streaming.live import LivePage, parse_address
-from rkzoo.streaming.meter import Meter
+from rkzoo.streaming.meter import StreamMeter
+from rkzoo.streaming.paint import draw_boxes_only as paint_plainly
 from rkzoo.streaming.paint import has_supervision
-from rkzoo.streaming.paint import plain as paint_plainly
-from rkzoo.streaming.sinks import JsonLines, Shown, Sink, VideoFile, Window, check_window
-from rkzoo.streaming.sources import Frame, Paced, Source, open_source
-from rkzoo.streaming.tracking import Follower, TrackOptions
+from rkzoo.streaming.sinks import JsonLines, RenderedFrame, Sink, VideoFile, Window, check_window
+from rkzoo.streaming.sources import Frame, FrameSource, PacedSource, open_source
+from rkzoo.streaming.tracking import TrackedStream, TrackOptions
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.tensors.feed import input_specs
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.load import open_task
-from rkzoo.workflow.inference.model import Found, Image
+from rkzoo.workflow.inference.model import Image, Prediction
 from rkzoo.workflow.inference.plan import Plan, check_pictures, npu_workers, on_core, plan
-from rkzoo.workflow.inference.sanity import watched
+from rkzoo.workflow.inference.sanity import run_with_checks
 from rkzoo.workflow.inference.stages import run_stages
 from rkzoo.workflow.request.request import Request
 
@@ -60,7 +60,7 @@ _READER_GRACE = 6.0
 
 
 @dataclass(frozen=True)
-class Outputs:
+class StreamOutputs:
     """Output sinks. `jsonl` Path("-") is stdout. `http` is an address as taken by `parse_address`.
     Without any sink only statistics are reported.
     """
@@ -93,7 +93,7 @@ class StreamOptions:
 
 
 @dataclass(frozen=True)
-class Summary:
+class StreamSummary:
     """Summary of a stream. `stopped`: ended by the user. `figures`: as in /stats.json."""
 
     runtime: Label
@@ -107,10 +107,10 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Summary as JSON types."""
-        document: dict[str, Any] = plain(self._told())
+        document: dict[str, Any] = to_json_value(self._document())
         return document
 
-    def _told(self) -> dict[str, Any]:
+    def _document(self) -> dict[str, Any]:
         return {
             "frames": self.frames,
             "dropped": self.dropped,
@@ -122,22 +122,22 @@ class Summary:
 
 
 @dataclass
-class Stop:
+class StopSignal:
     """Stop flag: set `asked` from anywhere, also a signal handler, to end the stream cleanly. A
     plain attribute, since a handler must not wait for a lock that its own thread may hold.
     """
 
-    asked: bool = False
+    is_set: bool = False
 
 
 Watch = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Answered:
+class FrameResult:
     """Result of a frame, with seconds by stage."""
 
-    found: Found
+    prediction: Prediction
     seconds: dict[str, float]
     warnings: tuple[str, ...] = ()
 
@@ -145,14 +145,14 @@ class Answered:
 def stream(
     model: str,
     source: str,
-    outputs: Outputs,
+    outputs: StreamOutputs,
     *,
     request: Request | None = None,
     options: StreamOptions | None = None,
-    stop: Stop | None = None,
+    stop: StopSignal | None = None,
     watch: Watch | None = None,
-    report: Reporter = SILENT,
-) -> Summary:
+    report: ProgressReporter = SILENT,
+) -> StreamSummary:
     """Run a model on a source until it ends, `options.frames` results are reached, or `stop` is set
     (by Ctrl-C and SIGTERM in the main thread).
 
@@ -171,7 +171,7 @@ def stream(
     Raises:
         RkzooError: the model, the source or a sink cannot be opened, or fails.
     """
-    options, stop = options or StreamOptions(), stop or Stop()
+    options, stop = options or StreamOptions(), stop or StopSignal()
     address = parse_address(outputs.http) if outputs.http else None
     if outputs.show:
         check_window()
@@ -181,13 +181,13 @@ def stream(
     if options.track:
         _check_trackable(planned)
     _check(options)
-    check_apart(filter(None, (outputs.save, outputs.jsonl)), [Path(source)])
+    refuse_overwriting_inputs(filter(None, (outputs.save, outputs.jsonl)), [Path(source)])
     with ExitStack() as stack:
         opened = open_source(source, give_up=options.give_up, report=report)
         stack.callback(opened.close)
         drop = opened.live if options.every_frame is None else not options.every_frame
         if drop and not opened.live:
-            opened = Paced(opened)
+            opened = PacedSource(opened)
         workers = options.workers or npu_workers(planned) or _WORKERS[planned.label]
         draws = bool(outputs.save or outputs.http or outputs.show)
         run = _Run(planned, opened, options, workers, drop, stop, watch, report, draws)
@@ -217,20 +217,20 @@ class _Run:
     def __init__(
         self,
         planned: Plan,
-        source: Source,
+        source: FrameSource,
         options: StreamOptions,
         workers: int,
         drop: bool,
-        stop: Stop,
+        stop: StopSignal,
         watch: Watch | None,
-        report: Reporter,
+        report: ProgressReporter,
         draws: bool,
     ) -> None:
         self.planned, self.source, self.options = planned, source, options
         self.workers, self.drop, self.stop = workers, drop, stop
         self.watch, self.report = watch, report
-        self.meter = Meter()
-        self.pool: Pool[Frame, Answered] | None = None
+        self.meter = StreamMeter()
+        self.pool: Pool[Frame, FrameResult] | None = None
         self.places: tuple[str, ...] = ()
         self.warnings: dict[str, None] = {}
         self.answered = self.failed = self._in_a_row = 0
@@ -238,8 +238,10 @@ class _Run:
         # Imported here: it takes seconds, during which a live stream would stall.
         self._draws_in_full = draws and has_supervision()
 
-    def go(self, pool: Pool[Frame, Answered], outputs: Outputs, page: LivePage | None) -> None:
-        self.pool, self.meter = pool, Meter()
+    def go(
+        self, pool: Pool[Frame, FrameResult], outputs: StreamOutputs, page: LivePage | None
+    ) -> None:
+        self.pool, self.meter = pool, StreamMeter()
         failure: Exception | None = None
         reader = _Reader(self.source, pool, self.meter, None if self.drop else self.options.frames)
         with ExitStack() as stack, _gently(self.stop):
@@ -260,18 +262,18 @@ class _Run:
         if failure is not None:
             raise failure
 
-    def _loop(self, pool: Pool[Frame, Answered], sinks: list[Sink]) -> None:
-        told = perf_counter()
-        while not self.stop.asked and not pool.over:
+    def _loop(self, pool: Pool[Frame, FrameResult], sinks: list[Sink]) -> None:
+        reported = perf_counter()
+        while not self.stop.is_set and not pool.over:
             # Short timeout, since a signal only sets a flag.
             outcome = pool.take(0.1)
             if outcome is not None and self._deliver(outcome, sinks):
                 return
-            if self.watch and perf_counter() - told >= 1:
-                told = perf_counter()
+            if self.watch and perf_counter() - reported >= 1:
+                reported = perf_counter()
                 self.watch(self.figures())
 
-    def _deliver(self, outcome: Outcome[Frame, Answered], sinks: list[Sink]) -> bool:
+    def _deliver(self, outcome: Outcome[Frame, FrameResult], sinks: list[Sink]) -> bool:
         """Pass a result to the sinks; True when the stream ends with this frame."""
         if outcome.error is not None:
             self._excuse(outcome.error)
@@ -280,12 +282,12 @@ class _Run:
         answer = outcome.value()
         self._warn(answer.warnings)
         seconds = dict(answer.seconds)
-        found: Any = answer.found
+        result: Any = answer.prediction
         if self._follow is not None:
             start = perf_counter()
-            found = self._follow(found)
+            result = self._follow(result)
             seconds["track"] = perf_counter() - start
-        shown = Shown(outcome.item, found, self._paint)
+        shown = RenderedFrame(outcome.item, result, self._paint)
         for sink in sinks:
             sink.take(shown)
         self.answered += 1
@@ -310,22 +312,26 @@ class _Run:
                 self.report.note(f"warning: {text}")
                 self.warnings[text] = None
 
-    def _paint(self, found: Any, image: Image) -> Image:
+    def _paint(self, prediction: Any, image: Image) -> Image:
         if not self._draws_in_full:
-            return paint_plainly(found, image)
-        if isinstance(found, TextLines):
+            return paint_plainly(prediction, image)
+        if isinstance(prediction, TextLines):
             from rkzoo.workflow.inference.font import font
 
-            return found.draw(image, font(self.report))
-        drawn: Image = found.draw(image)
+            return prediction.draw(image, font(self.report))
+        drawn: Image = prediction.draw(image)
         return drawn
 
-    def _follower(self) -> Follower:
+    def _follower(self) -> TrackedStream:
         sure = (self.planned.options.detect or DetectOptions()).confidence
         patience = round(min(self.source.fps or 30.0, 120.0))
-        return Follower(TrackOptions(sure=sure, unsure=min(_UNSURE, sure), patience=patience))
+        return TrackedStream(
+            TrackOptions(
+                high_threshold=sure, low_threshold=min(_UNSURE, sure), track_buffer=patience
+            )
+        )
 
-    def _sinks(self, outputs: Outputs) -> Iterator[Sink]:
+    def _sinks(self, outputs: StreamOutputs) -> Iterator[Sink]:
         if outputs.save:
             yield VideoFile(outputs.save, self.source.fps, live=self.source.live)
         if outputs.jsonl:
@@ -335,7 +341,7 @@ class _Run:
 
     def figures(self) -> dict[str, Any]:
         """Statistics for the live page and the summary, as JSON types; thread-safe."""
-        tally = self.pool.tally if self.pool else Tally(0, 0, 0, 0, 0, 0)
+        tally = self.pool.stats if self.pool else PoolStats(0, 0, 0, 0, 0, 0)
         return {
             "runtime": self.planned.label,
             "source": self.source.name,
@@ -348,15 +354,15 @@ class _Run:
             "npu_load": list(npu_load(Tree(Path("/")))),
         } | self.meter.figures()
 
-    def summary(self) -> Summary:
+    def summary(self) -> StreamSummary:
         """Summary of the stream."""
         figures = self.figures()
-        return Summary(
+        return StreamSummary(
             self.planned.label,
             self.answered,
             figures.pop("dropped"),
             figures.pop("failed"),
-            self.stop.asked,
+            self.stop.is_set,
             figures,
             self.places,
             tuple(self.warnings),
@@ -367,9 +373,9 @@ class _Run:
 class _Reader:
     """Thread that reads the source into the pool. `error` is the exception that ended it."""
 
-    source: Source
-    pool: Pool[Frame, Answered]
-    meter: Meter
+    source: FrameSource
+    pool: Pool[Frame, FrameResult]
+    meter: StreamMeter
     most: int | None
     error: BaseException | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -400,31 +406,31 @@ class _Reader:
 
 @contextmanager
 def _opened(
-    planned: Plan, options: StreamOptions, workers: int, report: Reporter, number: int
-) -> Iterator[Callable[[Frame], Answered]]:
+    planned: Plan, options: StreamOptions, workers: int, report: ProgressReporter, number: int
+) -> Iterator[Callable[[Frame], FrameResult]]:
     """Open the models of one worker."""
     threads = max(1, (os.cpu_count() or 1) // workers)
-    wanted = planned.options
+    task_options = planned.options
     if options.track:
-        detect = wanted.detect or DetectOptions()
+        detect = task_options.detect or DetectOptions()
         low = replace(detect, confidence=min(detect.confidence, _UNSURE))
-        wanted = replace(wanted, detect=low)
+        task_options = replace(task_options, detect=low)
     mine = on_core(planned, number)
     with ExitStack() as stack:
-        task = open_task(mine, stack, options=wanted, threads=threads, report=report)
+        task = open_task(mine, stack, options=task_options, threads=threads, report=report)
         yield partial(_answer, task)
 
 
-def _answer(task: Callable[[Image], Found], frame: Frame) -> Answered:
+def _answer(task: Callable[[Image], Prediction], frame: Frame) -> FrameResult:
     start = perf_counter()
     if not isinstance(task, HeadTask):
-        found = task(frame.image)
-        return Answered(found, {"work": perf_counter() - start})
+        prediction = task(frame.image)
+        return FrameResult(prediction, {"work": perf_counter() - start})
     if frame.number < _DOUBTED:
-        found, warnings = watched(task, frame.image)
-        return Answered(found, {}, warnings)
-    found, seconds = run_stages(task, frame.image)
-    return Answered(found, dict(zip(("prepare", "infer", "decode"), seconds, strict=True)))
+        prediction, warnings = run_with_checks(task, frame.image)
+        return FrameResult(prediction, {}, warnings)
+    prediction, seconds = run_stages(task, frame.image)
+    return FrameResult(prediction, dict(zip(("prepare", "infer", "decode"), seconds, strict=True)))
 
 
 _MOST_WORKERS = 64  # 1000 took 110 s to open
@@ -471,7 +477,7 @@ def _check_trackable(planned: Plan) -> None:
 
 
 @contextmanager
-def _gently(stop: Stop) -> Iterator[None]:
+def _gently(stop: StopSignal) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the stream cleanly; another one, more than a second later, interrupts
     at once (they often arrive twice at the same moment: for the group and for the process).
     """
@@ -482,10 +488,10 @@ def _gently(stop: Stop) -> Iterator[None]:
     asked_at = [perf_counter()]
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked and perf_counter() - asked_at[0] > 1:
+        if stop.is_set and perf_counter() - asked_at[0] > 1:
             raise KeyboardInterrupt
-        asked_at[0] = asked_at[0] if stop.asked else perf_counter()
-        stop.asked = True
+        asked_at[0] = asked_at[0] if stop.is_set else perf_counter()
+        stop.is_set = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -28,9 +28,9 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError, printable
 from rkzoo.files import write_text
 from rkzoo.graph.rknn import reader as rknn
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.npu import Layout, NpuSession
-from rkzoo.session import Array, Closing, Label, Session
+from rkzoo.session import Array, Closeable, Label, Session
 from rkzoo.soc.capture import scrub
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.speed.clock_rates import Clock, clocks_of
@@ -59,7 +59,7 @@ SIMULATED = "simulator"
 
 
 @dataclass(frozen=True)
-class FoundCheck:
+class PredictionCheck:
     """Postprocessed results of the golden images, from the simulator's outputs and from the
     board's. `layout`: in which the board's outputs were read; `agreement`: None where they could
     not be read.
@@ -93,7 +93,7 @@ class PartCheck:
     golden_toolkit: str
     golden_rkzoo: str
     outputs: tuple[OutputCheck, ...]
-    found: tuple[FoundCheck, ...]
+    found: tuple[PredictionCheck, ...]
     steady: bool
     runs: int
     ms: Times
@@ -103,7 +103,7 @@ class PartCheck:
 
 
 @dataclass(frozen=True)
-class Heat:
+class Temperature:
     """A temperature sensor before and after, in degrees Celsius."""
 
     name: str
@@ -112,7 +112,7 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class Place:
+class BoardInfo:
     """The machine. `driver` as reported by the kernel, `driver_told` by the library; `library` is
     its file name, `library_version` the version it reports.
     """
@@ -126,11 +126,11 @@ class Place:
     library: str
     library_version: str
     clocks: tuple[Clock, ...]
-    heat: tuple[Heat, ...]
+    heat: tuple[Temperature, ...]
 
 
 @dataclass(frozen=True)
-class Checked:
+class BoardCheck:
     """The whole report. `label`: origin of the figures; `known`: what is known about the deviation
     of boards from the simulator.
     """
@@ -141,7 +141,7 @@ class Checked:
     next: str
     date: str
     rkzoo: str
-    place: Place
+    place: BoardInfo
     parts: tuple[PartCheck, ...]
     known: str = KNOWN
     format: int = 1
@@ -157,8 +157,8 @@ def check(
     *,
     golden: Path | None = None,
     runtime: str = "board",
-    report: Reporter = SILENT,
-) -> Checked:
+    report: ProgressReporter = SILENT,
+) -> BoardCheck:
     """Run the golden inputs of a .rknn, or of each part of a converted pipeline's .json.
 
     Args:
@@ -174,27 +174,29 @@ def check(
     files = _files(path, golden)
     stored = {role: golden_of(file, golden) for role, file in files.items()}
     before = read_machine()
-    parts, told = [], _Told()
+    parts, runtime_info = [], _RuntimeInfo()
     for role, file in files.items():
         with report.task(f"Checking {file.name}"):
-            one = _Subject(role, file, stored[role], _board(file, golden, runtime), report)
-            parts.append(one.check(told))
+            part_under_test = _PartUnderTest(
+                role, file, stored[role], _board(file, golden, runtime), report
+            )
+            parts.append(part_under_test.check(runtime_info))
     after = read_machine()
     level = max((part.level for part in parts), key=LEVELS.index)
-    label = _label(runtime, told, before)
-    return Checked(
+    label = _label(runtime, runtime_info, before)
+    return BoardCheck(
         label=label,
         level=level,
         verdict=_verdict(level, parts, runtime),
         next=_next(level, parts, path, label),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         rkzoo=version("rkzoo"),
-        place=_place(before, after, told),
+        place=_place(before, after, runtime_info),
         parts=tuple(parts),
     )
 
 
-def write_report(path: Path, checked: Checked) -> None:
+def write_report(path: Path, checked: BoardCheck) -> None:
     """Write the report as JSON, atomically. Raises RkzooError when it cannot be written."""
     text = msgspec.json.format(msgspec.json.encode(checked), indent=1)
     write_text(path, text.decode() + "\n")
@@ -223,8 +225,8 @@ def _board(file: Path, golden: Path | None, runtime: str) -> BoardBackend | None
     """How the file runs on this machine's NPU; None for the simulator."""
     if runtime == "simulator":
         return None
-    found = on_board(file, wanted=False)
-    if found is None:
+    board_backend = on_board(file, requested=False)
+    if board_backend is None:
         names = f"{file.name}, {file.name}.json and {(golden or golden_path(file)).name}"
         raise RkzooError(
             f"{file.name} is checked on the board that it is for.",
@@ -232,11 +234,11 @@ def _board(file: Path, golden: Path | None, runtime: str) -> BoardBackend | None
             f"Copy {names} there and run rkzoo check {file.name}; here, --runtime simulator tells"
             " whether the golden file is right.",
         )
-    return found
+    return board_backend
 
 
 @dataclass
-class _Told:
+class _RuntimeInfo:
     """Versions that the library reports, once for all parts."""
 
     library: str = ""
@@ -252,7 +254,7 @@ class _Told:
 
 
 @dataclass(frozen=True)
-class _Ran:
+class _RunResult:
     """Outputs and times of a run. `outputs` holds the arrays of each input."""
 
     specs: tuple[TensorSpec, ...]
@@ -263,36 +265,38 @@ class _Ran:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _PartUnderTest:
     """One .rknn with its golden file."""
 
     role: str
     file: Path
     golden: Golden
     board: BoardBackend | None
-    report: Reporter
+    report: ProgressReporter
 
-    def check(self, told: _Told) -> PartCheck:
+    def check(self, runtime_info: _RuntimeInfo) -> PartCheck:
         about, contract, described = self.golden.about, contract_of(self.file), rknn.read(self.file)
         with self._open(contract, "plain", self.report) as session:
             if self.board is not None:
-                told.hear(session, self.board)
+                runtime_info.hear(session, self.board)
             ran = _run(session, self.golden, ROUNDS if self.board else 1)
         outputs = self._outputs(ran)
-        found = [self._found(contract, "plain", ran)]
+        checks = [self._found(contract, "plain", ran)]
         if self.board is not None and layout_of(contract) == "native":
-            found.append(self._found_natively(contract))
-        known = tuple(one for one in found if one is not None)
-        told_of = [(one.level, f"{one.name}: {one.why}.") for one in outputs if one.why]
-        told_of += [(one.level, one.why) for one in known if one.why]
+            checks.append(self._found_natively(contract))
+        known = tuple(check for check in checks if check is not None)
+        told_of = [
+            (output.level, f"{output.name}: {output.why}.") for output in outputs if output.why
+        ]
+        told_of += [(check.level, check.why) for check in known if check.why]
         # Worst first, as quoted in the verdict.
         told_of.sort(key=lambda pair: -LEVELS.index(pair[0]))
         reasons = [printable(why) for _, why in told_of]
-        levels = [*(one.level for one in outputs), *(one.level for one in known)]
+        levels = [*(output.level for output in outputs), *(check.level for check in known)]
         if not ran.steady:
             levels.append("fail")
             reasons.insert(0, "The same input gave other numbers when it was run again.")
-        if self.board is None and any(one.difference != 0 for one in outputs):
+        if self.board is None and any(output.difference != 0 for output in outputs):
             levels.append("fail")
             reasons.insert(0, "The simulator does not answer what the golden file holds.")
         return PartCheck(
@@ -316,14 +320,14 @@ class _Subject:
             reasons=tuple(reasons),
         )
 
-    def _open(self, contract: Contract, layout: Layout, report: Reporter) -> Session:
+    def _open(self, contract: Contract, layout: Layout, report: ProgressReporter) -> Session:
         if self.board is not None:
             return open_board(self.board, contract, report, layout=layout)
         from rkzoo.workflow.compile.simulate import open_rknn
 
         return open_rknn(self.file, report=report)[1]
 
-    def _outputs(self, ran: _Ran) -> tuple[OutputCheck, ...]:
+    def _outputs(self, ran: _RunResult) -> tuple[OutputCheck, ...]:
         specs = self.golden.about.outputs
         if len(specs) != len(ran.specs):
             raise RkzooError(
@@ -332,20 +336,20 @@ class _Subject:
                 f"Run rkzoo doctor {self.file}: library and model must fit each other.",
             )
         return tuple(
-            check_output(spec, list(self.golden.answers[index]), told, found)
-            for index, (spec, told) in enumerate(zip(specs, ran.specs, strict=True))
-            for found in [[outputs[index] for outputs in ran.outputs]]
+            check_output(spec, list(self.golden.answers[index]), tensor_spec, item)
+            for index, (spec, tensor_spec) in enumerate(zip(specs, ran.specs, strict=True))
+            for item in [[outputs[index] for outputs in ran.outputs]]
         )
 
-    def _found_natively(self, contract: Contract) -> FoundCheck | None:
+    def _found_natively(self, contract: Contract) -> PredictionCheck | None:
         """Result of the decoder that `run` uses, which reads the native layout."""
         try:
             with self._open(contract, "native", SILENT) as session:
                 return self._found(contract, "native", _run(session, self.golden, 1))
         except RkzooError as error:
-            return FoundCheck("native", None, "fail", _unplaced(error))
+            return PredictionCheck("native", None, "fail", _unplaced(error))
 
-    def _found(self, contract: Contract, layout: Layout, ran: _Ran) -> FoundCheck | None:
+    def _found(self, contract: Contract, layout: Layout, ran: _RunResult) -> PredictionCheck | None:
         """Compare postprocessed results; None where the task has none to compare."""
         if contract.picture is None or contract.texts is not None:
             return None
@@ -358,18 +362,18 @@ class _Subject:
                 pair = []
                 recorded = ((ours, self.golden.outputs(index)), (ran.specs, outputs))
                 for described, arrays in recorded:
-                    session = _Recorded("board", specs, described, arrays)
+                    session = _RecordedSession("board", specs, described, arrays)
                     task, threshold = answer_at(contract, session, CONFIDENCE)
                     if task is None:
                         return None
                     pair.append(task(image))
                 answers.append(compared(pair[0], pair[1], threshold))
         except RkzooError as error:
-            return FoundCheck(layout, None, "fail", _unplaced(error))
+            return PredictionCheck(layout, None, "fail", _unplaced(error))
         return _judged(layout, summed(answers))
 
 
-class _Recorded(Closing):
+class _RecordedSession(Closeable):
     """Session that replays given outputs."""
 
     def __init__(
@@ -388,9 +392,9 @@ class _Recorded(Closing):
         pass
 
 
-def _run(session: Session, golden: Golden, rounds: int) -> _Ran:
+def _run(session: Session, golden: Golden, rounds: int) -> _RunResult:
     """Run all inputs in sequence, `rounds` times; keeps the outputs of the last round."""
-    ran = _Ran(session.outputs, [])
+    ran = _RunResult(session.outputs, [])
     first: list[bytes] = []
     steady = True
     outputs: list[list[Array]] = []
@@ -399,18 +403,18 @@ def _run(session: Session, golden: Golden, rounds: int) -> _Ran:
         for index in range(golden.about.count):
             fed = golden.inputs(index)
             start = perf_counter()
-            made = session.run(fed)
+            results = session.run(fed)
             ran.seconds.append(perf_counter() - start)
             if (own := _npu_seconds(session)) is not None and own <= ran.seconds[-1]:
                 ran.npu_seconds.append(own)
             # Outputs lie in NPU memory, which the next run overwrites.
-            outputs.append([np.array(array) for array in made])
-            del made
+            outputs.append([np.array(array) for array in results])
+            del results
             digest = hashlib.blake2b(b"".join(map(np.ndarray.tobytes, outputs[-1]))).digest()
             if not number:
                 first.append(digest)
             steady &= digest == first[index]
-    return _Ran(session.outputs, outputs, steady, ran.seconds, ran.npu_seconds)
+    return _RunResult(session.outputs, outputs, steady, ran.seconds, ran.npu_seconds)
 
 
 def _npu_seconds(session: Session) -> float | None:
@@ -421,16 +425,16 @@ def _npu_seconds(session: Session) -> float | None:
     return None
 
 
-def _judged(layout: Layout, agreed: Agreement) -> FoundCheck:
+def _judged(layout: Layout, agreed: Agreement) -> PredictionCheck:
     if disagrees(agreed):
-        return FoundCheck(layout, agreed, "fail", _apart(layout, agreed))
+        return PredictionCheck(layout, agreed, "fail", _explain_differences(layout, agreed))
     texts = agreed.same_text is not None and agreed.same_text < agreed.found
     if agreed.share < 1 or texts:
-        return FoundCheck(layout, agreed, "warn", _apart(layout, agreed))
-    return FoundCheck(layout, agreed, "ok")
+        return PredictionCheck(layout, agreed, "warn", _explain_differences(layout, agreed))
+    return PredictionCheck(layout, agreed, "ok")
 
 
-def _apart(layout: Layout, agreed: Agreement) -> str:
+def _explain_differences(layout: Layout, agreed: Agreement) -> str:
     same = "" if agreed.same_text is None else f", {agreed.same_text} of them alike"
     return (
         f"Of {agreed.things} things {agreed.found} are found by both{same}; the board loses"
@@ -441,10 +445,10 @@ def _apart(layout: Layout, agreed: Agreement) -> str:
 # ---- the whole ----------------------------------------------------------------------
 
 
-def _label(runtime: str, told: _Told, machine: Machine) -> str:
+def _label(runtime: str, runtime_info: _RuntimeInfo, machine: Machine) -> str:
     if runtime == "simulator":
         return SIMULATED
-    if told.stand_in:
+    if runtime_info.stand_in:
         return STAND_IN
     return MEASURED if machine.board else ELSEWHERE
 
@@ -457,8 +461,8 @@ def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
     if level == "warn":
         odd = next(part for part in parts if part.level == "warn")
         return f"{who} nearly answers what the golden file of {odd.model} holds: {odd.reasons[0]}"
-    equal = [one.equal for part in parts for one in part.outputs if one.equal is not None]
-    codes = [one.codes for part in parts for one in part.outputs if one.codes is not None]
+    equal = [output.equal for part in parts for output in part.outputs if output.equal is not None]
+    codes = [output.codes for part in parts for output in part.outputs if output.codes is not None]
     share = (
         f": {min(equal):.2%} of codes equal or more, {max(codes)} apart at most" if equal else ""
     )
@@ -477,19 +481,19 @@ def _next(level: Level, parts: Sequence[PartCheck], path: Path, label: str) -> s
     return f"Run rkzoo doctor {model} where it lies, and send the report with what it says."
 
 
-def _place(before: Machine, after: Machine, told: _Told) -> Place:
+def _place(before: Machine, after: Machine, runtime_info: _RuntimeInfo) -> BoardInfo:
     later = {zone.name: zone.celsius for zone in after.zones}
-    return Place(
+    return BoardInfo(
         board=scrub(printable(before.model)),
         chip=before.chip,
         machine=before.machine,
         kernel=scrub(before.kernel),
         driver=before.driver,
-        driver_told=told.driver,
-        library=told.library,
-        library_version=told.version,
+        driver_told=runtime_info.driver,
+        library=runtime_info.library,
+        library_version=runtime_info.version,
         clocks=clocks_of(before, after),
-        heat=tuple(Heat(scrub(z.name), z.celsius, later.get(z.name)) for z in before.zones),
+        heat=tuple(Temperature(scrub(z.name), z.celsius, later.get(z.name)) for z in before.zones),
     )
 
 

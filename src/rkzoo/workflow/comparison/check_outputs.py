@@ -53,7 +53,7 @@ class OutputCheck:
 
 
 def check_output(
-    golden: TensorSpec, wanted: Sequence[Array], board: TensorSpec, found: Sequence[Array]
+    golden: TensorSpec, expected: Sequence[Array], board: TensorSpec, actual: Sequence[Array]
 ) -> OutputCheck:
     """Compare the outputs of all inputs.
 
@@ -62,7 +62,7 @@ def check_output(
         wanted, found: one array per input, as returned by the sessions, in the graph's layout.
     """
     none = OutputCheck(golden.name, board.shape, board.dtype, None, None, None, None, None, "fail")
-    pairs = [(a.reshape(-1), b.reshape(-1)) for a, b in zip(wanted, found, strict=True)]
+    pairs = [(a.reshape(-1), b.reshape(-1)) for a, b in zip(expected, actual, strict=True)]
     if any(a.size != b.size for a, b in pairs):
         why = f"the board gives {list(board.shape)} where the model has {list(golden.shape)}"
         return replace(none, why=why)
@@ -74,47 +74,47 @@ def check_output(
         return replace(none, why="it holds numbers that are not finite")
     # Ignore float16 overflows, which are infinite in the simulator too.
     values = [(a[kept], b[kept]) for a, b in values for kept in [np.isfinite(a)]]
-    one = replace(
+    check = replace(
         none,
         difference=max(float(np.abs(a - b).max(initial=0.0)) for a, b in values),
         cosine=min(cosine(a, b) or 0.0 for a, b in values),
     )
     if golden.scale is None or board.scale is None:
         near = sum(int(_near(a, b).sum()) for a, b in values)
-        return _judged_floats(replace(one, within=near / max(sum(a.size for a, _ in values), 1)))
+        return _judged_floats(replace(check, within=near / max(sum(a.size for a, _ in values), 1)))
     if not _same_scale(golden, board):
-        told, meant = (f"{spec.scale:g} and {spec.zero_point}" for spec in (board, golden))
-        return replace(one, why=f"the library tells scale and zero point {told}, not {meant}")
+        reported, meant = (f"{spec.scale:g} and {spec.zero_point}" for spec in (board, golden))
+        return replace(check, why=f"the library tells scale and zero point {reported}, not {meant}")
     equal = sum(int((a == b).sum()) for a, b in pairs) / max(sum(a.size for a, _ in pairs), 1)
     apart = (np.abs(a.astype(np.int64) - b.astype(np.int64)).max(initial=0) for a, b in pairs)
-    return _judged_codes(replace(one, equal=equal, codes=int(max(apart))))
+    return _judged_codes(replace(check, equal=equal, codes=int(max(apart))))
 
 
-def _same_scale(one: TensorSpec, other: TensorSpec) -> bool:
-    alike = np.isclose(one.scale or 0.0, other.scale or 0.0, rtol=1e-5, atol=0)
-    return bool(alike) and one.zero_point == other.zero_point
+def _same_scale(tensor_spec: TensorSpec, other: TensorSpec) -> bool:
+    alike = np.isclose(tensor_spec.scale or 0.0, other.scale or 0.0, rtol=1e-5, atol=0)
+    return bool(alike) and tensor_spec.zero_point == other.zero_point
 
 
-def _near(wanted: Array, found: Array) -> Array:
+def _near(expected: Array, actual: Array) -> Array:
     """Which values are within one float16 step of each other."""
     largest = np.finfo(np.float16).max
-    step = np.spacing(np.minimum(np.abs(wanted), largest).astype(np.float16))
-    return np.asarray(np.abs(wanted - found) <= np.nan_to_num(step, posinf=largest))
+    step = np.spacing(np.minimum(np.abs(expected), largest).astype(np.float16))
+    return np.asarray(np.abs(expected - actual) <= np.nan_to_num(step, posinf=largest))
 
 
-def _judged_codes(one: OutputCheck) -> OutputCheck:
-    equal, codes = one.equal or 0.0, one.codes or 0
+def _judged_codes(check: OutputCheck) -> OutputCheck:
+    equal, codes = check.equal or 0.0, check.codes or 0
     if equal >= KNOWN_SHARE and codes <= KNOWN_CODES:
-        return replace(one, level="ok")
+        return replace(check, level="ok")
     why = f"{equal:.1%} of codes are equal, and the largest difference is {codes}"
     # Scores that are mostly 0 have a low cosine by rounding alone.
-    bad = (one.cosine or 0.0) < FAIL_COSINE and codes > KNOWN_CODES
-    return replace(one, level="fail" if bad else "warn", why=why)
+    bad = (check.cosine or 0.0) < FAIL_COSINE and codes > KNOWN_CODES
+    return replace(check, level="fail" if bad else "warn", why=why)
 
 
-def _judged_floats(one: OutputCheck) -> OutputCheck:
-    found = one.cosine or 0.0
-    if found >= GOOD:
-        return replace(one, level="ok")
-    level: Level = "fail" if found < FAIL_COSINE else "warn"
-    return replace(one, level=level, why=f"its cosine with the simulator's is {found:.4f}")
+def _judged_floats(check: OutputCheck) -> OutputCheck:
+    result = check.cosine or 0.0
+    if result >= GOOD:
+        return replace(check, level="ok")
+    level: Level = "fail" if result < FAIL_COSINE else "warn"
+    return replace(check, level=level, why=f"its cosine with the simulator's is {result:.4f}")

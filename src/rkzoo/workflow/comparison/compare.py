@@ -13,15 +13,15 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Array, Session
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import HeadTask
-from rkzoo.tasks.detect.verdict import look, verdict
+from rkzoo.tasks.detect.verdict import diagnose_outputs, output_statistics
 from rkzoo.tasks.prompt.prompted import PromptedSession
 from rkzoo.tasks.registry import spec_of
-from rkzoo.tasks.spec import Opened as OpenedParts
 from rkzoo.tasks.spec import TaskOptions
+from rkzoo.tasks.spec import TaskParts as OpenedParts
 from rkzoo.tasks.text.open import page_reader
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.toolkit.analysis import LayerError
@@ -30,7 +30,7 @@ from rkzoo.workflow.comparison.conclusions import (
     calibrated,
     largest_number,
     next_command,
-    to_blame,
+    suspect_parts,
     verdict_text,
 )
 from rkzoo.workflow.comparison.diagnosis import (
@@ -39,8 +39,8 @@ from rkzoo.workflow.comparison.diagnosis import (
     Runtime,
     alone,
     causes,
+    input_scale,
     like_float,
-    own_gain,
 )
 from rkzoo.workflow.comparison.input_probe import probe
 from rkzoo.workflow.comparison.kept_sessions import Opened, open_sessions
@@ -60,7 +60,12 @@ from rkzoo.workflow.comparison.planning import (
     plans,
     recipe_of,
 )
-from rkzoo.workflow.comparison.result import Comparison, Layers, Picture, Ran
+from rkzoo.workflow.comparison.result import (
+    ComparedImage,
+    Comparison,
+    LayerComparison,
+    RuntimeComparison,
+)
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures, figures, over_pictures
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.load import answer_at
@@ -78,7 +83,7 @@ def compare(
     images: Sequence[PathName] = (),
     layers: bool = True,
     options: str = "",
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> Comparison:
     """Run a model in float and on the simulator, and diagnose the differences.
 
@@ -99,15 +104,15 @@ def compare(
     commands = _commands(model, chip, options)
     trial = _Trial(pictures, request.confidence, report)
     ran, layered = [], []
-    for runtime, one in planned.items():
+    for runtime, item in planned.items():
         with ExitStack() as stack:
-            opened, processes = open_sessions(one, runtime, stack, report)
+            opened, processes = open_sessions(item, runtime, stack, report)
             begun = time.perf_counter()
-            done = trial.run(runtime, one, opened)
-            ran.append(replace(done, seconds=time.perf_counter() - begun))
+            variant = trial.run(runtime, item, opened)
+            ran.append(replace(variant, seconds=time.perf_counter() - begun))
             if runtime == "int8" and layers:
-                layered += _layers(one, processes, trial, ran[-1], skipped, report)
-    found = tuple(
+                layered += _layers(item, processes, trial, ran[-1], skipped, report)
+    results = tuple(
         cause
         for role in planned["onnx"].parts
         for cause in causes(_facts(role, planned, ran, layered, trial, model, commands, report))
@@ -121,10 +126,10 @@ def compare(
         pictures=tuple(picture.name for picture in pictures),
         ran=tuple(ran),
         layers=tuple(layered),
-        causes=found,
+        causes=results,
         skipped=tuple(dict.fromkeys(skipped)),
-        verdict=verdict_text(ran, found),
-        next=next_command(ran, found, commands),
+        verdict=verdict_text(ran, results),
+        next=next_command(ran, results, commands),
         seconds=time.perf_counter() - start,
     )
 
@@ -152,7 +157,7 @@ class _Trial:
     """Runs all images on one backend after another. Float comes first, and its results are kept."""
 
     def __init__(
-        self, pictures: Sequence[Picture], confidence: float | None, report: Reporter
+        self, pictures: Sequence[ComparedImage], confidence: float | None, report: ProgressReporter
     ) -> None:
         self.pictures, self.report = pictures, report
         self.threshold = 0.25 if confidence is None else confidence
@@ -163,7 +168,7 @@ class _Trial:
         self.named: dict[str, tuple[str, ...]] = {}
         self.worst = 0
 
-    def run(self, runtime: Runtime, planned: Plan, opened: Opened) -> Ran:
+    def run(self, runtime: Runtime, planned: Plan, opened: Opened) -> RuntimeComparison:
         task, threshold = _task(planned, opened, self.threshold)
         self.threshold = threshold
         matches, counts, drawn = [], [], []
@@ -171,17 +176,17 @@ class _Trial:
         title = {"onnx": "Float", "fp16": "Float16", "int8": "INT8"}[runtime]
         with self.report.task(f"{title} on the pictures", len(self.pictures), unit="pictures") as b:
             for index, picture in enumerate(self.pictures):
-                found = None if task is None else task(picture.image)
+                result = None if task is None else task(picture.image)
                 if task is None:
                     _run(planned, opened, picture.image)
                 if runtime == "onnx":
-                    self._remember(found, opened, task, picture.image)
-                elif found is not None:
-                    matches.append(compared(self.answers[index], found, threshold))
+                    self._remember(result, opened, task, picture.image)
+                elif result is not None:
+                    matches.append(compared(self.answers[index], result, threshold))
                 if runtime != "onnx":
                     for key, row in self._against(index, planned, opened):
                         rows.setdefault(key, []).append(row)
-                sure = None if found is None else above(found, threshold)
+                sure = None if result is None else above(result, threshold)
                 counts.append(None if sure is None else len(sure))
                 if sure is not None:
                     drawn.append(_drawn(sure, picture.image, self.report))
@@ -191,43 +196,47 @@ class _Trial:
         if runtime == "int8":
             self.worst = _worst_picture(rows, matches, len(self.pictures))
         agreement = summed(matches) if matches else None
-        outputs = tuple(over_pictures(found) for _, found in sorted(rows.items()))
-        return Ran(
+        outputs = tuple(over_pictures(output_figures) for _, output_figures in sorted(rows.items()))
+        return RuntimeComparison(
             runtime=runtime,
             label="onnx" if runtime == "onnx" else "simulator",
             counts=tuple(counts),
             outputs=outputs,
             matches=tuple(matches),
             agreement=agreement,
-            hurt=runtime != "onnx" and _hurt(agreement, outputs),
+            hurt=runtime != "onnx" and _degraded(agreement, outputs),
             drawn=tuple(drawn),
         )
 
-    def _remember(self, found: Any, opened: Opened, task: Answering | None, image: Any) -> None:
-        self.answers.append(found)
+    def _remember(
+        self, prediction: Any, opened: Opened, task: Answering | None, image: Any
+    ) -> None:
+        self.answers.append(prediction)
         self.calls.append(
             {role: list(kept.calls.values())[:_LINES] for role, kept in opened.items()}
         )
         self.named = {role: tuple(s.name for s in kept.outputs) for role, kept in opened.items()}
         if isinstance(task, HeadTask):
             outputs = task.session.run(task.preprocess(image)[0])
-            seen = look(task.decoder, outputs, task.contract.input.size, self.threshold)
-            self.warnings.update(dict.fromkeys(verdict(seen, self.threshold, task.head)))
+            seen = output_statistics(
+                task.decoder, outputs, task.contract.input.size, self.threshold
+            )
+            self.warnings.update(dict.fromkeys(diagnose_outputs(seen, self.threshold, task.head)))
 
     def _against(
         self, index: int, planned: Plan, opened: Opened
     ) -> list[tuple[tuple[str, int], OutputFigures]]:
         """Outputs of this backend for the same inputs as float."""
-        found = []
+        results = []
         for role, calls in self.calls[index].items():
             contract = planned.parts[role].contract
             names, kept = self.named[role], opened[role]
             several: dict[int, list[OutputFigures]] = {}
-            for arrays, wanted in calls:
+            for arrays, expected in calls:
                 outputs = kept.run(arrays)
                 for place, name, spec in _places(names, kept.outputs):
                     row = figures(
-                        wanted[place],
+                        expected[place],
                         outputs[spec],
                         kept.outputs[spec],
                         name=name,
@@ -235,8 +244,8 @@ class _Trial:
                         part=role,
                     )
                     several.setdefault(place, []).append(row)
-            found += [((role, place), over_pictures(rows)) for place, rows in several.items()]
-        return found
+            results += [((role, place), over_pictures(rows)) for place, rows in several.items()]
+        return results
 
 
 def _places(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[tuple[int, str, int]]:
@@ -266,10 +275,10 @@ def _task(planned: Plan, opened: Opened, threshold: float) -> tuple[Answering | 
     """The task, and the score threshold of its items. The task is None where results are not
     compared."""
     sessions: dict[str, Session] = {}
-    for role, one in planned.parts.items():
+    for role, part in planned.parts.items():
         kept: Session = opened[role]
-        if one.prompts is not None:
-            kept = PromptedSession(kept, one.contract, one.prompts)
+        if part.prompts is not None:
+            kept = PromptedSession(kept, part.contract, part.prompts)
         sessions[role] = kept
     if "model" not in planned.parts:
         return page_reader({r: (planned.parts[r].answers, s) for r, s in sessions.items()}), 0.0
@@ -283,12 +292,12 @@ def _run(planned: Plan, opened: Opened, image: Any) -> None:
     spec_of(contract.head).open(parts, TaskOptions())(image)
 
 
-def _drawn(found: Any, image: Any, report: Reporter) -> bytes:
+def _drawn(prediction: Any, image: Any, report: ProgressReporter) -> bytes:
     from rkzoo.workflow.comparison.html_report import jpeg
 
-    if isinstance(found, TextLines):
-        return jpeg(found.draw(image, font(report)))
-    return jpeg(found.draw(image))
+    if isinstance(prediction, TextLines):
+        return jpeg(prediction.draw(image, font(report)))
+    return jpeg(prediction.draw(image))
 
 
 def _worst_picture(
@@ -298,16 +307,16 @@ def _worst_picture(
 ) -> int:
     """Index of the image with the most lost or new items, then the lowest cosines."""
     # Cosines are at most 1 per output, so a lost item weighs more.
-    lost = [len(one.lost) + len(one.new) for one in matches] or [0] * count
-    sums = [-float(one * (len(rows) + 1)) for one in lost]
-    for found in rows.values():
-        if len(found) == count:
-            for index, row in enumerate(found):
+    lost = [len(match.lost) + len(match.new) for match in matches] or [0] * count
+    sums = [-float(number * (len(rows) + 1)) for number in lost]
+    for output_figures in rows.values():
+        if len(output_figures) == count:
+            for index, row in enumerate(output_figures):
                 sums[index] += row.cosine or 0.0
     return sums.index(min(sums))
 
 
-def _hurt(agreement: Agreement | None, outputs: Sequence[OutputFigures]) -> bool:
+def _degraded(agreement: Agreement | None, outputs: Sequence[OutputFigures]) -> bool:
     """Whether results differ significantly; without results, whether the tensors do."""
     if any(not row.finite for row in outputs):
         return True
@@ -323,13 +332,13 @@ def _layers(
     planned: Plan,
     processes: Mapping[str, ToolkitProcess],
     trial: _Trial,
-    ran: Ran,
+    ran: RuntimeComparison,
     skipped: list[str],
-    report: Reporter,
-) -> list[Layers]:
-    found = []
-    for role, one in planned.parts.items():
-        build = one.built
+    report: ProgressReporter,
+) -> list[LayerComparison]:
+    layer_comparisons = []
+    for role, part in planned.parts.items():
+        build = part.built
         if build.recipe.dtype != "int8" or build.recipe.quantised:
             continue
         index = next(
@@ -344,15 +353,15 @@ def _layers(
             # Keep everything else that was measured.
             skipped.append(f"The layers of {role}: {error}")
             continue
-        found.append(layers_of(role, trial.pictures[index].name, rows))
-    return found
+        layer_comparisons.append(layers_of(role, trial.pictures[index].name, rows))
+    return layer_comparisons
 
 
-def layers_of(role: str, picture: str, rows: Sequence[LayerError]) -> Layers:
+def layers_of(role: str, picture: str, rows: Sequence[LayerError]) -> LayerComparison:
     """Summarize the layer errors of one model."""
     known = [row for row in rows if row.cosine_entire is not None]
     first = next((row.tensor for row in known if (row.cosine_entire or 0) < GOOD), None)
-    return Layers(role, picture, tuple(rows), first, tuple(alone(rows)[:5]))
+    return LayerComparison(role, picture, tuple(rows), first, tuple(alone(rows)[:5]))
 
 
 # ---- what it means --------------------------------------------------------------------------
@@ -361,42 +370,47 @@ def layers_of(role: str, picture: str, rows: Sequence[LayerError]) -> Layers:
 def _facts(
     role: str,
     planned: Mapping[Runtime, Plan],
-    ran: Sequence[Ran],
-    layered: Sequence[Layers],
+    ran: Sequence[RuntimeComparison],
+    layered: Sequence[LayerComparison],
     trial: _Trial,
     model: str,
     commands: Mapping[str, str],
-    report: Reporter,
+    report: ProgressReporter,
 ) -> Facts:
     from rkzoo.graph.onnx.read import parse
 
-    one = planned["onnx"].parts[role]
-    build = one.built
+    part = planned["onnx"].parts[role]
+    build = part.built
     single = role == "model"
     outputs: dict[str, list[OutputFigures]] = {
-        done.runtime: [row for row in done.outputs if row.part == role]
-        for done in ran
-        if done.runtime != "onnx"
+        variant.runtime: [row for row in variant.outputs if row.part == role]
+        for variant in ran
+        if variant.runtime != "onnx"
     }
-    hurt = {done.runtime for done in ran if done.hurt and role in to_blame(done)}
+    hurt = {variant.runtime for variant in ran if variant.hurt and role in suspect_parts(variant)}
     graph = build.onnx.read_bytes()
     parsed = parse(graph)
     largest = None
     if "fp16" in hurt and trial.calls[0][role]:
-        largest = largest_number(parsed, one.contract, trial.calls[0][role][0][0])
+        largest = largest_number(parsed, part.contract, trial.calls[0][role][0][0])
     better = None
     files = [picture.path for picture in trial.pictures if picture.path]
-    if single and isinstance(one.contract.head, DetectHead) and not one.contract.others and files:
-        better = probe(graph, one.contract, files, report).better
+    if single and isinstance(part.contract.head, DetectHead) and not part.contract.others and files:
+        better = probe(graph, part.contract, files, report).better
     return Facts(
         name=model if single else role,
-        contract=one.contract,
+        contract=part.contract,
         outputs=outputs,
-        hurt=frozenset(hurt),
-        layers=[row for found in layered if found.part == role for row in found.rows],
+        degraded=frozenset(hurt),
+        layers=[
+            row
+            for layer_comparison in layered
+            if layer_comparison.part == role
+            for row in layer_comparison.rows
+        ],
         warnings=tuple(trial.warnings) if single else (),
         better=better.image if better else None,
-        gain=own_gain(parsed),
+        gain=input_scale(parsed),
         largest=largest,
         calibrated=calibrated(build),
         algorithm=build.recipe.algorithm,

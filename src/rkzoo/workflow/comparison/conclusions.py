@@ -9,12 +9,12 @@ import numpy as np
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.workflow.comparison.diagnosis import Cause, like_float
-from rkzoo.workflow.comparison.result import Ran
+from rkzoo.workflow.comparison.result import RuntimeComparison
 
 NOTHING_FOUND = (
     "Nothing was found in the pictures, by float neither, so this says little: give pictures of "
@@ -23,11 +23,11 @@ NOTHING_FOUND = (
 _TITLES = {"fp16": "float16", "int8": "INT8"}
 
 
-def to_blame(done: Ran) -> set[str]:
+def suspect_parts(variant: RuntimeComparison) -> set[str]:
     """Parts of a pipeline whose outputs deviate from float; where none does although the result
     suffers, the one with the lowest cosine.
     """
-    rows = sorted(done.outputs, key=lambda row: -1.0 if row.cosine is None else row.cosine)
+    rows = sorted(variant.outputs, key=lambda row: -1.0 if row.cosine is None else row.cosine)
     return {row.part for row in rows if not like_float([row])} or {row.part for row in rows[:1]}
 
 
@@ -36,7 +36,7 @@ def calibrated(build: BuildInputs) -> int | None:
     read."""
     if build.calibration is None:
         return None
-    with explained("The calibration pictures cannot be read from the cache."):
+    with os_errors_explained("The calibration pictures cannot be read from the cache."):
         return len(np.load(build.calibration / "calibration-0.npy", mmap_mode="r"))
 
 
@@ -54,52 +54,60 @@ def largest_number(
             names = [spec.name for spec in session.outputs]
     except RkzooError:
         return None  # only this diagnosis is lost
-    found = [
+    results = [
         (name, float(np.abs(values).max()))
         for name, values in zip(names, outputs, strict=True)
         if values.size and values.dtype.kind == "f"
     ]
-    return max(found, key=lambda pair: pair[1], default=None)
+    return max(results, key=lambda pair: pair[1], default=None)
 
 
-def verdict_text(ran: Sequence[Ran], found: Sequence[Cause]) -> str:
+def verdict_text(ran: Sequence[RuntimeComparison], causes: Sequence[Cause]) -> str:
     """Verdict in a few words, with counts where available."""
-    bad = [_TITLES[one.runtime] for one in ran if one.hurt]
-    good = [_TITLES[one.runtime] for one in ran if not one.hurt and one.runtime != "onnx"]
-    told = []
+    bad = [_TITLES[variant.runtime] for variant in ran if variant.hurt]
+    good = [
+        _TITLES[variant.runtime]
+        for variant in ran
+        if not variant.hurt and variant.runtime != "onnx"
+    ]
+    reported = []
     if good:
-        told.append(f"{' and '.join(good)} answer{'s' * (len(good) == 1)} as float does.")
+        reported.append(f"{' and '.join(good)} answer{'s' * (len(good) == 1)} as float does.")
     if bad:
         several = len(bad) > 1
-        told.append(f"{' and '.join(bad)} do{'' if several else 'es'} not answer as float does.")
+        reported.append(
+            f"{' and '.join(bad)} do{'' if several else 'es'} not answer as float does."
+        )
     silent = _found_nothing(ran)
     if silent and not bad:
-        told = [NOTHING_FOUND]
-    elif not bad and not found:
-        told.insert(0, "Nothing is wrong:")
-    if found and not bad:
-        told.append("Yet something is likely wrong with the model or how it is fed.")
-    for one in ran:
-        agreed = one.agreement
+        reported = [NOTHING_FOUND]
+    elif not bad and not causes:
+        reported.insert(0, "Nothing is wrong:")
+    if causes and not bad:
+        reported.append("Yet something is likely wrong with the model or how it is fed.")
+    for variant in ran:
+        agreed = variant.agreement
         if agreed is not None and (agreed.lost or agreed.new):
-            few = agreed.lost + agreed.new - sum(len(m.serious) for m in one.matches)
-            told.append(
-                f"{_TITLES[one.runtime]} finds {agreed.found} of the "
+            few = agreed.lost + agreed.new - sum(len(m.serious) for m in variant.matches)
+            reported.append(
+                f"{_TITLES[variant.runtime]} finds {agreed.found} of the "
                 f"{agreed.found + agreed.lost} things of float and {agreed.new} others"
                 + (f" ({few} differ by a hair at the threshold)." if few else ".")
             )
-    return " ".join(told)
+    return " ".join(reported)
 
 
-def _found_nothing(ran: Sequence[Ran]) -> bool:
+def _found_nothing(ran: Sequence[RuntimeComparison]) -> bool:
     """Whether no runtime, float among them, found a thing in any picture."""
-    counts = [count for one in ran for count in one.counts if count is not None]
+    counts = [count for variant in ran for count in variant.counts if count is not None]
     return bool(counts) and not any(counts)
 
 
-def next_command(ran: Sequence[Ran], found: Sequence[Cause], commands: Mapping[str, str]) -> str:
+def next_command(
+    ran: Sequence[RuntimeComparison], causes: Sequence[Cause], commands: Mapping[str, str]
+) -> str:
     """The command to run next."""
-    first = next((cause.fix for cause in found if cause.fix.startswith("rkzoo ")), "")
+    first = next((cause.fix for cause in causes if cause.fix.startswith("rkzoo ")), "")
     if first:
         return first.split("   (")[0]
-    return commands["tune"] if any(one.hurt for one in ran) else commands["eval"]
+    return commands["tune"] if any(variant.hurt for variant in ran) else commands["eval"]

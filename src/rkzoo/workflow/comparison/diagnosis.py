@@ -63,7 +63,7 @@ class Facts:
     name: str
     contract: Contract
     outputs: Mapping[str, Sequence[OutputFigures]]
-    hurt: frozenset[str]
+    degraded: frozenset[str]
     layers: Sequence[LayerError] = ()
     warnings: Sequence[str] = ()
     better: ImageInput | None = None
@@ -115,14 +115,14 @@ class Rule:
 
 def causes(facts: Facts) -> tuple[Cause, ...]:
     """The likely causes, most certain first; empty where nothing is wrong."""
-    found: list[Cause] = []
+    causes: list[Cause] = []
     for rule in RULES:
-        if rule.last and found:
+        if rule.last and causes:
             continue
         text = rule.text(facts)
         if text:
-            found.append(Cause(rule.kind, facts.name, text, rule.fix(facts)))
-    return tuple(found)
+            causes.append(Cause(rule.kind, facts.name, text, rule.fix(facts)))
+    return tuple(causes)
 
 
 # ---- the rules ------------------------------------------------------------------------------
@@ -181,14 +181,15 @@ def _layout(facts: Facts) -> str:
                 return (
                     f"The numbers of the output {row.name} are right in {_TITLES[runtime]}, but "
                     "in another order: channels first (NCHW) and channels last (NHWC) are mixed "
-                    f"up (cosine {_shown(row.cosine)} as they come, {_shown(row.transposed)} "
+                    f"up (cosine {_format_value(row.cosine)} as they come, "
+                    f"{_format_value(row.transposed)} "
                     "transposed)."
                 )
     return ""
 
 
 def _overflow(facts: Facts) -> str:
-    if "fp16" not in facts.hurt:
+    if "fp16" not in facts.degraded:
         return ""
     broken = [row for row in facts.fp16 if not row.finite]
     if facts.largest is not None and facts.largest[1] > _LARGEST_HALF:
@@ -206,7 +207,7 @@ def _overflow(facts: Facts) -> str:
 
 
 def _half(facts: Facts) -> str:
-    if "fp16" not in facts.hurt or _overflow(facts) or _layout(facts):
+    if "fp16" not in facts.degraded or _overflow(facts) or _layout(facts):
         return ""
     worst = min((row.cosine or 0 for row in facts.fp16), default=0.0)
     return (
@@ -218,10 +219,10 @@ def _half(facts: Facts) -> str:
 def _collapsed(facts: Facts) -> str:
     specs = [_spec(row) for row in facts.int8 if row.scale is not None]
     roles = [_score_role(facts.contract, row) for row in facts.int8 if row.scale is not None]
-    found = [one for one in check_scales(specs, roles) if one.kind == "collapsed-scale"]
-    if not found:
+    findings = [scale for scale in check_scales(specs, roles) if scale.kind == "collapsed-scale"]
+    if not findings:
         return ""
-    row = next(row for row in facts.int8 if row.name in found[0].message)
+    row = next(row for row in facts.int8 if row.name in findings[0].message)
     shared = row.role in ("decoded", "fused")
     why = " Boxes and scores share this tensor, and with it one scale." if shared else ""
     steps = round(1 / (row.scale or 1))
@@ -240,7 +241,7 @@ def _score_role(contract: Contract, row: OutputFigures) -> str:
             return "score" if head.activated else ""
         return row.role if head.activated else ""
     # Logits may have a large scale; boxes and landmarks of faces are not scores.
-    return "score" if spec_of(head).bounded(head) else ""
+    return "score" if spec_of(head).has_bounded_scores(head) else ""
 
 
 def _collapsed_fix(facts: Facts) -> str:
@@ -254,12 +255,12 @@ def _is_uncut(facts: Facts) -> bool:
 
 
 def _clipped(facts: Facts) -> str:
-    if "int8" not in facts.hurt:
+    if "int8" not in facts.degraded:
         return ""
     rows = [row for row in facts.int8 if (row.clipped or 0) > _CLIPPED or _lost_top(row)]
     if not rows:
         return ""
-    row = max(rows, key=lambda one: one.clipped or 0)
+    row = max(rows, key=lambda output_figures: output_figures.clipped or 0)
     ends = (row.at_low or 0) + (row.at_high or 0)
     return (
         f"The output {row.name} is saturated: float goes from {row.float_low:.3g} to "
@@ -279,7 +280,7 @@ def _lost_top(row: OutputFigures) -> bool:
 
 def _logits(facts: Facts) -> str:
     head = facts.contract.head
-    if "int8" not in facts.hurt or not isinstance(head, DetectHead) or head.activated:
+    if "int8" not in facts.degraded or not isinstance(head, DetectHead) or head.activated:
         return ""
     rows = [
         row
@@ -288,7 +289,7 @@ def _logits(facts: Facts) -> str:
     ]
     if not rows:
         return ""
-    row = max(rows, key=lambda one: one.scale or 0)
+    row = max(rows, key=lambda output_figures: output_figures.scale or 0)
     return (
         f"The scores leave the network before their sigmoid, and {row.name} runs from "
         f"{row.float_low:.3g} to {row.float_high:.3g}: those deep negative numbers all mean a "
@@ -299,7 +300,7 @@ def _logits(facts: Facts) -> str:
 
 def _zeroed(facts: Facts) -> str:
     rows = [row for row in facts.layers if row.all_zero]
-    if "int8" not in facts.hurt or not rows:
+    if "int8" not in facts.degraded or not rows:
         return ""
     more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
     return f"Every number of the layer {rows[0].tensor} ({rows[0].op}) is rounded to 0{more}."
@@ -320,7 +321,7 @@ def alone(layers: Sequence[LayerError]) -> list[LayerError]:
 
 def _one_layer(facts: Facts) -> str:
     bad = bad_layers(facts.layers)
-    if "int8" not in facts.hurt or not 0 < len(bad) <= _FEW_LAYERS:
+    if "int8" not in facts.degraded or not 0 < len(bad) <= _FEW_LAYERS:
         return ""
     names = ", ".join(f"{row.tensor} ({row.op}, cosine {row.cosine_single:.4f})" for row in bad)
     several = len(bad) > 1
@@ -332,7 +333,7 @@ def _one_layer(facts: Facts) -> str:
 
 
 def _many_layers(facts: Facts) -> str:
-    if "int8" not in facts.hurt:
+    if "int8" not in facts.degraded:
         return ""
     bad = bad_layers(facts.layers)
     known = alone(facts.layers)
@@ -354,7 +355,7 @@ def _many_layers(facts: Facts) -> str:
 
 def _few_pictures(facts: Facts) -> str:
     count = facts.calibrated
-    if "int8" not in facts.hurt or count is None or count >= _FEW_PICTURES:
+    if "int8" not in facts.degraded or count is None or count >= _FEW_PICTURES:
         return ""
     return (
         f"INT8 was calibrated with {count} picture{'s' * (count != 1)} only, so ranges are guessed "
@@ -416,7 +417,7 @@ def _spec(row: OutputFigures) -> TensorSpec:
     )
 
 
-def _shown(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
@@ -434,12 +435,12 @@ def _faint(row: OutputFigures) -> bool:
 # ---- facts that only the graph can tell -----------------------------------------------------
 
 
-def own_gain(model: onnx.ModelProto) -> float | None:
+def input_scale(model: onnx.ModelProto) -> float | None:
     """What a graph multiplies its picture with before its first layer; None where it does no
     such thing."""
     from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
 
-    found = input_preprocessing(model)
-    if found is None or all(gain == 1 for gain in found.gain):
+    result = input_preprocessing(model)
+    if result is None or all(gain == 1 for gain in result.gain):
         return None
-    return float(np.mean(found.gain))
+    return float(np.mean(result.gain))

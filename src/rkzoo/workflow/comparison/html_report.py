@@ -21,12 +21,12 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
 from rkzoo.html_template import render
 from rkzoo.workflow.comparison.diagnosis import GOOD
-from rkzoo.workflow.comparison.matching import Agreement, Pair
+from rkzoo.workflow.comparison.matching import Agreement, MatchedPair
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 if TYPE_CHECKING:
     from rkzoo.toolkit.analysis import LayerError
-    from rkzoo.workflow.comparison.result import Comparison, Layers
+    from rkzoo.workflow.comparison.result import Comparison, LayerComparison
 
 TITLES = {"onnx": "float [onnx]", "fp16": "float16 [simulator]", "int8": "INT8 [simulator]"}
 _WIDEST = 720  # maximum width of an image in pixels
@@ -56,48 +56,54 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
-def write_report(found: Comparison, folder: Path) -> Path:
+def write_report(comparison: Comparison, folder: Path) -> Path:
     """Write `folder`/report.html atomically, and return its path. Raises RkzooError when it cannot
     be written.
     """
     path = folder / "report.html"
-    write_text(path, page(found))
+    write_text(path, page(comparison))
     return path
 
 
-def page(found: Comparison) -> str:
+def page(comparison: Comparison) -> str:
     """Render the report."""
     agreed = [
-        (TITLES[one.runtime], one.agreement) for one in found.ran if one.agreement is not None
+        (TITLES[variant.runtime], variant.agreement)
+        for variant in comparison.ran
+        if variant.agreement is not None
     ]
-    rows = [agreement_row(title, one) for title, one in agreed]
+    rows = [agreement_row(title, agreement) for title, agreement in agreed]
     return render(
         "comparison.html",
-        found=found,
-        hurt=any(one.hurt for one in found.ran) or bool(found.causes),
-        pictures=list(_pictures(found)),
+        found=comparison,
+        hurt=any(variant.hurt for variant in comparison.ran) or bool(comparison.causes),
+        pictures=list(_pictures(comparison)),
         agreements=Table(AGREED, [*rows, ["board", "no board here", *[""] * (len(AGREED) - 2)]])
         if rows
         else None,
-        more=[(title, *told) for title, one in agreed for told in extras(one)],
-        things=list(_things(found)),
-        outputs=[(TITLES[one.runtime], _outputs(one.outputs)) for one in found.ran if one.outputs],
-        layers=[(one, curve(one.rows), _worst(one)) for one in found.layers],
+        more=[(title, *extra) for title, agreement in agreed for extra in extras(agreement)],
+        things=list(_things(comparison)),
+        outputs=[
+            (TITLES[variant.runtime], _outputs(variant.outputs))
+            for variant in comparison.ran
+            if variant.outputs
+        ],
+        layers=[(layer, curve(layer.rows), _worst(layer)) for layer in comparison.layers],
         good=GOOD,
     )
 
 
-def _pictures(found: Comparison) -> Iterator[dict[str, object]]:
+def _pictures(comparison: Comparison) -> Iterator[dict[str, object]]:
     """For each image its name, and a caption and a base64 JPEG per backend."""
-    if not any(one.drawn for one in found.ran):
+    if not any(variant.drawn for variant in comparison.ran):
         return
-    for index, name in enumerate(found.pictures):
+    for index, name in enumerate(comparison.pictures):
         shown = [
             (
-                f"{TITLES[one.runtime]}: {one.counts[index]} found",
-                base64.b64encode(one.drawn[index]).decode("ascii"),
+                f"{TITLES[variant.runtime]}: {variant.counts[index]} found",
+                base64.b64encode(variant.drawn[index]).decode("ascii"),
             )
-            for one in found.ran
+            for variant in comparison.ran
         ]
         yield {"name": name, "shown": shown}
 
@@ -105,44 +111,44 @@ def _pictures(found: Comparison) -> Iterator[dict[str, object]]:
 AGREED = ("", "in all", "found by both", "lost", "new", "mean IoU", "mean score change", "largest")
 
 
-def agreement_row(title: str, one: Agreement) -> list[str]:
+def agreement_row(title: str, agreement: Agreement) -> list[str]:
     """A row with the columns AGREED."""
     return [
         title,
-        str(one.things),
-        str(one.found),
-        str(one.lost),
-        str(one.new),
-        number(one.iou, 3),
-        number(one.change, 3),
-        number(one.largest_change, 3),
+        str(agreement.things),
+        str(agreement.found),
+        str(agreement.lost),
+        str(agreement.new),
+        number(agreement.iou, 3),
+        number(agreement.change, 3),
+        number(agreement.largest_change, 3),
     ]
 
 
-def extras(one: Agreement) -> list[tuple[str, str]]:
+def extras(agreement: Agreement) -> list[tuple[str, str]]:
     """Titles and values that masks, poses and texts have besides boxes."""
-    told = []
-    if one.mask_iou is not None:
-        told.append(("mean IoU of masks", number(one.mask_iou, 3)))
-    if one.points_px is not None:
-        told.append(("mean distance of key points", f"{one.points_px:.2f} px"))
-    if one.same_text is not None:
-        told.append(("lines read alike", f"{one.same_text} of {one.found}"))
-    return told
+    extras = []
+    if agreement.mask_iou is not None:
+        extras.append(("mean IoU of masks", number(agreement.mask_iou, 3)))
+    if agreement.points_px is not None:
+        extras.append(("mean distance of key points", f"{agreement.points_px:.2f} px"))
+    if agreement.same_text is not None:
+        extras.append(("lines read alike", f"{agreement.same_text} of {agreement.found}"))
+    return extras
 
 
-def _things(found: Comparison) -> Iterator[tuple[str, Table, int]]:
+def _things(comparison: Comparison) -> Iterator[tuple[str, Table, int]]:
     """For each backend and image a title, the items, and how many are not listed."""
-    for one in found.ran:
-        for name, matches in zip(found.pictures, one.matches, strict=False):
+    for variant in comparison.ran:
+        for name, matches in zip(comparison.pictures, variant.matches, strict=False):
             rows = [
-                *(_thing("lost", pair) for pair in matches.lost),
-                *(_thing("new", pair) for pair in matches.new),
-                *(_thing("", pair) for pair in sorted(matches.found, key=_moved)),
+                *(_pair_cells("lost", pair) for pair in matches.lost),
+                *(_pair_cells("new", pair) for pair in matches.new),
+                *(_pair_cells("", pair) for pair in sorted(matches.found, key=_moved)),
             ]
             if not rows:
                 continue
-            title = f"{TITLES[one.runtime]}, {name}: {len(matches.found)} of {matches.things}"
+            title = f"{TITLES[variant.runtime]}, {name}: {len(matches.found)} of {matches.things}"
             header = ("", "what", "float", "here", "change", "IoU", "mask IoU", "points", "reads")
             used = [i for i in range(len(header)) if i < 6 or any(row[i] for row in rows)]
             shown = [[row[i] for i in used] for row in rows[:_ROWS]]
@@ -150,11 +156,11 @@ def _things(found: Comparison) -> Iterator[tuple[str, Table, int]]:
             yield title, table, max(0, len(rows) - _ROWS)
 
 
-def _moved(pair: Pair) -> float:
+def _moved(pair: MatchedPair) -> float:
     return -abs(pair.change or 0)
 
 
-def _thing(kind: str, pair: Pair) -> list[str]:
+def _pair_cells(kind: str, pair: MatchedPair) -> list[str]:
     other = pair.text if pair.text is not None and pair.text != pair.label else ""
     return [
         kind,
@@ -218,9 +224,9 @@ def _output(row: OutputFigures) -> list[str]:
     ]
 
 
-def _worst(one: Layers) -> Table:
+def _worst(layer_comparison: LayerComparison) -> Table:
     """The layers that are worst when quantized alone."""
-    numbers = {row.tensor: index for index, row in enumerate(one.rows)}
+    numbers = {row.tensor: index for index, row in enumerate(layer_comparison.rows)}
     rows = [
         [
             str(numbers[row.tensor]),
@@ -229,7 +235,7 @@ def _worst(one: Layers) -> Table:
             number(row.cosine_entire, 5),
             number(row.cosine_single, 5),
         ]
-        for row in one.worst
+        for row in layer_comparison.worst
     ]
     return Table(("layer", "tensor", "kind", "cosine so far", "alone"), rows, names=(1, 2))
 

@@ -28,10 +28,10 @@ import numpy as np
 from rkzoo.checks import Check
 from rkzoo.contract.inputs import Color, ImageInput
 from rkzoo.contract.model import Contract
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
-from rkzoo.tasks.detect.verdict import look, verdict
+from rkzoo.tasks.detect.verdict import diagnose_outputs, output_statistics
 from rkzoo.vision.image import read
 from rkzoo.workflow.comparison.matching import above, compared
 from rkzoo.workflow.inference.load import detect_task
@@ -58,7 +58,7 @@ _BOXES = ("box", "anchors", "fused", "decoded")
 
 
 @dataclass(frozen=True)
-class Trial:
+class ProbeTrial:
     """One way to feed the model. `sure` is the sum of the scores over 0.25 in each picture,
     `boxes` their number; `noise` says that some picture gave a flood; `warnings` are of the
     first picture that had any; `highest` is the largest number that stands for a score.
@@ -66,7 +66,7 @@ class Trial:
     size, in the middle picture. `answers`: what was found in each picture, faint boxes too."""
 
     image: ImageInput
-    sure: tuple[float, ...]
+    confident: tuple[float, ...]
     boxes: int
     noise: bool
     highest: float
@@ -82,7 +82,7 @@ class Trial:
     @property
     def total(self) -> float:
         """Sum of scores over all images."""
-        return sum(self.sure)
+        return sum(self.confident)
 
     @property
     def sees(self) -> bool:
@@ -100,19 +100,19 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Probe:
+class InputProbe:
     """Result of the probe. `trials`: the contract's preprocessing first; `better`: the one that is
     clearly better, None where none is.
     """
 
-    trials: tuple[Trial, ...]
+    trials: tuple[ProbeTrial, ...]
     pictures: int
-    better: Trial | None
+    better: ProbeTrial | None
 
 
 def probe(
-    graph: bytes, contract: Contract, pictures: Sequence[Path], report: Reporter = SILENT
-) -> Probe:
+    graph: bytes, contract: Contract, pictures: Sequence[Path], report: ProgressReporter = SILENT
+) -> InputProbe:
     """Run the float graph, whose outputs `contract` names, with each likely preprocessing.
 
     Args:
@@ -131,18 +131,18 @@ def probe(
         for number, form in enumerate(forms):
             trials.append(_trial(graph, msgspec.structs.replace(contract, picture=form), images))
             bar.update(number + 1)
-    return Probe(tuple(trials), len(images), _better(trials))
+    return InputProbe(tuple(trials), len(images), _better(trials))
 
 
-def _better(trials: Sequence[Trial]) -> Trial | None:
+def _better(trials: Sequence[ProbeTrial]) -> ProbeTrial | None:
     """The form that wins over the first; in its colour order, unless the other is likelier."""
     first, *others = trials
     winners = [other for other in others if wins(other, first, shared(other, first))]
-    own = [one for one in winners if one.image.color == first.image.color]
+    own = [winner for winner in winners if winner.image.color == first.image.color]
     best = max(own or winners, key=lambda trial: trial.total, default=None)
     if best is None:
         return None
-    rivals = [one for one in winners if one.total > _LIKELIER * best.total]
+    rivals = [winner for winner in winners if winner.total > _LIKELIER * best.total]
     return max(rivals, key=lambda trial: trial.total, default=best)
 
 
@@ -168,42 +168,42 @@ def _normalisation(image: ImageInput) -> dict[str, tuple[float, ...]]:
     return {"mean": image.mean, "std": image.std}
 
 
-def wins(one: Trial, other: Trial, agreed: Shared) -> bool:
+def wins(probe_trial: ProbeTrial, other: ProbeTrial, agreed: Shared) -> bool:
     """Whether the answers prove that `one` is nearer to the training than `other`."""
-    if one.noise or one.total < _LEAST:
+    if probe_trial.noise or probe_trial.total < _LEAST:
         return False
-    larger = _std(other.image) / _std(one.image)
+    larger = _std(other.image) / _std(probe_trial.image)
     if larger > _RANGE:
-        return not other.sees and one.sees and one.total > _FACTOR * other.total
+        return not other.sees and probe_trial.sees and probe_trial.total > _FACTOR * other.total
     if other.noise:
-        return one.sees and agreed.of_other < _CONTRADICT
+        return probe_trial.sees and agreed.of_other < _CONTRADICT
     if larger < 1 / _RANGE:
-        return one.sees and one.total > _FACTOR * other.total
-    certain = agreed.of_one * one.total  # in what both see
+        return probe_trial.sees and probe_trial.total > _FACTOR * other.total
+    certain = agreed.of_one * probe_trial.total  # in what both see
     if certain < _LEAST:
         return False
-    return certain > _FACTOR * other.total or _beyond_chance(one, other, agreed)
+    return certain > _FACTOR * other.total or _beyond_chance(probe_trial, other, agreed)
 
 
-def _beyond_chance(one: Trial, other: Trial, agreed: Shared) -> bool:
+def _beyond_chance(probe_trial: ProbeTrial, other: ProbeTrial, agreed: Shared) -> bool:
     """Whether `one` finds a little more in nearly every one of many pictures."""
-    gain = np.subtract(one.sure, other.sure)
-    few = len(gain) < _PICTURES or one.total <= _SMALL_FACTOR * other.total
+    gain = np.subtract(probe_trial.confident, other.confident)
+    few = len(gain) < _PICTURES or probe_trial.total <= _SMALL_FACTOR * other.total
     if few or min(agreed.of_one, agreed.of_other) < _AGREE:
         return False
     return bool(gain.mean() > _SIGMAS * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
-def shared(one: Trial, other: Trial) -> Shared:
+def shared(probe_trial: ProbeTrial, other: ProbeTrial) -> Shared:
     """How far two forms agree about the same pictures."""
     mine, kept_mine, its, kept_its = 0.0, 0.0, 0.0, 0.0
-    for a, b in zip(one.answers, other.answers, strict=True):
-        found = compared(a, b, CONFIDENCE)
-        both = found.found
-        mine += sum(pair.before or 0 for pair in (*both, *found.lost))
-        its += sum(pair.after or 0 for pair in (*both, *found.new))
-        kept_mine += sum(pair.before or 0 for pair in (*both, *found.lost) if pair.after)
-        kept_its += sum(pair.after or 0 for pair in (*both, *found.new) if pair.before)
+    for a, b in zip(probe_trial.answers, other.answers, strict=True):
+        matches = compared(a, b, CONFIDENCE)
+        both = matches.found
+        mine += sum(pair.before or 0 for pair in (*both, *matches.lost))
+        its += sum(pair.after or 0 for pair in (*both, *matches.new))
+        kept_mine += sum(pair.before or 0 for pair in (*both, *matches.lost) if pair.after)
+        kept_its += sum(pair.after or 0 for pair in (*both, *matches.new) if pair.before)
     return Shared(kept_mine / mine if mine else 1.0, kept_its / its if its else 1.0)
 
 
@@ -211,32 +211,34 @@ def _std(image: ImageInput) -> float:
     return float(np.mean(image.std))
 
 
-def input_checks(found: Probe) -> Iterator[Check]:
+def input_checks(probe: InputProbe) -> Iterator[Check]:
     """Checklist entries for `rkzoo inspect`."""
-    own, better = found.trials[0], found.better
-    counted = f"{found.pictures} picture{'s' * (found.pictures != 1)}"
+    own, better = probe.trials[0], probe.better
+    counted = f"{probe.pictures} picture{'s' * (probe.pictures != 1)}"
     for text in own.warnings:
         yield Check("fail" if own.highest > 1 else "warn", text)
     if better is not None:
         yield Check(
             "warn",
-            f"Fed as {own.title}, {_told(own)} in {counted}; fed as {better.title}, "
-            f"{_told(better)}: it was likely trained so. Use {options(better.image)}.",
+            f"Fed as {own.title}, {_describe_trial(own)} in {counted}; fed as {better.title}, "
+            f"{_describe_trial(better)}: it was likely trained so. Use {options(better.image)}.",
         )
     elif own.noise or own.total < _LEAST:
         yield Check(
             "warn",
-            f"Fed as {own.title}, {_told(own)} in {counted}, and no other form does better: give "
+            f"Fed as {own.title}, {_describe_trial(own)} in {counted}, and no other form does "
+            f"better: give "
             "pictures with objects that the model knows.",
         )
     else:
-        told = found.pictures >= ENOUGH_FOR_COLOR or own.image.channels == 1
-        unsure = "" if told else (
+        reported = probe.pictures >= ENOUGH_FOR_COLOR or own.image.channels == 1
+        unsure = "" if reported else (
             f" The range is sure; the colour order takes about {ENOUGH_FOR_COLOR} pictures."
         )  # fmt: skip
         yield Check(
             "ok",
-            f"Fed as {own.title}, {_told(own)} in {counted}, and no other form is clearly "
+            f"Fed as {own.title}, {_describe_trial(own)} in {counted}, and no other form is "
+            f"clearly "
             f"better.{unsure}",
         )
 
@@ -248,7 +250,7 @@ def options(image: ImageInput) -> str:
     return f"{color}--mean {mean} --std {std}"
 
 
-def _trial(graph: bytes, contract: Contract, images: Sequence[np.ndarray]) -> Trial:
+def _trial(graph: bytes, contract: Contract, images: Sequence[np.ndarray]) -> ProbeTrial:
     sure, answers, responses = [], [], []
     boxes, noise, highest = 0, False, float("-inf")
     warnings: tuple[str, ...] = ()
@@ -257,19 +259,19 @@ def _trial(graph: bytes, contract: Contract, images: Sequence[np.ndarray]) -> Tr
         for image in images:
             arrays, letterbox = task.preprocess(image)
             outputs = [array.copy() for array in session.run(arrays)]
-            found = task.decode(outputs, letterbox)
-            seen = look(task.decoder, outputs, contract.input.size, CONFIDENCE)
-            told = verdict(seen, CONFIDENCE, task.head)
-            certain = above(found, CONFIDENCE)
+            result = task.postprocess(outputs, letterbox)
+            seen = output_statistics(task.decoder, outputs, contract.input.size, CONFIDENCE)
+            reported = diagnose_outputs(seen, CONFIDENCE, task.head)
+            certain = above(result, CONFIDENCE)
             holder = certain if hasattr(certain, "score") else certain.boxes
             sure.append(float(holder.score.sum()))
-            answers.append(found)
+            answers.append(result)
             responses.append(_response(task, outputs, image))
             boxes += len(certain)
-            noise = noise or bool(told) or len(certain) > _NOISE
+            noise = noise or bool(reported) or len(certain) > _NOISE
             highest = max(highest, seen.highest) if task.head.activated else 0.0
-            warnings = warnings or told
-    return Trial(
+            warnings = warnings or reported
+    return ProbeTrial(
         contract.input,
         tuple(sure),
         boxes,
@@ -295,7 +297,7 @@ def _response(task: HeadTask[Any], outputs: Sequence[np.ndarray], image: np.ndar
     return float(np.median(moved)) if moved else 0.0
 
 
-def _told(trial: Trial) -> str:
+def _describe_trial(trial: ProbeTrial) -> str:
     if trial.noise:
         return "it answers with noise"
     return f"it finds {trial.boxes} objects with scores of {trial.total:.1f} in all"

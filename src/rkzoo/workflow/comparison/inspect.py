@@ -15,16 +15,16 @@ from rkzoo.checks import Check
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, sha256_of
+from rkzoo.files import os_errors_explained, sha256_of
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.checks import rknn_checks
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.toolkit.recipe import Sidecar, Source
 from rkzoo.workflow.compile.native_check import native_checks
 from rkzoo.workflow.compile.scores import scale_findings
 from rkzoo.workflow.inference.board import contract_of
-from rkzoo.workflow.request.pipeline_file import Found as Pipeline
+from rkzoo.workflow.request.pipeline_file import Pipeline as Pipeline
 from rkzoo.workflow.request.pipeline_file import read_pipeline
 from rkzoo.workflow.request.request import Request
 from rkzoo.zoo.catalogue import SUFFIXES, cards, names
@@ -42,10 +42,10 @@ Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxContent:
     """A float model. `card`: the one whose weights the file is; either `recognition` or
-    `unrecognised` (the reason) is set, neither where plain tensors were asked for. `plain`: the
-    contract of a graph whose outputs stay plain tensors.
+    `unrecognised` (the reason) is set, neither where plain tensors were asked for. `to_json_value`:
+    the contract of a graph whose outputs stay plain tensors.
     """
 
     bytes: int
@@ -57,7 +57,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Built:
+class RknnContent:
     """A .rknn, and its sidecar if there is one."""
 
     model: rknn.RknnFile
@@ -78,7 +78,7 @@ class Inspection:
 
     kind: Kind
     file: Path
-    content: Graph | Built | Pipeline | Sidecar
+    content: OnnxContent | RknnContent | Pipeline | Sidecar
     checks: tuple[Check, ...] = ()
     next: str | None = None
 
@@ -92,41 +92,49 @@ class Inspection:
         """The model's contract, where known."""
         if isinstance(self.content, Sidecar):
             return self.content.contract
-        if not isinstance(self.content, Graph):
+        if not isinstance(self.content, OnnxContent):
             return None
         known = self.content.recognition
         return known.contract if known else self.content.plain
 
     def to_json(self) -> dict[str, Any]:
         """Content as JSON types; fields other than kind and file depend on the kind."""
-        told: dict[str, Any] = {"kind": self.kind, "file": str(self.file)}
+        results: dict[str, Any] = {"kind": self.kind, "file": str(self.file)}
         checks = {"checks": msgspec.to_builtins(self.checks)}
         content = self.content
-        if isinstance(content, Graph):
-            told |= {
+        if isinstance(content, OnnxContent):
+            results |= {
                 "bytes": content.bytes,
                 "card": content.card.name if content.card else None,
                 "summary": msgspec.to_builtins(content.summary),
-                "recognition": msgspec.to_builtins(content.recognition),
+                "recognition": _recognition(content.recognition),
                 "plain": msgspec.to_builtins(content.plain),
                 "unrecognised": content.unrecognised.to_json() if content.unrecognised else None,
                 **checks,
                 "next": self.next,
             }
-        elif isinstance(content, Built):
-            told |= msgspec.to_builtins(content.model)
-            told |= {"sidecar": str(content.sidecar) if content.sidecar else None, **checks}
+        elif isinstance(content, RknnContent):
+            results |= msgspec.to_builtins(content.model)
+            results |= {"sidecar": str(content.sidecar) if content.sidecar else None, **checks}
         elif isinstance(content, Pipeline):
-            told |= {
+            results |= {
                 "name": content.name,
                 "parts": content.parts,
                 "cpu": {role: part for role, (part, _) in content.cpu.items()},
                 "files": content.files,
             }
         else:
-            told |= msgspec.to_builtins(content)
-        document: dict[str, Any] = plain(told)
+            results |= msgspec.to_builtins(content)
+        document: dict[str, Any] = to_json_value(results)
         return document
+
+
+def _recognition(recognition: Recognition | None) -> dict[str, Any] | None:
+    if recognition is None:
+        return None
+    document: dict[str, Any] = msgspec.to_builtins(recognition)
+    # The key that readers of the document know.
+    return {"taps" if key == "head_tensors" else key: value for key, value in document.items()}
 
 
 def inspect(
@@ -134,7 +142,7 @@ def inspect(
     *,
     request: Request | None = None,
     pictures: Sequence[Path] = (),
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> Inspection:
     """Read an .onnx (or a .tflite, .pb or .torchscript, which are converted to one), a .rknn, or a
     .json written by `convert`.
@@ -177,7 +185,7 @@ def _refuse_name(name: str) -> None:
 
 
 def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         return file.read(4) in magics
 
 
@@ -185,8 +193,8 @@ def _graph(
     path: Path,
     request: Request,
     pictures: Sequence[Path],
-    report: Reporter,
-    said: Card | None = None,
+    report: ProgressReporter,
+    value: Card | None = None,
     name: str = "",
 ) -> Inspection:
     """The graph in `path`; `said` is the card that was given in its place, by its `name`."""
@@ -200,7 +208,7 @@ def _graph(
 
     model = load(as_onnx(path, report, size=request.size))
     summary = summarise(model)
-    card = said or _card(path)
+    card = value or _card(path)
     recognition, unknown = _recognised(model, request)
     if recognition is not None and request.pairs is not None:
         recognition = with_given(recognition, request.pairs, path.stem)
@@ -219,9 +227,9 @@ def _graph(
     if pictures:
         checks += _fed(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
-    given = name or (card.name if card else str(path))
-    following = None if failed else _convert(given, request)
-    content = Graph(path.stat().st_size, card, summary, recognition, unknown, contract)
+    provided = name or (card.name if card else str(path))
+    following = None if failed else _convert(provided, request)
+    content = OnnxContent(path.stat().st_size, card, summary, recognition, unknown, contract)
     return Inspection("onnx", path, content, tuple(checks), following)
 
 
@@ -251,11 +259,11 @@ def _plain(
     if unknown is not None and (not isinstance(unknown, UnknownHead) or request.pairs is not None):
         return None, (), unknown
     try:
-        made = plain_of(model, request, card)
+        plain = plain_of(model, request, card)
     except RkzooError as error:
         return None, (), error
-    notes = plain_notes(made.graph, made.contract, asked=request.raw)
-    return made.contract, (*made.seen, *notes), unknown
+    notes = plain_notes(plain.graph, plain.contract, requested=request.raw)
+    return plain.contract, (*plain.seen, *notes), unknown
 
 
 def _fed(
@@ -263,21 +271,21 @@ def _fed(
     model: ModelProto,
     recognition: Recognition | None,
     pictures: Sequence[Path],
-    report: Reporter,
+    report: ProgressReporter,
 ) -> list[Check]:
     """Check the preprocessing by the model's results on images."""
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
-    from rkzoo.workflow.request.resolved import Resolved
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
     contract = recognition.contract if recognition else None
     if contract is not None and contract.texts:
-        said = "It takes texts beside the picture, so its answers are not tried out here."
-        return [Check("warn", said)]
+        text = "It takes texts beside the picture, so its answers are not tried out here."
+        return [Check("warn", text)]
     if contract is None or not isinstance(contract.head, DetectHead):
-        said = "Other forms of the picture are tried out on detection models only."
-        return [Check("warn", said)]
+        text = "Other forms of the picture are tried out on detection models only."
+        return [Check("warn", text)]
     source = Source(file=str(path), sha256="")
-    ready = Resolved(path.stem, model, contract, source, ("fp16",), recognition=recognition)
+    ready = ResolvedModel(path.stem, model, contract, source, ("fp16",), recognition=recognition)
     graph = ready.graph().SerializeToString()
     return list(input_checks(probe(graph, contract, pictures, report)))
 
@@ -285,7 +293,7 @@ def _fed(
 def _card(path: Path) -> Card | None:
     """The card whose weights this file is."""
     digest = sha256_of(path)
-    return next((c for c in cards() if any(one.sha256 == digest for one in c.sources)), None)
+    return next((c for c in cards() if any(source.sha256 == digest for source in c.sources)), None)
 
 
 def _convert(model: str, request: Request) -> str:
@@ -304,7 +312,7 @@ def _built(path: Path) -> Inspection:
     file = rknn.read(path)
     beside = path.with_name(f"{path.name}.json")
     checks = (*rknn_checks(file), *_readable(path, file))
-    return Inspection("rknn", path, Built(file, beside if beside.is_file() else None), checks)
+    return Inspection("rknn", path, RknnContent(file, beside if beside.is_file() else None), checks)
 
 
 def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
@@ -315,16 +323,18 @@ def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
         contract = contract_of(path)
     except RkzooError as error:
         custom = file.custom_json
-        told = isinstance(custom, dict) and "contract" in custom
-        if not told and not path.with_name(f"{path.name}.json").exists():
+        reported = isinstance(custom, dict) and "contract" in custom
+        if not reported and not path.with_name(f"{path.name}.json").exists():
             return []  # made by another program
         return [Check("fail", f"It cannot be run: {error.what} {error.why}")]
-    coarse = [Check("warn", one.message) for one in scale_findings(file, contract)]
+    coarse = [
+        Check("warn", scale_finding.message) for scale_finding in scale_findings(file, contract)
+    ]
     return [*native_checks(file, contract), *coarse]
 
 
 def _sidecar(path: Path) -> Sidecar:
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         data = path.read_bytes()
     try:
         return msgspec.json.decode(data, type=Sidecar)

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.graph.rknn import reader as rknn
-from rkzoo.progress import Reporter
+from rkzoo.progress import ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.runtime.simulator import SimulatorSession, as_fed
-from rkzoo.session import Array, Closing, Session
+from rkzoo.runtime.simulator import SimulatorSession, fed_spec
+from rkzoo.session import Array, Closeable, Session
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
@@ -21,14 +21,14 @@ from rkzoo.workflow.comparison.diagnosis import Runtime
 from rkzoo.workflow.inference.plan import Plan
 
 
-class KeptSession(Closing):
+class KeptSession(Closeable):
     """Session that caches inputs and outputs for one image. It takes the inputs of the built model,
     so that float gets the same batches and sizes.
     """
 
     def __init__(self, session: Session, inputs: Sequence[InputPlan]) -> None:
         self._session, self.label = session, session.label
-        self.inputs = tuple(map(as_fed, inputs))
+        self.inputs = tuple(map(fed_spec, inputs))
         self.outputs = session.outputs
         self.calls: dict[bytes, tuple[list[Array], list[Array]]] = {}
 
@@ -50,20 +50,20 @@ Opened = dict[str, KeptSession]
 
 
 def open_sessions(
-    planned: Plan, runtime: Runtime, stack: ExitStack, report: Reporter
+    planned: Plan, runtime: Runtime, stack: ExitStack, report: ProgressReporter
 ) -> tuple[Opened, dict[str, ToolkitProcess]]:
     """Open the sessions by role, and the toolkit processes of simulated ones; `stack` closes
     them.
     """
     opened: Opened = {}
     processes: dict[str, ToolkitProcess] = {}
-    for role, one in planned.parts.items():
-        build = one.built
+    for role, part in planned.parts.items():
+        build = part.built
         session: Session
         if runtime == "onnx":
-            with explained("The model's graph cannot be read from the cache."):
+            with os_errors_explained("The model's graph cannot be read from the cache."):
                 graph = build.onnx.read_bytes()
-            session = OnnxSession(graph, one.contract.picture)
+            session = OnnxSession(graph, part.contract.picture)
         else:
             env = environment.ensure(build.recipe.toolkit, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))

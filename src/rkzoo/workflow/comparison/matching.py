@@ -28,7 +28,7 @@ _HURT_SHARE, _HURT_CHANGE, _HURT_IOU = 0.9, 0.05, 0.85
 
 
 @dataclass(frozen=True)
-class Pair:
+class MatchedPair:
     """One item in float (`before`) and on the other backend (`after`).
 
     Attributes:
@@ -67,9 +67,9 @@ class Matches:
     other's score where it is just below the threshold.
     """
 
-    found: tuple[Pair, ...] = ()
-    lost: tuple[Pair, ...] = ()
-    new: tuple[Pair, ...] = ()
+    found: tuple[MatchedPair, ...] = ()
+    lost: tuple[MatchedPair, ...] = ()
+    new: tuple[MatchedPair, ...] = ()
 
     @property
     def things(self) -> int:
@@ -77,7 +77,7 @@ class Matches:
         return len(self.found) + len(self.lost) + len(self.new)
 
     @property
-    def serious(self) -> tuple[Pair, ...]:
+    def serious(self) -> tuple[MatchedPair, ...]:
         """Lost or new items, without those that only cross the threshold by a small score
         change.
         """
@@ -105,16 +105,16 @@ class Agreement:
 
 def summed(matches: Sequence[Matches]) -> Agreement:
     """Aggregate the matches of all images."""
-    pairs = [pair for one in matches for pair in one.found]
-    things = sum(one.things for one in matches)
-    serious = sum(len(one.serious) for one in matches)
+    pairs = [pair for match in matches for pair in match.found]
+    things = sum(match.things for match in matches)
+    serious = sum(len(match.serious) for match in matches)
     changes = [abs(pair.change) for pair in pairs if pair.change is not None]
     texts = [pair for pair in pairs if pair.text is not None]
     return Agreement(
         things=things,
         found=len(pairs),
-        lost=sum(len(one.lost) for one in matches),
-        new=sum(len(one.new) for one in matches),
+        lost=sum(len(match.lost) for match in matches),
+        new=sum(len(match.new) for match in matches),
         share=1 - serious / things if things else 1.0,
         iou=_mean([pair.iou for pair in pairs]),
         change=_mean(changes),
@@ -151,45 +151,49 @@ def compared(a: Any, b: Any, threshold: float) -> Matches:
     Items are matched one to one by descending IoU within their class, at least LEAST_IOU. Items
     below the threshold count only as partners of items above it.
     """
-    one, other = _things(a), _things(b)
-    pairs = matched(_overlaps(one, other), LEAST_IOU)
-    found: list[Pair] = []
-    lost: list[Pair] = []
-    new: list[Pair] = []
+    predictions, other = _things(a), _things(b)
+    pairs = matched(_overlaps(predictions, other), LEAST_IOU)
+    matched_pairs: list[MatchedPair] = []
+    lost: list[MatchedPair] = []
+    new: list[MatchedPair] = []
     for i, j, iou in pairs:
-        before, after = float(one.scores[i]), float(other.scores[j])
-        pair = Pair(
-            one.labels[i],
-            _box(one, i),
+        before, after = float(predictions.scores[i]), float(other.scores[j])
+        pair = MatchedPair(
+            predictions.labels[i],
+            _box(predictions, i),
             before,
             after,
             iou,
             _mask_iou(a, i, b, j),
             _points(a, i, b, j),
-            other.labels[j] if one.texts else None,
+            other.labels[j] if predictions.texts else None,
         )
         sure = before >= threshold, after >= threshold
         if all(sure):
-            found.append(pair)
+            matched_pairs.append(pair)
         elif any(sure):
             (lost if sure[0] else new).append(pair)
-    for i in _left(len(one.scores), [i for i, _, _ in pairs]):
-        if one.scores[i] >= threshold:
-            lost.append(Pair(one.labels[i], _box(one, i), float(one.scores[i]), None))
+    for i in _left(len(predictions.scores), [i for i, _, _ in pairs]):
+        if predictions.scores[i] >= threshold:
+            lost.append(
+                MatchedPair(
+                    predictions.labels[i], _box(predictions, i), float(predictions.scores[i]), None
+                )
+            )
     for j in _left(len(other.scores), [j for _, j, _ in pairs]):
         if other.scores[j] >= threshold:
-            new.append(Pair(other.labels[j], _box(other, j), None, float(other.scores[j])))
-    return Matches(tuple(found), tuple(lost), tuple(new))
+            new.append(MatchedPair(other.labels[j], _box(other, j), None, float(other.scores[j])))
+    return Matches(tuple(matched_pairs), tuple(lost), tuple(new))
 
 
-def above(found: Any, threshold: float) -> Any:
+def above(prediction: Any, threshold: float) -> Any:
     """Items of a result that reach the threshold."""
-    scores = _things(found).scores
-    return found[np.flatnonzero(scores >= np.float32(threshold))]
+    scores = _things(prediction).scores
+    return prediction[np.flatnonzero(scores >= np.float32(threshold))]
 
 
 @dataclass(frozen=True)
-class _Things:
+class _Predictions:
     """Any result as corners (N, 4, 2), scores (N,), labels, and groups within which items may
     match."""
 
@@ -201,42 +205,42 @@ class _Things:
     texts: bool = False
 
 
-def _things(found: Any) -> _Things:
-    if isinstance(found, TextLines):
-        none = np.zeros(len(found), np.int32)
-        return _Things(found.quads, found.scores, found.texts, none, texts=True)
-    if isinstance(found, TextBoxes):
-        none = np.zeros(len(found), np.int32)
-        return _Things(found.quads, found.scores, ("text",) * len(found), none)
-    if isinstance(found, Classes):
+def _things(prediction: Any) -> _Predictions:
+    if isinstance(prediction, TextLines):
+        none = np.zeros(len(prediction), np.int32)
+        return _Predictions(prediction.quads, prediction.scores, prediction.texts, none, texts=True)
+    if isinstance(prediction, TextBoxes):
+        none = np.zeros(len(prediction), np.int32)
+        return _Predictions(prediction.quads, prediction.scores, ("text",) * len(prediction), none)
+    if isinstance(prediction, Classes):
         # The whole image is one item for each output, labelled with its best class.
-        best = found.best()
+        best = prediction.best()
         whole = np.tile(np.array([[[0, 0], [1, 0], [1, 1], [0, 1]]], np.float32), (len(best), 1, 1))
         names = tuple(best.label(c) for c in best.class_id.tolist())
-        return _Things(whole, best.score, names, np.arange(len(best)), True, texts=True)
-    boxes = found.boxes if isinstance(found, Masks | Poses | Faces) else found
+        return _Predictions(whole, best.score, names, np.arange(len(best)), True, texts=True)
+    boxes = prediction.boxes if isinstance(prediction, Masks | Poses | Faces) else prediction
     named: Detections = boxes.upright() if isinstance(boxes, OrientedBoxes) else boxes
     labels = tuple(named.label(int(c)) for c in named.class_id)
     if isinstance(boxes, OrientedBoxes):
-        return _Things(boxes.quads(), boxes.score, labels, boxes.class_id)
+        return _Predictions(boxes.quads(), boxes.score, labels, boxes.class_id)
     x1, y1, x2, y2 = boxes.xyxy.T
     quads = np.stack((x1, y1, x2, y1, x2, y2, x1, y2), axis=1).reshape(-1, 4, 2)
-    return _Things(quads, boxes.score, labels, boxes.class_id, upright=True)
+    return _Predictions(quads, boxes.score, labels, boxes.class_id, upright=True)
 
 
-def _overlaps(a: _Things, b: _Things) -> F64:
+def _overlaps(a: _Predictions, b: _Predictions) -> F64:
     """IoU (N, M); 0 across classes."""
     shared = iou(_boxes(a), _boxes(b)) if a.upright else quad_overlap(a.quads, b.quads)
     return np.asarray(np.where(a.groups[:, None] == b.groups[None], shared, 0), np.float64)
 
 
-def _boxes(things: _Things) -> F64:
+def _boxes(things: _Predictions) -> F64:
     """Axis-aligned bounding boxes (N, 4)."""
     quads = things.quads.astype(np.float64)
     return np.concatenate((quads.min(axis=1), quads.max(axis=1)), axis=1)
 
 
-def _box(things: _Things, index: int) -> tuple[float, float, float, float]:
+def _box(things: _Predictions, index: int) -> tuple[float, float, float, float]:
     x1, y1 = things.quads[index].min(axis=0).tolist()
     x2, y2 = things.quads[index].max(axis=0).tolist()
     return x1, y1, x2, y2
@@ -277,16 +281,16 @@ def _mask_iou(a: Any, i: int, b: Any, j: int) -> float | None:
     if not isinstance(a, Masks):
         return None
     (ax, ay), (bx, by) = a.corners[i].tolist(), b.corners[j].tolist()
-    one, other = a.crops[i], b.crops[j]
+    result, other = a.crops[i], b.crops[j]
     left, top = max(ax, bx), max(ay, by)
-    right = min(ax + one.shape[1], bx + other.shape[1])
-    bottom = min(ay + one.shape[0], by + other.shape[0])
+    right = min(ax + result.shape[1], bx + other.shape[1])
+    bottom = min(ay + result.shape[0], by + other.shape[0])
     shared = 0
     if right > left and bottom > top:
-        first = one[top - ay : bottom - ay, left - ax : right - ax]
+        first = result[top - ay : bottom - ay, left - ax : right - ax]
         second = other[top - by : bottom - by, left - bx : right - bx]
         shared = int(np.count_nonzero(first & second))
-    joined = int(np.count_nonzero(one)) + int(np.count_nonzero(other)) - shared
+    joined = int(np.count_nonzero(result)) + int(np.count_nonzero(other)) - shared
     return shared / joined if joined else 1.0
 
 

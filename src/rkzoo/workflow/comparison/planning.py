@@ -14,8 +14,8 @@ import numpy as np
 
 from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
-from rkzoo.progress import Reporter
+from rkzoo.files import os_errors_explained
+from rkzoo.progress import ProgressReporter
 from rkzoo.session import Array
 from rkzoo.tasks.registry import validate_options
 from rkzoo.tasks.tensors.feed import as_given, input_specs
@@ -23,9 +23,9 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import Recipe
 from rkzoo.vision.image import expand, read
 from rkzoo.workflow.comparison.diagnosis import Runtime
-from rkzoo.workflow.comparison.result import Picture
+from rkzoo.workflow.comparison.result import ComparedImage
 from rkzoo.workflow.inference.inputs import of_plan
-from rkzoo.workflow.inference.plan import Part, Plan, check_pictures, part, plan
+from rkzoo.workflow.inference.plan import ModelPart, Plan, check_pictures, part, plan
 from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 from rkzoo.workflow.request.calibration import samples
 from rkzoo.workflow.request.model_name import is_pipeline
@@ -55,69 +55,71 @@ def check_named(images: Sequence[PathName]) -> None:
 
 
 def given_pictures(
-    images: Sequence[PathName], planned: Plan, report: Reporter
-) -> tuple[Picture, ...]:
+    images: Sequence[PathName], planned: Plan, report: ProgressReporter
+) -> tuple[ComparedImage, ...]:
     """Read the given images or samples, at most MOST. Raises RkzooError."""
     if not images:
         return ()
-    medium = of_plan(planned)
-    found = medium.expand([os.fspath(image) for image in images])
-    if len(found) > MOST:
-        report.note(f"The first {MOST} of {len(found)} {medium.several} are compared.")
-    return tuple(_named(medium.file(one), medium.read(one)) for one in found[:MOST])
+    input_kind = of_plan(planned)
+    results = input_kind.expand([os.fspath(image) for image in images])
+    if len(results) > MOST:
+        report.note(f"The first {MOST} of {len(results)} {input_kind.several} are compared.")
+    return tuple(_named(input_kind.file(item), input_kind.read(item)) for item in results[:MOST])
 
 
-def _named(path: Path | None, image: Any) -> Picture:
-    return Picture(path.name if path else "sample", image, path)
+def _named(path: Path | None, image: Any) -> ComparedImage:
+    return ComparedImage(path.name if path else "sample", image, path)
 
 
-def plans(model: str, request: Request, report: Reporter) -> tuple[dict[Runtime, Plan], list[str]]:
+def plans(
+    model: str, request: Request, report: ProgressReporter
+) -> tuple[dict[Runtime, Plan], list[str]]:
     """A plan for each runtime, float first, and what was left out."""
     skipped: list[str] = []
-    wanted = request.dtype
+    dtype = request.dtype
     base = _base(model, replace(request, runtime="simulator"), skipped, report)
     check_pictures(base, "compare")
     plans: dict[Runtime, Plan] = {"onnx": replace(base, label="onnx")}
-    recipes = [one.build.recipe for one in base.parts.values() if one.build]
+    recipes = [part.build.recipe for part in base.parts.values() if part.build]
     if any(recipe.quantised for recipe in recipes):
         skipped.append("float16: the model came quantised, with INT8 scales of its own.")
-    elif wanted != "int8":
+    elif dtype != "int8":
         plans["fp16"] = replace(base, parts={r: _half(p) for r, p in base.parts.items()})
     else:
         skipped.append("float16: only INT8 was asked for.")
-    if wanted != "fp16" and any(recipe.dtype == "int8" for recipe in recipes):
+    if dtype != "fp16" and any(recipe.dtype == "int8" for recipe in recipes):
         plans["int8"] = base
     return plans, skipped
 
 
-def _base(model: str, request: Request, skipped: list[str], report: Reporter) -> Plan:
+def _base(model: str, request: Request, skipped: list[str], report: ProgressReporter) -> Plan:
     """What is built: INT8 wherever a model can have it."""
     if Path(model).suffix.lower() == ".rknn":
-        found = plan(model, request, report)
-        if all(one.build and one.build.recipe.dtype == "fp16" for one in found.parts.values()):
+        planned = plan(model, request, report)
+        if all(part.build and part.build.recipe.dtype == "fp16" for part in planned.parts.values()):
             skipped.append(f"INT8: {Path(model).name} was built in float16.")
-        return found
+        return planned
     if is_pipeline(model) is not None:
-        found = plan(model, request, report)
-        for role, one in found.parts.items():
-            if one.build and one.build.recipe.dtype == "fp16" and request.dtype != "fp16":
+        planned = plan(model, request, report)
+        for role, item in planned.parts.items():
+            if item.build and item.build.recipe.dtype == "fp16" and request.dtype != "fp16":
                 skipped.append(f"INT8 of {role}: its card keeps it in float16.")
-        return found
+        return planned
     ready = find_model(model, request, report)
     validate_options(ready.contract.head, request.given())
     dtype = request.dtype or ("int8" if "int8" in ready.dtypes else ready.dtypes[0])
     if dtype != "int8":
         why = f"its card allows {', '.join(ready.dtypes)} only"
         skipped.append(f"INT8: {'only float16 was asked for' if request.dtype else why}.")
-    made = part(ready, "simulator", replace(request, dtype=dtype), report)
-    return Plan(ready.name, "simulator", {"model": made}, ready.contract.head)
+    result = part(ready, "simulator", replace(request, dtype=dtype), report)
+    return Plan(ready.name, "simulator", {"model": result}, ready.contract.head)
 
 
-def _half(one: Part) -> Part:
+def _half(part: ModelPart) -> ModelPart:
     """The same in float16, which needs no calibration."""
-    recipe = msgspec.structs.replace(one.built.recipe, **_HALF)
+    recipe = msgspec.structs.replace(part.built.recipe, **_HALF)
     return replace(
-        one, backend=SimulatorBackend(replace(one.built, recipe=recipe, calibration=None))
+        part, backend=SimulatorBackend(replace(part.built, recipe=recipe, calibration=None))
     )
 
 
@@ -130,7 +132,7 @@ def own_chip(planned: Mapping[Runtime, Plan]) -> str:
     return recipe_of(planned).soc
 
 
-def calibration_pictures(model: str, request: Request, base: Plan) -> tuple[Picture, ...]:
+def calibration_pictures(model: str, request: Request, base: Plan) -> tuple[ComparedImage, ...]:
     """The first calibration pictures: the files themselves, or what the model sees of them."""
     path = Path(model)
     files: Sequence[str] = ()
@@ -149,8 +151,8 @@ def calibration_pictures(model: str, request: Request, base: Plan) -> tuple[Pict
     (stack,) = _calibrated(build, 1)
     order = slice(None, None, -1 if first.contract.input.color == "RGB" else 1)
     return tuple(
-        Picture(f"calibration picture {number + 1}", np.ascontiguousarray(one[..., order]))
-        for number, one in enumerate(stack)
+        ComparedImage(f"calibration picture {number + 1}", np.ascontiguousarray(item[..., order]))
+        for number, item in enumerate(stack)
     )
 
 
@@ -163,22 +165,22 @@ def _calibrated(build: BuildInputs, inputs: int) -> list[Array]:
             "Without INT8 there are no calibration pictures to take.",
             "Give some with --image.",
         )
-    with explained("The calibration pictures cannot be read from the cache."):
+    with os_errors_explained("The calibration pictures cannot be read from the cache."):
         return [
             np.array(np.load(folder / f"calibration-{n}.npy", mmap_mode="r")[:PICTURES])
             for n in range(inputs)
         ]
 
 
-def _samples(request: Request, one: Part) -> tuple[Picture, ...]:
+def _samples(request: Request, part: ModelPart) -> tuple[ComparedImage, ...]:
     """Calibration samples of a model with plain inputs: those named, or as they are kept."""
-    specs = input_specs(one.contract)
+    specs = input_specs(part.contract)
     if request.pictures is not None:
-        read_in = islice(samples(request.pictures, one.contract), PICTURES)
-        return tuple(Picture(f"sample {n}", sample) for n, sample in enumerate(read_in, 1))
-    stacks = _calibrated(one.built, len(specs))
+        read_in = islice(samples(request.pictures, part.contract), PICTURES)
+        return tuple(ComparedImage(f"sample {n}", sample) for n, sample in enumerate(read_in, 1))
+    stacks = _calibrated(part.built, len(specs))
     return tuple(
-        Picture(
+        ComparedImage(
             f"sample {number + 1}",
             {
                 name: as_given(stack[number], spec)

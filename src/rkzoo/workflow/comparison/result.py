@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rkzoo.plain import plain
+from rkzoo.json_values import to_json_value
 from rkzoo.session import Label
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.workflow.comparison.diagnosis import Cause, Runtime
@@ -21,7 +21,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Picture:
+class ComparedImage:
     """An image to compare on: BGR uint8 (H, W, 3), or for plain tensors a sample, the inputs by
     name; and its file if it has one."""
 
@@ -31,7 +31,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Ran:
+class RuntimeComparison:
     """One backend over all images.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerComparison:
     """INT8 error by layer, of one model on one image. `first_bad`: first tensor whose cosine falls
     below 0.99 with all preceding layers in INT8; `worst`: the layers that are worst when quantized
     alone.
@@ -87,8 +87,8 @@ class Comparison:
     toolkit: str
     threshold: float
     pictures: tuple[str, ...]
-    ran: tuple[Ran, ...]
-    layers: tuple[Layers, ...]
+    ran: tuple[RuntimeComparison, ...]
+    layers: tuple[LayerComparison, ...]
     causes: tuple[Cause, ...]
     skipped: tuple[str, ...]
     verdict: str
@@ -99,8 +99,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Result as JSON types, without drawn images; values that are not finite become null."""
-        bare = replace(self, ran=tuple(replace(one, drawn=()) for one in self.ran))
-        document: dict[str, Any] = plain(bare)
-        for one in document["ran"]:
-            del one["drawn"]
+        bare = replace(self, ran=tuple(replace(variant, drawn=()) for variant in self.ran))
+        document: dict[str, Any] = to_json_value(bare)
+        for item in document["ran"]:
+            del item["drawn"]
         return document

@@ -64,7 +64,13 @@ class OutputFigures:
 
 
 def figures(
-    wanted: Array, array: Array, spec: TensorSpec, *, name: str = "", role: str = "", part: str = ""
+    expected: Array,
+    array: Array,
+    spec: TensorSpec,
+    *,
+    name: str = "",
+    role: str = "",
+    part: str = "",
 ) -> OutputFigures:
     """Compare an output with the float reference.
 
@@ -78,7 +84,7 @@ def figures(
         name, role, part: copied to the result; `name` defaults to the spec's.
     """
     values = dequantise(array, spec)
-    reference = np.asarray(wanted, np.float32)
+    reference = np.asarray(expected, np.float32)
     if values.size != reference.size:
         cos, apart, mean = None, float("inf"), float("inf")
     else:
@@ -87,7 +93,7 @@ def figures(
             gap = np.abs(reference.reshape(-1) - values.reshape(-1))
         apart = float(gap.max(initial=0.0))
         mean = float(gap.mean(dtype=np.float64)) if gap.size else 0.0
-    found = OutputFigures(
+    output_figures = OutputFigures(
         name=name or spec.name,
         role=role,
         part=part,
@@ -101,14 +107,16 @@ def figures(
         count=values.size,
         mean_difference=mean,
     )
-    return found if spec.scale is None else _coded(found, array, reference, spec)
+    return output_figures if spec.scale is None else _coded(output_figures, array, reference, spec)
 
 
 def _least(values: Array) -> float:
     return float(values.min()) if values.size else 0.0
 
 
-def _coded(found: OutputFigures, array: Array, reference: Array, spec: TensorSpec) -> OutputFigures:
+def _coded(
+    output_figures: OutputFigures, array: Array, reference: Array, spec: TensorSpec
+) -> OutputFigures:
     limits, scale = np.iinfo(array.dtype), float(spec.scale or 1.0)
     # Up to half a step outside the range a value still rounds to the last code.
     low, high = ((end - spec.zero_point) * scale for end in (limits.min, limits.max))
@@ -119,7 +127,7 @@ def _coded(found: OutputFigures, array: Array, reference: Array, spec: TensorSpe
         return int(np.count_nonzero(array == end)) / size * (end != spec.zero_point)
 
     return replace(
-        found,
+        output_figures,
         scale=scale,
         zero_point=spec.zero_point,
         at_low=at(limits.min),
@@ -130,20 +138,20 @@ def _coded(found: OutputFigures, array: Array, reference: Array, spec: TensorSpe
     )
 
 
-def _other_layout(wanted: Array, values: Array) -> float | None:
+def _other_layout(expected: Array, values: Array) -> float | None:
     """Cosine similarity after assuming channels last in `values`, or in `wanted`."""
-    if wanted.size != values.size or wanted.ndim not in (3, 4) or values.ndim != wanted.ndim:
+    if expected.size != values.size or expected.ndim not in (3, 4) or values.ndim != expected.ndim:
         return None
-    shape = wanted.shape
+    shape = expected.shape
     if 1 in (shape[1], int(np.prod(shape[2:]))):
         return None  # both layouts have the same order
     last = values.reshape((shape[0], *shape[2:], shape[1]))
     first = values.reshape((shape[0], shape[-1], *shape[1:-1]))
-    found = [
-        cosine(wanted, np.moveaxis(last, -1, 1)),
-        cosine(wanted, np.moveaxis(first, 1, -1)),
+    results = [
+        cosine(expected, np.moveaxis(last, -1, 1)),
+        cosine(expected, np.moveaxis(first, 1, -1)),
     ]
-    return max((one for one in found if one is not None), default=None)
+    return max((value for value in results if value is not None), default=None)
 
 
 def over_pictures(rows: Sequence[OutputFigures]) -> OutputFigures:

@@ -16,11 +16,11 @@ import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained, write_text
-from rkzoo.graph.lowering.verify import Proof
+from rkzoo.files import atomic_output, os_errors_explained, write_text
+from rkzoo.graph.lowering.verify import EquivalenceReport
 from rkzoo.graph.rknn import reader as rknn
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.toolkit import builds, environment
@@ -36,7 +36,7 @@ from rkzoo.workflow.request.model_name import card_of, is_pipeline
 from rkzoo.workflow.request.models import Models, find_models
 from rkzoo.workflow.request.pipeline_file import write_pipeline
 from rkzoo.workflow.request.request import ModelOptions, Request, request_of
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.zoo.catalogue import dtypes_on, members
 from rkzoo.zoo.labels import label_set, label_sets
 from rkzoo.zoo.schema import Card
@@ -50,7 +50,7 @@ _CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """One .rknn. `size` in bytes, `seconds` of the build, `findings` what the toolkit did
     not report by itself, `proof` how equal the cut is to the uncut graph (None where
     nothing was cut), `pipeline` the file that joins it to the other parts of a pipeline, `golden`
@@ -63,16 +63,16 @@ class Converted:
     size: int
     seconds: float
     findings: tuple[Finding, ...] = ()
-    proof: Proof | None = None
+    proof: EquivalenceReport | None = None
     pipeline: Path | None = None
     golden: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        document: dict[str, Any] = plain(self._told())
+        document: dict[str, Any] = to_json_value(self._document())
         return document
 
-    def _told(self) -> dict[str, Any]:
+    def _document(self) -> dict[str, Any]:
         return {
             "soc": self.soc,
             "dtype": self.dtype,
@@ -94,9 +94,9 @@ def convert(
     *,
     output: str | os.PathLike[str] | None = None,
     golden: int = 0,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
-) -> list[Converted]:
+) -> list[ConversionResult]:
     """Converts a model for one chip or several. What exists already survives a failure.
 
     Args:
@@ -126,7 +126,7 @@ def convert(
     target = Path(output) if output else None
     _check_target(os.fspath(model), target)
     models = find_models(os.fspath(model), request, report, to_run=False)
-    made: dict[str, list[Converted]] = {}
+    conversions: dict[str, list[ConversionResult]] = {}
     cpu: dict[str, tuple[bytes, Contract]] = {}
     files: dict[str, Path] = {}
     for role, ready in models:
@@ -135,7 +135,7 @@ def convert(
             _on_processor(ready, models, report)
             cpu[role] = (ready.graph().SerializeToString(), ready.contract)
             continue
-        made[role] = convert_resolved(
+        conversions[role] = convert_resolved(
             _unlabelled(ready),
             socs,
             replace(request, dtype=models.dtype_of(ready, request.dtype)),
@@ -146,8 +146,8 @@ def convert(
     if not models.single:
         write = partial(write_pipeline, cpu=cpu, files=files, head=models.head)
         stem = models.name + (f"-{request.dtype}" if request.dtype else "")
-        made = _joined(stem, models.name, made, write)
-    return [one for ones in made.values() for one in ones]
+        conversions = _joined(stem, models.name, conversions, write)
+    return [conversion for conversions in conversions.values() for conversion in conversions]
 
 
 def _check_target(name: str, target: Path | None) -> None:
@@ -161,7 +161,7 @@ def _check_target(name: str, target: Path | None) -> None:
         )
 
 
-def _on_processor(ready: Resolved, models: Models, report: Reporter) -> None:
+def _on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter) -> None:
     """Notes that a part of a pipeline is not converted. Raises RkzooError for a single model."""
     why = ready.card.cpu if ready.card else ""
     if models.single:
@@ -181,8 +181,8 @@ def check_chips(card: Card, socs: Sequence[str]) -> None:
         if able[soc] or card.task == "asset":
             continue
         builds = " and ".join(chips()[soc].dtypes)
-        parts = [one for one in members(card).values() if not one.cpu] or [card]
-        unable = (one for one in parts if not dtypes_on(one, soc, chips()[soc].dtypes))
+        parts = [card for card in members(card).values() if not card.cpu] or [card]
+        unable = (part for part in parts if not dtypes_on(part, soc, chips()[soc].dtypes))
         bad = next(unable, card)
         why = f"{bad.name} comes in {' and '.join(bad.dtypes)}, and {soc} builds {builds} only."
         if bad.socs and soc not in bad.socs:
@@ -190,27 +190,27 @@ def check_chips(card: Card, socs: Sequence[str]) -> None:
         raise RkzooError(
             f"{card.name} cannot be built for {soc}.",
             why,
-            f"Build it for {', '.join(one for one in able if able[one])}.",
+            f"Build it for {', '.join(text for text in able if able[text])}.",
         )
 
 
 def _joined(
     stem: str,
     name: str,
-    made: dict[str, list[Converted]],
+    conversions: dict[str, list[ConversionResult]],
     write: Callable[[Path, str, dict[str, Path]], None] = write_pipeline,
-) -> dict[str, list[Converted]]:
+) -> dict[str, list[ConversionResult]]:
     """Writes, for each chip, the file that makes one model of the parts."""
-    found: dict[str, list[Converted]] = {role: [] for role in made}
-    for ones in zip(*made.values(), strict=True):
-        path = ones[0].rknn.with_name(f"{stem}-{ones[0].soc}.json")
-        write(path, name, {r: one.rknn for r, one in zip(made, ones, strict=True)})
-        for role, one in zip(made, ones, strict=True):
-            found[role].append(replace(one, pipeline=path))
-    return found
+    results: dict[str, list[ConversionResult]] = {role: [] for role in conversions}
+    for item in zip(*conversions.values(), strict=True):
+        path = item[0].rknn.with_name(f"{stem}-{item[0].soc}.json")
+        write(path, name, {r: item.rknn for r, item in zip(conversions, item, strict=True)})
+        for role, entry in zip(conversions, item, strict=True):
+            results[role].append(replace(entry, pipeline=path))
+    return results
 
 
-def _unlabelled(ready: Resolved) -> Resolved:
+def _unlabelled(ready: ResolvedModel) -> ResolvedModel:
     """A model that takes prompts has no labels of its own: each run names its classes."""
     if ready.contract.texts is None:
         return ready
@@ -218,14 +218,14 @@ def _unlabelled(ready: Resolved) -> Resolved:
 
 
 def convert_resolved(
-    ready: Resolved,
+    ready: ResolvedModel,
     socs: Sequence[str],
     request: Request | None = None,
     *,
     output: Path | None = None,
     golden: int = 0,
-    report: Reporter = SILENT,
-) -> list[Converted]:
+    report: ProgressReporter = SILENT,
+) -> list[ConversionResult]:
     """As `convert`, for a model that is resolved already."""
     request = request or Request()
     pictures = request.pictures
@@ -236,18 +236,18 @@ def convert_resolved(
     env = environment.ensure(prepared.recipe.toolkit, report=report)
     running: list[ToolkitProcess] = []
 
-    def one(soc: str, target: Path) -> Converted:
+    def one(soc: str, target: Path) -> ConversionResult:
         with ToolkitProcess(env, report=report) as process:
             running.append(process)
             try:
-                made = _build(prepared, soc, target, process)
+                conversion = _build(prepared, soc, target, process)
             except ModelRefused as error:
                 raise with_way_out(error, prepared, soc, env, report) from error
             # One of an earlier build would only be refused.
             golden_path(target).unlink(missing_ok=True)
             if fed is None:
-                return made
-            return replace(made, golden=record(target, process, prepared.recipe.inputs, fed))
+                return conversion
+            return replace(conversion, golden=record(target, process, prepared.recipe.inputs, fed))
 
     # Each build is a process of about 0.6 GB that keeps one core busy.
     with ThreadPoolExecutor(max(1, min(len(socs), os.cpu_count() or 1))) as pool:
@@ -267,7 +267,7 @@ def _build(
     soc: str,
     target: Path,
     process: ToolkitProcess,
-) -> Converted:
+) -> ConversionResult:
     inputs = builds.find(prepared.key)
     if inputs is None:
         raise RkzooError(
@@ -301,9 +301,9 @@ def _build(
     )
     text = json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=1)
     write_text(sidecar, text + "\n")
-    with explained(f"{target} cannot be read."):
+    with os_errors_explained(f"{target} cannot be read."):
         size = target.stat().st_size
-    return Converted(
+    return ConversionResult(
         soc, prepared.recipe.dtype, target, sidecar, size, built.seconds, findings, prepared.proof
     )
 
@@ -323,8 +323,8 @@ def custom_string(contract: Contract) -> str:
         # The file itself says what its inputs are.
         {"contract": _unusual(msgspec.structs.replace(nameless, others=()))},
     )
-    for told in tries:
-        text = json.dumps({"rkzoo": version("rkzoo"), **told}, separators=(",", ":"))
+    for item in tries:
+        text = json.dumps({"rkzoo": version("rkzoo"), **item}, separators=(",", ":"))
         if len(text) <= _CUSTOM_STRING_BYTES:
             break
     return text

@@ -23,12 +23,12 @@ import numpy as np
 
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import TensorsHead
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError, printable
-from rkzoo.files import atomic_output, explained, sha256_of
+from rkzoo.files import atomic_output, os_errors_explained, sha256_of
 from rkzoo.graph.rknn import reader as rknn
-from rkzoo.progress import SILENT, Reporter
-from rkzoo.runtime.simulator import SimulatorSession, as_fed
+from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.runtime.simulator import SimulatorSession, fed_spec
 from rkzoo.session import Array
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.process import ToolkitProcess
@@ -50,7 +50,7 @@ _KINDS = frozenset(("uint8", "int8", "int32", "int64", "float32"))
 Origin = Literal["calibration", "pictures", "made"]
 
 
-class About(Strict, frozen=True):
+class GoldenMetadata(StrictStruct, frozen=True):
     """What a golden file says of itself. `model` is the sha256 of its .rknn; `inputs` as a
     session takes them and `outputs` as the simulator returns them, for one sample; `origin` says
     whether the `count` inputs are calibration samples, pictures that were given, or made."""
@@ -67,7 +67,7 @@ class About(Strict, frozen=True):
 
 
 @dataclass(frozen=True)
-class Samples:
+class GoldenInputs:
     """`arrays` holds a stack (count, *shape) for each input, shaped as a session takes it."""
 
     origin: Origin
@@ -78,7 +78,7 @@ class Samples:
 class Golden:
     """`fed` and `answers` hold a stack (count, *shape) for each input and output."""
 
-    about: About
+    about: GoldenMetadata
     fed: tuple[Array, ...] = field(repr=False)
     answers: tuple[Array, ...] = field(repr=False)
 
@@ -109,74 +109,79 @@ def check_count(count: int) -> None:
 
 
 def samples(
-    prepared: Prepared, pictures: calib.Pictures | None, count: int, report: Reporter = SILENT
-) -> Samples:
+    prepared: Prepared,
+    pictures: calib.CalibrationImages | None,
+    count: int,
+    report: ProgressReporter = SILENT,
+) -> GoldenInputs:
     """What a model is fed for its golden file: the first calibration samples where it has some,
     else the first `pictures`, else numbers that are the same each time."""
     plans = prepared.recipe.inputs
     kept = builds.find(prepared.key)
     if kept is not None and kept.calibration is not None:
         folder = kept.calibration
-        with explained("The calibration samples cannot be read from the cache."):
+        with os_errors_explained("The calibration samples cannot be read from the cache."):
             stacks = [
                 np.load(folder / f"calibration-{number}.npy", mmap_mode="r")[:count]
                 for number in range(len(plans))
             ]
         arrays = [_shaped(stack, plan) for stack, plan in zip(stacks, plans, strict=True)]
-        return Samples("calibration", tuple(arrays))
+        return GoldenInputs("calibration", tuple(arrays))
     contract = prepared.ready.contract
     if pictures is not None and isinstance(contract.head, TensorsHead):
-        given = calib.sample_arrays(pictures, contract, report, most=count)
-        shaped = [_shaped(stack, plan) for stack, plan in zip(given, plans, strict=True)]
-        return Samples("calibration", tuple(shaped))
+        sample_arrays = calib.sample_arrays(pictures, contract, report, most=count)
+        shaped = [_shaped(stack, plan) for stack, plan in zip(sample_arrays, plans, strict=True)]
+        return GoldenInputs("calibration", tuple(shaped))
     spec, card = prepared.ready.contract.picture, prepared.ready.card
     if spec is not None and card is not None:
         from rkzoo.workflow.compile.text_calibration import pictures_for
 
         pictures = pictures_for(card.name, pictures, report)
-    made = [_made(plan, count, seed) for seed, plan in enumerate(plans)]
+    results = [_synthetic_inputs(plan, count, seed) for seed, plan in enumerate(plans)]
     if spec is None or pictures is None:
-        return Samples("made", tuple(made))
+        return GoldenInputs("made", tuple(results))
     first = replace(
         pictures, count=min(count, len(pictures)), load=lambda: islice(pictures.load(), count)
     )
     shown = _shaped(calib.arrays(first, spec, report), plans[0])
-    return Samples("pictures", (shown, *(stack[: len(shown)] for stack in made[1:])))
+    return GoldenInputs("pictures", (shown, *(stack[: len(shown)] for stack in results[1:])))
 
 
 def _shaped(stack: Array, plan: InputPlan) -> Array:
     """Stacked samples as a session takes them; one picture fills a batch."""
-    shape = as_fed(plan).shape
+    shape = fed_spec(plan).shape
     if plan.mean:
         return np.stack([np.broadcast_to(sample, shape) for sample in stack])
     return np.ascontiguousarray(stack, plan.dtype).reshape(len(stack), *shape)
 
 
-def _made(plan: InputPlan, count: int, seed: int) -> Array:
+def _synthetic_inputs(plan: InputPlan, count: int, seed: int) -> Array:
     """(count, *shape): soft blobs with noise for a picture, zeros and ones for whole numbers
     (which may count or choose anything), else normal numbers."""
-    spec, random = as_fed(plan), np.random.default_rng(seed)
+    spec, random = fed_spec(plan), np.random.default_rng(seed)
     shape = (count, *spec.shape)
     if not plan.mean:
         values = random.standard_normal(shape) if plan.dtype == "float32" else None
         return np.asarray(random.integers(0, 2, shape) if values is None else values, plan.dtype)
-    found = np.empty(shape, np.uint8)
+    result = np.empty(shape, np.uint8)
     height, width, channels = spec.shape[1:]
-    for picture in found.reshape(-1, height, width, channels):
+    for picture in result.reshape(-1, height, width, channels):
         coarse = random.integers(0, 256, (-(-height // 32), -(-width // 32), channels), np.uint8)
         soft = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
         noise = random.integers(-16, 17, picture.shape)
         picture[:] = np.clip(soft.reshape(picture.shape) + noise, 0, 255)
-    return found
+    return result
 
 
-def record(model: Path, process: ToolkitProcess, plans: Sequence[InputPlan], fed: Samples) -> Path:
+def record(
+    model: Path, process: ToolkitProcess, plans: Sequence[InputPlan], fed: GoldenInputs
+) -> Path:
     """Writes what `process`, which has just built `model`, answers to `fed`. Raises RkzooError."""
     file = rknn.read(model)
     session = SimulatorSession(process, plans, file.outputs)
     count = len(fed.arrays[0])
     runs = [session.run([stack[index] for stack in fed.arrays]) for index in range(count)]
-    about = About(
+    about = GoldenMetadata(
         model=sha256_of(model),
         name=model.name,
         inputs=session.inputs,
@@ -211,7 +216,7 @@ def write_golden(path: Path, golden: Golden) -> Path:
     return path
 
 
-def _names(about: About) -> list[str]:
+def _names(about: GoldenMetadata) -> list[str]:
     """What the arrays are called, inputs first."""
     return [
         *(f"input{number}" for number in range(len(about.inputs))),
@@ -226,7 +231,7 @@ def golden_of(model: Path, path: Path | None = None) -> Golden:
     """The golden file of a .rknn: `path`, else the one beside it. Raises RkzooError where there
     is none, or it is damaged or belongs to another model."""
     place = path or golden_path(model)
-    with explained(f"{model} cannot be read."):
+    with os_errors_explained(f"{model} cannot be read."):
         model.stat()
     if not place.exists():
         raise RkzooError(
@@ -234,20 +239,21 @@ def golden_of(model: Path, path: Path | None = None) -> Golden:
             "rkzoo convert writes it when it is asked to: inputs with the simulator's outputs.",
             "Convert the model again with rkzoo convert ... --golden, and copy both files.",
         )
-    found = read_golden(place)
-    if found.about.model != sha256_of(model):
+    golden = read_golden(place)
+    if golden.about.model != sha256_of(model):
         raise RkzooError(
             f"{place.name} belongs to another build of {model.name}.",
-            f"It names {printable(found.about.name)} by its sha256, {found.about.model[:12]} and so"
+            f"It names {printable(golden.about.name)} by its sha256, {golden.about.model[:12]} "
+            f"and so"
             " on, which is not this file's.",
             "Convert the model again with rkzoo convert ... --golden, and copy both files.",
         )
-    return found
+    return golden
 
 
 def read_golden(path: Path) -> Golden:
     """Raises RkzooError for a file that is damaged, too large, or no golden file."""
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         try:
             if not path.is_file():
                 path.stat()
@@ -266,20 +272,20 @@ def read_golden(path: Path) -> Golden:
 
 def _read(archive: zipfile.ZipFile) -> Golden:
     text = _array(archive, "about", np.dtype(np.uint8))
-    about = msgspec.json.decode(text.tobytes(), type=About)
+    about = msgspec.json.decode(text.tobytes(), type=GoldenMetadata)
     specs = (*about.inputs, *about.outputs)
     if not about.inputs or not about.outputs:
         raise ValueError("It names no inputs, or no outputs")
     if any(spec.dtype not in _KINDS for spec in specs):
         raise ValueError("It names numbers of a kind that no model has")
-    wanted = [((about.count, *spec.shape), np.dtype(spec.dtype)) for spec in specs]
-    if any(len(shape) > _DIMS or min(shape) < 1 for shape, _ in wanted):
+    requested = [((about.count, *spec.shape), np.dtype(spec.dtype)) for spec in specs]
+    if any(len(shape) > _DIMS or min(shape) < 1 for shape, _ in requested):
         raise ValueError("It names shapes that no tensor has")
-    if sum(math.prod(shape) * kind.itemsize for shape, kind in wanted) > LARGEST:
+    if sum(math.prod(shape) * kind.itemsize for shape, kind in requested) > LARGEST:
         raise ValueError(f"Its arrays are larger than {LARGEST >> 20} MiB")
     stacks = tuple(
         _array(archive, name, kind, shape)
-        for name, (shape, kind) in zip(_names(about), wanted, strict=True)
+        for name, (shape, kind) in zip(_names(about), requested, strict=True)
     )
     count = len(about.inputs)
     return Golden(about, stacks[:count], stacks[count:])
@@ -298,16 +304,16 @@ def _array(
         if np.lib.format.read_magic(member) != (1, 0):
             raise ValueError(f"{name} is of an unknown version")
         try:
-            found, turned, type_ = np.lib.format.read_array_header_1_0(member)
+            results, turned, type_ = np.lib.format.read_array_header_1_0(member)
         except MemoryError as error:  # so numpy's parser calls a text that is nested too deep
             raise ValueError(f"{name} has no header that can be read") from error
-        if shape is None and len(found) == 1 and 0 <= found[0] <= _LONGEST:
-            shape = found
-        if (found, turned, type_) != (shape, False, kind):
-            raise ValueError(f"{name} is {type_} {found}, and not what it should be")
-        size = math.prod(found) * kind.itemsize
+        if shape is None and len(results) == 1 and 0 <= results[0] <= _LONGEST:
+            shape = results
+        if (results, turned, type_) != (shape, False, kind):
+            raise ValueError(f"{name} is {type_} {results}, and not what it should be")
+        size = math.prod(results) * kind.itemsize
         data = member.read(size)
         # To its very end, where the checksum is compared.
         if len(data) != size or member.read(1):
             raise ValueError(f"{name} has not as many bytes as it says")
-    return np.frombuffer(data, kind).reshape(found)
+    return np.frombuffer(data, kind).reshape(results)

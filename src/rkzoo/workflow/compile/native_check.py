@@ -17,7 +17,7 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph.rknn.reader import SMALL, RknnFile
-from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.postprocess import DetectDecoder
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 
 _SHOWN = 3
@@ -25,7 +25,7 @@ _TOOLKITS = (DEFAULT_VERSION, "2.3.2")
 _MOST_CELLS = 1_000_000  # 640x640 has 8400
 
 
-def announced(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
+def native_specs(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
     """The outputs as `NpuSession` announces them for this contract on the file's chip.
 
     Maps of a detection head stay as the NPU writes them where its only input is a picture, in
@@ -52,7 +52,7 @@ def _last(spec: TensorSpec) -> TensorSpec:
     return msgspec.structs.replace(spec, shape=(batch, height, width, channels), layout="NHWC")
 
 
-def bound(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
+def bind_native(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
     """Binds the decoder to the outputs; those, or none where the head is no detection head, which
     alone is read in the NPU's own layout.
 
@@ -61,7 +61,7 @@ def bound(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
     head = contract.head
     if not isinstance(head, DetectHead):
         return ()
-    specs = announced(file, contract)
+    specs = native_specs(file, contract)
     _refuse_endless(head, contract.input.size)
     DetectDecoder(head, contract.input.size, specs)
     return specs
@@ -83,7 +83,7 @@ def refuse_unreadable(file: RknnFile, contract: Contract, model: str) -> None:
     """Raises RkzooError where a board would refuse what was just built of `model`, a name or
     a file."""
     try:
-        bound(file, contract)
+        bind_native(file, contract)
     except RkzooError as error:
         chip = file.platforms[0] if file.platforms else "CHIP"
         other = next(version for version in _TOOLKITS if version != file.toolkit)
@@ -114,15 +114,17 @@ def refuse_left_out(file: RknnFile, outputs: Sequence[str]) -> None:
 def native_checks(file: RknnFile, contract: Contract) -> list[Check]:
     """What `rkzoo inspect` says of it."""
     try:
-        specs = bound(file, contract)
+        specs = bind_native(file, contract)
     except RkzooError as error:
         return [Check("fail", f"A board would refuse the head: {error.what} {error.why}")]
     if not specs:
         return []
-    return [Check("ok", f"The head fits its outputs as the NPU keeps them: {_shown(specs)}.")]
+    return [
+        Check("ok", f"The head fits its outputs as the NPU keeps them: {_format_specs(specs)}.")
+    ]
 
 
-def _shown(specs: Sequence[TensorSpec]) -> str:
-    told = [f"{spec.name} {list(spec.shape)}" for spec in specs[:_SHOWN]]
+def _format_specs(specs: Sequence[TensorSpec]) -> str:
+    reported = [f"{spec.name} {list(spec.shape)}" for spec in specs[:_SHOWN]]
     left = len(specs) - _SHOWN
-    return ", ".join(told) + (f" and {left} more" if left > 0 else "")
+    return ", ".join(reported) + (f" and {left} more" if left > 0 else "")

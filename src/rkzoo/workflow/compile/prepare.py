@@ -15,20 +15,20 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantisation, stops
-from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, whole
-from rkzoo.graph.lowering.verify import Decode, Proof, prove
+from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
+from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, keep_head
+from rkzoo.graph.lowering.verify import Decode, EquivalenceReport, verify_equivalence
 from rkzoo.graph.onnx.summary import summarise
-from rkzoo.progress import Reporter
+from rkzoo.progress import ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.detect.decode import DetectDecoder
-from rkzoo.tasks.prompt.prompted import filled
+from rkzoo.tasks.detect.postprocess import DetectDecoder
+from rkzoo.tasks.prompt.prompted import fill_slots
 from rkzoo.toolkit import builds, checks
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe
 from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 
 if TYPE_CHECKING:
     import onnx
@@ -39,27 +39,27 @@ class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds. `outputs` are
     the names of those of the graph."""
 
-    ready: Resolved
+    ready: ResolvedModel
     recipe: Recipe
     calibration: Calibration
     key: str
-    proof: Proof | None
+    proof: EquivalenceReport | None
     outputs: tuple[str, ...] = ()
 
 
 def prepare(
-    ready: Resolved,
+    ready: ResolvedModel,
     socs: Sequence[str],
     dtype: Dtype,
-    pictures: calib.Pictures | None,
+    pictures: calib.CalibrationImages | None,
     toolkit: str | None,
-    report: Reporter,
+    report: ProgressReporter,
 ) -> Prepared:
     """Checks everything that can be checked before a build, then proves and stores it.
 
     Raises one RkzooError that lists all problems.
     """
-    own = quantisation(ready.original)
+    own = quantization_info(ready.original)
     if own is not None:
         report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
         pictures = None
@@ -93,17 +93,17 @@ def prepare(
         inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
         quantised=own is not None,
-        scores=score_outputs(ready.contract, [one.name for one in graph.graph.output])
+        scores=score_outputs(ready.contract, [item.name for item in graph.graph.output])
         if dtype == "int8" and own is None
         else (),
         **(_numbers(ready) if dtype == "int8" and own is None else {}),
     )
     # Of the graph as it goes to the toolkit: a cut may have freed an output.
-    cut = quantisation(graph) if own is not None else None
+    cut = quantization_info(graph) if own is not None else None
     samples = len(pictures) if pictures and dtype == "int8" else 0
     problems = dict.fromkeys(_stopped(ready, graph))
     for soc in socs:
-        found = checks.check(
+        results = checks.check(
             recipe=msgspec.structs.replace(recipe, soc=soc),
             opset=summary.opset,
             shapes=shapes,
@@ -111,7 +111,7 @@ def prepare(
             integer_operators=cut.integer if cut else (),
             outputs_read_inside=cut.read_inside if cut else (),
         )
-        problems.update(dict.fromkeys(found))
+        problems.update(dict.fromkeys(results))
     checks.refuse(list(problems))
     for problem in problems:
         report.note(f"warning: {problem.what} {problem.why} {problem.fix}")
@@ -134,10 +134,10 @@ def prepare(
     return Prepared(ready, recipe, stored, key, proof, outputs)
 
 
-def _stopped(ready: Resolved, graph: onnx.ModelProto) -> list[checks.Problem]:
+def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Problem]:
     """What the toolkit refuses in the graph, or leaves out."""
     there = {name for node in ready.original.graph.node for name in node.output}
-    found = []
+    problems = []
     for stop in stops(graph):
         ends = [name for name in stop.outputs if name in there]
         fix = end_before(ready, ends) if ends else "Export the model without it."
@@ -147,11 +147,11 @@ def _stopped(ready: Resolved, graph: onnx.ModelProto) -> list[checks.Problem]:
         else:
             what = f"The toolkit refuses the operator {stop.operator} ({stop.where})."
             why = "It takes no branches, no loops, and nothing whose shape depends on the numbers."
-        found.append(checks.Problem(what, why, fix))
-    return found
+        problems.append(checks.Problem(what, why, fix))
+    return problems
 
 
-def end_before(ready: Resolved, outputs: Sequence[str]) -> str:
+def end_before(ready: ResolvedModel, outputs: Sequence[str]) -> str:
     """How to end a model at inner tensors."""
     listed = f"`outputs: [{', '.join(outputs)}]`"
     if ready.card is not None:
@@ -162,7 +162,9 @@ def end_before(ready: Resolved, outputs: Sequence[str]) -> str:
     )
 
 
-def _calibration(ready: Resolved, pictures: calib.Pictures, report: Reporter) -> list[Any]:
+def _calibration(
+    ready: ResolvedModel, pictures: calib.CalibrationImages, report: ProgressReporter
+) -> list[Any]:
     """What calibrates each input, stacked."""
     contract = ready.contract
     if isinstance(contract.head, TensorsHead):
@@ -177,14 +179,17 @@ def input_plans(contract: Contract, picture: str) -> tuple[InputPlan, ...]:
     """The inputs as the toolkit is told about them; `picture` is the name of the first, where
     that is a picture."""
     image = contract.picture
-    others = [InputPlan(name=one.name, shape=one.shape, dtype=one.dtype) for one in contract.others]
+    others = [
+        InputPlan(name=other.name, shape=other.shape, dtype=other.dtype)
+        for other in contract.others
+    ]
     if image is None:
         return tuple(others)
     shape = (1, image.channels, *image.size)
     return (InputPlan(name=picture, shape=shape, mean=image.mean, std=image.std), *others)
 
 
-def _numbers(ready: Resolved) -> dict[str, Any]:
+def _numbers(ready: ResolvedModel) -> dict[str, Any]:
     """The part of a recipe that INT8 alone has."""
     how = ready.quantise
     return {
@@ -195,30 +200,32 @@ def _numbers(ready: Resolved) -> dict[str, Any]:
     }
 
 
-def _repeated(ready: Resolved, other: ArrayInput, count: int) -> NDArray[Any]:
+def _repeated(ready: ResolvedModel, other: ArrayInput, count: int) -> NDArray[Any]:
     """What goes into an input beside the picture, for each of `count` calibration pictures."""
     if other.role != "texts" or ready.prompts is None:
         raise RkzooError(f"Nothing is known to calibrate the input {other.name} with.", code=1)
-    values = filled(ready.prompts, other)
+    values = fill_slots(ready.prompts, other)
     return np.broadcast_to(values, (count, *values.shape[1:]))
 
 
-def _bare(ready: Resolved) -> bool:
+def _bare(ready: ResolvedModel) -> bool:
     """Whether the scores leave the user's own graph before their sigmoid."""
     return ready.recognition is not None and bare_scores(ready.recognition)
 
 
-def _proof(ready: Resolved, graph: onnx.ModelProto, report: Reporter) -> Proof | None:
-    found = ready.recognition
-    if not ready.is_cut or found is None or found.uncut is None:
+def _proof(
+    ready: ResolvedModel, graph: onnx.ModelProto, report: ProgressReporter
+) -> EquivalenceReport | None:
+    recognition = ready.recognition
+    if not ready.is_cut or recognition is None or recognition.uncut is None:
         return None
     with report.task("Proving the cut equal to the whole graph"):
-        return prove(
+        return verify_equivalence(
             ready.original,
             graph,
-            found,
+            recognition,
             _reader(ready.contract, graph),
-            _reader(found.uncut, whole(ready.original, found)),
+            _reader(recognition.uncut, keep_head(ready.original, recognition)),
             allowed=BOUNDED_AWAY if ready.quantise.head == "bounded" else 0.0,
         )
 

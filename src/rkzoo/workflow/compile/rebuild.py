@@ -10,7 +10,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import Sidecar
@@ -18,12 +18,12 @@ from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.compile.text_calibration import MADE
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.options import Fit, fit_of
-from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.workflow.request.quantization import QuantizationConfig
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 
 
-def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInputs:
+def rebuild(sidecar: Sidecar, path: Path, report: ProgressReporter = SILENT) -> BuildInputs:
     """Prepares the build of the .rknn `path` anew from its source file and calibration pictures.
     Raises RkzooError where they are gone or have changed."""
     source = Path(sidecar.source.file)
@@ -75,7 +75,7 @@ def rebuilt(sidecar: Sidecar, path: Path, report: Reporter = SILENT) -> BuildInp
             "Convert it again.",
         )
     ready = ready.quantised(
-        Quantise(
+        QuantizationConfig(
             head=sidecar.head,
             algorithm=recipe.algorithm,
             method=recipe.method,

@@ -24,7 +24,7 @@ def score_roles(contract: Contract, outputs: Sequence[str]) -> list[str]:
     """
     head = contract.head
     if not isinstance(head, DetectHead):
-        every = head is not None and spec_of(head).bounded(head)
+        every = head is not None and spec_of(head).has_bounded_scores(head)
         return ["score" if every else ""] * len(outputs)
     if not head.activated or len(outputs) != len(head.outputs):
         return [""] * len(outputs)
@@ -43,4 +43,6 @@ def score_outputs(contract: Contract, outputs: Sequence[str]) -> tuple[str, ...]
 
 def scale_findings(file: RknnFile, contract: Contract) -> tuple[Finding, ...]:
     """What the output scales of a .rknn say about its scores."""
-    return check_scales(file.outputs, score_roles(contract, [one.name for one in file.outputs]))
+    return check_scales(
+        file.outputs, score_roles(contract, [output.name for output in file.outputs])
+    )

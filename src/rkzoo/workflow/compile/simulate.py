@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph.rknn import reader as rknn
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.simulator import SimulatorSession
 from rkzoo.toolkit import builds, environment
 from rkzoo.toolkit.builds import BuildInputs
@@ -22,33 +22,35 @@ from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.sidecar import read_sidecar
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.request.resolved import Resolved
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 
-def open_rknn(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, SimulatorSession]:
+def open_rknn(
+    path: Path, *, report: ProgressReporter = SILENT
+) -> tuple[Contract, SimulatorSession]:
     """The model of a .rknn that rkzoo made, on the simulator."""
     contract, inputs = rknn_inputs(path, report=report)
     return contract, simulate(inputs, report)
 
 
-def rknn_inputs(path: Path, *, report: Reporter = SILENT) -> tuple[Contract, BuildInputs]:
+def rknn_inputs(path: Path, *, report: ProgressReporter = SILENT) -> tuple[Contract, BuildInputs]:
     """What a .rknn that rkzoo made was built from. Raises RkzooError when that is lost."""
     sidecar = read_sidecar(path)
     inputs = builds.find(sidecar.build)
     if inputs is None:
-        from rkzoo.workflow.compile.rebuild import rebuilt
+        from rkzoo.workflow.compile.rebuild import rebuild
 
-        inputs = rebuilt(sidecar, path, report)
+        inputs = rebuild(sidecar, path, report)
     return sidecar.contract, replace(inputs, recipe=sidecar.recipe)
 
 
 def open_simulator(
-    ready: Resolved,
+    ready: ResolvedModel,
     *,
-    pictures: calib.Pictures | None = None,
+    pictures: calib.CalibrationImages | None = None,
     dtype: str | None = None,
     toolkit: str | None = None,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> SimulatorSession:
     """A resolved model on the simulator, without writing a .rknn."""
     inputs = simulator_inputs(ready, pictures=pictures, dtype=dtype, toolkit=toolkit, report=report)
@@ -56,12 +58,12 @@ def open_simulator(
 
 
 def simulator_inputs(
-    ready: Resolved,
+    ready: ResolvedModel,
     *,
-    pictures: calib.Pictures | None = None,
+    pictures: calib.CalibrationImages | None = None,
     dtype: str | None = None,
     toolkit: str | None = None,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> BuildInputs:
     """What the simulator needs to build a resolved model, checked and kept in the cache."""
     from rkzoo.workflow.compile.prepare import prepare
@@ -74,7 +76,7 @@ def simulator_inputs(
     return inputs
 
 
-def simulate(inputs: BuildInputs, report: Reporter = SILENT) -> SimulatorSession:
+def simulate(inputs: BuildInputs, report: ProgressReporter = SILENT) -> SimulatorSession:
     """Builds a model that stays alive and answers."""
     env = environment.ensure(inputs.recipe.toolkit, report=report)
     process = ToolkitProcess(env, report=report)

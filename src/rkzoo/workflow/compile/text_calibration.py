@@ -12,7 +12,7 @@ import numpy as np
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.text.detect_text import TextDetector
 from rkzoo.tasks.text.quads import Image, crop
@@ -31,7 +31,7 @@ LINES = 100
 _LINE = 2.5  # width over height above which a picture is taken for one line of text
 
 
-def made_pages(report: Reporter = SILENT) -> calib.Pictures:
+def make_pages(report: ProgressReporter = SILENT) -> calib.CalibrationImages:
     """Pages of text that rkzoo renders itself, for calibration without pictures at hand."""
     report.note(
         f"{PAGES} pages that rkzoo renders itself set the INT8 ranges; pictures from your own "
@@ -46,11 +46,14 @@ def _pages(font: Path) -> tuple[Image, ...]:
 
 
 def for_part(
-    part: Card, pipeline: Card, given: calib.Pictures | None, report: Reporter = SILENT
-) -> calib.Pictures:
+    part: Card,
+    pipeline: Card,
+    calibration_images: calib.CalibrationImages | None,
+    report: ProgressReporter = SILENT,
+) -> calib.CalibrationImages:
     """Calibration pictures for one part of a text pipeline: pages for the detector, and
     for the others the lines that the float detector finds on those pages."""
-    whole = given or made_pages(report)
+    whole = calibration_images or make_pages(report)
     if part.task == "text-det":
         return whole
     opaque = (with_channels(page, 3) for page in whole.load())
@@ -65,7 +68,9 @@ def for_part(
     return calib.from_arrays(lines[::step][:LINES], whole.names)
 
 
-def _lines_on(whole: Iterable[Image], count: int, pipeline: Card, report: Reporter) -> list[Image]:
+def _lines_on(
+    whole: Iterable[Image], count: int, pipeline: Card, report: ProgressReporter
+) -> list[Image]:
     """All lines that the float detector finds on pages."""
     ready = resolve(pipeline.pipeline["det"], report=report)
     lines: list[Image] = []
@@ -78,7 +83,9 @@ def _lines_on(whole: Iterable[Image], count: int, pipeline: Card, report: Report
     return lines
 
 
-def line_pictures(part: str, files: Sequence[Path], report: Reporter = SILENT) -> list[Path]:
+def line_pictures(
+    part: str, files: Sequence[Path], report: ProgressReporter = SILENT
+) -> list[Path]:
     """Pictures of single lines for the reader `part`, cut from pages where the files are such.
 
     Files that are wider than high by far are taken for lines already. Cut lines are kept in
@@ -91,9 +98,9 @@ def line_pictures(part: str, files: Sequence[Path], report: Reporter = SILENT) -
     key = " ".join([package_digest(), part, *(sha256_of(file) for file in files)])
     digest = hashlib.sha256(key.encode()).hexdigest()
     folder = cache_dir("lines", digest[:16])
-    done = sorted(folder.glob("*.png"))
+    paths = sorted(folder.glob("*.png"))
     if (folder / "complete").exists():
-        return done
+        return paths
     for index, line in enumerate(_lines_on(images, len(images), pipeline, report)):
         write(folder / f"{index:05d}.png", line)
     write_text(folder / "complete", "")
@@ -109,10 +116,10 @@ def pipeline_of(part: str) -> Card | None:
 
 
 def pictures_for(
-    part: str, given: calib.Pictures | None, report: Reporter = SILENT
-) -> calib.Pictures | None:
+    part: str, calibration_images: calib.CalibrationImages | None, report: ProgressReporter = SILENT
+) -> calib.CalibrationImages | None:
     """Calibration pictures for a card; `given` for one that is no part of a text pipeline."""
     pipeline = pipeline_of(part)
     if pipeline is None:
-        return given
-    return for_part(find_card(part), pipeline, given, report)
+        return calibration_images
+    return for_part(find_card(part), pipeline, calibration_images, report)

@@ -8,7 +8,7 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.graph.rknn import reader as rknn
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import chips
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.environment import ToolkitEnv
@@ -22,7 +22,7 @@ def with_way_out(
     prepared: Prepared,
     soc: str,
     env: ToolkitEnv,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> RkzooError:
     """The error of a failed build with what was found to help.
 

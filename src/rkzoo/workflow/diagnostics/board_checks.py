@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from rkzoo.checks import Level
 from rkzoo.soc.chips import Chip, chips, sources
 from rkzoo.soc.library import ARM32, Library
-from rkzoo.soc.machine import CONTAINER_OPTIONS, HOT, Governed, Machine, Node
+from rkzoo.soc.machine import CONTAINER_OPTIONS, HOT, ClockDomain, Machine, Node
 from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.soc.userland import fits
 from rkzoo.soc.versions import Part, Rule, Version, judge, parse, upgrade
@@ -25,10 +25,10 @@ _LIBRARIES = "github.com/airockchip/rknn-toolkit2 (rknpu2/runtime/Linux/librknn_
 
 def board_findings(machine: Machine) -> list[Finding]:
     """Run all checks of a board; only the chip check where the chip is not supported."""
-    found = list(_chip(machine))
-    if any(finding.level == "fail" for finding in found):
-        return found
-    return found + [finding for check in CHECKS for finding in check(machine)]
+    findings = list(_chip(machine))
+    if any(finding.level == "fail" for finding in findings):
+        return findings
+    return findings + [finding for check in CHECKS for finding in check(machine)]
 
 
 def _facts(machine: Machine) -> Chip:
@@ -204,23 +204,23 @@ def _permit(machine: Machine, node: Node) -> tuple[str, str]:
 
 
 def _library(machine: Machine) -> Iterator[Finding]:
-    wanted = _facts(machine).runtime
-    if not wanted:
+    runtime = _facts(machine).runtime
+    if not runtime:
         return
-    ours = [library for library in machine.libraries if library.name == wanted]
+    ours = [library for library in machine.libraries if library.name == runtime]
     build = _build(machine)
     if not ours:
         others = ", ".join(library.path for library in machine.libraries)
-        text = f"{wanted} is missing; programs cannot reach the NPU without it."
+        text = f"{runtime} is missing; programs cannot reach the NPU without it."
         if others:
-            text = f"{wanted} is missing; {others} is for other chips."
+            text = f"{runtime} is missing; {others} is for other chips."
         yield fail(
             "library-missing",
             text,
             "looked in /usr/lib and its like, and where /etc/ld.so.conf says"
             + (f", found {others}" if others else ""),
-            f"Copy {build}/{wanted} from {_LIBRARIES} to /usr/lib.",
-            f"sudo cp {wanted} /usr/lib/ && sudo ldconfig",
+            f"Copy {build}/{runtime} from {_LIBRARIES} to /usr/lib.",
+            f"sudo cp {runtime} /usr/lib/ && sudo ldconfig",
         )
     fitting = [library for library in ours if _suits(machine, library)]
     # Libraries of another architecture do no harm beside one that fits: the loader skips them.
@@ -232,7 +232,7 @@ def _library(machine: Machine) -> Iterator[Finding]:
         listed = ", ".join(f"{lib.path} {lib.version.partition(' ')[0]}" for lib in ours)
         yield warn(
             "library-twice",
-            f"There are several {wanted} of different versions; which one a program gets"
+            f"There are several {runtime} of different versions; which one a program gets"
             " depends on how it looks.",
             listed,
             "Keep the newest and remove or overwrite the others.",
@@ -417,7 +417,7 @@ def _clocks(machine: Machine) -> Iterator[Finding]:
         yield ok("clock-npu", f"NPU at {_mhz(machine.npu_rate)}", "/sys/kernel/debug/clk")
 
 
-def _clock(clock: Governed) -> Finding:
+def _clock(clock: ClockDomain) -> Finding:
     what = f"{_NAMES[clock.kind]} ({clock.name})" if clock.kind == "cpu" else _NAMES[clock.kind]
     name = f"clock-{clock.kind}"
     seen = f"{clock.path}: {clock.governor}, {_mhz(clock.current)} of {_mhz(clock.top)}"
@@ -439,7 +439,7 @@ def _clock(clock: Governed) -> Finding:
     return Finding(f"{name}-low", slow, text, seen, fix, _LOCK)
 
 
-def _slowed(clock: Governed) -> bool:
+def _slowed(clock: ClockDomain) -> bool:
     """Whether the governor keeps the rate low regardless of the load. Rockchip's rknpu_ondemand
     does: it stays where the driver put it (radxa/kernel#432).
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rkzoo.checks import LEVELS, Level
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.soc.chips import same_family
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.soc.versions import Version, judge, parse
@@ -63,15 +63,15 @@ def diagnose(
         soc: target chip, where the machine is a PC.
     """
     machine = read_machine(root)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if machine.board:
-        found += board_findings(machine)
+        findings += board_findings(machine)
     elif machine.live:
         from rkzoo.workflow.diagnostics.pc_checks import pc_findings
 
-        found += pc_findings(adb=adb, memory=machine.free)
+        findings += pc_findings(adb=adb, memory=machine.free)
     else:
-        found.append(
+        findings.append(
             fail(
                 "tree-empty",
                 "This is not the tree of a Rockchip board.",
@@ -81,8 +81,8 @@ def diagnose(
             )
         )
     if model is not None:
-        found += model_findings(model, machine, soc)
-    return Diagnosis("board" if machine.board else "pc", machine, tuple(found))
+        findings += model_findings(model, machine, soc)
+    return Diagnosis("board" if machine.board else "pc", machine, tuple(findings))
 
 
 # ---- models -------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def diagnose(
 def model_findings(path: Path, machine: Machine, soc: str | None = None) -> list[Finding]:
     """Check a model file, and whether `machine` can run it."""
     try:
-        with explained(f"{path} cannot be read."), path.open("rb") as file:
+        with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
             magic = file.read(4)
         if magic in (b"RKNN", b"RKCE") or path.suffix.lower() == ".rknn":
             return list(_rknn(path, machine, soc))
@@ -202,7 +202,7 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
             f"rkzoo convert {path.name} --soc {machine.chip or 'CHIP'}",
         )
     try:
-        from rkzoo.graph.families.plain import plain, plain_notes
+        from rkzoo.graph.families.plain import plain_notes, to_json_value
         from rkzoo.graph.families.recognition import UnknownHead
         from rkzoo.graph.families.registry import file_labels, recognise
         from rkzoo.graph.lowering.checks import graph_checks
@@ -226,8 +226,8 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
         unknown = error
     if isinstance(unknown, UnknownHead):
         try:
-            made = plain(model)
-            notes = (*made.seen, *plain_notes(made.graph, made.contract, asked=False))
+            plain = to_json_value(model)
+            notes = (*plain.seen, *plain_notes(plain.graph, plain.contract, requested=False))
         except RkzooError as error:
             unknown = error
     named = len(file_labels(model))

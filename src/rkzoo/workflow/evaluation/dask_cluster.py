@@ -21,8 +21,16 @@ import numpy as np
 from rkzoo.errors import RkzooError
 from rkzoo.session import Array
 from rkzoo.toolkit import builds
-from rkzoo.workflow.evaluation.jobs import Answer, Done, Job, Piece, Records, answering, read_bytes
-from rkzoo.workflow.inference.plan import Part
+from rkzoo.workflow.evaluation.jobs import (
+    Answer,
+    Done,
+    EvaluationJob,
+    Piece,
+    Records,
+    answering,
+    read_bytes,
+)
+from rkzoo.workflow.inference.plan import ModelPart
 from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 
 if TYPE_CHECKING:
@@ -35,15 +43,15 @@ _CONNECT = 8.0  # seconds
 
 
 @dataclass(frozen=True)
-class _Shipped:
+class _DaskJob:
     """A job with the files of its builds, to be opened on another machine."""
 
-    job: Job
+    job: EvaluationJob
     digest: str
     files: dict[str, tuple[bytes, tuple[Array, ...]]]
 
 
-def over_cluster(job: Job, pieces: Sequence[Piece], address: str) -> Done:
+def run_on_dask(job: EvaluationJob, pieces: Sequence[Piece], address: str) -> Done:
     """Run a job on a Dask cluster.
 
     Args:
@@ -132,7 +140,7 @@ def _client(address: str) -> Client:
 def _check(client: Client, address: str) -> None:
     """Check that all workers have this version of rkzoo, so that results are consistent."""
     try:
-        found = client.run(version, "rkzoo")
+        result = client.run(version, "rkzoo")
     except Exception as error:
         raise RkzooError(
             f"Not every worker of {address} has rkzoo.",
@@ -140,7 +148,7 @@ def _check(client: Client, address: str) -> None:
             "Install it where the workers run, and start them again.",
         ) from error
     mine = version("rkzoo")
-    other = {where: text for where, text in found.items() if text != mine}
+    other = {where: text for where, text in result.items() if text != mine}
     if other:
         where, text = next(iter(other.items()))
         raise RkzooError(
@@ -148,7 +156,7 @@ def _check(client: Client, address: str) -> None:
             "Their figures may differ.",
             "Install the same version everywhere.",
         )
-    if not found:
+    if not result:
         raise RkzooError(
             f"The cluster at {address} has no workers.",
             "There is nothing to run on.",
@@ -165,19 +173,19 @@ def _given_up(piece: Piece, error: Exception) -> RkzooError:
     )
 
 
-def _ship(job: Job) -> _Shipped:
+def _ship(job: EvaluationJob) -> _DaskJob:
     files = {}
     for role, part in job.plan.parts.items():
         if part.build is not None:
             folder = part.build.calibration
             arrays = sorted(folder.glob("calibration-*.npy")) if folder else []
             files[role] = (part.build.onnx.read_bytes(), tuple(np.load(path) for path in arrays))
-    return _Shipped(job, job.digest, files)
+    return _DaskJob(job, job.digest, files)
 
 
-def _unship(shipped: _Shipped) -> Job:
+def _unship(shipped: _DaskJob) -> EvaluationJob:
     """The job with its builds stored in the local cache."""
-    parts: dict[str, Part] = dict(shipped.job.plan.parts)
+    parts: dict[str, ModelPart] = dict(shipped.job.plan.parts)
     for role, (graph, arrays) in shipped.files.items():
         build = parts[role].built
         here = builds.find(builds.store(graph, arrays, build.recipe))
@@ -195,7 +203,7 @@ _MINE = threading.local()
 _OPEN: list[AbstractContextManager[Any]] = []
 
 
-def _answer(shipped: _Shipped, pictures: Sequence[tuple[bytes, Path]]) -> Records:
+def _answer(shipped: _DaskJob, pictures: Sequence[tuple[bytes, Path]]) -> Records:
     if getattr(_MINE, "digest", None) != shipped.digest:
         opened = answering(_unship(shipped))
         _MINE.answer, _MINE.digest = opened.__enter__(), shipped.digest

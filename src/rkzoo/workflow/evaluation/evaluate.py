@@ -19,16 +19,16 @@ from rkzoo.accuracy.tensors import UserMetric
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, explained
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import cache_dir, os_errors_explained
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.registry import spec_of
-from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, Reading, here
+from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, ImageReadOptions, Piece, run_inline
 from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, as_metric, open_samples
-from rkzoo.workflow.evaluation.process_pool import over_processes
-from rkzoo.workflow.inference.inputs import PICTURE, of_head
+from rkzoo.workflow.evaluation.process_pool import run_in_processes
+from rkzoo.workflow.inference.inputs import PICTURE, input_kind_of_head
 from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.inference.plan import Plan, plan, plan_of
 from rkzoo.workflow.request.calibration import from_files
@@ -43,7 +43,7 @@ STANDARD = DetectOptions(
 )
 """Settings of Ultralytics, YOLOv5 to v9 and YOLOX for evaluation, whose IoU is 0.6 to 0.7."""
 
-Runner = Callable[[Job, Sequence[Piece], Reporter], Done]
+Runner = Callable[[EvaluationJob, Sequence[Piece], ProgressReporter], Done]
 """Executes a job: in this process, in several, or on a cluster."""
 
 _PIECE = 8  # images per batch, which an interrupted run loses per worker
@@ -85,7 +85,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Result as JSON types; values that are not finite become null."""
-        document: dict[str, Any] = plain(self)
+        document: dict[str, Any] = to_json_value(self)
         return document
 
 
@@ -100,7 +100,7 @@ def evaluate(
     scheduler: str | None = None,
     fresh: bool = False,
     metric: str | UserMetric | None = None,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> Evaluation:
     """Evaluate a card's model, an `.onnx` or a `.rknn` on a dataset.
 
@@ -155,28 +155,28 @@ def evaluate_plan(
     *,
     limit: int | None = None,
     options: DetectOptions = STANDARD,
-    reading: Reading | None = None,
+    reading: ImageReadOptions | None = None,
     departures: Sequence[str] = (),
     workers: int | None = None,
     scheduler: str | None = None,
     runner: Runner | None = None,
     fresh: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> Evaluation:
     """As `evaluate`, for an existing plan and dataset. `reading` changes how images are read,
     `runner` who executes the job.
     """
     start = time.perf_counter()
     items = dataset.items[:limit]
-    job = Job(planned, options, reading=reading or Reading())
+    job = EvaluationJob(planned, options, reading=reading or ImageReadOptions())
     runner = runner or spread(workers, scheduler)
     records, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
     labels = planned.prompts or next(iter(planned.parts.values())).answers.labels
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build
-    medium = of_head(planned.head)
-    things = "pictures" if medium is PICTURE else medium.several
+    input_kind = input_kind_of_head(planned.head)
+    things = "pictures" if input_kind is PICTURE else input_kind.several
     part = f"the first {len(items)} of {len(dataset.items)} {things}"
     return Evaluation(
         model=planned.name,
@@ -215,7 +215,7 @@ def task_of(contract: Contract, parts: int = 1, together: Head | None = None) ->
     if together is None and parts == 1:
         together = contract.head
     spec = spec_of(together)
-    return spec.scored or spec.name
+    return spec.dataset_task or spec.name
 
 
 def _is_source(model: str) -> bool:
@@ -247,12 +247,12 @@ def _departures(options: DetectOptions, contract: Contract) -> Iterator[str]:
 
 
 def answer_all(
-    job: Job,
+    job: EvaluationJob,
     data: str,
     items: Sequence[Path],
     runner: Runner,
     fresh: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> tuple[list[answers.Record], int]:
     """Run or resume a job.
 
@@ -275,14 +275,14 @@ def answer_all(
     missing = [(index, paths) for index, paths in pieces if not names[index].exists()]
     reused = len(items) - sum(len(paths) for _, paths in missing)
     sizes = {index: len(paths) for index, paths in pieces}
-    done = reused
+    completed = reused
     label = f"{job.plan.name} [{job.plan.label}]"
     with report.task(label, len(items), unit="pictures") as bar:
-        bar.update(done)
-        for index, found in runner(job, missing, report) if missing else ():
-            answers.save(names[index], found)
-            done += sizes[index]
-            bar.update(done)
+        bar.update(completed)
+        for index, item in runner(job, missing, report) if missing else ():
+            answers.save(names[index], item)
+            completed += sizes[index]
+            bar.update(completed)
     return [record for index, _ in pieces for record in answers.load(names[index])], reused
 
 
@@ -292,13 +292,13 @@ def against_float(
     limit: int | None,
     runner: Runner,
     fresh: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> Dataset:
     """The samples with what the float model gives for them as ground truth. Raises RkzooError."""
     items = dataset.items[:limit]
-    records, _ = answer_all(Job(floating), dataset.digest, items, runner, fresh, report)
-    found = agreement(dataset.name, items, records, TENSORS, ())
-    return replace(found, items=dataset.items)
+    records, _ = answer_all(EvaluationJob(floating), dataset.digest, items, runner, fresh, report)
+    result = agreement(dataset.name, items, records, TENSORS, ())
+    return replace(result, items=dataset.items)
 
 
 def float_plan(planned: Plan) -> Plan:
@@ -312,7 +312,7 @@ def float_plan(planned: Plan) -> Plan:
             "Run it on a PC with --runtime simulator, or measure it with --metric "
             "FILE.py:FUNCTION.",
         )
-    with explained("The model's graph cannot be read from the cache."):
+    with os_errors_explained("The model's graph cannot be read from the cache."):
         parts = {
             role: replace(part, backend=OnnxBackend(part.built.onnx.read_bytes()))
             for role, part in planned.parts.items()
@@ -323,15 +323,17 @@ def float_plan(planned: Plan) -> Plan:
 def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
     """Runner on this many processes (None: a sensible number), or on a Dask cluster."""
 
-    def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
+    def run(job: EvaluationJob, pieces: Sequence[Piece], report: ProgressReporter) -> Done:
         if scheduler is not None:
-            from rkzoo.workflow.evaluation.dask_cluster import over_cluster
+            from rkzoo.workflow.evaluation.dask_cluster import run_on_dask
 
-            return over_cluster(job, pieces, scheduler)
+            return run_on_dask(job, pieces, scheduler)
         # The simulator is multi-threaded itself, up to a point.
         usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
         count = min(workers or usual, len(pieces))
-        return here(job, pieces, report) if count == 1 else over_processes(job, pieces, count)
+        return (
+            run_inline(job, pieces, report) if count == 1 else run_in_processes(job, pieces, count)
+        )
 
     return run
 
@@ -342,13 +344,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _folder(job: Job, data: str, items: Sequence[Path], fresh: bool) -> Path:
+def _folder(job: EvaluationJob, data: str, items: Sequence[Path], fresh: bool) -> Path:
     """Cache folder of this job on this data."""
     root = cache_dir("evals")
     where = str(items[0].resolve().parent) if items else ""
     key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
     folder = root / key[:32]
-    with explained("The answers so far cannot be kept in the cache."):
+    with os_errors_explained("The answers so far cannot be kept in the cache."):
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)

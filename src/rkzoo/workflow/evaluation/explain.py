@@ -22,8 +22,8 @@ from rkzoo.accuracy.dataset import Dataset, open_dataset
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.vision.decoders import decoder
@@ -34,8 +34,8 @@ from rkzoo.workflow.evaluation.evaluate import (
     evaluate_plan,
     task_of,
 )
-from rkzoo.workflow.evaluation.jobs import Reading, read_bytes
-from rkzoo.workflow.evaluation.rectangular import size_free
+from rkzoo.workflow.evaluation.jobs import ImageReadOptions, read_bytes
+from rkzoo.workflow.evaluation.rectangular import with_dynamic_size
 from rkzoo.workflow.inference.plan import Plan, check_pictures, plan
 from rkzoo.workflow.request.request import Request
 
@@ -112,7 +112,7 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """Result as JSON types; values that are not finite become null."""
-        document: dict[str, Any] = plain(self)
+        document: dict[str, Any] = to_json_value(self)
         return document
 
 
@@ -122,11 +122,11 @@ class _Setup:
 
     planned: Plan
     options: DetectOptions = STANDARD
-    reading: Reading = field(default_factory=Reading)
+    reading: ImageReadOptions = field(default_factory=ImageReadOptions)
 
 
 @dataclass(frozen=True)
-class _Ask:
+class _StepRequest:
     """A step to be measured; `setup` raises RkzooError where it cannot be."""
 
     key: str
@@ -147,7 +147,7 @@ def explain(
     workers: int | None = None,
     scheduler: str | None = None,
     fresh: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> Explanation:
     """Break down the gap between the upstream protocol and the deployed model.
 
@@ -171,12 +171,12 @@ def explain(
         *_of_options(planned, contract, deployed),
         *_of_numbers(model, request, dataset, limit, deployed, departures, report),
     ]
-    found: dict[str, Evaluation | RkzooError] = {}
+    results: dict[str, Evaluation | RkzooError] = {}
     # The plain step first: errors of the images themselves show there, and are raised.
     for ask in sorted(asks, key=lambda ask: ask.key != "square"):
         try:
             setup = ask.setup()
-            found[ask.key] = evaluate_plan(
+            results[ask.key] = evaluate_plan(
                 replace(setup.planned, name=f"{planned.name}, {ask.name}"),
                 dataset,
                 limit=limit,
@@ -190,9 +190,9 @@ def explain(
         except RkzooError as error:
             if ask.key == "square":
                 raise
-            found[ask.key] = error
+            results[ask.key] = error
             report.note(f"{ask.name}: cannot be measured. {error}")
-    measured = [one for one in found.values() if isinstance(one, Evaluation)]
+    measured = [item for item in results.values() if isinstance(item, Evaluation)]
     first = measured[0]
     return Explanation(
         model=planned.name,
@@ -200,8 +200,8 @@ def explain(
         images=first.images,
         metric=first.main.name,
         unit=first.main.unit,
-        toolkit=next((one.toolkit for one in measured if one.toolkit), ""),
-        steps=_steps(asks, found),
+        toolkit=next((evaluation.toolkit for evaluation in measured if evaluation.toolkit), ""),
+        steps=_steps(asks, results),
         departures=(*dict.fromkeys(departures), *first.departures),
         seconds=time.perf_counter() - start,
         rkzoo=version("rkzoo"),
@@ -238,23 +238,23 @@ def _detect_head(contract: Contract) -> DetectHead:
 # ---- the steps ----------------------------------------------------------------------
 
 
-def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_Ask]:
+def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_StepRequest]:
     height, width = contract.input.size
     head = _detect_head(contract)
-    yield _Ask(
+    yield _StepRequest(
         "rectangular",
         "upstream protocol",
         f"Upstream settings, each picture padded to a multiple of {max(head.strides)}, half more.",
-        lambda: _Setup(size_free(planned), reading=Reading(rectangular=True)),
+        lambda: _Setup(with_dynamic_size(planned), reading=ImageReadOptions(rectangular=True)),
     )
-    yield _Ask(
+    yield _StepRequest(
         "square",
         f"one input size, {height}x{width}",
         "The NPU has one fixed input: every picture is padded to it.",
         lambda: _Setup(planned),
     )
     if contract.input.pad != 0:
-        yield _Ask(
+        yield _StepRequest(
             "pad",
             f"padded with 0, not {contract.input.pad}",
             "Rockchip's examples pad with black, which the training never showed.",
@@ -262,7 +262,7 @@ def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_
             branch=True,
         )
     for key, name, means in _DECODERS:
-        yield _Ask(
+        yield _StepRequest(
             key,
             name,
             f"{means} {_difference(key, dataset.items[:_LOOKED_AT])}".rstrip(),
@@ -273,7 +273,7 @@ def _of_input(planned: Plan, contract: Contract, dataset: Dataset) -> Iterator[_
 
 def _read_by(planned: Plan, key: str) -> _Setup:
     decoder(key)  # fails here, not in a worker, when its package is missing
-    return _Setup(planned, reading=Reading(decoder=key))
+    return _Setup(planned, reading=ImageReadOptions(decoder=key))
 
 
 def _padded(planned: Plan, pad: int) -> Plan:
@@ -308,7 +308,9 @@ _NMS = {
 }
 
 
-def _of_options(planned: Plan, contract: Contract, deployed: DetectOptions) -> Iterator[_Ask]:
+def _of_options(
+    planned: Plan, contract: Contract, deployed: DetectOptions
+) -> Iterator[_StepRequest]:
     """From the standard options to those of the deployed model, one at a time."""
     options, head = STANDARD, _detect_head(contract)
     for key, name, means, fields in (
@@ -339,7 +341,7 @@ def _of_options(planned: Plan, contract: Contract, deployed: DetectOptions) -> I
     ):
         changed = replace(options, **{name: getattr(deployed, name) for name in fields})
         if changed != options:
-            yield _Ask(key, name, means, partial(_Setup, planned, changed))
+            yield _StepRequest(key, name, means, partial(_Setup, planned, changed))
         options = changed
 
 
@@ -350,16 +352,16 @@ def _of_numbers(
     limit: int | None,
     deployed: DetectOptions,
     departures: list[str],
-    report: Reporter,
-) -> Iterator[_Ask]:
+    report: ProgressReporter,
+) -> Iterator[_StepRequest]:
     """The NPU's arithmetic, on the simulator."""
     if request.runtime == "onnx":
         return
 
     def simulated(dtype: str, options: DetectOptions) -> _Setup:
-        wanted = replace(request, runtime="simulator", dtype=dtype)
-        wanted = calibrated_on(dataset, wanted, limit, departures)
-        planned = plan(model, wanted, report)
+        requested = replace(request, runtime="simulator", dtype=dtype)
+        requested = calibrated_on(dataset, requested, limit, departures)
+        planned = plan(model, requested, report)
         return _Setup(planned, options)
 
     for dtype, name, means in (
@@ -368,9 +370,9 @@ def _of_numbers(
     ):
         if request.dtype in (None, "int8", dtype):
             setup = partial(simulated, dtype, deployed)
-            yield _Ask(dtype, name, means, setup, runtime="simulator")
+            yield _StepRequest(dtype, name, means, setup, runtime="simulator")
     if request.dtype in (None, "int8"):
-        yield _Ask(
+        yield _StepRequest(
             "int8-standard",
             "INT8 by the standard protocol",
             "As INT8 is usually quoted: no threshold that weakened boxes fall below.",
@@ -383,7 +385,7 @@ def _of_numbers(
 class _Once:
     """Reporter that shows each note once, though several plans of one model repeat it."""
 
-    def __init__(self, report: Reporter) -> None:
+    def __init__(self, report: ProgressReporter) -> None:
         self._told: set[str] = set()
         self._report, self.task = report, report.task
 
@@ -396,10 +398,12 @@ class _Once:
 # ---- what came out ------------------------------------------------------------------
 
 
-def _steps(asks: Sequence[_Ask], found: dict[str, Evaluation | RkzooError]) -> tuple[Step, ...]:
+def _steps(
+    asks: Sequence[_StepRequest], found: dict[str, Evaluation | RkzooError]
+) -> tuple[Step, ...]:
     steps = []
     last: float | None = None
-    values = {key: one.main.value for key, one in found.items() if isinstance(one, Evaluation)}
+    values = {key: item.main.value for key, item in found.items() if isinstance(item, Evaluation)}
     for ask in asks:
         step = Step(ask.key, ask.name, ask.means, ask.branch, ask.runtime)
         value = values.get(ask.key)

@@ -29,7 +29,7 @@ def check_name(path: Path) -> None:
         )
 
 
-def draw(found: Explanation, path: Path) -> None:
+def draw(explanation: Explanation, path: Path) -> None:
     """Write the waterfall chart as .png, .svg or .pdf.
 
     One row per step, from the top. The axis does not start at 0, so only the changes have bars;
@@ -48,13 +48,13 @@ def draw(found: Explanation, path: Path) -> None:
             f"The package matplotlib is not installed ({error}).",
             "Install it with: pip install matplotlib",
         ) from error
-    figure = Figure(figsize=(10.5, 1.6 + 0.42 * len(found.steps)), layout="constrained")
+    figure = Figure(figsize=(10.5, 1.6 + 0.42 * len(explanation.steps)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _frame(axes, found)
+    _frame(axes, explanation)
     before: float | None = None
-    square = next((step.value for step in found.steps if step.key == "square"), None)
-    for row, step in enumerate(found.steps):
+    square = next((step.value for step in explanation.steps if step.key == "square"), None)
+    for row, step in enumerate(explanation.steps):
         if step.value is None:
             middle = sum(axes.get_xlim()) / 2
             axes.text(
@@ -71,7 +71,7 @@ def draw(found: Explanation, path: Path) -> None:
         if not step.branch:
             if before is not None:
                 axes.plot(
-                    [before, before], [_left(found, row), row], color=_QUIET, lw=0.8, zorder=1
+                    [before, before], [_left(explanation, row), row], color=_QUIET, lw=0.8, zorder=1
                 )
             before = step.value
     with atomic_output(path) as temporary:
@@ -80,37 +80,37 @@ def draw(found: Explanation, path: Path) -> None:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150, **extra)
 
 
-def _left(found: Explanation, row: int) -> int:
+def _left(explanation: Explanation, row: int) -> int:
     """Row of the previous measured step of the path."""
     return max(
         number
-        for number, step in enumerate(found.steps[:row])
+        for number, step in enumerate(explanation.steps[:row])
         if not step.branch and step.value is not None
     )
 
 
-def _frame(axes: Axes, found: Explanation) -> None:
-    values = [step.value for step in found.steps if step.value is not None]
+def _frame(axes: Axes, explanation: Explanation) -> None:
+    values = [step.value for step in explanation.steps if step.value is not None]
     low, high = min(values), max(values)
     room = max((high - low) * 0.22, 0.004)
     axes.set_xlim(low - room, high + 1.6 * room)
-    axes.set_ylim(len(found.steps) - 0.4, -0.6)
-    axes.set_yticks(range(len(found.steps)), [step.title for step in found.steps])
-    for label, step in zip(axes.get_yticklabels(), found.steps, strict=True):
+    axes.set_ylim(len(explanation.steps) - 0.4, -0.6)
+    axes.set_yticks(range(len(explanation.steps)), [step.title for step in explanation.steps])
+    for label, step in zip(axes.get_yticklabels(), explanation.steps, strict=True):
         label.set_color(_QUIET if step.branch else _INK)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    unit = f" ({found.unit})" if found.unit else ""
+    unit = f" ({explanation.unit})" if explanation.unit else ""
     axes.set_xlabel(
-        f"{found.metric}{unit}. The axis does not begin at 0.\n"
+        f"{explanation.metric}{unit}. The axis does not begin at 0.\n"
         "Hatched: tried on the fixed input alone, not part of the sum."
     )
     axes.set_title(
-        f"{found.model}: from the upstream figure to the deployed model\n"
-        f"{found.images} pictures of {found.dataset}",
+        f"{explanation.model}: from the upstream figure to the deployed model\n"
+        f"{explanation.images} pictures of {explanation.dataset}",
         loc="left",
         fontsize=11,
     )

@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.answers import Record, pack
-from rkzoo.files import explained, package_digest, sha256_of
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import os_errors_explained, package_digest, sha256_of
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
 from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.evaluation.rectangular import open_rectangular
-from rkzoo.workflow.inference.inputs import SOUND, TENSORS, of_head
+from rkzoo.workflow.inference.inputs import SOUND, TENSORS, input_kind_of_head
 from rkzoo.workflow.inference.load import open_task
-from rkzoo.workflow.inference.model import Found
+from rkzoo.workflow.inference.model import Prediction
 from rkzoo.workflow.inference.plan import Plan
 
 Answer = Callable[[bytes, Path], Record]
@@ -33,7 +33,7 @@ Piece = tuple[int, Sequence[Path]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ImageReadOptions:
     """How images are read and padded, where that differs from the default: `decoder` is one of
     vision.decoders.DECODERS; `rectangular` pads only to a multiple of the stride (a detection head
     whose graph takes any size).
@@ -44,7 +44,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """How images are processed. One thread per session, so that results do not depend on the number
     of cores or workers.
     """
@@ -52,14 +52,14 @@ class Job:
     plan: Plan
     options: DetectOptions = field(default_factory=DetectOptions)
     page: PageOptions | None = None
-    reading: Reading = field(default_factory=Reading)
+    reading: ImageReadOptions = field(default_factory=ImageReadOptions)
 
     @property
     def digest(self) -> str:
         """Hex SHA-256 of everything that decides the records, code and libraries included."""
         digest = hashlib.sha256(_code().encode())
-        told = (self.plan.label, self.plan.options, self.options, self.page, self.reading)
-        digest.update(repr(told).encode())
+        reported = (self.plan.label, self.plan.options, self.options, self.page, self.reading)
+        digest.update(repr(reported).encode())
         for role, file in sorted(self.plan.files.items()):
             digest.update(f"{role} {sha256_of(file)}".encode())
         for role, part in self.plan.parts.items():
@@ -69,7 +69,7 @@ class Job:
 
 
 @contextmanager
-def answering(job: Job, report: Reporter = SILENT) -> Iterator[Answer]:
+def answering(job: EvaluationJob, report: ProgressReporter = SILENT) -> Iterator[Answer]:
     """Open the job's models; yields a function from an image's bytes to its record."""
     decode = decoder_of(job)
     with ExitStack() as stack:
@@ -92,9 +92,9 @@ Decode = Callable[[bytes, Path], Any]
 """Decodes a file's bytes to the task's input."""
 
 
-def decoder_of(job: Job) -> Decode:
+def decoder_of(job: EvaluationJob) -> Decode:
     """Decoder of the job's files: images, sounds, or samples of plain tensors."""
-    kind = of_head(job.plan.head).name
+    kind = input_kind_of_head(job.plan.head).name
     if kind == TENSORS.name:
         from rkzoo.workflow.request.samples import decode as decode_sample
 
@@ -106,24 +106,26 @@ def decoder_of(job: Job) -> Decode:
     return decoder(job.reading.decoder)
 
 
-def answer_of(task: Callable[[Any], Found], decode: Decode) -> Answer:
+def answer_of(task: Callable[[Any], Prediction], decode: Decode) -> Answer:
     """Return a function from a file's bytes to its record, for an open task."""
 
     def answer(data: bytes, path: Path) -> Record:
-        given = decode(data, path)
-        height, width = getattr(given, "shape", (0, 0))[:2]
-        return pack(task(given), (height, width))
+        provided = decode(data, path)
+        height, width = getattr(provided, "shape", (0, 0))[:2]
+        return pack(task(provided), (height, width))
 
     return answer
 
 
 def read_bytes(path: Path) -> bytes:
     """Read a file. Raises RkzooError when it cannot be read."""
-    with explained(f"The file {path} cannot be read."):
+    with os_errors_explained(f"The file {path} cannot be read."):
         return path.read_bytes()
 
 
-def here(job: Job, pieces: Sequence[Piece], report: Reporter = SILENT) -> Done:
+def run_inline(
+    job: EvaluationJob, pieces: Sequence[Piece], report: ProgressReporter = SILENT
+) -> Done:
     """Run the job in this process."""
     with answering(job, report) as answer:
         yield from answered(answer, pieces)

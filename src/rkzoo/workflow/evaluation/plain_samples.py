@@ -12,7 +12,7 @@ from rkzoo.accuracy.dataset import Dataset
 from rkzoo.accuracy.folders import digest_of
 from rkzoo.accuracy.tensors import Measured, Outputs, UserMetric
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.workflow.request.samples import files_of
 
 TENSORS: Literal["tensors"] = "tensors"
@@ -36,10 +36,10 @@ def open_samples(data: str, metric: tuple[str, UserMetric] | None = None) -> Dat
     """
     path = Path(data).expanduser()
     items = tuple(files_of(path))
-    with explained(f"The samples of {path} cannot be read."):
+    with os_errors_explained(f"The samples of {path} cannot be read."):
         digest = hashlib.sha256(digest_of(items)).hexdigest()
-    found = Dataset(path.resolve().name, TENSORS, items, Outputs(()), digest)
-    return replace(found, truth=Measured(*metric, items)) if metric else found
+    dataset = Dataset(path.resolve().name, TENSORS, items, Outputs(()), digest)
+    return replace(dataset, truth=Measured(*metric, items)) if metric else dataset
 
 
 def as_metric(metric: str | UserMetric | None) -> tuple[str, UserMetric] | None:

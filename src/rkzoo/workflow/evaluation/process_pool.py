@@ -12,19 +12,19 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answering, read_bytes
+from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, Piece, answering, read_bytes
 
 # Maximum worker deaths per batch.
 _TRIES = 3
 
 
-def over_processes(job: Job, pieces: Sequence[Piece], count: int) -> Done:
+def run_in_processes(job: EvaluationJob, pieces: Sequence[Piece], count: int) -> Done:
     """Run a job on `count` worker processes. A killed worker is replaced, and its batch repeated.
 
     Raises:
         RkzooError: the first error of a worker, or a batch that keeps killing its worker.
     """
-    crew = _Crew(job)
+    crew = _Workers(job)
     waiting = deque(pieces)
     deaths: Counter[int] = Counter()
     try:
@@ -51,10 +51,10 @@ def over_processes(job: Job, pieces: Sequence[Piece], count: int) -> Done:
         crew.dismiss()
 
 
-class _Crew:
+class _Workers:
     """Worker processes; `busy` are those that owe a result, or the message that they are ready."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: EvaluationJob) -> None:
         self.busy: dict[Connection, tuple[BaseProcess, Piece | None]] = {}
         self._job = job
         self._all: dict[Connection, BaseProcess] = {}
@@ -115,7 +115,7 @@ def _serve(end: Connection) -> None:
 
     cv2.setNumThreads(1)
     try:
-        job: Job = end.recv()
+        job: EvaluationJob = end.recv()
         with answering(job) as answer:
             end.send(None)
             while True:

@@ -19,14 +19,14 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Session
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.vision import letterbox
 from rkzoo.workflow.inference.load import detect_task
-from rkzoo.workflow.inference.model import Found, Image
+from rkzoo.workflow.inference.model import Image, Prediction
 from rkzoo.workflow.inference.onnx_backend import OnnxBackend
-from rkzoo.workflow.inference.plan import Part, Plan, open_part
+from rkzoo.workflow.inference.plan import ModelPart, Plan, open_part
 
 # Cells of the largest stride added before rounding up, as `pad` (0.5) of the YOLOv5 and
 # Ultralytics loaders, so that every image has some padding.
@@ -45,13 +45,13 @@ def rectangle(source: tuple[int, int], spec: ImageInput, stride: int) -> tuple[i
     return ceil(height * scale + margin) * stride, ceil(width * scale + margin) * stride
 
 
-def size_free(planned: Plan) -> Plan:
+def with_dynamic_size(planned: Plan) -> Plan:
     """Return the plan of a detection model with a graph of dynamic input size.
 
     Raises:
         RkzooError: the size is fixed inside the graph, or upstream does not evaluate so.
     """
-    from rkzoo.graph.onnx.dynamic_size import size_free as freed
+    from rkzoo.graph.onnx.dynamic_size import with_dynamic_size as freed
     from rkzoo.graph.onnx.read import parse
 
     part = planned.parts["model"]
@@ -69,9 +69,10 @@ def open_rectangular(
     options: DetectOptions | None = None,
     *,
     threads: int = 0,
-    report: Reporter = SILENT,
-) -> Callable[[Image], Found]:
-    """Open a plan made by `size_free` as one callable from a BGR image (H, W, 3) to its result."""
+    report: ProgressReporter = SILENT,
+) -> Callable[[Image], Prediction]:
+    """Open a plan made by `with_dynamic_size` as one callable from a BGR image (H, W, 3) to its
+    result."""
     part = planned.parts["model"]
     session = stack.enter_context(open_part(part, threads=threads, report=report))
     return _Rectangular(part, session, options)
@@ -80,12 +81,12 @@ def open_rectangular(
 class _Rectangular:
     """One task per input size; a dataset has few."""
 
-    def __init__(self, part: Part, session: Session, options: DetectOptions | None) -> None:
+    def __init__(self, part: ModelPart, session: Session, options: DetectOptions | None) -> None:
         self._contract, self._session, self._options = part.answers, session, options
         self._stride = _stride(part.answers)
         self._tasks: dict[tuple[int, int], HeadTask[Any]] = {}
 
-    def __call__(self, image: Image) -> Found:
+    def __call__(self, image: Image) -> Prediction:
         source, spec = (image.shape[0], image.shape[1]), self._contract.input
         size, scaled = rectangle(source, spec, self._stride), letterbox.plan(source, spec).scaled
         left, top = (size[1] - scaled[1]) // 2, (size[0] - scaled[0]) // 2
@@ -93,8 +94,8 @@ class _Rectangular:
         canvas = np.full((1, *size, spec.channels), spec.pad, np.uint8)
         inner = msgspec.structs.replace(spec, size=scaled, fit="stretch")
         canvas[:, top : top + scaled[0], left : left + scaled[1]] = letterbox.fit(image, inner)[0]
-        found: Found = self._task(size).decode(self._session.run([canvas]), box)
-        return found
+        prediction: Prediction = self._task(size).postprocess(self._session.run([canvas]), box)
+        return prediction
 
     def _task(self, size: tuple[int, int]) -> HeadTask[Any]:
         if size not in self._tasks:

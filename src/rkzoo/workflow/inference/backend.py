@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label, Session
 
 if TYPE_CHECKING:
     from rkzoo.toolkit.builds import BuildInputs
     from rkzoo.workflow.request.request import Request
-    from rkzoo.workflow.request.resolved import Resolved
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 BACKENDS: dict[str, str] = {
     "onnx": "onnx_backend:OnnxBackend",
@@ -31,8 +31,8 @@ BACKENDS: dict[str, str] = {
 def backend(name: str) -> type[Backend]:
     """The class of a runtime."""
     module, attribute = BACKENDS[name].split(":")
-    found: type[Backend] = getattr(import_module(f"{__package__}.{module}"), attribute)
-    return found
+    backend: type[Backend] = getattr(import_module(f"{__package__}.{module}"), attribute)
+    return backend
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,19 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def of_model(cls, ready: Resolved, request: Request, report: Reporter) -> Backend:
+    def of_model(cls, ready: ResolvedModel, request: Request, report: ProgressReporter) -> Backend:
         """A float model for this runtime. Raises RkzooError where it cannot run it."""
 
     @classmethod
     @abstractmethod
-    def of_rknn(cls, path: Path, report: Reporter) -> tuple[Contract, Backend]:
+    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, Backend]:
         """The contract of a .rknn, and the file for this runtime. Raises RkzooError where it
         cannot run it."""
 
     @abstractmethod
-    def open(self, contract: Contract, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+    def open(
+        self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
+    ) -> Session:
         """A session that runs the model; `threads` as for OnnxSession. Raises RkzooError."""
 
     @property

@@ -16,12 +16,12 @@ import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, sha256_of
+from rkzoo.files import os_errors_explained, sha256_of
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.reader import RknnFile
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.npu import Layout, NpuSession
-from rkzoo.runtime.npu_api import Cores, Refused
+from rkzoo.runtime.npu_api import Cores, NpuError
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
 from rkzoo.soc.library import ARM32, examine
@@ -37,7 +37,7 @@ from rkzoo.zoo.labels import label_set, label_sets
 
 if TYPE_CHECKING:
     from rkzoo.workflow.request.request import Request
-    from rkzoo.workflow.request.resolved import Resolved
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 LIBRARY = "RKZOO_LIBRKNNRT"
 """Names the library to use in place of the one that is found."""
@@ -66,17 +66,21 @@ class BoardBackend(Backend):
     floats: bool = False
 
     @classmethod
-    def of_model(cls, ready: Resolved, request: Request, report: Reporter) -> BoardBackend:
+    def of_model(
+        cls, ready: ResolvedModel, request: Request, report: ProgressReporter
+    ) -> BoardBackend:
         raise RkzooError("An NPU runs .rknn files only.", code=1)
 
     @classmethod
-    def of_rknn(cls, path: Path, report: Reporter) -> tuple[Contract, BoardBackend]:
+    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, BoardBackend]:
         model = on_board(path, True)
         if model is None:
             raise RkzooError(f"{path.name} cannot be run on an NPU here.", code=1)
         return contract_of(path), model
 
-    def open(self, contract: Contract, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+    def open(
+        self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
+    ) -> Session:
         return open_board(self, contract, report)
 
     @property
@@ -103,16 +107,16 @@ def find_library() -> str | None:
     """The NPU's library that fits this machine: RKZOO_LIBRKNNRT, else the usual folders (as
     rkzoo doctor looks), else what the system's loader knows, else rknn-toolkit-lite2. None
     where there is none. Raises RkzooError when RKZOO_LIBRKNNRT names no file."""
-    if given := os.environ.get(LIBRARY):
-        if given != LITE and not Path(given).is_file():
+    if library := os.environ.get(LIBRARY):
+        if library != LITE and not Path(library).is_file():
             raise RkzooError(
-                f"{LIBRARY} names {given}, which is no file.",
+                f"{LIBRARY} names {library}, which is no file.",
                 "",
                 "Point it at librknnrt.so, or unset it.",
             )
-        return given
-    if found := fitting_library(Tree(Path("/")), _NAMES):
-        return found
+        return library
+    if text := fitting_library(Tree(Path("/")), _NAMES):
+        return text
     machine = platform.machine()
     if machine == "aarch64" or machine in ARM32:
         if known := ctypes.util.find_library("rknnrt") or ctypes.util.find_library("rknnmrt"):
@@ -132,7 +136,7 @@ def fitting_library(tree: Tree, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def on_board(file: Path, wanted: bool) -> BoardBackend | None:
+def on_board(file: Path, requested: bool) -> BoardBackend | None:
     """How `file` runs on this machine's NPU, or None where there is no NPU and none is
     `wanted`. Raises RkzooError where one is wanted, or should be there, and cannot be used."""
     library = find_library()
@@ -144,7 +148,7 @@ def on_board(file: Path, wanted: bool) -> BoardBackend | None:
         cores = Cores.AUTO if whole else Cores.CORE_0
         return BoardBackend(file, library, cores, available=usable or 1)
     simulated = _simulates()
-    if not wanted and not machine.board and simulated:
+    if not requested and not machine.board and simulated:
         return None
     if machine.board:
         raise RkzooError(
@@ -196,13 +200,13 @@ def contract_of(file: Path) -> Contract:
 
 def layout_of(contract: Contract) -> Layout:
     """The layout that the model's outputs are read in: the NPU's own, where the task reads it."""
-    return "native" if spec_of(contract.head).native else "plain"
+    return "native" if spec_of(contract.head).native_layout else "plain"
 
 
 def open_board(
     model: BoardBackend,
     contract: Contract,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     *,
     layout: Layout | None = None,
 ) -> Session:
@@ -228,10 +232,10 @@ _OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakVa
 _OPENING = Lock()
 
 
-def _context(model: BoardBackend, report: Reporter) -> Context:
+def _context(model: BoardBackend, report: ProgressReporter) -> Context:
     """A context of its own; the weights are those of the same file where it is open already
     (not on RV1103 and RV1106, where they are read again). What there is to say is said once."""
-    with explained(f"{model.file} cannot be read."):
+    with os_errors_explained(f"{model.file} cannot be read."):
         stat = model.file.stat()
     key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
     with _OPENING:
@@ -241,7 +245,7 @@ def _context(model: BoardBackend, report: Reporter) -> Context:
                 return first.duplicate()
             _judge(model, report)
             context = Context.open(NpuLibrary(model.library), model.file)
-        except Refused as error:
+        except NpuError as error:
             raise cause(error, _readable(model.file), read_machine()) from error
         if context.stand_in:
             report.note(
@@ -252,7 +256,7 @@ def _context(model: BoardBackend, report: Reporter) -> Context:
         return context
 
 
-def _judge(model: BoardBackend, report: Reporter) -> None:
+def _judge(model: BoardBackend, report: ProgressReporter) -> None:
     """Holds library, driver, model and chip against each other before the library is asked: it
     may end the process over what it does not like. Raises RkzooError."""
     file, machine = _readable(model.file), read_machine()
@@ -276,7 +280,7 @@ def _judge(model: BoardBackend, report: Reporter) -> None:
 def _readable(path: Path) -> RknnFile | None:
     """What the file says; None where it is encrypted, which the library alone can judge. Raises
     RkzooError for one that is empty, cut short or of another kind."""
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         if file.read(4) == b"RKCE":
             return None
     return rknn.read(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rkzoo.errors import RkzooError
 from rkzoo.graph.rknn.reader import RknnFile
-from rkzoo.runtime.npu_api import Refused
+from rkzoo.runtime.npu_api import NpuError
 from rkzoo.soc.chips import chips, same_family
 from rkzoo.soc.machine import Machine
 
@@ -50,8 +50,8 @@ def needed(file: RknnFile) -> int:
 def _contiguous(machine: Machine) -> bool:
     """Whether the NPU can use none but contiguous memory."""
     chip = chips().get(machine.chip or "")
-    told = machine.iommu if machine.iommu is not None else chip and chip.iommu
-    return told is False
+    iommu = machine.iommu if machine.iommu is not None else chip and chip.iommu
+    return iommu is False
 
 
 def _most(machine: Machine) -> tuple[int | None, str]:
@@ -82,20 +82,20 @@ _LINES = (
 """What librknnrt 1.5.2 was seen to print, and what it stands for."""
 
 
-def cause(error: Refused, file: RknnFile | None, machine: Machine) -> RkzooError:
+def cause(error: NpuError, file: RknnFile | None, machine: Machine) -> RkzooError:
     """The error that the library's answer on opening a model stands for, as far as its own line or
     the machine shows it; else the answer itself."""
     if error.number not in _VAGUE:
         return error
-    printed = error.said.lower()
-    found = next(((why, fix) for line, why, fix in _LINES if line in printed), None)
-    if found is None and machine.board:
-        found = _no_device(machine) or (file and _little_memory(file, machine)) or None
-    if not found:
+    printed = error.log_lines.lower()
+    results = next(((why, fix) for line, why, fix in _LINES if line in printed), None)
+    if results is None and machine.board:
+        results = _no_device(machine) or (file and _little_memory(file, machine)) or None
+    if not results:
         return error
-    why, fix = found
-    said = f' The library says: "{error.said}".' if error.said else ""
-    return RkzooError(error.what, f"{why}{said} (error {error.number})", fix)
+    why, fix = results
+    text = f' The library says: "{error.log_lines}".' if error.log_lines else ""
+    return RkzooError(error.what, f"{why}{text} (error {error.number})", fix)
 
 
 def _no_device(machine: Machine) -> tuple[str, str] | None:

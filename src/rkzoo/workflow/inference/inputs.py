@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.tasks.registry import spec_of
-from rkzoo.tasks.spec import Gives, Takes
+from rkzoo.tasks.spec import InputName, OutputName
 from rkzoo.workflow.request.pipeline_file import read_pipeline
 from rkzoo.zoo.catalogue import card as find_card
 
@@ -27,7 +27,7 @@ _LONGEST_NAME = 1024  # characters: what is longer is a text, and the system tak
 
 
 @dataclass(frozen=True)
-class Medium:
+class InputKind:
     """`expand` makes a list of what the user named, without reading it; `read` reads one.
     `file` is the path that a source lies at, None for one that lies nowhere. `several` is what
     a document calls the results, `gives` the file that is written for each, `written` the
@@ -73,26 +73,26 @@ def _sound(source: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Said:
+class TextSource:
     """A text: typed, or to be read from a file."""
 
     text: str = ""
     path: Path | None = None
 
 
-def _texts(names: list[str]) -> list[Said]:
+def _texts(names: list[str]) -> list[TextSource]:
     """Each is a text file that is there, a folder or glob of such, or the text itself. Raises
     RkzooError for a name of a file that is no text, or of none."""
-    return [said for name in names for said in _named(name)]
+    return [text_source for name in names for text_source in _named(name)]
 
 
-def _named(name: str) -> list[Said]:
+def _named(name: str) -> list[TextSource]:
     path = Path(name).expanduser()
     if len(name) >= _LONGEST_NAME:
-        return [Said(name)]
+        return [TextSource(name)]
     is_text = path.suffix.lower() in _TEXT_FILES
     if path.is_dir():
-        files = sorted(one for one in path.iterdir() if one.suffix.lower() in _TEXT_FILES)
+        files = sorted(path for path in path.iterdir() if path.suffix.lower() in _TEXT_FILES)
     elif path.is_file() and not is_text:
         raise RkzooError(
             f"{name} is no file of text.",
@@ -104,32 +104,36 @@ def _named(name: str) -> list[Said]:
     elif is_text:
         files = [Path(match) for match in sorted(glob(str(path), recursive=True))]
     else:
-        return [Said(name)]
+        return [TextSource(name)]
     if not files:
         raise RkzooError(
             f"There is no text at {name}.",
             f"Text is read from {' and '.join(_TEXT_FILES)}.",
             "Check the name.",
         )
-    return [Said(path=one) for one in files]
+    return [TextSource(path=file) for file in files]
 
 
-def _file_of(source: Said | str) -> Path | None:
-    return source.path if isinstance(source, Said) else None
+def _file_of(source: TextSource | str) -> Path | None:
+    return source.path if isinstance(source, TextSource) else None
 
 
-def _text(source: Said | str) -> str:
-    said = Said(source) if isinstance(source, str) else source
-    text = said.text
-    if said.path is not None:
+def _text(source: TextSource | str) -> str:
+    text_source = TextSource(source) if isinstance(source, str) else source
+    text = text_source.text
+    if text_source.path is not None:
         try:
-            with explained(f"The text {said.path} cannot be read."):
-                if said.path.stat().st_size > _MOST_TEXT:
-                    raise RkzooError(f"{said.path} is too long.", "Texts end at 1 MiB.", "Cut it.")
-                text = said.path.read_text("utf-8")
+            with os_errors_explained(f"The text {text_source.path} cannot be read."):
+                if text_source.path.stat().st_size > _MOST_TEXT:
+                    raise RkzooError(
+                        f"{text_source.path} is too long.", "Texts end at 1 MiB.", "Cut it."
+                    )
+                text = text_source.path.read_text("utf-8")
         except UnicodeDecodeError as error:
             raise RkzooError(
-                f"The text {said.path} cannot be read.", "It is not UTF-8.", "Save it as UTF-8."
+                f"The text {text_source.path} cannot be read.",
+                "It is not UTF-8.",
+                "Save it as UTF-8.",
             ) from error
     if not text.strip():
         raise RkzooError(
@@ -147,12 +151,12 @@ _ARRAYS = frozenset({".npz", ".npy"})
 _SPOKEN = frozenset({".wav", ".flac", ".ogg"})
 _UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
 
-PICTURE = Medium("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
+PICTURE = InputKind("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
 TRANSPARENT = replace(PICTURE, read=_with_alpha)
 """Pictures for a model that takes their alpha, too."""
-SOUND = Medium("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
-TEXT = Medium("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
-TENSORS = Medium("tensors", "samples", "output", list, lambda name: name, written=_ARRAYS)
+SOUND = InputKind("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
+TEXT = InputKind("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
+TENSORS = InputKind("tensors", "samples", "output", list, lambda name: name, written=_ARRAYS)
 _MEASURED = replace(PICTURE, gives="vector", written=_VECTORS)
 _HEARD = replace(SOUND, gives="timeline", written=_TABLES)
 _SAID = replace(TEXT, gives="sound", written=_SPOKEN)
@@ -160,7 +164,7 @@ _SAID = replace(TEXT, gives="sound", written=_SPOKEN)
 FILES = _DRAWN | _TRANSCRIPTS | _TABLES | _TEXTS | _ARRAYS | _SPOKEN | _UNWRITTEN
 """Suffixes that nobody gives a folder."""
 
-_MEDIA: dict[tuple[Takes, Gives], Medium] = {
+_MEDIA: dict[tuple[InputName, OutputName], InputKind] = {
     ("picture", "picture"): PICTURE,
     ("picture", "vector"): _MEASURED,
     ("sound", "transcript"): SOUND,
@@ -171,25 +175,25 @@ _MEDIA: dict[tuple[Takes, Gives], Medium] = {
 }
 
 
-def of_head(head: Head | None) -> Medium:
+def input_kind_of_head(head: Head | None) -> InputKind:
     """What a model or pipeline takes, by its head: pictures, where nothing else is known."""
     spec = spec_of(head)
-    return _MEDIA[spec.takes, spec.gives]
+    return _MEDIA[spec.input_kind, spec.output_kind]
 
 
-def seen_by(medium: Medium, contracts: Iterable[Contract]) -> Medium:
+def seen_by(input_kind: InputKind, contracts: Iterable[Contract]) -> InputKind:
     """What models of these contracts are given, who take what `medium` is: with its alpha where
     one of them looks at that."""
     images = (contract.picture for contract in contracts)
     alpha = any(image is not None and image.channels == 4 for image in images)
-    if not alpha or medium.name != PICTURE.name:
-        return medium
-    return replace(medium, read=TRANSPARENT.read)
+    if not alpha or input_kind.name != PICTURE.name:
+        return input_kind
+    return replace(input_kind, read=TRANSPARENT.read)
 
 
-def of_plan(planned: Plan) -> Medium:
+def of_plan(planned: Plan) -> InputKind:
     """What a plan takes: of plain tensors, samples of the inputs that its contract names."""
-    kind = of_head(planned.head)
+    kind = input_kind_of_head(planned.head)
     if kind is not TENSORS:
         return seen_by(kind, (part.contract for part in planned.parts.values()))
     from rkzoo.workflow.request import samples
@@ -203,7 +207,7 @@ def of_plan(planned: Plan) -> Medium:
     )
 
 
-def medium_of(model: str) -> Medium:
+def input_kind_of_model(model: str) -> InputKind:
     """What a model takes, by its card or by what a converted file says; a graph of one's own
     takes pictures. Raises RkzooError for a name that is not known."""
     path = Path(model)
@@ -213,11 +217,11 @@ def medium_of(model: str) -> Medium:
     if is_model_file(model):
         return PICTURE
     if suffix == ".json":
-        return of_head(read_pipeline(path).head)
+        return input_kind_of_head(read_pipeline(path).head)
     if suffix == ".rknn":
         with suppress(RkzooError):  # what is wrong with it is said where it is opened
             from rkzoo.workflow.inference.board import contract_of
 
-            return of_head(contract_of(path).head)
+            return input_kind_of_head(contract_of(path).head)
         return PICTURE
-    return of_head(find_card(model).head)
+    return input_kind_of_head(find_card(model).head)

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Session
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.plate.task import PlateReader
 from rkzoo.tasks.registry import spec_of
-from rkzoo.tasks.spec import Opened, TaskOptions, as_it_is
+from rkzoo.tasks.spec import TaskOptions, TaskParts, identity
 from rkzoo.tasks.text.page import PageReader, SingleLine
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.inputs import of_plan
-from rkzoo.workflow.inference.model import Answer, Found, Image, Model, plainly
+from rkzoo.workflow.inference.model import Answer, Image, Model, Prediction, draw_prediction
 from rkzoo.workflow.inference.plan import Plan, open_part, plan
-from rkzoo.workflow.inference.rga_preprocess import quicken
-from rkzoo.workflow.inference.sanity import watched
+from rkzoo.workflow.inference.rga_preprocess import attach_rga
+from rkzoo.workflow.inference.sanity import run_with_checks
 from rkzoo.workflow.request.request import ModelOptions, Request, request_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def load(
     model: str | os.PathLike[str],
     request: Request | None = None,
     *,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> Model:
     """Loads a model that answers pictures, sounds or texts.
@@ -57,17 +57,17 @@ def load(
 
 
 def open_model(
-    model: str | os.PathLike[str], request: Request | None = None, report: Reporter = SILENT
+    model: str | os.PathLike[str], request: Request | None = None, report: ProgressReporter = SILENT
 ) -> Model:
     """As `load`, with the request in one piece."""
     return open_planned(plan(model, request, report), report)
 
 
-def open_planned(planned: Plan, report: Reporter = SILENT) -> Model:
+def open_planned(planned: Plan, report: ProgressReporter = SILENT) -> Model:
     """As `open_model`, for a plan."""
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
-        painter = partial(_paint, report) if _reads_text(task) else plainly
+        painter = partial(_paint, report) if _reads_text(task) else draw_prediction
         kind = of_plan(planned)
         return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter, kind)
 
@@ -79,8 +79,8 @@ def open_task(
     options: TaskOptions | None = None,
     threads: int = 0,
     quick: bool = True,
-    report: Reporter = SILENT,
-) -> Callable[[Any], Found]:
+    report: ProgressReporter = SILENT,
+) -> Callable[[Any], Prediction]:
     """Opens a plan as one callable.
 
     Args:
@@ -103,7 +103,7 @@ def open_task(
         for role, part in planned.parts.items()
     }
     for _, session in opened.values() if quick else ():
-        quicken(session, stack, report)
+        attach_rga(session, stack, report)
     return task_of(planned, opened, options)
 
 
@@ -111,35 +111,39 @@ def task_of(
     planned: Plan,
     opened: Mapping[str, tuple[Contract, Session]],
     options: TaskOptions | None = None,
-) -> Callable[[Any], Found]:
+) -> Callable[[Any], Prediction]:
     """As `open_task`, of parts that are open."""
     head = planned.head
     if head is None and "model" in opened:
         head = opened["model"][0].head
-    return _opened(Opened(head, opened, planned.files), options or planned.options)
+    return _opened(TaskParts(head, opened, planned.files), options or planned.options)
 
 
-def _opened(opened: Opened, options: TaskOptions) -> Callable[[Any], Found]:
-    spec = spec_of(opened.head)
+def _opened(parts: TaskParts, options: TaskOptions) -> Callable[[Any], Prediction]:
+    spec = spec_of(parts.head)
     if spec.part:
         raise RkzooError(
-            f"{next(iter(opened.parts.values()))[0].family} {spec.part}.",
+            f"{next(iter(parts.parts.values()))[0].family} {spec.part}.",
             "It is one part of a pipeline.",
             "Run the pipeline, for example rkzoo run ppocr PICTURE: see rkzoo list.",
         )
-    return spec.open(opened, options)
+    return spec.open(parts, options)
 
 
-def _answer(task: Callable[[Image], Found]) -> Answer:
-    return partial(watched, task) if isinstance(task, HeadTask) else lambda image: (task(image), ())
+def _answer(task: Callable[[Image], Prediction]) -> Answer:
+    return (
+        partial(run_with_checks, task)
+        if isinstance(task, HeadTask)
+        else lambda image: (task(image), ())
+    )
 
 
 def _reads_text(task: object) -> bool:
     return isinstance(task, PageReader | SingleLine | PlateReader)
 
 
-def _paint(report: Reporter, found: TextLines, image: Image) -> Image:
-    return found.draw(image, font(report))
+def _paint(report: ProgressReporter, text_lines: TextLines, image: Image) -> Image:
+    return text_lines.draw(image, font(report))
 
 
 def detect_task(
@@ -148,18 +152,18 @@ def detect_task(
     """The task of a detection head: boxes, masks, key points or oriented boxes."""
     if not isinstance(contract.head, DetectHead):
         raise RkzooError(f"{contract.family} is no detection model.", code=1)
-    found: Any = task_with(contract, session, options)
-    task: HeadTask[Any] = found
+    result: Any = task_with(contract, session, options)
+    task: HeadTask[Any] = result
     return task
 
 
 def task_with(
     contract: Contract, session: Session, options: DetectOptions | None = None
-) -> Callable[[Image], Found]:
+) -> Callable[[Image], Prediction]:
     """One open model as a callable: a BGR picture in, what was found out. Raises RkzooError for
     a model that is only one part of something."""
-    opened = Opened(contract.head, {"model": (contract, session)}, {})
-    return _opened(opened, TaskOptions(detect=options))
+    parts = TaskParts(contract.head, {"model": (contract, session)}, {})
+    return _opened(parts, TaskOptions(detect=options))
 
 
 _NEAR = 0.5  # of the threshold: how far below it a lost object is still looked for
@@ -167,14 +171,14 @@ _NEAR = 0.5  # of the threshold: how far below it a lost object is still looked 
 
 def answer_at(
     contract: Contract, session: Session, threshold: float
-) -> tuple[Callable[[Image], Found] | None, float]:
+) -> tuple[Callable[[Image], Prediction] | None, float]:
     """What answers a picture so that two answers can be compared, and from which score on a thing
     counts. None for a model whose answers have no such comparison."""
     spec = spec_of(contract.head)
-    things = spec.things
+    things = spec.to_matchable
     if things is None:
         return None, 0.0
     options = DetectOptions(confidence=threshold * _NEAR) if spec.thresholded else None
     task = task_with(contract, session, options)
-    matchable = task if things is as_it_is else lambda image: things(task(image))
+    matchable = task if things is identity else lambda image: things(task(image))
     return matchable, threshold if spec.thresholded else 0.0

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.plain import plain
-from rkzoo.session import Closing, Label
+from rkzoo.json_values import to_json_value
+from rkzoo.session import Closeable, Label
 from rkzoo.tasks.collection import Collection, Index
 from rkzoo.vision.image import as_png, write
 from rkzoo.vision.letterbox import with_channels
-from rkzoo.workflow.inference.inputs import PICTURE, TRANSPARENT, Medium
+from rkzoo.workflow.inference.inputs import PICTURE, TRANSPARENT, InputKind
 
 if TYPE_CHECKING:
     import supervision
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Image = NDArray[np.uint8]
 
 
-class Found(Protocol):
+class Prediction(Protocol):
     """What every task's result can do."""
 
     def __len__(self) -> int: ...
@@ -41,7 +41,7 @@ class Found(Protocol):
 
 
 @runtime_checkable
-class Written(Protocol):
+class Saveable(Protocol):
     """A result that is no drawing: text, a sound. `suffix` of the usual file of it."""
 
     suffix: str
@@ -50,19 +50,19 @@ class Written(Protocol):
 
 
 @runtime_checkable
-class Beside(Protocol):
+class SaveableSidecar(Protocol):
     """A result that is more than its drawing shows, and is written beside it."""
 
-    def save_beside(self, drawn: Path) -> None: ...
+    def save_sidecar(self, drawn: Path) -> None: ...
 
 
 Draw = Callable[[Any, Image], Image]
-Answer = Callable[[Any], tuple[Found, tuple[str, ...]]]
+Answer = Callable[[Any], tuple[Prediction, tuple[str, ...]]]
 
 
-def plainly(found: Found, image: Image) -> Image:
+def draw_prediction(prediction: Prediction, image: Image) -> Image:
     """Draws a result that needs nothing else to be drawn."""
-    return found.draw(image)
+    return prediction.draw(image)
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,27 @@ class Result:
     task, and None where it has no such thing; what is found in a picture is in its pixels.
     """
 
-    found: Found
+    prediction: Prediction
     source: Any
     path: Path | None
     runtime: Label
     seconds: float
-    painter: Draw = plainly
+    painter: Draw = draw_prediction
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.prediction)
 
     def __getitem__(self, index: Index) -> Result:
         """The things at an int, a slice, indices or a mask. Raises RkzooError where they are
         not apart from each other (the classes of a picture's pixels), and IndexError."""
-        if not isinstance(self.found, Collection):
+        if not isinstance(self.prediction, Collection):
             raise RkzooError(
                 "This result has no things that could be taken one by one.",
-                f"It is of the kind {type(self.found).__name__}.",
+                f"It is of the kind {type(self.prediction).__name__}.",
                 "Use its properties, or what .found offers.",
             )
-        return replace(self, found=self.found[index])
+        return replace(self, prediction=self.prediction[index])
 
     def __iter__(self) -> Iterator[Result]:
         return (self[i] for i in range(len(self)))
@@ -106,7 +106,7 @@ class Result:
     @property
     def boxes(self) -> NDArray[np.float32] | None:
         """(N, 4) float32 upright boxes x1, y1, x2, y2."""
-        name = "xyxy" if hasattr(self.found, "xyxy") else "boxes"
+        name = "xyxy" if hasattr(self.prediction, "xyxy") else "boxes"
         boxes: NDArray[np.float32] | None = self._array(name)
         return boxes
 
@@ -162,7 +162,7 @@ class Result:
         return probs
 
     def _array(self, name: str) -> Any:
-        return getattr(self.found, name, None)
+        return getattr(self.prediction, name, None)
 
     @property
     def image(self) -> Image:
@@ -170,7 +170,7 @@ class Result:
         if not isinstance(self.source, np.ndarray):
             raise RkzooError(
                 "This result has no picture.",
-                f"It is of the kind {type(self.found).__name__}.",
+                f"It is of the kind {type(self.prediction).__name__}.",
                 "Use to_json() or save().",
             )
         return self.source
@@ -179,24 +179,24 @@ class Result:
         """The result as plain data; coordinates in source-image pixels."""
         picture = isinstance(self.source, np.ndarray)
         size = {"width": self.image.shape[1], "height": self.image.shape[0]} if picture else {}
-        told = {
+        results = {
             "file": str(self.path) if self.path else None,
             **size,
             "runtime": self.runtime,
             "seconds": round(self.seconds, 4),
-            "results": self.found.to_json(),
+            "results": self.prediction.to_json(),
             "warnings": list(self.warnings),
         }
-        document: dict[str, Any] = plain(told)
+        document: dict[str, Any] = to_json_value(results)
         return document
 
     def to_supervision(self) -> supervision.Detections:
         """Boxes as supervision.Detections. Raises RkzooError for results without boxes."""
-        convert = getattr(self.found, "to_supervision", None)
+        convert = getattr(self.prediction, "to_supervision", None)
         if convert is None:
             raise RkzooError(
                 "This result has no boxes for supervision.",
-                f"It is of the kind {type(self.found).__name__}.",
+                f"It is of the kind {type(self.prediction).__name__}.",
                 "Use to_json() or the arrays in .found.",
             )
         detections: supervision.Detections = convert()
@@ -204,33 +204,33 @@ class Result:
 
     def draw(self) -> Image:
         """A BGR picture that shows the result."""
-        return self.painter(self.found, self.image)
+        return self.painter(self.prediction, self.image)
 
     def _repr_png_(self) -> bytes | None:
         """The drawn picture, for a notebook."""
-        if isinstance(self.found, Written):
+        if isinstance(self.prediction, Saveable):
             return None
         return as_png(self.draw())
 
     def _repr_html_(self) -> str | None:
         """What cannot be drawn, for a notebook: its lines."""
-        if not isinstance(self.found, Written):
+        if not isinstance(self.prediction, Saveable):
             return None
-        return f"<pre>{html.escape(chr(10).join(self.found.lines()))}</pre>"
+        return f"<pre>{html.escape(chr(10).join(self.prediction.lines()))}</pre>"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the drawn picture, the text or the sound; the suffix chooses the format."""
         target = Path(path)
-        if isinstance(self.found, Written):
-            self.found.save(target)
+        if isinstance(self.prediction, Saveable):
+            self.prediction.save(target)
         else:
             write(target, self.draw())
-            if isinstance(self.found, Beside):
-                self.found.save_beside(target)
+            if isinstance(self.prediction, SaveableSidecar):
+                self.prediction.save_sidecar(target)
         return target
 
 
-class Model(Closing):
+class Model(Closeable):
     """Answers pictures (or sounds, or texts: its `medium`), one after another; made by
     `rkzoo.load`.
 
@@ -245,10 +245,10 @@ class Model(Closing):
         runtime: Label,
         answer: Answer,
         resources: ExitStack,
-        painter: Draw = plainly,
-        medium: Medium = PICTURE,
+        painter: Draw = draw_prediction,
+        input_kind: InputKind = PICTURE,
     ) -> None:
-        self.name, self.runtime, self.answer, self.medium = name, runtime, answer, medium
+        self.name, self.runtime, self.answer, self.medium = name, runtime, answer, input_kind
         self._resources, self._painter = resources, painter
 
     def __call__(self, source: Any) -> Result:
@@ -268,14 +268,14 @@ class Model(Closing):
         """
         alpha = self.medium.read is TRANSPARENT.read
         if isinstance(source, np.ndarray) and self.medium.name == PICTURE.name:
-            path, given = None, _checked(source, alpha)
+            path, channels = None, _checked(source, alpha)
         else:
-            path, given = self.medium.file(source), self.medium.read(source)
+            path, channels = self.medium.file(source), self.medium.read(source)
         start = perf_counter()
-        found, warnings = self.answer(given)
+        prediction, warnings = self.answer(channels)
         seconds = perf_counter() - start
-        given = with_channels(given, 3) if alpha else given
-        return Result(found, given, path, self.runtime, seconds, self._painter, warnings)
+        channels = with_channels(channels, 3) if alpha else channels
+        return Result(prediction, channels, path, self.runtime, seconds, self._painter, warnings)
 
     def close(self) -> None:
         """Ends the simulator's process, or frees the NPU, where there is one."""

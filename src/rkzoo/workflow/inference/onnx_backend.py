@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Session
 from rkzoo.workflow.inference.backend import Backend
 
 if TYPE_CHECKING:
     from rkzoo.workflow.request.request import Request
-    from rkzoo.workflow.request.resolved import Resolved
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,22 @@ class OnnxBackend(Backend):
     graph: bytes
 
     @classmethod
-    def of_model(cls, ready: Resolved, request: Request, report: Reporter) -> OnnxBackend:
+    def of_model(
+        cls, ready: ResolvedModel, request: Request, report: ProgressReporter
+    ) -> OnnxBackend:
         return cls(ready.graph().SerializeToString())
 
     @classmethod
-    def of_rknn(cls, path: Path, report: Reporter) -> tuple[Contract, OnnxBackend]:
+    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, OnnxBackend]:
         raise RkzooError(
             f"{path} cannot be run by ONNX Runtime.",
             "A .rknn file is for the NPU.",
             "Run the .onnx it was made from, or use --runtime simulator.",
         )
 
-    def open(self, contract: Contract, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+    def open(
+        self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
+    ) -> Session:
         from rkzoo.runtime.onnx import OnnxSession
 
         return OnnxSession(self.graph, contract.picture, threads=threads)

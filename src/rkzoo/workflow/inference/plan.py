@@ -17,8 +17,8 @@ from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import os_errors_explained
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
 from rkzoo.tasks.registry import spec_of, validate_options
@@ -29,16 +29,16 @@ from rkzoo.workflow.inference.board import on_board
 from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file, read_pipeline
-from rkzoo.workflow.request.prompts import pipeline_prompts, settled
+from rkzoo.workflow.request.prompts import pipeline_prompts, resolve_prompts
 from rkzoo.workflow.request.request import Request
 
 if TYPE_CHECKING:
     from rkzoo.workflow.request.models import Models
-    from rkzoo.workflow.request.resolved import Resolved
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """One model: its contract, the runtime that runs it, and its prompts where it takes some."""
 
     contract: Contract
@@ -78,7 +78,7 @@ class Plan:
 
     name: str
     label: Label
-    parts: dict[str, Part]
+    parts: dict[str, ModelPart]
     head: Head | None = None
     files: dict[str, Path] = field(default_factory=dict)
     options: TaskOptions = field(default_factory=TaskOptions)
@@ -90,7 +90,7 @@ class Plan:
 
 
 def plan(
-    model: str | os.PathLike[str], request: Request | None = None, report: Reporter = SILENT
+    model: str | os.PathLike[str], request: Request | None = None, report: ProgressReporter = SILENT
 ) -> Plan:
     """Finds a model and decides how it is run.
 
@@ -124,9 +124,11 @@ def plan(
     return plan_of(find_models(name, request, report), runtime, request, report)
 
 
-def plan_of(models: Models, runtime: str, request: Request, report: Reporter = SILENT) -> Plan:
+def plan_of(
+    models: Models, runtime: str, request: Request, report: ProgressReporter = SILENT
+) -> Plan:
     """The plan for models that are found; it uses them up. Raises RkzooError."""
-    parts: dict[str, Part] = {}
+    parts: dict[str, ModelPart] = {}
     files: dict[str, Path] = {}
     for role, ready in models:
         own = replace(request, dtype=models.dtype_of(ready, request.dtype))
@@ -137,14 +139,16 @@ def plan_of(models: Models, runtime: str, request: Request, report: Reporter = S
     return Plan(models.name, backend(runtime).label, parts, models.head, files, options)
 
 
-def part(ready: Resolved, runtime: str, request: Request, report: Reporter = SILENT) -> Part:
+def part(
+    ready: ResolvedModel, runtime: str, request: Request, report: ProgressReporter = SILENT
+) -> ModelPart:
     """A float model on a runtime of this PC; one that its card keeps on the processor stays on
     ONNX Runtime. Raises RkzooError."""
     name = "onnx" if ready.card is not None and ready.card.cpu else runtime
-    return Part(ready.contract, backend(name).of_model(ready, request, report), ready.prompts)
+    return ModelPart(ready.contract, backend(name).of_model(ready, request, report), ready.prompts)
 
 
-def _of_rknn(path: Path, request: Request, report: Reporter) -> Plan:
+def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     if request.runtime == "onnx":
         backend("onnx").of_rknn(path, report)  # refuses it
     request.feed.refuse(f"{path} keeps how it is fed, since it was converted.")
@@ -160,13 +164,13 @@ def _of_rknn(path: Path, request: Request, report: Reporter) -> Plan:
         named = spec_of(contract.head).name_classes(contract.head, request.labels)
         contract = msgspec.structs.replace(contract, labels=named)
     validate_options(contract.head, request.given())
-    prompts = settled(request.words, contract.texts, str(path), report)
+    prompts = resolve_prompts(request.words, contract.texts, str(path), report)
     options = replace(request.task_options, prompts=())
-    parts = {"model": Part(contract, opened, prompts)}
+    parts = {"model": ModelPart(contract, opened, prompts)}
     return Plan(path.stem, opened.label, parts, contract.head, options=options)
 
 
-def _of_pipeline(path: Path, request: Request, report: Reporter) -> Plan:
+def _of_pipeline(path: Path, request: Request, report: ProgressReporter) -> Plan:
     pipeline = read_pipeline(path)
     validate_options(pipeline.head, request.given())
     prompts, own = pipeline_prompts(request, pipeline.head)
@@ -183,21 +187,21 @@ def _of_pipeline(path: Path, request: Request, report: Reporter) -> Plan:
             "To read text takes one that finds the lines (det) and one that reads them (rec).",
             "Convert the pipeline again with rkzoo convert.",
         )
-    parts: dict[str, Part] = {}
+    parts: dict[str, ModelPart] = {}
     label: Label = "simulator"
     for role, file in pipeline.parts.items():
         planned = _of_rknn(file, own.of_parts(), report)
         parts[role], label = planned.parts["model"], planned.label
-        wanted = _ROLES.get(role, ())
-        if pipeline.head is None and not isinstance(parts[role].contract.head, wanted):
+        requested = _ROLES.get(role, ())
+        if pipeline.head is None and not isinstance(parts[role].contract.head, requested):
             raise RkzooError(
                 f"{file.name} cannot be the {role} of {path.name}.",
                 f"It is a {parts[role].contract.family}.",
                 "Convert the pipeline again with rkzoo convert.",
             )
     for role, (file, contract) in pipeline.cpu.items():
-        with explained(f"{file} cannot be read."):
-            parts[role] = Part(contract, OnnxBackend(file.read_bytes()))
+        with os_errors_explained(f"{file} cannot be read."):
+            parts[role] = ModelPart(contract, OnnxBackend(file.read_bytes()))
     options = replace(request.task_options, prompts=prompts)
     return Plan(pipeline.name, label, parts, pipeline.head, pipeline.files, options)
 
@@ -229,13 +233,15 @@ def check_pictures(planned: Plan, verb: str, *, joined: bool = False) -> None:
 
 
 def _with_backends(planned: Plan, change: Callable[[Backend], Backend]) -> Plan:
-    parts = {role: replace(one, backend=change(one.backend)) for role, one in planned.parts.items()}
+    parts = {
+        role: replace(part, backend=change(part.backend)) for role, part in planned.parts.items()
+    }
     return replace(planned, parts=parts)
 
 
 def on_core(planned: Plan, number: int) -> Plan:
     """The plan for worker `number` of several: on a board each has an NPU core in turn."""
-    return _with_backends(planned, lambda one: one.on_core(number))
+    return _with_backends(planned, lambda backend: backend.on_core(number))
 
 
 _PER_CORE = 2
@@ -249,15 +255,15 @@ def npu_workers(planned: Plan) -> int:
 
 def in_floats(planned: Plan) -> Plan:
     """The plan with floats made of pictures and outputs, as the vendor's Python demos do."""
-    return _with_backends(planned, lambda one: one.in_floats())
+    return _with_backends(planned, lambda backend: backend.in_floats())
 
 
-def open_part(part: Part, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+def open_part(part: ModelPart, *, threads: int = 0, report: ProgressReporter = SILENT) -> Session:
     """The part, ready to run as `part.answers` says; `threads` as for OnnxSession."""
     return as_answered(part, part.backend.open(part.contract, threads=threads, report=report))
 
 
-def as_answered(part: Part, session: Session) -> Session:
+def as_answered(part: ModelPart, session: Session) -> Session:
     """The opened part with its prompts, which it is then not asked for any more."""
     if part.prompts is None:
         return session

@@ -29,13 +29,13 @@ import numpy as np
 
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_api import Sync
-from rkzoo.runtime.npu_context import Context, Memory
-from rkzoo.runtime.rga import Imported, RgaLibrary, memory_size
-from rkzoo.runtime.rga_api import Format, Place, Surface, refusal
-from rkzoo.session import Closing, Session
+from rkzoo.runtime.npu_context import Context, NpuMemory
+from rkzoo.runtime.rga import ImportedBuffer, RgaLibrary, memory_size
+from rkzoo.runtime.rga_api import Format, Rect, Surface, unsupported_reason
+from rkzoo.session import Closeable, Session
 from rkzoo.soc.machine import RGA_LIBRARIES
 from rkzoo.soc.tree import Tree
 from rkzoo.vision import letterbox
@@ -56,7 +56,7 @@ _BLOCK = 16
 PICTURE, SAMPLE = (2.0, 10.0), (1.5, 6.0)
 
 
-def quicken(session: Session, stack: ExitStack, report: Reporter = SILENT) -> None:
+def attach_rga(session: Session, stack: ExitStack, report: ProgressReporter = SILENT) -> None:
     """Gives a session on the NPU a `fit` of its own where librga is here; `stack` ends it.
     Raises RkzooError where RKZOO_LIBRGA names what cannot be used."""
     if not isinstance(session, NpuSession) or session.memory is None:
@@ -65,25 +65,25 @@ def quicken(session: Session, stack: ExitStack, report: Reporter = SILENT) -> No
     library = _loaded(path) if path else None
     if library is not None:
         session.fit = stack.enter_context(
-            BoardFitter(session.context, session.memory, library, report)
+            RgaPreprocess(session.context, session.memory, library, report)
         )
 
 
 def find_rga() -> str | None:
     """librga.so: RKZOO_LIBRGA, else where the NPU's library may lie. None where there is none
     or RKZOO_LIBRGA is `off`. Raises RkzooError when it names no file."""
-    given = os.environ.get(LIBRARY)
-    if not given:
+    rga = os.environ.get(LIBRARY)
+    if not rga:
         return fitting_library(Tree(Path("/")), RGA_LIBRARIES)
-    if given == "off":
+    if rga == "off":
         return None
-    if not Path(given).is_file():
+    if not Path(rga).is_file():
         raise RkzooError(
-            f"{LIBRARY} names {given}, which is no file.",
+            f"{LIBRARY} names {rga}, which is no file.",
             "",
             "Point it at librga.so, or set it to off.",
         )
-    return given
+    return rga
 
 
 _LOADING = Lock()
@@ -106,7 +106,7 @@ def _load(path: str) -> RgaLibrary:
 
 
 @dataclass
-class _Contest:
+class _SpeedTrial:
     """What is known of pictures of one kind. `by_rga` and `by_cpu`: seconds of each round."""
 
     seen: int = 0
@@ -116,7 +116,7 @@ class _Contest:
     reason: str = ""
 
 
-class BoardFitter(Closing):
+class RgaPreprocess(Closeable):
     """As `vision.letterbox.fit`, for one context's memory and one thread.
 
     The third picture of one size begins a contest: RGA must bring a test picture, and those of
@@ -125,13 +125,17 @@ class BoardFitter(Closing):
     """
 
     def __init__(
-        self, context: Context, memory: Memory, library: RgaLibrary, report: Reporter = SILENT
+        self,
+        context: Context,
+        memory: NpuMemory,
+        library: RgaLibrary,
+        report: ProgressReporter = SILENT,
     ) -> None:
         self._context, self._memory, self._library = context, memory, library
         self._report = report
         self._kind: object = None
-        self._contest = _Contest()
-        self._target: Imported | None = None
+        self._contest = _SpeedTrial()
+        self._target: ImportedBuffer | None = None
         # Whose border the canvas has, where nothing else was written there by the processor.
         self._border: object = None
         self._failures = 0
@@ -162,7 +166,7 @@ class BoardFitter(Closing):
             return letterbox.fit(image, spec, canvas)
         kind = (image.shape, image.strides, spec)
         if kind != self._kind:
-            self._kind, self._contest = kind, _Contest(reason=self._for_good())
+            self._kind, self._contest = kind, _SpeedTrial(reason=self._for_good())
         contest = self._contest
         if contest.won:
             return self._by_rga(image, spec, canvas)
@@ -181,7 +185,7 @@ class BoardFitter(Closing):
     def _by_rga(self, image: Image, spec: ImageInput, canvas: Image) -> tuple[Image, Letterbox]:
         try:
             return canvas, self._placed(image, spec, canvas)[0]
-        except _Lost:
+        except _RgaRejected:
             return self._by_cpu(image, spec, canvas)
         except RkzooError as error:
             self._failures += 1
@@ -211,7 +215,7 @@ class BoardFitter(Closing):
                 self._check(image, spec, canvas)
                 self._compare(sample_picture(image.shape), spec, canvas, SAMPLE)
             by_rga, by_cpu, box = self._compare(image, spec, canvas, PICTURE)
-        except _Lost as lost:
+        except _RgaRejected as lost:
             self._give_up(str(lost))
             return self._by_cpu(image, spec, canvas)
         except RkzooError as error:
@@ -227,16 +231,18 @@ class BoardFitter(Closing):
     def _check(self, image: Image, spec: ImageInput, canvas: Image) -> None:
         """Raises _Lost where RGA cannot do this, before it is asked to."""
         if spec.channels != 3 or image.shape[2:] not in ((), (3,)):
-            raise _Lost("RGA brings pictures of three channels only.")
+            raise _RgaRejected("RGA brings pictures of three channels only.")
         if spec.fit == "crop":
-            raise _Lost("A picture that is cropped is averaged by the processor.")
+            raise _RgaRejected("A picture that is cropped is averaged by the processor.")
         if self._memory.fd < 0 or self._memory.offset or canvas.strides[1] % 3:
-            raise _Lost("The NPU's memory for the picture is not such that RGA can write there.")
+            raise _RgaRejected(
+                "The NPU's memory for the picture is not such that RGA can write there."
+            )
         source, target = surface_of(image), _target(spec, canvas)
         box = letterbox.plan((source.height, source.width), spec)
         able = self._library.engines
-        if why := refusal(able, source, target, _place(box), memory_size()):
-            raise _Lost(why)
+        if why := unsupported_reason(able, source, target, _place(box), memory_size()):
+            raise _RgaRejected(why)
 
     def _settle(self) -> None:
         rga, cpu = (median(times[1:]) for times in (self._contest.by_rga, self._contest.by_cpu))
@@ -252,13 +258,13 @@ class BoardFitter(Closing):
         """Seconds of RGA and of the processor. Raises _Lost where what they make differs."""
         _, by_rga = self._placed(image, spec, canvas)
         self._context.sync(self._memory, Sync.FROM_DEVICE)
-        made = canvas.copy()
+        result = canvas.copy()
         start = perf_counter()
         _, box = self._by_cpu(image, spec, canvas)
         by_cpu = perf_counter() - start
-        mean, most = apart(made[0], canvas[0])
+        mean, most = image_difference(result[0], canvas[0])
         if mean > limits[0] or most > limits[1]:
-            raise _Lost(
+            raise _RgaRejected(
                 f"What RGA makes differs from what the processor makes by {mean:.1f} levels in"
                 f" the mean and {most:.0f} at the most."
             )
@@ -278,8 +284,8 @@ class BoardFitter(Closing):
             # What the processor still holds of the canvas must not come down on RGA's pixels.
             sync(self._memory, Sync.TO_DEVICE)
         start = perf_counter()
-        with self._library.borrowed(image.ctypes.data, source) as given:
-            self._library.place(given, target, _place(box))
+        with self._library.borrowed(image.ctypes.data, source) as imported_buffer:
+            self._library.place(imported_buffer, target, _place(box))
         seconds = perf_counter() - start
         if fresh:
             # After RGA, and on lines read anew, for border and picture share some.
@@ -289,7 +295,7 @@ class BoardFitter(Closing):
             self._border = border
         return box, seconds
 
-    def _known(self, target: Surface) -> Imported:
+    def _known(self, target: Surface) -> ImportedBuffer:
         """The session's memory as RGA's driver knows it, for as long as RGA is used."""
         if self._target is None or self._target.surface != target:
             self._forget()
@@ -302,7 +308,7 @@ class BoardFitter(Closing):
             self._target = None
 
 
-class _Lost(Exception):
+class _RgaRejected(Exception):
     """RGA is not to be used for pictures of this kind; the text says why."""
 
 
@@ -312,8 +318,8 @@ def _target(spec: ImageInput, canvas: Image) -> Surface:
     return Surface(width, height, canvas.strides[1] // 3, colour)
 
 
-def _place(box: Letterbox) -> Place:
-    return Place(box.left, box.top, box.scaled[1], box.scaled[0])
+def _place(box: Letterbox) -> Rect:
+    return Rect(box.left, box.top, box.scaled[1], box.scaled[0])
 
 
 _ALIGNED = 16  # bytes; the driver's own rule is nowhere written
@@ -323,7 +329,7 @@ def surface_of(image: Image) -> Surface:
     """A picture as RGA reads it: BGR (H, W, 3) or NV12 (H * 3 / 2, W), in one piece. Raises
     _Lost where it lies otherwise."""
     if not image.flags.c_contiguous or image.ctypes.data % _ALIGNED:
-        raise _Lost("The picture does not lie in one piece in memory.")
+        raise _RgaRejected("The picture does not lie in one piece in memory.")
     if image.ndim == 3:
         return Surface(image.shape[1], image.shape[0], image.shape[1], Format.BGR)
     return Surface(image.shape[1], image.shape[0] * 2 // 3, image.shape[1], Format.NV12)
@@ -334,31 +340,31 @@ def sample_picture(shape: tuple[int, ...]) -> Image:
     is one pixel off or a part left out shows: waves along both sides, others in each channel."""
     rows, columns = shape[:2]
     period = max(rows, columns) / 16
-    made = np.empty(shape, np.uint8)
+    sample_picture = np.empty(shape, np.uint8)
     for channel in range(3):
         across, down = (
             np.asarray(64 + 60 * np.cos(2 * np.pi * np.arange(count) / period + turn), np.uint8)
             for count, turn in ((columns, 2.1 * channel), (rows, 1.3 * channel))
         )
         if len(shape) == 3:
-            np.add(across[None, :], down[:, None], out=made[..., channel])
+            np.add(across[None, :], down[:, None], out=sample_picture[..., channel])
         elif channel == 0:
-            np.add(across[None, :], down[:, None], out=made)
+            np.add(across[None, :], down[:, None], out=sample_picture)
         else:
             # The colours of NV12, at half the size: two numbers in turn.
-            half = made[rows * 2 // 3 :, channel - 1 :: 2]
+            half = sample_picture[rows * 2 // 3 :, channel - 1 :: 2]
             np.add(across[None, ::2], down[: len(half), None], out=half)
-    return made
+    return sample_picture
 
 
-def apart(one: Image, other: Image) -> tuple[float, float]:
+def image_difference(array: Image, other: Image) -> tuple[float, float]:
     """How far two pictures (H, W, 3) differ in averages of blocks: levels in the mean, and at
     the most. A filter hardly changes those."""
-    height, width = one.shape[:2]
+    height, width = array.shape[:2]
     size = max(1, width // _BLOCK), max(1, height // _BLOCK)
     blocks = [
         cv2.resize(np.asarray(picture, np.float32), size, interpolation=cv2.INTER_AREA)
-        for picture in (one, other)
+        for picture in (array, other)
     ]
     differ = np.abs(blocks[0] - blocks[1])
     return float(differ.mean()), float(differ.max())

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rkzoo.contract.model import Contract
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Session
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.workflow.inference.backend import Backend
 
 if TYPE_CHECKING:
     from rkzoo.workflow.request.request import Request
-    from rkzoo.workflow.request.resolved import Resolved
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class SimulatorBackend(Backend):
     inputs: BuildInputs
 
     @classmethod
-    def of_model(cls, ready: Resolved, request: Request, report: Reporter) -> SimulatorBackend:
+    def of_model(
+        cls, ready: ResolvedModel, request: Request, report: ProgressReporter
+    ) -> SimulatorBackend:
         from rkzoo.workflow.compile.simulate import simulator_inputs
 
         inputs = simulator_inputs(
@@ -41,13 +43,15 @@ class SimulatorBackend(Backend):
         return cls(inputs)
 
     @classmethod
-    def of_rknn(cls, path: Path, report: Reporter) -> tuple[Contract, SimulatorBackend]:
+    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, SimulatorBackend]:
         from rkzoo.workflow.compile.simulate import rknn_inputs
 
         contract, inputs = rknn_inputs(path, report=report)
         return contract, cls(inputs)
 
-    def open(self, contract: Contract, *, threads: int = 0, report: Reporter = SILENT) -> Session:
+    def open(
+        self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
+    ) -> Session:
         from rkzoo.workflow.compile.simulate import simulate
 
         return simulate(self.inputs, report)

@@ -13,7 +13,7 @@ from rkzoo.workflow.inference.model import Image
 
 
 @runtime_checkable
-class Staged(Protocol):
+class StagedTask(Protocol):
     """A task whose stages can be called one by one. What comes back to the place that it had in
     the picture is prepared as a pair: the arrays, and how they lay in it."""
 
@@ -21,7 +21,7 @@ class Staged(Protocol):
 
     def preprocess(self, image: Image) -> list[NDArray[Any]] | tuple[list[NDArray[Any]], Any]: ...
 
-    def decode(self, outputs: list[NDArray[Any]], *place: Any) -> Any: ...
+    def postprocess(self, outputs: list[NDArray[Any]], *place: Any) -> Any: ...
 
 
 class StageTimes(NamedTuple):
@@ -33,7 +33,7 @@ class StageTimes(NamedTuple):
 
 
 def run_stages(
-    task: Staged, image: Image, decode: Callable[..., Any] | None = None
+    task: StagedTask, image: Image, decode: Callable[..., Any] | None = None
 ) -> tuple[Any, StageTimes]:
     """What `task` makes of a BGR picture, and the seconds of its stages; `decode` in the place of
     the task's own."""
@@ -43,5 +43,5 @@ def run_stages(
     fed = perf_counter()
     outputs = task.session.run(arrays)
     ran = perf_counter()
-    found = (decode or task.decode)(outputs, *place)
-    return found, StageTimes(fed - began, ran - fed, perf_counter() - ran)
+    result = (decode or task.postprocess)(outputs, *place)
+    return result, StageTimes(fed - began, ran - fed, perf_counter() - ran)

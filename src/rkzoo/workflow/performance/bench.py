@@ -20,23 +20,29 @@ from typing import Any, Literal
 import numpy as np
 
 from rkzoo.contract.model import Contract
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import Context
 from rkzoo.runtime.pool import Pool
-from rkzoo.session import Array, Closing, Label, Session
+from rkzoo.session import Array, Closeable, Label, Session
 from rkzoo.soc.machine import read_machine
 from rkzoo.speed.timing import Times, growth, times
-from rkzoo.speed.usage import Usage, usage
+from rkzoo.speed.usage import ProcessUsage, usage
 from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.tasks.tensors.feed import made
-from rkzoo.tasks.voice.result import Spoken
+from rkzoo.tasks.voice.result import SynthesizedSpeech
 from rkzoo.vision.image import decode
-from rkzoo.workflow.inference.inputs import PICTURE, TENSORS, Medium, medium_of, of_plan
+from rkzoo.workflow.inference.inputs import (
+    PICTURE,
+    TENSORS,
+    InputKind,
+    input_kind_of_model,
+    of_plan,
+)
 from rkzoo.workflow.inference.load import task_of
 from rkzoo.workflow.inference.plan import (
     Plan,
@@ -47,7 +53,7 @@ from rkzoo.workflow.inference.plan import (
     open_part,
     plan,
 )
-from rkzoo.workflow.inference.stages import Staged, run_stages
+from rkzoo.workflow.inference.stages import StagedTask, run_stages
 from rkzoo.workflow.performance.machine_setup import (
     Affinity,
     Board,
@@ -84,7 +90,7 @@ PUBLISHED_RTF = (
 )
 
 
-class Measured(Strict, frozen=True):
+class ModelInfo(StrictStruct, frozen=True):
     """The model and its input. `picture` is a path (what was given for each input of plain
     tensors), or "made" for a generated one; `width` and `height` are None if it is no picture."""
 
@@ -95,7 +101,7 @@ class Measured(Strict, frozen=True):
     height: int | None
 
 
-class Memory(Strict, frozen=True):
+class MemoryInfo(StrictStruct, frozen=True):
     """Memory of this process and its children: peak in MiB, growth in KiB per frame; None where the
     system does not tell.
     """
@@ -104,7 +110,7 @@ class Memory(Strict, frozen=True):
     growth_kib_per_frame: float | None
 
 
-class Throughput(Strict, frozen=True):
+class Throughput(StrictStruct, frozen=True):
     """Frames per second.
 
     Attributes:
@@ -123,7 +129,7 @@ class Throughput(Strict, frozen=True):
     cores_busy_sequential: float
 
 
-class Way(Strict, frozen=True):
+class ExecutionMode(StrictStruct, frozen=True):
     """One way to run the model on the same decoded image: median milliseconds per frame, frames per
     second, and CPU cores in use.
 
@@ -139,7 +145,7 @@ class Way(Strict, frozen=True):
     cores_busy: float
 
 
-class BenchReport(Strict, frozen=True):
+class BenchReport(StrictStruct, frozen=True):
     """Benchmark report of an image model.
 
     `time_cost_ms` by stage: decode, preprocess, inference, postprocess and total; a pipeline of
@@ -155,20 +161,20 @@ class BenchReport(Strict, frozen=True):
     frames: int
     warm_up: int
     board_info: Board
-    model_info: Measured
-    memory_info: Memory
+    model_info: ModelInfo
+    memory_info: MemoryInfo
     time_cost_ms: dict[str, Times]
     throughput_fps: Throughput
-    ways: tuple[Way, ...] = ()
+    ways: tuple[ExecutionMode, ...] = ()
     format: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
         """Report as JSON types, times rounded to microseconds."""
-        document: dict[str, Any] = rounded(plain(self))
+        document: dict[str, Any] = rounded(to_json_value(self))
         return document
 
 
-class Answered(Strict, frozen=True):
+class AnsweredModel(StrictStruct, frozen=True):
     """The model, its input (a path, or the text), and the seconds of sound read or generated; None
     for neither.
     """
@@ -178,7 +184,7 @@ class Answered(Strict, frozen=True):
     sound_seconds: float | None
 
 
-class AnswerReport(Strict, frozen=True):
+class AnswerReport(StrictStruct, frozen=True):
     """Benchmark report of an audio or text model.
 
     `time_cost_ms` of a whole result by stage: decode (reading the file), inference, around, and
@@ -194,15 +200,15 @@ class AnswerReport(Strict, frozen=True):
     answers: int
     warm_up: int
     board_info: Board
-    model_info: Answered
-    memory_info: Memory
+    model_info: AnsweredModel
+    memory_info: MemoryInfo
     time_cost_ms: dict[str, Times]
     real_time_factor: float | None
     format: Literal[1] = 1
 
     def to_json(self) -> dict[str, Any]:
         """Report as JSON types, times rounded to microseconds."""
-        document: dict[str, Any] = rounded(plain(self))
+        document: dict[str, Any] = rounded(to_json_value(self))
         return document
 
 
@@ -220,32 +226,32 @@ def bench_any(
     warm_up: int | None = None,
     affinity: Affinity = "all",
     lock_clocks: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> BenchReport | AnswerReport:
     """Run `bench` or `bench_answers`, by the input kind of the model; `count` frames or results.
     Raises RkzooError.
     """
-    given = [source] if isinstance(source, str) else list(source or ())
-    if medium_of(os.fspath(model)).name in (PICTURE.name, TENSORS.name):
+    inputs = [source] if isinstance(source, str) else list(source or ())
+    if input_kind_of_model(os.fspath(model)).name in (PICTURE.name, TENSORS.name):
         return bench(
             model,
             request=request,
-            picture=given,
+            picture=inputs,
             frames=count,
             warm_up=WARM_UP if warm_up is None else warm_up,
             affinity=affinity,
             lock_clocks=lock_clocks,
             report=report,
         )
-    if len(given) > 1:
+    if len(inputs) > 1:
         raise RkzooError(
-            f"{model} answers one thing here, and was given {len(given)}.",
+            f"{model} answers one thing here, and was given {len(inputs)}.",
             "One is answered again and again.",
             "Give one with --input.",
         )
     return bench_answers(
         model,
-        given[0] if given else None,
+        inputs[0] if inputs else None,
         request=request,
         answers=count,
         warm_up=1 if warm_up is None else warm_up,
@@ -264,7 +270,7 @@ def bench(
     warm_up: int = WARM_UP,
     affinity: Affinity = "all",
     lock_clocks: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> BenchReport:
     """Benchmark an image model: a card, an `.onnx`, or a `.rknn` made by rkzoo.
 
@@ -279,8 +285,8 @@ def bench(
     planned = plan(model, request, report)
     check_pictures(planned, "bench --image")
     named = [picture] if isinstance(picture, str | os.PathLike) else picture or ()
-    given = [os.fspath(file) for file in named]
-    picture_of = _reader(planned, given)
+    provided = [os.fspath(file) for file in named]
+    picture_of = _reader(planned, provided)
     shot = picture_of()
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
@@ -291,9 +297,9 @@ def bench(
         # An NPU session handles one frame at a time, in its own buffers.
         workers = npu_workers(planned)
         many = [open_plan(on_core(planned, number)) for number in range(workers)]
-        tasks = [_task(planned, one) for one in many or [opened] * WORKERS]
+        tasks = [_task(planned, item) for item in many or [opened] * WORKERS]
         pipelined = _pipelined(tasks, picture_of, count, report)
-        ways: tuple[Way, ...] = ()
+        ways: tuple[ExecutionMode, ...] = ()
         if workers:
             still = partial(_same, shot)
             one_by_one = partial(_sequential, picture=still, frames=count, warm_up=warm_up)
@@ -314,10 +320,10 @@ def bench(
         **measured,
         published=PUBLISHED,
         frames=count,
-        model_info=Measured(
+        model_info=ModelInfo(
             name=planned.name,
             inputs=inputs,
-            picture=" ".join(given) or "made",
+            picture=" ".join(provided) or "made",
             width=width,
             height=height,
         ),
@@ -342,7 +348,7 @@ def bench_answers(
     warm_up: int = 1,
     affinity: Affinity = "all",
     lock_clocks: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> AnswerReport:
     """Benchmark an audio or text model: whole results, one after another.
 
@@ -357,8 +363,8 @@ def bench_answers(
         RkzooError: the model cannot be run, or there is not exactly one input.
     """
     _check_counts(answers, warm_up)
-    medium = medium_of(os.fspath(model))
-    given = _given(medium, source, os.fspath(model))
+    input_kind = input_kind_of_model(os.fspath(model))
+    provided = _sample_input(input_kind, source, os.fspath(model))
     setup = machine_setup(affinity, lock_clocks)
     planned = plan(model, request, report)
     count = answers or ANSWERS
@@ -366,25 +372,25 @@ def bench_answers(
         setup = stack.enter_context(applied(setup))
         opened = _open(planned, stack, setup.threads, report)
         task = task_of(planned, opened)
-        found: list[Any] = []
-        work = partial(_whole, partial(_answer, task, found), _sessions(opened))
-        timed = _sequential(work, partial(medium.read, given), count, warm_up, report)
+        results: list[Any] = []
+        work = partial(_whole, partial(_answer, task, results), _sessions(opened))
+        timed = _sequential(work, partial(input_kind.read, provided), count, warm_up, report)
         measured = _measured(planned, opened, setup, timed, warm_up)
-    sound = getattr(medium.read(given), "seconds", None)
-    if isinstance(found[-1], Spoken):
-        sound = found[-1].sound.seconds
+    sound = getattr(input_kind.read(provided), "seconds", None)
+    if isinstance(results[-1], SynthesizedSpeech):
+        sound = results[-1].sound.seconds
     total: Times = measured["time_cost_ms"]["total"]
     return AnswerReport(
         **measured,
         published=PUBLISHED_RTF if sound else PUBLISHED,
         answers=count,
-        model_info=Answered(name=planned.name, given=str(source), sound_seconds=sound),
+        model_info=AnsweredModel(name=planned.name, given=str(source), sound_seconds=sound),
         real_time_factor=total.p50 / 1000 / sound if sound else None,
     )
 
 
 def _measured(
-    planned: Plan, opened: Opened, setup: MachineSetup, run: Run, warm_up: int
+    planned: Plan, opened: Opened, setup: MachineSetup, run: RunTimes, warm_up: int
 ) -> dict[str, Any]:
     """Fields common to both reports."""
     ended = usage()
@@ -400,29 +406,29 @@ def _measured(
     }
 
 
-def _answer(task: Callable[[Any], Any], last: list[Any], given: Any) -> None:
-    last[:] = [task(given)]
+def _answer(task: Callable[[Any], Any], last: list[Any], provided: Any) -> None:
+    last[:] = [task(provided)]
 
 
-def _reader(planned: Plan, given: list[str]) -> Callable[[], Any]:
+def _reader(planned: Plan, inputs: list[str]) -> Callable[[], Any]:
     """What reads the one picture, or the one sample of plain inputs, again and again. Raises
     RkzooError."""
-    medium = of_plan(planned)
-    if medium.name == TENSORS.name:
-        if not given:
+    input_kind = of_plan(planned)
+    if input_kind.name == TENSORS.name:
+        if not inputs:
             return partial(_same, made(planned.parts["model"].contract))
-        found = medium.expand(given)
+        results = input_kind.expand(inputs)
     else:
-        found = given
-    if len(found) > 1:
+        results = inputs
+    if len(results) > 1:
         raise RkzooError(
-            f"One frame is timed again and again, and {len(found)} were given.",
+            f"One frame is timed again and again, and {len(results)} were given.",
             "Which of them counts is not said.",
             "Give one picture with --image, or one .npz or NAME=FILE for each input.",
         )
-    if medium.name == TENSORS.name:
-        return partial(medium.read, found[0])
-    return partial(decode, *picture_bytes(found[0] if found else None))
+    if input_kind.name == TENSORS.name:
+        return partial(input_kind.read, results[0])
+    return partial(decode, *picture_bytes(results[0] if results else None))
 
 
 def _picture_size(shot: Any) -> tuple[int | None, int | None]:
@@ -432,16 +438,16 @@ def _picture_size(shot: Any) -> tuple[int | None, int | None]:
     return (image.shape[0], image.shape[1]) if pixels else (None, None)
 
 
-def _given(medium: Medium, source: str | None, model: str) -> Any:
+def _sample_input(input_kind: InputKind, source: str | None, model: str) -> Any:
     """The one input."""
-    found = medium.expand([source]) if source is not None else ()
-    if len(found) != 1:
+    results = input_kind.expand([source]) if source is not None else ()
+    if len(results) != 1:
         raise RkzooError(
-            f"{model} takes one {medium.name} here, and was given {len(found) or 'none'}.",
+            f"{model} takes one {input_kind.name} here, and was given {len(results) or 'none'}.",
             "It is run repeatedly.",
-            f"Give one {medium.name} with --input.",
+            f"Give one {input_kind.name} with --input.",
         )
-    return found[0]
+    return results[0]
 
 
 def _check_counts(frames: int | None, warm_up: int) -> None:
@@ -455,8 +461,8 @@ def _same(shot: Any) -> Any:
     return shot
 
 
-def _way(name: Literal["floats", "rkzoo", "pool"], run: Run, workers: int) -> Way:
-    return Way(
+def _way(name: Literal["floats", "rkzoo", "pool"], run: RunTimes, workers: int) -> ExecutionMode:
+    return ExecutionMode(
         name=name,
         ms=times(run.stages["total"]).p50,
         fps=_rate(len(run.stages["total"]), run.seconds),
@@ -489,9 +495,9 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
+        return [rounded(item) for item in value]
     return value
 
 
@@ -499,7 +505,7 @@ def rounded(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunTimes:
     """Measurements of one run. `stages`: seconds per frame; `resident`: memory after each frame
     (empty where unknown); `cpu` and `seconds` of the whole run.
     """
@@ -510,7 +516,7 @@ class Run:
     seconds: float
 
 
-class Watched(Closing):
+class TimedSession(Closeable):
     """Session wrapper that accumulates the time spent in it."""
 
     def __init__(self, session: Session) -> None:
@@ -530,14 +536,14 @@ class Watched(Closing):
         self.inner.close()
 
 
-Opened = dict[str, tuple[Contract, Watched]]
+Opened = dict[str, tuple[Contract, TimedSession]]
 
 
-def _open(planned: Plan, stack: ExitStack, threads: int, report: Reporter) -> Opened:
+def _open(planned: Plan, stack: ExitStack, threads: int, report: ProgressReporter) -> Opened:
     return {
         role: (
             part.answers,
-            Watched(stack.enter_context(open_part(part, threads=threads, report=report))),
+            TimedSession(stack.enter_context(open_part(part, threads=threads, report=report))),
         )
         for role, part in planned.parts.items()
     }
@@ -549,23 +555,23 @@ def _task(planned: Plan, opened: Opened, *, plainly: bool = False) -> Work:
     one.
     """
     task = task_of(planned, opened)
-    if isinstance(task, Staged):
-        decode: Callable[..., Any] = task.decode
+    if isinstance(task, StagedTask):
+        decode: Callable[..., Any] = task.postprocess
         if plainly and isinstance(task, HeadTask):
-            decode = task.decode_plainly
+            decode = task.postprocess_unsuppressed
         return partial(_staged, task, decode)
     return partial(_whole, task, _sessions(opened))
 
 
-def _sessions(opened: Opened) -> list[Watched]:
+def _sessions(opened: Opened) -> list[TimedSession]:
     return [session for _, session in opened.values()]
 
 
-def _staged(task: Staged, decode: Callable[..., Any], image: Any) -> Stages:
+def _staged(task: StagedTask, decode: Callable[..., Any], image: Any) -> Stages:
     return run_stages(task, image, decode)[1]._asdict()
 
 
-def _whole(task: Callable[[Any], Any], sessions: Sequence[Watched], image: Any) -> Stages:
+def _whole(task: Callable[[Any], Any], sessions: Sequence[TimedSession], image: Any) -> Stages:
     """Time of the models, and of everything around them, for tasks with several models or calls."""
     before = sum(session.spent for session in sessions)
     began = perf_counter()
@@ -580,8 +586,8 @@ def _sequential(
     picture: Callable[[], Any],
     frames: int,
     warm_up: int,
-    report: Reporter,
-) -> Run:
+    report: ProgressReporter,
+) -> RunTimes:
     """One frame at a time."""
     for _ in range(warm_up):
         work(picture())
@@ -600,12 +606,12 @@ def _sequential(
                 resident.append(now.resident)
             bar.update(index + 1)
     seconds, after = perf_counter() - start, usage()
-    return Run(stages, resident, max(after.cpu - before.cpu, 0.0), seconds)
+    return RunTimes(stages, resident, max(after.cpu - before.cpu, 0.0), seconds)
 
 
 def _pipelined(
-    tasks: Sequence[Work], picture: Callable[[], Any], frames: int, report: Reporter
-) -> Run:
+    tasks: Sequence[Work], picture: Callable[[], Any], frames: int, report: ProgressReporter
+) -> RunTimes:
     """One frame in flight per task, each in its own worker."""
 
     @contextmanager
@@ -619,15 +625,15 @@ def _pipelined(
             outcome.value()
             worked.append(outcome.worked)
         seconds, after = perf_counter() - start, usage()
-    return Run({"total": worked}, [], max(after.cpu - before.cpu, 0.0), seconds)
+    return RunTimes({"total": worked}, [], max(after.cpu - before.cpu, 0.0), seconds)
 
 
 def _rate(count: float, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
 
 
-def _memory(ended: Usage, resident: Sequence[int]) -> Memory:
-    return Memory(
+def _memory(ended: ProcessUsage, resident: Sequence[int]) -> MemoryInfo:
+    return MemoryInfo(
         peak_mib=None if ended.peak is None else ended.peak / 2**20,
         growth_kib_per_frame=growth(resident) / 1024 if resident else None,
     )

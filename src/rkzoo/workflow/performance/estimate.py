@@ -20,14 +20,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
-from rkzoo.graph.lowering.checks import Quantisation, quantisation
+from rkzoo.graph.lowering.checks import QuantizationInfo, quantization_info
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.summary import summarise
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.speed.latency import (
@@ -38,8 +38,8 @@ from rkzoo.speed.latency import (
     latency_model,
     traffic,
 )
-from rkzoo.speed.memory import Fit, fit
-from rkzoo.speed.operators import Falls, falls
+from rkzoo.speed.memory import MemoryFit, fit
+from rkzoo.speed.operators import CpuFallback, cpu_fallbacks
 from rkzoo.speed.table import CostTable, cost_table
 from rkzoo.toolkit import builds, checks, environment
 from rkzoo.toolkit.builds import BuildInputs
@@ -104,39 +104,39 @@ class Estimate:
     soc: str
     dtype: Dtype
     built_for: str
-    expected: tuple[Falls, ...]
+    expected: tuple[CpuFallback, ...]
     problem: RkzooError | None = None
     table: CostTable | None = None
     latency: Latency | None = None
     traffic: float = 0.0
-    fit: Fit | None = None
+    fit: MemoryFit | None = None
     on_cpu: tuple[LayerCost, ...] = ()
     costliest: tuple[Cost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Estimate as JSON types; `error` instead of the figures where the chip has a `problem`."""
-        document: dict[str, Any] = plain(self._told())
+        document: dict[str, Any] = to_json_value(self._document())
         return document
 
-    def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {
+    def _document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
             "soc": self.soc,
             "dtype": self.dtype,
             "built_for": self.built_for,
-            "expected_on_cpu": [asdict(one) for one in self.expected],
+            "expected_on_cpu": [asdict(fallback) for fallback in self.expected],
         }
         if self.table is None or self.latency is None:
-            return told | {"error": self.problem.to_json() if self.problem else None}
-        found, table = self.latency, self.table
-        return told | {
-            "calibrated": found.ms is not None,
-            "ms": _short(found.ms),
-            "ms_low": _short(found.low),
-            "ms_high": _short(found.high),
-            "fps": _short(1000 / found.ms) if found.ms else None,
-            "mega_cycles": _short(found.cycles),
-            "ms_at_least": _short(found.bound),
-            "cpu_layers_not_in_ms": found.unpriced,
+            return document | {"error": self.problem.to_json() if self.problem else None}
+        latency, table = self.latency, self.table
+        return document | {
+            "calibrated": latency.ms is not None,
+            "ms": _short(latency.ms),
+            "ms_low": _short(latency.low),
+            "ms_high": _short(latency.high),
+            "fps": _short(1000 / latency.ms) if latency.ms else None,
+            "mega_cycles": _short(latency.cycles),
+            "ms_at_least": _short(latency.bound),
+            "cpu_layers_not_in_ms": latency.unpriced,
             "toolkit": table.toolkit,
             "weight_bytes": table.weights,
             "internal_bytes": table.internal,
@@ -144,8 +144,10 @@ class Estimate:
             "traffic_mb_per_frame": _short(self.traffic),
             "fits_memory": asdict(self.fit) if self.fit else None,
             "layers": len(table.work),
-            "on_cpu": [{"op": one.op, "name": one.name} for one in self.on_cpu],
-            "costliest": [asdict(one) | {"ms": _short(one.ms)} for one in self.costliest],
+            "on_cpu": [
+                {"op": layer_cost.op, "name": layer_cost.name} for layer_cost in self.on_cpu
+            ],
+            "costliest": [asdict(cost) | {"ms": _short(cost.ms)} for cost in self.costliest],
         }
 
 
@@ -153,7 +155,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-class Known(Strict, frozen=True):
+class GraphFacts(StrictStruct, frozen=True):
     """What is needed of a graph to look its results up in the cache. `key` digests everything that
     decides them, except for chip, dtype and toolkit.
     """
@@ -169,18 +171,18 @@ class Known(Strict, frozen=True):
 
 
 @dataclass(frozen=True)
-class Subject:
+class EstimateSubject:
     """The graph as given to the toolkit. `integer`: which inputs are integer; `quantised` is set
     for pre-quantized graphs.
     """
 
-    known: Known
+    known: GraphFacts
     graph: bytes
     inputs: tuple[InputPlan, ...]
     integer: tuple[bool, ...]
     opset: int
     shapes: dict[str, tuple[int, ...]]
-    quantised: Quantisation | None = None
+    quantised: QuantizationInfo | None = None
 
 
 def _digest(*parts: str) -> str:
@@ -192,7 +194,7 @@ def estimate(
     socs: Sequence[str],
     request: Request | None = None,
     *,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> list[Estimate]:
     """Estimate a card's model or an `.onnx` file on each chip.
 
@@ -220,7 +222,7 @@ def estimate(
     dtype: Dtype | None = request.dtype  # type: ignore[assignment]
     source = os.fspath(model)
     memo = _memo(source, request.size, request.pairs)
-    known = _read(memo, Known) if memo else None
+    known = _read(memo, GraphFacts) if memo else None
     subject = None
     if known is None:
         subject = read_subject(source, request, report)
@@ -241,10 +243,10 @@ def estimate(
             report.note(text)
         subject = subject or read_subject(source, request, report)
         tables |= _build_all(subject, missing, release, report)
-    found = [_estimate(known, soc, kind, tables[_built_for(soc), kind]) for soc, kind in pairs]
-    if len(found) == 1 and found[0].problem is not None:
-        raise found[0].problem
-    return found
+    estimates = [_estimate(known, soc, kind, tables[_built_for(soc), kind]) for soc, kind in pairs]
+    if len(estimates) == 1 and estimates[0].problem is not None:
+        raise estimates[0].problem
+    return estimates
 
 
 def every_chip() -> tuple[str, ...]:
@@ -261,30 +263,30 @@ def basis() -> dict[str, Any]:
         "date": model.date,
         "chips": {
             soc: {
-                "networks": len(one.points),
-                "left_out_median_error": one.median_error,
-                "left_out_worst_error": one.worst_error,
-                "family_left_out_median_error": one.family_median_error,
-                "interval_coverage": one.coverage,
-                "family_left_out_interval_coverage": one.family_coverage,
+                "networks": len(chip_model.points),
+                "left_out_median_error": chip_model.median_error,
+                "left_out_worst_error": chip_model.worst_error,
+                "family_left_out_median_error": chip_model.family_median_error,
+                "interval_coverage": chip_model.coverage,
+                "family_left_out_interval_coverage": chip_model.family_coverage,
             }
-            for soc, one in model.chips.items()
+            for soc, chip_model in model.chips.items()
         },
     }
 
 
-def _warnings(known: Known, pairs: Sequence[tuple[str, Dtype]]) -> list[str]:
+def _warnings(known: GraphFacts, pairs: Sequence[tuple[str, Dtype]]) -> list[str]:
     """Warnings from the graph before anything is built, one line per operator."""
-    told: dict[Falls, list[str]] = {}
+    document: dict[CpuFallback, list[str]] = {}
     for soc, dtype in pairs:
-        for fallen in falls(known.operators, soc, dtype):
-            told.setdefault(fallen, []).append(soc)
-    return [f"warning: {fallen.told()} (on {', '.join(on)})" for fallen, on in told.items()]
+        for fallen in cpu_fallbacks(known.operators, soc, dtype):
+            document.setdefault(fallen, []).append(soc)
+    return [f"warning: {fallen.describe()} (on {', '.join(on)})" for fallen, on in document.items()]
 
 
-def _dtype(known: Known, soc: str) -> Dtype:
+def _dtype(known: GraphFacts, soc: str) -> Dtype:
     able = chips()[soc].dtypes
-    return next((one for one in known.dtypes if one in able), known.dtypes[0])
+    return next((dtype for dtype in known.dtypes if dtype in able), known.dtypes[0])
 
 
 def _built_for(soc: str) -> str:
@@ -296,7 +298,9 @@ def _built_for(soc: str) -> str:
 # ---- the graph ----------------------------------------------------------------------
 
 
-def read_subject(model: str, request: Request | None = None, report: Reporter = SILENT) -> Subject:
+def read_subject(
+    model: str, request: Request | None = None, report: ProgressReporter = SILENT
+) -> EstimateSubject:
     """Finds the model, and cuts its head where there is one that is known."""
     if Path(model).suffix.lower() == ".rknn":
         raise RkzooError(
@@ -318,7 +322,9 @@ def read_subject(model: str, request: Request | None = None, report: Reporter = 
     return _subject(ready.name, graph, plans, ready.dtypes)
 
 
-def _as_it_stands(name: str, graph: onnx.ModelProto, size: tuple[int, int] | None) -> Subject:
+def _as_it_stands(
+    name: str, graph: onnx.ModelProto, size: tuple[int, int] | None
+) -> EstimateSubject:
     """Use an unrecognized graph as is. Dynamic dimensions become `size`, or 1 for the batch."""
     plans = []
     for tensor in summarise(graph).inputs:
@@ -347,25 +353,25 @@ def _as_it_stands(name: str, graph: onnx.ModelProto, size: tuple[int, int] | Non
 
 def _subject(
     name: str, graph: onnx.ModelProto, inputs: tuple[InputPlan, ...], dtypes: tuple[Dtype, ...]
-) -> Subject:
-    told = summarise(graph)
+) -> EstimateSubject:
+    graph_summary = summarise(graph)
     data = graph.SerializeToString(deterministic=True)
-    return Subject(
-        known=Known(
+    return EstimateSubject(
+        known=GraphFacts(
             name=name,
             dtypes=dtypes,
-            operators=tuple(operator for operator, _ in told.operators),
+            operators=tuple(operator for operator, _ in graph_summary.operators),
             key=_digest(package_digest(), repr(inputs), hashlib.sha256(data).hexdigest()),
         ),
         graph=data,
         inputs=inputs,
-        integer=tuple("int" in tensor.dtype for tensor in told.inputs),
-        opset=told.opset,
+        integer=tuple("int" in tensor.dtype for tensor in graph_summary.inputs),
+        opset=graph_summary.opset,
         shapes={
             tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
-            for tensor in told.inputs
+            for tensor in graph_summary.inputs
         },
-        quantised=quantisation(graph),
+        quantised=quantization_info(graph),
     )
 
 
@@ -373,10 +379,10 @@ def _subject(
 
 
 def _build_all(
-    subject: Subject,
-    wanted: Sequence[tuple[str, Dtype]],
+    subject: EstimateSubject,
+    requested: Sequence[tuple[str, Dtype]],
     toolkit: str,
-    report: Reporter,
+    report: ProgressReporter,
 ) -> dict[tuple[str, Dtype], CostTable | RkzooError]:
     """Build in parallel processes; an error that concerns one chip is returned for it."""
     env = environment.ensure(toolkit, report=report)
@@ -388,8 +394,8 @@ def _build_all(
             inputs = _inputs(subject, soc, dtype, toolkit)
             with ToolkitProcess(env, report=report) as process:
                 running.append(process)
-                made = process.build(inputs, process.folder / "estimate.rknn")
-                table = cost_table(made, dtype)
+                build_report = process.build(inputs, process.folder / "estimate.rknn")
+                table = cost_table(build_report, dtype)
         except RkzooError as error:
             if ended.is_set():
                 raise
@@ -398,8 +404,8 @@ def _build_all(
         write_text(place, msgspec.json.encode(table).decode())
         return table
 
-    with ThreadPoolExecutor(max(1, min(len(wanted), os.cpu_count() or 1))) as pool:
-        jobs = {pair: pool.submit(one, *pair) for pair in wanted}
+    with ThreadPoolExecutor(max(1, min(len(requested), os.cpu_count() or 1))) as pool:
+        jobs = {pair: pool.submit(one, *pair) for pair in requested}
         try:
             return {pair: job.result() for pair, job in jobs.items()}
         except BaseException:
@@ -410,7 +416,7 @@ def _build_all(
             raise
 
 
-def _inputs(subject: Subject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
+def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
     """Checked and cached build inputs. Raises RkzooError."""
     recipe = Recipe(
         soc=soc,
@@ -434,10 +440,10 @@ def _inputs(subject: Subject, soc: str, dtype: Dtype, toolkit: str) -> BuildInpu
     pairs = zip(subject.inputs, subject.integer, strict=True)
     arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
     key = builds.store(subject.graph, arrays, recipe)
-    found = builds.find(key)
-    if found is None:
+    build_inputs = builds.find(key)
+    if build_inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")
-    return replace(found, recipe=recipe)
+    return replace(build_inputs, recipe=recipe)
 
 
 def _noise(plan: InputPlan, integer: bool) -> NDArray[Any]:
@@ -464,8 +470,8 @@ def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> 
     path = Path(model)
     if not is_model_file(model) or not path.is_file():
         return None
-    told = (package_digest(), repr(size), repr(anchors), path.stem, sha256_of(path))
-    return _place(_digest(*told))
+    reported = (package_digest(), repr(size), repr(anchors), path.stem, sha256_of(path))
+    return _place(_digest(*reported))
 
 
 T = TypeVar("T")
@@ -482,20 +488,20 @@ def _read(path: Path, kind: type[T]) -> T | None:
 # ---- the answer ---------------------------------------------------------------------
 
 
-def _estimate(known: Known, soc: str, dtype: Dtype, made: CostTable | RkzooError) -> Estimate:
-    start = Estimate(soc, dtype, _built_for(soc), falls(known.operators, soc, dtype))
-    if isinstance(made, RkzooError):
-        return replace(start, problem=made)
+def _estimate(known: GraphFacts, soc: str, dtype: Dtype, value: CostTable | RkzooError) -> Estimate:
+    start = Estimate(soc, dtype, _built_for(soc), cpu_fallbacks(known.operators, soc, dtype))
+    if isinstance(value, RkzooError):
+        return replace(start, problem=value)
     # Use the clock of the requested chip.
-    found = latency(msgspec.structs.replace(made, soc=soc), chip_model(made))
-    ranked = sorted(zip(made.work, found.layers, strict=True), key=lambda pair: -pair[1])
+    result = latency(msgspec.structs.replace(value, soc=soc), chip_model(value))
+    ranked = sorted(zip(value.work, result.layers, strict=True), key=lambda pair: -pair[1])
     return replace(
         start,
-        table=made,
-        latency=found,
-        traffic=traffic(made),
-        fit=fit(made, soc),
-        on_cpu=cpu_layers(made),
+        table=value,
+        latency=result,
+        traffic=traffic(value),
+        fit=fit(value, soc),
+        on_cpu=cpu_layers(value),
         costliest=tuple(
             Cost(layer.name, layer.op, layer.target, layer.output_shape, ms)
             for layer, ms in ranked[:COSTLIEST]

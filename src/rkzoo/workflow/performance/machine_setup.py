@@ -12,9 +12,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.soc import clocks
 from rkzoo.soc.chips import chips
 from rkzoo.soc.machine import Machine, read_machine
@@ -23,7 +23,7 @@ from rkzoo.speed.clock_rates import Clock, clocks_of
 Affinity = Literal["all", "big", "little"]
 
 
-class Board(Strict, frozen=True):
+class Board(StrictStruct, frozen=True):
     """The machine. `npu_users`: other processes that have the NPU open, as "name (pid)"; `celsius`:
     the hottest sensor at the end.
     """
@@ -137,7 +137,7 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
     before: dict[int, set[int]] = {}
     try:
         for thread in _threads():
-            with explained("The work cannot be kept to some of the cores."):
+            with os_errors_explained("The work cannot be kept to some of the cores."):
                 before[thread] = os.sched_getaffinity(thread)
                 os.sched_setaffinity(thread, cores)
         yield
@@ -162,7 +162,7 @@ def picture_bytes(path: str | os.PathLike[str] | None) -> tuple[bytes, Path]:
     """
     if path is not None:
         file = Path(path)
-        with explained(f"The picture {file} cannot be read."):
+        with os_errors_explained(f"The picture {file} cannot be read."):
             return file.read_bytes(), file
     random = np.random.default_rng(0)
     canvas = cv2.resize(random.integers(60, 196, (45, 80, 3), np.uint8), (1280, 720))

@@ -9,23 +9,23 @@ from pathlib import Path
 from statistics import median
 
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
-from rkzoo.workflow.reporting.results import Row, Run
+from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.workflow.reporting.results import AccuracyRow, AccuracyRun
 from rkzoo.workflow.request.request import Request
-from rkzoo.workflow.tuning.tune import Trial, Tuned, tune
+from rkzoo.workflow.tuning.tune import TuningResult, TuningTrial, tune
 
 
 def measure(
-    run: Run,
+    run: AccuracyRun,
     assets: Path,
     *,
     max_drop: float = 1.0,
     stages: Sequence[str] | None = None,
     toolkit: str | None = None,
-    report: Reporter = SILENT,
-) -> Row:
+    report: ProgressReporter = SILENT,
+) -> AccuracyRow:
     """Tune one model, and record plain INT8 and the best setting. Raises RkzooError."""
-    found = tune(
+    tuning = tune(
         run.card or str(assets / run.model),
         str(assets / run.data),
         "rk3588",
@@ -36,44 +36,44 @@ def measure(
         tell=lambda trial: report.note(f"  {trial.change}: {trial.value:.4f}"),
         report=report,
     )
-    return row_of(run.name, found)
+    return row_of(run.name, tuning)
 
 
-def row_of(name: str, found: Tuned) -> Row:
+def row_of(name: str, tuning: TuningResult) -> AccuracyRow:
     """Convert a tuning result to a row."""
-    plain, best = found.trials[0], found.best
-    return Row(
+    plain, best = tuning.trials[0], tuning.best
+    return AccuracyRow(
         model=name,
-        sha256=found.recipe.sha256,
-        dataset=found.dataset,
-        truth=found.truth,
-        images=found.images,
-        protocol=_protocol(found),
-        metric=found.metric.name,
-        unit=found.metric.unit,
-        original=_short(found.metric.value),
+        sha256=tuning.recipe.sha256,
+        dataset=tuning.dataset,
+        truth=tuning.truth,
+        images=tuning.images,
+        protocol=_protocol(tuning),
+        metric=tuning.metric.name,
+        unit=tuning.metric.unit,
+        original=_short(tuning.metric.value),
         int8=_short(plain.value),
         int8_drop=_short(plain.drop),
         tuned=_short(best.value),
         tuned_drop=_short(best.drop),
         how=best.setting.quantise,
-        change="none needed" if best is plain else _way(found.trials),
+        change="none needed" if best is plain else _way(tuning.trials),
         calibration=best.setting.picking,
         runtime="simulator",
-        toolkit=found.toolkit,
+        toolkit=tuning.toolkit,
         rkzoo=version("rkzoo"),
         date=datetime.now(timezone.utc).date().isoformat(),
-        stages=found.stages,
+        stages=tuning.stages,
     )
 
 
-def _way(trials: Sequence[Trial]) -> str:
+def _way(trials: Sequence[TuningTrial]) -> str:
     """The changes that were kept, in order."""
     return "; ".join(trial.change for trial in trials[1:] if trial.kept)
 
 
-def _protocol(found: Tuned) -> str:
-    if "mAP" in found.metric.name:
+def _protocol(tuning: TuningResult) -> str:
+    if "mAP" in tuning.metric.name:
         return "conf 0.001, IoU 0.65, 300 boxes, multi-label, fixed input"
     return "as run"
 
@@ -82,14 +82,14 @@ def _short(value: float) -> float:
     return round(value, 4)
 
 
-def with_row(rows: Sequence[Row], row: Row) -> list[Row]:
+def with_row(rows: Sequence[AccuracyRow], row: AccuracyRow) -> list[AccuracyRow]:
     """Replace the row of the same model, or append it."""
-    if not any(one.model == row.model for one in rows):
+    if not any(accuracy_row.model == row.model for accuracy_row in rows):
         return [*rows, row]
-    return [row if one.model == row.model else one for one in rows]
+    return [row if accuracy_row.model == row.model else accuracy_row for accuracy_row in rows]
 
 
-def is_measured(rows: Sequence[Row], run: Run, toolkit: str) -> bool:
+def is_measured(rows: Sequence[AccuracyRow], run: AccuracyRun, toolkit: str) -> bool:
     """Whether a row of this run exists, with this toolkit and rkzoo version."""
     return any(
         row.model == run.name and row.toolkit == toolkit and row.rkzoo == version("rkzoo")
@@ -113,7 +113,7 @@ To measure again: `rkzoo report accuracy --assets FOLDER` (models and data: see 
 """
 
 
-def page(rows: Sequence[Row], max_drop: float = 1.0) -> str:
+def page(rows: Sequence[AccuracyRow], max_drop: float = 1.0) -> str:
     """Render the Markdown page."""
     header = ("model", "data", "pictures", "metric", "float", "plain INT8", "drop", "tuned INT8")
     lines = [_line((*header, "drop", "what tune changed")), _line(["---"] * 10)]
@@ -121,7 +121,7 @@ def page(rows: Sequence[Row], max_drop: float = 1.0) -> str:
     return _NOTE.format(max_drop=max_drop) + "\n".join(lines) + "\n" + _foot(rows) + _summary(rows)
 
 
-def _foot(rows: Sequence[Row]) -> str:
+def _foot(rows: Sequence[AccuracyRow]) -> str:
     if not rows:
         return ""
     toolkits = ", ".join(sorted({row.toolkit for row in rows}))
@@ -132,7 +132,7 @@ def _foot(rows: Sequence[Row]) -> str:
     return f"\nToolkit {toolkits}; measured {when}.{search}"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: AccuracyRow) -> list[str]:
     data = row.dataset if row.truth == "known" else f"{row.dataset} (agreement, not accuracy)"
     return [
         row.model,
@@ -152,7 +152,7 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def _summary(rows: Sequence[AccuracyRow]) -> str:
     known = [row for row in rows if "mAP" in row.metric and row.truth == "known"]
     if not known:
         return "\n"
@@ -166,7 +166,7 @@ def _summary(rows: Sequence[Row]) -> str:
     )
 
 
-def choose_runs(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
+def choose_runs(runs: Sequence[AccuracyRun], names: Sequence[str]) -> list[AccuracyRun]:
     """Select runs by name, all where none is given. Raises RkzooError for an unknown name."""
     known = {run.name for run in runs}
     if unknown := [name for name in names if name not in known]:

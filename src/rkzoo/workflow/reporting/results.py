@@ -12,17 +12,17 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained, write_text
-from rkzoo.workflow.request.quantization import Quantise
+from rkzoo.files import os_errors_explained, write_text
+from rkzoo.workflow.request.quantization import QuantizationConfig
 
 _LARGEST = 8 << 20
 
 Weights = Literal["of the card", "another export", "no card"]
 
 
-class Run(Strict, frozen=True):
+class AccuracyRun(StrictStruct, frozen=True):
     """One entry of the list of runs: `model` a file below the assets, or `card` a card's name."""
 
     name: str
@@ -32,7 +32,7 @@ class Run(Strict, frozen=True):
     limit: int | None = None
 
 
-class Row(Strict, frozen=True):
+class AccuracyRow(StrictStruct, frozen=True):
     """Accuracy of one model.
 
     Attributes:
@@ -56,7 +56,7 @@ class Row(Strict, frozen=True):
     int8_drop: float
     tuned: float
     tuned_drop: float
-    how: Quantise
+    how: QuantizationConfig
     change: str
     calibration: str
     runtime: Literal["simulator", "board"]
@@ -66,7 +66,7 @@ class Row(Strict, frozen=True):
     stages: tuple[str, ...] = ()
 
 
-class Trial(Strict, frozen=True):
+class SupportTrial(StrictStruct, frozen=True):
     """Build of a model for one chip. Where `converts` is False, `why` gives the reason and the rest
     may be empty.
 
@@ -92,7 +92,7 @@ class Trial(Strict, frozen=True):
     cpu_unpriced: int = 0
 
 
-class Support(Strict, frozen=True):
+class Support(StrictStruct, frozen=True):
     """Chip support of one model.
 
     Attributes:
@@ -117,24 +117,26 @@ class Support(Strict, frozen=True):
     toolkit: str = ""
     rkzoo: str = ""
     date: str = ""
-    chips: dict[str, Trial] = msgspec.field(default_factory=dict)
+    chips: dict[str, SupportTrial] = msgspec.field(default_factory=dict)
 
 
-def read_runs(path: Path) -> list[Run]:
+def read_runs(path: Path) -> list[AccuracyRun]:
     """Read the list of runs. Raises RkzooError when it is missing or invalid."""
-    runs: list[Run] = _read(path, list[Run], "list of runs")
+    runs: list[AccuracyRun] = _read(path, list[AccuracyRun], "list of runs")
     return runs
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[AccuracyRow]:
     """Read the accuracy rows; empty where there is no file. Raises RkzooError when it is
     invalid.
     """
-    rows: list[Row] = _read(path, list[Row], "table of results") if path.exists() else []
+    rows: list[AccuracyRow] = (
+        _read(path, list[AccuracyRow], "table of results") if path.exists() else []
+    )
     return rows
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, rows: Sequence[AccuracyRow]) -> None:
     """Write the accuracy rows."""
     text = yaml.safe_dump(msgspec.to_builtins(list(rows)), sort_keys=False, allow_unicode=True)
     write_text(path, "# Written by rkzoo report accuracy; not by hand.\n" + text)
@@ -148,34 +150,38 @@ def read_support(path: Path) -> list[Support]:
 
 def write_support(path: Path, rows: Sequence[Support]) -> None:
     """Write the support rows, without default values."""
-    told = [_lean(row) for row in rows]
+    leans = [_lean(row) for row in rows]
     write_text(
         path,
         "# Written by rkzoo report support; not by hand.\n"
-        + yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100),
+        + yaml.safe_dump(leans, sort_keys=False, allow_unicode=True, width=100),
     )
 
 
 def _lean(row: Support) -> dict[str, Any]:
     """A row without fields that have their default value."""
-    told = _said(row)
-    chips = {soc: _said(trial) for soc, trial in row.chips.items()}
-    return told | {"chips": chips} if chips else {k: v for k, v in told.items() if k != "chips"}
+    document = _without_defaults(row)
+    chips = {soc: _without_defaults(trial) for soc, trial in row.chips.items()}
+    return (
+        document | {"chips": chips}
+        if chips
+        else {k: v for k, v in document.items() if k != "chips"}
+    )
 
 
-def _said(record: msgspec.Struct) -> dict[str, Any]:
-    told = msgspec.to_builtins(record)
+def _without_defaults(record: msgspec.Struct) -> dict[str, Any]:
+    reported = msgspec.to_builtins(record)
     usual = {field.encode_name: field.default for field in msgspec.structs.fields(record)}
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in told.items()
+        for name, value in reported.items()
         if value != usual[name]
     }
 
 
 def _read(path: Path, kind: Any, what: str) -> Any:
     try:
-        with explained(f"{path} is no {what}."):
+        with os_errors_explained(f"{path} is no {what}."):
             if path.stat().st_size > _LARGEST:
                 raise ValueError("it is too large")
             text = path.read_text("utf-8")

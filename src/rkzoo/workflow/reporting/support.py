@@ -15,26 +15,26 @@ from typing import Literal
 
 import msgspec
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import supported
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.evaluation.evaluate import task_of
 from rkzoo.workflow.performance.estimate import Estimate, estimate
-from rkzoo.workflow.reporting.results import Run, Support, Trial, Weights
+from rkzoo.workflow.reporting.results import AccuracyRun, Support, SupportTrial, Weights
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.zoo.catalogue import cards
 from rkzoo.zoo.fetch import weights
 from rkzoo.zoo.schema import Card
 
 
-class Candidate(Strict, frozen=True):
+class Candidate(StrictStruct, frozen=True):
     """A model to try: `model` is what `resolve` takes; empty where `untried` gives the reason."""
 
     name: str
@@ -48,12 +48,12 @@ class Candidate(Strict, frozen=True):
 
 
 def candidates(
-    runs: Sequence[Run],
+    runs: Sequence[AccuracyRun],
     assets: Path | None,
     names: Sequence[str] = (),
     *,
     offline: bool = False,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> list[Candidate]:
     """List all cards of single models that run on the NPU, then runs without a card; only `names`
     where given. Raises RkzooError for an unknown name.
@@ -70,14 +70,16 @@ def candidates(
             "Name some of them, or none for all.",
         )
     chosen = set(names or every)
-    found = [_of_card(c, files, offline, report) for c in single if c.name in chosen]
+    candidates = [_of_card(c, files, offline, report) for c in single if c.name in chosen]
     bare = [name for name in files if name not in known and name in chosen]
-    return found + [
+    return candidates + [
         Candidate(name=n, task="", weights="no card", model=str(files[n])) for n in bare
     ]
 
 
-def _of_card(card: Card, files: dict[str, Path], offline: bool, report: Reporter) -> Candidate:
+def _of_card(
+    card: Card, files: dict[str, Path], offline: bool, report: ProgressReporter
+) -> Candidate:
     try:
         weights(card, report, offline=offline)
     except RkzooError as error:
@@ -95,14 +97,14 @@ def _of_card(card: Card, files: dict[str, Path], offline: bool, report: Reporter
 
 
 def try_all(
-    wanted: Iterable[Candidate],
+    candidates: Iterable[Candidate],
     rows: Sequence[Support],
     socs: Sequence[str] = (),
     *,
     toolkit: str | None = None,
     fresh: bool = False,
     keep: Callable[[list[Support]], None] = lambda rows: None,
-    report: Reporter = SILENT,
+    report: ProgressReporter = SILENT,
 ) -> list[Support]:
     """Build each model for each chip, sequentially.
 
@@ -119,16 +121,16 @@ def try_all(
         RkzooError: no model can be tried: the toolkit is missing, or a file cannot be written.
     """
     release = toolkit or DEFAULT_VERSION
-    found = list(rows)
+    supports = list(rows)
     ready_to_build = False
-    for one in wanted:
-        row, ready = _start(one, report)
-        old = next((row for row in found if row.model == one.name), None)
+    for candidate in candidates:
+        row, ready = _start(candidate, report)
+        old = next((row for row in supports if row.model == candidate.name), None)
         if ready is None:
             # Keep an earlier trial that had access to the weights.
             if old is None or not old.chips:
-                found = with_support(found, row)
-                keep(found)
+                supports = with_support(supports, row)
+                keep(supports)
             continue
         if not ready_to_build:
             environment.ensure(release, report=report)
@@ -139,33 +141,37 @@ def try_all(
             row = msgspec.structs.replace(old, task=row.task, weights=row.weights, chips=kept)
         else:
             row = _proved(row, ready, release, report)
-        found = with_support(found, row)
+        supports = with_support(supports, row)
         for soc in () if row.problem else socs or supported():
             if soc in row.chips:
                 continue
-            report.note(f"{one.name} on {soc}")
-            trial = try_one(one.model, soc, release)
+            report.note(f"{candidate.name} on {soc}")
+            trial = try_one(candidate.model, soc, release)
             row = msgspec.structs.replace(row, chips=_ordered(row.chips | {soc: trial}))
-            found = with_support(found, row)
-            keep(found)
-        keep(found)
-    return found
+            supports = with_support(supports, row)
+            keep(supports)
+        keep(supports)
+    return supports
 
 
-def _start(one: Candidate, report: Reporter) -> tuple[Support, Resolved | None]:
+def _start(candidate: Candidate, report: ProgressReporter) -> tuple[Support, ResolvedModel | None]:
     row = Support(
-        model=one.name, task=one.task, weights=one.weights, untried=one.untried, date=_today()
+        model=candidate.name,
+        task=candidate.task,
+        weights=candidate.weights,
+        untried=candidate.untried,
+        date=_today(),
     )
-    if not one.model:
+    if not candidate.model:
         return row, None
     try:
-        ready = resolve(one.model, report=report)
+        ready = resolve(candidate.model, report=report)
     except RkzooError as error:
         return msgspec.structs.replace(row, problem=_sentence(error)), None
     return (
         msgspec.structs.replace(
             row,
-            task=one.task or task_of(ready.contract),
+            task=candidate.task or task_of(ready.contract),
             file=Path(ready.source.file).name,
             sha256=ready.source.sha256,
             size=ready.contract.picture.size if ready.contract.picture else None,
@@ -174,42 +180,46 @@ def _start(one: Candidate, report: Reporter) -> tuple[Support, Resolved | None]:
     )
 
 
-def _proved(row: Support, ready: Resolved, toolkit: str, report: Reporter) -> Support:
+def _proved(row: Support, ready: ResolvedModel, toolkit: str, report: ProgressReporter) -> Support:
     """Add what is independent of the chip: verification of the cut, and versions."""
     row = msgspec.structs.replace(row, toolkit=toolkit, rkzoo=version("rkzoo"), cut="none")
     if not ready.is_cut:
         return row
     # fp16 needs no calibration, and the verification is the same.
     try:
-        made = prepare(ready, ["rk3588"], "fp16", None, toolkit, report)
+        prepared = prepare(ready, ["rk3588"], "fp16", None, toolkit, report)
     except RkzooError as error:
         return msgspec.structs.replace(row, problem=_sentence(error))
-    return msgspec.structs.replace(row, cut="proved" if made.proof else "none")
+    return msgspec.structs.replace(row, cut="proved" if prepared.proof else "none")
 
 
-def try_one(model: str, soc: str, toolkit: str, report: Reporter = SILENT) -> Trial:
+def try_one(model: str, soc: str, toolkit: str, report: ProgressReporter = SILENT) -> SupportTrial:
     """Build once, or read the cache. A failed build is a trial too."""
     try:
-        (found,) = estimate(model, [soc], Request(toolkit=toolkit), report=report)
+        (result,) = estimate(model, [soc], Request(toolkit=toolkit), report=report)
     except RkzooError as error:
         return _blocked(_sentence(error))
-    return trial_of(found)
+    return trial_of(result)
 
 
-def trial_of(found: Estimate) -> Trial:
+def trial_of(estimate: Estimate) -> SupportTrial:
     """Convert an estimate to a trial."""
-    table, speed = found.table, found.latency
+    table, speed = estimate.table, estimate.latency
     if table is None or speed is None:
-        why = _sentence(found.problem) if found.problem else "The toolkit gave no table of layers."
-        return _blocked(why, found.dtype)
-    return Trial(
-        dtype=found.dtype,
+        why = (
+            _sentence(estimate.problem)
+            if estimate.problem
+            else "The toolkit gave no table of layers."
+        )
+        return _blocked(why, estimate.dtype)
+    return SupportTrial(
+        dtype=estimate.dtype,
         converts=True,
         bytes=table.size,
         weights=table.weights,
         internal=table.internal,
-        on_cpu=tuple(layer.op for layer in found.on_cpu),
-        fits=found.fit.verdict if found.fit else "",
+        on_cpu=tuple(layer.op for layer in estimate.on_cpu),
+        fits=estimate.fit.verdict if estimate.fit else "",
         ms=_short(speed.ms),
         low=_short(speed.low),
         high=_short(speed.high),
@@ -217,8 +227,8 @@ def trial_of(found: Estimate) -> Trial:
     )
 
 
-def _blocked(why: str, dtype: Literal["", "int8", "fp16"] = "") -> Trial:
-    return Trial(dtype=dtype, converts=False, why=why)
+def _blocked(why: str, dtype: Literal["", "int8", "fp16"] = "") -> SupportTrial:
+    return SupportTrial(dtype=dtype, converts=False, why=why)
 
 
 def _sentence(error: RkzooError) -> str:
@@ -229,10 +239,12 @@ def _sentence(error: RkzooError) -> str:
 
 def with_support(rows: Sequence[Support], row: Support) -> list[Support]:
     """Rows sorted by name, with `row` replacing the one of its model."""
-    return sorted([*(one for one in rows if one.model != row.model), row], key=lambda r: r.model)
+    return sorted(
+        [*(support for support in rows if support.model != row.model), row], key=lambda r: r.model
+    )
 
 
-def _ordered(trials: dict[str, Trial]) -> dict[str, Trial]:
+def _ordered(trials: dict[str, SupportTrial]) -> dict[str, SupportTrial]:
     return {soc: trials[soc] for soc in supported() if soc in trials}
 
 

@@ -14,12 +14,18 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.html_template import render
 from rkzoo.soc.chips import Chip, chips, supported
 from rkzoo.speed.memory import inside
-from rkzoo.workflow.reporting.results import Row, Support, Trial, read_rows, read_support
+from rkzoo.workflow.reporting.results import (
+    AccuracyRow,
+    Support,
+    SupportTrial,
+    read_rows,
+    read_support,
+)
 from rkzoo.zoo.catalogue import cards, dtypes_on, members
 from rkzoo.zoo.schema import Card
 
@@ -33,7 +39,7 @@ _ASKED = {"yolo-world": '--prompt "a red bus"'}
 """Arguments without which the models of a family cannot be converted."""
 
 
-class Speed(Strict, frozen=True):
+class Speed(StrictStruct, frozen=True):
     """Published frames per second of one model, by chip."""
 
     file: str
@@ -42,7 +48,7 @@ class Speed(Strict, frozen=True):
     fps: dict[str, float]
 
 
-class Published(Strict, frozen=True):
+class Published(StrictStruct, frozen=True):
     """published.yaml. `sha256`: digest of the vendor's table it was made from."""
 
     source: str = ""
@@ -62,24 +68,26 @@ class Published(Strict, frozen=True):
         size. None where not published.
         """
         named = re.compile(re.escape(_bare(model)) + r"\d*")
-        for one in self.speeds:
-            if (one.file, one.dtype) == (file, dtype):
-                return one.fps.get(soc)
-            if (one.shape[-2:], one.dtype) == (size, dtype) and named.fullmatch(_bare(one.file)):
-                return one.fps.get(soc)
+        for speed in self.speeds:
+            if (speed.file, speed.dtype) == (file, dtype):
+                return speed.fps.get(soc)
+            if (speed.shape[-2:], speed.dtype) == (size, dtype) and named.fullmatch(
+                _bare(speed.file)
+            ):
+                return speed.fps.get(soc)
         return None
 
 
 @dataclass(frozen=True)
-class Known:
+class ZooEntry:
     """What is known of one model. `card` is None for a model without one; `parts` are those of a
     pipeline."""
 
     name: str
     card: Card | None
     support: Support | None
-    accuracy: Row | None
-    parts: tuple[Known, ...] = ()
+    accuracy: AccuracyRow | None
+    parts: tuple[ZooEntry, ...] = ()
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -130,7 +138,7 @@ def gather(results: Path) -> dict[str, Any]:
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
     published = read_published(results / "published.yaml")
-    found = known(cards(), support, accuracy)
+    entries = zoo_entries(cards(), support, accuracy)
     tried = [row for row in support.values() if row.chips]
     return {
         "tiers": TIERS,
@@ -139,7 +147,7 @@ def gather(results: Path) -> dict[str, Any]:
         "toolkits": sorted({row.toolkit for row in tried if row.toolkit}),
         "dates": sorted({r.date for r in tried} | {r.date for r in accuracy.values()}),
         "chips": [_chip(soc, chips()[soc]) for soc in supported()],
-        "models": [entry(one, published) for one in found],
+        "models": [entry(item, published) for item in entries],
     }
 
 
@@ -155,22 +163,26 @@ def on_chips(card: Card, results: Path) -> dict[str, dict[str, Any]]:
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
     published = read_published(results / "published.yaml")
-    wanted = [card, *members(card).values()] if card.pipeline else [card]
-    one = next(one for one in known(wanted, support, accuracy) if one.name == card.name)
-    return {soc: on_chip(one, soc, published) for soc in supported()}
+    cards = [card, *members(card).values()] if card.pipeline else [card]
+    entry = next(
+        zoo_entry
+        for zoo_entry in zoo_entries(cards, support, accuracy)
+        if zoo_entry.name == card.name
+    )
+    return {soc: on_chip(entry, soc, published) for soc in supported()}
 
 
-def known(
-    all_cards: Sequence[Card], support: Mapping[str, Support], accuracy: Mapping[str, Row]
-) -> list[Known]:
+def zoo_entries(
+    all_cards: Sequence[Card], support: Mapping[str, Support], accuracy: Mapping[str, AccuracyRow]
+) -> list[ZooEntry]:
     """Join cards (without assets) and models tried without a card, by name."""
     single = {
-        card.name: Known(card.name, card, support.get(card.name), accuracy.get(card.name))
+        card.name: ZooEntry(card.name, card, support.get(card.name), accuracy.get(card.name))
         for card in all_cards
         if not card.pipeline and not card.cpu and card.task != "asset"
     }
     whole = {
-        card.name: Known(
+        card.name: ZooEntry(
             card.name,
             card,
             None,
@@ -181,94 +193,96 @@ def known(
         if card.pipeline
     }
     bare = {
-        name: Known(name, None, row, accuracy.get(name))
+        name: ZooEntry(name, None, row, accuracy.get(name))
         for name, row in support.items()
         if row.weights == "no card"
     }
-    return [one for _, one in sorted((bare | single | whole).items())]
+    return [entry for _, entry in sorted((bare | single | whole).items())]
 
 
-def entry(one: Known, published: Published) -> dict[str, Any]:
+def entry(entry: ZooEntry, published: Published) -> dict[str, Any]:
     """Page data of one model."""
-    card = one.card
+    card = entry.card
     return {
-        "name": one.name,
-        "title": card.title if card else one.support.file if one.support else "",
+        "name": entry.name,
+        "title": card.title if card else entry.support.file if entry.support else "",
         "summary": card.summary if card else "",
-        "task": one.task,
+        "task": entry.task,
         "licence": card.licence.name if card else "",
         "origin": card.origin if card else "",
-        "size": one.size,
-        "other_file": bool(one.support and one.support.weights == "another export"),
-        "accuracy": _accuracy(one.accuracy),
-        "on": {soc: on_chip(one, soc, published) for soc in supported()},
+        "size": entry.size,
+        "other_file": bool(entry.support and entry.support.weights == "another export"),
+        "accuracy": _accuracy(entry.accuracy),
+        "on": {soc: on_chip(entry, soc, published) for soc in supported()},
     }
 
 
-def on_chip(one: Known, soc: str, published: Published) -> dict[str, Any]:
+def on_chip(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
     """Page data of one model on one chip. Sizes in bytes; `need` is weights and working memory;
     `speed` is frames per second with its source.
     """
-    if one.parts:
-        return _together(one, soc, published)
-    trial = one.support.chips.get(soc) if one.support else None
-    tier, why = tier_of(one, soc, trial)
-    allowed = one.dtypes(soc)
+    if entry.parts:
+        return _together(entry, soc, published)
+    trial = entry.support.chips.get(soc) if entry.support else None
+    tier, why = tier_of(entry, soc, trial)
+    allowed = entry.dtypes(soc)
     dtype = trial.dtype if trial and trial.converts else allowed[0] if allowed else ""
-    told: dict[str, Any] = {"tier": tier, "why": why, "dtype": dtype}
+    on_chips: dict[str, Any] = {"tier": tier, "why": why, "dtype": dtype}
     if trial and trial.converts:
-        told |= {"bytes": trial.bytes, "need": need(trial), "cpu": _counted(trial.on_cpu)}
+        on_chips |= {"bytes": trial.bytes, "need": need(trial), "cpu": _counted(trial.on_cpu)}
     if tier != "blocked":
-        told["speed"] = speed(one, soc, dtype, trial, published)
-        told["command"] = command(one, soc, dtype)
-    return told
+        on_chips["speed"] = speed(entry, soc, dtype, trial, published)
+        on_chips["command"] = command(entry, soc, dtype)
+    return on_chips
 
 
-def _together(one: Known, soc: str, published: Published) -> dict[str, Any]:
+def _together(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
     """Page data of a pipeline: the worst tier and the total size of its parts."""
-    parts = [(part.name, on_chip(part, soc, published)) for part in one.parts]
+    parts = [(part.name, on_chip(part, soc, published)) for part in entry.parts]
     name, worst = max(parts, key=lambda pair: TIERS.index(pair[1]["tier"]))
-    told: dict[str, Any] = {
+    togethers: dict[str, Any] = {
         "tier": worst["tier"],
         "why": f"{name}: {worst['why']}" if worst["why"] else "",
         "dtype": ", ".join(dict.fromkeys(p["dtype"] for _, p in parts if p["dtype"])),
     }
     for field in ("bytes", "need"):
         values = [part.get(field) for _, part in parts]
-        told[field] = None if None in values else sum(values)
-    if told["bytes"] is not None:
-        told["cpu"] = _counted([op for _, part in parts for op, n in part["cpu"] for _ in range(n)])
+        togethers[field] = None if None in values else sum(values)
+    if togethers["bytes"] is not None:
+        togethers["cpu"] = _counted(
+            [op for _, part in parts for op, n in part["cpu"] for _ in range(n)]
+        )
     if worst["tier"] != "blocked":
-        told["command"] = command(one, soc, told["dtype"])
-    return told
+        togethers["command"] = command(entry, soc, togethers["dtype"])
+    return togethers
 
 
-def tier_of(one: Known, soc: str, trial: Trial | None) -> tuple[Tier, str]:
+def tier_of(entry: ZooEntry, soc: str, trial: SupportTrial | None) -> tuple[Tier, str]:
     """The tier, and why it is not better."""
-    if one.support and one.support.problem:
-        return "blocked", one.support.problem
-    if one.card and one.card.socs and soc not in one.card.socs:
-        return "blocked", f"Its card names only {', '.join(one.card.socs)}."
-    if not one.dtypes(soc):
-        mine = ", ".join(one.card.dtypes) if one.card else ""
+    if entry.support and entry.support.problem:
+        return "blocked", entry.support.problem
+    if entry.card and entry.card.socs and soc not in entry.card.socs:
+        return "blocked", f"Its card names only {', '.join(entry.card.socs)}."
+    if not entry.dtypes(soc):
+        mine = ", ".join(entry.card.dtypes) if entry.card else ""
         return "blocked", f"The model is offered in {mine}, the chip computes in {_able(soc)}."
     if trial is None:
-        return "untried", one.support.untried if one.support else ""
+        return "untried", entry.support.untried if entry.support else ""
     if not trial.converts:
         return "blocked", trial.why
     if trial.fits == "no":
         bytes_needed, there = need(trial) or 0, inside(soc) or 0
         return "blocked", f"It needs {bytes_needed / 2**20:.0f} MB of the {there >> 20} MB inside."
-    return _validated(one, trial)
+    return _validated(entry, trial)
 
 
-def _validated(one: Known, trial: Trial) -> tuple[Tier, str]:
-    row = one.accuracy
+def _validated(entry: ZooEntry, trial: SupportTrial) -> tuple[Tier, str]:
+    row = entry.accuracy
     if row is None:
         return "converts", "Its accuracy was not measured."
     if trial.dtype != "int8":
         return "converts", f"Its accuracy was measured in int8, not in {trial.dtype}."
-    if one.support is None or row.sha256 != one.support.sha256:
+    if entry.support is None or row.sha256 != entry.support.sha256:
         return "converts", "The accuracy is that of another file."
     if _as_fast(row)[1] > MAX_DROP:
         return "converts", f"INT8 costs {_as_fast(row)[1]:.2f} points."
@@ -276,12 +290,12 @@ def _validated(one: Known, trial: Trial) -> tuple[Tier, str]:
 
 
 def speed(
-    one: Known, soc: str, dtype: str, trial: Trial | None, published: Published
+    entry: ZooEntry, soc: str, dtype: str, trial: SupportTrial | None, published: Published
 ) -> dict[str, Any] | None:
     """Published figure, else the estimate, else None. `without`: number of CPU layers not in the
     estimate."""
-    file = one.card.published if one.card else ""
-    fps = published.fps(one.name, one.size, dtype, soc, file)
+    file = entry.card.published if entry.card else ""
+    fps = published.fps(entry.name, entry.size, dtype, soc, file)
     if fps is not None:
         return {"fps": fps, "source": "published"}
     if trial is None or not (trial.ms and trial.low and trial.high):
@@ -295,45 +309,49 @@ def speed(
     }
 
 
-def need(trial: Trial) -> int | None:
+def need(trial: SupportTrial) -> int | None:
     """Weights and working memory in bytes; None where unknown."""
     if trial.weights is None or trial.internal is None:
         return None
     return trial.weights + trial.internal
 
 
-def command(one: Known, soc: str, dtype: str) -> str:
+def command(entry: ZooEntry, soc: str, dtype: str) -> str:
     """The convert command, with a file name where no weights can be fetched; empty for models
     without image input, which `convert` does not take. `dtype` may list several, of the parts of a
     pipeline.
     """
-    card = one.card
-    if card and not card.input and not one.parts:
+    card = entry.card
+    if card and not card.input and not entry.parts:
         return ""
     fetched = card is not None and not card.export
-    model = one.name if fetched else one.support.file if one.support else ""
-    words = ["rkzoo convert", model or f"{one.name}.onnx", f"--soc {soc}"]
+    model = entry.name if fetched else entry.support.file if entry.support else ""
+    words = ["rkzoo convert", model or f"{entry.name}.onnx", f"--soc {soc}"]
     default = card.dtype if card else "int8"
     if default not in dtype.split(", "):
         words.append(f"--dtype {dtype}")
-    if "int8" in dtype and one.task not in _OWN_PICTURES:
+    if "int8" in dtype and entry.task not in _OWN_PICTURES:
         words.append("--calib photos/")
     if card and card.family in _ASKED:
         words.append(_ASKED[card.family])
     return " ".join(words)
 
 
-def _accuracy(row: Row | None) -> dict[str, Any] | None:
+def _accuracy(row: AccuracyRow | None) -> dict[str, Any] | None:
     if row is None:
         return None
     kept = ("metric", "unit", "dataset", "truth", "images", "runtime", "original", "date")
-    told = msgspec.to_builtins(row)
+    reported = msgspec.to_builtins(row)
     value, drop = _as_fast(row)
     hybrid = row.tuned if row.how.float_layers else None
-    return {name: told[name] for name in kept} | {"value": value, "drop": drop, "hybrid": hybrid}
+    return {name: reported[name] for name in kept} | {
+        "value": value,
+        "drop": drop,
+        "hybrid": hybrid,
+    }
 
 
-def _as_fast(row: Row) -> tuple[float, float]:
+def _as_fast(row: AccuracyRow) -> tuple[float, float]:
     """Accuracy and drop that match the shown speed, which does not account for float16 layers."""
     if row.how.float_layers:
         return row.int8, row.int8_drop

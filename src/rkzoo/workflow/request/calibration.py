@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.tensors.feed import Sample, arrays_of, input_specs
 from rkzoo.vision.image import SUFFIXES, expand, read
 from rkzoo.vision.letterbox import fit
@@ -26,7 +26,7 @@ Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class CalibrationImages:
     """`count` calibration pictures that are not read yet. `names` go into the sidecar: the
     files they were made from, or the name of what made them. `rows` are the files of each sample
     where they were listed or are .npz: a file an input, or one of all inputs; `flat` where those
@@ -42,24 +42,24 @@ class Pictures:
         return self.count
 
 
-def from_files(files: Sequence[Path]) -> Pictures:
+def from_files(files: Sequence[Path]) -> CalibrationImages:
     names = tuple(str(file.resolve()) for file in files)
     # A model without alpha drops it when the picture is fitted.
     rows = tuple((file,) for file in files)
     load = partial(_all_read, files)
-    return Pictures(names, len(names), load, rows, flat=True)
+    return CalibrationImages(names, len(names), load, rows, flat=True)
 
 
 def _all_read(files: Sequence[Path]) -> Iterator[Image]:
     return (read(file, alpha=True) for file in files)
 
 
-def from_arrays(images: Sequence[Image], names: Sequence[str]) -> Pictures:
+def from_arrays(images: Sequence[Image], names: Sequence[str]) -> CalibrationImages:
     """Pictures that were made on the spot from the files `names`, or by what they name."""
-    return Pictures(tuple(names), len(images), lambda: iter(images))
+    return CalibrationImages(tuple(names), len(images), lambda: iter(images))
 
 
-def find(source: str) -> Pictures:
+def find(source: str) -> CalibrationImages:
     """Pictures of a folder, a glob, or a text file that lists one path a line (from the
     list's own folder, as in the toolkit's dataset.txt).
 
@@ -79,7 +79,7 @@ def find(source: str) -> Pictures:
         )
     names = tuple(str(file.resolve()) for file in files)
     load = from_files(files).load
-    return Pictures(names, len(rows), load, tuple(rows))
+    return CalibrationImages(names, len(rows), load, tuple(rows))
 
 
 def _in_folder(path: Path) -> list[Path]:
@@ -125,7 +125,11 @@ def _problem(file: Path) -> str | None:
 
 
 def sample_arrays(
-    pictures: Pictures, contract: Contract, report: Reporter = SILENT, *, most: int | None = None
+    pictures: CalibrationImages,
+    contract: Contract,
+    report: ProgressReporter = SILENT,
+    *,
+    most: int | None = None,
 ) -> list[NDArray[Any]]:
     """Calibration samples of a model with plain inputs.
 
@@ -144,10 +148,10 @@ def sample_arrays(
     specs = tuple(input_specs(contract).values())
     stacks: list[list[NDArray[Any]]] = [[] for _ in specs]
     with report.task("Calibration samples", len(pictures)) as bar:
-        for done, sample in enumerate(islice(samples(pictures, contract), most), 1):
+        for number, sample in enumerate(islice(samples(pictures, contract), most), 1):
             for stack, array in zip(stacks, arrays_of(sample, contract), strict=True):
                 stack.append(array)
-            bar.update(done)
+            bar.update(number)
     # A session takes pictures one at a time, and arrays in their whole shape.
     return [
         np.concatenate(stack) if isinstance(spec, ImageInput) else np.stack(stack)
@@ -155,7 +159,7 @@ def sample_arrays(
     ]
 
 
-def samples(pictures: Pictures, contract: Contract) -> Iterator[Sample]:
+def samples(pictures: CalibrationImages, contract: Contract) -> Iterator[Sample]:
     """The calibration samples of a model with plain inputs, as its task takes them, each read
     when it is asked for. Raises RkzooError for one that cannot be read or lacks an input."""
     names = tuple(input_specs(contract))
@@ -163,8 +167,8 @@ def samples(pictures: Pictures, contract: Contract) -> Iterator[Sample]:
     if pictures.flat and not any(row[0].suffix.lower() == ".npz" for row in rows):
         columns = iter(row[0] for row in rows)
         rows = tuple(zip(*[columns] * len(names), strict=True))
-    found: Iterable[Any] = map(partial(_sample, names), rows) if rows else pictures.load()
-    return (read_sample(one, contract) for one in found)
+    results: Iterable[Any] = map(partial(_sample, names), rows) if rows else pictures.load()
+    return (read_sample(item, contract) for item in results)
 
 
 def _sample(names: tuple[str, ...], row: tuple[Path, ...]) -> Files:
@@ -179,7 +183,9 @@ def _sample(names: tuple[str, ...], row: tuple[Path, ...]) -> Files:
     return Files(inputs=dict(zip(names, row, strict=True)))
 
 
-def arrays(pictures: Pictures, spec: ImageInput, report: Reporter = SILENT) -> Image:
+def arrays(
+    pictures: CalibrationImages, spec: ImageInput, report: ProgressReporter = SILENT
+) -> Image:
     """uint8 (N, height, width, C) in the model's colour order, fitted as at run time."""
     height, width = spec.size
     stack = np.empty((len(pictures), height, width, spec.channels), np.uint8)

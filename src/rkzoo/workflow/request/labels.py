@@ -13,7 +13,7 @@ import msgspec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import load, metadata
-from rkzoo.progress import Reporter
+from rkzoo.progress import ProgressReporter
 from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.request.options import read_labels
 from rkzoo.zoo.catalogue import card as find_card
@@ -57,10 +57,10 @@ def card_labels(
     return (*where.before, *lines, *where.after)
 
 
-def with_assumed_labels(contract: Contract, name: str, report: Reporter) -> Contract:
+def with_assumed_labels(contract: Contract, name: str, report: ProgressReporter) -> Contract:
     """Nameless classes that are nearly always COCO's: 80 of them, or the one with 17 key
     points; ImageNet's, VOC's, Cityscapes'; the characters of Chinese plates."""
-    assumed = spec_of(contract.head).assumed_labels(contract.head)
+    assumed = spec_of(contract.head).default_labels(contract.head)
     if contract.labels or contract.texts or assumed is None:
         return contract
     known = label_set(assumed.label_set) if assumed.label_set else ()
@@ -71,12 +71,12 @@ def with_assumed_labels(contract: Contract, name: str, report: Reporter) -> Cont
     return msgspec.structs.replace(contract, labels=(*assumed.names, *known))
 
 
-def _labels_with(card: str, name: str, report: Reporter) -> tuple[str, ...]:
+def _labels_with(card: str, name: str, report: ProgressReporter) -> tuple[str, ...]:
     """The labels that a card comes with, fetched with its weights; none where that fails."""
-    one = find_card(card)
+    result = find_card(card)
     try:
-        files = weights(one, report=report)
-        return card_labels(one, load(files["model"]), files)
+        files = weights(result, report=report)
+        return card_labels(result, load(files["model"]), files)
     except RkzooError as error:
         report.note(f"{name}: the characters of {card} could not be had. {error}")
         return ()

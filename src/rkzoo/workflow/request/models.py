@@ -8,15 +8,15 @@ from itertools import chain
 from pathlib import Path
 
 from rkzoo.contract.model import Contract, Head
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.prompt.prompted import prompted_contract
 from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.request.model_name import is_pipeline
-from rkzoo.workflow.request.prompts import pipeline_prompts, settled
+from rkzoo.workflow.request.prompts import pipeline_prompts, resolve_prompts
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.workflow.request.text_recognizer import reader_for
 from rkzoo.zoo.schema import Card
 
@@ -36,12 +36,12 @@ class Models:
 
     name: str
     roles: tuple[str, ...]
-    first: Resolved
-    others: Iterator[Resolved]
+    first: ResolvedModel
+    others: Iterator[ResolvedModel]
     head: Head | None
     prompts: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[tuple[str, Resolved]]:
+    def __iter__(self) -> Iterator[tuple[str, ResolvedModel]]:
         """Role and model, one after another; only once."""
         return zip(self.roles, chain([self.first], self.others), strict=True)
 
@@ -56,13 +56,13 @@ class Models:
         contract, prompts = self.first.contract, self.first.prompts
         return prompted_contract(contract, prompts) if prompts else contract
 
-    def dtype_of(self, ready: Resolved, dtype: str | None) -> str | None:
+    def dtype_of(self, ready: ResolvedModel, dtype: str | None) -> str | None:
         """The number format asked for; a part of several that does not have it keeps its own."""
         return dtype if self.single or dtype in ready.dtypes else None
 
 
 def find_models(
-    name: str, request: Request, report: Reporter = SILENT, *, to_run: bool = True
+    name: str, request: Request, report: ProgressReporter = SILENT, *, to_run: bool = True
 ) -> Models:
     """Finds what a name stands for.
 
@@ -87,16 +87,16 @@ def find_models(
     validate_options(pipeline.head, request.given())
     prompts, request = pipeline_prompts(request, pipeline.head)
     members = _members(pipeline, request.language, report)
-    found = (
+    models = (
         find_model(card, request.of_parts(sized=role == "det"), report, to_run=to_run)
         for role, card in members.items()
     )
-    return Models(pipeline.name, tuple(members), next(found), found, pipeline.head, prompts)
+    return Models(pipeline.name, tuple(members), next(models), models, pipeline.head, prompts)
 
 
 def find_model(
-    name: str, request: Request, report: Reporter = SILENT, *, to_run: bool = True
-) -> Resolved:
+    name: str, request: Request, report: ProgressReporter = SILENT, *, to_run: bool = True
+) -> ResolvedModel:
     """One model, its head and prompts as requested. Raises RkzooError."""
     ready = resolve(name, request, report=report)
     choice = request.choice
@@ -104,11 +104,11 @@ def find_model(
     ready = ready.quantised(choice.quantise)
     texts = ready.contract.texts
     if to_run or texts is None or request.words:
-        return replace(ready, prompts=settled(request.words, texts, name, report))
+        return replace(ready, prompts=resolve_prompts(request.words, texts, name, report))
     return ready
 
 
-def _members(pipeline: Card, language: str | None, report: Reporter) -> dict[str, str]:
+def _members(pipeline: Card, language: str | None, report: ProgressReporter) -> dict[str, str]:
     """The cards of a pipeline by role; a language that the text recognizer of a page does not
     know brings another one."""
     if language is None or pipeline.task != "text":

@@ -13,7 +13,7 @@ import msgspec
 
 from rkzoo.contract.inputs import Color, ImageInput, fed_as
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 
 Fit = Literal["letterbox", "pad", "stretch", "crop", "none"]
 Anchors = Sequence[tuple[float, float]]
@@ -142,7 +142,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """One name a line; in a dictionary of single characters, blanks and other line separators are
     characters too. Raises RkzooError when the file cannot be read or is empty."""
     try:
-        with explained(f"The labels {path} cannot be read."):
+        with os_errors_explained(f"The labels {path} cannot be read."):
             text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RkzooError(

@@ -16,23 +16,23 @@ from typing import Annotated, Literal
 import msgspec
 
 from rkzoo.contract.model import Contract, Head
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, explained, write_text
+from rkzoo.files import atomic_output, os_errors_explained, write_text
 
 # A plain name: nothing that leads out of the folder, and no file that is hidden.
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\.\x00][^/\\\x00]{0,250}$")]
 _LARGEST = 1 << 16
 
 
-class OnCpu(Strict, frozen=True):
+class OnCpu(StrictStruct, frozen=True):
     """A part that stays on the processor: an ONNX graph, and what it promises."""
 
     file: FileName
     contract: Contract
 
 
-class PipelineFile(Strict, frozen=True):
+class PipelineFile(StrictStruct, frozen=True):
     """What the file holds. `parts` are .rknn files by role, `cpu` graphs for the processor,
     `files` what the task needs beside them (`decoder.vocabulary`). `head` says how they play
     together, where they read no text."""
@@ -47,7 +47,7 @@ class PipelineFile(Strict, frozen=True):
 
 
 @dataclass(frozen=True)
-class Found:
+class Pipeline:
     """A pipeline's files where they lie, by role."""
 
     name: str
@@ -77,7 +77,7 @@ def write_pipeline(
         for role, (_, contract) in (cpu or {}).items()
     }
     copies = {role: f"{name}-{role}{file.suffix}" for role, file in (files or {}).items()}
-    with explained(f"The files of {path.name} cannot be written."):
+    with os_errors_explained(f"The files of {path.name} cannot be written."):
         for role, (graph, _) in (cpu or {}).items():
             with atomic_output(path.with_name(graphs[role].file)) as part:
                 part.write_bytes(graph)
@@ -96,12 +96,12 @@ def write_pipeline(
     write_text(path, text.decode() + "\n")
 
 
-def read_pipeline(path: Path) -> Found:
+def read_pipeline(path: Path) -> Pipeline:
     """What the file names. Raises RkzooError."""
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         text = file.read(_LARGEST + 1)
     try:
-        told = msgspec.json.decode(text[:_LARGEST], type=PipelineFile)
+        pipeline_file = msgspec.json.decode(text[:_LARGEST], type=PipelineFile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         beside = path.with_suffix("")
         of_model = beside.suffix.lower() == ".rknn"
@@ -110,12 +110,15 @@ def read_pipeline(path: Path) -> Found:
             f"It describes {beside.name}." if of_model else f"{error}.",
             f"Name {beside} itself." if of_model else "rkzoo convert ppocr writes such a file.",
         ) from error
-    return Found(
-        told.name,
-        {role: _beside(path, name, ".rknn") for role, name in told.parts.items()},
-        {role: (_beside(path, one.file, ".onnx"), one.contract) for role, one in told.cpu.items()},
-        {role: _beside(path, name) for role, name in told.files.items()},
-        told.head,
+    return Pipeline(
+        pipeline_file.name,
+        {role: _beside(path, name, ".rknn") for role, name in pipeline_file.parts.items()},
+        {
+            role: (_beside(path, on_cpu.file, ".onnx"), on_cpu.contract)
+            for role, on_cpu in pipeline_file.cpu.items()
+        },
+        {role: _beside(path, name) for role, name in pipeline_file.files.items()},
+        pipeline_file.head,
     )
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.prompt.encode import TextEncoder, unit
-from rkzoo.tasks.prompt.prompted import Prompts, filled
+from rkzoo.tasks.prompt.encode import TextEncoder, l2_normalize
+from rkzoo.tasks.prompt.prompted import Prompts, fill_slots
 from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
 from rkzoo.tasks.prompt.words import HOW, Words
 from rkzoo.tasks.registry import spec_of
@@ -26,39 +26,39 @@ TEXT_MODEL = "clip-text"
 _VOCABULARY = "vocabulary"
 
 
-def settled(
-    said: Words, texts: ArrayInput | None, name: str, report: Reporter = SILENT
+def resolve_prompts(
+    prompts: Words, texts: ArrayInput | None, name: str, report: ProgressReporter = SILENT
 ) -> Prompts | None:
     """The prompts of a model with their embeddings, None for a model that takes no texts.
 
     Raises RkzooError when words are missing, too many, or not wanted.
     """
     if texts is None:
-        if said:
+        if prompts:
             raise RkzooError(
                 f"{name} cannot be told in words what to look for.",
                 "It finds the classes that it was trained on.",
                 "Leave --prompt, --text-model and --embeddings out, or use a YOLO-World.",
             )
         return None
-    if not said.prompts and said.embeddings is None:
+    if not prompts.prompts and prompts.embeddings is None:
         raise RkzooError(
             f"{name} has to be told what to look for.", "It finds what is named in words.", HOW
         )
     slots = texts.shape[1]
-    if len(said.prompts) > slots:
+    if len(prompts.prompts) > slots:
         # Said before an encoder of a quarter gigabyte is fetched.
         raise RkzooError(
-            f"{len(said.prompts)} prompts were given, but {name} takes {slots} at the most.",
+            f"{len(prompts.prompts)} prompts were given, but {name} takes {slots} at the most.",
             "It was exported with so many slots for texts.",
             "Leave some out, or run it once for each part of them.",
         )
-    if said.embeddings is not None:
-        found = _from_file(said.embeddings, said.prompts)
+    if prompts.embeddings is not None:
+        file = _from_file(prompts.embeddings, prompts.prompts)
     else:
-        found = _encoded(said, report)
-    filled(found, texts)  # refuses what does not fit
-    return found
+        file = _encoded(prompts, report)
+    fill_slots(file, texts)  # refuses what does not fit
+    return file
 
 
 def pipeline_prompts(request: Request, head: Head | None) -> tuple[tuple[str, ...], Request]:
@@ -115,11 +115,11 @@ def read_embeddings(path: Path) -> NDArray[np.float32]:
             "There is one row for each text.",
             "Give an .npy file of (number of texts, width).",
         )
-    return unit(values.astype(np.float32), f"A row of {path}")
+    return l2_normalize(values.astype(np.float32), f"A row of {path}")
 
 
-def _encoded(said: Words, report: Reporter) -> Prompts:
-    name = said.text_model or TEXT_MODEL
+def _encoded(prompts: Words, report: ProgressReporter) -> Prompts:
+    name = prompts.text_model or TEXT_MODEL
     if Path(name).suffix.lower() == ".onnx":
         model = Path(name)
         # The vocabulary is that of every CLIP.
@@ -138,5 +138,5 @@ def _encoded(said: Words, report: Reporter) -> Prompts:
         OnnxSession(model) as session,
         report.task("Reading the prompts"),
     ):
-        embeddings = TextEncoder(session, ClipTokenizer.from_file(vocabulary))(said.prompts)
-    return Prompts(said.prompts, embeddings)
+        embeddings = TextEncoder(session, ClipTokenizer.from_file(vocabulary))(prompts.prompts)
+    return Prompts(prompts.prompts, embeddings)

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import yaml
 
-from rkzoo.contract.schema_base import Strict
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
-from rkzoo.plain import plain
+from rkzoo.json_values import to_json_value
 from rkzoo.toolkit.recipe import Algorithm, Method
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.request.calibration import Pictures
+    from rkzoo.workflow.request.calibration import CalibrationImages
 
 Head = Literal["uncut", "sigmoid", "logits", "bounded"]
 _LARGEST = 1 << 20
 
 
-class Quantise(Strict, frozen=True):
+class QuantizationConfig(StrictStruct, frozen=True):
     """The choices behind an INT8 model.
 
     `head`: a detection head left on, or cut with its scores in one of three forms. `algorithm`
@@ -37,17 +37,17 @@ class Quantise(Strict, frozen=True):
     float_layers: tuple[str, ...] = ()
 
 
-USUAL = Quantise()
+USUAL = QuantizationConfig()
 
 
-class TunedRecipe(Strict, frozen=True):
+class TunedRecipe(StrictStruct, frozen=True):
     """What `rkzoo tune` found, as yaml. `sha256` is the model's file, `toolkit` the version whose
     names `float_layers` are, `calibration` the pictures. `measured` tells a reader what for."""
 
     model: str
     sha256: str
     toolkit: str
-    quantise: Quantise
+    quantise: QuantizationConfig
     calibration: tuple[str, ...] = ()
     measured: dict[str, str | float | int | None] = msgspec.field(default_factory=dict)
     format: Literal[1] = 1
@@ -56,7 +56,9 @@ class TunedRecipe(Strict, frozen=True):
 def write_recipe(path: Path, recipe: TunedRecipe) -> None:
     """Writes the yaml that `read_recipe` takes. Raises RkzooError when the disk refuses."""
     note = "# Made by rkzoo tune; use it with: rkzoo convert MODEL --recipe FILE\n"
-    write_text(path, note + yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True))
+    write_text(
+        path, note + yaml.safe_dump(to_json_value(recipe), sort_keys=False, allow_unicode=True)
+    )
 
 
 def read_recipe(path: Path) -> TunedRecipe:
@@ -77,10 +79,10 @@ def read_recipe(path: Path) -> TunedRecipe:
 class Choice:
     """What was asked for: `quantise` itself, or the recipe that it is from."""
 
-    quantise: Quantise = USUAL
+    quantise: QuantizationConfig = USUAL
     recipe: TunedRecipe | None = None
 
-    def pictures(self) -> Pictures | None:
+    def pictures(self) -> CalibrationImages | None:
         """The calibration pictures of the recipe. Raises RkzooError when some are gone."""
         if self.recipe is None or not self.recipe.calibration:
             return None
@@ -121,7 +123,7 @@ NATURAL = Choice()
 def choose(cut: bool, recipe: str | os.PathLike[str] | TunedRecipe | None) -> Choice:
     """What --no-cut and --recipe ask for. Raises RkzooError when they contradict each other."""
     if recipe is None:
-        return Choice(USUAL if cut else Quantise(head="uncut"))
+        return Choice(USUAL if cut else QuantizationConfig(head="uncut"))
     if not cut:
         raise RkzooError(
             "--no-cut and --recipe contradict each other.",

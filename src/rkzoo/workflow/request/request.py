@@ -20,7 +20,7 @@ from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
 from rkzoo.workflow.request.quantization import Choice, TunedRecipe, choose
 
 if TYPE_CHECKING:
-    from rkzoo.workflow.request.calibration import Pictures
+    from rkzoo.workflow.request.calibration import CalibrationImages
 
 PathName = str | os.PathLike[str]
 Point = tuple[float, float] | tuple[float, float, int]
@@ -34,7 +34,7 @@ class ModelOptions(TypedDict, total=False):
     runtime: str | None
     dtype: str | None
     toolkit: str | None
-    calibration: str | Pictures | None
+    calibration: str | CalibrationImages | None
     cut: bool
     recipe: PathName | TunedRecipe | None
     size: tuple[int, int] | None
@@ -76,7 +76,7 @@ class Request:
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         cut: False leaves a detection head's postprocessing in the graph.
-        recipe: A file that `Tuned.save` or `rkzoo tune` wrote.
+        recipe: A file that `TuningResult.save` or `rkzoo tune` wrote.
         size: (height, width) of an input whose size the model leaves free.
         shapes: Shapes of inputs by name, whose dimensions the model leaves free.
         raw: Leave the outputs plain tensors where the head is known too.
@@ -111,7 +111,7 @@ class Request:
     runtime: str | None = None
     dtype: str | None = None
     toolkit: str | None = None
-    calibration: str | Pictures | None = None
+    calibration: str | CalibrationImages | None = None
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
     size: tuple[int, int] | None = None
@@ -185,7 +185,7 @@ class Request:
         return choose(self.cut, self.recipe)
 
     @property
-    def pictures(self) -> Pictures | None:
+    def pictures(self) -> CalibrationImages | None:
         """Calibration pictures: those given, else those of the recipe. Raises RkzooError when
         some of the recipe are gone."""
         if self.calibration is None or isinstance(self.calibration, str):
@@ -220,8 +220,8 @@ class Request:
     @property
     def thresholds(self) -> dict[str, Any]:
         """Those fields of DetectOptions that were given."""
-        given = {field: getattr(self, name) for name, field in _THRESHOLDS.items()}
-        return {field: value for field, value in given.items() if value is not None}
+        inputs = {field: getattr(self, name) for name, field in _THRESHOLDS.items()}
+        return {field: value for field, value in inputs.items() if value is not None}
 
     def of_parts(self, *, sized: bool = False) -> Request:
         """The request for one part of a pipeline, without what is asked of the whole; `sized`

@@ -16,19 +16,19 @@ from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
-from rkzoo.graph.families.plain import Plain, plain, plain_notes
+from rkzoo.graph.families.plain import Plain, plain_notes, to_json_value
 from rkzoo.graph.families.recognition import UnknownHead
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.subgraph import ending_at
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
-from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, made
+from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file, make_model
 from rkzoo.workflow.request.labels import card_labels, check_labels, with_assumed_labels
 from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
 from rkzoo.workflow.request.request import Request
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.workflow.request.short_card import fed_by
 from rkzoo.zoo.catalogue import SUFFIXES
 from rkzoo.zoo.catalogue import card as find_card
@@ -50,7 +50,9 @@ _DTYPES: tuple[Dtype, ...] = ("int8", "fp16")
 _FLOAT_FIRST = frozenset({"ppocr-rec"})
 
 
-def resolve(model: str, request: Request | None = None, *, report: Reporter = SILENT) -> Resolved:
+def resolve(
+    model: str, request: Request | None = None, *, report: ProgressReporter = SILENT
+) -> ResolvedModel:
     """Finds a model and derives its contract.
 
     Args:
@@ -73,7 +75,7 @@ def resolve(model: str, request: Request | None = None, *, report: Reporter = SI
         return _from_graph(path, path.stem, None, {}, request, report)
     card = find_card(model)
     # By which it is found again: a card outside the zoo has its path alone.
-    said = str(Path(model).absolute()) if Path(model).suffix in SUFFIXES else card.name
+    text = str(Path(model).absolute()) if Path(model).suffix in SUFFIXES else card.name
     if card.pipeline:
         raise RkzooError(
             f"{card.name} is a pipeline of several models.",
@@ -85,9 +87,9 @@ def resolve(model: str, request: Request | None = None, *, report: Reporter = SI
             f"{card.name} is no model.", f"It is: {card.title}.", "See rkzoo list for the models."
         )
     files = weights(card, report=report)
-    path = made(card.make, files, report) if card.make else files["model"]
-    found = _from_graph(path, card.name, card, files, request, report)
-    return replace(found, source=msgspec.structs.replace(found.source, card=said))
+    path = make_model(card.make, files, report) if card.make else files["model"]
+    resolved_model = _from_graph(path, card.name, card, files, request, report)
+    return replace(resolved_model, source=msgspec.structs.replace(resolved_model.source, card=text))
 
 
 def _from_graph(
@@ -96,8 +98,8 @@ def _from_graph(
     card: Card | None,
     files: Mapping[str, Path],
     request: Request,
-    report: Reporter,
-) -> Resolved:
+    report: ProgressReporter,
+) -> ResolvedModel:
     original = load(as_onnx(path, report, size=request.size))
     known = card_labels(card, original, files) if request.labels is None else request.labels
     recognition = None
@@ -105,29 +107,29 @@ def _from_graph(
         request = replace(request, labels=tuple(known))  # a card of one's own is the user's word
     if card is not None and card.head is not None and _says_all(card, original):
         contract = _described(card, card.head, tuple(known), request)
-    elif (found := _recognition(original, card, request, name)) is not None:
-        recognition = with_given(found, request.pairs, name, report)
+    elif (result := _recognition(original, card, request, name)) is not None:
+        recognition = with_given(result, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
             named = spec_of(contract.head).name_classes(contract.head, known)
             contract = msgspec.structs.replace(contract, labels=named)
         contract = _named(contract, original, name, report)
-        told = request.feed != AS_IS or (card is not None and card.input is not None)
-        assumed = () if told else recognition.assumed
+        reported = request.feed != AS_IS or (card is not None and card.input is not None)
+        assumed = () if reported else recognition.assumed
         for sentence in (*recognition.seen, *assumed):
             report.note(f"{name}: {sentence}")
     else:
-        made = plain_of(original, request, card)
-        original, contract = made.graph, made.contract
-        for sentence in made.seen:
+        plain = plain_of(original, request, card)
+        original, contract = plain.graph, plain.contract
+        for sentence in plain.seen:
             report.note(f"{name}: {sentence}")
     contract = _fed(contract, name, request, report)
     if card is None and isinstance(contract.head, TensorsHead):
-        for sentence in plain_notes(original, contract, asked=request.raw):
+        for sentence in plain_notes(original, contract, requested=request.raw):
             report.note(f"{name}: {sentence}")
     check_labels(contract, name)
-    return Resolved(
+    return ResolvedModel(
         name=name,
         original=original,
         contract=contract,
@@ -167,8 +169,8 @@ def _says_all(card: Card, original: onnx.ModelProto) -> bool:
     read from the graph, but for a part of one that begins inside it."""
     if not (card.input or card.arrays):
         return False
-    given = {info.name for info in original.graph.input}
-    inside = not {one.name for one in card.arrays} <= given
+    inputs = {info.name for info in original.graph.input}
+    inside = not {array.name for array in card.arrays} <= inputs
     return inside or not (card.file and isinstance(card.head, TensorsHead))
 
 
@@ -179,16 +181,16 @@ def plain_of(original: onnx.ModelProto, request: Request, card: Card | None = No
     arrays = card.arrays if card else ()
     if card is not None and card.outputs:
         original = ending_at(original, card.outputs)
-    made = plain(
+    plain = to_json_value(
         original,
         size=request.size or (image.size if image else None),
         shapes={
-            **{one.name: one.shape for one in arrays},
+            **{array.name: array.shape for array in arrays},
             **{key: tuple(shape) for key, shape in (request.shapes or {}).items()},
         },
         pictures=request.fit != "none" and not (arrays and image is None),
     )
-    contract, picture = made.contract, made.contract.picture
+    contract, picture = plain.contract, plain.contract.picture
     if picture is not None:
         picture = _known_picture(original, request) or picture
         contract = msgspec.structs.replace(contract, picture=picture)
@@ -197,7 +199,7 @@ def plain_of(original: onnx.ModelProto, request: Request, card: Card | None = No
     if contract.picture is not None:
         picture = request.feed.over(contract.picture)
         contract = msgspec.structs.replace(contract, picture=picture)
-    return replace(made, contract=contract, seen=() if image or arrays else made.seen)
+    return replace(plain, contract=contract, seen=() if image or arrays else plain.seen)
 
 
 def _known_picture(original: onnx.ModelProto, request: Request) -> ImageInput | None:
@@ -245,7 +247,9 @@ def _recognised(recognition: Recognition, card: Card | None, request: Request) -
     return contract
 
 
-def _named(contract: Contract, original: onnx.ModelProto, name: str, report: Reporter) -> Contract:
+def _named(
+    contract: Contract, original: onnx.ModelProto, name: str, report: ProgressReporter
+) -> Contract:
     """The contract with labels that its number of classes suggests, where it has none."""
     count = len(file_labels(original))
     if count and not contract.labels and isinstance(contract.head, DetectHead):
@@ -257,7 +261,7 @@ def _named(contract: Contract, original: onnx.ModelProto, name: str, report: Rep
     return with_assumed_labels(contract, name, report)
 
 
-def _fed(contract: Contract, name: str, request: Request, report: Reporter) -> Contract:
+def _fed(contract: Contract, name: str, request: Request, report: ProgressReporter) -> Contract:
     """The contract with the user's colour order, mean and std."""
     if contract.picture is None:
         if request.feed != Feed(fit="none"):
@@ -277,15 +281,15 @@ def _used(card: Card | None, files: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def with_given(
-    found: Recognition, given: Anchors | None, name: str, report: Reporter = SILENT
+    recognition: Recognition, inputs: Anchors | None, name: str, report: ProgressReporter = SILENT
 ) -> Recognition:
     """The recognition with the user's anchors. Raises RkzooError when they do not fit, or are
     not those that the graph holds."""
-    if given is not None:
-        return replace(with_anchors(found, given), anchors_known=True)
-    if not found.anchors_known:
+    if inputs is not None:
+        return replace(with_anchors(recognition, inputs), anchors_known=True)
+    if not recognition.anchors_known:
         report.note(
             f"{name} does not hold its anchors: the usual ones of its family are assumed. "
             "Give those of your training with --anchors."
         )
-    return found
+    return recognition

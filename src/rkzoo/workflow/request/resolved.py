@@ -1,4 +1,4 @@
-"""`Resolved`: a float model with its contract, before its head is cut."""
+"""`ResolvedModel`: a float model with its contract, before its head is cut."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import Recognition
-from rkzoo.graph.lowering.cut_head import cut, cut_contract, whole
-from rkzoo.graph.lowering.legalize import spelled
+from rkzoo.graph.lowering.cut_head import cut_contract, cut_head, keep_head
+from rkzoo.graph.lowering.legalize import legalized
 from rkzoo.graph.onnx.subgraph import part
 from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
-from rkzoo.workflow.request.quantization import USUAL, Quantise
+from rkzoo.workflow.request.quantization import USUAL, QuantizationConfig
 from rkzoo.zoo.schema import Card
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedModel:
     """A float model and what it promises, before any cut.
 
     `contract` describes what `graph` returns; `recognition` is there when the head was
@@ -45,14 +45,18 @@ class Resolved:
     algorithm: Algorithm = "normal"
     card: Card | None = None
     recognition: Recognition | None = None
-    quantise: Quantise = USUAL
+    quantise: QuantizationConfig = USUAL
     prompts: Prompts | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def is_cut(self) -> bool:
-        found, head = self.recognition, self.quantise.head
-        return found is not None and head != "uncut" and (found.form == "stock" or head in _RAW)
+        recognition, head = self.recognition, self.quantise.head
+        return (
+            recognition is not None
+            and head != "uncut"
+            and (recognition.form == "stock" or head in _RAW)
+        )
 
     def graph(self) -> onnx.ModelProto:
         """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
@@ -62,39 +66,39 @@ class Resolved:
         if isinstance(self.contract.head, TensorsHead):
             return part(self.original, _inputs(self.original, self.contract))
         if spec_of(self.contract.head).legalize:
-            return spelled(self.original, self.contract)
+            return legalized(self.original, self.contract)
         if self.recognition is None or not isinstance(self.contract.head, DetectHead):
             return self.original  # its size stays free where it is
         head = self.quantise.head
         if head == "uncut" or not self.is_cut:
-            return whole(self.original, self.recognition)
-        return cut(self.original, self.recognition, scores=head)
+            return keep_head(self.original, self.recognition)
+        return cut_head(self.original, self.recognition, scores=head)
 
-    def quantised(self, how: Quantise) -> Resolved:
+    def quantised(self, how: QuantizationConfig) -> ResolvedModel:
         """The same model, its head and its way to INT8 as `how` says. Raises RkzooError when
         it has no such head."""
         if how.head == self.quantise.head:
             return replace(self, quantise=how)
-        found, mine = self.recognition, self.contract
+        recognition, mine = self.recognition, self.contract
         if how.head == "sigmoid":
-            made = found.contract if found else mine
+            uncut = recognition.contract if recognition else mine
         elif how.head == "uncut":
-            if found is None or found.uncut is None:
+            if recognition is None or recognition.uncut is None:
                 raise RkzooError(
                     f"{self.name} has no head that rkzoo would cut.",
                     "Its outputs are used as they are.",
                     "Leave --no-cut out.",
                 )
-            made = found.uncut
+            uncut = recognition.uncut
         else:
-            if found is None or not found.taps or not _activated(mine):
+            if recognition is None or not recognition.head_tensors or not _activated(mine):
                 raise RkzooError(
                     f"{self.name} has no scores that could leave it before their sigmoid.",
                     f"Its head was not recognised as one with a sigmoid: it is {mine.family}.",
                     "Use another head form.",
                 )
-            made = cut_contract(found, scores=how.head)
-        contract = msgspec.structs.replace(made, labels=mine.labels, picture=mine.picture)
+            uncut = cut_contract(recognition, scores=how.head)
+        contract = msgspec.structs.replace(uncut, labels=mine.labels, picture=mine.picture)
         return replace(self, contract=contract, quantise=how)
 
 

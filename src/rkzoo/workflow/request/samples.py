@@ -14,7 +14,7 @@ import numpy as np
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.tasks.tensors.feed import Array, Sample, input_specs
 from rkzoo.vision.image import SUFFIXES, from_bytes
 
@@ -141,7 +141,7 @@ def decode(data: bytes, path: Path, contract: Contract) -> Sample:
 
 
 def _read(file: Path, spec: ImageInput | ArrayInput) -> Array:
-    with explained(f"{file} cannot be read."):
+    with os_errors_explained(f"{file} cannot be read."):
         return _decoded(file.read_bytes(), file, spec)
 
 

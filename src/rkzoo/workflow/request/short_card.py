@@ -14,10 +14,10 @@ import yaml
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import check_apart, write_text
+from rkzoo.files import refuse_overwriting_inputs, write_text
 from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.request.importers.registry import is_model_file
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.zoo.catalogue import SUFFIXES, path_of
 from rkzoo.zoo.labels import label_set, label_sets
 from rkzoo.zoo.schema import Card
@@ -39,10 +39,10 @@ def fed_by(card: Card, contract: Contract) -> Contract:
                 "Mend `input.color`." if picture else "Take `input` out, and name `arrays`.",
             )
         picture = msgspec.structs.replace(card.input, size=picture.size)
-    images = {one.name: one.image for one in card.arrays}
+    images = {array.name: array.image for array in card.arrays}
     others = tuple(
-        msgspec.structs.replace(one, image=images.get(one.name, one.image))
-        for one in contract.others
+        msgspec.structs.replace(other, image=images.get(other.name, other.image))
+        for other in contract.others
     )
     return msgspec.structs.replace(contract, picture=picture, others=others)
 
@@ -57,13 +57,13 @@ def check_model(model: str) -> None:
             "A .rknn keeps how it is fed and read, since it was converted.",
             "Give the model that it was made from.",
         )
-    found = path_of(model)
+    path = path_of(model)
     raise RkzooError(
-        f"{model} has a card already.", f"It is {found}.", "Give a model file, such as an .onnx."
+        f"{model} has a card already.", f"It is {path}.", "Give a model file, such as an .onnx."
     )
 
 
-def write_card(ready: Resolved, model: Path, target: Path | None) -> Path:
+def write_card(ready: ResolvedModel, model: Path, target: Path | None) -> Path:
     """Writes the card of a model that was resolved from a file.
 
     Args:
@@ -85,7 +85,7 @@ def write_card(ready: Resolved, model: Path, target: Path | None) -> Path:
             "then .yaml.",
             f"Use -o {path.with_name(_name(path.stem) + '.yaml')}",
         )
-    check_apart([path], [model])
+    refuse_overwriting_inputs([path], [model])
     if path.exists():
         raise RkzooError(
             f"{path} is there already.",
@@ -101,7 +101,7 @@ def _name(stem: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).lstrip("._-") or "model"
 
 
-def card_text(ready: Resolved, name: str, file: str) -> str:
+def card_text(ready: ResolvedModel, name: str, file: str) -> str:
     """The card as yaml with a comment on what each key may be; `file` is the model's path from
     the card's folder."""
     contract = ready.contract
@@ -166,10 +166,10 @@ def _arrays(others: tuple[ArrayInput, ...], plain: bool) -> list[str]:
     if not others or not plain:
         return []
     rows = []
-    for one in others:
-        said = {"name": one.name, "shape": list(one.shape), "dtype": one.dtype}
-        image = {"image": dict(_picture(one.image))} if one.image else {}
-        rows.append(f"  - {_value(said | image)}")
+    for other in others:
+        results = {"name": other.name, "shape": list(other.shape), "dtype": other.dtype}
+        image = {"image": dict(_picture(other.image))} if other.image else {}
+        rows.append(f"  - {_value(results | image)}")
     return [
         "arrays:  # inputs that are no picture, or several at once; their shapes are fixed",
         *rows,
@@ -182,16 +182,16 @@ def _outputs(plain: bool) -> list[str]:
 
 
 def _labels(contract: Contract, plain: bool) -> list[str]:
-    said = (
+    text = (
         f"a list, the name of a set ({', '.join(label_sets())}), or a .txt "
         "of one name a line in this card's folder"
     )
     if not contract.labels:
-        return [] if plain else [f"# labels: [first, second]  # class names: {said}"]
+        return [] if plain else [f"# labels: [first, second]  # class names: {text}"]
     known = next((name for name in label_sets() if label_set(name) == contract.labels), None)
     if known:
-        return [_line("labels", known, f"class names: {said}")]
-    return [f"# Class names: {said}.", _line("labels", list(contract.labels))]
+        return [_line("labels", known, f"class names: {text}")]
+    return [f"# Class names: {text}.", _line("labels", list(contract.labels))]
 
 
 def _line(key: str, value: Any, comment: str = "") -> str:

@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.toolkit.recipe import Sidecar
 
 
 def read_sidecar(path: Path) -> Sidecar:
     """The sidecar of a .rknn. Raises RkzooError when it is missing or not valid."""
     beside = path.with_name(path.name + ".json")
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         path.stat()
     try:
         return msgspec.json.decode(beside.read_bytes(), type=Sidecar)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.text.languages import missing, readable
 from rkzoo.zoo.catalogue import cards
 
 
-def reader_for(language: str, usual: str, report: Reporter = SILENT) -> str:
+def reader_for(language: str, usual: str, report: ProgressReporter = SILENT) -> str:
     """The name of a card that reads lines and knows the letters of a language (a code such as
     de): the usual one where it does, else the newest of the zoo's text pipelines. Raises
     RkzooError where there is none."""

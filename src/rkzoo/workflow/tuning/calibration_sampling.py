@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.files import explained
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import os_errors_explained
+from rkzoo.progress import SILENT, ProgressReporter
 
 _SIDE = 8  # side of the thumbnail by which images are compared
 
@@ -23,7 +23,7 @@ def evenly(files: Sequence[Path], count: int) -> list[Path]:
     return [files[int(i)] for i in np.linspace(0, len(files) - 1, count).round()]
 
 
-def farthest(files: Sequence[Path], count: int, report: Reporter = SILENT) -> list[Path]:
+def farthest(files: Sequence[Path], count: int, report: ProgressReporter = SILENT) -> list[Path]:
     """Select `count` diverse files by farthest-point selection (Gonzalez 1985: covers the set
     within twice the optimal radius), starting with the most average one. Raises RkzooError for an
     unreadable image.
@@ -53,7 +53,7 @@ def _look(file: Path) -> NDArray[Any]:
     """Feature vector of an image. JPEGs are decoded at an eighth of their size."""
     from rkzoo.vision.image import read
 
-    with explained(f"The picture {file} cannot be read."):
+    with os_errors_explained(f"The picture {file} cannot be read."):
         data = np.fromfile(file, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) if data.size else None
     if image is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rkzoo.files import cache_dir, package_digest, write_text
 from rkzoo.graph.onnx.read import load_structure
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
@@ -36,7 +36,7 @@ class Layer:
 
 
 def layers_of(
-    process: ToolkitProcess, build: BuildInputs, report: Reporter = SILENT
+    process: ToolkitProcess, build: BuildInputs, report: ProgressReporter = SILENT
 ) -> tuple[Layer, ...]:
     """All layers in graph order, with damage and cost.
 
@@ -52,9 +52,9 @@ def layers_of(
     costs = process.build_for_simulation(build).layers
     tensors = process.quantised_tensors(build)
     graph = load_structure(build.onnx)
-    found = judged(tensors, errors, costs, graph)
-    write_text(place, msgspec.json.encode(found).decode())
-    return found
+    layers = judged(tensors, errors, costs, graph)
+    write_text(place, msgspec.json.encode(layers).decode())
+    return layers
 
 
 def judged(
@@ -100,13 +100,16 @@ def branches(
         reached = set().union(*(serves.get(name, set()) for name in node.output))
         for name in node.input:
             serves[name] = serves.get(name, set()) | reached
-    found: dict[str, list[Layer]] = {}
+    results: dict[str, list[Layer]] = {}
     if len(set(roles.values())) > 1:
         for layer in layers:
             reached = set().union(*(serves.get(name, set()) for name in layer.tensors))
             if len(reached) == 1:
-                found.setdefault(reached.pop(), []).append(layer)
-    return {role: tuple(kept) for role, kept in sorted(found.items(), key=lambda one: len(one[1]))}
+                results.setdefault(reached.pop(), []).append(layer)
+    return {
+        role: tuple(kept)
+        for role, kept in sorted(results.items(), key=lambda values: len(values[1]))
+    }
 
 
 def _damage(error: LayerError) -> float:

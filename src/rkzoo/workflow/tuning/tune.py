@@ -20,8 +20,8 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import load_structure
-from rkzoo.plain import plain
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.json_values import to_json_value
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit import environment
@@ -39,15 +39,22 @@ from rkzoo.workflow.evaluation.evaluate import (
     spread,
     task_of,
 )
-from rkzoo.workflow.evaluation.jobs import Done, Job, Piece, answer_of, answered, decoder_of
+from rkzoo.workflow.evaluation.jobs import (
+    Done,
+    EvaluationJob,
+    Piece,
+    answer_of,
+    answered,
+    decoder_of,
+)
 from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, open_samples
 from rkzoo.workflow.inference.load import task_with
 from rkzoo.workflow.inference.plan import Plan, as_answered, part
 from rkzoo.workflow.request.calibration import from_files
 from rkzoo.workflow.request.models import find_model
-from rkzoo.workflow.request.quantization import Quantise, TunedRecipe, write_recipe
+from rkzoo.workflow.request.quantization import QuantizationConfig, TunedRecipe, write_recipe
 from rkzoo.workflow.request.request import Request
-from rkzoo.workflow.request.resolved import Resolved
+from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, cycles, layers_of, ranked
 
@@ -63,13 +70,13 @@ class Setting:
     none are given as files; `picking` describes their selection.
     """
 
-    quantise: Quantise
+    quantise: QuantizationConfig
     pictures: tuple[Path, ...] | None = None
     picking: str = ""
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuningTrial:
     """A measured setting.
 
     Attributes:
@@ -92,7 +99,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Trial as JSON types."""
-        told = {
+        results = {
             "stage": self.stage,
             "change": self.change,
             "quantise": self.setting.quantise,
@@ -103,12 +110,12 @@ class Trial:
             "seconds": round(self.seconds, 1),
             "kept": self.kept,
         }
-        document: dict[str, Any] = plain(told)
+        document: dict[str, Any] = to_json_value(results)
         return document
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """Result of a search.
 
     Attributes:
@@ -128,12 +135,12 @@ class Tuned:
     toolkit: str
     metric: Metric
     max_drop: float
-    trials: tuple[Trial, ...]
+    trials: tuple[TuningTrial, ...]
     recipe: TunedRecipe
     stages: tuple[str, ...] = ()
 
     @property
-    def best(self) -> Trial:
+    def best(self) -> TuningTrial:
         """The best trial, which the recipe is made of."""
         return _last_kept(self.trials)
 
@@ -150,10 +157,10 @@ class Tuned:
 
     def to_json(self) -> dict[str, Any]:
         """Result as JSON types; values that are not finite become null."""
-        document: dict[str, Any] = plain(self._told())
+        document: dict[str, Any] = to_json_value(self._document())
         return document
 
-    def _told(self) -> dict[str, Any]:
+    def _document(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "dataset": self.dataset,
@@ -173,7 +180,7 @@ class Tuned:
         }
 
 
-def _last_kept(trials: Sequence[Trial]) -> Trial:
+def _last_kept(trials: Sequence[TuningTrial]) -> TuningTrial:
     """The best trial: only improvements are kept."""
     return [trial for trial in trials if trial.kept][-1]
 
@@ -216,9 +223,9 @@ def tune(
     limit: int | None = None,
     workers: int = 1,
     stages: Sequence[str] | None = None,
-    tell: Callable[[Trial], None] = lambda trial: None,
-    report: Reporter = SILENT,
-) -> Tuned:
+    tell: Callable[[TuningTrial], None] = lambda trial: None,
+    report: ProgressReporter = SILENT,
+) -> TuningResult:
     """Search until INT8 on the simulator is at most `max_drop` points below float.
 
     Measurements of earlier searches are reused.
@@ -274,10 +281,10 @@ def tune(
 def in_process(process: ToolkitProcess) -> Runner:
     """Runner that uses one existing toolkit process for all builds."""
 
-    def run(job: Job, pieces: Sequence[Piece], report: Reporter) -> Done:
-        one = job.plan.parts["model"]
-        session = as_answered(one, simulate_in(process, one.built))
-        task = task_with(one.answers, session, job.options)
+    def run(job: EvaluationJob, pieces: Sequence[Piece], report: ProgressReporter) -> Done:
+        part = job.plan.parts["model"]
+        session = as_answered(part, simulate_in(process, part.built))
+        task = task_with(part.answers, session, job.options)
         return answered(answer_of(task, decoder_of(job)), pieces)
 
     return run
@@ -289,16 +296,16 @@ class _Search:
     improvements.
     """
 
-    ready: Resolved
+    ready: ResolvedModel
     request: Request
     dataset: Dataset
     metric: Metric
     limit: int | None
     soc: str
-    report: Reporter
+    report: ProgressReporter
     runner: Runner = field(default_factory=spread)
-    tell: Callable[[Trial], None] = lambda trial: None
-    trials: list[Trial] = field(default_factory=list)
+    tell: Callable[[TuningTrial], None] = lambda trial: None
+    trials: list[TuningTrial] = field(default_factory=list)
 
     @property
     def best(self) -> Setting:
@@ -328,11 +335,11 @@ class _Search:
 
     def measure(
         self, stage: str, change: str, setting: Setting, cost: float | None = None
-    ) -> Trial | None:
+    ) -> TuningTrial | None:
         """Measure a setting; None, with a note, where the toolkit cannot build it."""
         began = time.perf_counter()
         try:
-            found = evaluate_plan(
+            evaluation = evaluate_plan(
                 self.plan(setting),
                 self.dataset,
                 limit=self.limit,
@@ -344,10 +351,12 @@ class _Search:
                 raise
             self.report.note(f"{stage}, {change}: cannot be built. {error.what} {error.why}")
             return None
-        value = found.main.value
+        value = evaluation.main.value
         drop = points(self.metric, value)
         kept = not self.trials or drop < self.drop
-        trial = Trial(stage, change, setting, value, drop, cost, time.perf_counter() - began, kept)
+        trial = TuningTrial(
+            stage, change, setting, value, drop, cost, time.perf_counter() - began, kept
+        )
         self.trials.append(trial)
         self.tell(trial)
         return trial
@@ -356,8 +365,8 @@ class _Search:
         ready = self.ready.quantised(setting.quantise)
         pictures = from_files(setting.pictures) if setting.pictures else self.request.pictures
         request = replace(self.request, calibration=pictures, dtype="int8")
-        made = part(ready, "simulator", request, _Quiet(self.report))
-        return Plan(self.ready.name, "simulator", {"model": made}, ready.contract.head)
+        result = part(ready, "simulator", request, _Quiet(self.report))
+        return Plan(self.ready.name, "simulator", {"model": result}, ready.contract.head)
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
         """Layers in float16: one branch of the head, from the input on, then by damage per cost."""
@@ -398,10 +407,10 @@ class _Search:
         outputs = head.outputs if isinstance(head, DetectHead) else ()
         return {output.name: output.role for output in outputs}
 
-    def result(self, max_drop: float, images: int) -> Tuned:
+    def result(self, max_drop: float, images: int) -> TuningResult:
         toolkit = self.request.toolkit or DEFAULT_VERSION
         best = _last_kept(self.trials)
-        given = self.request.pictures
+        calibration_images = self.request.pictures
         files = best.setting.pictures or ()
         recipe = TunedRecipe(
             model=self.ready.name,
@@ -409,7 +418,7 @@ class _Search:
             toolkit=toolkit,
             quantise=best.setting.quantise,
             calibration=tuple(str(file.resolve()) for file in files)
-            or (given.names if given else ()),
+            or (calibration_images.names if calibration_images else ()),
             measured={
                 "runtime": "simulator",
                 "dataset": self.dataset.name,
@@ -420,7 +429,7 @@ class _Search:
                 "drop": best.drop,
             },
         )
-        return Tuned(
+        return TuningResult(
             self.ready.name,
             self.dataset.name,
             self.dataset.source,
@@ -437,7 +446,7 @@ class _Search:
 class _Quiet:
     """Reporter that shows bars but no notes, which every trial would repeat."""
 
-    def __init__(self, report: Reporter) -> None:
+    def __init__(self, report: ProgressReporter) -> None:
         self.task = report.task
 
     def note(self, message: str) -> None:
@@ -453,12 +462,12 @@ def _changed(setting: Setting, **values: Any) -> Setting:
 
 
 def _head_forms(search: _Search) -> Candidates:
-    found = search.ready.recognition
-    if found is None or not isinstance(search.ready.contract.head, DetectHead):
+    recognition = search.ready.recognition
+    if recognition is None or not isinstance(search.ready.contract.head, DetectHead):
         return
     if search.best.quantise.head == "uncut":
         yield "head cut off, scores after their sigmoid", _changed(search.best, head="sigmoid")
-    if isinstance(found.contract.head, DetectHead) and found.contract.head.activated:
+    if isinstance(recognition.contract.head, DetectHead) and recognition.contract.head.activated:
         yield "scores leave as logits", _changed(search.best, head="logits")
         yield "scores leave as bounded logits", _changed(search.best, head="bounded")
 
@@ -510,9 +519,9 @@ STAGES: dict[str, Callable[[_Search], Candidates]] = {
 
 def _pool(search: _Search) -> Sequence[Path]:
     """The pictures that calibration may choose from: those given, else what is not scored."""
-    given = search.request.pictures
-    if given is not None:
-        return [Path(name) for name in given.names]
+    calibration_images = search.request.pictures
+    if calibration_images is not None:
+        return [Path(name) for name in calibration_images.names]
     rest = search.dataset.items[search.limit :] if search.limit else ()
     return rest or search.dataset.items
 
@@ -532,9 +541,9 @@ def _dataset(
     data: str,
     task: str,
     floating: Plan,
-    ready: Resolved,
+    ready: ResolvedModel,
     limit: int | None,
-    report: Reporter,
+    report: ProgressReporter,
 ) -> Dataset:
     """The dataset; for a folder of images alone, the float model's results serve as ground
     truth.
@@ -549,7 +558,7 @@ def _dataset(
         return open_dataset(data, task, labels)
     if task == "text-rec":
         items = line_pictures(ready.name, items, report)
-    job = Job(floating, STANDARD)
+    job = EvaluationJob(floating, STANDARD)
     records, _ = answer_all(job, "", items[:limit], spread(), report=report)
     report.note(
         f"{folder} holds no answers: what the float model says counts as right. A figure of 100 % "

@@ -5,23 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from rkzoo.files import atomic_output
-from rkzoo.workflow.tuning.tune import Tuned
+from rkzoo.workflow.tuning.tune import TuningResult
 
 _WIDEST = 25.0  # points: clips a collapse, so that the others stay visible
 
 
-def draw(found: Tuned, path: Path) -> None:
+def draw(tuning: TuningResult, path: Path) -> None:
     """Write a chart with one bar per trial, its drop below float, to `path` (.png, .svg). Raises
     RkzooError when it cannot be written.
     """
     from matplotlib.figure import Figure
 
-    trials = found.trials
+    trials = tuning.trials
     figure = Figure(figsize=(9, 1.2 + 0.34 * len(trials)), layout="constrained")
     axes = figure.add_subplot()
     shown = [min(trial.drop, _WIDEST) for trial in trials]
     colours = [
-        "#2a9d8f" if trial is found.best else "#8ab6d6" if trial.kept else "#c9c9c9"
+        "#2a9d8f" if trial is tuning.best else "#8ab6d6" if trial.kept else "#c9c9c9"
         for trial in trials
     ]
     places = range(len(trials))
@@ -31,14 +31,14 @@ def draw(found: Tuned, path: Path) -> None:
         axes.annotate(f" {trial.drop:.2f}{cost}", (max(width, 0.0), place), va="center", fontsize=8)
     axes.set_yticks(places, [f"{trial.stage}: {trial.change}" for trial in trials], fontsize=8)
     axes.invert_yaxis()
-    axes.axvline(found.max_drop, color="#d1495b", linewidth=1, linestyle="--")
+    axes.axvline(tuning.max_drop, color="#d1495b", linewidth=1, linestyle="--")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.15)
     axes.set_xlabel(
-        f"points of {found.metric.name} below float ({found.metric.value:.4f}); "
-        f"simulator, {found.images} pictures"
+        f"points of {tuning.metric.name} below float ({tuning.metric.value:.4f}); "
+        f"simulator, {tuning.images} pictures"
     )
-    axes.set_title(f"{found.model}: ways to INT8 (dashed: the drop allowed)", fontsize=10)
+    axes.set_title(f"{tuning.model}: ways to INT8 (dashed: the drop allowed)", fontsize=10)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     with atomic_output(path) as temporary:

@@ -55,7 +55,7 @@ np.save(folder / "lite.npy", net.get_tensor(net.get_output_details()[0]["index"]
 @pytest.fixture(scope="module")
 def oracle(assets: Path, tmp_path_factory) -> Path:
     """A folder with what TensorFlow itself says."""
-    env = environment.there("tensorflow")
+    env = environment.newest_installed("tensorflow")
     if env is None:
         pytest.skip("rkzoo toolkit install --with tensorflow was not run here")
     folder = tmp_path_factory.mktemp("tensorflow")
@@ -72,7 +72,7 @@ def oracle(assets: Path, tmp_path_factory) -> Path:
 @pytest.mark.toolkit
 def test_a_quantised_tflite_answers_as_tensorflow_does(oracle: Path, assets: Path) -> None:
     with load(assets / "models/deeplabv3_mnv2_pascal_quant.tflite") as model:
-        found = model(assets / "data/images/bicycle.jpg").found
+        found = model(assets / "data/images/bicycle.jpg").prediction
     theirs = np.load(oracle / "lite.npy")
     assert (found.classes == theirs).mean() > 0.995
     names = [record["label"] for record in found.to_json()]
@@ -85,7 +85,7 @@ def test_a_quantised_tflite_answers_as_tensorflow_does(oracle: Path, assets: Pat
 
 @pytest.mark.toolkit
 def test_a_frozen_graph_is_cut_as_the_card_of_deeplab_wants_it(oracle: Path) -> None:
-    made = makers.made("deeplab", {"model": oracle / "frozen.pb"})
+    made = makers.make_model("deeplab", {"model": oracle / "frozen.pb"})
     truth = np.load(oracle / "frozen.npz")
     session = OnnxSession(made)
     assert session.inputs[0].shape == (1, 3, 513, 513)
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_made_into_onnx_is_told_and_nothing_is_kept(
 
     monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
     env = environment.ToolkitEnv("0", tmp_path, "3", "tensorflow", 0)
-    monkeypatch.setattr(environment, "there", lambda kind: env)
+    monkeypatch.setattr(environment, "newest_installed", lambda kind: env)
     monkeypatch.setattr(process, "ToolkitProcess", Broken)
     (tmp_path / "net.pb").write_bytes(b"x")
     with pytest.raises(RkzooError, match=r"net\.pb cannot be made into ONNX"):

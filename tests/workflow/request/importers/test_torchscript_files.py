@@ -17,7 +17,12 @@ from rkzoo.progress import SILENT
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.toolkit import environment, worker
 from rkzoo.workflow.request.importers import registry as makers
-from rkzoo.workflow.request.importers.torchscript import Told, input_size, is_script, told
+from rkzoo.workflow.request.importers.torchscript import (
+    ScriptMetadata,
+    input_size,
+    is_script,
+    script_metadata,
+)
 from rkzoo.workflow.request.resolve import resolve
 
 # A classifier with padding that depends on its picture's shape, as TensorFlow's has.
@@ -68,7 +73,7 @@ except ValueError as error:
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory) -> Path:
     """A folder with archives and what PyTorch itself says."""
-    env = environment.there("full")
+    env = environment.newest_installed("full")
     if env is None:
         pytest.skip("rkzoo toolkit install --full was not run here")
     folder = tmp_path_factory.mktemp("torch")
@@ -157,7 +162,9 @@ def test_weights_alone_are_refused_with_the_way_to_export_them(
     ],
 )
 def test_what_a_file_says_of_itself_is_checked(tmp_path: Path, config: bytes) -> None:
-    assert told(_archive(tmp_path / "net.pt", *SCRIPT, config=config)) == Told()
+    assert (
+        script_metadata(_archive(tmp_path / "net.pt", *SCRIPT, config=config)) == ScriptMetadata()
+    )
 
 
 def test_the_size_is_what_was_asked_for_before_what_the_file_says(tmp_path: Path) -> None:
@@ -165,4 +172,4 @@ def test_the_size_is_what_was_asked_for_before_what_the_file_says(tmp_path: Path
     script = _archive(tmp_path / "net.pt", *SCRIPT, config=config)
     assert input_size(script, (64, 64), SILENT) == (64, 64)
     assert input_size(script, None, SILENT) == (96, 32)
-    assert told(script).names == {0: "x"}
+    assert script_metadata(script).names == {0: "x"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.progress import Reporter
+from rkzoo.progress import ProgressReporter
 from rkzoo.toolkit.versions import KINDS
 
 
@@ -43,7 +43,7 @@ def translated(
     framework: Framework,
     source: Path,
     target: Path,
-    report: Reporter,
+    report: ProgressReporter,
     inputs: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
 ) -> None:
@@ -52,7 +52,7 @@ def translated(
     from rkzoo.toolkit import environment
     from rkzoo.toolkit.process import ToolkitProcess
 
-    env = environment.there(framework.kind)
+    env = environment.newest_installed(framework.kind)
     if env is None:
         raise RkzooError(
             f"{source.name} is {framework.file}, and {framework.name} is not installed.",

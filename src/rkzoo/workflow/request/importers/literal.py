@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.progress import Reporter
+from rkzoo.progress import ProgressReporter
 
 
-def from_literal(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def from_literal(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """Writes what stands in the source `NAME = b'...'`, of which nothing is run. Raises
     RkzooError for any other source."""
     source = files["model"]

@@ -8,8 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, cache_dir, explained, locked, package_digest, sha256_of
-from rkzoo.progress import SILENT, Reporter
+from rkzoo.files import (
+    atomic_output,
+    cache_dir,
+    locked,
+    os_errors_explained,
+    package_digest,
+    sha256_of,
+)
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.workflow.request.importers import from_weights
 from rkzoo.workflow.request.importers.literal import from_literal
 from rkzoo.workflow.request.importers.tensorflow import deeplab, tensorflow
@@ -37,7 +44,7 @@ MAKERS: dict[str, Maker] = {
 _FILES = {".tflite": "tflite", ".pb": "pb", ".torchscript": "torchscript"}
 
 
-def _maker_of(path: Path) -> str | None:
+def _importer_of(path: Path) -> str | None:
     """Who makes ONNX of such a file. PyTorch's suffixes are given to programs and to weights."""
     suffix = path.suffix.lower()
     if suffix in PYTORCH and is_script(path):
@@ -48,26 +55,31 @@ def _maker_of(path: Path) -> str | None:
 def is_model_file(name: str) -> bool:
     """Whether that is a model's file that the user has, which is or becomes ONNX."""
     path = Path(name)
-    return path.suffix.lower() == ".onnx" or _maker_of(path) is not None
+    return path.suffix.lower() == ".onnx" or _importer_of(path) is not None
 
 
-def as_onnx(path: Path, report: Reporter = SILENT, *, size: tuple[int, int] | None = None) -> Path:
+def as_onnx(
+    path: Path, report: ProgressReporter = SILENT, *, size: tuple[int, int] | None = None
+) -> Path:
     """The file itself, or the .onnx that is made of it. `size` (height, width) counts for a
     program, which has no shapes before it is run. Raises RkzooError."""
-    name = _maker_of(path)
+    name = _importer_of(path)
     if name is None:
         if path.suffix.lower() in PYTORCH:
             refuse_file(path)
         return path
-    with explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         if not file.read(1):
             raise RkzooError(f"{path} is no model.", "The file is empty.", "Copy it again.")
-    said = {"size": input_size(path, size, report)} if name == "torchscript" else {}
-    return made(name, {"model": path}, report, **said)
+    results = {"size": input_size(path, size, report)} if name == "torchscript" else {}
+    return make_model(name, {"model": path}, report, **results)
 
 
-def made(
-    name: str, files: Mapping[str, Path], report: Reporter = SILENT, **said: tuple[int, ...]
+def make_model(
+    name: str,
+    files: Mapping[str, Path],
+    report: ProgressReporter = SILENT,
+    **value: tuple[int, ...],
 ) -> Path:
     """The .onnx that the maker `name` makes of a card's files and of what the user `said`, from
     the cache where it was made before by the same code. Raises RkzooError."""
@@ -79,7 +91,7 @@ def made(
         )
     maker = MAKERS[name]
     key = hashlib.sha256(f"{name} {package_digest()}".encode())
-    key.update(repr(sorted(said.items())).encode())
+    key.update(repr(sorted(value.items())).encode())
     for role, file in sorted(files.items()):
         key.update(f"{role} {sha256_of(file)}".encode())
     target = cache_dir("made") / f"{key.hexdigest()[:32]}.onnx"
@@ -88,5 +100,5 @@ def made(
             os.utime(target)
         else:
             with report.task(f"Making {name}"), atomic_output(target) as part:
-                maker(files, part, report, **said)
+                maker(files, part, report, **value)
     return target

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rkzoo.progress import Reporter
+from rkzoo.progress import ProgressReporter
 from rkzoo.workflow.request.importers.frameworks import TENSORFLOW, translated
 
 
-def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def tensorflow(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """A float ONNX that takes pictures of 0..255, channels first, where the file takes bytes.
 
     A quantised file's weights become the floats that they stand for. Raises RkzooError where
@@ -18,7 +18,7 @@ def tensorflow(files: Mapping[str, Path], target: Path, report: Reporter) -> Non
     _make(files["model"], target, report)
 
 
-def deeplab(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def deeplab(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """As `tensorflow`, for the frozen graphs of DeepLab's model zoo: from the scaled picture to
     the logits. What stands before and behind scales pictures of any size."""
     _make(
@@ -33,7 +33,7 @@ def deeplab(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
 def _make(
     source: Path,
     target: Path,
-    report: Reporter,
+    report: ProgressReporter,
     inputs: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
 ) -> None:

@@ -15,15 +15,15 @@ import msgspec
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.schema_base import Size
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
-from rkzoo.progress import Reporter
+from rkzoo.files import os_errors_explained
+from rkzoo.progress import ProgressReporter
 from rkzoo.workflow.request.importers.frameworks import PYTORCH, translated
 
 USUAL = (640, 640)
 _MOST = 1 << 20  # bytes of what a file says of itself
 
 
-class Told(msgspec.Struct, frozen=True):
+class ScriptMetadata(msgspec.Struct, frozen=True):
     """What Ultralytics writes into its archives: (height, width) and the names of classes."""
 
     imgsz: tuple[Size, Size] | None = None
@@ -41,26 +41,28 @@ def is_script(path: Path) -> bool:
     return f"{root}/constants.pkl" in names and any(n.startswith(f"{root}/code/") for n in names)
 
 
-def told(path: Path) -> Told:
+def script_metadata(path: Path) -> ScriptMetadata:
     """What the archive says of itself; nothing, for most."""
     try:
         with zipfile.ZipFile(path) as archive:
             inside = (info for info in archive.infolist() if _is_config(info.filename))
-            found = next(inside, None)
-            if found is None or found.file_size > _MOST:
-                return Told()
-            return msgspec.json.decode(archive.read(found), type=Told)
+            result = next(inside, None)
+            if result is None or result.file_size > _MOST:
+                return ScriptMetadata()
+            return msgspec.json.decode(archive.read(result), type=ScriptMetadata)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, msgspec.DecodeError):
-        return Told()
+        return ScriptMetadata()
 
 
 def _is_config(name: str) -> bool:
     return name.partition("/")[2] == "extra/config.txt"
 
 
-def input_size(path: Path, asked: tuple[int, int] | None, report: Reporter) -> tuple[int, int]:
+def input_size(
+    path: Path, requested: tuple[int, int] | None, report: ProgressReporter
+) -> tuple[int, int]:
     """(height, width) of the pictures: what was asked for, what the file says, or the usual."""
-    size = asked or told(path).imgsz
+    size = requested or script_metadata(path).imgsz
     if size is None:
         report.note(
             f"{path.name} does not say how large its pictures are: 640x640 is assumed."
@@ -70,7 +72,7 @@ def input_size(path: Path, asked: tuple[int, int] | None, report: Reporter) -> t
 
 
 def torchscript(
-    files: Mapping[str, Path], target: Path, report: Reporter, *, size: tuple[int, int]
+    files: Mapping[str, Path], target: Path, report: ProgressReporter, *, size: tuple[int, int]
 ) -> None:
     """A float ONNX that takes one RGB picture (1, 3, *size), and has the class names of the
     archive. Raises RkzooError where there is no environment with PyTorch."""
@@ -79,7 +81,7 @@ def torchscript(
     from rkzoo.graph.onnx.writer import save
 
     source = files["model"]
-    with explained(f"{source} cannot be read."), source.open("rb"):
+    with os_errors_explained(f"{source} cannot be read."), source.open("rb"):
         pass
     if not is_script(source):
         raise RkzooError(
@@ -90,5 +92,5 @@ def torchscript(
     translated(PYTORCH, source, target, report, {"images": (1, 3, *size)})
     # What a program works out of its shapes, each time it is run, is known by now.
     model = part(load(target), [ArrayInput(name="images", shape=(1, 3, *size))])
-    names = told(source).names
+    names = script_metadata(source).names
     save(model, target, {"names": str(names)} if names else None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.errors import RkzooError
-from rkzoo.progress import Reporter
+from rkzoo.progress import ProgressReporter
 from rkzoo.workflow.request.importers.tensorflow import tensorflow
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _CLASSES = 521
 
 
-def yamnet(files: Mapping[str, Path], target: Path, report: Reporter) -> None:
+def yamnet(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
     """Makes the .onnx of a .tflite: input `waveform`, tensor `patches` that goes into the first
     convolution, output `scores`. Raises RkzooError where it is no such network."""
     from rkzoo.graph.onnx.read import load

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract.detect import Decoded, DetectHead, Part
+from rkzoo.contract.detect import DecodedOutput, DetectHead, Part
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.coding import CODINGS, Grid, distances, rotated
@@ -92,7 +92,7 @@ class Level(Generic[T]):
     keypoints: T | None = None
     angle: T | None = None
     picked: T | None = None
-    decoded: Decoded | None = None
+    decoded: DecodedOutput | None = None
 
 
 class DetectDecoder:
@@ -237,7 +237,7 @@ class DetectDecoder:
         return CODINGS[self.head.coding](box, gathered, cells, grid)
 
     def _decoded_boxes(
-        self, outputs: Sequence[Array], boxes: F32, cells: Cells, decoded: Decoded
+        self, outputs: Sequence[Array], boxes: F32, cells: Cells, decoded: DecodedOutput
     ) -> F32:
         angle = self._all.angle
         if decoded.relative:
@@ -262,9 +262,9 @@ class DetectDecoder:
 
     # ---- extras ---------------------------------------------------------------------
 
-    def extras(self, outputs: Sequence[Array], found: Candidates) -> Extras:
+    def extras(self, outputs: Sequence[Array], candidates: Candidates) -> Extras:
         """Decode mask coefficients and keypoints of the kept candidates only."""
-        cells = self._starts.take(found.level) + found.cell
+        cells = self._starts.take(candidates.level) + candidates.cell
         coefficients = None
         if self.head.coefficients:
             plane = _present(self._all.coefficients, "mask coefficients")
@@ -456,7 +456,7 @@ class _Planes:
         return _alone(self.whole("points", channels)), rows
 
 
-def _in_rows(spec: TensorSpec, decoded: Decoded | None) -> TensorSpec:
+def _in_rows(spec: TensorSpec, decoded: DecodedOutput | None) -> TensorSpec:
     """A tensor of three dimensions of an uncut head, with the layout that it has."""
     if decoded is None or len(spec.shape) != 3:
         return spec
@@ -474,14 +474,14 @@ def _expect(spec: TensorSpec, channels: int, role: str) -> None:
         # The number of padding blocks is up to the library (chip, dtype); the last blocks may
         # be entirely empty.
         room = spec.shape[1] * spec.shape[-1]
-        found = min(spec.channels, room) or room
-        fits = found == channels if spec.channels else room >= channels
+        result = min(spec.channels, room) or room
+        fits = result == channels if spec.channels else room >= channels
     else:
-        found = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
-        fits = found in (channels, -1)
+        result = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
+        fits = result in (channels, -1)
     if not fits:
         raise RkzooError(
-            f"The {role} tensor {spec.name} has {found} channels where {channels} are promised.",
+            f"The {role} tensor {spec.name} has {result} channels where {channels} are promised.",
             f"Its shape is {list(spec.shape)}.",
             "Look at the model with rkzoo inspect.",
         )
@@ -504,7 +504,7 @@ def _plain(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
     key points may share one."""
     bins = head.reg_max if head.coding == "dfl" else 1
     values = head.keypoints * head.keypoint_values
-    decoded = head.decoded or Decoded()
+    decoded = head.decoded or DecodedOutput()
     shared: dict[Part, int] = {}
     if planes.has("fused"):
         shared = {"box": 4 * bins, "score": head.classes}
@@ -543,13 +543,13 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
     """One level an anchor, all of a stride in one tensor; mask coefficients behind the
     classes of each anchor, or they or key points in a tensor of their own. A head of this
     shape without anchors (YOLOX) has one box a cell."""
-    found = []
+    levels = []
     for level, stride in enumerate(head.strides):
         anchors = head.anchors[level] if head.anchors else ((1.0, 1.0),)
         index, spec = planes.of("anchors", level)
         if len(spec.shape) == 5 and spec.layout != "NC1HWC2":
             grid = Grid.of(size, [stride], anchors, activated=head.activated)
-            found.append(_anchors_apart(head, grid, index, spec))
+            levels.append(_anchors_apart(head, grid, index, spec))
             continue
         apart = head.coefficients and planes.has("coefficients")
         each = 5 + head.classes + (0 if apart else head.coefficients)
@@ -573,7 +573,7 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
             coefficients = aside("coefficients", head.coefficients)
             if head.coefficients and not apart:
                 coefficients = part(5 + head.classes, head.coefficients)
-            found.append(
+            levels.append(
                 Level(
                     grid=Grid.of(size, [stride], [anchor], activated=head.activated),
                     box=part(0, 4),
@@ -584,7 +584,7 @@ def _anchored(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[
                     keypoints=aside("keypoints", head.keypoints * head.keypoint_values),
                 )
             )
-    return found
+    return levels
 
 
 def _anchors_apart(head: DetectHead, grid: Grid, index: int, spec: TensorSpec) -> Level[Plane]:
@@ -622,7 +622,7 @@ def _uncut(head: DetectHead, size: tuple[int, int], planes: _Planes) -> list[Lev
     """The single tensor of an uncut model, as one level."""
     if planes.has("box"):
         return _two_tensors(head, size, planes)
-    decoded = head.decoded or Decoded()
+    decoded = head.decoded or DecodedOutput()
     index, spec = planes.of("decoded", 0)
     spec = msgspec.structs.replace(spec, layout="NCHW" if decoded.rows_last else "NHWC")
     bins = head.reg_max if decoded.raw and head.coding == "dfl" else 1

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
-from rkzoo.tasks.embed.result import Alike
+from rkzoo.tasks.embed.result import SimilarityScores
 from rkzoo.tasks.embed.wordpiece import WordPiece
-from rkzoo.tasks.prompt.encode import unit
+from rkzoo.tasks.prompt.encode import l2_normalize
 
 Embeddings = NDArray[np.float32]
 
 _HIDDEN = -1e4  # attention mask value: practically minus infinity, and representable in float16
 
 
-class Sentences:
+class SentenceEmbedder:
     """Ranks `words` by similarity to a text; also embeds texts for search."""
 
     def __init__(
@@ -31,9 +31,9 @@ class Sentences:
         self._embedding, self._encoder = parts["embedding"][1], parts["encoder"][1]
         self._tokenizer, self._words = tokenizer, tuple(words)
         self._length = self._embedding.inputs[0].shape[1]
-        self._meant = self.meant(self._words) if self._words else None
+        self._meant = self.embed_text(self._words) if self._words else None
 
-    def __call__(self, text: str) -> Alike:
+    def __call__(self, text: str) -> SimilarityScores:
         """Rank the words by similarity to `text`. Raises RkzooError where no words were given."""
         if self._meant is None:
             raise RkzooError(
@@ -42,22 +42,22 @@ class Sentences:
                 'Give for example --prompt "a walk in the park"; or search text files with '
                 '--search "a walk in the park".',
             )
-        return Alike.ranked(self._words, self._meant @ self.meant([text])[0])
+        return SimilarityScores.ranked(self._words, self._meant @ self.embed_text([text])[0])
 
     def embed(self, text: str) -> Embeddings:
         """Embed each passage of a text: (N, W) float32, L2-normalized rows."""
-        return self.meant(self.passages(text))
+        return self.embed_text(self.passages(text))
 
     def passages(self, text: str) -> tuple[str, ...]:
         """Searchable units of a text: its non-empty lines."""
         return tuple(line.strip() for line in text.splitlines() if line.strip())
 
-    def meant(self, texts: Sequence[str]) -> Embeddings:
+    def embed_text(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts: (N, W) float32, L2-normalized rows, mean-pooled. A text longer than the
         model's input is split into chunks, and all its tokens weigh equally.
         """
         sums = [self._sum(self._tokenizer.encode(text)) for text in texts]
-        return unit(np.array(sums, np.float32), "What the model says of the text")
+        return l2_normalize(np.array(sums, np.float32), "What the model says of the text")
 
     def _sum(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         room = self._length - 2
@@ -73,7 +73,7 @@ class Sentences:
         mask = np.where(np.arange(self._length) < count, 0, _HIDDEN).astype(np.float32)
         (x,) = run_named(self._embedding, {self._embedding.inputs[0].name: ids}).values()
         wide, hidden = (spec.name for spec in self._encoder.inputs)
-        given = {wide: x, hidden: mask.reshape(self._encoder.inputs[1].shape)}
-        (answer,) = run_named(self._encoder, given).values()
+        inputs = {wide: x, hidden: mask.reshape(self._encoder.inputs[1].shape)}
+        (answer,) = run_named(self._encoder, inputs).values()
         rows = answer.reshape(self._length, -1)[:count]
         return np.asarray(rows.sum(axis=0, dtype=np.float64))

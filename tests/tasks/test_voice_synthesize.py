@@ -18,10 +18,16 @@ from rkzoo.contract.audio import VoiceHead
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.voice.guess import _SHAPES, SOUNDS, Guesser
-from rkzoo.tasks.voice.phonemes import Pronouncer, ipa, read_lexicon
-from rkzoo.tasks.voice.pieces import Word, fitting, halves, in_windows, windows
-from rkzoo.tasks.voice.speak import AtOnce, Voice, Windowed, lettered, phonetic
+from rkzoo.tasks.voice.chunks import PhoneticWord, fitting, halves, in_windows, windows
+from rkzoo.tasks.voice.grapheme_to_phoneme import _SHAPES, SOUNDS, GraphemeToPhoneme
+from rkzoo.tasks.voice.phonemizer import Phonemizer, ipa, read_lexicon
+from rkzoo.tasks.voice.synthesize import (
+    ChunkedSynthesizer,
+    OneShotSynthesizer,
+    TextToSpeech,
+    lettered,
+    phonetic,
+)
 from rkzoo.tasks.voice.timing import alignment, durations, symbols_of_frames
 
 # ---- pieces ---------------------------------------------------------------------------
@@ -60,7 +66,7 @@ LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max
 def test_words_are_put_into_runs_that_fit_and_none_is_lost(
     lengths: list[tuple[int, bool]], room: int
 ) -> None:
-    words = [Word(tuple(range(n)), pause) for n, pause in lengths]
+    words = [PhoneticWord(tuple(range(n)), pause) for n, pause in lengths]
     runs = fitting(words, room)
     assert [s for run in runs for word in run for s in word.symbols] == [
         s for word in words for s in word.symbols
@@ -69,14 +75,19 @@ def test_words_are_put_into_runs_that_fit_and_none_is_lost(
 
 
 def test_a_run_ends_at_a_pause_where_one_is_late_enough() -> None:
-    words = [Word((1,) * 4), Word((1,) * 4, True), Word((1,) * 4), Word((1,) * 4)]
+    words = [
+        PhoneticWord((1,) * 4),
+        PhoneticWord((1,) * 4, True),
+        PhoneticWord((1,) * 4),
+        PhoneticWord((1,) * 4),
+    ]
     assert [len(run) for run in fitting(words, 13)] == [2, 2]
     assert [len(run) for run in fitting(words, 16)] == [4]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9).filter(lambda n: sum(n) > 1))
 def test_halves_are_both_something(lengths: list[int]) -> None:
-    first, second = halves([Word(tuple(range(n))) for n in lengths])
+    first, second = halves([PhoneticWord(tuple(range(n))) for n in lengths])
     ends = [sum(len(word.symbols) for word in half) for half in (first, second)]
     assert all(ends)
     assert sum(ends) == sum(lengths)
@@ -188,7 +199,7 @@ def read_off(samples: Any) -> list[int]:
 
 
 def test_a_sentence_sounds_as_its_letters_one_after_another() -> None:
-    mouth = AtOnce(HEAD, mms())
+    mouth = OneShotSynthesizer(HEAD, mms())
     samples = mouth(numbers("hello"), 1.0)
     assert samples is not None
     plain = []  # blank, letter, blank, ...: two frames each
@@ -201,33 +212,35 @@ def test_a_sentence_sounds_as_its_letters_one_after_another() -> None:
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=30), min_size=1, max_size=30))
 def test_text_of_any_length_is_spoken_whole(words: list[str]) -> None:
     text = " ".join(words)
-    spoken = Voice(HEAD, AtOnce(HEAD, mms()), lettered(LETTERS))(text)
+    spoken = TextToSpeech(HEAD, OneShotSynthesizer(HEAD, mms()), lettered(LETTERS))(text)
     assert read_off(spoken.sound.samples) == numbers(text)
 
 
 def test_what_lasts_too_long_at_once_is_said_in_two() -> None:
     parts = mms(3)
     text = "one two three four"
-    spoken = Voice(HEAD, AtOnce(HEAD, parts), lettered(LETTERS))(text)
+    spoken = TextToSpeech(HEAD, OneShotSynthesizer(HEAD, parts), lettered(LETTERS))(text)
     assert read_off(spoken.sound.samples) == numbers(text)
     assert parts["decoder"][1].calls == 3
     with pytest.raises(RkzooError, match="higher --speed"):
-        Voice(HEAD, AtOnce(HEAD, mms(100)), lettered(LETTERS))("a")
+        TextToSpeech(HEAD, OneShotSynthesizer(HEAD, mms(100)), lettered(LETTERS))("a")
 
 
 def test_speed_divides_the_durations() -> None:
-    normal = AtOnce(HEAD, mms(4))(numbers("abc"), 1.0)
-    fast = AtOnce(HEAD, mms(4))(numbers("abc"), 2.0)
+    normal = OneShotSynthesizer(HEAD, mms(4))(numbers("abc"), 1.0)
+    fast = OneShotSynthesizer(HEAD, mms(4))(numbers("abc"), 2.0)
     assert normal is not None
     assert fast is not None
     assert len(normal) == 2 * len(fast) == 7 * 4 * HOP
     for speed in (0.0, -1.0, 9.0, float("nan")):
         with pytest.raises(RkzooError, match="speed"):
-            Voice(HEAD, AtOnce(HEAD, mms()), lettered(LETTERS), speed)
+            TextToSpeech(HEAD, OneShotSynthesizer(HEAD, mms()), lettered(LETTERS), speed)
 
 
 def test_times_and_what_was_not_spoken() -> None:
-    spoken = Voice(HEAD, AtOnce(HEAD, mms()), lettered(LETTERS))("Hi. Zoë 你 said so!")
+    spoken = TextToSpeech(HEAD, OneShotSynthesizer(HEAD, mms()), lettered(LETTERS))(
+        "Hi. Zoë 你 said so!"
+    )
     first, second = spoken.sentences
     assert first.end == pytest.approx(2 * 5 * HOP / 16000)
     assert second.start == pytest.approx(first.end + 0.2)
@@ -236,7 +249,7 @@ def test_times_and_what_was_not_spoken() -> None:
     assert "你" in spoken.lines()[-1]
     assert len(spoken.to_json()) == len(spoken) == 2
     with pytest.raises(RkzooError, match="nothing in this text"):
-        Voice(HEAD, AtOnce(HEAD, mms()), lettered(LETTERS))("你好")
+        TextToSpeech(HEAD, OneShotSynthesizer(HEAD, mms()), lettered(LETTERS))("你好")
 
 
 def piper(window: int = 96, symbols: int = 83) -> dict[str, tuple[Contract, Fake]]:
@@ -259,11 +272,11 @@ def piper(window: int = 96, symbols: int = 83) -> dict[str, tuple[Contract, Fake
 
 def test_a_voice_in_windows_loses_nothing() -> None:
     head = VoiceHead(rate=22050, hop=HOP, noise=0.0)
-    mouth = Windowed(head, piper())
+    mouth = ChunkedSynthesizer(head, piper())
     samples = mouth([7, 9, 11] * 13, 1.0)
     ids = [1, *(n for symbol in [7, 9, 11] * 13 for n in (0, symbol)), 0, 2]
     np.testing.assert_allclose(samples, np.repeat(ids, 2 * HOP) / 100, atol=1e-6)
-    noisy = Windowed(VoiceHead(rate=22050, hop=HOP), piper())
+    noisy = ChunkedSynthesizer(VoiceHead(rate=22050, hop=HOP), piper())
     first, second = noisy([5, 6], 1.0), noisy([5, 6], 1.0)
     np.testing.assert_array_equal(first, second)
     assert np.abs(first - mouth([5, 6], 1.0)).max() > 1e-3
@@ -285,16 +298,16 @@ BUS  B AH1 S
 
 
 @pytest.fixture
-def guesser(tmp_path: Path) -> Guesser:
+def guesser(tmp_path: Path) -> GraphemeToPhoneme:
     noise = np.random.default_rng(3)
     arrays = {n: noise.standard_normal(s).astype(np.float32) / 9 for n, s in _SHAPES.items()}
     np.savez(tmp_path / "net.npz", **arrays)
-    return Guesser(tmp_path / "net.npz")
+    return GraphemeToPhoneme(tmp_path / "net.npz")
 
 
-def test_words_are_looked_up_spelled_or_guessed(tmp_path: Path, guesser: Guesser) -> None:
+def test_words_are_looked_up_spelled_or_guessed(tmp_path: Path, guesser: GraphemeToPhoneme) -> None:
     (tmp_path / "lexicon").write_text(LEXICON)
-    say = Pronouncer(read_lexicon(tmp_path / "lexicon"), guesser)
+    say = Phonemizer(read_lexicon(tmp_path / "lexicon"), guesser)
     assert say(("the", "dog", ",", "the", "apple", ".")) == ["ðə", "dˈɔːɡ,", "ðɪ", "ˈæpəl."]
     assert say.sounds("read") == ["R", "EH1", "D"]
     assert say.sounds("dog's") == ["D", "AO1", "G", "Z"]
@@ -303,11 +316,11 @@ def test_words_are_looked_up_spelled_or_guessed(tmp_path: Path, guesser: Guesser
     assert say.sounds("zzz") == guesser("zzz")
     spell = phonetic({"d": [5], "ˈ": [6], "ɔ": [7], "ː": [8], " ": [3], ",": [4]}, say)
     words, lost = spell(("dog", ","))
-    assert words == [Word((5, 6, 7, 8, 4), True)]
+    assert words == [PhoneticWord((5, 6, 7, 8, 4), True)]
     assert lost == "ɡ"
 
 
-def test_the_guess_is_that_of_onnx_runtimes_gru(guesser: Guesser) -> None:
+def test_the_guess_is_that_of_onnx_runtimes_gru(guesser: GraphemeToPhoneme) -> None:
     """Greedy decoding with ONNX's own GRU (gates z, r, h; reset after the product)."""
     w = guesser._w
 
@@ -357,10 +370,10 @@ def test_the_guess_is_that_of_onnx_runtimes_gru(guesser: Guesser) -> None:
 def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"PK\x03\x04 no")
     with pytest.raises(RkzooError, match="cannot be used"):
-        Guesser(tmp_path / "x")
+        GraphemeToPhoneme(tmp_path / "x")
     np.savez(tmp_path / "y.npz", **{n: np.zeros(2) for n in _SHAPES})
     with pytest.raises(RkzooError, match="shape"):
-        Guesser(tmp_path / "y.npz")
+        GraphemeToPhoneme(tmp_path / "y.npz")
     for text in ("", "hello\n", "WORD  XX YY\n"):
         (tmp_path / "lexicon").write_text(text)
         with pytest.raises(RkzooError, match="not a pronouncing dictionary"):

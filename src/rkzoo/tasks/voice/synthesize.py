@@ -13,10 +13,10 @@ from rkzoo.contract.audio import VoiceHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
+from rkzoo.tasks.voice.chunks import PhoneticWord, fitting, halves, in_windows
 from rkzoo.tasks.voice.english import sentences
-from rkzoo.tasks.voice.phonemes import Pronouncer
-from rkzoo.tasks.voice.pieces import Word, fitting, halves, in_windows
-from rkzoo.tasks.voice.result import Spoken, SpokenSentence
+from rkzoo.tasks.voice.phonemizer import Phonemizer
+from rkzoo.tasks.voice.result import SynthesizedSentence, SynthesizedSpeech
 from rkzoo.tasks.voice.timing import alignment, durations, symbols_of_frames
 
 Samples = NDArray[np.float32]
@@ -29,21 +29,21 @@ _FLOW_MARGIN, _VOCODER_MARGIN = 32, 8
 _SPEEDS = (0.25, 4.0)
 
 
-class Mouth(Protocol):
+class Synthesizer(Protocol):
     """Synthesizer of a run of symbols. `room` is the maximum number of symbols; the result is None
     where the audio would be longer than the network supports.
     """
 
-    room: int
+    max_symbols: int
 
     def __call__(self, symbols: Sequence[int], speed: float) -> Samples | None: ...
 
 
-Speller = Callable[[tuple[str, ...]], tuple[list[Word], str]]
+Speller = Callable[[tuple[str, ...]], tuple[list[PhoneticWord], str]]
 """Maps the words of a sentence to symbols, and returns the characters without one."""
 
 
-class Windowed:
+class ChunkedSynthesizer:
     """Synthesizer with `encoder`, `flow` and `vocoder`; the last two run in windows over the
     frames. The noise is seeded, so the same text always sounds the same.
     """
@@ -57,7 +57,7 @@ class Windowed:
             parts[role][1] for role in ("encoder", "flow", "vocoder")
         )
         self._symbols = self._encoder.inputs[0].shape[-1]
-        self.room = (self._symbols - 3) // 2
+        self.max_symbols = (self._symbols - 3) // 2
 
     def __call__(self, symbols: Sequence[int], speed: float) -> Samples | None:
         head = self._head
@@ -95,7 +95,7 @@ class Windowed:
         return run(self._vocoder, hidden)[0]
 
 
-class AtOnce:
+class OneShotSynthesizer:
     """Synthesizer with `encoder` and `decoder`; the decoder takes all frames at once and contains
     its noise.
     """
@@ -107,7 +107,7 @@ class AtOnce:
         self._encoder, self._decoder = parts["encoder"][1], parts["decoder"][1]
         self._symbols = self._encoder.inputs[0].shape[-1]
         self._frames = self._decoder.inputs[0].shape[-2]
-        self.room = (self._symbols - 1) // 2
+        self.max_symbols = (self._symbols - 1) // 2
 
     def __call__(self, symbols: Sequence[int], speed: float) -> Samples | None:
         ids = [self.BLANK, *(i for symbol in symbols for i in (symbol, self.BLANK))]
@@ -124,14 +124,16 @@ class AtOnce:
         return samples[: len(which) * self._head.hop]
 
 
-class Voice:
+class TextToSpeech:
     """Text-to-speech task.
 
     Raises:
         RkzooError: speed outside 0.25..4; when called, a text without anything to pronounce.
     """
 
-    def __init__(self, head: VoiceHead, mouth: Mouth, spell: Speller, speed: float = 1.0) -> None:
+    def __init__(
+        self, head: VoiceHead, mouth: Synthesizer, spell: Speller, speed: float = 1.0
+    ) -> None:
         if not _SPEEDS[0] <= speed <= _SPEEDS[1]:
             raise RkzooError(
                 f"A speed of {speed:g} cannot be spoken.",
@@ -140,31 +142,33 @@ class Voice:
             )
         self._head, self._mouth, self._spell, self._speed = head, mouth, spell, speed
 
-    def __call__(self, text: str) -> Spoken:
-        said: list[Samples] = []
-        where: list[SpokenSentence] = []
+    def __call__(self, text: str) -> SynthesizedSpeech:
+        results: list[Samples] = []
+        where: list[SynthesizedSentence] = []
         rate = self._head.rate
         silence = np.zeros(round(_BETWEEN * rate), np.float32)
         length = 0
         for sentence in sentences(text):
             words, lost = self._spell(sentence.words)
             lost = "".join(sorted({*lost, *sentence.unspoken}))
-            sound = [part for run in fitting(words, self._mouth.room) for part in self._say(run)]
+            sound = [
+                part for run in fitting(words, self._mouth.max_symbols) for part in self._say(run)
+            ]
             start = length
             length += sum(map(len, sound))
-            where.append(SpokenSentence(sentence.text, start / rate, length / rate, lost))
+            where.append(SynthesizedSentence(sentence.text, start / rate, length / rate, lost))
             if sound:
-                said += [*sound, silence]
+                results += [*sound, silence]
                 length += len(silence)
-        if not said:
+        if not results:
             raise RkzooError(
                 "There is nothing in this text that the voice can say.",
                 f"It speaks the language {self._head.language} only.",
                 "Give it words in that language.",
             )
-        return Spoken(Sound(np.concatenate(said[:-1]), rate), tuple(where))
+        return SynthesizedSpeech(Sound(np.concatenate(results[:-1]), rate), tuple(where))
 
-    def _say(self, words: Sequence[Word]) -> list[Samples]:
+    def _say(self, words: Sequence[PhoneticWord]) -> list[Samples]:
         """Synthesize a run of words, split in two where it is too long for the network."""
         symbols = _joined(words)
         sound = self._mouth(symbols, self._speed)
@@ -179,24 +183,24 @@ class Voice:
         return [part for half in halves(words) for part in self._say(half)]
 
 
-def _joined(words: Sequence[Word]) -> list[int]:
+def _joined(words: Sequence[PhoneticWord]) -> list[int]:
     """Concatenated symbols of the words; a word includes its preceding space."""
     return [symbol for word in words for symbol in word.symbols]
 
 
-def phonetic(ids: Mapping[str, Sequence[int]], pronounce: Pronouncer) -> Speller:
+def phonetic(ids: Mapping[str, Sequence[int]], pronounce: Phonemizer) -> Speller:
     """Phoneme speller: each IPA character has an id."""
 
-    def spell(words: tuple[str, ...]) -> tuple[list[Word], str]:
-        found: list[Word] = []
+    def spell(words: tuple[str, ...]) -> tuple[list[PhoneticWord], str]:
+        phonetic_words: list[PhoneticWord] = []
         lost: set[str] = set()
-        for said in pronounce(words):
-            spaced = f" {said}" if found else said
+        for text in pronounce(words):
+            spaced = f" {text}" if phonetic_words else text
             lost.update(char for char in spaced if char not in ids)
             symbols = tuple(ids[char][0] for char in spaced if char in ids)
             if symbols:
-                found.append(Word(symbols, not said[-1].isalpha()))
-        return found, "".join(lost)
+                phonetic_words.append(PhoneticWord(symbols, not text[-1].isalpha()))
+        return phonetic_words, "".join(lost)
 
     return spell
 
@@ -205,19 +209,22 @@ def lettered(letters: Sequence[str]) -> Speller:
     """Character speller: symbol i is `letters[i]`; punctuation has no symbols."""
     ids = {letter: index for index, letter in enumerate(letters) if len(letter) == 1}
 
-    def spell(words: tuple[str, ...]) -> tuple[list[Word], str]:
-        found: list[Word] = []
+    def spell(words: tuple[str, ...]) -> tuple[list[PhoneticWord], str]:
+        phonetic_words: list[PhoneticWord] = []
         lost: set[str] = set()
         for word in words:
             if not word[0].isalpha():
-                found[-1:] = [Word(one.symbols, True) for one in found[-1:]]
+                phonetic_words[-1:] = [
+                    PhoneticWord(phonetic_word.symbols, True)
+                    for phonetic_word in phonetic_words[-1:]
+                ]
                 continue
-            spaced = f" {word.lower()}" if found else word.lower()
+            spaced = f" {word.lower()}" if phonetic_words else word.lower()
             lost.update(char for char in spaced if char not in ids)
             symbols = tuple(ids[char] for char in spaced if char in ids)
             if symbols:
-                found.append(Word(symbols))
-        return found, "".join(lost)
+                phonetic_words.append(PhoneticWord(symbols))
+        return phonetic_words, "".join(lost)
 
     return spell
 
@@ -229,5 +236,5 @@ def run(session: Session, *arrays: NDArray[Any]) -> list[NDArray[np.float32]]:
         raise RkzooError(
             f"A part of the voice takes {len(names)} inputs, and not {len(arrays)}.", code=1
         )
-    found = run_named(session, dict(zip(names, arrays, strict=True)))
-    return [found[spec.name] for spec in session.outputs]
+    results = run_named(session, dict(zip(names, arrays, strict=True)))
+    return [results[spec.name] for spec in session.outputs]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.detect.decode import DetectDecoder
+from rkzoo.tasks.detect.postprocess import DetectDecoder
 from rkzoo.vision.nms import nms
 
 

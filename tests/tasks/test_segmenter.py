@@ -14,7 +14,7 @@ from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.tasks.prompt.cut_out import CutOut
+from rkzoo.tasks.prompt.segmenter import PromptableSegmenter
 from rkzoo.vision import image as pictures
 from rkzoo.zoo.catalogue import card
 
@@ -54,7 +54,7 @@ def disc(size: tuple[int, int], x: float, y: float) -> np.ndarray:
 def test_a_mask_lies_where_the_point_is_in_a_picture_of_any_form(parts, size) -> None:
     height, width = size
     x, y = width * 0.6, height * 0.4
-    found = CutOut(*parts, points=[(x, y, 1)])(np.full((*size, 3), 90, np.uint8))
+    found = PromptableSegmenter(*parts, points=[(x, y, 1)])(np.full((*size, 3), 90, np.uint8))
     assert len(found) == 1
     wrong = found.dense()[0] != disc(size, x, y)
     # Bilinear between cells moves an edge by less than a pixel of the input.
@@ -65,8 +65,8 @@ def test_a_mask_lies_where_the_point_is_in_a_picture_of_any_form(parts, size) ->
 def test_the_best_of_the_masks_is_taken_and_scored_with_what_the_encoder_saw(parts) -> None:
     grey = np.full((448, 448, 3), 90, np.uint8)
     mean = np.mean([(90 - m) / s for m, s in zip(MEAN, STD, strict=True)])
-    _, score = CutOut(*parts, points=[(200, 200, 1)]).cut(
-        CutOut(*parts, points=[(1, 1, 1)]).embed(grey), [(200, 200, 1)]
+    _, score = PromptableSegmenter(*parts, points=[(200, 200, 1)]).segment(
+        PromptableSegmenter(*parts, points=[(1, 1, 1)]).embed(grey), [(200, 200, 1)]
     )
     assert score == pytest.approx(0.9 + mean, abs=1e-3)
 
@@ -79,7 +79,7 @@ def test_points_are_one_object_each_box_is_one_more_and_the_picture_is_encoded_o
     run = session.run
     monkeypatch.setattr(session, "run", lambda arrays: runs.append(1) or run(arrays))
     boxes = [(60.0, 60.0, 120.0, 120.0), (300.0, 200.0, 380.0, 280.0)]
-    cut = CutOut(*parts, points=[(200, 150, 1), (10, 10, 0)], boxes=boxes)
+    cut = PromptableSegmenter(*parts, points=[(200, 150, 1), (10, 10, 0)], boxes=boxes)
     found = cut(np.full((300, 400, 3), 90, np.uint8))
     assert len(found) == 3
     assert len(runs) == 1
@@ -91,7 +91,7 @@ def test_points_are_one_object_each_box_is_one_more_and_the_picture_is_encoded_o
 
 def test_what_the_decoder_is_fed(parts) -> None:
     """Scaled places, the labels of a box's corners, and -1 where nothing is."""
-    cut = CutOut(*parts, boxes=[(10, 20, 110, 220)])
+    cut = PromptableSegmenter(*parts, boxes=[(10, 20, 110, 220)])
     letterbox = cut.embed(np.zeros((224, 112, 3), np.uint8)).letterbox
     places, labels = cut._fed([(10, 20, 2), (110, 220, 3)], letterbox)
     assert places.tolist() == [[[20, 40], [220, 440]]]
@@ -111,12 +111,12 @@ def test_what_the_decoder_is_fed(parts) -> None:
 )
 def test_prompts_that_cannot_be(parts, asked, said: str) -> None:
     with pytest.raises(RkzooError, match=said):
-        CutOut(*parts, **asked)
+        PromptableSegmenter(*parts, **asked)
 
 
 def test_a_point_outside_the_picture_is_refused(parts) -> None:
     with pytest.raises(RkzooError, match="outside the picture"):
-        CutOut(*parts, points=[(500, 10, 1)])(np.zeros((100, 100, 3), np.uint8))
+        PromptableSegmenter(*parts, points=[(500, 10, 1)])(np.zeros((100, 100, 3), np.uint8))
 
 
 def test_run_takes_the_prompts_from_the_command_line(

@@ -29,7 +29,7 @@ _SHAPES = {
 }
 
 
-class Guesser:
+class GraphemeToPhoneme:
     """g2p-en's network. Raises RkzooError where `path` is not its .npz file."""
 
     def __init__(self, path: Path) -> None:
@@ -63,10 +63,10 @@ class Guesser:
     def _step(self, side: str, index: int, state: Array) -> Array:
         """One step of a gated recurrent unit (GRU, https://arxiv.org/abs/1406.1078)."""
         w = self._w
-        given = w[f"{side}_w_ih"] @ w[f"{side}_emb"][index] + w[f"{side}_b_ih"]
+        provided = w[f"{side}_w_ih"] @ w[f"{side}_emb"][index] + w[f"{side}_b_ih"]
         kept = w[f"{side}_w_hh"] @ state + w[f"{side}_b_hh"]
-        reset, update = 1 / (1 + np.exp(-(given[:512] + kept[:512]).reshape(2, 256)))
-        new = np.tanh(given[512:] + reset * kept[512:])
+        reset, update = 1 / (1 + np.exp(-(provided[:512] + kept[:512]).reshape(2, 256)))
+        new = np.tanh(provided[512:] + reset * kept[512:])
         return np.asarray((1 - update) * new + update * state, np.float32)
 
 

@@ -12,24 +12,26 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Word:
+class PhoneticWord:
     """A word's symbol ids; `pause`: followed by punctuation at which a split is natural."""
 
     symbols: tuple[int, ...]
     pause: bool = False
 
 
-def fitting(words: Sequence[Word], room: int) -> list[tuple[Word, ...]]:
+def fitting(words: Sequence[PhoneticWord], room: int) -> list[tuple[PhoneticWord, ...]]:
     """Group words into runs of at most `room` symbols, cut at the last pause where one lies in the
     second half of the room; a word is split only where it exceeds the room by itself.
     """
-    short: list[Word] = []
+    short: list[PhoneticWord] = []
     for word in words:
         parts = [word.symbols[at : at + room] for at in range(0, len(word.symbols), room)]
         short += (
-            [Word(part) for part in parts[:-1]] + [Word(parts[-1], word.pause)] if parts else []
+            [PhoneticWord(part) for part in parts[:-1]] + [PhoneticWord(parts[-1], word.pause)]
+            if parts
+            else []
         )
-    runs: list[tuple[Word, ...]] = []
+    runs: list[tuple[PhoneticWord, ...]] = []
     start = 0
     while start < len(short):
         end, used, pause = start, 0, start
@@ -44,12 +46,14 @@ def fitting(words: Sequence[Word], room: int) -> list[tuple[Word, ...]]:
     return runs
 
 
-def halves(words: Sequence[Word]) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+def halves(
+    words: Sequence[PhoneticWord],
+) -> tuple[tuple[PhoneticWord, ...], tuple[PhoneticWord, ...]]:
     """Split a run in two at the word nearest the middle; a single word at its middle."""
     if len(words) == 1:
         symbols = words[0].symbols
         middle = len(symbols) // 2
-        return (Word(symbols[:middle]),), (Word(symbols[middle:], words[0].pause),)
+        return (PhoneticWord(symbols[:middle]),), (PhoneticWord(symbols[middle:], words[0].pause),)
     ends = np.cumsum([len(word.symbols) for word in words])[:-1]
     middle = int(np.abs(ends - ends[-1] / 2 - len(words[-1].symbols) / 2).argmin()) + 1
     return tuple(words[:middle]), tuple(words[middle:])
@@ -61,17 +65,17 @@ def windows(length: int, size: int, margin: int) -> list[tuple[int, int, int]]:
     Of the window at `start`, the output for first..last is kept. Together these cover everything
     once; `margin` items are discarded at each inner window edge.
     """
-    found = []
+    results = []
     start = first = 0
     while start + size < length:
         last = start + size - margin
-        found.append((start, first, last))
+        results.append((start, first, last))
         start, first = min(last - margin, length - size), last
-    return [*found, (start, first, length)]
+    return [*results, (start, first, length)]
 
 
 def in_windows(
-    run: Callable[[Array], Array], given: Array, size: int, margin: int, hop: int = 1
+    run: Callable[[Array], Array], inputs: Array, size: int, margin: int, hop: int = 1
 ) -> Array:
     """Apply `run` to (1, C, T) in windows of `size` frames, zero-padded.
 
@@ -84,11 +88,11 @@ def in_windows(
     Returns:
         (rows, T * hop).
     """
-    length = given.shape[-1]
+    length = inputs.shape[-1]
     kept = []
     for start, first, last in windows(length, size, margin):
-        piece = given[..., start : start + size]
-        fed = np.zeros((*given.shape[:-1], size), np.float32)
+        piece = inputs[..., start : start + size]
+        fed = np.zeros((*inputs.shape[:-1], size), np.float32)
         fed[..., : piece.shape[-1]] = piece
         answer = run(fed).reshape(-1, size * hop)
         kept.append(answer[:, (first - start) * hop : (last - start) * hop])

@@ -9,20 +9,20 @@ from math import inf
 Pair = tuple[str, str]
 
 
-def merged(parts: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
+def apply_merges(parts: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
     """Merge the adjacent pair of the lowest rank until no pair has a rank.
 
     Args:
         parts: the symbols of one word.
         ranks: rank of each merge; lower merges first.
     """
-    made = list(parts)
-    while len(made) > 1:
-        best = min(pairwise(made), key=lambda pair: ranks.get(pair, inf))
+    results = list(parts)
+    while len(results) > 1:
+        best = min(pairwise(results), key=lambda pair: ranks.get(pair, inf))
         if best not in ranks:
             break
-        made = list(_joined(made, best))
-    return made
+        results = list(_joined(results, best))
+    return results
 
 
 def _joined(parts: Sequence[str], pair: Pair) -> Iterator[str]:

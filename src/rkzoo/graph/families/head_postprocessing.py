@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from rkzoo.graph.onnx.view import Array, View, run, submodel
+from rkzoo.graph.onnx.view import Array, GraphView, run, submodel
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 _SUPPRESSING = frozenset({"NonMaxSuppression"})
@@ -30,8 +30,8 @@ class Branch:
 
     def part(self, first: int, stop: int) -> Branch:
         """The channels from `first` to before `stop`."""
-        wanted = self.channels[first:stop] or tuple(range(first, stop))
-        return Branch(self.name, (self.shape[0], len(wanted), *self.shape[2:]), wanted)
+        requested = self.channels[first:stop] or tuple(range(first, stop))
+        return Branch(self.name, (self.shape[0], len(requested), *self.shape[2:]), requested)
 
     def of(self, values: Mapping[str, Array]) -> Array:
         """(C, cells): its numbers among those of all branches."""
@@ -40,7 +40,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Tail:
+class HeadPostprocessing:
     """The graph's `outputs` as a function of its `branches`. `picks`: it contains a top-k
     selection.
     """
@@ -48,7 +48,7 @@ class Tail:
     branches: tuple[Branch, ...]
     outputs: tuple[str, ...]
     picks: bool
-    _seen: View
+    _seen: GraphView
     _nodes: tuple[onnx.NodeProto, ...]
 
     def __call__(self, values: Mapping[str, Array]) -> list[Array]:
@@ -71,7 +71,9 @@ class Tail:
         return [answers[name] for name in self.outputs]
 
 
-def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail | str:
+def head_postprocessing(
+    view: GraphView, outputs: Sequence[str], *, picking: bool = False
+) -> HeadPostprocessing | str:
     """Find the tail of a graph.
 
     Args:
@@ -89,9 +91,9 @@ def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail |
     todo = list(outputs)
     while todo:
         name = todo.pop()
-        if not name or name in inside or name in branches or name in seen.initializers:
+        if not name or name in inside or name in branches or name in view.initializers:
             continue
-        node = seen.producers.get(name)
+        node = view.producers.get(name)
         if node is None:
             return "an output does not come from any convolution"
         picks = picks or node.op_type in _PICKING
@@ -100,29 +102,29 @@ def tail(seen: View, outputs: Sequence[str], *, picking: bool = False) -> Tail |
                 f"it selects its results inside the graph ({node.op_type}), "
                 "which the NPU cannot do; export it without NMS and without end-to-end mode"
             )
-        if _is_weighted(seen, node) or _adds_bias(seen, node):
+        if _is_weighted(view, node) or _adds_bias(view, node):
             branches[name] = None
         else:
             inside.update(node.output)
             todo.extend(node.input)
-    shapes = {name: seen.shape(name) for name in branches}
+    shapes = {name: view.shape(name) for name in branches}
     unknown = [name for name, shape in shapes.items() if shape is None]
     if unknown:
         return f"the size of {unknown[0]} inside the graph cannot be inferred"
-    return Tail(
+    return HeadPostprocessing(
         branches=tuple(Branch(name, shape) for name, shape in shapes.items() if shape),
         outputs=tuple(outputs),
         picks=picks,
-        _seen=seen,
-        _nodes=tuple(n for n in seen.model.graph.node if not inside.isdisjoint(n.output)),
+        _seen=view,
+        _nodes=tuple(n for n in view.model.graph.node if not inside.isdisjoint(n.output)),
     )
 
 
-def _is_weighted(seen: View, node: onnx.NodeProto) -> bool:
+def _is_weighted(view: GraphView, node: onnx.NodeProto) -> bool:
     """Whether a node has trained weights; a DFL's constant kernel 0, 1, 2, ... does not count."""
     if node.op_type not in _WEIGHTED:
         return False
-    weights = [seen.constant(name) for name in node.input[:2]]
+    weights = [view.constant(name) for name in node.input[:2]]
     fixed = [w for w in weights if w is not None]
     return not any(_is_fixed(w) for w in fixed)
 
@@ -131,14 +133,14 @@ def _is_fixed(weights: Array) -> bool:
     flat = weights.ravel()
     if flat.size < 2 or flat.dtype.kind != "f":
         return False
-    steps, ones = np.arange(flat.size, dtype=flat.dtype), np.ones_like(flat)
-    return np.array_equal(flat, steps) or np.array_equal(flat, ones)
+    steps, result = np.arange(flat.size, dtype=flat.dtype), np.ones_like(flat)
+    return np.array_equal(flat, steps) or np.array_equal(flat, result)
 
 
-def _adds_bias(seen: View, node: onnx.NodeProto) -> bool:
+def _adds_bias(view: GraphView, node: onnx.NodeProto) -> bool:
     """Whether a node adds a convolution's bias that the exporter left as a separate Add."""
     if node.op_type != "Add":
         return False
-    added = [name for name in node.input if seen.constant(name) is None]
-    before = seen.producers.get(added[0]) if len(added) == 1 else None
-    return before is not None and before.op_type == "Conv" and _is_weighted(seen, before)
+    added = [name for name in node.input if view.constant(name) is None]
+    before = view.producers.get(added[0]) if len(added) == 1 else None
+    return before is not None and before.op_type == "Conv" and _is_weighted(view, before)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Convert a value to what `json.dumps` accepts.
 
     Structs and dataclasses become dicts; tuples, sets and arrays lists; numpy scalars Python
@@ -23,17 +23,17 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int) or type(value) is str:
         return value
     if isinstance(value, msgspec.Struct):
-        return plain(msgspec.to_builtins(value, enc_hook=plain))
+        return to_json_value(msgspec.to_builtins(value, enc_hook=to_json_value))
     if hasattr(value, "tolist"):  # an array or a numpy scalar
-        return plain(value.tolist())
+        return to_json_value(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str | PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one) for one in value]
+        return [to_json_value(item) for item in value]
     if is_dataclass(value):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return {field.name: to_json_value(getattr(value, field.name)) for field in fields(value)}
     raise TypeError(f"{type(value).__name__} has no form in JSON")

@@ -41,13 +41,13 @@ def class_map(
         return np.asarray(placed(0) > head.limit, np.uint8)
     _check(len(maps), head)
     best = placed(0)
-    found = np.zeros(letterbox.source, np.uint8)
+    class_map = np.zeros(letterbox.source, np.uint8)
     # One class at a time: all at once would take C times the memory of the image.
     for number in range(1, len(maps)):
         other = placed(number)
-        found[other > best] = number
+        class_map[other > best] = number
         np.maximum(best, other, out=best)
-    return found
+    return class_map
 
 
 def class_masks(
@@ -57,12 +57,12 @@ def class_masks(
     Scaled as in `class_map`. Raises RkzooError where the output is not what the head promises."""
     maps = channels_first(output, spec, head.classes)
     _check(len(maps), head)
-    found = np.empty((len(maps), *letterbox.source), np.bool_)
-    for number, one in enumerate(maps):
-        found[number] = (
-            to_source(dequantise(one, spec), letterbox, corners=head.corners) > head.limit
+    class_masks = np.empty((len(maps), *letterbox.source), np.bool_)
+    for number, item in enumerate(maps):
+        class_masks[number] = (
+            to_source(dequantise(item, spec), letterbox, corners=head.corners) > head.limit
         )
-    return found
+    return class_masks
 
 
 def channels_first(output: NDArray[Any], spec: TensorSpec, classes: int) -> NDArray[Any]:

@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.audio.sound import Sound
-from rkzoo.contract.audio import ActivityHead
+from rkzoo.contract.audio import VoiceActivityHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.collection import Collection, Rows, pick, times_of
-from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
+from rkzoo.tasks.sound.timeline import LabeledSpan, csv_text, save_csv, text_lines
 
 # Difference of the thresholds for starting and for continuing speech; upstream's default.
 _HYSTERESIS = 0.15
 
 
 @dataclass(frozen=True)
-class Activity(Collection):
+class VoiceActivity(Collection):
     """Voice activity of a sound.
 
     Attributes:
@@ -33,7 +33,7 @@ class Activity(Collection):
         seconds: duration of the sound.
     """
 
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[LabeledSpan, ...]
     probabilities: NDArray[np.float32]
     step: float
     seconds: float
@@ -47,32 +47,32 @@ class Activity(Collection):
     @property
     def scores(self) -> NDArray[np.float32]:
         """Highest probability in each segment, (N,) float32."""
-        return np.array([one.score for one in self.stretches], np.float32)
+        return np.array([stretch.score for stretch in self.stretches], np.float32)
 
     @property
     def names(self) -> list[str]:
         """Label of each segment."""
-        return [one.label for one in self.stretches]
+        return [stretch.label for stretch in self.stretches]
 
     def __len__(self) -> int:
         return len(self.stretches)
 
-    def _take(self, rows: Rows) -> Activity:
+    def _take(self, rows: Rows) -> VoiceActivity:
         return replace(self, stretches=pick(self.stretches, rows))
 
     def to_json(self) -> list[dict[str, Any]]:
-        return written(self.stretches)
+        return csv_text(self.stretches)
 
     def lines(self) -> list[str]:
-        spoken = sum(one.end - one.start for one in self.stretches)
+        spoken = sum(stretch.end - stretch.start for stretch in self.stretches)
         share = f"speech in {spoken:.2f} of {self.seconds:.2f} s"
-        return [*said(self.stretches), share] if self.stretches else []
+        return [*text_lines(self.stretches), share] if self.stretches else []
 
     def save(self, path: Path) -> None:
         save_csv(path, self.stretches)
 
 
-class ActivityFinder:
+class VoiceActivityDetector:
     """Voice activity detector for sounds of any length.
 
     Raises:
@@ -80,7 +80,7 @@ class ActivityFinder:
     """
 
     def __init__(self, contract: Contract, session: Session) -> None:
-        if not isinstance(contract.head, ActivityHead) or len(session.inputs) != 2:
+        if not isinstance(contract.head, VoiceActivityHead) or len(session.inputs) != 2:
             raise RkzooError(f"{contract.family} does not find speech.", code=1)
         self.head, self.session = contract.head, session
         self._samples, self._state = session.inputs
@@ -94,26 +94,26 @@ class ActivityFinder:
                 silence. The recurrent state is carried from step to step.
         """
         state = np.zeros(self._state.shape, np.float32)
-        found = []
+        results = []
         for piece in steps(samples, self.head.step, self.head.context):
             answer = run_named(
                 self.session, {self._samples.name: piece[None], self._state.name: state}
             )
-            found.append(float(answer[self._found].reshape(-1)[0]))
+            results.append(float(answer[self._found].reshape(-1)[0]))
             state = answer[self._next].reshape(self._state.shape)
-        return np.array(found, np.float32)
+        return np.array(results, np.float32)
 
-    def __call__(self, sound: Sound) -> Activity:
+    def __call__(self, sound: Sound) -> VoiceActivity:
         head = self.head
-        found = self.probabilities(sound.at(head.rate))
+        probabilities = self.probabilities(sound.at(head.rate))
         step = head.step / head.rate
         stretches = []
-        for first, last in spans(found, head, sound.seconds):
-            inside = found[
+        for first, last in spans(probabilities, head, sound.seconds):
+            inside = probabilities[
                 int(first / step) : max(int(np.ceil(last / step)), int(first / step) + 1)
             ]
-            stretches.append(Stretch(first, last, "speech", float(inside.max())))
-        return Activity(tuple(stretches), found, step, sound.seconds)
+            stretches.append(LabeledSpan(first, last, "speech", float(inside.max())))
+        return VoiceActivity(tuple(stretches), probabilities, step, sound.seconds)
 
 
 def steps(samples: NDArray[np.float32], step: int, context: int) -> Iterator[NDArray[np.float32]]:
@@ -128,7 +128,7 @@ def steps(samples: NDArray[np.float32], step: int, context: int) -> Iterator[NDA
 
 
 def spans(
-    probabilities: NDArray[np.float32], head: ActivityHead, seconds: float
+    probabilities: NDArray[np.float32], head: VoiceActivityHead, seconds: float
 ) -> list[tuple[float, float]]:
     """Convert step probabilities to speech segments.
 
@@ -154,14 +154,14 @@ def spans(
             rough.append([at, at + 1])
         elif value >= stay and going:
             rough[-1][1] = at + 1
-    found = [
+    results = [
         (first * step, min(last * step, seconds))
         for first, last in rough
         if (last - first) * step >= head.shortest
     ]
     wide = []
-    for index, (first, last) in enumerate(found):
-        before = (found[index - 1][1] + first) / 2 if index else 0.0
-        after = (last + found[index + 1][0]) / 2 if index + 1 < len(found) else seconds
+    for index, (first, last) in enumerate(results):
+        before = (results[index - 1][1] + first) / 2 if index else 0.0
+        after = (last + results[index + 1][0]) / 2 if index + 1 < len(results) else seconds
         wide.append((max(first - head.pad, before), min(last + head.pad, after)))
     return wide

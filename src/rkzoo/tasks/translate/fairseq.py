@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.session import Array, Session, run_named
-from rkzoo.tasks.translate.subwords import END, PAD
+from rkzoo.tasks.translate.bpe_tokenizer import END, PAD
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Read:
+class EncoderState:
     """Encoded source: `seen` 1xSxW hidden states, `hidden` 1xS padding mask."""
 
     seen: Floats
@@ -26,14 +26,14 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Past:
+class KvCache:
     """Key/value cache of the `count` tokens so far."""
 
     kept: tuple[Floats, ...]
     count: int = 0
 
 
-class Network:
+class FairseqNetwork:
     """fairseq encoder and decoder with a key/value cache.
 
     `room` is the maximum number of source tokens, without the end token; `steps` the maximum number
@@ -51,18 +51,20 @@ class Network:
         self._encoder, self._decoder, self._table = encoder, decoder, table
         slots, width = encoder.inputs[0].shape[1:]
         self._caches = [spec.shape for spec in decoder.inputs[4:]]
-        self.steps = decoder.inputs[3].shape[-1]
-        if width != table.shape[1] or any(shape[-2] != self.steps - 1 for shape in self._caches):
+        self.max_steps = decoder.inputs[3].shape[-1]
+        if width != table.shape[1] or any(
+            shape[-2] != self.max_steps - 1 for shape in self._caches
+        ):
             raise RkzooError(
                 "The parts of this translation do not belong together.",
                 f"The table has rows of {table.shape[1]} numbers where the encoder takes {width}, "
-                f"or the decoder's caches are not one shorter than its mask of {self.steps}.",
+                f"or the decoder's caches are not one shorter than its mask of {self.max_steps}.",
                 "Fix the card.",
             )
-        self._slots, self.room = slots, slots - 1
-        self._places = sinusoids(max(slots, self.steps) + PAD + 1, width)
+        self._slots, self.max_tokens = slots, slots - 1
+        self._places = sinusoids(max(slots, self.max_steps) + PAD + 1, width)
 
-    def read(self, pieces: Sequence[int]) -> Read:
+    def encode(self, pieces: Sequence[int]) -> EncoderState:
         """Encode at most `room` tokens, left-padded as in training."""
         numbers = np.full(self._slots, PAD)
         numbers[self._slots - len(pieces) - 1 :] = [*pieces, END]
@@ -71,25 +73,25 @@ class Network:
         places = np.where(pads, PAD, PAD + np.cumsum(~pads))
         hidden = pads.astype(np.float32)[None]
         wide = self._encoder.inputs[1]
-        given = (self._rows(numbers, places), np.broadcast_to(hidden, wide.shape))
-        (seen,) = _run(self._encoder, *given)
-        return Read(seen, hidden)
+        inputs = (self._rows(numbers, places), np.broadcast_to(hidden, wide.shape))
+        (seen,) = _run(self._encoder, *inputs)
+        return EncoderState(seen, hidden)
 
-    def fresh(self) -> Past:
+    def empty_cache(self) -> KvCache:
         """The empty cache."""
-        return Past(tuple(np.zeros(shape, np.float32) for shape in self._caches))
+        return KvCache(tuple(np.zeros(shape, np.float32) for shape in self._caches))
 
-    def step(self, read: Read, piece: int, past: Past) -> tuple[Floats, Past]:
+    def step(self, read: EncoderState, piece: int, past: KvCache) -> tuple[Floats, KvCache]:
         """Decode one step: scores (V,) of the next token, and the new cache."""
         x = self._rows(np.array([piece]), np.array([past.count + PAD + 1]))
-        mask = np.arange(self.steps) < self.steps - 1 - past.count
+        mask = np.arange(self.max_steps) < self.max_steps - 1 - past.count
         spec = self._decoder.inputs[2]
         hidden = np.broadcast_to(read.hidden, spec.shape)
         seen = read.seen.reshape(self._decoder.inputs[1].shape)
-        given = (x, seen, hidden, mask.astype(np.float32)[None], *past.kept)
-        scores, *saved = _run(self._decoder, *given)
-        kept = tuple(np.ascontiguousarray(one[..., 1:, :]) for one in saved)
-        return scores.reshape(-1), Past(kept, past.count + 1)
+        inputs = (x, seen, hidden, mask.astype(np.float32)[None], *past.kept)
+        scores, *saved = _run(self._decoder, *inputs)
+        kept = tuple(np.ascontiguousarray(array[..., 1:, :]) for array in saved)
+        return scores.reshape(-1), KvCache(kept, past.count + 1)
 
     def _rows(self, numbers: Array, places: Array) -> Floats:
         width = self._table.shape[1]
@@ -113,7 +115,7 @@ def read_table(path: Path, rows: int) -> Floats:
     """Memory-map a raw little-endian float32 file as (rows, W). Raises RkzooError where its size
     does not fit.
     """
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         size = path.stat().st_size
     if not size or size % (4 * rows):
         raise RkzooError(
@@ -121,11 +123,11 @@ def read_table(path: Path, rows: int) -> Floats:
             f"It has {size} bytes, which are no {rows} rows of numbers.",
             "Fetch it again with rkzoo fetch.",
         )
-    with explained(f"{path} cannot be read."):
+    with os_errors_explained(f"{path} cannot be read."):
         return np.memmap(path, "<f4", "r").reshape(rows, -1)
 
 
 def _run(session: Session, *arrays: Array) -> list[Floats]:
     """Run with tensors in the model's order."""
-    given = {spec.name: array for spec, array in zip(session.inputs, arrays, strict=True)}
-    return list(run_named(session, given).values())
+    inputs = {spec.name: array for spec, array in zip(session.inputs, arrays, strict=True)}
+    return list(run_named(session, inputs).values())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.tasks.speech.tokens import Tokens
+from rkzoo.tasks.speech.tokens import WhisperTokens
 from rkzoo.tasks.speech.transcript import Segment
 from rkzoo.tasks.speech.windows import loud_between
 
@@ -35,7 +35,7 @@ def log_softmax(values: NDArray[Any]) -> Logs:
     return np.asarray(wide - np.log(np.exp(wide).sum()))
 
 
-def next_logs(logits: NDArray[Any], said: Sequence[int], tokens: Tokens) -> Logs:
+def next_log_probs(logits: NDArray[Any], said: Sequence[int], tokens: WhisperTokens) -> Logs:
     """Log probabilities (V,) of the next token after `said` (without the prompt); -inf for tokens
     that the rules forbid.
     """
@@ -73,7 +73,7 @@ def repetitive(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Understood:
+class WindowSegments:
     """Segments of a window, and how many of its seconds are `settled` (need no further
     decoding).
     """
@@ -82,7 +82,9 @@ class Understood:
     settled: float
 
 
-def understood(said: Sequence[int], seconds: float, tokens: Tokens, ended: bool) -> Understood:
+def window_segments(
+    values: Sequence[int], seconds: float, tokens: WhisperTokens, ended: bool
+) -> WindowSegments:
     """Parse the tokens of a window into segments, with times relative to its start.
 
     Everything up to the last pair of timestamps is settled. What follows is decoded again with the
@@ -95,14 +97,14 @@ def understood(said: Sequence[int], seconds: float, tokens: Tokens, ended: bool)
         tokens: vocabulary.
         ended: whether the end token was generated; if not, nothing after the last pair counts.
     """
-    is_time = [token >= tokens.time for token in said]
-    pairs = [i for i in range(1, len(said)) if is_time[i] and is_time[i - 1]]
-    closed = ended and len(said) > 1 and is_time[-1] and not is_time[-2]
-    ends = [*pairs, len(said)] if closed or not pairs else pairs
+    is_time = [token >= tokens.time for token in values]
+    pairs = [i for i in range(1, len(values)) if is_time[i] and is_time[i - 1]]
+    closed = ended and len(values) > 1 and is_time[-1] and not is_time[-2]
+    ends = [*pairs, len(values)] if closed or not pairs else pairs
     segments = []
     begin = 0
     for end in ends:
-        part = said[begin:end]
+        part = values[begin:end]
         begin = end
         times = [(token - tokens.time) * TICK for token in part if token >= tokens.time]
         text = tokens.text(part)
@@ -112,13 +114,13 @@ def understood(said: Sequence[int], seconds: float, tokens: Tokens, ended: bool)
             first = min(times[0] if times else 0.0, seconds)
             segments.append(Segment(first, min(max(last, first), seconds), text))
     if pairs and not closed:
-        settled = min((said[pairs[-1] - 1] - tokens.time) * TICK, seconds)
+        settled = min((values[pairs[-1] - 1] - tokens.time) * TICK, seconds)
     else:
         settled = seconds
-    return Understood(tuple(segments), settled)
+    return WindowSegments(tuple(segments), settled)
 
 
-def thin(read: Understood, loud: NDArray[np.float64]) -> bool:
+def thin(read: WindowSegments, loud: NDArray[np.float64]) -> bool:
     """Whether some stretch, from one segment's start to the next, has too little text for its loud
     seconds (`windows.loud_seconds`): speech may have been skipped.
     """

@@ -12,15 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
-from rkzoo.tasks.pair_merges import merged
+from rkzoo.files import os_errors_explained
+from rkzoo.tasks.bpe import apply_merges
 from rkzoo.tasks.translate.words import text_of, words_of
 
 START, PAD, END, UNKNOWN = range(4)  # fairseq's special token ids; the dictionary starts at 4
 
 
 @dataclass(frozen=True)
-class Marks:
+class SpecialTokens:
     """Special token ids. `start` is the first decoder input; `never` are never generated."""
 
     start: int
@@ -31,26 +31,26 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Word:
+class BpeWord:
     """A word of the text, and its token ids."""
 
     text: str
     numbers: tuple[int, ...]
 
 
-FAIRSEQ = Marks(start=END, end=END, unknown=UNKNOWN, pad=PAD, never=(START, PAD, UNKNOWN))
+FAIRSEQ = SpecialTokens(start=END, end=END, unknown=UNKNOWN, pad=PAD, never=(START, PAD, UNKNOWN))
 GOES_ON = "@@"
 _LAST = "</w>"
 _VERSION = "#version: 0.2"
 _BIGGEST = 16 * 2**20
 
 
-class Subwords:
+class BpeTokenizer:
     """BPE tokenizer. `merges` are pairs, the most frequent first; `pieces` the dictionary in
     order.
     """
 
-    marks = FAIRSEQ
+    special_tokens = FAIRSEQ
 
     def __init__(self, merges: Sequence[tuple[str, str]], pieces: Sequence[str]) -> None:
         self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}
@@ -63,7 +63,7 @@ class Subwords:
         return len(self._pieces)
 
     @classmethod
-    def from_files(cls, merges: Path, dictionary: Path) -> Subwords:
+    def from_files(cls, merges: Path, dictionary: Path) -> BpeTokenizer:
         """Read merges and dictionary. Raises RkzooError for files of another format."""
         first, *lines = _lines(merges)
         pairs = [tuple(line.split(" ")) for line in lines]
@@ -81,28 +81,28 @@ class Subwords:
 
     def words(self, numbers: Iterable[int]) -> list[str]:
         """Join token ids to words; special tokens are skipped."""
-        said, words = "", []
+        text, words = "", []
         for number in numbers:
             piece = self._pieces[number]
-            said += piece.removesuffix(GOES_ON)
-            if said and not piece.endswith(GOES_ON):
-                words.append(said)
-                said = ""
-        return [*words, said] if said else words
+            text += piece.removesuffix(GOES_ON)
+            if text and not piece.endswith(GOES_ON):
+                words.append(text)
+                text = ""
+        return [*words, text] if text else words
 
-    def apart(self, sentence: str) -> list[Word]:
+    def encode(self, sentence: str) -> list[BpeWord]:
         """Tokenize a sentence into words and punctuation marks."""
-        found = []
+        bpe_words = []
         for index, word in enumerate(words_of(sentence)):
             pieces = self.pieces(word)
             small = self.pieces(word.lower())
             # The first word is capitalized in any case: use the more frequent form.
             if index == 0 and self._rank(small) < self._rank(pieces):
                 pieces = small
-            found.append(Word(word, tuple(self.numbers(pieces))))
-        return found
+            bpe_words.append(BpeWord(word, tuple(self.numbers(pieces))))
+        return bpe_words
 
-    def text(self, numbers: Iterable[int], language: str) -> str:
+    def decode(self, numbers: Iterable[int], language: str) -> str:
         """Detokenize."""
         return text_of(self.words(numbers), language)
 
@@ -115,14 +115,14 @@ class Subwords:
 
     def _split(self, word: str) -> tuple[str, ...]:
         """BPE of one word: merges by rank; a piece not in the dictionary is split again."""
-        parts = merged([*word[:-1], word[-1:] + _LAST], self._ranks)
+        parts = apply_merges([*word[:-1], word[-1:] + _LAST], self._ranks)
         parts[-1] = parts[-1].removesuffix(_LAST)
-        found = [
+        results = [
             piece
             for index, part in enumerate(parts)
             for piece in self._known(part, index == len(parts) - 1)
         ]
-        return tuple(found)
+        return tuple(results)
 
     def _known(self, part: str, final: bool) -> Iterator[str]:
         piece = part if final else part + GOES_ON
@@ -137,7 +137,7 @@ class Subwords:
 def _lines(path: Path) -> list[str]:
     # Not splitlines(): pieces may contain other line separators.
     try:
-        with explained(f"{path} cannot be read."), path.open("rb") as file:
+        with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
             text = file.read(_BIGGEST).decode("utf-8")
     except UnicodeDecodeError as error:
         raise _other(path, f"It is not UTF-8 text: {error}.") from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.session import Session, canvas_of, fitter_of, run_named
+from rkzoo.session import Session, canvas_of, preprocess_of, run_named
 from rkzoo.tasks.segment.result import Masks, masks_of
 from rkzoo.vision.letterbox import Letterbox, fit
 from rkzoo.vision.maps import to_source
@@ -26,7 +26,7 @@ _LOGIT = 0.0  # mask threshold
 
 
 @dataclass(frozen=True)
-class Embedding:
+class ImageEmbedding:
     """Image embedding of the encoder, with the geometry of the resize. Reusable for any number of
     prompts.
     """
@@ -35,7 +35,7 @@ class Embedding:
     letterbox: Letterbox
 
 
-class CutOut:
+class PromptableSegmenter:
     """Encoder and decoder of a promptable segmenter. Construct once, call once per image."""
 
     def __init__(
@@ -57,7 +57,7 @@ class CutOut:
         self.contract, self._encoder = encoder
         self._decoder = decoder[1]
         self._canvas = canvas_of(self._encoder, self.contract.input.size)
-        self._fit = fitter_of(self._encoder, fit)
+        self._fit = preprocess_of(self._encoder, fit)
         shapes = {spec.name: spec.shape for spec in self._decoder.inputs}
         self._slots = shapes["point_labels"][-1]
         self._mask = (1, 1, *shapes["mask_input"][-2:])
@@ -75,13 +75,13 @@ class CutOut:
                 "Give the best ones, or a --box around the object.",
             )
 
-    def embed(self, image: Image) -> Embedding:
+    def embed(self, image: Image) -> ImageEmbedding:
         """Run the encoder, which is most of the work, on a BGR image (H, W, 3)."""
         canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
         (values,) = run_named(self._encoder, {self._encoder.inputs[0].name: canvas}).values()
-        return Embedding(values, letterbox)
+        return ImageEmbedding(values, letterbox)
 
-    def cut(self, embedding: Embedding, prompt: Sequence[Point]) -> tuple[Image, float]:
+    def segment(self, embedding: ImageEmbedding, prompt: Sequence[Point]) -> tuple[Image, float]:
         """Decode one prompt.
 
         Returns:
@@ -111,8 +111,8 @@ class CutOut:
     def __call__(self, image: Image) -> Masks:
         """Segment a BGR image (H, W, 3): one mask per prompt, in order, without empty ones."""
         embedding = self.embed(image)
-        found = [self.cut(embedding, prompt) for prompt in self._prompts]
-        there = [(mask, score, 0) for mask, score in found if mask.any()]
+        results = [self.segment(embedding, prompt) for prompt in self._prompts]
+        there = [(mask, score, 0) for mask, score in results if mask.any()]
         return masks_of(there, _LABELS, embedding.letterbox.source)
 
     def _fed(self, prompt: Sequence[Point], letterbox: Letterbox) -> tuple[F32, F32]:
@@ -127,10 +127,10 @@ class CutOut:
                 )
         places = np.zeros((1, self._slots, 2), np.float32)
         labels = np.full((1, self._slots), _NONE, np.float32)
-        given = np.array(prompt, np.float32)
+        inputs = np.array(prompt, np.float32)
         scale = np.array(letterbox.scale, np.float32)
-        places[0, : len(given)] = given[:, :2] / scale + (letterbox.left, letterbox.top)
-        labels[0, : len(given)] = given[:, 2]
+        places[0, : len(inputs)] = inputs[:, :2] / scale + (letterbox.left, letterbox.top)
+        labels[0, : len(inputs)] = inputs[:, 2]
         return places, labels
 
 

@@ -17,13 +17,13 @@ from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.collection import Collection, Rows, names_of
-from rkzoo.tasks.sound.timeline import Stretch, said, save_csv, written
+from rkzoo.tasks.sound.timeline import LabeledSpan, csv_text, save_csv, text_lines
 
 _TOP = 5
 
 
 @dataclass(frozen=True)
-class Heard(Collection):
+class AudioClassification(Collection):
     """Class scores of a sound.
 
     Attributes:
@@ -55,7 +55,7 @@ class Heard(Collection):
     def __len__(self) -> int:
         return len(self.scores)
 
-    def _take(self, rows: Rows) -> Heard:
+    def _take(self, rows: Rows) -> AudioClassification:
         return replace(self, scores=self.scores[rows], times=self.times[rows])
 
     def top(self, count: int = _TOP) -> list[tuple[str, float]]:
@@ -65,14 +65,14 @@ class Heard(Collection):
         return [(self.labels[index], float(mean[index])) for index in order]
 
     @property
-    def timeline(self) -> tuple[Stretch, ...]:
+    def timeline(self) -> tuple[LabeledSpan, ...]:
         """The best class over time; consecutive windows with the same class are merged."""
         if not len(self):
             return ()
         best = self.class_ids
         starts = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)]
         return tuple(
-            Stretch(
+            LabeledSpan(
                 float(self.times[first, 0]),
                 float(self.times[last - 1, 1]),
                 self.labels[best[first]],
@@ -84,11 +84,11 @@ class Heard(Collection):
     def to_json(self) -> list[dict[str, Any]]:
         """One record: the overall top classes, and the timeline."""
         top = [{"label": label, "score": round(score, 4)} for label, score in self.top()]
-        return [{"top": top, "timeline": written(self.timeline)}]
+        return [{"top": top, "timeline": csv_text(self.timeline)}]
 
     def lines(self) -> list[str]:
         over_all = ", ".join(f"{label} {score:.2f}" for label, score in self.top())
-        return [f"over all: {over_all}", *said(self.timeline)]
+        return [f"over all: {over_all}", *text_lines(self.timeline)]
 
     def save(self, path: Path) -> None:
         save_csv(path, self.timeline)
@@ -126,20 +126,20 @@ class SoundClassifier:
         values[: len(samples)] = samples
         for part in self._parts:
             spec = part.inputs[0]
-            found = run_named(part, {spec.name: values.reshape(spec.shape)})
+            results = run_named(part, {spec.name: values.reshape(spec.shape)})
             output = self.head.scores if part is self._parts[-1] else 0
-            values = found[part.outputs[output].name]
+            values = results[part.outputs[output].name]
         rows = values.reshape(-1, self.head.classes)
         filled = max(1, int(np.ceil(len(rows) * len(samples) / self._size)))
         return np.asarray(rows[:filled].mean(axis=0), np.float32)
 
-    def __call__(self, sound: Sound) -> Heard:
+    def __call__(self, sound: Sound) -> AudioClassification:
         samples = sound.at(self.head.rate)
         starts = window_starts(len(samples), self._size, self.head.hop)
         scores = [self.window(samples[start : start + self._size]) for start in starts]
         ends = [min(start + self._size, len(samples)) for start in starts]
         times = np.array(list(zip(starts, ends, strict=True)), np.float64) / self.head.rate
-        return Heard(np.array(scores), times, self.labels)
+        return AudioClassification(np.array(scores), times, self.labels)
 
 
 def window_starts(length: int, size: int, hop: int) -> list[int]:

@@ -20,7 +20,7 @@ _UNSPACED = re.compile(
 )
 
 
-class Spoken(lines.Lines):
+class TranscriptTruth(lines.LineTruth):
     """Ground truth of speech recognition. `texts`: transcript of each sound."""
 
     def score(
@@ -30,21 +30,21 @@ class Spoken(lines.Lines):
         each character is a word. Case and punctuation are ignored.
         """
         pairs = [
-            (plain(truth), plain("".join(texts_of(record))))
+            (normalize_text(truth), normalize_text("".join(texts_of(record))))
             for truth, record in zip(self.texts, records, strict=False)
         ]
         if not pairs:
             return ()
         letters = [(a.replace(" ", ""), b.replace(" ", "")) for a, b in pairs]
         spoken = sum(len(truth) for truth, _ in letters)
-        wrong = sum(edit_distance(truth, found) for truth, found in letters)
+        wrong = sum(edit_distance(truth, text) for truth, text in letters)
         return (
             Metric("word error rate", word_error_rate(pairs), "", False, 0.01, main=True),
             Metric("character error rate", wrong / max(spoken, 1), "", False, 0.01),
         )
 
 
-def plain(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Normalize for comparison: lowercase, no punctuation but apostrophes inside words, single
     spaces, a space around each character of a script without spaces.
     """
@@ -57,23 +57,23 @@ def plain(text: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def read(path: Path, sounds: Path | None) -> tuple[tuple[Path, ...], Spoken]:
+def read(path: Path, sounds: Path | None) -> tuple[tuple[Path, ...], TranscriptTruth]:
     """Read a list: file, comma or tab, text. Missing sounds are skipped."""
     divider = "," if path.suffix.lower() == ".csv" else "\t"
     items, truth = lines.read(path, sounds, divider)
-    return items, Spoken(truth.texts)
+    return items, TranscriptTruth(truth.texts)
 
 
-def beside(folder: Path) -> list[tuple[Path, Path]]:
+def paired_files(folder: Path) -> list[tuple[Path, Path]]:
     """Audio files of a folder that have a .txt of the same name, with it."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    pairs = [(path, path.with_suffix(".txt")) for path in found]
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    pairs = [(path, path.with_suffix(".txt")) for path in paths]
     return [(sound, text) for sound, text in pairs if text.is_file()]
 
 
-def read_beside(folder: Path) -> tuple[tuple[Path, ...], Spoken]:
+def read_paired_files(folder: Path) -> tuple[tuple[Path, ...], TranscriptTruth]:
     """Read a folder of audio files with a .txt each. Raises RkzooError where there is none."""
-    pairs = beside(folder)
+    pairs = paired_files(folder)
     if not pairs:
         raise RkzooError(
             f"{folder} has no sound with a text beside it.",
@@ -81,4 +81,4 @@ def read_beside(folder: Path) -> tuple[tuple[Path, ...], Spoken]:
             "Put the texts beside the sounds, or give a list.",
         )
     texts = tuple(" ".join(text_of(text).split()) for _, text in pairs)
-    return tuple(sound for sound, _ in pairs), Spoken(texts)
+    return tuple(sound for sound, _ in pairs), TranscriptTruth(texts)

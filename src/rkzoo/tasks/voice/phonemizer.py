@@ -7,9 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import explained
+from rkzoo.files import os_errors_explained
 from rkzoo.tasks.voice.english import letter_name
-from rkzoo.tasks.voice.guess import Guesser
+from rkzoo.tasks.voice.grapheme_to_phoneme import GraphemeToPhoneme
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -51,7 +51,7 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     """Read CMUdict: a word, two blanks, its phonemes, with a dash between syllables; the first of
     several pronunciations is kept. Raises RkzooError for another file.
     """
-    with explained(f"The dictionary {path} cannot be read."):
+    with os_errors_explained(f"The dictionary {path} cannot be read."):
         lines = path.read_bytes().decode("latin-1").split("\n")
     words: dict[str, list[str]] = {}
     for line in lines:
@@ -68,26 +68,26 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     return words
 
 
-class Pronouncer:
+class Phonemizer:
     """Converts words to IPA: by the lexicon, else by suffix, else spelled out (uppercase) or by
     G2P."""
 
-    def __init__(self, lexicon: dict[str, list[str]], guess: Guesser) -> None:
+    def __init__(self, lexicon: dict[str, list[str]], guess: GraphemeToPhoneme) -> None:
         self._lexicon, self._guess = lexicon, guess
 
     def __call__(self, words: tuple[str, ...]) -> list[str]:
         """IPA of each word of a sentence; punctuation (. , ? ! ; :) is attached to the word before
         it."""
-        found: list[str] = []
+        results: list[str] = []
         for word in words:
             if not word[0].isalpha():
-                found[-1:] = [(found[-1] if found else "") + word]
+                results[-1:] = [(results[-1] if results else "") + word]
                 continue
-            said = _LIGHT.get(word) or ipa(self.sounds(word))
-            if found and found[-1] == "ðə" and said.lstrip("ˈˌ")[:1] in _VOWELS:
-                found[-1] = "ðɪ"
-            found.append(said)
-        return found
+            text = _LIGHT.get(word) or ipa(self.sounds(word))
+            if results and results[-1] == "ðə" and text.lstrip("ˈˌ")[:1] in _VOWELS:
+                results[-1] = "ðɪ"
+            results.append(text)
+        return results
 
     def sounds(self, word: str) -> list[str]:
         """ARPAbet phonemes of one word."""
