@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import helper
@@ -47,7 +47,7 @@ def part(
     )
     if respell(view.model):
         view = graph_view(view.model)
-    _describe_outputs(view)
+    _describe_outputs(view, {info.name: info for info in model.graph.output})
     view.model.ir_version = min(view.model.ir_version, MAX_IR)
     return with_lower_opset(view.model)
 
@@ -113,10 +113,14 @@ def _between(
     return graph
 
 
-def _describe_outputs(view: GraphView) -> None:
-    """Set types and shapes of the outputs from shape inference."""
+def _describe_outputs(view: GraphView, declared: Mapping[str, onnx.ValueInfoProto]) -> None:
+    """Set types and shapes of the outputs from shape inference, or as the graph declares them
+    where control flow hides them from it."""
     for info in view.model.graph.output:
         kind = view.dtypes.get(info.name)
+        if kind is None and info.name in declared:
+            info.CopyFrom(declared[info.name])
+            continue
         if kind is None:
             raise _refused(f"Nothing is known of its output {info.name}.")
         described = helper.make_tensor_value_info(info.name, kind, view.shape(info.name))

@@ -89,7 +89,17 @@ def _try(
             samples = _samples(contract, pictures, Path(scratch))
             request = replace(request, calibration=str(samples[0].parent))
             images = [str(sample) for sample in samples[:_SAMPLES]]
-            ran = compare(str(file), request=request, images=images, layers=False, report=report)
+            for dtype in (None, "fp16"):  # where INT8 cannot be built, float16 alone
+                try:
+                    asked = replace(request, dtype=dtype)
+                    ran = compare(
+                        str(file), request=asked, images=images, layers=False, report=report
+                    )
+                    break
+                except RkzooError as error:
+                    if dtype is not None:
+                        raise
+                    row = _with(row, problem=f"INT8: {error.why or error.what}")
         cosines = {item.runtime: _lowest(item) for item in ran.ran}
         given = "pictures" if contract.picture and not contract.others else "random numbers"
         return _with(row, float16=cosines.get("fp16"), int8=cosines.get("int8"), samples=given)
