@@ -87,8 +87,8 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
     inputs = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
     for name in ("prompt", "shape"):
         inputs += [(name, item) for item in getattr(args, name, None) or ()]
-    results = [f"--{name} {quote(str(value))}" for name, value in inputs if value]
-    return " ".join([*results, *(["--raw"] if getattr(args, "raw", False) else [])])
+    options = [f"--{name} {quote(str(value))}" for name, value in inputs if value]
+    return " ".join([*options, *(["--raw"] if getattr(args, "raw", False) else [])])
 
 
 def _print_summary(comparison: Comparison) -> None:

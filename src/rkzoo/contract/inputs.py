@@ -115,7 +115,7 @@ def fed_as(
             f"It takes {count} channel{'s' * (count > 1)}.",
             f"Give --color {orders}, or leave it out.",
         )
-    results = {}
+    statistics = {}
     for word, item, usual in (("mean", mean, image.mean), ("std", std, image.std)):
         values = tuple(usual if item is None else item)
         values = values * count if len(values) == 1 else values
@@ -128,8 +128,8 @@ def fed_as(
                 f"{', and none of them 0' if word == 'std' else ''}.",
                 f"Give for example --{word} {example}.",
             )
-        results[word] = values
-    return msgspec.structs.replace(image, color=color, **results)
+        statistics[word] = values
+    return msgspec.structs.replace(image, color=color, **statistics)
 
 
 def channels_of(color: Color) -> int:

@@ -415,7 +415,7 @@ class ToolkitProcess(Closeable):
             channel = _Channel(self._child, time.monotonic() + timeout, follow)
             try:
                 worker.send(channel.write, header, arrays)
-                answer, results = worker.receive(channel.read)
+                answer, output_arrays = worker.receive(channel.read)
             except _TimeoutReached:
                 raise self._fail(f"It did not finish within {timeout:.0f} seconds.") from None
             except (EOFError, BrokenPipeError):
@@ -432,7 +432,7 @@ class ToolkitProcess(Closeable):
                 config = header["config"]
                 config = {**config, "disable_rules": [*config.get("disable_rules", ()), rule]}
                 return self._command({**header, "config": config}, arrays, timeout, watch)
-            return answer, results
+            return answer, output_arrays
 
     def _broken_rule(self, header: worker.Header, begun: int) -> str | None:
         """The optimization rule that the log blames, where the job can run without it."""
@@ -509,8 +509,8 @@ def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
 def _samples(stack: Array, plan: InputPlan) -> Array:
     """A stack of samples of one input, with its shape checked."""
     for sample in stack[:1]:
-        result, *rest = _fed_shape(plan)
-        if tuple(sample.shape) not in ((result, *rest), tuple(rest)):
+        batch, *rest = _fed_shape(plan)
+        if tuple(sample.shape) not in ((batch, *rest), tuple(rest)):
             raise RkzooError(
                 f"The input {plan.name} was given samples of the shape {tuple(sample.shape)}.",
                 f"It takes {tuple(rest)}.",

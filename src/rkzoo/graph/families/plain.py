@@ -224,7 +224,9 @@ def _without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
     }
     for node in model.graph.node:
         if node.op_type == "Cast" and node.output[0] in small:
-            next(item for item in node.attribute if item.name == "to").i = TensorProto.INT32
+            next(
+                attribute for attribute in node.attribute if attribute.name == "to"
+            ).i = TensorProto.INT32
             small[node.output[0]].type.tensor_type.elem_type = TensorProto.INT32
     return model
 

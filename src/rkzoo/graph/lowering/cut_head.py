@@ -151,8 +151,8 @@ def _taken(graph: onnx.GraphProto, weight: str, channels: tuple[int, ...], name:
     if maker is None or maker.op_type != "DequantizeLinear":
         raise _inseparable(weight, maker.op_type if maker else "nothing")
     scaled = _copied(maker, name)
-    for index, item in enumerate(maker.input):
-        scaled.input[index] = _taken(graph, item, channels, f"{name}_{index}")
+    for index, source in enumerate(maker.input):
+        scaled.input[index] = _taken(graph, source, channels, f"{name}_{index}")
     graph.node.insert(0, scaled)
     return name
 

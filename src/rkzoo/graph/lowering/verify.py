@@ -189,13 +189,13 @@ def _paired(
         # No significant score on these images: compare the best few rows.
         live = np.arange(min(8, len(boxes)))
     classes = np.rint(pairs[live, 1]).astype(int)
-    results = []
+    nearest = []
     for row, class_id in zip(live, classes, strict=True):
         apart = np.abs(cells[0] - boxes[row]).max(axis=1)
         apart += 100 * np.abs(cells[1][:, class_id] - pairs[row, 0])
-        results.append(int(apart.argmin()))
+        nearest.append(int(apart.argmin()))
     expected = (boxes[live], pairs[live, :1], extras[live])
-    chosen = (cells[0][results], cells[1][results, classes][:, None], cells[2][results])
+    chosen = (cells[0][nearest], cells[1][nearest, classes][:, None], cells[2][nearest])
     return expected, chosen
 
 

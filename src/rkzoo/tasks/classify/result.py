@@ -66,7 +66,7 @@ class Classes(ClassifiedCollection):
         jsons = [{"label": self.label(c), "class_id": c, "score": round(s, 4)} for c, s in rows]
         if not self.outputs:
             return jsons
-        return [item | {"output": name} for item, name in zip(jsons, self.outputs, strict=True)]
+        return [entry | {"output": name} for entry, name in zip(jsons, self.outputs, strict=True)]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR image with class names and probabilities in its corner."""

@@ -474,14 +474,14 @@ def _expect(spec: TensorSpec, channels: int, role: str) -> None:
         # The number of padding blocks is up to the library (chip, dtype); the last blocks may
         # be entirely empty.
         room = spec.shape[1] * spec.shape[-1]
-        result = min(spec.channels, room) or room
-        fits = result == channels if spec.channels else room >= channels
+        actual = min(spec.channels, room) or room
+        fits = actual == channels if spec.channels else room >= channels
     else:
-        result = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
-        fits = result in (channels, -1)
+        actual = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
+        fits = actual in (channels, -1)
     if not fits:
         raise RkzooError(
-            f"The {role} tensor {spec.name} has {result} channels where {channels} are promised.",
+            f"The {role} tensor {spec.name} has {actual} channels where {channels} are promised.",
             f"Its shape is {list(spec.shape)}.",
             "Look at the model with rkzoo inspect.",
         )

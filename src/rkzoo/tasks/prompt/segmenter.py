@@ -111,8 +111,8 @@ class PromptableSegmenter:
     def __call__(self, image: Image) -> Masks:
         """Segment a BGR image (H, W, 3): one mask per prompt, in order, without empty ones."""
         embedding = self.embed(image)
-        results = [self.segment(embedding, prompt) for prompt in self._prompts]
-        there = [(mask, score, 0) for mask, score in results if mask.any()]
+        candidates = [self.segment(embedding, prompt) for prompt in self._prompts]
+        there = [(mask, score, 0) for mask, score in candidates if mask.any()]
         return masks_of(there, _LABELS, embedding.letterbox.source)
 
     def _fed(self, prompt: Sequence[Point], letterbox: Letterbox) -> tuple[F32, F32]:

@@ -93,9 +93,9 @@ class TransducerStream:
         """Process one segment: one encoder run, then at most one token per encoder frame
         (greedy).
         """
-        results = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
-        encoded = next(iter(results.values()))[0]
-        lost = [name for name in self._caches if _NEW + name not in results]
+        outputs = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
+        encoded = next(iter(outputs.values()))[0]
+        lost = [name for name in self._caches if _NEW + name not in outputs]
         if lost:
             raise RkzooError(
                 f"The encoder does not give back {lost[0]}.",
@@ -103,7 +103,7 @@ class TransducerStream:
                 "Export it as icefall does.",
             )
         self._caches = {
-            name: np.asarray(results[_NEW + name], old.dtype).reshape(old.shape)
+            name: np.asarray(outputs[_NEW + name], old.dtype).reshape(old.shape)
             for name, old in self._caches.items()
         }
         head = self._of.head

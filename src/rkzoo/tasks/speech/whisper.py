@@ -92,14 +92,14 @@ class WhisperDecoder:
         at = self._length
         requested = {"token": np.array([token]), "position": np.array([at])}
         self._fed["x"] = run_named(self._embedding, requested)["x"]
-        results = run_named(self._decoder, self._fed)
+        outputs = run_named(self._decoder, self._fed)
         if at < self.room:
-            for name, array in results.items():
+            for name, array in outputs.items():
                 if name.startswith("new_"):
                     self._fed[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
             self._fed["mask"][..., at] = 0.0
         self._length += 1
-        return np.asarray(results["logits"], np.float32).reshape(-1)
+        return np.asarray(outputs["logits"], np.float32).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -162,15 +162,15 @@ class Whisper:
         """Decode with rising temperature; return the first good result, or a repetitive one unless
         this is the `last` attempt; else the most probable, preferably not repetitive.
         """
-        window_results: list[WindowResult] = []
+        candidates: list[WindowResult] = []
         for temperature in _TEMPERATURES:
             answer = self._answer(heard, language, _chooser(temperature))
             if answer.is_good or answer.is_silence or (answer.is_repetitive and not last):
                 return answer
-            window_results.append(answer)
+            candidates.append(answer)
         return max(
-            window_results,
-            key=lambda window_result: (not window_result.is_repetitive, window_result.mean_log),
+            candidates,
+            key=lambda candidate: (not candidate.is_repetitive, candidate.mean_log),
         )
 
     def _answer(
@@ -184,24 +184,24 @@ class Whisper:
             language = known[int(first[known].argmax())]
         decoder.step(language)
         logits = decoder.step(tokens.translate if self.translate else tokens.transcribe)
-        results: list[int] = []
+        ids: list[int] = []
         total, ended = 0.0, False
         for _ in range(decoder.room - 3):
-            logs = next_log_probs(logits, results, tokens)
+            logs = next_log_probs(logits, ids, tokens)
             token = choose(logs)
             total += float(logs[token])
             if token == tokens.end:
                 ended = True
                 break
-            results.append(token)
+            ids.append(token)
             logits = decoder.step(token)
         return WindowResult(
-            tokens=tuple(results),
-            mean_log=total / (len(results) + 1),
+            tokens=tuple(ids),
+            mean_log=total / (len(ids) + 1),
             silence=float(np.exp(first[tokens.silence])),
             language=language,
             ended=ended,
-            text=tokens.text(results),
+            text=tokens.text(ids),
         )
 
 

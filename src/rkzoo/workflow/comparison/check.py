@@ -336,9 +336,9 @@ class _PartUnderTest:
                 f"Run rkzoo doctor {self.file}: library and model must fit each other.",
             )
         return tuple(
-            check_output(spec, list(self.golden.answers[index]), tensor_spec, item)
+            check_output(spec, list(self.golden.answers[index]), tensor_spec, arrays)
             for index, (spec, tensor_spec) in enumerate(zip(specs, ran.specs, strict=True))
-            for item in [[outputs[index] for outputs in ran.outputs]]
+            for arrays in [[outputs[index] for outputs in ran.outputs]]
         )
 
     def _found_natively(self, contract: Contract) -> PredictionCheck | None:
@@ -403,13 +403,13 @@ def _run(session: Session, golden: Golden, rounds: int) -> _RunResult:
         for index in range(golden.about.count):
             fed = golden.inputs(index)
             start = perf_counter()
-            results = session.run(fed)
+            arrays = session.run(fed)
             ran.seconds.append(perf_counter() - start)
             if (own := _npu_seconds(session)) is not None and own <= ran.seconds[-1]:
                 ran.npu_seconds.append(own)
             # Outputs lie in NPU memory, which the next run overwrites.
-            outputs.append([np.array(array) for array in results])
-            del results
+            outputs.append([np.array(array) for array in arrays])
+            del arrays
             digest = hashlib.blake2b(b"".join(map(np.ndarray.tobytes, outputs[-1]))).digest()
             if not number:
                 first.append(digest)

@@ -113,8 +113,8 @@ def _judged_codes(check: OutputCheck) -> OutputCheck:
 
 
 def _judged_floats(check: OutputCheck) -> OutputCheck:
-    result = check.cosine or 0.0
-    if result >= GOOD:
+    similarity = check.cosine or 0.0
+    if similarity >= GOOD:
         return replace(check, level="ok")
-    level: Level = "fail" if result < FAIL_COSINE else "warn"
-    return replace(check, level=level, why=f"its cosine with the simulator's is {result:.4f}")
+    level: Level = "fail" if similarity < FAIL_COSINE else "warn"
+    return replace(check, level=level, why=f"its cosine with the simulator's is {similarity:.4f}")

@@ -297,8 +297,8 @@ def against_float(
     """The samples with what the float model gives for them as ground truth. Raises RkzooError."""
     items = dataset.items[:limit]
     records, _ = answer_all(EvaluationJob(floating), dataset.digest, items, runner, fresh, report)
-    result = agreement(dataset.name, items, records, TENSORS, ())
-    return replace(result, items=dataset.items)
+    evaluation = agreement(dataset.name, items, records, TENSORS, ())
+    return replace(evaluation, items=dataset.items)
 
 
 def float_plan(planned: Plan) -> Plan:

@@ -107,16 +107,16 @@ def _from_graph(
         request = replace(request, labels=tuple(known))  # a card of one's own is the user's word
     if card is not None and card.head is not None and _says_all(card, original):
         contract = _described(card, card.head, tuple(known), request)
-    elif (result := _recognition(original, card, request, name)) is not None:
-        recognition = with_given(result, request.pairs, name, report)
+    elif (recognised := _recognition(original, card, request, name)) is not None:
+        recognition = with_given(recognised, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
             named = spec_of(contract.head).name_classes(contract.head, known)
             contract = msgspec.structs.replace(contract, labels=named)
         contract = _named(contract, original, name, report)
-        reported = request.feed != AS_IS or (card is not None and card.input is not None)
-        assumed = () if reported else recognition.assumed
+        is_stated = request.feed != AS_IS or (card is not None and card.input is not None)
+        assumed = () if is_stated else recognition.assumed
         for sentence in (*recognition.seen, *assumed):
             report.note(f"{name}: {sentence}")
     else:
