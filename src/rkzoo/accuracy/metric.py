@@ -35,13 +35,13 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> float | None:
     """Cosine similarity of two arrays of one size; 1 for two zero arrays, None where a value is not
     finite.
     """
-    x_flat, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
-    lengths = float(np.linalg.norm(x_flat)), float(np.linalg.norm(other))
+    flat_a, flat_b = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
+    lengths = float(np.linalg.norm(flat_a)), float(np.linalg.norm(flat_b))
     if not np.isfinite(lengths).all():
         return None
     if 0.0 in lengths:
         return float(lengths[0] == lengths[1])
-    return float(np.clip(x_flat @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
+    return float(np.clip(flat_a @ flat_b / (lengths[0] * lengths[1]), -1.0, 1.0))
 
 
 def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:

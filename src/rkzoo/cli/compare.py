@@ -86,7 +86,7 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
 
     inputs = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
     for name in ("prompt", "shape"):
-        inputs += [(name, item) for item in getattr(args, name, None) or ()]
+        inputs += [(name, typed) for typed in getattr(args, name, None) or ()]
     options = [f"--{name} {quote(str(value))}" for name, value in inputs if value]
     return " ".join([*options, *(["--raw"] if getattr(args, "raw", False) else [])])
 

@@ -66,9 +66,9 @@ def _card_in(path: Path) -> Card:
 
 def path_of(model: str | os.PathLike[str]) -> Path:
     """The yaml file of a card given by name or path. Raises RkzooError when unknown."""
-    result = _files().get(os.fspath(model))
-    if result:
-        return result
+    card_file = _files().get(os.fspath(model))
+    if card_file:
+        return card_file
     path = Path(model).expanduser()
     if path.suffix in SUFFIXES:
         if path.is_file():

@@ -30,7 +30,7 @@ def vector(view: GraphView, picture: ImageSource) -> Recognition | str:
     if judgement.meaning not in ("embedding", "numbers"):
         return _NONE
     embedding = judgement.meaning == "embedding"
-    image, assumed = _fed(picture)
+    image, assumed = _preprocessing(picture)
     doubt = (judgement.doubt,) if judgement.doubt else ()
     length = ", brought to length 1" if flat.unit else ""
     kind = "an embedding" if embedding else "measured"
@@ -47,7 +47,7 @@ def vector(view: GraphView, picture: ImageSource) -> Recognition | str:
     )
 
 
-def _fed(picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
+def _preprocessing(picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
     """Preprocessing of the image, by its size, and sentences on what of it is assumed."""
     image = picture.image
     height, width = image.size

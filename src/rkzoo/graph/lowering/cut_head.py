@@ -91,8 +91,8 @@ def _exposed(
         # Other nodes still read the tensor by its old name.
         return [helper.make_node("Identity", [head_tensor.name], [source]), *last]
     for node in graph.node:
-        for index, item in enumerate(node.output):
-            if item == head_tensor.name:
+        for index, tensor in enumerate(node.output):
+            if tensor == head_tensor.name:
                 node.output[index] = source
     return last
 

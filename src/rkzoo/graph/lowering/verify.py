@@ -106,7 +106,7 @@ def verify_equivalence(
     pictures = _pictures(image.size, seed)
     worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
-        fed = _fed(picture, image, front)
+        fed = _input_tensor(picture, image, front)
         answers = run(whole, {name: fed if front is None else front.array(fed)})
         expected_raw, found_raw = [answers[index] for index in indexes], run(cut_model, {name: fed})
         expected, results = decode_whole(expected_raw), decode_cut(found_raw)
@@ -133,7 +133,7 @@ def verify_equivalence(
     return EquivalenceReport(box_px, score, len(pictures), cells, best, extra)
 
 
-def _fed(
+def _input_tensor(
     picture: NDArray[np.float32], image: ImageInput, front: InputPreprocessing | None
 ) -> NDArray[np.float32]:
     """A picture (H, W, 3) as float32 1xCxHxW, normalised: whole numbers where the graph, as it

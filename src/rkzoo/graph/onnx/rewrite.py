@@ -204,30 +204,36 @@ def picture_as_floats(
     Returns:
         A copy that takes float32 1xCxHxW; `model` itself for any other graph.
     """
-    front_steps = input_preprocessing(model, size)
-    if front_steps is None or not (front_steps.moves or _is_unusual(model, front_steps)):
+    preprocessing = input_preprocessing(model, size)
+    if preprocessing is None or not (preprocessing.moves or _is_unusual(model, preprocessing)):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    kept = _without_front(graph, front_steps.body)
-    first, front = _scaled(graph, front_steps)
-    input_name = f"{front_steps.name}_as_given"
-    if any(front_steps.name in node.input for node in kept):
+    kept = _without_front(graph, preprocessing.body)
+    first, front = _scaled(graph, preprocessing)
+    input_name = f"{preprocessing.name}_as_given"
+    if any(preprocessing.name in node.input for node in kept):
         # Shape reads it, or the network begins with what is no preprocessing.
-        _read_instead(kept, front_steps.name, input_name)
-        rank = len(front_steps.shape)
-        front += _as(front_steps.name, front_steps.layout, front_steps.dtype, rank, input_name)
-    if front_steps.body_layout == "NHWC" and front_steps.body_dtype == TensorProto.FLOAT:
-        kept = _without_turning(
-            kept, input_name if front_steps.body == front_steps.name else front_steps.body, first
+        _read_instead(kept, preprocessing.name, input_name)
+        rank = len(preprocessing.shape)
+        front += _as(
+            preprocessing.name, preprocessing.layout, preprocessing.dtype, rank, input_name
         )
-    if front_steps.body != front_steps.name:
-        front += _as(first, front_steps.body_layout, front_steps.body_dtype, 4, front_steps.body)
+    if preprocessing.body_layout == "NHWC" and preprocessing.body_dtype == TensorProto.FLOAT:
+        kept = _without_turning(
+            kept,
+            input_name if preprocessing.body == preprocessing.name else preprocessing.body,
+            first,
+        )
+    if preprocessing.body != preprocessing.name:
+        front += _as(
+            first, preprocessing.body_layout, preprocessing.body_dtype, 4, preprocessing.body
+        )
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*front, *kept)]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(copies)
-    _retyped(graph, front_steps)
+    _retyped(graph, preprocessing)
     return copy
 
 
@@ -297,8 +303,8 @@ def _as(source: str, layout: str, dtype: int, rank: int, target: str) -> list[on
         steps.append(("Cast", {"to": dtype}))
     names = [source, *(f"{target}_{number}" for number in range(len(steps) - 1)), target]
     return [
-        helper.make_node(operator, [names[i]], [names[i + 1]], **item)
-        for i, (operator, item) in enumerate(steps)
+        helper.make_node(operator, [names[i]], [names[i + 1]], **options)
+        for i, (operator, options) in enumerate(steps)
     ]
 
 

@@ -406,24 +406,24 @@ class _Planes:
                 )
         by_name = {spec.name: index for index, spec in enumerate(specs)}
         known = all(output.name in by_name for output in head.outputs)
-        self._found: dict[tuple[str, int], tuple[int, TensorSpec]] = {
+        self._tensors: dict[tuple[str, int], tuple[int, TensorSpec]] = {
             (output.role, output.level): (index, _in_rows(specs[index], head.decoded))
             for position, output in enumerate(head.outputs)
             for index in [by_name[output.name] if known else position]
         }
 
     def has(self, role: str) -> bool:
-        return any(key[0] == role for key in self._found)
+        return any(key[0] == role for key in self._tensors)
 
     def of(self, role: str, level: int) -> tuple[int, TensorSpec]:
         """Index of the output and its spec. Raises RkzooError when missing."""
-        if (role, level) not in self._found:
+        if (role, level) not in self._tensors:
             raise RkzooError(
                 f"Level {level} of the model has no {role} tensor.",
-                f"It has {', '.join(f'{r} {n}' for r, n in self._found)}.",
+                f"It has {', '.join(f'{r} {n}' for r, n in self._tensors)}.",
                 "Convert the model again with rkzoo convert.",
             )
-        return self._found[role, level]
+        return self._tensors[role, level]
 
     def get(self, role: str, level: int, count: int, first: int = 0, total: int = 0) -> Plane:
         """Plane of `count` channels from `first`, of a tensor with `total` (default: exactly
@@ -435,9 +435,9 @@ class _Planes:
     def maybe(
         self, role: str, level: int, count: int, first: int = 0, total: int = 0
     ) -> Plane | None:
-        if (role, level) not in self._found:
+        if (role, level) not in self._tensors:
             return None
-        index, spec = self._found[role, level]
+        index, spec = self._tensors[role, level]
         _expect(spec, total or count, role)
         return Plane(index, spec, first, count)
 

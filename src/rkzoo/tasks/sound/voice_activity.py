@@ -84,7 +84,7 @@ class VoiceActivityDetector:
             raise RkzooError(f"{contract.family} does not find speech.", code=1)
         self.head, self.session = contract.head, session
         self._samples, self._state = session.inputs
-        self._found, self._next = (spec.name for spec in session.outputs)
+        self._probability_output, self._state_output = (spec.name for spec in session.outputs)
 
     def probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Speech probability of each step, (N,) float32.
@@ -99,8 +99,8 @@ class VoiceActivityDetector:
             answer = run_named(
                 self.session, {self._samples.name: piece[None], self._state.name: state}
             )
-            probabilities.append(float(answer[self._found].reshape(-1)[0]))
-            state = answer[self._next].reshape(self._state.shape)
+            probabilities.append(float(answer[self._probability_output].reshape(-1)[0]))
+            state = answer[self._state_output].reshape(self._state.shape)
         return np.array(probabilities, np.float32)
 
     def __call__(self, sound: Sound) -> VoiceActivity:

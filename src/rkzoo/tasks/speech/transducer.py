@@ -59,9 +59,9 @@ class TransducerStream:
             spec.name: np.zeros(spec.shape, spec.dtype) for spec in of.encoder.inputs[1:]
         }
         head = of.head
-        self._said = [head.blank] * head.context
+        self._tokens = [head.blank] * head.context
         self._decoded = self._decode()
-        self._heard: list[TimedToken] = []
+        self._timed_tokens: list[TimedToken] = []
         self._steps = 0  # encoder frames so far
         self._samples = 0
         self._taken = 0  # feature frames consumed so far
@@ -80,7 +80,7 @@ class TransducerStream:
 
     def transcript(self) -> Transcript:
         """The transcript so far."""
-        return Transcript(segments_of(self._heard))
+        return Transcript(segments_of(self._timed_tokens))
 
     def _hear(self, samples: Floats) -> None:
         self._frames = np.concatenate((self._frames, self._fbank.accept(samples)))
@@ -113,13 +113,13 @@ class TransducerStream:
             if token != head.blank and token not in head.skipped:
                 start = self._steps * head.step
                 text = self._of.pieces.get(token, "").replace(_SPACE, " ")
-                self._heard.append(TimedToken(start, start + head.step, text))
-                self._said.append(token)
+                self._timed_tokens.append(TimedToken(start, start + head.step, text))
+                self._tokens.append(token)
                 self._decoded = self._decode()
             self._steps += 1
 
     def _decode(self) -> Array:
-        last = np.array([self._said[-self._of.head.context :]], np.int64)
+        last = np.array([self._tokens[-self._of.head.context :]], np.int64)
         return self._run(self._of.decoder, last)
 
     @staticmethod

@@ -76,14 +76,14 @@ class WhisperDecoder:
     def __init__(self, embedding: Session, decoder: Session, heard: Mapping[str, Array]) -> None:
         self._embedding, self._decoder = embedding, decoder
         shapes = {spec.name: spec.shape for spec in decoder.inputs}
-        self._fed: dict[str, Array] = {
+        self._inputs: dict[str, Array] = {
             name: np.zeros(shape, np.float32)
             for name, shape in shapes.items()
             if name.startswith("past_")
         }
-        self._fed |= heard
-        self._fed["mask"] = np.full(shapes["mask"], _HIDDEN, np.float32)
-        self._fed["mask"][..., -1] = 0.0
+        self._inputs |= heard
+        self._inputs["mask"] = np.full(shapes["mask"], _HIDDEN, np.float32)
+        self._inputs["mask"][..., -1] = 0.0
         self.room = shapes["mask"][-1] - 1
         self._length = 0
 
@@ -91,13 +91,13 @@ class WhisperDecoder:
         """Feed `token` and return the logits (V,) of the next one."""
         at = self._length
         requested = {"token": np.array([token]), "position": np.array([at])}
-        self._fed["x"] = run_named(self._embedding, requested)["x"]
-        outputs = run_named(self._decoder, self._fed)
+        self._inputs["x"] = run_named(self._embedding, requested)["x"]
+        outputs = run_named(self._decoder, self._inputs)
         if at < self.room:
             for name, array in outputs.items():
                 if name.startswith("new_"):
-                    self._fed[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
-            self._fed["mask"][..., at] = 0.0
+                    self._inputs[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
+            self._inputs["mask"][..., at] = 0.0
         self._length += 1
         return np.asarray(outputs["logits"], np.float32).reshape(-1)
 

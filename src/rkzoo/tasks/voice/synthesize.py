@@ -152,7 +152,9 @@ class TextToSpeech:
             words, lost = self._spell(sentence.words)
             lost = "".join(sorted({*lost, *sentence.unspoken}))
             sound = [
-                part for run in fitting(words, self._mouth.max_symbols) for part in self._say(run)
+                part
+                for run in fitting(words, self._mouth.max_symbols)
+                for part in self._synthesize(run)
             ]
             start = length
             length += sum(map(len, sound))
@@ -168,7 +170,7 @@ class TextToSpeech:
             )
         return SynthesizedSpeech(Sound(np.concatenate(chunks[:-1]), rate), tuple(where))
 
-    def _say(self, words: Sequence[PhoneticWord]) -> list[Samples]:
+    def _synthesize(self, words: Sequence[PhoneticWord]) -> list[Samples]:
         """Synthesize a run of words, split in two where it is too long for the network."""
         symbols = _joined(words)
         sound = self._mouth(symbols, self._speed)
@@ -180,7 +182,7 @@ class TextToSpeech:
                 "One of its sounds lasts longer than the network can say at once.",
                 "Use a higher --speed.",
             )
-        return [part for half in halves(words) for part in self._say(half)]
+        return [part for half in halves(words) for part in self._synthesize(half)]
 
 
 def _joined(words: Sequence[PhoneticWord]) -> list[int]:

@@ -281,7 +281,7 @@ class _PartUnderTest:
                 runtime_info.hear(session, self.board)
             ran = _run(session, self.golden, ROUNDS if self.board else 1)
         outputs = self._outputs(ran)
-        checks = [self._found(contract, "plain", ran)]
+        checks = [self._prediction_check(contract, "plain", ran)]
         if self.board is not None and layout_of(contract) == "native":
             checks.append(self._found_natively(contract))
         known = tuple(check for check in checks if check is not None)
@@ -345,11 +345,13 @@ class _PartUnderTest:
         """Result of the decoder that `run` uses, which reads the native layout."""
         try:
             with self._open(contract, "native", SILENT) as session:
-                return self._found(contract, "native", _run(session, self.golden, 1))
+                return self._prediction_check(contract, "native", _run(session, self.golden, 1))
         except RkzooError as error:
             return PredictionCheck("native", None, "fail", _unplaced(error))
 
-    def _found(self, contract: Contract, layout: Layout, ran: _RunResult) -> PredictionCheck | None:
+    def _prediction_check(
+        self, contract: Contract, layout: Layout, ran: _RunResult
+    ) -> PredictionCheck | None:
         """Compare postprocessed results; None where the task has none to compare."""
         if contract.picture is None or contract.texts is not None:
             return None

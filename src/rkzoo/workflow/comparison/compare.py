@@ -112,7 +112,7 @@ def compare(
             ran.append(replace(variant, seconds=time.perf_counter() - begun))
             if runtime == "int8" and layers:
                 layered += _layers(runtime_plan, processes, trial, ran[-1], skipped, report)
-    results = tuple(
+    found_causes = tuple(
         cause
         for role in planned["onnx"].parts
         for cause in causes(_facts(role, planned, ran, layered, trial, model, commands, report))
@@ -126,10 +126,10 @@ def compare(
         pictures=tuple(picture.name for picture in pictures),
         ran=tuple(ran),
         layers=tuple(layered),
-        causes=results,
+        causes=found_causes,
         skipped=tuple(dict.fromkeys(skipped)),
-        verdict=verdict_text(ran, results),
-        next=next_command(ran, results, commands),
+        verdict=verdict_text(ran, found_causes),
+        next=next_command(ran, found_causes, commands),
         seconds=time.perf_counter() - start,
     )
 

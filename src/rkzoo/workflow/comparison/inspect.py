@@ -225,7 +225,7 @@ def _graph(
         plain=notes,
     )
     if pictures:
-        checks += _fed(path, model, recognition, pictures, report)
+        checks += _preprocessing_checks(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
     model_name = name or (card.name if card else str(path))
     following = None if failed else _convert(model_name, request)
@@ -266,7 +266,7 @@ def _plain(
     return plain.contract, (*plain.seen, *notes), unknown
 
 
-def _fed(
+def _preprocessing_checks(
     path: Path,
     model: ModelProto,
     recognition: Recognition | None,

@@ -202,11 +202,11 @@ def _joined(
 ) -> dict[str, list[ConversionResult]]:
     """Writes, for each chip, the file that makes one model of the parts."""
     joined: dict[str, list[ConversionResult]] = {role: [] for role in conversions}
-    for item in zip(*conversions.values(), strict=True):
-        path = item[0].rknn.with_name(f"{stem}-{item[0].soc}.json")
-        write(path, name, {r: item.rknn for r, item in zip(conversions, item, strict=True)})
-        for role, entry in zip(conversions, item, strict=True):
-            joined[role].append(replace(entry, pipeline=path))
+    for parts in zip(*conversions.values(), strict=True):
+        path = parts[0].rknn.with_name(f"{stem}-{parts[0].soc}.json")
+        write(path, name, {role: part.rknn for role, part in zip(conversions, parts, strict=True)})
+        for role, part in zip(conversions, parts, strict=True):
+            joined[role].append(replace(part, pipeline=path))
     return joined
 
 

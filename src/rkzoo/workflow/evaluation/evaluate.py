@@ -279,8 +279,8 @@ def answer_all(
     label = f"{job.plan.name} [{job.plan.label}]"
     with report.task(label, len(items), unit="pictures") as bar:
         bar.update(completed)
-        for index, item in runner(job, missing, report) if missing else ():
-            answers.save(names[index], item)
+        for index, piece_records in runner(job, missing, report) if missing else ():
+            answers.save(names[index], piece_records)
             completed += sizes[index]
             bar.update(completed)
     return [record for index, _ in pieces for record in answers.load(names[index])], reused

@@ -192,7 +192,7 @@ def explain(
                 raise
             evaluations[ask.key] = error
             report.note(f"{ask.name}: cannot be measured. {error}")
-    measured = [item for item in evaluations.values() if isinstance(item, Evaluation)]
+    measured = [score for score in evaluations.values() if isinstance(score, Evaluation)]
     first = measured[0]
     return Explanation(
         model=planned.name,
@@ -386,12 +386,12 @@ class _Once:
     """Reporter that shows each note once, though several plans of one model repeat it."""
 
     def __init__(self, report: ProgressReporter) -> None:
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._report, self.task = report, report.task
 
     def note(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._shown:
+            self._shown.add(message)
             self._report.note(message)
 
 

@@ -297,7 +297,7 @@ def bench(
         # An NPU session handles one frame at a time, in its own buffers.
         workers = npu_workers(planned)
         many = [open_plan(on_core(planned, number)) for number in range(workers)]
-        tasks = [_task(planned, item) for item in many or [opened] * WORKERS]
+        tasks = [_task(planned, sessions) for sessions in many or [opened] * WORKERS]
         pipelined = _pipelined(tasks, picture_of, count, report)
         ways: tuple[ExecutionMode, ...] = ()
         if workers:

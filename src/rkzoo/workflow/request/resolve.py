@@ -124,7 +124,7 @@ def _from_graph(
         original, contract = plain.graph, plain.contract
         for sentence in plain.seen:
             report.note(f"{name}: {sentence}")
-    contract = _fed(contract, name, request, report)
+    contract = _with_feed(contract, name, request, report)
     if card is None and isinstance(contract.head, TensorsHead):
         for sentence in plain_notes(original, contract, requested=request.raw):
             report.note(f"{name}: {sentence}")
@@ -261,7 +261,9 @@ def _named(
     return with_assumed_labels(contract, name, report)
 
 
-def _fed(contract: Contract, name: str, request: Request, report: ProgressReporter) -> Contract:
+def _with_feed(
+    contract: Contract, name: str, request: Request, report: ProgressReporter
+) -> Contract:
     """The contract with the user's colour order, mean and std."""
     if contract.picture is None:
         if request.feed != Feed(fit="none"):
