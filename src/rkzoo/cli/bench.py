@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     elif isinstance(bench_report, BenchReport):
         _print_summary(bench_report)
     else:
-        _tell_answers(bench_report)
+        _print_answers(bench_report)
     return 0
 
 
@@ -130,7 +130,7 @@ def _stages(value: BenchReport | AnswerReport, of: str) -> None:
     print(value.published)
 
 
-def _tell_answers(answer_report: AnswerReport) -> None:
+def _print_answers(answer_report: AnswerReport) -> None:
     _stages(answer_report, "an answer")
     if answer_report.real_time_factor is not None:
         print(

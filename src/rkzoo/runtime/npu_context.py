@@ -225,7 +225,7 @@ class Context:
         self._owner: _Owner | None = owner
         self._ran = False
         # The library supports one call at a time on a context.
-        self._one = Lock()
+        self._lock = Lock()
 
     @classmethod
     def open(cls, library: NpuLibrary, model: Path | bytes, flags: Init = Init.NONE) -> Context:
@@ -271,7 +271,7 @@ class Context:
         if self._source is not None:
             return Context.open(self.library, self._source, self._flags)
         what = f"{self.name} cannot be opened a second time."
-        with self._one:
+        with self._lock:
             self.library.call("dup_context", what, c.byref(origin.number), c.byref(number))
         owner = _Owner(self.library, number, origin)
         return Context(self.library, owner, self.name, self._flags, known=self._known)
@@ -461,7 +461,7 @@ class Context:
 
     def run(self) -> None:
         """Run the model, and return when the outputs are complete."""
-        with self._one:
+        with self._lock:
             self._call("run", f"{self.name} did not run on the NPU.", None)
         self._ran = True
 

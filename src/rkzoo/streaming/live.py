@@ -171,12 +171,12 @@ class _Newest:
         self._data = b""
         self._number = 0
         self._ended = False
-        self._asked = float("-inf")
+        self._last_request = float("-inf")
 
     @property
     def wanted(self) -> bool:
         """Whether a frame was requested recently."""
-        return perf_counter() - self._asked < _ATTENTION
+        return perf_counter() - self._last_request < _ATTENTION
 
     def put(self, data: bytes) -> None:
         with self._changed:
@@ -189,12 +189,12 @@ class _Newest:
         end = perf_counter() + timeout
         with self._changed:
             while not self._ended and self._number <= number:
-                self._asked = perf_counter()
-                left = end - self._asked
+                self._last_request = perf_counter()
+                left = end - self._last_request
                 if left <= 0:
                     return number, b""
                 self._changed.wait(min(left, _ATTENTION / 3))
-            self._asked = perf_counter()
+            self._last_request = perf_counter()
             return None if self._ended else (self._number, self._data)
 
     @property

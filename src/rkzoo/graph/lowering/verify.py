@@ -109,13 +109,13 @@ def verify_equivalence(
         fed = _input_tensor(picture, image, front)
         answers = run(whole, {name: fed if front is None else front.array(fed)})
         expected_raw, found_raw = [answers[index] for index in indexes], run(cut_model, {name: fed})
-        expected, results = decode_whole(expected_raw), decode_cut(found_raw)
+        expected, actual = decode_whole(expected_raw), decode_cut(found_raw)
         prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
         if recognition.coarsest_first:
             expected = _finest_first(expected, kept.strides, image.size)
         if picked:
-            expected, results = _paired(expected, results)
-        pairs = [*zip(results, expected, strict=True), prototypes]
+            expected, actual = _paired(expected, actual)
+        pairs = [*zip(actual, expected, strict=True), prototypes]
         for array, other in pairs:
             if array.shape != other.shape:
                 raise _unequal(f"{array.shape} came out where {other.shape} was expected.")

@@ -201,7 +201,7 @@ def input_preprocessing(
     )
     fed, planes = _ramp(plain, size)
     for name, nodes in reversed(list(_ends(view, info.name))):
-        input_preprocessing = _asked(view, plain, name, nodes, fed, planes)
+        input_preprocessing = _channel_affine(view, plain, name, nodes, fed, planes)
         if input_preprocessing is not None:
             return input_preprocessing
     return plain if len(shape) == 4 else None
@@ -296,7 +296,7 @@ def _ramp(plain: InputPreprocessing, size: tuple[int, int] | None) -> tuple[Arra
     return plain.array(planes[None]), planes
 
 
-def _asked(
+def _channel_affine(
     view: GraphView,
     plain: InputPreprocessing,
     name: str,

@@ -69,20 +69,20 @@ class TransducerStream:
     def accept(self, samples: Floats) -> None:
         """Process samples, float32 (N,) in -1..1 at 16 kHz."""
         self._samples += len(samples)
-        self._hear(samples)
+        self._accept(samples)
 
     def finish(self) -> None:
         """Process the remaining frames, padded with silence."""
         count = (self._samples + 80) // 160
         silence = np.zeros(self._of.head.hop * 160, np.float32)
         while self._taken < count:
-            self._hear(silence)
+            self._accept(silence)
 
     def transcript(self) -> Transcript:
         """The transcript so far."""
         return Transcript(segments_of(self._timed_tokens))
 
-    def _hear(self, samples: Floats) -> None:
+    def _accept(self, samples: Floats) -> None:
         self._frames = np.concatenate((self._frames, self._fbank.accept(samples)))
         while len(self._frames) >= self._segment:
             self._read(self._frames[: self._segment])

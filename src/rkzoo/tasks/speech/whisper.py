@@ -131,7 +131,7 @@ class Whisper:
                 continue
             seconds = len(window) / RATE
             shortest = seconds <= _SHORTEST
-            answer = self._best(self._hear(window, bins, whole), language, shortest)
+            answer = self._best(self._encode(window, bins, whole), language, shortest)
             if answer.is_silence:
                 at, size = at + len(window), whole
                 continue
@@ -150,7 +150,7 @@ class Whisper:
         spoken = "" if language is None or not segments else self.tokens.words[language][2:-2]
         return Transcript(tuple(segments), spoken)
 
-    def _hear(self, window: NDArray[np.float32], bins: int, whole: int) -> dict[str, Array]:
+    def _encode(self, window: NDArray[np.float32], bins: int, whole: int) -> dict[str, Array]:
         """Run the encoder. The samples are padded, not the spectrogram, where zeros would not mean
         silence.
         """

@@ -151,7 +151,7 @@ def compared(a: Any, b: Any, threshold: float) -> Matches:
     Items are matched one to one by descending IoU within their class, at least LEAST_IOU. Items
     below the threshold count only as partners of items above it.
     """
-    predictions, other = _things(a), _things(b)
+    predictions, other = _predictions_of(a), _predictions_of(b)
     pairs = matched(_overlaps(predictions, other), LEAST_IOU)
     matched_pairs: list[MatchedPair] = []
     lost: list[MatchedPair] = []
@@ -188,7 +188,7 @@ def compared(a: Any, b: Any, threshold: float) -> Matches:
 
 def above(prediction: Any, threshold: float) -> Any:
     """Items of a result that reach the threshold."""
-    scores = _things(prediction).scores
+    scores = _predictions_of(prediction).scores
     return prediction[np.flatnonzero(scores >= np.float32(threshold))]
 
 
@@ -205,7 +205,7 @@ class _Predictions:
     texts: bool = False
 
 
-def _things(prediction: Any) -> _Predictions:
+def _predictions_of(prediction: Any) -> _Predictions:
     if isinstance(prediction, TextLines):
         none = np.zeros(len(prediction), np.int32)
         return _Predictions(prediction.quads, prediction.scores, prediction.texts, none, texts=True)

@@ -105,7 +105,7 @@ def _from_graph(
     recognition = None
     if card is not None and card.file and known:
         request = replace(request, labels=tuple(known))  # a card of one's own is the user's word
-    if card is not None and card.head is not None and _says_all(card, original):
+    if card is not None and card.head is not None and _is_complete(card, original):
         contract = _described(card, card.head, tuple(known), request)
     elif (recognised := _recognition(original, card, request, name)) is not None:
         recognition = with_given(recognised, request.pairs, name, report)
@@ -164,7 +164,7 @@ def _recognition(
         return None
 
 
-def _says_all(card: Card, original: onnx.ModelProto) -> bool:
+def _is_complete(card: Card, original: onnx.ModelProto) -> bool:
     """Whether the contract stands in the card. Of a user's own graph with plain tensors it is
     read from the graph, but for a part of one that begins inside it."""
     if not (card.input or card.arrays):
