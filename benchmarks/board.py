@@ -70,7 +70,7 @@ def frames() -> list[np.ndarray]:
     """Some frames of 1080p, as many as do not fit into the processor's cache together."""
     random = np.random.default_rng(1)
     small = random.integers(0, 256, (8, 54, 96, 3), np.uint8)
-    return [cv2.resize(item, (1920, 1080), interpolation=cv2.INTER_CUBIC) for item in small]
+    return [cv2.resize(image, (1920, 1080), interpolation=cv2.INTER_CUBIC) for image in small]
 
 
 @dataclass(frozen=True)

@@ -338,7 +338,7 @@ def mask_row(rng: np.random.Generator) -> Row:
     def plain() -> np.ndarray:
         maps = (stored[0].astype(np.float32) + 3) * np.float32(0.05)
         share = 1 / (1 + np.exp(-(weights @ maps.reshape(32, -1)).reshape(-1, 160, 160)))
-        whole = np.stack([cv2.resize(item, (SIZE, SIZE)) for item in share])
+        whole = np.stack([cv2.resize(mask, (SIZE, SIZE)) for mask in share])
         x, y = np.arange(SIZE)[None, None], np.arange(SIZE)[None, :, None]
         x1, y1, x2, y2 = boxes.T[:, :, None, None]
         return (whole > 0.5) & (x >= x1) & (x < x2) & (y >= y1) & (y < y2)

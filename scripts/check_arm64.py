@@ -217,8 +217,8 @@ def expect(done: subprocess.CompletedProcess[str], code: int, *words: str) -> No
 
 def imports(arm: Arm, board: Arm) -> None:
     modules = "platform, sys, numpy, cv2, msgspec, yaml, rkzoo, rkzoo.runtime.npu"
-    reported = "print(platform.machine(), callable(rkzoo.load), 'onnxruntime' in sys.modules)"
-    expect(arm.run("-c", f"import {modules}; {reported}"), 0, "aarch64 True False")
+    report = "print(platform.machine(), callable(rkzoo.load), 'onnxruntime' in sys.modules)"
+    expect(arm.run("-c", f"import {modules}; {report}"), 0, "aarch64 True False")
 
 
 def every_module(arm: Arm, board: Arm) -> None:
@@ -303,8 +303,8 @@ def sizes(site: Path) -> Iterator[str]:
     yield f"{size:.0f} MB installed, of {LIMIT_MB} allowed: {', '.join(names)}"
     if size >= LIMIT_MB:
         raise Failed(f"{size:.0f} MB are too much for a board")
-    if results := [name for name in PC_ONLY if (site / name).exists()]:
-        raise Failed(f"a board needs no {', '.join(results)}")
+    if unneeded := [name for name in PC_ONLY if (site / name).exists()]:
+        raise Failed(f"a board needs no {', '.join(unneeded)}")
 
 
 def check(folder: Path, fetch: bool, say: Callable[[str], None]) -> int:

@@ -90,14 +90,14 @@ def circles(graph: Edges) -> list[list[str]]:
 
 
 def _reachable(graph: Edges, start: str) -> set[str]:
-    results: set[str] = set()
+    reached: set[str] = set()
     todo = list(graph[start])
     while todo:
         name = todo.pop()
-        if name not in results:
-            results.add(name)
+        if name not in reached:
+            reached.add(name)
             todo.extend(graph.get(name, ()))
-    return results
+    return reached
 
 
 def room_of(module: str) -> str:
@@ -110,12 +110,12 @@ def room_of(module: str) -> str:
 def rooms(graph: Edges, wing: str) -> dict[str, set[str]]:
     """Every room of a wing with the rooms that it imports, itself apart."""
     packages = {name.rpartition(".")[0] for name in graph}
-    results: dict[str, set[str]] = {}
+    imported: dict[str, set[str]] = {}
     for name, others in graph.items():
         if name.startswith(f"rkzoo.{wing}.") and name not in packages:
-            here = results.setdefault(room_of(name), set())
+            here = imported.setdefault(room_of(name), set())
             here |= {room_of(other) for other in others if other.startswith(f"rkzoo.{wing}.")}
-    return {room: others - {room} for room, others in results.items()}
+    return {room: others - {room} for room, others in imported.items()}
 
 
 def _wing(graph: Edges, wing: str) -> Wing:
@@ -172,7 +172,7 @@ def _parameters(paths: Sequence[Path], function: str) -> int:
 def count() -> Structure:
     graph = edges()
     paths = list(modules().values())
-    checks = [result for path in paths if (result := head_checks(path))]
+    checks = [check for path in paths if (check := head_checks(path))]
     return Structure(
         len(paths),
         circles(graph),

@@ -61,13 +61,13 @@ def published(path: Path) -> dict[tuple[str, str], float]:
 def fit(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
     """Coefficients >= 0 that make the relative error least: the best of all subsets of terms
     whose plain least squares has no negative one."""
-    rows, result = terms / milliseconds[:, None], np.ones(len(terms))
+    rows, ones = terms / milliseconds[:, None], np.ones(len(terms))
     best, outcome = np.inf, np.zeros(terms.shape[1])
     for count in range(1, terms.shape[1] + 1):
         for chosen in combinations(range(terms.shape[1]), count):
             some = rows[:, chosen]
-            values, *_ = np.linalg.lstsq(some, result, rcond=None)
-            error = float(((some @ values - result) ** 2).sum())
+            values, *_ = np.linalg.lstsq(some, ones, rcond=None)
+            error = float(((some @ values - ones) ** 2).sum())
             if (values >= 0).all() and error < best:
                 best, outcome = error, np.zeros(terms.shape[1])
                 outcome[list(chosen)] = values
@@ -76,11 +76,11 @@ def fit(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
 
 def left_out(terms: np.ndarray, milliseconds: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """What each point is expected to take by a fit without its group."""
-    result = np.zeros(len(terms))
+    predicted = np.zeros(len(terms))
     for group in set(groups):
         out = np.array([text == group for text in groups])
-        result[out] = terms[out] @ fit(terms[~out], milliseconds[~out])
-    return result
+        predicted[out] = terms[out] @ fit(terms[~out], milliseconds[~out])
+    return predicted
 
 
 def width(errors: Sequence[float]) -> float:

@@ -535,8 +535,8 @@ def yolox(size: str) -> Net:
         stem = n.conv(x, c[2])
         box = n.conv(n.conv(stem, c[2], 3), c[2], 3)
         cls = n.conv(n.conv(stem, c[2], 3), c[2], 3)
-        results = n.conv(box, 4, act="none"), n.conv(box, 1, act="sigmoid")
-        n.out(n.cat(*results, n.conv(cls, 80, act="sigmoid")))
+        regressed = n.conv(box, 4, act="none"), n.conv(box, 1, act="sigmoid")
+        n.out(n.cat(*regressed, n.conv(cls, 80, act="sigmoid")))
     return n
 
 

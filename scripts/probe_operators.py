@@ -216,8 +216,8 @@ def graph(names: Sequence[str]) -> onnx.ModelProto:
                 kernel_shape=[3, 3], pads=[1] * 4,
             )
         )  # fmt: skip
-        results, constants = OPERATORS[name](f"in_{name}", f"out_{name}", f"probe_{name}")
-        nodes += results
+        operator_nodes, constants = OPERATORS[name](f"in_{name}", f"out_{name}", f"probe_{name}")
+        nodes += operator_nodes
         weights += constants
         outputs.append(helper.make_empty_tensor_value_info(f"out_{name}"))
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, S, S])

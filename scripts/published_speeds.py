@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("table", type=Path, metavar="CSV")
     parser.add_argument("-o", "--output", type=Path, default=Path("results/published.yaml"))
     args = parser.parse_args()
-    reported = msgspec.to_builtins(read(args.table))
-    reported["speeds"] = [item | {"shape": list(item["shape"])} for item in reported["speeds"]]
-    text = yaml.safe_dump(reported, sort_keys=False, width=100, default_flow_style=None)
+    table = msgspec.to_builtins(read(args.table))
+    table["speeds"] = [speed | {"shape": list(speed["shape"])} for speed in table["speeds"]]
+    text = yaml.safe_dump(table, sort_keys=False, width=100, default_flow_style=None)
     write_text(args.output, "# Written by scripts/published_speeds.py; not by hand.\n" + text)
 
 

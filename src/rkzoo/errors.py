@@ -27,13 +27,13 @@ class RkzooError(Exception):
         return _again, (self.what, self.why, self.fix, self.code, self.log)
 
     def to_json(self) -> dict[str, str | int]:
-        results: dict[str, str | int] = {
+        document: dict[str, str | int] = {
             "what": self.what,
             "why": self.why,
             "fix": self.fix,
             "code": self.code,
         }
-        return results | ({"log": str(self.log)} if self.log else {})
+        return document | ({"log": str(self.log)} if self.log else {})
 
 
 def _again(what: str, why: str, fix: str, code: int, log: Path | None) -> RkzooError:

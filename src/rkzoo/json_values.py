@@ -31,9 +31,9 @@ def to_json_value(value: Any) -> Any:
     if isinstance(value, str | PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): to_json_value(item) for key, item in value.items()}
+        return {str(key): to_json_value(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [to_json_value(item) for item in value]
+        return [to_json_value(entry) for entry in value]
     if is_dataclass(value):
         return {field.name: to_json_value(getattr(value, field.name)) for field in fields(value)}
     raise TypeError(f"{type(value).__name__} has no form in JSON")

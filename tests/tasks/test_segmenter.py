@@ -93,10 +93,10 @@ def test_what_the_decoder_is_fed(parts) -> None:
     """Scaled places, the labels of a box's corners, and -1 where nothing is."""
     cut = PromptableSegmenter(*parts, boxes=[(10, 20, 110, 220)])
     letterbox = cut.embed(np.zeros((224, 112, 3), np.uint8)).letterbox
-    places, labels = cut._fed([(10, 20, 2), (110, 220, 3)], letterbox)
+    places, labels = cut._point_arrays([(10, 20, 2), (110, 220, 3)], letterbox)
     assert places.tolist() == [[[20, 40], [220, 440]]]
     assert labels.tolist() == [[2, 3]]
-    places, labels = cut._fed([(10, 20, 1)], letterbox)
+    places, labels = cut._point_arrays([(10, 20, 1)], letterbox)
     assert places.tolist() == [[[20, 40], [0, 0]]]
     assert labels.tolist() == [[1, -1]]
 

@@ -243,8 +243,10 @@ def _curves(
             true = np.zeros(len(category), bool)
             true[answer[~is_ignored]] = True
             for place, most in enumerate(protocol.most):
-                result = np.bincount(category[true & (rank < most)], minlength=categories)
-                recall[level, present, area, place] = result[present] / objects[area, present]
+                true_positives = np.bincount(category[true & (rank < most)], minlength=categories)
+                recall[level, present, area, place] = (
+                    true_positives[present] / objects[area, present]
+                )
             # Cumulative count of detections over all categories; the count before the category is
             # subtracted below.
             so_far = np.concatenate(([0], np.cumsum(counted[by_score])))
@@ -261,11 +263,11 @@ def _curves(
 def _at_recalls(answers: NDArray[Any], objects: int) -> F64:
     """Precision at the RECALLS, (R,). `answers` (H,): number of detections up to and including each
     hit."""
-    result = np.zeros(len(RECALLS))
+    precisions = np.zeros(len(RECALLS))
     if len(answers):
         hits = np.arange(1, len(answers) + 1, dtype=np.float64)
         best = np.maximum.accumulate((hits / (answers + _EPSILON))[::-1])[::-1]
         place = np.searchsorted(hits / objects, RECALLS)
         reached = place < len(answers)
-        result[reached] = best[place[reached]]
-    return result
+        precisions[reached] = best[place[reached]]
+    return precisions

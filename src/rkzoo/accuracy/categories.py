@@ -49,9 +49,9 @@ def match(
     of_label = {
         normalize_name(label): number for number, label in reversed(list(enumerate(labels)))
     }
-    result = np.array([of_label.get(normalize_name(name), -1) for name in names], np.int64)
-    if (result >= 0).any():
-        return result
+    class_of = np.array([of_label.get(normalize_name(name), -1) for name in names], np.int64)
+    if (class_of >= 0).any():
+        return class_of
     if len(labels) == len(COCO_IDS) and set(ids) <= set(COCO_IDS):
         return np.array([COCO_IDS.index(number) for number in ids], np.int64)
     if names == tuple(map(str, ids)) and max(ids, default=0) < len(labels):
@@ -73,7 +73,9 @@ def of_classes(class_of: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArr
     """Map model classes (N,) to dataset categories, -1 where the dataset has none. `class_of` is
     the result of `match`.
     """
-    result = np.full(int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1, np.int64)
+    category_of = np.full(
+        int(max(classes.max(initial=-1), class_of.max(initial=-1))) + 1, -1, np.int64
+    )
     known = class_of >= 0
-    result[class_of[known]] = np.flatnonzero(known)
-    return np.asarray(result[classes], np.int64)
+    category_of[class_of[known]] = np.flatnonzero(known)
+    return np.asarray(category_of[classes], np.int64)

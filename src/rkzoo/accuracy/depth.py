@@ -124,10 +124,10 @@ def read_depth(path: Path) -> F64:
 def _npy(path: Path) -> NDArray[np.generic] | None:
     try:
         with os_errors_explained(f"{path} cannot be read."):
-            result = np.load(path, allow_pickle=False)
+            depth = np.load(path, allow_pickle=False)
     except (ValueError, EOFError):
         return None
-    return result if isinstance(result, np.ndarray) else None
+    return depth if isinstance(depth, np.ndarray) else None
 
 
 def _png(path: Path) -> NDArray[np.generic] | None:
@@ -135,8 +135,8 @@ def _png(path: Path) -> NDArray[np.generic] | None:
 
     with os_errors_explained(f"{path} cannot be read."):
         data = np.frombuffer(path.read_bytes(), np.uint8)
-    result = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    return result if result is not None and result.dtype == np.uint16 else None
+    depth = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    return depth if depth is not None and depth.dtype == np.uint16 else None
 
 
 def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:

@@ -76,9 +76,9 @@ def folders_of(path: Path, images: Path | None) -> tuple[Path, Path] | None:
     if images is not None:
         return images, path
     pairs = ((path / a, path / b) for a, b in product(_PICTURES, _MAPS))
-    for item, other in pairs:
-        if item.is_dir() and any(file.suffix == ".png" for file in pictures(other)):
-            return item, other
+    for image_folder, map_folder in pairs:
+        if image_folder.is_dir() and any(file.suffix == ".png" for file in pictures(map_folder)):
+            return image_folder, map_folder
     return None
 
 

@@ -35,13 +35,13 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> float | None:
     """Cosine similarity of two arrays of one size; 1 for two zero arrays, None where a value is not
     finite.
     """
-    result, other = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
-    lengths = float(np.linalg.norm(result)), float(np.linalg.norm(other))
+    flat_a, flat_b = (np.asarray(x, np.float64).reshape(-1) for x in (a, b))
+    lengths = float(np.linalg.norm(flat_a)), float(np.linalg.norm(flat_b))
     if not np.isfinite(lengths).all():
         return None
     if 0.0 in lengths:
         return float(lengths[0] == lengths[1])
-    return float(np.clip(result @ other / (lengths[0] * lengths[1]), -1.0, 1.0))
+    return float(np.clip(flat_a @ flat_b / (lengths[0] * lengths[1]), -1.0, 1.0))
 
 
 def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
@@ -49,10 +49,10 @@ def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     if len(a) < len(b):
         a, b = b, a
     row = list(range(len(b) + 1))
-    for i, item in enumerate(a, 1):
+    for i, left in enumerate(a, 1):
         corner, row[0] = row[0], i
-        for j, two in enumerate(b, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (item != two))
+        for j, right in enumerate(b, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (left != right))
     return row[-1]
 
 

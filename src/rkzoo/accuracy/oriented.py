@@ -70,23 +70,23 @@ class OrientedTruth:
         marked = ap.GroundTruths(picture, self.category[:count], area, none, none)
 
         counts = [len(record["score"]) for record in records]
-        result = np.concatenate([record["xywhr"] for record in records]).astype(np.float64)
+        boxes = np.concatenate([record["xywhr"] for record in records]).astype(np.float64)
         score = np.concatenate([record["score"] for record in records]).astype(np.float64)
         classes = np.concatenate([record["class_id"] for record in records]).astype(np.int64)
         category = categories.of_classes(categories.match(self.names, self.ids, labels), classes)
         of_picture = np.repeat(np.arange(len(records)), counts).astype(np.int64)
-        kept = np.flatnonzero((category >= 0) & np.isfinite(result).all(axis=1))
-        result = result[kept]
-        size = result[:, 2] * result[:, 3]
+        kept = np.flatnonzero((category >= 0) & np.isfinite(boxes).all(axis=1))
+        boxes = boxes[kept]
+        size = boxes[:, 2] * boxes[:, 3]
 
         def overlap(a: I64, b: I64) -> F64:
             # Most pairs are disjoint by their circumscribed circles.
-            away = np.hypot(*(result[a, :2] - truth[b, :2]).T)
-            reach = np.hypot(*result[a, 2:4].T) + np.hypot(*truth[b, 2:4].T)
+            away = np.hypot(*(boxes[a, :2] - truth[b, :2]).T)
+            reach = np.hypot(*boxes[a, 2:4].T) + np.hypot(*truth[b, 2:4].T)
             near = np.flatnonzero(away * 2 < reach)
             shared = np.zeros(len(a))
             a, b = a[near], b[near]
-            common = intersection(result[a], truth[b])
+            common = intersection(boxes[a], truth[b])
             shared[near] = common / np.maximum(size[a] + area[b] - common, 1e-12)
             return shared
 

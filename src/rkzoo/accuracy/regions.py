@@ -126,13 +126,13 @@ def common_area(polygon: NDArray[Any], convex: NDArray[Any]) -> float:
 def _cut(corners: F64, side: F64) -> F64:
     """Part of a polygon where `side`, which is linear along its edges, is positive."""
     kept: list[F64] = []
-    for here, there, item, two in zip(
+    for here, there, distance, next_distance in zip(
         corners, np.roll(corners, -1, axis=0), side, np.roll(side, -1), strict=True
     ):
-        if item >= 0:
+        if distance >= 0:
             kept.append(here)
-        if (item < 0) != (two < 0):
-            kept.append(here + (there - here) * (item / (item - two)))
+        if (distance < 0) != (next_distance < 0):
+            kept.append(here + (there - here) * (distance / (distance - next_distance)))
     return np.array(kept).reshape(-1, 2)
 
 

@@ -47,8 +47,8 @@ def runs(crop: U8, corner: tuple[int, int], size: tuple[int, int]) -> I64:
     if len(kept):
         kept[0::2] = starts[np.concatenate(([True], apart))]
         kept[1::2] = ends[np.concatenate((apart, [True]))]
-    result = np.diff(kept, prepend=0, append=height * width)
-    return result if result[-1] or len(result) == 1 else result[:-1]
+    run_lengths = np.diff(kept, prepend=0, append=height * width)
+    return run_lengths if run_lengths[-1] or len(run_lengths) == 1 else run_lengths[:-1]
 
 
 def to_bytes(lengths: NDArray[Any]) -> bytes:
@@ -101,15 +101,15 @@ def decode(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64, I64]:
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     number = np.arange(len(owner)) - np.repeat(first, np.diff(first, append=len(owner)))
     # Cumulative sums over every second run, except for the first.
-    result = steps.copy()
+    run_lengths = steps.copy()
     for chain in (np.flatnonzero(number % 2), np.flatnonzero((number % 2 == 0) & (number > 0))):
         sums = np.cumsum(steps[chain])
         begins = number[chain] < 3
         before = (sums - steps[chain])[begins]
-        result[chain] = sums - before[np.cumsum(begins) - 1]
-    if (result < 0).any():
+        run_lengths[chain] = sums - before[np.cumsum(begins) - 1]
+    if (run_lengths < 0).any():
         raise ValueError("no run-length code")
-    return result, owner.astype(np.int64), number.astype(np.int64)
+    return run_lengths, owner.astype(np.int64), number.astype(np.int64)
 
 
 def areas(codes: U8, lengths: NDArray[Any]) -> tuple[I64, I64]:

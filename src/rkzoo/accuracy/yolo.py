@@ -93,11 +93,11 @@ def _from_yaml(path: Path, images: Path | None) -> YoloDataset:
     if not all(isinstance(part, str) for part in parts):
         raise _bad(path, "It does not say with val where the pictures are.")
     base = path.absolute().parent
-    result = data.get("path")
+    stated_root = data.get("path")
     if images:
         root = images.absolute()
-    elif isinstance(result, str) and _stays(result) and (base / result).is_dir():
-        root = base / result
+    elif isinstance(stated_root, str) and _stays(stated_root) and (base / stated_root).is_dir():
+        root = base / stated_root
     else:
         # An absolute path of another computer, or Ultralytics' own datasets folder.
         root = base

@@ -66,9 +66,9 @@ class Stream:
         count = max((len(self._kept) - _FRAME) // HOP + 1, 0)
         if not self._mirrored or not count:
             return np.zeros((0, self._bins), np.float32)
-        result = features(self._kept, count, self._bins)
+        new_frames = features(self._kept, count, self._bins)
         self._kept = self._kept[count * HOP :]
-        return result
+        return new_frames
 
 
 @cache

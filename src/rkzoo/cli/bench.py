@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.performance.bench import BenchReport, bench_any, write_report
 
-    result = bench_any(
+    bench_report = bench_any(
         args.model,
         args.image,
         request=request(args),
@@ -83,14 +83,14 @@ def main(args: argparse.Namespace) -> int:
     )
     if args.output or not args.json:
         target = Path(args.output or REPORT)
-        write_report(target, result)
+        write_report(target, bench_report)
         print(f"The report is {target}", file=sys.stderr)
     if args.json:
-        print_json(result.to_json())
-    elif isinstance(result, BenchReport):
-        _print_summary(result)
+        print_json(bench_report.to_json())
+    elif isinstance(bench_report, BenchReport):
+        _print_summary(bench_report)
     else:
-        _tell_answers(result)
+        _print_answers(bench_report)
     return 0
 
 
@@ -130,7 +130,7 @@ def _stages(value: BenchReport | AnswerReport, of: str) -> None:
     print(value.published)
 
 
-def _tell_answers(answer_report: AnswerReport) -> None:
+def _print_answers(answer_report: AnswerReport) -> None:
     _stages(answer_report, "an answer")
     if answer_report.real_time_factor is not None:
         print(

@@ -70,7 +70,7 @@ def _print_summary(board_check: BoardCheck) -> None:
     header = ("model", "output", "codes equal", "most apart", "difference", "cosine", "")
     print(table(header, [row for part in board_check.parts for row in _rows(part)]))
     for part in board_check.parts:
-        _tell_rest(part, timed=board_check.label != "simulator")
+        _print_rest(part, timed=board_check.label != "simulator")
     print(f"{board_check.level}: {board_check.verdict}")
     print(board_check.known)
     print(f"Next: {board_check.next}")
@@ -91,7 +91,7 @@ def _rows(part: PartCheck) -> list[tuple[str, ...]]:
     ]
 
 
-def _tell_rest(part: PartCheck, *, timed: bool) -> None:
+def _print_rest(part: PartCheck, *, timed: bool) -> None:
     for check in part.found:
         if check.agreement is not None:
             agreed = check.agreement

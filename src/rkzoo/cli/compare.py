@@ -86,9 +86,9 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
 
     inputs = [(name, getattr(args, name, None)) for name in _REPEATED if name not in without]
     for name in ("prompt", "shape"):
-        inputs += [(name, item) for item in getattr(args, name, None) or ()]
-    results = [f"--{name} {quote(str(value))}" for name, value in inputs if value]
-    return " ".join([*results, *(["--raw"] if getattr(args, "raw", False) else [])])
+        inputs += [(name, typed) for typed in getattr(args, name, None) or ()]
+    options = [f"--{name} {quote(str(value))}" for name, value in inputs if value]
+    return " ".join([*options, *(["--raw"] if getattr(args, "raw", False) else [])])
 
 
 def _print_summary(comparison: Comparison) -> None:

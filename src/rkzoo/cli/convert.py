@@ -110,8 +110,8 @@ def _print_summary(conversions: list[ConversionResult]) -> None:
     rknn = quote(str(conversions[0].rknn))
     whole = str(conversions[0].pipeline or conversions[0].rknn)
     input_kind = input_kind_of_model(whole)
-    provided = "INPUT" if input_kind.name == "tensors" else input_kind.name.upper()
-    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {quote(whole)} {provided}")
+    placeholder = "INPUT" if input_kind.name == "tensors" else input_kind.name.upper()
+    print(f"Next: rkzoo inspect {rknn}, or rkzoo run {quote(whole)} {placeholder}")
     if conversions[0].golden:
         place = Path(whole).parent if conversions[0].pipeline else conversions[0].golden
         print(f"On the board, with {quote(str(place))} copied too: rkzoo check {quote(whole)}")

@@ -136,7 +136,7 @@ def _explain(args: argparse.Namespace) -> int:
     if args.json:
         print_json(explanation.to_json())
     else:
-        _tell_steps(explanation)
+        _print_steps(explanation)
         print(f"The chart is in {chart}")
     return 0
 
@@ -155,7 +155,7 @@ def _print_summary(evaluation: Evaluation) -> None:
         print(f"not the standard protocol: {departure}")
 
 
-def _tell_steps(explanation: Explanation) -> None:
+def _print_steps(explanation: Explanation) -> None:
     from rkzoo.cli.console import table
 
     print(

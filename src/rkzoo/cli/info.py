@@ -91,25 +91,25 @@ def _topic(name: str, as_json: bool) -> int:
     from rkzoo.cli.console import print_json, table
     from rkzoo.zoo.topics import topic
 
-    result = topic(name)
+    chosen = topic(name)
     if as_json:
-        print_json(msgspec.to_builtins(result))
+        print_json(msgspec.to_builtins(chosen))
         return 0
-    print(f"{result.title}\n")
-    for sentence in result.says:
+    print(f"{chosen.title}\n")
+    for sentence in chosen.says:
         print(textwrap.fill(sentence, _WIDTH))
     print()
-    for way in result.ways:
+    for way in chosen.ways:
         print(f"{way.software}: {', '.join(way.chips)}")
         for line in textwrap.wrap(f"{way.how} {way.get}", _WIDTH - 2, break_on_hyphens=False):
             print(f"  {line}")
     print("\nAs published, tokens a second and MB of memory")
     rows = [
         (row.chip, row.model, row.dtype, f"{row.tokens:.1f}", f"{row.memory}")
-        for row in result.figures.rows
+        for row in chosen.figures.rows
     ]
     print(table(("CHIP", "MODEL", "DTYPE", "TOKENS/S", "MB"), rows))
-    print(result.figures.source)
+    print(chosen.figures.source)
     return 0
 
 
@@ -160,18 +160,18 @@ def _measured(card: Card) -> list[tuple[str, ...]]:
     if folder is None or card.cpu or card.file or card.task == "asset":
         return []
     rows: list[tuple[str, ...]] = []
-    for soc, item in on_chips(card, folder).items():
-        if item["tier"] in ("untried", "blocked") and not item.get("speed"):
+    for soc, support in on_chips(card, folder).items():
+        if support["tier"] in ("untried", "blocked") and not support.get("speed"):
             continue
-        speed, need = item.get("speed") or {}, item.get("need")
+        speed, need = support.get("speed") or {}, support.get("need")
         rows.append(
             (
                 soc,
-                _SUPPORT[item["tier"]],
+                _SUPPORT[support["tier"]],
                 f"{speed['fps']:.1f}" if speed else "",
                 _WHOSE[speed["source"]] if speed else "",
                 f"{need / 2**20:.1f} MB" if need else "",
-                textwrap.shorten(item["why"], 60),
+                textwrap.shorten(support["why"], 60),
             )
         )
     return rows
@@ -267,7 +267,7 @@ def _related(card: Card) -> tuple[str, ...]:
     from rkzoo.zoo.catalogue import cards
 
     if isinstance(card.head, TensorsHead):
-        return tuple(item.name for item in cards() if card.name in item.pipeline.values())
+        return tuple(other.name for other in cards() if card.name in other.pipeline.values())
     return tuple(card.pipeline.values())
 
 

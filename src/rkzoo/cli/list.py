@@ -27,14 +27,14 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import ProgressBars, print_json, table
     from rkzoo.zoo.catalogue import cards
 
-    results = [card for card in cards(ProgressBars()) if args.task in (None, card.task)]
-    if args.task and not results:
+    chosen = [card for card in cards(ProgressBars()) if args.task in (None, card.task)]
+    if args.task and not chosen:
         raise _unknown_task(args.task)
-    dtypes: dict[str, tuple[str, ...]] = {card.name: card.dtypes for card in results}
+    dtypes: dict[str, tuple[str, ...]] = {card.name: card.dtypes for card in chosen}
     if args.soc:
-        dtypes = _dtypes_on(args.soc, results)
-        results = [card for card in results if dtypes[card.name]]
-    entries = [entry(card, dtypes[card.name]) for card in results]
+        dtypes = _dtypes_on(args.soc, chosen)
+        chosen = [card for card in chosen if dtypes[card.name]]
+    entries = [entry(card, dtypes[card.name]) for card in chosen]
     if args.json:
         print_json(entries)
         return 0

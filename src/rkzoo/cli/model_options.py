@@ -140,7 +140,7 @@ def _numbers(
 ) -> list[tuple[float, ...]]:
     from math import isfinite
 
-    results = []
+    groups = []
     for text in inputs or ():
         try:
             numbers = tuple(float(part) for part in text.split(","))
@@ -152,5 +152,5 @@ def _numbers(
                 f"It is {' or '.join(map(str, counts))} numbers with commas between.",
                 f"Give for example {option} {','.join(['100'] * counts[0])}.",
             )
-        results.append(numbers)
-    return results
+        groups.append(numbers)
+    return groups

@@ -100,16 +100,16 @@ def _run(args: argparse.Namespace) -> int:
                     print(f"note: {error}", file=sys.stderr)
                     folder = None
             documents.append(document)
-            item = str(file or name)
+            shown_name = str(file or name)
             for text in result.warnings:
-                warned.setdefault(text, item)
+                warned.setdefault(text, shown_name)
             if not args.json:
-                _print_summary(result, item)
+                _print_summary(result, shown_name)
         runtime = model.runtime
     if args.json:
         print_json({"model": args.model, "runtime": runtime, input_kind.several: documents})
-    for text, item in warned.items():
-        print(f"warning: {item}: {text}", file=sys.stderr)
+    for text, shown_name in warned.items():
+        print(f"warning: {shown_name}: {text}", file=sys.stderr)
     if file_named:
         print(f"The {input_kind.gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:

@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
         limit=args.limit,
         workers=args.workers,
         stages=args.stages.split(",") if args.stages else None,
-        tell=_tell_trial,
+        tell=_print_trial,
         report=ProgressBars(),
     )
     recipe = folder / f"{tuning.model}-{tuning.soc}.yaml"
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_trial(trial: TuningTrial) -> None:
+def _print_trial(trial: TuningTrial) -> None:
     print(
         f"  {trial.stage}: {trial.change}: {trial.value:.4f}, drop {trial.drop:.2f}"
         + (" (best so far)" if trial.kept else ""),

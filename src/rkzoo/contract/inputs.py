@@ -109,15 +109,17 @@ def fed_as(
     count = image.channels
     color = color or image.color
     if channels_of(color) != count:
-        orders = " or ".join(item for item in get_args(Color) if channels_of(item) == count)
+        orders = " or ".join(
+            requested for requested in get_args(Color) if channels_of(requested) == count
+        )
         raise RkzooError(
             f"The model cannot take {color} pictures.",
             f"It takes {count} channel{'s' * (count > 1)}.",
             f"Give --color {orders}, or leave it out.",
         )
-    results = {}
-    for word, item, usual in (("mean", mean, image.mean), ("std", std, image.std)):
-        values = tuple(usual if item is None else item)
+    statistics = {}
+    for word, requested, usual in (("mean", mean, image.mean), ("std", std, image.std)):
+        values = tuple(usual if requested is None else requested)
         values = values * count if len(values) == 1 else values
         if len(values) != count or (word == "std" and 0 in values):
             example = ",".join(["0" if word == "mean" else "255"] * count)
@@ -128,8 +130,8 @@ def fed_as(
                 f"{', and none of them 0' if word == 'std' else ''}.",
                 f"Give for example --{word} {example}.",
             )
-        results[word] = values
-    return msgspec.structs.replace(image, color=color, **results)
+        statistics[word] = values
+    return msgspec.structs.replace(image, color=color, **statistics)
 
 
 def channels_of(color: Color) -> int:

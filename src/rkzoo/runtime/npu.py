@@ -189,7 +189,7 @@ class NpuSession(Closeable):
         if len(requested) != len(self._known) or any(
             shape not in known for shape, known in zip(requested, self._known, strict=False)
         ):
-            has = ", ".join("x".join(map(str, item)) for known in self._known for item in known)
+            has = ", ".join("x".join(map(str, dims)) for known in self._known for dims in known)
             raise RkzooError(
                 f"{self.context.name} cannot take inputs of"
                 f" {' and '.join('x'.join(map(str, shape)) for shape in requested)}.",
@@ -269,7 +269,7 @@ def _in(context: Context, index: int, picture: bool, dynamic: bool) -> _InputTen
     else:
         npu_tensor = context.tensor(Query.INPUT_ATTR, index)
         native = context.tensor(Query.NATIVE_INPUT_ATTR, index)
-    return _InputTensor(npu_tensor, native, _fed(npu_tensor, picture))
+    return _InputTensor(npu_tensor, native, _input_spec(npu_tensor, picture))
 
 
 def _out(context: Context, index: int, dynamic: bool) -> _OutputTensor:
@@ -294,7 +294,7 @@ def _is_picture(tensor: NpuTensor) -> bool:
     )
 
 
-def _fed(tensor: NpuTensor, picture: bool) -> TensorSpec:
+def _input_spec(tensor: NpuTensor, picture: bool) -> TensorSpec:
     if picture and _is_picture(tensor):
         return TensorSpec(name=tensor.name, shape=tensor.shape, dtype="uint8", layout="NHWC")
     shape = tensor.shape
@@ -354,18 +354,18 @@ class _ZeroCopy:
     def __init__(self, context: Context, ends: _Ends) -> None:
         self._context = context
         self.inputs = ends.fed
-        self._fed = [_input(context, end) for end in ends.inputs]
-        first = self._fed[0]
+        self._input_buffers = [_input(context, end) for end in ends.inputs]
+        first = self._input_buffers[0]
         self.canvas = first.canvas if isinstance(first, _Picture) else None
         self.memory = first.memory if isinstance(first, _Picture) else None
-        self._made = [_Output(context, end, ends.layout) for end in ends.outputs]
-        self.outputs = tuple(output.spec for output in self._made)
+        self._output_tensors = [_Output(context, end, ends.layout) for end in ends.outputs]
+        self.outputs = tuple(output.spec for output in self._output_tensors)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        for end, array in zip(self._fed, arrays, strict=True):
+        for end, array in zip(self._input_buffers, arrays, strict=True):
             end.write(array)
         self._context.run()
-        return [output.read() for output in self._made]
+        return [output.read() for output in self._output_tensors]
 
 
 def _input(context: Context, end: _InputTensor) -> _Picture | _Codes:
@@ -483,9 +483,9 @@ class _Output:
         context.use(memory, tensor)
         self._parts: list[tuple[Array, Array]] = []
         if layout == "plain" and tensor is native:
-            self._given = np.empty(_graphs_order(plain), tensor.dtype)
-            self._parts = _parts(self._given, memory, tensor)
-            tensor_spec = _spec(tensor, self._given.shape)
+            self._array = np.empty(_graphs_order(plain), tensor.dtype)
+            self._parts = _parts(self._array, memory, tensor)
+            tensor_spec = _spec(tensor, self._array.shape)
             self.spec = msgspec.structs.replace(tensor_spec, layout="NCHW")
             return
         shape = _true_shape(tensor, plain)
@@ -493,17 +493,17 @@ class _Output:
         graphs = _graphs_order(plain)
         channels = graphs[1] if tensor_spec.layout == "NC1HWC2" and len(graphs) == 4 else 0
         self.spec = msgspec.structs.replace(tensor_spec, channels=channels)
-        seen = self._given = _visible(memory, tensor, shape)
+        seen = self._array = _visible(memory, tensor, shape)
         seen.flags.writeable = False
         # Padding between channel blocks (in few models) costs a copy.
         if not seen.flags.c_contiguous:
-            self._given = np.empty(seen.shape, tensor.dtype)
-            self._parts = [(self._given, seen)]
+            self._array = np.empty(seen.shape, tensor.dtype)
+            self._parts = [(self._array, seen)]
 
     def read(self) -> Array:
         for to, of in self._parts:
             np.copyto(to, of)
-        return self._given
+        return self._array
 
 
 def _graphs_order(tensor: NpuTensor) -> tuple[int, ...]:
@@ -552,7 +552,7 @@ class _Copying:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         ends = zip(arrays, self.inputs, self._turned, self._limits, strict=True)
-        inputs = [self._given(*end) for end in ends]
+        inputs = [self._converted(*end) for end in ends]
         self._context.set_inputs(self._tensors, inputs)
         self._context.run()
         self._context.get_outputs(self._arrays, floats=self._floats)
@@ -562,7 +562,7 @@ class _Copying:
         """Data type that is handed to the library."""
         return spec.dtype
 
-    def _given(
+    def _converted(
         self,
         array: Array,
         spec: TensorSpec,

@@ -229,8 +229,8 @@ def structure(name: str, bits: int = HERE) -> Any:
 def laid_out(name: str, fields: tuple[tuple[str, Any], ...], bits: int) -> Any:
     """A ctypes class of these fields, some of which are as wide as an address."""
     wide = {64: c.c_uint64, 32: c.c_uint32}[bits]
-    reported = [(field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in fields]
-    return type(name, (c.Structure,), {"_fields_": reported})
+    sized = [(field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in fields]
+    return type(name, (c.Structure,), {"_fields_": sized})
 
 
 def context_type(bits: int = HERE) -> Any:

@@ -69,11 +69,11 @@ class NpuLibrary:
                     "Update the library (rkzoo doctor says how), or check that it is the right "
                     "file.",
                 )
-            result = getattr(self._dll, f"rknn_{name}")
+            function = getattr(self._dll, f"rknn_{name}")
             wide = api.context_type()
-            result.argtypes = [wide if t is api.CONTEXT else t for t in api.FUNCTIONS[name]]
-            result.restype = c.c_void_p if name in api.MAKE_MEMORY else c.c_int
-            self._functions[name] = result
+            function.argtypes = [wide if t is api.CONTEXT else t for t in api.FUNCTIONS[name]]
+            function.restype = c.c_void_p if name in api.MAKE_MEMORY else c.c_int
+            self._functions[name] = function
         return self._functions[name]
 
     def call(self, name: str, what: str, *arguments: Any) -> None:
@@ -225,7 +225,7 @@ class Context:
         self._owner: _Owner | None = owner
         self._ran = False
         # The library supports one call at a time on a context.
-        self._one = Lock()
+        self._lock = Lock()
 
     @classmethod
     def open(cls, library: NpuLibrary, model: Path | bytes, flags: Init = Init.NONE) -> Context:
@@ -256,10 +256,10 @@ class Context:
             )
         begin = partial(library.function("init"), c.byref(number), data, size, flags, None)
         # The error codes of init say least, and it may end the process.
-        code, results = captured(begin, guarded=True)
+        code, error_lines = captured(begin, guarded=True)
         if code:
-            raise api.failure(code, f"{name} cannot be opened on the NPU.", results)
-        pass_on(results)
+            raise api.failure(code, f"{name} cannot be opened on the NPU.", error_lines)
+        pass_on(error_lines)
         source = model if library.small else None
         return cls(library, _Owner(library, number), name, flags, source)
 
@@ -271,7 +271,7 @@ class Context:
         if self._source is not None:
             return Context.open(self.library, self._source, self._flags)
         what = f"{self.name} cannot be opened a second time."
-        with self._one:
+        with self._lock:
             self.library.call("dup_context", what, c.byref(origin.number), c.byref(number))
         owner = _Owner(self.library, number, origin)
         return Context(self.library, owner, self.name, self._flags, known=self._known)
@@ -329,8 +329,8 @@ class Context:
 
     def counts(self) -> tuple[int, int]:
         """Number of inputs and of outputs."""
-        result = self.query(Query.IN_OUT_NUM, "input_output_num")
-        return result.n_input, result.n_output
+        info = self.query(Query.IN_OUT_NUM, "input_output_num")
+        return info.n_input, info.n_output
 
     def tensor(self, question: Query, index: int) -> NpuTensor:
         """Attributes of an input or output. Queried once for this context and its duplicates:
@@ -347,8 +347,8 @@ class Context:
 
     def versions(self) -> tuple[str, str]:
         """Version texts of library and driver."""
-        result = self.query(Query.SDK_VERSION, "sdk_version")
-        return result.api_version.decode("utf-8", "replace"), result.drv_version.decode(
+        info = self.query(Query.SDK_VERSION, "sdk_version")
+        return info.api_version.decode("utf-8", "replace"), info.drv_version.decode(
             "utf-8", "replace"
         )
 
@@ -359,8 +359,8 @@ class Context:
 
     def custom_string(self) -> str:
         """The custom string of the model."""
-        result = self.query(Query.CUSTOM_STRING, "custom_string")
-        return str(result.string.decode("utf-8", "replace"))
+        info = self.query(Query.CUSTOM_STRING, "custom_string")
+        return str(info.string.decode("utf-8", "replace"))
 
     def run_seconds(self) -> float:
         """Duration of the last run on the NPU in seconds, as the library reports it."""
@@ -370,12 +370,10 @@ class Context:
 
     def layers(self) -> str:
         """The library's profile by layer, as text; the context needs Init.COLLECT_PERF."""
-        result = self.query(Query.PERF_DETAIL, "perf_detail")
-        if not result.perf_data or not result.data_len:
+        info = self.query(Query.PERF_DETAIL, "perf_detail")
+        if not info.perf_data or not info.data_len:
             return ""
-        return (
-            c.string_at(result.perf_data, result.data_len).decode("utf-8", "replace").rstrip("\0")
-        )
+        return c.string_at(info.perf_data, info.data_len).decode("utf-8", "replace").rstrip("\0")
 
     def shapes(self, index: int) -> list[tuple[int, ...]]:
         """Input shapes that a model was converted with; empty for a fixed shape, or where the
@@ -427,15 +425,17 @@ class Context:
         pointer = self.library.function(function)(owner.number, *arguments)
         if not pointer:
             raise api.failure(-4, f"{self.name} gets no memory for its inputs and outputs.")
-        reported = structure("tensor_mem").from_address(pointer)
-        buffer = (c.c_uint8 * reported.size).from_address(reported.virt_addr + reported.offset)
+        tensor_mem = structure("tensor_mem").from_address(pointer)
+        buffer = (c.c_uint8 * tensor_mem.size).from_address(
+            tensor_mem.virt_addr + tensor_mem.offset
+        )
         weakref.finalize(buffer, _end_memory, self.library.function("destroy_mem"), owner, pointer)
         return NpuMemory(
-            reported.virt_addr + reported.offset,
-            reported.size,
-            reported.fd,
+            tensor_mem.virt_addr + tensor_mem.offset,
+            tensor_mem.size,
+            tensor_mem.fd,
             pointer,
-            reported.offset,
+            tensor_mem.offset,
             buffer,
         )
 
@@ -461,7 +461,7 @@ class Context:
 
     def run(self) -> None:
         """Run the model, and return when the outputs are complete."""
-        with self._one:
+        with self._lock:
             self._call("run", f"{self.name} did not run on the NPU.", None)
         self._ran = True
 

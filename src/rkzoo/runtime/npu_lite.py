@@ -49,7 +49,7 @@ class LiteSession(Closeable):
         cores: Cores = Cores.AUTO,
         picture: bool = True,
     ) -> None:
-        self.inputs = tuple(_fed(spec, picture and not i) for i, spec in enumerate(inputs))
+        self.inputs = tuple(_input_spec(spec, picture and not i) for i, spec in enumerate(inputs))
         self.outputs = tuple(
             TensorSpec(
                 name=spec.name,
@@ -114,13 +114,13 @@ class LiteSession(Closeable):
                 "rknn-toolkit-lite2 returned no outputs.",
                 "Compare its inputs with rkzoo inspect, or run rkzoo doctor.",
             )
-        results = [
+        floats = [
             np.asarray(output, np.float32).reshape(spec.shape)
             for output, spec in zip(outputs, self.outputs, strict=True)
         ]
         del outputs
         gc.collect(_GENERATIONS)
-        return results
+        return floats
 
     def close(self) -> None:
         """Release the model. May be called twice."""
@@ -141,7 +141,7 @@ def _package() -> Any:
     return RKNNLite
 
 
-def _fed(spec: TensorSpec, picture: bool) -> TensorSpec:
+def _input_spec(spec: TensorSpec, picture: bool) -> TensorSpec:
     """The input as `run` takes it; a `picture` needs 1, 3 or 4 channels."""
     shape = spec.shape
     if picture and len(shape) == 4 and shape[1] in (1, 3, 4):

@@ -39,11 +39,11 @@ def captured(call: Callable[[], T], *, guarded: bool = False) -> tuple[T, list[s
     """
     errors: list[str] = []
     with _ONE, ExitStack() as stack:
-        kept = [item for fd in _STREAMS if (item := _redirected(fd)) is not None]
+        kept = [redirected for fd in _STREAMS if (redirected := _redirected(fd)) is not None]
         # Each by itself, the first one first: a closed pipe must not keep the other from being
         # restored.
-        for item in reversed(kept):
-            stack.callback(_restore, *item, errors)
+        for redirected in reversed(kept):
+            stack.callback(_restore, *redirected, errors)
         # To a pipe or a file the C library writes only when its buffer is full.
         stack.callback(c.CDLL(None).fflush, None)
         if guarded and kept:

@@ -63,8 +63,8 @@ class RgaLibrary:
             self.release(imported)
 
     def _import(self, function: str, where: int, surface: Surface) -> ImportedBuffer:
-        reported = structure("im_handle_param_t")(surface.stride, surface.height, surface.format)
-        handle = self._functions[function](where, c.byref(reported))
+        params = structure("im_handle_param_t")(surface.stride, surface.height, surface.format)
+        handle = self._functions[function](where, c.byref(params))
         if not handle:
             raise RkzooError(
                 "RGA's driver does not accept the memory of a picture.", "", "", code=1
@@ -86,13 +86,13 @@ class RgaLibrary:
         Raises:
             RkzooError: RGA fails; the rectangle may be partly written.
         """
-        provided, result = self._wrapped(source), self._wrapped(target)
+        source_buffer, target_buffer = self._wrapped(source), self._wrapped(target)
         if source.surface.format == Format.NV12:
-            result.color_space_mode = api.BT601_LIMITED
+            target_buffer.color_space_mode = api.BT601_LIMITED
         rect = structure("im_rect")
         answer = self._functions["improcess"](
-            provided,
-            result,
+            source_buffer,
+            target_buffer,
             structure("rga_buffer_t")(),
             rect(0, 0, source.surface.width, source.surface.height),
             rect(place.x, place.y, place.width, place.height),

@@ -145,18 +145,18 @@ def _scrubbed(data: bytes) -> bytes:
 
 
 def _matches(tree: Tree, pattern: str) -> list[str]:
-    results = [""]
+    paths = [""]
     for part in pattern.strip("/").split("/"):
         if "*" in part:
-            results = [
+            paths = [
                 f"{folder}/{name}"
-                for folder in results
+                for folder in paths
                 for name in tree.names(folder, _MOST)
                 if fnmatch.fnmatchcase(name, part)
             ]
         else:
-            results = [f"{folder}/{part}" for folder in results]
-    return [path for path in results if tree.exists(path)]
+            paths = [f"{folder}/{part}" for folder in paths]
+    return [path for path in paths if tree.exists(path)]
 
 
 def _programs(tree: Tree) -> Iterator[str]:

@@ -422,15 +422,15 @@ def _device_groups(tree: Tree) -> tuple[str, ...]:
 def _node(tree: Tree, path: str, groups: dict[int, str]) -> Node | None:
     real = tree.real(path)
     try:
-        results = real.stat() if real else None
+        status = real.stat() if real else None
     except OSError:
         return None
-    if real is None or results is None:
+    if real is None or status is None:
         return None
     if tree.live:
         allowed = os.access(real, os.R_OK | os.W_OK)
-        name = groups.get(results.st_gid, "")
-        return Node(path, results.st_mode & 0o777, results.st_uid, results.st_gid, name, allowed)
+        name = groups.get(status.st_gid, "")
+        return Node(path, status.st_mode & 0o777, status.st_uid, status.st_gid, name, allowed)
     note = tree.notes.nodes.get(path)
     if note is None:
         # A plain file in a captured tree says nothing about the device.
@@ -638,10 +638,10 @@ def _cooled(clock: ClockDomain, cooled: set[str], hot: bool) -> bool:
 
 def cores(text: str) -> tuple[int, ...]:
     """Parse a CPU list, `0-3,6` or `0 1 2 3`; unknown parts are skipped."""
-    results: list[int] = []
+    numbers: list[int] = []
     for first, last in re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", text):
-        results += range(int(first), int(last or first) + 1)
-    return tuple(results[:1024])
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(numbers[:1024])
 
 
 _THERMAL = "/sys/class/thermal"

@@ -46,13 +46,13 @@ def _family(root: Path, pid: int) -> Iterator[int]:
     waiting: list[int] = [pid]
     seen: set[int] = set()
     while waiting and len(seen) < _PROCESSES:
-        result = waiting.pop()
-        if result in seen:
+        current = waiting.pop()
+        if current in seen:
             continue
-        seen.add(result)
-        yield result
+        seen.add(current)
+        yield current
         try:
-            tasks = list((root / str(result) / "task").iterdir())
+            tasks = list((root / str(current) / "task").iterdir())
         except OSError:
             continue
         for task in tasks:

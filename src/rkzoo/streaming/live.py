@@ -171,12 +171,12 @@ class _Newest:
         self._data = b""
         self._number = 0
         self._ended = False
-        self._asked = float("-inf")
+        self._last_request = float("-inf")
 
     @property
     def wanted(self) -> bool:
         """Whether a frame was requested recently."""
-        return perf_counter() - self._asked < _ATTENTION
+        return perf_counter() - self._last_request < _ATTENTION
 
     def put(self, data: bytes) -> None:
         with self._changed:
@@ -189,12 +189,12 @@ class _Newest:
         end = perf_counter() + timeout
         with self._changed:
             while not self._ended and self._number <= number:
-                self._asked = perf_counter()
-                left = end - self._asked
+                self._last_request = perf_counter()
+                left = end - self._last_request
                 if left <= 0:
                     return number, b""
                 self._changed.wait(min(left, _ATTENTION / 3))
-            self._asked = perf_counter()
+            self._last_request = perf_counter()
             return None if self._ended else (self._number, self._data)
 
     @property
@@ -281,11 +281,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def frame(self) -> None:
         newest = self.server.page.newest
-        results = newest.after(newest.number, _PATIENCE / 2)
-        if not results or not results[1]:
+        numbered = newest.after(newest.number, _PATIENCE / 2)
+        if not numbered or not numbered[1]:
             self._text(503, "There is no picture yet.")
             return
-        self._send(200, "image/jpeg", results[1])
+        self._send(200, "image/jpeg", numbered[1])
 
     def stream(self) -> None:
         page = self.server.page
@@ -302,8 +302,8 @@ class _Handler(BaseHTTPRequestHandler):
         # Limits the lag of a slow viewer to this send buffer.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LAG)
         number = 0
-        while (results := newest.after(number, _PATIENCE)) is not None:
-            number, data = results
+        while (numbered := newest.after(number, _PATIENCE)) is not None:
+            number, data = numbered
             if data:
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}"
                 self.wfile.write(head.encode() + b"\r\n\r\n" + data + b"\r\n")

@@ -145,7 +145,7 @@ def scan(text: str) -> LogScan:
 
 def complaint(text: str) -> str:
     """The last line of a failed job's log that names a problem; "" for none."""
-    result = ""
+    last_error = ""
     for line in lines_of(text):
         native = _NATIVE.match(line)
         if native:
@@ -155,8 +155,8 @@ def complaint(text: str) -> str:
         else:
             body = re.sub(r"^[EW] (\w+: )?", "", line)
         if re.search(r"\w{3}", body) and not _CHATTER.search(body):
-            result = body
-    return result[:400]
+            last_error = body
+    return last_error[:400]
 
 
 # Lines that follow the message or are unrelated to it.
@@ -216,11 +216,11 @@ def _on_cpu(layers: list[LayerCost], refused: dict[str, str]) -> list[Finding]:
 
 def _cpu_finding(op: str, layers: list[LayerCost]) -> Finding:
     first = layers[0]
-    result = len(layers) == 1
+    single = len(layers) == 1
     return Finding(
         "cpu",
-        f"{len(layers)} layer{'' if result else 's'} of type {op} run{'s' if result else ''} on the"
-        f" processor instead of the NPU, which is slow ({'' if result else 'the first is '}"
+        f"{len(layers)} layer{'' if single else 's'} of type {op} run{'s' if single else ''} on the"
+        f" processor instead of the NPU, which is slow ({'' if single else 'the first is '}"
         f"{first.name}, {_written(first.output_shape)}).",
         f"{first.id} {op} {first.dtype} {first.target} {first.input_shape} {first.output_shape}"
         f" {first.name}",

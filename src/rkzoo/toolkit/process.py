@@ -228,7 +228,7 @@ class ToolkitProcess(Closeable):
         """
         if self._spec is None:
             raise RkzooError("There is no built model to run.", "Call build first.", code=1)
-        fed = _fed(arrays, self._spec.recipe.inputs)
+        fed = _checked_arrays(arrays, self._spec.recipe.inputs)
         self._label = "run the model on the simulator"
         _, outputs = self._command({"do": "infer"}, fed, timeout, _silent)
         return outputs
@@ -415,7 +415,7 @@ class ToolkitProcess(Closeable):
             channel = _Channel(self._child, time.monotonic() + timeout, follow)
             try:
                 worker.send(channel.write, header, arrays)
-                answer, results = worker.receive(channel.read)
+                answer, output_arrays = worker.receive(channel.read)
             except _TimeoutReached:
                 raise self._fail(f"It did not finish within {timeout:.0f} seconds.") from None
             except (EOFError, BrokenPipeError):
@@ -425,14 +425,14 @@ class ToolkitProcess(Closeable):
                 raise
             if "error" in answer:
                 if (rule := self._broken_rule(header, begun)) is None:
-                    raise self._fail(self._said(answer, begun))
+                    raise self._fail(self._complaint(answer, begun))
                 self._report.note(
                     f"The toolkit's optimisation {rule} fails on this model: building without it."
                 )
                 config = header["config"]
                 config = {**config, "disable_rules": [*config.get("disable_rules", ()), rule]}
                 return self._command({**header, "config": config}, arrays, timeout, watch)
-            return answer, results
+            return answer, output_arrays
 
     def _broken_rule(self, header: worker.Header, begun: int) -> str | None:
         """The optimization rule that the log blames, where the job can run without it."""
@@ -441,7 +441,7 @@ class ToolkitProcess(Closeable):
         known = config is not None and rule not in config.get("disable_rules", ())
         return rule if known else None
 
-    def _said(self, answer: worker.Header, begun: int) -> str:
+    def _complaint(self, answer: worker.Header, begun: int) -> str:
         """The toolkit's own message for a call that raised, or that returned -1."""
         if answer["kind"] == worker.JobRefused.__name__:
             complaint = logscan.complaint(self._log_text(begun))
@@ -486,7 +486,7 @@ class ToolkitProcess(Closeable):
             return ""
 
 
-def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
+def _checked_arrays(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
     """Arrays as the simulator takes them. Raises RkzooError for a wrong shape."""
     if len(arrays) != len(plans):
         raise RkzooError(
@@ -494,7 +494,7 @@ def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
         )
     fed = []
     for array, plan in zip(arrays, plans, strict=True):
-        fed_shape = _fed_shape(plan)
+        fed_shape = _sample_shape(plan)
         if tuple(array.shape) != fed_shape:
             raise RkzooError(
                 f"The input {plan.name} was given the shape {tuple(array.shape)}.",
@@ -509,8 +509,8 @@ def _fed(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
 def _samples(stack: Array, plan: InputPlan) -> Array:
     """A stack of samples of one input, with its shape checked."""
     for sample in stack[:1]:
-        result, *rest = _fed_shape(plan)
-        if tuple(sample.shape) not in ((result, *rest), tuple(rest)):
+        batch, *rest = _sample_shape(plan)
+        if tuple(sample.shape) not in ((batch, *rest), tuple(rest)):
             raise RkzooError(
                 f"The input {plan.name} was given samples of the shape {tuple(sample.shape)}.",
                 f"It takes {tuple(rest)}.",
@@ -519,7 +519,7 @@ def _samples(stack: Array, plan: InputPlan) -> Array:
     return stack.astype(np.float32) if stack.dtype == np.float64 else stack
 
 
-def _fed_shape(plan: InputPlan) -> tuple[int, ...]:
+def _sample_shape(plan: InputPlan) -> tuple[int, ...]:
     n, *rest = plan.shape
     return (n, *rest[1:], rest[0]) if plan.mean else tuple(plan.shape)
 

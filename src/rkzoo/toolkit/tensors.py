@@ -83,17 +83,17 @@ def read_tensors(config: str, nodes: Sequence[Node]) -> tuple[QuantisedTensor, .
     """
     try:
         parameters = yaml.load(config, Loader=_Loader)["quantize_parameters"]
-        results = {
+        entries = {
             name: entry
             for name, entry in parameters.items()
             if entry["dtype"] == "int8" and entry["scale"]
         }
         maker = {name: node for node in nodes for name in node.outputs}
         layers = _layers(nodes)
-        order = dict.fromkeys(name for node in nodes for name in node.outputs if name in results)
+        order = dict.fromkeys(name for node in nodes for name in node.outputs if name in entries)
         return tuple(
-            _tensor(name, results[name], maker.get(name), layers.get(name, (name,)), results)
-            for name in dict.fromkeys([*(name for name in results if name not in order), *order])
+            _tensor(name, entries[name], maker.get(name), layers.get(name, (name,)), entries)
+            for name in dict.fromkeys([*(name for name in entries if name not in order), *order])
         )
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise RkzooError(

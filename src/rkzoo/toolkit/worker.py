@@ -110,16 +110,16 @@ class Jobs:
         from tf2onnx import convert  # type: ignore[import-not-found]
 
         if magic[4:] == b"TFL3":
-            provided = ["--tflite", source, "--dequantize", *pictures_first(tflite_inputs(source))]
+            options = ["--tflite", source, "--dequantize", *pictures_first(tflite_inputs(source))]
         else:
             inputs, outputs = header["inputs"], header["outputs"]
             if not inputs:
                 inputs, outputs = graph_ends(source)
             shaped = [f"{name}{_bracketed(shape)}" for name, shape in inputs.items()]
-            provided = ["--graphdef", source, *pictures_first(inputs)]
-            provided += ["--inputs", ",".join(shaped), "--outputs", ",".join(outputs)]
+            options = ["--graphdef", source, *pictures_first(inputs)]
+            options += ["--inputs", ",".join(shaped), "--outputs", ",".join(outputs)]
         # The command line is tf2onnx's stable interface; its functions are not.
-        sys.argv = ["tf2onnx", *provided, "--output", header["onnx"], "--opset", str(_OPSET)]
+        sys.argv = ["tf2onnx", *options, "--output", header["onnx"], "--opset", str(_OPSET)]
         convert.main()
         return {}, []
 
@@ -193,12 +193,12 @@ class Jobs:
         os.environ["RKNN_LOG_LEVEL"] = "5"
         self._model = model = RKNN()
         self._inputs = inputs = header["inputs"]
-        self._formats = ["nhwc" if item["mean"] else "nchw" for item in inputs]
+        self._formats = ["nhwc" if spec["mean"] else "nchw" for spec in inputs]
         _done(
             "config",
             model.config(
-                mean_values=[item["mean"] for item in inputs],
-                std_values=[item["std"] for item in inputs],
+                mean_values=[spec["mean"] for spec in inputs],
+                std_values=[spec["std"] for spec in inputs],
                 **header["config"],
             ),
         )
@@ -209,8 +209,8 @@ class Jobs:
             "load_onnx",
             model.load_onnx(
                 header["onnx"],
-                inputs=[item["name"] for item in header["inputs"]],
-                input_size_list=[item["shape"] for item in header["inputs"]],
+                inputs=[spec["name"] for spec in header["inputs"]],
+                input_size_list=[spec["shape"] for spec in header["inputs"]],
             ),
         )
 
@@ -221,8 +221,8 @@ class Jobs:
         only the second half. Returns the stem of the files' names.
         """
         stem = "hybrid"
-        provided = digest(header)
-        if provided == self._calibrated:
+        current = digest(header)
+        if current == self._calibrated:
             return stem
         self._calibrated = ""
         skip_entropy()
@@ -232,7 +232,7 @@ class Jobs:
         self._load(model, {**header, "onnx": stem + ".onnx"})
         dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
         _done("hybrid_quantization_step1", model.hybrid_quantization_step1(dataset=dataset))
-        self._calibrated = provided
+        self._calibrated = current
         return stem
 
     def infer(self, header: Header, arrays: Sequence[Any]) -> Answer:
@@ -295,8 +295,8 @@ def tflite_inputs(source: str) -> dict[str, list[int]]:
     import tensorflow  # type: ignore[import-untyped]
 
     return {
-        item["name"]: [int(side) for side in item["shape_signature"]]
-        for item in tensorflow.lite.Interpreter(source).get_input_details()
+        detail["name"]: [int(side) for side in detail["shape_signature"]]
+        for detail in tensorflow.lite.Interpreter(source).get_input_details()
     }
 
 
@@ -358,12 +358,12 @@ def unpack(stacks: Sequence[Any], inputs: Sequence[Header], prefix: str) -> list
     normalized, without spaces in its name. Returns the names, one row per sample.
     """
     names: list[list[str]] = []
-    for number, (item, stack) in enumerate(zip(inputs, stacks)):  # noqa: B905
+    for number, (spec, stack) in enumerate(zip(inputs, stacks)):  # noqa: B905
         names.append([])
         for index, sample in enumerate(stack):
-            array = np.moveaxis(sample, -1, 0) if item["mean"] else sample
+            array = np.moveaxis(sample, -1, 0) if spec["mean"] else sample
             name = f"{prefix}{number}-{index:05d}.npy"
-            np.save(name, np.ascontiguousarray(array).reshape(item["shape"]))
+            np.save(name, np.ascontiguousarray(array).reshape(spec["shape"]))
             names[-1].append(name)
     return [list(row) for row in zip(*names)]  # noqa: B905
 
@@ -458,7 +458,7 @@ def skip_entropy() -> None:
     except ImportError:
         return
     if hasattr(Quantizer, "_cal_entropy"):
-        Quantizer._cal_entropy = lambda *provided, **named: 0.0
+        Quantizer._cal_entropy = lambda *args, **kwargs: 0.0
 
 
 def digest(header: Header) -> str:
@@ -495,9 +495,9 @@ def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
             header, arrays = receive(read)
         except EOFError:
             return
-        results: list[Any] = []
+        output_arrays: list[Any] = []
         try:
-            reply, results = getattr(Jobs, header.pop("do"))(jobs, header, arrays)
+            reply, output_arrays = getattr(Jobs, header.pop("do"))(jobs, header, arrays)
         except Exception as error:
             if not isinstance(error, JobRefused):
                 traceback.print_exc()
@@ -505,7 +505,7 @@ def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
         reply["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         sys.stdout.flush()
         libc.fflush(None)
-        send(write, reply, results)
+        send(write, reply, output_arrays)
 
 
 def main() -> None:

@@ -116,11 +116,11 @@ def skeletons(
         color = sv.ColorPalette.DEFAULT.by_idx(number)
         # A keypoint at 0, 0 counts as missing in every version of supervision.
         place = np.where(visible[number, :, None], xy[number], 0).astype(np.float32)
-        result = sv.KeyPoints(xy=place[None])
+        key_points = sv.KeyPoints(xy=place[None])
         if edges:
-            canvas = sv.EdgeAnnotator(color, thickness, edges).annotate(canvas, result)
-        canvas = sv.VertexAnnotator(sv.Color.WHITE, thickness + 1).annotate(canvas, result)
-        canvas = sv.VertexAnnotator(color, thickness).annotate(canvas, result)
+            canvas = sv.EdgeAnnotator(color, thickness, edges).annotate(canvas, key_points)
+        canvas = sv.VertexAnnotator(sv.Color.WHITE, thickness + 1).annotate(canvas, key_points)
+        canvas = sv.VertexAnnotator(color, thickness).annotate(canvas, key_points)
     drawn: NDArray[np.uint8] = canvas
     return drawn
 

@@ -119,12 +119,12 @@ def _alpha(data: bytes, image: Array) -> Array | None:
             file = opener(io.BytesIO(data), "")
             if "A" not in file.getbands() and "transparency" not in file.info:
                 return None
-            result = np.asarray(file.convert("RGBA").getchannel("A"))[..., None]
+            alpha = np.asarray(file.convert("RGBA").getchannel("A"))[..., None]
         # OpenCV read the file; what Pillow raises of it can be nearly anything.
         except Exception:
             return None
-    result = upright(result, orientation(opener, data))
-    return result if result.shape[:2] == image.shape[:2] else None
+    alpha = upright(alpha, orientation(opener, data))
+    return alpha if alpha.shape[:2] == image.shape[:2] else None
 
 
 def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
@@ -287,7 +287,7 @@ def expand(inputs: list[str]) -> list[Path]:
     Raises:
         RkzooError: An entry matches nothing.
     """
-    results: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for entry in inputs:
         matches = _matches(entry)
         if not matches:
@@ -296,8 +296,8 @@ def expand(inputs: list[str]) -> list[Path]:
                 "Nothing there, or no file with a picture's suffix.",
                 f"Give a file, a folder or a glob; known suffixes: {', '.join(sorted(SUFFIXES))}.",
             )
-        results.update(dict.fromkeys(matches))
-    return list(results)
+        paths.update(dict.fromkeys(matches))
+    return list(paths)
 
 
 def _matches(entry: str) -> list[Path]:

@@ -143,8 +143,8 @@ def with_channels(image: Image, channels: int) -> Image:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_YUV2BGR_NV12), np.uint8)
     if image.shape[2] == channels:
         return image
-    result = cv2.cvtColor(image, _CONVERSIONS[image.shape[2], channels])
-    return np.asarray(result, np.uint8).reshape(*image.shape[:2], channels)
+    converted = cv2.cvtColor(image, _CONVERSIONS[image.shape[2], channels])
+    return np.asarray(converted, np.uint8).reshape(*image.shape[:2], channels)
 
 
 def _ordered(target: Image, spec: ImageInput) -> None:
@@ -159,8 +159,8 @@ def _resized(image: Image, size: tuple[int, int], way: int) -> Image:
     """The image scaled to (height, width), keeping the channel axis that OpenCV drops for one
     channel.
     """
-    result = cv2.resize(image, (size[1], size[0]), interpolation=way)
-    return np.asarray(result, np.uint8).reshape(*size, image.shape[2])
+    resized = cv2.resize(image, (size[1], size[0]), interpolation=way)
+    return np.asarray(resized, np.uint8).reshape(*size, image.shape[2])
 
 
 def border(target: Image, box: Letterbox, pad: int) -> Image:

@@ -140,5 +140,5 @@ def outlines(corner: NDArray[np.int32], crop: U8) -> list[list[int]]:
     """The outer contours of a mask as x1, y1, x2, y2, ... in image pixels."""
     if not crop.size:
         return []
-    results, _ = cv2.findContours(crop, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [(contour[:, 0] + corner).ravel().tolist() for contour in results]
+    contours, _ = cv2.findContours(crop, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [(contour[:, 0] + corner).ravel().tolist() for contour in contours]

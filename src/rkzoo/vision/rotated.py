@@ -102,9 +102,9 @@ def _inside(x: F64, y: F64, half: F64) -> tuple[F64, F64, F64, F64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         for place, step, reach in ((x, dx, half[:, 0]), (y, dy, half[:, 1])):
             # Parallel to the slab the quotients are infinite, with the right signs.
-            result, two = (-reach - place) / step, (reach - place) / step
-            np.fmax(start, np.fmin(result, two), out=start)
-            np.fmin(stop, np.fmax(result, two), out=stop)
+            lower, upper = (-reach - place) / step, (reach - place) / step
+            np.fmax(start, np.fmin(lower, upper), out=start)
+            np.fmin(stop, np.fmax(lower, upper), out=stop)
     return start, stop, dx, dy
 
 
@@ -142,9 +142,9 @@ def nms_rotated(
         # Axis-aligned bounding boxes and areas bound the IoU; few pairs need the exact one.
         width = np.minimum(right[a], right[b]) - np.maximum(left[a], left[b])
         height = np.minimum(bottom[a], bottom[b]) - np.maximum(top[a], top[b])
-        result, two = area[a], area[b]
-        most = np.minimum(width * height, np.minimum(result, two))
-        close = np.flatnonzero(most > iou * (result + two - most))
+        area_a, area_b = area[a], area[b]
+        most = np.minimum(width * height, np.minimum(area_a, area_b))
+        close = np.flatnonzero(most > iou * (area_a + area_b - most))
         a, b = a[close], b[close]
         common = intersection(ranked[a], ranked[b])
         outcome = np.zeros(len(width), bool)

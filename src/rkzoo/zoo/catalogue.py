@@ -66,9 +66,9 @@ def _card_in(path: Path) -> Card:
 
 def path_of(model: str | os.PathLike[str]) -> Path:
     """The yaml file of a card given by name or path. Raises RkzooError when unknown."""
-    result = _files().get(os.fspath(model))
-    if result:
-        return result
+    card_file = _files().get(os.fspath(model))
+    if card_file:
+        return card_file
     path = Path(model).expanduser()
     if path.suffix in SUFFIXES:
         if path.is_file():
@@ -146,7 +146,7 @@ def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
     if model.pipeline:
         parts = [member for member in members(model).values() if not member.cpu]
         each = [dtypes_on(member, soc, chip) for member in parts]
-        return tuple(d for d in model.dtypes if all(each) and any(d in item for item in each))
+        return tuple(d for d in model.dtypes if all(each) and any(d in dtypes for dtypes in each))
     return tuple(dtype for dtype in model.dtypes if dtype in chip)
 
 

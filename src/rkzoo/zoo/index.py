@@ -176,8 +176,8 @@ def _html_links(body: bytes) -> list[_Link]:
 
 
 def _hash(text: object) -> str | None:
-    result = str(text).lower() if text else ""
-    return result if re.fullmatch(r"[0-9a-f]{64}", result) else None
+    digest = str(text).lower() if text else ""
+    return digest if re.fullmatch(r"[0-9a-f]{64}", digest) else None
 
 
 class _Anchors(HTMLParser):

@@ -280,9 +280,9 @@ def _values_at(at: str) -> set[str]:
 
     words = {
         str(word)
-        for item in _types_at(at)
-        if isinstance(item, inspect.LiteralType)
-        for word in item.values
+        for kind in _types_at(at)
+        if isinstance(kind, inspect.LiteralType)
+        for word in kind.values
     }
     parent, _, key = at.rpartition(".")
     tags = {str(r.tag) for r in _records_at(parent) if r.tag is not None and r.tag_field == key}
@@ -292,16 +292,16 @@ def _values_at(at: str) -> set[str]:
 def _records_at(at: str) -> list[Any]:
     from msgspec import inspect
 
-    return [item for item in _types_at(at) if isinstance(item, inspect.StructType)]
+    return [kind for kind in _types_at(at) if isinstance(kind, inspect.StructType)]
 
 
 def _types_at(at: str) -> list[Any]:
     from msgspec import inspect
 
     types: list[Any] = [inspect.type_info(Card)]
-    for name, item in re.findall(r"\.([^.\[]+)|(\[[^\]]*\])", at):
-        types = [below for entry in types for below in _below(entry, name, bool(item))]
-    return [plain for item in types for plain in _plain(item)]
+    for name, kind in re.findall(r"\.([^.\[]+)|(\[[^\]]*\])", at):
+        types = [below for entry in types for below in _below(entry, name, bool(kind))]
+    return [plain for kind in types for plain in _plain(kind)]
 
 
 def _plain(value: Any) -> Iterator[Any]:

@@ -230,7 +230,7 @@ def test_a_chosen_one_that_fails_is_left_after_three_frames_which_all_arrive(
 def test_what_is_chosen_is_said_once(
     session: NpuSession, slow_processor: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rga_preprocess, "_SAID", set())
+    monkeypatch.setattr(rga_preprocess, "_NOTED", set())
     said: list[str] = []
     report = SimpleNamespace(note=said.append)
     with ExitStack() as stack:

@@ -44,7 +44,7 @@ def classifier(view: GraphView, picture: ImageSource) -> Recognition | str:
     )
     if strange is not None:
         return f"its numbers are no scores of classes but {_OTHER[strange.meaning]}"
-    image, assumed = _fed(view, picture)
+    image, assumed = _preprocessing(view, picture)
     doubts = tuple(dict.fromkeys(judgement.doubt for judgement in judgements if judgement.doubt))
     head = _head(flat_outputs, judgements)
     return Recognition(
@@ -57,7 +57,7 @@ def classifier(view: GraphView, picture: ImageSource) -> Recognition | str:
             labels=picture.labels if named else (),
         ),
         head_tensors=(),
-        evidence=(*(map(_said, flat_outputs, judgements)), *assumed, *doubts),
+        evidence=(*(map(_output_evidence, flat_outputs, judgements)), *assumed, *doubts),
         assumed=(*assumed, *doubts),
     )
 
@@ -83,7 +83,7 @@ def _head(flat_outputs: Sequence[FlatOutput], judgements: Sequence[Judged]) -> C
     )
 
 
-def _said(flat: FlatOutput, judged: Judged) -> str:
+def _output_evidence(flat: FlatOutput, judged: Judged) -> str:
     last = flat.end[0] if flat.end else "pool"
     behind = f", and a {last.lower()} behind it" if last != "pool" else ""
     kind = "labels that do not exclude each other" if judged.meaning == "labels" else "classes"
@@ -95,7 +95,7 @@ def _said(flat: FlatOutput, judged: Judged) -> str:
     )
 
 
-def _fed(view: GraphView, picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
+def _preprocessing(view: GraphView, picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
     """Preprocessing of the image, and sentences on what of it is assumed."""
     image = picture.image
     longest = max(image.size)

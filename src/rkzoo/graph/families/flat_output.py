@@ -150,12 +150,12 @@ def _is_unit(view: GraphView, name: str, before: str, node: onnx.NodeProto) -> b
     nodes = [n for n in view.model.graph.node if not inside.isdisjoint(n.output)]
     values = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
     try:
-        (result,) = run(submodel(view, nodes, {before: values}, [name]), {before: values})
+        (actual,) = run(submodel(view, nodes, {before: values}, [name]), {before: values})
     except RkzooError:
         return False
-    requested = values / np.linalg.norm(values)
-    return result.size == values.size and bool(
-        np.allclose(result.ravel(), requested.ravel(), atol=1e-4)
+    expected = values / np.linalg.norm(values)
+    return actual.size == values.size and bool(
+        np.allclose(actual.ravel(), expected.ravel(), atol=1e-4)
     )
 
 

@@ -133,8 +133,8 @@ def _is_fixed(weights: Array) -> bool:
     flat = weights.ravel()
     if flat.size < 2 or flat.dtype.kind != "f":
         return False
-    steps, result = np.arange(flat.size, dtype=flat.dtype), np.ones_like(flat)
-    return np.array_equal(flat, steps) or np.array_equal(flat, result)
+    steps, ones = np.arange(flat.size, dtype=flat.dtype), np.ones_like(flat)
+    return np.array_equal(flat, steps) or np.array_equal(flat, ones)
 
 
 def _adds_bias(view: GraphView, node: onnx.NodeProto) -> bool:

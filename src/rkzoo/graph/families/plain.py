@@ -72,7 +72,7 @@ def to_json_value(
     model = _without_bytes(_numeric(model))
     others: list[ArrayInput] = []
     name = front.name if front is not None else ""
-    for info in _fed(model):
+    for info in _graph_inputs(model):
         shape = tuple(side or 1 for side in declared(info) or ())
         picture = _image(shape) if pictures else None
         if image is None and picture is not None and shape[0] == 1:
@@ -93,7 +93,7 @@ def to_json_value(
     return Plain(model, contract, front.said() if front is not None else ())
 
 
-def _fed(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def _graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     weights = {tensor.name for tensor in model.graph.initializer}
     return [info for info in model.graph.input if info.name not in weights]
 
@@ -119,15 +119,15 @@ def _fixed(model: onnx.ModelProto, shapes: Shapes, size: tuple[int, int] | None)
     """A copy whose inputs have no free dimension. Raises RkzooError."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    unknown = set(shapes) - {info.name for info in _fed(copy)}
+    unknown = set(shapes) - {info.name for info in _graph_inputs(copy)}
     if unknown:
-        names = ", ".join(info.name for info in _fed(copy))
+        names = ", ".join(info.name for info in _graph_inputs(copy))
         raise RkzooError(
             f"The model has no input {sorted(unknown)[0]}.",
             f"Its inputs are {names}.",
             "Check --shape.",
         )
-    for info in _fed(copy):
+    for info in _graph_inputs(copy):
         shape = declared(info)
         if shape is None:
             shape = shapes.get(info.name)
@@ -180,7 +180,7 @@ def _numeric(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with inputs of float and whole types only: one of another type takes float32,
     which is cast inside. Raises RkzooError for texts."""
     casts = []
-    for info in _fed(model):
+    for info in _graph_inputs(model):
         kind = info.type.tensor_type.elem_type
         if kind in _DTYPES:
             continue
@@ -224,7 +224,7 @@ def _without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
     }
     for node in model.graph.node:
         if node.op_type == "Cast" and node.output[0] in small:
-            next(item for item in node.attribute if item.name == "to").i = TensorProto.INT32
+            next(attr for attr in node.attribute if attr.name == "to").i = TensorProto.INT32
             small[node.output[0]].type.tensor_type.elem_type = TensorProto.INT32
     return model
 
@@ -241,7 +241,7 @@ def plain_notes(graph: onnx.ModelProto, contract: Contract, *, requested: bool) 
     `asked`: the user wants the outputs so."""
     inputs, outputs = (
         ", ".join(f"{t.name} {'x'.join(map(str, t.shape)) or 'scalar'}" for t in tensors(infos))
-        for infos in (_fed(graph), graph.graph.output)
+        for infos in (_graph_inputs(graph), graph.graph.output)
     )
     head = "its head is not read" if requested else "its head is not one that rkzoo knows"
     sentences = [

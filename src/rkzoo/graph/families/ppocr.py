@@ -157,7 +157,7 @@ def detector(view: GraphView, picture: ImageSource) -> Recognition | str:
     image = msgspec.structs.replace(
         picture.image, color="BGR", fit="letterbox", place="top-left", pad=0
     )
-    return _found(
+    return _recognition(
         Contract(family="ppocr-det", picture=_normalised(image, MEAN, STD), head=TextDetHead()),
         "A map of where text stands, as large as the picture, by two transposed convolutions.",
         "As PP-OCR is trained, the picture is taken as BGR, with ImageNet's mean and std in that "
@@ -178,7 +178,7 @@ def recognizer(view: GraphView, picture: ImageSource) -> Recognition | str:
     head = TextRecHead(classes=shape[2])
     noted = metadata(view.model).get("character", "").split("\n")
     labels = characters(noted[:-1] if noted[-1:] == [""] else noted, head)
-    return _found(
+    return _recognition(
         Contract(
             family="ppocr-rec",
             picture=_normalised(image, _GREY, _GREY),
@@ -206,7 +206,7 @@ def angle(view: GraphView, picture: ImageSource) -> Recognition | str:
     else:
         image = _normalised(image, _GREY, _GREY)
     taken = "RGB, from 0 to 1" if plain else "BGR, from -1 to 1"
-    return _found(
+    return _recognition(
         Contract(family="ppocr-cls", picture=image, head=TextClsHead()),
         "Two scores, upright and upside down, of a network that shrinks the height of its picture "
         "more than the width.",
@@ -225,7 +225,7 @@ def _normalised(
     return msgspec.structs.replace(image, mean=mean, std=std)
 
 
-def _found(contract: Contract, seen: str, assumed: str) -> Recognition:
+def _recognition(contract: Contract, seen: str, assumed: str) -> Recognition:
     return Recognition(
         family=contract.family,
         form="whole",

@@ -136,10 +136,10 @@ def _parts(
     for index, answer in enumerate(answers):
         tables = list(_tables(index, answer, groups))
         for rows in tables:
-            results = _runs(rows, groups[rows.level], values, strides[rows.level])
-            if results is None:
+            level_runs = _runs(rows, groups[rows.level], values, strides[rows.level])
+            if level_runs is None:
                 return _OTHER
-            runs[rows.level] += results
+            runs[rows.level] += level_runs
         if not tables:
             return _OTHER
     parts = [_meaning(level) for level in runs]
@@ -190,11 +190,11 @@ def _runs(
     if not np.allclose(known[nearest], rows.numbers, rtol=_PROPORTION, atol=SCORE_SLACK):
         return None
     named = list(forms)
-    reported = [(*channels[n % len(channels)], named[n // len(channels)]) for n in nearest]
+    sources = [(*channels[n % len(channels)], named[n // len(channels)]) for n in nearest]
     runs: list[_Run] = []
     # A run's channels grow as its rows do.
     for (branch, form, _), members in groupby(
-        enumerate(reported), key=lambda pair: (pair[1][0], pair[1][2], pair[1][1] - pair[0])
+        enumerate(sources), key=lambda pair: (pair[1][0], pair[1][2], pair[1][1] - pair[0])
     ):
         own = [channel for _, (_, channel, _) in members]
         part = branch if len(own) == branch.shape[1] else branch.part(own[0], own[-1] + 1)

@@ -150,7 +150,7 @@ def recognise(
                 raise _size_open()
             if is_rounded(model):
                 answer = replace(answer, evidence=(*answer.evidence, _ROUNDED))
-            return _with_size_evidence(_fed(answer, front), model, fixed, size)
+            return _with_size_evidence(_with_front(answer, front), model, fixed, size)
         if answer:
             reasons[title] = answer
     nearest = _nearest(view, reasons)
@@ -256,7 +256,7 @@ def file_labels(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _fed(recognition: Recognition, front: InputPreprocessing | None) -> Recognition:
+def _with_front(recognition: Recognition, front: InputPreprocessing | None) -> Recognition:
     """The recognition with the picture as this very graph takes it."""
     if front is None:
         return recognition

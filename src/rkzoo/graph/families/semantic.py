@@ -215,9 +215,9 @@ def _doubts(end: _End) -> tuple[str, ...]:
 
 
 def _is_bilinear(node: onnx.NodeProto) -> bool:
-    results = attributes(node)
-    mode = results.get("coordinate_transformation_mode", b"half_pixel").decode()
-    return results.get("mode", b"nearest") == b"linear" and mode in ("align_corners", *_HALF_PIXEL)
+    options = attributes(node)
+    mode = options.get("coordinate_transformation_mode", b"half_pixel").decode()
+    return options.get("mode", b"nearest") == b"linear" and mode in ("align_corners", *_HALF_PIXEL)
 
 
 def _fills(final: tuple[int, ...], size: tuple[int, int], end: _End) -> bool:

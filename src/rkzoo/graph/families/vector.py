@@ -23,31 +23,31 @@ def vector(view: GraphView, picture: ImageSource) -> Recognition | str:
     outputs = view.model.graph.output
     if len(outputs) != 1:
         return ""
-    result = flat_output(view, outputs[0].name)
-    if result is None:
+    flat = flat_output(view, outputs[0].name)
+    if flat is None:
         return _NONE
-    judgement = judged(result, len(picture.labels))
+    judgement = judged(flat, len(picture.labels))
     if judgement.meaning not in ("embedding", "numbers"):
         return _NONE
     embedding = judgement.meaning == "embedding"
-    image, assumed = _fed(picture)
+    image, assumed = _preprocessing(picture)
     doubt = (judgement.doubt,) if judgement.doubt else ()
-    length = ", brought to length 1" if result.unit else ""
+    length = ", brought to length 1" if flat.unit else ""
     kind = "an embedding" if embedding else "measured"
     family = "embedding" if embedding else "regression"
     return Recognition(
         family=family,
         form="whole",
         contract=Contract(
-            family=family, picture=image, head=VectorHead(size=result.count, embedding=embedding)
+            family=family, picture=image, head=VectorHead(size=flat.count, embedding=embedding)
         ),
         head_tensors=(),
-        evidence=(f"One output of {result.count} numbers{length}: {kind}.", *assumed, *doubt),
+        evidence=(f"One output of {flat.count} numbers{length}: {kind}.", *assumed, *doubt),
         assumed=(*assumed, *doubt),
     )
 
 
-def _fed(picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
+def _preprocessing(picture: ImageSource) -> tuple[ImageInput, tuple[str, ...]]:
     """Preprocessing of the image, by its size, and sentences on what of it is assumed."""
     image = picture.image
     height, width = image.size

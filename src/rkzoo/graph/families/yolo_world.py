@@ -41,10 +41,10 @@ def rockchip(view: GraphView, picture: ImageSource) -> Recognition | str:
     (texts,) = picture.others
     outputs = []
     for output in view.model.graph.output:
-        result = _output(view, output.name, texts)
-        if isinstance(result, str):
-            return result
-        outputs.append(result)
+        world_output = _output(view, output.name, texts)
+        if isinstance(world_output, str):
+            return world_output
+        outputs.append(world_output)
     levels = _levels(outputs, texts)
     if isinstance(levels, str):
         return levels

@@ -218,7 +218,7 @@ def _blocks(levels: Sequence[Level], each: int) -> list[tuple[int, int, slice]]:
 
 def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None:
     """Box sizes for zero inputs; from center and size, or corners."""
-    results: list[list[tuple[float, float]]] = [[] for _ in levels]
+    sizes: list[list[tuple[float, float]]] = [[] for _ in levels]
     for level, _, where in _blocks(levels, each):
         boxes = blank[where, :4].astype(np.float64)
         if not np.isfinite(boxes).all():
@@ -230,8 +230,8 @@ def _anchors(blank: Array, levels: Sequence[Level], each: int) -> Anchors | None
         if len(boxes) == 1 and _is_corner(boxes[0], levels[level].stride):
             boxes[:, 2:] -= boxes[:, :2]
         width, height = np.round(np.median(boxes[:, 2:], axis=0), 4)
-        results[level].append((float(width), float(height)))
-    return tuple(tuple(level) for level in results)
+        sizes[level].append((float(width), float(height)))
+    return tuple(tuple(level) for level in sizes)
 
 
 def _is_corner(box: Float, step: int) -> bool:
@@ -257,11 +257,11 @@ def _rows(
     boxes = np.concatenate(
         [_boxes(level, each, values, anchors[i]) for i, level in enumerate(levels)]
     )
-    result = table.astype(np.float64)
+    actual = table.astype(np.float64)
     edges = np.concatenate(
         (boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1
     )
-    apart = [float(np.abs(result[:, :4] - want).max()) for want in (boxes, edges)]
+    apart = [float(np.abs(actual[:, :4] - want).max()) for want in (boxes, edges)]
     corners = apart[1] < apart[0]
     if not min(apart) <= box_limit(boxes):
         return (
@@ -269,12 +269,12 @@ def _rows(
             f"{format_anchors([pair for level in anchors for pair in level])}"
         )
     scores = sigmoid(raw)
-    objectness = result.shape[1] == raw.shape[1]
-    wrong = np.abs(result[:, 4] - scores[:, 4]).max() if objectness else 0.0
+    objectness = actual.shape[1] == raw.shape[1]
+    wrong = np.abs(actual[:, 4] - scores[:, 4]).max() if objectness else 0.0
     if not wrong <= SCORE_SLACK:
         return f"its fifth number is no objectness: it is {wrong:.3g} from one"
-    points = _points(result, raw, levels, anchors) if objectness else 0
-    after = result[:, (5 if objectness else 4) + 2 * points :]
+    points = _points(actual, raw, levels, anchors) if objectness else 0
+    after = actual[:, (5 if objectness else 4) + 2 * points :]
     raw, scores = (np.delete(a, range(5, 5 + 2 * points), axis=1) for a in (raw, scores))
     plain = np.abs(after - scores[:, 5:]).max(axis=0)
     product = np.abs(after - scores[:, 5:] * scores[:, 4:5]).max(axis=0)
@@ -303,9 +303,9 @@ def _points(actual: Float, raw: Float, levels: Sequence[Level], anchors: Anchors
         parts.append(np.concatenate((corner * level.stride, size), axis=1))
     start, size = np.split(np.concatenate(parts), 2, axis=1)
     pairs = (raw.shape[1] - 6) // 2
-    result = raw[:, 5 : 5 + 2 * pairs] * np.tile(size, pairs) + np.tile(start, pairs)
-    apart = np.abs(actual[:, 5 : 5 + 2 * pairs] - result).max(axis=0)
-    wrong = np.flatnonzero(apart > box_limit(result))
+    expected = raw[:, 5 : 5 + 2 * pairs] * np.tile(size, pairs) + np.tile(start, pairs)
+    apart = np.abs(actual[:, 5 : 5 + 2 * pairs] - expected).max(axis=0)
+    wrong = np.flatnonzero(apart > box_limit(expected))
     return int(wrong[0] if len(wrong) else 2 * pairs) // 2
 
 
@@ -327,6 +327,6 @@ def _places(level: Level, anchors: Sequence[tuple[float, float]]) -> tuple[Float
 
 
 def _prototypes(view: GraphView, outputs: Sequence[str], count: int) -> HeadTensor | None:
-    results = [(name, view.shape(name)) for name in outputs]
-    fitting = [(n, s) for n, s in results if s is not None and len(s) == 4 and s[1] == count]
+    shapes = [(name, view.shape(name)) for name in outputs]
+    fitting = [(n, s) for n, s in shapes if s is not None and len(s) == 4 and s[1] == count]
     return HeadTensor(fitting[0][0], "prototypes", 0, fitting[0][1]) if len(fitting) == 1 else None

@@ -119,9 +119,9 @@ def masks(view: GraphView, picture: ImageSource) -> Recognition | str:
     values, answers = masks
     named, taps = [], []
     for index, group in enumerate(groups):
-        results = [(branch, _meaning(values[branch.name], answers)) for branch in group]
-        results.sort(key=lambda pair: pair[1] is None or not pair[1].activated)
-        (scores, first), (mask, second) = results
+        branches = [(branch, _meaning(values[branch.name], answers)) for branch in group]
+        branches.sort(key=lambda pair: pair[1] is None or not pair[1].activated)
+        (scores, first), (mask, second) = branches
         if (
             first is None or second is None or not first.activated or second.activated
             or first.each or second.each or mask.shape[1] != 3 * shape[1]

@@ -238,7 +238,7 @@ def _match(
     reason = mismatch(levels)
     if reason:
         return reason
-    results = []
+    candidates = []
     for coarsest_first, order in ((False, levels), (True, levels[::-1])):
         scores = table(order, values, ExtraBranch(), activated=True).scores.T
         if answer[1].shape != scores.shape:
@@ -253,8 +253,8 @@ def _match(
                     for level in levels
                 )
                 return _Seen(fitting, coarsest_first, shares, box, score)
-            results.append((box, score))
-    box, score = min(results)
+            candidates.append((box, score))
+    box, score = min(candidates)
     return (
         "its boxes are not distances from a point of each cell: it differs by "
         f"{box:.3g} px and {score:.3g} in score"

@@ -121,15 +121,15 @@ def _prototypes(
     the prototypes' last layer.
     """
     explained = [a for b in end.branches for a in _describe_logits(values[b.name])]
-    results = [
+    candidates = [
         name
         for name, answer in answers.items()
         if answer.ndim == 4 and answer.shape[1] > 1 and _alone(view, name)
         if not any(is_close(answer, known) for known in explained)
     ]
-    if len(results) != 1:
+    if len(candidates) != 1:
         return None
-    return HeadTensor(results[0], "prototypes", 0, tuple(answers[results[0]].shape))
+    return HeadTensor(candidates[0], "prototypes", 0, tuple(answers[candidates[0]].shape))
 
 
 def _describe_logits(logits: Array) -> tuple[Array, Array]:

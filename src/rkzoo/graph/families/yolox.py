@@ -110,8 +110,8 @@ def upstream(view: GraphView, picture: ImageSource) -> Recognition | str:
     return Recognition(
         family=FAMILY,
         form="stock",
-        contract=contract(FAMILY, _fed(picture), head),
-        uncut=contract(FAMILY, _fed(picture), uncut),
+        contract=contract(FAMILY, _with_preprocessing(picture), head),
+        uncut=contract(FAMILY, _with_preprocessing(picture), uncut),
         head_tensors=taps,
         evidence=(
             f"One output of {times(answer.shape)}: {total} cells with a box, an objectness and "
@@ -173,7 +173,7 @@ def rockchip(view: GraphView, picture: ImageSource) -> Recognition | str:
     return Recognition(
         family=FAMILY,
         form="vendor-3",
-        contract=contract(FAMILY, _fed(picture), head),
+        contract=contract(FAMILY, _with_preprocessing(picture), head),
         head_tensors=(),
         evidence=(
             f"{len(outputs)} outputs, one a level: box, objectness and {head.classes} "
@@ -265,7 +265,7 @@ def _head(outputs: tuple[HeadOutput, ...], classes: int, strides: tuple[int, ...
     )
 
 
-def _fed(picture: ImageSource) -> ImageSource:
+def _with_preprocessing(picture: ImageSource) -> ImageSource:
     """The preprocessing that YOLOX was trained with."""
     image = ImageInput(
         size=picture.image.size, color="BGR", std=(1.0, 1.0, 1.0), pad=114, place="top-left"

@@ -69,12 +69,12 @@ def tensors(data: bytes) -> dict[str, Array]:
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     tensors = {}
-    for name, item in header.items():
-        if name == "__metadata__" or item["dtype"] != "F32":
+    for name, entry in header.items():
+        if name == "__metadata__" or entry["dtype"] != "F32":
             continue
-        start, end = item["data_offsets"]
+        start, end = entry["data_offsets"]
         piece = data[8 + length + start : 8 + length + end]
-        tensors[name] = np.frombuffer(piece, "<f4").reshape(item["shape"])
+        tensors[name] = np.frombuffer(piece, "<f4").reshape(entry["shape"])
     return tensors
 
 
@@ -127,9 +127,9 @@ def encoder(
         apart = graph.node("Reshape", x, graph.constant(np.array([length, heads, size])))
         return graph.node("Transpose", apart, perm=order)
 
-    provided = graph.input("x", 1, length, width)
+    embedded = graph.input("x", 1, length, width)
     mask = graph.input("mask", 1, 1, length)
-    x = normalised(provided, "embeddings.LayerNorm")
+    x = normalised(embedded, "embeddings.LayerNorm")
     count = len({name.split(".")[2] for name in held if name.startswith("encoder.layer.")})
     for index in range(count):
         place = f"encoder.layer.{index}"

@@ -96,7 +96,7 @@ def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
     flowing = {info.name for info in graph.input} - stored
     behind: set[str] = set()  # made by what is refused, or of that
     ends: dict[str, None] = {}
-    results: list[tuple[str, str | None]] = []
+    found: list[tuple[str, str | None]] = []
     for node in graph.node:
         reads = dict.fromkeys((*node.input, *sorted(captured_by(node))))
         if flowing & reads.keys():
@@ -104,14 +104,14 @@ def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
         if node.op_type in _REFUSED or behind & reads.keys():
             behind.update(node.output)
             ends |= dict.fromkeys(name for name in reads if name in flowing - behind)
-        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in results):
-            results.append((node.name or node.output[0], node.op_type))
+        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in found):
+            found.append((node.name or node.output[0], node.op_type))
     inputs = {info.name for info in graph.input}
     names = [info.name for info in graph.output]
-    results += [(name, None) for name in names if name not in flowing | behind]
+    found += [(name, None) for name in names if name not in flowing | behind]
     whole = [name for name in names if name in flowing - behind]
     outputs = tuple(dict.fromkeys(name for name in (*whole, *ends) if name not in inputs))
-    return tuple(Stop(where, operator, outputs) for where, operator in results)
+    return tuple(Stop(where, operator, outputs) for where, operator in found)
 
 
 def graph_checks(

@@ -91,8 +91,8 @@ def _exposed(
         # Other nodes still read the tensor by its old name.
         return [helper.make_node("Identity", [head_tensor.name], [source]), *last]
     for node in graph.node:
-        for index, item in enumerate(node.output):
-            if item == head_tensor.name:
+        for index, tensor in enumerate(node.output):
+            if tensor == head_tensor.name:
                 node.output[index] = source
     return last
 
@@ -151,8 +151,8 @@ def _taken(graph: onnx.GraphProto, weight: str, channels: tuple[int, ...], name:
     if maker is None or maker.op_type != "DequantizeLinear":
         raise _inseparable(weight, maker.op_type if maker else "nothing")
     scaled = _copied(maker, name)
-    for index, item in enumerate(maker.input):
-        scaled.input[index] = _taken(graph, item, channels, f"{name}_{index}")
+    for index, source in enumerate(maker.input):
+        scaled.input[index] = _taken(graph, source, channels, f"{name}_{index}")
     graph.node.insert(0, scaled)
     return name
 

@@ -106,16 +106,16 @@ def verify_equivalence(
     pictures = _pictures(image.size, seed)
     worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
-        fed = _fed(picture, image, front)
+        fed = _input_tensor(picture, image, front)
         answers = run(whole, {name: fed if front is None else front.array(fed)})
         expected_raw, found_raw = [answers[index] for index in indexes], run(cut_model, {name: fed})
-        expected, results = decode_whole(expected_raw), decode_cut(found_raw)
+        expected, actual = decode_whole(expected_raw), decode_cut(found_raw)
         prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
         if recognition.coarsest_first:
             expected = _finest_first(expected, kept.strides, image.size)
         if picked:
-            expected, results = _paired(expected, results)
-        pairs = [*zip(results, expected, strict=True), prototypes]
+            expected, actual = _paired(expected, actual)
+        pairs = [*zip(actual, expected, strict=True), prototypes]
         for array, other in pairs:
             if array.shape != other.shape:
                 raise _unequal(f"{array.shape} came out where {other.shape} was expected.")
@@ -133,7 +133,7 @@ def verify_equivalence(
     return EquivalenceReport(box_px, score, len(pictures), cells, best, extra)
 
 
-def _fed(
+def _input_tensor(
     picture: NDArray[np.float32], image: ImageInput, front: InputPreprocessing | None
 ) -> NDArray[np.float32]:
     """A picture (H, W, 3) as float32 1xCxHxW, normalised: whole numbers where the graph, as it
@@ -189,13 +189,13 @@ def _paired(
         # No significant score on these images: compare the best few rows.
         live = np.arange(min(8, len(boxes)))
     classes = np.rint(pairs[live, 1]).astype(int)
-    results = []
+    nearest = []
     for row, class_id in zip(live, classes, strict=True):
         apart = np.abs(cells[0] - boxes[row]).max(axis=1)
         apart += 100 * np.abs(cells[1][:, class_id] - pairs[row, 0])
-        results.append(int(apart.argmin()))
+        nearest.append(int(apart.argmin()))
     expected = (boxes[live], pairs[live, :1], extras[live])
-    chosen = (cells[0][results], cells[1][results, classes][:, None], cells[2][results])
+    chosen = (cells[0][nearest], cells[1][nearest, classes][:, None], cells[2][nearest])
     return expected, chosen
 
 

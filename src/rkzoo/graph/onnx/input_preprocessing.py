@@ -128,9 +128,9 @@ class InputPreprocessing:
 
     def array(self, picture: NDArray[np.float32]) -> Array:
         """A picture (1, C, H, W) as the graph takes it: its layout, its type."""
-        result = picture if self.layout == "NCHW" else picture.transpose(0, 2, 3, 1)
-        result = result[0] if len(self.shape) == 3 else result
-        return np.ascontiguousarray(result, helper.tensor_dtype_to_np_dtype(self.dtype))
+        laid_out = picture if self.layout == "NCHW" else picture.transpose(0, 2, 3, 1)
+        laid_out = laid_out[0] if len(self.shape) == 3 else laid_out
+        return np.ascontiguousarray(laid_out, helper.tensor_dtype_to_np_dtype(self.dtype))
 
     def fed(self, image_input: ImageInput) -> ImageInput:
         """How the graph's input is fed, where a network of this kind wants `wanted` (three
@@ -201,7 +201,7 @@ def input_preprocessing(
     )
     fed, planes = _ramp(plain, size)
     for name, nodes in reversed(list(_ends(view, info.name))):
-        input_preprocessing = _asked(view, plain, name, nodes, fed, planes)
+        input_preprocessing = _channel_affine(view, plain, name, nodes, fed, planes)
         if input_preprocessing is not None:
             return input_preprocessing
     return plain if len(shape) == 4 else None
@@ -212,8 +212,8 @@ def _picture(model: onnx.ModelProto) -> onnx.ValueInfoProto | None:
     weights = {tensor.name for tensor in model.graph.initializer}
     fed = [info for info in model.graph.input if info.name not in weights and not is_scale(info)]
     pictures = [info for info in fed if len(declared(info) or ()) == 4]
-    results = pictures or (fed if len(fed) == 1 else [])
-    return results[0] if len(results) == 1 else None
+    candidates = pictures or (fed if len(fed) == 1 else [])
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _layout(shape: Shape | None, dtype: int) -> Layout | None:
@@ -296,7 +296,7 @@ def _ramp(plain: InputPreprocessing, size: tuple[int, int] | None) -> tuple[Arra
     return plain.array(planes[None]), planes
 
 
-def _asked(
+def _channel_affine(
     view: GraphView,
     plain: InputPreprocessing,
     name: str,

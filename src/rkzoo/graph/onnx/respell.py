@@ -285,22 +285,22 @@ def _twins(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.Nod
     """Where an output is another one, or a view of it, the toolkit fails (KeyError) or drops one
     without a word: the second begins with the larger of two equal numbers, which it keeps."""
     outputs = {info.name for info in graph.output}
-    results = {name: node for node in nodes for name in node.output}
+    producers = {name: node for node in nodes for name in node.output}
     entries = []
     for node in nodes:
         first: onnx.NodeProto | None = node
         while first is not None and first.op_type in _VIEWS and first.input[0] not in outputs:
-            first = results.get(first.input[0])
+            first = producers.get(first.input[0])
         ends = bool(outputs & set(node.output)) and node.op_type in _VIEWS
-        if ends and first is not None and first.op_type in _VIEWS and first.input[0] in results:
+        if ends and first is not None and first.op_type in _VIEWS and first.input[0] in producers:
             source = first.input[0]
             again = f"{source}_for_{first.output[0]}"
-            if again not in results:
-                results[again] = helper.make_node("Max", [source, source], [again])
-                entries.append((first, results[again]))
+            if again not in producers:
+                producers[again] = helper.make_node("Max", [source, source], [again])
+                entries.append((first, producers[again]))
                 first.input[0] = again
     before = {id(node): extra for node, extra in entries}
-    return [item for node in nodes for item in (before.get(id(node)), node) if item is not None]
+    return [entry for node in nodes for entry in (before.get(id(node)), node) if entry is not None]
 
 
 _RULES: dict[str, Rule] = {

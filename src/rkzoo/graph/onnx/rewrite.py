@@ -158,7 +158,7 @@ def _slices(view: GraphView, names: Iterable[str]) -> tuple[list[onnx.NodeProto]
 
 
 def _origins(answer: Array, numbers: Array, source: str) -> tuple[str, list[Origin]] | None:
-    results: list[Origin] = []
+    origins: list[Origin] = []
     rows, columns = numbers.shape[2:]
     if numbers.size >= 2**24 or answer.shape[2:] != (rows // 2, columns // 2):
         return None
@@ -169,8 +169,8 @@ def _origins(answer: Array, numbers: Array, source: str) -> tuple[str, list[Orig
             return None
         if not np.array_equal(plane, numbers[0, channel, row::2, column::2]):
             return None
-        results.append((channel, row, column))
-    return source, results
+        origins.append((channel, row, column))
+    return source, origins
 
 
 def _spread(weight: Array, origins: list[Origin]) -> Array:
@@ -204,30 +204,36 @@ def picture_as_floats(
     Returns:
         A copy that takes float32 1xCxHxW; `model` itself for any other graph.
     """
-    result = input_preprocessing(model, size)
-    if result is None or not (result.moves or _is_unusual(model, result)):
+    preprocessing = input_preprocessing(model, size)
+    if preprocessing is None or not (preprocessing.moves or _is_unusual(model, preprocessing)):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    kept = _without_front(graph, result.body)
-    first, front = _scaled(graph, result)
-    provided = f"{result.name}_as_given"
-    if any(result.name in node.input for node in kept):
+    kept = _without_front(graph, preprocessing.body)
+    first, front = _scaled(graph, preprocessing)
+    input_name = f"{preprocessing.name}_as_given"
+    if any(preprocessing.name in node.input for node in kept):
         # Shape reads it, or the network begins with what is no preprocessing.
-        _read_instead(kept, result.name, provided)
-        rank = len(result.shape)
-        front += _as(result.name, result.layout, result.dtype, rank, provided)
-    if result.body_layout == "NHWC" and result.body_dtype == TensorProto.FLOAT:
-        kept = _without_turning(
-            kept, provided if result.body == result.name else result.body, first
+        _read_instead(kept, preprocessing.name, input_name)
+        rank = len(preprocessing.shape)
+        front += _as(
+            preprocessing.name, preprocessing.layout, preprocessing.dtype, rank, input_name
         )
-    if result.body != result.name:
-        front += _as(first, result.body_layout, result.body_dtype, 4, result.body)
+    if preprocessing.body_layout == "NHWC" and preprocessing.body_dtype == TensorProto.FLOAT:
+        kept = _without_turning(
+            kept,
+            input_name if preprocessing.body == preprocessing.name else preprocessing.body,
+            first,
+        )
+    if preprocessing.body != preprocessing.name:
+        front += _as(
+            first, preprocessing.body_layout, preprocessing.body_dtype, 4, preprocessing.body
+        )
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*front, *kept)]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(copies)
-    _retyped(graph, result)
+    _retyped(graph, preprocessing)
     return copy
 
 
@@ -297,8 +303,8 @@ def _as(source: str, layout: str, dtype: int, rank: int, target: str) -> list[on
         steps.append(("Cast", {"to": dtype}))
     names = [source, *(f"{target}_{number}" for number in range(len(steps) - 1)), target]
     return [
-        helper.make_node(operator, [names[i]], [names[i + 1]], **item)
-        for i, (operator, item) in enumerate(steps)
+        helper.make_node(operator, [names[i]], [names[i + 1]], **options)
+        for i, (operator, options) in enumerate(steps)
     ]
 
 
@@ -329,8 +335,8 @@ def _retyped(graph: onnx.GraphProto, input_preprocessing: InputPreprocessing) ->
     kind = info.type.tensor_type
     kind.elem_type = TensorProto.FLOAT
     dims = [d.SerializeToString() for d in kind.shape.dim]
-    result = onnx.TensorShapeProto.Dimension(dim_value=1).SerializeToString()
-    dims = dims if len(dims) == 4 else [result, *dims]
+    batch = onnx.TensorShapeProto.Dimension(dim_value=1).SerializeToString()
+    dims = dims if len(dims) == 4 else [batch, *dims]
     order = _TO_FIRST if input_preprocessing.layout == "NHWC" else range(4)
     del kind.shape.dim[:]
     kind.shape.dim.extend(onnx.TensorShapeProto.Dimension.FromString(dims[i]) for i in order)

@@ -58,8 +58,8 @@ def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto
     source = model.graph
     stored = {tensor.name for tensor in source.initializer}
     inputs = [info for info in source.input if info.name not in stored]
-    results = {name for node in source.node for name in node.output}
-    lost = sorted(set(outputs) - results)
+    produced = {name for node in source.node for name in node.output}
+    lost = sorted(set(outputs) - produced)
     if lost:
         raise _refused(f"It has no tensor {lost[0]}.")
     needed = set(outputs)
@@ -83,26 +83,26 @@ def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto
 def _between(
     source: onnx.GraphProto, inputs: Sequence[ArrayInput], outputs: Sequence[str]
 ) -> onnx.GraphProto:
-    provided = {array_input.name for array_input in inputs}
+    input_names = {array_input.name for array_input in inputs}
     requested = list(outputs) or [info.name for info in source.output]
     needed = set(requested)
     nodes = []
     for node in reversed(source.node):
-        if (needed - provided) & set(node.output):
+        if (needed - input_names) & set(node.output):
             nodes.append(node)
             needed.update(node.input)
             needed |= captured_by(node)
-    known = {name for node in nodes for name in node.output} | provided | {""}
+    known = {name for node in nodes for name in node.output} | input_names | {""}
     known |= {tensor.name for tensor in source.initializer}
     lost = sorted({name for node in nodes for name in node.input}.union(requested) - known)
-    unused = sorted(provided - needed)
+    unused = sorted(input_names - needed)
     if lost:
         raise _refused(f"It needs the input {lost[0]}, which is not given.")
     if unused:
         raise _refused(f"It does not use the input {unused[0]}.")
     graph = onnx.GraphProto(name=source.name or "part")
     graph.node.extend(reversed(nodes))
-    graph.initializer.extend(t for t in source.initializer if t.name in needed - provided)
+    graph.initializer.extend(t for t in source.initializer if t.name in needed - input_names)
     for array_input in inputs:
         graph.input.append(
             helper.make_tensor_value_info(

@@ -69,10 +69,10 @@ class GraphView:
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a tensor; None unless every dimension is known."""
-        results = self.shapes.get(name)
-        if results is None or any(d is None for d in results):
+        dims = self.shapes.get(name)
+        if dims is None or any(d is None for d in dims):
             return None
-        return tuple(d for d in results if d is not None)
+        return tuple(d for d in dims if d is not None)
 
 
 def graph_view(model: onnx.ModelProto) -> GraphView:
@@ -234,9 +234,9 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     dtypes = {t.name: t.data_type for t in graph.initializer}
     known = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     for info in known:
-        results = declared(info)
-        if results is not None:
-            shapes[info.name] = results
+        shape = declared(info)
+        if shape is not None:
+            shapes[info.name] = shape
             dtypes[info.name] = info.type.tensor_type.elem_type
     return shapes, dtypes
 
@@ -278,13 +278,13 @@ def _fold(view: GraphView) -> bool:
     kept = [node for node in graph.node if not node.output or node.output[0] not in gone]
     outer = {name for node in kept for name in node.input} | _captured(graph)
     outer |= {output.name for output in graph.output}
-    results = [n for node in foldable if node.output[0] in gone for n in node.output if n in outer]
+    exits = [n for node in foldable if node.output[0] in gone for n in node.output if n in outer]
     try:
-        values = run(submodel(view, foldable, sources, results), sources) if results else []
+        values = run(submodel(view, foldable, sources, exits), sources) if exits else []
     except RkzooError:
         return False
     fresh = {name: value for name, value in sources.items() if name in outer}
-    fresh |= dict(zip(results, values, strict=True))
+    fresh |= dict(zip(exits, values, strict=True))
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del graph.node[:]
     graph.node.extend(copies)

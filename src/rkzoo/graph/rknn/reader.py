@@ -383,9 +383,9 @@ def _ends(
     indices = payload.numbers(graph, side, "I", _MAX_NAME)
     if any(index >= len(tensors) for index in indices):
         raise _Broken("One of its inputs or outputs")
-    results = [tensors[index] for index in indices]
-    specs = tuple(_spec(payload, fields, tensor) for tensor in results)
-    return specs, tuple(map(partial(_native, payload), results, specs))
+    end_tensors = [tensors[index] for index in indices]
+    specs = tuple(_spec(payload, fields, tensor) for tensor in end_tensors)
+    return specs, tuple(map(partial(_native, payload), end_tensors, specs))
 
 
 def _native(payload: _Buffer, tensor: dict[int, int], spec: TensorSpec) -> TensorSpec:
@@ -451,10 +451,10 @@ def _normalisations(
 ) -> dict[str, Normalisation]:
     normalisations = {}
     for spec in inputs:
-        provided = attributes.get(spec.name)
-        if not isinstance(provided, dict):
+        normalisation = attributes.get(spec.name)
+        if not isinstance(normalisation, dict):
             continue
-        mean, std = _floats(provided.get("mean")), _floats(provided.get("std"))
+        mean, std = _floats(normalisation.get("mean")), _floats(normalisation.get("std"))
         if mean and std:
             # The toolkit writes [0] for a mean of zeros.
             channels = max(len(mean), len(std))

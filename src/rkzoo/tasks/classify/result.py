@@ -66,24 +66,25 @@ class Classes(ClassifiedCollection):
         jsons = [{"label": self.label(c), "class_id": c, "score": round(s, 4)} for c, s in rows]
         if not self.outputs:
             return jsons
-        return [item | {"output": name} for item, name in zip(jsons, self.outputs, strict=True)]
+        return [entry | {"output": name} for entry, name in zip(jsons, self.outputs, strict=True)]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR image with class names and probabilities in its corner."""
         from rkzoo.vision.draw_text import listed
 
         # "tench, Tinca tinca": show the first synonym only.
-        short = [name.split(",")[0] for name in self._said()]
+        short = [name.split(",")[0] for name in self._captions()]
         texts = [f"{s:4.0%}  {name}" for s, name in zip(self.score.tolist(), short, strict=True)]
         return listed(image, texts, self.score)
 
     def lines(self) -> list[str]:
         """Text output for a terminal, one line per class."""
         return [
-            f"{s:.3f}  {name}" for s, name in zip(self.score.tolist(), self._said(), strict=True)
+            f"{s:.3f}  {name}"
+            for s, name in zip(self.score.tolist(), self._captions(), strict=True)
         ]
 
-    def _said(self) -> list[str]:
+    def _captions(self) -> list[str]:
         """The label of each, with the output that it answers where there are several."""
         labels = [self.label(c) for c in self.class_id.tolist()]
         if not self.outputs:

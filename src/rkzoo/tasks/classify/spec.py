@@ -68,5 +68,5 @@ CLASSIFY = TaskSpec(
     legalize=True,
     to_matchable=identity,
     outputs="classes",
-    has_bounded_scores=lambda head: all(item.activated for item in head.each),
+    has_bounded_scores=lambda head: all(output.activated for output in head.each),
 )

@@ -57,16 +57,16 @@ class Classifier(ImageTask[Classes]):
         each = probabilities(outputs, self.session.outputs, self.head)
         if self.head.classes == 1 and len(self.labels) == 2:
             each = [np.concatenate((1 - each[0], each[0]))]
-        results: list[tuple[NDArray[np.int32], NDArray[np.float32], str]] = []
+        ranked: list[tuple[NDArray[np.int32], NDArray[np.float32], str]] = []
         first = 0
         for scores, class_output in zip(each, self.head.each, strict=True):
             best = np.argsort(-scores, kind="stable")[: self.top]
-            results.append(
+            ranked.append(
                 (best.astype(np.int32) + np.int32(first), scores[best], class_output.name)
             )
             first += class_output.classes
-        names = tuple(name for ids, _, name in results for _ in ids) if self.head.outputs else ()
-        ids, scores = (np.concatenate([item[i] for item in results]) for i in (0, 1))
+        names = tuple(name for ids, _, name in ranked for _ in ids) if self.head.outputs else ()
+        ids, scores = (np.concatenate([entry[i] for entry in ranked]) for i in (0, 1))
         return Classes(ids, scores, self.labels, names)
 
 

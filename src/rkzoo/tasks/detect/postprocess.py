@@ -406,24 +406,24 @@ class _Planes:
                 )
         by_name = {spec.name: index for index, spec in enumerate(specs)}
         known = all(output.name in by_name for output in head.outputs)
-        self._found: dict[tuple[str, int], tuple[int, TensorSpec]] = {
+        self._tensors: dict[tuple[str, int], tuple[int, TensorSpec]] = {
             (output.role, output.level): (index, _in_rows(specs[index], head.decoded))
             for position, output in enumerate(head.outputs)
             for index in [by_name[output.name] if known else position]
         }
 
     def has(self, role: str) -> bool:
-        return any(key[0] == role for key in self._found)
+        return any(key[0] == role for key in self._tensors)
 
     def of(self, role: str, level: int) -> tuple[int, TensorSpec]:
         """Index of the output and its spec. Raises RkzooError when missing."""
-        if (role, level) not in self._found:
+        if (role, level) not in self._tensors:
             raise RkzooError(
                 f"Level {level} of the model has no {role} tensor.",
-                f"It has {', '.join(f'{r} {n}' for r, n in self._found)}.",
+                f"It has {', '.join(f'{r} {n}' for r, n in self._tensors)}.",
                 "Convert the model again with rkzoo convert.",
             )
-        return self._found[role, level]
+        return self._tensors[role, level]
 
     def get(self, role: str, level: int, count: int, first: int = 0, total: int = 0) -> Plane:
         """Plane of `count` channels from `first`, of a tensor with `total` (default: exactly
@@ -435,9 +435,9 @@ class _Planes:
     def maybe(
         self, role: str, level: int, count: int, first: int = 0, total: int = 0
     ) -> Plane | None:
-        if (role, level) not in self._found:
+        if (role, level) not in self._tensors:
             return None
-        index, spec = self._found[role, level]
+        index, spec = self._tensors[role, level]
         _expect(spec, total or count, role)
         return Plane(index, spec, first, count)
 
@@ -474,14 +474,14 @@ def _expect(spec: TensorSpec, channels: int, role: str) -> None:
         # The number of padding blocks is up to the library (chip, dtype); the last blocks may
         # be entirely empty.
         room = spec.shape[1] * spec.shape[-1]
-        result = min(spec.channels, room) or room
-        fits = result == channels if spec.channels else room >= channels
+        actual = min(spec.channels, room) or room
+        fits = actual == channels if spec.channels else room >= channels
     else:
-        result = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
-        fits = result in (channels, -1)
+        actual = spec.shape[-1] if spec.layout == "NHWC" else spec.shape[1]
+        fits = actual in (channels, -1)
     if not fits:
         raise RkzooError(
-            f"The {role} tensor {spec.name} has {result} channels where {channels} are promised.",
+            f"The {role} tensor {spec.name} has {actual} channels where {channels} are promised.",
             f"Its shape is {list(spec.shape)}.",
             "Look at the model with rkzoo inspect.",
         )

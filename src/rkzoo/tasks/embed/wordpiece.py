@@ -62,7 +62,7 @@ class WordPiece:
 
     def _pieces(self, word: str) -> tuple[int, ...]:
         """Greedy longest match; a word that cannot be split is unknown."""
-        results: list[int] = []
+        ids: list[int] = []
         at = 0
         while at < len(word):
             ends = range(len(word), at, -1)
@@ -70,9 +70,9 @@ class WordPiece:
             hit = next((piece for piece in tries if piece in self._numbers), None)
             if hit is None or len(word) > _LONGEST:
                 return (self._unknown,)
-            results.append(self._numbers[hit])
+            ids.append(self._numbers[hit])
             at += len(hit) - (2 if at else 0)
-        return tuple(results)
+        return tuple(ids)
 
 
 def _read(path: Path) -> Any:

@@ -34,8 +34,8 @@ def best_path(logs: Log, blank: int, layouts: Sequence[Allowed] = ()) -> NDArray
     # No path is more probable than the unconstrained one, so it wins where it spells a layout.
     if not layouts or any(_spells(text, layout) for layout in layouts):
         return plain
-    results = [path for layout in layouts if (path := _spelling(logs, blank, layout)) is not None]
-    return max(results, key=lambda path: path[0])[1] if results else plain
+    paths = [path for layout in layouts if (path := _spelling(logs, blank, layout)) is not None]
+    return max(paths, key=lambda path: path[0])[1] if paths else plain
 
 
 def _spells(text: NDArray[np.intp], layout: Allowed) -> bool:

@@ -52,10 +52,10 @@ class TextEncoder:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: (N, W) float32, L2-normalized rows."""
-        rows = [self._one(row) for row in self._tokenizer.rows(texts, self._length)]
+        rows = [self._embed(row) for row in self._tokenizer.rows(texts, self._length)]
         return np.concatenate(rows)
 
-    def _one(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _embed(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         # Attend up to and including the first end token; the rest is padding.
         alive = np.arange(len(tokens)) <= int(np.argmax(tokens == END))
         fed = [

@@ -53,7 +53,7 @@ def fill_slots(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
         RkzooError: too many prompts, none, or embeddings of another width.
     """
     _, slots, width = texts.shape
-    count, result = prompts.embeddings.shape
+    count, length = prompts.embeddings.shape
     if not 1 <= count <= slots:
         raise RkzooError(
             f"{count} prompts were given, but the model takes {slots} at the most."
@@ -64,9 +64,9 @@ def fill_slots(prompts: Prompts, texts: ArrayInput) -> NDArray[np.float32]:
             if count
             else 'Say what to look for, for example --prompt "a red bus".',
         )
-    if result != width:
+    if length != width:
         raise RkzooError(
-            f"The embeddings have {result} numbers each, but the model takes {width}.",
+            f"The embeddings have {length} numbers each, but the model takes {width}.",
             "They come from another text encoder than the one it was trained with.",
             "Give the encoder that belongs to the model with --text-model.",
         )

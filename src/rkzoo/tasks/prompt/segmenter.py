@@ -91,7 +91,7 @@ class PromptableSegmenter:
         Raises:
             RkzooError: a point lies outside the image.
         """
-        places, labels = self._fed(prompt, embedding.letterbox)
+        places, labels = self._point_arrays(prompt, embedding.letterbox)
         answer = run_named(
             self._decoder,
             {
@@ -111,11 +111,11 @@ class PromptableSegmenter:
     def __call__(self, image: Image) -> Masks:
         """Segment a BGR image (H, W, 3): one mask per prompt, in order, without empty ones."""
         embedding = self.embed(image)
-        results = [self.segment(embedding, prompt) for prompt in self._prompts]
-        there = [(mask, score, 0) for mask, score in results if mask.any()]
+        candidates = [self.segment(embedding, prompt) for prompt in self._prompts]
+        there = [(mask, score, 0) for mask, score in candidates if mask.any()]
         return masks_of(there, _LABELS, embedding.letterbox.source)
 
-    def _fed(self, prompt: Sequence[Point], letterbox: Letterbox) -> tuple[F32, F32]:
+    def _point_arrays(self, prompt: Sequence[Point], letterbox: Letterbox) -> tuple[F32, F32]:
         """Point coordinates (1, N, 2) in input pixels, and labels (1, N)."""
         height, width = letterbox.source
         for x, y, _ in prompt:

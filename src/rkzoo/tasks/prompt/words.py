@@ -45,10 +45,10 @@ def words(
     """
     if isinstance(prompts, str):
         prompts = [prompts]
-    results = tuple(" ".join(prompt.split()) for prompt in prompts or ())
-    if not all(results):
+    cleaned = tuple(" ".join(prompt.split()) for prompt in prompts or ())
+    if not all(cleaned):
         raise RkzooError("A prompt is empty.", "It names what to look for.", HOW)
-    twice = sorted({prompt for prompt in results if results.count(prompt) > 1})
+    twice = sorted({prompt for prompt in cleaned if cleaned.count(prompt) > 1})
     if twice:
         raise RkzooError(
             f"The prompt {twice[0]!r} was given twice.", "Each is a class of its own.", HOW
@@ -60,7 +60,7 @@ def words(
             "Leave one of them out.",
         )
     return Words(
-        results,
+        cleaned,
         None if text_model is None else os.fspath(text_model),
         None if embeddings is None else Path(embeddings),
     )

@@ -58,9 +58,9 @@ def class_masks(
     maps = channels_first(output, spec, head.classes)
     _check(len(maps), head)
     class_masks = np.empty((len(maps), *letterbox.source), np.bool_)
-    for number, item in enumerate(maps):
+    for number, scores in enumerate(maps):
         class_masks[number] = (
-            to_source(dequantise(item, spec), letterbox, corners=head.corners) > head.limit
+            to_source(dequantise(scores, spec), letterbox, corners=head.corners) > head.limit
         )
     return class_masks
 

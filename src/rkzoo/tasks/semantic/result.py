@@ -67,8 +67,8 @@ class _PixelClasses:
 
     def masks(self) -> Masks:
         """Each class that has a share worth a line as one object, to compare answers by."""
-        results = [(self.mask(c).astype(np.uint8), 1.0, c) for c, _ in self._shown()]
-        return masks_of(results, self.labels, self.size)
+        shown = [(self.mask(c).astype(np.uint8), 1.0, c) for c, _ in self._shown()]
+        return masks_of(shown, self.labels, self.size)
 
     def lines(self) -> list[str]:
         """What a terminal shows: one line a class."""

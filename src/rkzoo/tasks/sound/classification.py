@@ -126,9 +126,9 @@ class SoundClassifier:
         values[: len(samples)] = samples
         for part in self._parts:
             spec = part.inputs[0]
-            results = run_named(part, {spec.name: values.reshape(spec.shape)})
+            outputs = run_named(part, {spec.name: values.reshape(spec.shape)})
             output = self.head.scores if part is self._parts[-1] else 0
-            values = results[part.outputs[output].name]
+            values = outputs[part.outputs[output].name]
         rows = values.reshape(-1, self.head.classes)
         filled = max(1, int(np.ceil(len(rows) * len(samples) / self._size)))
         return np.asarray(rows[:filled].mean(axis=0), np.float32)

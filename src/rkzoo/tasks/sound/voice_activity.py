@@ -84,7 +84,7 @@ class VoiceActivityDetector:
             raise RkzooError(f"{contract.family} does not find speech.", code=1)
         self.head, self.session = contract.head, session
         self._samples, self._state = session.inputs
-        self._found, self._next = (spec.name for spec in session.outputs)
+        self._probability_output, self._state_output = (spec.name for spec in session.outputs)
 
     def probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Speech probability of each step, (N,) float32.
@@ -94,14 +94,14 @@ class VoiceActivityDetector:
                 silence. The recurrent state is carried from step to step.
         """
         state = np.zeros(self._state.shape, np.float32)
-        results = []
+        probabilities = []
         for piece in steps(samples, self.head.step, self.head.context):
             answer = run_named(
                 self.session, {self._samples.name: piece[None], self._state.name: state}
             )
-            results.append(float(answer[self._found].reshape(-1)[0]))
-            state = answer[self._next].reshape(self._state.shape)
-        return np.array(results, np.float32)
+            probabilities.append(float(answer[self._probability_output].reshape(-1)[0]))
+            state = answer[self._state_output].reshape(self._state.shape)
+        return np.array(probabilities, np.float32)
 
     def __call__(self, sound: Sound) -> VoiceActivity:
         head = self.head
@@ -154,14 +154,14 @@ def spans(
             rough.append([at, at + 1])
         elif value >= stay and going:
             rough[-1][1] = at + 1
-    results = [
+    ranges = [
         (first * step, min(last * step, seconds))
         for first, last in rough
         if (last - first) * step >= head.shortest
     ]
     wide = []
-    for index, (first, last) in enumerate(results):
-        before = (results[index - 1][1] + first) / 2 if index else 0.0
-        after = (last + results[index + 1][0]) / 2 if index + 1 < len(results) else seconds
+    for index, (first, last) in enumerate(ranges):
+        before = (ranges[index - 1][1] + first) / 2 if index else 0.0
+        after = (last + ranges[index + 1][0]) / 2 if index + 1 < len(ranges) else seconds
         wide.append((max(first - head.pad, before), min(last + head.pad, after)))
     return wide

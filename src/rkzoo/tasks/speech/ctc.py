@@ -48,7 +48,7 @@ class CtcRecognizer:
         total = -(-len(samples) // hop)
         margin = min(round(_MARGIN * RATE / hop), size // hop // 4)
         stride = size // hop - 2 * margin
-        results: list[NDArray[np.intp]] = []
+        best_steps: list[NDArray[np.intp]] = []
         completed = 0
         while completed < total:
             first = max(completed - margin, 0)
@@ -58,10 +58,10 @@ class CtcRecognizer:
             steps = self._steps(window)
             last = first * hop + size >= len(samples)
             end = min(total - first, len(steps)) if last else completed - first + stride
-            results.append(steps[completed - first : end])
+            best_steps.append(steps[completed - first : end])
             # The network has no scores for the last steps of a full window.
             completed = total if last else first + end
-        return np.concatenate(results) if results else np.zeros(0, np.intp)
+        return np.concatenate(best_steps) if best_steps else np.zeros(0, np.intp)
 
     def _steps(self, window: Floats) -> NDArray[np.intp]:
         scores = next(iter(run_named(self.session, {self._input.name: window}).values()))

@@ -59,9 +59,9 @@ class TransducerStream:
             spec.name: np.zeros(spec.shape, spec.dtype) for spec in of.encoder.inputs[1:]
         }
         head = of.head
-        self._said = [head.blank] * head.context
+        self._tokens = [head.blank] * head.context
         self._decoded = self._decode()
-        self._heard: list[TimedToken] = []
+        self._timed_tokens: list[TimedToken] = []
         self._steps = 0  # encoder frames so far
         self._samples = 0
         self._taken = 0  # feature frames consumed so far
@@ -69,20 +69,20 @@ class TransducerStream:
     def accept(self, samples: Floats) -> None:
         """Process samples, float32 (N,) in -1..1 at 16 kHz."""
         self._samples += len(samples)
-        self._hear(samples)
+        self._accept(samples)
 
     def finish(self) -> None:
         """Process the remaining frames, padded with silence."""
         count = (self._samples + 80) // 160
         silence = np.zeros(self._of.head.hop * 160, np.float32)
         while self._taken < count:
-            self._hear(silence)
+            self._accept(silence)
 
     def transcript(self) -> Transcript:
         """The transcript so far."""
-        return Transcript(segments_of(self._heard))
+        return Transcript(segments_of(self._timed_tokens))
 
-    def _hear(self, samples: Floats) -> None:
+    def _accept(self, samples: Floats) -> None:
         self._frames = np.concatenate((self._frames, self._fbank.accept(samples)))
         while len(self._frames) >= self._segment:
             self._read(self._frames[: self._segment])
@@ -93,9 +93,9 @@ class TransducerStream:
         """Process one segment: one encoder run, then at most one token per encoder frame
         (greedy).
         """
-        results = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
-        encoded = next(iter(results.values()))[0]
-        lost = [name for name in self._caches if _NEW + name not in results]
+        outputs = run_named(self._of.encoder, {self._x.name: segment[None], **self._caches})
+        encoded = next(iter(outputs.values()))[0]
+        lost = [name for name in self._caches if _NEW + name not in outputs]
         if lost:
             raise RkzooError(
                 f"The encoder does not give back {lost[0]}.",
@@ -103,7 +103,7 @@ class TransducerStream:
                 "Export it as icefall does.",
             )
         self._caches = {
-            name: np.asarray(results[_NEW + name], old.dtype).reshape(old.shape)
+            name: np.asarray(outputs[_NEW + name], old.dtype).reshape(old.shape)
             for name, old in self._caches.items()
         }
         head = self._of.head
@@ -113,13 +113,13 @@ class TransducerStream:
             if token != head.blank and token not in head.skipped:
                 start = self._steps * head.step
                 text = self._of.pieces.get(token, "").replace(_SPACE, " ")
-                self._heard.append(TimedToken(start, start + head.step, text))
-                self._said.append(token)
+                self._timed_tokens.append(TimedToken(start, start + head.step, text))
+                self._tokens.append(token)
                 self._decoded = self._decode()
             self._steps += 1
 
     def _decode(self) -> Array:
-        last = np.array([self._said[-self._of.head.context :]], np.int64)
+        last = np.array([self._tokens[-self._of.head.context :]], np.int64)
         return self._run(self._of.decoder, last)
 
     @staticmethod

@@ -76,14 +76,14 @@ class WhisperDecoder:
     def __init__(self, embedding: Session, decoder: Session, heard: Mapping[str, Array]) -> None:
         self._embedding, self._decoder = embedding, decoder
         shapes = {spec.name: spec.shape for spec in decoder.inputs}
-        self._fed: dict[str, Array] = {
+        self._inputs: dict[str, Array] = {
             name: np.zeros(shape, np.float32)
             for name, shape in shapes.items()
             if name.startswith("past_")
         }
-        self._fed |= heard
-        self._fed["mask"] = np.full(shapes["mask"], _HIDDEN, np.float32)
-        self._fed["mask"][..., -1] = 0.0
+        self._inputs |= heard
+        self._inputs["mask"] = np.full(shapes["mask"], _HIDDEN, np.float32)
+        self._inputs["mask"][..., -1] = 0.0
         self.room = shapes["mask"][-1] - 1
         self._length = 0
 
@@ -91,15 +91,15 @@ class WhisperDecoder:
         """Feed `token` and return the logits (V,) of the next one."""
         at = self._length
         requested = {"token": np.array([token]), "position": np.array([at])}
-        self._fed["x"] = run_named(self._embedding, requested)["x"]
-        results = run_named(self._decoder, self._fed)
+        self._inputs["x"] = run_named(self._embedding, requested)["x"]
+        outputs = run_named(self._decoder, self._inputs)
         if at < self.room:
-            for name, array in results.items():
+            for name, array in outputs.items():
                 if name.startswith("new_"):
-                    self._fed[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
-            self._fed["mask"][..., at] = 0.0
+                    self._inputs[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
+            self._inputs["mask"][..., at] = 0.0
         self._length += 1
-        return np.asarray(results["logits"], np.float32).reshape(-1)
+        return np.asarray(outputs["logits"], np.float32).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Whisper:
                 continue
             seconds = len(window) / RATE
             shortest = seconds <= _SHORTEST
-            answer = self._best(self._hear(window, bins, whole), language, shortest)
+            answer = self._best(self._encode(window, bins, whole), language, shortest)
             if answer.is_silence:
                 at, size = at + len(window), whole
                 continue
@@ -150,7 +150,7 @@ class Whisper:
         spoken = "" if language is None or not segments else self.tokens.words[language][2:-2]
         return Transcript(tuple(segments), spoken)
 
-    def _hear(self, window: NDArray[np.float32], bins: int, whole: int) -> dict[str, Array]:
+    def _encode(self, window: NDArray[np.float32], bins: int, whole: int) -> dict[str, Array]:
         """Run the encoder. The samples are padded, not the spectrogram, where zeros would not mean
         silence.
         """
@@ -162,15 +162,15 @@ class Whisper:
         """Decode with rising temperature; return the first good result, or a repetitive one unless
         this is the `last` attempt; else the most probable, preferably not repetitive.
         """
-        window_results: list[WindowResult] = []
+        candidates: list[WindowResult] = []
         for temperature in _TEMPERATURES:
             answer = self._answer(heard, language, _chooser(temperature))
             if answer.is_good or answer.is_silence or (answer.is_repetitive and not last):
                 return answer
-            window_results.append(answer)
+            candidates.append(answer)
         return max(
-            window_results,
-            key=lambda window_result: (not window_result.is_repetitive, window_result.mean_log),
+            candidates,
+            key=lambda candidate: (not candidate.is_repetitive, candidate.mean_log),
         )
 
     def _answer(
@@ -184,24 +184,24 @@ class Whisper:
             language = known[int(first[known].argmax())]
         decoder.step(language)
         logits = decoder.step(tokens.translate if self.translate else tokens.transcribe)
-        results: list[int] = []
+        ids: list[int] = []
         total, ended = 0.0, False
         for _ in range(decoder.room - 3):
-            logs = next_log_probs(logits, results, tokens)
+            logs = next_log_probs(logits, ids, tokens)
             token = choose(logs)
             total += float(logs[token])
             if token == tokens.end:
                 ended = True
                 break
-            results.append(token)
+            ids.append(token)
             logits = decoder.step(token)
         return WindowResult(
-            tokens=tuple(results),
-            mean_log=total / (len(results) + 1),
+            tokens=tuple(ids),
+            mean_log=total / (len(ids) + 1),
             silence=float(np.exp(first[tokens.silence])),
             language=language,
             ended=ended,
-            text=tokens.text(results),
+            text=tokens.text(ids),
         )
 
 

@@ -45,7 +45,7 @@ class AngleClassifier:
 
     def scores(self, lines: Sequence[Image]) -> NDArray[np.float32]:
         """Return the scores of the head's angles for each line, (N, A)."""
-        results = [np.zeros((0, len(self.head.angles)), np.float32)]
+        batches = [np.zeros((0, len(self.head.angles)), np.float32)]
         fixed = self.session.inputs[0].shape[0]
         for start in range(0, len(lines), self._batch):
             part = lines[start : start + self._batch]
@@ -53,8 +53,8 @@ class AngleClassifier:
             missing = max(0, fixed - len(part))
             batch = self.preprocess([*part, *[part[-1]] * missing])
             outputs = self.session.run([batch])
-            results.append(checked(outputs, self.session.outputs, self.head)[: len(part)])
-        return np.concatenate(results)
+            batches.append(checked(outputs, self.session.outputs, self.head)[: len(part)])
+        return np.concatenate(batches)
 
 
 @dataclass(frozen=True)

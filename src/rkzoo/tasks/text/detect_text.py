@@ -224,7 +224,7 @@ def _rectangles(
     contours, tree = cv2.findContours(
         _mask(part, spec, head.threshold), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    results: list[tuple[float, ...]] = []
+    rows: list[tuple[float, ...]] = []
     scores: list[float] = []
     # Contours with a parent are holes, not text.
     outer = (
@@ -238,9 +238,9 @@ def _rectangles(
         score = _score(part, spec, cv2.boxPoints(((x, y), (width, height), degrees)))
         if score < head.box_threshold:
             continue
-        results.append((x + 0.5, y + 0.5, width + 1, height + 1, degrees))
+        rows.append((x + 0.5, y + 0.5, width + 1, height + 1, degrees))
         scores.append(score)
-    rectangles = np.array(results, np.float64).reshape(-1, 5)
+    rectangles = np.array(rows, np.float64).reshape(-1, 5)
     kept = grown(rectangles[:, 2:4], head).min(axis=1) >= LEAST_BOX
     return rectangles[kept], np.array(scores, np.float32)[kept]
 

@@ -58,8 +58,8 @@ class PageReader:
         scores = np.array([reading.score for reading in readings], np.float32)
         texts = tuple(reading.text for reading in readings)
         text_lines = TextLines(boxes.quads, texts, scores, boxes.scores, angles)
-        result = np.array([bool(text.strip()) for text in texts])
-        text_lines = text_lines[(scores >= self.options.confidence) & result]
+        has_text = np.array([bool(text.strip()) for text in texts])
+        text_lines = text_lines[(scores >= self.options.confidence) & has_text]
         return text_lines[reading_order(text_lines.quads, text_lines.angles)]
 
 

@@ -164,9 +164,9 @@ def _rows(boxes: Boxes, members: NDArray[Any]) -> list[int]:
             rows[-index].append(k)
         else:
             rows.append([k])
-    results = [order[row] for row in rows]
-    results.sort(key=lambda row: float(np.mean(boxes[row, 1] + boxes[row, 3])))
-    return [int(k) for row in results for k in row[np.lexsort(boxes[row].T[::-1])]]
+    lines = [order[row] for row in rows]
+    lines.sort(key=lambda row: float(np.mean(boxes[row, 1] + boxes[row, 3])))
+    return [int(k) for row in lines for k in row[np.lexsort(boxes[row].T[::-1])]]
 
 
 def _neighbours(boxes: Boxes) -> tuple[list[list[float]], list[list[float]]]:

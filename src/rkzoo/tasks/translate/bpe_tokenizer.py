@@ -117,12 +117,12 @@ class BpeTokenizer:
         """BPE of one word: merges by rank; a piece not in the dictionary is split again."""
         parts = apply_merges([*word[:-1], word[-1:] + _LAST], self._ranks)
         parts[-1] = parts[-1].removesuffix(_LAST)
-        results = [
+        pieces = [
             piece
             for index, part in enumerate(parts)
             for piece in self._known(part, index == len(parts) - 1)
         ]
-        return tuple(results)
+        return tuple(pieces)
 
     def _known(self, part: str, final: bool) -> Iterator[str]:
         piece = part if final else part + GOES_ON

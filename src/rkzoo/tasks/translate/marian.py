@@ -92,16 +92,16 @@ class MarianNetwork:
         self, read: EncoderState, piece: int, past: tuple[int, ...]
     ) -> tuple[Floats, tuple[int, ...]]:
         """Decode one step: scores (V,) of the next token, and the new prefix."""
-        results = (*past, piece)
+        prefix = (*past, piece)
         # The decoder is causal, so padding after the last token has no effect.
-        ids, _ = self._filled(results, self.max_steps)
+        ids, _ = self._filled(prefix, self.max_steps)
         inputs: dict[str, Array] = {
             "input_ids": ids,
             "encoder_hidden_states": read.seen.reshape(self._wide),
             "encoder_attention_mask": read.mask,
         }
         (scores,) = run_named(self._decoder, inputs).values()
-        return scores.reshape(self.max_steps, -1)[len(results) - 1], results
+        return scores.reshape(self.max_steps, -1)[len(prefix) - 1], prefix
 
     def _filled(self, pieces: Sequence[int], slots: int) -> tuple[Ids, Ids]:
         ids = np.full((1, slots), self._marks.pad, np.int64)
@@ -165,15 +165,15 @@ def _vocabulary(path: Path) -> dict[str, int]:
     with os_errors_explained(f"{path} cannot be read."):
         data = path.read_bytes()
     try:
-        result = json.loads(data)
+        vocabulary = json.loads(data)
     except ValueError as error:
         raise _other(path, f"It is not JSON: {error}.") from error
-    numbers = result.values() if isinstance(result, dict) else [None]
+    numbers = vocabulary.values() if isinstance(vocabulary, dict) else [None]
     if any(type(number) is not int or number < 0 for number in numbers):
         raise _other(path, "It is not a table from pieces to numbers.")
-    if not {_END, _UNKNOWN, _PAD} <= set(result):
+    if not {_END, _UNKNOWN, _PAD} <= set(vocabulary):
         raise _other(path, f"It lacks one of {_END}, {_UNKNOWN} and {_PAD}.")
-    return dict(result)
+    return dict(vocabulary)
 
 
 def _model(path: Path) -> Any:

@@ -43,19 +43,19 @@ class Translator:
         self._head, self._network, self._spelling = head, network, tokenizer
 
     def __call__(self, text: str) -> Translation:
-        results = [
+        translated = [
             self._sentence(sentence, number)
             for number, line in enumerate(text.splitlines())
             for sentence in sentences(line)
         ]
-        if not results:
+        if not translated:
             raise RkzooError("There is nothing to translate.", "", "Give some words.")
-        return Translation(tuple(results), self._head.source, self._head.target)
+        return Translation(tuple(translated), self._head.source, self._head.target)
 
     def _sentence(self, text: str, line: int) -> Sentence:
         words = self._spelling.encode(text)
         special_tokens = self._spelling.special_tokens
-        results: list[int] = []
+        pieces: list[int] = []
         parts, finished = 0, True
         waiting = [words]
         while waiting:
@@ -67,13 +67,13 @@ class Translator:
                 read = self._network.encode(numbers)
                 answer, ended = beam_search(self._network, read, self._head.beams, special_tokens)
             if ended or len(numbers) == 1:
-                results += answer
+                pieces += answer
                 parts += 1
                 finished = finished and ended
             else:
                 waiting[:0] = _halves(part)
         unknown = tuple(word.text for word in words if special_tokens.unknown in word.numbers)
-        translation = self._spelling.decode(results, self._head.target)
+        translation = self._spelling.decode(pieces, self._head.target)
         return Sentence(text, translation, line, parts, unknown, not finished)
 
 

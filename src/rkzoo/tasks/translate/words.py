@@ -41,16 +41,16 @@ NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
 
 def sentences(line: str) -> list[str]:
     """Split a line into sentences, stripped of outer white space."""
-    results, start = [], 0
+    parts, start = [], 0
     for end in _END.finditer(line):
         before = line[start : end.start()].split()
         short = end[0] == "." and before and (before[-1] in _SHORT or _is_initials(before[-1]))
         after = line[end.end() :].lstrip()
         if not short and not after[:1].islower():
-            results.append(line[start : end.end()])
+            parts.append(line[start : end.end()])
             start = end.end()
-    results.append(line[start:])
-    return [text.strip() for text in results if text.strip()]
+    parts.append(line[start:])
+    return [text.strip() for text in parts if text.strip()]
 
 
 def _is_initials(word: str) -> bool:
@@ -68,10 +68,10 @@ def words_of(sentence: str) -> list[str]:
     text = re.sub(r"(?<=\d)'(?=s\b)", " '", text)
     text = re.sub(r"(?<![\w ])'|'(?!\w)|(?<= )'(?!\w)|(?<= )'(?=\w+')", " ' ", text)
     parts = text.split()
-    results: list[str] = []
+    split: list[str] = []
     for index, part in enumerate(parts):
-        results += _stopped(part, parts[index + 1 :])
-    entries = [re.sub(r"^DOT(M+)END$", lambda dots: "." * len(dots[1]), part) for part in results]
+        split += _stopped(part, parts[index + 1 :])
+    entries = [re.sub(r"^DOT(M+)END$", lambda dots: "." * len(dots[1]), part) for part in split]
     return ["".join(_ESCAPES.get(character, character) for character in part) for part in entries]
 
 

@@ -57,8 +57,8 @@ class Vector:
             return [" ".join(f"{value:.6g}" for value in self.values.tolist())]
         first = " ".join(f"{value:.4g}" for value in self.values[:_SHOWN].tolist())
         more = " ..." if len(self) > _SHOWN else ""
-        results = [f"{len(self)} numbers of length {self.norm:.4g}: {first}{more}"]
-        return results + (self.against.lines() if self.against is not None else [])
+        lines = [f"{len(self)} numbers of length {self.norm:.4g}: {first}{more}"]
+        return lines + (self.against.lines() if self.against is not None else [])
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of the BGR picture with its lines in the corner."""

@@ -65,13 +65,13 @@ def windows(length: int, size: int, margin: int) -> list[tuple[int, int, int]]:
     Of the window at `start`, the output for first..last is kept. Together these cover everything
     once; `margin` items are discarded at each inner window edge.
     """
-    results = []
+    spans = []
     start = first = 0
     while start + size < length:
         last = start + size - margin
-        results.append((start, first, last))
+        spans.append((start, first, last))
         start, first = min(last - margin, length - size), last
-    return [*results, (start, first, length)]
+    return [*spans, (start, first, length)]
 
 
 def in_windows(

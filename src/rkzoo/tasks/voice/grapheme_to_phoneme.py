@@ -63,10 +63,10 @@ class GraphemeToPhoneme:
     def _step(self, side: str, index: int, state: Array) -> Array:
         """One step of a gated recurrent unit (GRU, https://arxiv.org/abs/1406.1078)."""
         w = self._w
-        provided = w[f"{side}_w_ih"] @ w[f"{side}_emb"][index] + w[f"{side}_b_ih"]
-        kept = w[f"{side}_w_hh"] @ state + w[f"{side}_b_hh"]
-        reset, update = 1 / (1 + np.exp(-(provided[:512] + kept[:512]).reshape(2, 256)))
-        new = np.tanh(provided[512:] + reset * kept[512:])
+        input_gates = w[f"{side}_w_ih"] @ w[f"{side}_emb"][index] + w[f"{side}_b_ih"]
+        hidden_gates = w[f"{side}_w_hh"] @ state + w[f"{side}_b_hh"]
+        reset, update = 1 / (1 + np.exp(-(input_gates[:512] + hidden_gates[:512]).reshape(2, 256)))
+        new = np.tanh(input_gates[512:] + reset * hidden_gates[512:])
         return np.asarray((1 - update) * new + update * state, np.float32)
 
 

@@ -78,16 +78,16 @@ class Phonemizer:
     def __call__(self, words: tuple[str, ...]) -> list[str]:
         """IPA of each word of a sentence; punctuation (. , ? ! ; :) is attached to the word before
         it."""
-        results: list[str] = []
+        phonemes: list[str] = []
         for word in words:
             if not word[0].isalpha():
-                results[-1:] = [(results[-1] if results else "") + word]
+                phonemes[-1:] = [(phonemes[-1] if phonemes else "") + word]
                 continue
             text = _LIGHT.get(word) or ipa(self.sounds(word))
-            if results and results[-1] == "ðə" and text.lstrip("ˈˌ")[:1] in _VOWELS:
-                results[-1] = "ðɪ"
-            results.append(text)
-        return results
+            if phonemes and phonemes[-1] == "ðə" and text.lstrip("ˈˌ")[:1] in _VOWELS:
+                phonemes[-1] = "ðɪ"
+            phonemes.append(text)
+        return phonemes
 
     def sounds(self, word: str) -> list[str]:
         """ARPAbet phonemes of one word."""

@@ -143,7 +143,7 @@ class TextToSpeech:
         self._head, self._mouth, self._spell, self._speed = head, mouth, spell, speed
 
     def __call__(self, text: str) -> SynthesizedSpeech:
-        results: list[Samples] = []
+        chunks: list[Samples] = []
         where: list[SynthesizedSentence] = []
         rate = self._head.rate
         silence = np.zeros(round(_BETWEEN * rate), np.float32)
@@ -152,23 +152,25 @@ class TextToSpeech:
             words, lost = self._spell(sentence.words)
             lost = "".join(sorted({*lost, *sentence.unspoken}))
             sound = [
-                part for run in fitting(words, self._mouth.max_symbols) for part in self._say(run)
+                part
+                for run in fitting(words, self._mouth.max_symbols)
+                for part in self._synthesize(run)
             ]
             start = length
             length += sum(map(len, sound))
             where.append(SynthesizedSentence(sentence.text, start / rate, length / rate, lost))
             if sound:
-                results += [*sound, silence]
+                chunks += [*sound, silence]
                 length += len(silence)
-        if not results:
+        if not chunks:
             raise RkzooError(
                 "There is nothing in this text that the voice can say.",
                 f"It speaks the language {self._head.language} only.",
                 "Give it words in that language.",
             )
-        return SynthesizedSpeech(Sound(np.concatenate(results[:-1]), rate), tuple(where))
+        return SynthesizedSpeech(Sound(np.concatenate(chunks[:-1]), rate), tuple(where))
 
-    def _say(self, words: Sequence[PhoneticWord]) -> list[Samples]:
+    def _synthesize(self, words: Sequence[PhoneticWord]) -> list[Samples]:
         """Synthesize a run of words, split in two where it is too long for the network."""
         symbols = _joined(words)
         sound = self._mouth(symbols, self._speed)
@@ -180,7 +182,7 @@ class TextToSpeech:
                 "One of its sounds lasts longer than the network can say at once.",
                 "Use a higher --speed.",
             )
-        return [part for half in halves(words) for part in self._say(half)]
+        return [part for half in halves(words) for part in self._synthesize(half)]
 
 
 def _joined(words: Sequence[PhoneticWord]) -> list[int]:
@@ -236,5 +238,5 @@ def run(session: Session, *arrays: NDArray[Any]) -> list[NDArray[np.float32]]:
         raise RkzooError(
             f"A part of the voice takes {len(names)} inputs, and not {len(arrays)}.", code=1
         )
-    results = run_named(session, dict(zip(names, arrays, strict=True)))
-    return [results[spec.name] for spec in session.outputs]
+    outputs = run_named(session, dict(zip(names, arrays, strict=True)))
+    return [outputs[spec.name] for spec in session.outputs]

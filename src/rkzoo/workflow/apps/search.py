@@ -103,23 +103,23 @@ def search(
                 "Use clip for pictures, or minilm for texts.",
             )
         # Embed the query first, to fail before a whole folder is read.
-        requested = task.embed_text([words])[0]
+        query = task.embed_text([words])[0]
         kept = _EmbeddingCache(planned)
-        results: list[Embeddings] = []
+        embeddings: list[Embeddings] = []
         names: list[str] = []
         places: list[Path | None] = []
         with report.task(
             "Reading what is searched", len(sources), unit=input_kind.several
         ) as progress:
-            for item, source in enumerate(sources, 1):
+            for done, source in enumerate(sources, 1):
                 path = input_kind.file(source)
                 read = partial(input_kind.read, source)
                 rows = kept.rows(sha256_of(path) if path else _digest(read()), task, read)
-                results.append(rows)
+                embeddings.append(rows)
                 names += [str(path)] if input_kind is PICTURE else task.passages(read())
                 places += [path] * len(rows)
-                progress.update(item)
-    cosine = np.concatenate(results) @ requested
+                progress.update(done)
+    cosine = np.concatenate(embeddings) @ query
     order = np.argsort(-cosine, kind="stable").tolist()
     alike = SimilarityScores(tuple(names[i] for i in order), cosine[order])
     return SearchResults(words, alike, tuple(places[i] for i in order), planned.label, kept.hits)

@@ -263,14 +263,14 @@ class _Run:
             raise failure
 
     def _loop(self, pool: Pool[Frame, FrameResult], sinks: list[Sink]) -> None:
-        reported = perf_counter()
+        last_report = perf_counter()
         while not self.stop.is_set and not pool.over:
             # Short timeout, since a signal only sets a flag.
             outcome = pool.take(0.1)
             if outcome is not None and self._deliver(outcome, sinks):
                 return
-            if self.watch and perf_counter() - reported >= 1:
-                reported = perf_counter()
+            if self.watch and perf_counter() - last_report >= 1:
+                last_report = perf_counter()
                 self.watch(self.figures())
 
     def _deliver(self, outcome: Outcome[Frame, FrameResult], sinks: list[Sink]) -> bool:
@@ -282,12 +282,12 @@ class _Run:
         answer = outcome.value()
         self._warn(answer.warnings)
         seconds = dict(answer.seconds)
-        result: Any = answer.prediction
+        prediction: Any = answer.prediction
         if self._follow is not None:
             start = perf_counter()
-            result = self._follow(result)
+            prediction = self._follow(prediction)
             seconds["track"] = perf_counter() - start
-        shown = RenderedFrame(outcome.item, result, self._paint)
+        shown = RenderedFrame(outcome.item, prediction, self._paint)
         for sink in sinks:
             sink.take(shown)
         self.answered += 1

@@ -281,7 +281,7 @@ class _PartUnderTest:
                 runtime_info.hear(session, self.board)
             ran = _run(session, self.golden, ROUNDS if self.board else 1)
         outputs = self._outputs(ran)
-        checks = [self._found(contract, "plain", ran)]
+        checks = [self._prediction_check(contract, "plain", ran)]
         if self.board is not None and layout_of(contract) == "native":
             checks.append(self._found_natively(contract))
         known = tuple(check for check in checks if check is not None)
@@ -336,20 +336,22 @@ class _PartUnderTest:
                 f"Run rkzoo doctor {self.file}: library and model must fit each other.",
             )
         return tuple(
-            check_output(spec, list(self.golden.answers[index]), tensor_spec, item)
+            check_output(spec, list(self.golden.answers[index]), tensor_spec, arrays)
             for index, (spec, tensor_spec) in enumerate(zip(specs, ran.specs, strict=True))
-            for item in [[outputs[index] for outputs in ran.outputs]]
+            for arrays in [[outputs[index] for outputs in ran.outputs]]
         )
 
     def _found_natively(self, contract: Contract) -> PredictionCheck | None:
         """Result of the decoder that `run` uses, which reads the native layout."""
         try:
             with self._open(contract, "native", SILENT) as session:
-                return self._found(contract, "native", _run(session, self.golden, 1))
+                return self._prediction_check(contract, "native", _run(session, self.golden, 1))
         except RkzooError as error:
             return PredictionCheck("native", None, "fail", _unplaced(error))
 
-    def _found(self, contract: Contract, layout: Layout, ran: _RunResult) -> PredictionCheck | None:
+    def _prediction_check(
+        self, contract: Contract, layout: Layout, ran: _RunResult
+    ) -> PredictionCheck | None:
         """Compare postprocessed results; None where the task has none to compare."""
         if contract.picture is None or contract.texts is not None:
             return None
@@ -403,13 +405,13 @@ def _run(session: Session, golden: Golden, rounds: int) -> _RunResult:
         for index in range(golden.about.count):
             fed = golden.inputs(index)
             start = perf_counter()
-            results = session.run(fed)
+            arrays = session.run(fed)
             ran.seconds.append(perf_counter() - start)
             if (own := _npu_seconds(session)) is not None and own <= ran.seconds[-1]:
                 ran.npu_seconds.append(own)
             # Outputs lie in NPU memory, which the next run overwrites.
-            outputs.append([np.array(array) for array in results])
-            del results
+            outputs.append([np.array(array) for array in arrays])
+            del arrays
             digest = hashlib.blake2b(b"".join(map(np.ndarray.tobytes, outputs[-1]))).digest()
             if not number:
                 first.append(digest)

@@ -83,8 +83,12 @@ def check_output(
         near = sum(int(_near(a, b).sum()) for a, b in values)
         return _judged_floats(replace(check, within=near / max(sum(a.size for a, _ in values), 1)))
     if not _same_scale(golden, board):
-        reported, meant = (f"{spec.scale:g} and {spec.zero_point}" for spec in (board, golden))
-        return replace(check, why=f"the library tells scale and zero point {reported}, not {meant}")
+        board_scale, golden_scale = (
+            f"{spec.scale:g} and {spec.zero_point}" for spec in (board, golden)
+        )
+        return replace(
+            check, why=f"the library tells scale and zero point {board_scale}, not {golden_scale}"
+        )
     equal = sum(int((a == b).sum()) for a, b in pairs) / max(sum(a.size for a, _ in pairs), 1)
     apart = (np.abs(a.astype(np.int64) - b.astype(np.int64)).max(initial=0) for a, b in pairs)
     return _judged_codes(replace(check, equal=equal, codes=int(max(apart))))
@@ -113,8 +117,8 @@ def _judged_codes(check: OutputCheck) -> OutputCheck:
 
 
 def _judged_floats(check: OutputCheck) -> OutputCheck:
-    result = check.cosine or 0.0
-    if result >= GOOD:
+    similarity = check.cosine or 0.0
+    if similarity >= GOOD:
         return replace(check, level="ok")
-    level: Level = "fail" if result < FAIL_COSINE else "warn"
-    return replace(check, level=level, why=f"its cosine with the simulator's is {result:.4f}")
+    level: Level = "fail" if similarity < FAIL_COSINE else "warn"
+    return replace(check, level=level, why=f"its cosine with the simulator's is {similarity:.4f}")

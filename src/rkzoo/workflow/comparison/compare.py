@@ -104,15 +104,15 @@ def compare(
     commands = _commands(model, chip, options)
     trial = _Trial(pictures, request.confidence, report)
     ran, layered = [], []
-    for runtime, item in planned.items():
+    for runtime, runtime_plan in planned.items():
         with ExitStack() as stack:
-            opened, processes = open_sessions(item, runtime, stack, report)
+            opened, processes = open_sessions(runtime_plan, runtime, stack, report)
             begun = time.perf_counter()
-            variant = trial.run(runtime, item, opened)
+            variant = trial.run(runtime, runtime_plan, opened)
             ran.append(replace(variant, seconds=time.perf_counter() - begun))
             if runtime == "int8" and layers:
-                layered += _layers(item, processes, trial, ran[-1], skipped, report)
-    results = tuple(
+                layered += _layers(runtime_plan, processes, trial, ran[-1], skipped, report)
+    found_causes = tuple(
         cause
         for role in planned["onnx"].parts
         for cause in causes(_facts(role, planned, ran, layered, trial, model, commands, report))
@@ -126,10 +126,10 @@ def compare(
         pictures=tuple(picture.name for picture in pictures),
         ran=tuple(ran),
         layers=tuple(layered),
-        causes=results,
+        causes=found_causes,
         skipped=tuple(dict.fromkeys(skipped)),
-        verdict=verdict_text(ran, results),
-        next=next_command(ran, results, commands),
+        verdict=verdict_text(ran, found_causes),
+        next=next_command(ran, found_causes, commands),
         seconds=time.perf_counter() - start,
     )
 
@@ -176,17 +176,17 @@ class _Trial:
         title = {"onnx": "Float", "fp16": "Float16", "int8": "INT8"}[runtime]
         with self.report.task(f"{title} on the pictures", len(self.pictures), unit="pictures") as b:
             for index, picture in enumerate(self.pictures):
-                result = None if task is None else task(picture.image)
+                prediction = None if task is None else task(picture.image)
                 if task is None:
                     _run(planned, opened, picture.image)
                 if runtime == "onnx":
-                    self._remember(result, opened, task, picture.image)
-                elif result is not None:
-                    matches.append(compared(self.answers[index], result, threshold))
+                    self._remember(prediction, opened, task, picture.image)
+                elif prediction is not None:
+                    matches.append(compared(self.answers[index], prediction, threshold))
                 if runtime != "onnx":
                     for key, row in self._against(index, planned, opened):
                         rows.setdefault(key, []).append(row)
-                sure = None if result is None else above(result, threshold)
+                sure = None if prediction is None else above(prediction, threshold)
                 counts.append(None if sure is None else len(sure))
                 if sure is not None:
                     drawn.append(_drawn(sure, picture.image, self.report))
@@ -227,7 +227,7 @@ class _Trial:
         self, index: int, planned: Plan, opened: Opened
     ) -> list[tuple[tuple[str, int], OutputFigures]]:
         """Outputs of this backend for the same inputs as float."""
-        results = []
+        rows_by_output = []
         for role, calls in self.calls[index].items():
             contract = planned.parts[role].contract
             names, kept = self.named[role], opened[role]
@@ -244,8 +244,10 @@ class _Trial:
                         part=role,
                     )
                     several.setdefault(place, []).append(row)
-            results += [((role, place), over_pictures(rows)) for place, rows in several.items()]
-        return results
+            rows_by_output += [
+                ((role, place), over_pictures(rows)) for place, rows in several.items()
+            ]
+        return rows_by_output
 
 
 def _places(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[tuple[int, str, int]]:

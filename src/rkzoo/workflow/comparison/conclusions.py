@@ -54,12 +54,12 @@ def largest_number(
             names = [spec.name for spec in session.outputs]
     except RkzooError:
         return None  # only this diagnosis is lost
-    results = [
+    maxima = [
         (name, float(np.abs(values).max()))
         for name, values in zip(names, outputs, strict=True)
         if values.size and values.dtype.kind == "f"
     ]
-    return max(results, key=lambda pair: pair[1], default=None)
+    return max(maxima, key=lambda pair: pair[1], default=None)
 
 
 def verdict_text(ran: Sequence[RuntimeComparison], causes: Sequence[Cause]) -> str:
@@ -70,31 +70,31 @@ def verdict_text(ran: Sequence[RuntimeComparison], causes: Sequence[Cause]) -> s
         for variant in ran
         if not variant.hurt and variant.runtime != "onnx"
     ]
-    reported = []
+    sentences = []
     if good:
-        reported.append(f"{' and '.join(good)} answer{'s' * (len(good) == 1)} as float does.")
+        sentences.append(f"{' and '.join(good)} answer{'s' * (len(good) == 1)} as float does.")
     if bad:
         several = len(bad) > 1
-        reported.append(
+        sentences.append(
             f"{' and '.join(bad)} do{'' if several else 'es'} not answer as float does."
         )
     silent = _found_nothing(ran)
     if silent and not bad:
-        reported = [NOTHING_FOUND]
+        sentences = [NOTHING_FOUND]
     elif not bad and not causes:
-        reported.insert(0, "Nothing is wrong:")
+        sentences.insert(0, "Nothing is wrong:")
     if causes and not bad:
-        reported.append("Yet something is likely wrong with the model or how it is fed.")
+        sentences.append("Yet something is likely wrong with the model or how it is fed.")
     for variant in ran:
         agreed = variant.agreement
         if agreed is not None and (agreed.lost or agreed.new):
             few = agreed.lost + agreed.new - sum(len(m.serious) for m in variant.matches)
-            reported.append(
+            sentences.append(
                 f"{_TITLES[variant.runtime]} finds {agreed.found} of the "
                 f"{agreed.found + agreed.lost} things of float and {agreed.new} others"
                 + (f" ({few} differ by a hair at the threshold)." if few else ".")
             )
-    return " ".join(reported)
+    return " ".join(sentences)
 
 
 def _found_nothing(ran: Sequence[RuntimeComparison]) -> bool:

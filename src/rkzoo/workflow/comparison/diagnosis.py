@@ -440,7 +440,7 @@ def input_scale(model: onnx.ModelProto) -> float | None:
     such thing."""
     from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
 
-    result = input_preprocessing(model)
-    if result is None or all(gain == 1 for gain in result.gain):
+    preprocessing = input_preprocessing(model)
+    if preprocessing is None or all(gain == 1 for gain in preprocessing.gain):
         return None
-    return float(np.mean(result.gain))
+    return float(np.mean(preprocessing.gain))

@@ -82,7 +82,7 @@ def page(comparison: Comparison) -> str:
         if rows
         else None,
         more=[(title, *extra) for title, agreement in agreed for extra in extras(agreement)],
-        things=list(_things(comparison)),
+        things=list(_match_tables(comparison)),
         outputs=[
             (TITLES[variant.runtime], _outputs(variant.outputs))
             for variant in comparison.ran
@@ -137,7 +137,7 @@ def extras(agreement: Agreement) -> list[tuple[str, str]]:
     return extras
 
 
-def _things(comparison: Comparison) -> Iterator[tuple[str, Table, int]]:
+def _match_tables(comparison: Comparison) -> Iterator[tuple[str, Table, int]]:
     """For each backend and image a title, the items, and how many are not listed."""
     for variant in comparison.ran:
         for name, matches in zip(comparison.pictures, variant.matches, strict=False):

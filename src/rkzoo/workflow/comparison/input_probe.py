@@ -231,8 +231,8 @@ def input_checks(probe: InputProbe) -> Iterator[Check]:
             "pictures with objects that the model knows.",
         )
     else:
-        reported = probe.pictures >= ENOUGH_FOR_COLOR or own.image.channels == 1
-        unsure = "" if reported else (
+        conclusive = probe.pictures >= ENOUGH_FOR_COLOR or own.image.channels == 1
+        unsure = "" if conclusive else (
             f" The range is sure; the colour order takes about {ENOUGH_FOR_COLOR} pictures."
         )  # fmt: skip
         yield Check(
@@ -259,18 +259,18 @@ def _trial(graph: bytes, contract: Contract, images: Sequence[np.ndarray]) -> Pr
         for image in images:
             arrays, letterbox = task.preprocess(image)
             outputs = [array.copy() for array in session.run(arrays)]
-            result = task.postprocess(outputs, letterbox)
+            prediction = task.postprocess(outputs, letterbox)
             seen = output_statistics(task.decoder, outputs, contract.input.size, CONFIDENCE)
-            reported = diagnose_outputs(seen, CONFIDENCE, task.head)
-            certain = above(result, CONFIDENCE)
+            diagnosis = diagnose_outputs(seen, CONFIDENCE, task.head)
+            certain = above(prediction, CONFIDENCE)
             holder = certain if hasattr(certain, "score") else certain.boxes
             sure.append(float(holder.score.sum()))
-            answers.append(result)
+            answers.append(prediction)
             responses.append(_response(task, outputs, image))
             boxes += len(certain)
-            noise = noise or bool(reported) or len(certain) > _NOISE
+            noise = noise or bool(diagnosis) or len(certain) > _NOISE
             highest = max(highest, seen.highest) if task.head.activated else 0.0
-            warnings = warnings or reported
+            warnings = warnings or diagnosis
     return ProbeTrial(
         contract.input,
         tuple(sure),

@@ -99,11 +99,11 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Content as JSON types; fields other than kind and file depend on the kind."""
-        results: dict[str, Any] = {"kind": self.kind, "file": str(self.file)}
+        fields: dict[str, Any] = {"kind": self.kind, "file": str(self.file)}
         checks = {"checks": msgspec.to_builtins(self.checks)}
         content = self.content
         if isinstance(content, OnnxContent):
-            results |= {
+            fields |= {
                 "bytes": content.bytes,
                 "card": content.card.name if content.card else None,
                 "summary": msgspec.to_builtins(content.summary),
@@ -114,18 +114,18 @@ class Inspection:
                 "next": self.next,
             }
         elif isinstance(content, RknnContent):
-            results |= msgspec.to_builtins(content.model)
-            results |= {"sidecar": str(content.sidecar) if content.sidecar else None, **checks}
+            fields |= msgspec.to_builtins(content.model)
+            fields |= {"sidecar": str(content.sidecar) if content.sidecar else None, **checks}
         elif isinstance(content, Pipeline):
-            results |= {
+            fields |= {
                 "name": content.name,
                 "parts": content.parts,
                 "cpu": {role: part for role, (part, _) in content.cpu.items()},
                 "files": content.files,
             }
         else:
-            results |= msgspec.to_builtins(content)
-        document: dict[str, Any] = to_json_value(results)
+            fields |= msgspec.to_builtins(content)
+        document: dict[str, Any] = to_json_value(fields)
         return document
 
 
@@ -225,10 +225,10 @@ def _graph(
         plain=notes,
     )
     if pictures:
-        checks += _fed(path, model, recognition, pictures, report)
+        checks += _preprocessing_checks(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
-    provided = name or (card.name if card else str(path))
-    following = None if failed else _convert(provided, request)
+    model_name = name or (card.name if card else str(path))
+    following = None if failed else _convert(model_name, request)
     content = OnnxContent(path.stat().st_size, card, summary, recognition, unknown, contract)
     return Inspection("onnx", path, content, tuple(checks), following)
 
@@ -266,7 +266,7 @@ def _plain(
     return plain.contract, (*plain.seen, *notes), unknown
 
 
-def _fed(
+def _preprocessing_checks(
     path: Path,
     model: ModelProto,
     recognition: Recognition | None,
@@ -323,8 +323,8 @@ def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
         contract = contract_of(path)
     except RkzooError as error:
         custom = file.custom_json
-        reported = isinstance(custom, dict) and "contract" in custom
-        if not reported and not path.with_name(f"{path.name}.json").exists():
+        has_contract = isinstance(custom, dict) and "contract" in custom
+        if not has_contract and not path.with_name(f"{path.name}.json").exists():
             return []  # made by another program
         return [Check("fail", f"It cannot be run: {error.what} {error.why}")]
     coarse = [

@@ -151,7 +151,7 @@ def compared(a: Any, b: Any, threshold: float) -> Matches:
     Items are matched one to one by descending IoU within their class, at least LEAST_IOU. Items
     below the threshold count only as partners of items above it.
     """
-    predictions, other = _things(a), _things(b)
+    predictions, other = _predictions_of(a), _predictions_of(b)
     pairs = matched(_overlaps(predictions, other), LEAST_IOU)
     matched_pairs: list[MatchedPair] = []
     lost: list[MatchedPair] = []
@@ -188,7 +188,7 @@ def compared(a: Any, b: Any, threshold: float) -> Matches:
 
 def above(prediction: Any, threshold: float) -> Any:
     """Items of a result that reach the threshold."""
-    scores = _things(prediction).scores
+    scores = _predictions_of(prediction).scores
     return prediction[np.flatnonzero(scores >= np.float32(threshold))]
 
 
@@ -205,7 +205,7 @@ class _Predictions:
     texts: bool = False
 
 
-def _things(prediction: Any) -> _Predictions:
+def _predictions_of(prediction: Any) -> _Predictions:
     if isinstance(prediction, TextLines):
         none = np.zeros(len(prediction), np.int32)
         return _Predictions(prediction.quads, prediction.scores, prediction.texts, none, texts=True)
@@ -281,16 +281,16 @@ def _mask_iou(a: Any, i: int, b: Any, j: int) -> float | None:
     if not isinstance(a, Masks):
         return None
     (ax, ay), (bx, by) = a.corners[i].tolist(), b.corners[j].tolist()
-    result, other = a.crops[i], b.crops[j]
+    crop_a, crop_b = a.crops[i], b.crops[j]
     left, top = max(ax, bx), max(ay, by)
-    right = min(ax + result.shape[1], bx + other.shape[1])
-    bottom = min(ay + result.shape[0], by + other.shape[0])
+    right = min(ax + crop_a.shape[1], bx + crop_b.shape[1])
+    bottom = min(ay + crop_a.shape[0], by + crop_b.shape[0])
     shared = 0
     if right > left and bottom > top:
-        first = result[top - ay : bottom - ay, left - ax : right - ax]
-        second = other[top - by : bottom - by, left - bx : right - bx]
+        first = crop_a[top - ay : bottom - ay, left - ax : right - ax]
+        second = crop_b[top - by : bottom - by, left - bx : right - bx]
         shared = int(np.count_nonzero(first & second))
-    joined = int(np.count_nonzero(result)) + int(np.count_nonzero(other)) - shared
+    joined = int(np.count_nonzero(crop_a)) + int(np.count_nonzero(crop_b)) - shared
     return shared / joined if joined else 1.0
 
 

@@ -61,10 +61,12 @@ def given_pictures(
     if not images:
         return ()
     input_kind = of_plan(planned)
-    results = input_kind.expand([os.fspath(image) for image in images])
-    if len(results) > MOST:
-        report.note(f"The first {MOST} of {len(results)} {input_kind.several} are compared.")
-    return tuple(_named(input_kind.file(item), input_kind.read(item)) for item in results[:MOST])
+    expanded = input_kind.expand([os.fspath(image) for image in images])
+    if len(expanded) > MOST:
+        report.note(f"The first {MOST} of {len(expanded)} {input_kind.several} are compared.")
+    return tuple(
+        _named(input_kind.file(source), input_kind.read(source)) for source in expanded[:MOST]
+    )
 
 
 def _named(path: Path | None, image: Any) -> ComparedImage:
@@ -101,8 +103,8 @@ def _base(model: str, request: Request, skipped: list[str], report: ProgressRepo
         return planned
     if is_pipeline(model) is not None:
         planned = plan(model, request, report)
-        for role, item in planned.parts.items():
-            if item.build and item.build.recipe.dtype == "fp16" and request.dtype != "fp16":
+        for role, member in planned.parts.items():
+            if member.build and member.build.recipe.dtype == "fp16" and request.dtype != "fp16":
                 skipped.append(f"INT8 of {role}: its card keeps it in float16.")
         return planned
     ready = find_model(model, request, report)
@@ -111,8 +113,8 @@ def _base(model: str, request: Request, skipped: list[str], report: ProgressRepo
     if dtype != "int8":
         why = f"its card allows {', '.join(ready.dtypes)} only"
         skipped.append(f"INT8: {'only float16 was asked for' if request.dtype else why}.")
-    result = part(ready, "simulator", replace(request, dtype=dtype), report)
-    return Plan(ready.name, "simulator", {"model": result}, ready.contract.head)
+    simulated = part(ready, "simulator", replace(request, dtype=dtype), report)
+    return Plan(ready.name, "simulator", {"model": simulated}, ready.contract.head)
 
 
 def _half(part: ModelPart) -> ModelPart:
@@ -151,8 +153,10 @@ def calibration_pictures(model: str, request: Request, base: Plan) -> tuple[Comp
     (stack,) = _calibrated(build, 1)
     order = slice(None, None, -1 if first.contract.input.color == "RGB" else 1)
     return tuple(
-        ComparedImage(f"calibration picture {number + 1}", np.ascontiguousarray(item[..., order]))
-        for number, item in enumerate(stack)
+        ComparedImage(
+            f"calibration picture {number + 1}", np.ascontiguousarray(picture[..., order])
+        )
+        for number, picture in enumerate(stack)
     )
 
 

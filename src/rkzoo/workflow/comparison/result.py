@@ -101,6 +101,6 @@ class Comparison:
         """Result as JSON types, without drawn images; values that are not finite become null."""
         bare = replace(self, ran=tuple(replace(variant, drawn=()) for variant in self.ran))
         document: dict[str, Any] = to_json_value(bare)
-        for item in document["ran"]:
-            del item["drawn"]
+        for entry in document["ran"]:
+            del entry["drawn"]
         return document

@@ -147,11 +147,11 @@ def _other_layout(expected: Array, values: Array) -> float | None:
         return None  # both layouts have the same order
     last = values.reshape((shape[0], *shape[2:], shape[1]))
     first = values.reshape((shape[0], shape[-1], *shape[1:-1]))
-    results = [
+    similarities = [
         cosine(expected, np.moveaxis(last, -1, 1)),
         cosine(expected, np.moveaxis(first, 1, -1)),
     ]
-    return max((value for value in results if value is not None), default=None)
+    return max((similarity for similarity in similarities if similarity is not None), default=None)
 
 
 def over_pictures(rows: Sequence[OutputFigures]) -> OutputFigures:

@@ -201,13 +201,13 @@ def _joined(
     write: Callable[[Path, str, dict[str, Path]], None] = write_pipeline,
 ) -> dict[str, list[ConversionResult]]:
     """Writes, for each chip, the file that makes one model of the parts."""
-    results: dict[str, list[ConversionResult]] = {role: [] for role in conversions}
-    for item in zip(*conversions.values(), strict=True):
-        path = item[0].rknn.with_name(f"{stem}-{item[0].soc}.json")
-        write(path, name, {r: item.rknn for r, item in zip(conversions, item, strict=True)})
-        for role, entry in zip(conversions, item, strict=True):
-            results[role].append(replace(entry, pipeline=path))
-    return results
+    joined: dict[str, list[ConversionResult]] = {role: [] for role in conversions}
+    for parts in zip(*conversions.values(), strict=True):
+        path = parts[0].rknn.with_name(f"{stem}-{parts[0].soc}.json")
+        write(path, name, {role: part.rknn for role, part in zip(conversions, parts, strict=True)})
+        for role, part in zip(conversions, parts, strict=True):
+            joined[role].append(replace(part, pipeline=path))
+    return joined
 
 
 def _unlabelled(ready: ResolvedModel) -> ResolvedModel:
@@ -323,8 +323,8 @@ def custom_string(contract: Contract) -> str:
         # The file itself says what its inputs are.
         {"contract": _unusual(msgspec.structs.replace(nameless, others=()))},
     )
-    for item in tries:
-        text = json.dumps({"rkzoo": version("rkzoo"), **item}, separators=(",", ":"))
+    for fields in tries:
+        text = json.dumps({"rkzoo": version("rkzoo"), **fields}, separators=(",", ":"))
         if len(text) <= _CUSTOM_STRING_BYTES:
             break
     return text

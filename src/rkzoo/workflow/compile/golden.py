@@ -137,14 +137,14 @@ def samples(
         from rkzoo.workflow.compile.text_calibration import pictures_for
 
         pictures = pictures_for(card.name, pictures, report)
-    results = [_synthetic_inputs(plan, count, seed) for seed, plan in enumerate(plans)]
+    synthetic = [_synthetic_inputs(plan, count, seed) for seed, plan in enumerate(plans)]
     if spec is None or pictures is None:
-        return GoldenInputs("made", tuple(results))
+        return GoldenInputs("made", tuple(synthetic))
     first = replace(
         pictures, count=min(count, len(pictures)), load=lambda: islice(pictures.load(), count)
     )
     shown = _shaped(calib.arrays(first, spec, report), plans[0])
-    return GoldenInputs("pictures", (shown, *(stack[: len(shown)] for stack in results[1:])))
+    return GoldenInputs("pictures", (shown, *(stack[: len(shown)] for stack in synthetic[1:])))
 
 
 def _shaped(stack: Array, plan: InputPlan) -> Array:
@@ -163,14 +163,14 @@ def _synthetic_inputs(plan: InputPlan, count: int, seed: int) -> Array:
     if not plan.mean:
         values = random.standard_normal(shape) if plan.dtype == "float32" else None
         return np.asarray(random.integers(0, 2, shape) if values is None else values, plan.dtype)
-    result = np.empty(shape, np.uint8)
+    pixels = np.empty(shape, np.uint8)
     height, width, channels = spec.shape[1:]
-    for picture in result.reshape(-1, height, width, channels):
+    for picture in pixels.reshape(-1, height, width, channels):
         coarse = random.integers(0, 256, (-(-height // 32), -(-width // 32), channels), np.uint8)
         soft = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
         noise = random.integers(-16, 17, picture.shape)
         picture[:] = np.clip(soft.reshape(picture.shape) + noise, 0, 255)
-    return result
+    return pixels
 
 
 def record(
@@ -304,16 +304,16 @@ def _array(
         if np.lib.format.read_magic(member) != (1, 0):
             raise ValueError(f"{name} is of an unknown version")
         try:
-            results, turned, type_ = np.lib.format.read_array_header_1_0(member)
+            header_shape, turned, type_ = np.lib.format.read_array_header_1_0(member)
         except MemoryError as error:  # so numpy's parser calls a text that is nested too deep
             raise ValueError(f"{name} has no header that can be read") from error
-        if shape is None and len(results) == 1 and 0 <= results[0] <= _LONGEST:
-            shape = results
-        if (results, turned, type_) != (shape, False, kind):
-            raise ValueError(f"{name} is {type_} {results}, and not what it should be")
-        size = math.prod(results) * kind.itemsize
+        if shape is None and len(header_shape) == 1 and 0 <= header_shape[0] <= _LONGEST:
+            shape = header_shape
+        if (header_shape, turned, type_) != (shape, False, kind):
+            raise ValueError(f"{name} is {type_} {header_shape}, and not what it should be")
+        size = math.prod(header_shape) * kind.itemsize
         data = member.read(size)
         # To its very end, where the checksum is compared.
         if len(data) != size or member.read(1):
             raise ValueError(f"{name} has not as many bytes as it says")
-    return np.frombuffer(data, kind).reshape(results)
+    return np.frombuffer(data, kind).reshape(header_shape)

@@ -125,6 +125,6 @@ def native_checks(file: RknnFile, contract: Contract) -> list[Check]:
 
 
 def _format_specs(specs: Sequence[TensorSpec]) -> str:
-    reported = [f"{spec.name} {list(spec.shape)}" for spec in specs[:_SHOWN]]
+    described = [f"{spec.name} {list(spec.shape)}" for spec in specs[:_SHOWN]]
     left = len(specs) - _SHOWN
-    return ", ".join(reported) + (f" and {left} more" if left > 0 else "")
+    return ", ".join(described) + (f" and {left} more" if left > 0 else "")

@@ -93,7 +93,7 @@ def prepare(
         inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
         quantised=own is not None,
-        scores=score_outputs(ready.contract, [item.name for item in graph.graph.output])
+        scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None
         else (),
         **(_numbers(ready) if dtype == "int8" and own is None else {}),
@@ -103,7 +103,7 @@ def prepare(
     samples = len(pictures) if pictures and dtype == "int8" else 0
     problems = dict.fromkeys(_stopped(ready, graph))
     for soc in socs:
-        results = checks.check(
+        found = checks.check(
             recipe=msgspec.structs.replace(recipe, soc=soc),
             opset=summary.opset,
             shapes=shapes,
@@ -111,7 +111,7 @@ def prepare(
             integer_operators=cut.integer if cut else (),
             outputs_read_inside=cut.read_inside if cut else (),
         )
-        problems.update(dict.fromkeys(results))
+        problems.update(dict.fromkeys(found))
     checks.refuse(list(problems))
     for problem in problems:
         report.note(f"warning: {problem.what} {problem.why} {problem.fix}")

@@ -140,7 +140,7 @@ def _client(address: str) -> Client:
 def _check(client: Client, address: str) -> None:
     """Check that all workers have this version of rkzoo, so that results are consistent."""
     try:
-        result = client.run(version, "rkzoo")
+        versions = client.run(version, "rkzoo")
     except Exception as error:
         raise RkzooError(
             f"Not every worker of {address} has rkzoo.",
@@ -148,7 +148,7 @@ def _check(client: Client, address: str) -> None:
             "Install it where the workers run, and start them again.",
         ) from error
     mine = version("rkzoo")
-    other = {where: text for where, text in result.items() if text != mine}
+    other = {where: text for where, text in versions.items() if text != mine}
     if other:
         where, text = next(iter(other.items()))
         raise RkzooError(
@@ -156,7 +156,7 @@ def _check(client: Client, address: str) -> None:
             "Their figures may differ.",
             "Install the same version everywhere.",
         )
-    if not result:
+    if not versions:
         raise RkzooError(
             f"The cluster at {address} has no workers.",
             "There is nothing to run on.",

@@ -279,8 +279,8 @@ def answer_all(
     label = f"{job.plan.name} [{job.plan.label}]"
     with report.task(label, len(items), unit="pictures") as bar:
         bar.update(completed)
-        for index, item in runner(job, missing, report) if missing else ():
-            answers.save(names[index], item)
+        for index, piece_records in runner(job, missing, report) if missing else ():
+            answers.save(names[index], piece_records)
             completed += sizes[index]
             bar.update(completed)
     return [record for index, _ in pieces for record in answers.load(names[index])], reused
@@ -297,8 +297,8 @@ def against_float(
     """The samples with what the float model gives for them as ground truth. Raises RkzooError."""
     items = dataset.items[:limit]
     records, _ = answer_all(EvaluationJob(floating), dataset.digest, items, runner, fresh, report)
-    result = agreement(dataset.name, items, records, TENSORS, ())
-    return replace(result, items=dataset.items)
+    evaluation = agreement(dataset.name, items, records, TENSORS, ())
+    return replace(evaluation, items=dataset.items)
 
 
 def float_plan(planned: Plan) -> Plan:

@@ -171,12 +171,12 @@ def explain(
         *_of_options(planned, contract, deployed),
         *_of_numbers(model, request, dataset, limit, deployed, departures, report),
     ]
-    results: dict[str, Evaluation | RkzooError] = {}
+    evaluations: dict[str, Evaluation | RkzooError] = {}
     # The plain step first: errors of the images themselves show there, and are raised.
     for ask in sorted(asks, key=lambda ask: ask.key != "square"):
         try:
             setup = ask.setup()
-            results[ask.key] = evaluate_plan(
+            evaluations[ask.key] = evaluate_plan(
                 replace(setup.planned, name=f"{planned.name}, {ask.name}"),
                 dataset,
                 limit=limit,
@@ -190,9 +190,9 @@ def explain(
         except RkzooError as error:
             if ask.key == "square":
                 raise
-            results[ask.key] = error
+            evaluations[ask.key] = error
             report.note(f"{ask.name}: cannot be measured. {error}")
-    measured = [item for item in results.values() if isinstance(item, Evaluation)]
+    measured = [score for score in evaluations.values() if isinstance(score, Evaluation)]
     first = measured[0]
     return Explanation(
         model=planned.name,
@@ -201,7 +201,7 @@ def explain(
         metric=first.main.name,
         unit=first.main.unit,
         toolkit=next((evaluation.toolkit for evaluation in measured if evaluation.toolkit), ""),
-        steps=_steps(asks, results),
+        steps=_steps(asks, evaluations),
         departures=(*dict.fromkeys(departures), *first.departures),
         seconds=time.perf_counter() - start,
         rkzoo=version("rkzoo"),
@@ -386,12 +386,12 @@ class _Once:
     """Reporter that shows each note once, though several plans of one model repeat it."""
 
     def __init__(self, report: ProgressReporter) -> None:
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._report, self.task = report, report.task
 
     def note(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._shown:
+            self._shown.add(message)
             self._report.note(message)
 
 
@@ -403,7 +403,11 @@ def _steps(
 ) -> tuple[Step, ...]:
     steps = []
     last: float | None = None
-    values = {key: item.main.value for key, item in found.items() if isinstance(item, Evaluation)}
+    values = {
+        key: evaluation.main.value
+        for key, evaluation in found.items()
+        if isinstance(evaluation, Evaluation)
+    }
     for ask in asks:
         step = Step(ask.key, ask.name, ask.means, ask.branch, ask.runtime)
         value = values.get(ask.key)

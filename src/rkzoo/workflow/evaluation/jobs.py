@@ -58,8 +58,8 @@ class EvaluationJob:
     def digest(self) -> str:
         """Hex SHA-256 of everything that decides the records, code and libraries included."""
         digest = hashlib.sha256(_code().encode())
-        reported = (self.plan.label, self.plan.options, self.options, self.page, self.reading)
-        digest.update(repr(reported).encode())
+        fields = (self.plan.label, self.plan.options, self.options, self.page, self.reading)
+        digest.update(repr(fields).encode())
         for role, file in sorted(self.plan.files.items()):
             digest.update(f"{role} {sha256_of(file)}".encode())
         for role, part in self.plan.parts.items():
@@ -110,9 +110,9 @@ def answer_of(task: Callable[[Any], Prediction], decode: Decode) -> Answer:
     """Return a function from a file's bytes to its record, for an open task."""
 
     def answer(data: bytes, path: Path) -> Record:
-        provided = decode(data, path)
-        height, width = getattr(provided, "shape", (0, 0))[:2]
-        return pack(task(provided), (height, width))
+        decoded = decode(data, path)
+        height, width = getattr(decoded, "shape", (0, 0))[:2]
+        return pack(task(decoded), (height, width))
 
     return answer
 

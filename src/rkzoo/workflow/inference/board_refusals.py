@@ -88,12 +88,12 @@ def cause(error: NpuError, file: RknnFile | None, machine: Machine) -> RkzooErro
     if error.number not in _VAGUE:
         return error
     printed = error.log_lines.lower()
-    results = next(((why, fix) for line, why, fix in _LINES if line in printed), None)
-    if results is None and machine.board:
-        results = _no_device(machine) or (file and _little_memory(file, machine)) or None
-    if not results:
+    explanation = next(((why, fix) for line, why, fix in _LINES if line in printed), None)
+    if explanation is None and machine.board:
+        explanation = _no_device(machine) or (file and _little_memory(file, machine)) or None
+    if not explanation:
         return error
-    why, fix = results
+    why, fix = explanation
     text = f' The library says: "{error.log_lines}".' if error.log_lines else ""
     return RkzooError(error.what, f"{why}{text} (error {error.number})", fix)
 

@@ -152,8 +152,8 @@ def detect_task(
     """The task of a detection head: boxes, masks, key points or oriented boxes."""
     if not isinstance(contract.head, DetectHead):
         raise RkzooError(f"{contract.family} is no detection model.", code=1)
-    result: Any = task_with(contract, session, options)
-    task: HeadTask[Any] = result
+    untyped: Any = task_with(contract, session, options)
+    task: HeadTask[Any] = untyped
     return task
 
 

@@ -179,7 +179,7 @@ class Result:
         """The result as plain data; coordinates in source-image pixels."""
         picture = isinstance(self.source, np.ndarray)
         size = {"width": self.image.shape[1], "height": self.image.shape[0]} if picture else {}
-        results = {
+        fields = {
             "file": str(self.path) if self.path else None,
             **size,
             "runtime": self.runtime,
@@ -187,7 +187,7 @@ class Result:
             "results": self.prediction.to_json(),
             "warnings": list(self.warnings),
         }
-        document: dict[str, Any] = to_json_value(results)
+        document: dict[str, Any] = to_json_value(fields)
         return document
 
     def to_supervision(self) -> supervision.Detections:

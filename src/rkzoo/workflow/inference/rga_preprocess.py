@@ -87,7 +87,7 @@ def find_rga() -> str | None:
 
 
 _LOADING = Lock()
-_SAID: set[tuple[str, str]] = set()
+_NOTED: set[tuple[str, str]] = set()
 
 
 def _loaded(path: str) -> RgaLibrary | None:
@@ -197,12 +197,12 @@ class RgaPreprocess(Closeable):
         self._contest.won, self._contest.reason = False, reason
         self._forget()
         if os.environ.get(LIBRARY):
-            self._say(f"The processor prepares the pictures. {reason}")
+            self._note_once(f"The processor prepares the pictures. {reason}")
 
-    def _say(self, text: str) -> None:
+    def _note_once(self, text: str) -> None:
         """Once for a model, of which each worker has a session."""
-        if (self._context.name, text) not in _SAID:
-            _SAID.add((self._context.name, text))
+        if (self._context.name, text) not in _NOTED:
+            _NOTED.add((self._context.name, text))
             self._report.note(text)
 
     # ---- the contest ----------------------------------------------------------------
@@ -248,7 +248,9 @@ class RgaPreprocess(Closeable):
         rga, cpu = (median(times[1:]) for times in (self._contest.by_rga, self._contest.by_cpu))
         if rga < _WINS * cpu:
             self._contest.won = True
-            self._say(f"The 2D engine (RGA) prepares the pictures; {LIBRARY}=off turns it off.")
+            self._note_once(
+                f"The 2D engine (RGA) prepares the pictures; {LIBRARY}=off turns it off."
+            )
         else:
             self._give_up(f"RGA took {rga * 1e3:.2f} ms, the processor {cpu * 1e3:.2f} ms.")
 

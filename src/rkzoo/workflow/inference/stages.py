@@ -43,5 +43,5 @@ def run_stages(
     fed = perf_counter()
     outputs = task.session.run(arrays)
     ran = perf_counter()
-    result = (decode or task.postprocess)(outputs, *place)
-    return result, StageTimes(fed - began, ran - fed, perf_counter() - ran)
+    prediction = (decode or task.postprocess)(outputs, *place)
+    return prediction, StageTimes(fed - began, ran - fed, perf_counter() - ran)

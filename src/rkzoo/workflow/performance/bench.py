@@ -285,8 +285,8 @@ def bench(
     planned = plan(model, request, report)
     check_pictures(planned, "bench --image")
     named = [picture] if isinstance(picture, str | os.PathLike) else picture or ()
-    provided = [os.fspath(file) for file in named]
-    picture_of = _reader(planned, provided)
+    sources = [os.fspath(file) for file in named]
+    picture_of = _reader(planned, sources)
     shot = picture_of()
     count = frames or FRAMES[planned.label]
     with ExitStack() as stack:
@@ -297,7 +297,7 @@ def bench(
         # An NPU session handles one frame at a time, in its own buffers.
         workers = npu_workers(planned)
         many = [open_plan(on_core(planned, number)) for number in range(workers)]
-        tasks = [_task(planned, item) for item in many or [opened] * WORKERS]
+        tasks = [_task(planned, sessions) for sessions in many or [opened] * WORKERS]
         pipelined = _pipelined(tasks, picture_of, count, report)
         ways: tuple[ExecutionMode, ...] = ()
         if workers:
@@ -323,7 +323,7 @@ def bench(
         model_info=ModelInfo(
             name=planned.name,
             inputs=inputs,
-            picture=" ".join(provided) or "made",
+            picture=" ".join(sources) or "made",
             width=width,
             height=height,
         ),
@@ -364,7 +364,7 @@ def bench_answers(
     """
     _check_counts(answers, warm_up)
     input_kind = input_kind_of_model(os.fspath(model))
-    provided = _sample_input(input_kind, source, os.fspath(model))
+    source_input = _sample_input(input_kind, source, os.fspath(model))
     setup = machine_setup(affinity, lock_clocks)
     planned = plan(model, request, report)
     count = answers or ANSWERS
@@ -372,13 +372,13 @@ def bench_answers(
         setup = stack.enter_context(applied(setup))
         opened = _open(planned, stack, setup.threads, report)
         task = task_of(planned, opened)
-        results: list[Any] = []
-        work = partial(_whole, partial(_answer, task, results), _sessions(opened))
-        timed = _sequential(work, partial(input_kind.read, provided), count, warm_up, report)
+        last: list[Any] = []
+        work = partial(_whole, partial(_answer, task, last), _sessions(opened))
+        timed = _sequential(work, partial(input_kind.read, source_input), count, warm_up, report)
         measured = _measured(planned, opened, setup, timed, warm_up)
-    sound = getattr(input_kind.read(provided), "seconds", None)
-    if isinstance(results[-1], SynthesizedSpeech):
-        sound = results[-1].sound.seconds
+    sound = getattr(input_kind.read(source_input), "seconds", None)
+    if isinstance(last[-1], SynthesizedSpeech):
+        sound = last[-1].sound.seconds
     total: Times = measured["time_cost_ms"]["total"]
     return AnswerReport(
         **measured,
@@ -406,8 +406,8 @@ def _measured(
     }
 
 
-def _answer(task: Callable[[Any], Any], last: list[Any], provided: Any) -> None:
-    last[:] = [task(provided)]
+def _answer(task: Callable[[Any], Any], last: list[Any], source: Any) -> None:
+    last[:] = [task(source)]
 
 
 def _reader(planned: Plan, inputs: list[str]) -> Callable[[], Any]:
@@ -417,18 +417,18 @@ def _reader(planned: Plan, inputs: list[str]) -> Callable[[], Any]:
     if input_kind.name == TENSORS.name:
         if not inputs:
             return partial(_same, made(planned.parts["model"].contract))
-        results = input_kind.expand(inputs)
+        sources = input_kind.expand(inputs)
     else:
-        results = inputs
-    if len(results) > 1:
+        sources = inputs
+    if len(sources) > 1:
         raise RkzooError(
-            f"One frame is timed again and again, and {len(results)} were given.",
+            f"One frame is timed again and again, and {len(sources)} were given.",
             "Which of them counts is not said.",
             "Give one picture with --image, or one .npz or NAME=FILE for each input.",
         )
     if input_kind.name == TENSORS.name:
-        return partial(input_kind.read, results[0])
-    return partial(decode, *picture_bytes(results[0] if results else None))
+        return partial(input_kind.read, sources[0])
+    return partial(decode, *picture_bytes(sources[0] if sources else None))
 
 
 def _picture_size(shot: Any) -> tuple[int | None, int | None]:
@@ -440,14 +440,14 @@ def _picture_size(shot: Any) -> tuple[int | None, int | None]:
 
 def _sample_input(input_kind: InputKind, source: str | None, model: str) -> Any:
     """The one input."""
-    results = input_kind.expand([source]) if source is not None else ()
-    if len(results) != 1:
+    sources = input_kind.expand([source]) if source is not None else ()
+    if len(sources) != 1:
         raise RkzooError(
-            f"{model} takes one {input_kind.name} here, and was given {len(results) or 'none'}.",
+            f"{model} takes one {input_kind.name} here, and was given {len(sources) or 'none'}.",
             "It is run repeatedly.",
             f"Give one {input_kind.name} with --input.",
         )
-    return results[0]
+    return sources[0]
 
 
 def _check_counts(frames: int | None, warm_up: int) -> None:
@@ -495,9 +495,9 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: rounded(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
+        return [rounded(entry) for entry in value]
     return value
 
 

@@ -470,8 +470,8 @@ def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> 
     path = Path(model)
     if not is_model_file(model) or not path.is_file():
         return None
-    reported = (package_digest(), repr(size), repr(anchors), path.stem, sha256_of(path))
-    return _place(_digest(*reported))
+    key_parts = (package_digest(), repr(size), repr(anchors), path.stem, sha256_of(path))
+    return _place(_digest(*key_parts))
 
 
 T = TypeVar("T")
@@ -493,12 +493,12 @@ def _estimate(known: GraphFacts, soc: str, dtype: Dtype, value: CostTable | Rkzo
     if isinstance(value, RkzooError):
         return replace(start, problem=value)
     # Use the clock of the requested chip.
-    result = latency(msgspec.structs.replace(value, soc=soc), chip_model(value))
-    ranked = sorted(zip(value.work, result.layers, strict=True), key=lambda pair: -pair[1])
+    predicted = latency(msgspec.structs.replace(value, soc=soc), chip_model(value))
+    ranked = sorted(zip(value.work, predicted.layers, strict=True), key=lambda pair: -pair[1])
     return replace(
         start,
         table=value,
-        latency=result,
+        latency=predicted,
         traffic=traffic(value),
         fit=fit(value, soc),
         on_cpu=cpu_layers(value),

@@ -170,11 +170,11 @@ def _lean(row: Support) -> dict[str, Any]:
 
 
 def _without_defaults(record: msgspec.Struct) -> dict[str, Any]:
-    reported = msgspec.to_builtins(record)
+    fields = msgspec.to_builtins(record)
     usual = {field.encode_name: field.default for field in msgspec.structs.fields(record)}
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in reported.items()
+        for name, value in fields.items()
         if value != usual[name]
     }
 

@@ -196,10 +196,10 @@ def _proved(row: Support, ready: ResolvedModel, toolkit: str, report: ProgressRe
 def try_one(model: str, soc: str, toolkit: str, report: ProgressReporter = SILENT) -> SupportTrial:
     """Build once, or read the cache. A failed build is a trial too."""
     try:
-        (result,) = estimate(model, [soc], Request(toolkit=toolkit), report=report)
+        (estimated,) = estimate(model, [soc], Request(toolkit=toolkit), report=report)
     except RkzooError as error:
         return _blocked(_sentence(error))
-    return trial_of(result)
+    return trial_of(estimated)
 
 
 def trial_of(estimate: Estimate) -> SupportTrial:

@@ -147,7 +147,7 @@ def gather(results: Path) -> dict[str, Any]:
         "toolkits": sorted({row.toolkit for row in tried if row.toolkit}),
         "dates": sorted({r.date for r in tried} | {r.date for r in accuracy.values()}),
         "chips": [_chip(soc, chips()[soc]) for soc in supported()],
-        "models": [entry(item, published) for item in entries],
+        "models": [entry(card, published) for card in entries],
     }
 
 
@@ -341,10 +341,10 @@ def _accuracy(row: AccuracyRow | None) -> dict[str, Any] | None:
     if row is None:
         return None
     kept = ("metric", "unit", "dataset", "truth", "images", "runtime", "original", "date")
-    reported = msgspec.to_builtins(row)
+    fields = msgspec.to_builtins(row)
     value, drop = _as_fast(row)
     hybrid = row.tuned if row.how.float_layers else None
-    return {name: reported[name] for name in kept} | {
+    return {name: fields[name] for name in kept} | {
         "value": value,
         "drop": drop,
         "hybrid": hybrid,

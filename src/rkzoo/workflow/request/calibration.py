@@ -167,8 +167,8 @@ def samples(pictures: CalibrationImages, contract: Contract) -> Iterator[Sample]
     if pictures.flat and not any(row[0].suffix.lower() == ".npz" for row in rows):
         columns = iter(row[0] for row in rows)
         rows = tuple(zip(*[columns] * len(names), strict=True))
-    results: Iterable[Any] = map(partial(_sample, names), rows) if rows else pictures.load()
-    return (read_sample(item, contract) for item in results)
+    sources: Iterable[Any] = map(partial(_sample, names), rows) if rows else pictures.load()
+    return (read_sample(source, contract) for source in sources)
 
 
 def _sample(names: tuple[str, ...], row: tuple[Path, ...]) -> Files:

@@ -73,10 +73,10 @@ def with_assumed_labels(contract: Contract, name: str, report: ProgressReporter)
 
 def _labels_with(card: str, name: str, report: ProgressReporter) -> tuple[str, ...]:
     """The labels that a card comes with, fetched with its weights; none where that fails."""
-    result = find_card(card)
+    found = find_card(card)
     try:
-        files = weights(result, report=report)
-        return card_labels(result, load(files["model"]), files)
+        files = weights(found, report=report)
+        return card_labels(found, load(files["model"]), files)
     except RkzooError as error:
         report.note(f"{name}: the characters of {card} could not be had. {error}")
         return ()

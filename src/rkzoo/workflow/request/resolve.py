@@ -105,18 +105,18 @@ def _from_graph(
     recognition = None
     if card is not None and card.file and known:
         request = replace(request, labels=tuple(known))  # a card of one's own is the user's word
-    if card is not None and card.head is not None and _says_all(card, original):
+    if card is not None and card.head is not None and _is_complete(card, original):
         contract = _described(card, card.head, tuple(known), request)
-    elif (result := _recognition(original, card, request, name)) is not None:
-        recognition = with_given(result, request.pairs, name, report)
+    elif (recognised := _recognition(original, card, request, name)) is not None:
+        recognition = with_given(recognised, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
             named = spec_of(contract.head).name_classes(contract.head, known)
             contract = msgspec.structs.replace(contract, labels=named)
         contract = _named(contract, original, name, report)
-        reported = request.feed != AS_IS or (card is not None and card.input is not None)
-        assumed = () if reported else recognition.assumed
+        is_stated = request.feed != AS_IS or (card is not None and card.input is not None)
+        assumed = () if is_stated else recognition.assumed
         for sentence in (*recognition.seen, *assumed):
             report.note(f"{name}: {sentence}")
     else:
@@ -124,7 +124,7 @@ def _from_graph(
         original, contract = plain.graph, plain.contract
         for sentence in plain.seen:
             report.note(f"{name}: {sentence}")
-    contract = _fed(contract, name, request, report)
+    contract = _with_feed(contract, name, request, report)
     if card is None and isinstance(contract.head, TensorsHead):
         for sentence in plain_notes(original, contract, requested=request.raw):
             report.note(f"{name}: {sentence}")
@@ -164,7 +164,7 @@ def _recognition(
         return None
 
 
-def _says_all(card: Card, original: onnx.ModelProto) -> bool:
+def _is_complete(card: Card, original: onnx.ModelProto) -> bool:
     """Whether the contract stands in the card. Of a user's own graph with plain tensors it is
     read from the graph, but for a part of one that begins inside it."""
     if not (card.input or card.arrays):
@@ -261,7 +261,9 @@ def _named(
     return with_assumed_labels(contract, name, report)
 
 
-def _fed(contract: Contract, name: str, request: Request, report: ProgressReporter) -> Contract:
+def _with_feed(
+    contract: Contract, name: str, request: Request, report: ProgressReporter
+) -> Contract:
     """The contract with the user's colour order, mean and std."""
     if contract.picture is None:
         if request.feed != Feed(fit="none"):

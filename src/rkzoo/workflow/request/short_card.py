@@ -167,9 +167,9 @@ def _arrays(others: tuple[ArrayInput, ...], plain: bool) -> list[str]:
         return []
     rows = []
     for other in others:
-        results = {"name": other.name, "shape": list(other.shape), "dtype": other.dtype}
+        fields = {"name": other.name, "shape": list(other.shape), "dtype": other.dtype}
         image = {"image": dict(_picture(other.image))} if other.image else {}
-        rows.append(f"  - {_value(results | image)}")
+        rows.append(f"  - {_value(fields | image)}")
     return [
         "arrays:  # inputs that are no picture, or several at once; their shapes are fixed",
         *rows,

@@ -100,15 +100,15 @@ def branches(
         reached = set().union(*(serves.get(name, set()) for name in node.output))
         for name in node.input:
             serves[name] = serves.get(name, set()) | reached
-    results: dict[str, list[Layer]] = {}
+    by_role: dict[str, list[Layer]] = {}
     if len(set(roles.values())) > 1:
         for layer in layers:
             reached = set().union(*(serves.get(name, set()) for name in layer.tensors))
             if len(reached) == 1:
-                results.setdefault(reached.pop(), []).append(layer)
+                by_role.setdefault(reached.pop(), []).append(layer)
     return {
         role: tuple(kept)
-        for role, kept in sorted(results.items(), key=lambda values: len(values[1]))
+        for role, kept in sorted(by_role.items(), key=lambda values: len(values[1]))
     }
 
 

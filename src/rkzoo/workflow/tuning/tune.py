@@ -99,7 +99,7 @@ class TuningTrial:
 
     def to_json(self) -> dict[str, Any]:
         """Trial as JSON types."""
-        results = {
+        fields = {
             "stage": self.stage,
             "change": self.change,
             "quantise": self.setting.quantise,
@@ -110,7 +110,7 @@ class TuningTrial:
             "seconds": round(self.seconds, 1),
             "kept": self.kept,
         }
-        document: dict[str, Any] = to_json_value(results)
+        document: dict[str, Any] = to_json_value(fields)
         return document
 
 
@@ -365,8 +365,8 @@ class _Search:
         ready = self.ready.quantised(setting.quantise)
         pictures = from_files(setting.pictures) if setting.pictures else self.request.pictures
         request = replace(self.request, calibration=pictures, dtype="int8")
-        result = part(ready, "simulator", request, _Quiet(self.report))
-        return Plan(self.ready.name, "simulator", {"model": result}, ready.contract.head)
+        simulated = part(ready, "simulator", request, _Quiet(self.report))
+        return Plan(self.ready.name, "simulator", {"model": simulated}, ready.contract.head)
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
         """Layers in float16: one branch of the head, from the input on, then by damage per cost."""

@@ -71,8 +71,8 @@ def as_onnx(
     with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
         if not file.read(1):
             raise RkzooError(f"{path} is no model.", "The file is empty.", "Copy it again.")
-    results = {"size": input_size(path, size, report)} if name == "torchscript" else {}
-    return make_model(name, {"model": path}, report, **results)
+    extra = {"size": input_size(path, size, report)} if name == "torchscript" else {}
+    return make_model(name, {"model": path}, report, **extra)
 
 
 def make_model(

@@ -46,10 +46,10 @@ def script_metadata(path: Path) -> ScriptMetadata:
     try:
         with zipfile.ZipFile(path) as archive:
             inside = (info for info in archive.infolist() if _is_config(info.filename))
-            result = next(inside, None)
-            if result is None or result.file_size > _MOST:
+            member = next(inside, None)
+            if member is None or member.file_size > _MOST:
                 return ScriptMetadata()
-            return msgspec.json.decode(archive.read(result), type=ScriptMetadata)
+            return msgspec.json.decode(archive.read(member), type=ScriptMetadata)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, msgspec.DecodeError):
         return ScriptMetadata()
 
