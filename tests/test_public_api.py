@@ -658,7 +658,7 @@ def test_a_file_is_inspected_timed_and_run(tmp_path: Path) -> None:
     assert (seen.kind, seen.ok) == ("onnx", True)
     assert seen.contract is not None
     assert seen.contract.labels == ("a", "b", "c")
-    assert seen.next == f"rkzoo convert {path} --soc rk3588"
+    assert seen.next == f"rkzoo convert {path} --soc rk3588 --calib FOLDER"
     assert draw_prediction(seen.to_json())
     report = rkzoo.bench(path, count=2, warm_up=0)
     assert isinstance(report, rkzoo.BenchReport)

@@ -44,7 +44,7 @@ def test_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "3 classes, strides 8 16 32, boxes as distributions (reg_max 16)",
         "box_8 (box), score_8 (score)",
         "a, b, c",
-        f"rkzoo convert '{path}' --soc rk3588",
+        f"rkzoo convert '{path}' --soc rk3588 --calib FOLDER",
     ):
         assert part in text
     assert "FAIL" not in text
@@ -62,7 +62,7 @@ def test_a_detector_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     levels = [check["level"] for check in document["checks"]]
     assert "fail" not in levels
     assert "warn" in levels
-    assert document["next"].endswith("--soc rk3588 --size 64x96")
+    assert document["next"].endswith("--soc rk3588 --calib FOLDER --size 64x96")
 
 
 def test_the_vendor_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

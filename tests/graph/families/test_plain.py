@@ -14,14 +14,14 @@ from tiny_whole import Net
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.graph.families.plain import plain_notes, to_json_value
+from rkzoo.graph.families.plain import as_plain_tensors, plain_notes
 from rkzoo.tasks.tensors.feed import arrays_of
 
 PIXELS = ImageInput(size=(64, 64), fit="stretch")
 
 
 def test_the_first_picture_is_fed_as_pixels_and_others_as_arrays() -> None:
-    contract = to_json_value(two_pictures()).contract
+    contract = as_plain_tensors(two_pictures()).contract
     assert contract.head == TensorsHead(picture="template")
     assert contract.picture == ImageInput(size=(32, 32), fit="stretch")
     assert contract.others == (ArrayInput(name="search", shape=(1, 3, 64, 64), image=PIXELS),)
@@ -39,7 +39,7 @@ def test_the_first_picture_is_fed_as_pixels_and_others_as_arrays() -> None:
     ],
 )
 def test_what_is_no_picture_is_fed_as_it_is(graph, inputs) -> None:
-    contract = to_json_value(graph()).contract
+    contract = as_plain_tensors(graph()).contract
     assert contract.picture is None
     assert [(one.name, one.shape) for one in contract.others] == inputs
     kind = "int64" if graph is tokens else "float32"
@@ -47,29 +47,32 @@ def test_what_is_no_picture_is_fed_as_it_is(graph, inputs) -> None:
 
 
 def test_without_pictures_every_input_is_an_array() -> None:
-    contract = to_json_value(two_pictures(), pictures=False).contract
+    contract = as_plain_tensors(two_pictures(), pictures=False).contract
     assert contract.picture is None
     assert [one.image for one in contract.others] == [None, None]
 
 
 def test_free_dimensions_are_fixed_by_size_or_shape_and_open_ones_refused() -> None:
     free = one_picture(("height", "width"))
-    assert to_json_value(free, size=(48, 96)).contract.input.size == (48, 96)
-    assert to_json_value(free, shapes={"picture": (1, 3, 40, 32)}).contract.input.size == (40, 32)
+    assert as_plain_tensors(free, size=(48, 96)).contract.input.size == (48, 96)
+    assert as_plain_tensors(free, shapes={"picture": (1, 3, 40, 32)}).contract.input.size == (
+        40,
+        32,
+    )
     with pytest.raises(RkzooError, match="open") as raised:
-        to_json_value(free)
+        as_plain_tensors(free)
     assert "--shape picture=" in raised.value.fix
     with pytest.raises(RkzooError, match="no input nothing"):
-        to_json_value(free, shapes={"nothing": (1,)})
+        as_plain_tensors(free, shapes={"nothing": (1,)})
     with pytest.raises(RkzooError, match="cannot have the shape"):
-        to_json_value(one_picture(), shapes={"picture": (1, 3, 40, 32)})
+        as_plain_tensors(one_picture(), shapes={"picture": (1, 3, 40, 32)})
 
 
 def test_bytes_become_floats_that_are_cast_inside() -> None:
     net = Net()
     y = net.op("Mul", net.op("Cast", "codes", to=TensorProto.FLOAT), net.weight(1))
     model = built(net, {"codes": (1, 9)}, {y: (1, 9)}, "uint8")
-    made = to_json_value(model)
+    made = as_plain_tensors(model)
     assert made.contract.others == (ArrayInput(name="codes", shape=(1, 9)),)
     codes = np.arange(9, dtype=np.uint8)[None] * 20
     (wanted,) = ort.InferenceSession(model.SerializeToString()).run(None, {"codes": codes})
@@ -86,7 +89,7 @@ def test_bytes_that_come_out_are_int32() -> None:
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
     given = sample(model)
     (wanted,) = ort.InferenceSession(model.SerializeToString()).run(None, given)
-    made = to_json_value(model).graph
+    made = as_plain_tensors(model).graph
     (found,) = ort.InferenceSession(made.SerializeToString()).run(None, given)
     assert (wanted.dtype, found.dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(found, wanted)
@@ -99,7 +102,7 @@ def test_texts_are_refused() -> None:
     node = helper.make_node("Identity", ["text"], ["out"])
     model = helper.make_model(helper.make_graph([node], "g", [text], [out]))
     with pytest.raises(RkzooError, match="takes text"):
-        to_json_value(model)
+        as_plain_tensors(model)
 
 
 @pytest.mark.parametrize("graph", [tokens, two_pictures, frames, signal, one_picture])
@@ -107,7 +110,7 @@ def test_what_is_fed_is_what_the_graph_takes(graph) -> None:
     """Against the original graph in ONNX Runtime, whose inputs were made by hand."""
     model = graph()
     given = sample(model)
-    made = to_json_value(model)
+    made = as_plain_tensors(model)
     wanted = as_the_graph_takes(given)
     fed = arrays_of(given, made.contract)
     names = [info.name for info in made.graph.graph.input]
@@ -118,7 +121,7 @@ def test_what_is_fed_is_what_the_graph_takes(graph) -> None:
 
 
 def test_the_notes_say_what_was_seen_and_what_becomes_of_it() -> None:
-    made = to_json_value(two_pictures())
+    made = as_plain_tensors(two_pictures())
     notes = plain_notes(made.graph, made.contract, requested=False)
     assert len(notes) == 3
     assert "template 1x3x32x32, search 1x3x64x64" in notes[0]
@@ -128,5 +131,5 @@ def test_the_notes_say_what_was_seen_and_what_becomes_of_it() -> None:
 
 
 def _graph(model: onnx.ModelProto):
-    made = to_json_value(model)
+    made = as_plain_tensors(model)
     return made.graph, made.contract

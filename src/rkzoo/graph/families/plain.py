@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +15,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import tensors
-from rkzoo.graph.onnx.view import declared
+from rkzoo.graph.onnx.view import captured_by, declared
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -40,7 +40,7 @@ class Plain:
     seen: tuple[str, ...] = ()
 
 
-def to_json_value(
+def as_plain_tensors(
     model: onnx.ModelProto,
     *,
     size: tuple[int, int] | None = None,
@@ -115,38 +115,63 @@ def _image(shape: tuple[int, ...]) -> ImageInput | None:
     )
 
 
-def _fixed(model: onnx.ModelProto, shapes: Shapes, size: tuple[int, int] | None) -> onnx.ModelProto:
-    """A copy whose inputs have no free dimension. Raises RkzooError."""
+def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """A copy whose named inputs have these shapes; the others stay as they are. Raises RkzooError
+    for an unknown input, and for a dimension that the graph fixes otherwise."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    unknown = set(shapes) - {info.name for info in _graph_inputs(copy)}
+    infos = {info.name: info for info in _graph_inputs(copy)}
+    unknown = sorted(set(shapes) - set(infos))
     if unknown:
-        names = ", ".join(info.name for info in _graph_inputs(copy))
         raise RkzooError(
-            f"The model has no input {sorted(unknown)[0]}.",
-            f"Its inputs are {names}.",
+            f"The model has no input {unknown[0]}.",
+            f"Its inputs are {', '.join(infos)}.",
             "Check --shape.",
         )
+    for name, shape in shapes.items():
+        _set_shape(infos[name], tuple(shape))
+    return copy
+
+
+def _set_shape(info: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
+    known = declared(info)
+    if known is not None and (
+        len(known) != len(shape)
+        or any(a not in (None, b) for a, b in zip(known, shape, strict=True))
+    ):
+        raise RkzooError(
+            f"The input {info.name} cannot have the shape {'x'.join(map(str, shape))}.",
+            f"The graph fixes it as {'x'.join(str(side or '?') for side in known) or 'scalar'}.",
+            "Give only the free dimensions another number.",
+        )
+    kind = info.type.tensor_type.elem_type
+    info.CopyFrom(helper.make_tensor_value_info(info.name, kind, shape))
+
+
+def _without_unused(model: onnx.ModelProto) -> None:
+    """Drops inputs that no operator reads, in place: nothing could be fed to them on an NPU."""
+    read = {name for node in model.graph.node for name in (*node.input, *captured_by(node))}
+    read |= {info.name for info in model.graph.output}
+    kept = [info for info in model.graph.input if info.name in read]
+    copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in kept]
+    del model.graph.input[:]
+    model.graph.input.extend(copies)
+
+
+def _fixed(model: onnx.ModelProto, shapes: Shapes, size: tuple[int, int] | None) -> onnx.ModelProto:
+    """A copy whose inputs have no free dimension. Raises RkzooError."""
+    copy = with_shapes(model, shapes)
+    _without_unused(copy)
     for info in _graph_inputs(copy):
         shape = declared(info)
         if shape is None:
-            shape = shapes.get(info.name)
-            if shape is None:
-                raise _open(info)
-        requested = shapes.get(info.name) or _closed(shape, size)
-        if requested is None:
             raise _open(info)
-        if len(requested) != len(shape) or any(
-            a not in (None, b) for a, b in zip(shape, requested, strict=False)
-        ):
-            raise RkzooError(
-                f"The input {info.name} cannot have the shape {'x'.join(map(str, requested))}.",
-                f"The graph fixes it as {'x'.join(str(side or '?') for side in shape)}.",
-                "Give only the free dimensions another number.",
-            )
-        info.CopyFrom(
-            helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, requested)
-        )
+        # The toolkit has no scalars.
+        closed = _closed(shape, size) if shape else (1,)
+        if closed is None:
+            raise _open(info)
+        kind = info.type.tensor_type.elem_type
+        info.CopyFrom(helper.make_tensor_value_info(info.name, kind, closed))
     return copy
 
 

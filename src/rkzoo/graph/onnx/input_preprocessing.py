@@ -33,7 +33,18 @@ from rkzoo.graph.onnx.view import (
 )
 
 Layout = Literal["NCHW", "NHWC"]
-Pixels = Literal["0..1", "0..255"]
+Pixels = Literal["-1..1", "0..1", "0..255"]
+# (mean, std) of 0..255 that give each range.
+_FEEDS: dict[Pixels, tuple[float, float]] = {
+    "-1..1": (127.5, 127.5),
+    "0..1": (0.0, 255.0),
+    "0..255": (0.0, 1.0),
+}
+_RANGES: dict[Pixels, str] = {
+    "-1..1": "a picture scaled to -1..1",
+    "0..1": "a picture scaled to 0..1",
+    "0..255": "pixels of 0..255",
+}
 
 TOOK_BYTES = "rkzoo.bytes"
 """Metadata key of a model that takes raw pixels, 0..255."""
@@ -115,11 +126,26 @@ class InputPreprocessing:
             return "0..255"
         gain = float(np.mean(np.abs(self.gain)))
         means = -np.divide(self.shift, self.gain)
+        if self._from_both_signs(means):
+            return "-1..1"
         if gain < _SMALL_GAIN or means.mean() > _LARGE_MEAN:
             return "0..255"
         low, high = _MEANS_OF_1
         centred = low <= means.min() and means.max() <= high
         return "0..1" if gain >= _LARGE_GAIN or centred else None
+
+    def _from_both_signs(self, means: NDArray[np.float64]) -> bool:
+        """Whether the operators first bring -1..1 to 0..1 or 0..255, or do that and ImageNet's
+        normalisation at once."""
+        gain = np.abs(self.gain)
+        if np.allclose(means, -1, atol=0.02) and np.allclose(gain, gain[0], rtol=0.01):
+            return bool(abs(gain[0] - 0.5) < 0.01 or abs(gain[0] - 127.5) < 2)
+        pixels = means * 127.5 + 127.5
+        spread = 127.5 / gain
+        usual = len(pixels) == 3 and any(
+            np.allclose(sorted(pixels), sorted(m), atol=2) for m in _MEANS
+        )
+        return usual and bool(np.all((spread > 50) & (spread < 65)))
 
     def array_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """The shape of one picture of `size` (height, width) as the graph takes it."""
@@ -138,9 +164,10 @@ class InputPreprocessing:
         believed more than what is usual."""
         color = self._color(image_input.color)
         if self.pixels is not None:
-            offset = 128.0 if self.dtype == TensorProto.INT8 else 0.0
+            offset, divisor = _FEEDS[self.pixels]
+            offset = 128.0 if self.dtype == TensorProto.INT8 else offset
             mean: Sequence[float] = (offset,) * self.channels
-            std: Sequence[float] = ((1.0 if self.pixels == "0..255" else 255.0),) * self.channels
+            std: Sequence[float] = (divisor,) * self.channels
         else:
             mean = self._before(image_input.mean, 0.0)
             std = self._before(
@@ -386,11 +413,7 @@ def _sentences(input_preprocessing: InputPreprocessing) -> Iterator[str]:
     if odd:
         yield f"It takes {', '.join(odd)}; that becomes float32, channels first (NCHW), on the way."
     if input_preprocessing.scales and input_preprocessing.pixels is not None:
-        how = (
-            "pixels of 0..255"
-            if input_preprocessing.pixels == "0..255"
-            else "a picture scaled to 0..1"
-        )
+        how = _RANGES[input_preprocessing.pixels]
         yield f"The graph itself {_formula(input_preprocessing)}: it takes {how}."
     elif input_preprocessing.bytes_before or input_preprocessing.pixels is not None:
         yield "The model was made to take bytes: it takes pixels of 0..255."

@@ -175,6 +175,12 @@ def _shaped(array: Array, spec: ArrayInput) -> Array:
             "Give an array of that shape, or another shape with --shape when converting.",
         )
     cast = np.ascontiguousarray(shaped, spec.dtype)
+    if shaped.dtype.kind in "iu" and cast.dtype.kind in "iu" and not np.array_equal(cast, shaped):
+        raise RkzooError(
+            f"The input {spec.name} was given numbers beyond {spec.dtype}.",
+            f"They reach from {shaped.min()} to {shaped.max()}.",
+            f"Give numbers that {spec.dtype} can hold.",
+        )
     if shaped.dtype.kind == "f" and cast.dtype.kind != "f" and not np.array_equal(cast, shaped):
         raise RkzooError(
             f"The input {spec.name} was given fractions.",

@@ -305,7 +305,7 @@ def _convert(model: str, request: Request) -> str:
     option += f" --fit {request.fit}" if request.fit else ""
     if pairs:
         option += f" --anchors {','.join(f'{side:g}' for pair in pairs for side in pair)}"
-    return f"rkzoo convert {shlex.quote(model)} --soc rk3588{option}"
+    return f"rkzoo convert {shlex.quote(model)} --soc rk3588 --calib FOLDER{option}"
 
 
 def _built(path: Path) -> Inspection:

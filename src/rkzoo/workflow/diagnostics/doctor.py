@@ -202,7 +202,7 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
             f"rkzoo convert {path.name} --soc {machine.chip or 'CHIP'}",
         )
     try:
-        from rkzoo.graph.families.plain import plain_notes, to_json_value
+        from rkzoo.graph.families.plain import as_plain_tensors, plain_notes
         from rkzoo.graph.families.recognition import UnknownHead
         from rkzoo.graph.families.registry import file_labels, recognise
         from rkzoo.graph.lowering.checks import graph_checks
@@ -226,7 +226,7 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
         unknown = error
     if isinstance(unknown, UnknownHead):
         try:
-            plain = to_json_value(model)
+            plain = as_plain_tensors(model)
             notes = (*plain.seen, *plain_notes(plain.graph, plain.contract, requested=False))
         except RkzooError as error:
             unknown = error

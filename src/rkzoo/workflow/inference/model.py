@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -230,6 +230,9 @@ class Result:
         return target
 
 
+_ONE_SOURCE = frozenset({"picture", "sound", "text"})
+
+
 class Model(Closeable):
     """Answers pictures (or sounds, or texts: its `medium`), one after another; made by
     `rkzoo.load`.
@@ -267,6 +270,12 @@ class Model(Closeable):
             RkzooError: The source cannot be read.
         """
         alpha = self.medium.read is TRANSPARENT.read
+        if isinstance(source, Mapping | list | tuple) and self.medium.name in _ONE_SOURCE:
+            raise RkzooError(
+                f"{self.name} takes one {self.medium.name} at a time.",
+                f"It was given a {type(source).__name__}.",
+                "Call it for each.",
+            )
         if isinstance(source, np.ndarray) and self.medium.name == PICTURE.name:
             path, channels = None, _checked(source, alpha)
         else:

@@ -152,12 +152,18 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     if request.runtime == "onnx":
         backend("onnx").of_rknn(path, report)  # refuses it
     request.feed.refuse(f"{path} keeps how it is fed, since it was converted.")
-    if request.pairs is not None:
-        raise RkzooError(
-            "--anchors does not go with this model.",
-            f"{path} keeps its anchors, since it was converted.",
-            "Leave it out, or convert the model again with them.",
-        )
+    for option, given in (
+        ("--anchors", request.pairs),
+        ("--size", request.size),
+        ("--shape", request.shapes),
+        ("--raw", request.raw or None),
+    ):
+        if given is not None:
+            raise RkzooError(
+                f"{option} does not go with this model.",
+                f"{path} keeps what was said of it when it was converted.",
+                f"Leave it out, or convert the model again with {option}.",
+            )
     runtime = request.runtime or ("simulator" if on_board(path, False) is None else "board")
     contract, opened = backend(runtime).of_rknn(path, report)
     if request.labels is not None:

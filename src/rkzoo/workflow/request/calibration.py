@@ -150,6 +150,7 @@ def sample_arrays(
     with report.task("Calibration samples", len(pictures)) as bar:
         for number, sample in enumerate(islice(samples(pictures, contract), most), 1):
             for stack, array in zip(stacks, arrays_of(sample, contract), strict=True):
+                _check_finite(array, number)
                 stack.append(array)
             bar.update(number)
     # A session takes pictures one at a time, and arrays in their whole shape.
@@ -157,6 +158,15 @@ def sample_arrays(
         np.concatenate(stack) if isinstance(spec, ImageInput) else np.stack(stack)
         for spec, stack in zip(specs, stacks, strict=True)
     ]
+
+
+def _check_finite(array: NDArray[Any], number: int) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RkzooError(
+            f"Calibration sample {number} holds numbers that are not finite.",
+            "INT8 ranges cannot be made of NaN or infinity.",
+            "Leave that sample out.",
+        )
 
 
 def samples(pictures: CalibrationImages, contract: Contract) -> Iterator[Sample]:

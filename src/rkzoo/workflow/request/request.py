@@ -147,8 +147,8 @@ class Request:
             else {name: tuple(shape) for name, shape in self.shapes.items()},
             "labels": None if self.labels is None else tuple(self.labels),
             "recipe": choose(self.cut, self.recipe).recipe,
-            "mean": None if self.mean is None else tuple(map(float, self.mean)),
-            "std": None if self.std is None else tuple(map(float, self.std)),
+            "mean": _floats("--mean", self.mean),
+            "std": _floats("--std", self.std),
             "points": tuple(
                 (point[0], point[1], int((*point, 1)[2]))
                 for point in _numbers("--point", self.points, (2, 3))
@@ -287,6 +287,19 @@ def _numbers(
                 f"Give for example {option} {','.join(['100'] * counts[0])}.",
             )
     return [tuple(row) for row in rows]
+
+
+def _floats(option: str, values: Sequence[float] | float | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    try:
+        return tuple(map(float, [values] if isinstance(values, int | float) else values))
+    except (TypeError, ValueError) as error:
+        raise RkzooError(
+            f"{option} {values!r} is not numbers.",
+            "It has one for each channel.",
+            f"Give for example {option} {'0,0,0' if option == '--mean' else '255,255,255'}.",
+        ) from error
 
 
 def _check_runtime(runtime: str | None) -> None:

@@ -16,7 +16,7 @@ from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
-from rkzoo.graph.families.plain import Plain, plain_notes, to_json_value
+from rkzoo.graph.families.plain import Plain, as_plain_tensors, plain_notes, with_shapes
 from rkzoo.graph.families.recognition import UnknownHead
 from rkzoo.graph.families.registry import Recognition, file_labels, recognise
 from rkzoo.graph.onnx.read import load
@@ -101,13 +101,22 @@ def _from_graph(
     report: ProgressReporter,
 ) -> ResolvedModel:
     original = load(as_onnx(path, report, size=request.size))
+    if request.shapes:
+        original = with_shapes(original, request.shapes)
     known = card_labels(card, original, files) if request.labels is None else request.labels
     recognition = None
     if card is not None and card.file and known:
         request = replace(request, labels=tuple(known))  # a card of one's own is the user's word
     if card is not None and card.head is not None and _is_complete(card, original):
         contract = _described(card, card.head, tuple(known), request)
+    elif card is not None and card.file and card.head is not None and not _is_plain(card):
+        plain = plain_of(original, replace(request, raw=True), card)
+        original = plain.graph
+        contract = msgspec.structs.replace(
+            plain.contract, family=card.family or card.name, head=card.head, labels=tuple(known)
+        )
     elif (recognised := _recognition(original, card, request, name)) is not None:
+        _refuse_unfed(request, name)
         recognition = with_given(recognised, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
@@ -144,6 +153,15 @@ def _from_graph(
     )
 
 
+def _refuse_unfed(request: Request, name: str) -> None:
+    if request.fit == "none":
+        raise RkzooError(
+            f"--fit none does not go with {name}.",
+            "Its head is known, and is read of pictures.",
+            "Leave it out, or add --raw for plain tensors.",
+        )
+
+
 def _dtypes(contract: Contract) -> tuple[Dtype, ...]:
     return _DTYPES[::-1] if contract.family in _FLOAT_FIRST else _DTYPES
 
@@ -153,7 +171,7 @@ def _recognition(
 ) -> Recognition | None:
     """The family of a graph; None where its outputs stay plain tensors: no recogniser knows it,
     or the user wants them so."""
-    if request.raw or (card is not None and card.file and isinstance(card.head, TensorsHead)):
+    if request.raw or _is_plain(card):
         return None
     hint = request.size or (card.input.size if card and card.input else None)
     try:
@@ -162,6 +180,11 @@ def _recognition(
         if (card is not None and not card.file) or request.pairs is not None:
             raise
         return None
+
+
+def _is_plain(card: Card | None) -> bool:
+    """Whether a card of one's own wants plain tensors."""
+    return card is not None and bool(card.file) and isinstance(card.head, TensorsHead)
 
 
 def _is_complete(card: Card, original: onnx.ModelProto) -> bool:
@@ -181,7 +204,7 @@ def plain_of(original: onnx.ModelProto, request: Request, card: Card | None = No
     arrays = card.arrays if card else ()
     if card is not None and card.outputs:
         original = ending_at(original, card.outputs)
-    plain = to_json_value(
+    plain = as_plain_tensors(
         original,
         size=request.size or (image.size if image else None),
         shapes={

@@ -48,6 +48,13 @@ def expand(names: Sequence[str], contract: Contract) -> list[Files]:
     if pairs and all(first in inputs and equal for first, equal, _ in pairs):
         named = {first: _there(Path(file)) for first, _, file in pairs}
         return [Files(inputs=_complete(named, inputs))]
+    for first, equal, file in pairs:
+        if equal and first not in inputs and not Path(f"{first}={file}").exists():
+            raise RkzooError(
+                f"The model has no input {first}.",
+                f"Its inputs are {', '.join(inputs)}.",
+                f"Give {' '.join(f'{name}=FILE' for name in inputs)}.",
+            )
     files = [file for name in names for file in files_of(Path(name).expanduser())]
     if len(inputs) == 1:
         return [
@@ -113,13 +120,32 @@ def read(source: Any, contract: Contract) -> Sample:
     """
     if isinstance(source, str | Path):
         (source,) = expand([str(source)], contract)
+    if isinstance(source, Mapping):
+        specs = input_specs(contract)
+        return {key: _given(value, specs.get(key), str(key)) for key, value in source.items()}
     if not isinstance(source, Files):
-        sample: Sample = source
-        return sample
+        return _given(source, None, "sample")
     if source.whole is not None:
         return _npz(source.whole, source.whole)
     specs = input_specs(contract)
     return {name: _read(file, specs[name]) for name, file in (source.inputs or {}).items()}
+
+
+def _given(value: Any, spec: ImageInput | ArrayInput | None, name: str) -> Array:
+    """What a program gives for an input: a file's name, or numbers."""
+    if isinstance(value, str | Path) and spec is not None:
+        return _read(_there(Path(value)), spec)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise RkzooError(
+            f"What was given for {name} is no array of numbers.",
+            f"It is a {type(value).__name__} of {array.dtype}.",
+            "Give a numpy array, or the path of a file.",
+        )
+    return array
 
 
 def decode(data: bytes, path: Path, contract: Contract) -> Sample:
