@@ -43,7 +43,7 @@ def pack(value: object, shape: tuple[int, int]) -> Record:
     """Convert a result to its record.
 
     Args:
-        found: the result of one image.
+        value: the result of one image.
         shape: (height, width) of the image.
 
     Raises:

@@ -68,7 +68,7 @@ def errors(actual: F64, truth: F64, *, inverse: bool) -> tuple[float, float]:
     per dataset there and the largest true depth of the image here, and to a thousandth of it.
 
     Args:
-        found: (H, W), depth up to scale and shift, or inverse depth.
+        actual: (H, W), depth up to scale and shift, or inverse depth.
         truth: (H, W) depth > 0, or 0 where unknown; at least one pixel is known.
         inverse: whether `found` is inverse depth.
     """

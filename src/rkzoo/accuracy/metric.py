@@ -82,8 +82,8 @@ def confusion_matrix(truth: NDArray[Any], actual: NDArray[Any], classes: int) ->
     """Confusion matrix (classes, classes) of pixel counts, ground truth by rows.
 
     Args:
-        truth, found: class maps of the same shape. Pixels whose truth is no class (usually 255) are
-            not counted.
+        truth, actual: class maps of the same shape. Pixels whose truth is no class (usually 255)
+            are not counted.
         classes: number of classes.
 
     Raises:

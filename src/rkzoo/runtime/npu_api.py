@@ -333,7 +333,7 @@ def failure(number: int, what: str, values: Sequence[str] = (), *, function: str
     Args:
         number: The code.
         what: What was being done, as a sentence.
-        said: The lines that the library printed.
+        values: The lines that the library printed.
         function: The function that returned it.
     """
     unknown = ("The NPU's library returned an unknown error code.", _UPDATE)

@@ -98,7 +98,7 @@ def validate_options(head: Head | None, provided: Set[str]) -> None:
 
     Args:
         head: The model's head; None for a pipeline that reads pages of text.
-        given: Names of the request's fields that were given.
+        provided: Names of the request's fields that were given.
 
     Raises:
         RkzooError: One of them would change nothing.

@@ -65,7 +65,7 @@ def download(request: DownloadRequest, part: Path, report: ProgressReporter = SI
     """Download a file, resuming a partial one.
 
     Args:
-        wanted: The file.
+        request: The file.
         part: Where to write. It is kept when the connection breaks, so that the next call resumes;
             it is removed when its content is wrong or the disk is full.
         report: Receives progress.

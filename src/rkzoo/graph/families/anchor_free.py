@@ -291,7 +291,7 @@ def compare(
     """Compare reference values with the uncut output.
 
     Args:
-        made: The reference values.
+        decoded_table: The reference values.
         whole: The graph's output (4 + C + E, N).
         extra: The meaning of the third branch.
         activated: Whether the reference scores have their sigmoid.
@@ -313,7 +313,7 @@ def compare_picked(decoded_table: DecodedTable, rows: Float, extra: ExtraBranch)
     """Compare reference values with the top-k rows of an end-to-end head.
 
     Args:
-        made: The reference values of all cells.
+        decoded_table: The reference values of all cells.
         rows: The graph's output (K, 4 + score + class + E).
         extra: The meaning of the third branch.
 

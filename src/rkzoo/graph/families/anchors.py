@@ -46,18 +46,18 @@ _SAME_ANCHOR = 0.01
 # ---- given by the user --------------------------------------------------------------
 
 
-def check_anchors(values: Anchors, inputs: Sequence[tuple[float, float]]) -> None:
+def check_anchors(values: Anchors, pairs: Sequence[tuple[float, float]]) -> None:
     """Check that user-given anchors are those of the graph.
 
     Args:
-        found: Anchors read from the graph, (w, h) in pixels per level.
-        given: The user's, (w, h) in pixels, the finest level first.
+        values: Anchors read from the graph, (w, h) in pixels per level.
+        pairs: The user's, (w, h) in pixels, the finest level first.
 
     Raises:
         RkzooError: They differ; the message holds both lists.
     """
     flat = np.array([pair for level in values for pair in level], np.float64)
-    other = np.array(inputs, np.float64).reshape(-1, 2)
+    other = np.array(pairs, np.float64).reshape(-1, 2)
     if flat.shape == other.shape and np.allclose(flat, other, rtol=0, atol=_SAME_ANCHOR):
         return
     raise RkzooError(
@@ -68,12 +68,12 @@ def check_anchors(values: Anchors, inputs: Sequence[tuple[float, float]]) -> Non
     )
 
 
-def with_anchors(recognition: Recognition, inputs: Sequence[tuple[float, float]]) -> Recognition:
+def with_anchors(recognition: Recognition, pairs: Sequence[tuple[float, float]]) -> Recognition:
     """Set user-given anchors where the graph holds none; where it does, only compare.
 
     Args:
-        found: The recognized head.
-        given: (w, h) in pixels, the finest level first. For a RetinaFace sides of squares, two per
+        recognition: The recognized head.
+        pairs: (w, h) in pixels, the finest level first. For a RetinaFace sides of squares, two per
             pair.
 
     Returns:
@@ -84,7 +84,7 @@ def with_anchors(recognition: Recognition, inputs: Sequence[tuple[float, float]]
     """
     head = recognition.contract.head
     if isinstance(head, FaceHead):
-        return with_sides(recognition, inputs)
+        return with_sides(recognition, pairs)
     if not isinstance(head, DetectHead) or head.coding != "anchor":
         raise RkzooError(
             "This model has no anchors.",
@@ -92,28 +92,28 @@ def with_anchors(recognition: Recognition, inputs: Sequence[tuple[float, float]]
             "Leave --anchors out.",
         )
     if recognition.anchors_known:
-        check_anchors(head.anchors, inputs)
+        check_anchors(head.anchors, pairs)
         return recognition
     levels = len(head.strides)
-    each = len(inputs) // levels
+    each = len(pairs) // levels
     whole = next(
         head_tensor for head_tensor in recognition.head_tensors if head_tensor.role == "anchors"
     )
     channels = len(whole.channels) or whole.shape[1]
     fixed = recognition.uncut is not None or head.coefficients
     if (
-        len(inputs) % levels
+        len(pairs) % levels
         or channels % each
         or channels // each < 6
         or (fixed and each != len(head.anchors[0]))
     ):
         raise RkzooError(
-            f"{len(inputs)} anchors do not fit this model.",
+            f"{len(pairs)} anchors do not fit this model.",
             f"It has {levels} levels, each with {channels} channels, which are "
             f"{len(head.anchors[0])} anchors of {channels // len(head.anchors[0])} numbers.",
             f"Give {levels * len(head.anchors[0])} anchors, width and height of each.",
         )
-    anchors = tuple(tuple(inputs[i * each : (i + 1) * each]) for i in range(levels))
+    anchors = tuple(tuple(pairs[i * each : (i + 1) * each]) for i in range(levels))
     classes = channels // each - 5
     kept = tuple(s for s in recognition.evidence if s not in (ASSUMED, *_SCORE_OF.values()))
     return replace(
@@ -123,7 +123,7 @@ def with_anchors(recognition: Recognition, inputs: Sequence[tuple[float, float]]
         uncut=_changed(recognition.uncut, anchors, classes) if recognition.uncut else None,
         evidence=(
             *kept,
-            f"The anchors are those given: {format_anchors(inputs)}.",
+            f"The anchors are those given: {format_anchors(pairs)}.",
             *describe_scores(anchors, classes),
         ),
     )

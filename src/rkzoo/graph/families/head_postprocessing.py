@@ -77,7 +77,7 @@ def head_postprocessing(
     """Find the tail of a graph.
 
     Args:
-        seen: The graph.
+        view: The graph.
         outputs: Names of the outputs to start from.
         picking: Allow TopK inside, as in YOLOv10 and YOLO26.
 

@@ -75,12 +75,12 @@ def _cells(size: tuple[int, int]) -> list[int]:
     return [-(-height // stride) * -(-width // stride) for stride in _STRIDES]
 
 
-def with_sides(recognition: Recognition, inputs: Sequence[tuple[float, float]]) -> Recognition:
+def with_sides(recognition: Recognition, pairs: Sequence[tuple[float, float]]) -> Recognition:
     """Set user-given anchor sizes.
 
     Args:
-        found: The recognized RetinaFace.
-        given: Sides of square anchors in pixels, in pairs, the finest level first.
+        recognition: The recognized RetinaFace.
+        pairs: Sides of square anchors in pixels, in pairs, the finest level first.
 
     Returns:
         The head with these anchors.
@@ -88,7 +88,7 @@ def with_sides(recognition: Recognition, inputs: Sequence[tuple[float, float]]) 
     Raises:
         RkzooError: They are not two per level.
     """
-    sides = [float(side) for pair in inputs for side in pair]
+    sides = [float(side) for pair in pairs for side in pair]
     head = recognition.contract.head
     if not isinstance(head, FaceHead):
         raise RkzooError(f"{recognition.family} has no sides of anchors.", code=1)

@@ -40,7 +40,7 @@ def texts_to_convolution(view: GraphView) -> GraphView:
     """Replace every comparison with constant text embeddings by a 1x1 convolution.
 
     Args:
-        seen: The graph; its model is modified in place.
+        view: The graph; its model is modified in place.
 
     Returns:
         A new view of the model; `seen` itself where nothing was replaced.

@@ -356,7 +356,7 @@ def submodel(
     """A model of only these nodes.
 
     Args:
-        seen: The graph they come from.
+        view: The graph they come from.
         nodes: The nodes, in graph order.
         feeds: Inputs of the new model; their names, shapes and dtypes are used.
         outputs: Names of its outputs.

@@ -114,7 +114,7 @@ def masks_of(
     """Build `Masks` from full-size masks.
 
     Args:
-        found: (mask, score, class) each; masks are uint8 (H, W) of 0 and 1, none empty; scores are
+        actual: (mask, score, class) each; masks are uint8 (H, W) of 0 and 1, none empty; scores are
             clipped to 0..1.
         labels: class names.
         size: (height, width) of the source image.

@@ -92,7 +92,7 @@ def window_segments(
     Output without a pair counts for the whole window.
 
     Args:
-        said: generated tokens, without the prompt.
+        values: generated tokens, without the prompt.
         seconds: duration of the window.
         tokens: vocabulary.
         ended: whether the end token was generated; if not, nothing after the last pair counts.

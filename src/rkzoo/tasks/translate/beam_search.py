@@ -48,7 +48,7 @@ def beam_search(
         network: the decoder.
         read: the encoded source.
         beams: beam width; 1 is greedy search.
-        marks: special tokens.
+        special_tokens: special tokens.
 
     Returns:
         The best tokens without the end token, and whether the end token was reached.

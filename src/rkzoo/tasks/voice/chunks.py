@@ -81,7 +81,7 @@ def in_windows(
 
     Args:
         run: maps (1, C, size) to (..., size * hop).
-        given: (1, C, T) float32.
+        inputs: (1, C, T) float32.
         size, margin: see `windows`.
         hop: output values per frame.
 

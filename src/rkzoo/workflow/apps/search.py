@@ -84,7 +84,7 @@ def search(
         model: card name or file of an embedding model.
         sources: image paths, or texts as the input kind expands them.
         words: the query.
-        asked: runtime and options of the model.
+        request: runtime and options of the model.
         report: receives progress.
 
     Raises:

@@ -162,7 +162,7 @@ def stream(
         model: card name or file.
         source: camera, URL, video or images (see `open_source`).
         outputs: sinks.
-        asked: runtime and options of the model.
+        request: runtime and options of the model.
         options: options of the stream.
         stop: stop flag.
         watch: called with the statistics once a second.

@@ -59,7 +59,7 @@ def check_output(
 
     Args:
         golden, board: specs of the output in both sessions.
-        wanted, found: one array per input, as returned by the sessions, in the graph's layout.
+        expected, actual: one array per input, as returned by the sessions, in the graph's layout.
     """
     none = OutputCheck(golden.name, board.shape, board.dtype, None, None, None, None, None, "fail")
     pairs = [(a.reshape(-1), b.reshape(-1)) for a, b in zip(expected, actual, strict=True)]

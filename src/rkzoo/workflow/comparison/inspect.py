@@ -149,8 +149,7 @@ def inspect(
 
     Args:
         file: the file.
-        size: (height, width) of a dynamic input.
-        anchors: numbers, or a file of them, for a YOLOv5 or v7 without its own.
+        request: its size, shapes and anchors count.
         pictures: images on which a detector is run with other colour orders and ranges.
         report: receives progress.
 

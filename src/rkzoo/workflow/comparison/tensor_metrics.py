@@ -78,7 +78,7 @@ def figures(
     None.
 
     Args:
-        wanted: float reference.
+        expected: float reference.
         array: output of the session, possibly quantized.
         spec: describes it.
         name, role, part: copied to the result; `name` defaults to the spec's.

@@ -161,6 +161,11 @@ class Result:
         probs: NDArray[np.float32] | None = self._array("probs")
         return probs
 
+    @property
+    def found(self) -> Prediction:
+        """The former name of `prediction`."""
+        return self.prediction
+
     def _array(self, name: str) -> Any:
         return getattr(self.prediction, name, None)
 

@@ -203,10 +203,8 @@ def estimate(
     Args:
         model: card name or file.
         socs: target chips.
-        dtype: None for the model's first dtype that the chip supports.
-        toolkit: version of RKNN-Toolkit2; None for the default.
-        size: input (height, width); None for the model's own.
-        anchors: anchors of the head; None for the model's own.
+        request: its dtype (None for the model's first that the chip supports), toolkit, size,
+            shapes and anchors count.
         report: receives progress.
 
     Raises:

@@ -109,7 +109,7 @@ def try_all(
     """Build each model for each chip, sequentially.
 
     Args:
-        wanted: the models.
+        candidates: the models.
         rows: earlier results; a trial of the same file, toolkit and rkzoo is not repeated.
         socs: chips; all where empty.
         toolkit: version of RKNN-Toolkit2; None for the default.

@@ -306,12 +306,12 @@ def _used(card: Card | None, files: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def with_given(
-    recognition: Recognition, inputs: Anchors | None, name: str, report: ProgressReporter = SILENT
+    recognition: Recognition, pairs: Anchors | None, name: str, report: ProgressReporter = SILENT
 ) -> Recognition:
     """The recognition with the user's anchors. Raises RkzooError when they do not fit, or are
     not those that the graph holds."""
-    if inputs is not None:
-        return replace(with_anchors(recognition, inputs), anchors_known=True)
+    if pairs is not None:
+        return replace(with_anchors(recognition, pairs), anchors_known=True)
     if not recognition.anchors_known:
         report.note(
             f"{name} does not hold its anchors: the usual ones of its family are assumed. "

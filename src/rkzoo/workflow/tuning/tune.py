@@ -235,7 +235,7 @@ def tune(
         data: dataset as for `evaluate`, or a folder of images without ground truth, for which the
             float model's results serve as reference.
         soc: target chip.
-        asked: options of the model.
+        request: options of the model.
         max_drop: allowed drop in points.
         limit: use only the first images.
         workers: number of processes.
