@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -54,6 +55,53 @@ def test_a_graph_that_takes_both_signs_is_fed_so(assets: Path, tmp_path: Path) -
             a, b = (m(assets / "data/images" / picture) for m in (own, changed))
         assert len(a) == len(b)
         np.testing.assert_allclose(np.asarray(a.scores), np.asarray(b.scores), atol=2e-3)
+
+
+@pytest.mark.parametrize("how", ["Resize", "Conv", "AveragePool"])
+def test_a_normalisation_behind_what_moves_pixels_is_not_done_twice(
+    assets: Path, tmp_path: Path, how: str
+) -> None:
+    """The file is asked itself, fed pixels of 0..255."""
+    model = onnx.load(assets / "models/mobilenetv2.onnx")
+    source = model.graph.input[0].name
+    factor, shift = 1 / STD, -MEAN / STD
+    if how == "Conv":  # of 1x1, which mixes no channels
+        for node in model.graph.node:
+            for place, read in enumerate(node.input):
+                node.input[place] = "fed" if read == source else read
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.diag(factor).reshape(3, 3, 1, 1), "factor")
+        )
+        model.graph.initializer.append(numpy_helper.from_array(shift, "shift"))
+        model.graph.node.insert(0, helper.make_node("Conv", [source, "factor", "shift"], ["fed"]))
+    else:
+        model = in_front(model, factor, shift)
+        model.graph.node[0].input[0] = "moved"
+        if how == "Resize":
+            scales = numpy_helper.from_array(np.float32([1, 1, 0.5, 0.5]), "scales")
+            model.graph.initializer.append(scales)
+            old = model.opset_import[0].version < 11
+            reads = [source, "scales"] if old else [source, "roi", "scales"]
+            model.graph.initializer.append(numpy_helper.from_array(np.float32([]), "roi"))
+            node = helper.make_node("Resize", reads, ["moved"], mode="nearest")
+        else:
+            node = helper.make_node(
+                "AveragePool", [source], ["moved"], kernel_shape=[2, 2], strides=[2, 2]
+            )
+        model.graph.node.insert(0, node)
+        for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+            side.dim_value = 448
+    onnx.save(model, tmp_path / "net.onnx")
+    size = 224 if how == "Conv" else 448
+    bgr = cv2.resize(cv2.imread(str(assets / "data/images/dog_224.jpg")), (size, size))
+    pixels = bgr[..., ::-1].transpose(2, 0, 1)[None].astype(np.float32)
+    (expected,) = ort.InferenceSession(tmp_path / "net.onnx").run(None, {source: pixels})
+    with rkzoo.load(tmp_path / "net.onnx", fit="stretch") as net_model:
+        result = net_model(bgr)
+    assert result.class_ids is not None
+    assert result.class_ids[0] == expected.argmax()
+    odds = np.exp(expected[0] - expected.max())
+    np.testing.assert_allclose(result.scores, (odds / odds.sum())[result.class_ids], atol=1e-4)
 
 
 def net(**inputs: tuple[int, tuple[int, ...]]) -> onnx.ModelProto:

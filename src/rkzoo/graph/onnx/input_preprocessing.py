@@ -8,7 +8,7 @@ Transpose, a Cast or a swap of channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -57,6 +57,8 @@ _SIMPLE = {
     *("Add", "Sub", "Mul", "Div", "Neg", "Sum", "Clip", "BatchNormalization"),
     "DequantizeLinear",
 }
+# What moves pixels and leaves colours as they are; a convolution only where it mixes none.
+_GEOMETRY = {"Resize", "Upsample", "Pad", "AveragePool", "Conv"}
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 # A colour order that no ImageInput can say is no preprocessing.
 _ORDERS = {
@@ -229,9 +231,73 @@ def input_preprocessing(
     fed, planes = _ramp(plain, size)
     for name, nodes in reversed(list(_ends(view, info.name))):
         input_preprocessing = _channel_affine(view, plain, name, nodes, fed, planes)
-        if input_preprocessing is not None:
+        if input_preprocessing is not None and input_preprocessing.scales:
             return input_preprocessing
-    return plain if len(shape) == 4 else None
+        if input_preprocessing is not None:
+            return _behind_geometry(view, input_preprocessing) or input_preprocessing
+    return (_behind_geometry(view, plain) or plain) if len(shape) == 4 else None
+
+
+def _behind_geometry(view: GraphView, plain: InputPreprocessing) -> InputPreprocessing | None:
+    """The factor and shift of each channel where a resize, crop, padding or pooling lies before or
+    between, or a 1x1 convolution that mixes no channels makes them. Asked with pictures of one
+    colour, which all of these leave as they are. Nothing is taken out of such a graph: it is only
+    fed what it takes. None where nothing is scaled."""
+    usual = plain.floats and plain.layout == "NCHW" and len(plain.shape) == 4 and not plain.moves
+    if not usual or None in plain.shape[1:]:
+        return None
+    for name, nodes in reversed(list(_ends(view, plain.name, _SIMPLE | _GEOMETRY))):
+        affine = _uniform_affine(view, plain, name, nodes)
+        if affine is not None:
+            found = replace(plain, gain=affine[0], shift=affine[1])
+            return found if found.scales and found.pixels is not None else None
+    return None
+
+
+def _uniform_affine(
+    view: GraphView, plain: InputPreprocessing, name: str, nodes: Sequence[onnx.NodeProto]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """(factors, shifts) by which a uniform colour becomes the middle of the tensor `name`."""
+    count = plain.channels
+    needed = _needed(nodes, name)
+    if name == plain.name or not all(_keeps_colours(view, node) for node in needed):
+        return None
+    colours = np.array([[0.0] * count, *(np.eye(count) * 100), [200.0] * count])
+    answers = []
+    for colour in colours:
+        sides = [side or 1 for side in plain.shape[2:]]
+        picture = np.broadcast_to(colour.reshape(1, -1, 1, 1), (1, count, *sides))
+        feeds = {plain.name: plain.array(picture.astype(np.float32))}
+        try:
+            (answer,) = run(submodel(view, needed, feeds, [name]), feeds)
+        except (RkzooError, TypeError):
+            return None
+        if answer.ndim != 4 or answer.shape[:2] != (1, count):
+            return None
+        height, width = answer.shape[2:]
+        # The middle, which padding does not reach.
+        middle = answer[0, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
+        middle = middle.reshape(count, -1).astype(np.float64)
+        if not middle.size or np.ptp(middle, axis=1).max() > 1e-3 * max(1.0, np.abs(middle).max()):
+            return None
+        answers.append(middle[:, 0])
+    shift, *columns, twice = answers
+    factors = (np.array(columns) - shift) / 100
+    gain = np.diag(factors)
+    slack = 1e-4 * np.abs(gain).max()
+    mixes = np.abs(factors - np.diag(gain)).max() > slack
+    if mixes or not gain.all() or np.abs(gain * 200 + shift - twice).max() > slack * 200 + 1e-4:
+        return None
+    rounded = [_rounded(float(a), float(b)) for a, b in zip(gain, shift, strict=True)]
+    return tuple(a for a, _ in rounded), tuple(b for _, b in rounded)
+
+
+def _keeps_colours(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether a node is no layer of the network: of convolutions only one of 1x1."""
+    if node.op_type != "Conv":
+        return True
+    weight = view.constant(node.input[1])
+    return weight is not None and weight.ndim == 4 and weight.shape[2:] == (1, 1)
 
 
 def _picture(model: onnx.ModelProto) -> onnx.ValueInfoProto | None:
@@ -274,7 +340,9 @@ def _bare(model: onnx.ModelProto) -> GraphView:
     )
 
 
-def _ends(view: GraphView, start: str) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
+def _ends(
+    view: GraphView, start: str, passed: Set[str] = _SIMPLE
+) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
     """Tensors that everything which is made of the picture goes through, the nearest first, with
     the nodes before them, those that make their constants included."""
     graph = view.model.graph
@@ -290,7 +358,7 @@ def _ends(view: GraphView, start: str) -> Iterator[tuple[str, list[onnx.NodeProt
             constant.append(node)
             fixed.update(node.output)
             continue
-        if not data or not data <= left.keys() or not plain or node.op_type not in _SIMPLE:
+        if not data or not data <= left.keys() or not plain or node.op_type not in passed:
             continue
         inside.append(node)
         for name in data:
