@@ -38,6 +38,7 @@ from rkzoo.graph.families.recognition import (
 )
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
 from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_preprocessing
+from rkzoo.graph.onnx.joined_outputs import joined_outputs
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
@@ -157,6 +158,31 @@ def recognise(
     raise _unrecognised(
         model, [f"it is not {nearest} because {reasons[nearest]}"] if nearest else []
     )
+
+
+def recognise_arranged(
+    model: onnx.ModelProto, size: tuple[int, int] | None = None, labels: Sequence[str] = ()
+) -> tuple[onnx.ModelProto, Recognition]:
+    """As `recognise`; where no family knows the graph, with its outputs in the usual arrangement.
+
+    Returns:
+        The graph whose outputs the recognition describes, `model` itself where it can be, and
+        the recognition.
+
+    Raises:
+        RkzooError: As `recognise`.
+    """
+    try:
+        return model, recognise(model, size, labels)
+    except UnknownHead:
+        joined = joined_outputs(model)
+        if joined is None:
+            raise
+        try:
+            return joined, recognise(joined, size, labels)
+        except UnknownHead:
+            pass  # the reason of the file itself is the one to be told
+        raise
 
 
 def _nearest(view: GraphView, reasons: Mapping[str, str]) -> str:

@@ -198,6 +198,7 @@ def _graph(
 ) -> Inspection:
     """The graph in `path`; `said` is the card that was given in its place, by its `name`."""
     # Imported here, since boards inspect .rknn files without onnx.
+    from rkzoo.graph.families.plain import with_shapes
     from rkzoo.graph.families.registry import file_labels
     from rkzoo.graph.lowering.checks import graph_checks
     from rkzoo.graph.onnx.read import load
@@ -208,7 +209,9 @@ def _graph(
     model = load(as_onnx(path, report, size=request.size))
     summary = summarise(model)
     card = value or _card(path)
-    recognition, unknown = _recognised(model, request)
+    if request.shapes and set(request.shapes) <= {tensor.name for tensor in summary.inputs}:
+        model = with_shapes(model, request.shapes)
+    model, recognition, unknown = _recognised(model, request)
     if recognition is not None and request.pairs is not None:
         recognition = with_given(recognition, request.pairs, path.stem)
     contract: Contract | None = None
@@ -234,16 +237,17 @@ def _graph(
 
 def _recognised(
     model: ModelProto, request: Request
-) -> tuple[Recognition | None, RkzooError | None]:
-    """The family, or why there is none; neither where plain tensors are asked for."""
-    from rkzoo.graph.families.registry import recognise
+) -> tuple[ModelProto, Recognition | None, RkzooError | None]:
+    """The family, with the graph that it describes, or why there is none; neither where plain
+    tensors are asked for."""
+    from rkzoo.graph.families.registry import recognise_arranged
 
     if request.raw:
-        return None, None
+        return model, None, None
     try:
-        return recognise(model, request.size), None
+        return *recognise_arranged(model, request.size), None
     except RkzooError as error:
-        return None, error
+        return model, None, error
 
 
 def _plain(

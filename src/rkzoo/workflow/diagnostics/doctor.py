@@ -204,7 +204,7 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
     try:
         from rkzoo.graph.families.plain import as_plain_tensors, plain_notes
         from rkzoo.graph.families.recognition import UnknownHead
-        from rkzoo.graph.families.registry import file_labels, recognise
+        from rkzoo.graph.families.registry import file_labels, recognise_arranged
         from rkzoo.graph.lowering.checks import graph_checks
         from rkzoo.graph.onnx.read import load
         from rkzoo.graph.onnx.summary import summarise
@@ -221,7 +221,7 @@ def _onnx(path: Path, machine: Machine) -> Iterator[Finding]:
     recognition, unknown = None, None
     notes: tuple[str, ...] = ()
     try:
-        recognition = recognise(model, None)
+        _, recognition = recognise_arranged(model, None)
     except RkzooError as error:
         unknown = error
     if isinstance(unknown, UnknownHead):

@@ -18,7 +18,12 @@ from rkzoo.files import sha256_of
 from rkzoo.graph.families.anchors import with_anchors
 from rkzoo.graph.families.plain import Plain, as_plain_tensors, plain_notes, with_shapes
 from rkzoo.graph.families.recognition import UnknownHead
-from rkzoo.graph.families.registry import Recognition, file_labels, recognise
+from rkzoo.graph.families.registry import (
+    Recognition,
+    file_labels,
+    recognise,
+    recognise_arranged,
+)
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.subgraph import ending_at
 from rkzoo.progress import SILENT, ProgressReporter
@@ -117,7 +122,8 @@ def _from_graph(
         )
     elif (recognised := _recognition(original, card, request, name)) is not None:
         _refuse_unfed(request, name)
-        recognition = with_given(recognised, request.pairs, name, report)
+        original, recognition = recognised
+        recognition = with_given(recognition, request.pairs, name, report)
         contract = _recognised(recognition, card, request)
         # What the file itself says comes before the card, what the user says before both.
         if request.labels is not None or not contract.labels:
@@ -168,14 +174,14 @@ def _dtypes(contract: Contract) -> tuple[Dtype, ...]:
 
 def _recognition(
     original: onnx.ModelProto, card: Card | None, request: Request, name: str
-) -> Recognition | None:
-    """The family of a graph; None where its outputs stay plain tensors: no recogniser knows it,
-    or the user wants them so."""
+) -> tuple[onnx.ModelProto, Recognition] | None:
+    """The family of a graph, with the graph that it describes; None where the outputs stay plain
+    tensors: no recogniser knows it, or the user wants them so."""
     if request.raw or _is_plain(card):
         return None
     hint = request.size or (card.input.size if card and card.input else None)
     try:
-        return recognise(original, hint, request.labels or ())
+        return recognise_arranged(original, hint, request.labels or ())
     except UnknownHead:
         if (card is not None and not card.file) or request.pairs is not None:
             raise
