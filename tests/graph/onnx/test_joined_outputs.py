@@ -1,4 +1,4 @@
-"""Detections that leave a graph turned, or as boxes and scores apart, are read as the usual ones."""
+"""Detections that leave a graph turned, or as boxes and scores apart, are read as usual ones."""
 
 from __future__ import annotations
 
