@@ -238,8 +238,8 @@ def test_a_model_for_the_simulator_is_found_once_and_calibrated_on_the_data(
 ) -> None:
     float_plan = plan(model, Request())
     found, asked_for = [], []
-    inner = resolving.recognise
-    monkeypatch.setattr(resolving, "recognise", lambda *a: found.append(a) or inner(*a))
+    inner = resolving.recognise_arranged
+    monkeypatch.setattr(resolving, "recognise_arranged", lambda *a: found.append(a) or inner(*a))
 
     def planned(models: object, label: str, request: Request, report: object) -> object:
         asked_for.append((label, request.pictures))
