@@ -263,7 +263,7 @@ def _picture_first(model: onnx.ModelProto, name: str) -> None:
 
 def plain_notes(graph: onnx.ModelProto, contract: Contract, *, requested: bool) -> tuple[str, ...]:
     """What was seen, what becomes of it, and how pictures are fed: a sentence each, for people.
-    `asked`: the user wants the outputs so."""
+    `requested`: the user wants the outputs so."""
     inputs, outputs = (
         ", ".join(f"{t.name} {'x'.join(map(str, t.shape)) or 'scalar'}" for t in tensors(infos))
         for infos in (_graph_inputs(graph), graph.graph.output)

@@ -161,7 +161,7 @@ class InputPreprocessing:
         return np.ascontiguousarray(laid_out, helper.tensor_dtype_to_np_dtype(self.dtype))
 
     def fed(self, image_input: ImageInput) -> ImageInput:
-        """How the graph's input is fed, where a network of this kind wants `wanted` (three
+        """How the graph's input is fed, where a network of this kind expects `image_input` (three
         channels): what the graph does itself is not done before it, and what it takes is
         believed more than what is usual."""
         color = self._color(image_input.color)

@@ -27,8 +27,6 @@ def joined_outputs(model: onnx.ModelProto) -> onnx.ModelProto | None:
     sides = [(shape[1], shape[2]) for _, shape in outputs]
     if any(not isinstance(side, int) for pair in sides for side in pair):
         return None
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     cells = max(int(side or 0) for pair in sides for side in pair)
     if any(cells not in pair for pair in sides):
         return None
@@ -37,6 +35,8 @@ def joined_outputs(model: onnx.ModelProto) -> onnx.ModelProto | None:
         return None  # it is arranged so already
     if len(ordered) > 2 or (len(ordered) == 2 and 4 not in ordered[0][1]):
         return None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     parts = []
     for (name, _), pair in ordered:
         turned = f"{_NAME}_{name}" if pair[0] == cells else name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -15,10 +15,10 @@ from rkzoo.tasks.semantic.postprocess import class_map, class_masks
 from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
 from rkzoo.vision.letterbox import Letterbox
 
+R = TypeVar("R", ClassMap, ClassMasks)
 
-class SemanticSegmenter(ImageTask[ClassMap]):
-    """Semantic segmenter. Construct once, call once per image."""
 
+class _Segmenter(ImageTask[R]):
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, SemanticHead):
             raise RkzooError(f"{contract.family} is not a semantic segmentation model.", code=1)
@@ -26,24 +26,25 @@ class SemanticSegmenter(ImageTask[ClassMap]):
         super().__init__(contract, session)
         self.head = contract.head
 
+
+class SemanticSegmenter(_Segmenter[ClassMap]):
+    """Semantic segmenter. Construct once, call once per image."""
+
     def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMap:
         """Convert raw score maps to the class of each source pixel."""
         classes = class_map(outputs[0], self.session.outputs[0], self.head, letterbox)
         return ClassMap(classes, self.contract.labels)
 
 
-class MultiLabelSegmenter(ImageTask[ClassMasks]):
-    """A segmentation whose classes may overlap, ready to run; made once, called for every
-    picture."""
+class MultiLabelSegmenter(_Segmenter[ClassMasks]):
+    """Semantic segmenter whose classes may overlap. Construct once, call once per image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not (isinstance(contract.head, SemanticHead) and contract.head.multi_label):
             raise RkzooError(f"{contract.family} is no multi-label segmentation.", code=1)
-        refuse_crop(contract, "A segmentation tells what every pixel shows.")
         super().__init__(contract, session)
-        self.head = contract.head
 
     def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> ClassMasks:
-        """The session's raw maps to the pixels of each class in the source picture."""
+        """Convert raw maps to the source pixels of each class."""
         masks = class_masks(outputs[0], self.session.outputs[0], self.head, letterbox)
         return ClassMasks(masks, self.contract.labels)

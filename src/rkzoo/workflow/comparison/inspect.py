@@ -193,10 +193,10 @@ def _graph(
     request: Request,
     pictures: Sequence[Path],
     report: ProgressReporter,
-    value: Card | None = None,
+    own_card: Card | None = None,
     name: str = "",
 ) -> Inspection:
-    """The graph in `path`; `said` is the card that was given in its place, by its `name`."""
+    """The graph in `path`; `own_card` is the card that was given in its place, by its `name`."""
     # Imported here, since boards inspect .rknn files without onnx.
     from rkzoo.graph.families.plain import with_shapes
     from rkzoo.graph.families.registry import file_labels
@@ -208,7 +208,7 @@ def _graph(
 
     model = load(as_onnx(path, report, size=request.size))
     summary = summarise(model)
-    card = value or _card(path)
+    card = own_card or _card(path)
     if request.shapes and set(request.shapes) <= {tensor.name for tensor in summary.inputs}:
         model = with_shapes(model, request.shapes)
     model, recognition, unknown = _recognised(model, request)

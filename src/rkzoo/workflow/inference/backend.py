@@ -1,6 +1,7 @@
 """Runtime backends: one class a runtime, by the name that --runtime takes.
 
-A new runtime is a subclass of `Backend` in a file of its own, and a line in `BACKENDS`.
+A new runtime is a subclass of `Backend` in a file of its own, a line in `BACKENDS`, and its name
+in `Label` (session.py) and among the choices of --runtime (cli/model_options.py).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ BACKENDS: dict[str, str] = {
 def backend(name: str) -> type[Backend]:
     """The class of a runtime."""
     module, attribute = BACKENDS[name].split(":")
-    backend: type[Backend] = getattr(import_module(f"{__package__}.{module}"), attribute)
-    return backend
+    kind: type[Backend] = getattr(import_module(f"{__package__}.{module}"), attribute)
+    return kind
 
 
 @dataclass(frozen=True)

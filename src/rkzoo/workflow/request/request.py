@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from rkzoo.contract.inputs import Color
 from rkzoo.errors import RkzooError
+from rkzoo.session import Label
 from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.tasks.spec import TaskOptions
 from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
@@ -209,10 +210,10 @@ class Request:
             language=self.language,
             translate=self.translate,
             speed=self.speed,
-            points=tuple((point[0], point[1], int((*point, 1)[2])) for point in self.points),
+            points=self.points,  # type: ignore[arg-type]  # labelled when the record was made
             boxes=tuple(self.boxes),
             prompts=tuple(self.prompts or ()),
-            against=tuple(os.fspath(name) for name in self.against),
+            against=self.against,  # type: ignore[arg-type]  # texts, likewise
             detect=DetectOptions(**self.thresholds) if self.thresholds else None,
             page=None if self.confidence is None else PageOptions(self.confidence),
         )
@@ -303,7 +304,7 @@ def _floats(option: str, values: Sequence[float] | float | None) -> tuple[float,
 
 
 def _check_runtime(runtime: str | None) -> None:
-    if runtime not in (None, "onnx", "simulator", "board"):
+    if runtime not in (None, *get_args(Label)):
         raise RkzooError(
             f"There is no runtime called {runtime!r}.",
             "rkzoo runs models on onnx, on the simulator and on a board's NPU.",
