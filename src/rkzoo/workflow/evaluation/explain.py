@@ -387,7 +387,7 @@ class _Once:
 
     def __init__(self, report: ProgressReporter) -> None:
         self._shown: set[str] = set()
-        self._report, self.task = report, report.task
+        self._report, self.task, self.failed = report, report.task, report.failed
 
     def note(self, message: str) -> None:
         if message not in self._shown:

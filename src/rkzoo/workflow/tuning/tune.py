@@ -447,7 +447,7 @@ class _Quiet:
     """Reporter that shows bars but no notes, which every trial would repeat."""
 
     def __init__(self, report: ProgressReporter) -> None:
-        self.task = report.task
+        self.task, self.failed = report.task, report.failed
 
     def note(self, message: str) -> None:
         pass
@@ -517,11 +517,15 @@ STAGES: dict[str, Callable[[_Search], Candidates]] = {
 """Cheapest first; followed by FLOAT_LAYERS."""
 
 
+_MOST_COMPARED = 1000  # pictures that are looked at for those that differ most
+
+
 def _pool(search: _Search) -> Sequence[Path]:
     """The pictures that calibration may choose from: those given, else what is not scored."""
     calibration_images = search.request.pictures
     if calibration_images is not None:
-        return [Path(name) for name in calibration_images.names]
+        files = [Path(name) for name in calibration_images.names]
+        return evenly(files, search.request.calibration_count or _MOST_COMPARED)
     rest = search.dataset.items[search.limit :] if search.limit else ()
     return rest or search.dataset.items
 
