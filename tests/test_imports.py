@@ -16,12 +16,14 @@ import rkzoo
 ROOT = Path(rkzoo.__file__).parent
 
 GROUND = {
+    "cache",
     "checks",
     "contract",
     "errors",
     "files",
     "html_template",
     "json_values",
+    "kept",
     "progress",
     "session",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from rkzoo.errors import RkzooError
 
@@ -18,22 +20,115 @@ from rkzoo.errors import RkzooError
 def cache_dir(*parts: str) -> Path:
     """Return the folder `parts` below the cache root, created if missing.
 
-    The root is RKZOO_CACHE, else the user's cache folder.
-
     Raises:
         RkzooError: the folder cannot be created.
     """
-    root = os.environ.get("RKZOO_CACHE")
-    if root:
-        base = Path(root).expanduser().absolute()
-    else:
-        from platformdirs import user_cache_path
-
-        base = user_cache_path("rkzoo", appauthor=False)
+    base = cache_root()
     path = base.joinpath(*parts)
     with os_errors_explained(f"The cache folder {path} cannot be used."):
+        new = base not in _used and not (base.is_dir() and any(base.iterdir()))
         path.mkdir(parents=True, exist_ok=True)
+    _use(base, new)
     return path
+
+
+def cache_root() -> Path:
+    """The root of the cache, which may be missing: RKZOO_CACHE, else the user's cache folder."""
+    root = os.environ.get("RKZOO_CACHE")
+    if root:
+        return Path(root).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("rkzoo", appauthor=False)
+
+
+CACHE_TAG = "CACHEDIR.TAG"
+"""Marks a folder as a cache (https://bford.info/cachedir), and here as rkzoo's own."""
+TAG_TEXT = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# rkzoo's cache: `rkzoo cache` shows what is in it, and removes it.\n"
+)
+IN_USE = ".in-use"
+"""A file of the cache on which each running process holds a shared lock."""
+_used: dict[Path, IO[bytes] | None] = {}
+
+
+def caches_in_use() -> tuple[Path, ...]:
+    """The roots that this process has used."""
+    return tuple(_used)
+
+
+def _use(base: Path, new: bool) -> None:
+    """Mark a new cache, and show that a process uses it, for as long as the process lives."""
+    if base in _used:
+        return
+    _used[base] = None
+    with contextlib.suppress(OSError, ImportError):  # a read-only cache; Windows
+        # A folder that held something may be anything, and a home must not pass for a cache.
+        if new and base not in (Path.home(), *Path.home().parents):
+            (base / CACHE_TAG).write_text(TAG_TEXT, encoding="utf-8")
+        import fcntl
+
+        file = (base / IN_USE).open("ab")
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _used[base] = file
+
+
+def others_use(base: Path) -> bool:
+    """Whether another process uses the cache at `base`; True where that cannot be known."""
+    _use(base, new=False)
+    file = _used[base]
+    if file is None:
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def size_text(size: float) -> str:
+    """`1.2 GB` of bytes."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def require_space(folder: Path, size: int, what: str) -> str:
+    """Say what is about to be written, before much is.
+
+    Args:
+        folder: Where; it need not be there yet.
+        size: Bytes to be written.
+        what: Subject of the sentence, such as "The calibration arrays of 100 pictures".
+
+    Returns:
+        One sentence with both figures, for who is told of large ones.
+
+    Raises:
+        RkzooError: Less is free.
+    """
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with os_errors_explained(f"{folder} cannot be used."):
+        free = shutil.disk_usage(place).free
+    said = (
+        f"{what}: {size_text(size)} will be written to {folder}, where {size_text(free)} are free."
+    )
+    if size > free:
+        raise RkzooError(
+            f"{what} cannot be stored.",
+            said,
+            "Free some space (`rkzoo cache` shows what rkzoo keeps), or point -o or RKZOO_CACHE at"
+            " a disk that has room.",
+        )
+    return said
 
 
 @contextmanager

@@ -14,6 +14,7 @@ Every record has `size` (2,) int32: height and width of the image. In addition:
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy import rle
-from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.kept import keep, kept
 from rkzoo.tasks.segment.result import Masks
 from rkzoo.tasks.speech.transcript import Transcript
 from rkzoo.tasks.text.result import TextLines
@@ -118,26 +118,22 @@ def save(path: Path, records: Sequence[Record]) -> None:
         shaped = [part for part in parts if len(part)] or parts[:1]
         arrays[key] = np.concatenate(shaped)
         arrays[_ROWS + key] = np.array([len(part) for part in parts], np.int64)
-    with atomic_output(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)  # type: ignore[arg-type]
+    keep(Path(path), packed.getvalue())
 
 
-def load(path: Path) -> list[Record]:
-    """Read records written by `save`. Raises RkzooError for a damaged or foreign file."""
-    path = Path(path)
+def load(path: Path) -> list[Record] | None:
+    """Read records written by `save`; None where there are none, or none that are whole."""
+    data = kept(Path(path))
+    if data is None:
+        return None
     try:
-        with (
-            os_errors_explained(f"{path} cannot be read."),
-            np.load(path, allow_pickle=False) as file,
-        ):
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         return list(_records(arrays))
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError) as error:
-        raise RkzooError(
-            f"{path} holds no results that the run can be resumed from.",
-            "The file is damaged, or another program wrote it.",
-            "Delete it and start again.",
-        ) from error
+    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, AttributeError):
+        return None  # kept by another version
 
 
 _COUNT = "count"

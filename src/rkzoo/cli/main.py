@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -39,6 +40,7 @@ VERBS = {
     "tune": "recover the accuracy lost in INT8",
     "report": "measure the model zoo, and generate its pages",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
+    "cache": "show what is kept on the disk, and remove it",
 }
 
 _EPILOG = "Start with: rkzoo demo        Help on a verb: rkzoo VERB --help"
@@ -90,7 +92,9 @@ def main(argv: Sequence[str]) -> int:
         return error.code
     try:
         with _document_alone(getattr(args, "json", False)):
+            since = time.time()
             code = args.verb(args)
+            _bound_cache(since)
         return int(code)
     except KeyboardInterrupt:
         if args.debug:
@@ -110,6 +114,26 @@ def main(argv: Sequence[str]) -> int:
         if args.debug:
             raise
         return _unexpected(args, f"{type(error).__name__}: {error}")
+
+
+def _bound_cache(since: float) -> None:
+    """Hold the cache below its limit, where the verb has written to it."""
+    if "rkzoo.files" not in sys.modules or not sys.modules["rkzoo.files"].caches_in_use():
+        return
+    from rkzoo import cache
+    from rkzoo.files import size_text
+
+    try:
+        removal = cache.prune_written(since)
+    except RkzooError as error:  # the work is done, and this never spoils it
+        print(f"note: {error}", file=sys.stderr)
+        return
+    if removal is not None and removal.removed:
+        print(
+            f"The cache had grown above {size_text(cache.limit())}: {size_text(removal.size)} that"
+            " were used least recently were removed. `rkzoo cache` shows the rest.",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

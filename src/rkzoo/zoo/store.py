@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, os_errors_explained, sha256_of, write_text
+from rkzoo.kept import kept
 from rkzoo.zoo import catalogue
 from rkzoo.zoo.schema import Card, Source
 
@@ -95,9 +96,9 @@ def known_hash(source: Source) -> str | None:
     """The card's hash, else the one recorded at the first download."""
     if source.sha256:
         return source.sha256
-    with contextlib.suppress(OSError, RkzooError):
-        text = record_path(source).read_text("utf-8", errors="replace").strip()
-        return text if len(text) == 64 else None
+    with contextlib.suppress(RkzooError):  # an unusable cache is empty
+        recorded = kept(record_path(source))
+        return recorded.decode() if recorded else None
     return None
 
 

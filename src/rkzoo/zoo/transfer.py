@@ -7,7 +7,6 @@ import errno
 import http.client
 import os
 import re
-import shutil
 import socket
 import ssl
 import time
@@ -21,7 +20,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained, sha256_of
+from rkzoo.files import os_errors_explained, require_space, sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.zoo.store import base_name
 
@@ -177,7 +176,7 @@ def _attempt(
         total = _total(answer, start)
         if request.size is not None and total not in (None, request.size):
             raise _Wrong(_wrong_size(request, total or 0))
-        _check_room(request, part, (total or request.size or 0) - start)
+        require_space(part.parent, (total or request.size or 0) - start, request.name)
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             file.truncate()
@@ -220,16 +219,6 @@ def _copy(
             raise _Wrong(_wrong_size(request, completed))
         file.write(block)
         progress(completed)
-
-
-def _check_room(request: DownloadRequest, part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"{needed / 1e6:.1f} MB are needed for {request.name}, {free / 1e6:.1f} MB are free",
-            str(part.parent),
-        )
 
 
 def read_page(url: str, accept: str, limit: int = 64 << 20) -> tuple[bytes, str, str]:

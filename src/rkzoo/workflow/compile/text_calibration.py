@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
+from rkzoo.files import atomic_output, cache_dir, locked, package_digest, sha256_of
+from rkzoo.kept import intact, seal
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.text.detect_text import TextDetector
@@ -97,13 +98,14 @@ def line_pictures(
         return list(files)
     key = " ".join([package_digest(), part, *(sha256_of(file) for file in files)])
     digest = hashlib.sha256(key.encode()).hexdigest()
-    folder = cache_dir("lines", digest[:16])
-    paths = sorted(folder.glob("*.png"))
-    if (folder / "complete").exists():
-        return paths
-    for index, line in enumerate(_lines_on(images, len(images), pipeline, report)):
-        write(folder / f"{index:05d}.png", line)
-    write_text(folder / "complete", "")
+    folder = cache_dir("lines") / digest[:16]
+    with locked(cache_dir("locks") / f"lines-{folder.name}"):
+        if not intact(folder, report):
+            with atomic_output(folder) as making:
+                making.mkdir()
+                for index, line in enumerate(_lines_on(images, len(images), pipeline, report)):
+                    write(making / f"{index:05d}.png", line)
+                seal(making)
     return sorted(folder.glob("*.png"))
 
 

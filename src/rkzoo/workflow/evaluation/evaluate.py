@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, os_errors_explained
 from rkzoo.json_values import to_json_value
+from rkzoo.kept import drop, kept_folder
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
@@ -175,8 +177,7 @@ def evaluate_plan(
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
     build = next(iter(planned.parts.values())).build
-    input_kind = input_kind_of_head(planned.head)
-    things = "pictures" if input_kind is PICTURE else input_kind.several
+    things = _things(planned)
     part = f"the first {len(items)} of {len(dataset.items)} {things}"
     return Evaluation(
         model=planned.name,
@@ -272,18 +273,42 @@ def answer_all(
         (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
     ]
     names = {index: folder / f"{index:06d}-{len(paths)}.npz" for index, paths in pieces}
-    missing = [(index, paths) for index, paths in pieces if not names[index].exists()]
-    reused = len(items) - sum(len(paths) for _, paths in missing)
+    there = {index for index, _ in pieces if os.path.lexists(names[index])}
+    records = {
+        index: whole
+        for index, paths in pieces
+        if (whole := answers.load(names[index])) is not None and len(whole) == len(paths)
+    }
+    missing = [(index, paths) for index, paths in pieces if index not in records]
+    reused = sum(map(len, records.values()))
+    things = _things(job.plan)
+    label = f"{job.plan.name} [{job.plan.label}]"
+    if damaged := len(there - set(records)):
+        report.note(
+            f"{label}: {damaged} of the {len(there)} records kept in {folder} were damaged; what "
+            "they held is measured again."
+        )
+    if reused:
+        report.note(
+            f"{label}: {reused} of {len(items)} {things} are kept from before; --fresh of eval, or "
+            "`rkzoo cache clear evals`, has all measured again."
+        )
     sizes = {index: len(paths) for index, paths in pieces}
     completed = reused
-    label = f"{job.plan.name} [{job.plan.label}]"
-    with report.task(label, len(items), unit="pictures") as bar:
+    with report.task(label, len(items), unit=things) as bar:
         bar.update(completed)
         for index, piece_records in runner(job, missing, report) if missing else ():
             answers.save(names[index], piece_records)
+            # As a later run reads them, so that both have the same figures.
+            records[index] = answers.load(names[index]) or piece_records
             completed += sizes[index]
             bar.update(completed)
-    return [record for index, _ in pieces for record in answers.load(names[index])], reused
+    return [record for index, _ in pieces for record in records[index]], reused
+
+
+def _things(planned: Plan) -> str:
+    input_kind = input_kind_of_head(planned.head)
+    return "pictures" if input_kind is PICTURE else input_kind.several
 
 
 def against_float(
@@ -339,8 +364,6 @@ def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -349,11 +372,10 @@ def _folder(job: EvaluationJob, data: str, items: Sequence[Path], fresh: bool) -
     root = cache_dir("evals")
     where = str(items[0].resolve().parent) if items else ""
     key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
-    folder = root / key[:32]
+    if fresh:
+        drop(root / key[:32])
+    folder = kept_folder("evals", key[:32])
     with os_errors_explained("The answers so far cannot be kept in the cache."):
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(exist_ok=True)
         folder.touch()
         old = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT]
     for path in old:

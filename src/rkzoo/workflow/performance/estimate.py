@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, package_digest, sha256_of, write_text
+from rkzoo.files import cache_dir, package_digest, sha256_of
 from rkzoo.graph.lowering.checks import QuantizationInfo, quantization_info
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.json_values import to_json_value
+from rkzoo.kept import keep, kept
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
@@ -226,7 +227,7 @@ def estimate(
         subject = read_subject(source, request, report)
         known = subject.known
         if memo:
-            write_text(memo, msgspec.json.encode(known).decode())
+            keep(memo, msgspec.json.encode(known))
     pairs = [(soc, dtype or _dtype(known, soc)) for soc in names]
     tables: dict[tuple[str, Dtype], CostTable | RkzooError] = {}
     missing = []
@@ -399,7 +400,7 @@ def _build_all(
                 raise
             return error
         place = _place(subject.known.digest(dtype, soc, toolkit))
-        write_text(place, msgspec.json.encode(table).decode())
+        keep(place, msgspec.json.encode(table))
         return table
 
     with ThreadPoolExecutor(max(1, min(len(requested), os.cpu_count() or 1))) as pool:
@@ -477,10 +478,8 @@ T = TypeVar("T")
 
 def _read(path: Path, kind: type[T]) -> T | None:
     """A cached result; None where missing or damaged."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    data = kept(path)
+    return None if data is None else msgspec.json.decode(data, type=kind)
 
 
 # ---- the answer ---------------------------------------------------------------------

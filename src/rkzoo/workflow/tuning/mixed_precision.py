@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from rkzoo.files import cache_dir, package_digest, write_text
+from rkzoo.files import package_digest
 from rkzoo.graph.onnx.read import load_structure
+from rkzoo.kept import keep, kept, kept_folder
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.builds import BuildInputs
@@ -42,18 +43,16 @@ def layers_of(
 
     Cached, since the toolkit takes a minute or two. Raises RkzooError.
     """
-    place = cache_dir("layers", package_digest()[:32]) / f"{build.onnx.parent.name}.json"
-    if place.is_file():
-        try:
-            return msgspec.json.decode(place.read_bytes(), type=tuple[Layer, ...])
-        except (OSError, msgspec.MsgspecError):
-            pass  # damaged: recomputed
+    place = kept_folder("layers", package_digest()[:32]) / f"{build.onnx.parent.name}.json"
+    known = kept(place, report)
+    if known is not None:
+        return msgspec.json.decode(known, type=tuple[Layer, ...])
     errors = process.analyse(build, _pictures(build))
     costs = process.build_for_simulation(build).layers
     tensors = process.quantised_tensors(build)
     graph = load_structure(build.onnx)
     layers = judged(tensors, errors, costs, graph)
-    write_text(place, msgspec.json.encode(layers).decode())
+    keep(place, msgspec.json.encode(layers))
     return layers
 
 

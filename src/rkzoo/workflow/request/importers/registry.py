@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from rkzoo.files import (
     package_digest,
     sha256_of,
 )
+from rkzoo.kept import intact, seal
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.workflow.request.importers import from_weights
 from rkzoo.workflow.request.importers.literal import from_literal
@@ -94,11 +94,11 @@ def make_model(
     key.update(repr(sorted(value.items())).encode())
     for role, file in sorted(files.items()):
         key.update(f"{role} {sha256_of(file)}".encode())
-    target = cache_dir("made") / f"{key.hexdigest()[:32]}.onnx"
-    with locked(target.with_suffix(".lock")):
-        if target.exists():
-            os.utime(target)
-        else:
-            with report.task(f"Making {name}"), atomic_output(target) as part:
-                maker(files, part, report, **value)
-    return target
+    entry = cache_dir("made") / key.hexdigest()[:32]
+    with locked(cache_dir("locks") / f"made-{entry.name}"):
+        if not intact(entry, report):
+            with report.task(f"Making {name}"), atomic_output(entry) as part:
+                part.mkdir()
+                maker(files, part / "model.onnx", report, **value)
+                seal(part)
+    return entry / "model.onnx"
