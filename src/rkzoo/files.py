@@ -192,45 +192,6 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def size_text(size: float) -> str:
-    """`1.2 GB` of bytes."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size:.0f} bytes"
-
-
-def require_space(folder: Path, size: int, what: str) -> str:
-    """Say what is about to be written, before much is.
-
-    Args:
-        folder: Where; it need not be there yet.
-        size: Bytes to be written.
-        what: Subject of the sentence, such as "The calibration arrays of 100 pictures".
-
-    Returns:
-        One sentence with both figures, for who is told of large ones.
-
-    Raises:
-        RkzooError: Less is free.
-    """
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with os_errors_explained(f"{folder} cannot be used."):
-        free = shutil.disk_usage(place).free
-    said = (
-        f"{what}: {size_text(size)} will be written to {folder}, where {size_text(free)} are free."
-    )
-    if size > free:
-        raise RkzooError(
-            f"{what} cannot be stored.",
-            said,
-            "Free some space or point RKZOO_CACHE at a disk that has room.",
-        )
-    return said
-
-
 def refuse_overwriting_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise RkzooError when an output path is also an input path."""
     taken = {path.resolve() for path in inputs}

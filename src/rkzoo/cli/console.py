@@ -150,6 +150,38 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False, indent=2))
 
 
+class JsonList:
+    """Documents for a list in a JSON document, kept on disk until it is printed whole."""
+
+    def __init__(self) -> None:
+        from tempfile import TemporaryFile
+
+        self._file = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed on exit
+
+    def __enter__(self) -> JsonList:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, document: Any) -> None:
+        text = json.dumps(document, ensure_ascii=False, indent=2)
+        # Inside a string a line break is written as \\n, so each line begins outside of one.
+        between = ",\n    " if self._file.tell() else "    "
+        self._file.write(between + text.replace("\n", "\n    "))
+
+    def print(self, head: dict[str, Any], name: str, tail: dict[str, Any]) -> None:
+        """Print `head`, the list under `name`, and `tail` as one document."""
+        empty = not self._file.tell()
+        opening = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
+        print(f"{opening},\n  {json.dumps(name)}: [", end="" if empty else "\n")
+        self._file.seek(0)
+        while block := self._file.read(1 << 16):
+            sys.stdout.write(block)
+        closing = json.dumps(tail, ensure_ascii=False, indent=2).removeprefix("{\n")
+        print(("" if empty else "\n  ") + f"],\n{closing}")
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Align columns; wide (Chinese) characters count double, as in terminals."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]

@@ -153,6 +153,8 @@ def _print_summary(evaluation: Evaluation) -> None:
         f"{evaluation.model} [{evaluation.runtime}] on {evaluation.images} {evaluation.items} of "
         f"{evaluation.dataset}{again}"
     )
+    if evaluation.failed:
+        print(f"left out: {len(evaluation.failed)} that could not be used")
     for departure in evaluation.departures:
         print(f"not the standard protocol: {departure}")
 
