@@ -111,13 +111,20 @@ def _run(args: argparse.Namespace) -> int:
         if args.json:
             head = {"model": args.model, "runtime": model.runtime}
             documents.print(head, input_kind.several, bars.failures)
+    _say(warned, input_kind, folder, file_named)
+    return bars.exit_code()
+
+
+def _say(
+    warned: dict[str, str], input_kind: InputKind, folder: Path | None, file_named: Path | None
+) -> None:
+    """What is likely wrong with the results, and where they are."""
     for text, shown_name in warned.items():
         print(f"warning: {shown_name}: {text}", file=sys.stderr)
     if file_named:
         print(f"The {input_kind.gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:
         print(f"{input_kind.gives.capitalize()}s are in {folder}/", file=sys.stderr)
-    return bars.exit_code()
 
 
 def _planned(
