@@ -26,6 +26,11 @@ class RkzooError(Exception):
         # Keeps all fields when a worker process pickles the error.
         return _again, (self.what, self.why, self.fix, self.code, self.log)
 
+    @property
+    def reason(self) -> str:
+        """What went wrong and why, without the remedy."""
+        return " ".join(part for part in (self.what, self.why) if part)
+
     def to_json(self) -> dict[str, str | int]:
         document: dict[str, str | int] = {
             "what": self.what,

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from rkzoo.errors import RkzooError
+
+Source = TypeVar("Source")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file of many that was left out, and why: one or two sentences."""
+
+    file: str
+    why: str
 
 
 class ProgressTask(Protocol):
@@ -24,6 +40,9 @@ class ProgressReporter(Protocol):
 
     def note(self, message: str) -> None: ...
 
+    def failed(self, failure: Failure) -> None:
+        """A file was left out: told at the end, and the work did not wholly succeed."""
+
 
 class _SilentReporter:
     def update(self, completed: float, total: float | None = None) -> None:
@@ -37,5 +56,39 @@ class _SilentReporter:
     def note(self, message: str) -> None:
         pass
 
+    def failed(self, failure: Failure) -> None:
+        # Nobody shows progress here, but nothing is left out without a word.
+        warnings.warn(f"{failure.file} was left out: {failure.why}", stacklevel=3)
+
 
 SILENT: ProgressReporter = _SilentReporter()
+
+
+def readable(
+    sources: Sequence[Source],
+    read: Callable[[Source], T],
+    file: Callable[[Source], object],
+    report: ProgressReporter,
+) -> Iterator[tuple[Source, T]]:
+    """What can be made of each of many files, one after another; `report` is told of those that
+    fail.
+
+    Raises:
+        RkzooError: All fail, or the only one.
+    """
+    failed = 0
+    for source in sources:
+        try:
+            made = read(source)
+        except RkzooError as error:
+            # A fault of rkzoo's or of the toolkit's is none of the file's, and the next fails too.
+            failed += 1
+            if error.code != 2 or len(sources) == 1:
+                raise
+            report.failed(Failure(str(file(source) or source), error.reason))
+            if failed == len(sources):
+                raise RkzooError(
+                    f"None of the {failed:,} files can be used.", error.reason, error.fix
+                ) from error
+        else:
+            yield source, made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,17 @@ def normalize_name(name: str) -> str:
     """Normalize a name: case-folded, alphanumeric only, synonyms unified."""
     bare = "".join(sign for sign in name.casefold() if sign.isalnum())
     return _SAME.get(bare, bare)
+
+
+def rows_of(
+    picture: NDArray[np.int64], kept: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of objects by the index of their image: the rows that belong to the images `kept`, which
+    ascend, and the new index of the image of each."""
+    place = np.full(int(max([*picture.tolist(), *kept], default=0)) + 1, -1, np.int64)
+    place[list(kept)] = np.arange(len(kept))
+    rows = np.flatnonzero(place[picture] >= 0)
+    return rows, place[picture[rows]]
 
 
 def match(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.categories import normalize_name
-from rkzoo.accuracy.folders import best_folder, pictures
+from rkzoo.accuracy.folders import best_folder, first_row, pictures
 from rkzoo.accuracy.metric import Metric
 from rkzoo.accuracy.tables import rows_of
 from rkzoo.errors import RkzooError
@@ -20,9 +20,12 @@ from rkzoo.errors import RkzooError
 
 @dataclass(frozen=True)
 class ClassTruth:
-    """Ground truth of classification. `names`: class name or index of each image."""
+    """Ground truth of classification. `names`: class name or index of each image; `classes` all
+    names of the data, where these are some of it.
+    """
 
     names: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Raise RkzooError when a model with these labels cannot be evaluated."""
@@ -41,7 +44,7 @@ class ClassTruth:
         known: dict[str, int] = {}
         for number, label in reversed(list(enumerate(labels))):
             known |= {normalize_name(part): number for part in (*label.split(","), label)}
-        distinct = sorted(set(self.names))
+        distinct = sorted(set(self.classes or self.names))
         if all(normalize_name(name) in known for name in distinct):
             table = {name: known[normalize_name(name)] for name in distinct}
         elif all(name.isascii() and name.isdigit() and len(name) < 8 for name in distinct):
@@ -65,6 +68,11 @@ class ClassTruth:
             )
         return np.array([table[name] for name in self.names], np.int64)
 
+    def take(self, kept: Sequence[int]) -> ClassTruth:
+        """The ground truth of some of the items, in their order."""
+        names = tuple(self.names[i] for i in kept)
+        return replace(self, names=names, classes=self.classes or tuple(sorted(set(self.names))))
+
     def digest(self) -> bytes:
         return hashlib.sha256(repr(self.names).encode("utf-8", "replace")).digest()
 
@@ -84,12 +92,13 @@ class ClassTruth:
 
 
 def read_csv(path: Path, images: Path | None) -> tuple[tuple[Path, ...], ClassTruth]:
-    """Read a list: file, class. Missing images (and a header row) are skipped."""
+    """Read a list: file, class. A header row is skipped."""
     rows = rows_of(path, ",")
     names = [name for name, _ in rows]
     _, paths = best_folder([images or path.absolute().parent], names, path)
-    there = [(item, name) for item, (_, name) in zip(paths, rows, strict=True) if item]
-    return tuple(item for item, _ in there), ClassTruth(tuple(name.strip() for _, name in there))
+    start = first_row(paths)
+    classes = tuple(name.strip() for _, name in rows)
+    return tuple(paths[start:]), ClassTruth(classes[start:])
 
 
 def is_class_folders(folder: Path) -> bool:

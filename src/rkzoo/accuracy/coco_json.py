@@ -58,7 +58,7 @@ class _Truth(msgspec.Struct):
 
 
 def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], ObjectTruth]:
-    """Read images and ground truth, ordered by image id; missing images are skipped.
+    """Read images and ground truth, ordered by image id.
 
     Args:
         path: the JSON file.
@@ -73,10 +73,7 @@ def read(path: Path, images: Path | None, task: str) -> tuple[tuple[Path, ...], 
     folder = path.absolute().parent
     places = [images] if images else _places(folder, path.stem)
     _, paths = best_folder(places, [image.file_name for image in listed], path)
-    there = [(image, place) for image, place in zip(listed, paths, strict=True) if place]
-    items = tuple(place for _, place in there)
-    kept = [image for image, _ in there]
-    return items, _objects(truth, kept, task, path)
+    return tuple(paths), _objects(truth, listed, task, path)
 
 
 def _places(folder: Path, stem: str) -> list[Path]:
@@ -117,7 +114,7 @@ def _objects(truth: _Truth, images: Sequence[_Image], task: str, path: Path) -> 
     if unknown is not None:
         raise _bad(path, f"An annotation has the category {unknown}, which is not listed.")
     if not rows:
-        raise _bad(path, "The pictures that are there have no object.")
+        raise _bad(path, "The pictures have no object.")
     measures = _measures(rows, task, path)
     sizes = np.array([(i.height, i.width) for i in images], np.int64).reshape(-1, 2)
     boxes = [_box(note, path) for note in rows]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
@@ -48,6 +48,9 @@ class Truth(Protocol):
     ) -> tuple[Metric, ...]:
         """Compute the metrics of the first len(records) images."""
 
+    def take(self, kept: Sequence[int]) -> Truth:
+        """The ground truth of some of the items, in their order."""
+
     def digest(self) -> bytes:
         """Digest of everything that the metrics depend on."""
 
@@ -64,6 +67,7 @@ class Dataset:
         digest: hex SHA-256 of ground truth and file names.
         labels: the model's class names.
         source: origin of the ground truth: known, or the float model's results.
+        missing: files that the data names and that are not there.
     """
 
     name: str
@@ -73,6 +77,14 @@ class Dataset:
     digest: str
     labels: tuple[str, ...] = ()
     source: TruthSource = "known"
+    missing: tuple[Path, ...] = ()
+
+    def without(self, files: Set[Path]) -> Dataset:
+        """The data set without some of its items, under a digest of its own."""
+        kept = [i for i, item in enumerate(self.items) if item not in files]
+        items, truth = tuple(self.items[i] for i in kept), self.truth.take(kept)
+        digest = hashlib.sha256(f"{self.digest} {kept}".encode()).hexdigest()
+        return replace(self, items=items, truth=truth, digest=digest)
 
     def score(
         self, records: Sequence[Record], contract_labels: tuple[str, ...] = ()
@@ -319,11 +331,24 @@ def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
             f"{source.path} has no picture.", "There is nothing to score.", "Check the path."
         )
     parts.truth.check(labels)
+    there = [number for number, item in enumerate(parts.items) if item.is_file()]
+    missing = tuple(item for item in parts.items if not item.is_file())
+    if not there:
+        raise RkzooError(
+            f"None of the {len(missing)} files that {source.path} names is there.",
+            f"The first is {missing[0]}.",
+            f"Name their folder: {source.path}@FOLDER.",
+        )
+    if missing:
+        items = tuple(parts.items[number] for number in there)
+        parts = replace(parts, items=items, truth=parts.truth.take(there))
     digest = hashlib.sha256(parts.truth.digest())
     for item in parts.items:
         digest.update(item.name.encode("utf-8", "surrogateescape") + b"\0")
     name = source.path.resolve().name
-    return Dataset(name, parts.kind, parts.items, parts.truth, digest.hexdigest(), labels)
+    return Dataset(
+        name, parts.kind, parts.items, parts.truth, digest.hexdigest(), labels, missing=missing
+    )
 
 
 def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[DatasetFormat, DatasetSource]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,10 @@ class DepthTruth:
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Nothing to check: there are no labels."""
+
+    def take(self, kept: Sequence[int]) -> DepthTruth:
+        """The ground truth of some of the items, in their order."""
+        return replace(self, files=tuple(self.files[i] for i in kept))
 
     def digest(self) -> bytes:
         """Digest of the depth maps."""

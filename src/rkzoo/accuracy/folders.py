@@ -62,20 +62,21 @@ def pictures(folder: Path) -> list[Path]:
 
 def best_folder(
     candidates: Iterable[Path], names: Sequence[str], told_by: Path
-) -> tuple[Path, list[Path | None]]:
-    """Return the folder with most of the named images, and the path of each image or None.
+) -> tuple[Path, list[Path]]:
+    """Return the folder with most of the named images, and the path of each image, there or not.
 
     A name is also tried without its folders (val2017/1.jpg as 1.jpg).
 
     Raises:
         RkzooError: none is found.
     """
-    best: tuple[int, Path, list[Path | None]] | None = None
+    best: tuple[int, Path, list[Path]] | None = None
     for folder in dict.fromkeys(candidates):
         if not folder.is_dir():
             continue
-        paths = [_present(folder, name, told_by) for name in names]
-        count = sum(path is not None for path in paths)
+        present = [_present(folder, name, told_by) for name in names]
+        count = sum(path is not None for path in present)
+        paths = [path or folder / name for path, name in zip(present, names, strict=True)]
         if best is None or count > best[0]:
             best = count, folder, paths
         if count == len(names):
@@ -87,6 +88,11 @@ def best_folder(
             f"Name their folder: {told_by}@FOLDER.",
         )
     return best[1], best[2]
+
+
+def first_row(paths: Sequence[Path]) -> int:
+    """Where a list begins: its first row is a header where it names nothing that is there."""
+    return int(bool(paths[1:]) and not paths[0].is_file())
 
 
 def _present(folder: Path, name: str, told_by: Path) -> Path | None:

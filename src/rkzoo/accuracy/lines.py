@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from rkzoo.accuracy.answers import Record, texts_of
-from rkzoo.accuracy.folders import best_folder, pictures
+from rkzoo.accuracy.folders import best_folder, first_row, pictures
 from rkzoo.accuracy.metric import Metric, edit_distance, similarity
 from rkzoo.accuracy.tables import rows_of
+
+Lines = TypeVar("Lines", bound="LineTruth")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class LineTruth:
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Nothing to check: a character that the model lacks is an error."""
+
+    def take(self: Lines, kept: Sequence[int]) -> Lines:
+        """The ground truth of some of the items, in their order."""
+        return replace(self, texts=tuple(self.texts[i] for i in kept))
 
     def digest(self) -> bytes:
         """Digest of the texts."""
@@ -56,12 +63,13 @@ class LineTruth:
 def read(
     path: Path, images: Path | None, divider: str = "\t"
 ) -> tuple[tuple[Path, ...], LineTruth]:
-    """Read a list: file, divider, text. Missing images are skipped."""
+    """Read a list: file, divider, text."""
     rows = rows_of(path, divider)
     names = [name for name, _ in rows]
     _, paths = best_folder([images or path.absolute().parent], names, path)
-    there = [(item, text) for item, (_, text) in zip(paths, rows, strict=True) if item]
-    return tuple(item for item, _ in there), LineTruth(tuple(text for _, text in there))
+    start = first_row(paths)
+    texts = tuple(text for _, text in rows)
+    return tuple(paths[start:]), LineTruth(texts[start:])
 
 
 def named_by_text(folder: Path) -> tuple[tuple[Path, ...], LineTruth]:

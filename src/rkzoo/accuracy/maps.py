@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -34,6 +34,10 @@ class SegmentationTruth:
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Nothing to check: any number of classes can be compared."""
+
+    def take(self, kept: Sequence[int]) -> SegmentationTruth:
+        """The ground truth of some of the items, in their order."""
+        return replace(self, files=tuple(self.files[i] for i in kept))
 
     def digest(self) -> bytes:
         """Digest of the class maps."""

@@ -62,6 +62,21 @@ class ObjectTruth:
         """Raise RkzooError when a model with these labels cannot be evaluated."""
         categories.match(self.names, self.ids, labels)
 
+    def take(self, kept: Sequence[int]) -> ObjectTruth:
+        """The ground truth of some of the items, in their order."""
+        rows, picture = categories.rows_of(self.picture, kept)
+        return replace(
+            self,
+            picture=picture,
+            category=self.category[rows],
+            xywh=self.xywh[rows],
+            area=self.area[rows],
+            crowd=self.crowd[rows],
+            sizes=self.sizes[list(kept)],
+            shapes=tuple(self.shapes[row] for row in rows) if self.shapes else (),
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
+        )
+
     def digest(self) -> bytes:
         """Digest of everything that the metrics depend on."""
         hasher = hashlib.sha256(repr((self.names, self.ids, self.measures, self.relative)).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -46,6 +46,11 @@ class OrientedTruth:
     def check(self, labels: tuple[str, ...]) -> None:
         """Raise RkzooError when a model with these labels cannot be evaluated."""
         categories.match(self.names, self.ids, labels)
+
+    def take(self, kept: Sequence[int]) -> OrientedTruth:
+        """The ground truth of some of the items, in their order."""
+        rows, picture = categories.rows_of(self.picture, kept)
+        return replace(self, picture=picture, category=self.category[rows], quads=self.quads[rows])
 
     def digest(self) -> bytes:
         """Digest of everything that the metrics depend on."""

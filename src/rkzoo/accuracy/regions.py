@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ class TextRegionTruth:
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Nothing to check: there are no labels."""
+
+    def take(self, kept: Sequence[int]) -> TextRegionTruth:
+        """The ground truth of some of the items, in their order."""
+        return replace(self, pictures=tuple(self.pictures[i] for i in kept))
 
     def digest(self) -> bytes:
         """Digest of the lines."""
@@ -146,12 +150,8 @@ def read(path: Path, images: Path | None) -> tuple[tuple[Path, ...], TextRegionT
     """Read PaddleOCR's list: file, tab, JSON of the lines with points and transcription."""
     rows = rows_of(path, "\t")
     _, paths = best_folder([images or path.absolute().parent], [name for name, _ in rows], path)
-    there = [
-        (item, _regions(text, number, path))
-        for number, (item, (_, text)) in enumerate(zip(paths, rows, strict=True), 1)
-        if item
-    ]
-    return tuple(item for item, _ in there), TextRegionTruth(tuple(lines for _, lines in there))
+    lines = tuple(_regions(text, number, path) for number, (_, text) in enumerate(rows, 1))
+    return tuple(paths), TextRegionTruth(lines)
 
 
 def _regions(text: str, number: int, path: Path) -> tuple[TextRegion, ...]:

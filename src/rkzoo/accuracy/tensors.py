@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class Outputs:
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Accept any labels: tensors have none."""
+
+    def take(self, kept: Sequence[int]) -> Outputs:
+        """The ground truth of some of the items, in their order."""
+        return replace(self, wanted=tuple(self.wanted[i] for i in kept))
 
     def digest(self) -> bytes:
         """Hash of all outputs."""
@@ -76,6 +80,10 @@ class Measured:
 
     def check(self, labels: tuple[str, ...]) -> None:
         """Accept any labels: tensors have none."""
+
+    def take(self, kept: Sequence[int]) -> Measured:
+        """The ground truth of some of the items, in their order."""
+        return replace(self, items=tuple(self.items[i] for i in kept))
 
     def digest(self) -> bytes:
         """Hash of the samples."""

@@ -58,7 +58,7 @@ def normalize_text(text: str) -> str:
 
 
 def read(path: Path, sounds: Path | None) -> tuple[tuple[Path, ...], TranscriptTruth]:
-    """Read a list: file, comma or tab, text. Missing sounds are skipped."""
+    """Read a list: file, comma or tab, text."""
     divider = "," if path.suffix.lower() == ".csv" else "\t"
     items, truth = lines.read(path, sounds, divider)
     return items, TranscriptTruth(truth.texts)

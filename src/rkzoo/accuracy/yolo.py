@@ -118,7 +118,7 @@ def _items(root: Path, part: str, told_by: Path) -> list[Path]:
     if place.suffix.lower() == ".txt" and place.is_file():
         names = [line.strip() for line in text_of(place).splitlines() if line.strip()]
         _, paths = best_folder([place.parent], names, place)
-        return [item for item in paths if item]
+        return paths
     if place.is_dir():
         return pictures(place)
     if any(path.suffix.lower() in SUFFIXES for path in root.glob("*")):

@@ -71,6 +71,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.performance.bench import BenchReport, bench_any, write_report
 
+    bars = ProgressBars()
     bench_report = bench_any(
         args.model,
         args.image,
@@ -79,19 +80,19 @@ def main(args: argparse.Namespace) -> int:
         warm_up=args.warm_up,
         affinity=args.affinity,
         lock_clocks=args.lock_clocks,
-        report=ProgressBars(),
+        report=bars,
     )
     if args.output or not args.json:
         target = Path(args.output or REPORT)
         write_report(target, bench_report)
         print(f"The report is {target}", file=sys.stderr)
     if args.json:
-        print_json(bench_report.to_json())
+        print_json(bench_report.to_json() | bars.failures)
     elif isinstance(bench_report, BenchReport):
         _print_summary(bench_report)
     else:
         _print_answers(bench_report)
-    return 0
+    return bars.exit_code()
 
 
 WAYS = {

@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.workflow.comparison.html_report import write_report
 
     check_folder(Path(args.output))
+    bars = ProgressBars()
     comparison = compare(
         args.model,
         request=request(args),
@@ -69,15 +70,15 @@ def main(args: argparse.Namespace) -> int:
         images=args.image,
         layers=not args.no_layers,
         options=repeated(args),
-        report=ProgressBars(),
+        report=bars,
     )
     report = write_report(comparison, Path(args.output))
     if args.json:
-        print_json(comparison.to_json() | {"report": str(report)})
+        print_json(comparison.to_json() | {"report": str(report)} | bars.failures)
     else:
         _print_summary(comparison)
         print(f"Pictures, curves and all figures: {report}", file=sys.stderr)
-    return 0
+    return bars.exit_code()
 
 
 def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:

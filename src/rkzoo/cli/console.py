@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.errors import RkzooError
+from rkzoo.errors import RkzooError, printable
+from rkzoo.progress import Failure
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+_LISTED = 10  # files that are named of those left out
 
 
 class ProgressBars:
@@ -26,6 +29,7 @@ class ProgressBars:
         self._open = 0
         # Parallel builds open and close bars from their own threads.
         self._lock = Lock()
+        self._failures: dict[str, Failure] = {}
 
     @contextmanager
     def task(
@@ -60,6 +64,29 @@ class ProgressBars:
             self._progress.console.print(message, markup=False, highlight=False)
         else:
             print(message, file=sys.stderr, flush=True)
+
+    def failed(self, failure: Failure) -> None:
+        with self._lock:
+            self._failures.setdefault(failure.file, failure)
+
+    @property
+    def failures(self) -> dict[str, list[dict[str, str]]]:
+        """The files that were left out, as a part of a JSON document."""
+        return {"failed": [vars(failure) for failure in self._failures.values()]}
+
+    def exit_code(self) -> int:
+        """List what was left out; 1 where there is something, else 0."""
+        failures = list(self._failures.values())
+        if not failures:
+            return 0
+        files = f"{len(failures):,} file{'s' * (len(failures) > 1)}"
+        self.note(f"{files} could not be used and {'were' if failures[1:] else 'was'} left out:")
+        for failure in failures[:_LISTED]:
+            # One line each, whatever a file is called.
+            self.note(f"  {printable(failure.file)}: {printable(failure.why, ' ')}")
+        if failures[_LISTED:]:
+            self.note(f"  and {len(failures) - _LISTED:,} more")
+        return 1
 
     def _started(self) -> Progress:
         if self._progress is None:
@@ -121,6 +148,38 @@ class _Bar:
 def print_json(document: Any) -> None:
     """Print a JSON document on stdout."""
     print(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+class JsonList:
+    """Documents for a list in a JSON document, kept on disk until it is printed whole."""
+
+    def __init__(self) -> None:
+        from tempfile import TemporaryFile
+
+        self._file = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed on exit
+
+    def __enter__(self) -> JsonList:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, document: Any) -> None:
+        text = json.dumps(document, ensure_ascii=False, indent=2)
+        # Inside a string a line break is written as \\n, so each line begins outside of one.
+        between = ",\n    " if self._file.tell() else "    "
+        self._file.write(between + text.replace("\n", "\n    "))
+
+    def print(self, head: dict[str, Any], name: str, tail: dict[str, Any]) -> None:
+        """Print `head`, the list under `name`, and `tail` as one document."""
+        empty = not self._file.tell()
+        opening = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
+        print(f"{opening},\n  {json.dumps(name)}: [", end="" if empty else "\n")
+        self._file.seek(0)
+        while block := self._file.read(1 << 16):
+            sys.stdout.write(block)
+        closing = json.dumps(tail, ensure_ascii=False, indent=2).removeprefix("{\n")
+        print(("" if empty else "\n  ") + f"],\n{closing}")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
-from rkzoo.cli.model_options import add_inputs
+from rkzoo.cli.model_options import add_calibration, add_inputs
 
 if TYPE_CHECKING:
     from rkzoo.workflow.compile.convert import ConversionResult
@@ -32,10 +32,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "in parallel",
     )
     parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: that of the card")
-    parser.add_argument(
-        "--calib",
-        metavar="FOLDER|LIST",
-        help="20 to 100 calibration pictures, like those of the camera, for the INT8 ranges",
+    add_calibration(
+        parser, "20 to 100 calibration pictures, like those of the camera, for the INT8 ranges"
     )
     parser.add_argument("-o", "--output", metavar="OUT.rknn", help="the file, or a folder")
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
@@ -65,21 +63,23 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.compile.convert import convert
 
+    bars = ProgressBars()
     conversions = convert(
         args.model,
         [name for word in args.soc for name in word.split(",") if name],
         request(args),
         output=args.output,
         golden=args.golden,
-        report=ProgressBars(),
+        report=bars,
     )
     if args.json:
         print_json(
             {"model": args.model, "built": [conversion.to_json() for conversion in conversions]}
+            | bars.failures
         )
     else:
         _print_summary(conversions)
-    return 0
+    return bars.exit_code()
 
 
 def _print_summary(conversions: list[ConversionResult]) -> None:

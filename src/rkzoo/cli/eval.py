@@ -90,6 +90,7 @@ def main(args: argparse.Namespace) -> int:
         raise RkzooError(
             "-o does not go with this.", "Only --explain draws a chart.", "Leave it out."
         )
+    bars = ProgressBars()
     evaluation = evaluate(
         args.model,
         args.data,
@@ -99,13 +100,13 @@ def main(args: argparse.Namespace) -> int:
         scheduler=args.scheduler,
         fresh=args.fresh,
         metric=args.metric,
-        report=ProgressBars(),
+        report=bars,
     )
     if args.json:
-        print_json(evaluation.to_json())
+        print_json(evaluation.to_json() | bars.failures)
     else:
         _print_summary(evaluation)
-    return 0
+    return bars.exit_code()
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -119,6 +120,7 @@ def _explain(args: argparse.Namespace) -> int:
     chart = Path(args.output) if args.output else None
     if chart is not None:
         check_name(chart)  # fail before an hour of measuring
+    bars = ProgressBars()
     explanation = explain(
         args.model,
         args.data,
@@ -127,18 +129,18 @@ def _explain(args: argparse.Namespace) -> int:
         workers=args.workers,
         scheduler=args.scheduler,
         fresh=args.fresh,
-        report=ProgressBars(),
+        report=bars,
     )
     if chart is None and not args.json:
         chart = Path(f"{explanation.model}-explain.png")
     if chart is not None:
         draw(explanation, chart)
     if args.json:
-        print_json(explanation.to_json())
+        print_json(explanation.to_json() | bars.failures)
     else:
         _print_steps(explanation)
         print(f"The chart is in {chart}")
-    return 0
+    return bars.exit_code()
 
 
 def _print_summary(evaluation: Evaluation) -> None:
@@ -151,6 +153,8 @@ def _print_summary(evaluation: Evaluation) -> None:
         f"{evaluation.model} [{evaluation.runtime}] on {evaluation.images} {evaluation.items} of "
         f"{evaluation.dataset}{again}"
     )
+    if evaluation.failed:
+        print(f"left out: {len(evaluation.failed)} that could not be used")
     for departure in evaluation.departures:
         print(f"not the standard protocol: {departure}")
 

@@ -23,10 +23,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_anchors(parser)
     add_prompts(parser)
     simulator = parser.add_argument_group("for the simulator, when MODEL is no .rknn")
-    simulator.add_argument("--calib", metavar="FOLDER|LIST", help="pictures that set INT8 ranges")
+    add_calibration(simulator, "pictures that set INT8 ranges")
     simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
+
+
+def add_calibration(parser: argparse._ActionsContainer, what: str) -> None:
+    """--calib and --calib-count."""
+    parser.add_argument("--calib", metavar="FOLDER|LIST", help=what)
+    parser.add_argument(
+        "--calib-count",
+        type=int,
+        metavar="N",
+        help="how many of them, evenly (default: what the model's card says, or 100)",
+    )
 
 
 def add_inputs(parser: argparse._ActionsContainer) -> None:
@@ -117,6 +128,7 @@ _SAME = {
     "dtype": "dtype",
     "toolkit": "toolkit",
     "calibration": "calib",
+    "calibration_count": "calib_count",
     "recipe": "recipe",
     "raw": "raw",
     "fit": "fit",

@@ -65,8 +65,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import ProgressBars, print_json
+    from rkzoo.cli.console import JsonList, ProgressBars
     from rkzoo.files import refuse_overwriting_inputs
+    from rkzoo.progress import readable
     from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
 
@@ -83,11 +84,12 @@ def _run(args: argparse.Namespace) -> int:
         refuse_overwriting_inputs(
             (folder / name for name in names), [file for file in files if file]
         )
-    documents = []
     warned: dict[str, str] = {}
-    with open_planned(planned, bars) as model:
-        for source, file, name in zip(sources, files, names, strict=True):
-            result = model(source)
+    # Nothing of a picture is kept once it is shown and written: there may be a hundred thousand.
+    with JsonList() as documents, open_planned(planned, bars) as model:
+        inputs = list(zip(sources, files, names, strict=True))
+        answers = readable(inputs, lambda one: model(one[0]), lambda one: one[1] or one[2], bars)
+        for (_, file, name), result in answers:
             document = result.to_json()
             if folder is not None:
                 try:
@@ -99,22 +101,30 @@ def _run(args: argparse.Namespace) -> int:
                     # No drawing was requested, and a board may lack the packages for it.
                     print(f"note: {error}", file=sys.stderr)
                     folder = None
-            documents.append(document)
+            if args.json:
+                documents.append(document)
             shown_name = str(file or name)
             for text in result.warnings:
                 warned.setdefault(text, shown_name)
             if not args.json:
                 _print_summary(result, shown_name)
-        runtime = model.runtime
-    if args.json:
-        print_json({"model": args.model, "runtime": runtime, input_kind.several: documents})
+        if args.json:
+            head = {"model": args.model, "runtime": model.runtime}
+            documents.print(head, input_kind.several, bars.failures)
+    _say(warned, input_kind, folder, file_named)
+    return bars.exit_code()
+
+
+def _say(
+    warned: dict[str, str], input_kind: InputKind, folder: Path | None, file_named: Path | None
+) -> None:
+    """What is likely wrong with the results, and where they are."""
     for text, shown_name in warned.items():
         print(f"warning: {shown_name}: {text}", file=sys.stderr)
     if file_named:
         print(f"The {input_kind.gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:
         print(f"{input_kind.gives.capitalize()}s are in {folder}/", file=sys.stderr)
-    return 0
 
 
 def _planned(
@@ -173,7 +183,10 @@ def _target(result: Result, usual: Path) -> Path:
 
 def _print_summary(result: Result, text: str) -> None:
     print(f"{text}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
-    print("\n".join(f"  {line}" for line in result.prediction.lines()) or "  nothing found")
+    print(
+        "\n".join(f"  {line}" for line in result.prediction.lines()) or "  nothing found",
+        flush=True,
+    )
 
 
 def _can_draw() -> bool:

@@ -93,6 +93,7 @@ def main(args: argparse.Namespace) -> int:
     if outputs == StreamOutputs():
         outputs = StreamOutputs(http="127.0.0.1:8080")
     line = _Line()
+    bars = ProgressBars()
     summary = stream(
         args.model,
         args.source,
@@ -106,13 +107,14 @@ def main(args: argparse.Namespace) -> int:
             give_up=args.give_up,
         ),
         watch=line if sys.stderr.isatty() else None,
-        report=ProgressBars(),
+        report=bars,
     )
     line.end()
     if args.json:
-        print_json({"model": args.model} | summary.to_json())
+        frames = {"failed_frames": summary.failed}
+        print_json({"model": args.model} | summary.to_json() | frames | bars.failures)
     _print_summary(summary)
-    return 0
+    return bars.exit_code()
 
 
 class _Line:

@@ -69,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
     check_workers(args.workers)
     folder = Path(args.output or "rkzoo-tune")
     check_folder(folder)
+    bars = ProgressBars()
     tuning = tune(
         args.model,
         args.data,
@@ -79,17 +80,17 @@ def main(args: argparse.Namespace) -> int:
         workers=args.workers,
         stages=args.stages.split(",") if args.stages else None,
         tell=_print_trial,
-        report=ProgressBars(),
+        report=bars,
     )
     recipe = folder / f"{tuning.model}-{tuning.soc}.yaml"
     write_recipe(recipe, tuning.recipe)
     write_text(folder / f"{tuning.model}-{tuning.soc}.json", json.dumps(tuning.to_json(), indent=1))
     draw(tuning, folder / f"{tuning.model}-{tuning.soc}.png")
     if args.json:
-        print_json(tuning.to_json())
+        print_json(tuning.to_json() | bars.failures)
     else:
         _print_summary(tuning, _next(args, tuning.soc, recipe))
-    return 0
+    return bars.exit_code()
 
 
 def _print_trial(trial: TuningTrial) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.progress import SILENT, ProgressReporter, readable
 from rkzoo.vision.image import SUFFIXES, expand, read
 
 # Silences OpenCV's FFmpeg on stderr. Read once, at import.
@@ -105,7 +105,7 @@ def open_source(
         return VideoSource(text, text, live=None, give_up=give_up, report=report)
     path = Path(text).expanduser()
     if path.is_dir() or path.suffix.lower() in SUFFIXES or not path.exists():
-        return ImageSource(_pictures(text, path))
+        return ImageSource(_pictures(text, path), report)
     return VideoSource(text, str(path), live=False, report=report)
 
 
@@ -127,20 +127,22 @@ class ImageSource:
     fps: float | None = None
     reconnects = 0
 
-    def __init__(self, files: list[Path]) -> None:
-        self._files = files
+    def __init__(self, files: list[Path], report: ProgressReporter = SILENT) -> None:
+        self._files, self._report = files, report
         self.name = str(files[0] if len(files) == 1 else files[0].parent)
         self.total: int | None = len(files)
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """Yield the frames. Raises RkzooError at a file that is not an image."""
-        for number, file in enumerate(self._files):
+        """Yield the frames; a file that is no image is left out, which the report is told. Raises
+        RkzooError where none is one."""
+        start = perf_counter()
+        images = readable(self._files, read, lambda file: file, self._report)
+        for number, (file, image) in enumerate(images):
             if stop.is_set():
                 return
-            start = perf_counter()
-            image = read(file)
             now = perf_counter()
             yield Frame(image, number, now, now - start, name=str(file))
+            start = perf_counter()
 
     def close(self) -> None:
         pass

@@ -108,13 +108,13 @@ class CalibrationHint(StrictStruct, frozen=True):
     Attributes:
         pictures: What the images should show, in words.
         folder: Where they are stored, relative to the card, used where none are given.
-        count: How many are enough.
+        count: How many are enough; a folder that holds more gives so many. None is 100.
         algorithm: Quantization algorithm of the toolkit.
     """
 
     pictures: str = ""
     folder: str = ""
-    count: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 20
+    count: Annotated[int, msgspec.Meta(ge=1, le=10000)] | None = None
     algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
 
 

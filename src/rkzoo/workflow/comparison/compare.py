@@ -100,7 +100,7 @@ def compare(
     planned, skipped = plans(model, request, report)
     chip = chip or own_chip(planned) or SIMULATED_SOC
     pictures = given_pictures(images, planned["onnx"], report)
-    pictures = pictures or calibration_pictures(model, request, planned["onnx"])
+    pictures = pictures or calibration_pictures(model, request, planned["onnx"], report)
     commands = _commands(model, chip, options)
     trial = _Trial(pictures, request.confidence, report)
     ran, layered = [], []

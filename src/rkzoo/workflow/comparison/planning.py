@@ -15,7 +15,7 @@ import numpy as np
 from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
-from rkzoo.progress import ProgressReporter
+from rkzoo.progress import ProgressReporter, readable
 from rkzoo.session import Array
 from rkzoo.tasks.registry import validate_options
 from rkzoo.tasks.tensors.feed import as_given, input_specs
@@ -27,7 +27,7 @@ from rkzoo.workflow.comparison.result import ComparedImage
 from rkzoo.workflow.inference.inputs import of_plan
 from rkzoo.workflow.inference.plan import ModelPart, Plan, check_pictures, part, plan
 from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
-from rkzoo.workflow.request.calibration import samples
+from rkzoo.workflow.request.calibration import CalibrationImages, choose, samples
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.models import find_model
 from rkzoo.workflow.request.request import PathName, Request
@@ -47,11 +47,18 @@ _HALF: dict[str, Any] = {
 
 def check_named(images: Sequence[PathName]) -> None:
     """Check that the named files exist and pictures among them can be read, before anything is
-    built. Raises RkzooError."""
+    built. Raises RkzooError where none can."""
     names = [Path(os.fspath(image)) for image in images if "=" not in os.fspath(image)]
     files = expand([str(name) for name in names if not name.is_dir()])
-    for file in [file for file in files if file.suffix.lower() not in ARRAYS][:MOST]:
-        read(file)
+    pictures = [file for file in files if file.suffix.lower() not in ARRAYS][:MOST]
+    for number, file in enumerate(pictures, 1):
+        try:
+            read(file)
+        except RkzooError:
+            if number == len(pictures):
+                raise
+        else:
+            return
 
 
 def given_pictures(
@@ -65,7 +72,8 @@ def given_pictures(
     if len(expanded) > MOST:
         report.note(f"The first {MOST} of {len(expanded)} {input_kind.several} are compared.")
     return tuple(
-        _named(input_kind.file(source), input_kind.read(source)) for source in expanded[:MOST]
+        _named(input_kind.file(source), shown)
+        for source, shown in readable(expanded[:MOST], input_kind.read, input_kind.file, report)
     )
 
 
@@ -134,19 +142,23 @@ def own_chip(planned: Mapping[Runtime, Plan]) -> str:
     return recipe_of(planned).soc
 
 
-def calibration_pictures(model: str, request: Request, base: Plan) -> tuple[ComparedImage, ...]:
+def calibration_pictures(
+    model: str, request: Request, base: Plan, report: ProgressReporter
+) -> tuple[ComparedImage, ...]:
     """The first calibration pictures: the files themselves, or what the model sees of them."""
     path = Path(model)
     files: Sequence[str] = ()
-    if request.pictures is not None:
-        source = request.pictures
+    source = request.pictures
+    if source is not None:
+        contract = next(iter(base.parts.values())).contract
+        source = choose(source, contract, request.calibration_count, report=report)
         files = source.names if len(source.names) == len(source) else ()
     elif path.suffix.lower() == ".rknn":
         files = read_sidecar(path).calibration.files
     first = next(iter(base.parts.values()))
     build = first.built
     if isinstance(first.contract.head, TensorsHead):
-        return _samples(request, first)
+        return _samples(source, first)
     there = [Path(name) for name in files if Path(name).is_file()][:PICTURES]
     if there:
         return tuple(_named(file, read(file)) for file in there)
@@ -176,11 +188,11 @@ def _calibrated(build: BuildInputs, inputs: int) -> list[Array]:
         ]
 
 
-def _samples(request: Request, part: ModelPart) -> tuple[ComparedImage, ...]:
+def _samples(source: CalibrationImages | None, part: ModelPart) -> tuple[ComparedImage, ...]:
     """Calibration samples of a model with plain inputs: those named, or as they are kept."""
     specs = input_specs(part.contract)
-    if request.pictures is not None:
-        read_in = islice(samples(request.pictures, part.contract), PICTURES)
+    if source is not None:
+        read_in = islice(samples(source, part.contract), PICTURES)
         return tuple(ComparedImage(f"sample {n}", sample) for n, sample in enumerate(read_in, 1))
     stacks = _calibrated(part.built, len(specs))
     return tuple(

@@ -230,7 +230,9 @@ def convert_resolved(
     request = request or Request()
     pictures = request.pictures
     chosen: Dtype = request.dtype or ready.dtypes[0]  # type: ignore[assignment]
-    prepared = prepare(ready, socs, chosen, pictures, request.toolkit, report)
+    prepared = prepare(
+        ready, socs, chosen, pictures, request.toolkit, report, count=request.calibration_count
+    )
     targets = output_names(ready.name, socs, chosen, output)
     fed = samples(prepared, pictures, golden, report) if golden else None
     env = environment.ensure(prepared.recipe.toolkit, report=report)

@@ -128,6 +128,8 @@ def samples(
         arrays = [_shaped(stack, plan) for stack, plan in zip(stacks, plans, strict=True)]
         return GoldenInputs("calibration", tuple(arrays))
     contract = prepared.ready.contract
+    if pictures is not None:
+        pictures = calib.choose(pictures, contract, count, report=report)
     if pictures is not None and isinstance(contract.head, TensorsHead):
         sample_arrays = calib.sample_arrays(pictures, contract, report, most=count)
         shaped = [_shaped(stack, plan) for stack, plan in zip(sample_arrays, plans, strict=True)]

@@ -29,6 +29,7 @@ from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.resolved import ResolvedModel
+from rkzoo.zoo.schema import CalibrationHint
 
 if TYPE_CHECKING:
     import onnx
@@ -54,8 +55,11 @@ def prepare(
     pictures: calib.CalibrationImages | None,
     toolkit: str | None,
     report: ProgressReporter,
+    *,
+    count: int | None = None,
 ) -> Prepared:
     """Checks everything that can be checked before a build, then proves and stores it.
+    `count` is how many calibration pictures are wanted of many.
 
     Raises one RkzooError that lists all problems.
     """
@@ -63,11 +67,8 @@ def prepare(
     if own is not None:
         report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
         pictures = None
-    elif dtype == "int8" and ready.card is not None:
-        folder = ready.card.calibration.folder
-        if pictures is None and folder:
-            pictures = calib.find(folder)
-        pictures = pictures_for(ready.card.name, pictures, report)
+    elif dtype == "int8":
+        pictures = _pictures(ready, pictures, count, report)
     if dtype not in ready.dtypes:
         raise RkzooError(
             f"{ready.name} is not offered in {dtype}.",
@@ -132,6 +133,21 @@ def prepare(
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     outputs = tuple(tensor.name for tensor in summary.outputs)
     return Prepared(ready, recipe, stored, key, proof, outputs)
+
+
+def _pictures(
+    ready: ResolvedModel,
+    pictures: calib.CalibrationImages | None,
+    count: int | None,
+    report: ProgressReporter,
+) -> calib.CalibrationImages | None:
+    """What calibrates: of those given, else of those that the card names."""
+    hint = ready.card.calibration if ready.card else CalibrationHint()
+    if pictures is None and hint.folder:
+        pictures = calib.find(hint.folder)
+    if pictures is not None:
+        pictures = calib.choose(pictures, ready.contract, count, hint.count, report)
+    return pictures_for(ready.card.name, pictures, report) if ready.card else pictures
 
 
 def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Problem]:

@@ -63,13 +63,14 @@ def simulator_inputs(
     pictures: calib.CalibrationImages | None = None,
     dtype: str | None = None,
     toolkit: str | None = None,
+    count: int | None = None,
     report: ProgressReporter = SILENT,
 ) -> BuildInputs:
     """What the simulator needs to build a resolved model, checked and kept in the cache."""
     from rkzoo.workflow.compile.prepare import prepare
 
     chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
-    prepared = prepare(ready, [SIMULATED_SOC], chosen, pictures, toolkit, report)
+    prepared = prepare(ready, [SIMULATED_SOC], chosen, pictures, toolkit, report, count=count)
     inputs = builds.find(prepared.key)
     if inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rkzoo.errors import RkzooError
+from rkzoo.progress import Failure
 from rkzoo.session import Array
 from rkzoo.toolkit import builds
 from rkzoo.workflow.evaluation.jobs import (
@@ -28,6 +29,7 @@ from rkzoo.workflow.evaluation.jobs import (
     Piece,
     Records,
     answering,
+    attempt,
     read_bytes,
 )
 from rkzoo.workflow.inference.plan import ModelPart
@@ -76,7 +78,7 @@ def run_on_dask(job: EvaluationJob, pieces: Sequence[Piece], address: str) -> Do
 
         def submit() -> Future[Any]:
             piece = waiting.pop()
-            pictures = [(read_bytes(path), path) for path in piece[1]]
+            pictures = [(_bytes(path), path) for path in piece[1]]
             future: Future[Any] = client.submit(_answer, shipped, pictures, pure=False)
             running[future] = piece
             return future
@@ -106,6 +108,13 @@ def run_on_dask(job: EvaluationJob, pieces: Sequence[Piece], address: str) -> Do
         finally:
             client.cancel(list(running))
             client.run(_close)
+
+
+def _bytes(path: Path) -> bytes | Failure:
+    try:
+        return read_bytes(path)
+    except RkzooError as error:
+        return Failure(str(path), error.reason)
 
 
 def _client(address: str) -> Client:
@@ -203,13 +212,16 @@ _MINE = threading.local()
 _OPEN: list[AbstractContextManager[Any]] = []
 
 
-def _answer(shipped: _DaskJob, pictures: Sequence[tuple[bytes, Path]]) -> Records:
+def _answer(shipped: _DaskJob, pictures: Sequence[tuple[bytes | Failure, Path]]) -> Records:
     if getattr(_MINE, "digest", None) != shipped.digest:
         opened = answering(_unship(shipped))
         _MINE.answer, _MINE.digest = opened.__enter__(), shipped.digest
         _OPEN.append(opened)
     answer: Answer = _MINE.answer
-    return [answer(data, path) for data, path in pictures]
+    return [
+        data if isinstance(data, Failure) else attempt(answer, path, data)
+        for data, path in pictures
+    ]
 
 
 def _close() -> None:

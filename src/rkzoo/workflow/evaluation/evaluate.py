@@ -23,11 +23,18 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, os_errors_explained
 from rkzoo.json_values import to_json_value
 from rkzoo.kept import drop, kept_folder
-from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.progress import SILENT, Failure, ProgressReporter
 from rkzoo.session import Label
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.registry import spec_of
-from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, ImageReadOptions, Piece, run_inline
+from rkzoo.workflow.evaluation.jobs import (
+    Done,
+    EvaluationJob,
+    ImageReadOptions,
+    Piece,
+    Records,
+    run_inline,
+)
 from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, as_metric, open_samples
 from rkzoo.workflow.evaluation.process_pool import run_in_processes
 from rkzoo.workflow.inference.inputs import PICTURE, input_kind_of_head
@@ -62,6 +69,7 @@ class Evaluation:
         images: number of images evaluated.
         reused: number of them whose results came from an earlier run.
         items: what they are (pictures or sounds).
+        failed: files that could not be used, and are no part of the figures.
         protocol: postprocessing options.
         departures: deviations from the standard protocol, one sentence each.
     """
@@ -79,6 +87,7 @@ class Evaluation:
     reused: int
     rkzoo: str
     items: str = "pictures"
+    failed: tuple[Failure, ...] = ()
 
     @property
     def main(self) -> Metric:
@@ -172,27 +181,38 @@ def evaluate_plan(
     items = dataset.items[:limit]
     job = EvaluationJob(planned, options, reading=reading or ImageReadOptions())
     runner = runner or spread(workers, scheduler)
-    records, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
+    answered, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
+    for path in dataset.missing:
+        report.failed(Failure(str(path), "The data names it, and it is not there."))
+    dataset, records, failures = usable(dataset, answered, report)
     labels = planned.prompts or next(iter(planned.parts.values())).answers.labels
     with report.task("Scoring"):
         metrics = dataset.score(records, labels)
+    if not metrics:
+        raise RkzooError(
+            f"There is nothing to score in {dataset.name}.",
+            "The files that could be used hold nothing that is looked for.",
+            "Check the files, and what --data names.",
+        )
     build = next(iter(planned.parts.values())).build
     things = _things(planned)
-    part = f"the first {len(items)} of {len(dataset.items)} {things}"
+    left = len(dataset.items) + len(failures)
+    part = f"the first {len(items)} of {left} {things}"
     return Evaluation(
         model=planned.name,
         dataset=dataset.name,
-        images=len(items),
+        images=len(records),
         runtime=planned.label,
         dtype=build.recipe.dtype if build else "float32",
         toolkit=build.recipe.toolkit if build else "",
         protocol={name: value for name, value in asdict(options).items() if value is not None},
-        departures=(*departures, *([part] if len(items) < len(dataset.items) else [])),
+        departures=(*departures, *([part] if len(items) < left else [])),
         metrics=metrics,
         seconds=time.perf_counter() - start,
         reused=reused,
         rkzoo=version("rkzoo"),
         items=things,
+        failed=failures,
     )
 
 
@@ -254,7 +274,7 @@ def answer_all(
     runner: Runner,
     fresh: bool = False,
     report: ProgressReporter = SILENT,
-) -> tuple[list[answers.Record], int]:
+) -> tuple[Records, int]:
     """Run or resume a job.
 
     Args:
@@ -266,7 +286,8 @@ def answer_all(
         report: receives progress.
 
     Returns:
-        One record per item, in order, and the number of items from earlier runs.
+        One record (or why there is none) per item, in order, and the number of items from
+        earlier runs.
     """
     folder = _folder(job, data, items, fresh)
     pieces: list[Piece] = [
@@ -274,8 +295,8 @@ def answer_all(
     ]
     names = {index: folder / f"{index:06d}-{len(paths)}.npz" for index, paths in pieces}
     there = {index for index, _ in pieces if os.path.lexists(names[index])}
-    records = {
-        index: whole
+    records: dict[int, Records] = {
+        index: list(whole)
         for index, paths in pieces
         if (whole := answers.load(names[index])) is not None and len(whole) == len(paths)
     }
@@ -298,12 +319,41 @@ def answer_all(
     with report.task(label, len(items), unit=things) as bar:
         bar.update(completed)
         for index, piece_records in runner(job, missing, report) if missing else ():
-            answers.save(names[index], piece_records)
-            # As a later run reads them, so that both have the same figures.
-            records[index] = answers.load(names[index]) or piece_records
+            records[index] = _kept(names[index], piece_records)
             completed += sizes[index]
             bar.update(completed)
     return [record for index, _ in pieces for record in records[index]], reused
+
+
+def _kept(path: Path, records: Records) -> Records:
+    """The records of a piece as a later run reads them, so that both have the same figures. What
+    holds a file that could not be used is not kept, since the file may be mended by then."""
+    whole = [record for record in records if not isinstance(record, Failure)]
+    if len(whole) < len(records):
+        return records
+    answers.save(path, whole)
+    return list(answers.load(path) or whole)
+
+
+def usable(
+    dataset: Dataset, records: Records, report: ProgressReporter
+) -> tuple[Dataset, list[answers.Record], tuple[Failure, ...]]:
+    """The data without the files that could not be used, among the first of which there are
+    `records`. Raises RkzooError where none is left."""
+    failures = tuple(record for record in records if isinstance(record, Failure))
+    whole = [record for record in records if not isinstance(record, Failure)]
+    if not whole and failures:
+        first = failures[0]
+        raise RkzooError(
+            f"None of the {len(failures):,} files of {dataset.name} can be used.",
+            f"{first.file}: {first.why}",
+            "Check the files, and what --data names.",
+        )
+    for failure in failures:
+        report.failed(failure)
+    if failures:
+        dataset = dataset.without({Path(failure.file) for failure in failures})
+    return dataset, whole, failures
 
 
 def _things(planned: Plan) -> str:
@@ -321,9 +371,12 @@ def against_float(
 ) -> Dataset:
     """The samples with what the float model gives for them as ground truth. Raises RkzooError."""
     items = dataset.items[:limit]
-    records, _ = answer_all(EvaluationJob(floating), dataset.digest, items, runner, fresh, report)
+    answered, _ = answer_all(EvaluationJob(floating), dataset.digest, items, runner, fresh, report)
+    dataset, records, failures = usable(dataset, answered, report)
+    items = dataset.items[: len(records)]
     evaluation = agreement(dataset.name, items, records, TENSORS, ())
-    return replace(evaluation, items=dataset.items)
+    # With a limit the rest can still be calibrated on.
+    return evaluation if failures else replace(evaluation, items=dataset.items)
 
 
 def float_plan(planned: Plan) -> Plan:

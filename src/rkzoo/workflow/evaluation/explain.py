@@ -176,7 +176,7 @@ def explain(
     for ask in sorted(asks, key=lambda ask: ask.key != "square"):
         try:
             setup = ask.setup()
-            evaluations[ask.key] = evaluate_plan(
+            evaluations[ask.key] = evaluation = evaluate_plan(
                 replace(setup.planned, name=f"{planned.name}, {ask.name}"),
                 dataset,
                 limit=limit,
@@ -187,6 +187,9 @@ def explain(
                 fresh=fresh,
                 report=report,
             )
+            if evaluation.failed:  # every step is measured on the same pictures
+                dataset = dataset.without({Path(failure.file) for failure in evaluation.failed})
+                limit = evaluation.images if limit else None
         except RkzooError as error:
             if ask.key == "square":
                 raise
@@ -387,7 +390,7 @@ class _Once:
 
     def __init__(self, report: ProgressReporter) -> None:
         self._shown: set[str] = set()
-        self._report, self.task = report, report.task
+        self._report, self.task, self.failed = report, report.task, report.failed
 
     def note(self, message: str) -> None:
         if message not in self._shown:

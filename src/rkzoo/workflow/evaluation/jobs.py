@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.answers import Record, pack
+from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, package_digest, sha256_of
-from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.progress import SILENT, Failure, ProgressReporter
 from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.text.page import PageOptions
 from rkzoo.vision.decoders import decoder
@@ -26,7 +27,8 @@ from rkzoo.workflow.inference.model import Prediction
 from rkzoo.workflow.inference.plan import Plan
 
 Answer = Callable[[bytes, Path], Record]
-Records = list[Record]
+Records = list[Record | Failure]
+"""One for each file, in order: what was found in it, or why it could not be used."""
 # Results arrive batch by batch, in any order.
 Done = Iterator[tuple[int, Records]]
 Piece = tuple[int, Sequence[Path]]
@@ -134,7 +136,17 @@ def run_inline(
 def answered(answer: Answer, pieces: Sequence[Piece]) -> Done:
     """Process the batches sequentially."""
     for index, paths in pieces:
-        yield index, [answer(read_bytes(path), path) for path in paths]
+        yield index, [attempt(answer, path) for path in paths]
+
+
+def attempt(answer: Answer, path: Path, data: bytes | None = None) -> Record | Failure:
+    """The record of a file, or why there is none; one bad file does not end the job."""
+    try:
+        return answer(read_bytes(path) if data is None else data, path)
+    except RkzooError as error:
+        if error.code != 2:  # a fault of rkzoo's or the toolkit's, and none of the file's
+            raise
+        return Failure(str(path), error.reason)
 
 
 @cache

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, Piece, answering, read_bytes
+from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, Piece, answering, attempt
 
 # Maximum worker deaths per batch.
 _TRIES = 3
@@ -120,7 +120,7 @@ def _serve(end: Connection) -> None:
             end.send(None)
             while True:
                 _, paths = end.recv()
-                end.send([answer(read_bytes(Path(path)), Path(path)) for path in paths])
+                end.send([attempt(answer, Path(path)) for path in paths])
     except (EOFError, OSError):
         return  # the parent has closed the connection, or died
     except RkzooError as error:

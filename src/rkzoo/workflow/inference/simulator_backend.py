@@ -38,6 +38,7 @@ class SimulatorBackend(Backend):
             pictures=request.pictures,
             dtype=request.dtype,
             toolkit=request.toolkit,
+            count=request.calibration_count,
             report=report,
         )
         return cls(inputs)

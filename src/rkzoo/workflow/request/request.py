@@ -36,6 +36,7 @@ class ModelOptions(TypedDict, total=False):
     dtype: str | None
     toolkit: str | None
     calibration: str | CalibrationImages | None
+    calibration_count: int | None
     cut: bool
     recipe: PathName | TunedRecipe | None
     size: tuple[int, int] | None
@@ -76,6 +77,8 @@ class Request:
         dtype: "int8" or "fp16", for the simulator and for `convert`; None is the model's first.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
+        calibration_count: How many of them, at equal distances; None is what the model's card
+            says, or 100.
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `TuningResult.save` or `rkzoo tune` wrote.
         size: (height, width) of an input whose size the model leaves free.
@@ -113,6 +116,7 @@ class Request:
     dtype: str | None = None
     toolkit: str | None = None
     calibration: str | CalibrationImages | None = None
+    calibration_count: int | None = None
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
     size: tuple[int, int] | None = None
@@ -163,6 +167,7 @@ class Request:
             from rkzoo.workflow.request.calibration import find
 
             checked["calibration"] = find(self.calibration)
+        _check_count(self.calibration_count, self.calibration, checked["recipe"])
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         _ = self.feed  # checks it
@@ -301,6 +306,17 @@ def _floats(option: str, values: Sequence[float] | float | None) -> tuple[float,
             "It has one for each channel.",
             f"Give for example {option} {'0,0,0' if option == '--mean' else '255,255,255'}.",
         ) from error
+
+
+def _check_count(count: int | None, calibration: object, recipe: TunedRecipe | None) -> None:
+    if count is not None and count < 1:
+        raise RkzooError(f"--calib-count {count} leaves no picture.", "", "Give at least 1.")
+    if count is not None and calibration is None and recipe is not None and recipe.calibration:
+        raise RkzooError(
+            "--calib-count does not go with this recipe.",
+            "It names the very pictures that its INT8 ranges were found with.",
+            "Leave it out, or give other pictures with --calib.",
+        )
 
 
 def _check_runtime(runtime: str | None) -> None:

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
-from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.progress import SILENT, Failure, ProgressReporter
 
 _SIDE = 8  # side of the thumbnail by which images are compared
 
@@ -25,17 +26,23 @@ def evenly(files: Sequence[Path], count: int) -> list[Path]:
 
 def farthest(files: Sequence[Path], count: int, report: ProgressReporter = SILENT) -> list[Path]:
     """Select `count` diverse files by farthest-point selection (Gonzalez 1985: covers the set
-    within twice the optimal radius), starting with the most average one. Raises RkzooError for an
-    unreadable image.
+    within twice the optimal radius), starting with the most average one. An unreadable image is
+    left out, which `report` is told.
     """
     if len(files) <= count:
         return list(files)
-    known = np.empty((len(files), _SIDE * _SIDE * 3), np.float32)
+    known: dict[Path, NDArray[Any]] = {}
     with report.task("Comparing pictures", len(files), unit="pictures") as bar:
         for index, file in enumerate(files):
-            known[index] = _look(file)
+            try:
+                known[file] = _look(file)
+            except RkzooError as error:
+                report.failed(Failure(str(file), error.reason))
             bar.update(index + 1)
-    return [files[index] for index in spread(known, count)]
+    readable = list(known)
+    if not readable:
+        return []
+    return [readable[index] for index in spread(np.stack(list(known.values())), count)]
 
 
 def spread(points: NDArray[np.float32], count: int) -> list[int]:

@@ -21,13 +21,13 @@ from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import load_structure
 from rkzoo.json_values import to_json_value
-from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.progress import SILENT, Failure, ProgressReporter
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Algorithm
-from rkzoo.vision.image import SUFFIXES
+from rkzoo.vision.image import SUFFIXES, read
 from rkzoo.workflow.compile.simulate import simulate_in
 from rkzoo.workflow.compile.text_calibration import line_pictures
 from rkzoo.workflow.evaluation.evaluate import (
@@ -267,6 +267,9 @@ def tune(
     with ExitStack() as stack:
         dataset = _dataset(data, task, floating, ready, limit, report)
         truth = evaluate_plan(floating, dataset, limit=limit, report=report)
+        if truth.failed:
+            dataset = dataset.without({Path(failure.file) for failure in truth.failed})
+            limit = truth.images if limit else None
         search = _Search(ready, request, dataset, truth.main, limit, soc, report)
         search.tell = tell
         process = None
@@ -447,7 +450,7 @@ class _Quiet:
     """Reporter that shows bars but no notes, which every trial would repeat."""
 
     def __init__(self, report: ProgressReporter) -> None:
-        self.task = report.task
+        self.task, self.failed = report.task, report.failed
 
     def note(self, message: str) -> None:
         pass
@@ -517,11 +520,15 @@ STAGES: dict[str, Callable[[_Search], Candidates]] = {
 """Cheapest first; followed by FLOAT_LAYERS."""
 
 
+_MOST_COMPARED = 1000  # pictures that are looked at for those that differ most
+
+
 def _pool(search: _Search) -> Sequence[Path]:
     """The pictures that calibration may choose from: those given, else what is not scored."""
     calibration_images = search.request.pictures
     if calibration_images is not None:
-        return [Path(name) for name in calibration_images.names]
+        files = [Path(name) for name in calibration_images.names]
+        return evenly(files, search.request.calibration_count or _MOST_COMPARED)
     rest = search.dataset.items[search.limit :] if search.limit else ()
     return rest or search.dataset.items
 
@@ -559,12 +566,23 @@ def _dataset(
     if task == "text-rec":
         items = line_pictures(ready.name, items, report)
     job = EvaluationJob(floating, STANDARD)
-    records, _ = answer_all(job, "", items[:limit], spread(), report=report)
+    answered, _ = answer_all(job, "", items[:limit], spread(), report=report)
+    records = [record for record in answered if not isinstance(record, Failure)]
+    readable = [
+        item
+        for item, record in zip(items, answered, strict=False)
+        if not isinstance(record, Failure)
+    ]
+    for record in answered:
+        if isinstance(record, Failure):
+            report.failed(record)
+    if not readable:
+        read(items[0])  # raises what is wrong
     report.note(
         f"{folder} holds no answers: what the float model says counts as right. A figure of 100 % "
         "means equal to float, not free of errors."
     )
-    return agreement(folder.name, items[:limit], records, task, labels)
+    return agreement(folder.name, readable, records, task, labels)
 
 
 def _bare_pictures(folder: Path) -> list[Path]:
