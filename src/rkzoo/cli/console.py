@@ -138,7 +138,7 @@ def overwrite(text: str) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Align columns; wide (Chinese) characters count double, as in terminals. A cell is one line."""
+    """Align columns, a line a row; wide (Chinese) characters count double, as in terminals."""
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(header))]
     return "\n".join(

@@ -104,10 +104,13 @@ def _silent(*details: Any) -> None:
 def _watch(reading: int) -> None:
     """Hear of each signal, even while the main thread is inside a library."""
     while data := os.read(reading, 1):
-        # A verb that ends in its own way, as stream does, has a handler of its own.
-        if signal.getsignal(data[0]) is _stop:
-            time.sleep(_GRACE)
-            _end(data[0])
+        if signal.getsignal(data[0]) is not _stop:
+            # A verb that ends in its own way, as stream does, calls ours when it hears another.
+            time.sleep(_GRACE / 10)
+            if _seen is None:
+                continue
+        time.sleep(_GRACE)
+        _end(data[0])
 
 
 def _end(number: int) -> NoReturn:

@@ -36,7 +36,7 @@ def claim() -> None:
             os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
             os.set_inheritable(descriptor, True)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
     sys.stdout = output(1, sys.stdout)
     sys.stderr = _text(_Messages, 2, sys.stderr)
 
