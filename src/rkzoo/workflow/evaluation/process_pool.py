@@ -153,6 +153,8 @@ def _serve(end: Connection) -> None:
                 end.send([answer(read_bytes(Path(path)), Path(path)) for path in paths])
     except (EOFError, OSError):
         return  # the parent has closed the connection, or died
+    except SystemExit:
+        os._exit(1)  # everything is closed, and the interpreter's own end is slow
     except RkzooError as error:
         end.send(error)
     except Exception as error:  # a bug: reported once, not retried
