@@ -1,5 +1,5 @@
 """`python -m rkzoo` is the same as `rkzoo`."""
 
-from rkzoo.cli.main import run
+from rkzoo.cli.entry import run
 
 run()

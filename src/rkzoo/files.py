@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rkzoo.errors import RkzooError
 
@@ -155,6 +156,48 @@ def _fix(error: OSError) -> str:
     return "Check the path and the disk."
 
 
+_temporary: set[Path] = set()
+
+
+@contextmanager
+def disposable(path: Path) -> Iterator[Path]:
+    """Remove the file or folder `path` when the block ends, also where a signal ends the process
+    without unwinding it (`remove_temporary`).
+    """
+    _temporary.add(path)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        _temporary.discard(path)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new private folder outside of the cache, for the duration of the block. Raises
+    RkzooError.
+    """
+    import tempfile
+
+    with disposable(Path(tempfile.gettempdir()) / f"rkzoo-{secrets.token_hex(6)}") as folder:
+        with os_errors_explained(f"The temporary folder {folder} cannot be made."):
+            folder.mkdir(mode=0o700)
+        yield folder
+
+
+def remove_temporary() -> None:
+    """Remove what open `disposable` blocks would remove, for a process that leaves at once."""
+    for path in list(_temporary):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
@@ -169,14 +212,9 @@ def atomic_output(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     with os_errors_explained(f"{path} cannot be written."):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with disposable(temporary):
             yield temporary
             os.replace(temporary, path)
-        finally:
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path) -> None:
@@ -236,11 +274,26 @@ def package_digest() -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive inter-process lock on `path`, created if missing."""
-    import fcntl
-
+    """Hold an exclusive lock on `path`, created if missing, against other processes and threads."""
     with os_errors_explained(f"The lock {path} cannot be taken."):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file.fileno())
             yield
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for the lock of an open file; closing the file gives it back."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        msvcrt: Any = import_module("msvcrt")
+        while True:
+            try:
+                # Of ten seconds' patience. The mode "a" begins at the end of the file, which is
+                # empty.
+                return msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+            except OSError as error:
+                if error.errno != errno.EDEADLK:
+                    raise
+    fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -9,8 +9,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from rkzoo.cli import signals
+from rkzoo.cli.streams import Unfiltered, one_line, visible
 from rkzoo.errors import RkzooError, printable
 from rkzoo.progress import Failure
 
@@ -39,13 +41,14 @@ class ProgressBars:
 
         if not self._live:
             start = perf_counter()
+            label = one_line(label)
             print(f"{label} …", file=sys.stderr, flush=True)
             yield _Bar(None, None, bytes, unit)
             print(f"{label}: done in {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             return
         with self._lock:
             progress = self._started()
-            task = progress.add_task(label, total=total, amount="")
+            task = progress.add_task(one_line(label), total=total, amount="")
             self._open += 1
         try:
             yield _Bar(progress, task, bytes, unit)
@@ -61,7 +64,7 @@ class ProgressBars:
 
     def note(self, message: str) -> None:
         if self._progress is not None:
-            self._progress.console.print(message, markup=False, highlight=False)
+            self._progress.console.print(visible(message), markup=False, highlight=False)
         else:
             print(message, file=sys.stderr, flush=True)
 
@@ -105,7 +108,7 @@ class ProgressBars:
                 BarColumn(),
                 TextColumn("{task.fields[amount]}"),
                 TimeElapsedColumn(),
-                console=Console(stderr=True),
+                console=Console(file=cast("IO[str]", Unfiltered())),
             )
             self._progress.start()
         return self._progress
@@ -145,9 +148,20 @@ class _Bar:
         return f", {(completed - before) / (now - began):.1f}/s" if completed > before else ""
 
 
-def print_json(document: Any) -> None:
-    """Print a JSON document on stdout."""
-    print(json.dumps(document, ensure_ascii=False, indent=2))
+def print_json(document: Any, indent: int | None = 2) -> None:
+    """Print a JSON document on stdout, whole even when a signal comes meanwhile."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    plain = not encoding.lower().startswith("utf")
+    text = json.dumps(document, ensure_ascii=plain, indent=indent)
+    with signals.held():
+        print(text, flush=True)
+
+
+def overwrite(text: str) -> None:
+    """Show a line on stderr, over the one shown before."""
+    stream = Unfiltered()
+    stream.write("\r" + one_line(text))
+    stream.flush()
 
 
 class JsonList:
@@ -183,8 +197,8 @@ class JsonList:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Align columns; wide (Chinese) characters count double, as in terminals."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    """Align columns, a line a row; wide (Chinese) characters count double, as in terminals."""
+    cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(header))]
     return "\n".join(
         "  ".join(text + " " * (widths[i] - width(text)) for i, text in enumerate(row)).rstrip()

@@ -1,4 +1,4 @@
-"""Entry point of the command line: selects the verb, and turns errors into messages and exit codes.
+"""The command line: selects the verb, and turns errors into messages and exit codes.
 
 Only the module of the chosen verb is imported, so that --help is fast.
 """
@@ -9,14 +9,14 @@ import argparse
 import importlib
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NoReturn
 
+from rkzoo.cli import signals
+from rkzoo.cli.streams import OutputClosed, OutputFailed, output
 from rkzoo.errors import RkzooError
 
 VERBS = {
@@ -70,50 +70,25 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-def run() -> NoReturn:
-    """Console script."""
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        code = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of stdout has closed it (`rkzoo list | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
-
-
 def main(argv: Sequence[str]) -> int:
     """Run one command line, and return its exit code."""
+    args = argparse.Namespace(debug=False, json="--json" in argv)
     try:
         args = _parser(argv).parse_args(argv)
-    except RkzooError as error:
-        _print_summary(error, as_json="--json" in argv)
-        return error.code
-    try:
         with _document_alone(getattr(args, "json", False)):
             since = time.time()
-            code = args.verb(args)
+            code = int(args.verb(args))
             _bound_cache(since)
-        return int(code)
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print("\nStopped. Nothing half-written was left behind.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
+            return code
+    except (OutputClosed, OutputFailed):
         raise
-    except RkzooError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if args.debug:
             raise
-        _print_summary(error, as_json=getattr(args, "json", False))
-        return error.code
-    except MemoryError:
-        return _unexpected(args, "This machine has too little memory for that.")
-    except Exception as error:
-        if args.debug:
-            raise
-        return _unexpected(args, f"{type(error).__name__}: {error}")
+        # After a signal, whatever arrives is its consequence.
+        if signals.seen() or isinstance(error, KeyboardInterrupt):
+            return signals.tell()
+        return _explained(error, as_json=getattr(args, "json", False))
 
 
 def _bound_cache(since: float) -> None:
@@ -147,15 +122,17 @@ def _document_alone(as_json: bool) -> Iterator[None]:
         yield
         return
     kept, before = os.dup(1), sys.stdout
-    sys.stdout = os.fdopen(kept, "w", encoding=before.encoding, errors=before.errors)
+    sys.stdout = output(kept, before)
     os.dup2(2, 1)
     try:
         yield
     finally:
-        sys.stdout.flush()
+        ours_now, sys.stdout = sys.stdout, before
         os.dup2(kept, 1)
-        sys.stdout.close()
-        sys.stdout = before
+        try:
+            ours_now.flush()
+        finally:
+            os.close(kept)
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -196,31 +173,29 @@ class _no_verb:  # noqa: N801 - a callable that holds the parser
 
 def _print_summary(error: RkzooError, *, as_json: bool) -> None:
     if as_json:
-        import json
+        from rkzoo.cli.console import print_json
 
-        print(json.dumps({"error": error.to_json()}, ensure_ascii=False))
+        print_json({"error": error.to_json()}, indent=None)
     parts = [error.what, error.why, error.fix]
     if error.log:
         parts.append(f"The full log is in {error.log}")
     for index, part in enumerate(part for part in parts if part):
-        print(("error: " if index == 0 else "       ") + part, file=sys.stderr)
+        # A line that another's text begins shall not look like one of ours.
+        text = part.rstrip().replace("\n", "\n       ")
+        print(("error: " if index == 0 else "       ") + text, file=sys.stderr)
 
 
-def _unexpected(args: argparse.Namespace, text: str) -> int:
-    error = RkzooError(
-        "rkzoo itself failed; this is a bug in it, not in your input.",
-        " ".join(text.split())[:500],
-        "Run the same command with --debug and report what it prints.",
-        code=1,
-    )
-    _print_summary(error, as_json=getattr(args, "json", False))
-    return 1
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    # As Ctrl-C: runs every `finally`, stops children and removes temporary files.
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    run()
+def _explained(error: Exception, *, as_json: bool) -> int:
+    """Tell of an error; returns the exit code."""
+    if not isinstance(error, RkzooError):
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError):
+            text = "This machine has too little memory for that."
+        error = RkzooError(
+            "rkzoo itself failed; this is a bug in it, not in your input.",
+            " ".join(text.split())[:500],
+            "Run the same command with --debug and report what it prints.",
+            code=1,
+        )
+    _print_summary(error, as_json=as_json)
+    return error.code

@@ -130,7 +130,9 @@ class _Line:
             *(f"{stage} {ms['p50']:.1f}" for stage, ms in figures["stages_ms"].items()),
         ]
         text = "  ".join(parts) + " ms"
-        print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+        from rkzoo.cli.console import overwrite
+
+        overwrite(text.ljust(self._width))
         self._width = len(text)
 
     def end(self) -> None:

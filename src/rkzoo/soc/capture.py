@@ -11,7 +11,6 @@ import io
 import os
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.files import atomic_output, os_errors_explained, temporary_folder
 from rkzoo.soc.machine import (
     CONTAINER,
     RGA_LIBRARIES,
@@ -168,6 +167,7 @@ def _programs(tree: Tree) -> Iterator[str]:
 def _notes(machine: Machine, tree: Tree) -> Notes:
     from importlib.metadata import version
 
+    live = machine.live and hasattr(os, "getuid")  # Windows has other users
     others = (program for program in (machine.rga, machine.server) if program)
     programs = (*machine.libraries, *others)
     return Notes(
@@ -176,8 +176,8 @@ def _notes(machine: Machine, tree: Tree) -> Notes:
         bits=machine.bits,
         fused=machine.variant,
         device_groups=machine.device_groups,
-        user=os.getuid() if machine.live else tree.notes.user,
-        groups=tuple(os.getgroups()) if machine.live else tree.notes.groups,
+        user=os.getuid() if live else tree.notes.user,
+        groups=tuple(os.getgroups()) if live else tree.notes.groups,
         nodes={n.path: NodeNote(n.mode, n.owner, n.group, n.group_name) for n in machine.nodes},
         libraries={p.path: LibraryNote(p.name, p.version, p.machine, p.fault) for p in programs},
         holders=machine.holders,
@@ -204,10 +204,10 @@ def opened(place: Path) -> Iterator[Path]:
     if place.is_dir():
         yield place
         return
-    with tempfile.TemporaryDirectory(prefix="rkzoo-") as folder:
+    with temporary_folder() as folder:
         with os_errors_explained(f"{place} cannot be read."):
-            _unpack(place, Path(folder))
-        yield Path(folder)
+            _unpack(place, folder)
+        yield folder
 
 
 def _unpack(source: Path, folder: Path) -> None:

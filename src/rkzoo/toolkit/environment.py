@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, locked, os_errors_explained
+from rkzoo.files import cache_dir, disposable, locked, os_errors_explained
 from rkzoo.progress import SILENT, ProgressReporter, ProgressTask
 from rkzoo.toolkit import indexes, interpreter, logs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
@@ -225,23 +225,21 @@ def _install(
 ) -> ToolkitEnv:
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     title = f"Installing RKNN-Toolkit2 {known.version}{kind.title}"
-    try:
-        with os_errors_explained(f"RKNN-Toolkit2 {known.version} cannot be installed."):
-            with report.task(title, bytes=True) as task:
-                _populate(known, python, part, kind, task)
-            size = _size(part)
-            mark = {
-                "version": known.version,
-                "python": python.text,
-                "size": size,
-                "layout": LAYOUT,
-            }
-            (part / READY).write_text(json.dumps(mark), encoding="utf-8")
-            if target.exists():
-                _discard(target)
-            os.replace(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    refused = f"RKNN-Toolkit2 {known.version} cannot be installed."
+    with disposable(part), os_errors_explained(refused):
+        with report.task(title, bytes=True) as task:
+            _populate(known, python, part, kind, task)
+        size = _size(part)
+        mark = {
+            "version": known.version,
+            "python": python.text,
+            "size": size,
+            "layout": LAYOUT,
+        }
+        (part / READY).write_text(json.dumps(mark), encoding="utf-8")
+        if target.exists():
+            _discard(target)
+        os.replace(part, target)
     return ToolkitEnv(known.version, target / "bin" / "python", python.text, kind.name, size)
 
 

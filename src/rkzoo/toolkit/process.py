@@ -8,7 +8,6 @@ with `close`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import select
@@ -646,6 +645,8 @@ class _Child:
         finally:
             os.close(their_requests)
             os.close(their_answers)
+        import fcntl  # no Windows has it, and there this module is imported too
+
         for descriptor in (self.requests, self.answers):
             with contextlib.suppress(OSError):  # a smaller system limit only makes it slower
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rkzoo.files import cache_dir, locked, os_errors_explained
+from rkzoo.files import cache_dir, disposable, locked, os_errors_explained
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Scratch:
 
     path: Path
     descriptor: int
+    kept: ExitStack
 
     def remove(self) -> None:
         """Delete the folder and release the lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        _lock_of(self.path).unlink(missing_ok=True)
+        self.kept.close()
         os.close(self.descriptor)
 
 
@@ -33,16 +33,25 @@ def make() -> Scratch:
     with (
         os_errors_explained("A working folder for the toolkit cannot be made."),
         locked(root / ".lock"),
+        ExitStack() as stack,
     ):
         _sweep(root)
+        stack.enter_context(disposable(_lock_of(path)))
         descriptor = os.open(_lock_of(path), os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.mkdir()
+            _lock_now(descriptor)
+            stack.enter_context(disposable(path)).mkdir()
         except BaseException:
             os.close(descriptor)
             raise
-    return Scratch(path, descriptor)
+        return Scratch(path, descriptor, stack.pop_all())
+
+
+def _lock_now(descriptor: int) -> None:
+    """Take the lock of an open file. Raises BlockingIOError where another has it."""
+    import fcntl  # Linux alone has the toolkit
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _lock_of(path: Path) -> Path:
@@ -53,7 +62,7 @@ def _sweep(root: Path) -> None:
     for lock in root.glob("*.owner"):
         descriptor = os.open(lock, os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_now(descriptor)
         except BlockingIOError:
             continue  # its owner is alive
         finally:

@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import struct
@@ -473,6 +472,8 @@ def digest(header: Header) -> str:
 
 
 def _serve(requests: int, answers: int, libc: ctypes.CDLL) -> None:
+    import resource  # not on Windows, where the parent imports this module all the same
+
     jobs = Jobs()
 
     def read(count: int) -> bytes:

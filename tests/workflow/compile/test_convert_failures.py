@@ -141,7 +141,7 @@ def test_stopping_leaves_the_old_file_and_no_process(
     time.sleep(1.0)
     process.send_signal(number)
     told = process.stderr.read()
-    assert process.wait(20) == 130
+    assert process.wait(20) == 128 + number
     assert "Stopped." in told
     assert "Traceback" not in told
     assert wait_for_none(marker) == []

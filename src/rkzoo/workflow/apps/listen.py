@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,15 +66,13 @@ def _transcribe(
 ) -> Prediction:
     stream: StreamingRecognizer | None = task.stream() if hasattr(task, "stream") else None
     kept: list[Samples] = []
-    try:
+    with _ended_by_ctrl_c():
         for block in blocks:
             if stream is None:
                 kept.append(block)
             else:
                 stream.accept(block)
                 tell(stream.transcript())
-    except KeyboardInterrupt:
-        pass  # the usual way to stop
     if stream is not None:
         stream.finish()
         return stream.transcript()
@@ -80,6 +80,19 @@ def _transcribe(
         raise RkzooError("Nothing was recorded.", "", "Speak, then press Ctrl-C.")
     prediction: Prediction = task(Sound(np.concatenate(kept), RATE))
     return prediction
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C, the usual way to stop, ends the block and nothing else."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) if main else None
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def microphone() -> Iterator[Samples]:

@@ -489,6 +489,9 @@ def _gently(stop: StopSignal) -> Iterator[None]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set and perf_counter() - asked_at[0] > 1:
+            usual = before[signal.Signals(number)]
+            if callable(usual):
+                usual(number, frame)
             raise KeyboardInterrupt
         asked_at[0] = asked_at[0] if stop.is_set else perf_counter()
         stop.is_set = True

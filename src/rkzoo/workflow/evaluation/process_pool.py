@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from time import monotonic
+from typing import NoReturn
 
 from rkzoo.errors import RkzooError
 from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, Piece, answering, attempt
 
 # Maximum worker deaths per batch.
 _TRIES = 3
+# Seconds that workers have to close what they opened.
+_GRACE = 0.5
 
 
 def run_in_processes(job: EvaluationJob, pieces: Sequence[Piece], count: int) -> Done:
@@ -59,17 +66,23 @@ class _Workers:
         self._job = job
         self._all: dict[Connection, BaseProcess] = {}
         self._context = get_context("spawn")  # fork would copy held locks
+        # Ctrl-C interrupts the main thread: a start in another is never left half done. The thread
+        # lives as long as the workers, which end with it.
+        self._starter = ThreadPoolExecutor(1, "worker-starter", initializer=_hold_ctrl_c_back)
 
     def start(self) -> None:
+        """Start a worker."""
+        self._starter.submit(self._start).result()
+
+    def _start(self) -> None:
         mine, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
-        # Sent, not passed as an argument, which an interrupted start could truncate.
-        with suppress(OSError):
-            mine.send(self._job)
         self._all[mine] = process
         self.busy[mine] = process, None
+        with suppress(OSError):
+            mine.send(self._job)
 
     def speaking(self) -> list[Connection]:
         return [end for end in wait(list(self.busy)) if isinstance(end, Connection)]
@@ -84,12 +97,29 @@ class _Workers:
             end.send(piece)
 
     def dismiss(self) -> None:
-        """Kill busy workers, and join all."""
+        """End busy workers, and join all."""
+        self._starter.submit(int).result()  # a start under way comes to its end
         for process, _ in self.busy.values():
+            process.terminate()
+        until = monotonic() + _GRACE
+        for process, _ in self.busy.values():
+            process.join(max(0.0, until - monotonic()))
             process.kill()
         for end, process in self._all.items():
             end.close()
             process.join()
+        self._starter.shutdown()
+
+
+def _hold_ctrl_c_back() -> None:
+    """Block SIGINT in this thread, and with it in the processes that it starts: Ctrl-C reaches the
+    whole group, also those that are not yet in `_serve`. The parent ends its workers.
+    """
+    if sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # starting it unblocks the signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _count_death(deaths: Counter[int], piece: Piece | None) -> None:
@@ -108,9 +138,9 @@ def _count_death(deaths: Counter[int], piece: Piece | None) -> None:
 
 def _serve(end: Connection) -> None:
     """Main function of a worker: receives its job, reports ready, then maps batches to records."""
-    # Ctrl-C reaches the whole group; the parent ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _leave)
+    _end_with_parent()
     import cv2
 
     cv2.setNumThreads(1)
@@ -123,8 +153,28 @@ def _serve(end: Connection) -> None:
                 end.send([attempt(answer, Path(path)) for path in paths])
     except (EOFError, OSError):
         return  # the parent has closed the connection, or died
+    except SystemExit:
+        os._exit(1)  # everything is closed, and the interpreter's own end is slow
     except RkzooError as error:
         end.send(error)
     except Exception as error:  # a bug: reported once, not retried
         text = " ".join(str(error).split())[:300]
         end.send(RkzooError(f"A worker failed: {type(error).__name__}.", text, code=1))
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """Close what is open, such as a toolkit process with its folder, and end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.unraisablehook = lambda details: None
+    raise SystemExit(128 + number)
+
+
+def _end_with_parent() -> None:
+    """Be killed when the parent is, also in the middle of a batch."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # 1 = PR_SET_PDEATHSIG
+        parent = parent_process()
+        if parent is not None and os.getppid() != parent.pid:
+            raise SystemExit(1)

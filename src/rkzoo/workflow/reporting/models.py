@@ -3,7 +3,6 @@ compared with float; as data and as a page."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import write_text
+from rkzoo.files import temporary_folder, write_text
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.registry import spec_of
 from rkzoo.tasks.tensors.feed import input_specs, made
@@ -85,8 +84,8 @@ def _try(
     try:
         contract, request = _contract(file, request, size)
         row = _described(row, contract)
-        with tempfile.TemporaryDirectory() as scratch:
-            samples = _samples(contract, pictures, Path(scratch))
+        with temporary_folder() as scratch:
+            samples = _samples(contract, pictures, scratch)
             request = replace(request, calibration=str(samples[0].parent))
             images = [str(sample) for sample in samples[:_SAMPLES]]
             for dtype in (None, "fp16"):  # where INT8 cannot be built, float16 alone

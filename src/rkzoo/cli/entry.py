@@ -1,0 +1,42 @@
+"""The console script: signals and streams first, then the command line (`main`)."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from rkzoo.cli import signals
+
+
+def run() -> NoReturn:
+    """Run the command line of this process, and end it."""
+    code = 1
+    try:
+        signals.install()
+        code = _run()
+    except BaseException:
+        if signals.seen() is None or "--debug" in sys.argv:
+            import traceback
+
+            traceback.print_exc()
+    signals.finish(code)
+
+
+def _run() -> int:
+    from rkzoo.cli import streams
+
+    streams.claim()
+    from rkzoo.cli.main import main
+
+    try:
+        try:
+            code = main(sys.argv[1:])
+        except SystemExit as ended:  # the parser, after --help
+            code = ended.code if isinstance(ended.code, int) else 0
+        sys.stdout.flush()
+    except streams.OutputClosed:
+        return 0  # `rkzoo list | head`
+    except streams.OutputFailed as error:
+        print(f"error: The output could not be written: {error}.", file=sys.stderr)
+        return 1
+    return code
