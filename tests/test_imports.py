@@ -24,6 +24,7 @@ GROUND = {
     "json_values",
     "progress",
     "session",
+    "spelling",
 }
 FRONT_DOOR = {"__init__", "__main__", "api"}  # they open every room
 # Room -> the rooms it may import, the ground floor and itself apart.
