@@ -13,8 +13,8 @@ _MODELS = {"MODEL"}
 _CHIPS = {"CHIP"}
 # What no list and no file says.
 _FREE = {
-    "[HOST:]PORT", "A,B", "A,B,C", "CLASS", "CODE", "HxW", "NAME=N,N,...", "TASK", "VERB", "VERSION",
-    "WORDS", "X,Y[,0]", "X1,Y1,X2,Y2", "tcp://HOST:PORT",
+    "[HOST:]PORT", "A,B", "A,B,C", "CLASS", "CODE", "HxW", "NAME=N,N,...", "TASK", "VERB",
+    "VERSION", "WORDS", "X,Y[,0]", "X1,Y1,X2,Y2", "tcp://HOST:PORT",
 }  # fmt: skip
 
 
@@ -87,7 +87,8 @@ def _argument(action: argparse.Action, parser: argparse.ArgumentParser) -> Argum
         words=words,
         kind="free" if action.type in (int, float) else _kind(metavar, words),
         many=action.nargs in ("*", "+"),
-        optional=bool(action.option_strings) and not action.required or action.nargs in ("?", "*"),
+        optional=(bool(action.option_strings) and not action.required)
+        or action.nargs in ("?", "*"),
     )
 
 

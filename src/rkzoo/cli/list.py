@@ -17,8 +17,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "folder and set RKZOO_CARDS to it.",
         epilog="Example: rkzoo list --task detect --soc rk3588",
     )
-    parser.add_argument("--task", metavar="TASK", help="only this task: detect, text, text-rec, ...")
-    parser.add_argument("--soc", metavar="CHIP", help="only what can be built for this chip: rk3588, rv1106, ...")
+    parser.add_argument(
+        "--task", metavar="TASK", help="only this task: detect, text, text-rec, ..."
+    )
+    parser.add_argument(
+        "--soc", metavar="CHIP", help="only what can be built for this chip: rk3588, rv1106, ..."
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 

