@@ -26,6 +26,7 @@ GROUND = {
     "kept",
     "progress",
     "session",
+    "spelling",
 }
 FRONT_DOOR = {"__init__", "__main__", "api"}  # they open every room
 # Room -> the rooms it may import, the ground floor and itself apart.

@@ -14,17 +14,27 @@ class RkzooError(Exception):
         code: exit code of the command line: 2 for user errors (bad input, missing file), 1 for
             errors of rkzoo or of the toolkit.
         log: path of the full log, if there is one.
+        typo: a word that was given, and the valid one that was probably meant: the command line
+            names the whole command with it.
     """
 
     def __init__(
-        self, what: str, why: str = "", fix: str = "", *, code: int = 2, log: Path | None = None
+        self,
+        what: str,
+        why: str = "",
+        fix: str = "",
+        *,
+        code: int = 2,
+        log: Path | None = None,
+        typo: tuple[str, str] | None = None,
     ) -> None:
         self.what, self.why, self.fix, self.code, self.log = what, why, fix, code, log
+        self.typo = typo
         super().__init__(" ".join(part for part in (what, why, fix) if part))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keeps all fields when a worker process pickles the error.
-        return _again, (self.what, self.why, self.fix, self.code, self.log)
+        return _again, (self.what, self.why, self.fix, self.code, self.log, self.typo)
 
     @property
     def reason(self) -> str:
@@ -41,8 +51,10 @@ class RkzooError(Exception):
         return document | ({"log": str(self.log)} if self.log else {})
 
 
-def _again(what: str, why: str, fix: str, code: int, log: Path | None) -> RkzooError:
-    return RkzooError(what, why, fix, code=code, log=log)
+def _again(
+    what: str, why: str, fix: str, code: int, log: Path | None, typo: tuple[str, str] | None
+) -> RkzooError:
+    return RkzooError(what, why, fix, code=code, log=log, typo=typo)
 
 
 def printable(text: str, instead: str = "") -> str:

@@ -134,7 +134,7 @@ def test_a_wrong_card_is_named(capsys: pytest.CaptureFixture[str], own_card: Pat
     assert code == 2
     assert str(own_card) in err
     assert "`lables`" in err
-    assert "Did you mean `labels`?" in err
+    assert "Did you mean labels?" in err
 
 
 def test_cards_of_ones_own_are_listed(

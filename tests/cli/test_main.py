@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from rkzoo.cli import main as front
 from rkzoo.cli.console import parse_size, table, width
-from rkzoo.cli.main import VERBS, main
+from rkzoo.cli.main import main
+from rkzoo.cli.parser import VERBS
 from rkzoo.errors import RkzooError
 
 
@@ -37,6 +39,67 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert "--debug" in capsys.readouterr().out
 
 
+def _help(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["convert"], ["report", "zoo"], ["help"]])
+def test_help_on_a_verb_is_that_of_its_option(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["help", *words]) == 0
+    assert capsys.readouterr().out == _help(words, capsys)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("covnert m.onnx --soc rk3588", "convert m.onnx --soc rk3588"),
+        ("help covnert", "help convert"),
+        ("toolkit instal", "toolkit install"),
+        ("convert m.onnx --soc rk3588 --calb p", "convert m.onnx --soc rk3588 --calib p"),
+        ("convert m.onnx --soc rk3588 --cal p", "convert m.onnx --soc rk3588 --calib p"),
+        ("convert m.onnx --calb=p --soc rk3588", "convert m.onnx --calib=p --soc rk3588"),
+        ("run m.onnx a.jpg --runtime simulater", "run m.onnx a.jpg --runtime simulator"),
+        ("run m.onnx a.jpg --dtype=int-8", "run m.onnx a.jpg --dtype=int8"),
+        ("convert m.onnx --soc rk3568,rk35888", "convert m.onnx --soc rk3568,rk3588"),
+        ("soc rk3399", "soc rk3399pro"),
+        ("soc rk3588x", "soc rk3588"),
+        ("run ppokr 'my page.jpg'", "run ppocr 'my page.jpg'"),
+        ("info yolo11-n", "info yolo11n"),
+        ("list --task detct", "list --task detect"),
+        ("toolkit install 2.30.2", "toolkit install 2.3.2"),
+        (
+            "tune m.onnx --soc rk3588 --data d --stages head-from",
+            "tune m.onnx --soc rk3588 --data d --stages head-form",
+        ),
+    ],
+)
+def test_a_misspelled_word_is_told_with_the_whole_command(
+    typed: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my page.jpg").touch()
+    words = [str(tmp_path / w) if w == "my page.jpg" else w for w in shlex.split(typed)]
+    assert main(words) == 2
+    wanted = shlex.join(
+        [str(tmp_path / w) if w == "my page.jpg" else w for w in shlex.split(meant)]
+    )
+    fix = capsys.readouterr().err.splitlines()[-1].strip()
+    assert fix.startswith("Did you mean ")
+    assert fix.endswith(f"? Run: rkzoo {wanted}")
+
+
+def test_a_chip_that_cannot_be_built_for_is_no_suggestion(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["convert", "m.onnx", "--soc", "rk3399"]) == 2
+    told = capsys.readouterr().err
+    assert "The nearest is rk3399pro. Its NPU is of the first generation" in told
+    assert "Did you mean" not in told
+
+
 def test_no_verb_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "rkzoo demo" in capsys.readouterr().out
@@ -60,7 +123,8 @@ def test_an_error_is_sentences_on_stderr_and_json_on_stdout(
     ("words", "said", "see"),
     [
         (["run", "m", "p", "--conf", "abc", "--json"], "--conf", "rkzoo run --help"),
-        (["list", "--bogus", "--json"], "--bogus", "rkzoo --help"),
+        (["list", "--bogus", "--json"], "--bogus", "rkzoo list --help"),
+        (["list", "more", "--json"], "more is one word too many", "rkzoo list --help"),
         (["nosuchverb", "--json"], "nosuchverb", "rkzoo --help"),
         (["eval", "m", "--json"], "--data", "rkzoo eval --help"),
     ],
@@ -152,7 +216,7 @@ def test_tables_align_wide_characters() -> None:
 
 def test_the_parser_knows_the_verbs_modules() -> None:
     folder = Path(front.__file__).parent
-    # The last two are ways of run.
-    shared = {"__init__", "main", "console", "model_options", "listen", "search"}
+    shared = {"__init__", "main", "parser", "arguments", "console", "model_options"}
+    shared |= {"listen", "search", "man_page"}
     modules = {path.stem for path in folder.glob("*.py")} - shared
     assert modules == set(VERBS)

@@ -17,6 +17,7 @@ from rkzoo.accuracy.objects import ObjectTruth
 from rkzoo.accuracy.oriented import OrientedTruth
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
+from rkzoo.spelling import unknown
 
 Kind = Literal[
     "boxes",
@@ -361,6 +362,8 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[DatasetForma
         )
     head, colon, rest = spec.partition(":")
     forced = {form.name: form for form in FORMATS}.get(head) if colon else None
+    if colon and not forced and not Path(spec).exists():
+        _check_format(head, [form.name for form in fitting])
     path, images = _parts(rest if forced else spec)
     source = DatasetSource(path, images, task, labels)
     for form in fitting:
@@ -372,6 +375,19 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[DatasetForma
         f"Such a model is scored with {known}.",
         f"Name the file itself, or its format: {fitting[0].name}:PATH.",
     )
+
+
+def _check_format(name: str, formats: list[str]) -> None:
+    """Raises RkzooError for what looks like the name of a format, misspelled."""
+    error = unknown(
+        f"There is no data format {name!r}.",
+        f"Such a model is scored with {', '.join(formats)}.",
+        name,
+        formats,
+        "",
+    )
+    if error.typo:
+        raise error
 
 
 def _parts(text: str) -> tuple[Path, Path | None]:

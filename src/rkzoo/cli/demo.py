@@ -21,7 +21,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "compares the two. No board is needed.",
     )
     parser.add_argument("-o", "--output", metavar="DIR", default="demo-out")
-    parser.add_argument("--soc", default="rk3588", help="the chip to build for (default rk3588)")
+    parser.add_argument(
+        "--soc", metavar="CHIP", default="rk3588", help="the chip to build for (default rk3588)"
+    )
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)

@@ -17,8 +17,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "folder and set RKZOO_CARDS to it.",
         epilog="Example: rkzoo list --task detect --soc rk3588",
     )
-    parser.add_argument("--task", help="only this task: detect, text, text-rec, ...")
-    parser.add_argument("--soc", help="only what can be built for this chip: rk3588, rv1106, ...")
+    parser.add_argument(
+        "--task", metavar="TASK", help="only this task: detect, text, text-rec, ..."
+    )
+    parser.add_argument(
+        "--soc", metavar="CHIP", help="only what can be built for this chip: rk3588, rv1106, ..."
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -90,15 +94,14 @@ def _dtypes_on(soc: str, cards: list[Card]) -> dict[str, tuple[str, ...]]:
 
 
 def _unknown_task(task: str) -> Exception:
-    import difflib
-
-    from rkzoo.errors import RkzooError
+    from rkzoo.spelling import unknown
     from rkzoo.zoo.catalogue import cards
 
     tasks = sorted({card.task for card in cards()})
-    near = difflib.get_close_matches(task, tasks, 1)
-    return RkzooError(
+    return unknown(
         f"No model here has the task {task!r}.",
         f"Tasks with models: {', '.join(tasks)}.",
-        f"Did you mean {near[0]}?" if near else "Run rkzoo list without --task to see all.",
+        task,
+        tasks,
+        "Run rkzoo list without --task to see all.",
     )

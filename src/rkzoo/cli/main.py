@@ -1,80 +1,25 @@
-"""The command line: selects the verb, and turns errors into messages and exit codes.
-
-Only the module of the chosen verb is imported, so that --help is fast.
-"""
+"""The command line: runs the verb, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
 
 from rkzoo.cli import signals
+from rkzoo.cli.parser import build_parser, chosen_verb, with_command
 from rkzoo.cli.streams import OutputClosed, OutputFailed, output
 from rkzoo.errors import RkzooError
-
-VERBS = {
-    "demo": "demo: read a page of text, build a .rknn, compare float and INT8",
-    "list": "list the models",
-    "info": "details of one model",
-    "fetch": "download a model's weights, verified",
-    "inspect": "show what is in a model file, and whether it will work",
-    "card": "write a card for a model of your own: how it is fed and read",
-    "convert": "convert a model to .rknn for a chip",
-    "run": "run a model on pictures, sounds or texts",
-    "stream": "run a model on video: camera, file, network; live page, video, JSON lines",
-    "eval": "evaluate a model on a dataset",
-    "compare": "compare float, float16 and INT8, and diagnose accuracy loss",
-    "check": "compare the NPU's outputs with the simulator's",
-    "bench": "benchmark a model, stage by stage",
-    "estimate": "estimate latency and memory on each chip, without a board",
-    "doctor": "diagnose this board or PC, with remedies",
-    "clocks": "show, lock and restore the clocks of a board",
-    "soc": "show chips: NPU, dtypes, clocks, library, how to upgrade",
-    "tune": "recover the accuracy lost in INT8",
-    "report": "measure the model zoo, and generate its pages",
-    "toolkit": "install, list and remove versions of RKNN-Toolkit2",
-    "cache": "show what is kept on the disk, and remove it",
-}
-
-_EPILOG = "Start with: rkzoo demo        Help on a verb: rkzoo VERB --help"
-
-
-class _Help(argparse.HelpFormatter):
-    """Help formatter that puts parts of an epilog separated by several blanks, such as a second
-    example, on lines of their own.
-    """
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        fill = super()._fill_text
-        return "\n".join(fill(part, width, indent) for part in re.split(r"\s{4,}", text))
-
-
-class _Parser(argparse.ArgumentParser):
-    """Argument parser that raises RkzooError for a wrong command line, without the usage text."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"formatter_class": _Help, **options})
-
-    def error(self, message: str) -> NoReturn:
-        raise RkzooError(
-            "The command line is not understood.",
-            f"{message[:1].upper()}{message[1:].rstrip('.')}.",
-            f"See: {self.prog} --help",
-        )
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command line, and return its exit code."""
     args = argparse.Namespace(debug=False, json="--json" in argv)
     try:
-        args = _parser(argv).parse_args(argv)
+        args = build_parser(chosen_verb(argv)).parse_args(argv)
         with _document_alone(getattr(args, "json", False)):
             since = time.time()
             code = int(args.verb(args))
@@ -88,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
         # After a signal, whatever arrives is its consequence.
         if signals.seen() or isinstance(error, KeyboardInterrupt):
             return signals.tell()
+        if isinstance(error, RkzooError):
+            error = with_command(error, argv)
         return _explained(error, as_json=getattr(args, "json", False))
 
 
@@ -133,42 +80,6 @@ def _document_alone(as_json: bool) -> Iterator[None]:
             ours_now.flush()
         finally:
             os.close(kept)
-
-
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="rkzoo",
-        description="Any trained model in, right results out on Rockchip NPUs.",
-        epilog=_EPILOG,
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and stop")
-    parser.set_defaults(verb=_no_verb(parser), debug=False, version=False)
-    verbs = parser.add_subparsers(metavar="VERB", title="verbs")
-    chosen = next((word for word in argv if not word.startswith("-")), None)
-    for name, summary in VERBS.items():
-        if name == chosen:
-            importlib.import_module(f"rkzoo.cli.{name}").add(verbs)
-            added = verbs.choices[name]
-            added.add_argument(
-                "--debug", action="store_true", help="show the traceback of an error"
-            )
-        else:
-            verbs.add_parser(name, help=summary)
-    return parser
-
-
-class _no_verb:  # noqa: N801 - a callable that holds the parser
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        self.parser = parser
-
-    def __call__(self, args: argparse.Namespace) -> int:
-        if args.version:
-            from importlib.metadata import version
-
-            print(f"rkzoo {version('rkzoo')}")
-            return 0
-        self.parser.print_help()
-        return 0
 
 
 def _print_summary(error: RkzooError, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Tunes every model of the list on its data and writes the table. Existing "
         "results are kept, and an interrupted run is resumed.",
     )
-    accuracy.add_argument("names", metavar="NAME", nargs="*", help="only these (default: all)")
+    accuracy.add_argument("names", metavar="MODEL", nargs="*", help="only these (default: all)")
     accuracy.add_argument(
         "--assets",
         metavar="FOLDER",
@@ -65,7 +65,7 @@ def _add_support(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Builds every model whose weights are available for every chip, sequentially, "
         "and writes the table. Existing results are kept, and an interrupted run is resumed.",
     )
-    support.add_argument("names", metavar="NAME", nargs="*", help="only these (default: all)")
+    support.add_argument("names", metavar="MODEL", nargs="*", help="only these (default: all)")
     support.add_argument(
         "--soc", metavar="A,B", default="all", help="only these chips (default: all)"
     )

@@ -18,7 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Lists the chips, or shows one with the source of each fact.",
         epilog="Example: rkzoo soc rk3588",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a chip, such as rk3588")
+    parser.add_argument("name", nargs="?", metavar="CHIP", help="a chip, such as rk3588")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import yaml
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
+from rkzoo.spelling import unknown
 
 
 class Cluster(StrictStruct, frozen=True):
@@ -138,24 +139,34 @@ def resolve(name: str) -> str:
         RkzooError: The chip is unknown (the message names the nearest), or of another generation
             (the message names the toolkit it needs).
     """
-    canonical = find(name)
+    try:
+        canonical = find(name, supported())
+    except RkzooError as error:
+        near = find(error.typo[1]) if error.typo else ""
+        if near in supported() or not near:
+            raise
+        # The nearest is no way out.
+        why, fix = _REFUSED[chips()[near].generation]
+        raise RkzooError(error.what, f"The nearest is {near}. {why}", fix) from error
     generation = chips()[canonical].generation
     if generation in _REFUSED:
         raise RkzooError(f"{canonical} cannot be built for.", *_REFUSED[generation])
     return canonical
 
 
-def find(name: str) -> str:
-    """The canonical name of a known chip of any generation. Raises RkzooError when unknown."""
+def find(name: str, listed: Collection[str] = ()) -> str:
+    """The canonical name of a known chip of any generation. Raises RkzooError when unknown, which
+    lists all chips or those of `listed`."""
     requested = name.strip().lower()
     if requested == "rk182x":
         requested = "rk1820"
     for canonical, chip in chips().items():
         if requested == canonical or requested in chip.aliases:
             return canonical
-    near = difflib.get_close_matches(requested, supported(), 1, 0.5)
-    raise RkzooError(
+    raise unknown(
         f"There is no chip called {name!r} here.",
-        f"Known chips: {', '.join(supported())}.",
-        f"Did you mean {near[0]}?" if near else "Look at the marking on the chip itself.",
+        f"Known chips: {', '.join(listed or chips())}.",
+        name,
+        [*chips(), *(alias for chip in chips().values() for alias in chip.aliases)],
+        "Look at the marking on the chip itself.",
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from rkzoo.errors import RkzooError
+from rkzoo.spelling import unknown
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,10 @@ def release(version: str) -> Release:
         if known.version == requested:
             return known
     names = [known.version for known in RELEASES]
-    near = difflib.get_close_matches(requested, names, 1, 0.5)
-    raise RkzooError(
+    raise unknown(
         f"There is no RKNN-Toolkit2 version {version!r} that rkzoo knows.",
         f"Known versions: {', '.join(names)}.",
-        f"Did you mean {near[0]}?" if near else "Choose the one that matches your board's runtime.",
+        version,
+        names,
+        "Choose the one that matches your board's runtime.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from collections.abc import Collection
@@ -12,6 +11,7 @@ from pathlib import Path
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
 from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.spelling import nearest, unknown
 from rkzoo.zoo.loading import read_card
 from rkzoo.zoo.schema import Card
 from rkzoo.zoo.topics import topics
@@ -81,10 +81,12 @@ def path_of(model: str | os.PathLike[str]) -> Path:
             "Other software does this.",
             f"See which software, and where: rkzoo info {os.fspath(model)}",
         )
-    near = difflib.get_close_matches(os.fspath(model).lower(), names(), 3, 0.5)
-    raise RkzooError(
+    near = nearest(os.fspath(model), names(), 3)
+    raise unknown(
         f"There is no model called {os.fspath(model)!r} here.",
         f"The nearest names are {', '.join(near)}." if near else "No name comes near it.",
+        os.fspath(model),
+        names(),
         "See all names with: rkzoo list",
     )
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from pathlib import Path
 
-from rkzoo.errors import RkzooError
+from rkzoo.spelling import unknown
 
 FOLDER = Path(__file__).parent / "label_sets"
 
@@ -25,10 +24,11 @@ def is_label_file(name: str) -> bool:
 def label_set(name: str) -> tuple[str, ...]:
     """The labels of a set, class 0 first. Raises RkzooError when there is no such set."""
     if name not in label_sets():
-        near = difflib.get_close_matches(name, label_sets(), 1)
-        raise RkzooError(
+        raise unknown(
             f"There is no label set called {name!r}.",
             f"Known sets: {', '.join(label_sets())}.",
-            f"Did you mean {near[0]}?" if near else "Write the labels out as a list.",
+            name,
+            label_sets(),
+            "Write the labels out as a list.",
         )
     return tuple((FOLDER / f"{name}.txt").read_text("utf-8").split("\n")[:-1])

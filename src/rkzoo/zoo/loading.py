@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import yaml
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
+from rkzoo.spelling import unknown
 from rkzoo.zoo.labels import is_label_file
 from rkzoo.zoo.schema import Card, Source
 
@@ -77,11 +77,12 @@ def _family(base: object, path: Path, families: Path) -> Mapping[str, Any]:
     folders = dict.fromkeys((path.parent / "families", families))
     known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
     if not isinstance(base, str) or base not in known:
-        near = difflib.get_close_matches(str(base), known, 1)
-        raise RkzooError(
+        raise unknown(
             f"The card {path} inherits from {str(base)[:80]!r}, which is not a family.",
             f"Known families: {', '.join(known)}.",
-            f"Did you mean {near[0]}?" if near else "Name one of them, or leave `base` out.",
+            str(base),
+            known,
+            "Name one of them, or leave `base` out.",
         )
     file = next(f for f in (folder / f"{base}.yaml" for folder in folders) if f.is_file())
     stat = file.stat()
@@ -241,12 +242,13 @@ def _invalid(message: str, path: Path) -> RkzooError:
     if unknown:
         key = unknown["key"]
         valid = sorted(_keys_at(at))
-        near = difflib.get_close_matches(key, valid, 1, 0.5)
         full = f"{place}.{key}".removeprefix(".")
-        return RkzooError(
+        return unknown(
             f"The card {path} has the unknown key `{full}`.",
             f"Valid keys there: {', '.join(valid)}.",
-            f"Did you mean `{near[0]}`?" if near else "Use one of them.",
+            key,
+            valid,
+            "Use one of them.",
         )
     where = f"the key `{place}`" if place else "the card as a whole"
     missing = re.search(r"missing required field `(.*)`", what)

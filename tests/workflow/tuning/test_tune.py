@@ -100,11 +100,11 @@ def test_each_stage_goes_on_from_the_best(model: Path, monkeypatch: pytest.Monke
     changes = [(t.stage, t.value, t.kept) for t in found.trials]
     assert changes == [
         ("start", 0.30, True),
-        ("head form", 0.40, True),
-        ("head form", 0.35, False),
+        ("head-form", 0.40, True),
+        ("head-form", 0.35, False),
         ("algorithm", 0.39, False),
         ("method", 0.45, True),
-        ("slow algorithm", 0.46, True),
+        ("slow-algorithm", 0.46, True),
         ("toolkit's hybrid", 0.46, False),
     ]
     assert found.best.quantise == QuantizationConfig("logits", "mmse", "layer")
@@ -257,7 +257,7 @@ def test_from_the_worst_case_to_a_converted_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["--soc", "rk3588", "--stages", "head form", "--max-drop", "0.01", "--json"]
+    arguments = ["--soc", "rk3588", "--stages", "head-form", "--max-drop", "0.01", "--json"]
     code = main(["tune", str(model), "--data", str(pictures), "--no-cut", *arguments])
     assert code == 0
     found = json.loads(capsys.readouterr().out)

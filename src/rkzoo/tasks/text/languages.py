@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 
-from rkzoo.errors import RkzooError
+from rkzoo.spelling import unknown
 
 _OLD_KANA = "ゐゑヰヱヮゎヵヶヴ"
 _KANA = "".join(
@@ -84,11 +83,12 @@ def missing(language: str, characters: Collection[str]) -> str:
     """
     code = language.lower().replace("_", "-")
     if code not in LETTERS:
-        near = difflib.get_close_matches(code, LETTERS, 1)
-        raise RkzooError(
+        raise unknown(
             f"The language {language!r} is not known for reading text.",
             f"Known are {', '.join(LETTERS)}.",
-            f"Did you mean {near[0]}?" if near else "Give one of these codes.",
+            language,
+            LETTERS,
+            "Give one of these codes.",
         )
     ascii_letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     needed = LETTERS[code] + ascii_letters

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.spelling import unknown
 from rkzoo.workflow.reporting.results import AccuracyRow, AccuracyRun
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.tuning.tune import TuningResult, TuningTrial, tune
@@ -169,10 +169,12 @@ def _summary(rows: Sequence[AccuracyRow]) -> str:
 def choose_runs(runs: Sequence[AccuracyRun], names: Sequence[str]) -> list[AccuracyRun]:
     """Select runs by name, all where none is given. Raises RkzooError for an unknown name."""
     known = {run.name for run in runs}
-    if unknown := [name for name in names if name not in known]:
-        raise RkzooError(
-            f"There is no run {unknown[0]!r}.",
+    if strange := [name for name in names if name not in known]:
+        raise unknown(
+            f"There is no run {strange[0]!r}.",
             f"The list has {', '.join(sorted(known))}.",
+            strange[0],
+            known,
             "Name some of them, or none for all.",
         )
     return [run for run in runs if not names or run.name in names]

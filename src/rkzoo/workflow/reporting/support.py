@@ -20,6 +20,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import supported
+from rkzoo.spelling import unknown
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.compile.prepare import prepare
@@ -63,10 +64,12 @@ def candidates(
     single = [c for c in cards() if not (c.pipeline or c.cpu or c.task == "asset")]
     known = {card.name for card in single}
     every = [*known, *(name for name in files if name not in known)]
-    if unknown := [name for name in names if name not in every]:
-        raise RkzooError(
-            f"There is no model {unknown[0]!r} to try.",
+    if strange := [name for name in names if name not in every]:
+        raise unknown(
+            f"There is no model {strange[0]!r} to try.",
             f"There are {', '.join(sorted(every))}.",
+            strange[0],
+            every,
             "Name some of them, or none for all.",
         )
     chosen = set(names or every)

@@ -14,6 +14,7 @@ import msgspec
 from rkzoo.contract.inputs import Color, ImageInput, fed_as
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
+from rkzoo.spelling import unknown
 
 Fit = Literal["letterbox", "pad", "stretch", "crop", "none"]
 Anchors = Sequence[tuple[float, float]]
@@ -45,15 +46,19 @@ class Feed:
 
     def __post_init__(self) -> None:
         if self.color not in (None, *get_args(Color)):
-            raise RkzooError(
+            raise unknown(
                 f"There is no colour order {self.color!r}.",
                 f"A picture is one of {', '.join(get_args(Color))}.",
+                str(self.color),
+                get_args(Color),
                 "Give --color RGB or --color BGR.",
             )
         if self.fit not in _FITS:
-            raise RkzooError(
+            raise unknown(
                 f"There is no way to fit a picture called {self.fit!r}.",
                 f"It is one of {', '.join(get_args(Fit))}.",
+                str(self.fit),
+                get_args(Fit),
                 "Give --fit letterbox or --fit stretch.",
             )
         for name in ("mean", "std"):

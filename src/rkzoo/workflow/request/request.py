@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, get_args
 from rkzoo.contract.inputs import Color
 from rkzoo.errors import RkzooError
 from rkzoo.session import Label
+from rkzoo.spelling import unknown
 from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.tasks.spec import TaskOptions
 from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
@@ -321,8 +322,10 @@ def _check_count(count: int | None, calibration: object, recipe: TunedRecipe | N
 
 def _check_runtime(runtime: str | None) -> None:
     if runtime not in (None, *get_args(Label)):
-        raise RkzooError(
+        raise unknown(
             f"There is no runtime called {runtime!r}.",
             "rkzoo runs models on onnx, on the simulator and on a board's NPU.",
+            str(runtime),
+            get_args(Label),
             "Use --runtime onnx, --runtime simulator or --runtime board.",
         )

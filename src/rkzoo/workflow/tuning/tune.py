@@ -23,6 +23,7 @@ from rkzoo.graph.onnx.read import load_structure
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, Failure, ProgressReporter
 from rkzoo.soc.chips import resolve as chip_name
+from rkzoo.spelling import unknown
 from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
@@ -189,9 +190,11 @@ def _check_stages(stages: Sequence[str] | None) -> None:
     known = (*STAGES, FLOAT_LAYERS)
     for name in stages or ():
         if name not in known:
-            raise RkzooError(
+            raise unknown(
                 f"There is no stage {name!r}.",
                 f"The search has the stages {', '.join(known)}.",
+                name,
+                known,
                 "Name some of them, separated by commas, or leave --stages out.",
             )
 
@@ -456,7 +459,7 @@ class _Quiet:
         pass
 
 
-FLOAT_LAYERS = "float layers"
+FLOAT_LAYERS = "float-layers"
 Candidates = Iterator[tuple[str, Setting]]
 
 
@@ -510,12 +513,12 @@ def _automatic(search: _Search) -> Candidates:
 
 
 STAGES: dict[str, Callable[[_Search], Candidates]] = {
-    "head form": _head_forms,
+    "head-form": _head_forms,
     "algorithm": _algorithms("normal", "kl_divergence"),
     "method": _methods,
     "pictures": _pictures,
-    "slow algorithm": _algorithms("mmse"),
-    "toolkit's hybrid": _automatic,
+    "slow-algorithm": _algorithms("mmse"),
+    "toolkit-hybrid": _automatic,
 }
 """Cheapest first; followed by FLOAT_LAYERS."""
 
