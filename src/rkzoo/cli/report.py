@@ -17,8 +17,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     accuracy = kinds.add_parser(
         "accuracy",
         help="accuracy loss of INT8, by model",
-        description="Tunes every model of the list on its data and writes the table. Existing "
-        "results are kept, and an interrupted run is resumed.",
+        description="Measures every model of the list on its data, in plain INT8 and by the recipe "
+        "of its card, and writes the table. Existing results are kept, and an interrupted run is "
+        "resumed.",
     )
     accuracy.add_argument("names", metavar="NAME", nargs="*", help="only these (default: all)")
     accuracy.add_argument(
@@ -30,8 +31,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     accuracy.add_argument("--runs", metavar="YAML", default="results/runs.yaml", help="the list")
     accuracy.add_argument("--results", metavar="YAML", default="results/accuracy.yaml")
     accuracy.add_argument("--page", metavar="MD", default="docs/accuracy.md")
-    accuracy.add_argument("--max-drop", type=float, default=1.0, metavar="POINTS")
-    accuracy.add_argument("--stages", metavar="A,B", help="as for rkzoo tune")
+    accuracy.add_argument(
+        "--search", action="store_true", help="look for a better recipe too, as rkzoo tune does"
+    )
+    accuracy.add_argument(
+        "--max-drop", type=float, default=1.0, metavar="POINTS", help="where the search ends"
+    )
+    accuracy.add_argument("--stages", metavar="A,B", help="limits the search, as for rkzoo tune")
     accuracy.add_argument("--toolkit", metavar="VERSION")
     accuracy.add_argument("--fresh", action="store_true", help="repeat existing measurements")
     accuracy.add_argument(
@@ -126,6 +132,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
             row = accuracy.measure(
                 run,
                 Path(args.assets),
+                search=args.search,
                 max_drop=args.max_drop,
                 stages=args.stages.split(",") if args.stages else None,
                 toolkit=args.toolkit,

@@ -28,6 +28,7 @@ from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan,
 from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.calibration_sampling import picked
 from rkzoo.workflow.request.resolved import ResolvedModel
 
 if TYPE_CHECKING:
@@ -63,11 +64,8 @@ def prepare(
     if own is not None:
         report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
         pictures = None
-    elif dtype == "int8" and ready.card is not None:
-        folder = ready.card.calibration.folder
-        if pictures is None and folder:
-            pictures = calib.find(folder)
-        pictures = pictures_for(ready.card.name, pictures, report)
+    elif dtype == "int8":
+        pictures = _calibrating(ready, pictures, report)
     if dtype not in ready.dtypes:
         raise RkzooError(
             f"{ready.name} is not offered in {dtype}.",
@@ -132,6 +130,21 @@ def prepare(
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     outputs = tuple(tensor.name for tensor in summary.outputs)
     return Prepared(ready, recipe, stored, key, proof, outputs)
+
+
+def _calibrating(
+    ready: ResolvedModel, pictures: calib.CalibrationImages | None, report: ProgressReporter
+) -> calib.CalibrationImages | None:
+    """The calibration pictures: those given or the card's, as its recipe takes them. Says what is
+    tuned."""
+    card, tuned = ready.card, ready.tuned
+    if pictures is None and card is not None and card.calibration.folder:
+        pictures = calib.find(card.calibration.folder)
+    if tuned is not None:
+        said = f"{ready.name}: INT8 as tuned for its card: {tuned.words()}; --plain leaves it out."
+        report.note(f"{said} {ready.left_out}".rstrip())
+        pictures = pictures and picked(tuned, pictures, report)
+    return pictures if card is None else pictures_for(card.name, pictures, report)
 
 
 def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Problem]:

@@ -1,4 +1,5 @@
-"""Accuracy report: cost of INT8, measured by `tune`, stored as data, rendered as a page."""
+"""Accuracy report: what INT8 costs, plain and by the recipe of the card, stored as data and
+rendered as a page."""
 
 from __future__ import annotations
 
@@ -12,38 +13,54 @@ from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.workflow.reporting.results import AccuracyRow, AccuracyRun
 from rkzoo.workflow.request.request import Request
-from rkzoo.workflow.tuning.tune import TuningResult, TuningTrial, tune
+from rkzoo.workflow.tuning.tune import (
+    SHIPPED,
+    WITHOUT_LAYERS,
+    TuningResult,
+    TuningTrial,
+    tune,
+)
+
+_NEVER = -1e6  # a drop that no setting reaches, so that all are measured
 
 
 def measure(
     run: AccuracyRun,
     assets: Path,
     *,
+    search: bool = False,
     max_drop: float = 1.0,
     stages: Sequence[str] | None = None,
     toolkit: str | None = None,
     report: ProgressReporter = SILENT,
 ) -> AccuracyRow:
-    """Tune one model, and record plain INT8 and the best setting. Raises RkzooError."""
+    """Measure one model in plain INT8 and by the recipe of its card; or, with `search`, by the best
+    setting that `tune` finds within `stages`. Raises RkzooError.
+    """
     tuning = tune(
         run.card or str(assets / run.model),
         str(assets / run.data),
         "rk3588",
         request=Request(toolkit=toolkit),
-        max_drop=max_drop,
+        max_drop=max_drop if search else _NEVER,
         limit=run.limit,
-        stages=stages,
+        stages=stages if search else (SHIPPED,),
         tell=lambda trial: report.note(f"  {trial.change}: {trial.value:.4f}"),
         report=report,
     )
-    return row_of(run.name, tuning)
+    return row_of(run, tuning)
 
 
-def row_of(name: str, tuning: TuningResult) -> AccuracyRow:
-    """Convert a tuning result to a row."""
-    plain, best = tuning.trials[0], tuning.best
+def row_of(run: AccuracyRun, tuning: TuningResult) -> AccuracyRow:
+    """Convert a tuning result to a row. Of a search it is the best trial; else the last, that of
+    the card's whole recipe, be it better or not.
+    """
+    known = tuning.stages == (SHIPPED,)
+    plain, best = tuning.trials[0], tuning.trials[-1] if known else tuning.best
+    bare = next((trial for trial in tuning.trials if trial.change == WITHOUT_LAYERS), None)
+    plain_command = command(run, tuning, plain=True)
     return AccuracyRow(
-        model=name,
+        model=run.name,
         sha256=tuning.recipe.sha256,
         dataset=tuning.dataset,
         truth=tuning.truth,
@@ -57,19 +74,37 @@ def row_of(name: str, tuning: TuningResult) -> AccuracyRow:
         tuned=_short(best.value),
         tuned_drop=_short(best.drop),
         how=best.setting.quantise,
-        change="none needed" if best is plain else _way(tuning.trials),
+        change=_change(tuning, best, plain),
         calibration=best.setting.picking,
         runtime="simulator",
         toolkit=tuning.toolkit,
         rkzoo=version("rkzoo"),
         date=datetime.now(timezone.utc).date().isoformat(),
-        stages=tuning.stages,
+        stages=() if known else tuning.stages,
+        portable=_short(bare.value) if bare else None,
+        portable_drop=_short(bare.drop) if bare else None,
+        cost=_short(best.cost) if best.cost else None,
+        plain_command=plain_command,
+        command=plain_command if best is plain else command(run, tuning),
     )
 
 
-def _way(trials: Sequence[TuningTrial]) -> str:
-    """The changes that were kept, in order."""
-    return "; ".join(trial.change for trial in trials[1:] if trial.kept)
+def _change(tuning: TuningResult, best: TuningTrial, plain: TuningTrial) -> str:
+    if best is plain:
+        return "nothing"
+    if best.stage == SHIPPED:
+        return best.change
+    return "; ".join(trial.change for trial in tuning.trials[1:] if trial.kept)
+
+
+def command(run: AccuracyRun, tuning: TuningResult, plain: bool = False) -> str:
+    """The command that gives a figure, in the folder of the assets. `eval` does not measure
+    agreement with float, so there it is that of the report."""
+    if tuning.truth == "float model":
+        return f"rkzoo report accuracy {run.name} --fresh"
+    words = ["rkzoo eval", run.card or run.model, "--runtime simulator --data", run.data]
+    words += [f"--limit {run.limit}"] if run.limit else []
+    return " ".join(words + (["--plain"] if plain else []))
 
 
 def _protocol(tuning: TuningResult) -> str:
@@ -90,9 +125,10 @@ def with_row(rows: Sequence[AccuracyRow], row: AccuracyRow) -> list[AccuracyRow]
 
 
 def is_measured(rows: Sequence[AccuracyRow], run: AccuracyRun, toolkit: str) -> bool:
-    """Whether a row of this run exists, with this toolkit and rkzoo version."""
+    """Whether a row of this run exists, with this toolkit and rkzoo version, and with the commands
+    that give it."""
     return any(
-        row.model == run.name and row.toolkit == toolkit and row.rkzoo == version("rkzoo")
+        (row.model, row.toolkit, row.rkzoo) == (run.name, toolkit, version("rkzoo")) and row.command
         for row in rows
     )
 

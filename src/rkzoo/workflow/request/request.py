@@ -38,6 +38,7 @@ class ModelOptions(TypedDict, total=False):
     calibration: str | CalibrationImages | None
     cut: bool
     recipe: PathName | TunedRecipe | None
+    plain: bool
     size: tuple[int, int] | None
     shapes: Mapping[str, Sequence[int]] | None
     raw: bool
@@ -77,7 +78,8 @@ class Request:
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         cut: False leaves a detection head's postprocessing in the graph.
-        recipe: A file that `TuningResult.save` or `rkzoo tune` wrote.
+        recipe: A file that `TuningResult.save` or `rkzoo tune` wrote; in place of the card's.
+        plain: Leave out what was tuned for the model's card (its key `int8`).
         size: (height, width) of an input whose size the model leaves free.
         shapes: Shapes of inputs by name, whose dimensions the model leaves free.
         raw: Leave the outputs plain tensors where the head is known too.
@@ -115,6 +117,7 @@ class Request:
     calibration: str | CalibrationImages | None = None
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
+    plain: bool = False
     size: tuple[int, int] | None = None
     shapes: Mapping[str, Sequence[int]] | None = None
     raw: bool = False
@@ -147,7 +150,7 @@ class Request:
             if self.shapes is None
             else {name: tuple(shape) for name, shape in self.shapes.items()},
             "labels": None if self.labels is None else tuple(self.labels),
-            "recipe": choose(self.cut, self.recipe).recipe,
+            "recipe": choose(self.cut, self.recipe, self.plain).recipe,
             "mean": _floats("--mean", self.mean),
             "std": _floats("--std", self.std),
             "points": tuple(
@@ -183,7 +186,7 @@ class Request:
     @property
     def choice(self) -> Choice:
         """How the model is quantised."""
-        return choose(self.cut, self.recipe)
+        return choose(self.cut, self.recipe, self.plain)
 
     @property
     def pictures(self) -> CalibrationImages | None:

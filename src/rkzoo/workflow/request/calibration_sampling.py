@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from rkzoo.files import os_errors_explained
 from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.workflow.request.calibration import CalibrationImages, from_files
+from rkzoo.zoo.schema import Int8Recipe
 
 _SIDE = 8  # side of the thumbnail by which images are compared
 
@@ -36,6 +38,21 @@ def farthest(files: Sequence[Path], count: int, report: ProgressReporter = SILEN
             known[index] = _look(file)
             bar.update(index + 1)
     return [files[index] for index in spread(known, count)]
+
+
+def picked(
+    recipe: Int8Recipe, pictures: CalibrationImages, report: ProgressReporter = SILENT
+) -> CalibrationImages:
+    """Those of the calibration pictures that a card's recipe takes; all where they are no files.
+    Raises RkzooError for an unreadable image.
+    """
+    single = bool(pictures.rows) and all(len(row) == 1 for row in pictures.rows)
+    if not recipe.pictures or not single or len(pictures) <= recipe.count:
+        return pictures
+    files = [row[0] for row in pictures.rows]
+    if recipe.pictures == "evenly":
+        return from_files(evenly(files, recipe.count))
+    return from_files(farthest(files, recipe.count, report))
 
 
 def spread(points: NDArray[np.float32], count: int) -> list[int]:
