@@ -115,7 +115,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
     from rkzoo.workflow.reporting.results import read_rows, read_runs, write_rows
 
     results, toolkit = Path(args.results), args.toolkit or DEFAULT_VERSION
-    rows = read_rows(results)
+    rows, runs = read_rows(results), read_runs(Path(args.runs))
     if not args.page_only:
         if not args.assets:
             raise RkzooError(
@@ -124,7 +124,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
                 "Give it with --assets FOLDER, or set RKZOO_TEST_ASSETS.",
             )
         bars = ProgressBars()
-        for run in accuracy.choose_runs(read_runs(Path(args.runs)), args.names):
+        for run in accuracy.choose_runs(runs, args.names):
             if accuracy.is_measured(rows, run, toolkit) and not args.fresh:
                 bars.note(f"{run.name}: measured already")
                 continue
@@ -140,7 +140,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
             )
             rows = accuracy.with_row(rows, row)
             write_rows(results, rows)
-    write_text(Path(args.page), accuracy.page(rows, args.max_drop))
+    write_text(Path(args.page), accuracy.page(rows, accuracy.titles_of(runs)))
     print(f"{len(rows)} models are in {results}, the page is {args.page}")
     print("Next: rkzoo report zoo")
     return 0

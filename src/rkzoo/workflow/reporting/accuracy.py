@@ -3,7 +3,7 @@ rendered as a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -138,41 +138,77 @@ _NOTE = """# Accuracy
 <!-- Written by `rkzoo report accuracy` from results/accuracy.yaml; not by hand. -->
 
 Float is ONNX Runtime, INT8 the simulator of RKNN-Toolkit2, which gives the same numbers for every
-chip. **Nothing here was measured on a board.** "plain" is what `rkzoo convert` does without
-further ado, "tuned" what `rkzoo tune` found when told to come within {max_drop} point of float. A
+chip. **Nothing here was measured on a board.** "INT8" is what `rkzoo convert` builds by default: by
+the recipe of the model's card, where `rkzoo tune` found one. "INT8 with --plain" leaves that out. A
 drop is in points: hundredths of mAP, or per cent; a negative one means that INT8 scored higher,
 which is chance. Few pictures make the figures rough: with 128 pictures a difference below about
-one point says little.
+one point says little. "Cost" is how many times the compiler's cycles of plain INT8 it takes, where
+layers are in float16.
 
-To measure again: `rkzoo report accuracy --assets FOLDER` (models and data: see results/runs.yaml).
+To measure again: `rkzoo report accuracy --assets FOLDER` (models and data: see results/runs.yaml);
+with `--search` it looks for a better recipe too.
 
 """
+_HEADER = (
+    "model",
+    "data",
+    "pictures",
+    "metric",
+    "float",
+    "INT8 with --plain",
+    "drop",
+    "INT8",
+    "drop",
+    "what the recipe changes",
+    "cost",
+    "measured",
+)
 
 
-def page(rows: Sequence[AccuracyRow], max_drop: float = 1.0) -> str:
-    """Render the Markdown page."""
-    header = ("model", "data", "pictures", "metric", "float", "plain INT8", "drop", "tuned INT8")
-    lines = [_line((*header, "drop", "what tune changed")), _line(["---"] * 10)]
-    lines += [_line(_cells(row)) for row in rows]
-    return _NOTE.format(max_drop=max_drop) + "\n".join(lines) + "\n" + _foot(rows) + _summary(rows)
+def page(rows: Sequence[AccuracyRow], titles: Mapping[str, str] | None = None) -> str:
+    """Render the Markdown page; `titles` say in words what the data of a model is."""
+    titles = titles or {}
+    lines = [_line(_HEADER), _line(["---"] * len(_HEADER))]
+    lines += [_line(_cells(row, titles.get(row.model) or row.dataset)) for row in rows]
+    table = "\n".join(lines)
+    return f"{_NOTE}{table}\n{_commands(rows)}{_foot(rows)}{_summary(rows)}"
+
+
+def titles_of(runs: Sequence[AccuracyRun]) -> dict[str, str]:
+    """What the data of each run is, in words."""
+    return {run.name: run.title for run in runs if run.title}
+
+
+def _commands(rows: Sequence[AccuracyRow]) -> str:
+    """The commands of those rows that have some."""
+    told = [command for row in rows for command in (row.plain_command, row.command) if command]
+    if not told:
+        return ""
+    lines = "\n".join(dict.fromkeys(told))
+    return (
+        f"\nThe commands that give these figures, in the folder of the data:\n```\n{lines}\n```\n"
+    )
 
 
 def _foot(rows: Sequence[AccuracyRow]) -> str:
     if not rows:
         return ""
     toolkits = ", ".join(sorted({row.toolkit for row in rows}))
-    first, last = min(row.date for row in rows), max(row.date for row in rows)
-    when = first if first == last else f"{first} to {last}"
-    limits = sorted({", ".join(row.stages) for row in rows if row.stages})
-    search = "".join(f" The search was limited to: {limit}." for limit in limits)
-    return f"\nToolkit {toolkits}; measured {when}.{search}"
+    limits: dict[str, list[str]] = {}
+    for row in rows:
+        if row.stages:
+            limits.setdefault(", ".join(row.stages), []).append(row.model)
+    search = "".join(
+        f" The search for {', '.join(names)} was limited to: {limit}."
+        for limit, names in limits.items()
+    )
+    return f"\nToolkit {toolkits}.{search}"
 
 
-def _cells(row: AccuracyRow) -> list[str]:
-    data = row.dataset if row.truth == "known" else f"{row.dataset} (agreement, not accuracy)"
+def _cells(row: AccuracyRow, data: str) -> list[str]:
     return [
         row.model,
-        data,
+        data if row.truth == "known" else f"{data} (agreement with float, not accuracy)",
         str(row.images),
         row.metric + (f" ({row.unit})" if row.unit else ""),
         f"{row.original:.4g}",
@@ -181,6 +217,8 @@ def _cells(row: AccuracyRow) -> list[str]:
         f"{row.tuned:.4g}",
         f"{row.tuned_drop:.2f}",
         row.change,
+        f"{row.cost:.2f}" if row.cost else "",
+        row.date,
     ]
 
 
@@ -197,8 +235,8 @@ def _summary(rows: Sequence[AccuracyRow]) -> str:
     )
     worst = max(known, key=lambda row: row.tuned_drop)
     return (
-        f"\n\nOver the {len(known)} COCO models the median drop is {plain:.2f} points plain and "
-        f"{tuned:.2f} tuned; the largest after tuning is {worst.tuned_drop:.2f} ({worst.model}).\n"
+        f"\n\nOver the {len(known)} COCO models the median drop is {plain:.2f} points with "
+        f"--plain and {tuned:.2f} by default; the largest by default is {worst.tuned_drop:.2f} ({worst.model}).\n"
     )
 
 
