@@ -89,7 +89,8 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
     for name in ("prompt", "shape"):
         inputs += [(name, typed) for typed in getattr(args, name, None) or ()]
     options = [f"--{name} {quote(str(value))}" for name, value in inputs if value]
-    return " ".join([*options, *(["--raw"] if getattr(args, "raw", False) else [])])
+    flags = [f"--{name}" for name in ("raw", "plain") if getattr(args, name, False)]
+    return " ".join([*options, *flags])
 
 
 def _print_summary(comparison: Comparison) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
-from rkzoo.cli.model_options import add_calibration, add_inputs
+from rkzoo.cli.model_options import PLAIN, add_calibration, add_inputs
 
 if TYPE_CHECKING:
     from rkzoo.workflow.compile.convert import ConversionResult
@@ -44,6 +44,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_anchors(parser)
     add_prompts(parser)
     parser.add_argument("--recipe", metavar="YAML", help="recipe of rkzoo tune for this model")
+    parser.add_argument("--plain", action="store_true", help=PLAIN)
     parser.add_argument(
         "--golden",
         nargs="?",

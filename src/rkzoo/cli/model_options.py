@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rkzoo.workflow.request.request import Request
 
 
+PLAIN = "leave out what was tuned for the model's card (rkzoo info says it)"
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Labels, size, how the model is fed, and what the simulator needs."""
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line")
@@ -25,6 +28,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     simulator = parser.add_argument_group("for the simulator, when MODEL is no .rknn")
     add_calibration(simulator, "pictures that set INT8 ranges")
     simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
+    simulator.add_argument("--plain", action="store_true", help=PLAIN)
     simulator.add_argument("--dtype", choices=("int8", "fp16"))
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
 
@@ -130,6 +134,7 @@ _SAME = {
     "calibration": "calib",
     "calibration_count": "calib_count",
     "recipe": "recipe",
+    "plain": "plain",
     "raw": "raw",
     "fit": "fit",
     "color": "color",

@@ -17,8 +17,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     accuracy = kinds.add_parser(
         "accuracy",
         help="accuracy loss of INT8, by model",
-        description="Tunes every model of the list on its data and writes the table. Existing "
-        "results are kept, and an interrupted run is resumed.",
+        description="Measures every model of the list on its data, in plain INT8 and by the recipe "
+        "of its card, and writes the table. Existing results are kept, and an interrupted run is "
+        "resumed.",
     )
     accuracy.add_argument("names", metavar="MODEL", nargs="*", help="only these (default: all)")
     accuracy.add_argument(
@@ -30,8 +31,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     accuracy.add_argument("--runs", metavar="YAML", default="results/runs.yaml", help="the list")
     accuracy.add_argument("--results", metavar="YAML", default="results/accuracy.yaml")
     accuracy.add_argument("--page", metavar="MD", default="docs/accuracy.md")
-    accuracy.add_argument("--max-drop", type=float, default=1.0, metavar="POINTS")
-    accuracy.add_argument("--stages", metavar="A,B", help="as for rkzoo tune")
+    accuracy.add_argument(
+        "--search", action="store_true", help="look for a better recipe too, as rkzoo tune does"
+    )
+    accuracy.add_argument(
+        "--max-drop", type=float, default=1.0, metavar="POINTS", help="where the search ends"
+    )
+    accuracy.add_argument("--stages", metavar="A,B", help="limits the search, as for rkzoo tune")
     accuracy.add_argument("--toolkit", metavar="VERSION")
     accuracy.add_argument("--fresh", action="store_true", help="repeat existing measurements")
     accuracy.add_argument(
@@ -109,7 +115,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
     from rkzoo.workflow.reporting.results import read_rows, read_runs, write_rows
 
     results, toolkit = Path(args.results), args.toolkit or DEFAULT_VERSION
-    rows = read_rows(results)
+    rows, runs = read_rows(results), read_runs(Path(args.runs))
     if not args.page_only:
         if not args.assets:
             raise RkzooError(
@@ -118,7 +124,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
                 "Give it with --assets FOLDER, or set RKZOO_TEST_ASSETS.",
             )
         bars = ProgressBars()
-        for run in accuracy.choose_runs(read_runs(Path(args.runs)), args.names):
+        for run in accuracy.choose_runs(runs, args.names):
             if accuracy.is_measured(rows, run, toolkit) and not args.fresh:
                 bars.note(f"{run.name}: measured already")
                 continue
@@ -126,6 +132,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
             row = accuracy.measure(
                 run,
                 Path(args.assets),
+                search=args.search,
                 max_drop=args.max_drop,
                 stages=args.stages.split(",") if args.stages else None,
                 toolkit=args.toolkit,
@@ -133,7 +140,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
             )
             rows = accuracy.with_row(rows, row)
             write_rows(results, rows)
-    write_text(Path(args.page), accuracy.page(rows, args.max_drop))
+    write_text(Path(args.page), accuracy.page(rows, accuracy.titles_of(runs)))
     print(f"{len(rows)} models are in {results}, the page is {args.page}")
     print("Next: rkzoo report zoo")
     return 0

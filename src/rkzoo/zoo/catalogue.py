@@ -117,6 +117,19 @@ def refuse_file(path: Path) -> None:
     )
 
 
+def card_of_file(sha256: str) -> Card | None:
+    """The card of the very file with this hash: one that it is fetched as, or that its `int8` was
+    found with. A card of the user's own that is not valid is passed over."""
+    for path in _files().values():
+        with os_errors_explained(f"The card {path} cannot be read."):
+            text = path.read_text("utf-8", "replace")
+        if sha256 in text and (card := _card_or_note(path, SILENT)) is not None:
+            mine = {source.sha256 for source in card.sources}
+            if sha256 in mine or (card.int8 and card.int8.graph == sha256):
+                return card
+    return None
+
+
 def members(pipeline: Card) -> dict[str, Card]:
     """The cards of a pipeline by role. Raises RkzooError when one is missing."""
     cards = {role: card(name) for role, name in pipeline.pipeline.items()}

@@ -15,6 +15,7 @@ Dtype = Literal["int8", "fp16"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Bytes = Annotated[int, msgspec.Meta(ge=1)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
 SCHEMES = ("https:", "pypi:", "file:")
 _PYPI = re.compile(
@@ -118,6 +119,74 @@ class CalibrationHint(StrictStruct, frozen=True):
     algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
 
 
+class Upstream(StrictStruct, frozen=True):
+    """Accuracy in float as the makers of a model publish it, for these weights and this size.
+
+    Attributes:
+        metric: Its name, as the makers call it.
+        data: What it was measured on.
+        value: As published: per cent, or 0..1.
+        unit: "%" for per cent; empty for a fraction.
+        url: Where it is published.
+        note: What differs from the file of the card, for example its size.
+    """
+
+    metric: Text
+    data: Text
+    value: Annotated[float, msgspec.Meta(gt=0)]
+    url: Annotated[str, msgspec.Meta(pattern=r"^https://")]
+    unit: Literal["", "%"] = "%"
+    note: str = ""
+
+
+class Int8Recipe(StrictStruct, frozen=True):
+    """What `rkzoo tune` found for a network; `convert` uses it unless told `--plain`.
+
+    Attributes:
+        head: How the scores of a detection head leave the graph: after their sigmoid, before it
+            ("logits"), or before it and bounded to -8..8.
+        algorithm: Quantization algorithm; None is that of `calibration`.
+        method: Weight scales, one a channel or one a layer.
+        auto_hybrid: The toolkit's own choice of layers in float16.
+        float_layers: Tensors computed in float16, as `toolkit` names those of the file `graph`;
+            left out for any other file or version.
+        graph: sha256 of the model file that it was found with.
+        toolkit: Version of RKNN-Toolkit2 that it was found with.
+        pictures: Which of the calibration pictures are taken where there are more than `count`:
+            spread evenly, or as unlike each other as possible. Empty: all of them.
+        count: How many are taken.
+    """
+
+    graph: Sha256
+    head: Literal["sigmoid", "logits", "bounded"] = "sigmoid"
+    algorithm: Literal["normal", "kl_divergence", "mmse"] | None = None
+    method: Literal["channel", "layer"] = "channel"
+    auto_hybrid: bool = False
+    float_layers: tuple[Text, ...] = ()
+    toolkit: Text = ""
+    pictures: Literal["", "evenly", "unlike"] = ""
+    count: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 20
+
+    def __post_init__(self) -> None:
+        if self.float_layers and not self.toolkit:
+            raise ValueError("float_layers need the toolkit whose names they are")
+
+    def words(self) -> str:
+        """What it changes, in words."""
+        said = (
+            {"sigmoid": "", "logits": "scores as logits", "bounded": "scores as bounded logits"}[
+                self.head
+            ],
+            f"algorithm {self.algorithm}" if self.algorithm else "",
+            "one weight scale a layer" if self.method == "layer" else "",
+            "the toolkit's own hybrid" if self.auto_hybrid else "",
+            f"{len(self.float_layers)} tensors in float16" if self.float_layers else "",
+            f"{self.count} calibration pictures {PICKED[self.pictures]}" if self.pictures else "",
+        )
+        return ", ".join(filter(None, said))
+
+
+PICKED = {"evenly": "at equal distances", "unlike": "as unlike as possible"}
 OWN_FILE = "a file of your own"
 
 
@@ -154,6 +223,8 @@ class Card(StrictStruct, frozen=True):
         dtypes: Supported data types, the first is the default.
         socs: Supported chips; empty for every chip that builds one of `dtypes`.
         calibration: Calibration advice.
+        int8: What `rkzoo tune` found for the network: used by default, left out by `--plain`.
+        upstream: Accuracy in float as the makers of the model publish it.
         notes: Faults of the original that are corrected here, and what has not been checked.
     """
 
@@ -182,6 +253,8 @@ class Card(StrictStruct, frozen=True):
     dtypes: tuple[Dtype, ...] = ("int8", "fp16")
     socs: tuple[str, ...] = ()
     calibration: CalibrationHint = CalibrationHint()
+    int8: Int8Recipe | None = None
+    upstream: Upstream | None = None
     notes: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:

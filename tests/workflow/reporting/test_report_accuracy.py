@@ -8,11 +8,12 @@ import pytest
 
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
-from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, with_row
+from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, titles_of, with_row
 from rkzoo.workflow.reporting.results import AccuracyRow, read_rows, read_runs, write_rows
 from rkzoo.workflow.request.quantization import QuantizationConfig
 
 ROOT = Path(__file__).parents[3]
+RUNS = read_runs(ROOT / "results/runs.yaml")
 
 
 def row(**changed: object) -> AccuracyRow:
@@ -44,7 +45,7 @@ def row(**changed: object) -> AccuracyRow:
 def test_the_page_in_the_repository_is_that_of_the_results() -> None:
     rows = read_rows(ROOT / "results/accuracy.yaml")
     assert rows, "the table has been filled"
-    assert (ROOT / "docs/accuracy.md").read_text("utf-8") == page(rows)
+    assert (ROOT / "docs/accuracy.md").read_text("utf-8") == page(rows, titles_of(RUNS))
 
 
 def test_every_run_of_the_list_can_be_read() -> None:
@@ -64,10 +65,14 @@ def test_rows_come_back_and_replace_their_own(tmp_path: Path) -> None:
 def test_the_page_shows_each_row_and_the_medians() -> None:
     text = page([row(), row(model="b|c", int8_drop=2.0, tuned_drop=1.5), row(truth="float model")])
     assert "| tiny | coco | 128 | mAP50-95 | 0.41 | 0.35 | 6.00 | 0.405 | 0.50 |" in text
+    assert "| tiny | COCO val2017 | 128 |" in page([row()], {"tiny": "COCO val2017"})
     assert "b\\|c" in text
-    assert "(agreement, not accuracy)" in text
-    assert "Over the 2 COCO models the median drop is 4.00 points plain and 1.00 tuned" in text
-    assert "largest after tuning is 1.50 (b|c)" in text
+    assert "(agreement with float, not accuracy)" in text
+    assert (
+        "Over the 2 COCO models the median drop is 4.00 points with --plain and 1.00 by default"
+        in text
+    )
+    assert "largest by default is 1.50 (b|c)" in text
 
 
 def test_unknown_names_and_broken_files_are_refused(tmp_path: Path) -> None:
@@ -85,7 +90,8 @@ def test_what_is_measured_already_is_known_by_its_versions() -> None:
     from importlib.metadata import version
 
     (run, *_) = read_runs(ROOT / "results/runs.yaml")
-    mine = row(model=run.name, rkzoo=version("rkzoo"))
+    mine = row(model=run.name, rkzoo=version("rkzoo"), command="rkzoo eval")
+    assert not is_measured([row(model=run.name, rkzoo=version("rkzoo"))], run, "2.5.0")
     assert is_measured([mine], run, "2.5.0")
     assert not is_measured([mine], run, "2.3.2")
     assert not is_measured([row(model=run.name, rkzoo="0.0.1")], run, "2.5.0")
@@ -96,4 +102,4 @@ def test_the_page_is_written_from_the_command_line(tmp_path: Path) -> None:
     write_rows(results, [row()])
     arguments = ["--page-only", "--results", str(results), "--page", str(out)]
     assert main(["report", "accuracy", *arguments]) == 0
-    assert out.read_text() == page([row()])
+    assert out.read_text() == page([row()], titles_of(RUNS))

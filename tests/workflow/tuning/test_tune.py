@@ -24,6 +24,7 @@ from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.recipe import Sidecar
 from rkzoo.toolkit.tensors import QuantisedTensor
+from rkzoo.workflow.request.calibration_sampling import evenly, farthest, spread
 from rkzoo.workflow.request.quantization import (
     Choice,
     QuantizationConfig,
@@ -35,7 +36,6 @@ from rkzoo.workflow.request.quantization import (
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.tuning import tune as tuning
-from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest, spread
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, judged, ranked, total
 from rkzoo.workflow.tuning.tune import FLOAT_LAYERS, STAGES, points, tune
 

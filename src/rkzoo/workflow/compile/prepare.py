@@ -28,6 +28,7 @@ from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan,
 from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
+from rkzoo.workflow.request.calibration_sampling import picked
 from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.zoo.schema import CalibrationHint
 
@@ -141,13 +142,20 @@ def _pictures(
     count: int | None,
     report: ProgressReporter,
 ) -> calib.CalibrationImages | None:
-    """What calibrates: of those given, else of those that the card names."""
-    hint = ready.card.calibration if ready.card else CalibrationHint()
+    """What calibrates: of those given, else of those that the card names, as its recipe takes them.
+    Says what is tuned."""
+    card, tuned = ready.card, ready.tuned
+    hint = card.calibration if card else CalibrationHint()
     if pictures is None and hint.folder:
         pictures = calib.find(hint.folder)
+    if tuned is not None:
+        said = f"{ready.name}: INT8 as tuned for its card: {tuned.words()}; --plain leaves it out."
+        report.note(f"{said} {ready.left_out}".rstrip())
+        if pictures is not None and count is None:
+            pictures = picked(tuned, pictures, report)
     if pictures is not None:
         pictures = calib.choose(pictures, ready.contract, count, hint.count, report)
-    return pictures_for(ready.card.name, pictures, report) if ready.card else pictures
+    return pictures_for(card.name, pictures, report) if card else pictures
 
 
 def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Problem]:

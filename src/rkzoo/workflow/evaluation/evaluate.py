@@ -40,9 +40,11 @@ from rkzoo.workflow.evaluation.process_pool import run_in_processes
 from rkzoo.workflow.inference.inputs import PICTURE, input_kind_of_head
 from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.inference.plan import Plan, plan, plan_of
-from rkzoo.workflow.request.calibration import from_files
+from rkzoo.workflow.request.calibration import evenly, from_files
+from rkzoo.workflow.request.calibration_sampling import picked
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file
 from rkzoo.workflow.request.request import Request
+from rkzoo.zoo.schema import Int8Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +129,7 @@ def evaluate(
     request = request or Request()
     options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
-    if request.runtime == "simulator" and _is_source(model):
+    if request.runtime == "simulator" and is_source(model):
         from rkzoo.workflow.request.models import find_models
 
         # The data can be calibrated on, so it is opened before anything is built.
@@ -135,7 +137,7 @@ def evaluate(
         task = task_of(models.answers, len(models.roles), models.head)
         dataset = _opened(data, task, models.prompts or models.answers.labels, own)
         departures += _departures(options, models.answers)
-        request = calibrated_on(dataset, request, limit, departures)
+        request = calibrated_on(dataset, request, limit, departures, models.first.tuned)
         planned = plan_of(models, "simulator", request, report)
     else:
         planned = plan(model, request, report)
@@ -239,19 +241,29 @@ def task_of(contract: Contract, parts: int = 1, together: Head | None = None) ->
     return spec.dataset_task or spec.name
 
 
-def _is_source(model: str) -> bool:
+def is_source(model: str) -> bool:
+    """Whether a model is built here, and no .rknn nor a pipeline of them."""
     return Path(model).suffix.lower() != ".rknn" and not is_pipeline_file(model)
 
 
 def calibrated_on(
-    dataset: Dataset, request: Request, limit: int | None, departures: list[str]
+    dataset: Dataset,
+    request: Request,
+    limit: int | None,
+    departures: list[str],
+    tuned: Int8Recipe | None = None,
 ) -> Request:
     """What is asked of the simulator for a model that is not built yet: where no calibration
-    pictures are given, some of the data set's, which `departures` then says."""
+    pictures are given, some of the data set's, which `departures` then says; those that the
+    card's recipe `tuned` would take."""
     if dataset.kind == "speech" or request.dtype == "fp16" or request.pictures is not None:
         return request
     rest = dataset.items[limit:] if limit else ()
-    chosen = (rest or dataset.items)[-_CALIBRATION:]
+    pool = rest or dataset.items
+    if tuned is not None and tuned.pictures:
+        chosen = [row[0] for row in picked(tuned, from_files(pool)).rows]
+    else:
+        chosen = evenly(pool, _CALIBRATION)
     whose = "not scored" if rest else "scored too"
     things = "samples" if dataset.kind == "tensors" else "pictures"
     departures.append(f"calibrated on {len(chosen)} {things} of the same data, {whose}")

@@ -32,11 +32,12 @@ from rkzoo.workflow.evaluation.evaluate import (
     Evaluation,
     calibrated_on,
     evaluate_plan,
+    is_source,
     task_of,
 )
 from rkzoo.workflow.evaluation.jobs import ImageReadOptions, read_bytes
 from rkzoo.workflow.evaluation.rectangular import with_dynamic_size
-from rkzoo.workflow.inference.plan import Plan, check_pictures, plan
+from rkzoo.workflow.inference.plan import Plan, check_pictures, plan, plan_of
 from rkzoo.workflow.request.request import Request
 
 _OFFERED = ("detect", "segment", "pose")
@@ -363,9 +364,13 @@ def _of_numbers(
 
     def simulated(dtype: str, options: DetectOptions) -> _Setup:
         requested = replace(request, runtime="simulator", dtype=dtype)
-        requested = calibrated_on(dataset, requested, limit, departures)
-        planned = plan(model, requested, report)
-        return _Setup(planned, options)
+        if not is_source(model):
+            return _Setup(plan(model, requested, report), options)
+        from rkzoo.workflow.request.models import find_models
+
+        models = find_models(model, requested, report)
+        requested = calibrated_on(dataset, requested, limit, departures, models.first.tuned)
+        return _Setup(plan_of(models, "simulator", requested, report), options)
 
     for dtype, name, means in (
         ("fp16", "half precision", "What the NPU computes without quantisation."),

@@ -1,8 +1,9 @@
-"""Accuracy report: cost of INT8, measured by `tune`, stored as data, rendered as a page."""
+"""Accuracy report: what INT8 costs, plain and by the recipe of the card, stored as data and
+rendered as a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -12,38 +13,54 @@ from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.spelling import unknown
 from rkzoo.workflow.reporting.results import AccuracyRow, AccuracyRun
 from rkzoo.workflow.request.request import Request
-from rkzoo.workflow.tuning.tune import TuningResult, TuningTrial, tune
+from rkzoo.workflow.tuning.tune import (
+    SHIPPED,
+    WITHOUT_LAYERS,
+    TuningResult,
+    TuningTrial,
+    tune,
+)
+
+_NEVER = -1e6  # a drop that no setting reaches, so that all are measured
 
 
 def measure(
     run: AccuracyRun,
     assets: Path,
     *,
+    search: bool = False,
     max_drop: float = 1.0,
     stages: Sequence[str] | None = None,
     toolkit: str | None = None,
     report: ProgressReporter = SILENT,
 ) -> AccuracyRow:
-    """Tune one model, and record plain INT8 and the best setting. Raises RkzooError."""
+    """Measure one model in plain INT8 and by the recipe of its card; or, with `search`, by the best
+    setting that `tune` finds within `stages`. Raises RkzooError.
+    """
     tuning = tune(
         run.card or str(assets / run.model),
         str(assets / run.data),
         "rk3588",
         request=Request(toolkit=toolkit),
-        max_drop=max_drop,
+        max_drop=max_drop if search else _NEVER,
         limit=run.limit,
-        stages=stages,
+        stages=stages if search else (SHIPPED,),
         tell=lambda trial: report.note(f"  {trial.change}: {trial.value:.4f}"),
         report=report,
     )
-    return row_of(run.name, tuning)
+    return row_of(run, tuning)
 
 
-def row_of(name: str, tuning: TuningResult) -> AccuracyRow:
-    """Convert a tuning result to a row."""
-    plain, best = tuning.trials[0], tuning.best
+def row_of(run: AccuracyRun, tuning: TuningResult) -> AccuracyRow:
+    """Convert a tuning result to a row. Of a search it is the best trial; else the last, that of
+    the card's whole recipe, be it better or not.
+    """
+    known = tuning.stages == (SHIPPED,)
+    plain, best = tuning.trials[0], tuning.trials[-1] if known else tuning.best
+    bare = next((trial for trial in tuning.trials if trial.change == WITHOUT_LAYERS), None)
+    plain_command = command(run, tuning, plain=True)
     return AccuracyRow(
-        model=name,
+        model=run.name,
         sha256=tuning.recipe.sha256,
         dataset=tuning.dataset,
         truth=tuning.truth,
@@ -57,19 +74,37 @@ def row_of(name: str, tuning: TuningResult) -> AccuracyRow:
         tuned=_short(best.value),
         tuned_drop=_short(best.drop),
         how=best.setting.quantise,
-        change="none needed" if best is plain else _way(tuning.trials),
+        change=_change(tuning, best, plain),
         calibration=best.setting.picking,
         runtime="simulator",
         toolkit=tuning.toolkit,
         rkzoo=version("rkzoo"),
         date=datetime.now(timezone.utc).date().isoformat(),
-        stages=tuning.stages,
+        stages=() if known else tuning.stages,
+        portable=_short(bare.value) if bare else None,
+        portable_drop=_short(bare.drop) if bare else None,
+        cost=_short(best.cost) if best.cost else None,
+        plain_command=plain_command,
+        command=plain_command if best is plain else command(run, tuning),
     )
 
 
-def _way(trials: Sequence[TuningTrial]) -> str:
-    """The changes that were kept, in order."""
-    return "; ".join(trial.change for trial in trials[1:] if trial.kept)
+def _change(tuning: TuningResult, best: TuningTrial, plain: TuningTrial) -> str:
+    if best is plain:
+        return "nothing"
+    if best.stage == SHIPPED:
+        return best.change
+    return "; ".join(trial.change for trial in tuning.trials[1:] if trial.kept)
+
+
+def command(run: AccuracyRun, tuning: TuningResult, plain: bool = False) -> str:
+    """The command that gives a figure, in the folder of the assets. `eval` does not measure
+    agreement with float, so there it is that of the report."""
+    if tuning.truth == "float model":
+        return f"rkzoo report accuracy {run.name} --fresh"
+    words = ["rkzoo eval", run.card or run.model, "--runtime simulator --data", run.data]
+    words += [f"--limit {run.limit}"] if run.limit else []
+    return " ".join(words + (["--plain"] if plain else []))
 
 
 def _protocol(tuning: TuningResult) -> str:
@@ -90,9 +125,10 @@ def with_row(rows: Sequence[AccuracyRow], row: AccuracyRow) -> list[AccuracyRow]
 
 
 def is_measured(rows: Sequence[AccuracyRow], run: AccuracyRun, toolkit: str) -> bool:
-    """Whether a row of this run exists, with this toolkit and rkzoo version."""
+    """Whether a row of this run exists, with this toolkit and rkzoo version, and with the commands
+    that give it."""
     return any(
-        row.model == run.name and row.toolkit == toolkit and row.rkzoo == version("rkzoo")
+        (row.model, row.toolkit, row.rkzoo) == (run.name, toolkit, version("rkzoo")) and row.command
         for row in rows
     )
 
@@ -102,41 +138,77 @@ _NOTE = """# Accuracy
 <!-- Written by `rkzoo report accuracy` from results/accuracy.yaml; not by hand. -->
 
 Float is ONNX Runtime, INT8 the simulator of RKNN-Toolkit2, which gives the same numbers for every
-chip. **Nothing here was measured on a board.** "plain" is what `rkzoo convert` does without
-further ado, "tuned" what `rkzoo tune` found when told to come within {max_drop} point of float. A
+chip. **Nothing here was measured on a board.** "INT8" is what `rkzoo convert` builds by default: by
+the recipe of the model's card, where `rkzoo tune` found one. "INT8 with --plain" leaves that out. A
 drop is in points: hundredths of mAP, or per cent; a negative one means that INT8 scored higher,
 which is chance. Few pictures make the figures rough: with 128 pictures a difference below about
-one point says little.
+one point says little. "Cost" is how many times the compiler's cycles of plain INT8 it takes, where
+layers are in float16.
 
-To measure again: `rkzoo report accuracy --assets FOLDER` (models and data: see results/runs.yaml).
+To measure again: `rkzoo report accuracy --assets FOLDER` (models and data: see results/runs.yaml);
+with `--search` it looks for a better recipe too.
 
 """
+_HEADER = (
+    "model",
+    "data",
+    "pictures",
+    "metric",
+    "float",
+    "INT8 with --plain",
+    "drop",
+    "INT8",
+    "drop",
+    "what the recipe changes",
+    "cost",
+    "measured",
+)
 
 
-def page(rows: Sequence[AccuracyRow], max_drop: float = 1.0) -> str:
-    """Render the Markdown page."""
-    header = ("model", "data", "pictures", "metric", "float", "plain INT8", "drop", "tuned INT8")
-    lines = [_line((*header, "drop", "what tune changed")), _line(["---"] * 10)]
-    lines += [_line(_cells(row)) for row in rows]
-    return _NOTE.format(max_drop=max_drop) + "\n".join(lines) + "\n" + _foot(rows) + _summary(rows)
+def page(rows: Sequence[AccuracyRow], titles: Mapping[str, str] | None = None) -> str:
+    """Render the Markdown page; `titles` say in words what the data of a model is."""
+    titles = titles or {}
+    lines = [_line(_HEADER), _line(["---"] * len(_HEADER))]
+    lines += [_line(_cells(row, titles.get(row.model) or row.dataset)) for row in rows]
+    table = "\n".join(lines)
+    return f"{_NOTE}{table}\n{_commands(rows)}{_foot(rows)}{_summary(rows)}"
+
+
+def titles_of(runs: Sequence[AccuracyRun]) -> dict[str, str]:
+    """What the data of each run is, in words."""
+    return {run.name: run.title for run in runs if run.title}
+
+
+def _commands(rows: Sequence[AccuracyRow]) -> str:
+    """The commands of those rows that have some."""
+    told = [command for row in rows for command in (row.plain_command, row.command) if command]
+    if not told:
+        return ""
+    lines = "\n".join(dict.fromkeys(told))
+    return (
+        f"\nThe commands that give these figures, in the folder of the data:\n```\n{lines}\n```\n"
+    )
 
 
 def _foot(rows: Sequence[AccuracyRow]) -> str:
     if not rows:
         return ""
     toolkits = ", ".join(sorted({row.toolkit for row in rows}))
-    first, last = min(row.date for row in rows), max(row.date for row in rows)
-    when = first if first == last else f"{first} to {last}"
-    limits = sorted({", ".join(row.stages) for row in rows if row.stages})
-    search = "".join(f" The search was limited to: {limit}." for limit in limits)
-    return f"\nToolkit {toolkits}; measured {when}.{search}"
+    limits: dict[str, list[str]] = {}
+    for row in rows:
+        if row.stages:
+            limits.setdefault(", ".join(row.stages), []).append(row.model)
+    search = "".join(
+        f" The search for {', '.join(names)} was limited to: {limit}."
+        for limit, names in limits.items()
+    )
+    return f"\nToolkit {toolkits}.{search}"
 
 
-def _cells(row: AccuracyRow) -> list[str]:
-    data = row.dataset if row.truth == "known" else f"{row.dataset} (agreement, not accuracy)"
+def _cells(row: AccuracyRow, data: str) -> list[str]:
     return [
         row.model,
-        data,
+        data if row.truth == "known" else f"{data} (agreement with float, not accuracy)",
         str(row.images),
         row.metric + (f" ({row.unit})" if row.unit else ""),
         f"{row.original:.4g}",
@@ -145,6 +217,8 @@ def _cells(row: AccuracyRow) -> list[str]:
         f"{row.tuned:.4g}",
         f"{row.tuned_drop:.2f}",
         row.change,
+        f"{row.cost:.2f}" if row.cost else "",
+        row.date,
     ]
 
 
@@ -161,8 +235,8 @@ def _summary(rows: Sequence[AccuracyRow]) -> str:
     )
     worst = max(known, key=lambda row: row.tuned_drop)
     return (
-        f"\n\nOver the {len(known)} COCO models the median drop is {plain:.2f} points plain and "
-        f"{tuned:.2f} tuned; the largest after tuning is {worst.tuned_drop:.2f} ({worst.model}).\n"
+        f"\n\nOver the {len(known)} COCO models the median drop is {plain:.2f} points with "
+        f"--plain and {tuned:.2f} by default; the largest by default is {worst.tuned_drop:.2f} ({worst.model}).\n"
     )
 
 

@@ -23,10 +23,12 @@ Weights = Literal["of the card", "another export", "no card"]
 
 
 class AccuracyRun(StrictStruct, frozen=True):
-    """One entry of the list of runs: `model` a file below the assets, or `card` a card's name."""
+    """One entry of the list of runs: `model` a file below the assets, or `card` a card's name;
+    `title` says in words what the data is."""
 
     name: str
     data: str
+    title: str = ""
     model: str = ""
     card: str = ""
     limit: int | None = None
@@ -36,9 +38,15 @@ class AccuracyRow(StrictStruct, frozen=True):
     """Accuracy of one model.
 
     Attributes:
-        original, int8, tuned: metric in float, in INT8 as converted by default, and in INT8 as
-            found by `rkzoo tune` with `how`; in the metric's unit.
+        original, int8, tuned: metric in float, in INT8 with `--plain`, and in INT8 by default:
+            with `how`, the recipe of the card; in the metric's unit.
         int8_drop, tuned_drop: drops in points (hundredths of a fraction, or %).
+        portable, portable_drop: as `tuned`, without layers in float16: what another export of the
+            network gets. None where the recipe has no such layers, or it was not measured.
+        cost: compiler cycles of `tuned`, as a multiple of those of plain INT8; None where it is
+            as fast.
+        change: what the recipe changes.
+        command, plain_command: commands that give `tuned` and `int8`, below the assets.
         truth: whether the float model's results served as ground truth.
         stages: stages that the search was limited to; empty for all.
     """
@@ -64,6 +72,11 @@ class AccuracyRow(StrictStruct, frozen=True):
     rkzoo: str
     date: str
     stages: tuple[str, ...] = ()
+    portable: float | None = None
+    portable_drop: float | None = None
+    cost: float | None = None
+    command: str = ""
+    plain_command: str = ""
 
 
 class SupportTrial(StrictStruct, frozen=True):

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from rkzoo.workflow.request.samples import ARRAYS, Files
 from rkzoo.workflow.request.samples import read as read_sample
 
 Image = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 USUAL = 100
@@ -136,7 +137,7 @@ def _choose(
     else:
         rows, check = pictures.rows, _check_pictures
     most = count or (usual or USUAL if pictures.source else None) or len(rows)
-    wanted = evenly(len(rows), most)
+    wanted = evenly(range(len(rows)), most)
     if len(wanted) < len(rows):
         report.note(
             f"{len(rows):,} pictures found in {pictures.source or 'the list'}; {len(wanted)} of "
@@ -163,11 +164,11 @@ def _choose(
     return _of_rows([rows[index] for index in sorted(taken)], flat=pictures.flat)
 
 
-def evenly(there: int, most: int) -> list[int]:
-    """At most `most` of `there` positions, at equal distances."""
-    if there <= most:
-        return list(range(there))
-    return [int(i) for i in np.linspace(0, there - 1, most).round()]
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, at equal distances."""
+    if len(items) <= most:
+        return list(items)
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, most).round()]
 
 
 def _beside(index: int, tried: Set[int], there: int) -> int | None:

@@ -14,10 +14,12 @@ from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.prompts import pipeline_prompts, resolve_prompts
+from rkzoo.workflow.request.quantization import NATURAL
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.workflow.request.text_recognizer import reader_for
+from rkzoo.zoo.catalogue import card_of_file
 from rkzoo.zoo.schema import Card
 
 
@@ -102,10 +104,20 @@ def find_model(
     choice = request.choice
     choice.check(name, ready.source.sha256, request.toolkit or DEFAULT_VERSION)
     ready = ready.quantised(choice.quantise)
+    if _is_built(ready, request, to_run) and choice == NATURAL and not request.plain:
+        card = ready.card or card_of_file(ready.source.sha256)
+        if card is not None and card.int8 is not None:
+            ready = ready.as_tuned(card.int8, request.toolkit or DEFAULT_VERSION)
     texts = ready.contract.texts
     if to_run or texts is None or request.words:
         return replace(ready, prompts=resolve_prompts(request.words, texts, name, report))
     return ready
+
+
+def _is_built(ready: ResolvedModel, request: Request, to_run: bool) -> bool:
+    """Whether INT8 is built of it; ONNX Runtime runs the model as it is."""
+    runs_float = to_run and request.runtime in (None, "onnx")
+    return (request.dtype or ready.dtypes[0]) == "int8" and not runs_float
 
 
 def _members(pipeline: Card, language: str | None, report: ProgressReporter) -> dict[str, str]:

@@ -15,6 +15,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
 from rkzoo.json_values import to_json_value
 from rkzoo.toolkit.recipe import Algorithm, Method
+from rkzoo.zoo.schema import Int8Recipe
 
 if TYPE_CHECKING:
     from rkzoo.workflow.request.calibration import CalibrationImages
@@ -120,8 +121,31 @@ class Choice:
 NATURAL = Choice()
 
 
-def choose(cut: bool, recipe: str | os.PathLike[str] | TunedRecipe | None) -> Choice:
-    """What --no-cut and --recipe ask for. Raises RkzooError when they contradict each other."""
+def of_card(recipe: Int8Recipe, sha256: str, toolkit: str) -> tuple[QuantizationConfig, str]:
+    """What a card's recipe asks for, and what of it is left out for this file and toolkit, in a
+    sentence: `float_layers` are names that hold for one file in one version."""
+    names = ("head", "algorithm", "method", "auto_hybrid", "float_layers")
+    config = QuantizationConfig(**{name: getattr(recipe, name) for name in names})
+    other = "for another file" if recipe.graph != sha256 else ""
+    if recipe.toolkit != toolkit:
+        other = other or f"with toolkit {recipe.toolkit}"
+    if not recipe.float_layers or not other:
+        return config, ""
+    left_out = f"Its {len(recipe.float_layers)} tensors in float16 are left out: they were found"
+    return msgspec.structs.replace(config, float_layers=()), f"{left_out} {other}."
+
+
+def choose(
+    cut: bool, recipe: str | os.PathLike[str] | TunedRecipe | None, plain: bool = False
+) -> Choice:
+    """What --no-cut, --recipe and --plain ask for. Raises RkzooError when they contradict each
+    other."""
+    if plain and recipe is not None:
+        raise RkzooError(
+            "--plain and --recipe contradict each other.",
+            "--plain leaves tuning out.",
+            "Give one of them.",
+        )
     if recipe is None:
         return Choice(USUAL if cut else QuantizationConfig(head="uncut"))
     if not cut:

@@ -40,6 +40,7 @@ class ModelOptions(TypedDict, total=False):
     calibration_count: int | None
     cut: bool
     recipe: PathName | TunedRecipe | None
+    plain: bool
     size: tuple[int, int] | None
     shapes: Mapping[str, Sequence[int]] | None
     raw: bool
@@ -81,7 +82,8 @@ class Request:
         calibration_count: How many of them, at equal distances; None is what the model's card
             says, or 100.
         cut: False leaves a detection head's postprocessing in the graph.
-        recipe: A file that `TuningResult.save` or `rkzoo tune` wrote.
+        recipe: A file that `TuningResult.save` or `rkzoo tune` wrote; in place of the card's.
+        plain: Leave out what was tuned for the model's card (its key `int8`).
         size: (height, width) of an input whose size the model leaves free.
         shapes: Shapes of inputs by name, whose dimensions the model leaves free.
         raw: Leave the outputs plain tensors where the head is known too.
@@ -120,6 +122,7 @@ class Request:
     calibration_count: int | None = None
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
+    plain: bool = False
     size: tuple[int, int] | None = None
     shapes: Mapping[str, Sequence[int]] | None = None
     raw: bool = False
@@ -152,7 +155,7 @@ class Request:
             if self.shapes is None
             else {name: tuple(shape) for name, shape in self.shapes.items()},
             "labels": None if self.labels is None else tuple(self.labels),
-            "recipe": choose(self.cut, self.recipe).recipe,
+            "recipe": choose(self.cut, self.recipe, self.plain).recipe,
             "mean": _floats("--mean", self.mean),
             "std": _floats("--std", self.std),
             "points": tuple(
@@ -189,7 +192,7 @@ class Request:
     @property
     def choice(self) -> Choice:
         """How the model is quantised."""
-        return choose(self.cut, self.recipe)
+        return choose(self.cut, self.recipe, self.plain)
 
     @property
     def pictures(self) -> CalibrationImages | None:

@@ -20,8 +20,8 @@ from rkzoo.graph.onnx.subgraph import part
 from rkzoo.tasks.prompt.prompted import Prompts
 from rkzoo.tasks.registry import spec_of
 from rkzoo.toolkit.recipe import Algorithm, Dtype, Source
-from rkzoo.workflow.request.quantization import USUAL, QuantizationConfig
-from rkzoo.zoo.schema import Card
+from rkzoo.workflow.request.quantization import USUAL, QuantizationConfig, of_card
+from rkzoo.zoo.schema import Card, Int8Recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -34,7 +34,8 @@ class ResolvedModel:
     `contract` describes what `graph` returns; `recognition` is there when the head was
     recognised from the graph. `quantise` says what becomes of the head, and of INT8. `prompts`
     say what to look for where the contract has texts, once that is settled. `files` are the
-    card's further files by role.
+    card's further files by role. `tuned` is the card's recipe where INT8 is built by it, and
+    `left_out` says what of that does not hold for this file.
     """
 
     name: str
@@ -48,6 +49,8 @@ class ResolvedModel:
     quantise: QuantizationConfig = USUAL
     prompts: Prompts | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
+    tuned: Int8Recipe | None = None
+    left_out: str = ""
 
     @property
     def is_cut(self) -> bool:
@@ -73,6 +76,11 @@ class ResolvedModel:
         if head == "uncut" or not self.is_cut:
             return keep_head(self.original, self.recognition)
         return cut_head(self.original, self.recognition, scores=head)
+
+    def as_tuned(self, recipe: Int8Recipe, toolkit: str) -> ResolvedModel:
+        """The same model, to be built as its card's recipe says. Raises RkzooError."""
+        how, left_out = of_card(recipe, self.source.sha256, toolkit)
+        return replace(self.quantised(how), tuned=recipe, left_out=left_out)
 
     def quantised(self, how: QuantizationConfig) -> ResolvedModel:
         """The same model, its head and its way to INT8 as `how` says. Raises RkzooError when

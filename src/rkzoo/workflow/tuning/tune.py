@@ -51,13 +51,20 @@ from rkzoo.workflow.evaluation.jobs import (
 from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, open_samples
 from rkzoo.workflow.inference.load import task_with
 from rkzoo.workflow.inference.plan import Plan, as_answered, part
-from rkzoo.workflow.request.calibration import from_files
+from rkzoo.workflow.request.calibration import evenly, from_files
+from rkzoo.workflow.request.calibration_sampling import farthest, picked
 from rkzoo.workflow.request.models import find_model
-from rkzoo.workflow.request.quantization import QuantizationConfig, TunedRecipe, write_recipe
+from rkzoo.workflow.request.quantization import (
+    QuantizationConfig,
+    TunedRecipe,
+    of_card,
+    write_recipe,
+)
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolved import ResolvedModel
-from rkzoo.workflow.tuning.calibration_sampling import evenly, farthest
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, cycles, layers_of, ranked
+from rkzoo.zoo.catalogue import card_of_file
+from rkzoo.zoo.schema import PICKED
 
 _USUAL_PICTURES = 20
 _MANY_PICTURES = 100
@@ -333,7 +340,7 @@ class _Search:
                 return
             for change, setting in candidates(self):
                 if setting not in [trial.setting for trial in self.trials]:
-                    self.measure(name, change, setting)
+                    self.measure(name, change, setting, self.cost(setting, process))
                 if self.drop <= max_drop:
                     return
         if process is not None and (stages is None or FLOAT_LAYERS in stages):
@@ -366,6 +373,13 @@ class _Search:
         self.trials.append(trial)
         self.tell(trial)
         return trial
+
+    def cost(self, setting: Setting, process: ToolkitProcess | None) -> float | None:
+        """Compiler cycles relative to the same without float layers; None without such."""
+        if process is None or not setting.quantise.float_layers:
+            return None
+        base = self.plan(_changed(setting, float_layers=())).parts["model"].built
+        return cycles(process, self.plan(setting).parts["model"].built) / cycles(process, base)
 
     def plan(self, setting: Setting) -> Plan:
         ready = self.ready.quantised(setting.quantise)
@@ -467,6 +481,26 @@ def _changed(setting: Setting, **values: Any) -> Setting:
     return replace(setting, quantise=msgspec.structs.replace(setting.quantise, **values))
 
 
+def _shipped(search: _Search) -> Candidates:
+    """The recipe that the model's card comes with."""
+    card = search.ready.card or card_of_file(search.ready.source.sha256)
+    if card is None or card.int8 is None:
+        return
+    recipe, toolkit = card.int8, search.request.toolkit or DEFAULT_VERSION
+    config, left_out = of_card(recipe, search.ready.source.sha256, toolkit)
+    setting = replace(search.best, quantise=config)
+    pool = _pool(search)
+    if recipe.pictures and setting.pictures is not None and len(pool) > len(setting.pictures):
+        taken = picked(recipe, from_files(pool), search.report).rows
+        words = f"{len(taken)} pictures {PICKED[recipe.pictures]}"
+        setting = replace(setting, pictures=tuple(row[0] for row in taken), picking=words)
+    if left_out:
+        search.report.note(left_out)
+    if config.float_layers:
+        yield WITHOUT_LAYERS, _changed(setting, float_layers=())
+    yield recipe.words(), setting
+
+
 def _head_forms(search: _Search) -> Candidates:
     recognition = search.ready.recognition
     if recognition is None or not isinstance(search.ready.contract.head, DetectHead):
@@ -512,7 +546,11 @@ def _automatic(search: _Search) -> Candidates:
     yield "the toolkit's own hybrid", _changed(search.best, auto_hybrid=True)
 
 
+SHIPPED = "shipped"
+"""Stage that tries the recipe that the model's card comes with."""
+WITHOUT_LAYERS = "the recipe of the card, without its layers in float16"
 STAGES: dict[str, Callable[[_Search], Candidates]] = {
+    SHIPPED: _shipped,
     "head-form": _head_forms,
     "algorithm": _algorithms("normal", "kl_divergence"),
     "method": _methods,

@@ -1,4 +1,4 @@
-"""Selection of calibration images: evenly spaced, or as diverse as possible."""
+"""Selection of calibration images as diverse as possible."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
 from rkzoo.progress import SILENT, Failure, ProgressReporter
+from rkzoo.workflow.request.calibration import CalibrationImages, evenly, from_files
+from rkzoo.zoo.schema import Int8Recipe
 
+_COMPARED = 500  # pictures that are read to be told apart
 _SIDE = 8  # side of the thumbnail by which images are compared
-
-
-def evenly(files: Sequence[Path], count: int) -> list[Path]:
-    """`count` evenly spaced files; all where there are fewer."""
-    if len(files) <= count:
-        return list(files)
-    return [files[int(i)] for i in np.linspace(0, len(files) - 1, count).round()]
 
 
 def farthest(files: Sequence[Path], count: int, report: ProgressReporter = SILENT) -> list[Path]:
@@ -43,6 +39,21 @@ def farthest(files: Sequence[Path], count: int, report: ProgressReporter = SILEN
     if not readable:
         return []
     return [readable[index] for index in spread(np.stack(list(known.values())), count)]
+
+
+def picked(
+    recipe: Int8Recipe, pictures: CalibrationImages, report: ProgressReporter = SILENT
+) -> CalibrationImages:
+    """Those of the calibration pictures that a card's recipe takes; all where they are no files.
+    Raises RkzooError for an unreadable image.
+    """
+    single = bool(pictures.rows) and all(len(row) == 1 for row in pictures.rows)
+    if not recipe.pictures or not single or len(pictures) <= recipe.count:
+        return pictures
+    files = [row[0] for row in pictures.rows]
+    if recipe.pictures == "evenly":
+        return from_files(evenly(files, recipe.count))
+    return from_files(farthest(evenly(files, _COMPARED), recipe.count, report))
 
 
 def spread(points: NDArray[np.float32], count: int) -> list[int]:
