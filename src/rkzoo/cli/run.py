@@ -90,15 +90,8 @@ def _run(args: argparse.Namespace) -> int:
             result = model(source)
             document = result.to_json()
             if folder is not None:
-                try:
-                    target = file_named or _target(result, folder / name)
-                    document[input_kind.gives] = str(result.save(target))
-                except RkzooError as error:
-                    if args.output or _can_draw():
-                        raise
-                    # No drawing was requested, and a board may lack the packages for it.
-                    print(f"note: {error}", file=sys.stderr)
-                    folder = None
+                target = file_named or _target(result, folder / name)
+                document[input_kind.gives] = str(result.save(target))
             documents.append(document)
             shown_name = str(file or name)
             for text in result.warnings:
@@ -174,11 +167,3 @@ def _target(result: Result, usual: Path) -> Path:
 def _print_summary(result: Result, text: str) -> None:
     print(f"{text}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
     print("\n".join(f"  {line}" for line in result.prediction.lines()) or "  nothing found")
-
-
-def _can_draw() -> bool:
-    try:
-        import supervision  # noqa: F401
-    except ImportError:
-        return False
-    return True
