@@ -41,7 +41,6 @@ PC_ONLY = (
     "onnx",
     "onnxruntime",
     "uv",
-    "supervision",
     "matplotlib",
     "faster_coco_eval",
     "jinja2",

@@ -92,15 +92,8 @@ def _run(args: argparse.Namespace) -> int:
         for (_, file, name), result in answers:
             document = result.to_json()
             if folder is not None:
-                try:
-                    target = file_named or _target(result, folder / name)
-                    document[input_kind.gives] = str(result.save(target))
-                except RkzooError as error:
-                    if args.output or _can_draw():
-                        raise
-                    # No drawing was requested, and a board may lack the packages for it.
-                    print(f"note: {error}", file=sys.stderr)
-                    folder = None
+                target = file_named or _target(result, folder / name)
+                document[input_kind.gives] = str(result.save(target))
             if args.json:
                 documents.append(document)
             shown_name = str(file or name)
@@ -187,11 +180,3 @@ def _print_summary(result: Result, text: str) -> None:
         "\n".join(f"  {line}" for line in result.prediction.lines()) or "  nothing found",
         flush=True,
     )
-
-
-def _can_draw() -> bool:
-    try:
-        import supervision  # noqa: F401
-    except ImportError:
-        return False
-    return True

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -229,19 +228,9 @@ class Tracked(Collection):
         ]
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The task's drawing, with the track id in the top-right corner of each box."""
-        canvas: NDArray[np.uint8] = self.prediction.draw(image)
-        scale = max(0.4, image.shape[0] / 1000)
-        weight = max(1, round(2 * scale))
-        for (_, y1, x2, _), number in zip(corners(self.prediction), self.ids.tolist(), strict=True):
-            if not number:
-                continue
-            text = f"#{number}"
-            (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, weight)
-            at = (int(x2) - width - 2, int(y1) + height + 4)
-            for colour, thick in (((0, 0, 0), weight + 2), ((255, 255, 255), weight)):
-                cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thick)
-        return canvas
+        """The task's drawing, with track ids in the captions and a color for each track."""
+        drawn: NDArray[np.uint8] = self.prediction.draw(image, self.ids)
+        return drawn
 
 
 class TrackedStream:

@@ -15,9 +15,9 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from rkzoo.errors import RkzooError
+from rkzoo.vision.palettes import Color
 
 Image = NDArray[np.uint8]
-Color = tuple[int, int, int]
 Font = str | os.PathLike[str] | None
 
 # Longest side of a drawn image in pixels: letters of a smaller one would be unreadable, and a
@@ -27,8 +27,8 @@ FILL = 0.82
 _MEASURE = 64
 NO_FONT = "No font was given: characters other than ASCII are shown as ?"
 
-# From low to high confidence, BGR.
-_UNSURE, _HALF, _SURE = (40, 40, 215), (0, 140, 230), (60, 130, 20)
+# From low to high confidence, BGR; all are readable on white.
+_UNSURE, _HALF, _SURE = (40, 40, 215), (0, 85, 180), (60, 130, 20)
 
 
 def confidence_color(score: float) -> Color:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -288,9 +289,9 @@ def test_a_board_has_no_onnx(npu: Path, bus: Bus, tmp_path: Path) -> None:
     assert "[board, " in third
     assert len(boxes) == 5
     assert code == "0"
-    # It could not draw, which nobody had asked for.
-    assert "supervision is not installed" in done.stderr
-    assert not (tmp_path / "rkzoo-out").exists()
+    # It draws with what it has.
+    (drawn,) = (tmp_path / "rkzoo-out").iterdir()
+    assert cv2.absdiff(cv2.imread(str(drawn)), cv2.imread(str(bus.picture))).max() > 100
 
 
 @pytest.mark.toolkit

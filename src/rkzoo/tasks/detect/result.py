@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.errors import RkzooError
 from rkzoo.tasks.collection import ClassifiedCollection, Collection, Rows
 
 if TYPE_CHECKING:
     import supervision
+
+TrackIds = NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +71,9 @@ class Detections(ClassifiedCollection):
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """Convert to supervision.Detections, with `class_name` in its data."""
-        from rkzoo.vision.draw import require_supervision
-
-        sv = require_supervision()
+        """Convert to supervision.Detections, with `class_name` in its data. Raises RkzooError where
+        the package supervision is missing."""
+        sv = _supervision()
         names = np.array([self.label(int(c)) for c in self.class_id], dtype=str)
         detections: supervision.Detections = sv.Detections(
             xyxy=self.xyxy.copy(),
@@ -80,17 +83,26 @@ class Detections(ClassifiedCollection):
         )
         return detections
 
-    def captions(self) -> list[str]:
-        """Label and score of each box, as drawn."""
-        return [
+    def captions(self, track_ids: TrackIds = None) -> list[str]:
+        """Label and score of each box, as drawn, after the number of its track."""
+        texts = [
             f"{self.label(int(c))} {s:.2f}" for c, s in zip(self.class_id, self.score, strict=True)
         ]
+        if track_ids is None:
+            return texts
+        return [
+            f"#{track} {text}" if track else text
+            for track, text in zip(track_ids.tolist(), texts, strict=True)
+        ]
 
-    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR image with boxes, labels and scores. Needs the package supervision."""
+    def draw(self, image: NDArray[np.uint8], track_ids: TrackIds = None) -> NDArray[np.uint8]:
+        """A copy of the BGR image with boxes, labels and scores, colored by class, or by track
+        where `track_ids` (N,) are given (0 for none)."""
         from rkzoo.vision.draw import boxes
+        from rkzoo.vision.palettes import things
 
-        return boxes(image, self.to_supervision(), self.captions())
+        by = self.class_id if track_ids is None else track_ids
+        return boxes(image, self.xyxy, self.captions(track_ids), things(by.tolist()))
 
     def lines(self) -> list[str]:
         """Text output for a terminal, one line per box."""
@@ -98,6 +110,19 @@ class Detections(ClassifiedCollection):
             f"{self.label(int(c)):<16} {s:.3f}  ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
             for (x1, y1, x2, y2), s, c in zip(self.xyxy, self.score, self.class_id, strict=True)
         ]
+
+
+def _supervision() -> ModuleType:
+    try:
+        import supervision
+    except ImportError as error:
+        raise RkzooError(
+            "The boxes cannot be given as supervision.Detections.",
+            f"The package supervision is not installed ({error}).",
+            # Before 0.30 it asks for opencv-python, whose files are those of the headless one.
+            'Install it with: pip install "supervision>=0.30"',
+        ) from error
+    return supervision
 
 
 class BoxCollection(Collection):
@@ -130,3 +155,9 @@ class BoxCollection(Collection):
     def names(self) -> list[str]:
         """The class name of each item, or the class index as text where it has no name."""
         return self.boxes.names
+
+    def _colors(self, track_ids: TrackIds) -> list[tuple[int, int, int]]:
+        """A color for each item, so that two of a class can be told apart."""
+        from rkzoo.vision.palettes import things
+
+        return things(range(len(self)) if track_ids is None else track_ids.tolist())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.collection import Rows
-from rkzoo.tasks.detect.result import BoxCollection, Detections
+from rkzoo.tasks.detect.result import BoxCollection, Detections, TrackIds
 from rkzoo.tasks.face.align import aligned
 
 if TYPE_CHECKING:
@@ -67,12 +67,14 @@ class Faces(BoxCollection):
         detections.data["points"] = self.points.copy()
         return detections
 
-    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR image with boxes, scores and landmarks."""
+    def draw(self, image: NDArray[np.uint8], track_ids: TrackIds = None) -> NDArray[np.uint8]:
+        """A copy of the BGR image with boxes, scores and landmarks, a color for each face,
+        or for each track where `track_ids` (N,) are given."""
         from rkzoo.vision.draw import boxes, skeletons
 
-        painted = boxes(image, self.boxes.to_supervision(), self.boxes.captions())
-        return skeletons(painted, self.points, np.ones(self.points.shape[:2], np.bool_))
+        colors = self._colors(track_ids)
+        painted = boxes(image, self.xyxy, self.boxes.captions(track_ids), colors)
+        return skeletons(painted, self.points, np.ones(self.points.shape[:2], np.bool_), colors)
 
     def aligned(self, image: NDArray[np.uint8], size: int = 112) -> NDArray[np.uint8]:
         """Crop and align the faces of the BGR image to the ArcFace template: uint8 (N, size, size,

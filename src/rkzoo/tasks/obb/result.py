@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.collection import ClassifiedCollection, Rows, bounding_boxes
-from rkzoo.tasks.detect.result import Detections
+from rkzoo.tasks.detect.result import Detections, TrackIds
 
 if TYPE_CHECKING:
     import supervision
@@ -91,11 +91,15 @@ class OrientedBoxes(ClassifiedCollection):
         detections.data["xyxyxyxy"] = self.quads()
         return detections
 
-    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR image with boxes, names and scores."""
+    def draw(self, image: NDArray[np.uint8], track_ids: TrackIds = None) -> NDArray[np.uint8]:
+        """A copy of the BGR image with boxes, names and scores, colored by class, or by track
+        where `track_ids` (N,) are given (0 for none)."""
         from rkzoo.vision.draw import rotated_boxes
+        from rkzoo.vision.palettes import things
 
-        return rotated_boxes(image, self.to_supervision(), self.upright().captions())
+        by = self.class_id if track_ids is None else track_ids
+        captions = self.upright().captions(track_ids)
+        return rotated_boxes(image, self.quads(), captions, things(by.tolist()))
 
     def lines(self) -> list[str]:
         """Text output for a terminal, one line per box."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.collection import Rows
-from rkzoo.tasks.detect.result import BoxCollection, Detections
+from rkzoo.tasks.detect.result import BoxCollection, Detections, TrackIds
 
 if TYPE_CHECKING:
     import supervision
@@ -56,12 +56,16 @@ class Poses(BoxCollection):
         detections.data["keypoints"] = self.keypoints.copy()
         return detections
 
-    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR image with skeletons, boxes, names and scores."""
+    def draw(self, image: NDArray[np.uint8], track_ids: TrackIds = None) -> NDArray[np.uint8]:
+        """A copy of the BGR image with skeletons, boxes, names and scores, a color for each object,
+        or for each track where `track_ids` (N,) are given."""
         from rkzoo.vision.draw import boxes, skeletons
 
-        painted = boxes(image, self.boxes.to_supervision(), self.boxes.captions())
-        return skeletons(painted, self.keypoints[..., :2], self.keypoints[..., 2] >= VISIBLE)
+        colors = self._colors(track_ids)
+        painted = boxes(image, self.xyxy, self.boxes.captions(track_ids), colors)
+        return skeletons(
+            painted, self.keypoints[..., :2], self.keypoints[..., 2] >= VISIBLE, colors
+        )
 
     def lines(self) -> list[str]:
         """Text output for a terminal, one line per object."""

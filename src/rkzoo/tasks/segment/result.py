@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.tasks.collection import Rows, pick
-from rkzoo.tasks.detect.result import BoxCollection, Detections
+from rkzoo.tasks.detect.result import BoxCollection, Detections, TrackIds
 
 if TYPE_CHECKING:
     import supervision
@@ -90,13 +90,14 @@ class Masks(BoxCollection):
         detections.mask = self.dense()
         return detections
 
-    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A copy of the BGR image with masks, boxes, names and scores."""
+    def draw(self, image: NDArray[np.uint8], track_ids: TrackIds = None) -> NDArray[np.uint8]:
+        """A copy of the BGR image with masks, boxes, names and scores, a color for each object, or
+        for each track where `track_ids` (N,) are given."""
         from rkzoo.vision.draw import boxes, masks
 
-        detections = self.boxes.to_supervision()
-        painted = masks(image, self.boxes.class_id, self.corners, self.crops)
-        return boxes(painted, detections, self.boxes.captions())
+        colors = self._colors(track_ids)
+        painted = masks(image, self.corners, self.crops, colors)
+        return boxes(painted, self.xyxy, self.boxes.captions(track_ids), colors)
 
     def lines(self) -> list[str]:
         """Text output for a terminal, one line per object."""

@@ -32,8 +32,6 @@ from rkzoo.soc.machine import npu_load
 from rkzoo.soc.tree import Tree
 from rkzoo.streaming.live import LivePage, parse_address
 from rkzoo.streaming.meter import StreamMeter
-from rkzoo.streaming.paint import draw_boxes_only as paint_plainly
-from rkzoo.streaming.paint import has_supervision
 from rkzoo.streaming.sinks import JsonLines, RenderedFrame, Sink, VideoFile, Window, check_window
 from rkzoo.streaming.sources import Frame, FrameSource, PacedSource, open_source
 from rkzoo.streaming.tracking import TrackedStream, TrackOptions
@@ -189,8 +187,7 @@ def stream(
         if drop and not opened.live:
             opened = PacedSource(opened)
         workers = options.workers or npu_workers(planned) or _WORKERS[planned.label]
-        draws = bool(outputs.save or outputs.http or outputs.show)
-        run = _Run(planned, opened, options, workers, drop, stop, watch, report, draws)
+        run = _Run(planned, opened, options, workers, drop, stop, watch, report)
         page = (
             LivePage(address, run.figures, title=f"{planned.name} · rkzoo stream")
             if address
@@ -224,7 +221,6 @@ class _Run:
         stop: StopSignal,
         watch: Watch | None,
         report: ProgressReporter,
-        draws: bool,
     ) -> None:
         self.planned, self.source, self.options = planned, source, options
         self.workers, self.drop, self.stop = workers, drop, stop
@@ -235,8 +231,6 @@ class _Run:
         self.warnings: dict[str, None] = {}
         self.answered = self.failed = self._in_a_row = 0
         self._follow = self._follower() if options.track else None
-        # Imported here: it takes seconds, during which a live stream would stall.
-        self._draws_in_full = draws and has_supervision()
 
     def go(
         self, pool: Pool[Frame, FrameResult], outputs: StreamOutputs, page: LivePage | None
@@ -313,8 +307,6 @@ class _Run:
                 self.warnings[text] = None
 
     def _paint(self, prediction: Any, image: Image) -> Image:
-        if not self._draws_in_full:
-            return paint_plainly(prediction, image)
         if isinstance(prediction, TextLines):
             from rkzoo.workflow.inference.font import font
 
