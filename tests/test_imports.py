@@ -22,6 +22,7 @@ GROUND = {
     "files",
     "html_template",
     "json_values",
+    "ort",
     "progress",
     "session",
 }

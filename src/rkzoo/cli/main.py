@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from rkzoo.errors import RkzooError
+from rkzoo.errors import RkzooError, is_memory_shortage, too_little_memory
 
 VERBS = {
     "demo": "demo: read a page of text, build a .rknn, compare float and INT8",
@@ -104,11 +104,13 @@ def main(argv: Sequence[str]) -> int:
             raise
         _print_summary(error, as_json=getattr(args, "json", False))
         return error.code
-    except MemoryError:
-        return _unexpected(args, "This machine has too little memory for that.")
     except Exception as error:
         if args.debug:
             raise
+        if is_memory_shortage(error):
+            shortage = too_little_memory()
+            _print_summary(shortage, as_json=getattr(args, "json", False))
+            return shortage.code
         return _unexpected(args, f"{type(error).__name__}: {error}")
 
 

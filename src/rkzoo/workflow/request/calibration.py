@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
+from rkzoo.files import read_text
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.tensors.feed import Sample, arrays_of, input_specs
 from rkzoo.vision.image import SUFFIXES, expand, read
@@ -91,7 +92,7 @@ def _in_folder(path: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[tuple[Path, ...]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RkzooError(
             f"The list {path} cannot be read.", f"{error}.", "Give one path a line."
