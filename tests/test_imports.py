@@ -24,6 +24,7 @@ GROUND = {
     "html_template",
     "json_values",
     "kept",
+    "ort",
     "progress",
     "session",
     "spelling",

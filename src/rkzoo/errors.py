@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class RkzooError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keeps all fields when a worker process pickles the error.
-        return _again, (self.what, self.why, self.fix, self.code, self.log, self.typo)
+        return partial(type(self), **vars(self)), ()
 
     @property
     def reason(self) -> str:
@@ -51,10 +52,28 @@ class RkzooError(Exception):
         return document | ({"log": str(self.log)} if self.log else {})
 
 
-def _again(
-    what: str, why: str, fix: str, code: int, log: Path | None, typo: tuple[str, str] | None
-) -> RkzooError:
-    return RkzooError(what, why, fix, code=code, log=log, typo=typo)
+class TooLittleMemory(RkzooError):
+    """The machine has too little memory."""
+
+
+def too_little_memory() -> TooLittleMemory:
+    """The error for what could be done with more memory."""
+    return TooLittleMemory(
+        "This machine has too little memory for that.",
+        "",
+        "Close other programs, give smaller or fewer inputs, or use a machine with more memory.",
+        code=1,
+    )
+
+
+_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Insufficient memory")
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Whether an exception, of Python, ONNX Runtime or OpenCV, says that memory ran out."""
+    return isinstance(error, MemoryError | TooLittleMemory) or any(
+        words in str(error) for words in _MEMORY
+    )
 
 
 def printable(text: str, instead: str = "") -> str:

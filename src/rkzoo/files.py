@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from rkzoo.errors import RkzooError
 
@@ -141,7 +143,63 @@ def os_errors_explained(what: str) -> Iterator[None]:
         raise RkzooError(what, _why(error), _fix(error)) from error
 
 
+class NotRegular(OSError):
+    """A device, a pipe or a folder where a file is read, or a file that is too large."""
+
+
+# Larger than any picture, sound or table that is read at once.
+MOST_BYTES = 1 << 30
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading. A pipe would wait for ever, a device never end.
+
+    Raises:
+        OSError: It cannot be opened; NotRegular where it is something else.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        # Checked first, since opening a device may do something; and again, since it may have
+        # become another. Without waiting for a pipe's writer.
+        _check_regular(os.stat(name), path)
+        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        try:
+            _check_regular(os.fstat(descriptor), path)
+        except NotRegular:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    return open(path, "rb", opener=opened)
+
+
+def _check_regular(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device or a pipe"
+        raise NotRegular(errno.EINVAL, f"It is {kind}, and no file", str(path))
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a regular file of at most `most` bytes. Raises as `open_file`."""
+    with open_file(path) as file:
+        # Not its size, which is 0 below /proc.
+        data = file.read(most + 1)
+    if len(data) > most:
+        size = f"{most / 2**20:.3g} MB"
+        raise NotRegular(errno.EFBIG, f"It is larger than {size}", str(path))
+    return data
+
+
+def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read a regular file as text, with line ends as they are in Python. Raises as `open_file`,
+    and UnicodeDecodeError."""
+    with io.TextIOWrapper(io.BytesIO(read_bytes(path)), encoding, errors) as text:
+        return text.read()
+
+
 def _why(error: OSError) -> str:
+    if isinstance(error, NotRegular):
+        return f"{error.strerror}."
     where = f" ({error.filename})" if error.filename else ""
     return f"The system says: {error.strerror or error}{where}."
 
@@ -251,7 +309,7 @@ def write_text(path: Path, text: str) -> None:
 def sha256_of(path: Path) -> str:
     """Return the hex SHA-256 of a file. Raises RkzooError when it cannot be read."""
     digest = hashlib.sha256()
-    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

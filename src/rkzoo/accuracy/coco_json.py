@@ -14,7 +14,7 @@ from rkzoo.accuracy import rle
 from rkzoo.accuracy.folders import best_folder
 from rkzoo.accuracy.objects import Measure, ObjectTruth, Shape
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 
 # instances_train2017.json has 450 MB.
 MAX_BYTES = 1 << 30
@@ -93,7 +93,7 @@ def _decoded(path: Path) -> _Truth:
                 "No COCO annotation file is so large.",
                 "Give the annotations of the validation pictures.",
             )
-        data = path.read_bytes()
+        data = read_bytes(path)
     try:
         return msgspec.json.decode(data, type=_Truth, strict=False)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -16,7 +16,7 @@ from rkzoo.accuracy.metric import Metric
 from rkzoo.accuracy.objects import ObjectTruth
 from rkzoo.accuracy.oriented import OrientedTruth
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import open_file, os_errors_explained
 from rkzoo.spelling import unknown
 
 Kind = Literal[
@@ -226,7 +226,7 @@ def _is_regions(source: DatasetSource) -> bool:
 
 
 def _first_line(path: Path) -> str:
-    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         return file.readline(1 << 16).decode("utf-8", "replace")
 
 

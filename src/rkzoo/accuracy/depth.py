@@ -13,7 +13,7 @@ from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import check_size, digest_of, pictures
 from rkzoo.accuracy.metric import Metric
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import open_file, os_errors_explained, read_bytes
 
 F64 = NDArray[np.float64]
 _PICTURES = ("images", "rgb", "img")
@@ -127,8 +127,8 @@ def read_depth(path: Path) -> F64:
 
 def _npy(path: Path) -> NDArray[np.generic] | None:
     try:
-        with os_errors_explained(f"{path} cannot be read."):
-            depth = np.load(path, allow_pickle=False)
+        with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
+            depth = np.load(file, allow_pickle=False)
     except (ValueError, EOFError):
         return None
     return depth if isinstance(depth, np.ndarray) else None
@@ -138,7 +138,7 @@ def _png(path: Path) -> NDArray[np.generic] | None:
     import cv2
 
     with os_errors_explained(f"{path} cannot be read."):
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = np.frombuffer(read_bytes(path), np.uint8)
     depth = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     return depth if depth is not None and depth.dtype == np.uint16 else None
 

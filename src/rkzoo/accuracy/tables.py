@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 
 # A million text lines are about 100 MB; other lists are smaller.
 MAX_BYTES = 256 << 20
@@ -25,7 +25,7 @@ def text_of(path: Path, most: int = MAX_BYTES) -> str:
                 "No list of this kind is so large.",
                 "Check that it is the right file.",
             )
-        data = path.read_bytes()
+        data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

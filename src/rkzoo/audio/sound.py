@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.files import atomic_output, open_file, os_errors_explained
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 _LONGEST = 6 * 3600  # seconds; the header of a small file can claim far more
@@ -73,7 +73,7 @@ def read(path: Path | str) -> Sound:
         RkzooError: missing, empty, longer than six hours, or not audio.
     """
     path = Path(path)
-    with os_errors_explained(f"The sound {path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"The sound {path} cannot be read."), open_file(path) as file:
         return _read(file, path)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rkzoo.cli import signals
 from rkzoo.cli.parser import build_parser, chosen_verb, with_command
 from rkzoo.cli.streams import OutputClosed, OutputFailed, output
-from rkzoo.errors import RkzooError
+from rkzoo.errors import RkzooError, is_memory_shortage, too_little_memory
 
 
 def main(argv: Sequence[str]) -> int:
@@ -98,10 +98,10 @@ def _print_summary(error: RkzooError, *, as_json: bool) -> None:
 
 def _explained(error: Exception, *, as_json: bool) -> int:
     """Tell of an error; returns the exit code."""
+    if is_memory_shortage(error):
+        error = too_little_memory()
     if not isinstance(error, RkzooError):
         text = f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError):
-            text = "This machine has too little memory for that."
         error = RkzooError(
             "rkzoo itself failed; this is a bug in it, not in your input.",
             " ".join(text.split())[:500],

@@ -9,6 +9,7 @@ import numpy as np
 
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.errors import RkzooError
+from rkzoo.ort import BoundedSession
 from rkzoo.session import Array, Closeable, Label
 
 _DTYPES = {
@@ -23,6 +24,9 @@ _DTYPES = {
 }
 
 
+_FIX = "Look at it with rkzoo inspect, check the input size, or export it again."
+
+
 class OnnxSession(Closeable):
     """Runs a float graph on ONNX Runtime's CPU provider.
 
@@ -35,7 +39,7 @@ class OnnxSession(Closeable):
         threads: Number of threads; 0 leaves it to ONNX Runtime.
 
     Raises:
-        RkzooError: The graph cannot be loaded.
+        RkzooError: The graph cannot be loaded, or there is too little memory for it.
     """
 
     label: Label = "onnx"
@@ -43,33 +47,17 @@ class OnnxSession(Closeable):
     def __init__(
         self, model: Path | bytes, image: ImageInput | None = None, *, threads: int = 0
     ) -> None:
+        self._image = image
+        what = "The graph" if isinstance(model, bytes) else str(model)
         try:
-            import onnxruntime as ort
+            self._session = BoundedSession(model, what=what, fix=_FIX, threads=threads)
         except ImportError as error:
             raise RkzooError(
                 "ONNX models cannot be run here.",
                 f"The package onnxruntime is not installed ({error}).",
                 'Install it with: pip install "rkzoo[pc]"',
             ) from error
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
-        self._image = image
-        try:
-            self._session = ort.InferenceSession(
-                model if isinstance(model, bytes) else str(model),
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # otherwise it retries, and prints so on stdout
-            )
-        except Exception as error:
-            what = "The graph" if isinstance(model, bytes) else str(model)
-            raise RkzooError(
-                f"{what} cannot be loaded by ONNX Runtime.",
-                _first_line(error),
-                "Look at it with rkzoo inspect, or export it again.",
-            ) from error
-        nodes = self._session.get_inputs()
+        nodes = self._session.session.get_inputs()
         self._names = [node.name for node in nodes]
         self.inputs = tuple(_spec(node) for node in nodes)
         if image is not None:
@@ -84,7 +72,7 @@ class OnnxSession(Closeable):
             self.inputs = (nhwc, *self.inputs[1:])
             self._mean = np.array(image.mean, np.float32)
             self._gain = (1 / np.array(image.std, np.float64)).astype(np.float32)
-        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        self.outputs = tuple(_spec(node) for node in self._session.session.get_outputs())
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the graph.
@@ -102,14 +90,7 @@ class OnnxSession(Closeable):
         inputs = list(arrays)
         if self._image is not None and inputs and inputs[0].dtype == np.uint8:
             inputs[0] = self._normalised(inputs[0])
-        try:
-            outputs = self._session.run(None, dict(zip(self._names, inputs, strict=True)))
-        except Exception as error:
-            raise RkzooError(
-                "ONNX Runtime could not run the graph.",
-                _first_line(error),
-                "Check the input size with rkzoo inspect.",
-            ) from error
+        outputs = self._session.run(dict(zip(self._names, inputs, strict=True)))
         return [np.asarray(output) for output in outputs]
 
     def _normalised(self, picture: Array) -> Array:
@@ -132,8 +113,3 @@ def _spec(node: object) -> TensorSpec:
         dtype=_DTYPES.get(node.type, str(node.type)),  # type: ignore[attr-defined]
         layout="NCHW" if len(shape) == 4 else "plain",
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:300] + ("…" if len(text) > 300 else "")

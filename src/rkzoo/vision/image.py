@@ -25,7 +25,7 @@ from PIL import (
 )
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.files import atomic_output, os_errors_explained, read_bytes
 from rkzoo.vision.letterbox import with_channels
 
 Array = NDArray[Any]
@@ -74,7 +74,7 @@ def read(path: str | os.PathLike[str], *, alpha: bool = False) -> NDArray[np.uin
     with os_errors_explained(f"The picture {path} cannot be read."):
         # Not cv2.imread: it does not distinguish a missing file from a broken one, and fails on
         # some non-ASCII paths.
-        data = path.read_bytes()
+        data = read_bytes(path)
     return from_bytes(data, path, alpha=alpha)
 
 

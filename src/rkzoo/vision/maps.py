@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.files import atomic_output, open_file, os_errors_explained
 from rkzoo.vision.letterbox import Letterbox
 from rkzoo.vision.palettes import palette
 
@@ -148,7 +148,7 @@ def read_map(path: Path) -> U8:
 
     with os_errors_explained(f"{path} cannot be read."):
         try:
-            with Image.open(path) as picture:
+            with open_file(path) as file, Image.open(file) as picture:
                 picture.load()
                 mode, numbers = picture.mode, np.asarray(picture)
         except (ValueError, SyntaxError) as error:

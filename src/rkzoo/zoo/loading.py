@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import open_file, os_errors_explained
 from rkzoo.spelling import unknown
 from rkzoo.zoo.labels import is_label_file
 from rkzoo.zoo.schema import Card, Source
@@ -126,7 +126,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         RkzooError: The file is missing, too long, or not such a mapping.
     """
-    with os_errors_explained(f"The card {path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"The card {path} cannot be read."), open_file(path) as file:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise RkzooError(

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import GraphView, attributes, run, submodel
+from rkzoo.ort import CannotRun
 
 Meaning = Literal["classes", "labels", "embedding", "numbers"]
 """`classes` exclude each other; of `labels` each holds or not; an `embedding` is compared with
@@ -151,7 +151,7 @@ def _is_unit(view: GraphView, name: str, before: str, node: onnx.NodeProto) -> b
     values = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
     try:
         (actual,) = run(submodel(view, nodes, {before: values}, [name]), {before: values})
-    except RkzooError:
+    except CannotRun:
         return False
     expected = values / np.linalg.norm(values)
     return actual.size == values.size and bool(

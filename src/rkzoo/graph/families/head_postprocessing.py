@@ -6,6 +6,7 @@ is found from its outputs, whatever operators the exporter used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 
 from rkzoo.graph.onnx.view import Array, GraphView, run, submodel
+from rkzoo.ort import MOST_NUMBERS, too_large
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
 _SUPPRESSING = frozenset({"NonMaxSuppression"})
@@ -111,6 +113,9 @@ def head_postprocessing(
     unknown = [name for name, shape in shapes.items() if shape is None]
     if unknown:
         return f"the size of {unknown[0]} inside the graph cannot be inferred"
+    large = [name for name, shape in shapes.items() if math.prod(shape or ()) > MOST_NUMBERS]
+    if large:
+        raise too_large(f"{large[0]} inside the graph", MOST_NUMBERS * 4)
     return HeadPostprocessing(
         branches=tuple(Branch(name, shape) for name, shape in shapes.items() if shape),
         outputs=tuple(outputs),

@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 
 from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput, Part
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
     Level,
     extras,
@@ -53,6 +52,7 @@ from rkzoo.graph.families.training import (
     is_picodet,
 )
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 _LOOKED_AT = 32  # cells, before all are compared
 _PROPORTION = 1e-5
@@ -113,7 +113,7 @@ def undecoded(view: GraphView, picture: ImageSource) -> Recognition | str:
     values = probe(end.branches, seed=0)
     try:
         answers = end(values)
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     undecoded = _parts(answers, groups, values, strides)
     if isinstance(undecoded, str):

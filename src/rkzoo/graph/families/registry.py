@@ -44,6 +44,7 @@ from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.summary import TensorInfo, tensors
 from rkzoo.graph.onnx.unrounded import is_rounded, unrounded
 from rkzoo.graph.onnx.view import GraphView, attributes, declared, is_half, is_scale, prepared
+from rkzoo.ort import looking
 
 __all__ = ["RECOGNISERS", "Form", "HeadTensor", "Recognition", "recognise"]
 
@@ -103,6 +104,7 @@ _ROUNDED = "The graph is quantised; its head was looked at without the rounding.
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
+@looking()
 def recognise(
     model: onnx.ModelProto, size: tuple[int, int] | None = None, labels: Sequence[str] = ()
 ) -> Recognition:

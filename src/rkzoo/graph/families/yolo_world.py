@@ -14,11 +14,11 @@ import numpy as np
 
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.branches import Float, contract, is_close, probe, stride, times
 from rkzoo.graph.families.head_postprocessing import Branch, head_postprocessing
 from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 # Operators that only rearrange values, and those that may end a score without sigmoid.
 _ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze"})
@@ -139,7 +139,7 @@ def _bins(view: GraphView, branch: Branch) -> int:
     values = probe(end.branches, seed=0)
     try:
         (answer,) = end(values)
-    except RkzooError:
+    except CannotRun:
         return 0
     return source.shape[1] // 4 if is_close(answer, _distances(values[source.name])) else 0
 

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput, Part
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import SHARES_SAID
 from rkzoo.graph.families.anchor_levels import (
     Level,
@@ -44,6 +43,7 @@ from rkzoo.graph.families.head_postprocessing import head_postprocessing
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 _POINTS_FIRST: tuple[Part, ...] = ("box", "objectness", "keypoints", "score")
 
@@ -83,7 +83,7 @@ def upstream(view: GraphView, picture: ImageSource) -> Recognition | str:
     try:
         answer = end(values)[0]
         zero = end({name: np.zeros_like(value) for name, value in values.items()})[0]
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     channels = levels[0].branch.shape[1]
     total = sum(cells(level.branch) for level in levels)

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from rkzoo.contract.detect import DetectHead, HeadOutput
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_levels import anchor_head_tensors, anchored_levels, describe_levels
 from rkzoo.graph.families.anchors import ASSUMED, USUAL, describe_scores, family_of, scored_by
 from rkzoo.graph.families.branches import (
@@ -30,6 +29,7 @@ from rkzoo.graph.families.head_postprocessing import HeadPostprocessing, head_po
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 _FACE_NUMBERS = 16
 _FACE = (
@@ -166,7 +166,7 @@ def _probe_outputs(end: HeadPostprocessing) -> tuple[dict[str, Array], dict[str,
     values = probe(end.branches, seed=0)
     try:
         return values, dict(zip(end.outputs, end(values), strict=True))
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
 
 

@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 
 from rkzoo.contract.detect import DecodedOutput, HeadOutput
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
     NO_SHARES,
     SHARES_SAID,
@@ -59,6 +58,7 @@ from rkzoo.graph.families.training import (
     is_picodet,
 )
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 _NOT_ROWS = "its output is not a row of numbers for each of {} cells"
 # Outputs and the number of cells -> corners (N, 4) in pixels and scores (N, C).
@@ -118,7 +118,7 @@ def _recognised(
         if isinstance(layout, str):
             return layout
         recognised = _match(end, values, picture, layout.read)
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(recognised, str):
         return recognised

@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 
 from rkzoo.contract.detect import DecodedOutput, HeadOutput
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.anchor_free import (
     ALL_SHARES,
     SHARES_SAID,
@@ -48,6 +47,7 @@ from rkzoo.graph.families.faces import with_faces
 from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing, head_postprocessing
 from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 # So low that top-k selects nothing from a level set to it.
 _QUIET = -30.0
@@ -83,7 +83,7 @@ def upstream(view: GraphView, picture: ImageSource) -> Recognition | str:
         if reason:
             return reason
         levels = _levels(end, groups, values, picture)
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(levels, str):
         return levels

@@ -42,6 +42,7 @@ from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing,
 from rkzoo.graph.families.recognition import Form, HeadTensor, ImageSource, Recognition
 from rkzoo.graph.families.training import PICODET, is_picodet
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 _NOT_RAW = "its outputs are not raw box distributions and class scores after a sigmoid"
 _LEFT_OVER = "it has outputs that are neither box, score nor sum of scores"
@@ -58,7 +59,7 @@ def rockchip(view: GraphView, picture: ImageSource) -> Recognition | str:
     try:
         values = probe(end.branches, seed=0)
         answers = dict(zip(outputs, end(values), strict=True))
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     prototypes = _prototypes(view, end, values, answers)
     if prototypes is not None:

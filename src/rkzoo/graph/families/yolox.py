@@ -15,7 +15,6 @@ import numpy as np
 
 from rkzoo.contract.detect import DecodedOutput, DetectHead, HeadOutput
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.branches import (
     BOX_SLACK,
     SCORE_SLACK,
@@ -35,6 +34,7 @@ from rkzoo.graph.families.head_postprocessing import Branch, HeadPostprocessing,
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import HeadTensor, ImageSource, Recognition
 from rkzoo.graph.onnx.view import Array, GraphView
+from rkzoo.ort import CannotRun
 
 FAMILY = "yolox"
 _PIXEL_SHARE = 1e-5
@@ -71,7 +71,7 @@ def upstream(view: GraphView, picture: ImageSource) -> Recognition | str:
             return f"its output is not a row of values for each of {total} cells"
         rows_last = answer.shape[1] != total
         levels = _levels(groups, picture, _positions(end, values, answer, 1 if rows_last else 2))
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     if isinstance(levels, str):
         return levels
@@ -149,7 +149,7 @@ def rockchip(view: GraphView, picture: ImageSource) -> Recognition | str:
             for branch in group:
                 after = outputs_without_branch(end, values, branch)[which[0]]
                 positions[branch.name] = changed_channels(answers[which[0]], after, 1)
-    except RkzooError as error:
+    except CannotRun as error:
         return f"the end of the graph cannot be run alone ({error.why})"
     levels = _levels(groups, picture, positions)
     if isinstance(levels, str):

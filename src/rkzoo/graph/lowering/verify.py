@@ -17,7 +17,7 @@ from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.lowering.cut_head import static_input
 from rkzoo.graph.onnx.input_preprocessing import InputPreprocessing, input_preprocessing
 from rkzoo.graph.onnx.unrounded import unrounded
-from rkzoo.graph.onnx.view import prepared, run
+from rkzoo.graph.onnx.view import prepared, run_whole
 
 Array = NDArray[Any]
 # Outputs in the contract's order -> boxes of every cell (N, 4) x1,y1,x2,y2 in input pixels, or (N,
@@ -107,8 +107,11 @@ def verify_equivalence(
     worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
         fed = _input_tensor(picture, image, front)
-        answers = run(whole, {name: fed if front is None else front.array(fed)})
-        expected_raw, found_raw = [answers[index] for index in indexes], run(cut_model, {name: fed})
+        answers = run_whole(whole, {name: fed if front is None else front.array(fed)})
+        expected_raw, found_raw = (
+            [answers[index] for index in indexes],
+            run_whole(cut_model, {name: fed}),
+        )
         expected, actual = decode_whole(expected_raw), decode_cut(found_raw)
         prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
         if recognition.coarsest_first:

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.view import Array, declared, first_line, run
+from rkzoo.graph.onnx.view import Array, declared, first_line, run_whole
+from rkzoo.ort import CannotRun
 
 # A convolution may accumulate in another order where the size is dynamic.
 _EQUAL = 1e-4
@@ -89,8 +90,8 @@ def _feeds(
 
 def _answers(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
     try:
-        return run(model, feeds)
-    except RkzooError as error:
+        return run_whole(model, feeds)
+    except CannotRun as error:
         raise _refused(f"It has its size fixed inside. {error.why}") from error
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import Array, GraphView, graph_view, run, submodel
+from rkzoo.ort import CannotRun
 
 _PRODUCTS = frozenset({"MatMul", "Einsum"})
 _ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"})
@@ -150,7 +150,7 @@ def _probe_weights(view: GraphView, comparison: _Comparison) -> tuple[Array, Arr
             weight[:, first : first + count] = (ask(loud)[:, :count] - bias[:, None]) / _LOUD
         trial = np.random.default_rng(0).normal(0, 1, (channels, cells)).astype(np.float32)
         answer = ask(trial)
-    except RkzooError:
+    except CannotRun:
         return None
     expected = weight @ trial.astype(np.float64) + bias[:, None]
     if np.abs(answer - expected).max() > _SLACK * max(1.0, float(np.abs(expected).max())):

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.view import (
     Array,
@@ -31,6 +30,7 @@ from rkzoo.graph.onnx.view import (
     run,
     submodel,
 )
+from rkzoo.ort import MOST_NUMBERS, CannotRun, looking, too_large
 
 Layout = Literal["NCHW", "NHWC"]
 Pixels = Literal["-1..1", "0..1", "0..255"]
@@ -202,6 +202,7 @@ class InputPreprocessing:
 # ---- reading ------------------------------------------------------------------------
 
 
+@looking()
 def input_preprocessing(
     model: onnx.ModelProto, size: tuple[int, int] | None = None
 ) -> InputPreprocessing | None:
@@ -270,7 +271,7 @@ def _uniform_affine(
         feeds = {plain.name: plain.array(picture.astype(np.float32))}
         try:
             (answer,) = run(submodel(view, needed, feeds, [name]), feeds)
-        except (RkzooError, TypeError):
+        except (CannotRun, TypeError):
             return None
         if answer.ndim != 4 or answer.shape[:2] != (1, count):
             return None
@@ -384,6 +385,8 @@ def _ramp(plain: InputPreprocessing, size: tuple[int, int] | None) -> tuple[Arra
     rows, columns = plain.shape[-2:] if plain.layout == "NCHW" else plain.shape[-3:-1]
     inputs = size or _TRIAL
     sides = (rows or inputs[0], columns or inputs[1])
+    if plain.channels * sides[0] * sides[1] > MOST_NUMBERS:
+        raise too_large(f"The input {plain.name}", MOST_NUMBERS * 4)
     most = 127 if plain.dtype == TensorProto.INT8 else 255
     random = np.random.default_rng(0)
     planes = random.integers(0, most + 1, (plain.channels, *sides)).astype(np.float32)
@@ -406,7 +409,7 @@ def _channel_affine(
     feeds = {plain.name: fed}
     try:
         (answer,) = run(submodel(view, _needed(nodes, name), feeds, [name]), feeds)
-    except (RkzooError, TypeError):  # a type that numpy has not
+    except (CannotRun, TypeError):  # a type that numpy has not
         return None
     half = np.float16 in (answer.dtype, fed.dtype)
     for layout, turned in _planes(answer, planes.shape[1:]):

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.input_preprocessing import (
     TOOK_BYTES,
     InputPreprocessing,
     input_preprocessing,
 )
 from rkzoo.graph.onnx.view import Array, GraphView, attributes, captured_by, is_half, run, submodel
+from rkzoo.ort import CannotRun
 
 
 def scale_after_product(view: GraphView) -> None:
@@ -130,7 +130,7 @@ def _focus(view: GraphView, node: onnx.NodeProto) -> tuple[str, list[Origin]] | 
     part = [n for n in view.model.graph.node if id(n) in inside]
     try:
         answer = run(submodel(view, part, {source: numbers}, [joined.output[0]]), {source: numbers})
-    except RkzooError:
+    except CannotRun:
         return None
     return _origins(answer[0], numbers, source)
 

@@ -4,6 +4,7 @@ consumers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.errors import RkzooError
+from rkzoo.ort import MOST_BYTES, BoundedSession, CannotRun, looking, too_large
 
 Array = NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -25,6 +27,7 @@ _SMALL = 100_000
 # Folding one chain can reveal the shape that another one needs. Shape arithmetic that depends on
 # earlier shapes folds once per round: YOLOv9c exported without simplification takes nine.
 _ROUNDS = 50
+_OTHER_OPSET = "Export the model again, with opset 12 to 19."
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 
 
@@ -238,7 +241,18 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
         if shape is not None:
             shapes[info.name] = shape
             dtypes[info.name] = info.type.tensor_type.elem_type
+    _check_sizes(graph, shapes)
     return shapes, dtypes
+
+
+def _check_sizes(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> None:
+    """Raise OutOfBounds for a tensor that nobody can mean, before anything is made of its size."""
+    large = {n for n, dims in shapes.items() if math.prod(d or 1 for d in dims) * 4 > MOST_BYTES}
+    for node in graph.node if large else ():
+        if not large.isdisjoint(node.output):
+            raise too_large(f"The {node.op_type} node {node.name}".rstrip(), MOST_BYTES)
+    if large:
+        raise too_large(f"The input {min(large)}", MOST_BYTES)
 
 
 def _count(dims: Iterable[int]) -> int:
@@ -281,7 +295,7 @@ def _fold(view: GraphView) -> bool:
     exits = [n for node in foldable if node.output[0] in gone for n in node.output if n in outer]
     try:
         values = run(submodel(view, foldable, sources, exits), sources) if exits else []
-    except RkzooError:
+    except CannotRun:
         return False
     fresh = {name: value for name, value in sources.items() if name in outer}
     fresh |= dict(zip(exits, values, strict=True))
@@ -383,8 +397,16 @@ def submodel(
     return part
 
 
+@looking()
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
-    """Run a model once on ONNX Runtime's CPU provider.
+    """Run a part of a model once on ONNX Runtime's CPU provider, with little memory and time; as
+    `run_whole` otherwise.
+    """
+    return run_whole(model, feeds)
+
+
+def run_whole(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
+    """Run a whole model once on ONNX Runtime's CPU provider, with the memory there is.
 
     Args:
         model: The model.
@@ -394,27 +416,14 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
         All outputs, in the model's order.
 
     Raises:
-        RkzooError: ONNX Runtime cannot load or run it.
+        CannotRun: ONNX Runtime cannot load or run it.
+        RkzooError: It takes too much memory or time.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(),
-            options,
-            providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # otherwise it retries, and prints so on stdout
-        )
-        named = {i.name for i in session.get_inputs()}
-        return list(session.run(None, {n: v for n, v in feeds.items() if n in named}))
-    except Exception as error:  # ONNX Runtime has many exception classes
-        raise RkzooError(
-            "ONNX Runtime cannot run the model.",
-            f"It says: {first_line(error)}",
-            "Export the model again, with opset 12 to 19.",
-        ) from error
+    session = BoundedSession(
+        model.SerializeToString(), what="A part of the model", fix=_OTHER_OPSET
+    )
+    named = {i.name for i in session.session.get_inputs()}
+    return session.run({n: v for n, v in feeds.items() if n in named})
 
 
 # ---- half precision -----------------------------------------------------------------

@@ -22,7 +22,7 @@ import msgspec
 
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import open_file, os_errors_explained
 from rkzoo.graph import literal
 
 Target = Literal["NPU", "CPU", "other"]
@@ -123,7 +123,7 @@ def read(path: Path) -> RknnFile:
             before 1.5.2, or made for the first NPU generation.
     """
     path = Path(path)
-    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         size = path.stat().st_size
         if size < _HEADER:
             raise _foreign(path, "It is empty." if not size else "It is far too short.")

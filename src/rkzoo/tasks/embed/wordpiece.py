@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.errors import RkzooError
+from rkzoo.files import open_file
 
 _LONGEST = 100  # characters of a word; a longer one is unknown
 _BIGGEST = 16 * 2**20
@@ -76,8 +77,10 @@ class WordPiece:
 
 
 def _read(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes()[:_BIGGEST]
+    with open_file(path) as whole:
+        if not zipfile.is_zipfile(whole):
+            whole.seek(0)
+            return whole.read(_BIGGEST)
     with zipfile.ZipFile(path) as archive, archive.open("tokenizer.json") as file:
         return file.read(_BIGGEST)
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
+from rkzoo.files import open_file
 from rkzoo.tasks.bpe import apply_merges
 
 START, END = 49406, 49407
@@ -44,7 +45,7 @@ class ClipTokenizer:
     def from_file(cls, path: Path) -> ClipTokenizer:
         """Read `bpe_simple_vocab_16e6.txt.gz`. Raises RkzooError for any other file."""
         try:
-            with gzip.open(path) as file:
+            with open_file(path) as packed, gzip.open(packed) as file:
                 text = file.read(_BIGGEST).decode("utf-8")
         except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise RkzooError(

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_text
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_tokens(vocabulary: Path, settings: Path) -> WhisperTokens:
     """
     try:
         with os_errors_explained(f"The vocabulary {vocabulary} cannot be read."):
-            words = tuple(json.loads(vocabulary.read_text("utf-8")))
+            words = tuple(json.loads(read_text(vocabulary)))
             suppressed = tuple(int(token) for token in _object(settings)["suppress_ids"])
         return _tokens(words, suppressed)
     except (ValueError, KeyError, TypeError) as error:
@@ -73,7 +73,7 @@ def read_tokens(vocabulary: Path, settings: Path) -> WhisperTokens:
 
 
 def _object(path: Path) -> dict[str, list[int]]:
-    objects: dict[str, list[int]] = json.loads(path.read_text("utf-8"))
+    objects: dict[str, list[int]] = json.loads(read_text(path))
     return objects
 
 

@@ -12,7 +12,7 @@ from rkzoo.audio.fbank import Stream as Frames
 from rkzoo.audio.sound import Sound
 from rkzoo.contract.audio import TransducerHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_text
 from rkzoo.session import Array, Session, run_named
 from rkzoo.tasks.speech.transcript import Transcript
 from rkzoo.tasks.speech.words import TimedToken, segments_of
@@ -137,7 +137,7 @@ def read_pieces(path: Path) -> dict[int, str]:
     pieces: dict[int, str] = {}
     try:
         with os_errors_explained(f"The vocabulary {path} cannot be read."):
-            lines = path.read_text("utf-8").splitlines()
+            lines = read_text(path).splitlines()
         for line in lines:
             if line.strip():
                 piece, _, number = line.rstrip().rpartition(" ")

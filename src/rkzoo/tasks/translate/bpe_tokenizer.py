@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import open_file, os_errors_explained
 from rkzoo.tasks.bpe import apply_merges
 from rkzoo.tasks.translate.words import text_of, words_of
 
@@ -137,7 +137,7 @@ class BpeTokenizer:
 def _lines(path: Path) -> list[str]:
     # Not splitlines(): pieces may contain other line separators.
     try:
-        with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+        with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
             text = file.read(_BIGGEST).decode("utf-8")
     except UnicodeDecodeError as error:
         raise _other(path, f"It is not UTF-8 text: {error}.") from error

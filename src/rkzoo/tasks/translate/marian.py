@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.session import Array, Session, run_named
 from rkzoo.tasks.translate.bpe_tokenizer import BpeWord, SpecialTokens
 from rkzoo.tasks.translate.task import MARKS
@@ -163,7 +163,7 @@ class SentencePieceTokenizer:
 
 def _vocabulary(path: Path) -> dict[str, int]:
     with os_errors_explained(f"{path} cannot be read."):
-        data = path.read_bytes()
+        data = read_bytes(path)
     try:
         vocabulary = json.loads(data)
     except ValueError as error:
@@ -186,7 +186,7 @@ def _model(path: Path) -> Any:
             'Install it with: pip install "rkzoo[translate]"',
         ) from error
     with os_errors_explained(f"{path} cannot be read."):
-        data = path.read_bytes()
+        data = read_bytes(path)
     model = SentencePieceProcessor()
     try:
         model.load_from_serialized_proto(data)

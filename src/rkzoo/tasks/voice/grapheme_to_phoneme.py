@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
+from rkzoo.files import open_file
 
 # The alphabets of g2p-en's network, in embedding order.
 _VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
@@ -34,7 +35,7 @@ class GraphemeToPhoneme:
 
     def __init__(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
                 self._w = {name: np.asarray(arrays[name], np.float32) for name in _SHAPES}
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise _damaged(path, str(error)) from error

@@ -8,7 +8,7 @@ import msgspec
 
 from rkzoo.contract.audio import VoiceHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.tasks.spec import TaskOptions, TaskParts
 from rkzoo.tasks.voice.grapheme_to_phoneme import GraphemeToPhoneme
 from rkzoo.tasks.voice.phonemizer import Phonemizer, read_lexicon
@@ -70,7 +70,7 @@ def _speller(head: VoiceHead, parts: TaskParts) -> Speller:
 def _described(path: Path) -> _Described:
     try:
         with os_errors_explained(f"{path} cannot be read."):
-            return msgspec.json.decode(path.read_bytes(), type=_Described)
+            return msgspec.json.decode(read_bytes(path), type=_Described)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RkzooError(
             f"{path} does not describe a voice.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.tasks.voice.english import letter_name
 from rkzoo.tasks.voice.grapheme_to_phoneme import GraphemeToPhoneme
 
@@ -52,7 +52,7 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     several pronunciations is kept. Raises RkzooError for another file.
     """
     with os_errors_explained(f"The dictionary {path} cannot be read."):
-        lines = path.read_bytes().decode("latin-1").split("\n")
+        lines = read_bytes(path).decode("latin-1").split("\n")
     words: dict[str, list[str]] = {}
     for line in lines:
         word, gap, sounds = line.rstrip().partition("  ")

@@ -14,8 +14,8 @@ import msgspec
 from rkzoo.checks import Check
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
-from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained, sha256_of
+from rkzoo.errors import RkzooError, TooLittleMemory
+from rkzoo.files import open_file, os_errors_explained, read_bytes, sha256_of
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.checks import rknn_checks
 from rkzoo.json_values import to_json_value
@@ -184,7 +184,7 @@ def _refuse_name(name: str) -> None:
 
 
 def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
-    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         return file.read(4) in magics
 
 
@@ -246,6 +246,8 @@ def _recognised(
         return model, None, None
     try:
         return *recognise_arranged(model, request.size), None
+    except TooLittleMemory:
+        raise
     except RkzooError as error:
         return model, None, error
 
@@ -263,6 +265,8 @@ def _plain(
         return None, (), unknown
     try:
         plain = plain_of(model, request, card)
+    except TooLittleMemory:
+        raise
     except RkzooError as error:
         return None, (), error
     notes = plain_notes(plain.graph, plain.contract, requested=request.raw)
@@ -338,7 +342,7 @@ def _readable(path: Path, file: rknn.RknnFile) -> list[Check]:
 
 def _sidecar(path: Path) -> Sidecar:
     with os_errors_explained(f"{path} cannot be read."):
-        data = path.read_bytes()
+        data = read_bytes(path)
     try:
         return msgspec.json.decode(data, type=Sidecar)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rkzoo.checks import LEVELS, Level
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import open_file, os_errors_explained
 from rkzoo.soc.chips import same_family
 from rkzoo.soc.machine import Machine, read_machine
 from rkzoo.soc.versions import Version, judge, parse
@@ -91,7 +91,7 @@ def diagnose(
 def model_findings(path: Path, machine: Machine, soc: str | None = None) -> list[Finding]:
     """Check a model file, and whether `machine` can run it."""
     try:
-        with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+        with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
             magic = file.read(4)
         if magic in (b"RKNN", b"RKCE") or path.suffix.lower() == ".rknn":
             return list(_rknn(path, machine, soc))

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from rkzoo import files
 from rkzoo.accuracy.answers import Record, pack
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, package_digest, sha256_of
@@ -122,7 +123,7 @@ def answer_of(task: Callable[[Any], Prediction], decode: Decode) -> Answer:
 def read_bytes(path: Path) -> bytes:
     """Read a file. Raises RkzooError when it cannot be read."""
     with os_errors_explained(f"The file {path} cannot be read."):
-        return path.read_bytes()
+        return files.read_bytes(path)
 
 
 def run_inline(

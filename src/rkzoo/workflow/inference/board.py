@@ -16,7 +16,7 @@ import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained, sha256_of
+from rkzoo.files import open_file, os_errors_explained, sha256_of
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.reader import RknnFile
 from rkzoo.progress import SILENT, ProgressReporter
@@ -280,7 +280,7 @@ def _judge(model: BoardBackend, report: ProgressReporter) -> None:
 def _readable(path: Path) -> RknnFile | None:
     """What the file says; None where it is encrypted, which the library alone can judge. Raises
     RkzooError for one that is empty, cut short or of another kind."""
-    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         if file.read(4) == b"RKCE":
             return None
     return rknn.read(path)

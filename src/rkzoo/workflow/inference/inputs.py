@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_text
 from rkzoo.tasks.registry import spec_of
 from rkzoo.tasks.spec import InputName, OutputName
 from rkzoo.workflow.request.pipeline_file import read_pipeline
@@ -128,7 +128,7 @@ def _text(source: TextSource | str) -> str:
                     raise RkzooError(
                         f"{text_source.path} is too long.", "Texts end at 1 MiB.", "Cut it."
                     )
-                text = text_source.path.read_text("utf-8")
+                text = read_text(text_source.path)
         except UnicodeDecodeError as error:
             raise RkzooError(
                 f"The text {text_source.path} cannot be read.",

@@ -17,7 +17,7 @@ from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
@@ -207,7 +207,7 @@ def _of_pipeline(path: Path, request: Request, report: ProgressReporter) -> Plan
             )
     for role, (file, contract) in pipeline.cpu.items():
         with os_errors_explained(f"{file} cannot be read."):
-            parts[role] = ModelPart(contract, OnnxBackend(file.read_bytes()))
+            parts[role] = ModelPart(contract, OnnxBackend(read_bytes(file)))
     options = replace(request.task_options, prompts=prompts)
     return Plan(pipeline.name, label, parts, pipeline.head, pipeline.files, options)
 

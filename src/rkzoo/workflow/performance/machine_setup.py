@@ -14,7 +14,7 @@ import numpy as np
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.soc import clocks
 from rkzoo.soc.chips import chips
 from rkzoo.soc.machine import Machine, read_machine
@@ -163,7 +163,7 @@ def picture_bytes(path: str | os.PathLike[str] | None) -> tuple[bytes, Path]:
     if path is not None:
         file = Path(path)
         with os_errors_explained(f"The picture {file} cannot be read."):
-            return file.read_bytes(), file
+            return read_bytes(file), file
     random = np.random.default_rng(0)
     canvas = cv2.resize(random.integers(60, 196, (45, 80, 3), np.uint8), (1280, 720))
     for index in range(6):

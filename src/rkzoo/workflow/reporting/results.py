@@ -14,7 +14,7 @@ import yaml
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained, write_text
+from rkzoo.files import os_errors_explained, read_text, write_text
 from rkzoo.workflow.request.quantization import QuantizationConfig
 
 _LARGEST = 8 << 20
@@ -197,7 +197,7 @@ def _read(path: Path, kind: Any, what: str) -> Any:
         with os_errors_explained(f"{path} is no {what}."):
             if path.stat().st_size > _LARGEST:
                 raise ValueError("it is too large")
-            text = path.read_text("utf-8")
+            text = read_text(path)
         return msgspec.convert(yaml.load(text, yaml.CSafeLoader) or [], kind)
     except (ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]

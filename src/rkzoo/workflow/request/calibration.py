@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, os_errors_explained, require_space
+from rkzoo.files import cache_dir, os_errors_explained, read_text, require_space
 from rkzoo.progress import SILENT, Failure, ProgressReporter
 from rkzoo.tasks.tensors.feed import Sample, arrays_of, input_specs
 from rkzoo.vision.image import SUFFIXES, expand, read
@@ -212,7 +212,7 @@ def _in_folder(path: Path) -> list[Path]:
 
 def _listed(path: Path) -> list[tuple[Path, ...]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RkzooError(
             f"The list {path} cannot be read.", f"{error}.", "Give one path a line."

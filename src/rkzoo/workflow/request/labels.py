@@ -12,6 +12,7 @@ import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
+from rkzoo.files import read_text
 from rkzoo.graph.onnx.read import load, metadata
 from rkzoo.progress import ProgressReporter
 from rkzoo.tasks.registry import spec_of
@@ -46,7 +47,7 @@ def card_labels(
                 "Fetch it again with rkzoo fetch, or give --labels FILE.",
             )
     else:
-        text = files[where.file].read_text("utf-8")
+        text = read_text(files[where.file])
         if where.column:
             rows = csv.DictReader(StringIO(text))
             return (*where.before, *(row[where.column] for row in rows), *where.after)

@@ -13,7 +13,7 @@ import msgspec
 
 from rkzoo.contract.inputs import Color, ImageInput, fed_as
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_text
 from rkzoo.spelling import unknown
 
 Fit = Literal["letterbox", "pad", "stretch", "crop", "none"]
@@ -118,7 +118,7 @@ def parse_anchors(text: str) -> tuple[tuple[float, float], ...]:
     """
     name = text.strip()
     if "\n" not in name and len(name) < 4096 and Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8", errors="replace")
+        text = read_text(Path(name), errors="replace")
     try:
         numbers = [float(word) for word in _ONE_NUMBER.findall(text)]
     except ValueError as error:
@@ -148,7 +148,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     characters too. Raises RkzooError when the file cannot be read or is empty."""
     try:
         with os_errors_explained(f"The labels {path} cannot be read."):
-            text = path.read_text("utf-8-sig")
+            text = read_text(path, "utf-8-sig")
     except UnicodeDecodeError as error:
         raise RkzooError(
             f"The labels {path} cannot be read.",

@@ -18,7 +18,7 @@ import msgspec
 from rkzoo.contract.model import Contract, Head
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained, write_text
+from rkzoo.files import atomic_output, open_file, os_errors_explained, write_text
 
 # A plain name: nothing that leads out of the folder, and no file that is hidden.
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\.\x00][^/\\\x00]{0,250}$")]
@@ -98,7 +98,7 @@ def write_pipeline(
 
 def read_pipeline(path: Path) -> Pipeline:
     """What the file names. Raises RkzooError."""
-    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         text = file.read(_LARGEST + 1)
     try:
         pipeline_file = msgspec.json.decode(text[:_LARGEST], type=PipelineFile)
@@ -137,4 +137,11 @@ def _beside(path: Path, name: str, suffix: str = "") -> Path:
             f"{name} does not end in {suffix}.",
             "Convert the pipeline again with rkzoo convert.",
         )
-    return path.parent / name
+    file = path.parent / name
+    if file.exists() and not file.is_file():
+        raise RkzooError(
+            f"{path.name} names what is no file.",
+            f"{name} is a folder, a device or a pipe.",
+            "Convert the pipeline again with rkzoo convert.",
+        )
+    return file

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Head
 from rkzoo.errors import RkzooError
+from rkzoo.files import open_file
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.prompt.encode import TextEncoder, l2_normalize
@@ -92,7 +93,8 @@ def read_embeddings(path: Path) -> NDArray[np.float32]:
     Raises RkzooError for a file that is something else.
     """
     try:
-        values = np.load(path, allow_pickle=False)
+        with open_file(path) as file:
+            values = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         # What numpy says of a ValueError is advice that nobody should follow.
         why = f"{error}." if isinstance(error, OSError) else "It is no .npy file of numbers."

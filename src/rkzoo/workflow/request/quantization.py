@@ -12,7 +12,7 @@ import yaml
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import write_text
+from rkzoo.files import read_text, write_text
 from rkzoo.json_values import to_json_value
 from rkzoo.toolkit.recipe import Algorithm, Method
 from rkzoo.zoo.schema import Int8Recipe
@@ -67,7 +67,7 @@ def read_recipe(path: Path) -> TunedRecipe:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError("it is larger than a recipe can be")
-        document: Any = yaml.safe_load(path.read_text("utf-8"))
+        document: Any = yaml.safe_load(read_text(path))
         return msgspec.convert(document, TunedRecipe)
     except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]

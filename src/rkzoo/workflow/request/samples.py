@@ -14,7 +14,7 @@ import numpy as np
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.tasks.tensors.feed import Array, Sample, input_specs
 from rkzoo.vision.image import SUFFIXES, from_bytes
 
@@ -126,7 +126,8 @@ def read(source: Any, contract: Contract) -> Sample:
     if not isinstance(source, Files):
         return _given(source, None, "sample")
     if source.whole is not None:
-        return _npz(source.whole, source.whole)
+        with os_errors_explained(f"{source.whole} cannot be read."):
+            return _npz(BytesIO(read_bytes(source.whole)), source.whole)
     specs = input_specs(contract)
     return {name: _read(file, specs[name]) for name, file in (source.inputs or {}).items()}
 
@@ -168,7 +169,7 @@ def decode(data: bytes, path: Path, contract: Contract) -> Sample:
 
 def _read(file: Path, spec: ImageInput | ArrayInput) -> Array:
     with os_errors_explained(f"{file} cannot be read."):
-        return _decoded(file.read_bytes(), file, spec)
+        return _decoded(read_bytes(file), file, spec)
 
 
 def _decoded(data: bytes, file: Path, spec: ImageInput | ArrayInput) -> Array:
@@ -195,7 +196,7 @@ def _npy(source: BytesIO, file: Path) -> Array:
     return array
 
 
-def _npz(source: BytesIO | Path, file: Path) -> dict[str, Array]:
+def _npz(source: BytesIO, file: Path) -> dict[str, Array]:
     """Arrays of numbers by name. Raises RkzooError."""
     try:
         with np.load(source, allow_pickle=False) as archive:

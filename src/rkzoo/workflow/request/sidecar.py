@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.toolkit.recipe import Sidecar
 
 
@@ -17,7 +17,7 @@ def read_sidecar(path: Path) -> Sidecar:
     with os_errors_explained(f"{path} cannot be read."):
         path.stat()
     try:
-        return msgspec.json.decode(beside.read_bytes(), type=Sidecar)
+        return msgspec.json.decode(read_bytes(beside), type=Sidecar)
     except FileNotFoundError:
         raise RkzooError(
             f"{path.name} has no {beside.name} beside it.",

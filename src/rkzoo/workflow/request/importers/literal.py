@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
+from rkzoo.files import read_text
 from rkzoo.progress import ProgressReporter
 
 
@@ -15,7 +16,7 @@ def from_literal(files: Mapping[str, Path], target: Path, report: ProgressReport
     RkzooError for any other source."""
     source = files["model"]
     try:
-        _, _, literal = source.read_text("utf-8").partition("=")
+        _, _, literal = read_text(source).partition("=")
         value = ast.literal_eval(literal.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = None

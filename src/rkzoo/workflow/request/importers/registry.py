@@ -11,6 +11,7 @@ from rkzoo.files import (
     atomic_output,
     cache_dir,
     locked,
+    open_file,
     os_errors_explained,
     package_digest,
     sha256_of,
@@ -68,7 +69,7 @@ def as_onnx(
         if path.suffix.lower() in PYTORCH:
             refuse_file(path)
         return path
-    with os_errors_explained(f"{path} cannot be read."), path.open("rb") as file:
+    with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         if not file.read(1):
             raise RkzooError(f"{path} is no model.", "The file is empty.", "Copy it again.")
     extra = {"size": input_size(path, size, report)} if name == "torchscript" else {}

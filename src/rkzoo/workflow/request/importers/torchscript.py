@@ -15,7 +15,7 @@ import msgspec
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.schema_base import Size
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained
+from rkzoo.files import open_file, os_errors_explained
 from rkzoo.progress import ProgressReporter
 from rkzoo.workflow.request.importers.frameworks import PYTORCH, translated
 
@@ -81,7 +81,7 @@ def torchscript(
     from rkzoo.graph.onnx.writer import save
 
     source = files["model"]
-    with os_errors_explained(f"{source} cannot be read."), source.open("rb"):
+    with os_errors_explained(f"{source} cannot be read."), open_file(source):
         pass
     if not is_script(source):
         raise RkzooError(
