@@ -129,7 +129,7 @@ def prepare(
     if dtype == "int8" and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
-    key = builds.store(graph.SerializeToString(), arrays, recipe)
+    key = builds.store(graph.SerializeToString(), arrays, recipe, report=report)
     outputs = tuple(tensor.name for tensor in summary.outputs)
     return Prepared(ready, recipe, stored, key, proof, outputs)
 
