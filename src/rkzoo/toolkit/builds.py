@@ -130,8 +130,8 @@ def find(key: str, report: ProgressReporter = SILENT) -> BuildInputs | None:
 def keep_calibrated(inputs: BuildInputs, toolkit: str, files: Sequence[Path]) -> None:
     """Keep what the toolkit made of the calibration, so that a later build need not calibrate.
 
-    It depends neither on the chip nor on what is decided after calibration: float layers and the
-    ranges of scores. Keeps nothing for inputs that do not lie in the cache, nor where it fails.
+    It does not depend on the chip. Keeps nothing for inputs that do not lie in the cache, nor where
+    that fails.
 
     Args:
         inputs: Inputs of the build.
@@ -173,9 +173,7 @@ def _calibrated_folder(inputs: BuildInputs, toolkit: str) -> Path | None:
     entry = inputs.onnx.parent
     if inputs.calibration != entry or entry.parent != cache_dir("builds"):
         return None
-    settings = msgspec.structs.replace(
-        inputs.recipe, soc="", float_layers=(), scores=(), auto_hybrid=False, toolkit=toolkit
-    )
+    settings = msgspec.structs.replace(inputs.recipe, soc="", toolkit=toolkit)
     digest = hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
     return entry / f"{_CALIBRATED}{digest[:16]}"
 

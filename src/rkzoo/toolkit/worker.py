@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     Header = dict[str, Any]
     Answer = tuple[Header, list[Any]]
 
-# What the first half of a hybrid build leaves.
-STEM = "hybrid"
-KINDS = (".model", ".data", ".quantization.cfg")
+_STEM = "hybrid"
+_TABLE = "chosen.cfg"
+# What the second half of a hybrid build needs.
+KEPT = (_STEM + ".model", _STEM + ".data", _TABLE)
 
 _LENGTH = struct.Struct("<I")
 _OPSET = 13
@@ -144,15 +145,20 @@ class Jobs:
         seen: dict[str, float] = {}
         files: list[str] = []
         if header["kept"]:
-            model, seen = self._tried(header)
-            header = {**header, "kept": None}
+            model = self._resumed(header)
         chosen = bool(header["float_layers"])
         halves = header["calibration"] is not None and (chosen or not header["auto_hybrid"])
         if model is None and halves:
-            model, seen = self._tried(header, must=chosen)
+            try:
+                model, seen = self._hybrid(header)
+            except Exception:
+                if chosen:
+                    raise
+                # The plain build leaves the scores to calibration, and says better what is wrong.
+                traceback.print_exc()
             # Without one of its optimisations the toolkit is not as the next process finds it.
             if model is not None and not header["config"].get("disable_rules"):
-                files = [os.path.abspath(STEM + kind) for kind in KINDS]
+                files = [os.path.abspath(name) for name in KEPT]
         if model is None:
             model = self._fresh(header)
             self._load(model, header)
@@ -166,16 +172,18 @@ class Jobs:
         _done("export_rknn", model.export_rknn(header["export"]))
         return {"seen": seen, "files": files}, []
 
-    def _tried(self, header: Header, must: bool = False) -> tuple[Any, dict[str, float]]:
-        """As `_hybrid`; no model where that fails, unless it must not."""
+    def _resumed(self, header: Header) -> Any:
+        """A build from what an earlier calibration left; None where that cannot be."""
+        graph, data, table = (str(Path(header["kept"], name)) for name in KEPT)
         try:
-            return self._hybrid(header)
+            model = self._fresh(header)
+            data = retargeted(data, model, header["onnx"])
+            status = model.hybrid_quantization_step2(graph, data, table)
+            _done("hybrid_quantization_step2", status)
         except Exception:
-            if must:
-                raise
-            # The plain build leaves the scores to calibration, and says better what is wrong.
-            traceback.print_exc()
-        return None, {}
+            traceback.print_exc()  # another version of the toolkit, perhaps
+            return None
+        return model
 
     def _hybrid(self, header: Header) -> tuple[Any, dict[str, float]]:
         """A build in two halves, with the table of ranges changed between them; and the highest
@@ -190,12 +198,10 @@ class Jobs:
             table = with_ranges(table, entries, ranges)
         if header["float_layers"]:
             table = with_float_layers(table, header["float_layers"])
-        chosen = Path("chosen.cfg")
-        chosen.write_text(table, "utf-8")
+        Path(_TABLE).write_text(table, "utf-8")
         # A model of its own: the one that calibrated refuses to go on.
         model = self._fresh(header)
-        data = retargeted(stem, model, header["onnx"]) if header["kept"] else stem + ".data"
-        status = model.hybrid_quantization_step2(stem + ".model", data, str(chosen))
+        status = model.hybrid_quantization_step2(stem + ".model", stem + ".data", _TABLE)
         _done("hybrid_quantization_step2", status)
         return model, seen
 
@@ -244,12 +250,9 @@ class Jobs:
         """The first half of a hybrid build, which writes the ranges to files.
 
         Done once per model, calibration and configuration, so that trying other float layers costs
-        only the second half, and not at all where it was kept. Returns the stem of the files'
-        names.
+        only the second half. Returns the stem of the files' names.
         """
-        if header["kept"]:
-            return str(Path(header["kept"]) / STEM)
-        stem = STEM
+        stem = _STEM
         current = digest(header)
         if current == self._calibrated:
             return stem
@@ -479,10 +482,10 @@ def with_ranges(table: str, entries: dict[str, Any], ranges: dict[str, tuple[flo
     return "".join(parts)
 
 
-def retargeted(stem: str, model: Any, onnx: str) -> str:
+def retargeted(data: str, model: Any, onnx: str) -> str:
     """A kept `.data` for the chip and the description that `model` is configured with, which are
     all that it holds of them (measured on seven chips), and the path of the graph."""
-    kept = pickle.loads(Path(stem + ".data").read_bytes())
+    kept = pickle.loads(Path(data).read_bytes())
     base = model.rknn_base
     kept.update(args=base.args, npu_target=base.npu_target, ori_model_path=onnx)
     Path("kept.data").write_bytes(pickle.dumps(kept))
