@@ -147,8 +147,9 @@ class Jobs:
         if header["kept"]:
             model = self._resumed(header)
         chosen = bool(header["float_layers"])
-        halves = header["calibration"] is not None and (chosen or not header["auto_hybrid"])
-        if model is None and halves:
+        # What `mmse` finds for the weights is not written down by the first half.
+        whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] == "mmse"
+        if model is None and header["calibration"] is not None and (chosen or not whole):
             try:
                 model, seen = self._hybrid(header)
             except Exception:
@@ -157,7 +158,7 @@ class Jobs:
                 # The plain build leaves the scores to calibration, and says better what is wrong.
                 traceback.print_exc()
             # Without one of its optimisations the toolkit is not as the next process finds it.
-            if model is not None and not header["config"].get("disable_rules"):
+            if model is not None and not whole and not header["config"].get("disable_rules"):
                 files = [os.path.abspath(name) for name in KEPT]
         if model is None:
             model = self._fresh(header)

@@ -15,6 +15,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
 from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, keep_head
 from rkzoo.graph.lowering.verify import Decode, EquivalenceReport, verify_equivalence
@@ -25,6 +26,7 @@ from rkzoo.tasks.detect.postprocess import DetectDecoder
 from rkzoo.tasks.prompt.prompted import fill_slots
 from rkzoo.toolkit import builds, checks
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe
+from rkzoo.workflow.compile.room import check_room
 from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds. `outputs` are
-    the names of those of the graph."""
+    the names of those of the graph, `graph_bytes` its size."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -45,6 +47,7 @@ class Prepared:
     key: str
     proof: EquivalenceReport | None
     outputs: tuple[str, ...] = ()
+    graph_bytes: int = 0
 
 
 def prepare(
@@ -129,9 +132,13 @@ def prepare(
     if dtype == "int8" and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
-    key = builds.store(graph.SerializeToString(), arrays, recipe, report=report)
+    content = graph.SerializeToString()
+    # Both are kept in the cache, and once more in the toolkit's scratch folder.
+    need = 2 * (sum(array.nbytes for array in arrays) + len(content))
+    check_room(cache_dir(), need, report, "The graph and its calibration")
+    key = builds.store(content, arrays, recipe, report=report)
     outputs = tuple(tensor.name for tensor in summary.outputs)
-    return Prepared(ready, recipe, stored, key, proof, outputs)
+    return Prepared(ready, recipe, stored, key, proof, outputs, len(content))
 
 
 def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Problem]:
