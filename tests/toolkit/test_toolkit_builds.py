@@ -5,13 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
+from rkzoo.progress import SILENT
 from rkzoo.toolkit import builds
 from rkzoo.toolkit.recipe import InputPlan, Recipe
 
@@ -102,3 +106,152 @@ def test_processes_at_the_same_time_agree(cache):
     assert len(set(keys)) == 1
     assert builds.find(keys[0]).onnx.stat().st_size == 400000
     assert list(cache_dir("builds").glob(".*.part")) == []
+
+
+def entry_of(key):
+    return cache_dir("builds") / key
+
+
+class Notes:
+    """A reporter that keeps its notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def task(self, *args, **options):
+        return SILENT.task(*args, **options)
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def bent(content: bytes, place: int, kind: str) -> bytes:
+    place %= len(content)
+    return {
+        "overwritten": content[:place] + b"\x00rkzoo attack\x00" + content[place + 14 :],
+        "one bit": content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :],
+        "truncated": content[:place],
+        "longer": content + b"x",
+        "empty": b"",
+    }[kind]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.sampled_from(["model.onnx", "calibration-0.npy", "recipe.json", "digests.json"]),
+    place=st.integers(0, 10**6),
+    kind=st.sampled_from(["overwritten", "one bit", "truncated", "longer", "empty"]),
+)
+def test_whatever_byte_of_whatever_file_is_damaged_nothing_damaged_is_found(
+    cache, name, place, kind
+):
+    key = builds.store(b"graph", [PICTURES], RECIPE)
+    file = entry_of(key) / name
+    content = file.read_bytes()
+    file.write_bytes(bent(content, place, kind))
+    notes = Notes()
+    assert builds.find(key, notes) is None
+    assert len(notes.notes) == 1
+    assert str(entry_of(key)) in notes.notes[0]
+    assert not entry_of(key).exists(), "dropped, so that it is made again"
+    assert builds.store(b"graph", [PICTURES], RECIPE) == key
+    assert file.read_bytes() == content
+    assert builds.find(key, notes) is not None
+    assert len(notes.notes) == 1
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "calibration-0.npy", "digests.json"])
+def test_a_missing_file_counts_as_damage(cache, name):
+    key = builds.store(b"graph", [PICTURES], RECIPE)
+    (entry_of(key) / name).unlink()
+    assert builds.find(key) is None
+    assert not entry_of(key).exists()
+
+
+def test_a_foreign_file_counts_as_damage(cache):
+    key = builds.store(b"graph", [PICTURES], RECIPE)
+    np.save(entry_of(key) / "calibration-1.npy", PICTURES)
+    assert builds.find(key) is None
+
+
+def test_an_entry_of_before_there_were_digests_goes_in_silence(cache):
+    key = builds.store(b"graph", [PICTURES], RECIPE)
+    (entry_of(key) / "digests.json").unlink()
+    notes = Notes()
+    assert builds.find(key, notes) is None
+    assert notes.notes == []
+
+
+@pytest.fixture
+def files(tmp_path):
+    """What the toolkit left of a calibration."""
+    made = []
+    for name in ("hybrid.model", "hybrid.data", "chosen.cfg"):
+        made.append(tmp_path / name)
+        made[-1].write_bytes(name.encode() * 100)
+    return made
+
+
+def test_what_calibration_left_is_kept_for_the_same_settings_on_any_chip(cache, files):
+    found = builds.find(builds.store(b"graph", [PICTURES], RECIPE))
+    assert builds.find_calibrated(found, "2.5.0") is None
+    builds.keep_calibrated(found, "2.5.0", files)
+    folder = builds.find_calibrated(found, "2.5.0")
+    for file in files:
+        assert (folder / file.name).read_bytes() == file.read_bytes()
+
+    def with_recipe(**fields):
+        return replace(found, recipe=msgspec.structs.replace(RECIPE, **fields))
+
+    assert builds.find_calibrated(with_recipe(soc="rv1106"), "2.5.0") == folder
+    assert builds.find_calibrated(found, "2.3.2") is None
+    assert builds.find_calibrated(with_recipe(algorithm="mmse"), "2.5.0") is None
+    assert builds.find_calibrated(with_recipe(float_layers=("x",)), "2.5.0") is None
+    assert builds.find_calibrated(replace(found, calibration=None), "2.5.0") is None
+    assert builds.find(builds.store(b"graph", [PICTURES], RECIPE)) == found, "still intact"
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.sampled_from(["hybrid.model", "hybrid.data", "chosen.cfg", "digests.json"]),
+    place=st.integers(0, 10**6),
+    kind=st.sampled_from(["overwritten", "one bit", "truncated", "longer", "empty"]),
+)
+def test_damage_to_what_calibration_left_costs_only_that(cache, files, name, place, kind):
+    found = builds.find(builds.store(b"graph", [PICTURES], RECIPE))
+    builds.keep_calibrated(found, "2.5.0", files)
+    folder = builds.find_calibrated(found, "2.5.0")
+    file = folder / name
+    content = file.read_bytes()
+    file.write_bytes(bent(content, place, kind))
+    notes = Notes()
+    assert builds.find_calibrated(found, "2.5.0", notes) is None
+    assert len(notes.notes) == 1
+    assert str(folder) in notes.notes[0]
+    assert builds.find(found.onnx.parent.name, notes) == found
+    builds.keep_calibrated(found, "2.5.0", files)
+    assert builds.find_calibrated(found, "2.5.0", notes) == folder
+    assert file.read_bytes() == content
+    assert len(notes.notes) == 1
+
+
+def test_nothing_is_kept_beside_a_users_own_file(cache, files, tmp_path):
+    place = tmp_path / "mine"
+    place.mkdir()
+    inputs = builds.BuildInputs(place / "model.onnx", RECIPE, place)
+    builds.keep_calibrated(inputs, "2.5.0", files)
+    assert list(place.iterdir()) == []
+    assert builds.find_calibrated(inputs, "2.5.0") is None
+
+
+def test_what_calibration_left_goes_with_its_entry_and_counts(cache, files):
+    key = builds.store(b"graph", [PICTURES], RECIPE)
+    builds.keep_calibrated(builds.find(key), "2.5.0", files)
+    old = time.time() - 10 * 3600
+    os.utime(entry_of(key) / "recipe.json", (old, old))
+    builds.store(b"other", [], RECIPE, limit=3000)
+    assert not entry_of(key).exists()

@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from rkzoo.cli import signals
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _LISTED = 10  # files that are named of those left out
+
+
+STILL_SECONDS = 10.0
+"""How often something is said of a task where there is no terminal."""
 
 
 class ProgressBars:
@@ -43,7 +47,9 @@ class ProgressBars:
             start = perf_counter()
             label = one_line(label)
             print(f"{label} …", file=sys.stderr, flush=True)
-            yield _Bar(None, None, bytes, unit)
+            bar = _Bar(None, None, bytes, unit)
+            with _alive(label, bar, start):
+                yield bar
             print(f"{label}: done in {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             return
         with self._lock:
@@ -114,6 +120,26 @@ class ProgressBars:
         return self._progress
 
 
+@contextmanager
+def _alive(label: str, bar: _Bar, start: float) -> Iterator[None]:
+    """Where no bar is drawn, print every few seconds how far a task is."""
+    ended = Event()
+
+    def tell() -> None:
+        while not ended.wait(STILL_SECONDS):
+            seconds = bar.clock() - start
+            amount = f"{bar.amount}, " if bar.amount else ""
+            print(f"{label}: {amount}{seconds:.0f} s so far", file=sys.stderr, flush=True)
+
+    thread = Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 class _Bar:
     def __init__(
         self, progress: Progress | None, task: TaskID | None, bytes: bool, unit: str
@@ -121,11 +147,13 @@ class _Bar:
         from time import perf_counter
 
         self._progress, self._task, self._bytes, self._unit = progress, task, bytes, unit
-        self._clock = perf_counter
+        self.clock = perf_counter
+        self.amount = ""
         self._first: tuple[float, float] | None = None
 
     def update(self, completed: float, total: float | None = None) -> None:
         if self._progress is None or self._task is None:
+            self.amount = self._amount(completed, total)
             return
         total = total if total is not None else self._progress.tasks[self._task].total
         self._progress.update(
@@ -141,7 +169,7 @@ class _Bar:
 
     def _rate(self, completed: float) -> str:
         """Rate since the first update; empty before the second."""
-        now = self._clock()
+        now = self.clock()
         if self._first is None:
             self._first = (now, completed)
         began, before = self._first

@@ -31,7 +31,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, os_errors_explained
 from rkzoo.progress import SILENT, ProgressReporter, ProgressTask
 from rkzoo.session import Closeable
-from rkzoo.toolkit import logs, logscan, scratch, worker
+from rkzoo.toolkit import builds, logs, logscan, scratch, worker
 from rkzoo.toolkit.analysis import LayerError, read_errors, worst
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv
@@ -151,7 +151,8 @@ class ToolkitProcess(Closeable):
         """Build `plan` for the simulator, i.e. for SIMULATED_SOC whatever its chip is.
 
         Float layers, given or found by `auto_hybrid`, are simulated too. Another call that differs
-        only in `float_layers` does not calibrate again.
+        only in `float_layers` does not calibrate again, nor does one whose calibration an earlier
+        build left in the cache.
 
         Args:
             plan: Inputs of the build.
@@ -165,7 +166,10 @@ class ToolkitProcess(Closeable):
             RkzooError: The build fails.
         """
         recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
-        return self._build(replace(plan, recipe=recipe), timeout)
+        plan = replace(plan, recipe=recipe)
+        return self._build(
+            plan, timeout, builds.find_calibrated(plan, self._env.version, self._report)
+        )
 
     def translate(
         self,
@@ -260,7 +264,8 @@ class ToolkitProcess(Closeable):
                 "Use --dtype int8.",
             )
         recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC, float_layers=())
-        request = self._request(replace(plan, recipe=recipe), "tensors")
+        plan = replace(plan, recipe=recipe)
+        request = self._request(plan, "tensors")
         with self._turn:
             self._label = "find the scales of the model's tensors"
             self._spec = None
@@ -333,7 +338,7 @@ class ToolkitProcess(Closeable):
         """Kill the child and remove its folder. May be called twice."""
         self._finalizer()
 
-    def _request(self, plan: BuildInputs, do: str) -> worker.Header:
+    def _request(self, plan: BuildInputs, do: str, kept: Path | None = None) -> worker.Header:
         recipe = plan.recipe
         calibrated = recipe.dtype == "int8" and not recipe.quantised
         if calibrated and plan.calibration is None:
@@ -359,15 +364,16 @@ class ToolkitProcess(Closeable):
             "calibration": str(plan.calibration.absolute())
             if plan.calibration is not None and calibrated
             else None,
+            "kept": str(kept) if kept and calibrated else None,
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
             "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
         }
 
-    def _build(self, plan: BuildInputs, timeout: float) -> BuildReport:
+    def _build(self, plan: BuildInputs, timeout: float, kept: Path | None = None) -> BuildReport:
         recipe = plan.recipe
         exported = self.folder / "exported.rknn"
-        request = self._request(plan, "build") | {"export": str(exported)}
+        request = self._request(plan, "build", kept) | {"export": str(exported)}
         with self._turn:
             self._label = f"build the model for {recipe.soc}"
             self._spec = None
@@ -384,6 +390,8 @@ class ToolkitProcess(Closeable):
             if not size:
                 raise self._fail("It reported success and wrote no file.")
             self._spec = plan
+            if files := answer.get("files"):
+                builds.keep_calibrated(plan, self._env.version, [Path(file) for file in files])
             log_scan = logscan.scan(self._log_text(begun))
         findings = (*log_scan.findings, *unseen_scores(answer.get("seen", {})))
         return BuildReport(

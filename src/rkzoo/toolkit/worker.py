@@ -17,6 +17,7 @@ import ctypes
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
     Header = dict[str, Any]
     Answer = tuple[Header, list[Any]]
+
+_STEM = "hybrid"
+_TABLE = "chosen.cfg"
+# What the second half of a hybrid build needs.
+KEPT = (_STEM + ".model", _STEM + ".data", _TABLE)
 
 _LENGTH = struct.Struct("<I")
 _OPSET = 13
@@ -128,21 +134,31 @@ class Jobs:
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
         "config": further arguments of RKNN.config. "calibration": a folder with
         calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
-        with its own scales. "float_layers": tensors that stay in float16; "auto_hybrid":
-        whether the toolkit looks for such itself. "scores": outputs that are scores in 0..1,
-        and are stored so, whatever calibration saw. Answers what it saw as "seen", the highest
-        number of each.
+        with its own scales. "auto_hybrid": whether the toolkit looks itself for tensors that
+        stay in float16. "float_layers": such that were chosen. "scores": outputs that are
+        scores in 0..1, and are stored so, whatever calibration saw. "kept": a folder with what an
+        earlier calibration left, or null. Answers what calibration saw as "seen", the highest
+        number of each, and as "files" what it left, where a later build can do with that.
         """
         model: Any = None
         seen: dict[str, float] = {}
-        try:
-            if header["float_layers"] or header["scores"]:
+        files: list[str] = []
+        if header["kept"]:
+            model = self._resumed(header)
+        chosen = bool(header["float_layers"])
+        # What `mmse` finds for the weights is not written down by the first half.
+        whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] == "mmse"
+        if model is None and header["calibration"] is not None and (chosen or not whole):
+            try:
                 model, seen = self._hybrid(header)
-        except Exception:
-            if header["float_layers"]:
-                raise
-            # The plain build leaves the scores to calibration, and says better what is wrong.
-            traceback.print_exc()
+            except Exception:
+                if chosen:
+                    raise
+                # The plain build leaves the scores to calibration, and says better what is wrong.
+                traceback.print_exc()
+            # Without one of its optimisations the toolkit is not as the next process finds it.
+            if model is not None and not whole and not header["config"].get("disable_rules"):
+                files = [os.path.abspath(name) for name in KEPT]
         if model is None:
             model = self._fresh(header)
             self._load(model, header)
@@ -154,21 +170,38 @@ class Jobs:
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
                 _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
-        return {"seen": seen}, []
+        return {"seen": seen, "files": files}, []
+
+    def _resumed(self, header: Header) -> Any:
+        """A build from what an earlier calibration left; None where that cannot be."""
+        graph, data, table = (str(Path(header["kept"], name)) for name in KEPT)
+        try:
+            model = self._fresh(header)
+            data = retargeted(data, model, header["onnx"])
+            status = model.hybrid_quantization_step2(graph, data, table)
+            _done("hybrid_quantization_step2", status)
+        except Exception:
+            traceback.print_exc()  # another version of the toolkit, perhaps
+            return None
+        return model
 
     def _hybrid(self, header: Header) -> tuple[Any, dict[str, float]]:
         """A build in two halves, with the table of ranges changed between them; and the highest
-        number that calibration saw of each of the scores."""
+        number that calibration saw of each of the scores. The numbers are those of a plain
+        build, and the first half can be kept."""
         stem = self._calibrate(header)
         table = Path(stem + ".quantization.cfg").read_text("utf-8")
-        ranges, seen = score_ranges(read_ranges(table), read_nodes(stem), header["scores"])
+        seen: dict[str, float] = {}
+        if header["scores"]:
+            entries = read_ranges(table)
+            ranges, seen = score_ranges(entries, read_nodes(stem), header["scores"])
+            table = with_ranges(table, entries, ranges)
         if header["float_layers"]:
             table = with_float_layers(table, header["float_layers"])
-        chosen = Path("chosen.cfg")
-        chosen.write_text(with_ranges(table, ranges), "utf-8")
+        Path(_TABLE).write_text(table, "utf-8")
         # A model of its own: the one that calibrated refuses to go on.
         model = self._fresh(header)
-        status = model.hybrid_quantization_step2(stem + ".model", stem + ".data", str(chosen))
+        status = model.hybrid_quantization_step2(stem + ".model", stem + ".data", _TABLE)
         _done("hybrid_quantization_step2", status)
         return model, seen
 
@@ -219,7 +252,7 @@ class Jobs:
         Done once per model, calibration and configuration, so that trying other float layers costs
         only the second half. Returns the stem of the files' names.
         """
-        stem = "hybrid"
+        stem = _STEM
         current = digest(header)
         if current == self._calibrated:
             return stem
@@ -429,9 +462,9 @@ def score_ranges(
     return ranges, seen
 
 
-def with_ranges(table: str, ranges: dict[str, tuple[float, float]]) -> str:
-    """The text of a `.quantization.cfg` with the range of these tensors, where that is wider."""
-    entries = read_ranges(table)
+def with_ranges(table: str, entries: dict[str, Any], ranges: dict[str, tuple[float, float]]) -> str:
+    """The text of a `.quantization.cfg` (and what it says) with the range of these tensors, where
+    that is wider."""
     # Names may be quoted, folded or keys of their own line; "qtype" opens each entry.
     parts = re.split(r"(?m)^(?=[ :]+qtype:)", table)
     if len(parts) != len(entries) + 1:
@@ -447,6 +480,16 @@ def with_ranges(table: str, ranges: dict[str, tuple[float, float]]) -> str:
                 raise JobRefused("the table of ranges has no place for a range")
             parts[place] = changed
     return "".join(parts)
+
+
+def retargeted(data: str, model: Any, onnx: str) -> str:
+    """A kept `.data` for the chip and the description that `model` is configured with, which are
+    all that it holds of them (measured on seven chips), and the path of the graph."""
+    kept = pickle.loads(Path(data).read_bytes())
+    base = model.rknn_base
+    kept.update(args=base.args, npu_target=base.npu_target, ori_model_path=onnx)
+    Path("kept.data").write_bytes(pickle.dumps(kept))
+    return "kept.data"
 
 
 def skip_entropy() -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained, write_text
+from rkzoo.files import atomic_output, check_folder, os_errors_explained, require_space, write_text
 from rkzoo.graph.lowering.verify import EquivalenceReport
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.json_values import to_json_value
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 # Contracts longer than this go into the .rknn without their labels (a text model has
 # thousands); the sidecar keeps them.
+_SMALLEST = 5  # a .rknn is at least the graph's size by this
 _CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
 
 
@@ -151,7 +152,9 @@ def convert(
 
 
 def _check_target(name: str, target: Path | None) -> None:
-    """Raises RkzooError for one file where a pipeline becomes several."""
+    """Raises RkzooError for one file where a pipeline becomes several, and for a place that
+    nothing can be written to."""
+    check_folder(_folder_of(target))
     pipeline = is_pipeline(name)
     if pipeline is not None and target is not None and target.suffix:
         raise RkzooError(
@@ -230,10 +233,13 @@ def convert_resolved(
     request = request or Request()
     pictures = request.pictures
     chosen: Dtype = request.dtype or ready.dtypes[0]  # type: ignore[assignment]
+    # Before anything that takes long.
+    targets = output_names(ready.name, socs, chosen, output)
+    check_folder(_folder_of(output))
     prepared = prepare(
         ready, socs, chosen, pictures, request.toolkit, report, count=request.calibration_count
     )
-    targets = output_names(ready.name, socs, chosen, output)
+    require_space(targets[0].parent, len(socs) * prepared.graph_bytes // _SMALLEST, "The .rknn")
     fed = samples(prepared, pictures, golden, report) if golden else None
     env = environment.ensure(prepared.recipe.toolkit, report=report)
     running: list[ToolkitProcess] = []
@@ -347,10 +353,17 @@ def _unusual(record: Any) -> Any:
     return {record.__struct_config__.tag_field or "kind": tag, **fields} if tag else fields
 
 
+def _folder_of(output: Path | None) -> Path:
+    """Where the files go."""
+    if output is None or output.is_dir() or not output.suffix:
+        return output or Path()
+    return output.parent
+
+
 def output_names(name: str, socs: Sequence[str], dtype: Dtype, output: Path | None) -> list[Path]:
     """One path a chip. Raises RkzooError when `output` is no .rknn and no folder."""
-    if output is None or output.is_dir() or not output.suffix:
-        folder = output or Path()
+    folder = _folder_of(output)
+    if output is None or folder == output:
         return [folder / f"{name}-{soc}-{dtype}.rknn" for soc in socs]
     if output.suffix.lower() != ".rknn":
         raise RkzooError(

@@ -15,6 +15,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
+from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
 from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, keep_head
 from rkzoo.graph.lowering.verify import Decode, EquivalenceReport, verify_equivalence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds. `outputs` are
-    the names of those of the graph."""
+    the names of those of the graph, `graph_bytes` its size."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -47,6 +48,7 @@ class Prepared:
     key: str
     proof: EquivalenceReport | None
     outputs: tuple[str, ...] = ()
+    graph_bytes: int = 0
 
 
 def prepare(
@@ -131,9 +133,13 @@ def prepare(
     if dtype == "int8" and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
-    key = builds.store(graph.SerializeToString(), arrays, recipe)
+    content = graph.SerializeToString()
+    # Both are kept in the cache, and once more in the toolkit's scratch folder.
+    need = 2 * (sum(array.nbytes for array in arrays) + len(content))
+    require_space(cache_dir(), need, "The graph and its calibration")
+    key = builds.store(content, arrays, recipe, report=report)
     outputs = tuple(tensor.name for tensor in summary.outputs)
-    return Prepared(ready, recipe, stored, key, proof, outputs)
+    return Prepared(ready, recipe, stored, key, proof, outputs, len(content))
 
 
 def _pictures(

@@ -36,7 +36,7 @@ def open_rknn(
 def rknn_inputs(path: Path, *, report: ProgressReporter = SILENT) -> tuple[Contract, BuildInputs]:
     """What a .rknn that rkzoo made was built from. Raises RkzooError when that is lost."""
     sidecar = read_sidecar(path)
-    inputs = builds.find(sidecar.build)
+    inputs = builds.find(sidecar.build, report)
     if inputs is None:
         from rkzoo.workflow.compile.rebuild import rebuild
 
