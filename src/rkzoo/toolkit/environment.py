@@ -23,7 +23,14 @@ from importlib import resources
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, disposable, locked, os_errors_explained
+from rkzoo.files import (
+    cache_dir,
+    disposable,
+    locked,
+    os_errors_explained,
+    require_space,
+    size_text,
+)
 from rkzoo.progress import SILENT, ProgressReporter, ProgressTask
 from rkzoo.toolkit import indexes, interpreter, logs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
@@ -93,9 +100,11 @@ def ensure(
             known, pythons=tuple(python for python in known.pythons if python >= more.python)
         )
         python = interpreter.find(known)
+        require_space(root, more.needs, f"RKNN-Toolkit2 {known.version}{more.title}")
         report.note(
             f"RKNN-Toolkit2 {known.version}{more.title} is being installed into rkzoo's cache"
-            f" ({more.size}, Python {python.text}): {target}"
+            f" ({more.size}, where {size_text(shutil.disk_usage(root).free)} are free; Python"
+            f" {python.text}): {target}"
         )
         return _install(known, python, target, more, report)
 

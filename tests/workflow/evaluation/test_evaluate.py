@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,20 @@ def test_it_says_what_is_kept_before_it_starts(
     assert said.index("kept from before") < said.index("[onnx] …")
     assert main([*command, "--fresh"]) == 0
     assert "kept from before" not in capsys.readouterr().err
+
+
+def test_a_picture_that_was_replaced_is_answered_anew(
+    model: str, data: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(Path(data).parent, folder)
+    truth = str(folder / Path(data).name)
+    first = evaluate(model, truth, options=ALL, workers=1)
+    shutil.copy(folder / "000.png", folder / "001.png")
+    again = evaluate(model, truth, options=ALL, workers=1)
+    assert again.reused == PICTURES - 8
+    assert figures(again) == figures(evaluate(model, truth, options=ALL, workers=1, fresh=True))
+    assert figures(again) != figures(first)
 
 
 @pytest.mark.parametrize("damage", ["bytes", "cut", "empty", "folder", "foreign", "fewer"])

@@ -209,6 +209,29 @@ def test_nothing_is_found_where_nothing_is_close(
     assert not (tmp_path / "out").exists()
 
 
+def test_whatever_of_the_cache_is_damaged_the_same_is_found(
+    pictures: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
+    command = ["run", "tiny-clip", str(pictures[0].parent), "--search", WORDS[0], "--json"]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2 : len(data) // 2 + 14] = b"\xa5" * 14
+            path.write_bytes(data)
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.out == first
+    assert "5 of the embeddings kept in" in captured.err
+    assert main(command) == 0
+    assert "damaged" not in capsys.readouterr().err
+
+
 def test_embeddings_are_kept_and_made_anew_for_what_changed(
     cards: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

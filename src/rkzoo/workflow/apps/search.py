@@ -171,6 +171,7 @@ def search(
                         raise
                     failed.append((path, error))
                 progress.update(done)
+    kept_rows.tell(report)
     if failed and not passages:
         raise failed[0][1]
     cosine = np.concatenate(embeddings) @ query if embeddings else np.zeros(0, np.float32)
@@ -207,11 +208,13 @@ class _EmbeddingCache:
         for role, part in sorted(planned.parts.items()):
             made_by.update(f"{role} {part.contract} {part.backend.digest}".encode())
         self._folder = kept_folder("embeddings", made_by.hexdigest()[:32])
-        self.hits = 0
+        self.hits = self._damaged = 0
 
     def rows(self, digest: str, task: Searchable, read: Callable[[], Any]) -> Embeddings:
         file = self._folder / f"{digest}.npy"
+        there = os.path.lexists(file)
         known = kept(file)
+        self._damaged += there and known is None
         if known is not None:
             self.hits += 1
             rows: Embeddings = np.load(io.BytesIO(known), allow_pickle=False)
@@ -221,6 +224,14 @@ class _EmbeddingCache:
         np.save(packed, rows)
         keep(file, packed.getvalue())
         return rows
+
+    def tell(self, report: ProgressReporter) -> None:
+        """Say why what was searched before took time again."""
+        if self._damaged:
+            report.note(
+                f"{self._damaged} of the embeddings kept in {self._folder} were damaged; they were "
+                "made again."
+            )
 
 
 def _digest(text: str) -> str:
