@@ -133,7 +133,8 @@ def _read(file: BinaryIO, path: Path) -> Sound:
 
 def _check_whole_wav(file: BinaryIO, path: Path) -> None:
     """Raise RkzooError for a WAV or AIFF that ends before its samples do, which libsndfile
-    takes as it is. A size that says nothing, as programs write that do not know it yet, is no such thing."""
+    takes as it is. A size that says nothing, as programs write that do not know it yet, is no such
+    thing."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(12)
