@@ -25,7 +25,7 @@ from PIL import (
 )
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.files import atomic_output, files_in, os_errors_explained
 from rkzoo.native_output import without_library_lines
 from rkzoo.vision.letterbox import with_channels
 
@@ -359,9 +359,7 @@ def _matches(entry: str) -> list[Path]:
 
     path = Path(entry)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file())
-        paths = [p for p in files if p.suffix.lower() in SUFFIXES]
-        return paths or [p for p in files if p.suffix.lower() == ARRAY]
+        return files_in(path, SUFFIXES) or files_in(path, {ARRAY})
     if path.exists():
         return [path]
     return sorted(Path(p) for p in glob.glob(entry, recursive=True) if Path(p).is_file())
