@@ -23,6 +23,7 @@ GROUND = {
     "files",
     "html_template",
     "json_values",
+    "native_output",
     "kept",
     "ort",
     "progress",

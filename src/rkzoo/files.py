@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -273,6 +273,18 @@ def atomic_output(path: Path) -> Iterator[Path]:
         with disposable(temporary):
             yield temporary
             os.replace(temporary, path)
+
+
+def files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
+    """The files of a folder with one of these suffixes, by name; quick for a hundred thousand.
+    Raises RkzooError where the folder cannot be read."""
+    with os_errors_explained(f"The folder {folder} cannot be read."), os.scandir(folder) as there:
+        names = [
+            entry.name
+            for entry in there
+            if os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file()
+        ]
+    return [folder / name for name in sorted(names)]
 
 
 def check_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, open_file, os_errors_explained
+from rkzoo.files import atomic_output, files_in, open_file, os_errors_explained
+from rkzoo.native_output import without_library_lines
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 _LONGEST = 6 * 3600  # seconds; the header of a small file can claim far more
+_UNKNOWN = 0x7FFF0000  # length of samples, in bytes, from which on a header says nothing
+_ESTIMATE = 0.02
 _RATES = range(1000, 768_001)
 
 Samples = NDArray[np.float32]
@@ -51,7 +55,7 @@ def expand(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+            files = files_in(path, SUFFIXES)
         elif path.exists():
             files = [path]
         else:
@@ -91,8 +95,9 @@ def _read(file: BinaryIO, path: Path) -> Sound:
             f"The package soundfile is not installed ({error}).",
             'Install it with: pip install "rkzoo[audio]"',
         ) from error
+    _check_whole_wav(file, path)
     try:
-        with soundfile.SoundFile(file) as sound:
+        with without_library_lines(), soundfile.SoundFile(file) as sound:
             rate, frames = sound.samplerate, sound.frames
             if rate not in _RATES or frames > _LONGEST * rate:
                 raise RkzooError(
@@ -107,8 +112,15 @@ def _read(file: BinaryIO, path: Path) -> Sound:
             f"{str(error).rsplit(': ', 1)[-1].strip().rstrip('.')}.",
             "Give a WAV, FLAC, OGG or MP3 file.",
         ) from error
+    # The length of an MP3 may be an estimate.
+    if frames - len(samples) > max(frames * _ESTIMATE, rate // 5):
+        raise _cut_short(path, f"{frames / rate:.1f} s", f"{len(samples) / rate:.1f}")
     if not len(samples):
-        raise RkzooError(f"The sound {path} is empty.", "It has no samples.", "Record it again.")
+        raise RkzooError(
+            f"The sound {path} is empty.",
+            "No sample of it can be read.",
+            "Record it, or copy it, again.",
+        )
     mono = samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise RkzooError(
@@ -117,6 +129,40 @@ def _read(file: BinaryIO, path: Path) -> Sound:
             "Convert it to 16-bit WAV.",
         )
     return Sound(mono, rate)
+
+
+def _check_whole_wav(file: BinaryIO, path: Path) -> None:
+    """Raise RkzooError for a WAV or AIFF that ends before its samples do, which libsndfile
+    takes as it is. A size that says nothing, as programs write that do not know it yet, is no such
+    thing."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"FORM" and size + 64 < 8 + int.from_bytes(head[4:8], "big") < _UNKNOWN:
+        raise _cut_short(path, f"{int.from_bytes(head[4:8], 'big')} bytes", f"{size}")
+    second = 0
+    while head[:4] == b"RIFF" and len(chunk := file.read(8)) == 8:
+        name, length = chunk[:4], int.from_bytes(chunk[4:], "little")
+        if name == b"fmt ":
+            second = int.from_bytes(file.read(16)[8:12], "little")
+            file.seek(-16, os.SEEK_CUR)
+        there = size - file.tell()
+        if name == b"data":
+            # An odd chunk may lack its padding, and some writers its last sample.
+            if second and there + 64 < length < _UNKNOWN:
+                raise _cut_short(path, f"{length / second:.1f} s", f"{there / second:.1f}")
+            break
+        if file.seek(length + length % 2, os.SEEK_CUR) >= size:
+            break
+    file.seek(0)
+
+
+def _cut_short(path: Path, said: str, there: str) -> RkzooError:
+    return RkzooError(
+        f"{path} is cut short or damaged.",
+        f"It says that it has {said}, and {there} can be read.",
+        "Copy or download it again, or save what is there under another name in an audio editor.",
+    )
 
 
 def write(path: Path, sound: Sound) -> None:

@@ -92,7 +92,8 @@ class ProgressBars:
         self.note(f"{files} could not be used and {'were' if failures[1:] else 'was'} left out:")
         for failure in failures[:_LISTED]:
             # One line each, whatever a file is called.
-            self.note(f"  {printable(failure.file)}: {printable(failure.why, ' ')}")
+            named = "" if failure.file in failure.why else f"{failure.file}: "
+            self.note("  " + printable(named + failure.why, " "))
         if failures[_LISTED:]:
             self.note(f"  and {len(failures) - _LISTED:,} more")
         return 1

@@ -25,7 +25,8 @@ from PIL import (
 )
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, os_errors_explained, read_bytes
+from rkzoo.files import atomic_output, files_in, os_errors_explained, read_bytes
+from rkzoo.native_output import without_library_lines
 from rkzoo.vision.letterbox import with_channels
 
 Array = NDArray[Any]
@@ -135,11 +136,12 @@ def decode(data: bytes, path: Path) -> NDArray[np.uint8]:
         how |= cv2.IMREAD_IGNORE_ORIENTATION
     image: Array | None
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+        with without_library_lines():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
         image = None
     if image is None or image.size == 0:
-        raise unreadable(path)
+        raise unreadable(path, data)
     if data.startswith(b"RIFF"):
         # OpenCV 4 does not rotate a WebP, and 5 is told not to.
         image = upright(image, orientation(WebPImagePlugin.WebPImageFile, data))
@@ -170,13 +172,65 @@ def check(data: bytes, path: Path) -> None:
         )
 
 
-def unreadable(path: Path) -> RkzooError:
+# What people take for a picture, by how it begins, and what helps.
+_JPEG_OF_IT = "Convert it to JPEG or PNG."
+_OTHER_KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (
+        re.compile(rb"....ftyp(heic|heix|hevc|mif1|msf1|heim)", re.DOTALL),
+        "It is a HEIC photograph, as phones take them.",
+        "Convert it to JPEG, or let the phone take the most compatible format.",
+    ),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "It is an AVIF picture.", _JPEG_OF_IT),
+    (
+        re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL),
+        "It is a video.",
+        "Give it to rkzoo stream.",
+    ),
+    (re.compile(rb"%PDF"), "It is a PDF.", "Convert its pages to PNG."),
+    (
+        re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE),
+        "It is a web page, as servers send in place of a file.",
+        "Download it again, from the file's own address.",
+    ),
+    (re.compile(rb"\s*(<\?xml|<svg)"), "It is an SVG or another text.", _JPEG_OF_IT),
+    (re.compile(rb"PK\x03\x04|\x1f\x8b"), "It is an archive.", "Unpack it first."),
+    (re.compile(rb"version https://git-lfs"), "It is a pointer of Git LFS.", "Run: git lfs pull"),
+)
+
+
+def unreadable(path: Path, data: bytes = b"") -> RkzooError:
     """The error for a file that no decoder can read."""
+    for start, why, fix in _OTHER_KINDS:
+        if start.match(data):
+            return RkzooError(f"{path} is not a picture that can be read.", why, fix)
+    if data.startswith((b"II", b"MM")) and (depth := _tiff_depth(data)):
+        return RkzooError(
+            f"{path} is not a picture that can be read.",
+            f"It is a TIFF of {depth}.",
+            "Save it with 8 or 16 bits a channel, whole numbers.",
+        )
     return RkzooError(
         f"{path} is not a picture that can be read.",
         "The file is damaged, cut short or of an unknown format.",
         "Open it in a viewer to check, or convert it to JPEG or PNG.",
     )
+
+
+def _tiff_depth(data: bytes) -> str:
+    """What a TIFF's channels are, where they are no whole numbers of 8 or 16 bits."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    file = io.BytesIO(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on a damaged directory
+        try:
+            file.seek(tags.next)
+            tags.load(file)
+            bits, kind = max(tags.get(258, (8,))), max(tags.get(339, (1,)))
+        except Exception:  # Pillow raises nearly anything of a damaged one
+            return ""
+    if kind == 3:
+        return f"{bits}-bit floating point numbers, of which nothing says what is white"
+    return f"{bits} bits a channel" if bits > 16 else ""
 
 
 def orientation(opener: Callable[[io.BytesIO, str], ImageFile.ImageFile], data: bytes) -> int:
@@ -305,9 +359,7 @@ def _matches(entry: str) -> list[Path]:
 
     path = Path(entry)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file())
-        paths = [p for p in files if p.suffix.lower() in SUFFIXES]
-        return paths or [p for p in files if p.suffix.lower() == ARRAY]
+        return files_in(path, SUFFIXES) or files_in(path, {ARRAY})
     if path.exists():
         return [path]
     return sorted(Path(p) for p in glob.glob(entry, recursive=True) if Path(p).is_file())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, os_errors_explained, read_text, require_space
+from rkzoo.files import cache_dir, files_in, os_errors_explained, read_text, require_space
 from rkzoo.progress import SILENT, Failure, ProgressReporter
 from rkzoo.tasks.tensors.feed import Sample, arrays_of, input_specs
 from rkzoo.vision.image import SUFFIXES, expand, read
@@ -207,7 +207,7 @@ def _in_folder(path: Path) -> list[Path]:
     """The arrays of a folder that holds some, one sample each."""
     if not path.is_dir():
         return []
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in ARRAYS)
+    return files_in(path, ARRAYS)
 
 
 def _listed(path: Path) -> list[tuple[Path, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained, read_bytes
+from rkzoo.files import files_in, os_errors_explained, read_bytes
 from rkzoo.tasks.tensors.feed import Array, Sample, input_specs
 from rkzoo.vision.image import SUFFIXES, from_bytes
 
@@ -94,8 +94,7 @@ def files_of(path: Path) -> list[Path]:
     """A file, or the pictures and arrays of a folder. Raises RkzooError where there are none."""
     if not path.is_dir():
         return [_there(path)]
-    usable = SUFFIXES | ARRAYS
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in usable)
+    files = files_in(path, SUFFIXES | ARRAYS)
     if not files:
         raise RkzooError(
             f"There is nothing in {path} that could be fed.",
