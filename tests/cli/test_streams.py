@@ -1,4 +1,4 @@
-"""Where text goes out: closed and full outputs, terminals without Unicode, and other people's names."""
+"""Where text goes out: closed and full outputs, terminals without Unicode, other people's names."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from rkzoo.toolkit import environment
 
 RKZOO = f"{sys.executable} -m rkzoo"
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2066\r\x08evil\nerror: fake"
+CARD = HOSTILE.replace("\n", " ")  # a card is text, whose lines are kept
 
 
 def shell(line: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
@@ -180,8 +181,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, HOSTILE
     graph.graph.name = HOSTILE
-    for node in graph.graph.node[:5]:
-        node.name = HOSTILE + node.name
+    for number, node in enumerate(graph.graph.node[:5]):
+        node.name = f"{HOSTILE}{number}"
     onnx.save(graph, folder / "tiny\x1b[2J.onnx")
     (folder / "pictures").mkdir()
     noise = np.random.default_rng(1)
@@ -201,10 +202,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = {
         "name": "hostile",
         "base": "yolov8",
-        "title": HOSTILE,
-        "summary": HOSTILE,
-        "notes": [HOSTILE, "\x1b[1m"],
-        "licence": {"name": HOSTILE, "url": "https://example.org/LICENSE"},
+        "title": CARD,
+        "summary": CARD,
+        "notes": [CARD, "\x1b[1m"],
+        "licence": {"name": CARD, "url": "https://example.org/LICENSE"},
         "sources": [{"url": "https://example.org/m.onnx", "sha256": "0" * 64, "size": 1}],
         "labels": ["cat"],
     }
