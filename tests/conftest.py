@@ -26,5 +26,7 @@ def hears_ctrl_c() -> Callable[[], None]:
 
     def undo() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if hasattr(signal, "SIGHUP"):  # which nohup ignores
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     return undo

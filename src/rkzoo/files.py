@@ -362,7 +362,8 @@ def _lock(descriptor: int) -> None:
             try:
                 # Of ten seconds' patience. The mode "a" begins at the end of the file, which is
                 # empty.
-                return msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+                return
             except OSError as error:
                 if error.errno != errno.EDEADLK:
                     raise

@@ -1,5 +1,7 @@
-"""Real commands, stopped at random moments: one line, one exit code, within two seconds, and nothing
-left. RKZOO_SIGNALS=200 tries 200 moments instead of a handful."""
+"""Real commands, stopped at random moments: one line, one exit code, two seconds, nothing left.
+
+RKZOO_SIGNALS=200 tries 200 moments instead of a handful.
+"""
 
 from __future__ import annotations
 

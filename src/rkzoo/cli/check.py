@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.errors import printable
-
 if TYPE_CHECKING:
     from rkzoo.workflow.comparison.check import BoardCheck, PartCheck
 
@@ -80,7 +78,7 @@ def _rows(part: PartCheck) -> list[tuple[str, ...]]:
     return [
         (
             part.model,
-            printable(output.name),
+            output.name,
             f"{output.equal:.2%}" if output.equal is not None else "float",
             "" if output.codes is None else str(output.codes),
             "" if output.difference is None else f"{output.difference:.3g}",

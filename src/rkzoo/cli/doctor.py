@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.errors import printable
+from rkzoo.cli.streams import one_line
 
 if TYPE_CHECKING:
     from rkzoo.workflow.diagnostics.doctor import Diagnosis
@@ -80,13 +80,13 @@ def _print(diagnosis: Diagnosis, *, everything: bool) -> None:
     from rkzoo.workflow.diagnostics.doctor import DISCLAIMER
 
     for finding in diagnosis.findings:
-        print(f"{_MARK[finding.level]}  {_safe(finding.text)}")
+        print(f"{_MARK[finding.level]}  {one_line(finding.text)}")
         if finding.evidence and (everything or finding.level != "ok"):
-            print(f"        seen:  {_safe(finding.evidence)}")
+            print(f"        seen:  {one_line(finding.evidence)}")
         if finding.fix:
-            print(f"        fix:   {_safe(finding.fix)}")
+            print(f"        fix:   {one_line(finding.fix)}")
         if finding.command:
-            print(f"        type:  {_safe(finding.command)}")
+            print(f"        type:  {one_line(finding.command)}")
     levels = [finding.level for finding in diagnosis.findings]
     failures, warnings = levels.count("fail"), levels.count("warn")
     if failures or warnings:
@@ -98,11 +98,6 @@ def _print(diagnosis: Diagnosis, *, everything: bool) -> None:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
-
-
-def _safe(text: str) -> str:
-    """Replace control characters: names from files and boards are untrusted."""
-    return printable(text, "\N{REPLACEMENT CHARACTER}")
 
 
 def _document(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ def run() -> NoReturn:
     """Run the command line of this process, and end it."""
     code = 1
     try:
+        _occupy()
         signals.install()
         code = _run()
     except BaseException:
@@ -20,6 +22,19 @@ def run() -> NoReturn:
 
             traceback.print_exc()
     signals.finish(code)
+
+
+def _occupy() -> None:
+    """Open on nothing what is closed of stdin, stdout and stderr: the next file that is opened
+    would get its number, and with it what is printed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Writing to stdout fails then, as it does for a closed one.
+            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
+            os.set_inheritable(descriptor, True)
 
 
 def _run() -> int:

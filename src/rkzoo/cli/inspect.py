@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors
 from rkzoo.cli.model_options import add_inputs
-from rkzoo.errors import printable
+from rkzoo.cli.streams import one_line
 
 if TYPE_CHECKING:
     from rkzoo.checks import Check
@@ -211,29 +211,24 @@ def _sidecar(sidecar: Sidecar) -> list[tuple[str, str]]:
 
 
 def _print(path: Path, rows: Sequence[tuple[str, str]]) -> None:
-    print(path)
+    print(one_line(str(path)))
     width = max([12, *(len(key) + 2 for key, _ in rows)])
     for key, value in rows:
-        print(f"  {key:<{width}}{_safe(value)}")
+        print(f"  {key:<{width}}{one_line(value)}")
 
 
 def _lines(title: str, sentences: Iterable[str]) -> None:
     print(f"\n{title}")
     for sentence in sentences:
-        print(f"  {_safe(sentence)}")
+        print(f"  {one_line(sentence)}")
 
 
 def _verdict(checks: Sequence[Check], following: str | None) -> None:
     print("\nVerdict")
     for check in checks:
-        print(f"  {_MARK[check.level]}  {_safe(check.text)}")
+        print(f"  {_MARK[check.level]}  {one_line(check.text)}")
     if following:
         print(f"\nNext: {following}")
-
-
-def _safe(text: str) -> str:
-    """Replace control characters: names from model files are untrusted."""
-    return printable(text, "\N{REPLACEMENT CHARACTER}")
 
 
 def _tensor(name: str, dtype: str, shape: Sequence[int | str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.model_options import add_model_options, add_runtime, add_task_options, add_thresholds
+from rkzoo.cli.streams import one_line
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
                 document[input_kind.gives] = str(result.save(target))
             if args.json:
                 documents.append(document)
-            shown_name = str(file or name)
+            shown_name = one_line(str(file or name))
             for text in result.warnings:
                 warned.setdefault(text, shown_name)
             if not args.json:
@@ -176,7 +177,5 @@ def _target(result: Result, usual: Path) -> Path:
 
 def _print_summary(result: Result, text: str) -> None:
     print(f"{text}  [{result.runtime}, {result.seconds * 1000:.0f} ms]")
-    print(
-        "\n".join(f"  {line}" for line in result.prediction.lines()) or "  nothing found",
-        flush=True,
-    )
+    lines = (f"  {one_line(line)}" for line in result.prediction.lines())
+    print("\n".join(lines) or "  nothing found", flush=True)

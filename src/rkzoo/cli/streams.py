@@ -26,15 +26,7 @@ class OutputClosed(BrokenPipeError):
 
 
 def claim() -> None:
-    """Take over stdin, stdout and stderr. One that is closed is opened on nothing, or the next file
-    that is opened would get its number, and what a library prints."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # Writing to stdout fails then, as it does for a closed one.
-            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
-            os.set_inheritable(descriptor, True)
+    """Take over stdin, stdout and stderr, which Python leaves out where one was closed."""
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
     sys.stdout = output(1, sys.stdout)
