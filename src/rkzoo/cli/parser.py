@@ -36,7 +36,7 @@ VERBS = {
     "tune": "recover the accuracy lost in INT8",
     "report": "measure the model zoo, and generate its pages",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
-    "completion": "print the script that completes rkzoo's words in bash, zsh or fish",
+    "completion": "print the script for completion in bash, zsh or fish",
     "help": "help on a verb",
 }
 
