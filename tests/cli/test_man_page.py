@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rkzoo
+from rkzoo.cli.arguments import commands
 from rkzoo.cli.main import main
 from rkzoo.cli.man_page import ENVIRONMENT, _text
 from rkzoo.cli.parser import VERBS, build_parser
@@ -26,14 +27,12 @@ def test_the_committed_page_is_that_of_the_parser(capsys: pytest.CaptureFixture[
 
 def test_it_has_every_verb_and_option() -> None:
     text = PAGE.read_text("utf-8")
-    parser = build_parser(VERBS)
-    below = next(
-        action for action in parser._actions if action.dest == "==SUPPRESS==" and action.choices
-    )
-    for verb, child in below.choices.items():  # type: ignore[union-attr]
-        assert f".SS rkzoo {verb}\n" in text
-        for name in child._option_string_actions:
-            assert name in ("-h", "--help") or f"\\fB{_text(name)}\\fR" in text
+    for command in commands(build_parser(VERBS)):
+        if command.path:
+            assert f".SS {' '.join(('rkzoo', *command.path))}\n" in text
+        for argument in command.arguments:
+            for name in argument.options:
+                assert name in ("-h", "--help") or f"\\fB{_text(name)}\\fR" in text
 
 
 def test_it_has_every_variable_that_is_read() -> None:

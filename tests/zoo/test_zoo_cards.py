@@ -187,7 +187,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
 ) -> None:
     error = fault(tmp_path, text)
     assert f"unknown key `{key}`" in error.what
-    assert f"`{near}`" in error.fix
+    assert f"Did you mean {near}?" == error.fix
     assert near in error.why
 
 
@@ -320,7 +320,8 @@ def test_an_unknown_model_gets_the_nearest_names() -> None:
     with pytest.raises(RkzooError) as caught:
         catalogue.card("yolo8n")
     assert "yolov8n" in caught.value.why
-    assert "rkzoo list" in caught.value.fix
+    assert "rkzoo list" in caught.value.why
+    assert caught.value.fix == "Did you mean yolov8n?"
     with pytest.raises(RkzooError, match="does not exist"):
         catalogue.card("nowhere/mine.yaml")
 

@@ -29,7 +29,7 @@ class Argument:
         words: the values that it may have, where there is a list.
         kind: what completes it.
         many: whether several values may follow.
-        optional: whether it may be left out.
+        optional: whether its value may be left out.
     """
 
     options: tuple[str, ...]
@@ -87,8 +87,7 @@ def _argument(action: argparse.Action, parser: argparse.ArgumentParser) -> Argum
         words=words,
         kind="free" if action.type in (int, float) else _kind(metavar, words),
         many=action.nargs in ("*", "+"),
-        optional=(bool(action.option_strings) and not action.required)
-        or action.nargs in ("?", "*"),
+        optional=action.nargs in ("?", "*"),
     )
 
 

@@ -27,7 +27,7 @@ _INSTALL = {
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "completion",
-        help="print the script that completes rkzoo's words in bash, zsh or fish",
+        help="print the script for completion in bash, zsh or fish",
         description="Prints the script that completes verbs, options, models, chips and files. "
         "Its first lines say how it is installed; make it again after an upgrade.",
         epilog="Example: rkzoo completion bash",

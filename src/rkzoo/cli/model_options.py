@@ -88,6 +88,17 @@ def add_thresholds(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (default 0.45)")
 
 
+def add_classes(parser: argparse._ActionsContainer) -> None:
+    """--classes."""
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        action="extend",
+        metavar="CLASS",
+        help="only these classes of a detector, by name or number: person,car or 0 2",
+    )
+
+
 def add_runtime(parser: argparse.ArgumentParser) -> None:
     """--runtime."""
     parser.add_argument(
@@ -114,6 +125,8 @@ def request(args: argparse.Namespace) -> Request:
     }
     if inputs.get("labels"):
         fields["labels"] = read_labels(Path(args.labels))
+    if inputs.get("classes"):
+        fields["classes"] = [name for word in args.classes for name in word.split(",") if name]
     if inputs.get("shape"):
         fields["shapes"] = dict(parse_shape(text) for text in args.shape)
     for name in ("mean", "std"):

@@ -37,7 +37,7 @@ VERBS = {
     "report": "measure the model zoo, and generate its pages",
     "toolkit": "install, list and remove versions of RKNN-Toolkit2",
     "cache": "show what is kept on the disk, and remove it",
-    "completion": "print the script that completes rkzoo's words in bash, zsh or fish",
+    "completion": "print the script for completion in bash, zsh or fish",
     "help": "help on a verb",
 }
 

@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.cli.model_options import add_model_options, add_runtime, add_task_options, add_thresholds
+from rkzoo.cli.model_options import (
+    add_classes,
+    add_model_options,
+    add_runtime,
+    add_task_options,
+    add_thresholds,
+)
 from rkzoo.cli.streams import one_line
 from rkzoo.errors import RkzooError
 
@@ -37,6 +43,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_runtime(parser)
     add_thresholds(parser)
+    add_classes(parser)
     parser.add_argument(
         "-o",
         "--output",

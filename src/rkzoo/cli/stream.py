@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.cli.model_options import add_model_options, add_runtime, add_thresholds
+from rkzoo.cli.model_options import add_classes, add_model_options, add_runtime, add_thresholds
 
 if TYPE_CHECKING:
     from rkzoo.workflow.apps.stream import StreamSummary
@@ -30,6 +30,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_runtime(parser)
     add_thresholds(parser)
+    add_classes(parser)
     parser.add_argument("--track", action="store_true", help="number things across frames")
     where = parser.add_argument_group("where the answers go")
     where.add_argument("--save", metavar="VIDEO", help="a video with what was found drawn on it")

@@ -90,6 +90,7 @@ OPTIONS = {
     "iou": "--iou",
     "max_boxes": "max_boxes",
     "multi_label": "multi_label",
+    "classes": "--classes",
 }
 
 

@@ -84,7 +84,9 @@ def path_of(model: str | os.PathLike[str]) -> Path:
     near = nearest(os.fspath(model), names(), 3)
     raise unknown(
         f"There is no model called {os.fspath(model)!r} here.",
-        f"The nearest names are {', '.join(near)}." if near else "No name comes near it.",
+        f"The nearest names are {', '.join(near)}; rkzoo list shows all."
+        if near
+        else "No name comes near it.",
         os.fspath(model),
         names(),
         "See all names with: rkzoo list",

@@ -238,9 +238,9 @@ def _invalid(message: str, path: Path) -> RkzooError:
     match = _ERROR.match(message)
     what, at = (match["what"], match["path"] or "$") if match else (message, "$")
     place = at.removeprefix("$").removeprefix(".")
-    unknown = _UNKNOWN.search(what)
-    if unknown:
-        key = unknown["key"]
+    strange = _UNKNOWN.search(what)
+    if strange:
+        key = strange["key"]
         valid = sorted(_keys_at(at))
         full = f"{place}.{key}".removeprefix(".")
         return unknown(

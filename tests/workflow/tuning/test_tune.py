@@ -105,7 +105,7 @@ def test_each_stage_goes_on_from_the_best(model: Path, monkeypatch: pytest.Monke
         ("algorithm", 0.39, False),
         ("method", 0.45, True),
         ("slow-algorithm", 0.46, True),
-        ("toolkit's hybrid", 0.46, False),
+        ("toolkit-hybrid", 0.46, False),
     ]
     assert found.best.quantise == QuantizationConfig("logits", "mmse", "layer")
     assert found.drop == pytest.approx(4.0)

@@ -59,7 +59,7 @@ def _assumed_labels(head: DetectHead) -> DefaultLabels | None:
 DETECT = TaskSpec(
     name="detect",
     open=_open,
-    options=THRESHOLDS | {"multi_label"},
+    options=THRESHOLDS | {"multi_label", "classes"},
     describe=_describe,
     default_labels=_assumed_labels,
     check_labels=check_label_count,

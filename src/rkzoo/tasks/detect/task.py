@@ -6,12 +6,14 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session
+from rkzoo.tasks.detect.classes import class_numbers
 from rkzoo.tasks.detect.postprocess import Candidates, DetectDecoder
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.image_task import ImageTask
@@ -30,6 +32,8 @@ class DetectOptions:
         limit: maximum number of boxes per image.
         multi_label: one box per class that reaches the threshold, as upstream evaluation does.
         suppression: overrides the NMS mode of the head.
+        classes: only these classes, by name or number; None for all. The others are dropped before
+            NMS, so that they neither suppress a box nor count for `limit`.
     """
 
     confidence: float = 0.25
@@ -37,6 +41,7 @@ class DetectOptions:
     limit: int = 300
     multi_label: bool = False
     suppression: Suppression | None = None
+    classes: tuple[str | int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("confidence", "iou"):
@@ -72,6 +77,12 @@ class HeadTask(ImageTask[R]):
         self.head = contract.head
         self.options = options or DetectOptions()
         self.decoder = DetectDecoder(contract.head, contract.input.size, session.outputs)
+        wanted = self.options.classes
+        self._classes = (
+            None
+            if wanted is None
+            else class_numbers(wanted, contract.labels, contract.head.classes)
+        )
 
     def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
         """Convert raw output tensors to the result, in source-image pixels."""
@@ -90,6 +101,8 @@ class HeadTask(ImageTask[R]):
         self, outputs: list[NDArray[Any]], candidates: Candidates, letterbox: Letterbox
     ) -> R:
         options = self.options
+        if self._classes is not None:
+            candidates = candidates[np.flatnonzero(np.isin(candidates.class_id, self._classes))]
         suppress = nms_rotated if self.head.rotated else nms
         kept = suppress(
             candidates.boxes,

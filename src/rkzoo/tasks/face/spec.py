@@ -51,5 +51,9 @@ FACE = TaskSpec(
 )
 CENTRE_FACE = replace(FACE, describe=_describe_centre, default_labels=lambda head: None)
 YOLO_FACE = replace(
-    DETECT, name="face", open=_open_yolo, default_labels=lambda head: DefaultLabels(("face",))
+    DETECT,
+    name="face",
+    open=_open_yolo,
+    options=THRESHOLDS | {"multi_label"},
+    default_labels=lambda head: DefaultLabels(("face",)),
 )

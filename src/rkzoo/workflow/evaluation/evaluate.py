@@ -103,6 +103,16 @@ class Evaluation:
         return document
 
 
+def refuse_classes(request: Request) -> None:
+    """Raises RkzooError where only some classes are asked for."""
+    if request.classes is not None:
+        raise RkzooError(
+            "classes does not go with an evaluation.",
+            "A score counts every class of the data, and those left out would count as missed.",
+            "Leave it out, or give data of these classes alone.",
+        )
+
+
 def evaluate(
     model: str,
     data: str,
@@ -128,6 +138,7 @@ def evaluate(
     """
     own = as_metric(metric)
     request = request or Request()
+    refuse_classes(request)
     options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
     if request.runtime == "simulator" and is_source(model):

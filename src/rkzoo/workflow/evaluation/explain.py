@@ -33,6 +33,7 @@ from rkzoo.workflow.evaluation.evaluate import (
     calibrated_on,
     evaluate_plan,
     is_source,
+    refuse_classes,
     task_of,
 )
 from rkzoo.workflow.evaluation.jobs import ImageReadOptions, read_bytes
@@ -159,6 +160,7 @@ def explain(
     """
     start = time.perf_counter()
     request = request or Request()
+    refuse_classes(request)
     deployed = deployed or request.task_options.detect or DetectOptions()
     report = _Once(report)
     _check_source(model)

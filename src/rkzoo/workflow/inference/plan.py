@@ -6,13 +6,14 @@ A plan is plain data: it opens here, in a worker process or on another machine.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
@@ -20,6 +21,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label, Session
+from rkzoo.tasks.detect.classes import class_numbers
 from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contract
 from rkzoo.tasks.registry import spec_of, validate_options
 from rkzoo.tasks.spec import TaskOptions
@@ -135,6 +137,7 @@ def plan_of(
         parts[role] = part(ready, runtime, own, report)
         prefix = "" if models.single else f"{role}."
         files |= {f"{prefix}{kind}": path for kind, path in ready.files.items()}
+    _check_classes(request, parts)
     options = replace(request.task_options, prompts=models.prompts)
     return Plan(models.name, backend(runtime).label, parts, models.head, files, options)
 
@@ -173,6 +176,7 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     prompts = resolve_prompts(request.words, contract.texts, str(path), report)
     options = replace(request.task_options, prompts=())
     parts = {"model": ModelPart(contract, opened, prompts)}
+    _check_classes(request, parts)
     return Plan(path.stem, opened.label, parts, contract.head, options=options)
 
 
@@ -210,6 +214,13 @@ def _of_pipeline(path: Path, request: Request, report: ProgressReporter) -> Plan
             parts[role] = ModelPart(contract, OnnxBackend(read_bytes(file)))
     options = replace(request.task_options, prompts=prompts)
     return Plan(pipeline.name, label, parts, pipeline.head, pipeline.files, options)
+
+
+def _check_classes(request: Request, parts: Mapping[str, ModelPart]) -> None:
+    """Raises RkzooError for a class that the model has not, before anything is built."""
+    for contract in (part.answers for part in parts.values()):
+        if request.classes is not None and isinstance(contract.head, DetectHead):
+            class_numbers(request.classes, contract.labels, contract.head.classes)
 
 
 # What a file is taken for must be what it is: it may come from anywhere.

@@ -17,7 +17,10 @@ def run_with_checks(task: HeadTask[Any], image: Image) -> tuple[Prediction, tupl
     arrays, letterbox = task.preprocess(image)
     outputs = task.session.run(arrays)
     prediction: Prediction = task.postprocess(outputs, letterbox)
-    # Nothing at all is doubtful too: logits below 0 hide everything.
+    # Nothing at all is doubtful too: logits below 0 hide everything. But not where only some
+    # classes are wanted.
+    if len(prediction) == 0 and task.options.classes is not None:
+        return prediction, ()
     if 0 < len(prediction) < _DOUBTFUL and _best(prediction) < 1:
         return prediction, ()
     confidence = task.options.confidence

@@ -63,6 +63,7 @@ class ModelOptions(TypedDict, total=False):
     iou: float | None
     max_boxes: int | None
     multi_label: bool | None
+    classes: Sequence[str | int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,9 @@ class Request:
         max_boxes: Most boxes (or classes) of a picture; None is 300.
         multi_label: One box for every class of a cell that reaches the confidence, as the
             standard protocol of evaluation has it; None is True there, and False elsewhere.
+        classes: Only these classes of a detector, by name or number from 0; None is all. The
+            others are dropped before NMS and `max_boxes`. Not for an evaluation, whose score
+            counts every class of the data.
     """
 
     runtime: str | None = None
@@ -145,6 +149,7 @@ class Request:
     iou: float | None = None
     max_boxes: int | None = None
     multi_label: bool | None = None
+    classes: Sequence[str | int] | None = None
 
     def __post_init__(self) -> None:
         _check_runtime(self.runtime)
@@ -155,6 +160,7 @@ class Request:
             if self.shapes is None
             else {name: tuple(shape) for name, shape in self.shapes.items()},
             "labels": None if self.labels is None else tuple(self.labels),
+            "classes": None if self.classes is None else _classes(self.classes),
             "recipe": choose(self.cut, self.recipe, self.plain).recipe,
             "mean": _floats("--mean", self.mean),
             "std": _floats("--std", self.std),
@@ -249,6 +255,7 @@ class Request:
             iou=None,
             max_boxes=None,
             multi_label=None,
+            classes=None,
         )
 
     def refuse_all_but(self, used: Set[str], what: str) -> None:
@@ -272,6 +279,7 @@ _THRESHOLDS = {
     "iou": "iou",
     "max_boxes": "limit",
     "multi_label": "multi_label",
+    "classes": "classes",
 }
 
 
@@ -284,6 +292,18 @@ def request_of(request: Request | None, options: Mapping[str, Any]) -> Request:
     for name in options.keys() - ModelOptions.__annotations__:
         raise TypeError(f"unexpected keyword argument {name!r}: see rkzoo.Request")
     return replace(request or Request(), **options)
+
+
+def _classes(classes: Sequence[str | int]) -> tuple[str | int, ...]:
+    """Raises RkzooError for none at all, and for numbers below 0."""
+    words = (classes,) if isinstance(classes, str) else tuple(classes)
+    if not words or any(isinstance(word, int) and word < 0 for word in words):
+        raise RkzooError(
+            f"--classes {' '.join(map(str, words))} selects nothing.".replace("  ", " "),
+            "It has names of classes, or their numbers from 0.",
+            "Give for example --classes person,car.",
+        )
+    return words
 
 
 def _numbers(

@@ -37,6 +37,7 @@ from rkzoo.workflow.evaluation.evaluate import (
     against_float,
     answer_all,
     evaluate_plan,
+    refuse_classes,
     spread,
     task_of,
 )
@@ -260,6 +261,7 @@ def tune(
     _check_stages(stages)
     _check_drop(max_drop)
     request = request or Request()
+    refuse_classes(request)
     if request.dtype == "fp16":
         raise RkzooError(
             "There is nothing to tune in float16.",
