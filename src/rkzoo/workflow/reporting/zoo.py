@@ -427,6 +427,7 @@ def _accuracy(entry: ZooEntry) -> dict[str, Any] | None:
         "value": figure.value,
         "drop": figure.drop,
         "cost": figure.cost,
+        "offered": card is None or "int8" in card.dtypes,
         "plain": row.int8 if tuned else None,
         "recipe": card.int8.words() if tuned and card and card.int8 else "",
     }
