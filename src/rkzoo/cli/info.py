@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 _WIDTH = 96
 _SUPPORT = {
-    "board": "accuracy measured (board)",
-    "simulator": "accuracy measured (simulator)",
-    "converts": "converts",
+    "board": "INT8 measured on a board",
+    "simulator": "INT8 measured (simulator)",
+    "converts": "builds",
+    "vendor": "runs, says Rockchip",
     "untried": "not tried",
     "blocked": "no",
 }
-_WHOSE = {"published": "vendor's table", "estimate": "estimate"}
+_WHOSE = {"published": "published", "estimate": "estimated", "bound": "at most"}
 _FITS = {
     "letterbox": "aspect ratio kept, the rest padded",
     "stretch": "stretched to the size",
@@ -43,7 +44,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import print_json, table
+    from rkzoo.cli.console import print_json
     from rkzoo.soc.chips import chips, supported
     from rkzoo.zoo.catalogue import card as find
     from rkzoo.zoo.catalogue import dtypes_on
@@ -56,8 +57,9 @@ def main(args: argparse.Namespace) -> int:
     socs = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
     socs = {} if card.task == "asset" else {soc: dtypes for soc, dtypes in socs.items() if dtypes}
     files = cached(card)
+    results = _results(card)
     if args.json:
-        print_json(_document(card, socs, files))
+        print_json(_document(card, socs, files, results))
         return 0
     print(f"{card.name}: {card.title}")
     if card.summary:
@@ -76,13 +78,24 @@ def main(args: argparse.Namespace) -> int:
         print("\nNotes")
         for note in card.notes:
             print(textwrap.fill(note, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
-    if rows := _measured(card):
-        print("\nOn the chips (frames/s of the model alone)")
-        print(table(("CHIP", "SUPPORT", "FRAMES/S", "SOURCE", "MEMORY", "REASON"), rows))
+    _print_results(card, results)
     print("\nNext")
     for command in _next(card, args.model, socs, all(files.values())):
         print(f"  {command}")
     return 0
+
+
+def _print_results(card: Card, results: dict[str, Any]) -> None:
+    from rkzoo.cli.console import table
+
+    if lines := _accuracy(card, results):
+        print("\nAccuracy")
+        for key, value in lines:
+            for number, line in enumerate(_wrapped(value)):
+                print(f"  {key if not number else '':<10}{line}")
+    if rows := _on_chips(results):
+        print("\nOn the chips (frames/s of the model alone, on one NPU core)")
+        print(table(("CHIP", "SUPPORT", "INT8", "FP16", "MEMORY", "FILE", "REASON"), rows))
 
 
 def _topic(name: str, as_json: bool) -> int:
@@ -114,7 +127,10 @@ def _topic(name: str, as_json: bool) -> int:
 
 
 def _document(
-    card: Card, socs: dict[str, tuple[str, ...]], files: dict[str, Path | None]
+    card: Card,
+    socs: dict[str, tuple[str, ...]],
+    files: dict[str, Path | None],
+    results: dict[str, Any],
 ) -> dict[str, Any]:
     import msgspec
 
@@ -125,6 +141,8 @@ def _document(
         "buildable": {soc: list(dtypes) for soc, dtypes in socs.items()},
         "size": size(card),
         "fetched": {role: str(path) if path else None for role, path in files.items()},
+        "accuracy": results.get("accuracy"),
+        "chips": results.get("on", {}),
     }
 
 
@@ -148,33 +166,80 @@ def _facts(card: Card, socs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]
         ("dtypes", _numbers(card)),
         ("chips", _chips(socs)),
         ("calibrate", _calibration(card)),
+        ("INT8", f"{card.int8.words()}; --plain leaves it out" if card.int8 else ""),
     ]
     return [(key, value) for key, value in facts if value]
 
 
-def _measured(card: Card) -> list[tuple[str, ...]]:
-    """Results of the card's model on each chip, as rows; empty where there are none."""
-    from rkzoo.workflow.reporting.zoo import on_chips, results_folder
+def _results(card: Card) -> dict[str, Any]:
+    """What is known of the card's model, as on the page for choosing; empty where nothing is."""
+    from rkzoo.workflow.reporting.zoo import of_card, results_folder
 
     folder = results_folder()
     if folder is None or card.cpu or card.file or card.task == "asset":
-        return []
+        return {}
+    return of_card(card, folder)
+
+
+def _accuracy(card: Card, results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Accuracy by its makers and as measured here, of the model or of the parts of a pipeline."""
+    lines = []
+    if up := card.upstream:
+        note = f", {up.note}" if up.note else ""
+        number = f"{up.value:g}{' %' if up.unit and 'mAP' not in up.metric else ''}"
+        lines.append(("makers", f"{number} {up.metric}, {up.data}, float{note} ({up.url})"))
+    if found := results.get("accuracy"):
+        lines += _measured(found, other=results["other_file"])
+    for part in results.get("parts", ()):
+        if part["accuracy"]:
+            lines += [(key, f"{part['name']}: {text}") for key, text in _measured(part["accuracy"])]
+    return lines
+
+
+def _measured(found: dict[str, Any], other: bool = False) -> list[tuple[str, str]]:
+    def number(value: float) -> str:
+        percent = value * 100 if found["unit"] == "" else value
+        return f"{percent:.1f} {found['unit']}".rstrip()
+
+    data = f"{found['metric']} on {found['images']} pictures of {found['data']}"
+    export = ", another export of it" if other else ""
+    known = found["truth"] == "known"
+    lines = [("float", f"{number(found['original'])} {data} [onnx{export}]")] if known else []
+    words = "" if known else f" agreement with float, {data}"
+    plain = "" if found["plain"] is None else f"; {number(found['plain'])} with --plain"
+    offered = "" if found["offered"] else "; its card offers FP16 only"
+    drop = f", {found['drop']:.2f} points less than float" if known else ""
+    how = f" [{found['runtime']}{export}, {found['date']}]"
+    return [*lines, ("INT8", f"{number(found['value'])}{words}{drop}{plain}{offered}{how}")]
+
+
+def _on_chips(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Support, speed and memory on each chip, as rows; empty where nothing is known."""
     rows: list[tuple[str, ...]] = []
-    for soc, support in on_chips(card, folder).items():
-        if support["tier"] in ("untried", "blocked") and not support.get("speed"):
+    for soc, support in results.get("on", {}).items():
+        if support["tier"] in ("untried", "blocked") and not support.get("speeds"):
             continue
-        speed, need = support.get("speed") or {}, support.get("need")
+        speeds = support.get("speeds") or {}
         rows.append(
             (
                 soc,
                 _SUPPORT[support["tier"]],
-                f"{speed['fps']:.1f}" if speed else "",
-                _WHOSE[speed["source"]] if speed else "",
-                f"{need / 2**20:.1f} MB" if need else "",
-                textwrap.shorten(support["why"], 60),
+                _speed(speeds.get("int8")),
+                _speed(speeds.get("fp16")),
+                _mebibytes(support.get("need")),
+                _mebibytes(support.get("bytes")),
+                textwrap.shorten(support["why"], 50),
             )
         )
     return rows
+
+
+def _speed(speed: dict[str, Any] | None) -> str:
+    return f"{speed['fps']:.1f} {_WHOSE[speed['source']]}" if speed else ""
+
+
+def _mebibytes(size: int | None) -> str:
+    return f"{size / 2**20:.1f} MB" if size else ""
 
 
 def _unverified(card: Card) -> str:

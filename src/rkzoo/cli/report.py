@@ -86,6 +86,9 @@ def _add_support(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     support.add_argument("--toolkit", metavar="VERSION")
     support.add_argument("--offline", action="store_true", help="fetch no weights")
     support.add_argument("--fresh", action="store_true", help="repeat existing builds")
+    support.add_argument(
+        "--half", action="store_true", help="build in float16 what was built in INT8, too"
+    )
     support.set_defaults(verb=report_support)
 
 
@@ -112,7 +115,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
     from rkzoo.files import write_text
     from rkzoo.toolkit.recipe import DEFAULT_VERSION
     from rkzoo.workflow.reporting import accuracy
-    from rkzoo.workflow.reporting.results import read_rows, read_runs, write_rows
+    from rkzoo.workflow.reporting.results import read_rows, read_runs, titles_of, write_rows
 
     results, toolkit = Path(args.results), args.toolkit or DEFAULT_VERSION
     rows, runs = read_rows(results), read_runs(Path(args.runs))
@@ -140,7 +143,7 @@ def report_accuracy(args: argparse.Namespace) -> int:
             )
             rows = accuracy.with_row(rows, row)
             write_rows(results, rows)
-    write_text(Path(args.page), accuracy.page(rows, accuracy.titles_of(runs)))
+    write_text(Path(args.page), accuracy.page(rows, titles_of(runs)))
     print(f"{len(rows)} models are in {results}, the page is {args.page}")
     print("Next: rkzoo report zoo")
     return 0
@@ -168,6 +171,7 @@ def report_support(args: argparse.Namespace) -> int:
         socs,
         toolkit=args.toolkit,
         fresh=args.fresh,
+        half=args.half,
         keep=lambda rows: write_support(results, rows),
         report=bars,
     )

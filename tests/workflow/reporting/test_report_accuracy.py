@@ -8,8 +8,14 @@ import pytest
 
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
-from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, titles_of, with_row
-from rkzoo.workflow.reporting.results import AccuracyRow, read_rows, read_runs, write_rows
+from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, with_row
+from rkzoo.workflow.reporting.results import (
+    AccuracyRow,
+    read_rows,
+    read_runs,
+    titles_of,
+    write_rows,
+)
 from rkzoo.workflow.request.quantization import QuantizationConfig
 
 ROOT = Path(__file__).parents[3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -117,8 +118,9 @@ class Bench:
 
     def start(self, one: Candidate, report: object) -> tuple[Support, object]:
         row = Support(model=one.name, task=one.task, weights=one.weights, untried=one.untried)
+        ready = SimpleNamespace(dtypes=("int8", "fp16"))
         return (row, None) if one.untried else (
-            module.msgspec.structs.replace(row, sha256=self.sha256), object()
+            module.msgspec.structs.replace(row, sha256=self.sha256), ready
         )  # fmt: skip
 
     def proved(self, row: Support, *rest: object) -> Support:
@@ -127,16 +129,16 @@ class Bench:
         told = {"toolkit": module.DEFAULT_VERSION, "rkzoo": version("rkzoo")}
         return module.msgspec.structs.replace(row, problem=self.problem, **told)
 
-    def try_one(self, model: str, soc: str, toolkit: str) -> SupportTrial:
+    def try_one(self, model: str, soc: str, toolkit: str, dtype: str | None) -> SupportTrial:
         self.asked.append(soc)
         if soc == "rk2118":
             raise KeyboardInterrupt
-        return SupportTrial(dtype="int8", converts=True, bytes=1)
+        return SupportTrial(dtype=dtype or "int8", converts=True, bytes=1)
 
-    def run(self, rows: list[Support], *socs: str, fresh: bool = False) -> list[Support]:
+    def run(self, rows: list[Support], *socs: str, **how: bool) -> list[Support]:
         self.asked = []
         one = Candidate(name="m", task="detect", weights="no card", model="m.onnx")
-        return try_all([one], rows, socs, fresh=fresh, keep=self.kept.append)
+        return try_all([one], rows, socs, keep=self.kept.append, **how)
 
 
 @pytest.fixture
@@ -153,6 +155,17 @@ def test_what_was_tried_is_not_tried_again(bench: Callable[..., Bench]) -> None:
     rows = mine.run(rows, "rk3588", fresh=True)
     assert mine.asked == ["rk3588"]
     assert list(rows[0].chips) == ["rk3588", "rv1106"], "the others stay"
+
+
+def test_float16_is_built_beside_int8_where_the_chip_has_it(bench: Callable[..., Bench]) -> None:
+    mine = bench()
+    rows = mine.run([], "rk3588", "rv1106")
+    rows = mine.run(rows, "rk3588", "rk3568", "rv1106", half=True)
+    assert mine.asked == ["rk3588"], "rk3568 was not built at all, rv1106 has INT8 only"
+    assert {soc: trial.dtype for soc, trial in rows[0].half.items()} == {"rk3588": "fp16"}
+    assert list(rows[0].chips) == ["rk3588", "rv1106"]
+    assert mine.run(rows, "rk3588", half=True) == rows
+    assert mine.asked == []
 
 
 def test_another_file_begins_anew(bench: Callable[..., Bench]) -> None:

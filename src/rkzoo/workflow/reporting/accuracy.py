@@ -174,11 +174,6 @@ def page(rows: Sequence[AccuracyRow], titles: Mapping[str, str] | None = None) -
     return f"{_NOTE}{table}\n{_commands(rows)}{_foot(rows)}{_summary(rows)}"
 
 
-def titles_of(runs: Sequence[AccuracyRun]) -> dict[str, str]:
-    """What the data of each run is, in words."""
-    return {run.name: run.title for run in runs if run.title}
-
-
 def _commands(rows: Sequence[AccuracyRow]) -> str:
     """The commands of those rows that have some."""
     told = [command for row in rows for command in (row.plain_command, row.command) if command]
@@ -236,7 +231,8 @@ def _summary(rows: Sequence[AccuracyRow]) -> str:
     worst = max(known, key=lambda row: row.tuned_drop)
     return (
         f"\n\nOver the {len(known)} COCO models the median drop is {plain:.2f} points with "
-        f"--plain and {tuned:.2f} by default; the largest by default is {worst.tuned_drop:.2f} ({worst.model}).\n"
+        f"--plain and {tuned:.2f} by default; the largest by default is {worst.tuned_drop:.2f} "
+        f"({worst.model}).\n"
     )
 
 

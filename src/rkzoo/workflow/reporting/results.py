@@ -88,6 +88,7 @@ class SupportTrial(StrictStruct, frozen=True):
         on_cpu: operators that run on the CPU, one per layer.
         fits: whether the in-package memory suffices ("" where the memory is external).
         ms, low, high: result of `rkzoo estimate`; None where uncalibrated.
+        bound: ms that it takes at least, where uncalibrated and the chip's clock is known.
         cpu_unpriced: CPU layers that are not in `ms`.
     """
 
@@ -102,6 +103,7 @@ class SupportTrial(StrictStruct, frozen=True):
     ms: float | None = None
     low: float | None = None
     high: float | None = None
+    bound: float | None = None
     cpu_unpriced: int = 0
 
 
@@ -115,7 +117,8 @@ class Support(StrictStruct, frozen=True):
         problem: a problem of the model itself, independent of the chip.
         size: (height, width).
         cut: whether the head was cut off and verified.
-        chips: results by chip.
+        chips: results by chip, in the first data type of the model that the chip has.
+        half: results in float16, of models whose first is another.
     """
 
     model: str
@@ -131,12 +134,18 @@ class Support(StrictStruct, frozen=True):
     rkzoo: str = ""
     date: str = ""
     chips: dict[str, SupportTrial] = msgspec.field(default_factory=dict)
+    half: dict[str, SupportTrial] = msgspec.field(default_factory=dict)
 
 
 def read_runs(path: Path) -> list[AccuracyRun]:
     """Read the list of runs. Raises RkzooError when it is missing or invalid."""
     runs: list[AccuracyRun] = _read(path, list[AccuracyRun], "list of runs")
     return runs
+
+
+def titles_of(runs: Sequence[AccuracyRun]) -> dict[str, str]:
+    """What the data of each run is, in words."""
+    return {run.name: run.title for run in runs if run.title}
 
 
 def read_rows(path: Path) -> list[AccuracyRow]:
@@ -174,12 +183,11 @@ def write_support(path: Path, rows: Sequence[Support]) -> None:
 def _lean(row: Support) -> dict[str, Any]:
     """A row without fields that have their default value."""
     document = _without_defaults(row)
-    chips = {soc: _without_defaults(trial) for soc, trial in row.chips.items()}
-    return (
-        document | {"chips": chips}
-        if chips
-        else {k: v for k, v in document.items() if k != "chips"}
-    )
+    for name in ("chips", "half"):
+        trials = {soc: _without_defaults(trial) for soc, trial in getattr(row, name).items()}
+        document.pop(name, None)
+        document |= {name: trials} if trials else {}
+    return document
 
 
 def _without_defaults(record: msgspec.Struct) -> dict[str, Any]:

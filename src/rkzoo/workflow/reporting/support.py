@@ -19,10 +19,10 @@ from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
-from rkzoo.soc.chips import supported
+from rkzoo.soc.chips import chips, supported
 from rkzoo.spelling import unknown
 from rkzoo.toolkit import environment
-from rkzoo.toolkit.recipe import DEFAULT_VERSION
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype
 from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.evaluation.evaluate import task_of
 from rkzoo.workflow.performance.estimate import Estimate, estimate
@@ -106,6 +106,7 @@ def try_all(
     *,
     toolkit: str | None = None,
     fresh: bool = False,
+    half: bool = False,
     keep: Callable[[list[Support]], None] = lambda rows: None,
     report: ProgressReporter = SILENT,
 ) -> list[Support]:
@@ -117,6 +118,7 @@ def try_all(
         socs: chips; all where empty.
         toolkit: version of RKNN-Toolkit2; None for the default.
         fresh: repeat earlier trials.
+        half: build in float16 the models whose first data type is another, instead.
         keep: called with the rows after each build, so that an interrupted run can be resumed.
         report: receives progress.
 
@@ -140,21 +142,38 @@ def try_all(
             ready_to_build = True
         if old is not None and _stamp(old) == (row.sha256, release, version("rkzoo")):
             again = set(socs or supported()) if fresh else set()
-            kept = {soc: trial for soc, trial in old.chips.items() if soc not in again}
-            row = msgspec.structs.replace(old, task=row.task, weights=row.weights, chips=kept)
+            name = "half" if half else "chips"
+            kept = {soc: t for soc, t in getattr(old, name).items() if soc not in again}
+            row = msgspec.structs.replace(old, task=row.task, weights=row.weights, **{name: kept})
         else:
             row = _proved(row, ready, release, report)
         supports = with_support(supports, row)
-        for soc in () if row.problem else socs or supported():
-            if soc in row.chips:
-                continue
-            report.note(f"{candidate.name} on {soc}")
-            trial = try_one(candidate.model, soc, release)
-            row = msgspec.structs.replace(row, chips=_ordered(row.chips | {soc: trial}))
+        for soc in _missing(row, ready, socs or supported(), half):
+            report.note(f"{candidate.name} on {soc}{' in float16' if half else ''}")
+            trial = try_one(candidate.model, soc, release, "fp16" if half else None)
+            row = _with_trial(row, soc, trial, half)
             supports = with_support(supports, row)
             keep(supports)
         keep(supports)
     return supports
+
+
+def _missing(row: Support, ready: ResolvedModel, socs: Sequence[str], half: bool) -> list[str]:
+    """Chips that lack a trial. In float16 only those that build it, and whose other trial is in
+    another data type."""
+    if row.problem:
+        return []
+    if not half:
+        return [soc for soc in socs if soc not in row.chips]
+    other = {soc for soc, trial in row.chips.items() if trial.dtype == "int8"}
+    able = [soc for soc in socs if soc in other and "fp16" in chips()[soc].dtypes]
+    return [soc for soc in able if soc not in row.half and "fp16" in ready.dtypes]
+
+
+def _with_trial(row: Support, soc: str, trial: SupportTrial, half: bool) -> Support:
+    if half:
+        return msgspec.structs.replace(row, half=_ordered(row.half | {soc: trial}))
+    return msgspec.structs.replace(row, chips=_ordered(row.chips | {soc: trial}))
 
 
 def _start(candidate: Candidate, report: ProgressReporter) -> tuple[Support, ResolvedModel | None]:
@@ -196,10 +215,17 @@ def _proved(row: Support, ready: ResolvedModel, toolkit: str, report: ProgressRe
     return msgspec.structs.replace(row, cut="proved" if prepared.proof else "none")
 
 
-def try_one(model: str, soc: str, toolkit: str, report: ProgressReporter = SILENT) -> SupportTrial:
+def try_one(
+    model: str,
+    soc: str,
+    toolkit: str,
+    dtype: Dtype | None = None,
+    report: ProgressReporter = SILENT,
+) -> SupportTrial:
     """Build once, or read the cache. A failed build is a trial too."""
+    request = Request(toolkit=toolkit, dtype=dtype)
     try:
-        (estimated,) = estimate(model, [soc], Request(toolkit=toolkit), report=report)
+        (estimated,) = estimate(model, [soc], request, report=report)
     except RkzooError as error:
         return _blocked(_sentence(error))
     return trial_of(estimated)
@@ -226,6 +252,7 @@ def trial_of(estimate: Estimate) -> SupportTrial:
         ms=_short(speed.ms),
         low=_short(speed.low),
         high=_short(speed.high),
+        bound=None if speed.ms else _short(speed.bound),
         cpu_unpriced=speed.unpriced,
     )
 

@@ -24,14 +24,36 @@ from rkzoo.workflow.reporting.results import (
     Support,
     SupportTrial,
     read_rows,
+    read_runs,
     read_support,
+    titles_of,
 )
 from rkzoo.zoo.catalogue import cards, dtypes_on, members
 from rkzoo.zoo.schema import Card
 
-Tier = Literal["board", "simulator", "converts", "untried", "blocked"]
-TIERS: tuple[Tier, ...] = ("board", "simulator", "converts", "untried", "blocked")
-"""Best first; a pipeline has the worst tier of its parts."""
+Tier = Literal["board", "simulator", "converts", "vendor", "untried", "blocked"]
+TIERS: tuple[Tier, ...] = ("board", "simulator", "converts", "vendor", "untried", "blocked")
+"""Best first; a pipeline has the worst tier of its parts. "vendor": not built here, but Rockchip
+publishes its speed on the chip."""
+TASKS = {
+    "detect": "find objects",
+    "segment": "outline objects",
+    "pose": "find persons' key points",
+    "obb": "find turned objects",
+    "face": "find faces",
+    "classify": "tell what a picture shows",
+    "semantic": "label every pixel",
+    "depth": "tell how far things are",
+    "prompt": "cut out what is pointed at",
+    "text": "read text",
+    "plate": "read number plates",
+    "embed": "compare pictures or texts",
+    "speech": "speech to text",
+    "sound": "recognise sounds",
+    "voice": "text to speech",
+    "translate": "translate",
+}
+"""Tasks in the order of the page, in words."""
 MAX_DROP = 1.0
 """Largest drop in points at which INT8 counts as validated."""
 _OWN_PICTURES = ("text", "text-det", "text-cls", "text-rec")
@@ -78,16 +100,42 @@ class Published(StrictStruct, frozen=True):
         return None
 
 
+class Figure(StrictStruct, frozen=True):
+    """Accuracy of what `convert` builds by default. `plain`: as with `--plain`, since the recipe of
+    the card was measured only with layers in float16 that another file does not take."""
+
+    value: float
+    drop: float
+    plain: bool = False
+    cost: float | None = None
+
+
 @dataclass(frozen=True)
 class ZooEntry:
     """What is known of one model. `card` is None for a model without one; `parts` are those of a
-    pipeline."""
+    pipeline; `data` says in words what `accuracy` was measured on."""
 
     name: str
     card: Card | None
     support: Support | None
     accuracy: AccuracyRow | None
     parts: tuple[ZooEntry, ...] = ()
+    data: str = ""
+
+    @property
+    def figure(self) -> Figure | None:
+        """What of `accuracy` is that of the card by default; None where it was not measured."""
+        row, recipe = self.accuracy, self.card.int8 if self.card else None
+        if row is None:
+            return None
+        mine = {source.sha256 for source in self.card.sources} if self.card else set()
+        if recipe is None:
+            return Figure(row.int8, row.int8_drop)
+        if not recipe.float_layers or row.sha256 in mine:
+            return Figure(row.tuned, row.tuned_drop, cost=row.cost)
+        if row.portable is not None and row.portable_drop is not None:
+            return Figure(row.portable, row.portable_drop)
+        return Figure(row.int8, row.int8_drop, plain=True)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -138,10 +186,11 @@ def gather(results: Path) -> dict[str, Any]:
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
     published = read_published(results / "published.yaml")
-    entries = zoo_entries(cards(), support, accuracy)
+    entries = wholes(zoo_entries(cards(), support, accuracy, _titles(results)))
     tried = [row for row in support.values() if row.chips]
     return {
         "tiers": TIERS,
+        "tasks": TASKS,
         "max_drop": MAX_DROP,
         "published": published.source,
         "toolkits": sorted({row.toolkit for row in tried if row.toolkit}),
@@ -151,6 +200,17 @@ def gather(results: Path) -> dict[str, Any]:
     }
 
 
+def wholes(entries: Sequence[ZooEntry]) -> list[ZooEntry]:
+    """Without the parts of pipelines, which their whole tells of."""
+    parts = {name for entry in entries if entry.card for name in entry.card.pipeline.values()}
+    return [entry for entry in entries if entry.name not in parts]
+
+
+def _titles(results: Path) -> dict[str, str]:
+    runs = results / "runs.yaml"
+    return titles_of(read_runs(runs)) if runs.is_file() else {}
+
+
 def results_folder() -> Path | None:
     """Folder of the results shipped with rkzoo: inside the package, or in the repository."""
     package = Path(__file__).parents[2]
@@ -158,44 +218,51 @@ def results_folder() -> Path | None:
     return next((place for place in places if (place / "support.yaml").is_file()), None)
 
 
-def on_chips(card: Card, results: Path) -> dict[str, dict[str, Any]]:
-    """Results of one card by chip. Raises RkzooError for an invalid file."""
+def of_card(card: Card, results: Path) -> dict[str, Any]:
+    """Results of one card, as on the page. Raises RkzooError for an invalid file."""
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
     published = read_published(results / "published.yaml")
     cards = [card, *members(card).values()] if card.pipeline else [card]
-    entry = next(
+    found = next(
         zoo_entry
-        for zoo_entry in zoo_entries(cards, support, accuracy)
+        for zoo_entry in zoo_entries(cards, support, accuracy, _titles(results))
         if zoo_entry.name == card.name
     )
-    return {soc: on_chip(entry, soc, published) for soc in supported()}
+    return entry(found, published)
 
 
 def zoo_entries(
-    all_cards: Sequence[Card], support: Mapping[str, Support], accuracy: Mapping[str, AccuracyRow]
+    all_cards: Sequence[Card],
+    support: Mapping[str, Support],
+    accuracy: Mapping[str, AccuracyRow],
+    titles: Mapping[str, str] | None = None,
 ) -> list[ZooEntry]:
-    """Join cards (without assets) and models tried without a card, by name."""
+    """Join cards (without assets) and models tried without a card, by name. `titles` say in words
+    what the data of a model is."""
+
+    def made(name: str, card: Card | None, tried: Support | None, *parts: ZooEntry) -> ZooEntry:
+        row = accuracy.get(name)
+        data = (titles or {}).get(name) or (row.dataset if row else "")
+        return ZooEntry(name, card, tried, row, parts, data)
+
     single = {
-        card.name: ZooEntry(card.name, card, support.get(card.name), accuracy.get(card.name))
+        card.name: made(card.name, card, support.get(card.name))
         for card in all_cards
         if not card.pipeline and not card.cpu and card.task != "asset"
     }
     whole = {
-        card.name: ZooEntry(
+        card.name: made(
             card.name,
             card,
             None,
-            accuracy.get(card.name),
-            tuple(single[part] for part in card.pipeline.values() if part in single),
+            *(single[part] for part in card.pipeline.values() if part in single),
         )
         for card in all_cards
         if card.pipeline
     }
     bare = {
-        name: ZooEntry(name, None, row, accuracy.get(name))
-        for name, row in support.items()
-        if row.weights == "no card"
+        name: made(name, None, row) for name, row in support.items() if row.weights == "no card"
     }
     return [entry for _, entry in sorted((bare | single | whole).items())]
 
@@ -212,14 +279,16 @@ def entry(entry: ZooEntry, published: Published) -> dict[str, Any]:
         "origin": card.origin if card else "",
         "size": entry.size,
         "other_file": bool(entry.support and entry.support.weights == "another export"),
-        "accuracy": _accuracy(entry.accuracy),
+        "upstream": msgspec.to_builtins(card.upstream) if card and card.upstream else None,
+        "accuracy": _accuracy(entry),
+        "parts": [{"name": part.name, "accuracy": _accuracy(part)} for part in entry.parts],
         "on": {soc: on_chip(entry, soc, published) for soc in supported()},
     }
 
 
 def on_chip(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
     """Page data of one model on one chip. Sizes in bytes; `need` is weights and working memory;
-    `speed` is frames per second with its source.
+    `speeds` are frames per second by data type, each with its source.
     """
     if entry.parts:
         return _together(entry, soc, published)
@@ -231,8 +300,11 @@ def on_chip(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
     if trial and trial.converts:
         on_chips |= {"bytes": trial.bytes, "need": need(trial), "cpu": _counted(trial.on_cpu)}
     if tier != "blocked":
-        on_chips["speed"] = speed(entry, soc, dtype, trial, published)
+        speeds = {name: speed(entry, soc, name, published) for name in allowed}
+        on_chips["speeds"] = {name: found for name, found in speeds.items() if found}
         on_chips["command"] = command(entry, soc, dtype)
+        if tier == "untried" and on_chips["speeds"]:
+            on_chips |= {"tier": "vendor", "why": "Rockchip publishes its speed."}
     return on_chips
 
 
@@ -277,27 +349,31 @@ def tier_of(entry: ZooEntry, soc: str, trial: SupportTrial | None) -> tuple[Tier
 
 
 def _validated(entry: ZooEntry, trial: SupportTrial) -> tuple[Tier, str]:
-    row = entry.accuracy
-    if row is None:
+    row, figure = entry.accuracy, entry.figure
+    if row is None or figure is None:
         return "converts", "Its accuracy was not measured."
     if trial.dtype != "int8":
         return "converts", f"Its accuracy was measured in int8, not in {trial.dtype}."
     if entry.support is None or row.sha256 != entry.support.sha256:
         return "converts", "The accuracy is that of another file."
-    if _as_fast(row)[1] > MAX_DROP:
-        return "converts", f"INT8 costs {_as_fast(row)[1]:.2f} points."
+    if figure.drop > MAX_DROP:
+        return "converts", f"INT8 costs {figure.drop:.2f} points."
     return ("board" if row.runtime == "board" else "simulator"), ""
 
 
-def speed(
-    entry: ZooEntry, soc: str, dtype: str, trial: SupportTrial | None, published: Published
-) -> dict[str, Any] | None:
-    """Published figure, else the estimate, else None. `without`: number of CPU layers not in the
-    estimate."""
+def speed(entry: ZooEntry, soc: str, dtype: str, published: Published) -> dict[str, Any] | None:
+    """Published figure, else the estimate, else the bound by the compiler's cycles, else None.
+    `without`: number of CPU layers that are in neither."""
     file = entry.card.published if entry.card else ""
     fps = published.fps(entry.name, entry.size, dtype, soc, file)
     if fps is not None:
         return {"fps": fps, "source": "published"}
+    support = entry.support
+    trials = (support.chips.get(soc), support.half.get(soc)) if support else ()
+    trial = next((one for one in trials if one and one.dtype == dtype), None)
+    if trial is not None and trial.bound:
+        most = round(1000 / trial.bound, 1)
+        return {"fps": most, "source": "bound", "without": trial.cpu_unpriced}
     if trial is None or not (trial.ms and trial.low and trial.high):
         return None
     return {
@@ -334,28 +410,27 @@ def command(entry: ZooEntry, soc: str, dtype: str) -> str:
         words.append("--calib photos/")
     if card and card.family in _ASKED:
         words.append(_ASKED[card.family])
+    if "int8" in dtype and entry.figure and entry.figure.plain:
+        words.append("--plain")
     return " ".join(words)
 
 
-def _accuracy(row: AccuracyRow | None) -> dict[str, Any] | None:
-    if row is None:
+def _accuracy(entry: ZooEntry) -> dict[str, Any] | None:
+    row, figure, card = entry.accuracy, entry.figure, entry.card
+    if row is None or figure is None:
         return None
-    kept = ("metric", "unit", "dataset", "truth", "images", "runtime", "original", "date")
+    kept = ("metric", "unit", "truth", "images", "runtime", "original", "date")
     fields = msgspec.to_builtins(row)
-    value, drop = _as_fast(row)
-    hybrid = row.tuned if row.how.float_layers else None
+    tuned = card is not None and card.int8 is not None and not figure.plain
     return {name: fields[name] for name in kept} | {
-        "value": value,
-        "drop": drop,
-        "hybrid": hybrid,
+        "data": entry.data,
+        "value": figure.value,
+        "drop": figure.drop,
+        "cost": figure.cost,
+        "offered": card is None or "int8" in card.dtypes,
+        "plain": row.int8 if tuned else None,
+        "recipe": card.int8.words() if tuned and card and card.int8 else "",
     }
-
-
-def _as_fast(row: AccuracyRow) -> tuple[float, float]:
-    """Accuracy and drop that match the shown speed, which does not account for float16 layers."""
-    if row.how.float_layers:
-        return row.int8, row.int8_drop
-    return row.tuned, row.tuned_drop
 
 
 def _chip(soc: str, chip: Chip) -> dict[str, Any]:
@@ -366,6 +441,7 @@ def _chip(soc: str, chip: Chip) -> dict[str, Any]:
         "tops": chip.tops,
         "dtypes": chip.dtypes,
         "memory": chip.memory,
+        "inside": inside(soc),
     }
 
 
