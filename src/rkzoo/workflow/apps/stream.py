@@ -325,7 +325,9 @@ class _Run:
 
     def _sinks(self, outputs: StreamOutputs) -> Iterator[Sink]:
         if outputs.save:
-            yield VideoFile(outputs.save, self.source.fps, live=self.source.live)
+            yield VideoFile(
+                outputs.save, self.source.fps, live=self.source.live, report=self.report
+            )
         if outputs.jsonl:
             yield JsonLines(None if str(outputs.jsonl) == "-" else outputs.jsonl)
         if outputs.show:
