@@ -10,6 +10,7 @@ not play, is never written. Hardware encoders were not measured on a board.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -274,14 +275,20 @@ class _av_errors:  # noqa: N801 - a context manager
 
 
 class _silence:  # noqa: N801 - a context manager
-    """OpenCV's log and FFmpeg's within it say nothing of what is tried in vain."""
+    """OpenCV says nothing of what is tried in vain, neither in its log nor, where it writes there
+    itself, on descriptor 2."""
 
     def __enter__(self) -> None:
-        self._before = cv2.utils.logging.getLogLevel()
+        self._level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        self._stderr = os.dup(2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
 
     def __exit__(self, *error: Any) -> None:
-        cv2.utils.logging.setLogLevel(self._before)
+        os.dup2(self._stderr, 2)
+        os.close(self._stderr)
+        cv2.utils.logging.setLogLevel(self._level)
 
 
 def _rate(fps: float) -> Fraction:

@@ -34,12 +34,13 @@ _LONGEST_GAP = 5.0
 @dataclass
 class RenderedFrame:
     """A processed frame on its way to the sinks. `found` is the task's result; `seconds` stores the
-    time of drawing.
+    time of drawing, `source` is the name of where it came from.
     """
 
     frame: Frame
     prediction: Any
     paint: Callable[[Any, Image], Image]
+    source: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @cached_property
@@ -87,8 +88,8 @@ class _Sink:
 
 
 class JsonLines(_Sink):
-    """JSON Lines output, one object per frame: number, seconds since the first frame, position and
-    file where known, width, height, results.
+    """JSON Lines output, one object per frame: source, number, seconds since the first frame,
+    position and file where known, width, height, results.
 
     `path` None writes to stdout, flushed per line; a file appears when the stream ends.
     """
@@ -107,6 +108,7 @@ class JsonLines(_Sink):
         frame = shown.frame
         self._first = frame.taken if self._first is None else self._first
         record: dict[str, Any] = {
+            "source": shown.source,
             "frame": frame.number,
             "seconds": round(frame.taken - self._first, 4),
         }
