@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from rkzoo.errors import RkzooError
-from rkzoo.streaming.sources import ImageSource, PacedSource, VideoSource, open_source
+from rkzoo.streaming import pyav_capture, sources
+from rkzoo.streaming.sources import (
+    CameraFormat,
+    ImageSource,
+    PacedSource,
+    VideoSource,
+    open_source,
+    parse_camera_format,
+)
 
 CAMERA = Path(__file__).with_name("rtsp_camera.py")
 
@@ -42,7 +50,17 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_video_gives_every_frame_once_in_order(film: Path) -> None:
+@pytest.fixture(params=["PyAV", "OpenCV"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way to decode a file or an address."""
+    if request.param == "OpenCV":
+        monkeypatch.setitem(sys.modules, "av", None)
+    else:
+        pytest.importorskip("av")
+    return str(request.param)
+
+
+def test_a_video_gives_every_frame_once_in_order(film: Path, decoder: str) -> None:
     source = open_source(str(film))
     assert (source.live, source.fps, source.total) == (False, 10.0, 20)
     frames = list(source.frames(threading.Event()))
@@ -62,7 +80,7 @@ def test_a_folder_gives_its_pictures_whatever_their_size(tmp_path: Path) -> None
     assert [Path(f.name).name for f in frames] == ["0.png", "1.png"]
 
 
-def test_stopping_ends_a_video(film: Path) -> None:
+def test_stopping_ends_a_video(film: Path, decoder: str) -> None:
     stop = threading.Event()
     seen = []
     for frame in open_source(str(film)).frames(stop):
@@ -90,7 +108,7 @@ def test_a_file_as_if_live_keeps_its_own_speed(film: Path) -> None:
     ],
 )
 def test_what_cannot_be_opened_is_said(
-    text: str, said: str, capfd: pytest.CaptureFixture[str]
+    text: str, said: str, decoder: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RkzooError) as caught:
         open_source(text)
@@ -101,14 +119,14 @@ def test_what_cannot_be_opened_is_said(
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all", b"\0" * 4096])
-def test_a_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_video(tmp_path: Path, content: bytes, decoder: str) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
     with pytest.raises(RkzooError, match="not a video that can be read"):
         open_source(str(path))
 
 
-def test_a_video_that_is_cut_short_is_told(film: Path) -> None:
+def test_a_video_that_is_cut_short_is_told(film: Path, decoder: str) -> None:
     data = film.read_bytes()
     film.write_bytes(data[: len(data) * 2 // 3])
     notes = Notes()
@@ -158,7 +176,7 @@ def camera(port: int) -> Iterator[Switch]:
 
 
 def test_a_camera_that_dies_is_found_again_within_5_seconds(
-    camera: Switch, capfd: pytest.CaptureFixture[str]
+    camera: Switch, decoder: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     notes = Notes()
     source = open_source(f"rtsp://127.0.0.1:{camera.port}/", report=notes)
@@ -205,3 +223,157 @@ def until(holds, seconds: float = 15.0) -> None:
     while not holds():
         assert time.perf_counter() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1280x720@30/MJPG", CameraFormat((1280, 720), 30.0, "MJPG")),
+        ("640x480", CameraFormat((640, 480))),
+        ("@29.97", CameraFormat(fps=29.97)),
+        ("/yuyv", CameraFormat(pixels="YUYV")),
+        ("1920x1080/NV12", CameraFormat((1920, 1080), None, "NV12")),
+    ],
+)
+def test_formats_of_cameras(text: str, wanted: CameraFormat) -> None:
+    assert parse_camera_format(text) == wanted
+    assert parse_camera_format(str(wanted)) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "1280", "1280x", "0x5", "640x480@", "640x480@0", "640x480/MJ", "@30@40", "/äöüß "],
+)
+def test_what_is_no_format_of_a_camera(text: str) -> None:
+    with pytest.raises(RkzooError, match="not a format of a camera") as caught:
+        parse_camera_format(text)
+    assert "1280x720@30/MJPG" in caught.value.fix
+
+
+class FakeCamera:
+    """What OpenCV is asked, and a camera that gives 640x480 at 30, MJPG or YUYV."""
+
+    asked: list[tuple[int, float]]
+
+    def __init__(self, *how: int) -> None:
+        self.how, self.asked = how, []
+        self.values = {
+            cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*"YUYV"),
+            cv2.CAP_PROP_FRAME_WIDTH: 640,
+            cv2.CAP_PROP_FRAME_HEIGHT: 480,
+            cv2.CAP_PROP_FPS: 30.0,
+        }
+        FakeCamera.last = self
+
+    def set(self, name: int, value: float) -> bool:
+        self.asked.append((name, value))
+        if name == cv2.CAP_PROP_FOURCC:
+            self.values[name] = value
+        return True
+
+    def get(self, name: int) -> float:
+        return self.values.get(name, 0)
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def grab(self) -> bool:
+        return True
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, np.zeros((480, 640, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_is_asked_for_its_format_and_what_it_gives_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
+    notes = Notes()
+    wanted = parse_camera_format("1280x720@30/MJPG")
+    source = open_source("2", camera=wanted, report=notes)
+    asked = [name for name, _ in FakeCamera.last.asked]
+    assert asked[0] == cv2.CAP_PROP_FOURCC  # it decides which sizes and rates there are
+    assert set(asked) >= {cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS}
+    if sys.platform == "linux":
+        assert FakeCamera.last.how == (2, cv2.CAP_V4L2)
+    assert notes.said == ["Camera 2 gives 640x480@30/MJPG, not 1280x720@30/MJPG."]
+    assert next(source.frames(threading.Event())).image.shape == (480, 640, 3)
+    notes.said.clear()
+    open_source("2", camera=parse_camera_format("640x480/MJPG"), report=notes)
+    assert notes.said == []
+
+
+def test_cameras_that_are_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("video10", "video2", "video-cec"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sources, "Path", lambda text: tmp_path if text == "/dev" else Path(text))
+    assert sources._cameras_here() == "Try one of those that are there: /dev/video2, /dev/video10."
+    for name in ("video10", "video2"):
+        (tmp_path / name).unlink()
+    assert "no /dev/video*" in sources._cameras_here()
+
+
+def test_a_pipeline_needs_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "getBackends", lambda: [cv2.CAP_FFMPEG])
+    with pytest.raises(RkzooError, match="GStreamer pipeline cannot be read here") as caught:
+        open_source("gst:videotestsrc")
+    assert "python3-opencv" in caught.value.fix
+
+
+def test_a_pipeline_is_handed_to_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "getBackends", lambda: [cv2.CAP_GSTREAMER])
+    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
+    source = open_source("gst: rtspsrc location=rtsp://me:secret@cam/ ! decodebin")
+    pipeline, backend = FakeCamera.last.how
+    assert pipeline.startswith("rtspsrc location=rtsp://me:secret@cam/ ! decodebin ! ")
+    assert pipeline.endswith("appsink drop=true max-buffers=1 sync=false")
+    assert backend == cv2.CAP_GSTREAMER
+    assert source.live
+    assert "secret" not in source.name
+    open_source("gst:videotestsrc ! appsink")
+    assert FakeCamera.last.how[0] == "videotestsrc ! appsink"
+
+
+def test_both_decoders_give_the_same_pictures(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    by_pyav = [f.image for f in open_source(str(film)).frames(threading.Event())]
+    monkeypatch.setitem(sys.modules, "av", None)
+    by_opencv = [f.image for f in open_source(str(film)).frames(threading.Event())]
+    assert len(by_pyav) == len(by_opencv)
+    for one, other in zip(by_pyav, by_opencv, strict=True):
+        assert cv2.absdiff(one, other).max() <= 3
+
+
+def test_rockchips_decoder_is_tried_first(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on a board: a decoder of PyAV's own plays the hardware's."""
+    av = pytest.importorskip("av")
+
+    class Context:
+        @staticmethod
+        def create(name: str, mode: str):
+            assert (name, mode) == ("mjpeg_rkmpp", "r")
+            if broken:
+                raise ValueError("no hardware")
+            return av.CodecContext.create("mjpeg", mode)
+
+    class Av:
+        open = staticmethod(av.open)
+        codecs_available = {"mjpeg_rkmpp"}
+        CodecContext = Context
+
+    driver = tmp_path / "mpp_service"
+    monkeypatch.setattr(pyav_capture, "_MPP", driver)
+    driver.touch()
+    for broken, used in ((False, "mjpeg_rkmpp"), (True, "mjpeg")):
+        capture = pyav_capture.PyavCapture(Av, str(film), 4.0)
+        assert capture.decoder == used
+        levels = []
+        while capture.grab():
+            levels.append(round(capture.retrieve()[1].mean() / 10))
+        assert levels == list(range(20))
+        capture.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,22 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
     parser.add_argument(
-        "source",
+        "sources",
         metavar="SOURCE",
-        help="0 or /dev/video0 (camera), a video file, rtsp:// or http://, a folder of pictures",
+        nargs="+",
+        help="0 or /dev/video0 (camera), a video file, rtsp:// or http://, gst:PIPELINE, a folder "
+        "of pictures; several share the model in turns",
     )
     add_runtime(parser)
     add_thresholds(parser)
     add_classes(parser)
     parser.add_argument("--track", action="store_true", help="number things across frames")
     where = parser.add_argument_group("where the answers go")
-    where.add_argument("--save", metavar="VIDEO", help="a video with what was found drawn on it")
+    where.add_argument(
+        "--save",
+        metavar="VIDEO",
+        help="a video with what was found drawn on it: .mp4, .webm, .mkv, .mov, .avi",
+    )
     where.add_argument(
         "--jsonl", metavar="FILE", help="one JSON object per frame; - for stdout, line by line"
     )
@@ -44,10 +51,23 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="[HOST:]PORT",
         help="a live page for browsers on this machine; 0.0.0.0:8080 for the whole network",
     )
+    where.add_argument(
+        "--http-password",
+        metavar="FILE",
+        help="ask viewers of the live page for the password in FILE's first line (or in "
+        "RKZOO_HTTP_PASSWORD); any user name will do",
+    )
     where.add_argument("--show", action="store_true", help="a window; q quits")
     how = parser.add_argument_group("execution")
     how.add_argument("--workers", type=int, metavar="N", help="models that run in parallel")
-    how.add_argument("--frames", type=int, metavar="N", help="stop after N processed frames")
+    how.add_argument(
+        "--frames", type=int, metavar="N", help="stop after N processed frames of each source"
+    )
+    how.add_argument(
+        "--camera",
+        metavar="FORMAT",
+        help="size, rate and pixels to ask cameras for, e.g. 1280x720@30/MJPG; parts are optional",
+    )
     every = how.add_mutually_exclusive_group()
     every.add_argument(
         "--every-frame",
@@ -77,6 +97,8 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
     from rkzoo.errors import RkzooError
+    from rkzoo.streaming.live import read_password
+    from rkzoo.streaming.sources import parse_camera_format
     from rkzoo.workflow.apps.stream import StreamOptions, StreamOutputs, stream
 
     if args.json and args.jsonl == "-":
@@ -85,6 +107,8 @@ def main(args: argparse.Namespace) -> int:
             "Both write on stdout.",
             "Give --jsonl a file.",
         )
+    if args.http_password and not args.http:
+        args.http = "127.0.0.1:8080"
     outputs = StreamOutputs(
         save=Path(args.save) if args.save else None,
         jsonl=Path(args.jsonl) if args.jsonl else None,
@@ -93,11 +117,13 @@ def main(args: argparse.Namespace) -> int:
     )
     if outputs == StreamOutputs():
         outputs = StreamOutputs(http="127.0.0.1:8080")
+    if outputs.http:
+        outputs = replace(outputs, http_password=read_password(args.http_password))
     line = _Line()
     bars = ProgressBars()
     summary = stream(
         args.model,
-        args.source,
+        args.sources,
         outputs,
         request=request(args),
         options=StreamOptions(
@@ -106,6 +132,7 @@ def main(args: argparse.Namespace) -> int:
             frames=args.frames,
             workers=args.workers,
             give_up=args.give_up,
+            camera=None if args.camera is None else parse_camera_format(args.camera),
         ),
         watch=line if sys.stderr.isatty() else None,
         report=bars,
@@ -158,11 +185,18 @@ def _print_summary(summary: StreamSummary) -> None:
         ),
         file=sys.stderr,
     )
+    for one in figures["sources"] if len(figures["sources"]) > 1 else []:
+        print(
+            f"  {one['source']}: {one['frames']} frames, {one['mean_fps']:.1f} a second"
+            + (f"; {one['dropped']} left out" if one["dropped"] else "")
+            + (f"; {one['failed']} failed" if one["failed"] else ""),
+            file=sys.stderr,
+        )
     rows = [[stage, ms["p50"], ms["p90"]] for stage, ms in figures["stages_ms"].items()]
     if figures["latency_ms"]:
         rows.append(["frame to answer", *figures["latency_ms"].values()])
     if rows:
-        print(table(["", "median ms", "90 % ms"], rows), file=sys.stderr)
+        print(table(["", "median ms", "90th percentile"], rows), file=sys.stderr)
     for place in summary.places:
         if not place.startswith("http") and place not in ("stdout", "a window"):
             print(f"Written: {place}", file=sys.stderr)

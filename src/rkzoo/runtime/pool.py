@@ -8,8 +8,8 @@ Runtime, the NPU's library and OpenCV release the GIL while they work.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter
@@ -62,12 +62,48 @@ class PoolStats:
     working: int
 
 
+class _Lanes(Generic[Item]):
+    """Queued items, a queue for each lane; lanes take turns."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, deque[tuple[int, Item, float]]] = {}
+        self._turns: deque[Hashable] = deque()  # lanes with items, the next one first
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def count(self, lane: Hashable) -> int:
+        return len(self._queues.get(lane, ()))
+
+    def put(self, lane: Hashable, entry: tuple[int, Item, float]) -> None:
+        queue = self._queues.setdefault(lane, deque())
+        if not queue:
+            self._turns.append(lane)
+        queue.append(entry)
+
+    def drop_oldest(self, lane: Hashable) -> None:
+        self._queues[lane].popleft()
+        if not self._queues[lane]:
+            self._turns.remove(lane)
+
+    def take(self) -> tuple[int, Item, float]:
+        lane = self._turns.popleft()
+        entry = self._queues[lane].popleft()
+        if self._queues[lane]:
+            self._turns.append(lane)
+        return entry
+
+    def take_all(self) -> list[tuple[int, Item, float]]:
+        return [self.take() for _ in range(len(self))]
+
+
 class Pool(Generic[Item, Answer], Closeable):
     """`workers` threads, each with its own opened callable.
 
-    - Outcomes come in the order of submission.
-    - At most `waiting` items (default: as many as workers) are queued. When the queue is full,
-      `submit` blocks, or with `drop_oldest` drops the one that waited longest.
+    - Items may come in several lanes, which take turns, so that none starves. Outcomes come in
+      the order of submission within a lane.
+    - At most `waiting` items (default: as many as workers) are queued in a lane. When it is full,
+      `submit` blocks, or with `drop_oldest` drops the one that waited longest there.
     - At most twice as many items as workers are started and not yet taken, so a slow consumer stops
       the workers instead of filling memory.
     - An exception is the outcome of its item and never ends the pool. An RkzooError leaves the
@@ -101,7 +137,8 @@ class Pool(Generic[Item, Answer], Closeable):
         self._space = threading.Condition(lock)  # for producers
         self._work = threading.Condition(lock)  # for the workers
         self._ready = threading.Condition(lock)  # for consumers
-        self._queue: deque[tuple[int, Item, float]] = deque()
+        self._queue: _Lanes[Item] = _Lanes()
+        self._dropped_in: Counter[Hashable] = Counter()
         self._order: deque[int] = deque()  # started and not delivered, oldest first
         self._done: dict[int, Outcome[Item, Answer]] = {}
         self._submitted = self._delivered = self._dropped = self._cancelled = 0
@@ -124,21 +161,28 @@ class Pool(Generic[Item, Answer], Closeable):
 
     # --- producing ----------------------------------------------------------------------
 
-    def submit(self, item: Item) -> bool:
-        """Queue an item; blocks while the queue is full, unless the oldest is dropped.
+    def submit(self, item: Item, *, lane: Hashable = None, drop_oldest: bool | None = None) -> bool:
+        """Queue an item; blocks while its lane is full, unless the oldest there is dropped.
+
+        Args:
+            item: what a worker is given.
+            lane: its lane.
+            drop_oldest: as the pool's, which is the default.
 
         Returns:
             False when the pool accepts nothing any more (`finish`, `cancel` or `close`).
         """
+        drop = self._drop_oldest if drop_oldest is None else drop_oldest
         with self._space:
-            if not self._drop_oldest:
-                self._space.wait_for(lambda: self._ended or len(self._queue) < self._room)
+            if not drop:
+                self._space.wait_for(lambda: self._ended or self._queue.count(lane) < self._room)
             if self._ended:
                 return False
-            if len(self._queue) >= self._room:
-                self._queue.popleft()
+            if self._queue.count(lane) >= self._room:
+                self._queue.drop_oldest(lane)
                 self._dropped += 1
-            self._queue.append((self._submitted, item, perf_counter()))
+                self._dropped_in[lane] += 1
+            self._queue.put(lane, (self._submitted, item, perf_counter()))
             self._submitted += 1
             if self._alive:
                 self._work.notify()
@@ -215,6 +259,11 @@ class Pool(Generic[Item, Answer], Closeable):
                 working=self._working,
             )
 
+    def dropped_in(self, lane: Hashable) -> int:
+        """How many items of a lane were dropped."""
+        with self._space:
+            return self._dropped_in[lane]
+
     def close(self) -> None:
         """Cancel, wait for busy workers, close what the workers opened. May be called twice."""
         with self._space:
@@ -269,10 +318,10 @@ class Pool(Generic[Item, Answer], Closeable):
             self._work.wait_for(self._may_begin_or_end)
             if self._closing or not self._queue:
                 return None
-            entry = self._queue.popleft()
+            entry = self._queue.take()
             self._order.append(entry[0])
             self._working += 1
-            self._space.notify()
+            self._space.notify_all()  # producers wait for different lanes
             return entry
 
     def _may_begin_or_end(self) -> bool:
@@ -290,17 +339,15 @@ class Pool(Generic[Item, Answer], Closeable):
 
     def _fail_waiting(self) -> None:
         """No worker is left: queued items get the error that ended the last one."""
-        for index, item, since in self._queue:
+        for index, item, since in self._queue.take_all():
             self._order.append(index)
             waited = perf_counter() - since
             self._done[index] = Outcome(index, item, None, self._broken, waited)
-        self._queue.clear()
         self._wake()
 
     def _forget_waiting(self) -> None:
         self._ended = True
-        self._cancelled += len(self._queue)
-        self._queue.clear()
+        self._cancelled += len(self._queue.take_all())
         self._wake()
 
     def _wait_until_open(self, workers: int) -> None:

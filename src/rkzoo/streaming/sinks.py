@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.streaming.encoders import Writer, encoder_for, slow_hint
 from rkzoo.streaming.sources import Frame
 from rkzoo.vision.letterbox import fit
 
 Image = NDArray[np.uint8]
 
-_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 # A gap in a live source is filled with its last frame up to this length, seconds.
 _LONGEST_GAP = 5.0
 
@@ -33,12 +34,13 @@ _LONGEST_GAP = 5.0
 @dataclass
 class RenderedFrame:
     """A processed frame on its way to the sinks. `found` is the task's result; `seconds` stores the
-    time of drawing.
+    time of drawing, `source` is the name of where it came from.
     """
 
     frame: Frame
     prediction: Any
     paint: Callable[[Any, Image], Image]
+    source: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @cached_property
@@ -86,8 +88,8 @@ class _Sink:
 
 
 class JsonLines(_Sink):
-    """JSON Lines output, one object per frame: number, seconds since the first frame, position and
-    file where known, width, height, results.
+    """JSON Lines output, one object per frame: source, number, seconds since the first frame,
+    position and file where known, width, height, results.
 
     `path` None writes to stdout, flushed per line; a file appears when the stream ends.
     """
@@ -106,6 +108,7 @@ class JsonLines(_Sink):
         frame = shown.frame
         self._first = frame.taken if self._first is None else self._first
         record: dict[str, Any] = {
+            "source": shown.source,
             "frame": frame.number,
             "seconds": round(frame.taken - self._first, 4),
         }
@@ -126,27 +129,32 @@ class VideoFile(_Sink):
     """Video file of the drawn frames, in the size of the first one; others are letterboxed.
 
     Args:
-        path: the suffix selects container and codec.
+        path: the suffix selects container and codec (see `encoders`).
         fps: frame rate; 25 where None.
         live: repeat frames where some were dropped, so that the video plays in real time.
+        report: is told what was written.
 
     Raises:
-        RkzooError: unsupported suffix or size.
+        RkzooError: unsupported suffix, or nothing here writes it so that it plays.
     """
 
-    def __init__(self, path: Path, fps: float | None, *, live: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: float | None,
+        *,
+        live: bool,
+        report: ProgressReporter = SILENT,
+    ) -> None:
         super().__init__()
         self._path, self._fps, self._live = path, min(fps or 25.0, 120.0), live
         self.place = str(path)
-        self._codec = _CODECS.get(path.suffix.lower())
-        if self._codec is None:
-            raise RkzooError(
-                f"{path} is not a video format that can be written.",
-                f"The suffix selects the format, and {path.suffix or 'none'} is not supported.",
-                f"Use one of {', '.join(_CODECS)}.",
-            )
+        self._report = report
+        self._encoder = encoder_for(path)
+        if hint := slow_hint(self._encoder):
+            report.note(hint)
         self._temporary = self._stack.enter_context(atomic_output(path))
-        self._writer: Any = None
+        self._writer: Writer | None = None
         self._spec = ImageInput(size=(2, 2))
         self._start = 0.0
         self._written = 0
@@ -166,8 +174,9 @@ class VideoFile(_Sink):
             self._write(picture)
 
     def _write(self, picture: Image) -> None:
-        self._writer.write(picture)
-        self._written += 1
+        if self._writer is not None:
+            self._writer.write(picture)
+            self._written += 1
 
     def _due(self, taken: float) -> int:
         """Frame index in the video at that time."""
@@ -185,18 +194,12 @@ class VideoFile(_Sink):
         height, width = picture.shape[:2]
         # Encoders require even sizes.
         height, width = max(2, height - height % 2), max(2, width - width % 2)
-        code = cv2.VideoWriter.fourcc(*str(self._codec))
         with os_errors_explained(f"{self._path} cannot be written."):
             self._temporary.touch()
-        writer = cv2.VideoWriter(str(self._temporary), code, self._fps, (width, height))
-        if not writer.isOpened():
-            raise RkzooError(
-                f"{self._path} cannot be written.",
-                f"OpenCV has no writer for {self._codec} of {width}x{height} here.",
-                "Try another suffix, e.g. .avi, or check the disk.",
-            )
-        self._stack.callback(writer.release)
-        self._writer, self._start = writer, taken
+        self._writer = self._encoder.open(self._temporary, self._fps, (width, height))
+        # After an error the file is dropped, whatever its end says.
+        self._stack.callback(_end_anyway, self._writer)
+        self._start = taken
         self._spec = ImageInput(size=(height, width), color="BGR", pad=0)
 
     def __exit__(self, *error: Any) -> None:
@@ -212,20 +215,27 @@ class VideoFile(_Sink):
         """Error that prevents the video from being moved into place: no frame, or not readable."""
         if self._writer is None:
             return _Empty()
-        self._writer.release()
+        try:
+            self._writer.close()
+        except RkzooError as error:
+            return RkzooError(f"{self._path} cannot be written.", error.why, error.fix)
         # OpenCV does not report a full disk.
         written = cv2.VideoCapture(str(self._temporary))
         complete = written.isOpened() and written.grab()
         written.release()
-        return (
-            None
-            if complete
-            else RkzooError(
-                f"{self._path} cannot be written.",
-                "What was written is not a readable video; the disk may be full.",
-                "Free some space, or write to another disk.",
-            )
+        if complete:
+            self._report.note(f"{self._path} is {self._encoder}.")
+            return None
+        return RkzooError(
+            f"{self._path} cannot be written.",
+            "What was written is not a readable video; the disk may be full.",
+            "Free some space, or write to another disk.",
         )
+
+
+def _end_anyway(writer: Writer) -> None:
+    with suppress(RkzooError):
+        writer.close()
 
 
 class _Empty(Exception):

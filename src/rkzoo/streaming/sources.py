@@ -1,4 +1,4 @@
-"""Frame sources: camera, video file, network stream, images.
+"""Frame sources: camera, video file, network stream, GStreamer pipeline, images.
 
 A source is read by one thread. Dropping frames when the model is slower is up to the pool: a live
 source is read as fast as it delivers.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from rkzoo.vision.image import SUFFIXES, expand, read
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 
+from rkzoo.streaming.pyav_capture import PyavCapture, pyav
+
 Image = NDArray[np.uint8]
 
 # Connect and read timeout, milliseconds.
@@ -35,6 +38,51 @@ _SILENCE_MS = 4000
 _WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _CAMERA = re.compile(r"^(?:/dev/video)?(\d+)$")
+_FORMAT = re.compile(
+    r"(?:(?P<width>\d{1,5})x(?P<height>\d{1,5}))?(?:@(?P<fps>\d{1,4}(?:\.\d+)?))?(?:/(?P<pixels>\w{4}))?"
+)
+_PIPELINE = "gst:"
+# What a pipeline without a sink of its own ends with: the newest picture only, as BGR.
+_APPSINK = " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+
+
+@dataclass(frozen=True)
+class CameraFormat:
+    """What a camera is asked for; None and "" leave it to the camera.
+
+    Attributes:
+        size: (width, height).
+        fps: frames per second.
+        pixels: four-character code of V4L2, e.g. MJPG, YUYV, NV12.
+    """
+
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    pixels: str = ""
+
+    def __str__(self) -> str:
+        size = f"{self.size[0]}x{self.size[1]}" if self.size else ""
+        rate = f"@{self.fps:g}" if self.fps else ""
+        return size + rate + (f"/{self.pixels}" if self.pixels else "")
+
+
+def parse_camera_format(text: str) -> CameraFormat:
+    """Parse WIDTHxHEIGHT@RATE/PIXELS; each part may be missing. Raises RkzooError."""
+    found = _FORMAT.fullmatch(text) if text else None
+    size = (int(found["width"]), int(found["height"])) if found and found["width"] else None
+    fps = float(found["fps"]) if found and found["fps"] else None
+    if found is None or fps == 0 or (size is not None and 0 in size):
+        raise RkzooError(
+            f"{text!r} is not a format of a camera.",
+            "It is a size, a rate and a pixel format, of which each may be left out.",
+            "Give e.g. --camera 1280x720@30/MJPG, --camera 640x480 or --camera /YUYV.",
+        )
+    return CameraFormat(size, fps, (found["pixels"] or "").upper())
+
+
+def is_camera(text: str) -> bool:
+    """Whether a source's name means a camera."""
+    return _CAMERA.match(text) is not None
 
 
 @dataclass(frozen=True)
@@ -48,6 +96,7 @@ class Frame:
         reading: seconds that reading took.
         name: file name, where each image has its own.
         position: time in the video in seconds, where known.
+        source: index of the source, where there are several.
     """
 
     image: Image
@@ -56,6 +105,7 @@ class Frame:
     reading: float
     name: str = ""
     position: float | None = None
+    source: int = 0
 
 
 class FrameSource(Protocol):
@@ -83,22 +133,31 @@ class FrameSource(Protocol):
 
 
 def open_source(
-    text: str, *, give_up: float | None = None, report: ProgressReporter = SILENT
+    text: str,
+    *,
+    give_up: float | None = None,
+    camera: CameraFormat | None = None,
+    report: ProgressReporter = SILENT,
 ) -> FrameSource:
-    """Open a source: a number or /dev/videoN (camera), a URL, a video file, or an image, folder or
-    glob of images.
+    """Open a source: a number or /dev/videoN (camera), a URL, a video file, gst: and a GStreamer
+    pipeline, or an image, folder or glob of images.
 
     Args:
         text: the source.
         give_up: seconds after which a lost live source is given up; None: never. Retried with
             growing delays up to 2 s.
+        camera: what cameras are asked for.
         report: receives notes on lost and recovered sources.
 
     Raises:
         RkzooError: the source cannot be opened.
     """
     if match := _CAMERA.match(text):
-        return VideoSource(text, int(match[1]), live=True, give_up=give_up, report=report)
+        return VideoSource(
+            text, int(match[1]), live=True, give_up=give_up, camera=camera, report=report
+        )
+    if text.startswith(_PIPELINE):
+        return VideoSource(text, _pipeline(text), live=True, give_up=give_up, report=report)
     if match := _URL.match(text):
         if match[1].lower() == "file":
             return open_source(text[len("file://") :], give_up=give_up, report=report)
@@ -115,7 +174,7 @@ def _pictures(text: str, path: Path) -> list[Path]:
     except RkzooError as error:
         raise RkzooError(
             f"There is no source {text}.",
-            "It is not a camera number, a URL, a video, a picture or a folder of pictures.",
+            "It is no camera number, URL, gst:PIPELINE, video, picture or folder of pictures.",
             "Give e.g. 0, /dev/video0, film.mp4, rtsp://camera/stream or a folder of pictures.",
         ) from error
 
@@ -148,8 +207,22 @@ class ImageSource:
         pass
 
 
+def _pipeline(text: str) -> str:
+    """The pipeline behind `gst:`, with a sink. Raises RkzooError where OpenCV has no GStreamer."""
+    if cv2.CAP_GSTREAMER not in cv2.videoio_registry.getBackends():
+        raise RkzooError(
+            "A GStreamer pipeline cannot be read here.",
+            "The OpenCV that is installed was built without GStreamer, as the wheels of PyPI are.",
+            "Use an OpenCV that has it: Debian's python3-opencv, or one built with "
+            "-D WITH_GSTREAMER=ON.",
+        )
+    pipeline = text[len(_PIPELINE) :].strip()
+    return pipeline if "appsink" in pipeline else pipeline + _APPSINK
+
+
 class VideoSource:
-    """Anything OpenCV opens as a video. `live` None: live unless the number of frames is known."""
+    """A camera, a video, a URL or a pipeline. `live` None: live unless the number of frames is
+    known. Files and URLs are decoded by PyAV where it is installed, else by OpenCV."""
 
     def __init__(
         self,
@@ -158,8 +231,10 @@ class VideoSource:
         *,
         live: bool | None,
         give_up: float | None = None,
+        camera: CameraFormat | None = None,
         report: ProgressReporter = SILENT,
     ) -> None:
+        self._format = camera or CameraFormat()
         self.name, self._what, self._give_up, self._report = (
             _without_password(name),
             what,
@@ -172,6 +247,8 @@ class VideoSource:
         if capture is None:
             raise self._not_there()
         self._capture: Any = capture
+        if camera is not None:
+            self._tell_given(capture)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.live = live if live is not None else count <= 0
         self.total = count if not self.live and count > 0 else None
@@ -219,9 +296,14 @@ class VideoSource:
 
     def _try_to_open(self) -> Any:
         if isinstance(self._what, int):
-            capture = cv2.VideoCapture(self._what)
-            # The driver's queue would deliver old frames.
-            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+            capture = self._camera(self._what)
+        elif self.name.startswith(_PIPELINE):
+            capture = cv2.VideoCapture(self._what, cv2.CAP_GSTREAMER)
+        elif (av := pyav()) is not None:
+            try:
+                return PyavCapture(av, self._what, _SILENCE_MS / 1000)
+            except Exception:  # PyAV raises many kinds of errors at what is no video
+                return None
         else:
             silence = [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _SILENCE_MS,
@@ -232,6 +314,43 @@ class VideoSource:
             return capture
         capture.release()
         return None
+
+    def _camera(self, number: int) -> Any:
+        """An opened camera, asked for its format: pixels first, since they decide which sizes and
+        rates there are."""
+        way = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+        capture = cv2.VideoCapture(number, way)
+        wanted = self._format
+        if wanted.pixels:
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*wanted.pixels))
+        if wanted.size:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, wanted.size[0])
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, wanted.size[1])
+        if wanted.fps:
+            capture.set(cv2.CAP_PROP_FPS, wanted.fps)
+        # The driver's queue would deliver old frames.
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        return capture
+
+    def _tell_given(self, capture: Any) -> None:
+        """Say what the camera gives where it is not what was asked for."""
+        code = int(capture.get(cv2.CAP_PROP_FOURCC))
+        given = CameraFormat(
+            (
+                int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+                int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            ),
+            round(float(capture.get(cv2.CAP_PROP_FPS)), 2),
+            bytes((code >> shift) & 0xFF for shift in (0, 8, 16, 24)).decode("ascii", "replace"),
+        )
+        asked = self._format
+        met = (
+            asked.size in (None, given.size)
+            and (not asked.fps or abs(asked.fps - (given.fps or 0)) < 0.5)
+            and asked.pixels in ("", given.pixels.upper())
+        )
+        if not met:
+            self._report.note(f"Camera {self.name} gives {given}, not {asked}.")
 
     def _again(self, stop: threading.Event) -> bool:
         """Reconnect; False when `stop` was set first."""
@@ -261,7 +380,7 @@ class VideoSource:
         if not read:
             raise RkzooError(
                 f"{self.name} holds no frame that can be read.",
-                "It is damaged, cut short or of a kind that OpenCV does not know.",
+                "It is damaged, cut short or of a kind that cannot be decoded here.",
                 "Play it in a viewer to check, or convert it to H.264 in an .mp4.",
             )
         # Frame counts are estimates in some containers; tolerate a few.
@@ -277,7 +396,13 @@ class VideoSource:
                 f"Camera {self._what} cannot be opened.",
                 f"There is no /dev/video{self._what}, it is no camera, another program holds it, "
                 "or you may not read it.",
-                "Look at what is there with: ls -l /dev/video*",
+                _cameras_here(),
+            )
+        if self.name.startswith(_PIPELINE):
+            return RkzooError(
+                "The GStreamer pipeline does not start.",
+                f"It is: {_without_password(self._what)}",
+                "Try it with gst-launch-1.0, with autovideosink in place of appsink.",
             )
         if _URL.match(self._what):
             return RkzooError(
@@ -287,7 +412,7 @@ class VideoSource:
             )
         return RkzooError(
             f"{self.name} is not a video that can be read.",
-            "It is empty, damaged or of a kind that OpenCV does not know.",
+            "It is empty, damaged or of a kind that cannot be decoded here.",
             "Play it in a viewer to check, or convert it to H.264 in an .mp4.",
         )
 
@@ -316,6 +441,14 @@ class PacedSource:
         self._source.close()
 
 
+def _cameras_here() -> str:
+    """What to do about a camera that is not there, with those that are."""
+    numbers = sorted(int(p.name[5:]) for p in Path("/dev").glob("video*") if p.name[5:].isdigit())
+    if not numbers:
+        return "Plug a camera in: there is no /dev/video* on this machine."
+    return f"Try one of those that are there: {', '.join(f'/dev/video{n}' for n in numbers)}."
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence OpenCV's warnings about sources that cannot be opened, which rkzoo reports itself."""
@@ -337,4 +470,4 @@ def _coloured(image: Any) -> Image:
 
 def _without_password(name: str) -> str:
     """A URL without credentials, for display and logs."""
-    return re.sub(r"^([a-z][a-z0-9+.-]+://)[^/@]*@", r"\1", name, flags=re.IGNORECASE)
+    return re.sub(r"([a-z][a-z0-9+.-]+://)[^/@\s]*@", r"\1", name, flags=re.IGNORECASE)

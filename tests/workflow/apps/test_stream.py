@@ -327,3 +327,118 @@ def test_the_loads_of_the_cores_are_read(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("NPU load:  Core0: 41%, Core1:  7%, Core2:  0%,\n")
     assert npu_load(Tree(tmp_path)) == (41, 7, 0)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames of another size."""
+    path = tmp_path_factory.mktemp("other") / "other.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 96))
+    chance = np.random.default_rng(4)
+    for _ in range(30):
+        blocks = chance.integers(0, 255, (12, 8, 3)).astype(np.uint8)
+        writer.write(cv2.resize(blocks, (64, 96), interpolation=cv2.INTER_NEAREST))
+    writer.release()
+    return path
+
+
+def test_two_films_share_the_model_and_each_is_answered_as_alone(
+    model: Path, film: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, video = tmp_path / "out.jsonl", tmp_path / "out.avi"
+    words = ["stream", str(model), str(film), str(other), "--conf", "0.3", "--json", "--track"]
+    assert main([*words, "--jsonl", str(out), "--save", str(video)]) == 0
+    told = capsys.readouterr()
+    summary = json.loads(told.out)
+    assert summary["frames"] == 90
+    assert [one["frames"] for one in summary["sources"]] == [60, 30]
+    assert [one["source"] for one in summary["sources"]] == [str(film), str(other)]
+    assert f"{other}: 30 frames" in told.err
+    found = lines(out)
+    for path, count, size in ((film, 60, (64, 96)), (other, 30, (96, 64))):
+        mine = [record for record in found if record["source"] == str(path)]
+        assert [record["frame"] for record in mine] == list(range(count))
+        assert {(record["height"], record["width"]) for record in mine} == {size}
+        alone = tmp_path / "alone.jsonl"
+        assert main(["stream", str(model), str(path), *words[4:], "--jsonl", str(alone)]) == 0
+        assert [r["results"] for r in lines(alone)] == [r["results"] for r in mine]
+    capsys.readouterr()
+    # In turns while both last: neither waits for the other's end.
+    first = [record["source"] for record in found[:40]]
+    assert 10 <= first.count(str(other)) <= 30
+    assert len(frames_of(tmp_path / "out-0.avi")) == 60
+    assert len(frames_of(tmp_path / "out-1.avi")) == 30
+    assert frames_of(tmp_path / "out-1.avi")[0].shape == (96, 64, 3)
+    assert not video.exists()
+    assert threads() == []
+
+
+def test_a_quick_live_source_does_not_starve_a_slow_one(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = OnnxSession.run
+
+    def slow(self: OnnxSession, arrays: list) -> list:
+        time.sleep(0.04)
+        return real(self, arrays)
+
+    class Live:
+        live, total, reconnects = True, None, 0
+
+        def __init__(self, name: str, fps: float) -> None:
+            self.name, self.fps = name, fps
+
+        def frames(self, stop: threading.Event):
+            end, number = time.perf_counter() + 3, 0
+            while time.perf_counter() < end and not stop.wait(1 / self.fps):
+                yield Frame(np.zeros((32, 32, 3), np.uint8), number, time.perf_counter(), 0.0)
+                number += 1
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(OnnxSession, "run", slow)
+    monkeypatch.setattr(
+        room, "open_source", lambda text, **named: Live(text, {"quick": 200, "slow": 5}[text])
+    )
+    out = tmp_path / "out.jsonl"
+    summary = stream(
+        str(model), ["quick", "slow"], StreamOutputs(jsonl=out), options=StreamOptions(workers=1)
+    )
+    quick, steady = summary.figures["sources"]
+    assert quick["dropped"] > 50  # the newest frame wins
+    assert steady["dropped"] <= 2
+    assert steady["frames"] >= 8  # of about 14
+    assert quick["frames"] > 2 * steady["frames"]
+
+
+def test_where_one_of_two_fails_the_other_goes_on_and_is_kept(
+    model: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), frames_of(film)[0])
+    (folder / "1.png").write_bytes(b"no picture")
+    out = tmp_path / "out.jsonl"
+    assert main(["stream", str(model), str(folder), str(film), "--jsonl", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "1.png" in told
+    assert "the others go on" in told
+    assert sum(record["source"] == str(film) for record in lines(out)) == 60
+    assert threads() == []
+
+
+def test_frames_are_counted_for_each_source(
+    model: Path, film: Path, other: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    names = [str(film), str(other)]
+    stream(str(model), names, StreamOutputs(jsonl=out), options=StreamOptions(frames=5))
+    assert sorted(record["source"] for record in lines(out)) == sorted(names * 5)
+
+
+def test_a_format_needs_a_camera(
+    model: Path, film: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stream", str(model), str(film), "--camera", "640x480"]) == 2
+    assert "None of the sources is a camera" in capsys.readouterr().err

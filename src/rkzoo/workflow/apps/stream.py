@@ -1,8 +1,9 @@
-"""Video stream: a source, a pool of models and sinks.
+"""Video stream: sources, a pool of models and sinks.
 
-One thread reads the source into the pool; the workers preprocess, run and postprocess; the calling
-thread takes the results in order, tracks, draws and passes them to the sinks. The slowest stage
-throttles the others, or, when frames may be dropped, the oldest frames are dropped.
+A thread for each source reads it into a lane of the pool; lanes take turns. The workers
+preprocess, run and postprocess; the calling thread takes the results in order, tracks, draws and
+passes them to the sinks. The slowest stage throttles the others, or, when frames may be dropped,
+the oldest frames are dropped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +34,14 @@ from rkzoo.soc.tree import Tree
 from rkzoo.streaming.live import LivePage, parse_address
 from rkzoo.streaming.meter import StreamMeter
 from rkzoo.streaming.sinks import JsonLines, RenderedFrame, Sink, VideoFile, Window, check_window
-from rkzoo.streaming.sources import Frame, FrameSource, PacedSource, open_source
+from rkzoo.streaming.sources import (
+    CameraFormat,
+    Frame,
+    FrameSource,
+    PacedSource,
+    is_camera,
+    open_source,
+)
 from rkzoo.streaming.tracking import TrackedStream, TrackOptions
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.tensors.feed import input_specs
@@ -60,13 +68,15 @@ _READER_GRACE = 6.0
 @dataclass(frozen=True)
 class StreamOutputs:
     """Output sinks. `jsonl` Path("-") is stdout. `http` is an address as taken by `parse_address`.
-    Without any sink only statistics are reported.
+    Without any sink only statistics are reported. With several sources `save` becomes a file for
+    each: film.mp4 -> film-0.mp4, film-1.mp4. `http_password`: asked of whoever looks.
     """
 
     save: Path | None = None
     jsonl: Path | None = None
     http: str | None = None
     show: bool = False
+    http_password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,10 @@ class StreamOptions:
         track: add track ids.
         every_frame: True processes every frame, False drops frames (a file is then played at its
             own frame rate); None: True for files, False for live sources.
-        frames: stop after this many results.
+        frames: stop after this many results, of each source.
         workers: number of models in parallel; None: by backend.
         give_up: seconds after which a lost source is given up; None: never.
+        camera: size, rate and pixel format that cameras are asked for.
     """
 
     track: bool = False
@@ -88,6 +99,7 @@ class StreamOptions:
     frames: int | None = None
     workers: int | None = None
     give_up: float | None = None
+    camera: CameraFormat | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ class FrameResult:
 
 def stream(
     model: str,
-    source: str,
+    source: str | Sequence[str],
     outputs: StreamOutputs,
     *,
     request: Request | None = None,
@@ -151,14 +163,16 @@ def stream(
     watch: Watch | None = None,
     report: ProgressReporter = SILENT,
 ) -> StreamSummary:
-    """Run a model on a source until it ends, `options.frames` results are reached, or `stop` is set
+    """Run a model on sources until they end, `options.frames` results are reached, or `stop` is set
     (by Ctrl-C and SIGTERM in the main thread).
 
-    Output files are complete however a live source ends; another error removes them.
+    Several sources share the workers in turns, so that none starves; where one fails, the others
+    go on, and its error is raised at the end. Output files are complete however a live source
+    ends, and where there are several sources; another error removes them.
 
     Args:
         model: card name or file.
-        source: camera, URL, video or images (see `open_source`).
+        source: camera, URL, video or images (see `open_source`), or several of these.
         outputs: sinks.
         request: runtime and options of the model.
         options: options of the stream.
@@ -179,84 +193,180 @@ def stream(
     if options.track:
         _check_trackable(planned)
     _check(options)
-    refuse_overwriting_inputs(filter(None, (outputs.save, outputs.jsonl)), [Path(source)])
+    names = [source] if isinstance(source, str) else list(source)
+    if options.camera is not None and not any(map(is_camera, names)):
+        raise RkzooError(
+            f"--camera {options.camera} has nobody to ask.",
+            "None of the sources is a camera.",
+            "Leave it out, or name a camera: 0 or /dev/video0.",
+        )
+    saved = _save_paths(outputs.save, len(names))
+    refuse_overwriting_inputs([*saved, *filter(None, [outputs.jsonl])], map(Path, names))
     with ExitStack() as stack:
-        opened = open_source(source, give_up=options.give_up, report=report)
-        stack.callback(opened.close)
-        drop = opened.live if options.every_frame is None else not options.every_frame
-        if drop and not opened.live:
-            opened = PacedSource(opened)
+        feeds = [
+            stack.enter_context(_feed(number, name, planned, options, report))
+            for number, name in enumerate(names)
+        ]
         workers = options.workers or npu_workers(planned) or _WORKERS[planned.label]
-        run = _Run(planned, opened, options, workers, drop, stop, watch, report)
+        run = _Run(planned, feeds, options, workers, stop, watch, report)
         page = (
-            LivePage(address, run.figures, title=f"{planned.name} · rkzoo stream")
+            LivePage(
+                address,
+                run.figures,
+                title=f"{planned.name} · rkzoo stream",
+                sources=len(feeds),
+                password=outputs.http_password,
+            )
             if address
             else None
         )
         if page is not None:
             stack.enter_context(page)
-            report.note(f"The live page is at {page.place}")
+            report.note(f"The live page is at {' and '.join(page.places)}")
             if not page.local_only:
-                report.note("Everyone who reaches this machine can look at it.")
+                who = "and knows the password " if outputs.http_password else ""
+                report.note(f"Everyone who reaches this machine {who}can look at it.")
+        late = any(feed.drop for feed in feeds)
         with Pool(
             partial(_opened, planned, options, workers, report),
             workers,
-            waiting=workers if not drop else max(1, workers // 2),
-            drop_oldest=drop,
+            waiting=max(1, workers // 2) if late else workers,
         ) as pool:
-            run.go(pool, outputs, page)
+            run.go(pool, _sinks(outputs, saved, planned.name, feeds, report), page)
     return run.summary()
 
 
+@dataclass
+class _Feed:
+    """One source and what is known of it. `drop`: frames may be left out."""
+
+    number: int
+    source: FrameSource
+    drop: bool
+    follow: TrackedStream | None
+    meter: StreamMeter = field(default_factory=StreamMeter)
+    answered: int = 0
+    failed: int = 0
+    failed_in_a_row: int = 0
+    dropped: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        """Its part of the statistics, as JSON types."""
+        rates = self.meter.figures()
+        return {
+            "source": self.source.name,
+            "frames": self.answered,
+            "fps": rates["fps"].get("answered", 0.0),
+            "mean_fps": rates["mean_fps"].get("answered", 0.0),
+            "dropped": self.dropped,
+            "failed": self.failed,
+            "reconnects": self.source.reconnects,
+        }
+
+
+@contextmanager
+def _feed(
+    number: int, name: str, planned: Plan, options: StreamOptions, report: ProgressReporter
+) -> Iterator[_Feed]:
+    """Open a source. Raises RkzooError."""
+    source = open_source(name, give_up=options.give_up, camera=options.camera, report=report)
+    with closing(source):
+        drop = source.live if options.every_frame is None else not options.every_frame
+        if drop and not source.live:
+            source = PacedSource(source)
+        follow = _follower(planned, source) if options.track else None
+        yield _Feed(number, source, drop, follow)
+
+
+def _follower(planned: Plan, source: FrameSource) -> TrackedStream:
+    sure = (planned.options.detect or DetectOptions()).confidence
+    patience = round(min(source.fps or 30.0, 120.0))
+    return TrackedStream(
+        TrackOptions(high_threshold=sure, low_threshold=min(_UNSURE, sure), track_buffer=patience)
+    )
+
+
+def _save_paths(save: Path | None, sources: int) -> list[Path]:
+    """The video of each source; none where nothing is saved."""
+    if save is None or sources == 1:
+        return [save] if save else []
+    return [save.with_name(f"{save.stem}-{number}{save.suffix}") for number in range(sources)]
+
+
+def _sinks(
+    outputs: StreamOutputs,
+    saved: Sequence[Path],
+    model: str,
+    feeds: Sequence[_Feed],
+    report: ProgressReporter,
+) -> Iterator[tuple[int | None, Sink]]:
+    """The sinks, each with the source that it is for, or None for all."""
+    for feed, path in zip(feeds, saved, strict=False):
+        yield feed.number, VideoFile(path, feed.source.fps, live=feed.source.live, report=report)
+    if outputs.jsonl:
+        yield None, JsonLines(None if str(outputs.jsonl) == "-" else outputs.jsonl)
+    if outputs.show:
+        for feed in feeds:
+            yield feed.number, Window(f"{model} · {feed.source.name}")
+
+
 class _Run:
-    """State of one stream, shared by main loop, reader and live page."""
+    """State of one stream, shared by main loop, readers and live page."""
 
     def __init__(
         self,
         planned: Plan,
-        source: FrameSource,
+        feeds: Sequence[_Feed],
         options: StreamOptions,
         workers: int,
-        drop: bool,
         stop: StopSignal,
         watch: Watch | None,
         report: ProgressReporter,
     ) -> None:
-        self.planned, self.source, self.options = planned, source, options
-        self.workers, self.drop, self.stop = workers, drop, stop
+        self.planned, self.feeds, self.options = planned, feeds, options
+        self.workers, self.stop = workers, stop
         self.watch, self.report = watch, report
         self.meter = StreamMeter()
         self.pool: Pool[Frame, FrameResult] | None = None
         self.places: tuple[str, ...] = ()
         self.warnings: dict[str, None] = {}
-        self.answered = self.failed = self._in_a_row = 0
-        self._follow = self._follower() if options.track else None
 
     def go(
-        self, pool: Pool[Frame, FrameResult], outputs: StreamOutputs, page: LivePage | None
+        self,
+        pool: Pool[Frame, FrameResult],
+        opened: Iterator[tuple[int | None, Sink]],
+        page: LivePage | None,
     ) -> None:
         self.pool, self.meter = pool, StreamMeter()
-        failure: Exception | None = None
-        reader = _Reader(self.source, pool, self.meter, None if self.drop else self.options.frames)
+        for feed in self.feeds:
+            feed.meter = StreamMeter()
+        failure: BaseException | None = None
+        readers = _Readers(self.feeds, pool, self.meter, self.options.frames, self.report)
         with ExitStack() as stack, _gently(self.stop):
-            sinks: list[Sink] = [stack.enter_context(sink) for sink in self._sinks(outputs)]
-            sinks += [page] if page else []
-            self.places = tuple(sink.place for sink in sinks)
+            sinks = [(number, stack.enter_context(sink)) for number, sink in opened]
+            sinks += [(None, page)] if page else []
+            self.places = tuple(sink.place for _, sink in sinks)
             try:
-                with reader:
+                with readers:
                     self._loop(pool, sinks)
                     pool.cancel()
-                if reader.error is not None:
-                    raise reader.error
+                if readers.errors:
+                    raise readers.errors[0]
             except Exception as error:
-                if not self.source.live or not self.answered:
+                # Keep the recordings of a live source that was lost at the end, and of the others
+                # where one of several sources fails.
+                lost = all(feed.source.live for feed in self.feeds) or (
+                    len(self.feeds) > 1 and error in readers.errors
+                )
+                if not lost or not any(feed.answered for feed in self.feeds):
                     raise
-                # Keep the recording of a live source that was lost at the end.
                 failure = error
         if failure is not None:
             raise failure
 
-    def _loop(self, pool: Pool[Frame, FrameResult], sinks: list[Sink]) -> None:
+    def _loop(
+        self, pool: Pool[Frame, FrameResult], sinks: Sequence[tuple[int | None, Sink]]
+    ) -> None:
         last_report = perf_counter()
         while not self.stop.is_set and not pool.over:
             # Short timeout, since a signal only sets a flag.
@@ -267,36 +377,45 @@ class _Run:
                 last_report = perf_counter()
                 self.watch(self.figures())
 
-    def _deliver(self, outcome: Outcome[Frame, FrameResult], sinks: list[Sink]) -> bool:
+    def _deliver(
+        self, outcome: Outcome[Frame, FrameResult], sinks: Sequence[tuple[int | None, Sink]]
+    ) -> bool:
         """Pass a result to the sinks; True when the stream ends with this frame."""
-        if outcome.error is not None:
-            self._excuse(outcome.error)
+        feed = self.feeds[outcome.item.source]
+        if self._enough(feed):
             return False
-        self._in_a_row = 0
+        if outcome.error is not None:
+            self._excuse(feed, outcome.error)
+            return False
+        feed.failed_in_a_row = 0
         answer = outcome.value()
         self._warn(answer.warnings)
         seconds = dict(answer.seconds)
         prediction: Any = answer.prediction
-        if self._follow is not None:
+        if feed.follow is not None:
             start = perf_counter()
-            prediction = self._follow(prediction)
+            prediction = feed.follow(prediction)
             seconds["track"] = perf_counter() - start
-        shown = RenderedFrame(outcome.item, prediction, self._paint)
-        for sink in sinks:
-            sink.take(shown)
-        self.answered += 1
+        shown = RenderedFrame(outcome.item, prediction, self._paint, feed.source.name)
+        for number, sink in sinks:
+            if number in (None, feed.number):
+                sink.take(shown)
+        feed.answered += 1
         self.meter.stages(seconds | shown.seconds)
         self.meter.event("answered")
+        feed.meter.event("answered")
         self.meter.latency(perf_counter() - outcome.item.taken)
-        enough = self.options.frames is not None and self.answered >= self.options.frames
-        return enough or any(sink.over for sink in sinks)
+        return all(map(self._enough, self.feeds)) or any(sink.over for _, sink in sinks)
 
-    def _excuse(self, error: BaseException) -> None:
+    def _enough(self, feed: _Feed) -> bool:
+        return self.options.frames is not None and feed.answered >= self.options.frames
+
+    def _excuse(self, feed: _Feed, error: BaseException) -> None:
         """Handle a failed frame: ends the stream of a file at once, of a live source only when
         repeated."""
-        self.failed += 1
-        self._in_a_row += 1
-        if not self.source.live or self._in_a_row >= _FAILURES:
+        feed.failed += 1
+        feed.failed_in_a_row += 1
+        if not feed.source.live or feed.failed_in_a_row >= _FAILURES:
             raise error
         self.report.note(f"A frame was left out: {' '.join(str(error).split())[:200]}")
 
@@ -314,35 +433,21 @@ class _Run:
         drawn: Image = prediction.draw(image)
         return drawn
 
-    def _follower(self) -> TrackedStream:
-        sure = (self.planned.options.detect or DetectOptions()).confidence
-        patience = round(min(self.source.fps or 30.0, 120.0))
-        return TrackedStream(
-            TrackOptions(
-                high_threshold=sure, low_threshold=min(_UNSURE, sure), track_buffer=patience
-            )
-        )
-
-    def _sinks(self, outputs: StreamOutputs) -> Iterator[Sink]:
-        if outputs.save:
-            yield VideoFile(outputs.save, self.source.fps, live=self.source.live)
-        if outputs.jsonl:
-            yield JsonLines(None if str(outputs.jsonl) == "-" else outputs.jsonl)
-        if outputs.show:
-            yield Window(f"{self.planned.name} · {self.source.name}")
-
     def figures(self) -> dict[str, Any]:
         """Statistics for the live page and the summary, as JSON types; thread-safe."""
         tally = self.pool.stats if self.pool else PoolStats(0, 0, 0, 0, 0, 0)
+        for feed in self.feeds:
+            feed.dropped = self.pool.dropped_in(feed.number) if self.pool else 0
         return {
             "runtime": self.planned.label,
-            "source": self.source.name,
+            "source": ", ".join(feed.source.name for feed in self.feeds),
+            "sources": [feed.figures() for feed in self.feeds],
             "workers": self.workers,
             "waiting": tally.waiting,
             "working": tally.working,
             "dropped": tally.dropped,
-            "failed": self.failed,
-            "reconnects": self.source.reconnects,
+            "failed": sum(feed.failed for feed in self.feeds),
+            "reconnects": sum(feed.source.reconnects for feed in self.feeds),
             "npu_load": list(npu_load(Tree(Path("/")))),
         } | self.meter.figures()
 
@@ -351,7 +456,7 @@ class _Run:
         figures = self.figures()
         return StreamSummary(
             self.planned.label,
-            self.answered,
+            sum(feed.answered for feed in self.feeds),
             figures.pop("dropped"),
             figures.pop("failed"),
             self.stop.is_set,
@@ -362,38 +467,60 @@ class _Run:
 
 
 @dataclass
-class _Reader:
-    """Thread that reads the source into the pool. `error` is the exception that ended it."""
+class _Readers:
+    """A thread for each source, which reads it into its lane of the pool. `errors` are the
+    exceptions that ended sources."""
 
-    source: FrameSource
+    feeds: Sequence[_Feed]
     pool: Pool[Frame, FrameResult]
     meter: StreamMeter
     most: int | None
-    error: BaseException | None = None
+    report: ProgressReporter
+    errors: list[Exception] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __enter__(self) -> _Reader:
-        self._thread = threading.Thread(target=self._read, name="stream-reader", daemon=True)
-        self._thread.start()
+    def __enter__(self) -> _Readers:
+        self._reading = len(self.feeds)
+        self._threads = [
+            threading.Thread(target=self._read, args=(feed,), name="stream-reader", daemon=True)
+            for feed in self.feeds
+        ]
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stop.set()
-        self.pool.cancel()  # unblocks a reader that waits for room
-        self._thread.join(_READER_GRACE)
+        self.pool.cancel()  # unblocks readers that wait for room
+        end = perf_counter() + _READER_GRACE
+        for thread in self._threads:
+            thread.join(max(0.0, end - perf_counter()))
 
-    def _read(self) -> None:
+    def _read(self, feed: _Feed) -> None:
         try:
-            with closing(self.source.frames(self._stop)) as frames:  # type: ignore[type-var]
+            with closing(feed.source.frames(self._stop)) as frames:  # type: ignore[type-var]
                 for count, frame in enumerate(frames, 1):
                     self.meter.stages({"read": frame.reading})
                     self.meter.event("read")
-                    if not self.pool.submit(frame) or count == self.most:
+                    mine = replace(frame, source=feed.number) if feed.number else frame
+                    taken = self.pool.submit(mine, lane=feed.number, drop_oldest=feed.drop)
+                    if not taken or self._last(feed, count):
                         return
-        except BaseException as error:
-            self.error = error
+        except Exception as error:
+            self.errors.append(error)
+            if len(self.feeds) > 1:
+                self.report.note(f"{feed.source.name} has ended, the others go on: {error}")
         finally:
-            self.pool.finish()
+            with self._lock:
+                self._reading -= 1
+                if not self._reading:
+                    self.pool.finish()
+
+    def _last(self, feed: _Feed, count: int) -> bool:
+        if self.most is None:
+            return False
+        return feed.answered >= self.most if feed.drop else count >= self.most
 
 
 @contextmanager
