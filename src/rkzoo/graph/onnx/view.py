@@ -41,6 +41,7 @@ class GraphView:
         dtypes: ONNX dtype codes of these tensors.
         producers: The node that produces a tensor.
         initializers: Weights by name.
+        tails: What was found of its heads, which every recogniser asks for.
     """
 
     model: onnx.ModelProto
@@ -48,6 +49,7 @@ class GraphView:
     dtypes: Mapping[str, int]
     producers: Mapping[str, onnx.NodeProto] = field(repr=False)
     initializers: Mapping[str, TensorProto] = field(repr=False)
+    tails: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def consumers(self) -> Mapping[str, list[onnx.NodeProto]]:
@@ -69,6 +71,11 @@ class GraphView:
             return numpy_helper.to_array(self.initializers[name])
         node = self.producers.get(name)
         return constant_value(node) if node is not None and node.op_type == "Constant" else None
+
+    def is_constant(self, name: str) -> bool:
+        """Whether it is an initializer or made by a Constant node."""
+        node = self.producers.get(name)
+        return name in self.initializers or (node is not None and node.op_type == "Constant")
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a tensor; None unless every dimension is known."""
