@@ -26,7 +26,7 @@ MAX_IR = 10
 _SMALL = 100_000
 # Folding one chain can reveal the shape that another one needs. Shape arithmetic that depends on
 # earlier shapes folds once per round: YOLOv9c exported without simplification takes nine.
-_ROUNDS = 50
+_ROUNDS, _LOOKS = 50, 200_000
 _OTHER_OPSET = "Export the model again, with opset 12 to 19."
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 
@@ -146,7 +146,8 @@ def prepared(
         if info.name in sizes:
             _set_shape(info, sizes[info.name])
     view = graph_view(copy)
-    for _ in range(_ROUNDS):
+    # A round looks at every node.
+    for _ in range(min(_ROUNDS, max(2, _LOOKS // max(len(copy.graph.node), 1)))):
         if not _fold(view):
             break
         view = graph_view(copy)
