@@ -86,6 +86,16 @@ def head_postprocessing(
     Returns:
         The tail; a reason where there is none.
     """
+    key = (*outputs, picking)
+    if key not in view.tails:
+        view.tails[key] = _head_postprocessing(view, outputs, picking)
+    found: HeadPostprocessing | str = view.tails[key]
+    return found
+
+
+def _head_postprocessing(
+    view: GraphView, outputs: Sequence[str], picking: bool
+) -> HeadPostprocessing | str:
     refused = _SUPPRESSING if picking else _SUPPRESSING | _PICKING
     picks = False
     branches: dict[str, None] = {}
@@ -146,6 +156,6 @@ def _adds_bias(view: GraphView, node: onnx.NodeProto) -> bool:
     """Whether a node adds a convolution's bias that the exporter left as a separate Add."""
     if node.op_type != "Add":
         return False
-    added = [name for name in node.input if view.constant(name) is None]
+    added = [name for name in node.input if not view.is_constant(name)]
     before = view.producers.get(added[0]) if len(added) == 1 else None
     return before is not None and before.op_type == "Conv" and _is_weighted(view, before)

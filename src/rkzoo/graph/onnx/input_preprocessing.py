@@ -8,7 +8,7 @@ Transpose, a Cast or a swap of channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -352,6 +352,8 @@ def _ends(
     constant: list[onnx.NodeProto] = []
     inside: list[onnx.NodeProto] = []
     left = {start: len(_readers(view, start))}
+    if not _goes_on(view, left, passed, set()):
+        return
     for node in graph.node:
         plain = not node.domain and not captured_by(node)
         data = {name for name in node.input if name and name not in fixed}
@@ -369,8 +371,20 @@ def _ends(
         ends = [name for name, count in left.items() if count > 0]
         if len(ends) == 1:
             yield ends[0], [*constant, *inside]
-        if len(inside) >= _MOST_NODES:
+        done = {name for behind in inside for name in behind.output}
+        if len(inside) >= _MOST_NODES or not _goes_on(view, left, passed, done):
             return
+
+
+def _goes_on(view: GraphView, left: Mapping[str, int], passed: Set[str], done: Set[str]) -> bool:
+    """Whether a node that may be passed through, and is not `done`, reads an open tensor: looking
+    at all nodes of a large graph takes long."""
+    return any(
+        node.op_type in passed and done.isdisjoint(node.output)
+        for name, count in left.items()
+        if count > 0
+        for node in _readers(view, name)
+    )
 
 
 def _readers(view: GraphView, name: str) -> list[onnx.NodeProto]:

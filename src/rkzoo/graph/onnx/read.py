@@ -41,9 +41,9 @@ def load(path: Path) -> onnx.ModelProto:
     path = Path(path)
     with os_errors_explained(f"{path} cannot be read."):
         size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise _too_large(path, size)
-    data = read_bytes(path, MAX_BYTES)
+        if size > MAX_BYTES:
+            raise _too_large(path, size)
+        data = read_bytes(path, MAX_BYTES)
     model = _parse(path, data)
     try:
         for tensor in _tensors(model.graph):
@@ -163,7 +163,8 @@ def _load_weights(path: Path, model: onnx.ModelProto) -> None:
     total = sum(file.stat().st_size for file in files)
     if total > MAX_BYTES:
         raise _too_large(path, total)
-    read = {file: read_bytes(file, MAX_BYTES) for file in files}
+    with os_errors_explained(f"The weights of {path} cannot be read."):
+        read = {file: read_bytes(file, MAX_BYTES) for file in files}
     if sum(place.length_in(read[place.file]) for place in places) > MAX_BYTES:
         raise _unread(path, "Several weights together are larger than their file.")
     for tensor, place in zip(external, places, strict=True):

@@ -26,7 +26,7 @@ MAX_IR = 10
 _SMALL = 100_000
 # Folding one chain can reveal the shape that another one needs. Shape arithmetic that depends on
 # earlier shapes folds once per round: YOLOv9c exported without simplification takes nine.
-_ROUNDS = 50
+_ROUNDS, _LOOKS = 50, 200_000
 _OTHER_OPSET = "Export the model again, with opset 12 to 19."
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 
@@ -41,6 +41,7 @@ class GraphView:
         dtypes: ONNX dtype codes of these tensors.
         producers: The node that produces a tensor.
         initializers: Weights by name.
+        tails: What was found of its heads, which every recogniser asks for.
     """
 
     model: onnx.ModelProto
@@ -48,6 +49,7 @@ class GraphView:
     dtypes: Mapping[str, int]
     producers: Mapping[str, onnx.NodeProto] = field(repr=False)
     initializers: Mapping[str, TensorProto] = field(repr=False)
+    tails: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def consumers(self) -> Mapping[str, list[onnx.NodeProto]]:
@@ -69,6 +71,11 @@ class GraphView:
             return numpy_helper.to_array(self.initializers[name])
         node = self.producers.get(name)
         return constant_value(node) if node is not None and node.op_type == "Constant" else None
+
+    def is_constant(self, name: str) -> bool:
+        """Whether it is an initializer or made by a Constant node."""
+        node = self.producers.get(name)
+        return name in self.initializers or (node is not None and node.op_type == "Constant")
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a tensor; None unless every dimension is known."""
@@ -139,7 +146,8 @@ def prepared(
         if info.name in sizes:
             _set_shape(info, sizes[info.name])
     view = graph_view(copy)
-    for _ in range(_ROUNDS):
+    # A round looks at every node.
+    for _ in range(min(_ROUNDS, max(2, _LOOKS // max(len(copy.graph.node), 1)))):
         if not _fold(view):
             break
         view = graph_view(copy)
