@@ -138,7 +138,7 @@ def _bash(every: Sequence[Command], models: Sequence[str], chips: Sequence[str])
     yield _BASH.lstrip("\n")
 
 
-def _cases(what: str, values: dict[str, Argument | tuple[str, ...]]) -> Iterator[str]:
+def _cases(what: str, values: Mapping[str, Argument | tuple[str, ...]]) -> Iterator[str]:
     arms: dict[str, list[str]] = {}
     for name, value in values.items():
         if isinstance(value, tuple):

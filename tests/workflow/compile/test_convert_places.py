@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import rkzoo
 from rkzoo.errors import RkzooError
-from rkzoo.progress import SILENT
 from rkzoo.workflow.compile import convert as module
-from rkzoo.workflow.compile import room
 
 
 @pytest.fixture
@@ -45,16 +41,3 @@ def test_a_folder_that_may_not_be_written(nothing_done, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RkzooError, match="Nothing can be written"):
         rkzoo.convert("m.onnx", "rk3588")
-
-
-def test_too_little_room_is_refused_and_a_large_need_told(tmp_path, monkeypatch):
-    told = []
-    report = SimpleNamespace(note=told.append, task=SILENT.task)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 10**9))
-    room.check_room(tmp_path / "not" / "there", 10**6, report, "Pictures")
-    assert told == []
-    room.check_room(tmp_path, 4 * 10**9, report, "Pictures")
-    assert told == [f"Pictures take 4.0 GB in {tmp_path}, of 5.0 GB free."]
-    with pytest.raises(RkzooError, match="too little room") as caught:
-        room.check_room(tmp_path, 6 * 10**9, report)
-    assert caught.value.why == "At least 6.0 GB are needed, and 5.0 GB are free."
