@@ -3,7 +3,9 @@ plain build, to the last bit."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import rkzoo
 from rkzoo.files import cache_dir
 from rkzoo.toolkit import builds, worker
 from rkzoo.toolkit.builds import BuildInputs
@@ -197,3 +200,34 @@ def test_what_cannot_be_held_equal_is_not_kept(toolkit_env, cache, fields):
     answers(toolkit_env, inputs, fed(inputs))
     assert builds.find_calibrated(inputs, toolkit_env.version) is None
     assert not list(cache_dir("builds").glob(".*.part"))
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of builds of its own, with the toolkits of the usual one."""
+    usual, mine = cache_dir("toolkits"), tmp_path / "cache"
+    mine.mkdir()
+    (mine / "toolkits").symlink_to(usual)
+    monkeypatch.setenv("RKZOO_CACHE", str(mine))
+    return mine
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "mobilenetv2"])
+def test_a_real_model_answers_alike_from_what_another_chip_left(
+    toolkit_env, own_cache, assets, tmp_path, name
+):
+    """With the ranges that calibration found, since a plain build cannot set those of scores."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for file in sorted((assets / "data/coco128_val/images").glob("*.jpg"))[:2]:
+        shutil.copy(file, folder)
+    model = assets / f"models/{name}.onnx"
+    (made,) = rkzoo.convert(model, "rv1106", calibration=str(folder), output=tmp_path / "x.rknn")
+    inputs = builds.find(json.loads(made.sidecar.read_text())["build"])
+    assert builds.find_calibrated(inputs, toolkit_env.version) is not None
+    recipe = msgspec.structs.replace(inputs.recipe, scores=())
+    inputs = replace(inputs, recipe=recipe)
+    arrays = [np.load(inputs.calibration / "calibration-0.npy")[:1]]
+    plain = answers(toolkit_env, inputs, arrays, script(tmp_path, PLAIN))
+    assert equal(answers(toolkit_env, inputs, arrays, soc="rv1106"), plain)
+    assert equal(answers(toolkit_env, inputs, arrays, script(tmp_path, RESUMED)), plain)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import rkzoo
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
+from rkzoo.progress import SILENT
+from rkzoo.toolkit import worker
+from rkzoo.workflow.compile.simulate import open_rknn
 
 pytestmark = pytest.mark.toolkit
 
@@ -76,3 +83,98 @@ def test_a_card_is_built_again_with_the_pages_that_rkzoo_made(
     with session:
         assert contract.family == "ppocr-cls"
         assert session.outputs[0].shape == (1, 2)
+
+
+class Notes:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        return SILENT.task(*args, **options)
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def overwritten(content: bytes) -> bytes:
+    return content[:300] + b"\x00rkzoo attack\x00" + content[314:]
+
+
+def tiny(place: Path) -> tuple[Path, Path]:
+    """A network of one convolution, and three pictures."""
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((8, 3, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1] * 4),
+            helper.make_node("Relu", ["c"], ["y"]),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", 1, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("y", 1, [1, 8, 32, 32])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)])
+    model.ir_version = 8
+    onnx.save(model, place / "tiny.onnx")
+    folder = place / "photos"
+    folder.mkdir()
+    for number in range(3):
+        picture = random.integers(0, 60 * (number + 1), (32, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+    return place / "tiny.onnx", folder
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("calibration-0.npy", overwritten),
+        ("calibration-0.npy", lambda content: content[:2000]),
+        ("model.onnx", overwritten),
+        ("calibrated-*/chosen.cfg", overwritten),
+        ("calibrated-*/hybrid.data", lambda content: content[:-9]),
+    ],
+)
+def test_a_damaged_build_is_made_again_and_the_cache_is_blamed(
+    own_cache: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    source, folder = tiny(tmp_path)
+    rkzoo.convert(source, "rv1106", raw=True, calibration=str(folder), output=tmp_path / "x.rknn")
+    fed = [np.random.default_rng(5).integers(0, 200, (1, 32, 32, 3), dtype=np.uint8)]
+    notes = Notes()
+    _, session = open_rknn(tmp_path / "x.rknn", report=notes)
+    with session:
+        first = session.run(fed)
+    assert not notes.notes
+    assert len(np.unique(first[0])) > 50
+    (file,) = (own_cache / "builds").glob(f"*/{name}")
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
+
+    _, session = open_rknn(tmp_path / "x.rknn", report=notes)
+    with session:
+        again = session.run(fed)
+    assert all(map(np.array_equal, first, again))
+    assert str(file.parent) in notes.notes[0]
+    assert "in the cache was damaged" in notes.notes[0]
+    assert {path.name for path in file.parent.parent.rglob(file.name)} == {file.name}
+    if file.name != "hybrid.data":  # which names its own folder
+        assert file.read_bytes() == content
+
+
+def test_what_convert_calibrated_is_not_calibrated_again(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder = tiny(tmp_path)
+    rkzoo.convert(source, "rk3566", raw=True, calibration=str(folder), output=tmp_path / "x.rknn")
+    stand_in = tmp_path / "worker.py"
+    text = Path(worker.__file__).read_text()
+    stand_in.write_text(text.replace("def unpack_calibration(", "def unused("))
+    monkeypatch.setattr(worker, "__file__", str(stand_in))
+    _, session = open_rknn(tmp_path / "x.rknn")
+    with session:
+        session.run([np.zeros((1, 32, 32, 3), np.uint8)])
