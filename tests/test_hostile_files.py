@@ -35,7 +35,7 @@ GROWTH_KB = 2 << 20
 
 
 def graphs() -> list[onnx.ModelProto]:
-    made = [build(Head()), vendor(Head()), anchored(), yolox(Net()), classifier()]
+    made = [build(Head()), vendor(Head(task="seg")), anchored(), yolox(Net()), classifier()]
     made += [one_picture(), tokens()]
     root = os.environ.get("RKZOO_TEST_ASSETS")
     names = ("lprnet", "retinaface_mobile0.25_320", "yolox_nano")
