@@ -182,8 +182,10 @@ def _check_regular(found: os.stat_result, path: Path) -> None:
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a regular file of at most `most` bytes. Raises as `open_file`."""
     with open_file(path) as file:
-        # Not its size, which is 0 below /proc.
-        data = file.read(most + 1)
+        # As large a buffer is made as is asked for; and it may grow meanwhile.
+        data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
+        while len(data) <= most and (more := file.read(1 << 20)):
+            data += more
     if len(data) > most:
         size = f"{most / 2**20:.3g} MB"
         raise NotRegular(errno.EFBIG, f"It is larger than {size}", str(path))

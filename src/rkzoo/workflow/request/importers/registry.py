@@ -20,8 +20,14 @@ from rkzoo.kept import intact, seal
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.workflow.request.importers import from_weights
 from rkzoo.workflow.request.importers.literal import from_literal
+from rkzoo.workflow.request.importers.structure import check_structure
 from rkzoo.workflow.request.importers.tensorflow import deeplab, tensorflow
-from rkzoo.workflow.request.importers.torchscript import input_size, is_script, torchscript
+from rkzoo.workflow.request.importers.torchscript import (
+    check_script,
+    input_size,
+    is_script,
+    torchscript,
+)
 from rkzoo.workflow.request.importers.yamnet import yamnet
 from rkzoo.zoo.catalogue import PYTORCH, refuse_file
 
@@ -72,6 +78,9 @@ def as_onnx(
     with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:
         if not file.read(1):
             raise RkzooError(f"{path} is no model.", "The file is empty.", "Copy it again.")
+    check_structure(path)
+    if name == "torchscript":
+        check_script(path)
     extra = {"size": input_size(path, size, report)} if name == "torchscript" else {}
     return make_model(name, {"model": path}, report, **extra)
 

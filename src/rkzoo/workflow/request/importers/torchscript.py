@@ -33,7 +33,7 @@ class ScriptMetadata(msgspec.Struct, frozen=True):
 def is_script(path: Path) -> bool:
     """Whether the file is a TorchScript archive. One of weights alone has no code in it."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
@@ -41,10 +41,22 @@ def is_script(path: Path) -> bool:
     return f"{root}/constants.pkl" in names and any(n.startswith(f"{root}/code/") for n in names)
 
 
+def check_script(source: Path) -> None:
+    """Raise RkzooError for what is no TorchScript archive."""
+    with os_errors_explained(f"{source} cannot be read."), open_file(source):
+        pass
+    if not is_script(source):
+        raise RkzooError(
+            f"{source.name} is no TorchScript archive.",
+            "It has no program in it.",
+            "Write it with torch.jit.save, or export the model to ONNX.",
+        )
+
+
 def script_metadata(path: Path) -> ScriptMetadata:
     """What the archive says of itself; nothing, for most."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             inside = (info for info in archive.infolist() if _is_config(info.filename))
             member = next(inside, None)
             if member is None or member.file_size > _MOST:
@@ -81,14 +93,7 @@ def torchscript(
     from rkzoo.graph.onnx.writer import save
 
     source = files["model"]
-    with os_errors_explained(f"{source} cannot be read."), open_file(source):
-        pass
-    if not is_script(source):
-        raise RkzooError(
-            f"{source.name} is no TorchScript archive.",
-            "It has no program in it.",
-            "Write it with torch.jit.save, or export the model to ONNX.",
-        )
+    check_script(source)
     translated(PYTORCH, source, target, report, {"images": (1, 3, *size)})
     # What a program works out of its shapes, each time it is run, is known by now.
     model = part(load(target), [ArrayInput(name="images", shape=(1, 3, *size))])
