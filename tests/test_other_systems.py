@@ -43,7 +43,11 @@ def locking(descriptor, mode, size):
     os.lockf(descriptor, os.F_LOCK, size)
 msvcrt.locking = locking
 sys.modules["msvcrt"] = msvcrt
-platform.system = lambda: "Windows"
+real = platform.system
+def system():  # others load what is built for this system
+    ours = sys._getframe(1).f_globals.get("__name__", "").startswith("rkzoo.")
+    return "Windows" if ours else real()
+platform.system = system
 """
 
 # Modules of others first: they ask for the system when they are imported, and this is Linux.
@@ -133,7 +137,8 @@ def test_everything_but_converting_works(
         ["bench", model, "--frames", "2", "-o", str(tmp_path / "b.yml")],
     ):
         done = elsewhere("-m", "rkzoo", *words)
-        assert done.returncode == 0, (words, done.stderr)
+        # To doctor, what cannot convert has a failure.
+        assert done.returncode == (4 if words == ["doctor"] else 0), (words, done.stderr)
         assert "Traceback" not in done.stderr, (words, done.stderr)
 
 
@@ -147,7 +152,7 @@ def test_converting_says_what_it_needs(
     assert done.returncode == 2
     error = done.stderr[done.stderr.index("error: ") :]
     assert "Linux" in error
-    assert "64-bit x86 and Arm" in error or "x86-64 or aarch64" in error
+    assert "x86-64, aarch64" in error
     assert "WSL2" in error
     assert "Traceback" not in error
 
