@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.model_options import add_model_options
+from rkzoo.cli.streams import one_line
 
 if TYPE_CHECKING:
     from rkzoo.workflow.comparison.result import Comparison
@@ -110,7 +111,7 @@ def _print_summary(comparison: Comparison) -> None:
         print(table(AGREED, [agreement_row(TITLES[name], agreement) for name, agreement in agreed]))
         for name, agreement in agreed:
             for title, value in extras(agreement):
-                print(f"{TITLES[name]}: {title} {value}")
+                print(one_line(f"{TITLES[name]}: {title} {value}"))
         for title, text in describe_differences(comparison):
             print(f"{title}: {text}")
     print("board: no board here")

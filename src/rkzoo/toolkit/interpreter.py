@@ -46,7 +46,9 @@ def unfit_platform() -> RkzooError | None:
     )
     what = "RKNN-Toolkit2 does not run on this machine."
     if system != "Linux":
-        return RkzooError(what, f"Rockchip publishes it for Linux only, and this is {system}.", fix)
+        return RkzooError(
+            what, f"Rockchip publishes it for Linux (x86-64, aarch64) only; this is {system}.", fix
+        )
     if machine not in ("x86_64", "aarch64") or sys.maxsize < 2**32:
         return RkzooError(
             what, f"Rockchip publishes it for 64-bit x86 and Arm only, and this is {machine}.", fix
