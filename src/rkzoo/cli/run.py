@@ -55,6 +55,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--search", metavar="WORDS", help="find pictures (clip) or lines of text (minilm) by words"
     )
+    parser.add_argument(
+        "--save-txt", metavar="DIR", help="objects as YOLO's text files, one for each picture"
+    )
+    parser.add_argument(
+        "--save-conf", action="store_true", help="with the confidence at the end of each line"
+    )
+    parser.add_argument("--save-json", metavar="FILE", help="objects as COCO's results, one file")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -74,6 +81,7 @@ def main(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.files import refuse_overwriting_inputs
+    from rkzoo.workflow.inference.exports import exports
     from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
 
@@ -82,8 +90,9 @@ def _run(args: argparse.Namespace) -> int:
     files = [input_kind.file(source) for source in sources]
     file_named = _file_named(args.output, input_kind.written, len(sources))
     names = [file_named.name] if file_named else save_names(files)
+    txt, json = (Path(name) if name else None for name in (args.save_txt, args.save_json))
     # Results are drawn by default, unless a program reads the output.
-    usual = None if args.json else Path("rkzoo-out")
+    usual = None if args.json or txt or json else Path("rkzoo-out")
     folder = Path(args.output) if args.output else usual
     folder = file_named.parent if file_named else folder
     if folder is not None:
@@ -92,10 +101,14 @@ def _run(args: argparse.Namespace) -> int:
         )
     documents = []
     warned: dict[str, str] = {}
-    with open_planned(planned, bars) as model:
+    with (
+        exports(planned, txt=txt, json=json, confidences=args.save_conf) as export,
+        open_planned(planned, bars) as model,
+    ):
         for source, file, name in zip(sources, files, names, strict=True):
             result = model(source)
             document = result.to_json()
+            export(result, file or Path(name))
             if folder is not None:
                 try:
                     target = file_named or _target(result, folder / name)
@@ -115,13 +128,26 @@ def _run(args: argparse.Namespace) -> int:
         runtime = model.runtime
     if args.json:
         print_json({"model": args.model, "runtime": runtime, input_kind.several: documents})
+    _say(warned, input_kind, folder, file_named, *(place for place in (txt, json) if place))
+    return 0
+
+
+def _say(
+    warned: dict[str, str],
+    input_kind: InputKind,
+    folder: Path | None,
+    file_named: Path | None,
+    *written: Path,
+) -> None:
+    """What is likely wrong with the results, and where they are."""
     for text, shown_name in warned.items():
         print(f"warning: {shown_name}: {text}", file=sys.stderr)
     if file_named:
         print(f"The {input_kind.gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:
         print(f"{input_kind.gives.capitalize()}s are in {folder}/", file=sys.stderr)
-    return 0
+    for place in written:
+        print(f"Written: {place}", file=sys.stderr)
 
 
 def _planned(
