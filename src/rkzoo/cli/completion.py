@@ -7,7 +7,7 @@ chips are those of the moment.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -138,7 +138,7 @@ def _bash(every: Sequence[Command], models: Sequence[str], chips: Sequence[str])
     yield _BASH.lstrip("\n")
 
 
-def _cases(what: str, values: dict[str, Argument | tuple[str, ...]]) -> Iterator[str]:
+def _cases(what: str, values: Mapping[str, Argument | tuple[str, ...]]) -> Iterator[str]:
     arms: dict[str, list[str]] = {}
     for name, value in values.items():
         if isinstance(value, tuple):

@@ -124,7 +124,7 @@ def convert(
     if card := card_of(os.fspath(model)):
         check_chips(card, socs)
     target = Path(output) if output else None
-    _check_target(os.fspath(model), target)
+    check_target(os.fspath(model), target)
     models = find_models(os.fspath(model), request, report, to_run=False)
     conversions: dict[str, list[ConversionResult]] = {}
     cpu: dict[str, tuple[bytes, Contract]] = {}
@@ -132,7 +132,7 @@ def convert(
     for role, ready in models:
         files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
         if ready.card is not None and ready.card.cpu:
-            _on_processor(ready, models, report)
+            on_processor(ready, models, report)
             cpu[role] = (ready.graph().SerializeToString(), ready.contract)
             continue
         conversions[role] = convert_resolved(
@@ -150,7 +150,7 @@ def convert(
     return [conversion for conversions in conversions.values() for conversion in conversions]
 
 
-def _check_target(name: str, target: Path | None) -> None:
+def check_target(name: str, target: Path | None) -> None:
     """Raises RkzooError for one file where a pipeline becomes several."""
     pipeline = is_pipeline(name)
     if pipeline is not None and target is not None and target.suffix:
@@ -161,7 +161,7 @@ def _check_target(name: str, target: Path | None) -> None:
         )
 
 
-def _on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter) -> None:
+def on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter) -> None:
     """Notes that a part of a pipeline is not converted. Raises RkzooError for a single model."""
     why = ready.card.cpu if ready.card else ""
     if models.single:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the toolkit needs, checked; `key` finds it in the cache of builds. `outputs` are
-    the names of those of the graph."""
+    """Everything the toolkit needs, checked; `key` finds it in the cache of builds, where it takes
+    `size` bytes. `outputs` are the names of those of the graph, `parameters` counts its weights."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -45,6 +45,8 @@ class Prepared:
     key: str
     proof: EquivalenceReport | None
     outputs: tuple[str, ...] = ()
+    size: int = 0
+    parameters: int = 0
 
 
 def prepare(
@@ -54,8 +56,11 @@ def prepare(
     pictures: calib.CalibrationImages | None,
     toolkit: str | None,
     report: ProgressReporter,
+    *,
+    keep: bool = True,
 ) -> Prepared:
-    """Checks everything that can be checked before a build, then proves and stores it.
+    """Checks everything that can be checked before a build, then proves it, and unless `keep` is
+    False stores it in the cache.
 
     Raises one RkzooError that lists all problems.
     """
@@ -129,9 +134,11 @@ def prepare(
     if dtype == "int8" and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
-    key = builds.store(graph.SerializeToString(), arrays, recipe)
+    onnx = graph.SerializeToString()
+    key = builds.store(onnx, arrays, recipe) if keep else ""
     outputs = tuple(tensor.name for tensor in summary.outputs)
-    return Prepared(ready, recipe, stored, key, proof, outputs)
+    size = len(onnx) + sum(array.nbytes for array in arrays)
+    return Prepared(ready, recipe, stored, key, proof, outputs, size, summary.parameters)
 
 
 def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Problem]:
