@@ -55,6 +55,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="store N inputs (3) with the simulator's outputs beside the model, for rkzoo check",
     )
     parser.add_argument("--no-cut", action="store_true", help="do not cut off the detection head")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="settle and check everything before the build, say it, and write nothing",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -64,10 +69,13 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.model_options import request
     from rkzoo.workflow.compile.convert import convert
 
+    socs = [name for word in args.soc for name in word.split(",") if name]
+    if args.dry_run:
+        return _dry_run(args, socs)
     bars = ProgressBars()
     conversions = convert(
         args.model,
-        [name for word in args.soc for name in word.split(",") if name],
+        socs,
         request(args),
         output=args.output,
         golden=args.golden,
@@ -81,6 +89,43 @@ def main(args: argparse.Namespace) -> int:
     else:
         _print_summary(conversions)
     return bars.exit_code()
+
+
+def _dry_run(args: argparse.Namespace, socs: list[str]) -> int:
+    from rkzoo.cli.console import ProgressBars, print_json, table
+    from rkzoo.cli.model_options import request
+    from rkzoo.workflow.compile.dry_run import dry_run
+
+    bars = ProgressBars()
+    settled = dry_run(
+        args.model,
+        socs,
+        request(args),
+        output=args.output,
+        golden=args.golden,
+        report=bars,
+    )
+    if args.json:
+        print_json({"model": args.model, "would_build": [one.to_json() for one in settled]})
+        return bars.exit_code()
+    for one in settled:
+        rows = [
+            ("head", one.head),
+            ("outputs", ", ".join(one.outputs)),
+            ("calibration", f"{one.calibration} pictures" if one.calibration else "none"),
+            ("toolkit", one.toolkit + ("" if one.installed else " (would be installed first)")),
+            ("weights", f"{one.weight_bytes / 1e6:.1f} MB in {one.dtype}"),
+            ("cache", f"{one.cache_bytes / 1e6:.1f} MB of inputs would be kept"),
+            *((soc, f"{file}{_exists(file)}") for soc, file in one.files.items()),
+        ]
+        print(one.name)
+        print(table(("", "", ""), [("", *row) for row in rows]).lstrip("\n"))
+    print("Nothing was built or written.")
+    return bars.exit_code()
+
+
+def _exists(file: Path) -> str:
+    return " (would be overwritten)" if file.exists() else ""
 
 
 def _print_summary(conversions: list[ConversionResult]) -> None:

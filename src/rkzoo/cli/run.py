@@ -56,6 +56,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--search", metavar="WORDS", help="find pictures (clip) or lines of text (minilm) by words"
     )
+    parser.add_argument(
+        "--save-txt", metavar="DIR", help="objects as YOLO's text files, one for each picture"
+    )
+    parser.add_argument(
+        "--save-conf", action="store_true", help="with the confidence at the end of each line"
+    )
+    parser.add_argument("--save-json", metavar="FILE", help="objects as COCO's results, one file")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -76,6 +83,7 @@ def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import JsonList, ProgressBars
     from rkzoo.files import refuse_overwriting_inputs
     from rkzoo.progress import readable
+    from rkzoo.workflow.inference.exports import exports
     from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
 
@@ -84,8 +92,9 @@ def _run(args: argparse.Namespace) -> int:
     files = [input_kind.file(source) for source in sources]
     file_named = _file_named(args.output, input_kind.written, len(sources))
     names = [file_named.name] if file_named else save_names(files)
+    txt, json = (Path(name) if name else None for name in (args.save_txt, args.save_json))
     # Results are drawn by default, unless a program reads the output.
-    usual = None if args.json else Path("rkzoo-out")
+    usual = None if args.json or txt or json else Path("rkzoo-out")
     folder = Path(args.output) if args.output else usual
     folder = file_named.parent if file_named else folder
     if folder is not None:
@@ -94,11 +103,16 @@ def _run(args: argparse.Namespace) -> int:
         )
     warned: dict[str, str] = {}
     # Nothing of a picture is kept once it is shown and written: there may be a hundred thousand.
-    with JsonList() as documents, open_planned(planned, bars) as model:
+    with (
+        JsonList() as documents,
+        exports(planned, txt=txt, json=json, confidences=args.save_conf) as export,
+        open_planned(planned, bars) as model,
+    ):
         inputs = list(zip(sources, files, names, strict=True))
         answers = readable(inputs, lambda one: model(one[0]), lambda one: one[1] or one[2], bars)
         for (_, file, name), result in answers:
             document = result.to_json()
+            export(result, file or Path(name))
             if folder is not None:
                 target = file_named or _target(result, folder / name)
                 document[input_kind.gives] = str(result.save(target))
@@ -112,12 +126,16 @@ def _run(args: argparse.Namespace) -> int:
         if args.json:
             head = {"model": args.model, "runtime": model.runtime}
             documents.print(head, input_kind.several, bars.failures)
-    _say(warned, input_kind, folder, file_named)
+    _say(warned, input_kind, folder, file_named, *(place for place in (txt, json) if place))
     return bars.exit_code()
 
 
 def _say(
-    warned: dict[str, str], input_kind: InputKind, folder: Path | None, file_named: Path | None
+    warned: dict[str, str],
+    input_kind: InputKind,
+    folder: Path | None,
+    file_named: Path | None,
+    *written: Path,
 ) -> None:
     """What is likely wrong with the results, and where they are."""
     for text, shown_name in warned.items():
@@ -126,6 +144,8 @@ def _say(
         print(f"The {input_kind.gives} is in {file_named}", file=sys.stderr)
     elif folder is not None:
         print(f"{input_kind.gives.capitalize()}s are in {folder}/", file=sys.stderr)
+    for place in written:
+        print(f"Written: {place}", file=sys.stderr)
 
 
 def _planned(

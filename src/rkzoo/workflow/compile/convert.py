@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 # Contracts longer than this go into the .rknn without their labels (a text model has
 # thousands); the sidecar keeps them.
-_SMALLEST = 5  # a .rknn is at least the graph's size by this
 _CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
 
 
@@ -125,7 +124,7 @@ def convert(
     if card := card_of(os.fspath(model)):
         check_chips(card, socs)
     target = Path(output) if output else None
-    _check_target(os.fspath(model), target)
+    check_target(os.fspath(model), target)
     models = find_models(os.fspath(model), request, report, to_run=False)
     conversions: dict[str, list[ConversionResult]] = {}
     cpu: dict[str, tuple[bytes, Contract]] = {}
@@ -133,7 +132,7 @@ def convert(
     for role, ready in models:
         files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
         if ready.card is not None and ready.card.cpu:
-            _on_processor(ready, models, report)
+            on_processor(ready, models, report)
             cpu[role] = (ready.graph().SerializeToString(), ready.contract)
             continue
         conversions[role] = convert_resolved(
@@ -151,7 +150,7 @@ def convert(
     return [conversion for conversions in conversions.values() for conversion in conversions]
 
 
-def _check_target(name: str, target: Path | None) -> None:
+def check_target(name: str, target: Path | None) -> None:
     """Raises RkzooError for one file where a pipeline becomes several, and for a place that
     nothing can be written to."""
     check_folder(_folder_of(target))
@@ -164,7 +163,7 @@ def _check_target(name: str, target: Path | None) -> None:
         )
 
 
-def _on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter) -> None:
+def on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter) -> None:
     """Notes that a part of a pipeline is not converted. Raises RkzooError for a single model."""
     why = ready.card.cpu if ready.card else ""
     if models.single:
@@ -239,7 +238,7 @@ def convert_resolved(
     prepared = prepare(
         ready, socs, chosen, pictures, request.toolkit, report, count=request.calibration_count
     )
-    require_space(targets[0].parent, len(socs) * prepared.graph_bytes // _SMALLEST, "The .rknn")
+    require_space(targets[0].parent, len(socs) * prepared.parameters, "The .rknn")
     fed = samples(prepared, pictures, golden, report) if golden else None
     env = environment.ensure(prepared.recipe.toolkit, report=report)
     running: list[ToolkitProcess] = []

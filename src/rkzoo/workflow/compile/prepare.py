@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the toolkit needs, checked; `key` finds it in the cache of builds. `outputs` are
-    the names of those of the graph, `graph_bytes` its size."""
+    """Everything the toolkit needs, checked; `key` finds it in the cache of builds, where it takes
+    `size` bytes. `outputs` are the names of those of the graph, `parameters` counts its weights."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -48,7 +48,8 @@ class Prepared:
     key: str
     proof: EquivalenceReport | None
     outputs: tuple[str, ...] = ()
-    graph_bytes: int = 0
+    size: int = 0
+    parameters: int = 0
 
 
 def prepare(
@@ -60,9 +61,10 @@ def prepare(
     report: ProgressReporter,
     *,
     count: int | None = None,
+    keep: bool = True,
 ) -> Prepared:
-    """Checks everything that can be checked before a build, then proves and stores it.
-    `count` is how many calibration pictures are wanted of many.
+    """Checks everything that can be checked before a build, then proves it, and unless `keep` is
+    False stores it in the cache. `count` is how many calibration pictures are wanted of many.
 
     Raises one RkzooError that lists all problems.
     """
@@ -134,12 +136,12 @@ def prepare(
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     content = graph.SerializeToString()
-    # Both are kept in the cache, and once more in the toolkit's scratch folder.
-    need = 2 * (sum(array.nbytes for array in arrays) + len(content))
-    require_space(cache_dir(), need, "The graph and its calibration")
-    key = builds.store(content, arrays, recipe, report=report)
+    size = len(content) + sum(array.nbytes for array in arrays)
+    # Kept in the cache, and once more in the toolkit's scratch folder.
+    require_space(cache_dir(), 2 * size, "The graph and its calibration")
+    key = builds.store(content, arrays, recipe, report=report) if keep else ""
     outputs = tuple(tensor.name for tensor in summary.outputs)
-    return Prepared(ready, recipe, stored, key, proof, outputs, len(content))
+    return Prepared(ready, recipe, stored, key, proof, outputs, size, summary.parameters)
 
 
 def _pictures(
