@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import struct
@@ -108,6 +109,14 @@ def test_the_hardware_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert encoder_for(tmp_path / "a.mp4") == Encoder("H.264", "ffmpeg", "h264_rkmpp")
     here.remove("h264_rkmpp")
     assert encoder_for(tmp_path / "a.mp4") == Encoder("H.264", "ffmpeg", "libx264")
+
+
+def test_nothing_of_ours_asks_for_pyav() -> None:
+    """Its wheels carry x264 and x265 (GPL); supervision needs it."""
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    asked = set(re.findall(r'"([A-Za-z0-9_-]+)(?:\[\w+\])?>=', project))
+    assert {"numpy", "opencv-python-headless", "pillow"} <= asked
+    assert not asked & {"av", "pyav", "supervision"}
 
 
 @pytest.fixture

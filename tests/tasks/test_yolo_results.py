@@ -93,6 +93,7 @@ def test_masks_go_from_prototypes_to_source_pixels():
     assert record["label"] == "plane"
     assert record["area"] == int(found.crops[0].sum())
     assert record["polygons"][0][0] == xs.min()
+    pytest.importorskip("supervision")
     assert found.to_supervision().mask.shape == (1, 128, 128)
     drawn = found.draw(image + 100)
     assert np.abs(drawn.astype(int) - 100).max(axis=2)[60:100, 60:86].min() > 0
@@ -192,6 +193,7 @@ def test_poses_go_back_into_the_picture(values):
     assert v == pytest.approx(1 / (1 + np.exp(-4)) if values == 3 else 1)
     record = json.loads(json.dumps(found.to_json()))[0]
     assert record["keypoints"][0][:2] == [56, 48]
+    pytest.importorskip("supervision")
     assert found.to_supervision().data["keypoints"].shape == (1, 17, 3)
     assert found.draw(np.zeros((64, 128, 3), np.uint8)).any()
     assert "of 17 points" in found.lines()[0]
@@ -230,6 +232,7 @@ def test_oriented_boxes_from_tensors_to_results():
     assert record["angle"] == pytest.approx(np.pi / 4, abs=1e-4)
     assert record["label"] == "plane"
     assert np.array(record["corners"]).shape == (4, 2)
+    pytest.importorskip("supervision")
     assert found.to_supervision().data["xyxyxyxy"].shape == (1, 4, 2)
     assert found.draw(image).any()
     assert "turned 45.0 degrees" in found.lines()[0]
@@ -268,6 +271,7 @@ def test_empty_results(task, shape):
     found = task(head, Still(tensors), DetectOptions(confidence=0.25))(image)
     assert len(found) == 0
     assert found.to_json() == found.lines() == []
+    pytest.importorskip("supervision")
     assert len(found.to_supervision()) == 0
     assert np.array_equal(found.draw(image), image)
     assert len(found[:3]) == 0

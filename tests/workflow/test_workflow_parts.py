@@ -184,6 +184,7 @@ def test_python_answers_arrays_and_paths(assets: Path, tmp_path: Path) -> None:
     assert [r["label"] for r in result.to_json()["results"]].count("class 0") == 3
     assert again.to_json()["results"] == result.to_json()["results"]
     assert again.path is None
+    pytest.importorskip("supervision")
     boxes = result.to_supervision()
     assert boxes.xyxy.shape == (len(result), 4)
     drawn = pictures.read(result.save(tmp_path / "out.png"))

@@ -39,7 +39,7 @@ _WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0)
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _CAMERA = re.compile(r"^(?:/dev/video)?(\d+)$")
 _FORMAT = re.compile(
-    r"(?:(?P<width>\d{1,5})x(?P<height>\d{1,5}))?(?:@(?P<fps>\d{1,4}(?:\.\d+)?))?(?:/(?P<pixels>\w{4}))?"
+    r"(?:(?P<width>\d{1,5})x(?P<height>\d{1,5}))?(?:@(?P<fps>\d{1,4}(?:\.\d+)?))?(?:/(?P<pixels>[A-Za-z0-9]{4}))?"
 )
 _PIPELINE = "gst:"
 # What a pipeline without a sink of its own ends with: the newest picture only, as BGR.
