@@ -162,6 +162,16 @@ def test_a_home_is_never_marked_nor_emptied(
         cache.clear()
 
 
+def test_the_usual_place_is_rkzoos_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RKZOO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    old = files.cache_root() / "kind-of-an-old-version"
+    old.mkdir(parents=True)
+    build = put("builds")
+    assert len(cache.clear().removed) == 1
+    assert (build.exists(), old.exists()) == (False, True)
+
+
 def test_the_least_recently_used_goes_first_and_weights_stay() -> None:
     for kind in ("weights", "wheels", "toolkits", "recorded"):
         put(kind, used=900 * HOUR)

