@@ -76,19 +76,21 @@ def readable(
     Raises:
         RkzooError: All fail, or the only one.
     """
-    failed = 0
+    failed: list[RkzooError] = []
     for source in sources:
         try:
             made = read(source)
         except RkzooError as error:
             # A fault of rkzoo's or of the toolkit's is none of the file's, and the next fails too.
-            failed += 1
+            failed.append(error)
             if error.code != 2 or len(sources) == 1:
                 raise
             report.failed(Failure(str(file(source) or source), error.reason))
-            if failed == len(sources):
+            if len(failed) == len(sources):
                 raise RkzooError(
-                    f"None of the {failed:,} files can be used.", error.reason, error.fix
+                    f"None of the {len(failed):,} files can be used.",
+                    failed[0].reason,
+                    failed[0].fix,
                 ) from error
         else:
             yield source, made

@@ -298,7 +298,8 @@ def _chips(socs: dict[str, tuple[str, ...]]) -> str:
 def _calibration(card: Card) -> str:
     if not card.calibration.pictures or "int8" not in card.dtypes:
         return ""
-    return f"with about {card.calibration.count or 20} {card.calibration.pictures}"
+    count = card.calibration.count
+    return f"with {f'about {count}' if count else '20 to 100'} {card.calibration.pictures}"
 
 
 def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: bool) -> list[str]:
