@@ -16,7 +16,9 @@ from rkzoo.accuracy import answers
 from rkzoo.progress import SILENT
 
 DATA = bytes(range(256)) * 3
-EACH = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EACH = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,9 @@ def install(folder: Path) -> None:
     (folder / environment.READY).write_text(json.dumps(mark))
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(name=st.sampled_from(sorted(FILES)), share=st.floats(0, 0.999), how=st.integers(0, 2))
 def test_any_damage_is_named(name: str, share: float, how: int, tmp_path: Path) -> None:
     install(tmp_path)
