@@ -59,7 +59,7 @@ KINDS = (
         lock="toolkits/.{}.lock",
     ),
     Kind("builds", "builds, for the simulator", f"{_HEX}{{64}}"),
-    Kind("made", "models made of other files", f"{_HEX}{{32}}", lock="locks/made-{}"),
+    Kind("made", "models made of other files", rf"{_HEX}{{32}}(\.\w+)?", lock="locks/made-{}"),
     Kind("evals", "records of evaluations", f"{_HEX}{{32}}"),
     Kind("embeddings", "embeddings of what was searched", f"{_HEX}{{32}}"),
     Kind("estimates", "estimates", rf"{_HEX}{{64}}\.json"),
@@ -205,6 +205,8 @@ def is_own(root: Path) -> bool:
     """Whether a folder is rkzoo's cache, and not one that also holds other things."""
     if root in (Path.home(), *Path.home().parents):
         return False
+    if not os.environ.get("RKZOO_CACHE"):
+        return True  # the system's place for it, which only rkzoo fills
     with contextlib.suppress(OSError):
         if (root / CACHE_TAG).read_text("utf-8", "replace") == TAG_TEXT:
             return True

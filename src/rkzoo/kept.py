@@ -65,7 +65,8 @@ def intact(folder: Path, report: ProgressReporter = SILENT) -> bool:
     if not os.path.lexists(folder):
         return False
     with contextlib.suppress(OSError, RkzooError, ValueError):
-        sealed = kept(folder / DIGESTS) if folder.is_dir() else None
+        own = folder.is_dir() and not folder.is_symlink()
+        sealed = kept(folder / DIGESTS) if own else None
         if sealed is not None and json.loads(sealed) == _digests(folder):
             mark_used(folder)
             return True

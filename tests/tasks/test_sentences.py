@@ -20,6 +20,7 @@ from rkzoo.graph.from_weights import minilm
 from rkzoo.progress import SILENT
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Session
+from rkzoo.tasks.embed.result import Passage
 from rkzoo.tasks.embed.sentence import SentenceEmbedder
 from rkzoo.tasks.embed.wordpiece import WordPiece
 
@@ -160,7 +161,12 @@ def test_an_embedding_is_the_mean_over_all_tokens_of_any_length() -> None:
     found = task("c c c")
     assert found.names == ("c c c", "ab")
     assert found.cosine[0] == pytest.approx(1, abs=1e-6)
-    assert task.passages(" a\n\n b \n") == ("a", "b")
+    # Lines as editors count them: a form feed or U+2028 begins none.
+    assert task.passages(" a\r\n\r\n b\x0cc \u2028d\re") == (
+        Passage("a", 1),
+        Passage("b\x0cc \u2028d", 3),
+        Passage("e", 4),
+    )
     with pytest.raises(RkzooError, match="nothing to compare"):
         SentenceEmbedder(parts, SMALL)("a")
 

@@ -131,7 +131,9 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     answers.save(tmp_path / "r.npz", [answers.pack(one, (0, 0)) for one in two])
-    for record, one in zip(answers.load(tmp_path / "r.npz"), two, strict=True):
+    loaded = answers.load(tmp_path / "r.npz")
+    assert loaded is not None
+    for record, one in zip(loaded, two, strict=True):
         found = Tensors.of_record(record)
         assert list(found.arrays) == list(one.arrays)
         for a, b in zip(found.arrays.values(), one.arrays.values(), strict=True):

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,6 +112,13 @@ class TestInterpreter:
         assert word in found.why
         with pytest.raises(RkzooError, match="does not run on this machine"):
             environment.ensure()
+
+    def test_a_disk_without_room_is_told_before(self, monkeypatch, cache):
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000_000))
+        monkeypatch.setattr(environment, "_install", None)
+        with pytest.raises(RkzooError, match=r"RKNN-Toolkit2 2\.5\.0 cannot be stored") as caught:
+            environment.ensure("2.5.0")
+        assert "700.0 MB will be written" in caught.value.why
 
     def test_a_release_without_arm_wheels_is_refused_on_arm(self, monkeypatch, cache):
         monkeypatch.setattr("platform.system", lambda: "Linux")

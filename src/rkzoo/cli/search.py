@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rkzoo.errors import RkzooError
 
+if TYPE_CHECKING:
+    from rkzoo.workflow.apps.search import SearchResults
+
 _LISTED = 20
+_FAILED = 10
 _SHEET = "search.png"
 
 
@@ -36,34 +41,51 @@ def search(args: argparse.Namespace) -> int:
     search_results = workflow.search(
         args.model, sources, args.search, request(args), ProgressBars()
     )
-    if target is not None:
+    hits = search_results.hits
+    if target is not None and hits:
         write(target, search_results.sheet())
+    else:
+        target = None
     if args.json:
         print_json(
             {
                 "model": args.model,
                 "runtime": search_results.runtime,
                 "search": search_results.words,
-                "results": [
-                    {"file": str(path) if path else None, **record}
-                    for path, record in zip(
-                        search_results.sources, search_results.alike.to_json(), strict=True
-                    )
+                "results": [hit.to_json() for hit in hits],
+                "compared": search_results.passages,
+                "near": search_results.near,
+                "best": round(search_results.best, 4),
+                "failed": [
+                    {"file": str(path), "why": error.why or error.what}
+                    for path, error in search_results.failed
                 ],
                 "sheet": str(target) if target else None,
             }
         )
-        return 0
-    lines = search_results.alike.lines()
-    if input_kind is not PICTURE and len(sources) > 1:
-        lines = [
-            f"{line}  ({path or 'text'})"
-            for line, path in zip(lines, search_results.sources, strict=True)
-        ]
-    print(f"{args.search}  [{search_results.runtime}]")
-    print("\n".join(f"  {line}" for line in lines[:_LISTED]))
-    if len(lines) > _LISTED:
-        print(f"  and {len(lines) - _LISTED} more: --json lists them all")
-    if target is not None:
-        print(f"The best are in {target}", file=sys.stderr)
+    else:
+        _print_summary(search_results)
+        if target is not None:
+            print(f"The best are in {target}", file=sys.stderr)
+    failed = search_results.failed
+    if failed:
+        print(f"{len(failed)} could not be read, and were left out:", file=sys.stderr)
+        for path, error in failed[:_FAILED]:
+            print(f"  {path}: {error.why or error.what}", file=sys.stderr)
+        if len(failed) > _FAILED:
+            print(f"  and {len(failed) - _FAILED} more", file=sys.stderr)
+        return 1
     return 0
+
+
+def _print_summary(found: SearchResults) -> None:
+    print(f"{found.words}  [{found.runtime}]")
+    if not found.hits:
+        best = f"; the best has {found.best:.3f}" if found.passages else ""
+        print(
+            f"  nothing is close: none of {found.passages} reaches a cosine of {found.near:g}{best}"
+        )
+    for hit in found.hits[:_LISTED]:
+        print("  " + f"{hit.cosine:6.3f}  {hit.place}  {hit.text}".rstrip())
+    if len(found.hits) > _LISTED:
+        print(f"  and {len(found.hits) - _LISTED} more: --json lists them all")

@@ -23,9 +23,9 @@ from importlib import resources
 from pathlib import Path
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, locked, os_errors_explained
+from rkzoo.files import cache_dir, locked, os_errors_explained, require_space, size_text
 from rkzoo.progress import SILENT, ProgressReporter, ProgressTask
-from rkzoo.toolkit import indexes, interpreter, logs
+from rkzoo.toolkit import indexes, intact, interpreter, logs
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.toolkit.versions import (
     EXCLUDED,
@@ -79,13 +79,13 @@ def ensure(
     known = release(version)
     root = cache_dir("toolkits")
     for folder in _folders(root, known.version, kind):
-        if (env := _read(folder)) is not None:
+        if (env := _read(folder)) is not None and _is_whole(env, report):
             return env
     if (unfit := _unfit(known)) is not None:
         raise unfit
     target = _folders(root, known.version, kind)[0]
     with locked(root / f".{target.name}.lock"):
-        if (env := _read(target)) is not None:
+        if (env := _read(target)) is not None and _is_whole(env):
             return env  # another process made it in the meantime
         _sweep(root, target.name)
         more = KINDS[kind]
@@ -93,11 +93,30 @@ def ensure(
             known, pythons=tuple(python for python in known.pythons if python >= more.python)
         )
         python = interpreter.find(known)
+        require_space(root, more.needs, f"RKNN-Toolkit2 {known.version}{more.title}")
         report.note(
             f"RKNN-Toolkit2 {known.version}{more.title} is being installed into rkzoo's cache"
-            f" ({more.size}, Python {python.text}): {target}"
+            f" ({more.size}, where {size_text(shutil.disk_usage(root).free)} are free; Python"
+            f" {python.text}): {target}"
         )
         return _install(known, python, target, more, report)
+
+
+_whole: set[Path] = set()
+"""Environments that this process has found as they were installed."""
+
+
+def _is_whole(env: ToolkitEnv, report: ProgressReporter = SILENT) -> bool:
+    if env.folder not in _whole:
+        damaged = intact.first_damage(env.folder)
+        if damaged is not None:
+            report.note(
+                f"{env.folder / damaged} in rkzoo's cache is damaged; the toolkit is installed"
+                " again."
+            )
+            return False
+        _whole.add(env.folder)
+    return True
 
 
 def newest_installed(kind: str) -> ToolkitEnv | None:
@@ -237,6 +256,7 @@ def _install(
                 "layout": LAYOUT,
             }
             (part / READY).write_text(json.dumps(mark), encoding="utf-8")
+            intact.record(part)
             if target.exists():
                 _discard(target)
             os.replace(part, target)

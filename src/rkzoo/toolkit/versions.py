@@ -53,6 +53,7 @@ class Kind:
     Attributes:
         name: Its name.
         size: Its size, as text.
+        needs: Bytes that must be free.
         title: For messages.
         packages: Installed beside the toolkit.
         overrides: Replace requirements of these packages and the toolkit.
@@ -62,6 +63,7 @@ class Kind:
 
     name: str
     size: str
+    needs: int
     title: str = ""
     packages: tuple[str, ...] = ()
     overrides: tuple[str, ...] = _WITHOUT_TORCH
@@ -73,10 +75,11 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("lean", "about 0.6 GB"),
+        Kind("lean", "about 0.6 GB", 700_000_000),
         Kind(
             "full",
             "about 1.5 GB, or up to 6 GB where only CUDA PyTorch is offered",
+            1_600_000_000,
             title=" with PyTorch",
             # 2.13 is the newest version tested; it works in spite of the wheel's own upper limit.
             overrides=("torch>=1.13,<2.14",),
@@ -85,6 +88,7 @@ KINDS = {
         Kind(
             "tensorflow",
             "about 1.8 GB",
+            1_900_000_000,
             title=" with TensorFlow",
             # 2.20 lacks the TFLite interpreter that tf2onnx needs.
             packages=(

@@ -29,6 +29,7 @@ PAUSE = 0.5  # seconds before the second attempt, doubled each time
 TIMEOUT = 30.0  # seconds without data
 MAX_BYTES = 4 << 30
 _BLOCK = 1 << 18
+_LARGE = 500_000_000  # bytes, from which on what is free is told before
 
 
 class Unavailable(RkzooError):
@@ -137,6 +138,11 @@ def _wrong_size(request: DownloadRequest, size: int) -> Unavailable:
 def _fill(request: DownloadRequest, part: Path, report: ProgressReporter) -> None:
     """Download until `part` is complete, resuming after broken connections."""
     failures = 0
+    if request.size is not None:
+        done = part.stat().st_size if part.exists() else 0
+        said = require_space(part.parent, request.size - done, request.name)
+        if request.size >= _LARGE:
+            report.note(said)
     with report.task(f"download {request.name}", request.size, bytes=True) as task:
         while True:
             before = part.stat().st_size if part.exists() else 0

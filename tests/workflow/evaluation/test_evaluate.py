@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import onnx
 import pytest
 from tiny_yolo import stock
 
+from rkzoo.accuracy import answers
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.progress import Failure
@@ -120,6 +122,65 @@ def test_a_stopped_run_goes_on(model: str, data: str, monkeypatch: pytest.Monkey
     again = evaluate(model, data, options=ALL, workers=1)
     assert again.reused == 16
     assert figures(again) == figures(whole)
+
+
+def test_it_says_what_is_kept_before_it_starts(
+    model: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", model, "--data", data, "--limit", "16", "--json"]
+    assert main(command) == 0
+    assert "kept from before" not in capsys.readouterr().err
+    assert main([*command, "--limit", "40"]) == 0
+    said = capsys.readouterr().err
+    assert "16 of 40 pictures are kept from before; --fresh" in said
+    assert said.index("kept from before") < said.index("[onnx] …")
+    assert main([*command, "--fresh"]) == 0
+    assert "kept from before" not in capsys.readouterr().err
+
+
+def test_a_picture_that_was_replaced_is_answered_anew(
+    model: str, data: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(Path(data).parent, folder)
+    truth = str(folder / Path(data).name)
+    first = evaluate(model, truth, options=ALL, workers=1)
+    shutil.copy(folder / "000.png", folder / "001.png")
+    again = evaluate(model, truth, options=ALL, workers=1)
+    assert again.reused == PICTURES - 8
+    assert figures(again) == figures(evaluate(model, truth, options=ALL, workers=1, fresh=True))
+    assert figures(again) != figures(first)
+
+
+@pytest.mark.parametrize("damage", ["bytes", "cut", "empty", "folder", "foreign", "fewer"])
+def test_damaged_records_are_measured_again(
+    model: str, data: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", model, "--data", data, "--json"]
+    assert main(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    one, other, *_ = sorted((tmp_path / "cache" / "evals").rglob("*.npz"))
+    whole = one.read_bytes()
+    if damage == "folder":
+        one.unlink()
+        one.mkdir()
+    elif damage == "foreign":
+        np.savez(one, count=np.array(3))
+    elif damage == "fewer":
+        answers.save(one, (answers.load(one) or [])[:3])
+    else:
+        at = len(whole) // 2
+        changed = {"bytes": whole[:at] + b"!" * 14 + whole[at + 14 :], "cut": whole[:at]}
+        one.write_bytes(changed.get(damage, b""))
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    again = json.loads(captured.out)
+    assert again["metrics"] == first["metrics"]
+    assert again["reused"] == PICTURES - 8
+    assert f"1 of the 5 records kept in {one.parent} were damaged" in captured.err
+    assert main(command) == 0
+    assert "damaged" not in capsys.readouterr().err
+    assert other.is_file()
 
 
 def test_another_threshold_is_another_run(model: str, data: str) -> None:

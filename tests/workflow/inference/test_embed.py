@@ -18,6 +18,7 @@ from PIL import Image
 import rkzoo
 from rkzoo.cli.main import main
 from rkzoo.graph.onnx.writer import GraphWriter
+from rkzoo.tasks.embed.clip import ClipEmbedder
 from rkzoo.tasks.prompt.tokenizer import END, ClipTokenizer
 from rkzoo.vision.image import write
 
@@ -167,7 +168,9 @@ def test_a_folder_is_searched_by_words(
     command = ["run", "tiny-clip", str(pictures[0].parent), "--search", WORDS[0], "--json"]
     assert main([*command, "-o", str(sheet)]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    wanted = {str(path): seen(path) @ meant(WORDS[0], cards) for path in pictures}
+    every = {str(path): seen(path) @ meant(WORDS[0], cards) for path in pictures}
+    wanted = {name: cosine for name, cosine in every.items() if cosine > ClipEmbedder.near}
+    assert 1 < len(wanted) < len(every)
     found = {record["file"]: record["cosine"] for record in results}
     assert found == pytest.approx(wanted, abs=2e-4)
     assert list(found) == sorted(wanted, key=lambda name: -wanted[name])
@@ -178,6 +181,55 @@ def test_a_folder_is_searched_by_words(
     middle = np.asarray(Image.open(best).convert("RGB")).mean(axis=(0, 1))
     inside = corner[corner.min(axis=2) < 250]
     np.testing.assert_allclose(inside.mean(axis=0), middle, atol=8)
+
+
+def test_what_cannot_be_read_is_left_out_and_named(
+    pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures[1].write_bytes(b"no picture")
+    command = ["run", "tiny-clip", str(pictures[0].parent), "--search", WORDS[0]]
+    assert main([*command, "-o", str(tmp_path / "out"), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [one["file"] for one in document["failed"]] == [str(pictures[1])]
+    assert document["compared"] == 4
+    assert str(pictures[1]) not in {one["file"] for one in document["results"]}
+    assert main(["run", "tiny-clip", str(pictures[1]), "--search", WORDS[0]]) == 2
+
+
+def test_nothing_is_found_where_nothing_is_close(
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ClipEmbedder, "near", 1.1)
+    command = ["run", "tiny-clip", str(pictures[0].parent), "--search", WORDS[0]]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    assert "nothing is close: none of 5" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_whatever_of_the_cache_is_damaged_the_same_is_found(
+    pictures: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
+    command = ["run", "tiny-clip", str(pictures[0].parent), "--search", WORDS[0], "--json"]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2 : len(data) // 2 + 14] = b"\xa5" * 14
+            path.write_bytes(data)
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.out == first
+    assert "5 of the embeddings kept in" in captured.err
+    assert main(command) == 0
+    assert "damaged" not in capsys.readouterr().err
 
 
 def test_embeddings_are_kept_and_made_anew_for_what_changed(
@@ -193,11 +245,12 @@ def test_embeddings_are_kept_and_made_anew_for_what_changed(
     pictures[2].write_bytes(pictures[0].read_bytes())
     (damaged, *_) = sorted((tmp_path / "cache" / "embeddings").rglob("*.npy"))
     damaged.write_bytes(damaged.read_bytes()[:40])
+    monkeypatch.setattr(ClipEmbedder, "near", -1.0)
     changed = search("tiny-clip", pictures, WORDS[1], Request())
     assert changed.kept in (3, 4)  # the damaged one may be that of the picture that went
-    cosine = dict(zip(changed.alike.names, changed.alike.cosine.tolist(), strict=True))
-    assert cosine[str(pictures[2])] == cosine[str(pictures[0])]
-    assert cosine[str(pictures[1])] == pytest.approx(
+    cosine = {hit.file: hit.cosine for hit in changed.hits}
+    assert cosine[pictures[2]] == cosine[pictures[0]]
+    assert cosine[pictures[1]] == pytest.approx(
         seen(pictures[1]) @ meant(WORDS[1], cards), abs=2e-4
     )
 

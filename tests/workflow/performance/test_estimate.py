@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -67,7 +68,7 @@ class Builds:
                 continue
             table = self.table(soc, dtype)
             place = module._place(subject.known.digest(dtype, soc, toolkit))
-            place.write_bytes(msgspec.json.encode(table))
+            module.keep(place, msgspec.json.encode(table))
             made[soc, dtype] = table
         return made
 
@@ -116,7 +117,11 @@ def test_a_changed_file_or_another_size_is_built_again(tmp_path: Path, toolkit: 
 def test_damaged_results_are_made_again(model: Path, toolkit: Builds) -> None:
     first = estimate(model, ["rk3588"])
     for file in (module.cache_dir("estimates")).glob("*.json"):
-        file.write_bytes(b'{"soc": 3')
+        # Valid JSON with another figure, which only the digest shows.
+        changed = re.sub(
+            rb"(\d)\.0", lambda digit: b"%d.0" % ((int(digit[1]) + 1) % 10), file.read_bytes()
+        )
+        file.write_bytes(changed)
     assert estimate(model, ["rk3588"]) == first
     assert len(toolkit.asked) == 2
 

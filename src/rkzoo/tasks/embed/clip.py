@@ -13,6 +13,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, dequantise, preprocess_of
 from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.classify.task import softmax
+from rkzoo.tasks.embed.result import Passage
 from rkzoo.tasks.prompt.encode import TextEncoder, l2_normalize
 from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
 from rkzoo.vision.letterbox import fit
@@ -22,6 +23,10 @@ Embeddings = NDArray[np.float32]
 
 class ClipEmbedder:
     """Zero-shot classifier over `words`; also embeds images and words for search."""
+
+    near = 0.05
+    """Below it a picture has nothing to do with the words. Near zero only: how high unrelated
+    pictures come was not measured, as the weights cannot be had here."""
 
     def __init__(
         self,
@@ -79,6 +84,6 @@ class ClipEmbedder:
         long."""
         return self._encode(words)
 
-    def passages(self, image: NDArray[np.uint8]) -> tuple[str, ...]:
+    def passages(self, image: NDArray[np.uint8]) -> tuple[Passage, ...]:
         """Searchable units of an image: the whole image."""
-        return ("",)
+        return (Passage(""),)

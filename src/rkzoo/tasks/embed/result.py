@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,18 @@ from numpy.typing import NDArray
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
 from rkzoo.tasks.collection import Collection, Rows, pick
+
+
+class Passage(NamedTuple):
+    """What a search finds.
+
+    Attributes:
+        text: The words; "" for a picture.
+        line: Its line in the text, from 1; None where there are none.
+    """
+
+    text: str
+    line: int | None = None
 
 
 @dataclass(frozen=True)

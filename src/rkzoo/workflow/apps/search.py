@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -15,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, cache_dir, package_digest, sha256_of
+from rkzoo.files import package_digest, sha256_of
+from rkzoo.kept import keep, kept, kept_folder
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label
-from rkzoo.tasks.embed.result import SimilarityScores
+from rkzoo.tasks.embed.result import Passage
 from rkzoo.vision.sheet import contact_sheet
-from rkzoo.workflow.inference.inputs import PICTURE, input_kind_of_head
+from rkzoo.workflow.inference.inputs import PICTURE, TEXT_SUFFIXES, input_kind_of_head
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.plan import Plan, plan
 from rkzoo.workflow.request.request import Request
@@ -32,15 +34,50 @@ SHOWN = 12
 
 @runtime_checkable
 class Searchable(Protocol):
-    """A task usable for search: `embed` gives one row per passage of a source, `meant` one per
-    query; all rows are L2-normalized.
+    """A task usable for search: `embed` gives one row per passage of a source, `embed_text` one per
+    query; all rows are L2-normalized. Passages below the cosine `near` have nothing to do with the
+    query.
     """
 
-    def passages(self, provided: Any) -> tuple[str, ...]: ...
+    near: float
+
+    def passages(self, provided: Any) -> tuple[Passage, ...]: ...
 
     def embed(self, provided: Any) -> Embeddings: ...
 
     def embed_text(self, words: Sequence[str]) -> Embeddings: ...
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that has to do with the query.
+
+    Attributes:
+        file: where it is; None for a text that lies in no file.
+        line: its line there, from 1; None for a picture.
+        text: its words; "" for a picture.
+        cosine: similarity in -1..1.
+    """
+
+    file: Path | None
+    line: int | None
+    text: str
+    cosine: float
+
+    @property
+    def place(self) -> str:
+        """`notes/dogs.md:12`."""
+        place = str(self.file) if self.file else "text"
+        return place if self.line is None else f"{place}:{self.line}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "file": str(self.file) if self.file else None,
+            "line": self.line,
+            "text": self.text,
+            "cosine": round(self.cosine, 4),
+        }
 
 
 @dataclass(frozen=True)
@@ -49,26 +86,31 @@ class SearchResults:
 
     Attributes:
         words: the query.
-        alike: ranked passages.
-        sources: file of each result.
+        hits: best first; without those that have nothing to do with the query.
+        passages: number of passages compared.
+        best: the highest cosine, also where it is no hit.
+        near: cosine from which a passage is a hit.
         runtime: backend.
         kept: number of sources whose embeddings came from the cache.
+        failed: sources that could not be read, with the reason.
     """
 
     words: str
-    alike: SimilarityScores
-    sources: tuple[Path | None, ...]
+    hits: tuple[Hit, ...]
+    passages: int
+    best: float
+    near: float
     runtime: Label
     kept: int
+    failed: tuple[tuple[Path, RkzooError], ...] = ()
 
     def sheet(self) -> NDArray[np.uint8]:
         """Contact sheet of the best images, BGR, with cosine and name."""
         from rkzoo.vision.image import read
 
-        best = [path for path in self.sources[:SHOWN] if path is not None]
-        cosines = self.alike.cosine[:SHOWN].tolist()
-        captions = [f"{c:.3f}  {path.name}" for c, path in zip(cosines, best, strict=True)]
-        return contact_sheet([read(path) for path in best], captions)
+        shown = [(hit.cosine, hit.file) for hit in self.hits[:SHOWN] if hit.file is not None]
+        captions = [f"{cosine:.3f}  {path.name}" for cosine, path in shown]
+        return contact_sheet([read(path) for _, path in shown], captions)
 
 
 def search(
@@ -88,12 +130,15 @@ def search(
         report: receives progress.
 
     Raises:
-        RkzooError: an empty query, or a model without embeddings.
+        RkzooError: an empty query, a model without embeddings, or no source that can be read.
     """
     if not words.strip():
         raise RkzooError("There is nothing to search for.", "The words are empty.", "Give some.")
     planned = plan(model, request, report)
     input_kind = input_kind_of_head(planned.head)
+    failed: list[tuple[Path, RkzooError]] = []
+    embeddings: list[Embeddings] = []
+    passages: list[tuple[Path | None, Passage]] = []
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
         if not isinstance(task, Searchable):
@@ -104,25 +149,55 @@ def search(
             )
         # Embed the query first, to fail before a whole folder is read.
         query = task.embed_text([words])[0]
-        kept = _EmbeddingCache(planned)
-        embeddings: list[Embeddings] = []
-        names: list[str] = []
-        places: list[Path | None] = []
+        kept_rows = _EmbeddingCache(planned)
         with report.task(
             "Reading what is searched", len(sources), unit=input_kind.several
         ) as progress:
             for done, source in enumerate(sources, 1):
                 path = input_kind.file(source)
                 read = partial(input_kind.read, source)
-                rows = kept.rows(sha256_of(path) if path else _digest(read()), task, read)
-                embeddings.append(rows)
-                names += [str(path)] if input_kind is PICTURE else task.passages(read())
-                places += [path] * len(rows)
+                try:
+                    if path is None or not _is_blank(path):
+                        rows = kept_rows.rows(
+                            sha256_of(path) if path else _digest(read()), task, read
+                        )
+                        # A picture is one passage, so it need not be read for that.
+                        seen = None if input_kind is PICTURE else read()
+                        found = (Passage(""),) if seen is None else task.passages(seen)
+                        embeddings.append(rows)
+                        passages += [(path, passage) for passage in found]
+                except RkzooError as error:
+                    if path is None:
+                        raise
+                    failed.append((path, error))
                 progress.update(done)
-    cosine = np.concatenate(embeddings) @ query
+    kept_rows.tell(report)
+    if failed and not passages:
+        raise failed[0][1]
+    cosine = np.concatenate(embeddings) @ query if embeddings else np.zeros(0, np.float32)
     order = np.argsort(-cosine, kind="stable").tolist()
-    alike = SimilarityScores(tuple(names[i] for i in order), cosine[order])
-    return SearchResults(words, alike, tuple(places[i] for i in order), planned.label, kept.hits)
+    hits = tuple(
+        Hit(passages[i][0], passages[i][1].line, passages[i][1].text, float(cosine[i]))
+        for i in order
+        if cosine[i] >= task.near
+    )
+    return SearchResults(
+        words=words,
+        hits=hits,
+        passages=len(passages),
+        best=float(cosine.max(initial=-1.0)),
+        near=task.near,
+        runtime=planned.label,
+        kept=kept_rows.hits,
+        failed=tuple(failed),
+    )
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a text has no words: nothing is found in it, and nothing is wrong with it."""
+    with suppress(OSError):
+        return path.suffix.lower() in TEXT_SUFFIXES and not path.read_bytes().strip()
+    return False
 
 
 class _EmbeddingCache:
@@ -132,20 +207,31 @@ class _EmbeddingCache:
         made_by = hashlib.sha256(package_digest().encode())
         for role, part in sorted(planned.parts.items()):
             made_by.update(f"{role} {part.contract} {part.backend.digest}".encode())
-        self._folder = cache_dir("embeddings", made_by.hexdigest()[:32])
-        self.hits = 0
+        self._folder = kept_folder("embeddings", made_by.hexdigest()[:32])
+        self.hits = self._damaged = 0
 
     def rows(self, digest: str, task: Searchable, read: Callable[[], Any]) -> Embeddings:
         file = self._folder / f"{digest}.npy"
-        # Recompute unreadable (for example truncated) files.
-        with suppress(OSError, ValueError, EOFError):
-            rows: Embeddings = np.load(file, allow_pickle=False)
+        there = os.path.lexists(file)
+        known = kept(file)
+        self._damaged += there and known is None
+        if known is not None:
             self.hits += 1
+            rows: Embeddings = np.load(io.BytesIO(known), allow_pickle=False)
             return rows
         rows = task.embed(read())
-        with atomic_output(file) as part:
-            np.save(part, rows)
+        packed = io.BytesIO()
+        np.save(packed, rows)
+        keep(file, packed.getvalue())
         return rows
+
+    def tell(self, report: ProgressReporter) -> None:
+        """Say why what was searched before took time again."""
+        if self._damaged:
+            report.note(
+                f"{self._damaged} of the embeddings kept in {self._folder} were damaged; they were "
+                "made again."
+            )
 
 
 def _digest(text: str) -> str:

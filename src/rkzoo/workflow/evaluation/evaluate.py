@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -293,7 +294,7 @@ def answer_all(
     pieces: list[Piece] = [
         (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
     ]
-    names = {index: folder / f"{index:06d}-{len(paths)}.npz" for index, paths in pieces}
+    names = {index: folder / f"{index:06d}-{_state(paths)}.npz" for index, paths in pieces}
     there = {index for index, _ in pieces if os.path.lexists(names[index])}
     records: dict[int, Records] = {
         index: list(whole)
@@ -354,6 +355,16 @@ def usable(
     if failures:
         dataset = dataset.without({Path(failure.file) for failure in failures})
     return dataset, whole, failures
+
+
+def _state(paths: Sequence[Path]) -> str:
+    """Changes with the files, so that a picture which was replaced is answered anew."""
+    states = []
+    for path in paths:
+        with suppress(OSError):  # one that is missing is told where it is read
+            status = path.stat()
+            states.append((path.name, status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
 def _things(planned: Plan) -> str:

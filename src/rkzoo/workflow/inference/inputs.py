@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.inference.plan import Plan
 
 _MOST_TEXT = 1 << 20  # bytes
-_TEXT_FILES = (".txt", ".md")
+TEXT_SUFFIXES = (".txt", ".md")
 _LONGEST_NAME = 1024  # characters: what is longer is a text, and the system takes no such name
 
 
@@ -90,13 +90,13 @@ def _named(name: str) -> list[TextSource]:
     path = Path(name).expanduser()
     if len(name) >= _LONGEST_NAME:
         return [TextSource(name)]
-    is_text = path.suffix.lower() in _TEXT_FILES
+    is_text = path.suffix.lower() in TEXT_SUFFIXES
     if path.is_dir():
-        files = sorted(path for path in path.iterdir() if path.suffix.lower() in _TEXT_FILES)
+        files = sorted(path for path in path.iterdir() if path.suffix.lower() in TEXT_SUFFIXES)
     elif path.is_file() and not is_text:
         raise RkzooError(
             f"{name} is no file of text.",
-            f"Text is read from {' and '.join(_TEXT_FILES)}.",
+            f"Text is read from {' and '.join(TEXT_SUFFIXES)}.",
             "Give one of these, or the words themselves.",
         )
     elif path.is_file():
@@ -108,7 +108,7 @@ def _named(name: str) -> list[TextSource]:
     if not files:
         raise RkzooError(
             f"There is no text at {name}.",
-            f"Text is read from {' and '.join(_TEXT_FILES)}.",
+            f"Text is read from {' and '.join(TEXT_SUFFIXES)}.",
             "Check the name.",
         )
     return [TextSource(path=file) for file in files]

@@ -232,9 +232,9 @@ def estimate(
     tables: dict[tuple[str, Dtype], CostTable | RkzooError] = {}
     missing = []
     for soc, kind in dict.fromkeys((_built_for(soc), kind) for soc, kind in pairs):
-        kept = _read(_place(known.digest(kind, soc, release)), CostTable)
-        if kept is not None:
-            tables[soc, kind] = kept
+        table = _read(_place(known.digest(kind, soc, release)), CostTable, report)
+        if table is not None:
+            tables[soc, kind] = table
         else:
             missing.append((soc, kind))
     if missing:
@@ -476,9 +476,9 @@ def _memo(model: str, size: tuple[int, int] | None, anchors: Anchors | None) -> 
 T = TypeVar("T")
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
+def _read(path: Path, kind: type[T], report: ProgressReporter = SILENT) -> T | None:
     """A cached result; None where missing or damaged."""
-    data = kept(path)
+    data = kept(path, report)
     return None if data is None else msgspec.json.decode(data, type=kind)
 
 

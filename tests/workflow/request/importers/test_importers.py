@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rkzoo.cli.console import ProgressBars
 from rkzoo.errors import RkzooError
 from rkzoo.progress import ProgressReporter
 from rkzoo.workflow.request.importers import registry as makers
@@ -32,6 +33,37 @@ def test_made_once_and_anew_for_other_files(
     assert make_model("joined", {"model": tmp_path / "a"}).read_bytes() == b"two"
     with pytest.raises(RkzooError, match="no maker called 'other'"):
         make_model("other", {})
+
+
+@pytest.mark.parametrize("damage", ["bytes", "cut", "folder", "more"])
+def test_a_damaged_one_is_told_and_made_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
+
+    def copied(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
+        target.write_bytes(files["model"].read_bytes())
+
+    monkeypatch.setitem(makers.MAKERS, "copied", copied)
+    source = tmp_path / "a"
+    source.write_bytes(b"weights")
+    made = make_model("copied", {"model": source})
+    if damage == "folder":
+        made.unlink()
+        made.mkdir()
+    elif damage == "more":
+        made.with_name("model.onnx.data").write_bytes(b"x")
+    else:
+        made.write_bytes(b"w!ights" if damage == "bytes" else b"weigh")
+    assert make_model("copied", {"model": source}, ProgressBars()).read_bytes() == b"weights"
+    said = capsys.readouterr().err
+    assert f"{made.parent} in rkzoo's cache was damaged; it is made again." in said
+    assert str(source) not in said
+    make_model("copied", {"model": source}, ProgressBars())
+    assert capsys.readouterr().err == ""
 
 
 def test_made_anew_for_other_code_and_other_wishes(
