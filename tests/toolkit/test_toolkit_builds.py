@@ -162,12 +162,14 @@ def test_whatever_byte_of_whatever_file_is_damaged_nothing_damaged_is_found(
     assert len(notes.notes) == 1
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "calibration-0.npy", "digests.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "calibration-0.npy", "recipe.json", "digests.json"])
 def test_a_missing_file_counts_as_damage(cache, name):
     key = builds.store(b"graph", [PICTURES], RECIPE)
     (entry_of(key) / name).unlink()
     assert builds.find(key) is None
     assert not entry_of(key).exists()
+    assert builds.store(b"graph", [PICTURES], RECIPE) == key
+    assert builds.find(key) is not None
 
 
 def test_a_foreign_file_counts_as_damage(cache):

@@ -107,7 +107,8 @@ def answers(env, inputs: BuildInputs, arrays, script: Path | None = None, soc: s
     with ToolkitProcess(env, script=script) as process:
         if soc:
             chosen = msgspec.structs.replace(inputs.recipe, soc=soc)
-            process.build(replace(inputs, recipe=chosen), process.folder / "for_chip.rknn")
+            out = process.folder / "for_chip.rknn"
+            process.build(replace(inputs, recipe=chosen), out, keep=True)
         else:
             process.build_for_simulation(inputs)
         return process.infer(arrays)

@@ -112,7 +112,7 @@ def find(key: str, report: ProgressReporter = SILENT) -> BuildInputs | None:
     The recipe's chip is the one of the first `store`.
     """
     folder = cache_dir("builds") / key
-    if not key.isalnum() or not _touch(folder):
+    if not key.isalnum() or not folder.is_dir():
         return None
     if not _intact(folder):
         if (folder / _DIGESTS).exists():
@@ -120,6 +120,7 @@ def find(key: str, report: ProgressReporter = SILENT) -> BuildInputs | None:
         _drop(folder)
         return None
     try:
+        os.utime(folder / "recipe.json")  # used now
         recipe = msgspec.json.decode((folder / "recipe.json").read_bytes(), type=Recipe)
     except (OSError, msgspec.MsgspecError):
         return None
@@ -192,15 +193,6 @@ def _key(graph: bytes, calibration: Sequence[NDArray[Any]], recipe: Recipe) -> s
     digest.update(hashlib.sha256(graph).digest())
     digest.update(calibration_digest(calibration).encode())
     return digest.hexdigest()
-
-
-def _touch(folder: Path) -> bool:
-    """Mark an entry as used now; False when there is none."""
-    try:
-        os.utime(folder / "recipe.json")
-    except OSError:
-        return False
-    return True
 
 
 def _part(key: str) -> Path:

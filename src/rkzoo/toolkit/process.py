@@ -128,18 +128,27 @@ class ToolkitProcess(Closeable):
         """Process id of the child."""
         return self._child.popen.pid
 
-    def build(self, plan: BuildInputs, out: Path, *, timeout: float = BUILD_TIMEOUT) -> BuildReport:
+    def build(
+        self,
+        plan: BuildInputs,
+        out: Path,
+        *,
+        keep: bool = False,
+        timeout: float = BUILD_TIMEOUT,
+    ) -> BuildReport:
         """Build `plan` for its recipe's chip and write `out` (atomically).
 
         Args:
             plan: Inputs of the build.
             out: The .rknn to write.
+            keep: Whether what calibration leaves is kept in the cache, so that simulating the
+                model later need not calibrate.
             timeout: In seconds.
 
         Raises:
             RkzooError: The build fails.
         """
-        report = self._build(plan, timeout)
+        report = self._build(plan, timeout, keep)
         out = Path(out)
         with atomic_output(out) as temporary:
             shutil.copyfile(report.rknn, temporary)
@@ -167,9 +176,8 @@ class ToolkitProcess(Closeable):
         """
         recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
         plan = replace(plan, recipe=recipe)
-        return self._build(
-            plan, timeout, builds.find_calibrated(plan, self._env.version, self._report)
-        )
+        kept = builds.find_calibrated(plan, self._env.version, self._report)
+        return self._build(plan, timeout, True, kept)
 
     def translate(
         self,
@@ -338,7 +346,7 @@ class ToolkitProcess(Closeable):
         """Kill the child and remove its folder. May be called twice."""
         self._finalizer()
 
-    def _request(self, plan: BuildInputs, do: str, kept: Path | None = None) -> worker.Header:
+    def _request(self, plan: BuildInputs, do: str) -> worker.Header:
         recipe = plan.recipe
         calibrated = recipe.dtype == "int8" and not recipe.quantised
         if calibrated and plan.calibration is None:
@@ -364,16 +372,21 @@ class ToolkitProcess(Closeable):
             "calibration": str(plan.calibration.absolute())
             if plan.calibration is not None and calibrated
             else None,
-            "kept": str(kept) if kept and calibrated else None,
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
             "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
         }
 
-    def _build(self, plan: BuildInputs, timeout: float, kept: Path | None = None) -> BuildReport:
+    def _build(
+        self, plan: BuildInputs, timeout: float, keep: bool, kept: Path | None = None
+    ) -> BuildReport:
         recipe = plan.recipe
         exported = self.folder / "exported.rknn"
-        request = self._request(plan, "build", kept) | {"export": str(exported)}
+        request = self._request(plan, "build") | {
+            "export": str(exported),
+            "keep": keep,
+            "kept": str(kept) if kept else None,
+        }
         with self._turn:
             self._label = f"build the model for {recipe.soc}"
             self._spec = None

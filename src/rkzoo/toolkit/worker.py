@@ -136,9 +136,10 @@ class Jobs:
         calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
         with its own scales. "auto_hybrid": whether the toolkit looks itself for tensors that
         stay in float16. "float_layers": such that were chosen. "scores": outputs that are
-        scores in 0..1, and are stored so, whatever calibration saw. "kept": a folder with what an
-        earlier calibration left, or null. Answers what calibration saw as "seen", the highest
-        number of each, and as "files" what it left, where a later build can do with that.
+        scores in 0..1, and are stored so, whatever calibration saw. "keep": whether a later build
+        shall do without calibrating; "kept": a folder with what an earlier one left for that, or
+        null. Answers what calibration saw as "seen", the highest number of each, and as "files"
+        what it left.
         """
         model: Any = None
         seen: dict[str, float] = {}
@@ -148,7 +149,8 @@ class Jobs:
         chosen = bool(header["float_layers"])
         # What `mmse` finds for the weights is not written down by the first half.
         whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] == "mmse"
-        if model is None and header["calibration"] is not None and (chosen or not whole):
+        keep = header["keep"] and header["calibration"] is not None and not whole
+        if model is None and (chosen or header["scores"] or keep):
             try:
                 model, seen = self._hybrid(header)
             except Exception:
@@ -157,7 +159,7 @@ class Jobs:
                 # The plain build leaves the scores to calibration, and says better what is wrong.
                 traceback.print_exc()
             # Without one of its optimisations the toolkit is not as the next process finds it.
-            if model is not None and not whole and not header["config"].get("disable_rules"):
+            if model is not None and keep and not header["config"].get("disable_rules"):
                 files = [os.path.abspath(name) for name in KEPT]
         if model is None:
             model = self._fresh(header)

@@ -44,6 +44,7 @@ from rkzoo.zoo.schema import Card
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+_SMALLEST = 5  # a .rknn is at least the graph's size by this
 # Contracts longer than this go into the .rknn without their labels (a text model has
 # thousands); the sidecar keeps them.
 _CUSTOM_STRING_BYTES = 1023  # the toolkit takes no more
@@ -290,7 +291,7 @@ def _build(
         custom_string=custom_string(ready.contract),
     )
     with atomic_output(target) as temporary:
-        built = process.build(inputs, temporary)
+        built = process.build(inputs, temporary, keep=True)
         file = rknn.read(temporary)
         refuse_left_out(file, prepared.outputs)
         refuse_unreadable(file, ready.contract, ready.source.card or ready.source.file)
