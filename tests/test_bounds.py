@@ -58,7 +58,7 @@ def whole(name: str, *values: int) -> TensorProto:
 def test_a_tensor_beyond_all_sense_is_refused_by_its_node() -> None:
     pad = helper.make_node("Pad", ["x", "by"], ["y"], name="widened")
     made = model([pad], [whole("by", 0, 0, 0, 0, 0, 0, 1 << 20, 1 << 20)])
-    with pytest.raises(ort.OutOfBounds, match="The Pad node widened .*2 GB"):
+    with pytest.raises(ort.OutOfBounds, match=r"The Pad node widened .*2 GB"):
         graph_view(made)
 
 
@@ -75,7 +75,7 @@ def test_what_data_make_large_is_refused_while_it_runs() -> None:
     )
     small, large = np.full((1, 3, 8, 8), 9, np.float32), np.full((1, 3, 8, 8), 1e9, np.float32)
     assert run(made, {"x": small})[0].shape == (9,)
-    with pytest.raises(ort.OutOfBounds, match="The ConstantOfShape node lots .*1 GB"):
+    with pytest.raises(ort.OutOfBounds, match=r"The ConstantOfShape node lots .*1 GB"):
         run(made, {"x": large})
     assert run(made, {"x": small})[0].shape == (9,)
 
@@ -169,7 +169,8 @@ def test_a_shortage_is_called_so(
     assert main(["soc"]) == 1
     text = capsys.readouterr().err
     assert text.startswith("error: This machine has too little memory")
-    assert "bug" not in text and "Close other programs" in text
+    assert "bug" not in text
+    assert "Close other programs" in text
 
 
 def test_onnx_runtime_short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +278,9 @@ def test_a_failed_verdict_is_an_exit_code(
 
 def test_a_known_head_stays_known(tmp_path: Path) -> None:
     seen = inspect(saved(tmp_path / "m.onnx", build(Head())))
-    assert seen.ok and seen.contract is not None and seen.contract.family == "yolov8"
+    assert seen.ok
+    assert seen.contract is not None
+    assert seen.contract.family == "yolov8"
 
 
 # ---- regular files ------------------------------------------------------------------
