@@ -113,7 +113,7 @@ def _print_summary(comparison: Comparison) -> None:
             for title, value in extras(agreement):
                 print(one_line(f"{TITLES[name]}: {title} {value}"))
         for title, text in describe_differences(comparison):
-            print(f"{title}: {text}")
+            print(one_line(f"{title}: {text}"))
     print("board: no board here")
     for layer in comparison.layers:
         where = "" if layer.part == "model" else f"{layer.part}: "
