@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
             print(textwrap.fill(note, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
     if rows := _measured(card):
         print("\nOn the chips (frames/s of the model alone)")
-        print(table(("CHIP", "SUPPORT", "FRAMES/S", "SOURCE", "MEMORY", "REASON"), rows))
+        print(table(("chip", "support", "frames/s", "source", "memory", "reason"), rows))
     print("\nNext")
     for command in _next(card, args.model, socs, all(files.values())):
         print(f"  {command}")
@@ -108,7 +108,7 @@ def _topic(name: str, as_json: bool) -> int:
         (row.chip, row.model, row.dtype, f"{row.tokens:.1f}", f"{row.memory}")
         for row in chosen.figures.rows
     ]
-    print(table(("CHIP", "MODEL", "DTYPE", "TOKENS/S", "MB"), rows))
+    print(table(("chip", "model", "dtype", "tokens/s", "MB"), rows))
     print(chosen.figures.source)
     return 0
 
