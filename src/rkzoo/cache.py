@@ -19,6 +19,7 @@ from pathlib import Path
 from rkzoo.errors import RkzooError
 from rkzoo.files import CACHE_TAG, IN_USE, TAG_TEXT, cache_root, caches_in_use, others_use
 from rkzoo.kept import drop
+from rkzoo.spelling import unknown
 
 LIMIT = 8 * 10**9
 """Bytes of all that can be made again. Builds alone may take 4 GB (some thirty models with 100
@@ -188,15 +189,14 @@ def _measured(path: Path) -> tuple[int, float]:
 
 def kinds_named(names: Sequence[str]) -> tuple[Kind, ...]:
     """Kinds by name; all of them for no name. Raises RkzooError for one that is not known."""
-    import difflib
-
     for name in names:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, 1)
-            raise RkzooError(
+            raise unknown(
                 f"There is no kind {name!r} in the cache.",
                 f"Kinds are {', '.join(NAMES)}.",
-                f"Did you mean {near[0]}?" if near else "See rkzoo cache.",
+                name,
+                NAMES,
+                "See rkzoo cache.",
             )
     return tuple(kind for kind in KINDS if not names or kind.name in names)
 

@@ -31,6 +31,7 @@ def test_a_healthy_board_is_0(tmp_path: Path, capsys: Capture) -> None:
     out = capsys.readouterr().out
     assert "Nothing is wrong." in out
     assert "not measured it on a board" in out
+    assert not any(line.endswith(" ") for line in out.splitlines())
     assert "FAIL" not in out
     assert "fix:" not in out
 

@@ -223,3 +223,14 @@ def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_real_detector(assets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = show(capsys, assets / "models" / "yolov8n.onnx")
     assert "80 classes, strides 8 16 32" in text
+
+
+def test_a_head_without_classes_is_not_asked_for_their_names(
+    assets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["inspect", str(assets / "models/retinaface_mobile0.25_320.onnx")])
+    said = capsys.readouterr().out
+    assert "--labels" not in said
+    assert "--calib FOLDER" in said.splitlines()[-1]
+    main(["inspect", str(assets / "models/mobilenetv2.onnx")])
+    assert "The file names no classes" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -221,3 +222,17 @@ def test_the_parser_knows_the_verbs_modules() -> None:
     shared |= {"console", "model_options", "listen", "search", "man_page"}
     modules = {path.stem for path in folder.glob("*.py")} - shared
     assert modules == set(VERBS)
+
+
+def test_headings_are_plain_lower_case_words(tmp_path: Path) -> None:
+    """Of every table that a verb prints: units and names of the trade apart."""
+    known = {"NPU", "TOPS", "CPU", "FPS", "INT8", "MHz", "MB"}
+    for path in Path(front.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            called = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "table"
+            if not called or not isinstance(node.args[0], ast.Tuple | ast.List):
+                continue
+            titles = [item.value for item in node.args[0].elts if isinstance(item, ast.Constant)]
+            words = {word.strip("[]") for title in titles for word in str(title).split()}
+            assert all(word in known or word == word.lower() for word in words), titles
+            assert "%" not in words, titles

@@ -90,10 +90,10 @@ def _print(diagnosis: Diagnosis, *, everything: bool) -> None:
     levels = [finding.level for finding in diagnosis.findings]
     failures, warnings = levels.count("fail"), levels.count("warn")
     if failures or warnings:
-        print(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.", end=" ")
+        verdict = f"{_count(failures, 'failure')}, {_count(warnings, 'warning')}."
     else:
-        print("\nNothing is wrong.", end=" ")
-    print(DISCLAIMER if diagnosis.place == "board" else "")
+        verdict = "Nothing is wrong."
+    print("\n" + " ".join([verdict, *([DISCLAIMER] if diagnosis.place == "board" else [])]))
 
 
 def _count(number: int, word: str) -> str:

@@ -121,7 +121,7 @@ def _topic(name: str, as_json: bool) -> int:
         (row.chip, row.model, row.dtype, f"{row.tokens:.1f}", f"{row.memory}")
         for row in chosen.figures.rows
     ]
-    print(table(("CHIP", "MODEL", "DTYPE", "TOKENS/S", "MB"), rows))
+    print(table(("chip", "model", "dtype", "tokens/s", "MB"), rows))
     print(chosen.figures.source)
     return 0
 

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(entries)
         return 0
-    header = ("NAME", "TASK", "DTYPES", "SIZE", "FETCHED", "LICENCE", "TITLE")
+    header = ("name", "task", "dtypes", "size", "fetched", "licence", "title")
     print(table(header, [_row(entry) for entry in entries]))
     return 0
 

@@ -12,6 +12,8 @@ EXIT_CODES = {
     "0": "It worked.",
     "1": "The verdict has a FAIL (inspect), or rkzoo or the toolkit failed.",
     "2": "The command, or what it was given, cannot be used.",
+    "3": "doctor: there are warnings.",
+    "4": "doctor: there are failures.",
     "130": "Stopped by Ctrl-C or SIGTERM. Nothing half-written is left behind.",
 }
 ENVIRONMENT = {

@@ -80,7 +80,7 @@ def _list(args: argparse.Namespace) -> int:
         for known in RELEASES
         if known.version not in {env.version for env in installed}
     ]
-    print(table(("VERSION", "KIND", "PYTHON", "SIZE", "FOLDER"), [*rows, *missing]))
+    print(table(("version", "kind", "python", "size", "folder"), [*rows, *missing]))
     return 0
 
 

@@ -21,12 +21,14 @@ _WITHOUT_AUTO_HYBRID = ("2.2.0", "2.3.0")
 
 @dataclass(frozen=True)
 class Problem:
-    """An obstacle to a build, one sentence each. A `warning` does not stop the build."""
+    """An obstacle to a build, one sentence each. A `warning` does not stop the build. `typo` is
+    that of RkzooError."""
 
     what: str
     why: str
     fix: str
     severity: Literal["error", "warning"] = "error"
+    typo: tuple[str, str] | None = None
 
 
 # Why some combinations of chip and data type do not build, as measured.
@@ -76,7 +78,7 @@ def refuse(problems: Sequence[Problem]) -> None:
     if not errors:
         return
     if len(errors) == 1:
-        raise RkzooError(errors[0].what, errors[0].why, errors[0].fix)
+        raise RkzooError(errors[0].what, errors[0].why, errors[0].fix, typo=errors[0].typo)
     raise RkzooError(
         f"The model cannot be built: there are {len(errors)} problems.",
         " ".join(f"({n}) {p.what} {p.why}".rstrip() for n, p in enumerate(errors, 1)),
@@ -88,7 +90,7 @@ def _chip(recipe: Recipe) -> list[Problem]:
     try:
         soc = resolve(recipe.soc)
     except RkzooError as error:
-        return [Problem(error.what, error.why, error.fix)]
+        return [Problem(error.what, error.why, error.fix, typo=error.typo)]
     able = chips()[soc].dtypes
     if recipe.dtype in able:
         return []
@@ -105,7 +107,7 @@ def _version(recipe: Recipe) -> list[Problem]:
     try:
         release(recipe.toolkit)
     except RkzooError as error:
-        return [Problem(error.what, error.why, error.fix)]
+        return [Problem(error.what, error.why, error.fix, typo=error.typo)]
     broken = judge({"toolkit": parse(recipe.toolkit)}, chip=recipe.soc)
     return [
         Problem(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rkzoo.checks import Check
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.text import TextClsHead, TextDetHead, TextRecHead
-from rkzoo.contract.vector import VectorHead
+from rkzoo.contract.model import Head
+from rkzoo.contract.text import TextClsHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.onnx.opset import MAX_OPSET
@@ -195,8 +195,15 @@ def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
             f"The file does not hold its {head.classes} characters: where they are not those of a "
             "PP-OCR of the zoo, give its dictionary with --labels FILE.",
         )
-    elif not card and not isinstance(head, VectorHead | TextDetHead | TextClsHead):
+    elif not card and _has_classes_to_name(head):
         yield Check("warn", "The file names no classes: give them with --labels FILE.")
+
+
+def _has_classes_to_name(head: Head) -> bool:
+    """Not of faces, of a page's angle, nor where there are no classes."""
+    if isinstance(head, TextClsHead) or (isinstance(head, DetectHead) and head.faces):
+        return False
+    return hasattr(head, "classes")
 
 
 def _opset(summary: GraphSummary, recognition: Recognition | None, plain: bool) -> Iterator[Check]:
