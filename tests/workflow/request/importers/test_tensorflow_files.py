@@ -97,7 +97,9 @@ def test_without_tensorflow_one_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "net.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    # A list of no fields, then the root table that refers to it.
+    data = b"\x0c\0\0\0TFL3" + b"\x04\0\x04\0" + b"\x04\0\0\0"
+    (tmp_path / "net.tflite").write_bytes(data)
     for words in (["inspect"], ["convert", "--soc", "rk3588"], ["run"]):
         verb, *more = words
         given = ["p.jpg"] if verb == "run" else []
@@ -127,7 +129,8 @@ def test_a_file_that_cannot_be_made_into_onnx_is_told_and_nothing_is_kept(
     env = environment.ToolkitEnv("0", tmp_path, "3", "tensorflow", 0)
     monkeypatch.setattr(environment, "newest_installed", lambda kind: env)
     monkeypatch.setattr(process, "ToolkitProcess", Broken)
-    (tmp_path / "net.pb").write_bytes(b"x")
+    # One operator, called x.
+    (tmp_path / "net.pb").write_bytes(b"\x0a\x03\x0a\x01x")
     with pytest.raises(RkzooError, match=r"net\.pb cannot be made into ONNX"):
         makers.as_onnx(tmp_path / "net.pb")
     assert not list((tmp_path / "cache" / "made").glob("*.onnx"))
