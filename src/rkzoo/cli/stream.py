@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.errors import RkzooError
     from rkzoo.streaming.live import read_password
     from rkzoo.streaming.sources import parse_camera_format
-    from rkzoo.workflow.apps.stream import StreamOptions, StreamOutputs, stream
+    from rkzoo.workflow.apps.stream import StopSignal, StreamOptions, StreamOutputs, stream
 
     if args.json and args.jsonl == "-":
         raise RkzooError(
@@ -119,7 +119,7 @@ def main(args: argparse.Namespace) -> int:
         outputs = StreamOutputs(http="127.0.0.1:8080")
     if outputs.http:
         outputs = replace(outputs, http_password=read_password(args.http_password))
-    line = _Line()
+    line, stop = _Line(), StopSignal()
     bars = ProgressBars()
     summary = stream(
         args.model,
@@ -134,6 +134,7 @@ def main(args: argparse.Namespace) -> int:
             give_up=args.give_up,
             camera=None if args.camera is None else parse_camera_format(args.camera),
         ),
+        stop=stop,
         watch=line if sys.stderr.isatty() else None,
         report=bars,
     )
@@ -142,7 +143,7 @@ def main(args: argparse.Namespace) -> int:
         frames = {"failed_frames": summary.failed}
         print_json({"model": args.model} | summary.to_json() | frames | bars.failures)
     _print_summary(summary)
-    return bars.exit_code()
+    return 128 + stop.number if stop.number else bars.exit_code()
 
 
 class _Line:

@@ -284,7 +284,7 @@ def test_ctrl_c_ends_the_command_cleanly_and_two_viewers_saw_it(
         rest = process.communicate(timeout=20)[1]
     finally:
         process.kill()
-    assert process.returncode == 0, rest
+    assert process.returncode == 128 + signal.SIGINT, rest
     count = len(lines(out))
     assert f"{count} frames in" in rest
     assert len(frames_of(video)) >= count > 0

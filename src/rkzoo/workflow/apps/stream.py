@@ -134,10 +134,12 @@ class StreamSummary:
 @dataclass
 class StopSignal:
     """Stop flag: set `asked` from anywhere, also a signal handler, to end the stream cleanly. A
-    plain attribute, since a handler must not wait for a lock that its own thread may hold.
+    plain attribute, since a handler must not wait for a lock that its own thread may hold. `number`
+    is that of the signal which set it, or 0.
     """
 
     is_set: bool = False
+    number: int = 0
 
 
 Watch = Callable[[dict[str, Any]], None]
@@ -613,7 +615,7 @@ def _gently(stop: StopSignal) -> Iterator[None]:
                 usual(number, frame)
             raise KeyboardInterrupt
         asked_at[0] = asked_at[0] if stop.is_set else perf_counter()
-        stop.is_set = True
+        stop.is_set, stop.number = True, stop.number or number
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
