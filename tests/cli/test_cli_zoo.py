@@ -58,7 +58,7 @@ def test_list_shows_every_card_in_aligned_columns(capsys: pytest.CaptureFixture[
     header, *rows = out.splitlines()
     assert (code, err) == (0, "")
     assert [row.split()[0] for row in rows] == list(catalogue.names())
-    at = header.index("LICENCE")
+    at = header.index("licence")
     assert all(row[at - 1] == " " and row[at] != " " for row in rows)
 
 
