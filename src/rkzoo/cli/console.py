@@ -47,7 +47,7 @@ class ProgressBars:
             start = perf_counter()
             label = one_line(label)
             print(f"{label} …", file=sys.stderr, flush=True)
-            bar = _Bar(None, None, bytes, unit)
+            bar = _Bar(None, None, total, bytes, unit)
             with _alive(label, bar, start):
                 yield bar
             print(f"{label}: done in {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
@@ -57,7 +57,7 @@ class ProgressBars:
             task = progress.add_task(one_line(label), total=total, amount="")
             self._open += 1
         try:
-            yield _Bar(progress, task, bytes, unit)
+            yield _Bar(progress, task, total, bytes, unit)
             # End a task of unknown total as a full bar, not a pulsing one.
             progress.update(task, total=1, completed=1)
         finally:
@@ -143,29 +143,33 @@ def _alive(label: str, bar: _Bar, start: float) -> Iterator[None]:
 
 class _Bar:
     def __init__(
-        self, progress: Progress | None, task: TaskID | None, bytes: bool, unit: str
+        self,
+        progress: Progress | None,
+        task: TaskID | None,
+        total: float | None,
+        bytes: bool,
+        unit: str,
     ) -> None:
         from time import perf_counter
 
-        self._progress, self._task, self._bytes, self._unit = progress, task, bytes, unit
+        self._progress, self._task, self._total = progress, task, total
+        self._bytes, self._unit = bytes, unit
         self.clock = perf_counter
         self.amount = ""
         self._first: tuple[float, float] | None = None
 
     def update(self, completed: float, total: float | None = None) -> None:
-        if self._progress is None or self._task is None:
-            self.amount = self._amount(completed, total)
-            return
-        total = total if total is not None else self._progress.tasks[self._task].total
-        self._progress.update(
-            self._task, completed=completed, total=total, amount=self._amount(completed, total)
-        )
+        self._total = total = self._total if total is None else total
+        self.amount = self._amount(completed, total)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=completed, total=total, amount=self.amount)
 
     def _amount(self, completed: float, total: float | None) -> str:
         if self._bytes:
             return f"{completed / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total else " MB")
         if self._unit:
-            return f"{completed:.0f}/{total:.0f} {self._unit}" + self._rate(completed)
+            of = f"/{total:.0f}" if total else ""
+            return f"{completed:.0f}{of} {self._unit}" + self._rate(completed)
         return f"{100 * completed / total:.0f}%" if total else ""
 
     def _rate(self, completed: float) -> str:
@@ -174,7 +178,9 @@ class _Bar:
         if self._first is None:
             self._first = (now, completed)
         began, before = self._first
-        return f", {(completed - before) / (now - began):.1f}/s" if completed > before else ""
+        return (
+            f", {(completed - before) / max(now - began, 1e-9):.1f}/s" if completed > before else ""
+        )
 
 
 def print_json(document: Any, indent: int | None = 2) -> None:

@@ -79,6 +79,10 @@ def finish(code: int) -> NoReturn:
     _finished = True
     if _seen is not None:
         _end(_seen)
+    for name in _NAMES:
+        # The work is done: at its end Python would die of a signal that it handled before.
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     sys.exit(code)
 
 
