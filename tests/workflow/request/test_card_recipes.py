@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import msgspec
@@ -20,6 +22,7 @@ from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.compile.prepare import prepare
+from rkzoo.workflow.evaluation.evaluate import calibrated_on
 from rkzoo.workflow.reporting.results import AccuracyRow, read_rows
 from rkzoo.workflow.request.calibration import from_arrays, from_files
 from rkzoo.workflow.request.calibration_sampling import evenly, farthest, picked
@@ -155,6 +158,18 @@ def test_pictures_are_taken_as_the_recipe_says(tmp_path: Path) -> None:
     assert picked(recipe, few) is few
     made = from_arrays([np.zeros((4, 4, 3), np.uint8)] * 9, ["made"])
     assert picked(recipe, made) is made, "pictures that are no files are all taken"
+
+
+def test_eval_calibrates_on_those_that_the_recipe_takes(tmp_path: Path) -> None:
+    files = pictures_in(tmp_path, 24)
+    data: Any = SimpleNamespace(kind="objects", items=files)
+    recipe = Int8Recipe(graph=OTHER, pictures="unlike", count=5)
+    for tuned, wanted in ((None, evenly(files, 20)), (recipe, farthest(files, 5))):
+        departures: list[str] = []
+        pictures = calibrated_on(data, Request(), None, departures, tuned).pictures
+        assert pictures is not None
+        assert pictures.names == from_files(wanted).names
+        assert departures == [f"calibrated on {len(wanted)} pictures of the same data, scored too"]
 
 
 def test_layers_without_their_toolkit_are_refused() -> None:
