@@ -36,13 +36,23 @@ spec.loader.exec_module(worker)
 def refuse(*arguments):
     raise worker.JobRefused("a plain build is wanted")
 
-worker.Jobs._hybrid = worker.Jobs._resumed = refuse
+worker.Jobs._hybrid = refuse
+worker.Jobs._resumed = lambda *arguments: None
 worker.main()
 """
 # The real worker, which cannot calibrate.
-RESUMED = PLAIN.replace(
-    "worker.Jobs._hybrid = worker.Jobs._resumed", "worker.Jobs._calibrate"
-).replace("a plain build is wanted", "calibration is not wanted")
+RESUMED = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("worker", {worker.__file__!r})
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+
+def refuse(*arguments):
+    raise worker.JobRefused("calibration is not wanted")
+
+worker.Jobs._calibrate = worker.Jobs._load = refuse
+worker.main()
+"""
 
 
 def classifier(*, vector: bool):
