@@ -283,6 +283,12 @@ def test_a_known_head_stays_known(tmp_path: Path) -> None:
     assert seen.contract.family == "yolov8"
 
 
+def test_a_side_that_no_picture_has(tmp_path: Path) -> None:
+    """Found by the mutated files."""
+    made = model([helper.make_node("Sum", ["x", "x"], ["y"])], [], (2, 3, 8, 1 << 15))
+    assert inspect(saved(tmp_path / "m.onnx", made)).content
+
+
 # ---- regular files ------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.toolkit.recipe import Calibration, InputPlan, Recipe, Sidecar, Source
 from rkzoo.workflow.request.pipeline_file import PipelineFile
 
-COUNT = int(os.environ.get("RKZOO_FUZZ", "90"))
+COUNT = int(os.environ.get("RKZOO_FUZZ", "60"))
 SERVER = Path(__file__).parent / "hostile_files" / "server.py"
 GROWTH_KB = 2 << 20
 

@@ -26,8 +26,8 @@ _DTYPES: dict[int, str] = {
     TensorProto.INT32: "int32",
 }
 _CHANNELS = {1: "GRAY", 3: "RGB", 4: "RGBA"}
-# Below this many pixels a side, four dimensions are no picture.
-_LEAST_SIDE = 8
+# With fewer or more pixels a side, four dimensions are no picture.
+_LEAST_SIDE, _MOST_SIDE = 8, 16384
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def _graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 def _image(shape: tuple[int, ...]) -> ImageInput | None:
     """How an input of this shape is fed as a picture; None for one that is none."""
-    if len(shape) != 4 or shape[1] not in _CHANNELS or min(shape[2:]) < _LEAST_SIDE:
+    if len(shape) != 4 or shape[1] not in _CHANNELS:
+        return None
+    if not _LEAST_SIDE <= min(shape[2:]) <= max(shape[2:]) <= _MOST_SIDE:
         return None
     count = shape[1]
     return msgspec.convert(
