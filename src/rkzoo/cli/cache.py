@@ -96,7 +96,7 @@ def _show(args: argparse.Namespace) -> int:
         for kind, group in groups
         if group
     ]
-    print(table(("KIND", "WHAT", "COUNT", "SIZE", "LAST USED"), rows))
+    print(table(("kind", "what", "count", "size", "last used"), rows))
     print(
         f"{size_text(sum(entry.size for entry in found))} in {cache_root()}; "
         f"{size_text(again)} of it can be made again, up to {size_text(cache.limit())} "

