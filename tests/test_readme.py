@@ -44,6 +44,9 @@ RUN: dict[str, Step] = {
         (RKNN, f"{RKNN}.json"), slow=True
     ),
     f"rkzoo run {RKNN} photos/ -o out-int8": Step(("out-int8",), slow=True),
+    "rkzoo run yolov8n.onnx photos/ --classes person,car --save-txt labels/ --save-json found.json": (
+        Step(("labels", "found.json"))
+    ),
     "rkzoo convert tracker.onnx --soc rk3588 --calib samples/": Step(
         ("tracker-rk3588-int8.rknn",), slow=True
     ),
@@ -72,6 +75,7 @@ RUN: dict[str, Step] = {
     "rkzoo bench whisper-base --input talk.wav": Step(weights=("whisper-base",), slow=True),
     f"rkzoo run {RKNN} photo.jpg": Step(("rkzoo-out/photo.jpg",), slow=True),
     "rkzoo stream yolov8n.onnx film.mp4 --save boxes.mp4 --track": Step(("boxes.mp4",)),
+    "rkzoo stream yolov8n.onnx a.mp4 b.mp4 --save boxes.mp4": Step(("boxes-0.mp4", "boxes-1.mp4")),
     "rkzoo list": Step(),
     "rkzoo info ppocr": Step(),
     "rkzoo run ppocr page.jpg": Step(("rkzoo-out/page.jpg",), ("ppocr", "font-cjk")),
@@ -97,6 +101,7 @@ ELSEWHERE: dict[str, str] = {
     "rkzoo doctor --capture board.tar": _MACHINE,
     "rkzoo clocks lock --apply": "it needs a board, and root",
     f"rkzoo stream {RKNN} rtsp://camera/stream --http 0.0.0.0:8080": "it needs a camera",
+    "rkzoo stream yolov8n.onnx 0 --camera 1280x720@30/MJPG": "it needs a camera",
     f"rkzoo check {RKNN}": "it needs a board",
 }
 
@@ -152,7 +157,8 @@ def home(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(home / "sample.npz", **sample(tokens()))
     (home / "notes").mkdir()
     (home / "notes/one.txt").write_text("The cat sleeps on the sofa.\nThe rent is due on Monday.\n")
-    _film(home / "film.mp4", data / "images/bus_640.jpg")
+    for name in ("film.mp4", "a.mp4", "b.mp4"):
+        _film(home / name, data / "images/bus_640.jpg")
     _sounds(home, data / "audio")
     return home
 
