@@ -44,9 +44,8 @@ RUN: dict[str, Step] = {
         (RKNN, f"{RKNN}.json"), slow=True
     ),
     f"rkzoo run {RKNN} photos/ -o out-int8": Step(("out-int8",), slow=True),
-    "rkzoo run yolov8n.onnx photos/ --classes person,car --save-txt labels/ --save-json found.json": (
-        Step(("labels", "found.json"))
-    ),
+    "rkzoo run yolov8n.onnx photos/ --classes person,car "
+    "--save-txt labels/ --save-json found.json": Step(("labels", "found.json")),
     "rkzoo convert tracker.onnx --soc rk3588 --calib samples/": Step(
         ("tracker-rk3588-int8.rknn",), slow=True
     ),
