@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
             print(textwrap.fill(note, _WIDTH, initial_indent="  - ", subsequent_indent="    "))
     _print_results(card, results)
     print("\nNext")
-    for command in _next(card, args.model, socs, all(files.values())):
+    for command in _next(card, args.model, socs, all(files.values()), results):
         print(f"  {command}")
     return 0
 
@@ -302,7 +302,13 @@ def _calibration(card: Card) -> str:
     return f"with {f'about {count}' if count else '20 to 100'} {card.calibration.pictures}"
 
 
-def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: bool) -> list[str]:
+def _next(
+    card: Card,
+    model: str,
+    socs: dict[str, tuple[str, ...]],
+    fetched: bool,
+    results: dict[str, Any],
+) -> list[str]:
     import shlex
 
     name = shlex.quote(model)
@@ -314,7 +320,8 @@ def _next(card: Card, model: str, socs: dict[str, tuple[str, ...]], fetched: boo
         return commands or ["nothing to do: it is used when it is needed"]
     soc = "rk3588" if "rk3588" in socs else next(iter(socs), "")
     if soc and not card.cpu:
-        commands.append(f"rkzoo convert {name} --soc {soc}")
+        known = results.get("on", {}).get(soc, {}).get("command") if model == card.name else ""
+        commands.append(known or f"rkzoo convert {name} --soc {soc}")
     runs = [f"rkzoo run {name} {text}" for text in _input_examples(card)]
     return [*commands, *runs, *(f"rkzoo info {text}" for text in _related(card))]
 
