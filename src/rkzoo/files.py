@@ -269,6 +269,14 @@ def atomic_output(path: Path) -> Iterator[Path]:
         RkzooError: the file cannot be written.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()  # the link stays one
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise RkzooError(
+            f"{path} cannot be written.",
+            "It is a device or a pipe, and a file would take its place.",
+            "Name a file.",
+        )
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     with os_errors_explained(f"{path} cannot be written."):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -278,15 +286,23 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 
 def files_in(folder: Path, suffixes: Set[str]) -> list[Path]:
-    """The files of a folder with one of these suffixes, by name; quick for a hundred thousand.
-    Raises RkzooError where the folder cannot be read."""
+    """The files of a folder with one of these suffixes, by name, and what only looks like one, so
+    that it is told where it is read; quick for a hundred thousand. Raises RkzooError where the
+    folder cannot be read."""
     with os_errors_explained(f"The folder {folder} cannot be read."), os.scandir(folder) as there:
         names = [
             entry.name
             for entry in there
-            if os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file()
+            if os.path.splitext(entry.name)[1].lower() in suffixes and not _is_folder(entry)
         ]
     return [folder / name for name in sorted(names)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def check_folder(folder: Path) -> None:

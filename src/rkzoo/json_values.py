@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -37,3 +38,15 @@ def to_json_value(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: to_json_value(getattr(value, field.name)) for field in fields(value)}
     raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def json_text(document: Any, **options: Any) -> str:
+    """A document as JSON, with characters as they are. File names need not be text: with such a
+    one in it all is escaped.
+    """
+    text = json.dumps(document, ensure_ascii=False, **options)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document, **options)
+    return text

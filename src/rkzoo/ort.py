@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 # What a graph that is only looked at may take: no tail of a known head needs a tenth of it.
-LOOKED_AT_BYTES = 1 << 30
+LOOKED_AT_BYTES = 3 << 28
 LOOKED_AT_SECONDS = 15.0
 # Numbers of one tensor that rkzoo makes up to try a graph out: a picture of 8192 x 2730 pixels.
 # No tensor of a network for an NPU is as large.
@@ -131,7 +131,7 @@ def too_large(node: str, most: int) -> OutOfBounds:
     """The error for a graph with a tensor that is too large; `node` names what makes it."""
     return OutOfBounds(
         "The graph asks for too much memory.",
-        f"{node} means a tensor that does not fit into {most / 2**30:.0f} GB.",
+        f"{node} means a tensor that does not fit into {most / 2**30:.3g} GB.",
         _ABSURD,
     )
 

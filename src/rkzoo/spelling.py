@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 from rkzoo.errors import RkzooError
 
+_LIKE = 0.65  # of 1: below it a name is another word
+
 
 def nearest(word: str, names: Iterable[str], count: int = 1) -> list[str]:
     """The names most like a word, the best first; capitals, dashes and underscores do not count."""
     import difflib
 
     plain = {_plain(name): name for name in names}
-    return [plain[match] for match in difflib.get_close_matches(_plain(word), plain, count)]
+    return [plain[match] for match in difflib.get_close_matches(_plain(word), plain, count, _LIKE)]
 
 
 def unknown(what: str, why: str, word: str, names: Iterable[str], otherwise: str) -> RkzooError:

@@ -25,6 +25,16 @@ CONFIDENCE = 0.25
 """Confidence threshold of reference objects; the default of `rkzoo run`."""
 
 
+def check_agreement(task: str) -> None:
+    """Raise RkzooError where models of the task are not compared with their float selves."""
+    if task not in _TRUTHS:
+        raise RkzooError(
+            f"Models of the task {task!r} are not compared with their float selves.",
+            f"That is offered for {', '.join(_TRUTHS)}.",
+            "Give data with known answers, or take the outputs as plain tensors, with --raw.",
+        )
+
+
 def agreement(
     name: str,
     items: Sequence[Path],
@@ -44,12 +54,7 @@ def agreement(
     Raises:
         RkzooError: the task has no such comparison, or nothing was detected anywhere.
     """
-    if task not in _TRUTHS:
-        raise RkzooError(
-            f"Models of the task {task!r} are not compared with their float selves.",
-            f"That is offered for {', '.join(_TRUTHS)}.",
-            "Give data with known answers.",
-        )
+    check_agreement(task)
     kind, make = _TRUTHS[task]
     truth = make(records, labels)
     digest = hashlib.sha256(truth.digest())

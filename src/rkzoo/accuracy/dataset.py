@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -332,8 +333,9 @@ def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
             f"{source.path} has no picture.", "There is nothing to score.", "Check the path."
         )
     parts.truth.check(labels)
-    there = [number for number, item in enumerate(parts.items) if item.is_file()]
-    missing = tuple(item for item in parts.items if not item.is_file())
+    # A pipe or a device is left to who reads it, and says what it is.
+    there = [number for number, item in enumerate(parts.items) if os.path.exists(item)]
+    missing = tuple(item for item in parts.items if not os.path.exists(item))
     if not there:
         raise RkzooError(
             f"None of the {len(missing)} files that {source.path} names is there.",
@@ -358,13 +360,17 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[DatasetForma
         raise RkzooError(
             f"Models of the task {task!r} are not scored.",
             f"Data is read for {', '.join(sorted(set().union(*(f.tasks for f in FORMATS))))}.",
-            "Choose another model.",
+            "A single network can be held to its float self, as plain tensors, with --raw.",
         )
     head, colon, rest = spec.partition(":")
     forced = {form.name: form for form in FORMATS}.get(head) if colon else None
     if colon and not forced and not Path(spec).exists():
         _check_format(head, [form.name for form in fitting])
     path, images = _parts(rest if forced else spec)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise RkzooError(
+            f"{path} is no data set.", "It is a device or a pipe.", "Name a file or a folder."
+        )
     source = DatasetSource(path, images, task, labels)
     for form in fitting:
         if form is forced or (not forced and form.recognise(source)):

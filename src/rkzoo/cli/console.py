@@ -214,20 +214,24 @@ class JsonList:
         self._file.close()
 
     def append(self, document: Any) -> None:
-        text = json.dumps(document, ensure_ascii=False, indent=2)
+        from rkzoo.json_values import json_text
+
+        text = json_text(document, indent=2)
         # Inside a string a line break is written as \\n, so each line begins outside of one.
         between = ",\n    " if self._file.tell() else "    "
         self._file.write(between + text.replace("\n", "\n    "))
 
     def print(self, head: dict[str, Any], name: str, tail: dict[str, Any]) -> None:
         """Print `head`, the list under `name`, and `tail` as one document."""
+        from rkzoo.json_values import json_text
+
         empty = not self._file.tell()
-        opening = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
+        opening = json_text(head, indent=2).removesuffix("\n}")
         print(f"{opening},\n  {json.dumps(name)}: [", end="" if empty else "\n")
         self._file.seek(0)
         while block := self._file.read(1 << 16):
             sys.stdout.write(block)
-        closing = json.dumps(tail, ensure_ascii=False, indent=2).removeprefix("{\n")
+        closing = json_text(tail, indent=2).removeprefix("{\n")
         print(("" if empty else "\n  ") + f"],\n{closing}")
 
 

@@ -112,7 +112,7 @@ def _dry_run(args: argparse.Namespace, socs: list[str]) -> int:
         rows = [
             ("head", one.head),
             ("outputs", ", ".join(one.outputs)),
-            ("calibration", f"{one.calibration} pictures" if one.calibration else "none"),
+            ("calibration", f"{one.calibration} samples" if one.calibration else "none"),
             ("toolkit", one.toolkit + ("" if one.installed else " (would be installed first)")),
             ("weights", f"{one.weight_bytes / 1e6:.1f} MB in {one.dtype}"),
             ("cache", f"{one.cache_bytes / 1e6:.1f} MB of inputs would be kept"),
@@ -120,7 +120,7 @@ def _dry_run(args: argparse.Namespace, socs: list[str]) -> int:
         ]
         print(one.name)
         print(table(("", "", ""), [("", *row) for row in rows]).lstrip("\n"))
-    print("Nothing was built or written.")
+    print("Nothing was built.")
     return bars.exit_code()
 
 

@@ -100,6 +100,10 @@ def _explained(error: Exception, *, as_json: bool) -> int:
     """Tell of an error; returns the exit code."""
     if is_memory_shortage(error):
         error = too_little_memory()
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename) if not isinstance(error.filename, int) else "A file"
+        why = f"The system says: {error.strerror}."
+        error = RkzooError(f"{name} cannot be used.", why, "Check the path and the disk.")
     if not isinstance(error, RkzooError):
         text = f"{type(error).__name__}: {error}"
         error = RkzooError(

@@ -113,9 +113,7 @@ def _examples(epilog: str) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    if not text or text.endswith("..."):
-        return text[:1].upper() + text[1:]
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+    return text if not text or text.endswith("...") else text.rstrip(".") + "."
 
 
 def _text(text: str) -> str:

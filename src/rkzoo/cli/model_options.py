@@ -92,10 +92,9 @@ def add_classes(parser: argparse._ActionsContainer) -> None:
     """--classes."""
     parser.add_argument(
         "--classes",
-        nargs="+",
-        action="extend",
-        metavar="CLASS",
-        help="only these classes of a detector, by name or number: person,car or 0 2",
+        action="append",
+        metavar="CLASS,...",
+        help="only these classes of a detector, by name or number: person,car or 0,2",
     )
 
 

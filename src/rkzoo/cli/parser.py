@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import re
 import shlex
 from collections.abc import Collection, Sequence
@@ -110,13 +111,22 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": _Help, "allow_abbrev": False, **options})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if args is not None and self._subparsers is None:
+            # Before what is missing is told: a misspelled option is the nearer cause.
+            for word in itertools.takewhile(lambda word: word != "--", args):
+                self._refuse_unknown(word)
         parsed, extra = super().parse_known_args(args, namespace)
         if extra:  # told by the verb's own parser, which knows the options
-            word = extra[0].split("=")[0]
-            options = [name for name in self._option_string_actions if name.startswith("--")]
-            why = "is not known here" if word.startswith("-") else "is one word too many"
-            raise self._refusal(f"{word} {why}.", word, options)
+            self._refuse_unknown(extra[0])
+            why = "is not known here" if extra[0].startswith("-") else "is one word too many"
+            raise self._refusal(f"{extra[0]} {why}.", extra[0], ())
         return parsed, extra
+
+    def _refuse_unknown(self, word: str) -> None:
+        name = word.split("=")[0]
+        options = [one for one in self._option_string_actions if one.startswith("--")]
+        if name.startswith("--") and name not in options:
+            raise self._refusal(f"{name} is not known here.", name, options)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:

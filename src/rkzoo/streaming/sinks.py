@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, os_errors_explained
+from rkzoo.json_values import json_text
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.streaming.encoders import Writer, encoder_for, slow_hint
 from rkzoo.streaming.sources import Frame
@@ -91,7 +91,8 @@ class JsonLines(_Sink):
     """JSON Lines output, one object per frame: source, number, seconds since the first frame,
     position and file where known, width, height, results.
 
-    `path` None writes to stdout, flushed per line; a file appears when the stream ends.
+    `path` None writes to stdout, flushed per line; a file appears when the stream ends, unless it
+    ended before its first frame.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -102,6 +103,12 @@ class JsonLines(_Sink):
         if path is not None:
             temporary = self._stack.enter_context(atomic_output(path))
             self._out = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
+
+    def __exit__(self, *error: Any) -> None:
+        if self._first is None and error[0] is None:
+            self.place, empty = "", _Empty()
+            error = (_Empty, empty, None)
+        super().__exit__(*error)
 
     def take(self, shown: RenderedFrame) -> None:
         """Write a frame. Ends the stream when the reader of stdout has closed it."""
@@ -118,7 +125,7 @@ class JsonLines(_Sink):
             record["file"] = frame.name
         record["width"], record["height"] = frame.image.shape[1], frame.image.shape[0]
         record["results"] = shown.prediction.to_json()
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        line = json_text(record, separators=(",", ":"))
         try:
             print(line, file=self._out, flush=self._out is sys.stdout)
         except BrokenPipeError:
@@ -214,6 +221,7 @@ class VideoFile(_Sink):
     def _finish(self) -> Exception | None:
         """Error that prevents the video from being moved into place: no frame, or not readable."""
         if self._writer is None:
+            self.place = ""
             return _Empty()
         try:
             self._writer.close()

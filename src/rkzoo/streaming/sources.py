@@ -165,6 +165,12 @@ def open_source(
     path = Path(text).expanduser()
     if path.is_dir() or path.suffix.lower() in SUFFIXES or not path.exists():
         return ImageSource(_pictures(text, path), report)
+    if not path.is_file():
+        raise RkzooError(
+            f"{text} cannot be read.",
+            "It is a device or a pipe, and no camera.",
+            "Give a file, a camera's number, or a URL.",
+        )
     return VideoSource(text, str(path), live=False, report=report)
 
 
@@ -209,7 +215,8 @@ class ImageSource:
 
 def _pipeline(text: str) -> str:
     """The pipeline behind `gst:`, with a sink. Raises RkzooError where OpenCV has no GStreamer."""
-    if cv2.CAP_GSTREAMER not in cv2.videoio_registry.getBackends():
+    # Its registry lists GStreamer also where it was built without.
+    if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
         raise RkzooError(
             "A GStreamer pipeline cannot be read here.",
             "The OpenCV that is installed was built without GStreamer, as the wheels of PyPI are.",

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, locked, os_errors_explained, sha256_of
+from rkzoo.files import cache_dir, locked, os_errors_explained, read_bytes, sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.toolkit.recipe import Recipe
 
@@ -209,7 +209,7 @@ def _seal(folder: Path) -> None:
 def _intact(folder: Path) -> bool:
     """Whether a folder holds just what it was sealed with."""
     try:
-        digests = msgspec.json.decode((folder / _DIGESTS).read_bytes(), type=dict[str, str])
+        digests = msgspec.json.decode(read_bytes(folder / _DIGESTS), type=dict[str, str])
         names = {path.name for path in folder.iterdir() if not path.name.startswith(_CALIBRATED)}
         return names == {*digests, _DIGESTS} and all(
             sha256_of(folder / name) == digest for name, digest in digests.items()

@@ -98,6 +98,7 @@ class Sidecar(StrictStruct, frozen=True):
         rkzoo: Version of rkzoo.
         head: How a detection head was cut.
         warnings: Warnings of the build.
+        rknn: sha256 of the .rknn; empty in files of older versions.
         format: Version of this format.
     """
 
@@ -109,4 +110,5 @@ class Sidecar(StrictStruct, frozen=True):
     rkzoo: str
     head: Literal["uncut", "sigmoid", "logits", "bounded"] = "sigmoid"
     warnings: tuple[str, ...] = ()
+    rknn: str = ""
     format: Literal[1] = 1

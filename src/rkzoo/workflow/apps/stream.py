@@ -347,7 +347,6 @@ class _Run:
         with ExitStack() as stack, _gently(self.stop):
             sinks = [(number, stack.enter_context(sink)) for number, sink in opened]
             sinks += [(None, page)] if page else []
-            self.places = tuple(sink.place for _, sink in sinks)
             try:
                 with readers:
                     self._loop(pool, sinks)
@@ -363,6 +362,7 @@ class _Run:
                 if not lost or not any(feed.answered for feed in self.feeds):
                     raise
                 failure = error
+        self.places = tuple(sink.place for _, sink in sinks if sink.place)
         if failure is not None:
             raise failure
 

@@ -16,10 +16,17 @@ import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output, check_folder, os_errors_explained, require_space, write_text
+from rkzoo.files import (
+    atomic_output,
+    check_folder,
+    os_errors_explained,
+    require_space,
+    sha256_of,
+    write_text,
+)
 from rkzoo.graph.lowering.verify import EquivalenceReport
 from rkzoo.graph.rknn import reader as rknn
-from rkzoo.json_values import to_json_value
+from rkzoo.json_values import json_text, to_json_value
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
@@ -306,9 +313,9 @@ def _build(
         rkzoo=version("rkzoo"),
         head=ready.quantise.head,
         warnings=tuple(finding.message for finding in findings),
+        rknn=sha256_of(target),
     )
-    text = json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=1)
-    write_text(sidecar, text + "\n")
+    write_text(sidecar, json_text(msgspec.to_builtins(document), indent=1) + "\n")
     with os_errors_explained(f"{target} cannot be read."):
         size = target.stat().st_size
     return ConversionResult(

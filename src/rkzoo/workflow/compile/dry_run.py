@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rkzoo.files import require_space
 from rkzoo.graph.lowering.verify import EquivalenceReport
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, ProgressReporter
@@ -33,7 +34,7 @@ class SettledConversion:
         head: what is done with its head: whole, or cut and how equal.
         outputs: names of the graph's outputs.
         dtype: the number format.
-        calibration: how many calibration pictures were found and read.
+        calibration: how many samples calibrate it.
         toolkit: version of RKNN-Toolkit2.
         installed: whether that has an environment here already.
         weight_bytes: the weights alone in that number format; the .rknn is larger.
@@ -96,6 +97,8 @@ def dry_run(
             keep=False,
         )
         files = output_names(ready.name, chips, dtype, target)
+        room = len(chips) * prepared.parameters
+        require_space(next(iter(files)).parent, room, "The .rknn")
         settled.append(_settled(prepared, dict(zip(chips, files, strict=True))))
     return settled
 
@@ -115,7 +118,7 @@ def _settled(prepared: Prepared, files: dict[str, Path]) -> SettledConversion:
         head=head,
         outputs=prepared.outputs,
         dtype=recipe.dtype,
-        calibration=len(prepared.calibration.files),
+        calibration=prepared.samples,
         toolkit=recipe.toolkit,
         installed=installed,
         weight_bytes=prepared.parameters * _BYTES[recipe.dtype],

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds, where it takes
-    `size` bytes. `outputs` are the names of those of the graph, `parameters` counts its weights."""
+    `size` bytes. `outputs` are the names of those of the graph, `samples` counts what calibrates
+    it, `parameters` its weights."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -48,6 +49,7 @@ class Prepared:
     key: str
     proof: EquivalenceReport | None
     outputs: tuple[str, ...] = ()
+    samples: int = 0
     size: int = 0
     parameters: int = 0
 
@@ -141,7 +143,7 @@ def prepare(
     require_space(cache_dir(), 2 * size, "The graph and its calibration")
     key = builds.store(content, arrays, recipe, report=report) if keep else ""
     outputs = tuple(tensor.name for tensor in summary.outputs)
-    return Prepared(ready, recipe, stored, key, proof, outputs, size, summary.parameters)
+    return Prepared(ready, recipe, stored, key, proof, outputs, samples, size, summary.parameters)
 
 
 def _pictures(

@@ -196,8 +196,11 @@ def evaluate_plan(
     job = EvaluationJob(planned, options, reading=reading or ImageReadOptions())
     runner = runner or spread(workers, scheduler)
     answered, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
-    for path in dataset.missing:
-        report.failed(Failure(str(path), "The data names it, and it is not there."))
+    missing = tuple(
+        Failure(str(path), "The data names it, and it is not there.") for path in dataset.missing
+    )
+    for failure in missing:
+        report.failed(failure)
     dataset, records, failures = usable(dataset, answered, report)
     labels = planned.prompts or next(iter(planned.parts.values())).answers.labels
     with report.task("Scoring"):
@@ -226,7 +229,7 @@ def evaluate_plan(
         reused=reused,
         rkzoo=version("rkzoo"),
         items=things,
-        failed=failures,
+        failed=(*missing, *failures),
     )
 
 

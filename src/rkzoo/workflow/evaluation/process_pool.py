@@ -6,14 +6,15 @@ import os
 import signal
 import sys
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic
+from types import ModuleType
 from typing import NoReturn
 
 from rkzoo.errors import RkzooError
@@ -77,7 +78,8 @@ class _Workers:
     def _start(self) -> None:
         mine, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
-        process.start()
+        with _without_main():
+            process.start()
         theirs.close()
         self._all[mine] = process
         self.busy[mine] = process, None
@@ -111,6 +113,19 @@ class _Workers:
         self._starter.shutdown()
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the user's script from what is started: a worker needs nothing of it, and would run it
+    again, with whatever stands there outside of `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _hold_ctrl_c_back() -> None:
     """Block SIGINT in this thread, and with it in the processes that it starts: Ctrl-C reaches the
     whole group, also those that are not yet in `_serve`. The parent ends its workers.
@@ -131,7 +146,7 @@ def _count_death(deaths: Counter[int], piece: Piece | None) -> None:
             f"A worker process died {_TRIES} times"
             + (f" at {name}." if name else " at its start."),
             "The system may have killed it for lack of memory.",
-            "Try again with --workers 1; what is done so far is kept.",
+            "Try again with one worker (--workers 1); what is done so far is kept.",
             code=1,
         )
 

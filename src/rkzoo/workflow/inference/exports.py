@@ -7,7 +7,6 @@ and x y visibility a point; of a turned box its four corners.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, check_folder, write_text
+from rkzoo.json_values import json_text
 from rkzoo.tasks.obb.result import OrientedBoxes
 from rkzoo.tasks.pose.result import Poses
 from rkzoo.tasks.registry import spec_of
@@ -73,15 +73,26 @@ def exports(
 # ---- YOLO -----------------------------------------------------------------------------
 
 
-def _yolo(folder: Path, confidences: bool) -> Export:
+def _stems() -> Callable[[Path], str]:
+    """Names files without their suffix; a second x becomes x-1, as its drawn picture does."""
     taken: set[str] = set()
 
-    def write(result: Result, file: Path) -> None:
+    def name(file: Path) -> str:
         stem, number = file.stem, 0
         while stem in taken:
             number += 1
             stem = f"{file.stem}-{number}"
         taken.add(stem)
+        return stem
+
+    return name
+
+
+def _yolo(folder: Path, confidences: bool) -> Export:
+    name = _stems()
+
+    def write(result: Result, file: Path) -> None:
+        stem = name(file)
         lines = "".join(f"{line}\n" for line in yolo_lines(result, confidences))
         write_text(folder / f"{stem}.txt", lines)
 
@@ -141,14 +152,16 @@ def _category_ids(contract: Contract) -> Callable[[int], int]:
 @contextmanager
 def _coco(path: Path, category: Callable[[int], int]) -> Iterator[Export]:
     check_folder(path.parent)
+    if path.is_dir():
+        raise RkzooError(f"{path} is a folder.", "COCO's results are one file.", "Name a file.")
     # Aside until the end: an error of the run is none of this file.
     with TemporaryFile("w+", encoding="utf-8") as out:
-        before = "[\n"
+        before, name = "[\n", _stems()
 
         def write(result: Result, file: Path) -> None:
             nonlocal before
-            for record in coco_records(result, file.stem, category):
-                out.write(before + json.dumps(record, ensure_ascii=False))
+            for record in coco_records(result, name(file), category):
+                out.write(before + json_text(record))
                 before = ",\n"
 
         yield write

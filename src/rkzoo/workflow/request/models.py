@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.prompt.prompted import prompted_contract
 from rkzoo.tasks.registry import validate_options
@@ -20,7 +20,7 @@ from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.workflow.request.text_recognizer import reader_for
 from rkzoo.zoo.catalogue import card_of_file
-from rkzoo.zoo.schema import Card
+from rkzoo.zoo.schema import Card, Int8Recipe
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,25 @@ def find_model(
     choice.check(name, ready.source.sha256, request.toolkit or DEFAULT_VERSION)
     ready = ready.quantised(choice.quantise)
     if _is_built(ready, request, to_run) and choice == NATURAL and not request.plain:
-        card = ready.card or card_of_file(ready.source.sha256)
-        if card is not None and card.int8 is not None:
-            ready = ready.as_tuned(card.int8, request.toolkit or DEFAULT_VERSION)
+        recipe = _recipe(ready)
+        if recipe is not None:
+            ready = ready.as_tuned(recipe, request.toolkit or DEFAULT_VERSION)
     texts = ready.contract.texts
     if to_run or texts is None or request.words:
         return replace(ready, prompts=resolve_prompts(request.words, texts, name, report))
     return ready
+
+
+def _recipe(ready: ResolvedModel) -> Int8Recipe | None:
+    """The recipe of the model's card, else the one that was found for this very file, where that
+    is taken whole."""
+    card = ready.card
+    if card is not None and (card.int8 is not None or card.arrays or card.outputs):
+        return card.int8
+    if isinstance(ready.contract.head, TensorsHead):
+        return None
+    known = card_of_file(ready.source.sha256)
+    return known.int8 if known is not None else None
 
 
 def _is_built(ready: ResolvedModel, request: Request, to_run: bool) -> bool:

@@ -12,7 +12,7 @@ import yaml
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
-from rkzoo.files import read_text, write_text
+from rkzoo.files import os_errors_explained, read_text, write_text
 from rkzoo.json_values import to_json_value
 from rkzoo.toolkit.recipe import Algorithm, Method
 from rkzoo.zoo.schema import Int8Recipe
@@ -65,11 +65,12 @@ def write_recipe(path: Path, recipe: TunedRecipe) -> None:
 def read_recipe(path: Path) -> TunedRecipe:
     """Raises RkzooError when the file is missing, too large, or no recipe."""
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is larger than a recipe can be")
-        document: Any = yaml.safe_load(read_text(path))
+        with os_errors_explained(f"The recipe {path} cannot be read."):
+            if path.stat().st_size > _LARGEST:
+                raise ValueError("it is larger than a recipe can be")
+            document: Any = yaml.safe_load(read_text(path))
         return msgspec.convert(document, TunedRecipe)
-    except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
+    except (ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]
         raise RkzooError(
             f"{path} is no recipe that can be used.", f"{why}.", "Make one with rkzoo tune."

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from rkzoo.accuracy.agreement import agreement
+from rkzoo.accuracy.agreement import agreement, check_agreement
 from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract.detect import DetectHead
@@ -606,6 +606,7 @@ def _dataset(
     items = _bare_pictures(folder)
     if not items or task == "plate":
         return open_dataset(data, task, labels)
+    check_agreement(task)
     if task == "text-rec":
         items = line_pictures(ready.name, items, report)
     job = EvaluationJob(floating, STANDARD)
