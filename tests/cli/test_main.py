@@ -226,7 +226,7 @@ def test_the_parser_knows_the_verbs_modules() -> None:
 
 def test_headings_are_plain_lower_case_words(tmp_path: Path) -> None:
     """Of every table that a verb prints: units and names of the trade apart."""
-    known = {"NPU", "TOPS", "CPU", "FPS", "INT8", "MHz", "MB"}
+    known = {"NPU", "TOPS", "CPU", "FPS", "INT8", "FP16", "MHz", "MB"}
     for path in Path(front.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             called = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "table"
@@ -236,3 +236,26 @@ def test_headings_are_plain_lower_case_words(tmp_path: Path) -> None:
             words = {word.strip("[]") for title in titles for word in str(title).split()}
             assert all(word in known or word == word.lower() for word in words), titles
             assert "%" not in words, titles
+
+
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        (["run", "--helpp"], "rkzoo run --help"),
+        (["stream", "--sav", "x.mp4"], "rkzoo stream --save x.mp4"),
+    ],
+)
+def test_a_misspelled_option_is_told_before_what_is_missing(
+    said: list[str], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(said) == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"Run: {command}")
+
+
+def test_an_error_of_the_system_is_no_fault_of_rkzoos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RKZOO_CARDS", str(tmp_path / ("x" * 300)))
+    assert main(["eval", "m.onnx", "--data", "y" * 400]) == 2
+    shown = capsys.readouterr().err
+    assert "rkzoo itself failed" not in shown

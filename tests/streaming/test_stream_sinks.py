@@ -229,3 +229,12 @@ def test_figures_of_the_last_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     now[0] += 10
     assert meter.figures()["fps"] == {"answered": 0.0}
     json.dumps(figures)
+
+
+def test_a_stream_without_a_frame_leaves_the_old_lines(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text("old")
+    with JsonLines(path) as sink:
+        pass
+    assert path.read_text() == "old"
+    assert sink.place == ""

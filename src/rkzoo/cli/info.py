@@ -95,7 +95,7 @@ def _print_results(card: Card, results: dict[str, Any]) -> None:
                 print(f"  {key if not number else '':<10}{line}")
     if rows := _on_chips(results):
         print("\nOn the chips (frames/s of the model alone, on one NPU core)")
-        print(table(("CHIP", "SUPPORT", "INT8", "FP16", "MEMORY", "FILE", "REASON"), rows))
+        print(table(("chip", "support", "INT8", "FP16", "memory", "file", "reason"), rows))
 
 
 def _topic(name: str, as_json: bool) -> int:

@@ -178,3 +178,17 @@ def test_what_convert_calibrated_is_not_calibrated_again(
     _, session = open_rknn(tmp_path / "x.rknn")
     with session:
         session.run([np.zeros((1, 32, 32, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("other", [b"", b"text", None])
+def test_a_file_that_is_not_its_sidecars_is_refused(
+    own_cache: Path, tmp_path: Path, other: bytes | None
+) -> None:
+    """Its sidecar alone would be simulated, whatever lies beside it."""
+    source, folder = tiny(tmp_path)
+    target = tmp_path / "x.rknn"
+    rkzoo.convert(source, "rk3588", raw=True, calibration=str(folder), output=target)
+    content = target.read_bytes()
+    target.write_bytes(overwritten(content) if other is None else other)
+    with pytest.raises(RkzooError, match="is not the file that"):
+        open_rknn(target)

@@ -319,3 +319,20 @@ def test_a_model_for_the_simulator_is_found_once_and_calibrated_on_the_data(
     assert len(pictures) == 20
     assert any("calibrated on 20 pictures" in text for text in got.departures)
     assert any("not scored" in text for text in got.departures)
+
+
+def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(
+    assets: Path, tmp_path: Path
+) -> None:
+    """README's block, pasted into a file."""
+    script = tmp_path / "mine.py"
+    model, data = assets / "models/yolov8n.onnx", assets / "data/coco128_val/instances_bbox.json"
+    script.write_text(
+        "import rkzoo\nprint('begun')\n"
+        f"print(rkzoo.evaluate({str(model)!r}, {str(data)!r}, limit=4, workers=2, fresh=True)"
+        ".images)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.split() == ["begun", "4"], done.stderr

@@ -136,3 +136,25 @@ def test_a_model_that_finds_no_objects_refuses_them(
     weights = str(assets / "models/mobilenetv2.onnx")
     assert main(["run", weights, str(few), "--save-txt", str(tmp_path / "t")]) == 2
     assert "--save-txt does not go with this model" in capsys.readouterr().err
+
+
+def test_two_pictures_of_one_name_are_told_apart(assets: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(assets / "data/images/bus_640.jpg", tmp_path / folder / "x.jpg")
+    model, found = str(assets / "models/yolov8n.onnx"), tmp_path / "found.json"
+    words = [str(tmp_path / "a"), str(tmp_path / "b"), "--save-json", str(found)]
+    assert main(["run", model, *words]) == 0
+    kinds = [record["image_id"] for record in json.loads(found.read_text())]
+    assert kinds.count("x") == kinds.count("x-1") == len(kinds) / 2 > 0
+
+
+def test_a_folder_is_refused_before_anything_runs(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(assets / "data/images/bus_640.jpg")
+    words = [str(assets / "models/yolov8n.onnx"), picture, "--save-json", str(tmp_path)]
+    assert main(["run", *words]) == 2
+    shown = capsys.readouterr()
+    assert "is a folder" in shown.err
+    assert "person" not in shown.out

@@ -107,6 +107,14 @@ def test_the_recipe_counts_where_int8_is_built(model: Path, tmp_path: Path) -> N
         Request(plain=True, recipe=recipe)
 
 
+def test_a_card_of_ones_own_says_no_less_than_the_file(model: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(f"file: {model}\ntask: detect\n")
+    assert head(str(own)) == "logits"
+    assert head(str(own), plain=True) == "sigmoid"
+    assert find_model(str(model), Request(raw=True), to_run=False).tuned is None
+
+
 def test_another_file_of_no_card_is_left_alone(model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     onnx.save(stock(names=repr(["cat", "dog", "pig"])), other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +22,7 @@ from rkzoo.graph.lowering.verify import Decode, EquivalenceReport, verify_equiva
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.progress import ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.soc.chips import chips
 from rkzoo.tasks.detect.postprocess import DetectDecoder
 from rkzoo.tasks.prompt.prompted import fill_slots
 from rkzoo.toolkit import builds, checks
@@ -70,6 +71,7 @@ def prepare(
 
     Raises one RkzooError that lists all problems.
     """
+    ready = _for_chips(ready, socs)
     own = quantization_info(ready.original)
     if own is not None:
         report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
@@ -144,6 +146,17 @@ def prepare(
     key = builds.store(content, arrays, recipe, report=report) if keep else ""
     outputs = tuple(tensor.name for tensor in summary.outputs)
     return Prepared(ready, recipe, stored, key, proof, outputs, samples, size, summary.parameters)
+
+
+def _for_chips(ready: ResolvedModel, socs: Sequence[str]) -> ResolvedModel:
+    """The model without what a recipe keeps in float16, where a chip has no such numbers."""
+    known, how = chips(), ready.quantise
+    integer = [soc for soc in socs if soc in known and "fp16" not in known[soc].dtypes]
+    if ready.tuned is None or not integer or not (how.float_layers or how.auto_hybrid):
+        return ready
+    how = msgspec.structs.replace(how, float_layers=(), auto_hybrid=False)
+    why = f"Nothing of it stays in float16: {', '.join(integer)} computes in integers only."
+    return replace(ready.quantised(how), left_out=f"{ready.left_out} {why}".strip())
 
 
 def _pictures(
