@@ -76,21 +76,21 @@ def readable(
     Raises:
         RkzooError: All fail, or the only one.
     """
-    failed: list[RkzooError] = []
+    # Not the errors themselves: they would hold this frame, and what it uses, as it holds them.
+    failed: list[tuple[str, str]] = []
     for source in sources:
         try:
             made = read(source)
         except RkzooError as error:
             # A fault of rkzoo's or of the toolkit's is none of the file's, and the next fails too.
-            failed.append(error)
+            failed.append((error.reason, error.fix))
             if error.code != 2 or len(sources) == 1:
                 raise
             report.failed(Failure(str(file(source) or source), error.reason))
             if len(failed) == len(sources):
                 raise RkzooError(
                     f"None of the {len(failed):,} files can be used.",
-                    failed[0].reason,
-                    failed[0].fix,
+                    *failed[0],
                 ) from error
         else:
             yield source, made

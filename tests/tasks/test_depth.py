@@ -123,7 +123,7 @@ def test_run_writes_the_colours_and_beside_them_the_numbers(
     card: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.png"
-    assert main(["run", str(card), str(picture), "--out", str(out)]) == 0
+    assert main(["run", str(card), str(picture), "-o", str(out)]) == 0
     assert "relative depth" in capsys.readouterr().out
     drawn = cv2.imread(str(out))
     assert drawn is not None

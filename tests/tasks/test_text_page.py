@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from text_fakes import FakeSession, cls_contract, det_contract, rec_contract
 
@@ -69,6 +69,7 @@ def test_any_quad_gives_a_crop_of_its_size(degrees: float, x: float, y: float) -
     st.tuples(st.floats(0, 50), st.floats(0, 50), st.floats(2, 40), st.floats(2, 40)),
     st.tuples(st.floats(0, 50), st.floats(0, 50), st.floats(2, 40), st.floats(2, 40)),
 )
+@example((0.0, 0.0, 3.0, 2.0), (0.0, 1.2e-38, 2.0, 2.0))
 def test_overlap_of_level_boxes(a: tuple[float, ...], b: tuple[float, ...]) -> None:
     wide = max(0.0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))
     high = max(0.0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))

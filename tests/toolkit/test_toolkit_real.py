@@ -378,7 +378,7 @@ def small_disk(tmp_path):
     if done.returncode != 0:
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_the_output_disk_is_full(toolkit_env, cache, make_net, tmp_path, small_disk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import msgspec
@@ -15,6 +16,7 @@ from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, Failure
 from rkzoo.vision import image as pictures
 from rkzoo.workflow.compile.convert import custom_string, output_names
 from rkzoo.workflow.inference.model import save_names
@@ -83,11 +85,11 @@ def test_a_list_with_missing_and_broken_pictures_names_them(folder: Path) -> Non
     (folder / "cut.jpg").write_bytes(b"\xff\xd8")
     listed = folder / "list.txt"
     listed.write_text("b.png\ngone.jpg\ncut.jpg\nnotes.md\n")
-    with pytest.raises(RkzooError) as refused:
-        calib.find(str(listed))
-    assert "3 of 4" in refused.value.what
-    for name in ("gone.jpg", "cut.jpg", "notes.md"):
-        assert name in refused.value.why
+    told: list[Failure] = []
+    report = SimpleNamespace(failed=told.append, note=print, task=SILENT.task)
+    chosen = calib.choose(calib.find(str(listed)), _contract(("cat",)), report=report)
+    assert [Path(name).name for name in chosen.names] == ["b.png"]
+    assert [Path(failure.file).name for failure in told] == ["gone.jpg", "cut.jpg", "notes.md"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from tiny_yolo import stock
 
 from rkzoo.cli.main import main
+from rkzoo.files import CACHE_TAG, IN_USE
 from rkzoo.toolkit import environment, process
 
 
@@ -36,7 +37,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _files(place: Path) -> set[Path]:
-    return {path for path in place.rglob("*") if path.is_file()}
+    """All but the two that mark a cache, and that it is in use."""
+    marks = {CACHE_TAG, IN_USE}
+    return {path for path in place.rglob("*") if path.is_file() and path.name not in marks}
 
 
 def test_it_says_what_would_be_built_and_writes_nothing(
@@ -55,8 +58,8 @@ def test_it_says_what_would_be_built_and_writes_nothing(
     assert one["head"].startswith("cut, equal to the whole")
     assert main([*words, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "3 pictures" in said
-    assert said.endswith("Nothing was built or written.\n")
+    assert "3 samples" in said
+    assert said.endswith("Nothing was built.\n")
     assert _files(place) == before
 
 

@@ -33,6 +33,7 @@ from rkzoo.workflow.evaluation.explain import Explanation, Step, explain
 from rkzoo.workflow.evaluation.explain_chart import draw
 from rkzoo.workflow.evaluation.jobs import EvaluationJob, ImageReadOptions, answering
 from rkzoo.workflow.inference.plan import Plan, plan
+from rkzoo.workflow.request.models import Models
 from rkzoo.workflow.request.request import Request
 
 PICTURES = 6
@@ -261,13 +262,13 @@ def test_a_step_that_cannot_be_measured_says_why_and_the_others_go_on(
     def refused(planned: Plan) -> Plan:
         raise RkzooError("The graph cannot take other sizes.", "A Reshape fixes it.")
 
-    def no_toolkit(model: str, request: Request, *rest: object) -> Plan:
+    def no_toolkit(found: Models, runtime: str, request: Request, *rest: object) -> Plan:
         if request.dtype == "fp16":
             raise RkzooError("The toolkit cannot be installed.", "", "Give --runtime onnx.")
-        return plan(model, FLOAT)
+        return plan(models((96, 96)), FLOAT)
 
     monkeypatch.setattr(explaining, "with_dynamic_size", refused)
-    monkeypatch.setattr(explaining, "plan", no_toolkit)
+    monkeypatch.setattr(explaining, "plan_of", no_toolkit)
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     other = explain(models((96, 96)), data, workers=1)
     by, before = steps(other), steps(found)
@@ -338,7 +339,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.task = SILENT.task
+        self.task, self.failed = SILENT.task, SILENT.failed
 
     def note(self, message: str) -> None:
         self.notes.append(message)

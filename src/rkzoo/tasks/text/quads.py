@@ -95,6 +95,8 @@ def overlap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
     a_area, b_area = _areas(a), _areas(b)
     for i, j in np.argwhere(touching):
         shared, _ = cv2.intersectConvexConvex(a[i], b[j])
+        # Edges that all but touch confuse it.
+        shared = min(shared, a_area[i], b_area[j])
         joined = a_area[i] + b_area[j] - shared
         overlap[i, j] = shared / joined if joined > 0 else 0.0
     return overlap
