@@ -535,6 +535,8 @@ def test_from_a_model_to_a_check(npu: Path, assets: Path, tmp_path: Path) -> Non
     for index in range(2):
         recording.answer(golden.inputs(index), golden.outputs(index))
     out.write_bytes(recording.bytes(out.read_bytes()))
+    sidecar = out.with_name(out.name + ".json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"rknn": sha256_of(out)}))
     about = type(golden.about)(**{**_fields(golden.about), "model": sha256_of(out)})
     write_golden(made.golden, replace(golden, about=about))
     found = check(out)
