@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ class Detections(ClassifiedCollection):
 
 def _supervision() -> ModuleType:
     try:
-        import supervision
+        return import_module("supervision")
     except ImportError as error:
         raise RkzooError(
             "The boxes cannot be given as supervision.Detections.",
@@ -122,7 +123,6 @@ def _supervision() -> ModuleType:
             # Before 0.30 it asks for opencv-python, whose files are those of the headless one.
             'Install it with: pip install "supervision>=0.30"',
         ) from error
-    return supervision
 
 
 class BoxCollection(Collection):
