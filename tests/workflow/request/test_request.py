@@ -43,7 +43,7 @@ def test_fields_are_checked_and_made_plain_when_it_is_made() -> None:
         ({"points": [(1,)]}, "--point 1"),
         ({"boxes": [(1, 2, 3, float("nan"))]}, "--box"),
         ({"cut": False, "recipe": "x.yaml"}, "contradict"),
-        ({"recipe": "there is none.yaml"}, "no recipe"),
+        ({"recipe": "there is none.yaml"}, "there is none.yaml cannot be read"),
         ({"calibration": "there is none"}, "there is none"),
         ({"prompts": ["a", "a"]}, "given twice"),
     ],
