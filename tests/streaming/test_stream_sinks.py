@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rkzoo.errors import RkzooError
+from rkzoo.streaming import encoders
 from rkzoo.streaming import meter as clock
 from rkzoo.streaming.meter import StreamMeter
 from rkzoo.streaming.sinks import JsonLines, RenderedFrame, VideoFile, Window, check_window
@@ -47,6 +48,8 @@ def read_back(path: Path) -> tuple[list[np.ndarray], float]:
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".mov"])
 def test_a_file_becomes_a_video_of_as_many_frames(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
+    if suffix == ".mov" and not any(one.works for one in encoders._ENCODERS[suffix]):
+        pytest.skip("nothing here encodes H.264, which alone is written into .mov")
     with VideoFile(path, 12.5, live=False) as sink:
         for number in range(9):
             sink.take(shown(number, grey=20 * number))
