@@ -177,9 +177,9 @@ def _whole(path: Path, content: bytes) -> bool:
     if path.suffix == ".jsonl":
         return all(json.loads(line) for line in content.splitlines())
     if path.suffix == ".rknn":
-        from rkzoo.graph import rknn
+        from rkzoo.graph.rknn import reader
 
-        return rknn.read(path) is not None
+        return reader.read(path) is not None
     return content.endswith(b"\n")
 
 
