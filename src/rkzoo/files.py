@@ -116,9 +116,7 @@ def require_space(folder: Path, size: int, what: str) -> str:
     Raises:
         RkzooError: Less is free.
     """
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = _nearest_existing(folder)
     with os_errors_explained(f"{folder} cannot be used."):
         free = shutil.disk_usage(place).free
     said = (
@@ -171,6 +169,11 @@ def open_file(path: Path) -> BinaryIO:
         return descriptor
 
     return open(path, "rb", opener=opened)
+
+
+def is_device_or_pipe(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder."""
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _check_regular(found: os.stat_result, path: Path) -> None:
@@ -271,7 +274,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
     path = Path(path)
     if path.is_symlink():
         path = path.resolve()  # the link stays one
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if is_device_or_pipe(path):
         raise RkzooError(
             f"{path} cannot be written.",
             "It is a device or a pipe, and a file would take its place.",
@@ -305,11 +308,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def check_folder(folder: Path) -> None:
-    """Raise RkzooError when `folder` is not writable. Called before long work, not after it."""
-    place = folder.absolute()
+def _nearest_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    place = path.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
+    return place
+
+
+def check_folder(folder: Path) -> None:
+    """Raise RkzooError when `folder` is not writable. Called before long work, not after it."""
+    place = _nearest_existing(folder)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise RkzooError(
             f"Nothing can be written into {folder}.",

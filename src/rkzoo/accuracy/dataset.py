@@ -17,7 +17,7 @@ from rkzoo.accuracy.metric import Metric
 from rkzoo.accuracy.objects import ObjectTruth
 from rkzoo.accuracy.oriented import OrientedTruth
 from rkzoo.errors import RkzooError
-from rkzoo.files import open_file, os_errors_explained
+from rkzoo.files import is_device_or_pipe, open_file, os_errors_explained
 from rkzoo.spelling import unknown
 
 Kind = Literal[
@@ -367,7 +367,7 @@ def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[DatasetForma
     if colon and not forced and not Path(spec).exists():
         _check_format(head, [form.name for form in fitting])
     path, images = _parts(rest if forced else spec)
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if is_device_or_pipe(path):
         raise RkzooError(
             f"{path} is no data set.", "It is a device or a pipe.", "Name a file or a folder."
         )

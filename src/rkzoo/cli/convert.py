@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
 from rkzoo.cli.model_options import PLAIN, add_calibration, add_inputs
 
 if TYPE_CHECKING:
     from rkzoo.workflow.compile.convert import ConversionResult
+    from rkzoo.workflow.compile.dry_run import SettledConversion
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,17 +71,19 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.workflow.compile.convert import convert
 
     socs = [name for word in args.soc for name in word.split(",") if name]
-    if args.dry_run:
-        return _dry_run(args, socs)
     bars = ProgressBars()
-    conversions = convert(
-        args.model,
-        socs,
-        request(args),
-        output=args.output,
-        golden=args.golden,
-        report=bars,
-    )
+    asked: dict[str, Any] = {"output": args.output, "golden": args.golden, "report": bars}
+    if args.dry_run:
+        from rkzoo.workflow.compile.dry_run import dry_run
+
+        settled = dry_run(args.model, socs, request(args), **asked)
+        if args.json:
+            would = [one.to_json() for one in settled]
+            print_json({"model": args.model, "would_build": would} | bars.failures)
+        else:
+            _print_settled(settled)
+        return bars.exit_code()
+    conversions = convert(args.model, socs, request(args), **asked)
     if args.json:
         print_json(
             {"model": args.model, "built": [conversion.to_json() for conversion in conversions]}
@@ -91,37 +94,23 @@ def main(args: argparse.Namespace) -> int:
     return bars.exit_code()
 
 
-def _dry_run(args: argparse.Namespace, socs: list[str]) -> int:
-    from rkzoo.cli.console import ProgressBars, print_json, table
-    from rkzoo.cli.model_options import request
-    from rkzoo.workflow.compile.dry_run import dry_run
+def _print_settled(settled: list[SettledConversion]) -> None:
+    from rkzoo.cli.console import table
+    from rkzoo.files import size_text
 
-    bars = ProgressBars()
-    settled = dry_run(
-        args.model,
-        socs,
-        request(args),
-        output=args.output,
-        golden=args.golden,
-        report=bars,
-    )
-    if args.json:
-        print_json({"model": args.model, "would_build": [one.to_json() for one in settled]})
-        return bars.exit_code()
     for one in settled:
         rows = [
             ("head", one.head),
             ("outputs", ", ".join(one.outputs)),
             ("calibration", f"{one.calibration} samples" if one.calibration else "none"),
             ("toolkit", one.toolkit + ("" if one.installed else " (would be installed first)")),
-            ("weights", f"{one.weight_bytes / 1e6:.1f} MB in {one.dtype}"),
-            ("cache", f"{one.cache_bytes / 1e6:.1f} MB of inputs would be kept"),
+            ("weights", f"{size_text(one.weight_bytes)} in {one.dtype}"),
+            ("cache", f"{size_text(one.cache_bytes)} of inputs would be kept"),
             *((soc, f"{file}{_exists(file)}") for soc, file in one.files.items()),
         ]
         print(one.name)
         print(table(("", "", ""), [("", *row) for row in rows]).lstrip("\n"))
     print("Nothing was built.")
-    return bars.exit_code()
 
 
 def _exists(file: Path) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
+from rkzoo.files import is_device_or_pipe
 from rkzoo.progress import SILENT, ProgressReporter, readable
 from rkzoo.vision.image import SUFFIXES, expand, read
 
@@ -165,7 +166,7 @@ def open_source(
     path = Path(text).expanduser()
     if path.is_dir() or path.suffix.lower() in SUFFIXES or not path.exists():
         return ImageSource(_pictures(text, path), report)
-    if not path.is_file():
+    if is_device_or_pipe(path):
         raise RkzooError(
             f"{text} cannot be read.",
             "It is a device or a pipe, and no camera.",
