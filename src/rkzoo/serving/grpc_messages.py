@@ -12,7 +12,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
@@ -59,11 +63,11 @@ FIELDS = {
     "RepositoryIndexResponse": "repeated RepositoryIndexResponse.ModelIndex models = 1",
     "RepositoryIndexResponse.ModelIndex": "string name = 1; string version = 2; string state = 3;"
     " string reason = 4",
-    "RepositoryModelLoadRequest": f"string repository_name = 1; string model_name = 2; {_SETTINGS}"
-    " = 3",
+    "RepositoryModelLoadRequest": "string repository_name = 1; string model_name = 2;"
+    f" {_SETTINGS} = 3",
     "RepositoryModelLoadResponse": "",
-    "RepositoryModelUnloadRequest": f"string repository_name = 1; string model_name = 2; {_SETTINGS}"
-    " = 3",
+    "RepositoryModelUnloadRequest": "string repository_name = 1; string model_name = 2;"
+    f" {_SETTINGS} = 3",
     "RepositoryModelUnloadResponse": "",
     "ModelRepositoryParameter": "bool bool_param = 1; int64 int64_param = 2;"
     " string string_param = 3; bytes bytes_param = 4",
@@ -73,8 +77,10 @@ FIELDS = {
 CHOICE = "parameter_choice"
 _CHOICES = ("InferParameter", "ModelRepositoryParameter")  # of whose fields one is set
 
-_FIELD = re.compile(r"(?P<many>repeated )?(?:map<string, (?P<map>\w+)>|(?P<type>[\w.]+))"
-                    r" (?P<name>\w+) = (?P<number>\d+)")  # fmt: skip
+_FIELD = re.compile(
+    r"(?P<many>repeated )?(?:map<string, (?P<map>\w+)>|(?P<type>[\w.]+))"
+    r" (?P<name>\w+) = (?P<number>\d+)"
+)
 
 
 def _file() -> FileDescriptorProto:
