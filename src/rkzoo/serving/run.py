@@ -268,6 +268,8 @@ def _listening(settings: Settings) -> Iterator[tuple[socket.socket, str]]:
             "this machine.",
         ) from error
     with sock:
+        # asyncio does so for its own sockets only; an answer of two pieces took 40 ms more.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         scheme = "https" if settings.certificate else "http"
         yield sock, f"{scheme}://{settings.host_in_url}:{sock.getsockname()[1]}"
 
