@@ -221,10 +221,7 @@ async def _infer(engine: Engine, call: Call) -> dict[str, Any]:
     parameters = _values(message.parameters)
     waits = [wait for wait in (call.seconds, timeout_of(parameters)) if wait is not None]
     typed = not message.raw_input_contents
-    try:
-        body = await asyncio.to_thread(_body_of, message, parameters)
-    except RkzooError as error:
-        raise of_error(error) from error
+    body = await asyncio.to_thread(_body_of, message, parameters)
     answer = {"model_name": name, "id": message.id}
     message.Clear()  # gRPC keeps it until the answer, and the body has it all
     timeout = max(min(waits), 1e-3) if waits else None
@@ -301,6 +298,8 @@ async def _told(engine: Engine, method: Method, request: Any, context: Any) -> d
         return await method(engine, Call(request, context.time_remaining()))
     except ServingError:
         raise
+    except RkzooError as error:
+        raise of_error(error) from error
     except Exception as error:
         message = f"A fault of the server's own: {type(error).__name__}."
         raise ServingError(500, message) from error
