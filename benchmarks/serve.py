@@ -70,8 +70,8 @@ def pictures() -> list[bytes]:
 # ---- the bare pool --------------------------------------------------------------------------
 
 
-def pooled(planned: Plan, shots: list[bytes], count: int) -> float:
-    """Pictures a second."""
+def pooled(planned: Plan, shots: list[bytes], count: int) -> tuple[float, float]:
+    """Pictures a second, and processor seconds of each."""
 
     @contextmanager
     def worker(number: int) -> Iterator[Callable[[int], object]]:
@@ -80,10 +80,10 @@ def pooled(planned: Plan, shots: list[bytes], count: int) -> float:
             yield lambda index: task(from_bytes(shots[index % len(shots)], Path("picture")))
 
     with Pool(worker, SLOTS) as pool:
-        start = perf_counter()
+        start, used = perf_counter(), process_time()
         for outcome in pool.map(range(count)):
             outcome.value()
-        return count / (perf_counter() - start)
+        return count / (perf_counter() - start), (process_time() - used) / count
 
 
 # ---- clients --------------------------------------------------------------------------------
@@ -362,8 +362,11 @@ def main() -> int:
             asked(server, way.calls, args.clients, args.clients)
         before = {name: use(pid).memory for name, pid in pids.items()}
         bare: list[float] = []
+        costs: list[float] = []
         for number in range(args.rounds):
-            bare.append(pooled(planned, shots, each))
+            rate, cost = pooled(planned, shots, each)
+            bare.append(rate)
+            costs.append(cost)
             last = number == args.rounds - 1 and not args.no_strangers
             with strangers(server, calls["pictures"][0]) if last else ExitStack():
                 for way in ways.values():
@@ -371,7 +374,10 @@ def main() -> int:
         after = {name: use(pid).memory for name, pid in pids.items()}
         assert processes(server) == pids, "a process was replaced"
     limit = 1000 * CORES / NPU_MS
-    print(f"bare pool: {statistics.median(bare):.1f}/s ({limit:.1f}/s is the NPU's own limit)")
+    print(
+        f"bare pool: {statistics.median(bare):.1f}/s ({limit:.1f}/s is the NPU's own limit);"
+        f" processor ms each: {1000 * statistics.median(costs):.2f}"
+    )
     for name, way in ways.items():
         report(name, way, bare)
     for name in pids:

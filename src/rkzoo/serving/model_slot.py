@@ -187,25 +187,25 @@ class ModelSlot:
             written=tuple(sorted(self._kind.written)),
         )
 
-    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         """Answers `infer` (several requests for one part) or `predict` (one input's bytes)."""
         return _CALLS[kind](self, arguments, data)
 
     def close(self) -> None:
         self._stack.close()
 
-    def _infer(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _infer(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         asked = msgspec.json.decode(arguments, type=InferArguments)
         if asked.part not in self._parts:
             raise RkzooError(f"There is no part {asked.part}.", code=1)
         session = self._parts[asked.part][1]
         bodies = [
-            Body(bytes(body), size) for body, size in zip(data, asked.header_sizes, strict=True)
+            Body(body, size) for body, size in zip(data, asked.header_sizes, strict=True)
         ]
         replies = infer_each(session, bodies, asked.name, asked.version, outputs=floats_of)
         return Answer([reply for reply, _ in replies], [body for _, body in replies])
 
-    def _predict(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _predict(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         from rkzoo.json_values import json_text
         from rkzoo.workflow.inference.model import Result
 
@@ -217,7 +217,7 @@ class ModelSlot:
                 "Ask for one of these.",
             )
         path = Path(Path(options.filename).name or self._kind.name)
-        source = self._kind.decode(bytes(data[0]), path)
+        source = self._kind.decode(data[0], path)
         answer, painter = self._task(options)
         start = perf_counter()
         prediction, warnings = answer(source)
@@ -259,7 +259,7 @@ class ModelSlot:
         return checked(task), painter_of(task)
 
 
-_CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytearray]], Answer]] = {
+_CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytes]], Answer]] = {
     "infer": ModelSlot._infer,
     "predict": ModelSlot._predict,
 }

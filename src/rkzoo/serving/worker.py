@@ -62,7 +62,7 @@ class Slot(Protocol):
     opened: Any
     """The value of the answer to `open`."""
 
-    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         """Answers. Raises RkzooError."""
 
     def close(self) -> None: ...

@@ -150,7 +150,7 @@ class SlotClient:
 
     def call(
         self, kind: str, arguments: Any = None, data: Sequence[bytes | memoryview] = ()
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+    ) -> tuple[msgspec.Raw, list[bytes]]:
         """Asks, and waits for the answer. Raises RkzooError, WorkerDied where the worker ended."""
         return self._exchange(Call(kind, _raw(arguments)), data)
 
@@ -160,7 +160,7 @@ class SlotClient:
 
     def _exchange(
         self, call: Call, data: Sequence[bytes | memoryview]
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+    ) -> tuple[msgspec.Raw, list[bytes]]:
         try:
             self._channel.send(msgspec.json.encode(call), data)
             header, buffers = self._channel.receive()
