@@ -13,6 +13,11 @@ from contextlib import suppress
 
 _COUNT = struct.Struct("<I")
 _MOST_BUFFERS = 1 << 16
+_KERNEL_BUFFER = 4 << 20  # bytes on their way; the system may allow less
+
+Piece = bytes | memoryview
+Buffer = Piece | Sequence[Piece]
+"""Bytes, which may lie in pieces: the receiver gets them as one."""
 
 
 class Closed(Exception):
@@ -25,16 +30,18 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         end.setblocking(True)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
 
-    def send(self, header: bytes, buffers: Sequence[bytes | memoryview] = ()) -> None:
+    def send(self, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
         """Sends a message. Raises Closed."""
-        parts = [header, *buffers]
-        sizes = struct.pack(f"<{len(parts)}Q", *(len(part) for part in parts))
+        parts = [(header,), *map(_pieces, buffers)]
+        sizes = struct.pack(f"<{len(parts)}Q", *(sum(map(len, part)) for part in parts))
         try:
             # What is small goes in one call, what is large is not copied.
             self._end.sendall(_COUNT.pack(len(parts)) + sizes + header)
-            for buffer in buffers:
-                self._end.sendall(buffer)
+            for part in parts[1:]:
+                for piece in part:
+                    self._end.sendall(piece)
         except OSError as error:
             raise Closed(str(error)) from error
 
@@ -67,3 +74,7 @@ class Channel:
         with suppress(OSError):  # the other end was first
             self._end.shutdown(socket.SHUT_RDWR)
         self._end.close()
+
+
+def _pieces(buffer: Buffer) -> Sequence[Piece]:
+    return (buffer,) if isinstance(buffer, (bytes, memoryview)) else buffer

@@ -18,7 +18,8 @@ import numpy as np
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.files import temporary_folder
-from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response
+from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response_pieces
+from rkzoo.serving.channel import Buffer
 from rkzoo.serving.worker import Answer, problem_of
 from rkzoo.session import Array, Label, Session, dequantise, plain, plain_spec
 from rkzoo.vision.letterbox import with_channels
@@ -311,7 +312,7 @@ def infer_each(
     version: str,
     *,
     outputs: Callable[[Session, Sequence[Array]], dict[str, Array]],
-) -> list[tuple[InferReply, bytes]]:
+) -> list[tuple[InferReply, Buffer]]:
     """Answers requests, as many at once as the model's batch takes.
 
     Args:
@@ -325,7 +326,7 @@ def infer_each(
         An answer and its body for each, in order; a request that is wrong gets an error of its
         own and costs the others nothing.
     """
-    replies: dict[int, tuple[InferReply, bytes]] = {}
+    replies: dict[int, tuple[InferReply, Buffer]] = {}
     requests: dict[int, tuple[InferRequest, list[Array]]] = {}
     for index, body in enumerate(bodies):
         try:
@@ -345,12 +346,12 @@ def infer_each(
 
 def _reply(
     name: str, version: str, request: InferRequest, arrays: dict[str, Array]
-) -> tuple[InferReply, bytes]:
+) -> tuple[InferReply, Buffer]:
     try:
-        body = encode_response(name, version, request, arrays)
+        pieces, header_size = encode_response_pieces(name, version, request, arrays)
     except RkzooError as error:
         return InferReply(error=problem_of(error)), b""
-    return InferReply(body.header_size), body.data
+    return InferReply(header_size), pieces
 
 
 def _fed(request: InferRequest, session: Session) -> list[Array]:

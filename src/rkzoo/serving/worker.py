@@ -24,7 +24,7 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Problem
-from rkzoo.serving.channel import Channel, Closed
+from rkzoo.serving.channel import Buffer, Channel, Closed
 
 SLOTS: dict[str, str] = {
     "model": "rkzoo.serving.model_slot:ModelSlot",
@@ -53,7 +53,7 @@ class Answer:
     """What a call gives: a value for the header, and buffers."""
 
     value: Any = None
-    buffers: Sequence[bytes | memoryview] = ()
+    buffers: Sequence[Buffer] = ()
 
 
 class Slot(Protocol):
