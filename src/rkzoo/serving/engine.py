@@ -248,7 +248,7 @@ class Engine:
         if told.error is not None:
             raise of_problem(msgspec.convert(told.error, Problem))
         media = "application/json" if told.header_size is None else "application/octet-stream"
-        return Reply(bytes(data), media, told.header_size)
+        return Reply(data, media, told.header_size)
 
     async def predict(
         self, name: str, data: bytes, options: PredictOptions, *, timeout: float | None = None
@@ -266,13 +266,13 @@ class Engine:
         """
         self._model(name)
         told, answer = await self._ask(name, "predict", options, data, timeout)
-        return Reply(bytes(answer), MEDIA_TYPES[told.format], None, told.seconds)
+        return Reply(answer, MEDIA_TYPES[told.format], None, told.seconds)
 
     async def ask(
         self, name: str, kind: str, arguments: Any, data: bytes = b"", timeout: float | None = None
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+    ) -> tuple[msgspec.Raw, list[bytes]]:
         """Any other call of a model's slots. Raises ServingError as `infer`."""
-        answer: tuple[msgspec.Raw, list[bytearray]] = await self._ask(
+        answer: tuple[msgspec.Raw, list[bytes]] = await self._ask(
             name, kind, arguments, data, timeout
         )
         return answer

@@ -18,7 +18,7 @@ import numpy as np
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.files import temporary_folder
-from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response
+from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response_pieces
 from rkzoo.serving.calls import (
     DEFAULTS,
     InferArguments,
@@ -29,6 +29,7 @@ from rkzoo.serving.calls import (
     Predicted,
     PredictOptions,
 )
+from rkzoo.serving.channel import Buffer
 from rkzoo.serving.worker import Answer, problem_of
 from rkzoo.session import Array, Label, Session, dequantise, plain, plain_spec
 from rkzoo.vision.letterbox import with_channels
@@ -119,25 +120,23 @@ class ModelSlot:
             written=tuple(sorted(self._kind.written)),
         )
 
-    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         """Answers `infer` (several requests for one part) or `predict` (one input's bytes)."""
         return _CALLS[kind](self, arguments, data)
 
     def close(self) -> None:
         self._stack.close()
 
-    def _infer(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _infer(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         asked = msgspec.json.decode(arguments, type=InferArguments)
         if asked.part not in self._parts:
             raise RkzooError(f"There is no part {asked.part}.", code=1)
         session = self._parts[asked.part][1]
-        bodies = [
-            Body(bytes(body), size) for body, size in zip(data, asked.header_sizes, strict=True)
-        ]
+        bodies = [Body(body, size) for body, size in zip(data, asked.header_sizes, strict=True)]
         replies = infer_each(session, bodies, asked.name, asked.version, outputs=floats_of)
         return Answer([reply for reply, _ in replies], [body for _, body in replies])
 
-    def _predict(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _predict(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         from rkzoo.json_values import json_text
         from rkzoo.workflow.inference.model import Result
 
@@ -149,7 +148,7 @@ class ModelSlot:
                 "Ask for one of these.",
             )
         path = Path(Path(options.filename).name or self._kind.name)
-        source = self._kind.decode(bytes(data[0]), path)
+        source = self._kind.decode(data[0], path)
         answer, painter = self._task(options)
         start = perf_counter()
         prediction, warnings = answer(source)
@@ -191,7 +190,7 @@ class ModelSlot:
         return checked(task), painter_of(task)
 
 
-_CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytearray]], Answer]] = {
+_CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytes]], Answer]] = {
     "infer": ModelSlot._infer,
     "predict": ModelSlot._predict,
 }
@@ -226,7 +225,7 @@ def infer_each(
     version: str,
     *,
     outputs: Callable[[Session, Sequence[Array]], dict[str, Array]],
-) -> list[tuple[InferReply, bytes]]:
+) -> list[tuple[InferReply, Buffer]]:
     """Answers requests, as many at once as the model's batch takes.
 
     Args:
@@ -240,7 +239,7 @@ def infer_each(
         An answer and its body for each, in order; a request that is wrong gets an error of its
         own and costs the others nothing.
     """
-    replies: dict[int, tuple[InferReply, bytes]] = {}
+    replies: dict[int, tuple[InferReply, Buffer]] = {}
     requests: dict[int, tuple[InferRequest, list[Array]]] = {}
     for index, body in enumerate(bodies):
         try:
@@ -260,12 +259,12 @@ def infer_each(
 
 def _reply(
     name: str, version: str, request: InferRequest, arrays: dict[str, Array]
-) -> tuple[InferReply, bytes]:
+) -> tuple[InferReply, Buffer]:
     try:
-        body = encode_response(name, version, request, arrays)
+        pieces, header_size = encode_response_pieces(name, version, request, arrays)
     except RkzooError as error:
         return InferReply(error=problem_of(error)), b""
-    return InferReply(body.header_size), body.data
+    return InferReply(header_size), pieces
 
 
 def _fed(request: InferRequest, session: Session) -> list[Array]:
