@@ -165,7 +165,7 @@ def _cut_short(path: Path, said: str, there: str) -> RkzooError:
     )
 
 
-# By suffix: libsndfile's format and subtype, and the rate, where the format does not take every one.
+# By suffix: libsndfile's format and subtype, and the rate of a format that has its own.
 _WRITTEN: dict[str, tuple[str, str | None, int | None]] = {
     ".wav": ("WAV", None, None),
     ".flac": ("FLAC", None, None),

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rkzoo.protocol.board import Problem
 from rkzoo.serving.errors import ServingError
-from rkzoo.serving.http_limits import declared_size, read_body
+from rkzoo.serving.http_limits import MOST_BODY, declared_size, read_body
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -136,5 +136,7 @@ async def _fault(request: Request, error: Exception) -> Response:
 
 async def admitted_body(engine: Any, request: Request) -> bytes:
     """The body of a request for a model, for which there is room. Raises ServingError."""
-    with engine.admit(declared_size(request)):
+    # One that comes in chunks may be as large as any.
+    size = declared_size(request) if "content-length" in request.headers else MOST_BODY
+    with engine.admit(size):
         return await read_body(request)
