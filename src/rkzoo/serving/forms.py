@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from starlette.requests import Request
 
 from rkzoo.serving.app import admitted_body
 from rkzoo.serving.errors import ServingError
+
+# It logs each form that it cannot read.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 _MOST_FIELDS = 32
 _MOST_FIELD = 1 << 20  # bytes

@@ -168,9 +168,11 @@ def _unknown_model(engine: Engine, asked: str, able: Sequence[str]) -> ApiError:
 
 _FORMATS = {"json": ".json", "verbose_json": ".json", "text": ".txt", "srt": ".srt", "vtt": ".vtt"}
 
-# What these fields may be, and what is said of everything else.
-_FIXED: dict[str, tuple[Callable[[str], bool], str]] = {
+# What a parameter may be, and what is said of everything else.
+_Only = Mapping[str, tuple[Callable[[str], bool], str]]
+_FIXED: _Only = {
     "prompt": (lambda text: not text, "No model here is led by a prompt: leave it out."),
+    "response_format": (_FORMATS.__contains__, f"response_format is one of {', '.join(_FORMATS)}."),
     "temperature": (
         lambda text: _number(text) == 0,
         "The temperature is 0, and rises by itself where the text becomes improbable.",
@@ -185,18 +187,20 @@ _FIXED: dict[str, tuple[Callable[[str], bool], str]] = {
         "Long sounds are cut at pauses: leave it out.",
     ),
 }
-_FREE = ("model", "response_format", "language")
+_FREE = ("model", "language")
+
+
+def _check(only: _Only, name: str, value: str) -> None:
+    """Raises ApiError for a parameter that cannot be heeded."""
+    fits, why = only[name]
+    if not fits(value):
+        raise ApiError(400, why, name)
 
 
 async def _transcribed(engine: Engine, request: Request, *, translate: bool) -> Response:
     form = await read_form(engine, request)
     fields = _checked_fields(form.fields)
     wanted = fields.get("response_format", "json")
-    if wanted not in _FORMATS:
-        known = ", ".join(_FORMATS)
-        raise ApiError(400, f"response_format is one of {known}.", "response_format")
-    if "model" not in fields:
-        raise ApiError(400, "The form has no field `model`.", "model")
     name = model_for(engine, fields["model"], "speech")
     options = PredictOptions(
         format=_FORMATS[wanted],
@@ -216,11 +220,12 @@ async def _transcribed(engine: Engine, request: Request, *, translate: bool) -> 
 def _checked_fields(given: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The fields of a form by name. Raises ApiError for one that cannot be heeded."""
     for name, text in given:
-        if name not in _FREE and name not in _FIXED:
+        if name in _FIXED:
+            _check(_FIXED, name, text)
+        elif name not in _FREE:
             raise ApiError(400, f"There is no parameter {name[:80]!r} here.", name[:80])
-        fits, why = _FIXED.get(name, (lambda text: True, ""))
-        if not fits(text):
-            raise ApiError(400, why, name)
+    if "model" not in dict(given):
+        raise ApiError(400, "The form has no field `model`.", "model")
     return dict(given)
 
 
@@ -251,14 +256,24 @@ class _SpeechRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     input: str
     voice: Any = None
-    response_format: Literal["mp3", "opus", "flac", "wav", "pcm"] = "mp3"
+    response_format: str = "mp3"
     speed: float = 1.0
-    instructions: Literal[""] = ""
-    stream_format: Literal["audio"] = "audio"
+    instructions: str = ""
+    stream_format: str = "audio"
+
+
+_SOUNDS = ("mp3", "opus", "flac", "wav", "pcm")
+_SPOKEN: _Only = {
+    "response_format": (_SOUNDS.__contains__, f"response_format is one of {', '.join(_SOUNDS)}."),
+    "instructions": (lambda text: not text, "No voice here takes instructions: leave them out."),
+    "stream_format": (lambda text: text == "audio", "A sound comes as it is: leave it out."),
+}
 
 
 async def _spoken(engine: Engine, request: Request) -> Response:
     asked = _decoded(await admitted_body(engine, request), _SpeechRequest)
+    for parameter in _SPOKEN:
+        _check(_SPOKEN, parameter, getattr(asked, parameter))
     # A model here has one voice: `voice` chooses among models, where it names one.
     voices = _able(engine, "voice")
     by_voice = asked.model in ALIASES["voice"] and asked.voice in voices
