@@ -82,10 +82,11 @@ DEFAULTS = dict(
 
 class Predicted(msgspec.Struct, frozen=True):
     """An answer to `predict`; its bytes are the first buffer. `seconds` from the decoded input
-    to the result."""
+    to the result; `duration` of a sound that was given, in seconds."""
 
     format: str
     seconds: float
+    duration: float | None = None
 
 
 class InferArguments(msgspec.Struct, frozen=True):
@@ -103,3 +104,15 @@ class InferReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     header_size: int | None = None
     error: Any = None
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """An answer to `embed`; its buffer holds float32, a row of `width` for each item. `tokens`
+    is how many the texts among them had."""
+
+    width: int
+    tokens: int
+
+
+Item = str | bytes
+"""What is embedded: a text, or a picture's file. The buffer of `embed` is a list in MessagePack."""

@@ -69,12 +69,14 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Reply:
-    """The body of an answer. `header_size` is the JSON part of one with binary tensors."""
+    """The body of an answer. `header_size` is the JSON part of one with binary tensors,
+    `seconds` what the model took, `duration` that of a sound that was given."""
 
     body: bytes
     media_type: str = "application/json"
     header_size: int | None = None
     seconds: float = 0.0
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ MEDIA_TYPES = {
     ".wav": "audio/wav",
     ".flac": "audio/flac",
     ".ogg": "audio/ogg",
+    ".mp3": "audio/mpeg",
+    ".opus": "audio/ogg",
+    ".pcm": "audio/pcm",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".png": "image/png",
@@ -266,7 +271,7 @@ class Engine:
         """
         self._model(name)
         told, answer = await self._ask(name, "predict", options, data, timeout)
-        return Reply(answer, MEDIA_TYPES[told.format], None, told.seconds)
+        return Reply(answer, MEDIA_TYPES[told.format], None, told.seconds, told.duration)
 
     async def ask(
         self, name: str, kind: str, arguments: Any, data: bytes = b"", timeout: float | None = None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,13 +36,21 @@ from rkzoo.vision.letterbox import with_channels
 
 if TYPE_CHECKING:
     from rkzoo.workflow.inference.model import Answer as AnswerOf
-    from rkzoo.workflow.inference.model import Draw
+    from rkzoo.workflow.inference.model import Draw, Prediction
     from rkzoo.workflow.inference.plan import Plan
 
 WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1, "board": 2}
 """Slots where nothing is asked; on a board where the cores are not known."""
 
 _MOST_TASKS = 8  # tasks with options of a request's own that are kept
+
+
+class _OpenTask(NamedTuple):
+    """A task, as it answers with a second look, and how its answers are drawn."""
+
+    task: Callable[[Any], Prediction]
+    answer: AnswerOf
+    painter: Draw
 
 
 _PLANS: dict[bytes, Plan] = {}
@@ -83,7 +91,7 @@ class ModelSlot:
         self._plan = on_core(whole, asked.number)
         self._kind = of_plan(whole)
         self._stack = ExitStack()
-        self._tasks: OrderedDict[bytes, tuple[AnswerOf, Draw]] = OrderedDict()
+        self._tasks: OrderedDict[bytes, _OpenTask] = OrderedDict()
         slots = asked.slots or npu_workers(whole) or WORKERS[whole.label]
         threads = max(1, (os.cpu_count() or 1) // slots) if whole.label == "onnx" else 0
         try:
@@ -121,7 +129,8 @@ class ModelSlot:
         )
 
     def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
-        """Answers `infer` (several requests for one part) or `predict` (one input's bytes)."""
+        """Answers `infer` (several requests for one part), `predict` (one input's bytes) or
+        `embed` (texts and pictures)."""
         return _CALLS[kind](self, arguments, data)
 
     def close(self) -> None:
@@ -149,11 +158,11 @@ class ModelSlot:
             )
         path = Path(Path(options.filename).name or self._kind.name)
         source = self._kind.decode(data[0], path)
-        answer, painter = self._task(options)
+        _, answer, painter = self._task(options)
         start = perf_counter()
         prediction, warnings = answer(source)
         seconds = perf_counter() - start
-        told = Predicted(options.format, seconds)
+        told = Predicted(options.format, seconds, _duration(source))
         if isinstance(source, np.ndarray) and source.ndim == 3:
             source = with_channels(source, 3)
         label = self._plan.label
@@ -165,7 +174,12 @@ class ModelSlot:
             written = result.save(folder / f"answer{options.format}")
             return Answer(told, [written.read_bytes()])
 
-    def _task(self, options: PredictOptions) -> tuple[AnswerOf, Draw]:
+    def _embed(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
+        from rkzoo.serving.embedding import embed
+
+        return embed(self._task(PredictOptions()).task, msgspec.msgpack.decode(data[0]))
+
+    def _task(self, options: PredictOptions) -> _OpenTask:
         """The task with a request's options on top of the model's own."""
         asked = options.asked()
         key = msgspec.json.encode(asked)
@@ -176,7 +190,7 @@ class ModelSlot:
         self._tasks.move_to_end(key)
         return self._tasks[key]
 
-    def _new_task(self, asked: Mapping[str, Any]) -> tuple[AnswerOf, Draw]:
+    def _new_task(self, asked: Mapping[str, Any]) -> _OpenTask:
         from rkzoo.tasks.registry import validate_options
         from rkzoo.workflow.inference.load import checked, painter_of, task_of
         from rkzoo.workflow.request.request import request_of
@@ -187,13 +201,21 @@ class ModelSlot:
         validate_options(self._head, request.given())
         options = replace(request.task_options, prompts=whole.prompts, against=whole.against)
         task = task_of(self._plan, self._parts, options)
-        return checked(task), painter_of(task)
+        return _OpenTask(task, checked(task), painter_of(task))
 
 
 _CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytes]], Answer]] = {
     "infer": ModelSlot._infer,
     "predict": ModelSlot._predict,
+    "embed": ModelSlot._embed,
 }
+
+
+def _duration(source: Any) -> float | None:
+    """Of a sound, in seconds."""
+    from rkzoo.audio.sound import Sound
+
+    return source.seconds if isinstance(source, Sound) else None
 
 
 # ---- tensors ------------------------------------------------------------------------------

@@ -9,22 +9,27 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import ServerReady
 from rkzoo.serving.engine import Engine
 
+if TYPE_CHECKING:
+    from rkzoo.serving.app import ErrorForm
+
 PARTS = ("oip", "predict", "openai_api", "metrics", "page")
-"""Modules with `routes(engine)`, in this package."""
+"""Modules with `routes(engine)`, in this package; `error_form(path)` says how errors are told at
+a path, where that is a form of its own."""
 BOARD = "board_api"
 LISTENERS = {"grpc": "grpc_server", "wyoming": "wyoming_server"}
 """Modules with `serve(engine, settings, port)`, which gives a Listener, by the option's name."""
@@ -153,7 +158,7 @@ async def _serve(
     modules = [import_module(f"rkzoo.serving.{name}") for name in names if _has(name)]
     routes = [route for module in modules for route in module.routes(engine)]
     config = uvicorn.Config(
-        application(routes, Access(settings.token, settings.local)),
+        application(routes, Access(settings.token, settings.local), partial(_error_form, modules)),
         http=BoundedHttp,
         ws="none",
         lifespan="off",
@@ -193,6 +198,12 @@ async def _serve(
                 if stop := getattr(module, "stop", None):
                     await asyncio.to_thread(stop)
             await asyncio.to_thread(engine.stop, _GRACE)
+
+
+def _error_form(modules: Sequence[Any], path: str) -> ErrorForm | None:
+    """How the module that a path belongs to tells errors, where it says so."""
+    forms = (getattr(module, "error_form", None) for module in modules)
+    return next((form for at in forms if at is not None and (form := at(path))), None)
 
 
 def _has(name: str) -> bool:
