@@ -144,6 +144,25 @@ def sentences(text: str) -> list[NormalizedSentence]:
     return normalized_sentences
 
 
+_MAY_END = re.compile(r"(?<=[.?!])\s+(?=\S)|\n\s*\n(?=\S)")
+
+
+def split_sentences(text: str) -> tuple[str, str]:
+    """Split a text that is still being written at the last place where its sentences stay what
+    they are, whatever follows.
+
+    Returns:
+        What can be read aloud now (empty where no sentence has ended), and the rest.
+    """
+    places = [match.end() for match in _MAY_END.finditer(text)]
+    whole = sentences(text) if places else []
+    for place in reversed(places):
+        # A full stop may belong to an abbreviation or a number, which the next word tells.
+        if sentences(text[:place]) + sentences(text[place:]) == whole:
+            return text[:place], text[place:]
+    return "", text
+
+
 def _folded(text: str) -> str:
     """Strip accents, and unify punctuation marks with the same meaning."""
     parts = unicodedata.normalize("NFKD", text.translate(_PLAIN)).translate(_PLAIN)
