@@ -183,21 +183,16 @@ def describe(models: Iterable[ModelStatus]) -> Info:
         TtsVoice(**_artifact(model), languages=list(_languages(model)))
         for model in _of_task(models, "voice")
     ]
-    program = {
+    program: dict[str, Any] = {
         "name": _PROGRAM,
         "attribution": Attribution(_PROGRAM, ""),
         "installed": True,
         "description": "Models of rkzoo serve",
         "version": __version__,
     }
-    return Info(
-        asr=[AsrProgram(**program, models=hearing, supports_transcript_streaming=True)]
-        if hearing
-        else [],
-        tts=[TtsProgram(**program, voices=voices, supports_synthesize_streaming=True)]
-        if voices
-        else [],
-    )
+    hears = AsrProgram(**program, models=hearing, supports_transcript_streaming=True)
+    speaks = TtsProgram(**program, voices=voices, supports_synthesize_streaming=True)
+    return Info(asr=[hears] if hearing else [], tts=[speaks] if voices else [])
 
 
 def _of_task(models: Iterable[ModelStatus], task: str) -> list[ModelStatus]:
