@@ -160,8 +160,8 @@ def test_a_text_that_comes_in_pieces_is_read_as_the_whole_is(
     assert read + sentences(waiting) == sentences(text)
 
 
-def test_a_sentence_is_read_when_the_next_begins() -> None:
-    assert split_sentences("It is no. ") == ("", "It is no. ")
-    assert split_sentences("It is no. 5") == ("", "It is no. 5")
-    assert split_sentences("It is no. S") == ("It is no. ", "S")
-    assert split_sentences("One. Two. Three") == ("One. Two. ", "Three")
+def test_a_sentence_is_read_when_a_word_and_more_follow() -> None:
+    assert split_sentences("It is no. Six ") == ("", "It is no. Six ")
+    assert split_sentences("It is no. Six a") == ("It is no. ", "Six a")
+    assert split_sentences("It is no. 6 a") == ("", "It is no. 6 a")
+    assert split_sentences("One. Two. Three four") == ("One. Two. ", "Three four")

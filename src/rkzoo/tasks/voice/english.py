@@ -144,7 +144,8 @@ def sentences(text: str) -> list[NormalizedSentence]:
     return normalized_sentences
 
 
-_MAY_END = re.compile(r"(?<=[.?!])\s+(?=\S)|\n\s*\n(?=\S)")
+# A word and more must follow: A.M. ends a sentence before Dreams are, and not before Dr. Who.
+_MAY_END = re.compile(r"(?:(?<=[.?!])\s+|\n\s*\n)(?=\S+\s+\S)")
 
 
 def split_sentences(text: str) -> tuple[str, str]:
