@@ -488,24 +488,20 @@ def _pieces(heard: _Transcribed) -> list[str]:
 
 
 class WyomingServer:
-    """A listener that clients talk to; `serve_wyoming` starts one."""
+    """A listener that clients talk to, at `port`; `serve_wyoming` starts one."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine, self._limits = engine, limits
         self._clients: dict[asyncio.Task[Any], bool] = {}  # whether it waits for an answer
         self._server: asyncio.Server | None = None
         self._closing = False
+        self.port = 0
 
     async def start(self, host: str, port: int) -> None:
         self._server = await asyncio.start_server(
             self._connected, host, port, limit=self._limits.line
         )
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def close(self, grace: float = 10.0) -> None:
         """Takes no more, answers what was asked for within `grace` seconds, and ends."""
