@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import socket
+import threading
 import wave
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -32,11 +33,14 @@ from wyoming.tts import (
     SynthesizeVoice,
 )
 
+import rkzoo
 from rkzoo.audio.sound import decode
-from rkzoo.serving.engine import ModelStatus, Reply
+from rkzoo.errors import RkzooError
+from rkzoo.serving.engine import Engine as RealEngine
+from rkzoo.serving.engine import ModelStatus, Reply, ServedModel
 from rkzoo.serving.errors import ServingError
 from rkzoo.serving.model_slot import OpenedModel, PredictOptions
-from rkzoo.serving.wyoming_server import Limits, WyomingServer, serve_wyoming
+from rkzoo.serving.wyoming_server import Limits, WyomingServer, serve
 from rkzoo.tasks.voice.english import sentences
 
 RATE = 22050
@@ -107,7 +111,7 @@ def _wav(samples: bytes) -> bytes:
 async def served(
     engine: Any = None, limits: Limits | None = None
 ) -> AsyncIterator[tuple[WyomingServer, AsyncTcpClient]]:
-    server = await serve_wyoming(engine or Engine(), port=0, limits=limits)
+    server = await serve(engine or Engine(), port=0, limits=limits)
     try:
         async with AsyncTcpClient("127.0.0.1", server.port, read_timeout=10) as client:
             yield server, client
@@ -336,9 +340,33 @@ def test_what_cannot_be_done_is_said_and_ends_the_connection(
     run(talk)
 
 
+def test_who_asks_while_models_are_loaded_waits_for_them() -> None:
+    async def talk() -> None:
+        loaded = Engine().models
+        engine = Engine(models=(loaded[0], replace(loaded[1], opened=None, state="loading")))
+        async with served(engine) as (_, client):
+            asking = asyncio.create_task(ask(client, Describe(), until="info"))
+            await asyncio.sleep(0.3)
+            assert not asking.done()
+            engine.models = loaded
+            (event,) = await asking
+            assert Info.from_event(event).asr[0].models[0].name == "whisper-base"
+
+    run(talk)
+
+
+def test_a_port_that_is_taken() -> None:
+    async def talk() -> None:
+        async with served() as (server, _):
+            with pytest.raises(RkzooError, match="cannot be spoken at"):
+                await serve(Engine(), port=server.port)  # type: ignore[arg-type]
+
+    run(talk)
+
+
 def test_nothing_is_served() -> None:
     async def talk() -> None:
-        engine = Engine(models=(replace(Engine().models[0], opened=None),))
+        engine = Engine(models=(replace(Engine().models[0], opened=None, state="failed"),))
         async with served(engine) as (_, client):
             (event,) = await ask(client, Describe(), until="info")
             assert Info.from_event(event) == Info()
@@ -471,7 +499,7 @@ def test_no_more_clients_than_there_is_room_for() -> None:
 def test_the_end_waits_for_what_was_asked() -> None:
     async def talk() -> None:
         engine = Engine(wait=asyncio.Event())
-        server = await serve_wyoming(engine, port=0)  # type: ignore[arg-type]
+        server = await serve(engine, port=0)  # type: ignore[arg-type]
         client = AsyncTcpClient("127.0.0.1", server.port, read_timeout=5)
         idle = AsyncTcpClient("127.0.0.1", server.port, read_timeout=5)
         await client.connect()
@@ -500,3 +528,43 @@ def test_the_languages_are_those_of_the_vocabulary() -> None:
 
     assert len(set(WHISPER_LANGUAGES)) == len(WHISPER_LANGUAGES) == 99
     assert [code for code in WHISPER_LANGUAGES if len(code) != 2] == ["haw"]
+
+
+@pytest.mark.network
+def test_real_models_answer_as_run_does(assets: Path, tmp_path: Path) -> None:
+    """Whisper's transcript, and piper's sound whole and in pieces."""
+    names = ("whisper-base", "piper-joe")
+    text = "Good morning. Dr. Smith paid 3.50 dollars. Really?"
+    file = assets / "data/audio/speech_en.wav"
+    with wave.open(str(file)) as reader:
+        form = (reader.getframerate(), reader.getsampwidth(), reader.getnchannels())
+        samples = np.frombuffer(reader.readframes(reader.getnframes()), np.uint8)
+    engine = RealEngine([ServedModel(name, name, slots=1) for name in names])
+    threading.Thread(target=engine.load_all).start()
+
+    async def talk() -> None:
+        async with served(engine) as (_, client):
+            client.read_timeout = 60
+            events = await ask(
+                client, Transcribe(language="en"), *sound(samples, *form), until="transcript-stop"
+            )
+            assert Transcript.from_event(events[-2]) == Transcript(transcript.text, language="en")
+            whole = await ask(client, Synthesize(text), until="audio-stop")
+            pieces = [SynthesizeChunk(text[at : at + 5]) for at in range(0, len(text), 5)]
+            parts = await ask(
+                client, SynthesizeStart(), *pieces, SynthesizeStop(), until="synthesize-stopped"
+            )
+            assert AudioStart.from_event(whole[0]) == AudioStart(rate, 2, 1, 0)
+            assert read_aloud(whole) == saved
+            assert read_aloud(parts) == saved
+
+    with rkzoo.load("whisper-base") as whisper:
+        transcript = whisper(str(file)).prediction
+    with rkzoo.load("piper-joe") as joe:
+        joe(text).save(tmp_path / "joe.wav")
+    with wave.open(str(tmp_path / "joe.wav")) as reader:
+        rate, saved = reader.getframerate(), reader.readframes(reader.getnframes())
+    try:
+        asyncio.run(asyncio.wait_for(talk(), 120))
+    finally:
+        engine.stop()

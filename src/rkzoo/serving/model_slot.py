@@ -59,7 +59,8 @@ class PartSpecs(msgspec.Struct, frozen=True):
 
 class OpenedModel(msgspec.Struct, frozen=True):
     """An open model. `parts` by role, "model" where there is one; `files` are those whose change
-    means another model; `written` the suffixes that `predict` gives."""
+    means another model; `written` the suffixes that `predict` gives; `languages` that it hears or
+    speaks, empty where it does not tell."""
 
     kind: str
     task: str
@@ -68,6 +69,7 @@ class OpenedModel(msgspec.Struct, frozen=True):
     slots: int
     labels: tuple[str, ...]
     written: tuple[str, ...]
+    languages: tuple[str, ...] = ()
 
 
 class PredictOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +187,7 @@ class ModelSlot:
             slots=slots,
             labels=contracts[0].labels if len(contracts) == 1 else (),
             written=tuple(sorted(self._kind.written)),
+            languages=spec_of(self._head).languages(self._head),
         )
 
     def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:

@@ -13,6 +13,7 @@ import wave
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _PROGRAM = "rkzoo"
 _SAMPLES = 2048  # in an audio-chunk
+_POLL = 0.1  # seconds between two looks at what is being loaded
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Limits:
         seconds: Its length.
         text: Characters of one text.
         idle: Time without an event, after which a client is let go; also for taking an answer.
+        loading: Time that a client waits for models that are still being loaded.
     """
 
     clients: int = 16
@@ -67,6 +70,7 @@ class Limits:
     seconds: float = 600.0
     text: int = 64 << 10
     idle: float = 300.0
+    loading: float = 120.0
 
 
 class Refused(Exception):
@@ -334,14 +338,14 @@ class Conversation:
             await action(self, event)
 
     async def _describe(self, event: Event) -> None:
-        await self._send(describe(self._models()).event())
+        await self._send(describe(await self._models()).event())
 
     async def _ping(self, event: Event) -> None:
         await self._send(Pong(_fields(event, _Text).text).event())
 
     async def _transcribe(self, event: Event) -> None:
         self._asked, self._recording = _fields(event, _Transcribe), None
-        self._hearing()  # so that a wrong name is refused before the sound is sent
+        await self._hearing()  # so that a wrong name is refused before the sound is sent
 
     async def _audio_start(self, event: Event) -> None:
         self._recording = _Recording(_fields(event, _AudioFormat), self._limits)
@@ -363,7 +367,7 @@ class Conversation:
         await self._send(TranscriptStop().event())
 
     async def _heard(self, wav: bytes) -> _Transcribed:
-        model = self._hearing()
+        model = await self._hearing()
         # Only a model of several languages is told which; another refuses the option.
         language = _code(self._asked.language) if len(_languages(model)) > 1 else None
         options = PredictOptions(
@@ -416,7 +420,7 @@ class Conversation:
         from rkzoo.tasks.voice.synthesize import BETWEEN
 
         voice = reading.voice or _Voice()
-        served = _of_task(self._models(), "voice")
+        served = _of_task(await self._models(), "voice")
         model = pick(served, voice.name, voice.language, "voice")
         options = PredictOptions(format=".wav", filename="text.txt")
         reply = await self._engine.predict(model.name, text.encode(), options)
@@ -440,11 +444,18 @@ class Conversation:
             await self._send(chunk.event())
             reading.at += chunk.milliseconds
 
-    def _models(self) -> list[ModelStatus]:
-        return [self._engine.status(name) for name in self._engine.names()]
+    async def _models(self) -> list[ModelStatus]:
+        """All models, when each was loaded or failed: Home Assistant asks once what there is, and
+        comes again later only where there is no answer."""
+        until = monotonic() + self._limits.loading
+        while True:
+            models = [self._engine.status(name) for name in self._engine.names()]
+            if monotonic() > until or all(m.opened or m.state == "failed" for m in models):
+                return models
+            await asyncio.sleep(_POLL)
 
-    def _hearing(self) -> ModelStatus:
-        served = _of_task(self._models(), "speech")
+    async def _hearing(self) -> ModelStatus:
+        served = _of_task(await self._models(), "speech")
         return pick(served, self._asked.name, self._asked.language, "model for speech")
 
     def _spoken(self, event: Event) -> _Speak:
@@ -488,7 +499,7 @@ def _pieces(heard: _Transcribed) -> list[str]:
 
 
 class WyomingServer:
-    """A listener that clients talk to, at `port`; `serve_wyoming` starts one."""
+    """A listener that clients talk to, at `port`; `serve` starts one."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine, self._limits = engine, limits
@@ -503,7 +514,7 @@ class WyomingServer:
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
 
-    async def close(self, grace: float = 10.0) -> None:
+    async def close(self, grace: float = 25.0) -> None:
         """Takes no more, answers what was asked for within `grace` seconds, and ends."""
         self._closing = True
         if self._server is not None:
@@ -562,7 +573,7 @@ async def _tell(send: Send, message: str, code: str) -> None:
         await send(Error(message, code).event())
 
 
-async def serve_wyoming(
+async def serve(
     engine: Engine, host: str = "127.0.0.1", port: int = 10300, limits: Limits | None = None
 ) -> WyomingServer:
     """Listens for clients of Wyoming.
@@ -577,8 +588,15 @@ async def serve_wyoming(
         The listener; `close()` ends it.
 
     Raises:
-        OSError: The address is in use.
+        RkzooError: The address cannot be used.
     """
     server = WyomingServer(engine, limits or Limits())
-    await server.start(host, port)
+    try:
+        await server.start(host, port)
+    except (OSError, OverflowError) as error:
+        raise RkzooError(
+            f"Wyoming cannot be spoken at {host}:{port}.",
+            f"The system says: {getattr(error, 'strerror', None) or error}.",
+            "Choose another port with --wyoming (0 takes a free one).",
+        ) from error
     return server
