@@ -36,10 +36,11 @@ from wyoming.tts import (
 import rkzoo
 from rkzoo.audio.sound import decode
 from rkzoo.errors import RkzooError
+from rkzoo.serving.calls import OpenedModel, PredictOptions
 from rkzoo.serving.engine import Engine as RealEngine
 from rkzoo.serving.engine import ModelStatus, Reply, ServedModel
 from rkzoo.serving.errors import ServingError
-from rkzoo.serving.model_slot import OpenedModel, PredictOptions
+from rkzoo.serving.run import Settings
 from rkzoo.serving.wyoming_server import Limits, WyomingServer, serve
 from rkzoo.tasks.voice.english import sentences
 
@@ -111,7 +112,7 @@ def _wav(samples: bytes) -> bytes:
 async def served(
     engine: Any = None, limits: Limits | None = None
 ) -> AsyncIterator[tuple[WyomingServer, AsyncTcpClient]]:
-    server = await serve(engine or Engine(), port=0, limits=limits)
+    server = await serve(engine or Engine(), Settings(), 0, limits)
     try:
         async with AsyncTcpClient("127.0.0.1", server.port, read_timeout=10) as client:
             yield server, client
@@ -359,7 +360,7 @@ def test_a_port_that_is_taken() -> None:
     async def talk() -> None:
         async with served() as (server, _):
             with pytest.raises(RkzooError, match="cannot be spoken at"):
-                await serve(Engine(), port=server.port)  # type: ignore[arg-type]
+                await serve(Engine(), Settings(), server.port)  # type: ignore[arg-type]
 
     run(talk)
 
@@ -499,7 +500,7 @@ def test_no_more_clients_than_there_is_room_for() -> None:
 def test_the_end_waits_for_what_was_asked() -> None:
     async def talk() -> None:
         engine = Engine(wait=asyncio.Event())
-        server = await serve(engine, port=0)  # type: ignore[arg-type]
+        server = await serve(engine, Settings(), 0)  # type: ignore[arg-type]
         client = AsyncTcpClient("127.0.0.1", server.port, read_timeout=5)
         idle = AsyncTcpClient("127.0.0.1", server.port, read_timeout=5)
         await client.connect()

@@ -37,6 +37,9 @@ def test_a_number_is_heard_as_it_was_said(number: int) -> None:
 
 def test_numbers_too_large_for_words_are_read_digit_by_digit() -> None:
     assert cardinal(10**15).split() == ["one", *["zero"] * 15]
+    for written in ("{}", "{}.5", "${}", "$1.{}"):
+        (sentence,) = sentences(written.format("7" * 5000))
+        assert sentence.words.count("seven") == 5000
 
 
 @pytest.mark.parametrize(

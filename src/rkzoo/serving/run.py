@@ -27,7 +27,7 @@ PARTS = ("oip", "predict", "openai_api", "metrics", "page")
 """Modules with `routes(engine)`, in this package."""
 BOARD = "board_api"
 LISTENERS = {"grpc": "grpc_server", "wyoming": "wyoming_server"}
-"""Modules with `serve(engine, host, port)`, which gives a Listener, by the option's name."""
+"""Modules with `serve(engine, settings, port)`, which gives a Listener, by the option's name."""
 EXTRAS = {"grpc": "grpc", "wyoming": "wyoming"}
 """What the listener's module imports, and the extra of the same name brings."""
 
@@ -166,7 +166,7 @@ async def _serve(
             addresses = [address]
             for name, port in settings.listeners.items():
                 module = import_module(f"rkzoo.serving.{LISTENERS[name]}")
-                listeners.append(await module.serve(engine, settings.host, port))
+                listeners.append(await module.serve(engine, settings, port))
                 addresses.append(f"{name}://{settings.host}:{listeners[-1].port}")
             for thread in threads:
                 thread.start()

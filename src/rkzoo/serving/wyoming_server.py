@@ -20,8 +20,8 @@ import msgspec
 
 from rkzoo import __version__
 from rkzoo.errors import RkzooError
+from rkzoo.serving.calls import PredictOptions
 from rkzoo.serving.errors import ServingError
-from rkzoo.serving.model_slot import PredictOptions
 
 try:
     from wyoming.asr import Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
@@ -40,6 +40,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from rkzoo.serving.engine import Engine, ModelStatus
+    from rkzoo.serving.run import Settings
 
 _PROGRAM = "rkzoo"
 _SAMPLES = 2048  # in an audio-chunk
@@ -395,7 +396,7 @@ class Conversation:
             raise Refused("A synthesize-chunk came without a synthesize-start.")
         text = reading.text + (_fields(event, _Text).text or "")
         self._check_length(text)
-        ready, reading.text = split_sentences(text)
+        ready, reading.text = await asyncio.to_thread(split_sentences, text)
         if ready:
             await self._speak_words(reading, ready)
 
@@ -412,7 +413,7 @@ class Conversation:
         """As `_speak`; what has no words is passed over, as it is in the middle of a text."""
         from rkzoo.tasks.voice.english import sentences
 
-        if any(sentence.words for sentence in sentences(text)):
+        if any(sentence.words for sentence in await asyncio.to_thread(sentences, text)):
             await self._speak(reading, text)
 
     async def _speak(self, reading: _Reading, text: str) -> None:
@@ -574,13 +575,14 @@ async def _tell(send: Send, message: str, code: str) -> None:
 
 
 async def serve(
-    engine: Engine, host: str = "127.0.0.1", port: int = 10300, limits: Limits | None = None
+    engine: Engine, settings: Settings, port: int, limits: Limits | None = None
 ) -> WyomingServer:
     """Listens for clients of Wyoming.
 
     Args:
         engine: What answers.
-        host: Address to listen on. The protocol has no password: whoever reaches it may use it.
+        settings: Its host is the address to listen on. The protocol has no password: whoever
+            reaches it may use it.
         port: Port; 0 for a free one.
         limits: Bounds of what a client may send.
 
@@ -592,10 +594,10 @@ async def serve(
     """
     server = WyomingServer(engine, limits or Limits())
     try:
-        await server.start(host, port)
+        await server.start(settings.host, port)
     except (OSError, OverflowError) as error:
         raise RkzooError(
-            f"Wyoming cannot be spoken at {host}:{port}.",
+            f"Wyoming cannot be spoken at {settings.host}:{port}.",
             f"The system says: {getattr(error, 'strerror', None) or error}.",
             "Choose another port with --wyoming (0 takes a free one).",
         ) from error
