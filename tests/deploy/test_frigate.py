@@ -5,21 +5,25 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
 import cv2
 import frigate_interface as frigate
 import numpy as np
 import pytest
 
-import rkzoo
+from rkzoo.cli.main import main
 from rkzoo.vision.image import decode, read
 from rkzoo.zoo.labels import label_set
 
@@ -215,30 +219,61 @@ def test_another_scheme_is_refused(plug_in: ModuleType) -> None:
         _detector("file:///etc/passwd")
 
 
-def test_boxes_are_those_of_run(plug_in: ModuleType, server: _Server, assets: Path) -> None:
+@pytest.fixture(scope="module")
+def real_server(assets: Path) -> Iterator[str]:
+    """The address of `rkzoo serve` with a detector, once it is loaded."""
+    model = str(assets / "models/yolox_nano.onnx")
+    command = ["serve", f"yolox={model}", "--runtime", "onnx", "--port", "0", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "rkzoo", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            (url,) = json.loads(process.stdout.readline())["addresses"]
+            until = time.monotonic() + 60
+            while not _ready(url):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            yield url
+        finally:
+            process.terminate()
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/v2/models/yolox/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except HTTPError:
+        return False
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_boxes_are_those_of_run(
+    plug_in: ModuleType,
+    real_server: str,
+    assets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    order: str,
+) -> None:
     """A frame of Frigate's, as it crops and scales one."""
     bus = cv2.resize(read(assets / "data/images/bus_640.jpg"), (WIDTH, HEIGHT))
-    with rkzoo.load(str(assets / "models/yolox_nano.onnx"), runtime="onnx") as model:
-        result = model(bus)
-        server.document = result.to_json()
-    expected = {
-        (one["label"], one["score"], tuple(one["box"]))
-        for one in server.document["results"]
-        if one["score"] >= 0.4
-    }
+    cv2.imwrite(str(tmp_path / "bus.png"), bus)
+    model = str(assets / "models/yolox_nano.onnx")
+    command = ["run", model, str(tmp_path / "bus.png"), "--runtime", "onnx", "--json"]
+    assert main([*command, "--conf", "0.4"]) == 0
+    (picture,) = json.loads(capsys.readouterr().out)["images"]
+    expected = [
+        (one["label"], pytest.approx(one["score"], abs=1e-4), pytest.approx(one["box"], abs=0.01))
+        for one in picture["results"]
+    ]
     assert {label for label, _, _ in expected} == {"bus", "person"}
-    detector = _detector(server.url, input_pixel_format="bgr")
-    found = frigate.detect(detector, detector.labels, bus[None])
-    assert {
-        (
-            label,
-            round(score, 4),
-            tuple(
-                round(side * length, 2)
-                for side, length in zip(
-                    (left, top, right, bottom), (WIDTH, HEIGHT, WIDTH, HEIGHT), strict=True
-                )
-            ),
-        )
+    detector = _detector(real_server, {"timeout": 20}, input_pixel_format=order)
+    frame = bus if order == "bgr" else np.ascontiguousarray(bus[..., ::-1])
+    found = frigate.detect(detector, detector.labels, frame[None])
+    assert expected == [
+        (label, score, [left * WIDTH, top * HEIGHT, right * WIDTH, bottom * HEIGHT])
         for label, score, (top, left, bottom, right) in found
-    } == expected
+    ]
