@@ -35,7 +35,8 @@ class PartSpecs(msgspec.Struct, frozen=True):
 
 class OpenedModel(msgspec.Struct, frozen=True):
     """An open model. `parts` by role, "model" where there is one; `files` are those whose change
-    means another model; `written` the suffixes that `predict` gives."""
+    means another model; `written` the suffixes that `predict` gives; `languages` those that it
+    hears or speaks, empty where it does not tell."""
 
     kind: str
     task: str
@@ -44,6 +45,7 @@ class OpenedModel(msgspec.Struct, frozen=True):
     slots: int
     labels: tuple[str, ...]
     written: tuple[str, ...]
+    languages: tuple[str, ...] = ()
 
 
 class PredictOptions(msgspec.Struct, frozen=True, kw_only=True):

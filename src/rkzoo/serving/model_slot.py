@@ -126,6 +126,7 @@ class ModelSlot:
             slots=slots,
             labels=contracts[0].labels if len(contracts) == 1 else (),
             written=tuple(sorted(self._kind.written)),
+            languages=spec_of(self._head).languages(self._head),
         )
 
     def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
