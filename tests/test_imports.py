@@ -27,6 +27,7 @@ GROUND = {
     "kept",
     "ort",
     "progress",
+    "protocol",
     "session",
     "spelling",
 }
@@ -41,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"soc"},
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
+    "remote": set(),
     "streaming": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
@@ -55,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "remote",
         "streaming",
     },
     "cli": {
@@ -67,6 +70,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "remote",
         "streaming",
         "workflow",
     },

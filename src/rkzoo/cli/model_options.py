@@ -107,6 +107,17 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         " but not the same (docs/board.md); board: this machine's NPU, the usual one for a .rknn"
         " where there is an NPU",
     )
+    add_on(parser)
+
+
+def add_on(parser: argparse._ActionsContainer) -> None:
+    """--on."""
+    parser.add_argument(
+        "--on",
+        metavar="ADDRESS",
+        help="a board whose NPU runs the model: ssh://user@board, adb:SERIAL or http://board:8000;"
+        " an .onnx is built for its chip first",
+    )
 
 
 def request(args: argparse.Namespace) -> Request:
@@ -141,6 +152,7 @@ def request(args: argparse.Namespace) -> Request:
 # Fields of Request, and the argument of the command line that holds the same.
 _SAME = {
     "runtime": "runtime",
+    "on": "on",
     "dtype": "dtype",
     "toolkit": "toolkit",
     "calibration": "calib",
