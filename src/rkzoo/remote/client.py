@@ -90,7 +90,7 @@ class Client(Closeable):
         self.endpoint, self.lease = endpoint, lease
         self.board = endpoint.board
         self._last_words = last_words
-        self._lock = threading.Lock()
+        self._lock, self._sending = threading.Lock(), threading.Lock()
         self._idle: list[HTTPConnection] = []
         # Sockets apart: a connection lets go of its own when an answer is to be its last.
         self._busy: dict[HTTPConnection, socket.socket] = {}
@@ -163,10 +163,14 @@ class Client(Closeable):
             RkzooError: It cannot be read or kept there, or the connection stays cut.
         """
         sha256 = sha256_of(file)
-        path = f"{wire.FILES}/{sha256}"
-        stored = self._stored(path, sha256)
-        if stored.complete:
-            return sha256
+        with self._sending:  # threads that send the same file would send it several times
+            stored = self._stored(sha256)
+            if not stored.complete:
+                self._send(file, stored, report)
+        return sha256
+
+    def _send(self, file: Path, stored: Stored, report: ProgressReporter) -> None:
+        path = f"{wire.FILES}/{stored.sha256}"
         with os_errors_explained(f"{file} cannot be read."), open_file(file) as stream:
             size = stream.seek(0, 2)
             with report.task(f"Sending {file.name} to {self.board}", size, bytes=True) as bar:
@@ -179,7 +183,7 @@ class Client(Closeable):
                         tries += 1
                         if self._lost or tries > len(_PAUSES):
                             raise
-                        stored = self._stored(path, sha256)
+                        stored = self._stored(stored.sha256)
                         continue
                     if not stored.complete and stored.size <= before:
                         raise RkzooError(
@@ -190,10 +194,9 @@ class Client(Closeable):
                         )
                     tries = 0
                     bar.update(stored.size)
-        return sha256
 
-    def _stored(self, path: str, sha256: str) -> Stored:
-        status, data = self._call("GET", path, missing=True)
+    def _stored(self, sha256: str) -> Stored:
+        status, data = self._call("GET", f"{wire.FILES}/{sha256}", missing=True)
         return Stored(sha256, 0, False) if status == 404 else self._read(data, Stored)
 
     def _put_piece(self, path: str, stream: Any, start: int, size: int) -> Stored:

@@ -32,7 +32,7 @@ BACKENDS: dict[str, str] = {
 
 
 def runtime_of(request: Request, usual: str) -> str:
-    """The name in `BACKENDS` of what runs the models of a request; `usual` where it does not say."""
+    """The name in `BACKENDS` of what runs a request; `usual` where it does not say."""
     return "remote" if request.on is not None else request.runtime or usual
 
 
