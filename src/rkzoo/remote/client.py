@@ -46,6 +46,7 @@ _SECONDS = 60.0  # an ordinary call
 _LONG_SECONDS = 600.0  # opening a large model, many runs, what doctor looks at
 _LEASE_SECONDS = 8 * wire.BEAT
 _PAUSES = (0.0, 0.2, 1.0)  # before each try of a call that may be repeated
+_LOST_SECONDS = 0.5
 _MOST_JSON = 64 << 20
 _MOST_BYTES = 1 << 29
 _MOST_IDLE = 16
@@ -94,7 +95,7 @@ class Client(Closeable):
         self._idle: list[HTTPConnection] = []
         # Sockets apart: a connection lets go of its own when an answer is to be its last.
         self._busy: dict[HTTPConnection, socket.socket] = {}
-        self._lost = self._closed = False
+        self._lost, self._closed = threading.Event(), False
 
     # --- the board --------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Client(Closeable):
                         stored = self._put_piece(path, stream, before, size)
                     except ConnectionLost:
                         tries += 1
-                        if self._lost or tries > len(_PAUSES):
+                        if self.lost or tries > len(_PAUSES):
                             raise
                         stored = self._stored(stored.sha256)
                         continue
@@ -267,7 +268,7 @@ class Client(Closeable):
     @property
     def lost(self) -> bool:
         """Whether the connection was cut, and stays so."""
-        return self._lost or self._closed
+        return self._lost.is_set() or self._closed
 
     def close(self) -> None:
         """Ends the lease and every call."""
@@ -398,7 +399,7 @@ class Client(Closeable):
             while response.readline(_MOST_JSON):
                 pass
         if not self._closed:
-            self._lost = True
+            self._lost.set()
             self._end_calls()
         with self._lock:
             self._busy.pop(connection, None)
@@ -457,6 +458,9 @@ class Client(Closeable):
         )
 
     def _cut(self, error: BaseException | None) -> ConnectionLost:
+        if self.lease and not self._closed:
+            # Whether it is gone altogether, and what was said then, is known a little later.
+            self._lost.wait(_LOST_SECONDS)
         words = self._last_words() or (_shown(f"{error}") if error is not None else "")
         return ConnectionLost(
             f"The connection to {self.board} was cut.",
