@@ -27,7 +27,7 @@ SESSIONS = f"{ROOT}/sessions"  # POST OpenSession -> Opened; DELETE /SESSION
 # GET /SESSION/layers -> Layers; GET /SESSION/memory -> ModelMemory
 DOCTOR = f"{ROOT}/doctor"  # GET ?file=SHA256&name=NAME -> what `rkzoo doctor --json` prints
 CAPTURE = f"{ROOT}/capture"  # GET -> a .tar, as of `rkzoo doctor --capture`
-MACHINE = f"{ROOT}/machine"  # GET -> MachineState: clocks, heat, NPU load, who uses the NPU
+MACHINE = f"{ROOT}/machine"  # GET -> soc.machine.Machine as JSON (machine_to_json)
 CLOCKS = f"{ROOT}/clocks"  # POST SetClocks -> ClocksSet
 
 LEASE_HEADER = "Rkzoo-Lease"
@@ -159,6 +159,24 @@ class SetClocks(msgspec.Struct, frozen=True):
 
     action: Literal["show", "hold", "release", "lock", "restore"]
     apply: bool = False
+
+
+class ClockWrite(msgspec.Struct, frozen=True):
+    """As soc.clocks.Write."""
+
+    path: str
+    value: str
+    old: str
+
+
+class ClocksSet(msgspec.Struct, frozen=True):
+    """What was written, or would be where it was not `applied`; `throttled` are clocks that heat
+    holds down."""
+
+    action: str
+    applied: bool
+    writes: tuple[ClockWrite, ...]
+    throttled: tuple[str, ...] = ()
 
 
 class Problem(msgspec.Struct, frozen=True):
