@@ -99,7 +99,7 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
         picture: As NpuSession's.
         shapes: As NpuSession's.
         profile: Collect times per layer, which makes each run slower.
-        contract: What the model promises, for `record`; None where it is only run.
+        contract: What the model promises, for `record`; null where it is only run.
         options: What is wanted of the answers, for `record`.
     """
 
@@ -111,7 +111,7 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
     picture: bool = True
     shapes: tuple[tuple[int, ...], ...] = ()
     profile: bool = False
-    contract: msgspec.Raw | None = None
+    contract: msgspec.Raw = msgspec.Raw(b"null")
     options: dict[str, Any] = {}
 
 

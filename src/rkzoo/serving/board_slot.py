@@ -175,7 +175,7 @@ class BoardSlot:
         """From a file's bytes to its record, as `rkzoo eval` makes it."""
         from rkzoo.serving.records import answering_of
 
-        if self._asked.contract is None:
+        if bytes(self._asked.contract) == b"null":
             raise RkzooError(
                 f"{self._asked.name} gives no records.",
                 "It was opened without a contract, so nothing tells how it is read.",
