@@ -67,6 +67,12 @@ KINDS = (
     Kind("estimates", "estimates", rf"{_HEX}{{64}}\.json"),
     Kind("layers", "layers by their damage, of tune", f"{_HEX}{{32}}"),
     Kind("lines", "lines of text cut from pages", f"{_HEX}{{16}}", lock="locks/lines-{}"),
+    Kind(
+        "received",
+        "models that were sent here, to run on this board",
+        rf"{_HEX}{{64}}(\.part)?",
+        lock="locks/received-{}",
+    ),
     Kind("logs", "logs of failures", r"\d{8}-\d{6}\.\d{9}-.*\.log"),
     Kind("partial", "downloads that were stopped", r"(member-)?[0-9a-f]{64}\.part"),
     Kind("scratch", "working folders", f"{_HEX}{{12}}", lock="scratch/{}.owner"),

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -22,7 +22,7 @@ from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.reader import RknnFile
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.npu import Layout, NpuSession
-from rkzoo.runtime.npu_api import Cores, NpuError
+from rkzoo.runtime.npu_api import Cores, Init, NpuError
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
 from rkzoo.soc.library import ARM32, examine
@@ -37,6 +37,7 @@ from rkzoo.workflow.inference.board_refusals import cause, refuse
 from rkzoo.zoo.labels import label_set, label_sets
 
 if TYPE_CHECKING:
+    from rkzoo.runtime.npu_lite import LiteSession
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
@@ -215,7 +216,30 @@ def open_board(
 ) -> Session:
     """The model on the NPU, its outputs as its decoder reads them or in `layout`. Raises
     RkzooError; says in `report` what versions warn of."""
-    picture = contract.picture is not None
+    how = layout or layout_of(contract)
+    return open_npu(model, report, layout=how, picture=contract.picture is not None)
+
+
+def open_npu(
+    model: BoardBackend,
+    report: ProgressReporter = SILENT,
+    *,
+    layout: Layout,
+    picture: bool,
+    shapes: Sequence[Sequence[int]] = (),
+    profile: bool = False,
+) -> NpuSession | LiteSession:
+    """The model on the NPU, whatever it promises.
+
+    Args:
+        model: The model.
+        report: Is told what versions warn of.
+        layout: As NpuSession's; `picture` and `shapes` likewise.
+        profile: Collect times per layer, in a context of its own.
+
+    Raises:
+        RkzooError: It cannot be opened.
+    """
     if model.library == LITE:
         from rkzoo.runtime.npu_lite import LiteSession
 
@@ -224,30 +248,29 @@ def open_board(
         return LiteSession(
             model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
         )
-    context = _context(model, report)
+    context = _context(model, report, Init.COLLECT_PERF if profile else Init.NONE)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
-    layout = layout or layout_of(contract)
-    return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
+    return NpuSession(context, layout=layout, floats=model.floats, picture=picture, shapes=shapes)
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakValueDictionary()
 _OPENING = Lock()
 
 
-def _context(model: BoardBackend, report: ProgressReporter) -> Context:
+def _context(model: BoardBackend, report: ProgressReporter, flags: Init) -> Context:
     """A context of its own; the weights are those of the same file where it is open already
     (not on RV1103 and RV1106, where they are read again). What there is to say is said once."""
     with os_errors_explained(f"{model.file} cannot be read."):
         stat = model.file.stat()
-    key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
+    key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size, flags)
     with _OPENING:
         first = _OPEN.get(key)
         try:
             if first is not None and not first.closed:
                 return first.duplicate()
             _judge(model, report)
-            context = Context.open(NpuLibrary(model.library), model.file)
+            context = Context.open(NpuLibrary(model.library), model.file, flags)
         except NpuError as error:
             raise cause(error, readable_rknn(model.file), read_machine()) from error
         if context.stand_in:
