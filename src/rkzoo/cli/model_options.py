@@ -107,7 +107,6 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         " but not the same (docs/board.md); board: this machine's NPU, the usual one for a .rknn"
         " where there is an NPU",
     )
-    add_on(parser)
 
 
 def add_on(parser: argparse._ActionsContainer) -> None:

@@ -23,6 +23,7 @@ from rkzoo.files import open_file, os_errors_explained, sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.protocol import board as wire
 from rkzoo.protocol.board import (
+    ClocksSet,
     Hello,
     Layers,
     Lease,
@@ -139,14 +140,15 @@ class Client(Closeable):
         """The .tar of `rkzoo doctor --capture`."""
         return self._call("GET", wire.CAPTURE, timeout=_LONG_SECONDS, most=_MOST_BYTES)[1]
 
-    def machine(self, kind: type[T]) -> T:
-        """Its state now: clocks, heat, NPU load. `kind` is the record that it is read as."""
-        return self._read(self._call("GET", wire.MACHINE)[1], kind)
+    def machine(self) -> bytes:
+        """Its state now, clocks, heat, NPU load and all, as `soc.machine.machine_from_json` reads
+        it."""
+        return self._call("GET", wire.MACHINE)[1]
 
-    def clocks(self, wanted: SetClocks, kind: type[T]) -> T:
-        """Shows or sets clocks. `kind` is the record that the answer is read as."""
+    def clocks(self, wanted: SetClocks) -> ClocksSet:
+        """Shows or sets clocks; those that are held are given back with the lease."""
         repeat = wanted.action == "show"
-        return self._read(self._post(wire.CLOCKS, wanted, repeat=repeat), kind)
+        return self._read(self._post(wire.CLOCKS, wanted, repeat=repeat), ClocksSet)
 
     # --- files ------------------------------------------------------------------------
 

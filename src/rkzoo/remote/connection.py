@@ -401,8 +401,9 @@ def check_version(board: str, rkzoo: str, protocol: int) -> None:
 
 
 def _last(lines: Sequence[str]) -> str:
-    """The last line with words in it."""
-    return next((_shown(line) for line in reversed(lines) if re.search(r"\w", line)), "")
+    """The last line with words in it, but for where the server says that it listens."""
+    told = (line for line in reversed(lines) if re.search(r"\w", line))
+    return next((_shown(line) for line in told if not line.startswith("Listening at")), "")
 
 
 def _shown(line: str) -> str:

@@ -80,6 +80,11 @@ class Backend(ABC):
         return None
 
     @property
+    def hardware(self) -> str:
+        """Chip, driver and library of the NPU that the numbers come from; "" for none."""
+        return ""
+
+    @property
     def npu_cores(self) -> int:
         """NPU cores that may be used; 0 where there is no NPU."""
         return 0

@@ -88,6 +88,12 @@ class BoardBackend(Backend):
         return open_board(self, contract, report)
 
     @property
+    def hardware(self) -> str:
+        machine, path = read_machine(), Path(self.library)
+        version = examine(path, self.library).version if path.is_file() else ""
+        return hardware_text(machine.chip, machine.driver, self.library, version)
+
+    @property
     def npu_cores(self) -> int:
         return self.available
 
@@ -105,6 +111,12 @@ class BoardBackend(Backend):
     def digest(self) -> str:
         """What decides the answers, for a cache."""
         return f"{sha256_of(self.file)} {self.library} {os.environ.get(LIBRARY, '')}"
+
+
+def hardware_text(chip: str | None, driver: str, library: str, version: str) -> str:
+    """Chip, driver and library in one line, as far as they are known."""
+    facts = {"chip": chip or "", "driver": driver, "library": f"{Path(library).name} {version}"}
+    return ", ".join(f"{name} {value.strip()}" for name, value in facts.items() if value.strip())
 
 
 def find_library() -> str | None:

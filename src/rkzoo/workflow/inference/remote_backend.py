@@ -23,6 +23,7 @@ from rkzoo.soc.versions import Part, Version, parse
 from rkzoo.workflow.inference.backend import Backend
 from rkzoo.workflow.inference.board import (
     contract_of,
+    hardware_text,
     judge_versions,
     layout_of,
     readable_rknn,
@@ -41,7 +42,7 @@ class RemoteBackend(Backend):
     Attributes:
         address: The board's.
         file: The .rknn.
-        hardware: The board's chip, driver and library, which decide the answers.
+        facts: The board's chip, driver and library, which decide the answers.
         cores: As for BoardBackend.
         available: NPU cores that may be used, 1 where that is not known.
         floats: As for NpuSession: the plain way, to compare with.
@@ -52,7 +53,7 @@ class RemoteBackend(Backend):
 
     address: str
     file: Path
-    hardware: str
+    facts: str
     cores: Cores = Cores.AUTO
     available: int = 1
     floats: bool = False
@@ -86,6 +87,10 @@ class RemoteBackend(Backend):
         return open_remote(self, contract, report)
 
     @property
+    def hardware(self) -> str:
+        return self.facts
+
+    @property
     def npu_cores(self) -> int:
         return self.available
 
@@ -99,7 +104,7 @@ class RemoteBackend(Backend):
 
     @property
     def digest(self) -> str:
-        return f"{sha256_of(self.file)} {self.address} {self.hardware}"
+        return f"{sha256_of(self.file)} {self.address} {self.facts}"
 
 
 def open_remote(
@@ -151,12 +156,12 @@ def open_remote(
 
 def hardware_of(hello: Hello) -> str:
     """Chip, driver and library of a board in one line, as far as they are known."""
-    facts = {
-        "chip": hello.chip or "",
-        "driver": hello.driver,
-        "library": f"{Path(hello.library).name} {_library_version(hello)}".strip(),
-    }
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+    return hardware_text(hello.chip, hello.driver, hello.library, library_version(hello))
+
+
+def library_version(hello: Hello) -> str:
+    """Version of the library that models are opened with; "" where it is not known."""
+    return next((one.version for one in hello.libraries if one.path == hello.library), "")
 
 
 _told: set[str] = set()
@@ -177,10 +182,6 @@ def _address(request: Request) -> str:
     return request.on
 
 
-def _library_version(hello: Hello) -> str:
-    return next((one.version for one in hello.libraries if one.path == hello.library), "")
-
-
 def _on(address: str, file: Path) -> RemoteBackend:
     """The file for the board. Raises RkzooError where it cannot run there, before it is sent."""
     connected = board(address)
@@ -199,7 +200,7 @@ def _on(address: str, file: Path) -> RemoteBackend:
         refuse_for(file.name, read, hello.chip, has, "are free")
     known: dict[Part, Version | None] = {
         "model": parse(read.toolkit) if read else None,
-        "runtime": parse(_library_version(hello)),
+        "runtime": parse(library_version(hello)),
         "driver": parse(hello.driver),
     }
     # What they warn of the board tells when it opens the model.
