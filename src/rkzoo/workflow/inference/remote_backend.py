@@ -27,10 +27,13 @@ from rkzoo.workflow.inference.board import (
     judge_versions,
     layout_of,
     readable_rknn,
+    recipe_of,
 )
 from rkzoo.workflow.inference.board_refusals import refuse_for
 
 if TYPE_CHECKING:
+    from rkzoo.toolkit.builds import BuildInputs
+    from rkzoo.toolkit.recipe import Recipe
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
@@ -85,6 +88,25 @@ class RemoteBackend(Backend):
         self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
     ) -> Session:
         return open_remote(self, contract, report)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        return recipe_of(self.file)
+
+    @property
+    def origin(self) -> BuildInputs | None:
+        recipe = self.recipe
+        if recipe is None:
+            return None
+        from rkzoo.toolkit import builds
+        from rkzoo.workflow.request.sidecar import read_sidecar
+
+        inputs = builds.find(read_sidecar(self.file).build)
+        return None if inputs is None else replace(inputs, recipe=recipe)
+
+    @property
+    def on(self) -> str:
+        return self.address
 
     @property
     def hardware(self) -> str:
