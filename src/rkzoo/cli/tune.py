@@ -131,8 +131,8 @@ def _print_summary(tuning: TuningResult, following: str) -> None:
     ]
     print(table(("", "stage", "change", tuning.metric.name, "drop", "cost"), rows))
     print(
-        f"float {tuning.metric.value:.4f} [onnx], best INT8 {tuning.best.value:.4f} [{tuning.runtime}], "
-        f"{tuning.images} pictures of {tuning.dataset}"
+        f"float {tuning.metric.value:.4f} [onnx], best INT8 {tuning.best.value:.4f} "
+        f"[{tuning.runtime}], {tuning.images} pictures of {tuning.dataset}"
     )
     if not tuning.reached:
         print(
