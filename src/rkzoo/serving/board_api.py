@@ -170,7 +170,8 @@ class BoardApi:
     async def _metadata(self, request: Request) -> Response:
         name = _session(request)
         opened = self.board.opened(name)
-        return JSONResponse(described(name, "1", "board", opened.inputs, opened.outputs))
+        about = {"name": name, "versions": ["1"], "platform": "rkzoo_board"}
+        return JSONResponse(about | described(opened.inputs, opened.outputs))
 
     async def _ready(self, request: Request) -> Response:
         name = _session(request)
