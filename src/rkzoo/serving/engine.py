@@ -21,8 +21,7 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Problem
-from rkzoo.serving.errors import ServingError, of_error, of_problem
-from rkzoo.serving.model_slot import (
+from rkzoo.serving.calls import (
     InferArguments,
     InferReply,
     ModelArguments,
@@ -31,6 +30,7 @@ from rkzoo.serving.model_slot import (
     Predicted,
     PredictOptions,
 )
+from rkzoo.serving.errors import ServingError, of_error, of_problem
 from rkzoo.serving.scheduler import Job, Scheduler, Taker
 from rkzoo.serving.worker_process import SlotClient, WorkerDied, WorkerProcess
 

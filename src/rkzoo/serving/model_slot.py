@@ -19,6 +19,16 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.files import temporary_folder
 from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response
+from rkzoo.serving.calls import (
+    DEFAULTS,
+    InferArguments,
+    InferReply,
+    ModelArguments,
+    OpenedModel,
+    PartSpecs,
+    Predicted,
+    PredictOptions,
+)
 from rkzoo.serving.worker import Answer, problem_of
 from rkzoo.session import Array, Label, Session, dequantise, plain, plain_spec
 from rkzoo.vision.letterbox import with_channels
@@ -32,84 +42,6 @@ WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1, "board": 2}
 """Slots where nothing is asked; on a board where the cores are not known."""
 
 _MOST_TASKS = 8  # tasks with options of a request's own that are kept
-
-
-class ModelArguments(msgspec.Struct, frozen=True):
-    """What is served: a model as `rkzoo run` names it, fields of `Request`, and which slot of
-    how many this is (0: as many as keep the NPU busy)."""
-
-    model: str
-    request: dict[str, Any] = {}
-    number: int = 0
-    slots: int = 0
-
-
-class PartSpecs(msgspec.Struct, frozen=True):
-    """Inputs and outputs of one graph, as the Open Inference Protocol is told of them."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    @property
-    def batch(self) -> int:
-        """How many samples one run takes; 1 where its inputs do not agree on it."""
-        first = {spec.shape[0] if spec.shape else 1 for spec in self.inputs}
-        return first.pop() if len(first) == 1 else 1
-
-
-class OpenedModel(msgspec.Struct, frozen=True):
-    """An open model. `parts` by role, "model" where there is one; `files` are those whose change
-    means another model; `written` the suffixes that `predict` gives."""
-
-    kind: str
-    task: str
-    runtime: Label
-    parts: dict[str, PartSpecs]
-    slots: int
-    labels: tuple[str, ...]
-    written: tuple[str, ...]
-
-
-class PredictOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted of an answer; fields of `Request` by their names.
-
-    `format` is "json", or the suffix of a file as `rkzoo run -o` writes it: ".jpg" (the drawn
-    picture), ".srt", ".vtt", ".txt", ".wav" ... `filename` names the input in messages, and its
-    suffix may tell its format.
-    """
-
-    format: str = "json"
-    filename: str = ""
-    language: str | None = None
-    translate: bool = False
-    speed: float = 1.0
-    confidence: float | None = None
-    iou: float | None = None
-    max_boxes: int | None = None
-    classes: tuple[str | int, ...] | None = None
-    points: tuple[tuple[float, ...], ...] = ()
-    boxes: tuple[tuple[float, ...], ...] = ()
-
-    def asked(self) -> dict[str, Any]:
-        """The fields of `Request` that were given."""
-        return {
-            name: value
-            for name in self.__struct_fields__[2:]
-            if (value := getattr(self, name)) != _DEFAULTS[name]
-        }
-
-
-_DEFAULTS = dict(
-    zip(PredictOptions.__struct_fields__, PredictOptions.__struct_defaults__, strict=True)
-)
-
-
-class Predicted(msgspec.Struct, frozen=True):
-    """An answer to `predict`; its bytes are the first buffer. `seconds` from the decoded input
-    to the result."""
-
-    format: str
-    seconds: float
 
 
 _PLANS: dict[bytes, Plan] = {}
@@ -251,7 +183,7 @@ class ModelSlot:
         from rkzoo.workflow.request.request import request_of
 
         whole = self._plan.options
-        own = {name: value for name, value in self._asked.items() if name in _DEFAULTS}
+        own = {name: value for name, value in self._asked.items() if name in DEFAULTS}
         request = request_of(None, own | dict(asked))
         validate_options(self._head, request.given())
         options = replace(request.task_options, prompts=whole.prompts, against=whole.against)
@@ -266,23 +198,6 @@ _CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytearray]], Answer]] =
 
 
 # ---- tensors ------------------------------------------------------------------------------
-
-
-class InferArguments(msgspec.Struct, frozen=True):
-    """Requests of the Open Inference Protocol for one graph, one a buffer. `name` and `version`
-    are what the answers call the model."""
-
-    header_sizes: tuple[int | None, ...]
-    name: str
-    version: str
-    part: str = "model"
-
-
-class InferReply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to one request; its body is the buffer at the same place."""
-
-    header_size: int | None = None
-    error: Any = None
 
 
 def _specs(session: Session) -> PartSpecs:

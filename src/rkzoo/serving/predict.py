@@ -13,10 +13,10 @@ from starlette.routing import BaseRoute, Route
 
 from rkzoo.errors import RkzooError
 from rkzoo.serving.app import admitted_body
+from rkzoo.serving.calls import PredictOptions
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error
 from rkzoo.serving.http_limits import MOST_BODY, declared_size
-from rkzoo.serving.model_slot import PredictOptions
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
