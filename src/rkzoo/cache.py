@@ -60,6 +60,7 @@ KINDS = (
         lock="toolkits/.{}.lock",
     ),
     Kind("builds", "builds, for the simulator", f"{_HEX}{{64}}"),
+    Kind("rknn", "models built for boards", f"{_HEX}{{32}}", lock="locks/rknn-{}"),
     Kind("made", "models made of other files", rf"{_HEX}{{32}}(\.\w+)?", lock="locks/made-{}"),
     Kind("evals", "records of evaluations", f"{_HEX}{{32}}"),
     Kind("embeddings", "embeddings of what was searched", f"{_HEX}{{32}}"),
