@@ -460,9 +460,7 @@ def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
         # The simulator is multi-threaded itself, up to a point.
         usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
         if any(part.backend.on for part in job.plan.parts.values()):
-            usual = min(
-                _cores(), npu_workers(job.plan)
-            )  # what is prepared here is waited for there
+            usual = min(_cores(), npu_workers(job.plan))  # several on the way at once
         count = min(workers or usual, len(pieces))
         return (
             run_inline(job, pieces, report) if count == 1 else run_in_processes(job, pieces, count)

@@ -308,8 +308,9 @@ def tune(
 def _check_chip(on: str, soc: str) -> None:
     """Raises RkzooError where the board at an address is of another chip."""
     from rkzoo.remote.boards import board
+    from rkzoo.workflow.inference.remote_backend import known_chip
 
-    chip = board(on).hello.chip
+    chip = known_chip(board(on).hello)
     if chip is None or not same_family(chip, soc):
         raise RkzooError(
             f"{on} cannot measure what is built for {soc}.",
