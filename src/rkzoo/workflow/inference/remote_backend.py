@@ -223,7 +223,8 @@ def _on(address: str, file: Path) -> RemoteBackend:
     chip = known_chip(hello)
     if read is not None:
         # Where an NPU has memory of its own kind, the board alone knows how much.
-        has = hello.memory_free if chip is not None and chips()[chip].iommu else None
+        contiguous = chip is None or chips()[chip].iommu is False
+        has = None if contiguous else hello.memory_free
         refuse_for(file.name, read, chip, has, "are free")
     known: dict[Part, Version | None] = {
         "model": parse(read.toolkit) if read else None,
