@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rkzoo.cli.streams import one_line
 
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
             return _capture(Path(args.capture), root, as_json=args.json)
         diagnosis = diagnose(root, model=model, adb=args.adb, soc=soc)
     if args.json:
-        print_json(_document(diagnosis))
+        print_json(diagnosis.to_json())
     else:
         _print(diagnosis, everything=args.all)
     return diagnosis.exit_code
@@ -98,20 +98,3 @@ def _print(diagnosis: Diagnosis, *, everything: bool) -> None:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
-
-
-def _document(diagnosis: Diagnosis) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    machine = asdict(diagnosis.machine)
-    machine["root"] = str(diagnosis.machine.root)
-    machine["holders"] = [
-        {"pid": h.pid, "name": h.name, "path": h.path} for h in diagnosis.machine.holders
-    ]
-    return {
-        "place": diagnosis.place,
-        "level": diagnosis.level,
-        "findings": [asdict(finding) for finding in diagnosis.findings],
-        "machine": machine,
-        "label": "not measured on a board",
-    }
