@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,21 +12,17 @@ import pytest
 import rkzoo
 from board_over_ssh.openssh import SshBoard
 from rkzoo.cli.main import main
-from rkzoo.files import cache_dir
 from rkzoo.remote.known_boards import known_boards
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
 @pytest.fixture
-def pc(
-    bare_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[SshBoard]:
-    """This machine, which reaches the board by ssh alone. What it fetched for boards once is kept
-    beside the userland, so that the packages are not packed for every run of the tests."""
+def pc(bare_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SshBoard:
+    """The board, and this machine, which knows it by ssh alone."""
     monkeypatch.setenv("RKZOO_SSH", bare_board.client)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    yield bare_board
+    return bare_board
 
 
 def installed(board: SshBoard) -> list[str]:
@@ -62,8 +55,6 @@ def test_a_board_is_set_up_once_and_taken_back(
     assert (board.address, board.chip, board.rkzoo) == (pc.address, "rk3588", rkzoo.__version__)
 
     # Again: nothing is packed, and nothing is sent.
-    from rkzoo.remote import board_packages
-
     monkeypatch.setattr(board_packages, "_tar", lambda files: pytest.fail("packed again"))
     main(["board", "setup", pc.address, "--json"])
     assert json.loads(capsys.readouterr().out)["sent"] == []
@@ -73,3 +64,30 @@ def test_a_board_is_set_up_once_and_taken_back(
     assert not (pc.home / ".local/share/rkzoo").exists()
     main(["board", "setup", pc.address, "--remove"])
     assert "nothing to remove" in capsys.readouterr().out
+
+
+def test_a_cable_cut_while_sending_leaves_nothing(
+    pc: SshBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = Layer("rkzoo-cut", "something large", lambda report: os.urandom(64 << 20))
+    monkeypatch.setattr(setup, "layers", lambda target: (layer,))
+    versions = pc.home / ".local/share/rkzoo/versions"
+
+    def cut() -> int:
+        for _ in range(3000):
+            if any(path.stat().st_size for path in versions.glob(".*/packed")):
+                return pc.cut()
+            time.sleep(0.01)
+        return 0
+
+    with ThreadPoolExecutor(1) as pool:
+        cutting = pool.submit(cut)
+        with pytest.raises(RkzooError, match="connection was cut") as caught:
+            setup.set_up(parse_address(pc.address))
+        assert cutting.result() > 0
+    assert str(caught.value).count("\n") == 0
+    for _ in range(300):  # the board notices it by itself
+        if not pc.processes():
+            break
+        time.sleep(0.05)
+    assert (pc.processes(), os.listdir(versions)) == ([], [])
