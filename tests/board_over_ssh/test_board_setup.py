@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,10 @@ import pytest
 import rkzoo
 from board_over_ssh.openssh import SshBoard
 from rkzoo.cli.main import main
+from rkzoo.errors import RkzooError
+from rkzoo.remote import board_packages, setup
+from rkzoo.remote.address import parse_address
+from rkzoo.remote.board_packages import Layer
 from rkzoo.remote.known_boards import known_boards
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
