@@ -120,3 +120,34 @@ def dequantise(array: Array, spec: TensorSpec) -> NDArray[np.float32]:
     values -= np.float32(spec.zero_point)
     values *= np.float32(spec.scale)
     return values
+
+
+def plain(array: Array, spec: TensorSpec) -> Array:
+    """An output in the graph's order, NCHW where it has four dimensions, whatever layout the NPU
+    wrote; a view where that is possible."""
+    if spec.layout == "NHWC" and array.ndim == 4:
+        nchw: Array = array.transpose(0, 3, 1, 2)
+        return nchw
+    if spec.layout == "NC1HWC2" and array.ndim == 5:
+        batch, blocks, height, width, depth = array.shape
+        channels = spec.channels or blocks * depth
+        planes: Array = array.transpose(0, 1, 4, 2, 3).reshape(batch, blocks * depth, height, width)
+        cut: Array = planes[:, :channels]
+        return cut
+    return array
+
+
+def plain_spec(spec: TensorSpec) -> TensorSpec:
+    """The spec of an output after `plain` and `dequantise`."""
+    shape = spec.shape
+    if spec.layout == "NHWC" and len(shape) == 4:
+        shape = (shape[0], shape[3], shape[1], shape[2])
+    elif spec.layout == "NC1HWC2" and len(shape) == 5:
+        shape = (shape[0], spec.channels or shape[1] * shape[4], shape[2], shape[3])
+    floats = spec.scale is not None or spec.dtype.startswith("float")
+    return TensorSpec(
+        name=spec.name,
+        shape=shape,
+        dtype="float32" if floats else spec.dtype,
+        layout="NCHW" if len(shape) == 4 else "plain",
+    )

@@ -26,6 +26,7 @@ VERBS = {
     "convert": "convert a model to .rknn for a chip",
     "run": "run a model on pictures, sounds or texts",
     "stream": "run a model on video: camera, file, network; live page, video, JSON lines",
+    "serve": "serve models over HTTP: Open Inference Protocol, OpenAI's API, a page",
     "eval": "evaluate a model on a dataset",
     "compare": "compare float, float16 and INT8, and diagnose accuracy loss",
     "check": "compare the NPU's outputs with the simulator's",

@@ -28,7 +28,8 @@ _LONGEST_NAME = 1024  # characters: what is longer is a text, and the system tak
 
 @dataclass(frozen=True)
 class InputKind:
-    """`expand` makes a list of what the user named, without reading it; `read` reads one.
+    """`expand` makes a list of what the user named, without reading it; `read` reads one, and
+    `decode` the bytes of one, with its name.
     `file` is the path that a source lies at, None for one that lies nowhere. `several` is what
     a document calls the results, `gives` the file that is written for each, `written` the
     suffixes of such a file where its name may be given."""
@@ -39,6 +40,7 @@ class InputKind:
     expand: Callable[[list[str]], Sequence[Any]]
     read: Callable[[Any], Any]
     file: Callable[[Any], Path | None] = Path
+    decode: Callable[[bytes, Path], Any] = lambda data, path: data
     written: frozenset[str] = frozenset()
 
 
@@ -54,10 +56,22 @@ def _picture(source: Any) -> Any:
     return read(source)
 
 
+def _picture_bytes(data: bytes, path: Path) -> Any:
+    from rkzoo.vision.image import from_bytes
+
+    return from_bytes(data, path)
+
+
 def _with_alpha(source: Any) -> Any:
     from rkzoo.vision.image import read
 
     return read(source, alpha=True)
+
+
+def _bytes_with_alpha(data: bytes, path: Path) -> Any:
+    from rkzoo.vision.image import from_bytes
+
+    return from_bytes(data, path, alpha=True)
 
 
 def _sounds(names: list[str]) -> Sequence[Any]:
@@ -70,6 +84,12 @@ def _sound(source: Any) -> Any:
     from rkzoo.audio.sound import read
 
     return read(source)
+
+
+def _sound_bytes(data: bytes, path: Path) -> Any:
+    from rkzoo.audio.sound import decode
+
+    return decode(data, path)
 
 
 @dataclass(frozen=True)
@@ -142,6 +162,17 @@ def _text(source: TextSource | str) -> str:
     return text
 
 
+def _text_bytes(data: bytes, path: Path) -> str:
+    if len(data) > _MOST_TEXT:
+        raise RkzooError(f"{path} is too long.", "Texts end at 1 MiB.", "Cut it.")
+    try:
+        return _text(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RkzooError(
+            f"The text {path} cannot be read.", "It is not UTF-8.", "Send it as UTF-8."
+        ) from error
+
+
 _DRAWN = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 _VECTORS = frozenset({".npy", ".json", ".txt"})
 _TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
@@ -151,11 +182,15 @@ _ARRAYS = frozenset({".npz", ".npy"})
 _SPOKEN = frozenset({".wav", ".flac", ".ogg"})
 _UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
 
-PICTURE = InputKind("picture", "images", "picture", _pictures, _picture, written=_DRAWN)
-TRANSPARENT = replace(PICTURE, read=_with_alpha)
+PICTURE = InputKind(
+    "picture", "images", "picture", _pictures, _picture, decode=_picture_bytes, written=_DRAWN
+)
+TRANSPARENT = replace(PICTURE, read=_with_alpha, decode=_bytes_with_alpha)
 """Pictures for a model that takes their alpha, too."""
-SOUND = InputKind("sound", "sounds", "transcript", _sounds, _sound, written=_TRANSCRIPTS)
-TEXT = InputKind("text", "texts", "output", _texts, _text, _file_of, _TEXTS)
+SOUND = InputKind(
+    "sound", "sounds", "transcript", _sounds, _sound, decode=_sound_bytes, written=_TRANSCRIPTS
+)
+TEXT = InputKind("text", "texts", "output", _texts, _text, _file_of, _text_bytes, _TEXTS)
 TENSORS = InputKind("tensors", "samples", "output", list, lambda name: name, written=_ARRAYS)
 _MEASURED = replace(PICTURE, gives="vector", written=_VECTORS)
 _HEARD = replace(SOUND, gives="timeline", written=_TABLES)
@@ -188,7 +223,7 @@ def seen_by(input_kind: InputKind, contracts: Iterable[Contract]) -> InputKind:
     alpha = any(image is not None and image.channels == 4 for image in images)
     if not alpha or input_kind.name != PICTURE.name:
         return input_kind
-    return replace(input_kind, read=TRANSPARENT.read)
+    return replace(input_kind, read=TRANSPARENT.read, decode=TRANSPARENT.decode)
 
 
 def of_plan(planned: Plan) -> InputKind:
@@ -204,6 +239,7 @@ def of_plan(planned: Plan) -> InputKind:
         expand=partial(samples.expand, contract=contract),
         read=partial(samples.read, contract=contract),
         file=samples.file_of,
+        decode=partial(samples.decode, contract=contract),
     )
 
 

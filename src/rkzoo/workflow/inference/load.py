@@ -21,7 +21,7 @@ from rkzoo.tasks.text.page import PageReader, SingleLine
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.inputs import of_plan
-from rkzoo.workflow.inference.model import Answer, Image, Model, Prediction, draw_prediction
+from rkzoo.workflow.inference.model import Answer, Draw, Image, Model, Prediction, draw_prediction
 from rkzoo.workflow.inference.plan import Plan, open_part, plan
 from rkzoo.workflow.inference.rga_preprocess import attach_rga
 from rkzoo.workflow.inference.sanity import run_with_checks
@@ -67,9 +67,8 @@ def open_planned(planned: Plan, report: ProgressReporter = SILENT) -> Model:
     """As `open_model`, for a plan."""
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
-        painter = partial(_paint, report) if _reads_text(task) else draw_prediction
-        kind = of_plan(planned)
-        return Model(planned.name, planned.label, _answer(task), stack.pop_all(), painter, kind)
+        painter, kind = painter_of(task, report), of_plan(planned)
+        return Model(planned.name, planned.label, checked(task), stack.pop_all(), painter, kind)
 
 
 def open_task(
@@ -130,7 +129,8 @@ def _opened(parts: TaskParts, options: TaskOptions) -> Callable[[Any], Predictio
     return spec.open(parts, options)
 
 
-def _answer(task: Callable[[Image], Prediction]) -> Answer:
+def checked(task: Callable[[Image], Prediction]) -> Answer:
+    """The task with a second look at doubtful answers, which gives warnings."""
     return (
         partial(run_with_checks, task)
         if isinstance(task, HeadTask)
@@ -138,8 +138,10 @@ def _answer(task: Callable[[Image], Prediction]) -> Answer:
     )
 
 
-def _reads_text(task: object) -> bool:
-    return isinstance(task, PageReader | SingleLine | PlateReader)
+def painter_of(task: object, report: ProgressReporter = SILENT) -> Draw:
+    """What draws the task's answers: texts need a font."""
+    reads_text = isinstance(task, PageReader | SingleLine | PlateReader)
+    return partial(_paint, report) if reads_text else draw_prediction
 
 
 def _paint(report: ProgressReporter, text_lines: TextLines, image: Image) -> Image:

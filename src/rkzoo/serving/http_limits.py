@@ -1,0 +1,117 @@
+"""Bounds on what a client may send: head, body, and the time for both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from rkzoo.serving.errors import ServingError
+
+MOST_HEADERS = 64
+MOST_HEAD = 16 << 10  # bytes of the request line and all headers
+HEAD_SECONDS = 10.0
+IDLE_SECONDS = 10.0  # between two pieces of a body
+MOST_BODY = 64 << 20
+
+Receive = Callable[[], Awaitable[Any]]
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol with bounds that it does not have: a head is whole within seconds, and
+    small. A connection that breaks them is closed."""
+
+    _size = 0
+    _count = 0
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_here()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._size = self._count = 0
+        self._wait_for_head()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._add(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count += 1
+        self._add(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_is_here()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        # What is no whole header yet is in the parser: it is bounded here.
+        if self._late is not None:
+            self._add(0 if self._count else len(data), quiet=True)
+        super().data_received(data)
+
+    def _add(self, size: int, *, quiet: bool = False) -> None:
+        self._size += size
+        if self._size > MOST_HEAD + (1 << 20 if quiet else 0) or self._count > MOST_HEADERS:
+            self._head_is_here()
+            self.transport.abort()
+
+    def _wait_for_head(self) -> None:
+        self._head_is_here()
+        self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _head_is_here(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _give_up(self) -> None:
+        self._late = None
+        self.transport.abort()
+
+
+async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
+    """The body of a request.
+
+    Raises:
+        ServingError: It is too large (413), or stops in the middle (408).
+    """
+    size = declared_size(request, most)
+    pieces: list[bytes] = []
+    received = 0
+    stream = request.stream().__aiter__()
+    while True:
+        try:
+            piece = await asyncio.wait_for(stream.__anext__(), IDLE_SECONDS)
+        except StopAsyncIteration:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        except ClientDisconnect:
+            raise ServingError(400, "The client went away.") from None
+        except asyncio.TimeoutError:
+            raise ServingError(
+                408, f"The body stopped after {received} of {size or '?'} bytes."
+            ) from None
+        received += len(piece)
+        if received > most:
+            raise ServingError(413, f"The body is larger than {most >> 20} MiB.")
+        if piece:
+            pieces.append(piece)
+
+
+def declared_size(request: Request, most: int = MOST_BODY) -> int:
+    """What Content-Length says, 0 where it says nothing. Raises ServingError (413)."""
+    text = request.headers.get("content-length", "0")
+    size = int(text) if text.isdecimal() else 0
+    if size > most:
+        raise ServingError(413, f"The body has {size >> 20} MiB, of {most >> 20} MiB allowed.")
+    return size

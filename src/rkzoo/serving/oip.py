@@ -1,0 +1,161 @@
+"""The Open Inference Protocol v2 over HTTP, with binary tensors and Triton's model repository.
+
+Source: https://github.com/kserve/open-inference-protocol (inference_rest.md) and
+https://github.com/triton-inference-server/server (extension_model_repository.md).
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.protocol.tensors import HEADER_LENGTH, Body, datatype_of, request_parameters
+from rkzoo.serving.app import admitted_body
+from rkzoo.serving.engine import Engine
+from rkzoo.serving.errors import ServingError, of_error
+
+EXTENSIONS = ("binary_tensor_data", "model_repository", "schedule_policy")
+_TRITON_STATES = {"ready": "READY", "loading": "LOADING", "failed": "UNAVAILABLE"}
+
+
+def routes(engine: Engine) -> list[BaseRoute]:
+    """The protocol's routes."""
+
+    async def server(request: Request) -> Response:
+        told = {"name": "rkzoo", "version": version("rkzoo"), "extensions": EXTENSIONS}
+        return JSONResponse(told)
+
+    async def live(request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return JSONResponse({"ready": engine.ready}, 200 if engine.ready else 503)
+
+    async def model(request: Request) -> Response:
+        return JSONResponse(metadata(engine, named(engine, request)))
+
+    async def model_ready(request: Request) -> Response:
+        name = named(engine, request)
+        status = engine.status(owner(engine, name))
+        is_ready = status.state == "ready"
+        told = {"name": name, "ready": is_ready}
+        return JSONResponse(told, 200 if is_ready else 503)
+
+    async def infer(request: Request) -> Response:
+        name = named(engine, request)
+        body = Body(await admitted_body(engine, request), _header_size(request))
+        reply = await engine.infer(
+            name, body.data, body.header_size, timeout=timeout_of(body, request)
+        )
+        return Response(reply.body, headers=Body(b"", reply.header_size).headers)
+
+    async def index(request: Request) -> Response:
+        return JSONResponse(repository_index(engine))
+
+    async def load(request: Request) -> Response:
+        await engine.load(request.path_params["name"])
+        return JSONResponse({})
+
+    async def unload(request: Request) -> Response:
+        await engine.unload(request.path_params["name"])
+        return JSONResponse({})
+
+    table: list[tuple[str, str, Any]] = [
+        ("GET", "/v2", server),
+        ("GET", "/v2/health/live", live),
+        ("GET", "/v2/health/ready", ready),
+        ("POST", "/v2/repository/index", index),
+        ("POST", "/v2/repository/models/{name}/load", load),
+        ("POST", "/v2/repository/models/{name}/unload", unload),
+    ]
+    for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        table += [
+            ("GET", path, model),
+            ("GET", f"{path}/ready", model_ready),
+            ("POST", f"{path}/infer", infer),
+        ]
+    return [Route(path, handler, methods=[method]) for method, path, handler in table]
+
+
+def named(engine: Engine, request: Request) -> str:
+    """The model that a path names. Raises ServingError (404) for another version of it."""
+    name: str = request.path_params["name"]
+    wanted = request.path_params.get("version")
+    have = engine.status(owner(engine, name)).version
+    if wanted not in (None, have):
+        raise ServingError(404, f"{name} has the version {have}, not {wanted[:40]!r}.")
+    return name
+
+
+def owner(engine: Engine, name: str) -> str:
+    """The model that NAME or NAME.ROLE belongs to. Raises ServingError (404)."""
+    if name not in engine.names() and (model := name.rpartition(".")[0]) in engine.names():
+        return model
+    return name
+
+
+def metadata(engine: Engine, name: str) -> dict[str, Any]:
+    """A model's metadata as the protocol has them. Those of a pipeline name its parts."""
+    status = engine.status(owner(engine, name))
+    opened = status.opened
+    about = {
+        "name": name,
+        "versions": [status.version],
+        "platform": f"rkzoo_{opened.runtime}" if opened else "rkzoo",
+    }
+    if name in engine.names() and opened is not None and "model" not in opened.parts:
+        parts = [f"{name}.{role}" for role in opened.parts]
+        return about | {"inputs": [], "outputs": [], "parameters": {"parts": parts}}
+    _, _, specs = engine.part(name)
+    return about | {
+        "inputs": [_tensor(spec) for spec in specs.inputs],
+        "outputs": [_tensor(spec) for spec in specs.outputs],
+    }
+
+
+def repository_index(engine: Engine) -> list[dict[str, str]]:
+    """The state of every model, as Triton's index has it."""
+    rows = []
+    for name in engine.names():
+        status = engine.status(name)
+        state = _TRITON_STATES.get(status.state, "UNAVAILABLE")
+        reason = status.reason or ("unloaded" if status.state == "unloaded" else "")
+        rows.append({"name": name, "version": status.version, "state": state, "reason": reason})
+    return rows
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "datatype": datatype_of(spec.dtype),
+        "shape": list(spec.shape),
+    }
+
+
+def _header_size(request: Request) -> int | None:
+    text = request.headers.get(HEADER_LENGTH)
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > 12:
+        raise ServingError(400, f"{HEADER_LENGTH} is no number.")
+    return int(text)
+
+
+def timeout_of(body: Body, request: Request) -> float | None:
+    """Seconds that a client waits: Triton's parameter `timeout`, in microseconds. Raises
+    ServingError for a body that cannot be read, before it waits in a queue."""
+    try:
+        timeout = request_parameters(body).get("timeout")
+    except RkzooError as error:
+        raise of_error(error) from error
+    if timeout is None:
+        return None
+    if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
+        raise ServingError(400, "The parameter timeout is a number of microseconds.")
+    return timeout / 1e6 or None

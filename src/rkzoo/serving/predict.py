@@ -1,0 +1,115 @@
+"""Pictures, sounds and texts in, answers as JSON out: POST /v1/models/NAME:predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from rkzoo.errors import RkzooError
+from rkzoo.serving.app import admitted_body
+from rkzoo.serving.calls import PredictOptions
+from rkzoo.serving.engine import Engine
+from rkzoo.serving.errors import ServingError, of_error
+from rkzoo.serving.http_limits import MOST_BODY, declared_size
+
+
+def routes(engine: Engine) -> list[BaseRoute]:
+    """The route."""
+
+    async def predict(request: Request) -> Response:
+        data, filename = await input_of(engine, request)
+        options = options_of(request.query_params, filename)
+        reply = await engine.predict(request.path_params["name"], data, options)
+        return Response(reply.body, media_type=reply.media_type)
+
+    return [Route("/v1/models/{name}:predict", predict, methods=["POST"])]
+
+
+async def input_of(engine: Engine, request: Request) -> tuple[bytes, str]:
+    """The input of a request and its name: the field `file` of a form, `text` of JSON, or the
+    body itself. Raises ServingError."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _of_form(engine, request)
+    data = await admitted_body(engine, request)
+    if kind == "application/json":
+        try:
+            text = msgspec.json.decode(data, type=_Text).text
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ServingError(
+                400, f'The body is no JSON of the form {{"text": ...}}: {error}'
+            ) from error
+        return text.encode(), ""
+    if not data:
+        raise ServingError(400, "The body is empty: send the bytes of a picture, sound or text.")
+    return data, ""
+
+
+class _Text(msgspec.Struct, frozen=True):
+    text: str
+
+
+async def _of_form(engine: Engine, request: Request) -> tuple[bytes, str]:
+    with engine.admit(declared_size(request)):
+        async with request.form(max_files=1, max_fields=16, max_part_size=MOST_BODY) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise ServingError(400, "The form has no field `file`.")
+            return await file.read(), file.filename or ""
+
+
+def options_of(query: Mapping[str, str], filename: str) -> PredictOptions:
+    """What is wanted of the answer, from the query of a URL. Raises ServingError (400)."""
+    fields: dict[str, Any] = {"filename": filename[:200]}
+    for name, text in query.items():
+        read = _READERS.get(name)
+        if read is None:
+            known = ", ".join(_READERS)
+            raise ServingError(400, f"There is no option {name[:40]!r}; there are {known}.")
+        try:
+            fields[name] = read(text)
+        except ValueError:
+            raise ServingError(400, f"{name}={text[:80]} cannot be read.") from None
+    try:
+        return PredictOptions(**fields)
+    except RkzooError as error:
+        raise of_error(error) from error
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("0", "1", "true", "false"):
+        raise ValueError(text)
+    return text.lower() in ("1", "true")
+
+
+def _format(text: str) -> str:
+    return text if text == "json" else f".{text.lstrip('.').lower()}"
+
+
+def _names(text: str) -> tuple[str | int, ...]:
+    return tuple(int(part) if part.isdecimal() else part for part in text.split(",") if part)
+
+
+def _groups(text: str) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, part.split(","))) for part in text.split(";") if part)
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "format": _format,
+    "filename": str,
+    "confidence": float,
+    "iou": float,
+    "max_boxes": int,
+    "classes": _names,
+    "language": str,
+    "translate": _flag,
+    "speed": float,
+    "points": _groups,
+    "boxes": _groups,
+}

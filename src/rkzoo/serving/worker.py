@@ -1,0 +1,152 @@
+"""A worker process: holds one model open in some slots, and answers calls.
+
+    python -m rkzoo.serving.worker DESCRIPTOR
+
+The NPU's library can end the process that it is in, so it is in this one, and the server is not.
+Over the socket DESCRIPTOR the server hands in one end of a pair of sockets for each slot. A slot
+has a thread of its own: it is opened by the first message on its channel, then answers one call
+after another. The worker ends when the server closes the socket, or dies.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from rkzoo.errors import RkzooError
+from rkzoo.protocol.board import Problem
+from rkzoo.serving.channel import Channel, Closed
+
+SLOTS: dict[str, str] = {
+    "model": "rkzoo.serving.model_slot:ModelSlot",
+}
+"""What a slot can be opened as."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """The header of a call: what is asked, and how. The first on a channel is `open`, whose
+    `arguments` open the slot as one of SLOTS."""
+
+    kind: str
+    arguments: msgspec.Raw = msgspec.Raw(b"null")
+    slot: str = ""
+
+
+class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The header of an answer: `value`, or what went wrong."""
+
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call gives: a value for the header, and buffers."""
+
+    value: Any = None
+    buffers: Sequence[bytes | memoryview] = ()
+
+
+class Slot(Protocol):
+    """Something open that answers calls, in one thread."""
+
+    opened: Any
+    """The value of the answer to `open`."""
+
+    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+        """Answers. Raises RkzooError."""
+
+    def close(self) -> None: ...
+
+
+def problem_of(error: BaseException) -> Problem:
+    """An exception as it goes over the wire."""
+    if isinstance(error, RkzooError):
+        log = str(error.log or "")
+        return Problem(str(error), error.what, error.why, error.fix, error.code, log)
+    if isinstance(error, MemoryError):
+        return Problem("There is too little memory for this.", code=1)
+    what = "An error of rkzoo's own."
+    return Problem(f"{what} {type(error).__name__}: {error}", what, repr(error), code=1)
+
+
+def error_of(problem: Problem) -> RkzooError:
+    """A problem as the exception that it was."""
+    return RkzooError(problem.what or problem.error, problem.why, problem.fix, code=problem.code)
+
+
+def _serve(channel: Channel) -> None:
+    """A slot's life."""
+    slot: Slot | None = None
+    try:
+        while True:
+            header, data = channel.receive()
+            try:
+                call = msgspec.json.decode(header, type=Call)
+                if slot is None:
+                    slot = _open(call)
+                    answer = Answer(slot.opened)
+                else:
+                    answer = slot.call(call.kind, call.arguments, data)
+                value = msgspec.Raw(msgspec.json.encode(answer.value))
+                told, buffers = Answered(value), answer.buffers
+            except Exception as error:
+                if not isinstance(error, RkzooError):
+                    sys.excepthook(type(error), error, error.__traceback__)
+                told, buffers = Answered(problem=problem_of(error)), ()
+            channel.send(msgspec.json.encode(told), buffers)
+    except Closed:
+        pass
+    finally:
+        if slot is not None:
+            slot.close()
+        channel.close()
+
+
+def _open(call: Call) -> Slot:
+    module, name = SLOTS[call.slot].split(":")
+    slot: Slot = getattr(importlib.import_module(module), name)(call.arguments)
+    return slot
+
+
+def main(descriptor: int) -> None:
+    """Serves slots until the server is gone."""
+    # Ctrl-C reaches the whole group; the server says when a worker ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=descriptor)
+    threads: list[threading.Thread] = []
+    while True:
+        try:
+            data, ends, _, _ = socket.recv_fds(control, 1, 1)
+        except OSError:
+            break
+        if not data:
+            break
+        for end in ends:
+            channel = Channel(socket.socket(fileno=end))
+            thread = threading.Thread(target=_serve, args=(channel,), daemon=True)
+            thread.start()
+            threads = [*(t for t in threads if t.is_alive()), thread]
+    for thread in threads:
+        thread.join(_GRACE)
+    # A library's thread that hangs must not keep the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+_GRACE = 5.0
+"""Seconds for a slot to close what it opened."""
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
