@@ -6,12 +6,9 @@ import argparse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from rkzoo.cli.streams import one_line
-
-if TYPE_CHECKING:
-    from rkzoo.workflow.diagnostics.doctor import Diagnosis
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -50,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
             return _capture(Path(args.capture), root, as_json=args.json)
         diagnosis = diagnose(root, model=model, adb=args.adb, soc=soc)
     if args.json:
-        print_json(_document(diagnosis))
+        print_json(diagnosis.to_json())
     else:
         on_board = diagnosis.place == "board"
         print_findings(diagnosis.findings, board=on_board, everything=args.all)
@@ -122,20 +119,3 @@ def print_findings(findings: Sequence[Found], *, board: bool, everything: bool =
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
-
-
-def _document(diagnosis: Diagnosis) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    machine = asdict(diagnosis.machine)
-    machine["root"] = str(diagnosis.machine.root)
-    machine["holders"] = [
-        {"pid": h.pid, "name": h.name, "path": h.path} for h in diagnosis.machine.holders
-    ]
-    return {
-        "place": diagnosis.place,
-        "level": diagnosis.level,
-        "findings": [asdict(finding) for finding in diagnosis.findings],
-        "machine": machine,
-        "label": "not measured on a board",
-    }

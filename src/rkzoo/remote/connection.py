@@ -253,7 +253,7 @@ class _Process:
 
     def last_words(self) -> str:
         """The last line on stderr."""
-        return next((_shown(line) for line in reversed(self._said) if line.strip()), "")
+        return _last(self._said)
 
     def close(self) -> None:
         """Ends the server by closing its stdin, and the process if it does not follow."""
@@ -378,7 +378,7 @@ def cause(board: str, code: int | None, said: Sequence[str]) -> tuple[str, str] 
 
 
 def _failed(board: str, code: int, said: Sequence[str]) -> RkzooError:
-    last = next((_shown(line) for line in reversed(said) if line.strip()), "")
+    last = _last(said)
     why, fix = cause(board, code, said) or (
         f"It says: {last}" if last else f"What was started there ended with code {code}.",
         f"Run it there by hand: rkzoo serve --board. If it is damaged: rkzoo board setup {board}",
@@ -398,6 +398,12 @@ def check_version(board: str, rkzoo: str, protocol: int) -> None:
         f"The board has rkzoo {_shown(rkzoo)} (protocol {protocol}), and this PC has {own}.",
         f"Bring the board up to this version with rkzoo board setup {board}, or update this PC.",
     )
+
+
+def _last(lines: Sequence[str]) -> str:
+    """The last line with words in it, but for where the server says that it listens."""
+    told = (line for line in reversed(lines) if re.search(r"\w", line))
+    return next((_shown(line) for line in told if not line.startswith("Listening at")), "")
 
 
 def _shown(line: str) -> str:
