@@ -8,8 +8,11 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import pytest
 
 import soc.board_trees as board_trees
 from npu_standin import build
-from rkzoo.protocol.board import BEAT
+from rkzoo.protocol.board import BEAT, VERSION
 from serving.board_server import (
     Model,
     Served,
@@ -405,3 +408,33 @@ def test_the_servers_end_gives_everything_back(
         assert other.client.post("/rkzoo/v1/leases").status_code == 400
     governor = server.board._root / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor"
     assert governor.read_text().strip() != "performance"
+
+
+def test_rkzoo_serve_as_a_board_until_its_stdin_closes(
+    server: Served, model: Model, tmp_path: Path
+) -> None:
+    """The command that runs behind ssh: one line when it listens, and nothing left at its end."""
+    socket = tmp_path / "own.sock"
+    command = [sys.executable, "-m", "rkzoo", "serve", "--board", "--until-stdin-closes"]
+    with subprocess.Popen(
+        [*command, "--socket", str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert (ready["addresses"], ready["protocol"]) == ([f"unix:{socket}"], VERSION)
+        other = Served(server.board, socket, server.client)
+        with other.new_client() as client, other.lease() as lease:
+            body = {"sha256": model.sha256, "name": "small.rknn"}
+            told = client.post("/rkzoo/v1/sessions", json=body, headers=lease).json()
+            path = f"/v2/models/{told['session']}/infer"
+            assert outputs_of(server.infer(path, model.picture, client))
+            tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+            children = [child for task in tasks for child in task.read_text().split()]
+            began = time.monotonic()
+            process.stdin.close()  # the cable is cut, while the lease is held
+            assert process.wait(15) == 0
+            assert time.monotonic() - began < 5
+    assert children
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not socket.exists()

@@ -12,7 +12,8 @@ import pytest
 from npu_standin import build
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Layers, ModelMemory, OpenSession, Timed
-from rkzoo.serving.board_slot import BoardSlot, SessionArguments, TimeArguments
+from rkzoo.serving.board_slot import BoardSlot
+from rkzoo.serving.calls import SessionArguments, TimeArguments
 from serving.board_server import Model, request_body, small_model
 
 MODEL = small_model()

@@ -33,7 +33,7 @@ from rkzoo.protocol.board import (
     OpenSession,
     SetClocks,
 )
-from rkzoo.serving.board_slot import SessionArguments
+from rkzoo.serving.calls import SessionArguments
 from rkzoo.serving.errors import ServingError
 from rkzoo.serving.file_store import FileStore
 from rkzoo.serving.leases import HeldClocks, Lease, Leases

@@ -23,13 +23,12 @@ from rkzoo.protocol.board import LEASE_HEADER, OpenSession, SetClocks
 from rkzoo.protocol.tensors import Body, request_parameters
 from rkzoo.serving.app import admitted_body
 from rkzoo.serving.board import Board
-from rkzoo.serving.board_slot import RecordArguments, TimeArguments
+from rkzoo.serving.calls import InferArguments, InferReply, RecordArguments, TimeArguments
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error, of_problem
 from rkzoo.serving.file_store import MOST_PIECE, WrongContent, WrongPlace, parse_range
 from rkzoo.serving.http_limits import read_body
 from rkzoo.serving.leases import Lease, NoLease
-from rkzoo.serving.model_slot import InferArguments, InferReply
 from rkzoo.serving.oip import described, header_size
 from rkzoo.serving.worker import problem_of
 from rkzoo.serving.worker_process import WorkerDied
@@ -170,7 +169,8 @@ class BoardApi:
     async def _metadata(self, request: Request) -> Response:
         name = _session(request)
         opened = self.board.opened(name)
-        return JSONResponse(described(name, "1", "board", opened.inputs, opened.outputs))
+        about = {"name": name, "versions": ["1"], "platform": "rkzoo_board"}
+        return JSONResponse(about | described(opened.inputs, opened.outputs))
 
     async def _ready(self, request: Request) -> Response:
         name = _session(request)

@@ -14,36 +14,23 @@ import numpy as np
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError, printable
 from rkzoo.progress import NoteKeeper
-from rkzoo.protocol.board import Layers, ModelMemory, Opened, OpenSession, Timed
+from rkzoo.protocol.board import Layers, ModelMemory, Opened, Timed
 from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response
 from rkzoo.runtime.npu import NpuSession, npu_seconds
 from rkzoo.runtime.npu_api import Cores
-from rkzoo.serving.model_slot import InferArguments, InferReply, fed, infer_each, raw_of
+from rkzoo.serving.calls import (
+    InferArguments,
+    InferReply,
+    RecordArguments,
+    SessionArguments,
+    TimeArguments,
+)
+from rkzoo.serving.model_slot import fed, infer_each, raw_of
 from rkzoo.serving.worker import Answer
 from rkzoo.session import Array, canvas_of
 from rkzoo.workflow.inference.board import on_board, open_npu
 
 MOST_RUNS = 10_000
-
-
-class SessionArguments(msgspec.Struct, frozen=True):
-    """What is opened: a file of this board, and how."""
-
-    file: str
-    asked: OpenSession
-
-
-class TimeArguments(msgspec.Struct, frozen=True):
-    """How often the request in the first buffer is run; `header_size` is its JSON part."""
-
-    runs: int
-    header_size: int | None = None
-
-
-class RecordArguments(msgspec.Struct, frozen=True):
-    """What the file in the first buffer is called: its suffix may tell its format."""
-
-    filename: str
 
 
 class BoardSlot:

@@ -167,7 +167,7 @@ class Engine:
         self.scheduler = Scheduler(self.limits.waiting, self.limits.memory)
         self.restarts: dict[str, int] = {}
         self._models = {one.name: _Model(one) for one in served}
-        self._log, self._observe = log, observe
+        self.log, self._observe = log, observe
         self._threads = ThreadPoolExecutor(8, "engine")
         self._ending = threading.Event()
         self._reading = 0  # bytes of bodies that are being received
@@ -376,7 +376,7 @@ class Engine:
                 seen[name] = stamp
                 changed = stamp is not None and model.stamp not in (None, stamp)
                 if changed and settled and model.state in ("ready", "failed"):
-                    self._log(name, "its file was replaced")
+                    self.log(name, "its file was replaced")
                     with suppress(ServingError):
                         self._load(model)
 
@@ -392,11 +392,11 @@ class Engine:
                 if model.generation is None:
                     model.state = "failed"
                     self.scheduler.fail_all(model.served.name, of_error(error, 503))
-                self._log(model.served.name, f"cannot be loaded: {error}")
+                self.log(model.served.name, f"cannot be loaded: {error}")
                 raise of_error(error) from error
             former, model.generation = model.generation, generation
             model.opened, model.state, model.reason = generation.opened, "ready", ""
-            self._log(model.served.name, f"loaded, version {generation.number}")
+            self.log(model.served.name, f"loaded, version {generation.number}")
         self._watch_over(model, generation)
         if former is not None:
             self._retire(former)
@@ -404,7 +404,7 @@ class Engine:
     def _start(self, model: _Model) -> _Generation:
         """A new process with all its slots open. Raises RkzooError."""
         served = model.served
-        log = self._log
+        log = self.log
         worker = WorkerProcess(served.name, lambda line: log(served.name, line))
         asked = ModelArguments(served.model, dict(served.request), 0, served.slots)
         try:
@@ -542,10 +542,10 @@ class Engine:
                 model.state = "failed"
                 model.reason = f"{name} ended {deaths} times without an answer in between."
             self.scheduler.fail_all(name, ServingError(503, model.reason))
-            self._log(name, model.reason)
+            self.log(name, model.reason)
             return
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (deaths - 1)) if deaths > 1 else 0.0
-        self._log(name, f"its process ended; it is started again in {pause:g} s")
+        self.log(name, f"its process ended; it is started again in {pause:g} s")
         if not self._ending.wait(pause):
             with suppress(ServingError):
                 self._load(model)
