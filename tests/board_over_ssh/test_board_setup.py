@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def pc(bare_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SshBoard:
     """The board, and this machine, which knows it by ssh alone."""
     monkeypatch.setenv("RKZOO_SSH", bare_board.client)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("RKZOO_CONFIG", str(tmp_path / "config"))
     return bare_board
 
 

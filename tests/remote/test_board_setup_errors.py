@@ -26,7 +26,7 @@ def ssh_says(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("RKZOO_SSH", str(program))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    monkeypatch.setenv("RKZOO_CONFIG", str(folder))
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_packages_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(RkzooError, match="the board itself needs none") as caught:
         packages.pack(SILENT)
     assert "127.0.0.1:9" in caught.value.why
-    assert list((tmp_path / "cache/board-packages").iterdir()) == []
+    assert list((tmp_path / "cache/installs").iterdir()) == []

@@ -15,9 +15,7 @@ from rkzoo.remote.known_boards import KnownBoard, forget, known_boards, remember
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    if sys.platform != "linux":
-        pytest.skip("XDG_CONFIG_HOME names the place on Linux alone")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("RKZOO_CONFIG", str(tmp_path / "rkzoo"))
     return tmp_path / "rkzoo/boards.json"
 
 

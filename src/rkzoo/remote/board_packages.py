@@ -26,7 +26,6 @@ from rkzoo.kept import keep, kept
 from rkzoo.progress import ProgressReporter
 
 EXTRA = "serve"
-CACHE = "board-packages"
 MANYLINUX = (17, 28, *range(31, 41))
 """Versions 2.N of glibc for which uv knows the wheels that fit."""
 OLDEST_PYTHON = (3, 10)
@@ -124,9 +123,9 @@ def _files_of(folder: Path, name: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _packages(own: Distribution, target: Target, key: str, report: ProgressReporter) -> bytes:
-    folder = cache_dir(CACHE)
+    folder = cache_dir("installs")
     file = folder / f"{key}.tar.gz"
-    with locked(cache_dir("locks") / f"{CACHE}-{file.name}"):
+    with locked(cache_dir("locks") / f"installs-{file.name}"):
         if (data := kept(file, report)) is None:
             label = f"Fetching packages for Python {target.python_text} on {target.platform}"
             with report.task(label), temporary_folder() as scratch:

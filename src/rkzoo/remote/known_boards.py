@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +13,8 @@ import msgspec
 from rkzoo.errors import RkzooError
 from rkzoo.files import atomic_output, locked, read_bytes
 
+CONFIG = "RKZOO_CONFIG"
+"""The folder of the list, in place of the user's usual one."""
 _MOST = 200
 _LARGEST = 1 << 20
 
@@ -46,6 +49,8 @@ class _Place:
 
 
 def _place() -> _Place:
+    if folder := os.environ.get(CONFIG):
+        return _Place(Path(folder).expanduser().absolute() / "boards.json")
     from platformdirs import user_config_path
 
     return _Place(user_config_path("rkzoo", appauthor=False) / "boards.json")
