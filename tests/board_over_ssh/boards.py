@@ -84,15 +84,36 @@ def logged_into(
 ) -> Iterator[SshBoard]:
     """The board behind sshd. `installed`: this working tree's rkzoo is on its PATH; else it has
     Python alone. `env` is what its programs are told."""
-    binaries, home = folder / "bin", folder / "home"
-    for path in (folder, binaries, home):
+    binaries = folder / "bin"
+    for path in (folder, binaries, folder / "home"):
         path.mkdir()
     python = python_of(arm, tree, binaries)
     if installed:
-        source = f"PYTHONPATH={PROJECT / 'src'}:{arm.site} PYTHONDONTWRITEBYTECODE=1"
+        # Compiled once, for starting is dear under qemu.
+        compiled = f"PYTHONPYCACHEPREFIX={arm.root.parent / 'pycache'}"
+        source = f"PYTHONPATH={PROJECT / 'src'}:{arm.site} {compiled}"
         _program(binaries / "rkzoo", f'{source} exec {python} -m rkzoo "$@"')
-    told = {"HOME": home, "PATH": f"{binaries}:/usr/bin:/bin", "PYTHONNOUSERSITE": 1}
-    told |= {"RKZOO_LIBRGA": "off", "LANG": "C.UTF-8", **(env or {})}
+    with _server(name, folder, env or {}) as board:
+        yield board
+
+
+@contextmanager
+def native(name: str, folder: Path, env: Mapping[str, object]) -> Iterator[SshBoard]:
+    """A board that is this machine, with the Python that runs the tests: for the cable, where
+    nothing depends on what computes at its end."""
+    for path in (folder, folder / "bin", folder / "home"):
+        path.mkdir()
+    source = f"PYTHONPATH={PROJECT / 'src'}"
+    _program(folder / "bin/rkzoo", f'{source} exec {sys.executable} -m rkzoo "$@"')
+    with _server(name, folder, env) as board:
+        yield board
+
+
+@contextmanager
+def _server(name: str, folder: Path, env: Mapping[str, object]) -> Iterator[SshBoard]:
+    home = folder / "home"
+    told = {"HOME": home, "PATH": f"{folder / 'bin'}:/usr/bin:/bin", "PYTHONNOUSERSITE": 1}
+    told |= {"RKZOO_LIBRGA": "off", "LANG": "C.UTF-8", **env}
     lines = [f"export {key}='{value}'" for key, value in told.items()]
     lines += ['cd "$HOME"', 'exec /bin/sh -c "${SSH_ORIGINAL_COMMAND:-exec /bin/sh}"']
     _program(folder / "login", "\n".join(lines))

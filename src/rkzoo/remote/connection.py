@@ -302,6 +302,11 @@ def _running(command: Sequence[str], board: str) -> Iterator[_Process]:
 _SETUP = "Install it there from this PC: rkzoo board setup {board}"
 _CAUSES = (
     (
+        r"closed by remote host|client_loop: send disconnect|Timeout, server .* not responding",
+        "The connection was cut.",
+        "Check the board and the cable, and run this again.",
+    ),
+    (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "Its host key is another than the one that ssh knows.",
         "If the board was set up anew, remove the old key with ssh-keygen -R HOST.",

@@ -331,9 +331,6 @@ class _Kept:
         return bytes(self._data)
 
 
-_CUT = re.compile(
-    r"closed by remote host|client_loop: send disconnect|Broken pipe|Timeout, server .* not respond"
-)
 _MISSING = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
 
 
@@ -341,9 +338,6 @@ def _failed(address: Address, code: int, said: Sequence[str]) -> RkzooError:
     said = [line.strip() for line in said if line.strip()]
     if code == _NO_PYTHON:
         return _no_python(address, said)
-    if _CUT.search("\n".join(said)):
-        why = "The connection was cut; what had arrived of a folder is dropped there."
-        return _unfit(address, why, "Run the same command again.")
     if known := cause(str(address), None, said):
         return _unfit(address, *known)
     last = printable(said[-1])[:300] if said else f"Python there ended with code {code}."
