@@ -27,6 +27,7 @@ GROUND = {
     "kept",
     "ort",
     "progress",
+    "protocol",
     "session",
     "spelling",
 }
@@ -44,7 +45,9 @@ ALLOWED: dict[str, set[str]] = {
     "streaming": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
+    "remote": set(),
     "workflow": {
+        "remote",
         "accuracy",
         "speed",
         "graph",
@@ -57,7 +60,20 @@ ALLOWED: dict[str, set[str]] = {
         "runtime",
         "streaming",
     },
+    "serving": {
+        "workflow",
+        "tasks",
+        "vision",
+        "audio",
+        "soc",
+        "runtime",
+        "streaming",
+        "graph",
+        "accuracy",
+    },
     "cli": {
+        "serving",
+        "remote",
         "accuracy",
         "speed",
         "graph",

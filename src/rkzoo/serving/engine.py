@@ -21,8 +21,7 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Problem
-from rkzoo.serving.errors import ServingError, of_error, of_problem
-from rkzoo.serving.model_slot import (
+from rkzoo.serving.calls import (
     InferArguments,
     InferReply,
     ModelArguments,
@@ -31,6 +30,7 @@ from rkzoo.serving.model_slot import (
     Predicted,
     PredictOptions,
 )
+from rkzoo.serving.errors import ServingError, of_error, of_problem
 from rkzoo.serving.scheduler import Job, Scheduler, Taker
 from rkzoo.serving.trace import TRACE
 from rkzoo.serving.worker_process import SlotClient, WorkerDied, WorkerProcess
@@ -73,12 +73,14 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Reply:
-    """The body of an answer. `header_size` is the JSON part of one with binary tensors."""
+    """The body of an answer. `header_size` is the JSON part of one with binary tensors,
+    `seconds` what the model took, `duration` that of a sound that was given."""
 
     body: bytes
     media_type: str = "application/json"
     header_size: int | None = None
     seconds: float = 0.0
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,9 @@ MEDIA_TYPES = {
     ".wav": "audio/wav",
     ".flac": "audio/flac",
     ".ogg": "audio/ogg",
+    ".mp3": "audio/mpeg",
+    ".opus": "audio/ogg",
+    ".pcm": "audio/pcm",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".png": "image/png",
@@ -277,7 +282,7 @@ class Engine:
         model, role, _ = self.part(name)
         reply, data = await self._ask(model, "infer", (name, header_size), body, timeout, role)
         media = "application/json" if reply.header_size is None else "application/octet-stream"
-        return Reply(bytes(data), media, reply.header_size)
+        return Reply(data, media, reply.header_size)
 
     async def predict(
         self, name: str, data: bytes, options: PredictOptions, *, timeout: float | None = None
@@ -295,13 +300,13 @@ class Engine:
         """
         self._model(name)
         told, answer = await self._ask(name, "predict", options, data, timeout)
-        return Reply(bytes(answer), MEDIA_TYPES[told.format], None, told.seconds)
+        return Reply(answer, MEDIA_TYPES[told.format], None, told.seconds, told.duration)
 
     async def ask(
         self, name: str, kind: str, arguments: Any, data: bytes = b"", timeout: float | None = None
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+    ) -> tuple[msgspec.Raw, list[bytes]]:
         """Any other call of a model's slots. Raises ServingError as `infer`."""
-        answer: tuple[msgspec.Raw, list[bytearray]] = await self._ask(
+        answer: tuple[msgspec.Raw, list[bytes]] = await self._ask(
             name, kind, arguments, data, timeout
         )
         return answer
