@@ -36,6 +36,7 @@ def installed(board: SshBoard) -> list[str]:
     return sorted(os.listdir(versions)) if versions.is_dir() else []
 
 
+@pytest.mark.vendor
 def test_a_board_is_set_up_once_and_taken_back(
     pc: SshBoard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
