@@ -46,7 +46,6 @@ ALLOWED: dict[str, set[str]] = {
     "streaming": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
-    "remote": set(),
     "workflow": {
         "remote",
         "accuracy",
@@ -59,7 +58,6 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
-        "remote",
         "streaming",
     },
     "serving": {
@@ -85,7 +83,6 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
-        "remote",
         "streaming",
         "workflow",
     },
