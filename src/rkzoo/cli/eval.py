@@ -154,6 +154,8 @@ def _print_summary(evaluation: Evaluation) -> None:
         f"{evaluation.model} [{evaluation.runtime}] on {evaluation.images} {evaluation.items} of "
         f"{evaluation.dataset}{again}"
     )
+    if evaluation.hardware:
+        print(f"measured on {evaluation.hardware}")
     if evaluation.failed:
         print(f"left out: {len(evaluation.failed)} that could not be used")
     for departure in evaluation.departures:

@@ -61,7 +61,7 @@ class ConnectionLost(RkzooError):
 
 class _UnixConnection(HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("board", timeout=timeout)
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:

@@ -20,6 +20,7 @@ from rkzoo.session import Label, Session
 
 if TYPE_CHECKING:
     from rkzoo.toolkit.builds import BuildInputs
+    from rkzoo.toolkit.recipe import Recipe
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
@@ -77,6 +78,21 @@ class Backend(ABC):
     @property
     def build(self) -> BuildInputs | None:
         """What RKNN-Toolkit2 builds, where this runtime builds something."""
+        return None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How the model was built for an NPU; None where it was not, or that is not known."""
+        return self.build.recipe if self.build is not None else None
+
+    @property
+    def origin(self) -> BuildInputs | None:
+        """What the model was built from, where that is at hand."""
+        return self.build
+
+    @property
+    def on(self) -> str | None:
+        """Address of the board that runs the model; None where it runs here."""
         return None
 
     @property

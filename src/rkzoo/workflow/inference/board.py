@@ -38,6 +38,7 @@ from rkzoo.zoo.labels import label_set, label_sets
 
 if TYPE_CHECKING:
     from rkzoo.runtime.npu_lite import LiteSession
+    from rkzoo.toolkit.recipe import Recipe
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
@@ -86,6 +87,10 @@ class BoardBackend(Backend):
         self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
     ) -> Session:
         return open_board(self, contract, report)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        return recipe_of(self.file)
 
     @property
     def hardware(self) -> str:
@@ -212,6 +217,16 @@ def contract_of(file: Path) -> Contract:
     if not contract.labels and known in label_sets():
         contract = msgspec.structs.replace(contract, labels=label_set(known))
     return contract
+
+
+def recipe_of(file: Path) -> Recipe | None:
+    """How a .rknn was built, from the file beside it; None where that is missing. Raises
+    RkzooError for one of another file."""
+    if not file.with_name(file.name + ".json").exists():
+        return None
+    from rkzoo.workflow.request.sidecar import read_sidecar
+
+    return read_sidecar(file).recipe
 
 
 def layout_of(contract: Contract) -> Layout:

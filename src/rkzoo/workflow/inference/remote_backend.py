@@ -30,10 +30,13 @@ from rkzoo.workflow.inference.board import (
     judge_versions,
     layout_of,
     readable_rknn,
+    recipe_of,
 )
 from rkzoo.workflow.inference.board_refusals import refuse_for
 
 if TYPE_CHECKING:
+    from rkzoo.toolkit.builds import BuildInputs
+    from rkzoo.toolkit.recipe import Recipe
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
@@ -67,16 +70,16 @@ class RemoteBackend(Backend):
         cls, ready: ResolvedModel, request: Request, report: ProgressReporter
     ) -> RemoteBackend:
         address = _address(request)
-        hello = board(address).hello
-        if hello.chip is None:
+        chip = known_chip(board(address).hello)
+        if chip is None:
             raise RkzooError(
                 f"{ready.name} cannot be built for {address}.",
-                "It does not tell which chip it has.",
+                "It tells no chip that rkzoo knows.",
                 "Convert the model with rkzoo convert --soc CHIP, and run the .rknn.",
             )
         from rkzoo.workflow.compile.kept_rknn import kept_rknn
 
-        return _on(address, kept_rknn(ready, hello.chip, request, report))
+        return _on(address, kept_rknn(ready, chip, request, report))
 
     @classmethod
     def of_rknn(
@@ -88,6 +91,25 @@ class RemoteBackend(Backend):
         self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
     ) -> Session:
         return open_remote(self, contract, report)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        return recipe_of(self.file)
+
+    @property
+    def origin(self) -> BuildInputs | None:
+        recipe = self.recipe
+        if recipe is None:
+            return None
+        from rkzoo.toolkit import builds
+        from rkzoo.workflow.request.sidecar import read_sidecar
+
+        inputs = builds.find(read_sidecar(self.file).build)
+        return None if inputs is None else replace(inputs, recipe=recipe)
+
+    @property
+    def on(self) -> str:
+        return self.address
 
     @property
     def hardware(self) -> str:
@@ -177,6 +199,11 @@ def hardware_of(hello: Hello) -> str:
     return hardware_text(hello.chip, hello.driver, hello.library, library_version(hello))
 
 
+def known_chip(hello: Hello) -> str | None:
+    """The board's chip; None where it tells none, or one that is not known."""
+    return hello.chip if hello.chip in chips() else None
+
+
 def library_version(hello: Hello) -> str:
     """Version of the library that models are opened with; "" where it is not known."""
     return next((one.version for one in hello.libraries if one.path == hello.library), "")
@@ -211,18 +238,19 @@ def _on(address: str, file: Path) -> RemoteBackend:
             f"Run rkzoo doctor --on {address}: it says what is missing and where to get it.",
         )
     read = readable_rknn(file)
-    chip = chips().get(hello.chip or "")
+    chip = known_chip(hello)
     if read is not None:
         # Where an NPU has memory of its own kind, the board alone knows how much.
-        has = hello.memory_free if chip is not None and chip.iommu else None
-        refuse_for(file.name, read, hello.chip, has, "are free")
+        contiguous = chip is None or chips()[chip].iommu is False
+        has = None if contiguous else hello.memory_free
+        refuse_for(file.name, read, chip, has, "are free")
     known: dict[Part, Version | None] = {
         "model": parse(read.toolkit) if read else None,
         "runtime": parse(library_version(hello)),
         "driver": parse(hello.driver),
     }
     # What they warn of the board tells when it opens the model.
-    judge_versions(file.name, known, hello.chip, hello.library, SILENT, f"on {address}")
+    judge_versions(file.name, known, chip, hello.library, SILENT, f"on {address}")
     return RemoteBackend(
         address,
         file,
