@@ -134,7 +134,7 @@ def compare(
     )
     board = far.against(trial.answered) if far else None
     if far and board and board.differs:
-        found_causes += (far.cause(board, planned["onnx"].name),)
+        found_causes = (far.cause(board, planned["onnx"].name), *found_causes)
     recipe = recipe_of(planned)
     return Comparison(
         model=planned["onnx"].name,
