@@ -42,12 +42,11 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"soc"},
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
+    "remote": {"toolkit"},  # uv, and the indexes that it asks
     "streaming": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
-    "remote": set(),
     "workflow": {
-        "remote",
         "accuracy",
         "speed",
         "graph",
@@ -58,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "remote",
         "streaming",
     },
     "serving": {
@@ -73,7 +73,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "serving",
-        "remote",
         "accuracy",
         "speed",
         "graph",
@@ -83,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "remote",
         "streaming",
         "workflow",
     },

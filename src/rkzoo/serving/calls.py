@@ -1,4 +1,4 @@
-"""The calls of a served model's slot: what the server and its workers say to each other."""
+"""The calls of slots, of models and of a board's sessions: what the server and its workers say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from rkzoo.contract.inputs import TensorSpec
+from rkzoo.protocol.board import OpenSession
 from rkzoo.session import Label
 
 
@@ -84,10 +85,11 @@ DEFAULTS = dict(
 
 class Predicted(msgspec.Struct, frozen=True):
     """An answer to `predict`; its bytes are the first buffer. `seconds` from the decoded input
-    to the result."""
+    to the result; `duration` of a sound that was given, in seconds."""
 
     format: str
     seconds: float
+    duration: float | None = None
 
 
 class InferArguments(msgspec.Struct, frozen=True):
@@ -105,3 +107,35 @@ class InferReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     header_size: int | None = None
     error: Any = None
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """An answer to `embed`; its buffer holds float32, a row of `width` for each item. `tokens`
+    is how many the texts among them had."""
+
+    width: int
+    tokens: int
+
+
+Item = str | bytes
+"""What is embedded: a text, or a picture's file. The buffer of `embed` is a list in MessagePack."""
+
+
+class SessionArguments(msgspec.Struct, frozen=True):
+    """What a session on the NPU opens: a file of this board, and how."""
+
+    file: str
+    asked: OpenSession
+
+
+class TimeArguments(msgspec.Struct, frozen=True):
+    """How often the request in the first buffer is run; `header_size` is its JSON part."""
+
+    runs: int
+    header_size: int | None = None
+
+
+class RecordArguments(msgspec.Struct, frozen=True):
+    """What the file in the first buffer is called: its suffix may tell its format."""
+
+    filename: str
