@@ -218,18 +218,11 @@ def _heard(model: ModelStatus) -> tuple[str, ...]:
 
 
 def _artifact(model: ModelStatus) -> dict[str, Any]:
-    from rkzoo.zoo.catalogue import card
-
-    try:
-        known = card(model.name)
-        title, made_by = known.title, Attribution(known.licence.name, known.origin)
-    except (RkzooError, OSError):
-        title, made_by = model.name, Attribution(_PROGRAM, "")
     return {
         "name": model.name,
-        "attribution": made_by,
+        "attribution": Attribution(_PROGRAM, ""),
         "installed": model.state != "failed",
-        "description": title,
+        "description": model.name,
         "version": model.version,
     }
 
