@@ -33,7 +33,15 @@ from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error
 from rkzoo.serving.grpc_messages import CHOICE, MESSAGES, PACKAGE
 from rkzoo.serving.http_limits import MOST_BODY
-from rkzoo.serving.oip import EXTENSIONS, metadata, named, owner, repository_index, timeout_of
+from rkzoo.serving.oip import (
+    EXTENSIONS,
+    metadata,
+    named,
+    owner,
+    refuse_parameters,
+    repository_index,
+    timeout_of,
+)
 from rkzoo.serving.run import Settings
 from rkzoo.session import Array
 
@@ -199,13 +207,11 @@ async def _model(engine: Engine, call: Call) -> dict[str, Any]:
 
 
 async def _index(engine: Engine, call: Call) -> dict[str, Any]:
-    rows = repository_index(engine)
-    return {"models": [row for row in rows if not call.message.ready or row["state"] == "READY"]}
+    return {"models": repository_index(engine, ready=call.message.ready)}
 
 
 async def _load(engine: Engine, call: Call) -> dict[str, Any]:
-    if call.message.parameters:
-        raise ServingError(400, "A model is loaded from the server's own file, as it is.")
+    refuse_parameters(call.message.parameters)
     await engine.load(call.message.model_name)
     return {}
 
