@@ -43,6 +43,7 @@ _MOST_JSON = 64 << 20  # bytes of the JSON part; larger tensors come as binary
 
 Shape = tuple[int, ...]
 Parameters = dict[str, Any]
+Piece = bytes | memoryview
 T = TypeVar("T")
 
 
@@ -181,13 +182,24 @@ def request_parameters(body: Body) -> Parameters:
 def encode_response(
     model: str, version: str, request: InferRequest, outputs: Mapping[str, Array]
 ) -> Body:
-    """A response.
+    """A response; see `encode_response_pieces`."""
+    pieces, header_size = encode_response_pieces(model, version, request, outputs)
+    return Body(b"".join(pieces), header_size)
+
+
+def encode_response_pieces(
+    model: str, version: str, request: InferRequest, outputs: Mapping[str, Array]
+) -> tuple[list[Piece], int | None]:
+    """A response whose tensors are not copied where they need not be.
 
     Args:
         model: Name of the model.
         version: Its version.
         request: What is answered; says which outputs are wanted, and how.
         outputs: Output name to array, all of them.
+
+    Returns:
+        What the body consists of, and the length of its JSON part where it has binary tensors.
 
     Raises:
         RkzooError: The request names an output that there is not.
@@ -196,7 +208,7 @@ def encode_response(
     if unknown := [name for name in names if name not in outputs]:
         raise _wrong(f"there is no output {unknown[0]!r}; there are {', '.join(outputs)}")
     tensors: list[Tensor] = []
-    buffers: list[bytes] = []
+    buffers: list[Piece] = []
     for name in names:
         array = outputs[name]
         if request.wants_bytes(name):
@@ -207,9 +219,8 @@ def encode_response(
             tensor = Tensor(name, array.shape, datatype_of(str(array.dtype)), {}, data_json)
         tensors.append(tensor)
     header = msgspec.json.encode(_Response(model, tuple(tensors), version, request.id))
-    if not any(request.wants_bytes(name) for name in names):
-        return Body(header)
-    return Body(b"".join([header, *buffers]), len(header))
+    binary = any(request.wants_bytes(name) for name in names)
+    return [header, *buffers], len(header) if binary else None
 
 
 def decode_response(body: Body) -> dict[str, Array]:
@@ -227,10 +238,11 @@ def response_version(body: Body) -> str:
 # ---- bodies and arrays ------------------------------------------------------------------
 
 
-def _as_bytes(arrays: Any) -> tuple[tuple[Tensor, ...], list[bytes]]:
-    tensors, buffers = [], []
+def _as_bytes(arrays: Any) -> tuple[tuple[Tensor, ...], list[Piece]]:
+    tensors: list[Tensor] = []
+    buffers: list[Piece] = []
     for name, array in arrays:
-        data = np.ascontiguousarray(array).tobytes()
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         parameters = {"binary_data_size": len(data)}
         tensors.append(Tensor(name, array.shape, datatype_of(str(array.dtype)), parameters))
         buffers.append(data)

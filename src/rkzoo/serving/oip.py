@@ -6,7 +6,7 @@ https://github.com/triton-inference-server/server (extension_model_repository.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -51,7 +51,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def infer(request: Request) -> Response:
         name = named(engine, **request.path_params)
-        body = Body(await admitted_body(engine, request), _header_size(request))
+        body = Body(await admitted_body(engine, request), header_size(request))
         try:
             timeout = timeout_of(request_parameters(body))
         except RkzooError as error:  # what cannot be read does not wait in a queue
@@ -117,9 +117,14 @@ def metadata(engine: Engine, name: str) -> dict[str, Any]:
         parts = [f"{name}.{role}" for role in opened.parts]
         return about | {"inputs": [], "outputs": [], "parameters": {"parts": parts}}
     _, _, specs = engine.part(name)
-    return about | {
-        "inputs": [_tensor(spec) for spec in specs.inputs],
-        "outputs": [_tensor(spec) for spec in specs.outputs],
+    return about | described(specs.inputs, specs.outputs)
+
+
+def described(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Inputs and outputs of one graph as the protocol has them."""
+    return {
+        "inputs": [_tensor(spec) for spec in inputs],
+        "outputs": [_tensor(spec) for spec in outputs],
     }
 
 
@@ -164,7 +169,8 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def _header_size(request: Request) -> int | None:
+def header_size(request: Request) -> int | None:
+    """The JSON part of a body with binary tensors. Raises ServingError."""
     text = request.headers.get(HEADER_LENGTH)
     if text is None:
         return None

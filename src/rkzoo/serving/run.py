@@ -9,23 +9,28 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import ServerReady
 from rkzoo.serving.engine import Engine
 
+if TYPE_CHECKING:
+    from rkzoo.serving.app import ErrorForm
+    from rkzoo.serving.board_api import BoardApi
+
 PARTS = ("oip", "predict", "openai_api", "metrics", "page")
-"""Modules with `routes(engine)`, in this package."""
-BOARD = "board_api"
+"""Modules with `routes(engine)`, in this package; `error_form(path)` says how errors are told at
+a path, where that is a form of its own."""
 LISTENERS = {"grpc": "grpc_server", "wyoming": "wyoming_server"}
 """Modules with `serve(engine, settings, port)`, which gives a Listener, by the option's name."""
 EXTRAS = {"grpc": "grpc", "wyoming": "wyoming"}
@@ -33,6 +38,7 @@ EXTRAS = {"grpc": "grpc", "wyoming": "wyoming"}
 
 _CONNECTIONS = 1024
 _GRACE = 30.0
+_SILENCE = 20_000  # milliseconds
 
 
 class Listener(Protocol):
@@ -149,11 +155,12 @@ async def _serve(
     from rkzoo.serving.app import Access, application
     from rkzoo.serving.http_limits import BoundedHttp
 
-    names = (*PARTS, BOARD) if settings.board else PARTS
-    modules = [import_module(f"rkzoo.serving.{name}") for name in names if _has(name)]
-    routes = [route for module in modules for route in module.routes(engine)]
+    api = _board(engine) if settings.board else None
+    modules = [import_module(f"rkzoo.serving.{name}") for name in PARTS if _has(name)]
+    routes = [*(api.routes() if api else ())]  # its sessions are models, too, and come first
+    routes += [route for module in modules for route in module.routes(engine)]
     config = uvicorn.Config(
-        application(routes, Access(settings.token, settings.local)),
+        application(routes, Access(settings.token, settings.local), partial(_error_form, modules)),
         http=BoundedHttp,
         ws="none",
         lifespan="off",
@@ -167,6 +174,8 @@ async def _serve(
         ssl_keyfile=str(settings.key) if settings.key else None,
     )
     server = _Server(config)
+    if api:
+        server.on_stop = api.stop
     threads = [threading.Thread(target=engine.load_all, name="load", daemon=True)]
     threads.append(threading.Thread(target=engine.watch, name="watch", daemon=True))
     if settings.until_stdin_closes:
@@ -189,10 +198,22 @@ async def _serve(
             for listener in listeners:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(listener.close(), _GRACE)
-            for module in modules:
-                if stop := getattr(module, "stop", None):
-                    await asyncio.to_thread(stop)
+            if api:
+                await api.close()
             await asyncio.to_thread(engine.stop, _GRACE)
+
+
+def _error_form(modules: Sequence[Any], path: str) -> ErrorForm | None:
+    """How the module that a path belongs to tells errors, where it says so."""
+    forms = (getattr(module, "error_form", None) for module in modules)
+    return next((form for at in forms if at is not None and (form := at(path))), None)
+
+
+def _board(engine: Engine) -> BoardApi:
+    from rkzoo.serving.board import Board
+    from rkzoo.serving.board_api import BoardApi
+
+    return BoardApi(Board(log=engine.log), engine)
 
 
 def _has(name: str) -> bool:
@@ -206,6 +227,7 @@ def _server_class() -> type[Any]:
         """uvicorn's server, whose signals are ours."""
 
         on_start: Callable[[], None] = staticmethod(lambda: None)
+        on_stop: Callable[[], None] = staticmethod(lambda: None)
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -215,6 +237,10 @@ def _server_class() -> type[Any]:
             await super().startup(sockets)
             if self.started:
                 self.on_start()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self.on_stop()  # it waits for what is answered, and leases last until they are ended
+            await super().shutdown(sockets)
 
     return Server
 
@@ -270,6 +296,9 @@ def _listening(settings: Settings) -> Iterator[tuple[socket.socket, str]]:
     with sock:
         # asyncio does so for its own sockets only; an answer of two pieces took 40 ms more.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A client that is gone without a word is noticed by what it does not receive.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE)
         scheme = "https" if settings.certificate else "http"
         yield sock, f"{scheme}://{settings.host_in_url}:{sock.getsockname()[1]}"
 
