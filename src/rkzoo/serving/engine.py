@@ -170,7 +170,7 @@ class Engine:
         self._log, self._observe = log, observe
         self._threads = ThreadPoolExecutor(8, "engine")
         self._ending = threading.Event()
-        self._reading = 0  # bytes of bodies that are being received
+        self._held = 0  # bytes of bodies that are being received, and of answers being sent
         self._lock = threading.Lock()
 
     # ---- what is there --------------------------------------------------------------------
@@ -218,14 +218,26 @@ class Engine:
     def admit(self, size: int) -> Iterator[None]:
         """Room for a body of `size` bytes while it is received. Raises ServingError (503)."""
         with self._lock:
-            if self._reading + size > self.limits.memory:
-                raise ServingError(503, "The requests that arrive fill the memory.", 1.0)
-            self._reading += size
+            if self._held + size > self.limits.memory:
+                raise ServingError(503, "What is received and sent fills the memory.", 1.0)
+            self._held += size
         try:
             yield
         finally:
             with self._lock:
-                self._reading -= size
+                self._held -= size
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """An answer of `size` bytes that is being sent. It is never refused: `admit` gives less
+        room meanwhile."""
+        with self._lock:
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= size
 
     async def infer(
         self, name: str, body: bytes, header_size: int | None, *, timeout: float | None = None
@@ -500,6 +512,7 @@ class Engine:
                 self.scheduler.done(taker, jobs, worked)
                 for job, answer in zip(jobs, answers, strict=True):
                     self._answer(model.served.name, job, answer, worked)
+                del jobs, answers, job, answer  # not kept while the slot is idle
                 if dead:
                     break
         finally:

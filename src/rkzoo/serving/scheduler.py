@@ -170,7 +170,8 @@ class Scheduler:
             share = self._shares[taker.model]
             if not taker.jobs and taker in share.idle:
                 share.idle.remove(taker)
-            return taker.jobs
+            jobs, taker.jobs = taker.jobs, []
+            return jobs
 
     def done(self, taker: Taker, jobs: list[Job], seconds: float) -> None:
         """A slot has answered what it took, in `seconds`."""
