@@ -509,9 +509,9 @@ class Engine:
                 except Exception as error:  # a fault of ours must not end the slot
                     answers = [ServingError(500, f"{type(error).__name__}: {error}")] * len(jobs)
                 worked = perf_counter() - began
-                self.scheduler.done(taker, jobs, worked)
                 for job, answer in zip(jobs, answers, strict=True):
                     self._answer(model.served.name, job, answer, worked)
+                self.scheduler.done(taker, jobs, worked)
                 del jobs, answers, job, answer  # not kept while the slot is idle
                 if dead:
                     break

@@ -148,6 +148,7 @@ class Scheduler:
             share.slots -= 1
             if taker in share.idle:
                 share.idle.remove(taker)
+            self._dispatch()
 
     def retire(self, taker: Taker) -> None:
         """Sends a slot home after what it has."""
@@ -158,14 +159,20 @@ class Scheduler:
     def take(self, taker: Taker) -> list[Job]:
         """The next requests for a slot, at most its batch, all of one kind and part; waits for
         them. Empty: it is retired."""
-        with self._lock:
-            if taker.retired:
-                return []
-            taker.ready.clear()
-            taker.jobs = []
-            self._shares[taker.model].idle.append(taker)
-            self._dispatch()
+        self.ask(taker)
         taker.ready.wait()
+        return self.taken(taker)
+
+    def ask(self, taker: Taker) -> None:
+        """A slot is idle; `ready` is set when it has been given something, or is retired."""
+        with self._lock:
+            if not taker.retired:
+                taker.ready.clear()
+                self._shares[taker.model].idle.append(taker)
+                self._dispatch()
+
+    def taken(self, taker: Taker) -> list[Job]:
+        """What a slot was given."""
         with self._lock:
             share = self._shares[taker.model]
             if not taker.jobs and taker in share.idle:
@@ -174,14 +181,14 @@ class Scheduler:
             return jobs
 
     def done(self, taker: Taker, jobs: list[Job], seconds: float) -> None:
-        """A slot has answered what it took, in `seconds`."""
+        """A slot has answered what it took, in `seconds`. What is next is decided when it asks
+        for more (or leaves), so that it has its chance, too."""
         with self._lock:
             share = self._shares[taker.model]
             share.busy -= 1
             share.working -= len(jobs)
             share.used += seconds - taker.guess
             share.mean += 0.1 * (seconds / len(jobs) - share.mean)
-            self._dispatch()
             self._empty.notify_all()
 
     # ---- under the lock -------------------------------------------------------------------
