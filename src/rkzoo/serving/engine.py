@@ -40,6 +40,7 @@ Outcome = Literal["ok", "refused", "failed", "late"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that died is started again
 _MOST_DEATHS = 5  # without an answer in between
 _POLL = 1.0  # seconds between two looks at the files
+_HANGS = 4.0  # deadlines after which a call counts as one that never ends
 
 
 @dataclass(frozen=True)
@@ -379,10 +380,12 @@ class Engine:
                 self._load(model)
 
     def watch(self) -> None:
-        """Loads models again whose files were replaced, until the engine stops."""
+        """Loads models again whose files were replaced, and ends processes that hang, until the
+        engine stops."""
         seen: dict[str, object] = {}
         while not self._ending.wait(_POLL):
             for name, model in list(self._models.items()):
+                self._end_if_it_hangs(model)
                 stamp = _stamp(model.served.model)
                 settled = seen.get(name) == stamp
                 seen[name] = stamp
@@ -391,6 +394,15 @@ class Engine:
                     self._log(name, "its file was replaced")
                     with suppress(ServingError):
                         self._load(model)
+
+    def _end_if_it_hangs(self, model: _Model) -> None:
+        generation, now = model.generation, monotonic()
+        if generation is None or model.adopted:
+            return
+        began = [taker.since for taker in generation.takers if taker.since is not None]
+        if began and now - min(began) > _HANGS * self.limits.deadline:
+            self._log(model.served.name, f"a call takes {now - min(began):.0f} s: it is ended")
+            generation.worker.kill()
 
     def _load(self, model: _Model) -> None:
         with model.changing:

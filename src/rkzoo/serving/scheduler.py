@@ -49,6 +49,7 @@ class Taker:
         self.jobs: list[Job] = []
         self.retired = False
         self.guess = 0.0  # seconds that it was expected to take
+        self.since: float | None = None  # when it was given what it works on
 
 
 @dataclass
@@ -185,6 +186,7 @@ class Scheduler:
         for more (or leaves), so that it has its chance, too."""
         with self._lock:
             share = self._shares[taker.model]
+            taker.since = None
             share.busy -= 1
             share.working -= len(jobs)
             share.used += seconds - taker.guess
@@ -208,7 +210,7 @@ class Scheduler:
                 continue
             share.busy += 1
             share.working += len(taker.jobs)
-            taker.guess = share.mean * len(taker.jobs)
+            taker.since, taker.guess = monotonic(), share.mean * len(taker.jobs)
             share.used += taker.guess
             taker.ready.set()
 
