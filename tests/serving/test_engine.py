@@ -21,7 +21,7 @@ import pytest
 from npu_standin import build
 from rkzoo.protocol.tensors import Body, decode_response, encode_request
 from rkzoo.serving import engine as engine_module
-from rkzoo.serving.engine import Engine, Event, Limits, ServedModel
+from rkzoo.serving.engine import Engine, Limits, ServedModel
 from rkzoo.serving.errors import ServingError
 from rkzoo.serving.model_slot import PredictOptions
 from rkzoo.workflow.inference.board import LIBRARY
@@ -40,25 +40,20 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @contextmanager
 def running(*served: ServedModel, **limits: Any) -> Iterator[Engine]:
     """An engine with its models loaded; afterwards no process of it is left."""
-    events: list[Event] = []
-    engine = Engine(served, Limits(**limits), observe=events.append)
+    engine = Engine(served, Limits(**limits))
     engine.load_all()
     try:
         yield engine
     finally:
-        pids = [worker_of(engine, name) for name in engine.names() if has_worker(engine, name)]
+        pids = [pid for name in engine.names() if (pid := engine.status(name).pid)]
         engine.stop(20)
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def has_worker(engine: Engine, name: str) -> bool:
-    return engine._models[name].generation is not None
-
-
-def worker_of(engine: Engine, name: str) -> int:
-    generation = engine._models[name].generation
-    assert generation is not None
-    return generation.worker.pid
+def worker_of(engine: Engine, name: str = "tiny") -> int:
+    pid = engine.status(name).pid
+    assert pid is not None
+    return pid
 
 
 async def best(engine: Engine, name: str = "tiny", timeout: float | None = None) -> int:
@@ -99,7 +94,7 @@ def test_a_killed_worker_costs_what_it_worked_on(tiny: Path) -> None:
     async def body(engine: Engine) -> list[Any]:
         asked = [asyncio.create_task(outcome(engine)) for _ in range(60)]
         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-        os.kill(worker_of(engine, "tiny"), signal.SIGKILL)
+        os.kill(worker_of(engine), signal.SIGKILL)
         return await asyncio.gather(*asked)
 
     with running(ServedModel("tiny", str(tiny), slots=2)) as engine:
@@ -118,9 +113,9 @@ def test_a_killed_worker_costs_what_it_worked_on(tiny: Path) -> None:
 
 def test_a_worker_that_dies_idle_is_started_again_unasked(tiny: Path) -> None:
     with running(ServedModel("tiny", str(tiny), slots=1)) as engine:
-        first = worker_of(engine, "tiny")
+        first = worker_of(engine)
         os.kill(first, signal.SIGKILL)
-        until(lambda: has_worker(engine, "tiny") and worker_of(engine, "tiny") != first)
+        until(lambda: engine.status("tiny").pid not in (None, first))
         until(lambda: engine.ready)
         assert asyncio.run(best(engine)) == 3
 
@@ -138,8 +133,8 @@ def test_a_worker_that_dies_each_time_is_given_up(
                 lambda: engine.scheduler.working("tiny") == 1
                 or engine.status("tiny").state == "failed"
             )
-            if has_worker(engine, "tiny"):
-                os.kill(worker_of(engine, "tiny"), signal.SIGKILL)
+            if pid := engine.status("tiny").pid:
+                os.kill(pid, signal.SIGKILL)
             error = await asked
             assert isinstance(error, ServingError)
             statuses.append(error.status)
@@ -191,7 +186,7 @@ def test_a_worker_that_hangs_is_ended(tiny: Path, monkeypatch: pytest.MonkeyPatc
         assert await best(engine) == 3
 
     with running(ServedModel("tiny", str(file), slots=1), deadline=1.0) as engine:
-        first = worker_of(engine, "tiny")
+        first = worker_of(engine)
         engine._models["tiny"].stamp = None  # it is not the new file that brings a new process
         threading.Thread(target=engine.watch, daemon=True).start()
         asyncio.run(body(engine))
@@ -361,7 +356,7 @@ def test_unloading_answers_what_waits(tiny: Path) -> None:
         assert "unloaded" in refused.message or "not loaded" in refused.message
         await unloading
         assert await asyncio.gather(*asked) == [3] * 10
-        assert not has_worker(engine, "tiny")
+        assert engine.status("tiny").pid is None
         await engine.load("tiny")
         assert await best(engine) == 3
 

@@ -48,12 +48,7 @@ def main(args: argparse.Namespace) -> int:
     if args.action == "restore":
         writes = clocks.restore(root) if args.apply else clocks.restore_plan(root)
     else:
-        if not machine.clocks and machine.npu_rate is None:
-            raise RkzooError(
-                "There is no clock here that can be set.",
-                "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
-                "Run it on the board.",
-            )
+        clocks.settable(machine)
         writes = clocks.lock(machine) if args.apply else clocks.lock_plan(machine)
     hot = tuple(clock.name for clock in machine.clocks if clock.throttled)
     return _print_summary(writes, args.action, hot, applied=args.apply, as_json=args.json)

@@ -109,6 +109,16 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_on(parser: argparse._ActionsContainer) -> None:
+    """--on."""
+    parser.add_argument(
+        "--on",
+        metavar="ADDRESS",
+        help="a board whose NPU runs the model: ssh://user@board, adb:SERIAL or http://board:8000;"
+        " an .onnx is built for its chip first",
+    )
+
+
 def request(args: argparse.Namespace) -> Request:
     """The arguments of a verb as a request; what it has no argument for is left as it is.
     Raises RkzooError."""
@@ -141,6 +151,7 @@ def request(args: argparse.Namespace) -> Request:
 # Fields of Request, and the argument of the command line that holds the same.
 _SAME = {
     "runtime": "runtime",
+    "on": "on",
     "dtype": "dtype",
     "toolkit": "toolkit",
     "calibration": "calib",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli.model_options import (
     add_classes,
     add_model_options,
+    add_on,
     add_runtime,
     add_task_options,
     add_thresholds,
@@ -42,6 +43,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="pictures, sounds or texts; folders or globs; mic is the microphone",
     )
     add_runtime(parser)
+    add_on(parser)
     add_thresholds(parser)
     add_classes(parser)
     parser.add_argument(
@@ -49,7 +51,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--output",
         metavar="DIR|FILE",
         help="folder of the drawn pictures, texts or sounds; or a file for a single one, whose "
-        "suffix selects the format (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
+        "suffix selects the format (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg .mp3"
+        " .opus)",
     )
     add_model_options(parser)
     add_task_options(parser)

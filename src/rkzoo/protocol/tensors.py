@@ -136,6 +136,7 @@ def datatype_of(dtype: str) -> str:
 def encode_request(
     inputs: Mapping[str, Array],
     *,
+    outputs: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     id: str = "",
 ) -> Body:
@@ -143,12 +144,14 @@ def encode_request(
 
     Args:
         inputs: Input name to array.
+        outputs: Names of the outputs that are wanted; empty for all.
         parameters: Parameters of the request.
         id: Identifier that the response repeats.
     """
     tensors, buffers = _as_bytes(inputs.items())
     wanted = {**(parameters or {}), "binary_data_output": True}
-    header = msgspec.json.encode(_Request(tensors, id, wanted))
+    named = tuple(map(RequestedOutput, outputs))
+    header = msgspec.json.encode(_Request(tensors, id, wanted, named))
     return Body(b"".join([header, *buffers]), len(header))
 
 
@@ -227,6 +230,11 @@ def decode_response(body: Body) -> dict[str, Array]:
     return _arrays(header.outputs, rest)
 
 
+def response_version(body: Body) -> str:
+    """The version of the model that a response is of. Raises RkzooError."""
+    return _parts(body, _Response)[0].model_version
+
+
 # ---- bodies and arrays ------------------------------------------------------------------
 
 
@@ -271,7 +279,7 @@ def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, Array]:
             raise _wrong(f"binary_data_size of {tensor.name!r} is {size!r}")
         if place + size > len(rest):
             raise _wrong(f"{tensor.name!r} has {size} bytes, and {len(rest) - place} follow")
-        arrays[tensor.name] = _from_bytes(tensor, rest[place : place + size])
+        arrays[tensor.name] = from_bytes(tensor, rest[place : place + size])
         place += size
     if place != len(rest):
         raise _wrong(f"{len(rest) - place} bytes follow that belong to no tensor")
@@ -294,7 +302,9 @@ def _count(tensor: Tensor) -> int:
     return math.prod(tensor.shape)
 
 
-def _from_bytes(tensor: Tensor, data: memoryview) -> Array:
+def from_bytes(tensor: Tensor, data: bytes | memoryview) -> Array:
+    """The array of a tensor whose bytes came apart from it; a read-only view of them. Raises
+    RkzooError where its shape and datatype do not fit them."""
     dtype, count = _dtype(tensor), _count(tensor)
     if count * dtype.itemsize != len(data):
         raise _wrong(

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Literal
@@ -21,8 +21,7 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Problem
-from rkzoo.serving.errors import ServingError, of_error, of_problem
-from rkzoo.serving.model_slot import (
+from rkzoo.serving.calls import (
     InferArguments,
     InferReply,
     ModelArguments,
@@ -31,11 +30,13 @@ from rkzoo.serving.model_slot import (
     Predicted,
     PredictOptions,
 )
+from rkzoo.serving.errors import ServingError, of_error, of_problem
 from rkzoo.serving.scheduler import Job, Scheduler, Taker
+from rkzoo.serving.trace import TRACE
 from rkzoo.serving.worker_process import SlotClient, WorkerDied, WorkerProcess
 
 State = Literal["unloaded", "loading", "ready", "failed"]
-Outcome = Literal["ok", "refused", "failed", "late"]
+Outcome = Literal["ok", "wrong", "refused", "late", "failed"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that died is started again
 _MOST_DEATHS = 5  # without an answer in between
@@ -56,7 +57,8 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What is known of a model. `opened` is None until it was loaded once."""
+    """What is known of a model. `opened` is None until it was loaded once, `pid` while no process
+    holds it; `restarts` counts the processes that died."""
 
     name: str
     state: State
@@ -66,29 +68,57 @@ class ModelStatus:
     opened: OpenedModel | None = None
     waiting: int = 0
     working: int = 0
+    restarts: int = 0
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The body of an answer. `header_size` is the JSON part of one with binary tensors."""
+    """The body of an answer. `header_size` is the JSON part of one with binary tensors,
+    `seconds` what the model took, `duration` that of a sound that was given."""
 
     body: bytes
     media_type: str = "application/json"
     header_size: int | None = None
     seconds: float = 0.0
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """A request that was answered, for logs and metrics; times in seconds."""
+    """A request that was answered, for logs and metrics; each is told once.
+
+    Attributes:
+        model: Whom it was for; "" where it reached no model.
+        call: What was asked: infer, predict ...
+        status: The HTTP status that says how it went, whatever protocol it came by.
+        waited: Seconds until a slot took it.
+        worked: Seconds in the slot, 0 for one that no slot answered.
+        size: Bytes of its body.
+        message: What went wrong.
+        request: Its identifier, where the protocol has one.
+        client: The address that it came from.
+    """
 
     model: str
     call: str
-    outcome: Outcome
-    waited: float
-    worked: float
-    size: int
+    status: int = 200
+    waited: float = 0.0
+    worked: float = 0.0
+    size: int = 0
     message: str = ""
+    request: str = ""
+    client: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """`status` in a word."""
+        usual: Outcome = "ok" if self.status < 400 else "wrong" if self.status < 500 else "failed"
+        return _OUTCOMES.get(self.status, usual)
+
+
+_OUTCOMES: dict[int, Outcome] = {503: "refused", 504: "late"}
+Observer = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,9 @@ MEDIA_TYPES = {
     ".wav": "audio/wav",
     ".flac": "audio/flac",
     ".ogg": "audio/ogg",
+    ".mp3": "audio/mpeg",
+    ".opus": "audio/ogg",
+    ".pcm": "audio/pcm",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".png": "image/png",
@@ -153,7 +186,9 @@ class Engine:
         served: What may be loaded.
         limits: Bounds.
         log: Is given a line: a model's name, and what happened.
-        observe: Is told of each request that was answered.
+
+    Attributes:
+        observers: Are told of each request that was answered, in the event loop's thread.
     """
 
     def __init__(
@@ -162,13 +197,13 @@ class Engine:
         limits: Limits | None = None,
         *,
         log: Callable[[str, str], None] = lambda model, line: None,
-        observe: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.limits = limits or Limits()
         self.scheduler = Scheduler(self.limits.waiting, self.limits.memory)
         self.restarts: dict[str, int] = {}
         self._models = {one.name: _Model(one) for one in served}
-        self._log, self._observe = log, observe
+        self.observers: list[Observer] = []
+        self.log = log
         self._threads = ThreadPoolExecutor(8, "engine")
         self._ending = threading.Event()
         self._held = 0  # bytes of bodies that are being received, and of answers being sent
@@ -192,6 +227,8 @@ class Engine:
             opened=model.opened,
             waiting=self.scheduler.waiting(name),
             working=self.scheduler.working(name),
+            restarts=self.restarts.get(name, 0),
+            pid=generation.worker.pid if (generation := model.generation) else None,
         )
 
     def part(self, name: str) -> tuple[str, str, PartSpecs]:
@@ -257,11 +294,8 @@ class Engine:
         """
         model, role, _ = self.part(name)
         reply, data = await self._ask(model, "infer", (name, header_size), body, timeout, role)
-        told: InferReply = reply
-        if told.error is not None:
-            raise of_problem(msgspec.convert(told.error, Problem))
-        media = "application/json" if told.header_size is None else "application/octet-stream"
-        return Reply(data, media, told.header_size)
+        media = "application/json" if reply.header_size is None else "application/octet-stream"
+        return Reply(data, media, reply.header_size)
 
     async def predict(
         self, name: str, data: bytes, options: PredictOptions, *, timeout: float | None = None
@@ -279,7 +313,7 @@ class Engine:
         """
         self._model(name)
         told, answer = await self._ask(name, "predict", options, data, timeout)
-        return Reply(answer, MEDIA_TYPES[told.format], None, told.seconds)
+        return Reply(answer, MEDIA_TYPES[told.format], None, told.seconds, told.duration)
 
     async def ask(
         self, name: str, kind: str, arguments: Any, data: bytes = b"", timeout: float | None = None
@@ -299,23 +333,35 @@ class Engine:
         timeout: float | None,
         part: str = "",
     ) -> Any:
-        """Queues a request, and waits for it."""
+        """Queues a request, waits for it, and tells of it."""
         began = monotonic()
         wait = min(timeout or self.limits.deadline, self.limits.deadline)
         job = Job(kind, arguments, data, began + wait, part)
+        status, message = 499, "Who asked went away."
         try:
             self._check_serving(name)
             self.scheduler.put(name, job)
-            return await asyncio.wait_for(asyncio.wrap_future(job.future), wait)
+            answer = await asyncio.wait_for(asyncio.wrap_future(job.future), wait)
+            status, message = 200, ""
+            return answer
         except asyncio.TimeoutError:
-            late = ServingError(504, f"{name} did not answer within {wait:g} s.")
-            self._observe(Event(name, kind, "late", monotonic() - began, 0, len(data), str(late)))
-            raise late from None
+            status, message = 504, f"{name} did not answer within {wait:g} s."
+            raise ServingError(status, message) from None
         except ServingError as error:
-            if error.status == 503:
-                told = Event(name, kind, "refused", 0, 0, len(data), error.message)
-                self._observe(told)
+            status, message = error.status, error.message
             raise
+        finally:
+            waited = max(0.0, monotonic() - began - job.worked)
+            self.tell(Event(name, kind, status, waited, job.worked, len(data), message))
+
+    def tell(self, event: Event) -> None:
+        """Tells the observers of a request, with what is known of where it came from."""
+        trace = TRACE.get()
+        if trace is not None:
+            trace.told = True
+            event = replace(event, request=trace.request, client=trace.client)
+        for observer in self.observers:
+            observer(event)
 
     def _check_serving(self, name: str) -> None:
         model = self._model(name)
@@ -391,7 +437,7 @@ class Engine:
                 seen[name] = stamp
                 changed = stamp is not None and model.stamp not in (None, stamp)
                 if changed and settled and model.state in ("ready", "failed"):
-                    self._log(name, "its file was replaced")
+                    self.log(name, "its file was replaced")
                     with suppress(ServingError):
                         self._load(model)
 
@@ -401,7 +447,7 @@ class Engine:
             return
         began = [taker.since for taker in generation.takers if taker.since is not None]
         if began and now - min(began) > _HANGS * self.limits.deadline:
-            self._log(model.served.name, f"a call takes {now - min(began):.0f} s: it is ended")
+            self.log(model.served.name, f"a call takes {now - min(began):.0f} s: it is ended")
             generation.worker.kill()
 
     def _load(self, model: _Model) -> None:
@@ -416,11 +462,11 @@ class Engine:
                 if model.generation is None:
                     model.state = "failed"
                     self.scheduler.fail_all(model.served.name, of_error(error, 503))
-                self._log(model.served.name, f"cannot be loaded: {error}")
+                self.log(model.served.name, f"cannot be loaded: {error}")
                 raise of_error(error) from error
             former, model.generation = model.generation, generation
             model.opened, model.state, model.reason = generation.opened, "ready", ""
-            self._log(model.served.name, f"loaded, version {generation.number}")
+            self.log(model.served.name, f"loaded, version {generation.number}")
         self._watch_over(model, generation)
         if former is not None:
             self._retire(former)
@@ -428,7 +474,7 @@ class Engine:
     def _start(self, model: _Model) -> _Generation:
         """A new process with all its slots open. Raises RkzooError."""
         served = model.served
-        log = self._log
+        log = self.log
         worker = WorkerProcess(served.name, lambda line: log(served.name, line))
         asked = ModelArguments(served.model, dict(served.request), 0, served.slots)
         try:
@@ -522,7 +568,11 @@ class Engine:
                     answers = [ServingError(500, f"{type(error).__name__}: {error}")] * len(jobs)
                 worked = perf_counter() - began
                 for job, answer in zip(jobs, answers, strict=True):
-                    self._answer(model.served.name, job, answer, worked)
+                    job.worked = worked
+                    if isinstance(answer, ServingError):
+                        job.future.set_exception(answer)
+                    else:
+                        job.future.set_result(answer)
                 self.scheduler.done(taker, jobs, worked)
                 del jobs, answers, job, answer  # not kept while the slot is idle
                 if dead:
@@ -532,17 +582,6 @@ class Engine:
             slot.close()
         if not taker.retired:
             self._revive(model, generation)
-
-    def _answer(self, name: str, job: Job, answer: Any, worked: float) -> None:
-        waited = max(0.0, monotonic() - job.queued - worked)
-        failed = isinstance(answer, ServingError)
-        if failed:
-            job.future.set_exception(answer)
-        else:
-            job.future.set_result(answer)
-        outcome: Outcome = "failed" if failed else "ok"
-        message = answer.message if failed else ""
-        self._observe(Event(name, job.kind, outcome, waited, worked, len(job.data), message))
 
     def _revive(self, model: _Model, dead: _Generation) -> None:
         """Starts a model again whose process died; the first of its slots that sees it does."""
@@ -567,10 +606,10 @@ class Engine:
                 model.state = "failed"
                 model.reason = f"{name} ended {deaths} times without an answer in between."
             self.scheduler.fail_all(name, ServingError(503, model.reason))
-            self._log(name, model.reason)
+            self.log(name, model.reason)
             return
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (deaths - 1)) if deaths > 1 else 0.0
-        self._log(name, f"its process ended; it is started again in {pause:g} s")
+        self.log(name, f"its process ended; it is started again in {pause:g} s")
         if not self._ending.wait(pause):
             with suppress(ServingError):
                 self._load(model)
@@ -589,7 +628,8 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _ask_slot(slot: SlotClient, jobs: Sequence[Job], version: str) -> list[Any]:
-    """An answer for each of the requests: a pair of what is told and bytes. Raises RkzooError."""
+    """An answer for each of the requests: a pair of what is told and bytes, or a ServingError.
+    Raises RkzooError."""
     data = [job.data for job in jobs]
     if jobs[0].kind != "infer":
         value, buffers = slot.call(jobs[0].kind, jobs[0].arguments, data)
@@ -600,7 +640,12 @@ def _ask_slot(slot: SlotClient, jobs: Sequence[Job], version: str) -> list[Any]:
     asked = InferArguments(sizes, jobs[0].arguments[0], version, jobs[0].part)
     value, buffers = slot.call("infer", asked, data)
     replies = msgspec.json.decode(value, type=list[InferReply])
-    return list(zip(replies, buffers, strict=True))
+    return [
+        (reply, buffer)
+        if reply.error is None
+        else of_problem(msgspec.convert(reply.error, Problem))
+        for reply, buffer in zip(replies, buffers, strict=True)
+    ]
 
 
 def _stamp(model: str) -> object:

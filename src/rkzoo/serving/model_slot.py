@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +19,16 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.files import temporary_folder
 from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response_pieces
+from rkzoo.serving.calls import (
+    DEFAULTS,
+    InferArguments,
+    InferReply,
+    ModelArguments,
+    OpenedModel,
+    PartSpecs,
+    Predicted,
+    PredictOptions,
+)
 from rkzoo.serving.channel import Buffer
 from rkzoo.serving.worker import Answer, problem_of
 from rkzoo.session import Array, Label, Session, dequantise, plain, plain_spec
@@ -26,7 +36,7 @@ from rkzoo.vision.letterbox import with_channels
 
 if TYPE_CHECKING:
     from rkzoo.workflow.inference.model import Answer as AnswerOf
-    from rkzoo.workflow.inference.model import Draw
+    from rkzoo.workflow.inference.model import Draw, Prediction
     from rkzoo.workflow.inference.plan import Plan
 
 WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1, "board": 2}
@@ -35,82 +45,12 @@ WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1, "board": 2}
 _MOST_TASKS = 8  # tasks with options of a request's own that are kept
 
 
-class ModelArguments(msgspec.Struct, frozen=True):
-    """What is served: a model as `rkzoo run` names it, fields of `Request`, and which slot of
-    how many this is (0: as many as keep the NPU busy)."""
+class _OpenTask(NamedTuple):
+    """A task, as it answers with a second look, and how its answers are drawn."""
 
-    model: str
-    request: dict[str, Any] = {}
-    number: int = 0
-    slots: int = 0
-
-
-class PartSpecs(msgspec.Struct, frozen=True):
-    """Inputs and outputs of one graph, as the Open Inference Protocol is told of them."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    @property
-    def batch(self) -> int:
-        """How many samples one run takes; 1 where its inputs do not agree on it."""
-        first = {spec.shape[0] if spec.shape else 1 for spec in self.inputs}
-        return first.pop() if len(first) == 1 else 1
-
-
-class OpenedModel(msgspec.Struct, frozen=True):
-    """An open model. `parts` by role, "model" where there is one; `files` are those whose change
-    means another model; `written` the suffixes that `predict` gives."""
-
-    kind: str
-    task: str
-    runtime: Label
-    parts: dict[str, PartSpecs]
-    slots: int
-    labels: tuple[str, ...]
-    written: tuple[str, ...]
-
-
-class PredictOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted of an answer; fields of `Request` by their names.
-
-    `format` is "json", or the suffix of a file as `rkzoo run -o` writes it: ".jpg" (the drawn
-    picture), ".srt", ".vtt", ".txt", ".wav" ... `filename` names the input in messages, and its
-    suffix may tell its format.
-    """
-
-    format: str = "json"
-    filename: str = ""
-    language: str | None = None
-    translate: bool = False
-    speed: float = 1.0
-    confidence: float | None = None
-    iou: float | None = None
-    max_boxes: int | None = None
-    classes: tuple[str | int, ...] | None = None
-    points: tuple[tuple[float, ...], ...] = ()
-    boxes: tuple[tuple[float, ...], ...] = ()
-
-    def asked(self) -> dict[str, Any]:
-        """The fields of `Request` that were given."""
-        return {
-            name: value
-            for name in self.__struct_fields__[2:]
-            if (value := getattr(self, name)) != _DEFAULTS[name]
-        }
-
-
-_DEFAULTS = dict(
-    zip(PredictOptions.__struct_fields__, PredictOptions.__struct_defaults__, strict=True)
-)
-
-
-class Predicted(msgspec.Struct, frozen=True):
-    """An answer to `predict`; its bytes are the first buffer. `seconds` from the decoded input
-    to the result."""
-
-    format: str
-    seconds: float
+    task: Callable[[Any], Prediction]
+    answer: AnswerOf
+    painter: Draw
 
 
 _PLANS: dict[bytes, Plan] = {}
@@ -151,7 +91,7 @@ class ModelSlot:
         self._plan = on_core(whole, asked.number)
         self._kind = of_plan(whole)
         self._stack = ExitStack()
-        self._tasks: OrderedDict[bytes, tuple[AnswerOf, Draw]] = OrderedDict()
+        self._tasks: OrderedDict[bytes, _OpenTask] = OrderedDict()
         slots = asked.slots or npu_workers(whole) or WORKERS[whole.label]
         threads = max(1, (os.cpu_count() or 1) // slots) if whole.label == "onnx" else 0
         try:
@@ -186,10 +126,12 @@ class ModelSlot:
             slots=slots,
             labels=contracts[0].labels if len(contracts) == 1 else (),
             written=tuple(sorted(self._kind.written)),
+            languages=spec_of(self._head).languages(self._head),
         )
 
     def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
-        """Answers `infer` (several requests for one part) or `predict` (one input's bytes)."""
+        """Answers `infer` (several requests for one part), `predict` (one input's bytes) or
+        `embed` (texts and pictures)."""
         return _CALLS[kind](self, arguments, data)
 
     def close(self) -> None:
@@ -200,9 +142,7 @@ class ModelSlot:
         if asked.part not in self._parts:
             raise RkzooError(f"There is no part {asked.part}.", code=1)
         session = self._parts[asked.part][1]
-        bodies = [
-            Body(body, size) for body, size in zip(data, asked.header_sizes, strict=True)
-        ]
+        bodies = [Body(body, size) for body, size in zip(data, asked.header_sizes, strict=True)]
         replies = infer_each(session, bodies, asked.name, asked.version, outputs=floats_of)
         return Answer([reply for reply, _ in replies], [body for _, body in replies])
 
@@ -219,11 +159,11 @@ class ModelSlot:
             )
         path = Path(Path(options.filename).name or self._kind.name)
         source = self._kind.decode(data[0], path)
-        answer, painter = self._task(options)
+        _, answer, painter = self._task(options)
         start = perf_counter()
         prediction, warnings = answer(source)
         seconds = perf_counter() - start
-        told = Predicted(options.format, seconds)
+        told = Predicted(options.format, seconds, _duration(source))
         if isinstance(source, np.ndarray) and source.ndim == 3:
             source = with_channels(source, 3)
         label = self._plan.label
@@ -235,7 +175,12 @@ class ModelSlot:
             written = result.save(folder / f"answer{options.format}")
             return Answer(told, [written.read_bytes()])
 
-    def _task(self, options: PredictOptions) -> tuple[AnswerOf, Draw]:
+    def _embed(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
+        from rkzoo.serving.embedding import embed
+
+        return embed(self._task(PredictOptions()).task, msgspec.msgpack.decode(data[0]))
+
+    def _task(self, options: PredictOptions) -> _OpenTask:
         """The task with a request's options on top of the model's own."""
         asked = options.asked()
         key = msgspec.json.encode(asked)
@@ -246,44 +191,35 @@ class ModelSlot:
         self._tasks.move_to_end(key)
         return self._tasks[key]
 
-    def _new_task(self, asked: Mapping[str, Any]) -> tuple[AnswerOf, Draw]:
+    def _new_task(self, asked: Mapping[str, Any]) -> _OpenTask:
         from rkzoo.tasks.registry import validate_options
         from rkzoo.workflow.inference.load import checked, painter_of, task_of
         from rkzoo.workflow.request.request import request_of
 
         whole = self._plan.options
-        own = {name: value for name, value in self._asked.items() if name in _DEFAULTS}
+        own = {name: value for name, value in self._asked.items() if name in DEFAULTS}
         request = request_of(None, own | dict(asked))
         validate_options(self._head, request.given())
         options = replace(request.task_options, prompts=whole.prompts, against=whole.against)
         task = task_of(self._plan, self._parts, options)
-        return checked(task), painter_of(task)
+        return _OpenTask(task, checked(task), painter_of(task))
 
 
 _CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytes]], Answer]] = {
     "infer": ModelSlot._infer,
     "predict": ModelSlot._predict,
+    "embed": ModelSlot._embed,
 }
 
 
+def _duration(source: Any) -> float | None:
+    """Of a sound, in seconds."""
+    from rkzoo.audio.sound import Sound
+
+    return source.seconds if isinstance(source, Sound) else None
+
+
 # ---- tensors ------------------------------------------------------------------------------
-
-
-class InferArguments(msgspec.Struct, frozen=True):
-    """Requests of the Open Inference Protocol for one graph, one a buffer. `name` and `version`
-    are what the answers call the model."""
-
-    header_sizes: tuple[int | None, ...]
-    name: str
-    version: str
-    part: str = "model"
-
-
-class InferReply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to one request; its body is the buffer at the same place."""
-
-    header_size: int | None = None
-    error: Any = None
 
 
 def _specs(session: Session) -> PartSpecs:
@@ -331,7 +267,7 @@ def infer_each(
     for index, body in enumerate(bodies):
         try:
             request = decode_request(body)
-            requests[index] = request, _fed(request, session)
+            requests[index] = request, fed(request, session)
         except RkzooError as error:
             replies[index] = InferReply(error=problem_of(error)), b""
     for group in _groups(session, {index: fed for index, (_, fed) in requests.items()}):
@@ -354,7 +290,7 @@ def _reply(
     return InferReply(header_size), pieces
 
 
-def _fed(request: InferRequest, session: Session) -> list[Array]:
+def fed(request: InferRequest, session: Session) -> list[Array]:
     """The request's arrays in the session's order. Raises RkzooError where they do not fit."""
     names = [spec.name for spec in session.inputs]
     if set(names) != set(request.inputs):

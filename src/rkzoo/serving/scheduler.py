@@ -29,6 +29,7 @@ class Job:
         deadline: When nobody waits for it any more, by `time.monotonic`.
         future: Gets the answer.
         queued: When it came.
+        worked: Seconds in a slot, once it was answered.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Job:
     part: str = ""
     future: Future[Any] = field(default_factory=Future)
     queued: float = field(default_factory=monotonic)
+    worked: float = 0.0
 
 
 class Taker:

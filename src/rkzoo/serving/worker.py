@@ -28,6 +28,7 @@ from rkzoo.serving.channel import Buffer, Channel, Closed
 
 SLOTS: dict[str, str] = {
     "model": "rkzoo.serving.model_slot:ModelSlot",
+    "npu": "rkzoo.serving.board_slot:BoardSlot",
 }
 """What a slot can be opened as."""
 

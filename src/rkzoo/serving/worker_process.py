@@ -158,9 +158,7 @@ class SlotClient:
         """Closes the slot."""
         self._channel.close()
 
-    def _exchange(
-        self, call: Call, data: Sequence[Buffer]
-    ) -> tuple[msgspec.Raw, list[bytes]]:
+    def _exchange(self, call: Call, data: Sequence[Buffer]) -> tuple[msgspec.Raw, list[bytes]]:
         try:
             self._channel.send(msgspec.json.encode(call), data)
             header, buffers = self._channel.receive()

@@ -50,6 +50,17 @@ class Journal(msgspec.Struct, frozen=True):
 # ---- planning -----------------------------------------------------------------------
 
 
+def settable(machine: Machine) -> Machine:
+    """The machine. Raises RkzooError where it has no clock that can be set."""
+    if not machine.clocks and machine.npu_rate is None:
+        raise RkzooError(
+            "There is no clock here that can be set.",
+            "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
+            "Run it on the board.",
+        )
+    return machine
+
+
 def lock_plan(machine: Machine) -> tuple[Write, ...]:
     """The writes that lock every clock at the highest rate it offers; empty when all are there."""
     tree = Tree(machine.root)

@@ -216,8 +216,7 @@ def test_clocks_are_held_while_measuring_and_given_back(
     b = board(tmp_path, "rk3588")
     governor = "sys/devices/system/cpu/cpufreq/policy4/scaling_governor"
     before = b.read(governor)
-    for room in (module, machine_setup):
-        monkeypatch.setattr(room, "read_machine", lambda: read_machine(tmp_path))
+    monkeypatch.setattr(machine_setup, "read_machine", lambda: read_machine(tmp_path))
     seen = []
     inner = module._sequential
     monkeypatch.setattr(

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -29,7 +28,7 @@ from rkzoo.errors import RkzooError, printable
 from rkzoo.files import write_text
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import SILENT, ProgressReporter
-from rkzoo.runtime.npu import Layout, NpuSession
+from rkzoo.runtime.npu import Layout, NpuSession, npu_seconds
 from rkzoo.session import Array, Closeable, Label, Session
 from rkzoo.soc.capture import scrub
 from rkzoo.soc.machine import Machine, read_machine
@@ -407,7 +406,7 @@ def _run(session: Session, golden: Golden, rounds: int) -> _RunResult:
             start = perf_counter()
             arrays = session.run(fed)
             ran.seconds.append(perf_counter() - start)
-            if (own := _npu_seconds(session)) is not None and own <= ran.seconds[-1]:
+            if (own := npu_seconds(session)) is not None and own <= ran.seconds[-1]:
                 ran.npu_seconds.append(own)
             # Outputs lie in NPU memory, which the next run overwrites.
             outputs.append([np.array(array) for array in arrays])
@@ -417,14 +416,6 @@ def _run(session: Session, golden: Golden, rounds: int) -> _RunResult:
                 first.append(digest)
             steady &= digest == first[index]
     return _RunResult(session.outputs, outputs, steady, ran.seconds, ran.npu_seconds)
-
-
-def _npu_seconds(session: Session) -> float | None:
-    """Duration of the last run as reported by the library (not by the small one)."""
-    if isinstance(session, NpuSession) and not session.context.library.small:
-        with suppress(RkzooError):
-            return session.context.run_seconds() or None
-    return None
 
 
 def _judged(layout: Layout, agreed: Agreement) -> PredictionCheck:
