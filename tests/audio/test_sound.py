@@ -25,6 +25,30 @@ def test_what_is_written_comes_back(tmp_path: Path, suffix: str) -> None:
     assert back.seconds == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("suffix", [".ogg", ".mp3", ".opus"])
+def test_lossy_formats_keep_tone_and_length(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write(path, Sound(tone(22050, seconds=2) * 0.5, 22050))
+    back = read(path)
+    assert back.seconds == pytest.approx(2, abs=0.06)
+    middle = back.samples[back.rate // 2 : back.rate * 3 // 2]
+    assert np.abs(np.fft.rfft(middle)).argmax() == 440
+    assert np.sqrt((middle**2).mean()) == pytest.approx(0.5 / 2**0.5, rel=0.05)
+
+
+def test_a_sound_of_minutes_is_written_as_ogg(tmp_path: Path) -> None:
+    write(tmp_path / "a.ogg", Sound(np.zeros(8000 * 600, np.float32), 8000))
+    assert read(tmp_path / "a.ogg").seconds == pytest.approx(600, abs=0.1)
+
+
+def test_pcm_is_bare_samples_of_24_khz(tmp_path: Path) -> None:
+    write(tmp_path / "a.pcm", Sound(tone(24000) * 0.5, 24000))
+    values = np.frombuffer((tmp_path / "a.pcm").read_bytes(), "<i2")
+    np.testing.assert_allclose(values / 32768, tone(24000) * 0.5, atol=1 / 32768)
+    write(tmp_path / "b.pcm", Sound(tone(16000), 16000))
+    assert (tmp_path / "b.pcm").stat().st_size == pytest.approx(24000, abs=8)
+
+
 def test_channels_become_their_mean(tmp_path: Path) -> None:
     import soundfile
 

@@ -40,7 +40,7 @@ def test_numbers_that_make_no_sense(
     ("model", "inputs", "output", "said"),
     [
         ("silero-vad", ("a.wav",), "talk.srt", "talk.srt cannot be written"),
-        ("piper-joe", ("a.txt",), "said.mp3", "said.mp3 cannot be written"),
+        ("piper-joe", ("a.txt",), "said.m4a", "said.m4a cannot be written"),
         ("u2netp", ("a.png",), "cut.csv", "cut.csv cannot be written"),
         ("u2netp", ("a.png", "b.png"), "cut.png", "2 results do not fit"),
         ("minilm", ("a.wav",), "out", "a.wav is no file of text"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkzoo.tasks.voice.english import sentences
+from rkzoo.tasks.voice.english import sentences, split_sentences
 from rkzoo.tasks.voice.numbers import cardinal, ordinal, spell_numbers, year
 
 SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
@@ -37,6 +37,9 @@ def test_a_number_is_heard_as_it_was_said(number: int) -> None:
 
 def test_numbers_too_large_for_words_are_read_digit_by_digit() -> None:
     assert cardinal(10**15).split() == ["one", *["zero"] * 15]
+    for written in ("{}", "{}.5", "${}", "$1.{}"):
+        (sentence,) = sentences(written.format("7" * 5000))
+        assert sentence.words.count("seven") == 5000
 
 
 @pytest.mark.parametrize(
@@ -135,3 +138,33 @@ def test_any_text_is_read_without_a_fault(text: str) -> None:
     for sentence in sentences(text):
         assert sentence.words or sentence.unspoken
         assert all(word[0].isascii() for word in sentence.words)
+
+
+TRICKY = (
+    "Dr. Mr. no. No. 5 3.50 $3.20 e.g. i.e. A.M. U.S. J. R. 1990's 12:30 etc. and. Really? Yes!"
+    " ... Hello, world, \n\n Then I www.example.org end. 7. million - 20"
+)
+
+
+@given(
+    st.lists(st.sampled_from(TRICKY.split(" ")), max_size=12),
+    st.lists(st.integers(1, 9), max_size=60),
+)
+def test_a_text_that_comes_in_pieces_is_read_as_the_whole_is(
+    words: list[str], steps: list[int]
+) -> None:
+    text = " ".join(words)
+    read, waiting, place = [], "", 0
+    for step in [*steps, len(text)]:
+        waiting += text[place : place + step]
+        place += step
+        ready, waiting = split_sentences(waiting)
+        read += sentences(ready)
+    assert read + sentences(waiting) == sentences(text)
+
+
+def test_a_sentence_is_read_when_a_word_and_more_follow() -> None:
+    assert split_sentences("It is no. Six ") == ("", "It is no. Six ")
+    assert split_sentences("It is no. Six a") == ("It is no. ", "Six a")
+    assert split_sentences("It is no. 6 a") == ("", "It is no. 6 a")
+    assert split_sentences("One. Two. Three four") == ("One. Two. ", "Three four")

@@ -165,21 +165,47 @@ def _cut_short(path: Path, said: str, there: str) -> RkzooError:
     )
 
 
+# By suffix: libsndfile's format and subtype, and the rate of a format that has its own.
+_WRITTEN: dict[str, tuple[str, str | None, int | None]] = {
+    ".wav": ("WAV", None, None),
+    ".flac": ("FLAC", None, None),
+    ".ogg": ("OGG", None, None),
+    ".mp3": ("MP3", None, None),
+    ".opus": ("OGG", "OPUS", 24_000),
+    ".pcm": ("RAW", "PCM_16", 24_000),
+}
+WRITTEN = frozenset(_WRITTEN)
+"""Suffixes that `write` takes. `.pcm` is bare samples, 16-bit little-endian at 24 kHz."""
+
+
 def write(path: Path, sound: Sound) -> None:
-    """Write 16-bit WAV, FLAC or OGG, by the suffix; samples are clipped to -1..1.
+    """Write a sound in the format of the suffix, one of WRITTEN; samples are clipped to -1..1.
 
     Raises:
-        RkzooError: another suffix, or the file cannot be written.
+        RkzooError: another suffix, a format that this libsndfile lacks, or the file cannot be
+            written.
     """
     import soundfile
 
-    suffix = path.suffix.lower().lstrip(".")
-    if suffix not in ("wav", "flac", "ogg"):
+    if path.suffix.lower() not in _WRITTEN:
         raise RkzooError(
             f"{path} cannot be written.",
-            "Sounds are written as .wav, .flac or .ogg.",
+            f"Sounds are written as {', '.join(_WRITTEN)}.",
             "Give another name.",
         )
-    samples = np.clip(sound.samples, -1, 1)
+    format_, subtype, rate = _WRITTEN[path.suffix.lower()]
+    rate = rate or sound.rate
+    samples = np.clip(sound.at(rate), -1, 1)
+    endian = "LITTLE" if format_ == "RAW" else None
     with atomic_output(path) as part, part.open("wb") as file:
-        soundfile.write(file, samples, sound.rate, format=suffix.upper())
+        try:
+            with soundfile.SoundFile(file, "w", rate, 1, subtype, endian, format_) as out:
+                # libsndfile's Vorbis ends the process where it is given minutes at once.
+                for at in range(0, len(samples), rate):
+                    out.write(samples[at : at + rate])
+        except (ValueError, soundfile.SoundFileError) as error:
+            raise RkzooError(
+                f"{path} cannot be written.",
+                f"The library for sounds says: {str(error).rstrip('.')}.",
+                "Write a .wav, or install a newer libsndfile.",
+            ) from error

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rkzoo.cli.streams import one_line
-
-if TYPE_CHECKING:
-    from rkzoo.workflow.diagnostics.doctor import Diagnosis
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -51,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(diagnosis.to_json())
     else:
-        _print(diagnosis, everything=args.all)
+        on_board = diagnosis.place == "board"
+        print_findings(diagnosis.findings, board=on_board, everything=args.all)
     return diagnosis.exit_code
 
 
@@ -76,10 +75,32 @@ def _capture(target: Path, root: Path, *, as_json: bool) -> int:
     return 0
 
 
-def _print(diagnosis: Diagnosis, *, everything: bool) -> None:
+class Found(Protocol):
+    """A finding, of this machine or as a board tells it."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def evidence(self) -> str: ...
+    @property
+    def fix(self) -> str: ...
+    @property
+    def command(self) -> str: ...
+
+
+def print_findings(findings: Sequence[Found], *, board: bool, everything: bool = False) -> None:
+    """Print findings and the verdict.
+
+    Args:
+        findings: In their order.
+        board: Whether the machine is a board.
+        everything: Show the evidence of those that are ok, too.
+    """
     from rkzoo.workflow.diagnostics.doctor import DISCLAIMER
 
-    for finding in diagnosis.findings:
+    for finding in findings:
         print(f"{_MARK[finding.level]}  {one_line(finding.text)}")
         if finding.evidence and (everything or finding.level != "ok"):
             print(f"        seen:  {one_line(finding.evidence)}")
@@ -87,13 +108,13 @@ def _print(diagnosis: Diagnosis, *, everything: bool) -> None:
             print(f"        fix:   {one_line(finding.fix)}")
         if finding.command:
             print(f"        type:  {one_line(finding.command)}")
-    levels = [finding.level for finding in diagnosis.findings]
+    levels = [finding.level for finding in findings]
     failures, warnings = levels.count("fail"), levels.count("warn")
     if failures or warnings:
         verdict = f"{_count(failures, 'failure')}, {_count(warnings, 'warning')}."
     else:
         verdict = "Nothing is wrong."
-    print("\n" + " ".join([verdict, *([DISCLAIMER] if diagnosis.place == "board" else [])]))
+    print("\n" + " ".join([verdict, *([DISCLAIMER] if board else [])]))
 
 
 def _count(number: int, word: str) -> str:

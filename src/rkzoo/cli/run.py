@@ -51,7 +51,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--output",
         metavar="DIR|FILE",
         help="folder of the drawn pictures, texts or sounds; or a file for a single one, whose "
-        "suffix selects the format (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg)",
+        "suffix selects the format (.jpg .png, .txt .srt .vtt .json, .csv, .wav .flac .ogg .mp3"
+        " .opus)",
     )
     add_model_options(parser)
     add_task_options(parser)

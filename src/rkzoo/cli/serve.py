@@ -46,7 +46,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--tls-key", metavar="PEM", help="its key")
     parser.add_argument("--grpc", type=int, metavar="PORT", help="the same models by gRPC")
     parser.add_argument(
-        "--wyoming", type=int, metavar="PORT", help="speech for Home Assistant, by Wyoming"
+        "--wyoming",
+        type=int,
+        metavar="PORT",
+        help="speech for Home Assistant, by Wyoming, where clients send no token",
     )
     parser.add_argument(
         "--queue", type=int, default=64, metavar="N", help="requests that wait for a model (64)"

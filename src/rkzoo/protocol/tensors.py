@@ -43,6 +43,7 @@ _MOST_JSON = 64 << 20  # bytes of the JSON part; larger tensors come as binary
 
 Shape = tuple[int, ...]
 Parameters = dict[str, Any]
+Piece = bytes | memoryview
 T = TypeVar("T")
 
 
@@ -135,6 +136,7 @@ def datatype_of(dtype: str) -> str:
 def encode_request(
     inputs: Mapping[str, Array],
     *,
+    outputs: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     id: str = "",
 ) -> Body:
@@ -142,12 +144,14 @@ def encode_request(
 
     Args:
         inputs: Input name to array.
+        outputs: Names of the outputs that are wanted; empty for all.
         parameters: Parameters of the request.
         id: Identifier that the response repeats.
     """
     tensors, buffers = _as_bytes(inputs.items())
     wanted = {**(parameters or {}), "binary_data_output": True}
-    header = msgspec.json.encode(_Request(tensors, id, wanted))
+    named = tuple(map(RequestedOutput, outputs))
+    header = msgspec.json.encode(_Request(tensors, id, wanted, named))
     return Body(b"".join([header, *buffers]), len(header))
 
 
@@ -178,13 +182,24 @@ def request_parameters(body: Body) -> Parameters:
 def encode_response(
     model: str, version: str, request: InferRequest, outputs: Mapping[str, Array]
 ) -> Body:
-    """A response.
+    """A response; see `encode_response_pieces`."""
+    pieces, header_size = encode_response_pieces(model, version, request, outputs)
+    return Body(b"".join(pieces), header_size)
+
+
+def encode_response_pieces(
+    model: str, version: str, request: InferRequest, outputs: Mapping[str, Array]
+) -> tuple[list[Piece], int | None]:
+    """A response whose tensors are not copied where they need not be.
 
     Args:
         model: Name of the model.
         version: Its version.
         request: What is answered; says which outputs are wanted, and how.
         outputs: Output name to array, all of them.
+
+    Returns:
+        What the body consists of, and the length of its JSON part where it has binary tensors.
 
     Raises:
         RkzooError: The request names an output that there is not.
@@ -193,7 +208,7 @@ def encode_response(
     if unknown := [name for name in names if name not in outputs]:
         raise _wrong(f"there is no output {unknown[0]!r}; there are {', '.join(outputs)}")
     tensors: list[Tensor] = []
-    buffers: list[bytes] = []
+    buffers: list[Piece] = []
     for name in names:
         array = outputs[name]
         if request.wants_bytes(name):
@@ -204,9 +219,8 @@ def encode_response(
             tensor = Tensor(name, array.shape, datatype_of(str(array.dtype)), {}, data_json)
         tensors.append(tensor)
     header = msgspec.json.encode(_Response(model, tuple(tensors), version, request.id))
-    if not any(request.wants_bytes(name) for name in names):
-        return Body(header)
-    return Body(b"".join([header, *buffers]), len(header))
+    binary = any(request.wants_bytes(name) for name in names)
+    return [header, *buffers], len(header) if binary else None
 
 
 def decode_response(body: Body) -> dict[str, Array]:
@@ -216,13 +230,19 @@ def decode_response(body: Body) -> dict[str, Array]:
     return _arrays(header.outputs, rest)
 
 
+def response_version(body: Body) -> str:
+    """The version of the model that a response is of. Raises RkzooError."""
+    return _parts(body, _Response)[0].model_version
+
+
 # ---- bodies and arrays ------------------------------------------------------------------
 
 
-def _as_bytes(arrays: Any) -> tuple[tuple[Tensor, ...], list[bytes]]:
-    tensors, buffers = [], []
+def _as_bytes(arrays: Any) -> tuple[tuple[Tensor, ...], list[Piece]]:
+    tensors: list[Tensor] = []
+    buffers: list[Piece] = []
     for name, array in arrays:
-        data = np.ascontiguousarray(array).tobytes()
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         parameters = {"binary_data_size": len(data)}
         tensors.append(Tensor(name, array.shape, datatype_of(str(array.dtype)), parameters))
         buffers.append(data)
@@ -259,7 +279,7 @@ def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, Array]:
             raise _wrong(f"binary_data_size of {tensor.name!r} is {size!r}")
         if place + size > len(rest):
             raise _wrong(f"{tensor.name!r} has {size} bytes, and {len(rest) - place} follow")
-        arrays[tensor.name] = _from_bytes(tensor, rest[place : place + size])
+        arrays[tensor.name] = from_bytes(tensor, rest[place : place + size])
         place += size
     if place != len(rest):
         raise _wrong(f"{len(rest) - place} bytes follow that belong to no tensor")
@@ -282,7 +302,9 @@ def _count(tensor: Tensor) -> int:
     return math.prod(tensor.shape)
 
 
-def _from_bytes(tensor: Tensor, data: memoryview) -> Array:
+def from_bytes(tensor: Tensor, data: bytes | memoryview) -> Array:
+    """The array of a tensor whose bytes came apart from it; a read-only view of them. Raises
+    RkzooError where its shape and datatype do not fit them."""
     dtype, count = _dtype(tensor), _count(tensor)
     if count * dtype.itemsize != len(data):
         raise _wrong(

@@ -13,6 +13,7 @@ from rkzoo.protocol.board import Hello
 from rkzoo.remote.address import parse_address
 from rkzoo.remote.client import Client
 from rkzoo.remote.connection import Endpoint, connect
+from rkzoo.remote.known_boards import KnownBoard, remember
 from rkzoo.session import Closeable
 
 
@@ -42,6 +43,7 @@ class Board(Closeable):
             stack.callback(self.client.close)
             self.hello: Hello = self.client.hello()
             self.client.take_lease()
+            remember(_known(address, self.hello))
             self._stack = stack.pop_all()
 
     @property
@@ -52,6 +54,12 @@ class Board(Closeable):
     def close(self) -> None:
         """Ends what was started; the board gives back what was open there."""
         self._stack.close()
+
+
+def _known(address: str, hello: Hello) -> KnownBoard:
+    library = next((one for one in hello.libraries if one.path == hello.library), None)
+    told = f"{library.path} {library.version}" if library else hello.library
+    return KnownBoard(address, hello.chip or "", hello.board, hello.rkzoo, told.strip())
 
 
 _boards: dict[tuple[int, str], Board] = {}

@@ -27,9 +27,8 @@ from rkzoo.errors import RkzooError, printable
 from rkzoo.files import temporary_folder
 from rkzoo.protocol.board import VERSION, ServerReady
 from rkzoo.remote.address import PORTS, Address
+from rkzoo.remote.ssh_client import ssh_command
 
-SSH = "RKZOO_SSH"
-"""The ssh to use, with options of its own, in place of `ssh`."""
 ADB = "RKZOO_ADB"
 COMMAND = "RKZOO_BOARD_COMMAND"
 """What starts rkzoo on the board, in place of the one that is found there."""
@@ -105,17 +104,12 @@ def connect(address: Address, stack: ExitStack) -> tuple[Endpoint, LastWords]:
 def _ssh(address: Address, stack: ExitStack) -> tuple[Endpoint, LastWords]:
     local = _local_socket(stack)
     folder = f"/tmp/rkzoo-{secrets.token_hex(16)}"
-    command = [
-        *_program(SSH, "ssh"),
-        "-T",
-        *_options("ExitOnForwardFailure=yes", "ConnectTimeout=15", "StreamLocalBindUnlink=yes"),
-        *_options("ServerAliveInterval=5", "ServerAliveCountMax=3"),
+    options = [
+        *("-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindUnlink=yes"),
         *("-L", f"{local}:{folder}/s"),
-        *(("-p", str(address.port)) if address.port is not None else ()),
-        "--",
-        f"{address.user}@{address.host}" if address.user else address.host,
-        f"exec sh -c {shlex.quote(remote_script(folder))}",
     ]
+    start = f"exec sh -c {shlex.quote(remote_script(folder))}"
+    command = ssh_command(address, start, options)
     process = stack.enter_context(_running(command, str(address)))
     process.wait_until_ready()
     return Endpoint(str(address), socket=str(local)), process.last_words
@@ -167,11 +161,6 @@ def remote_script(folder: str) -> str:
     own = os.environ.get(COMMAND, "")
     start = own or '"$run"'
     return _SCRIPT.format(folder=folder, command=shlex.quote(own), start=start)
-
-
-def _options(*settings: str) -> Iterator[str]:
-    for setting in settings:
-        yield from ("-o", setting)
 
 
 def _program(variable: str, usual: str) -> list[str]:
@@ -312,6 +301,11 @@ def _running(command: Sequence[str], board: str) -> Iterator[_Process]:
 
 _SETUP = "Install it there from this PC: rkzoo board setup {board}"
 _CAUSES = (
+    (
+        r"closed by remote host|client_loop: send disconnect|Timeout, server .* not responding",
+        "The connection was cut.",
+        "Check the board and the cable, and run this again.",
+    ),
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "Its host key is another than the one that ssh knows.",

@@ -12,15 +12,16 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rkzoo.protocol.board import Problem
 from rkzoo.serving.errors import ServingError
-from rkzoo.serving.http_limits import declared_size, read_body
+from rkzoo.serving.http_limits import MOST_BODY, declared_size, read_body
 
 Handler = Callable[[Request], Awaitable[Response]]
+ErrorForm = Callable[[ServingError], Response]
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,53 @@ class Access:
     open_paths: tuple[str, ...] = ("/v2/health/live", "/v2/health/ready")
 
 
-def application(routes: Sequence[BaseRoute], access: Access) -> ASGIApp:
+def application(
+    routes: Sequence[BaseRoute],
+    access: Access,
+    form_at: Callable[[str], ErrorForm | None] = lambda path: None,
+) -> ASGIApp:
     """The application.
 
     Args:
         routes: What it answers.
         access: Who may ask.
+        form_at: How errors are told at a path; None is as the Open Inference Protocol has it.
     """
-    app = Starlette(
-        routes=list(routes),
-        exception_handlers={
-            ServingError: _refused,
-            HTTPException: _http_error,
-            Exception: _fault,
-        },
-    )
-    return _Guard(app, access)
+
+    def told(path: str, error: ServingError) -> Response:
+        response = (form_at(path) or error_response)(error)
+        if error.retry_after is not None:
+            response.headers["retry-after"] = str(max(1, round(error.retry_after)))
+        if error.status == 401:
+            response.headers["www-authenticate"] = "Bearer"
+        return response
+
+    async def on_error(request: Request, exception: Exception) -> Response:
+        path = request.url.path
+        response = told(path, _serving_error(exception, path))
+        if isinstance(exception, HTTPException):
+            response.headers.update(dict(exception.headers or {}))
+        return response
+
+    kinds = (ServingError, HTTPException, Exception)
+    app = Starlette(routes=list(routes), exception_handlers=dict.fromkeys(kinds, on_error))
+    return _Guard(app, access, told)
 
 
 class _Guard:
     """Refuses who may not ask, before anything is read."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(
+        self, app: ASGIApp, access: Access, told: Callable[[str, ServingError], Response]
+    ) -> None:
+        self._app, self._access, self._told = app, access, told
         self._token = f"Bearer {access.token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             error = self._refuses(scope)
             if error is not None:
-                await error_response(error)(scope, receive, send)
+                await self._told(scope["path"], error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -104,37 +122,24 @@ def _is_local(host: str) -> bool:
 def error_response(error: ServingError) -> Response:
     """An error as JSON: `error` in one line as the Open Inference Protocol has it, and its
     parts."""
-    headers = {}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after)))
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
     problem = msgspec.structs.replace(error.problem, error=error.message)
-    return Response(
-        msgspec.json.encode(problem), error.status, headers, media_type="application/json"
-    )
+    return Response(msgspec.json.encode(problem), error.status, media_type="application/json")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServingError)
-    return error_response(error)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    told = {404: f"There is nothing at {request.url.path[:200]}."}
-    message = told.get(error.status_code, f"{error.detail}.")
-    response = error_response(ServingError(error.status_code, message))
-    response.headers.update(dict(error.headers or {}))
-    return response
-
-
-async def _fault(request: Request, error: Exception) -> Response:
-    problem = Problem(f"A fault of the server's own: {type(error).__name__}.", code=1)
-    return JSONResponse(msgspec.to_builtins(problem), 500)
+def _serving_error(exception: Exception, path: str) -> ServingError:
+    if isinstance(exception, ServingError):
+        return exception
+    if isinstance(exception, HTTPException):
+        told = {404: f"There is nothing at {path[:200]}."}
+        code = exception.status_code
+        return ServingError(code, told.get(code, f"{exception.detail}."))
+    message = f"A fault of the server's own: {type(exception).__name__}."
+    return ServingError(500, message, problem=Problem(message, code=1))
 
 
 async def admitted_body(engine: Any, request: Request) -> bytes:
     """The body of a request for a model, for which there is room. Raises ServingError."""
-    with engine.admit(declared_size(request)):
+    # One that comes in chunks may be as large as any.
+    size = declared_size(request) if "content-length" in request.headers else MOST_BODY
+    with engine.admit(size):
         return await read_body(request)

@@ -147,7 +147,7 @@ class Board:
 
     def call(
         self, name: str, kind: str, arguments: Any = None, data: Sequence[bytes] = ()
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+    ) -> tuple[msgspec.Raw, list[bytes]]:
         """Ask a session, in turn.
 
         Args:

@@ -279,7 +279,7 @@ def _raw(data: bytes | msgspec.Raw) -> Response:
     return Response(bytes(data), media_type="application/json")
 
 
-def _tensors(value: msgspec.Raw, data: list[bytearray]) -> Response:
+def _tensors(value: msgspec.Raw, data: list[bytes]) -> Response:
     """The answer of a slot to one request with tensors. Raises ServingError."""
     (reply,) = msgspec.json.decode(value, type=list[InferReply])
     if reply.error is not None:

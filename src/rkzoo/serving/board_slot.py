@@ -77,14 +77,14 @@ class BoardSlot:
             notes=tuple(report.notes),
         )
 
-    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         """Answers one of `infer`, `time`, `layers`, `memory` and `record`."""
         return _CALLS[kind](self, arguments, data)
 
     def close(self) -> None:
         self._session.close()
 
-    def _infer(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _infer(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         asked = msgspec.json.decode(arguments, type=InferArguments)
         bodies = [
             Body(bytes(body), size) for body, size in zip(data, asked.header_sizes, strict=True)
@@ -93,7 +93,7 @@ class BoardSlot:
         self._ran = True
         return Answer([reply for reply, _ in replies], [body for _, body in replies])
 
-    def _time(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _time(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         asked = msgspec.json.decode(arguments, type=TimeArguments)
         if not 1 <= asked.runs <= MOST_RUNS:
             raise RkzooError(
@@ -121,7 +121,7 @@ class BoardSlot:
         np.copyto(canvas, arrays[0])
         return [canvas, *arrays[1:]]
 
-    def _layers(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _layers(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         session = self._profiled("times of its layers")
         if not self._asked.profile:
             raise RkzooError(
@@ -134,7 +134,7 @@ class BoardSlot:
             self._ran = True
         return Answer(Layers(session.context.layers()))
 
-    def _memory(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _memory(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         use = self._profiled("its memory").context.memory_use()
         return Answer(
             ModelMemory(use.weights, use.internal, use.dma, use.sram_total, use.sram_free)
@@ -149,7 +149,7 @@ class BoardSlot:
             "Install librknnrt.so on the board: rkzoo doctor says where it is to be had.",
         )
 
-    def _record(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _record(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         filename = msgspec.json.decode(arguments, type=RecordArguments).filename
         record = self._answer(bytes(data[0]), Path(Path(filename).name or "file"))
         request = InferRequest({}, all_binary=True)
@@ -181,7 +181,7 @@ class BoardSlot:
             ) from error
 
 
-_CALLS: dict[str, Callable[[BoardSlot, msgspec.Raw, list[bytearray]], Answer]] = {
+_CALLS: dict[str, Callable[[BoardSlot, msgspec.Raw, list[bytes]], Answer]] = {
     "infer": BoardSlot._infer,
     "time": BoardSlot._time,
     "layers": BoardSlot._layers,

@@ -36,7 +36,8 @@ class PartSpecs(msgspec.Struct, frozen=True):
 
 class OpenedModel(msgspec.Struct, frozen=True):
     """An open model. `parts` by role, "model" where there is one; `files` are those whose change
-    means another model; `written` the suffixes that `predict` gives."""
+    means another model; `written` the suffixes that `predict` gives; `languages` those that it
+    hears or speaks, empty where it does not tell."""
 
     kind: str
     task: str
@@ -45,6 +46,7 @@ class OpenedModel(msgspec.Struct, frozen=True):
     slots: int
     labels: tuple[str, ...]
     written: tuple[str, ...]
+    languages: tuple[str, ...] = ()
 
 
 class PredictOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,10 +85,11 @@ DEFAULTS = dict(
 
 class Predicted(msgspec.Struct, frozen=True):
     """An answer to `predict`; its bytes are the first buffer. `seconds` from the decoded input
-    to the result."""
+    to the result; `duration` of a sound that was given, in seconds."""
 
     format: str
     seconds: float
+    duration: float | None = None
 
 
 class InferArguments(msgspec.Struct, frozen=True):
@@ -104,6 +107,18 @@ class InferReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     header_size: int | None = None
     error: Any = None
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """An answer to `embed`; its buffer holds float32, a row of `width` for each item. `tokens`
+    is how many the texts among them had."""
+
+    width: int
+    tokens: int
+
+
+Item = str | bytes
+"""What is embedded: a text, or a picture's file. The buffer of `embed` is a list in MessagePack."""
 
 
 class SessionArguments(msgspec.Struct, frozen=True):

@@ -13,6 +13,11 @@ from contextlib import suppress
 
 _COUNT = struct.Struct("<I")
 _MOST_BUFFERS = 1 << 16
+_KERNEL_BUFFER = 4 << 20  # bytes on their way; the system may allow less
+
+Piece = bytes | memoryview
+Buffer = Piece | Sequence[Piece]
+"""Bytes, which may lie in pieces: the receiver gets them as one."""
 
 
 class Closed(Exception):
@@ -25,43 +30,51 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         end.setblocking(True)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
 
-    def send(self, header: bytes, buffers: Sequence[bytes | memoryview] = ()) -> None:
+    def send(self, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
         """Sends a message. Raises Closed."""
-        parts = [header, *buffers]
-        sizes = struct.pack(f"<{len(parts)}Q", *(len(part) for part in parts))
+        parts = [(header,), *map(_pieces, buffers)]
+        sizes = struct.pack(f"<{len(parts)}Q", *(sum(map(len, part)) for part in parts))
         try:
             # What is small goes in one call, what is large is not copied.
             self._end.sendall(_COUNT.pack(len(parts)) + sizes + header)
-            for buffer in buffers:
-                self._end.sendall(buffer)
+            for part in parts[1:]:
+                for piece in part:
+                    self._end.sendall(piece)
         except OSError as error:
             raise Closed(str(error)) from error
 
-    def receive(self) -> tuple[bytes, list[bytearray]]:
+    def receive(self) -> tuple[bytes, list[bytes]]:
         """The next message: its header and its buffers. Raises Closed."""
         (count,) = _COUNT.unpack(self._read(_COUNT.size))
         if not 1 <= count <= _MOST_BUFFERS:
             raise Closed(f"a message of {count} parts")
         sizes = struct.unpack(f"<{count}Q", self._read(8 * count))
         header, *buffers = [self._read(size) for size in sizes]
-        return bytes(header), buffers
+        return header, buffers
 
-    def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
-        view, place = memoryview(data), 0
-        while place < size:
+    def _read(self, size: int) -> bytes:
+        """In one call into memory that nobody has to clear first: what a tensor costs here is
+        one copy, outside of Python's lock."""
+        pieces: list[bytes] = []
+        while size:
             try:
-                count = self._end.recv_into(view[place:])
+                piece = self._end.recv(size, socket.MSG_WAITALL)
             except OSError as error:
                 raise Closed(str(error)) from error
-            if not count:
+            if not piece:
                 raise Closed("the end of the stream")
-            place += count
-        return data
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Closes this end, also under a thread that waits at it."""
         with suppress(OSError):  # the other end was first
             self._end.shutdown(socket.SHUT_RDWR)
         self._end.close()
+
+
+def _pieces(buffer: Buffer) -> Sequence[Piece]:
+    return (buffer,) if isinstance(buffer, (bytes, memoryview)) else buffer

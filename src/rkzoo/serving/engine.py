@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Literal
@@ -32,10 +32,11 @@ from rkzoo.serving.calls import (
 )
 from rkzoo.serving.errors import ServingError, of_error, of_problem
 from rkzoo.serving.scheduler import Job, Scheduler, Taker
+from rkzoo.serving.trace import TRACE
 from rkzoo.serving.worker_process import SlotClient, WorkerDied, WorkerProcess
 
 State = Literal["unloaded", "loading", "ready", "failed"]
-Outcome = Literal["ok", "refused", "failed", "late"]
+Outcome = Literal["ok", "wrong", "refused", "late", "failed"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that died is started again
 _MOST_DEATHS = 5  # without an answer in between
@@ -55,7 +56,8 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What is known of a model. `opened` is None until it was loaded once."""
+    """What is known of a model. `opened` is None until it was loaded once, `pid` while no process
+    holds it; `restarts` counts the processes that died."""
 
     name: str
     state: State
@@ -65,29 +67,57 @@ class ModelStatus:
     opened: OpenedModel | None = None
     waiting: int = 0
     working: int = 0
+    restarts: int = 0
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The body of an answer. `header_size` is the JSON part of one with binary tensors."""
+    """The body of an answer. `header_size` is the JSON part of one with binary tensors,
+    `seconds` what the model took, `duration` that of a sound that was given."""
 
     body: bytes
     media_type: str = "application/json"
     header_size: int | None = None
     seconds: float = 0.0
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """A request that was answered, for logs and metrics; times in seconds."""
+    """A request that was answered, for logs and metrics; each is told once.
+
+    Attributes:
+        model: Whom it was for; "" where it reached no model.
+        call: What was asked: infer, predict ...
+        status: The HTTP status that says how it went, whatever protocol it came by.
+        waited: Seconds until a slot took it.
+        worked: Seconds in the slot, 0 for one that no slot answered.
+        size: Bytes of its body.
+        message: What went wrong.
+        request: Its identifier, where the protocol has one.
+        client: The address that it came from.
+    """
 
     model: str
     call: str
-    outcome: Outcome
-    waited: float
-    worked: float
-    size: int
+    status: int = 200
+    waited: float = 0.0
+    worked: float = 0.0
+    size: int = 0
     message: str = ""
+    request: str = ""
+    client: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """`status` in a word."""
+        usual: Outcome = "ok" if self.status < 400 else "wrong" if self.status < 500 else "failed"
+        return _OUTCOMES.get(self.status, usual)
+
+
+_OUTCOMES: dict[int, Outcome] = {503: "refused", 504: "late"}
+Observer = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -110,6 +140,9 @@ MEDIA_TYPES = {
     ".wav": "audio/wav",
     ".flac": "audio/flac",
     ".ogg": "audio/ogg",
+    ".mp3": "audio/mpeg",
+    ".opus": "audio/ogg",
+    ".pcm": "audio/pcm",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".png": "image/png",
@@ -152,7 +185,9 @@ class Engine:
         served: What may be loaded.
         limits: Bounds.
         log: Is given a line: a model's name, and what happened.
-        observe: Is told of each request that was answered.
+
+    Attributes:
+        observers: Are told of each request that was answered, in the event loop's thread.
     """
 
     def __init__(
@@ -161,13 +196,13 @@ class Engine:
         limits: Limits | None = None,
         *,
         log: Callable[[str, str], None] = lambda model, line: None,
-        observe: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.limits = limits or Limits()
         self.scheduler = Scheduler(self.limits.waiting, self.limits.memory)
         self.restarts: dict[str, int] = {}
         self._models = {one.name: _Model(one) for one in served}
-        self.log, self._observe = log, observe
+        self.observers: list[Observer] = []
+        self.log = log
         self._threads = ThreadPoolExecutor(8, "engine")
         self._ending = threading.Event()
         self._reading = 0  # bytes of bodies that are being received
@@ -191,6 +226,8 @@ class Engine:
             opened=model.opened,
             waiting=self.scheduler.waiting(name),
             working=self.scheduler.working(name),
+            restarts=self.restarts.get(name, 0),
+            pid=generation.worker.pid if (generation := model.generation) else None,
         )
 
     def part(self, name: str) -> tuple[str, str, PartSpecs]:
@@ -244,11 +281,8 @@ class Engine:
         """
         model, role, _ = self.part(name)
         reply, data = await self._ask(model, "infer", (name, header_size), body, timeout, role)
-        told: InferReply = reply
-        if told.error is not None:
-            raise of_problem(msgspec.convert(told.error, Problem))
-        media = "application/json" if told.header_size is None else "application/octet-stream"
-        return Reply(bytes(data), media, told.header_size)
+        media = "application/json" if reply.header_size is None else "application/octet-stream"
+        return Reply(data, media, reply.header_size)
 
     async def predict(
         self, name: str, data: bytes, options: PredictOptions, *, timeout: float | None = None
@@ -266,13 +300,13 @@ class Engine:
         """
         self._model(name)
         told, answer = await self._ask(name, "predict", options, data, timeout)
-        return Reply(bytes(answer), MEDIA_TYPES[told.format], None, told.seconds)
+        return Reply(answer, MEDIA_TYPES[told.format], None, told.seconds, told.duration)
 
     async def ask(
         self, name: str, kind: str, arguments: Any, data: bytes = b"", timeout: float | None = None
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+    ) -> tuple[msgspec.Raw, list[bytes]]:
         """Any other call of a model's slots. Raises ServingError as `infer`."""
-        answer: tuple[msgspec.Raw, list[bytearray]] = await self._ask(
+        answer: tuple[msgspec.Raw, list[bytes]] = await self._ask(
             name, kind, arguments, data, timeout
         )
         return answer
@@ -286,23 +320,35 @@ class Engine:
         timeout: float | None,
         part: str = "",
     ) -> Any:
-        """Queues a request, and waits for it."""
+        """Queues a request, waits for it, and tells of it."""
         began = monotonic()
         wait = min(timeout or self.limits.deadline, self.limits.deadline)
         job = Job(kind, arguments, data, began + wait, part)
+        status, message = 499, "Who asked went away."
         try:
             self._check_serving(name)
             self.scheduler.put(name, job)
-            return await asyncio.wait_for(asyncio.wrap_future(job.future), wait)
+            answer = await asyncio.wait_for(asyncio.wrap_future(job.future), wait)
+            status, message = 200, ""
+            return answer
         except asyncio.TimeoutError:
-            late = ServingError(504, f"{name} did not answer within {wait:g} s.")
-            self._observe(Event(name, kind, "late", monotonic() - began, 0, len(data), str(late)))
-            raise late from None
+            status, message = 504, f"{name} did not answer within {wait:g} s."
+            raise ServingError(status, message) from None
         except ServingError as error:
-            if error.status == 503:
-                told = Event(name, kind, "refused", 0, 0, len(data), error.message)
-                self._observe(told)
+            status, message = error.status, error.message
             raise
+        finally:
+            waited = max(0.0, monotonic() - began - job.worked)
+            self.tell(Event(name, kind, status, waited, job.worked, len(data), message))
+
+    def tell(self, event: Event) -> None:
+        """Tells the observers of a request, with what is known of where it came from."""
+        trace = TRACE.get()
+        if trace is not None:
+            trace.told = True
+            event = replace(event, request=trace.request, client=trace.client)
+        for observer in self.observers:
+            observer(event)
 
     def _check_serving(self, name: str) -> None:
         model = self._model(name)
@@ -499,7 +545,11 @@ class Engine:
                 worked = perf_counter() - began
                 self.scheduler.done(taker, jobs, worked)
                 for job, answer in zip(jobs, answers, strict=True):
-                    self._answer(model.served.name, job, answer, worked)
+                    job.worked = worked
+                    if isinstance(answer, ServingError):
+                        job.future.set_exception(answer)
+                    else:
+                        job.future.set_result(answer)
                 if dead:
                     break
         finally:
@@ -507,17 +557,6 @@ class Engine:
             slot.close()
         if not taker.retired:
             self._revive(model, generation)
-
-    def _answer(self, name: str, job: Job, answer: Any, worked: float) -> None:
-        waited = max(0.0, monotonic() - job.queued - worked)
-        failed = isinstance(answer, ServingError)
-        if failed:
-            job.future.set_exception(answer)
-        else:
-            job.future.set_result(answer)
-        outcome: Outcome = "failed" if failed else "ok"
-        message = answer.message if failed else ""
-        self._observe(Event(name, job.kind, outcome, waited, worked, len(job.data), message))
 
     def _revive(self, model: _Model, dead: _Generation) -> None:
         """Starts a model again whose process died; the first of its slots that sees it does."""
@@ -564,7 +603,8 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _ask_slot(slot: SlotClient, jobs: Sequence[Job], version: str) -> list[Any]:
-    """An answer for each of the requests: a pair of what is told and bytes. Raises RkzooError."""
+    """An answer for each of the requests: a pair of what is told and bytes, or a ServingError.
+    Raises RkzooError."""
     data = [job.data for job in jobs]
     if jobs[0].kind != "infer":
         value, buffers = slot.call(jobs[0].kind, jobs[0].arguments, data)
@@ -575,7 +615,12 @@ def _ask_slot(slot: SlotClient, jobs: Sequence[Job], version: str) -> list[Any]:
     asked = InferArguments(sizes, jobs[0].arguments[0], version, jobs[0].part)
     value, buffers = slot.call("infer", asked, data)
     replies = msgspec.json.decode(value, type=list[InferReply])
-    return list(zip(replies, buffers, strict=True))
+    return [
+        (reply, buffer)
+        if reply.error is None
+        else of_problem(msgspec.convert(reply.error, Problem))
+        for reply, buffer in zip(replies, buffers, strict=True)
+    ]
 
 
 def _stamp(model: str) -> object:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.files import temporary_folder
-from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response
+from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response_pieces
 from rkzoo.serving.calls import (
     DEFAULTS,
     InferArguments,
@@ -29,19 +29,28 @@ from rkzoo.serving.calls import (
     Predicted,
     PredictOptions,
 )
+from rkzoo.serving.channel import Buffer
 from rkzoo.serving.worker import Answer, problem_of
 from rkzoo.session import Array, Label, Session, dequantise, plain, plain_spec
 from rkzoo.vision.letterbox import with_channels
 
 if TYPE_CHECKING:
     from rkzoo.workflow.inference.model import Answer as AnswerOf
-    from rkzoo.workflow.inference.model import Draw
+    from rkzoo.workflow.inference.model import Draw, Prediction
     from rkzoo.workflow.inference.plan import Plan
 
 WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1, "board": 2}
 """Slots where nothing is asked; on a board where the cores are not known."""
 
 _MOST_TASKS = 8  # tasks with options of a request's own that are kept
+
+
+class _OpenTask(NamedTuple):
+    """A task, as it answers with a second look, and how its answers are drawn."""
+
+    task: Callable[[Any], Prediction]
+    answer: AnswerOf
+    painter: Draw
 
 
 _PLANS: dict[bytes, Plan] = {}
@@ -82,7 +91,7 @@ class ModelSlot:
         self._plan = on_core(whole, asked.number)
         self._kind = of_plan(whole)
         self._stack = ExitStack()
-        self._tasks: OrderedDict[bytes, tuple[AnswerOf, Draw]] = OrderedDict()
+        self._tasks: OrderedDict[bytes, _OpenTask] = OrderedDict()
         slots = asked.slots or npu_workers(whole) or WORKERS[whole.label]
         threads = max(1, (os.cpu_count() or 1) // slots) if whole.label == "onnx" else 0
         try:
@@ -117,27 +126,27 @@ class ModelSlot:
             slots=slots,
             labels=contracts[0].labels if len(contracts) == 1 else (),
             written=tuple(sorted(self._kind.written)),
+            languages=spec_of(self._head).languages(self._head),
         )
 
-    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
-        """Answers `infer` (several requests for one part) or `predict` (one input's bytes)."""
+    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
+        """Answers `infer` (several requests for one part), `predict` (one input's bytes) or
+        `embed` (texts and pictures)."""
         return _CALLS[kind](self, arguments, data)
 
     def close(self) -> None:
         self._stack.close()
 
-    def _infer(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _infer(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         asked = msgspec.json.decode(arguments, type=InferArguments)
         if asked.part not in self._parts:
             raise RkzooError(f"There is no part {asked.part}.", code=1)
         session = self._parts[asked.part][1]
-        bodies = [
-            Body(bytes(body), size) for body, size in zip(data, asked.header_sizes, strict=True)
-        ]
+        bodies = [Body(body, size) for body, size in zip(data, asked.header_sizes, strict=True)]
         replies = infer_each(session, bodies, asked.name, asked.version, outputs=floats_of)
         return Answer([reply for reply, _ in replies], [body for _, body in replies])
 
-    def _predict(self, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def _predict(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         from rkzoo.json_values import json_text
         from rkzoo.workflow.inference.model import Result
 
@@ -149,12 +158,12 @@ class ModelSlot:
                 "Ask for one of these.",
             )
         path = Path(Path(options.filename).name or self._kind.name)
-        source = self._kind.decode(bytes(data[0]), path)
-        answer, painter = self._task(options)
+        source = self._kind.decode(data[0], path)
+        _, answer, painter = self._task(options)
         start = perf_counter()
         prediction, warnings = answer(source)
         seconds = perf_counter() - start
-        told = Predicted(options.format, seconds)
+        told = Predicted(options.format, seconds, _duration(source))
         if isinstance(source, np.ndarray) and source.ndim == 3:
             source = with_channels(source, 3)
         label = self._plan.label
@@ -166,7 +175,12 @@ class ModelSlot:
             written = result.save(folder / f"answer{options.format}")
             return Answer(told, [written.read_bytes()])
 
-    def _task(self, options: PredictOptions) -> tuple[AnswerOf, Draw]:
+    def _embed(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
+        from rkzoo.serving.embedding import embed
+
+        return embed(self._task(PredictOptions()).task, msgspec.msgpack.decode(data[0]))
+
+    def _task(self, options: PredictOptions) -> _OpenTask:
         """The task with a request's options on top of the model's own."""
         asked = options.asked()
         key = msgspec.json.encode(asked)
@@ -177,7 +191,7 @@ class ModelSlot:
         self._tasks.move_to_end(key)
         return self._tasks[key]
 
-    def _new_task(self, asked: Mapping[str, Any]) -> tuple[AnswerOf, Draw]:
+    def _new_task(self, asked: Mapping[str, Any]) -> _OpenTask:
         from rkzoo.tasks.registry import validate_options
         from rkzoo.workflow.inference.load import checked, painter_of, task_of
         from rkzoo.workflow.request.request import request_of
@@ -188,13 +202,21 @@ class ModelSlot:
         validate_options(self._head, request.given())
         options = replace(request.task_options, prompts=whole.prompts, against=whole.against)
         task = task_of(self._plan, self._parts, options)
-        return checked(task), painter_of(task)
+        return _OpenTask(task, checked(task), painter_of(task))
 
 
-_CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytearray]], Answer]] = {
+_CALLS: dict[str, Callable[[ModelSlot, msgspec.Raw, list[bytes]], Answer]] = {
     "infer": ModelSlot._infer,
     "predict": ModelSlot._predict,
+    "embed": ModelSlot._embed,
 }
+
+
+def _duration(source: Any) -> float | None:
+    """Of a sound, in seconds."""
+    from rkzoo.audio.sound import Sound
+
+    return source.seconds if isinstance(source, Sound) else None
 
 
 # ---- tensors ------------------------------------------------------------------------------
@@ -226,7 +248,7 @@ def infer_each(
     version: str,
     *,
     outputs: Callable[[Session, Sequence[Array]], dict[str, Array]],
-) -> list[tuple[InferReply, bytes]]:
+) -> list[tuple[InferReply, Buffer]]:
     """Answers requests, as many at once as the model's batch takes.
 
     Args:
@@ -240,7 +262,7 @@ def infer_each(
         An answer and its body for each, in order; a request that is wrong gets an error of its
         own and costs the others nothing.
     """
-    replies: dict[int, tuple[InferReply, bytes]] = {}
+    replies: dict[int, tuple[InferReply, Buffer]] = {}
     requests: dict[int, tuple[InferRequest, list[Array]]] = {}
     for index, body in enumerate(bodies):
         try:
@@ -260,12 +282,12 @@ def infer_each(
 
 def _reply(
     name: str, version: str, request: InferRequest, arrays: dict[str, Array]
-) -> tuple[InferReply, bytes]:
+) -> tuple[InferReply, Buffer]:
     try:
-        body = encode_response(name, version, request, arrays)
+        pieces, header_size = encode_response_pieces(name, version, request, arrays)
     except RkzooError as error:
         return InferReply(error=problem_of(error)), b""
-    return InferReply(body.header_size), body.data
+    return InferReply(header_size), pieces
 
 
 def fed(request: InferRequest, session: Session) -> list[Array]:

@@ -6,7 +6,7 @@ https://github.com/triton-inference-server/server (extension_model_repository.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -39,21 +39,23 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return JSONResponse({"ready": engine.ready}, 200 if engine.ready else 503)
 
     async def model(request: Request) -> Response:
-        return JSONResponse(metadata(engine, named(engine, request)))
+        return JSONResponse(metadata(engine, named(engine, **request.path_params)))
 
     async def model_ready(request: Request) -> Response:
-        name = named(engine, request)
+        name = named(engine, **request.path_params)
         status = engine.status(owner(engine, name))
         is_ready = status.state == "ready"
         told = {"name": name, "ready": is_ready}
         return JSONResponse(told, 200 if is_ready else 503)
 
     async def infer(request: Request) -> Response:
-        name = named(engine, request)
+        name = named(engine, **request.path_params)
         body = Body(await admitted_body(engine, request), header_size(request))
-        reply = await engine.infer(
-            name, body.data, body.header_size, timeout=timeout_of(body, request)
-        )
+        try:
+            timeout = timeout_of(request_parameters(body))
+        except RkzooError as error:  # what cannot be read does not wait in a queue
+            raise of_error(error) from error
+        reply = await engine.infer(name, body.data, body.header_size, timeout=timeout)
         return Response(reply.body, headers=Body(b"", reply.header_size).headers)
 
     async def index(request: Request) -> Response:
@@ -84,13 +86,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
     return [Route(path, handler, methods=[method]) for method, path, handler in table]
 
 
-def named(engine: Engine, request: Request) -> str:
-    """The model that a path names. Raises ServingError (404) for another version of it."""
-    name: str = request.path_params["name"]
-    wanted = request.path_params.get("version")
+def named(engine: Engine, name: str, version: str = "") -> str:
+    """The model that a request names. Raises ServingError (404) for another version of it."""
     have = engine.status(owner(engine, name)).version
-    if wanted not in (None, have):
-        raise ServingError(404, f"{name} has the version {have}, not {wanted[:40]!r}.")
+    if version not in ("", have):
+        raise ServingError(404, f"{name} has the version {have}, not {version[:40]!r}.")
     return name
 
 
@@ -154,13 +154,10 @@ def header_size(request: Request) -> int | None:
     return int(text)
 
 
-def timeout_of(body: Body, request: Request) -> float | None:
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     """Seconds that a client waits: Triton's parameter `timeout`, in microseconds. Raises
-    ServingError for a body that cannot be read, before it waits in a queue."""
-    try:
-        timeout = request_parameters(body).get("timeout")
-    except RkzooError as error:
-        raise of_error(error) from error
+    ServingError."""
+    timeout = parameters.get("timeout")
     if timeout is None:
         return None
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -16,7 +15,7 @@ from rkzoo.serving.app import admitted_body
 from rkzoo.serving.calls import PredictOptions
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error
-from rkzoo.serving.http_limits import MOST_BODY, declared_size
+from rkzoo.serving.forms import content_type, read_form
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
@@ -34,9 +33,10 @@ def routes(engine: Engine) -> list[BaseRoute]:
 async def input_of(engine: Engine, request: Request) -> tuple[bytes, str]:
     """The input of a request and its name: the field `file` of a form, `text` of JSON, or the
     body itself. Raises ServingError."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if kind == "multipart/form-data":
-        return await _of_form(engine, request)
+        form = await read_form(engine, request)
+        return form.data, form.filename
     data = await admitted_body(engine, request)
     if kind == "application/json":
         try:
@@ -53,15 +53,6 @@ async def input_of(engine: Engine, request: Request) -> tuple[bytes, str]:
 
 class _Text(msgspec.Struct, frozen=True):
     text: str
-
-
-async def _of_form(engine: Engine, request: Request) -> tuple[bytes, str]:
-    with engine.admit(declared_size(request)):
-        async with request.form(max_files=1, max_fields=16, max_part_size=MOST_BODY) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise ServingError(400, "The form has no field `file`.")
-            return await file.read(), file.filename or ""
 
 
 def options_of(query: Mapping[str, str], filename: str) -> PredictOptions:

@@ -29,6 +29,7 @@ class Job:
         deadline: When nobody waits for it any more, by `time.monotonic`.
         future: Gets the answer.
         queued: When it came.
+        worked: Seconds in a slot, once it was answered.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Job:
     part: str = ""
     future: Future[Any] = field(default_factory=Future)
     queued: float = field(default_factory=monotonic)
+    worked: float = 0.0
 
 
 class Taker:
@@ -93,8 +95,11 @@ class Scheduler:
                 )
             if self._bytes + len(job.data) > self._most_bytes:
                 raise ServingError(503, "The requests that wait fill the memory.", 1.0)
-            self._bytes += len(job.data)
-            job.future.add_done_callback(lambda _: self._forget(len(job.data)))
+            # The future does not hold the job: a circle would keep its bytes until the collector
+            # comes by.
+            size = len(job.data)
+            self._bytes += size
+            job.future.add_done_callback(lambda _: self._forget(size))
             if not share.jobs and not share.working:
                 # Who was idle is not owed the time: it begins where the others are.
                 share.used = max(share.used, min(self._busy(), default=share.used))

@@ -24,7 +24,7 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Problem
-from rkzoo.serving.channel import Channel, Closed
+from rkzoo.serving.channel import Buffer, Channel, Closed
 
 SLOTS: dict[str, str] = {
     "model": "rkzoo.serving.model_slot:ModelSlot",
@@ -54,7 +54,7 @@ class Answer:
     """What a call gives: a value for the header, and buffers."""
 
     value: Any = None
-    buffers: Sequence[bytes | memoryview] = ()
+    buffers: Sequence[Buffer] = ()
 
 
 class Slot(Protocol):
@@ -63,7 +63,7 @@ class Slot(Protocol):
     opened: Any
     """The value of the answer to `open`."""
 
-    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytearray]) -> Answer:
+    def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         """Answers. Raises RkzooError."""
 
     def close(self) -> None: ...

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.serving.channel import Channel, Closed
+from rkzoo.serving.channel import Buffer, Channel, Closed
 from rkzoo.serving.worker import Answered, Call, error_of
 
 _LAST_LINES = 20
@@ -149,8 +149,8 @@ class SlotClient:
         self.opened = self._exchange(Call("open", _raw(arguments), kind), ())[0]
 
     def call(
-        self, kind: str, arguments: Any = None, data: Sequence[bytes | memoryview] = ()
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+        self, kind: str, arguments: Any = None, data: Sequence[Buffer] = ()
+    ) -> tuple[msgspec.Raw, list[bytes]]:
         """Asks, and waits for the answer. Raises RkzooError, WorkerDied where the worker ended."""
         return self._exchange(Call(kind, _raw(arguments)), data)
 
@@ -158,9 +158,7 @@ class SlotClient:
         """Closes the slot."""
         self._channel.close()
 
-    def _exchange(
-        self, call: Call, data: Sequence[bytes | memoryview]
-    ) -> tuple[msgspec.Raw, list[bytearray]]:
+    def _exchange(self, call: Call, data: Sequence[Buffer]) -> tuple[msgspec.Raw, list[bytes]]:
         try:
             self._channel.send(msgspec.json.encode(call), data)
             header, buffers = self._channel.receive()

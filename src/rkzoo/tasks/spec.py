@@ -116,6 +116,8 @@ class TaskSpec:
             None where only tensors are compared.
         thresholded: the items have a confidence, which the comparison takes into account.
         outputs: what the raw outputs hold, for a comparison of tensors.
+        languages: a head to the codes of the languages that it hears or speaks; empty where it
+            does not tell.
         bounded: whether the outputs of a head are scores in 0..1, whose scale can collapse in INT8.
     """
 
@@ -139,6 +141,7 @@ class TaskSpec:
     thresholded: bool = False
     outputs: str = ""
     has_bounded_scores: Callable[[Any], bool] = lambda head: False
+    languages: Callable[[Any], tuple[str, ...]] = lambda head: ()
 
 
 THRESHOLDS = frozenset({"confidence", "iou", "max_boxes"})

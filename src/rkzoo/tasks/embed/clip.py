@@ -84,6 +84,10 @@ class ClipEmbedder:
         long."""
         return self._encode(words)
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the model reads for a text, start and end included."""
+        return self._encode.count_tokens(text)
+
     def passages(self, image: NDArray[np.uint8]) -> tuple[Passage, ...]:
         """Searchable units of an image: the whole image."""
         return (Passage(""),)

@@ -65,6 +65,11 @@ class SentenceEmbedder:
         sums = [self._sum(self._tokenizer.encode(text)) for text in texts]
         return l2_normalize(np.array(sums, np.float32), "What the model says of the text")
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the model reads for a text, start and end of each chunk included."""
+        count = len(self._tokenizer.encode(text))
+        return count + 2 * max(1, -(-count // (self._length - 2)))
+
     def _sum(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         room = self._length - 2
         pieces = [tokens[at : at + room] for at in range(0, max(1, len(tokens)), room)]

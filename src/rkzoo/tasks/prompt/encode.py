@@ -55,6 +55,10 @@ class TextEncoder:
         rows = [self._embed(row) for row in self._tokenizer.rows(texts, self._length)]
         return np.concatenate(rows)
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, start and end included."""
+        return len(self._tokenizer.encode(text)) + 2
+
     def _embed(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         # Attend up to and including the first end token; the rest is padding.
         alive = np.arange(len(tokens)) <= int(np.argmax(tokens == END))

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
+# As the multilingual vocabularies name them, most heard in training first.
+_CODES = (
+    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th"
+    " ur hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr"
+    " pa si km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt"
+    " haw ln ha ba jw su"
+)
+WHISPER_LANGUAGES = tuple(_CODES.split())
+"""Languages that Whisper hears."""
+
 
 def _open_whisper(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.speech.open import open_whisper
@@ -29,6 +39,7 @@ WHISPER = TaskSpec(
     input_kind="sound",
     output_kind="transcript",
     options=frozenset({"language", "translate"}),
+    languages=lambda head: WHISPER_LANGUAGES,
 )
 CTC = TaskSpec(name="speech", open=_open_ctc, input_kind="sound", output_kind="transcript")
 TRANSDUCER = TaskSpec(

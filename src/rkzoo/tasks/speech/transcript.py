@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,14 +17,36 @@ from rkzoo.tasks.collection import Collection, Rows, pick, times_of
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How Whisper decoded the window that a segment is of, by upstream's names.
+
+    Attributes:
+        seek: where the window begins, in hundredths of a second.
+        temperature: 0 for the likeliest tokens.
+        avg_logprob: mean log probability of its tokens.
+        compression_ratio: of its text, by zlib.
+        no_speech_prob: probability of no speech.
+    """
+
+    seek: int
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """A transcript segment: `start` and `end` in seconds, `text` as generated, with the leading
-    space where the script uses spaces.
+    space where the script uses spaces. Of Whisper's segments `tokens` and `decoding` are known,
+    too.
     """
 
     start: float
     end: float
     text: str
+    tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    decoding: Decoding | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -111,7 +133,12 @@ def as_json(transcript: Transcript) -> str:
         "language": transcript.language or None,
         "text": transcript.text,
         "segments": [
-            {"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text.strip()}
+            {
+                "start": round(s.start, 3),
+                "end": round(s.end, 3),
+                "text": s.text.strip(),
+                **({} if s.decoding is None else {"tokens": s.tokens, **asdict(s.decoding)}),
+            }
             for s in transcript.segments
         ],
     }

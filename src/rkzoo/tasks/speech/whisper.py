@@ -12,7 +12,7 @@ from rkzoo.audio.mel import HOP, RATE, log_mel
 from rkzoo.audio.sound import Sound
 from rkzoo.session import Array, Session, run_named
 from rkzoo.tasks.speech.tokens import WhisperTokens
-from rkzoo.tasks.speech.transcript import Segment, Transcript
+from rkzoo.tasks.speech.transcript import Decoding, Segment, Transcript
 from rkzoo.tasks.speech.whisper_decoding import (
     log_softmax,
     next_log_probs,
@@ -48,6 +48,7 @@ class WindowResult:
         language: language token.
         ended: whether the end token was generated.
         text: decoded text.
+        temperature: 0 for the likeliest tokens.
     """
 
     tokens: tuple[int, ...]
@@ -56,6 +57,7 @@ class WindowResult:
     language: int
     ended: bool
     text: str
+    temperature: float = 0.0
 
     @property
     def is_silence(self) -> bool:
@@ -68,6 +70,11 @@ class WindowResult:
     @property
     def is_good(self) -> bool:
         return self.mean_log >= _IMPROBABLE and not self.is_repetitive
+
+    def decoding(self, seek: int) -> Decoding:
+        """What a segment says of it; `seek` as there."""
+        ratio = repetitive(self.text)
+        return Decoding(seek, self.temperature, self.mean_log, ratio, self.silence)
 
 
 class WhisperDecoder:
@@ -145,7 +152,8 @@ class Whisper:
                 continue
             if language is None and read.segments:
                 language = answer.language
-            segments += [_placed(part, at / RATE, loud) for part in read.segments]
+            how = answer.decoding(round(100 * at / RATE))
+            segments += [_placed(part, at / RATE, loud, how) for part in read.segments]
             at, size = at + round(max(read.settled, _LEAST) * RATE), whole
         spoken = "" if language is None or not segments else self.tokens.words[language][2:-2]
         return Transcript(tuple(segments), spoken)
@@ -164,7 +172,7 @@ class Whisper:
         """
         candidates: list[WindowResult] = []
         for temperature in _TEMPERATURES:
-            answer = self._answer(heard, language, _chooser(temperature))
+            answer = self._answer(heard, language, temperature)
             if answer.is_good or answer.is_silence or (answer.is_repetitive and not last):
                 return answer
             candidates.append(answer)
@@ -174,9 +182,9 @@ class Whisper:
         )
 
     def _answer(
-        self, heard: Mapping[str, Array], language: int | None, choose: _Choose
+        self, heard: Mapping[str, Array], language: int | None, temperature: float
     ) -> WindowResult:
-        tokens = self.tokens
+        tokens, choose = self.tokens, _chooser(temperature)
         decoder = WhisperDecoder(self.embedding, self.decoder, heard)
         first = log_softmax(decoder.step(tokens.start))
         if language is None:
@@ -202,15 +210,16 @@ class Whisper:
             language=language,
             ended=ended,
             text=tokens.text(ids),
+            temperature=temperature,
         )
 
 
-def _placed(part: Segment, begin: float, loud: NDArray[np.float64]) -> Segment:
+def _placed(part: Segment, begin: float, loud: NDArray[np.float64], how: Decoding) -> Segment:
     """Shift a segment from window to sound time, and trim silence at its ends: by upstream's rule
     the first timestamp lies within the first second, however late the speech starts.
     """
     start, end = without_quiet(loud, part.start, part.end)
-    return replace(part, start=begin + start, end=begin + end)
+    return replace(part, start=begin + start, end=begin + end, decoding=how)
 
 
 _Choose = Callable[[NDArray[np.float64]], int]

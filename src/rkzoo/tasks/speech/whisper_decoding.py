@@ -112,7 +112,8 @@ def window_segments(
             # Without an end timestamp the segment lasts to the end of the window.
             last = times[-1] if len(times) > 1 else seconds
             first = min(times[0] if times else 0.0, seconds)
-            segments.append(Segment(first, min(max(last, first), seconds), text))
+            last = min(max(last, first), seconds)
+            segments.append(Segment(first, last, text, tuple(part)))
     if pairs and not closed:
         settled = min((values[pairs[-1] - 1] - tokens.time) * TICK, seconds)
     else:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from re import Match
 
-from rkzoo.tasks.voice.numbers import cardinal, ordinal, spell_numbers, year
+from rkzoo.tasks.voice.numbers import cardinal, cardinal_of, ordinal, spell_numbers, year
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ def _money(match: Match[str]) -> str:
     if many:
         return f" {spell_numbers(amount)} {many} {unit}s "
     whole, _, cents = amount.partition(".")
-    number = int(whole.replace(",", ""))
-    money = f" {cardinal(number)} {unit}{'' if number == 1 else 's'} "
+    number = cardinal_of(whole.replace(",", ""))
+    money = f" {number} {unit}{'' if number == 'one' else 's'} "
     if len(cents) == 2 and int(cents):
         parts = "pence" if part == "penny" else f"{part}{'' if int(cents) == 1 else 's'}"
         money += f"and {cardinal(int(cents))} {parts} "
-    elif cents and int(cents):
+    elif cents.strip("0"):
         money = f" {spell_numbers(amount)} {unit}s "
     return money
 
@@ -142,6 +142,27 @@ def sentences(text: str) -> list[NormalizedSentence]:
             if sentence.words or sentence.unspoken:
                 normalized_sentences.append(sentence)
     return normalized_sentences
+
+
+# A word and more must follow: A.M. ends a sentence before Dreams are, and not before Dr. Who.
+_TRIES = 8
+_MAY_END = re.compile(r"(?:(?<=[.?!])\s+|\n\s*\n)(?=\S+\s+\S)")
+
+
+def split_sentences(text: str) -> tuple[str, str]:
+    """Split a text that is still being written at the last place where its sentences stay what
+    they are, whatever follows.
+
+    Returns:
+        What can be read aloud now (empty where no sentence has ended), and the rest.
+    """
+    places = [match.end() for match in _MAY_END.finditer(text)][-_TRIES:]
+    whole = sentences(text) if places else []
+    for place in reversed(places):
+        # A full stop may belong to an abbreviation or a number, which the next word tells.
+        if sentences(text[:place]) + sentences(text[place:]) == whole:
+            return text[:place], text[place:]
+    return "", text
 
 
 def _folded(text: str) -> str:

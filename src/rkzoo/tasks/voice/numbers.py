@@ -33,6 +33,12 @@ def cardinal(number: int) -> str:
     return " ".join(reversed(words))
 
 
+def cardinal_of(text: str) -> str:
+    """As `cardinal`, of decimal digits, however many: Python makes no integer of 5000."""
+    text = text.lstrip("0") or "0"
+    return cardinal(int(text)) if len(text) <= len(str(_LARGEST)) else digits(text)
+
+
 def _below_thousand(number: int) -> str:
     hundreds, rest = divmod(number, 100)
     words = [_ONES[hundreds], "hundred"] if hundreds else []
@@ -77,7 +83,7 @@ def spell_numbers(text: str) -> str:
     """
     whole, _, fraction = text.replace(",", "").partition(".")
     if fraction:
-        return f"{cardinal(int(whole))} point {digits(fraction)}"
+        return f"{cardinal_of(whole)} point {digits(fraction)}"
     if len(whole) > 1 and whole[0] == "0":
         return digits(whole)
     if (
@@ -86,4 +92,4 @@ def spell_numbers(text: str) -> str:
         and (1100 <= int(whole) < 2000 or 2010 <= int(whole) < 2100)
     ):
         return year(int(whole))
-    return cardinal(int(whole))
+    return cardinal_of(whole)

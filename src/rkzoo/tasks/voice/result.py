@@ -80,6 +80,6 @@ class SynthesizedSpeech(Collection):
         return lines
 
     def save(self, path: Path) -> None:
-        """Write 16-bit WAV, FLAC or OGG, by the suffix. Raises RkzooError when it cannot be
-        written."""
+        """Write a file in the suffix's format (`audio.sound.write`). Raises RkzooError when it
+        cannot be written."""
         write(path, self.sound)

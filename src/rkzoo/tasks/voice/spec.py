@@ -17,4 +17,5 @@ VOICE = TaskSpec(
     input_kind="text",
     output_kind="sound",
     options=frozenset({"language", "speed"}),
+    languages=lambda head: (head.language,),
 )

@@ -19,10 +19,12 @@ from rkzoo.tasks.voice.phonemizer import Phonemizer
 from rkzoo.tasks.voice.result import SynthesizedSentence, SynthesizedSpeech
 from rkzoo.tasks.voice.timing import alignment, durations, symbols_of_frames
 
+BETWEEN = 0.2
+"""Seconds of silence between two sentences."""
+
 Samples = NDArray[np.float32]
 Parts = Mapping[str, tuple[Contract, Session]]
 
-_BETWEEN = 0.2  # seconds of silence after a sentence
 # Frames discarded at each window edge. The flow's receptive field is 32 frames to each side
 # (four couplings of four layers with kernel 5); the vocoder's is 10, and 8 leave -60 dB of error.
 _FLOW_MARGIN, _VOCODER_MARGIN = 32, 8
@@ -146,7 +148,7 @@ class TextToSpeech:
         chunks: list[Samples] = []
         where: list[SynthesizedSentence] = []
         rate = self._head.rate
-        silence = np.zeros(round(_BETWEEN * rate), np.float32)
+        silence = np.zeros(round(BETWEEN * rate), np.float32)
         length = 0
         for sentence in sentences(text):
             words, lost = self._spell(sentence.words)

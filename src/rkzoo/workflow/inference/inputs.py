@@ -179,8 +179,8 @@ _TRANSCRIPTS = frozenset({".txt", ".srt", ".vtt", ".json"})
 _TABLES = frozenset({".csv"})
 _TEXTS = frozenset({".txt"})
 _ARRAYS = frozenset({".npz", ".npy"})
-_SPOKEN = frozenset({".wav", ".flac", ".ogg"})
-_UNWRITTEN = frozenset({".mp3", ".opus", ".gif", ".pdf", ".mp4"})
+_SPOKEN = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".pcm"})
+_UNWRITTEN = frozenset({".m4a", ".aac", ".gif", ".pdf", ".mp4"})
 
 PICTURE = InputKind(
     "picture", "images", "picture", _pictures, _picture, decode=_picture_bytes, written=_DRAWN

@@ -1,0 +1,367 @@
+"""The Open Inference Protocol v2 over gRPC, with Triton's model repository and stream.
+
+Source: https://github.com/kserve/open-inference-protocol (inference_grpc.md) and
+https://github.com/triton-inference-server/server (extension_model_repository.md). Each request
+becomes the body that HTTP would have brought, so both are answered alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import numpy as np
+
+from rkzoo.errors import RkzooError
+from rkzoo.protocol.tensors import (
+    DATATYPES,
+    Body,
+    Tensor,
+    datatype_of,
+    decode_response,
+    encode_request,
+    from_bytes,
+    response_version,
+)
+from rkzoo.serving.engine import Engine
+from rkzoo.serving.errors import ServingError, of_error
+from rkzoo.serving.grpc_messages import CHOICE, MESSAGES, PACKAGE
+from rkzoo.serving.http_limits import MOST_BODY
+from rkzoo.serving.oip import EXTENSIONS, metadata, named, owner, repository_index, timeout_of
+from rkzoo.serving.run import Settings
+from rkzoo.session import Array
+
+SERVICE = f"{PACKAGE}.GRPCInferenceService"
+
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""gRPC's code for the status of a ServingError; INTERNAL for every other."""
+
+_OPEN = (f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady")  # as HTTP: they need no token
+_MOST_CALLS = 128  # at once; each may hold a message of MOST_BODY before the queue counts it
+_MOST_MESSAGE = 1000  # characters of an error, which goes out as a header
+_GRACE = 25.0
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MOST_BODY),
+    # A compressed message is measured before it is unpacked: none is taken.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+_CONTENTS = {
+    "BOOL": ("bool_contents", "bool"),
+    "INT8": ("int_contents", "int32"),
+    "INT16": ("int_contents", "int32"),
+    "INT32": ("int_contents", "int32"),
+    "INT64": ("int64_contents", "int64"),
+    "UINT8": ("uint_contents", "uint32"),
+    "UINT16": ("uint_contents", "uint32"),
+    "UINT32": ("uint_contents", "uint32"),
+    "UINT64": ("uint64_contents", "uint64"),
+    "FP32": ("fp32_contents", "float32"),
+    "FP64": ("fp64_contents", "float64"),
+}
+"""Where the values of a datatype stand in InferTensorContents, and as what; FP16 is raw always."""
+
+
+class GrpcListener:
+    """A server that listens at `port`."""
+
+    def __init__(self, server: Any, port: int) -> None:
+        self._server, self.port = server, port
+
+    async def close(self) -> None:
+        """Takes no more calls, and answers those that it took."""
+        await self._server.stop(_GRACE)
+
+
+async def serve(engine: Engine, settings: Settings, port: int) -> GrpcListener:
+    """Listens for clients of the protocol.
+
+    Args:
+        engine: The models.
+        settings: Host, token and TLS files.
+        port: Port; 0 takes a free one.
+
+    Raises:
+        RkzooError: The address cannot be used.
+    """
+    server = grpc.aio.server(
+        interceptors=[_Guard(settings.token)] if settings.token else [],
+        options=_OPTIONS,
+        maximum_concurrent_rpcs=_MOST_CALLS,
+    )
+    server.add_generic_rpc_handlers((_handlers(engine),))
+    address = f"{settings.host_in_url}:{port}"
+    try:
+        bound = _bind(server, settings, address)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise RkzooError(
+            f"The gRPC server cannot listen at {address}.",
+            f"gRPC says: {error}.",
+            "Choose another port with --grpc (0 takes a free one), and check the files of"
+            " --tls-cert and --tls-key.",
+        ) from error
+    await server.start()
+    return GrpcListener(server, bound)
+
+
+def _bind(server: Any, settings: Settings, address: str) -> int:
+    """Binds the server, and gives its port. Raises RuntimeError, OSError or ValueError."""
+    if settings.certificate is None or settings.key is None:
+        return int(server.add_insecure_port(address))
+    pair = (settings.key.read_bytes(), settings.certificate.read_bytes())
+    return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+
+
+class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Refuses who has no token, before a message is read. Browsers need no further rule, as they
+    do with HTTP: no page can make them send gRPC."""
+
+    def __init__(self, token: str) -> None:
+        self._token = f"Bearer {token}".encode()
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> Any:
+        given = dict(details.invocation_metadata).get("authorization", "")
+        if details.method in _OPEN or hmac.compare_digest(str(given).encode(), self._token):
+            return await continuation(details)
+        return grpc.stream_stream_rpc_method_handler(_refuse)
+
+
+async def _refuse(requests: Any, context: Any) -> None:
+    message = "This server asks for a token, as metadata: authorization: Bearer TOKEN."
+    await _abort(context, ServingError(401, message))
+
+
+async def _abort(context: Any, error: ServingError) -> None:
+    """Ends a call with an error. When to ask again stands in words, and as gRPC's own clients
+    take it."""
+    message = error.message[:_MOST_MESSAGE]
+    trailing: tuple[tuple[str, str], ...] = ()
+    if error.retry_after is not None:
+        seconds = max(1, round(error.retry_after))
+        message += f" Ask again in {seconds} s."
+        trailing = (("grpc-retry-pushback-ms", str(1000 * seconds)),)
+    await context.abort(CODES.get(error.status, grpc.StatusCode.INTERNAL), message, trailing)
+
+
+# ---- methods ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request, and how many seconds the client still waits for its answer."""
+
+    message: Any
+    seconds: float | None
+
+
+async def _live(engine: Engine, call: Call) -> dict[str, Any]:
+    return {"live": True}
+
+
+async def _ready(engine: Engine, call: Call) -> dict[str, Any]:
+    return {"ready": engine.ready}
+
+
+async def _server(engine: Engine, call: Call) -> dict[str, Any]:
+    return {"name": "rkzoo", "version": version("rkzoo"), "extensions": EXTENSIONS}
+
+
+async def _model_ready(engine: Engine, call: Call) -> dict[str, Any]:
+    name = named(engine, call.message.name, call.message.version)
+    return {"ready": engine.status(owner(engine, name)).state == "ready"}
+
+
+async def _model(engine: Engine, call: Call) -> dict[str, Any]:
+    told = metadata(engine, named(engine, call.message.name, call.message.version))
+    told.pop("parameters", None)  # parts of a pipeline, for which gRPC has no field
+    return told
+
+
+async def _index(engine: Engine, call: Call) -> dict[str, Any]:
+    rows = repository_index(engine)
+    return {"models": [row for row in rows if not call.message.ready or row["state"] == "READY"]}
+
+
+async def _load(engine: Engine, call: Call) -> dict[str, Any]:
+    if call.message.parameters:
+        raise ServingError(400, "A model is loaded from the server's own file, as it is.")
+    await engine.load(call.message.model_name)
+    return {}
+
+
+async def _unload(engine: Engine, call: Call) -> dict[str, Any]:
+    await engine.unload(call.message.model_name)
+    return {}
+
+
+async def _infer(engine: Engine, call: Call) -> dict[str, Any]:
+    """Answers raw contents with raw ones, and typed contents with typed ones where there are."""
+    message = call.message
+    name = named(engine, message.model_name, message.model_version)
+    parameters = _values(message.parameters)
+    waits = [wait for wait in (call.seconds, timeout_of(parameters)) if wait is not None]
+    typed = not message.raw_input_contents
+    body = await asyncio.to_thread(_body_of, message, parameters)
+    answer = {"model_name": name, "id": message.id}
+    message.Clear()  # gRPC keeps it until the answer, and the body has it all
+    timeout = max(min(waits), 1e-3) if waits else None
+    reply = await engine.infer(name, body.data, body.header_size, timeout=timeout)
+    told = Body(reply.body, reply.header_size)
+    return answer | await asyncio.to_thread(_answer_of, told, typed)
+
+
+Method = Callable[[Engine, Call], Awaitable[dict[str, Any]]]
+
+METHODS: dict[str, Method] = {
+    "ServerLive": _live,
+    "ServerReady": _ready,
+    "ServerMetadata": _server,
+    "ModelReady": _model_ready,
+    "ModelMetadata": _model,
+    "ModelInfer": _infer,
+    "RepositoryIndex": _index,
+    "RepositoryModelLoad": _load,
+    "RepositoryModelUnload": _unload,
+}
+"""What answers each method: with the fields of NAMEResponse to a NAMERequest."""
+
+
+def _handlers(engine: Engine) -> Any:
+    table = {
+        name: grpc.unary_unary_rpc_method_handler(
+            _unary(engine, method, MESSAGES[f"{name}Response"]),
+            MESSAGES[f"{name}Request"].FromString,
+            MESSAGES[f"{name}Response"].SerializeToString,
+        )
+        for name, method in METHODS.items()
+    }
+    table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        _stream(engine),
+        MESSAGES["ModelInferRequest"].FromString,
+        MESSAGES["ModelStreamInferResponse"].SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, table)
+
+
+def _unary(
+    engine: Engine, method: Method, response: type[Any]
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def handle(request: Any, context: Any) -> Any:
+        try:
+            return response(**await _told(engine, method, request, context))
+        except ServingError as error:
+            await _abort(context, error)
+
+    return handle
+
+
+def _stream(engine: Engine) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    """Requests of one stream are answered in their order; an error costs its own request only."""
+    response = MESSAGES["ModelStreamInferResponse"]
+
+    async def handle(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            id = request.id
+            try:
+                told = await _told(engine, _infer, request, context)
+                yield response(infer_response=MESSAGES["ModelInferResponse"](**told))
+            except ServingError as error:
+                answer = MESSAGES["ModelInferResponse"](id=id)
+                yield response(error_message=error.message, infer_response=answer)
+
+    return handle
+
+
+async def _told(engine: Engine, method: Method, request: Any, context: Any) -> dict[str, Any]:
+    """What a method answers. Raises ServingError alone."""
+    try:
+        return await method(engine, Call(request, context.time_remaining()))
+    except ServingError:
+        raise
+    except RkzooError as error:
+        raise of_error(error) from error
+    except Exception as error:
+        message = f"A fault of the server's own: {type(error).__name__}."
+        raise ServingError(500, message) from error
+
+
+# ---- messages and bodies ------------------------------------------------------------------
+
+
+def _values(parameters: Any) -> dict[str, Any]:
+    """Parameters of a message as plain values."""
+    chosen = {name: value.WhichOneof(CHOICE) for name, value in parameters.items()}
+    return {name: getattr(parameters[name], field) for name, field in chosen.items() if field}
+
+
+def _body_of(message: Any, parameters: dict[str, Any]) -> Body:
+    """A request as HTTP has it. Raises RkzooError."""
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise _wrong(f"It has {len(message.inputs)} inputs, and raw contents of {len(raw)}.")
+    arrays: dict[str, Array] = {}
+    for index, given in enumerate(message.inputs):
+        if given.name in arrays:
+            raise _wrong(f"The input {given.name!r} comes twice.")
+        if raw and given.HasField("contents"):
+            raise _wrong(f"{given.name!r} has contents, and raw contents.")
+        tensor = Tensor(given.name, tuple(given.shape), given.datatype)
+        arrays[given.name] = from_bytes(tensor, raw[index] if raw else _typed_bytes(given))
+    outputs = [output.name for output in message.outputs]
+    return encode_request(arrays, outputs=outputs, parameters=parameters, id=message.id)
+
+
+def _typed_bytes(given: Any) -> bytes:
+    """The values of an input's contents as bytes of its datatype. Raises RkzooError."""
+    if given.datatype not in _CONTENTS:
+        known = ", ".join(_CONTENTS)
+        raise _wrong(f"{given.name!r} is {given.datatype!r} without raw contents; so go {known}.")
+    field, kind = _CONTENTS[given.datatype]
+    values = getattr(given.contents, field)
+    array = np.fromiter(values, kind, len(values))
+    wanted = array.astype(DATATYPES[given.datatype])
+    if wanted.dtype != array.dtype and not np.array_equal(wanted, array):
+        raise _wrong(f"{given.name!r} has values that are no {given.datatype}.")
+    return wanted.tobytes()
+
+
+def _answer_of(body: Body, typed: bool) -> dict[str, Any]:
+    """The fields of ModelInferResponse."""
+    arrays = decode_response(body)
+    datatypes = {name: datatype_of(str(array.dtype)) for name, array in arrays.items()}
+    outputs: list[dict[str, Any]] = [
+        {"name": name, "datatype": datatypes[name], "shape": array.shape}
+        for name, array in arrays.items()
+    ]
+    told = {"model_version": response_version(body), "outputs": outputs}
+    if not typed or not set(datatypes.values()) <= _CONTENTS.keys():
+        return told | {"raw_output_contents": [array.tobytes() for array in arrays.values()]}
+    for output, array in zip(outputs, arrays.values(), strict=True):
+        output["contents"] = {_CONTENTS[output["datatype"]][0]: array.reshape(-1).tolist()}
+    return told
+
+
+def _wrong(why: str) -> RkzooError:
+    return RkzooError(
+        "The request cannot be read.", why, "ModelMetadata tells what the model takes."
+    )
