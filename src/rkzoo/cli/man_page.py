@@ -30,13 +30,10 @@ ENVIRONMENT = {
     "RKZOO_LIBRKNNRT": "Path of librknnrt.so, where it lies in an unusual place.",
     "RKZOO_SSH": "The ssh that reaches boards, with options of its own, in place of ssh.",
     "RKZOO_ADB": "The adb that does, likewise.",
+    "RKZOO_BOARD_COMMAND": "What starts rkzoo on a board, in place of the one found there.",
     "RKZOO_BOARD_TOKEN": "What a board at an http or https address wants to be told.",
     "RKZOO_HTTP_PASSWORD": "Password of the live page of stream.",
     "RKZOO_LIBRGA": "Path of librga.so, likewise.",
-    "RKZOO_SSH": "The ssh that --on uses, with options of its own, in place of ssh.",
-    "RKZOO_ADB": "The adb that --on uses, likewise.",
-    "RKZOO_BOARD_COMMAND": "What starts rkzoo on a board, in place of the one found there.",
-    "RKZOO_BOARD_TOKEN": "Token of a board that --on names by http or https.",
 }
 FILES = {
     "~/.cache/rkzoo/": "Weights, builds, toolkit environments and measurements. All of it is made "

@@ -53,6 +53,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RKZOO_SSH", shlex.join([sys.executable, str(cables.HERE / "fake_ssh.py")]))
         patch.setenv("RKZOO_BOARD_COMMAND", shlex.join([sys.executable, "-m", "rkzoo"]))
+        patch.setenv("RKZOO_CONFIG", str(tmp_path_factory.mktemp("config")))
         patch.setenv("RKZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv(LIBRARY, str(library))
         yield library
