@@ -57,7 +57,6 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
-        "remote",
         "streaming",
     },
     "serving": {
@@ -82,7 +81,6 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
-        "remote",
         "streaming",
         "workflow",
     },

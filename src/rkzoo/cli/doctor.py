@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
+from rkzoo.cli.model_options import add_on
 from rkzoo.cli.streams import one_line
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
@@ -28,6 +29,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--capture", metavar="OUT.tar", help="write the files that doctor reads, for a bug report"
     )
+    add_on(parser, "a board to examine in place of this machine")
     parser.add_argument("--soc", metavar="CHIP", help="on a PC: the target chip of the model")
     parser.add_argument("--adb", action="store_true", help="list adb's devices; starts its daemon")
     parser.add_argument("--all", action="store_true", help="show the evidence of ok findings, too")
@@ -40,6 +42,8 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.soc.chips import find
     from rkzoo.workflow.diagnostics.doctor import diagnose
 
+    if args.on:
+        return _main_on(args)
     soc = find(args.soc) if args.soc else None
     model = Path(args.model) if args.model else None
     with _root(args.root) as root:
@@ -54,6 +58,30 @@ def main(args: argparse.Namespace) -> int:
     return diagnosis.exit_code
 
 
+def _main_on(args: argparse.Namespace) -> int:
+    """The same, of a board at the other end of a cable."""
+    from rkzoo.cli.console import ProgressBars, print_json
+    from rkzoo.errors import RkzooError
+    from rkzoo.workflow.diagnostics.on_board import capture_on, diagnose_on
+
+    given = [name for name in ("root", "soc", "adb") if getattr(args, name)]
+    if given:
+        raise RkzooError(
+            f"--{given[0]} does not go with --on.",
+            "The board at that address is examined, as it is.",
+            "Leave one of them out.",
+        )
+    if args.capture:
+        target = Path(args.capture)
+        return _told_of_capture(target, capture_on(args.on, target), as_json=args.json)
+    diagnosis = diagnose_on(args.on, Path(args.model) if args.model else None, ProgressBars())
+    if args.json:
+        print_json(diagnosis.to_json())
+    else:
+        _print(diagnosis, everything=args.all)
+    return diagnosis.exit_code
+
+
 def _root(place: str | None) -> AbstractContextManager[Path]:
     if place is None:
         return nullcontext(Path("/"))
@@ -63,10 +91,14 @@ def _root(place: str | None) -> AbstractContextManager[Path]:
 
 
 def _capture(target: Path, root: Path, *, as_json: bool) -> int:
-    from rkzoo.cli.console import print_json
     from rkzoo.soc.capture import write_capture
 
-    paths = write_capture(target, root)
+    return _told_of_capture(target, write_capture(target, root), as_json=as_json)
+
+
+def _told_of_capture(target: Path, paths: Sequence[str], *, as_json: bool) -> int:
+    from rkzoo.cli.console import print_json
+
     if as_json:
         print_json({"capture": str(target), "paths": paths})
         return 0

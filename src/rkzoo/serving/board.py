@@ -2,7 +2,8 @@
 
 A session is a slot of a worker process. There is a process for each file of a lease, so sessions
 of one file share its weights, and what kills the process costs that client its sessions of that
-file only. Everything here blocks: board_api.py calls it in threads.
+file only. One that is not needed any more waits for the client's next file, since starting it takes
+seconds on a board. Everything here blocks: board_api.py calls it in threads.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from rkzoo.serving.leases import HeldClocks, Lease, Leases
 from rkzoo.serving.worker_process import SlotClient, WorkerProcess
 from rkzoo.soc import clocks
 from rkzoo.soc.capture import write_capture
+from rkzoo.soc.library import examine
 from rkzoo.soc.machine import machine_to_json, read_machine
 from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.workflow.diagnostics.doctor import diagnose
@@ -51,6 +53,7 @@ MOST_SESSIONS = 64
 """Of one lease."""
 _MOST_WAITING = 16  # calls of one session
 _LONGEST_NAME = 128
+_IDLE = "idle"  # what a lease keeps the process by that waits
 
 
 @dataclass(eq=False)
@@ -94,6 +97,7 @@ class Board:
         self._root, self._log, self._held = root, log, HeldClocks(root)
         self._lock = threading.Lock()
         self._processes: dict[tuple[str, str], _Process] = {}
+        self._idle: dict[str, WorkerProcess] = {}  # by lease
         self._sessions: dict[str, _Session] = {}
 
     def close(self) -> None:
@@ -110,7 +114,6 @@ class Board:
             RkzooError: The file is not there, or cannot be opened.
         """
         lease = self.leases.of(lease_name)
-        key = lease.name, asked.sha256
         with self._lock:
             if sum(one.lease is lease for one in self._sessions.values()) >= MOST_SESSIONS:
                 raise ServingError(503, f"{MOST_SESSIONS} sessions are open already.", 5.0)
@@ -120,7 +123,7 @@ class Board:
             process = self._process(lease, asked)
             process.sessions.add(name)
             # Before it is opened, since that may take for ever.
-            lease.keep(name, lambda: self._end(key, process, name))
+            lease.keep(name, lambda: self._end(lease, process, name))
             try:
                 slot = process.worker.slot(SLOT, SessionArguments(str(process.file), asked))
             except BaseException:
@@ -131,7 +134,7 @@ class Board:
         with self._lock:
             self._sessions[name] = _Session(name, lease, process, slot, opened, asked)
         if not lease.holds(name):  # it ended meanwhile
-            self._end(key, process, name)
+            self._end(lease, process, name)
             lease.check()
         return opened
 
@@ -196,32 +199,55 @@ class Board:
         return WorkerProcess(name, lambda line: self._log(name, line))
 
     def _process(self, lease: Lease, asked: OpenSession) -> _Process:
-        """The process of this file; a new one where there is none, or it has ended."""
+        """The process of this file; another where there is none, or it has ended."""
         key = lease.name, asked.sha256
         process = self._processes.get(key)
         if process is not None and process.worker.alive:
             return process
         with ExitStack() as stack:
             file = stack.enter_context(self._named(asked.sha256, asked.name))
-            worker = self._worker(asked.name)
-            stack.callback(worker.close)
+            worker = self._idle_worker(lease) or self._worker(asked.name)
             process = _Process(worker, file, stack.pop_all())
         with self._lock:
             self._processes[key] = process
         return process
 
-    def _end(self, key: tuple[str, str], process: _Process, name: str) -> None:
-        """Close a session, and with the last one its process."""
+    def _idle_worker(self, lease: Lease) -> WorkerProcess | None:
+        """The process that waits for a file of this lease."""
+        if not lease.holds(_IDLE):
+            lease.keep(_IDLE, lambda: self._close_idle(lease))
+        with self._lock:
+            worker = self._idle.pop(lease.name, None)
+        if worker is not None and not worker.alive:
+            worker.close()
+            return None
+        return worker
+
+    def _close_idle(self, lease: Lease) -> None:
+        with self._lock:
+            worker = self._idle.pop(lease.name, None)
+        if worker is not None:
+            worker.close()
+
+    def _end(self, lease: Lease, process: _Process, name: str) -> None:
+        """Close a session; its process waits after the last one, or ends."""
         with self._lock:
             session = self._sessions.pop(name, None)
             process.sessions.discard(name)
             last = not process.sessions
-            if last and self._processes.get(key) is process:
+            for key in [key for key, one in self._processes.items() if last and one is process]:
                 del self._processes[key]
         if session is not None:
             session.slot.close()
-        if last:
-            process.stack.close()
+        if not last:
+            return
+        process.stack.close()
+        # It may be hung where the session never opened.
+        if session is not None and process.worker.alive and lease.holds(_IDLE):
+            with self._lock:
+                if self._idle.setdefault(lease.name, process.worker) is process.worker:
+                    return
+        process.worker.close()
 
     @contextmanager
     def _named(self, sha256: str, name: str) -> Iterator[Path]:
@@ -242,6 +268,9 @@ class Board:
             library = find_library() or ""
         except RkzooError:
             library = ""  # doctor says what is wrong with it
+        libraries = machine.libraries
+        if Path(library).is_file() and library not in (one.path for one in libraries):
+            libraries += (examine(Path(library), library),)  # named, and in no usual folder
         return Hello(
             rkzoo=version("rkzoo"),
             protocol=VERSION,
@@ -254,8 +283,7 @@ class Board:
             driver=machine.driver,
             library=library,
             libraries=tuple(
-                LibraryFacts(one.path, one.name, one.version, one.fault)
-                for one in machine.libraries
+                LibraryFacts(one.path, one.name, one.version, one.fault) for one in libraries
             ),
             memory_free=machine.free,
             memory_total=machine.total,
@@ -269,8 +297,9 @@ class Board:
         """What `rkzoo doctor --json` prints, for a file too. Raises RkzooError."""
         with ExitStack() as stack:
             model = stack.enter_context(self._named(sha256, name)) if sha256 else None
-            diagnosis = diagnose(self._root, model=model)
-        return json_text(diagnosis.to_json()).encode()
+            text = json_text(diagnose(self._root, model=model).to_json())
+        # The folder that it was given a name in means nothing to its owner.
+        return (text.replace(f"{model.parent}/", "") if model else text).encode()
 
     def capture(self) -> bytes:
         """The .tar that `rkzoo doctor --capture` writes. Raises RkzooError."""
@@ -282,7 +311,11 @@ class Board:
     def set_clocks(self, lease_name: str, asked: SetClocks) -> ClocksSet:
         """Show, hold, lock or restore the clocks; `hold` and `release` need a lease. Raises
         RkzooError."""
-        return _CLOCKS[asked.action](self, lease_name, asked.apply)
+        try:
+            return _CLOCKS[asked.action](self, lease_name, asked.apply)
+        except clocks.NeedsRoot as error:
+            fix = "Reach the board as root, for example with --on ssh://root@BOARD."
+            raise RkzooError(error.what, error.why, fix) from error
 
     def _hold(self, lease_name: str, apply: bool) -> ClocksSet:
         lease = self.leases.of(lease_name)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
@@ -19,6 +21,7 @@ from rkzoo.runtime.npu import Layout
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.session import Session
 from rkzoo.soc.chips import chips
+from rkzoo.soc.machine import Machine, machine_from_json, read_machine
 from rkzoo.soc.versions import Part, Version, parse
 from rkzoo.workflow.inference.backend import Backend
 from rkzoo.workflow.inference.board import (
@@ -174,6 +177,21 @@ def open_remote(
             report,
         )
     return RemoteSession(client, opened, model.file.name)
+
+
+def machine_on(address: str | None) -> Machine:
+    """The machine now: this one, or the board at an address. Raises RkzooError."""
+    if address is None:
+        return read_machine()
+    try:
+        return machine_from_json(board(address).client.machine())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RkzooError(
+            f"What {address} tells of itself cannot be read.",
+            f"{error}.",
+            "Update rkzoo there.",
+            code=1,
+        ) from error
 
 
 def hardware_of(hello: Hello) -> str:
