@@ -41,6 +41,7 @@ from rkzoo.serving.leases import HeldClocks, Lease, Leases
 from rkzoo.serving.worker_process import SlotClient, WorkerProcess
 from rkzoo.soc import clocks
 from rkzoo.soc.capture import write_capture
+from rkzoo.soc.library import examine
 from rkzoo.soc.machine import machine_to_json, read_machine
 from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.workflow.diagnostics.doctor import diagnose
@@ -267,6 +268,9 @@ class Board:
             library = find_library() or ""
         except RkzooError:
             library = ""  # doctor says what is wrong with it
+        libraries = machine.libraries
+        if Path(library).is_file() and library not in (one.path for one in libraries):
+            libraries += (examine(Path(library), library),)  # named, and in no usual folder
         return Hello(
             rkzoo=version("rkzoo"),
             protocol=VERSION,
@@ -279,8 +283,7 @@ class Board:
             driver=machine.driver,
             library=library,
             libraries=tuple(
-                LibraryFacts(one.path, one.name, one.version, one.fault)
-                for one in machine.libraries
+                LibraryFacts(one.path, one.name, one.version, one.fault) for one in libraries
             ),
             memory_free=machine.free,
             memory_total=machine.total,
