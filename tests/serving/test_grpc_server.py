@@ -27,7 +27,7 @@ http = pytest.importorskip("tritonclient.http")
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: E402
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # noqa: E402
 
-from rkzoo.serving.engine import Engine  # noqa: E402
+from rkzoo.serving.engine import Engine, ServedModel  # noqa: E402
 from rkzoo.serving.grpc_messages import MESSAGES  # noqa: E402
 from rkzoo.serving.grpc_server import METHODS, _answer_of, _body_of, serve  # noqa: E402
 
@@ -446,6 +446,32 @@ def test_a_port_that_is_taken_is_told(server: Server) -> None:
     with pytest.raises(RkzooError, match=f"cannot listen at 127.0.0.1:{port}") as raised:
         asyncio.run(serve(Engine(), Settings(), port))
     assert "--grpc" in raised.value.fix
+
+
+def test_each_call_is_told_of_once() -> None:
+    """To logs and metrics, with its status and where it came from."""
+    told: list[tuple[str, int, str, str]] = []
+    engine = Engine([ServedModel("m", "m.onnx")])
+    engine.observers.append(
+        lambda event: told.append((event.call, event.status, event.request, event.client))
+    )
+
+    async def ask() -> None:
+        listener = await serve(engine, Settings(token="a-long-token"), 0)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            token = (("authorization", "Bearer a-long-token"),)
+            for name, metadata in (("m", ()), ("nothing", token), ("m", token)):
+                message = request(model_name=name, id=name)
+                with pytest.raises(grpc.RpcError):
+                    await stub.ModelInfer(message, metadata=metadata)
+        await listener.close()
+
+    asyncio.run(ask())
+    engine.stop()
+    (refused, *others) = told
+    assert (refused[0], refused[1], refused[3]) == ("grpc", 401, "127.0.0.1")
+    assert others == [("grpc", 404, "nothing", "127.0.0.1"), ("grpc", 503, "m", "127.0.0.1")]
 
 
 # ---- bodies -------------------------------------------------------------------------------
