@@ -346,7 +346,7 @@ def test_requests_that_wait_together_take_one_run(tmp_path: Path) -> None:
     assert [reply.error is None for reply, _ in replies] == [True, False, True, True, True, True]
     assert [run[:, 0].tolist() for run in runs] == [[1, 2, 3, 4], [5, 6, 7, 7], [8, 9, 9, 9]]
     totals = [
-        decode_response(Body(data, reply.header_size))["total"][:, 0].tolist()
+        decode_response(Body(b"".join(data), reply.header_size))["total"][:, 0].tolist()
         for reply, data in replies
         if reply.error is None
     ]
