@@ -121,20 +121,21 @@ async def serve(engine: Engine, settings: Settings, port: int) -> GrpcListener:
     server.add_generic_rpc_handlers((_handlers(engine),))
     address = f"{settings.host_in_url}:{port}"
     try:
-        bound = _bind(server, settings, address)
-    except (RuntimeError, OSError, ValueError) as error:
+        bound = _bind(server, settings, address) if 0 <= port <= 65535 else 0
+    except RuntimeError:  # which tells no more
+        bound = 0
+    if not bound:
         raise RkzooError(
             f"The gRPC server cannot listen at {address}.",
-            f"gRPC says: {error}.",
-            "Choose another port with --grpc (0 takes a free one), and check the files of"
-            " --tls-cert and --tls-key.",
-        ) from error
+            "Another program listens there, or it is no port or address of this machine.",
+            "Choose another port with --grpc (0 takes a free one).",
+        )
     await server.start()
     return GrpcListener(server, bound)
 
 
 def _bind(server: Any, settings: Settings, address: str) -> int:
-    """Binds the server, and gives its port. Raises RuntimeError, OSError or ValueError."""
+    """Binds the server, and gives its port. Raises RuntimeError."""
     if settings.certificate is None or settings.key is None:
         return int(server.add_insecure_port(address))
     pair = (settings.key.read_bytes(), settings.certificate.read_bytes())
