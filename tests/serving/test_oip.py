@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -447,6 +449,20 @@ def test_a_replaced_rknn_is_loaded(client: Any, models: Path) -> None:
     assert best() == 3
     npu_models.classifier(models / "tiny.rknn", best=7)
     until(lambda: best() == 7)
+
+
+def test_a_signal_to_the_whole_group_ends_no_worker(client: Any, server: Server) -> None:
+    """Who stops a service may signal each of its processes; the server ends them in good order."""
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    if not tasks.is_dir():
+        pytest.skip("this system has no /proc")
+    workers = [int(pid) for file in tasks.glob("*/children") for pid in file.read_text().split()]
+    assert len(workers) >= 7
+    before = client.get_model_metadata("scaled")["versions"]
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    np.testing.assert_array_equal(client.infer("scaled", inputs({"x": X})).as_numpy("y"), X * 2)
+    assert client.get_model_metadata("scaled")["versions"] == before
 
 
 def until(true: Callable[[], Any], seconds: float = 20) -> None:
