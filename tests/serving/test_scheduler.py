@@ -162,7 +162,7 @@ def test_a_batch_is_of_one_kind_and_part_in_order() -> None:
         scheduler.done(taker, jobs, 0.01)
         taken.append([(one.kind, one.part) for one in jobs])
     assert [len(jobs) for jobs in taken] == [2, 1, 1, 1, 4, 1]
-    assert sum(taken, []) == kinds
+    assert [one for jobs in taken for one in jobs] == kinds
 
 
 def test_draining_waits_for_what_is_worked_on() -> None:
