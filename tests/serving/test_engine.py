@@ -129,7 +129,7 @@ def test_a_worker_that_dies_each_time_is_given_up(
     async def body(engine: Engine) -> None:
         for deaths in range(3):
             asked = asyncio.create_task(outcome(engine))
-            await soon(lambda: engine.restarts.get("tiny", 0) == deaths and engine.ready)
+            await soon(lambda n=deaths: engine.restarts.get("tiny", 0) == n and engine.ready)
             await soon(lambda: engine.scheduler.working("tiny") == 1)
             os.kill(worker_of(engine), signal.SIGKILL)
             assert (await asked).status == 502
