@@ -3,6 +3,7 @@ own client."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -16,13 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from npu_standin import build
 from rkzoo.errors import RkzooError
-from rkzoo.serving import run
+from rkzoo.serving import http_limits, run
+from rkzoo.serving.app import Answer
+from rkzoo.serving.engine import Engine, Limits, Reply
+from rkzoo.serving.errors import ServingError
 from rkzoo.serving.run import Settings, check
 from rkzoo.workflow.inference.board import LIBRARY
 from serving.npu_models import classifier, picture
@@ -156,6 +162,59 @@ def test_plain_http_at_a_tls_port_costs_nothing(guarded: Server) -> None:
         with suppress(ConnectionResetError):
             assert b"200" not in plain.recv(100)
     assert ask_guarded(guarded, "/v2/health/live")[0] == 200
+
+
+# ---- what is held for slow readers --------------------------------------------------------
+
+
+def test_an_answer_counts_until_it_is_taken() -> None:
+    engine = Engine((), Limits(memory=1 << 20))
+
+    async def body() -> None:
+        taking, sizes = asyncio.Event(), []
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await taking.wait()
+                sizes.append(len(message["body"]))
+
+        answer = Answer(engine, Reply(bytes(1_000_000), "application/x"))
+        sending = asyncio.create_task(answer({"type": "http"}, send, send))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        with pytest.raises(ServingError), engine.admit(100_000):
+            pass
+        taking.set()
+        await sending
+        assert sum(sizes) == 1_000_000
+        assert max(sizes) < 300_000
+        with engine.admit(100_000):
+            pass
+
+    asyncio.run(body())
+
+
+def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "SEND_SECONDS", 0.1)
+
+    class Transport:
+        aborted = False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def body() -> None:
+        protocol: Any = http_limits.BoundedHttp.__new__(http_limits.BoundedHttp)
+        protocol.loop, protocol.transport = asyncio.get_running_loop(), Transport()
+        protocol.flow = FlowControl(protocol.transport)
+        protocol.pause_writing()
+        protocol.resume_writing()  # in time
+        await asyncio.sleep(0.3)
+        assert not protocol.transport.aborted
+        protocol.pause_writing()
+        await asyncio.sleep(0.3)
+        assert protocol.transport.aborted
+
+    asyncio.run(body())
 
 
 # ---- where it listens ---------------------------------------------------------------------
