@@ -508,3 +508,14 @@ def test_an_answer_that_is_not_read_holds_nobody_up(server: Server) -> None:
         assert is_well(server)
         assert status_of(exchange(server, posted(PREDICT, SHOT))) == 200
     assert is_well(server)
+
+
+@pytest.mark.parametrize("cut", [3, 20, 40, 60, 95])
+def test_a_head_may_come_in_two_pieces(server: Server, cut: int) -> None:
+    """The second with a body that is larger than a head may be."""
+    raw = posted(PREDICT, bytes(300_000))
+    with connected(server) as one:
+        one.sendall(raw[:cut])
+        sleep(0.05)
+        one.sendall(raw[cut:])
+        assert status_of(one.recv(1000)) == 400  # it is no picture
