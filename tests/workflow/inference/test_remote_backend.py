@@ -137,6 +137,12 @@ def test_eval(there: Path, bus: Bus, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert far["metrics"] == near["metrics"]
         assert (far["runtime"], far["images"], far["reused"]) == ("board", 9, 0)
         assert far["hardware"].startswith("library librknnrt.so 2.3.2")
+    # Pictures in, records out.
+    far = answer(capsys, *words, "--on", ADDRESS, "--send", "files", "--workers", "2")
+    assert far["metrics"] == near["metrics"]
+    assert (far["runtime"], far["images"], far["reused"]) == ("board", 9, 0)
+    assert main([*map(str, words), "--runtime", "board", "--send", "files"]) == 2
+    assert "--send files does not go with this" in capsys.readouterr().err
     with pytest.raises(RkzooError, match="--scheduler does not go with --on"):
         evaluate(str(bus.rknn), str(data), request=Request(on=ADDRESS), scheduler="tcp://h:1")
 
