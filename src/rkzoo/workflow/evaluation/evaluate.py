@@ -119,6 +119,16 @@ def refuse_classes(request: Request) -> None:
         )
 
 
+def refuse_cluster(request: Request, scheduler: str | None) -> None:
+    """Raises RkzooError where a cluster should run what one board runs."""
+    if request.on is not None and scheduler is not None:
+        raise RkzooError(
+            "--scheduler does not go with --on.",
+            "The machines of a cluster do not have this one's connection to the board.",
+            "Leave one of them out.",
+        )
+
+
 def evaluate(
     model: str,
     data: str,
@@ -147,12 +157,7 @@ def evaluate(
     own = as_metric(metric)
     request = request or Request()
     refuse_classes(request)
-    if request.on is not None and scheduler is not None:
-        raise RkzooError(
-            "--scheduler does not go with --on.",
-            "The machines of a cluster do not have this one's connection to the board.",
-            "Leave one of them out.",
-        )
+    refuse_cluster(request, scheduler)
     options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
     if (request.on or request.runtime == "simulator") and is_source(model):
