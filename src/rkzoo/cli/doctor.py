@@ -6,10 +6,13 @@ import argparse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rkzoo.cli.model_options import add_on
 from rkzoo.cli.streams import one_line
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.diagnostics.doctor import Diagnosis
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -38,7 +41,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import print_json
     from rkzoo.soc.chips import find
     from rkzoo.workflow.diagnostics.doctor import diagnose
 
@@ -50,6 +52,12 @@ def main(args: argparse.Namespace) -> int:
         if args.capture:
             return _capture(Path(args.capture), root, as_json=args.json)
         diagnosis = diagnose(root, model=model, adb=args.adb, soc=soc)
+    return _told(diagnosis, args)
+
+
+def _told(diagnosis: Diagnosis, args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import print_json
+
     if args.json:
         print_json(diagnosis.to_json())
     else:
@@ -60,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _main_on(args: argparse.Namespace) -> int:
     """The same, of a board at the other end of a cable."""
-    from rkzoo.cli.console import ProgressBars, print_json
+    from rkzoo.cli.console import ProgressBars
     from rkzoo.errors import RkzooError
     from rkzoo.workflow.diagnostics.on_board import capture_on, diagnose_on
 
@@ -75,11 +83,7 @@ def _main_on(args: argparse.Namespace) -> int:
         target = Path(args.capture)
         return _told_of_capture(target, capture_on(args.on, target), as_json=args.json)
     diagnosis = diagnose_on(args.on, Path(args.model) if args.model else None, ProgressBars())
-    if args.json:
-        print_json(diagnosis.to_json())
-    else:
-        _print(diagnosis, everything=args.all)
-    return diagnosis.exit_code
+    return _told(diagnosis, args)
 
 
 def _root(place: str | None) -> AbstractContextManager[Path]:

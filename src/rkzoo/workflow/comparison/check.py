@@ -36,7 +36,13 @@ from rkzoo.soc.capture import scrub
 from rkzoo.soc.machine import Machine
 from rkzoo.speed.clock_rates import Clock, clocks_of
 from rkzoo.speed.timing import Times, times
-from rkzoo.workflow.comparison.check_outputs import KNOWN, OutputCheck, check_output
+from rkzoo.workflow.comparison.check_outputs import (
+    KNOWN,
+    MEASURED,
+    OutputCheck,
+    board_label,
+    check_output,
+)
 from rkzoo.workflow.comparison.matching import Agreement, compared, disagrees, summed
 from rkzoo.workflow.compile.golden import Golden, Origin, golden_of, golden_path
 from rkzoo.workflow.inference.board import (
@@ -55,9 +61,6 @@ ROUNDS = 5
 """Runs per input; the outputs must be identical each time."""
 CONFIDENCE = 0.25
 
-MEASURED = "board"
-STAND_IN = "stand-in: not measured on a board"
-ELSEWHERE = "not measured on a board"
 SIMULATED = "simulator"
 
 
@@ -188,7 +191,8 @@ def check(
             parts.append(part_under_test.check(runtime_info))
     after = machine_on(on)
     level = max((part.level for part in parts), key=LEVELS.index)
-    label = _label(runtime, runtime_info, before)
+    simulated = runtime == "simulator"
+    label = SIMULATED if simulated else board_label(runtime_info.stand_in, before)
     return BoardCheck(
         label=label,
         level=level,
@@ -461,14 +465,6 @@ def _explain_differences(layout: Layout, agreed: Agreement) -> str:
 
 
 # ---- the whole ----------------------------------------------------------------------
-
-
-def _label(runtime: str, runtime_info: _RuntimeInfo, machine: Machine) -> str:
-    if runtime == "simulator":
-        return SIMULATED
-    if runtime_info.stand_in:
-        return STAND_IN
-    return MEASURED if machine.board else ELSEWHERE
 
 
 def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
