@@ -130,8 +130,9 @@ def test_a_worker_that_dies_each_time_is_given_up(
         while engine.status("tiny").state != "failed":
             asked = asyncio.create_task(outcome(engine))
             await soon(
-                lambda: engine.scheduler.working("tiny") == 1
-                or engine.status("tiny").state == "failed"
+                lambda: (
+                    engine.scheduler.working("tiny") == 1 or engine.status("tiny").state == "failed"
+                )
             )
             if pid := engine.status("tiny").pid:
                 os.kill(pid, signal.SIGKILL)
@@ -182,7 +183,9 @@ def test_a_worker_that_hangs_is_ended(tiny: Path, monkeypatch: pytest.MonkeyPatc
     async def body(engine: Engine) -> None:
         assert (await outcome(engine)).status == 504
         classifier(file, ms=1)  # what is started next does not hang
-        await soon(lambda: engine.restarts == {"tiny": 1} and engine.status("tiny").state == "ready")
+        await soon(
+            lambda: engine.restarts == {"tiny": 1} and engine.status("tiny").state == "ready"
+        )
         assert await best(engine) == 3
 
     with running(ServedModel("tiny", str(file), slots=1), deadline=1.0) as engine:
