@@ -22,6 +22,7 @@ import yaml
 from tiny_yolo import stock
 
 import remote.conftest as cables
+import rkzoo
 from npu_standin import build
 from rkzoo.cli.main import main
 from rkzoo.cli.signals import descendants
@@ -79,6 +80,15 @@ def test_run(there: Path, bus: Bus, capsys: pytest.CaptureFixture[str]) -> None:
     assert far["images"][0]["results"] == near["images"][0]["results"]
     assert len(far["images"][0]["results"]) == 5
     assert far["hardware"].startswith("library librknnrt.so 2.3.2")
+
+
+def test_load(there: Path, bus: Bus) -> None:
+    with rkzoo.load(bus.rknn, on=ADDRESS) as model:
+        found = model(bus.picture)
+    assert model.runtime == found.runtime == "board"
+    wanted = bus.expected()
+    np.testing.assert_array_equal(found.prediction.xyxy, wanted.xyxy)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found.prediction.score, wanted.score)  # type: ignore[attr-defined]
 
 
 def test_the_tensors_are_those_of_the_npu(there: Path, bus: Bus) -> None:

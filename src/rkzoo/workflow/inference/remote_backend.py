@@ -174,12 +174,6 @@ def open_remote(
     )
     for note in opened.notes:
         _note_once(f"On {model.address}: {note}", report)
-    if opened.stand_in:
-        _note_once(
-            f"The NPU library of {model.address} is a stand-in for tests: it plays back what was"
-            " recorded elsewhere, and nothing here was measured on a board.",
-            report,
-        )
     return RemoteSession(client, opened, model.file.name)
 
 
