@@ -149,8 +149,8 @@ def as_board(root: Path, target: Path) -> Path:
 # ---- what is installed ----------------------------------------------------------------
 
 
-def install(folder: Path, version: str) -> Path:
-    """The project's wheel and what it asks for on aarch64, below folder/site."""
+def install(folder: Path, version: str, extra: str = "") -> Path:
+    """The project's wheel and what it asks for on aarch64, below folder/site; `extra` as serve."""
     uv = os.environ.get("UV") or shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     dist, site = folder / "dist", folder / "site"
     for old in (dist, site):
@@ -161,7 +161,8 @@ def install(folder: Path, version: str) -> Path:
     # for this machine, and take what only a PC needs.
     platform: list[str | Path] = ["--python-platform", PLATFORM, "--python-version", version]
     wheels: list[str | Path] = ["--only-binary", ":all:", "--link-mode", "copy", "--target", site]
-    command([uv, "pip", "install", "--no-config", *platform, *wheels, wheel])
+    asked = f"rkzoo[{extra}] @ {wheel.as_uri()}" if extra else wheel
+    command([uv, "pip", "install", "--no-config", *platform, *wheels, asked])
     return site
 
 

@@ -19,6 +19,12 @@ def assets() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _boards_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Boards that tests reach are not noted in the list of who runs them."""
+    os.environ["RKZOO_CONFIG"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture
 def hears_ctrl_c() -> Callable[[], None]:
     """For a child process: a shell that runs the tests in the background makes everything

@@ -32,6 +32,7 @@ NAMES = {
     "estimates": f"{KEY}.json",
     "layers": f"{KEY[:32]}/{KEY}.json",
     "lines": f"{KEY[:16]}/00000.png",
+    "received": KEY,
     "logs": "20260101-000000.000000001-build-ab12.log",
     "partial": f"member-{KEY}.part",
     "scratch": f"{KEY[:12]}/graph.onnx",

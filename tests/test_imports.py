@@ -42,12 +42,11 @@ ALLOWED: dict[str, set[str]] = {
     "toolkit": {"soc"},
     "tasks": {"vision", "audio"},
     "runtime": {"toolkit"},
+    "remote": {"toolkit"},  # uv, and the indexes that it asks
     "streaming": {"vision", "runtime", "tasks"},
     "accuracy": {"tasks", "vision", "audio"},
     "speed": {"soc", "toolkit"},
-    "remote": set(),
     "workflow": {
-        "remote",
         "accuracy",
         "speed",
         "graph",
@@ -73,7 +72,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "serving",
-        "remote",
         "accuracy",
         "speed",
         "graph",

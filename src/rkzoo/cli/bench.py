@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.model_options import add_model_options, add_runtime
+from rkzoo.cli.model_options import add_model_options, add_on, add_runtime
 
 if TYPE_CHECKING:
     from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
@@ -26,6 +26,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="a name of rkzoo list, an .onnx or a .rknn")
     add_runtime(parser)
+    add_on(parser)
     parser.add_argument(
         "--image",
         "--input",

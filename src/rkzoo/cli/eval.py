@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.model_options import add_model_options, add_runtime
+from rkzoo.cli.model_options import add_model_options, add_on, add_runtime
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ".npz",
     )
     add_runtime(parser)
+    add_on(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--conf", type=float, help="confidence threshold (standard 0.001)")
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (standard 0.65)")
@@ -153,6 +154,8 @@ def _print_summary(evaluation: Evaluation) -> None:
         f"{evaluation.model} [{evaluation.runtime}] on {evaluation.images} {evaluation.items} of "
         f"{evaluation.dataset}{again}"
     )
+    if evaluation.hardware:
+        print(f"measured on {evaluation.hardware}")
     if evaluation.failed:
         print(f"left out: {len(evaluation.failed)} that could not be used")
     for departure in evaluation.departures:

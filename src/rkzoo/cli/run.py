@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli.model_options import (
     add_classes,
     add_model_options,
+    add_on,
     add_runtime,
     add_task_options,
     add_thresholds,
@@ -42,6 +43,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="pictures, sounds or texts; folders or globs; mic is the microphone",
     )
     add_runtime(parser)
+    add_on(parser)
     add_thresholds(parser)
     add_classes(parser)
     parser.add_argument(

@@ -8,7 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.cli.model_options import add_classes, add_model_options, add_runtime, add_thresholds
+from rkzoo.cli.model_options import (
+    add_classes,
+    add_model_options,
+    add_on,
+    add_runtime,
+    add_thresholds,
+)
 
 if TYPE_CHECKING:
     from rkzoo.workflow.apps.stream import StreamSummary
@@ -32,6 +38,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "of pictures; several share the model in turns",
     )
     add_runtime(parser)
+    add_on(parser)
     add_thresholds(parser)
     add_classes(parser)
     parser.add_argument("--track", action="store_true", help="number things across frames")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.model_options import add_model_options
+from rkzoo.cli.model_options import add_model_options, add_on
 
 if TYPE_CHECKING:
     from rkzoo.workflow.tuning.tune import TuningResult, TuningTrial
@@ -17,7 +17,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "tune",
         help="recover the accuracy lost in INT8",
-        description="Tries quantization settings on the simulator, cheapest first, until the drop "
+        description="Tries quantization settings on the simulator, or on a board with --on, "
+        "cheapest first, until the drop "
         "is small enough: form of the score outputs, calibration algorithm, weight scales, choice "
         "of calibration pictures, layers in float16. Writes the best one as a recipe for rkzoo "
         "convert --recipe.",
@@ -49,6 +50,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--stages", metavar="A,B", help="run only these stages of the search")
     parser.add_argument("-o", "--output", metavar="DIR", help="default: rkzoo-tune")
+    add_on(parser)
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -129,8 +131,8 @@ def _print_summary(tuning: TuningResult, following: str) -> None:
     ]
     print(table(("", "stage", "change", tuning.metric.name, "drop", "cost"), rows))
     print(
-        f"float {tuning.metric.value:.4f} [onnx], best INT8 {tuning.best.value:.4f} [simulator], "
-        f"{tuning.images} pictures of {tuning.dataset}"
+        f"float {tuning.metric.value:.4f} [onnx], best INT8 {tuning.best.value:.4f} "
+        f"[{tuning.runtime}], {tuning.images} pictures of {tuning.dataset}"
     )
     if not tuning.reached:
         print(

@@ -27,7 +27,7 @@ SESSIONS = f"{ROOT}/sessions"  # POST OpenSession -> Opened; DELETE /SESSION
 # GET /SESSION/layers -> Layers; GET /SESSION/memory -> ModelMemory
 DOCTOR = f"{ROOT}/doctor"  # GET ?file=SHA256&name=NAME -> what `rkzoo doctor --json` prints
 CAPTURE = f"{ROOT}/capture"  # GET -> a .tar, as of `rkzoo doctor --capture`
-MACHINE = f"{ROOT}/machine"  # GET -> MachineState: clocks, heat, NPU load, who uses the NPU
+MACHINE = f"{ROOT}/machine"  # GET -> soc.machine.Machine as JSON (machine_to_json)
 CLOCKS = f"{ROOT}/clocks"  # POST SetClocks -> ClocksSet
 
 LEASE_HEADER = "Rkzoo-Lease"
@@ -99,7 +99,7 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
         picture: As NpuSession's.
         shapes: As NpuSession's.
         profile: Collect times per layer, which makes each run slower.
-        contract: What the model promises, for `record`; None where it is only run.
+        contract: What the model promises, for `record`; null where it is only run.
         options: What is wanted of the answers, for `record`.
     """
 
@@ -111,7 +111,7 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
     picture: bool = True
     shapes: tuple[tuple[int, ...], ...] = ()
     profile: bool = False
-    contract: msgspec.Raw | None = None
+    contract: msgspec.Raw = msgspec.Raw(b"null")
     options: dict[str, Any] = {}
 
 
@@ -159,6 +159,24 @@ class SetClocks(msgspec.Struct, frozen=True):
 
     action: Literal["show", "hold", "release", "lock", "restore"]
     apply: bool = False
+
+
+class ClockWrite(msgspec.Struct, frozen=True):
+    """As soc.clocks.Write."""
+
+    path: str
+    value: str
+    old: str
+
+
+class ClocksSet(msgspec.Struct, frozen=True):
+    """What was written, or would be where it was not `applied`; `throttled` are clocks that heat
+    holds down."""
+
+    action: str
+    applied: bool
+    writes: tuple[ClockWrite, ...]
+    throttled: tuple[str, ...] = ()
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,7 +23,7 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores, Format, Init, NpuError, Query, Type
 from rkzoo.runtime.npu_context import Context, NpuLibrary, NpuMemory, NpuTensor
-from rkzoo.session import Array, Closeable, Label
+from rkzoo.session import Array, Closeable, Label, Session
 
 Layout = Literal["native", "plain"]
 
@@ -206,6 +207,15 @@ class NpuSession(Closeable):
         """
         self._way = _CLOSED
         self.context.close()
+
+
+def npu_seconds(session: Session) -> float | None:
+    """Duration of a session's last run as the library reports it; None where it does not (the
+    small one, or no NPU)."""
+    if isinstance(session, NpuSession) and not session.context.library.small:
+        with suppress(RkzooError):
+            return session.context.run_seconds() or None
+    return None
 
 
 def _on(context: Context, cores: Cores) -> Context:

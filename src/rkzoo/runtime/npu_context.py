@@ -180,6 +180,18 @@ class NpuMemory:
         return np.lib.stride_tricks.as_strided(flat, shape, steps)
 
 
+@dataclass(frozen=True)
+class MemoryUse:
+    """Memory of an open model in bytes: its weights, what lies between its layers, all that the
+    NPU was given, and the chip's SRAM."""
+
+    weights: int
+    internal: int
+    dma: int
+    sram_total: int
+    sram_free: int
+
+
 class _Owner:
     """Owner of a context handle; destroys it. A duplicate is destroyed before its origin."""
 
@@ -374,6 +386,17 @@ class Context:
         if not info.perf_data or not info.data_len:
             return ""
         return c.string_at(info.perf_data, info.data_len).decode("utf-8", "replace").rstrip("\0")
+
+    def memory_use(self) -> MemoryUse:
+        """Memory of the model. Version 1.5.2 cannot duplicate the context after it."""
+        info = self.query(Query.MEM_SIZE, "mem_size")
+        return MemoryUse(
+            info.total_weight_size,
+            info.total_internal_size,
+            info.total_dma_allocated_size,
+            info.total_sram_size,
+            info.free_sram_size,
+        )
 
     def shapes(self, index: int) -> list[tuple[int, ...]]:
         """Input shapes that a model was converted with; empty for a fixed shape, or where the

@@ -6,9 +6,8 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,13 +18,15 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rkzoo.protocol.board import Problem
-from rkzoo.serving.engine import Event
+from rkzoo.serving.engine import Engine, Event, Reply
 from rkzoo.serving.errors import ServingError
 from rkzoo.serving.http_limits import MOST_BODY, declared_size, read_body
 from rkzoo.serving.trace import TRACE, Trace
 
 Handler = Callable[[Request], Awaitable[Response]]
 ErrorForm = Callable[[ServingError], Response]
+
+_PIECE = 256 << 10  # bytes of an answer that are handed to the system at once
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,26 @@ def _serving_error(exception: Exception, path: str) -> ServingError:
     return ServingError(500, message, problem=Problem(message, code=1))
 
 
-async def admitted_body(engine: Any, request: Request) -> bytes:
+class Answer(Response):
+    """An engine's reply. Its bytes count as held until the client has taken them, so that those
+    who read slowly cannot fill the memory."""
+
+    def __init__(self, engine: Engine, reply: Reply, headers: Mapping[str, str] | None = None):
+        super().__init__(reply.body, headers=headers, media_type=reply.media_type)
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = memoryview(self.body)
+        start = {"type": "http.response.start", "status": self.status_code}
+        with self._engine.holding(len(body)):
+            await send(start | {"headers": self.raw_headers})
+            for place in range(0, max(1, len(body)), _PIECE):
+                more = place + _PIECE < len(body)
+                piece = body[place : place + _PIECE]
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def admitted_body(engine: Engine, request: Request) -> bytes:
     """The body of a request for a model, for which there is room. Raises ServingError."""
     # One that comes in chunks may be as large as any.
     size = declared_size(request) if "content-length" in request.headers else MOST_BODY

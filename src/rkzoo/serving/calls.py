@@ -1,4 +1,4 @@
-"""The calls of a served model's slot: what the server and its workers say to each other."""
+"""The calls of slots, of models and of a board's sessions: what the server and its workers say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from rkzoo.contract.inputs import TensorSpec
+from rkzoo.protocol.board import OpenSession
 from rkzoo.session import Label
 
 
@@ -118,3 +119,23 @@ class Embedded(msgspec.Struct, frozen=True):
 
 Item = str | bytes
 """What is embedded: a text, or a picture's file. The buffer of `embed` is a list in MessagePack."""
+
+
+class SessionArguments(msgspec.Struct, frozen=True):
+    """What a session on the NPU opens: a file of this board, and how."""
+
+    file: str
+    asked: OpenSession
+
+
+class TimeArguments(msgspec.Struct, frozen=True):
+    """How often the request in the first buffer is run; `header_size` is its JSON part."""
+
+    runs: int
+    header_size: int | None = None
+
+
+class RecordArguments(msgspec.Struct, frozen=True):
+    """What the file in the first buffer is called: its suffix may tell its format."""
+
+    filename: str

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.tensors import (
@@ -32,7 +33,15 @@ from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error
 from rkzoo.serving.grpc_messages import CHOICE, MESSAGES, PACKAGE
 from rkzoo.serving.http_limits import MOST_BODY
-from rkzoo.serving.oip import EXTENSIONS, metadata, named, owner, repository_index, timeout_of
+from rkzoo.serving.oip import (
+    EXTENSIONS,
+    metadata,
+    named,
+    owner,
+    refuse_parameters,
+    repository_index,
+    timeout_of,
+)
 from rkzoo.serving.run import Settings
 from rkzoo.session import Array
 
@@ -56,7 +65,7 @@ _GRACE = 25.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MOST_BODY),
-    # A compressed message is measured before it is unpacked: none is taken.
+    # Nothing is unpacked here: it may grow a thousandfold, and tensors hardly shrink.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),  # a port that is taken is an error
     ("grpc.max_connection_idle_ms", 300_000),
@@ -198,13 +207,11 @@ async def _model(engine: Engine, call: Call) -> dict[str, Any]:
 
 
 async def _index(engine: Engine, call: Call) -> dict[str, Any]:
-    rows = repository_index(engine)
-    return {"models": [row for row in rows if not call.message.ready or row["state"] == "READY"]}
+    return {"models": repository_index(engine, ready=call.message.ready)}
 
 
 async def _load(engine: Engine, call: Call) -> dict[str, Any]:
-    if call.message.parameters:
-        raise ServingError(400, "A model is loaded from the server's own file, as it is.")
+    refuse_parameters(call.message.parameters)
     await engine.load(call.message.model_name)
     return {}
 
@@ -215,19 +222,16 @@ async def _unload(engine: Engine, call: Call) -> dict[str, Any]:
 
 
 async def _infer(engine: Engine, call: Call) -> dict[str, Any]:
-    """Answers raw contents with raw ones, and typed contents with typed ones where there are."""
     message = call.message
     name = named(engine, message.model_name, message.model_version)
     parameters = _values(message.parameters)
     waits = [wait for wait in (call.seconds, timeout_of(parameters)) if wait is not None]
-    typed = not message.raw_input_contents
     body = await asyncio.to_thread(_body_of, message, parameters)
     answer = {"model_name": name, "id": message.id}
     message.Clear()  # gRPC keeps it until the answer, and the body has it all
     timeout = max(min(waits), 1e-3) if waits else None
     reply = await engine.infer(name, body.data, body.header_size, timeout=timeout)
-    told = Body(reply.body, reply.header_size)
-    return answer | await asyncio.to_thread(_answer_of, told, typed)
+    return answer | await asyncio.to_thread(_answer_of, Body(reply.body, reply.header_size))
 
 
 Method = Callable[[Engine, Call], Awaitable[dict[str, Any]]]
@@ -250,17 +254,29 @@ def _handlers(engine: Engine) -> Any:
     table = {
         name: grpc.unary_unary_rpc_method_handler(
             _unary(engine, method, MESSAGES[f"{name}Response"]),
-            MESSAGES[f"{name}Request"].FromString,
+            _reader(f"{name}Request"),
             MESSAGES[f"{name}Response"].SerializeToString,
         )
         for name, method in METHODS.items()
     }
     table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         _stream(engine),
-        MESSAGES["ModelInferRequest"].FromString,
+        _reader("ModelInferRequest"),
         MESSAGES["ModelStreamInferResponse"].SerializeToString,
     )
     return grpc.method_handlers_generic_handler(SERVICE, table)
+
+
+def _reader(name: str) -> Callable[[bytes], Any]:
+    """Gives the message, or the error: gRPC would print one that is raised."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return MESSAGES[name].FromString(data)
+        except DecodeError as error:
+            return error
+
+    return read
 
 
 def _unary(
@@ -281,7 +297,7 @@ def _stream(engine: Engine) -> Callable[[Any, Any], AsyncIterator[Any]]:
 
     async def handle(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for request in requests:
-            id = request.id
+            id = getattr(request, "id", "")
             try:
                 told = await _told(engine, _infer, request, context)
                 yield response(infer_response=MESSAGES["ModelInferResponse"](**told))
@@ -294,6 +310,8 @@ def _stream(engine: Engine) -> Callable[[Any, Any], AsyncIterator[Any]]:
 
 async def _told(engine: Engine, method: Method, request: Any, context: Any) -> dict[str, Any]:
     """What a method answers. Raises ServingError alone."""
+    if isinstance(request, DecodeError):
+        raise ServingError(400, "The bytes are no message of this method.")
     try:
         return await method(engine, Call(request, context.time_remaining()))
     except ServingError:
@@ -345,20 +363,18 @@ def _typed_bytes(given: Any) -> bytes:
     return wanted.tobytes()
 
 
-def _answer_of(body: Body, typed: bool) -> dict[str, Any]:
-    """The fields of ModelInferResponse."""
+def _answer_of(body: Body) -> dict[str, Any]:
+    """The fields of ModelInferResponse. Contents are raw, as Triton's are, whose client reads no
+    others."""
     arrays = decode_response(body)
-    datatypes = {name: datatype_of(str(array.dtype)) for name, array in arrays.items()}
-    outputs: list[dict[str, Any]] = [
-        {"name": name, "datatype": datatypes[name], "shape": array.shape}
-        for name, array in arrays.items()
-    ]
-    told = {"model_version": response_version(body), "outputs": outputs}
-    if not typed or not set(datatypes.values()) <= _CONTENTS.keys():
-        return told | {"raw_output_contents": [array.tobytes() for array in arrays.values()]}
-    for output, array in zip(outputs, arrays.values(), strict=True):
-        output["contents"] = {_CONTENTS[output["datatype"]][0]: array.reshape(-1).tolist()}
-    return told
+    return {
+        "model_version": response_version(body),
+        "outputs": [
+            {"name": name, "datatype": datatype_of(str(array.dtype)), "shape": array.shape}
+            for name, array in arrays.items()
+        ],
+        "raw_output_contents": [array.tobytes() for array in arrays.values()],
+    }
 
 
 def _wrong(why: str) -> RkzooError:

@@ -267,7 +267,7 @@ def infer_each(
     for index, body in enumerate(bodies):
         try:
             request = decode_request(body)
-            requests[index] = request, _fed(request, session)
+            requests[index] = request, fed(request, session)
         except RkzooError as error:
             replies[index] = InferReply(error=problem_of(error)), b""
     for group in _groups(session, {index: fed for index, (_, fed) in requests.items()}):
@@ -290,7 +290,7 @@ def _reply(
     return InferReply(header_size), pieces
 
 
-def _fed(request: InferRequest, session: Session) -> list[Array]:
+def fed(request: InferRequest, session: Session) -> list[Array]:
     """The request's arrays in the session's order. Raises RkzooError where they do not fit."""
     names = [spec.name for spec in session.inputs]
     if set(names) != set(request.inputs):

@@ -6,10 +6,11 @@ https://github.com/triton-inference-server/server (extension_model_repository.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -17,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.tensors import HEADER_LENGTH, Body, datatype_of, request_parameters
-from rkzoo.serving.app import admitted_body
+from rkzoo.serving.app import Answer, admitted_body
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error
 
@@ -50,18 +51,20 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
     async def infer(request: Request) -> Response:
         name = named(engine, **request.path_params)
-        body = Body(await admitted_body(engine, request), _header_size(request))
+        body = Body(await admitted_body(engine, request), header_size(request))
         try:
             timeout = timeout_of(request_parameters(body))
         except RkzooError as error:  # what cannot be read does not wait in a queue
             raise of_error(error) from error
         reply = await engine.infer(name, body.data, body.header_size, timeout=timeout)
-        return Response(reply.body, headers=Body(b"", reply.header_size).headers)
+        return Answer(engine, reply, Body(b"", reply.header_size).headers)
 
     async def index(request: Request) -> Response:
-        return JSONResponse(repository_index(engine))
+        asked = await _asked(engine, request)
+        return JSONResponse(repository_index(engine, ready=asked.ready))
 
     async def load(request: Request) -> Response:
+        refuse_parameters((await _asked(engine, request)).parameters)
         await engine.load(request.path_params["name"])
         return JSONResponse({})
 
@@ -114,20 +117,47 @@ def metadata(engine: Engine, name: str) -> dict[str, Any]:
         parts = [f"{name}.{role}" for role in opened.parts]
         return about | {"inputs": [], "outputs": [], "parameters": {"parts": parts}}
     _, _, specs = engine.part(name)
-    return about | {
-        "inputs": [_tensor(spec) for spec in specs.inputs],
-        "outputs": [_tensor(spec) for spec in specs.outputs],
+    return about | described(specs.inputs, specs.outputs)
+
+
+def described(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Inputs and outputs of one graph as the protocol has them."""
+    return {
+        "inputs": [_tensor(spec) for spec in inputs],
+        "outputs": [_tensor(spec) for spec in outputs],
     }
 
 
-def repository_index(engine: Engine) -> list[dict[str, str]]:
-    """The state of every model, as Triton's index has it."""
+class _Asked(msgspec.Struct, frozen=True):
+    """What a call of the repository is told."""
+
+    ready: bool = False
+    parameters: dict[str, Any] = {}
+
+
+async def _asked(engine: Engine, request: Request) -> _Asked:
+    body = await admitted_body(engine, request)
+    try:
+        return msgspec.json.decode(body or b"{}", type=_Asked)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ServingError(400, f"The body cannot be read: {error}") from error
+
+
+def refuse_parameters(parameters: Mapping[str, Any]) -> None:
+    """Triton's clients can send another configuration, or the model. Raises ServingError (400)."""
+    if parameters:
+        raise ServingError(400, "A model is loaded from the server's own file, as it is.")
+
+
+def repository_index(engine: Engine, *, ready: bool = False) -> list[dict[str, str]]:
+    """The state of every model, or of those that are ready, as Triton's index has it."""
     rows = []
     for name in engine.names():
         status = engine.status(name)
         state = _TRITON_STATES.get(status.state, "UNAVAILABLE")
         reason = status.reason or ("unloaded" if status.state == "unloaded" else "")
-        rows.append({"name": name, "version": status.version, "state": state, "reason": reason})
+        if state == "READY" or not ready:
+            rows.append({"name": name, "version": status.version, "state": state, "reason": reason})
     return rows
 
 
@@ -139,7 +169,8 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def _header_size(request: Request) -> int | None:
+def header_size(request: Request) -> int | None:
+    """The JSON part of a body with binary tensors. Raises ServingError."""
     text = request.headers.get(HEADER_LENGTH)
     if text is None:
         return None

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from rkzoo.errors import RkzooError
-from rkzoo.serving.app import admitted_body
+from rkzoo.serving.app import Answer, admitted_body
 from rkzoo.serving.calls import PredictOptions
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error
@@ -25,7 +25,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         data, filename = await input_of(engine, request)
         options = options_of(request.query_params, filename)
         reply = await engine.predict(request.path_params["name"], data, options)
-        return Response(reply.body, media_type=reply.media_type)
+        return Answer(engine, reply)
 
     return [Route("/v1/models/{name}:predict", predict, methods=["POST"])]
 

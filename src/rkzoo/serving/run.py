@@ -26,11 +26,11 @@ from rkzoo.serving.engine import Engine
 
 if TYPE_CHECKING:
     from rkzoo.serving.app import ErrorForm
+    from rkzoo.serving.board_api import BoardApi
 
 PARTS = ("oip", "predict", "openai_api", "metrics", "page")
 """Modules with `routes(engine)`, in this package; `error_form(path)` says how errors are told at
 a path, where that is a form of its own."""
-BOARD = "board_api"
 LISTENERS = {"grpc": "grpc_server", "wyoming": "wyoming_server"}
 """Modules with `serve(engine, settings, port)`, which gives a Listener, by the option's name."""
 EXTRAS = {"grpc": "grpc", "wyoming": "wyoming"}
@@ -41,6 +41,7 @@ NEEDS = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_cl
 
 _CONNECTIONS = 1024
 _GRACE = 30.0
+_SILENCE = 20_000  # milliseconds
 
 
 class Listener(Protocol):
@@ -157,9 +158,10 @@ async def _serve(
     from rkzoo.serving.app import Access, Traced, application
     from rkzoo.serving.http_limits import BoundedHttp
 
-    names = (*PARTS, BOARD) if settings.board else PARTS
-    modules = [import_module(f"rkzoo.serving.{name}") for name in names if _has(name)]
-    routes = [route for module in modules for route in module.routes(engine)]
+    api = _board(engine) if settings.board else None
+    modules = [import_module(f"rkzoo.serving.{name}") for name in PARTS if _has(name)]
+    routes = [*(api.routes() if api else ())]  # its sessions are models, too, and come first
+    routes += [route for module in modules for route in module.routes(engine)]
     access = Access(settings.token, settings.local)
     config = uvicorn.Config(
         Traced(application(routes, access, partial(_error_form, modules)), engine.tell),
@@ -176,6 +178,8 @@ async def _serve(
         ssl_keyfile=str(settings.key) if settings.key else None,
     )
     server = _Server(config)
+    if api:
+        server.on_stop = api.stop
     threads = [threading.Thread(target=engine.load_all, name="load", daemon=True)]
     threads.append(threading.Thread(target=engine.watch, name="watch", daemon=True))
     if settings.until_stdin_closes:
@@ -198,9 +202,8 @@ async def _serve(
             for listener in listeners:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(listener.close(), _GRACE)
-            for module in modules:
-                if stop := getattr(module, "stop", None):
-                    await asyncio.to_thread(stop)
+            if api:
+                await api.close()
             await asyncio.to_thread(engine.stop, _GRACE)
 
 
@@ -208,6 +211,13 @@ def _error_form(modules: Sequence[Any], path: str) -> ErrorForm | None:
     """How the module that a path belongs to tells errors, where it says so."""
     forms = (getattr(module, "error_form", None) for module in modules)
     return next((form for at in forms if at is not None and (form := at(path))), None)
+
+
+def _board(engine: Engine) -> BoardApi:
+    from rkzoo.serving.board import Board
+    from rkzoo.serving.board_api import BoardApi
+
+    return BoardApi(Board(log=engine.log), engine)
 
 
 def _has(name: str) -> bool:
@@ -221,6 +231,7 @@ def _server_class() -> type[Any]:
         """uvicorn's server, whose signals are ours."""
 
         on_start: Callable[[], None] = staticmethod(lambda: None)
+        on_stop: Callable[[], None] = staticmethod(lambda: None)
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -230,6 +241,10 @@ def _server_class() -> type[Any]:
             await super().startup(sockets)
             if self.started:
                 self.on_start()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self.on_stop()  # it waits for what is answered, and leases last until they are ended
+            await super().shutdown(sockets)
 
     return Server
 
@@ -285,6 +300,9 @@ def _listening(settings: Settings) -> Iterator[tuple[socket.socket, str]]:
     with sock:
         # asyncio does so for its own sockets only; an answer of two pieces took 40 ms more.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A client that is gone without a word is noticed by what it does not receive.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE)
         scheme = "https" if settings.certificate else "http"
         yield sock, f"{scheme}://{settings.host_in_url}:{sock.getsockname()[1]}"
 

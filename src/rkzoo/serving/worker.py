@@ -28,6 +28,7 @@ from rkzoo.serving.channel import Buffer, Channel, Closed
 
 SLOTS: dict[str, str] = {
     "model": "rkzoo.serving.model_slot:ModelSlot",
+    "npu": "rkzoo.serving.board_slot:BoardSlot",
 }
 """What a slot can be opened as."""
 
@@ -120,8 +121,9 @@ def _open(call: Call) -> Slot:
 
 def main(descriptor: int) -> None:
     """Serves slots until the server is gone."""
-    # Ctrl-C reaches the whole group; the server says when a worker ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These reach the whole group; the server says when a worker ends, and its death ends it.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
     threads: list[threading.Thread] = []
     while True:

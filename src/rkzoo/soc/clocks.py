@@ -26,6 +26,10 @@ _LOCK = "/run/rkzoo/clocks.lock"
 KINDS = ("cpu", "npu", "ddr")
 
 
+class NeedsRoot(RkzooError):
+    """Clocks are set by somebody who may not."""
+
+
 @dataclass(frozen=True)
 class Write:
     """A value to write to a file of /sys. `old` is its present value."""
@@ -48,6 +52,17 @@ class Journal(msgspec.Struct, frozen=True):
 
 
 # ---- planning -----------------------------------------------------------------------
+
+
+def settable(machine: Machine) -> Machine:
+    """The machine. Raises RkzooError where it has no clock that can be set."""
+    if not machine.clocks and machine.npu_rate is None:
+        raise RkzooError(
+            "There is no clock here that can be set.",
+            "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
+            "Run it on the board.",
+        )
+    return machine
 
 
 def lock_plan(machine: Machine) -> tuple[Write, ...]:
@@ -215,7 +230,7 @@ def _write(tree: Tree, path: str, value: str) -> None:
 
 def _need_root(tree: Tree) -> None:
     if tree.live and hasattr(os, "geteuid") and os.geteuid() != 0:
-        raise RkzooError(
+        raise NeedsRoot(
             "Clocks can only be set by the administrator.",
             "The files under /sys that set them belong to root.",
             "Run the same command with sudo.",

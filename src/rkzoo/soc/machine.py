@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from rkzoo.soc.chips import chips
 from rkzoo.soc.library import Library, examine
 from rkzoo.soc.tree import NodeNote, NpuUser, Tree
@@ -172,6 +174,25 @@ class Machine:
     def of(self, kind: str) -> tuple[ClockDomain, ...]:
         """The clocks of one kind, such as "cpu"."""
         return tuple(clock for clock in self.clocks if clock.kind == kind)
+
+
+ELSEWHERE = Path(os.devnull)
+"""Root of a machine that was read elsewhere: nothing of this one is below it."""
+
+
+def machine_to_json(machine: Machine) -> bytes:
+    """A machine as JSON, for another one."""
+    return msgspec.json.encode(machine, enc_hook=str)
+
+
+def machine_from_json(data: bytes) -> Machine:
+    """A machine that `machine_to_json` wrote elsewhere; its root is ELSEWHERE.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
+    machine = msgspec.json.decode(data, type=Machine, dec_hook=lambda kind, value: kind(value))
+    return replace(machine, root=ELSEWHERE, live=False)
 
 
 def read_machine(root: Path = Path("/")) -> Machine:

@@ -96,14 +96,14 @@ def prompted_contract(contract: Contract, prompts: Prompts) -> Contract:
 class PromptedSession(Closeable):
     """Wraps the session of an open-vocabulary model as one that takes images only. Owns `session`.
 
-    Score outputs are narrowed to the number of prompts.
+    Score outputs are narrowed to the number of prompts. `inner` is the wrapped session.
     """
 
     def __init__(self, session: Session, contract: Contract, prompts: Prompts) -> None:
         texts = contract.texts
         if texts is None or not isinstance(contract.head, DetectHead):
             raise RkzooError(f"{contract.family} takes no texts.", code=1)
-        self._session, self._count = session, len(prompts)
+        self.inner, self._count = session, len(prompts)
         self._texts = fill_slots(prompts, texts)
         self.label = session.label
         self.inputs = session.inputs[:1]
@@ -115,14 +115,14 @@ class PromptedSession(Closeable):
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run on one image, as `session` takes it."""
-        outputs = self._session.run([*arrays, self._texts])
+        outputs = self.inner.run([*arrays, self._texts])
         return [
             _first(array, self.outputs[index], self._count) if index in self._scores else array
             for index, array in enumerate(outputs)
         ]
 
     def close(self) -> None:
-        self._session.close()
+        self.inner.close()
 
 
 def _scores(head: DetectHead, outputs: Sequence[TensorSpec]) -> frozenset[int]:

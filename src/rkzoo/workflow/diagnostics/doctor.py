@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
 
 from rkzoo.checks import LEVELS, Level
 from rkzoo.errors import RkzooError
 from rkzoo.files import open_file, os_errors_explained
 from rkzoo.soc.chips import same_family
-from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.soc.machine import Machine, machine_from_json, read_machine
 from rkzoo.soc.versions import Version, judge, parse
 from rkzoo.toolkit.versions import RELEASES
 from rkzoo.workflow.diagnostics.board_checks import (
@@ -49,6 +52,37 @@ class Diagnosis:
     def exit_code(self) -> int:
         """Exit code of the command, by the worst finding."""
         return EXIT[self.level]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types, with the machine."""
+        machine = asdict(self.machine)
+        machine["root"] = str(self.machine.root)
+        machine["holders"] = [msgspec.structs.asdict(user) for user in self.machine.holders]
+        return {
+            "place": self.place,
+            "level": self.level,
+            "findings": [asdict(finding) for finding in self.findings],
+            "machine": machine,
+            "label": "not measured on a board",
+        }
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What `Diagnosis.to_json` gives, as far as a diagnosis is made of it."""
+
+    place: Literal["board", "pc"]
+    findings: tuple[Finding, ...]
+    machine: msgspec.Raw
+
+
+def diagnosis_from_json(data: bytes) -> Diagnosis:
+    """What was examined elsewhere, of `Diagnosis.to_json`.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
+    told = msgspec.json.decode(data, type=_Told)
+    return Diagnosis(told.place, machine_from_json(told.machine), told.findings)
 
 
 def diagnose(

@@ -38,9 +38,10 @@ from rkzoo.workflow.evaluation.jobs import (
 )
 from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, as_metric, open_samples
 from rkzoo.workflow.evaluation.process_pool import run_in_processes
+from rkzoo.workflow.inference.backend import runtime_of
 from rkzoo.workflow.inference.inputs import PICTURE, input_kind_of_head
 from rkzoo.workflow.inference.onnx_backend import OnnxBackend
-from rkzoo.workflow.inference.plan import Plan, plan, plan_of
+from rkzoo.workflow.inference.plan import Plan, npu_workers, plan, plan_of
 from rkzoo.workflow.request.calibration import evenly, from_files
 from rkzoo.workflow.request.calibration_sampling import picked
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file
@@ -73,6 +74,8 @@ class Evaluation:
         reused: number of them whose results came from an earlier run.
         items: what they are (pictures or sounds).
         failed: files that could not be used, and are no part of the figures.
+        dtype: number format; "" where a .rknn does not tell it.
+        hardware: chip, driver and library of the NPU that answered; "" where none did.
         protocol: postprocessing options.
         departures: deviations from the standard protocol, one sentence each.
     """
@@ -91,6 +94,7 @@ class Evaluation:
     rkzoo: str
     items: str = "pictures"
     failed: tuple[Failure, ...] = ()
+    hardware: str = ""
 
     @property
     def main(self) -> Metric:
@@ -139,9 +143,15 @@ def evaluate(
     own = as_metric(metric)
     request = request or Request()
     refuse_classes(request)
+    if request.on is not None and scheduler is not None:
+        raise RkzooError(
+            "--scheduler does not go with --on.",
+            "The machines of a cluster do not have this one's connection to the board.",
+            "Leave one of them out.",
+        )
     options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
-    if request.runtime == "simulator" and is_source(model):
+    if (request.on or request.runtime == "simulator") and is_source(model):
         from rkzoo.workflow.request.models import find_models
 
         # The data can be calibrated on, so it is opened before anything is built.
@@ -150,7 +160,7 @@ def evaluate(
         dataset = _opened(data, task, models.prompts or models.answers.labels, own)
         departures += _departures(options, models.answers)
         request = calibrated_on(dataset, request, limit, departures, models.first.tuned)
-        planned = plan_of(models, "simulator", request, report)
+        planned = plan_of(models, runtime_of(request, "simulator"), request, report)
     else:
         planned = plan(model, request, report)
         contract = next(iter(planned.parts.values())).answers
@@ -211,7 +221,8 @@ def evaluate_plan(
             "The files that could be used hold nothing that is looked for.",
             "Check the files, and what --data names.",
         )
-    build = next(iter(planned.parts.values())).build
+    first = next(iter(planned.parts.values())).backend
+    recipe = first.recipe
     things = _things(planned)
     left = len(dataset.items) + len(failures)
     part = f"the first {len(items)} of {left} {things}"
@@ -220,8 +231,8 @@ def evaluate_plan(
         dataset=dataset.name,
         images=len(records),
         runtime=planned.label,
-        dtype=build.recipe.dtype if build else "float32",
-        toolkit=build.recipe.toolkit if build else "",
+        dtype=recipe.dtype if recipe else "float32" if planned.label == "onnx" else "",
+        toolkit=recipe.toolkit if recipe else "",
         protocol={name: value for name, value in asdict(options).items() if value is not None},
         departures=(*departures, *([part] if len(items) < left else [])),
         metrics=metrics,
@@ -230,6 +241,7 @@ def evaluate_plan(
         rkzoo=version("rkzoo"),
         items=things,
         failed=(*missing, *failures),
+        hardware=first.hardware,
     )
 
 
@@ -420,7 +432,8 @@ def float_plan(planned: Plan) -> Plan:
     """The same model in float on ONNX Runtime. Raises RkzooError where its graph is not at hand."""
     if planned.label == "onnx":
         return planned
-    if any(part.build is None for part in planned.parts.values()):
+    origins = {role: part.backend.origin for role, part in planned.parts.items()}
+    if None in origins.values():
         raise RkzooError(
             f"{planned.name} cannot be compared with its float model here.",
             "A .rknn on a board does not hold the float model.",
@@ -429,8 +442,9 @@ def float_plan(planned: Plan) -> Plan:
         )
     with os_errors_explained("The model's graph cannot be read from the cache."):
         parts = {
-            role: replace(part, backend=OnnxBackend(part.built.onnx.read_bytes()))
-            for role, part in planned.parts.items()
+            role: replace(planned.parts[role], backend=OnnxBackend(origin.onnx.read_bytes()))
+            for role, origin in origins.items()
+            if origin is not None
         }
     return replace(planned, label="onnx", parts=parts)
 
@@ -445,6 +459,8 @@ def spread(workers: int | None = None, scheduler: str | None = None) -> Runner:
             return run_on_dask(job, pieces, scheduler)
         # The simulator is multi-threaded itself, up to a point.
         usual = _cores() if job.plan.label == "onnx" else max(1, _cores() // 4)
+        if any(part.backend.on for part in job.plan.parts.values()):
+            usual = min(_cores(), npu_workers(job.plan))  # several on the way at once
         count = min(workers or usual, len(pieces))
         return (
             run_inline(job, pieces, report) if count == 1 else run_in_processes(job, pieces, count)

@@ -1,7 +1,8 @@
 """Runtime backends: one class a runtime, by the name that --runtime takes.
 
 A new runtime is a subclass of `Backend` in a file of its own, a line in `BACKENDS`, and its name
-in `Label` (session.py) and among the choices of --runtime (cli/model_options.py).
+in `Label` (session.py) and among the choices of --runtime (cli/model_options.py), unless, as for a
+board at the other end of a cable, another option chooses it (`runtime_of`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rkzoo.session import Label, Session
 
 if TYPE_CHECKING:
     from rkzoo.toolkit.builds import BuildInputs
+    from rkzoo.toolkit.recipe import Recipe
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
@@ -26,7 +28,13 @@ BACKENDS: dict[str, str] = {
     "onnx": "onnx_backend:OnnxBackend",
     "simulator": "simulator_backend:SimulatorBackend",
     "board": "board:BoardBackend",
+    "remote": "remote_backend:RemoteBackend",
 }
+
+
+def runtime_of(request: Request, usual: str) -> str:
+    """The name in `BACKENDS` of what runs a request; `usual` where it does not say."""
+    return "remote" if request.on is not None else request.runtime or usual
 
 
 def backend(name: str) -> type[Backend]:
@@ -50,7 +58,9 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, Backend]:
+    def of_rknn(
+        cls, path: Path, request: Request, report: ProgressReporter
+    ) -> tuple[Contract, Backend]:
         """The contract of a .rknn, and the file for this runtime. Raises RkzooError where it
         cannot run it."""
 
@@ -69,6 +79,26 @@ class Backend(ABC):
     def build(self) -> BuildInputs | None:
         """What RKNN-Toolkit2 builds, where this runtime builds something."""
         return None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How the model was built for an NPU; None where it was not, or that is not known."""
+        return self.build.recipe if self.build is not None else None
+
+    @property
+    def origin(self) -> BuildInputs | None:
+        """What the model was built from, where that is at hand."""
+        return self.build
+
+    @property
+    def on(self) -> str | None:
+        """Address of the board that runs the model; None where it runs here."""
+        return None
+
+    @property
+    def hardware(self) -> str:
+        """Chip, driver and library of the NPU that the numbers come from; "" for none."""
+        return ""
 
     @property
     def npu_cores(self) -> int:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -21,7 +22,7 @@ from rkzoo.graph.rknn import reader as rknn
 from rkzoo.graph.rknn.reader import RknnFile
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.npu import Layout, NpuSession
-from rkzoo.runtime.npu_api import Cores, NpuError
+from rkzoo.runtime.npu_api import Cores, Init, NpuError
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
 from rkzoo.soc.library import ARM32, examine
@@ -36,6 +37,8 @@ from rkzoo.workflow.inference.board_refusals import cause, refuse
 from rkzoo.zoo.labels import label_set, label_sets
 
 if TYPE_CHECKING:
+    from rkzoo.runtime.npu_lite import LiteSession
+    from rkzoo.toolkit.recipe import Recipe
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
@@ -72,7 +75,9 @@ class BoardBackend(Backend):
         raise RkzooError("An NPU runs .rknn files only.", code=1)
 
     @classmethod
-    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, BoardBackend]:
+    def of_rknn(
+        cls, path: Path, request: Request, report: ProgressReporter
+    ) -> tuple[Contract, BoardBackend]:
         model = on_board(path, True)
         if model is None:
             raise RkzooError(f"{path.name} cannot be run on an NPU here.", code=1)
@@ -82,6 +87,16 @@ class BoardBackend(Backend):
         self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
     ) -> Session:
         return open_board(self, contract, report)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        return recipe_of(self.file)
+
+    @property
+    def hardware(self) -> str:
+        machine, path = read_machine(), Path(self.library)
+        version = examine(path, self.library).version if path.is_file() else ""
+        return hardware_text(machine.chip, machine.driver, self.library, version)
 
     @property
     def npu_cores(self) -> int:
@@ -101,6 +116,12 @@ class BoardBackend(Backend):
     def digest(self) -> str:
         """What decides the answers, for a cache."""
         return f"{sha256_of(self.file)} {self.library} {os.environ.get(LIBRARY, '')}"
+
+
+def hardware_text(chip: str | None, driver: str, library: str, version: str) -> str:
+    """Chip, driver and library in one line, as far as they are known."""
+    facts = {"chip": chip or "", "driver": driver, "library": f"{Path(library).name} {version}"}
+    return ", ".join(f"{name} {value.strip()}" for name, value in facts.items() if value.strip())
 
 
 def find_library() -> str | None:
@@ -198,6 +219,16 @@ def contract_of(file: Path) -> Contract:
     return contract
 
 
+def recipe_of(file: Path) -> Recipe | None:
+    """How a .rknn was built, from the file beside it; None where that is missing. Raises
+    RkzooError for one of another file."""
+    if not file.with_name(file.name + ".json").exists():
+        return None
+    from rkzoo.workflow.request.sidecar import read_sidecar
+
+    return read_sidecar(file).recipe
+
+
 def layout_of(contract: Contract) -> Layout:
     """The layout that the model's outputs are read in: the NPU's own, where the task reads it."""
     return "native" if spec_of(contract.head).native_layout else "plain"
@@ -212,7 +243,30 @@ def open_board(
 ) -> Session:
     """The model on the NPU, its outputs as its decoder reads them or in `layout`. Raises
     RkzooError; says in `report` what versions warn of."""
-    picture = contract.picture is not None
+    how = layout or layout_of(contract)
+    return open_npu(model, report, layout=how, picture=contract.picture is not None)
+
+
+def open_npu(
+    model: BoardBackend,
+    report: ProgressReporter = SILENT,
+    *,
+    layout: Layout,
+    picture: bool,
+    shapes: Sequence[Sequence[int]] = (),
+    profile: bool = False,
+) -> NpuSession | LiteSession:
+    """The model on the NPU, whatever it promises.
+
+    Args:
+        model: The model.
+        report: Is told what versions warn of.
+        layout: As NpuSession's; `picture` and `shapes` likewise.
+        profile: Collect times per layer, in a context of its own.
+
+    Raises:
+        RkzooError: It cannot be opened.
+    """
     if model.library == LITE:
         from rkzoo.runtime.npu_lite import LiteSession
 
@@ -221,32 +275,31 @@ def open_board(
         return LiteSession(
             model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
         )
-    context = _context(model, report)
+    context = _context(model, report, Init.COLLECT_PERF if profile else Init.NONE)
     if model.cores != Cores.AUTO:
         context.set_cores(model.cores)
-    layout = layout or layout_of(contract)
-    return NpuSession(context, layout=layout, floats=model.floats, picture=picture)
+    return NpuSession(context, layout=layout, floats=model.floats, picture=picture, shapes=shapes)
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[object, ...], Context] = weakref.WeakValueDictionary()
 _OPENING = Lock()
 
 
-def _context(model: BoardBackend, report: ProgressReporter) -> Context:
+def _context(model: BoardBackend, report: ProgressReporter, flags: Init) -> Context:
     """A context of its own; the weights are those of the same file where it is open already
     (not on RV1103 and RV1106, where they are read again). What there is to say is said once."""
     with os_errors_explained(f"{model.file} cannot be read."):
         stat = model.file.stat()
-    key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size)
+    key = (os.getpid(), model.library, str(model.file), stat.st_mtime_ns, stat.st_size, flags)
     with _OPENING:
         first = _OPEN.get(key)
         try:
             if first is not None and not first.closed:
                 return first.duplicate()
             _judge(model, report)
-            context = Context.open(NpuLibrary(model.library), model.file)
+            context = Context.open(NpuLibrary(model.library), model.file, flags)
         except NpuError as error:
-            raise cause(error, _readable(model.file), read_machine()) from error
+            raise cause(error, readable_rknn(model.file), read_machine()) from error
         if context.stand_in:
             report.note(
                 "The NPU library is a stand-in for tests: it plays back what was recorded"
@@ -259,25 +312,50 @@ def _context(model: BoardBackend, report: ProgressReporter) -> Context:
 def _judge(model: BoardBackend, report: ProgressReporter) -> None:
     """Holds library, driver, model and chip against each other before the library is asked: it
     may end the process over what it does not like. Raises RkzooError."""
-    file, machine = _readable(model.file), read_machine()
+    file, machine = readable_rknn(model.file), read_machine()
     refuse(model.file.name, file, machine)
     path = Path(model.library)
     library = examine(path, model.library) if path.is_file() else None
-    name = path.name if path.name in _NAMES else _NAMES[0]
     known: dict[Part, Version | None] = {
         "model": parse(file.toolkit) if file else None,
         "runtime": parse(library.version) if library else None,
         "driver": parse(machine.driver),
     }
-    for rule in judge(known, chip=machine.chip, library=name):
-        mend = upgrade(rule.mend, library=name, place=model.library)
+    judge_versions(model.file.name, known, machine.chip, model.library, report)
+
+
+def judge_versions(
+    name: str,
+    known: Mapping[Part, Version | None],
+    chip: str | None,
+    library: str,
+    report: ProgressReporter,
+    where: str = "here",
+) -> None:
+    """Holds the versions that meet on a board against each other.
+
+    Args:
+        name: What the model is called in messages.
+        known: The versions by part.
+        chip: The board's chip.
+        library: Path of the library that opens the model there.
+        report: Is told what versions warn of.
+        where: The board, in messages.
+
+    Raises:
+        RkzooError: They do not go together.
+    """
+    own = Path(library).name
+    own = own if own in _NAMES else _NAMES[0]
+    for rule in judge(known, chip=chip, library=own):
+        mend = upgrade(rule.mend, library=own, place=library)
         seen = ", ".join(f"{part} {known[part]}" for part in rule.when if known.get(part))
         if rule.level == "fail":
-            raise RkzooError(f"{model.file.name} cannot run here ({seen}).", rule.why, mend)
+            raise RkzooError(f"{name} cannot run {where} ({seen}).", rule.why, mend)
         report.note(f"{rule.why} ({seen}) {mend}")
 
 
-def _readable(path: Path) -> RknnFile | None:
+def readable_rknn(path: Path) -> RknnFile | None:
     """What the file says; None where it is encrypted, which the library alone can judge. Raises
     RkzooError for one that is empty, cut short or of another kind."""
     with os_errors_explained(f"{path} cannot be read."), open_file(path) as file:

@@ -25,14 +25,29 @@ def refuse(name: str, file: RknnFile | None, machine: Machine) -> None:
     an encrypted file) is not judged."""
     if file is None:
         return
-    chip = machine.chip
+    refuse_for(name, file, machine.chip, *_most(machine))
+
+
+def refuse_for(name: str, file: RknnFile, chip: str | None, has: int | None, kind: str) -> None:
+    """As `refuse`, by what is known of a machine.
+
+    Args:
+        name: What the model is called in messages.
+        file: The model.
+        chip: The machine's chip.
+        has: Bytes of memory that there are for a model at the most; None where that is not known.
+        kind: What they are, as the end of a sentence.
+
+    Raises:
+        RkzooError: The model cannot work there.
+    """
     if chip and file.platforms and not any(same_family(p.lower(), chip) for p in file.platforms):
         raise RkzooError(
             f"{name} cannot run on this board.",
             f"It was built for {', '.join(file.platforms)}, and this is {chip}.",
             f"Convert the model for this chip, on a PC: rkzoo convert MODEL --soc {chip}",
         )
-    need, (has, kind) = needed(file), _most(machine)
+    need = needed(file)
     if has is not None and need > has:
         raise RkzooError(
             f"{name} does not fit into this board's memory.",

@@ -33,7 +33,9 @@ class OnnxBackend(Backend):
         return cls(ready.graph().SerializeToString())
 
     @classmethod
-    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, OnnxBackend]:
+    def of_rknn(
+        cls, path: Path, request: Request, report: ProgressReporter
+    ) -> tuple[Contract, OnnxBackend]:
         raise RkzooError(
             f"{path} cannot be run by ONNX Runtime.",
             "A .rknn file is for the NPU.",

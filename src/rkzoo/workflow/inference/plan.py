@@ -26,7 +26,7 @@ from rkzoo.tasks.prompt.prompted import PromptedSession, Prompts, prompted_contr
 from rkzoo.tasks.registry import spec_of, validate_options
 from rkzoo.tasks.spec import TaskOptions
 from rkzoo.toolkit.builds import BuildInputs
-from rkzoo.workflow.inference.backend import Backend, backend, nothing_to_build
+from rkzoo.workflow.inference.backend import Backend, backend, nothing_to_build, runtime_of
 from rkzoo.workflow.inference.board import on_board
 from rkzoo.workflow.inference.onnx_backend import OnnxBackend
 from rkzoo.workflow.request.model_name import is_pipeline
@@ -113,7 +113,7 @@ def plan(
         return _of_rknn(Path(name), request, report)
     if is_pipeline_file(name):
         return _of_pipeline(Path(name), request, report)
-    runtime = request.runtime or "onnx"
+    runtime = runtime_of(request, "onnx")
     if runtime == "board":
         raise RkzooError(
             f"{name} cannot be run on an NPU as it is.",
@@ -153,7 +153,7 @@ def part(
 
 def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     if request.runtime == "onnx":
-        backend("onnx").of_rknn(path, report)  # refuses it
+        backend("onnx").of_rknn(path, request, report)  # refuses it
     request.feed.refuse(f"{path} keeps how it is fed, since it was converted.")
     for option, given in (
         ("--anchors", request.pairs),
@@ -167,8 +167,10 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
                 f"{path} keeps what was said of it when it was converted.",
                 f"Leave it out, or convert the model again with {option}.",
             )
-    runtime = request.runtime or ("simulator" if on_board(path, False) is None else "board")
-    contract, opened = backend(runtime).of_rknn(path, report)
+    runtime = runtime_of(request, "")
+    if not runtime:
+        runtime = "simulator" if on_board(path, False) is None else "board"
+    contract, opened = backend(runtime).of_rknn(path, request, report)
     if request.labels is not None:
         named = spec_of(contract.head).name_classes(contract.head, request.labels)
         contract = msgspec.structs.replace(contract, labels=named)

@@ -44,7 +44,9 @@ class SimulatorBackend(Backend):
         return cls(inputs)
 
     @classmethod
-    def of_rknn(cls, path: Path, report: ProgressReporter) -> tuple[Contract, SimulatorBackend]:
+    def of_rknn(
+        cls, path: Path, request: Request, report: ProgressReporter
+    ) -> tuple[Contract, SimulatorBackend]:
         from rkzoo.workflow.compile.simulate import rknn_inputs
 
         contract, inputs = rknn_inputs(path, report=report)

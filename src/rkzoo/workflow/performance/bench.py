@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import version
@@ -25,14 +25,15 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import NpuSession
-from rkzoo.runtime.npu_context import Context
+from rkzoo.runtime.npu_context import SMALL
 from rkzoo.runtime.pool import Pool
 from rkzoo.session import Array, Closeable, Label, Session
-from rkzoo.soc.machine import read_machine
 from rkzoo.speed.timing import Times, growth, times
 from rkzoo.speed.usage import ProcessUsage, usage
 from rkzoo.tasks.detect.task import HeadTask
+from rkzoo.tasks.prompt.prompted import PromptedSession
 from rkzoo.tasks.tensors.feed import made
 from rkzoo.tasks.voice.result import SynthesizedSpeech
 from rkzoo.vision.image import decode
@@ -53,6 +54,7 @@ from rkzoo.workflow.inference.plan import (
     open_part,
     plan,
 )
+from rkzoo.workflow.inference.remote_backend import machine_on
 from rkzoo.workflow.inference.stages import StagedTask, run_stages
 from rkzoo.workflow.performance.machine_setup import (
     Affinity,
@@ -75,6 +77,9 @@ LABELS: dict[Label, str] = {
     "simulator": "Not NPU times: the toolkit's emulation on a PC, far slower than any NPU.",
     "board": "NPU times, measured on this board.",
 }
+ELSEWHERE = (
+    "NPU times, measured on {on}: inference is timed there, and the network is a stage of its own."
+)
 PUBLISHED = (
     "The vendor's table of speeds times inference alone: compare it with that stage, not with"
     " the total."
@@ -150,7 +155,8 @@ class BenchReport(StrictStruct, frozen=True):
 
     `time_cost_ms` by stage: decode, preprocess, inference, postprocess and total; a pipeline of
     several models has `around` instead of pre- and postprocess, since they alternate. `ways` on a
-    board only.
+    board only. Of a board over a cable `inference` was measured there, without sending, and
+    `network` is what this machine waited beyond that.
     """
 
     label: str
@@ -281,7 +287,7 @@ def bench(
     clocks at their highest meanwhile (needs root). Raises RkzooError.
     """
     _check_counts(frames, warm_up)
-    setup = machine_setup(affinity, lock_clocks)
+    setup = machine_setup(affinity, lock_clocks, request.on if request else None)
     planned = plan(model, request, report)
     check_pictures(planned, "bench --image")
     named = [picture] if isinstance(picture, str | os.PathLike) else picture or ()
@@ -294,6 +300,7 @@ def bench(
         open_plan = partial(_open, stack=stack, threads=setup.threads, report=report)
         opened = open_plan(planned)
         sequential = _sequential(_task(planned, opened), picture_of, count, warm_up, report)
+        sequential = _with_network(sequential, _sessions(opened))
         # An NPU session handles one frame at a time, in its own buffers.
         workers = npu_workers(planned)
         many = [open_plan(on_core(planned, number)) for number in range(workers)]
@@ -307,7 +314,7 @@ def bench(
                 _way("rkzoo", one_by_one(_task(planned, opened), report=report), 1),
                 _way("pool", _pipelined(tasks, still, count, report), workers),
             )
-            if any(context.library.small for context in _contexts(opened)):
+            if _small(opened):
                 report.note(NO_FLOATS)
             else:
                 plainly = _task(planned, open_plan(in_floats(planned)), plainly=True)
@@ -365,7 +372,7 @@ def bench_answers(
     _check_counts(answers, warm_up)
     input_kind = input_kind_of_model(os.fspath(model))
     source_input = _sample_input(input_kind, source, os.fspath(model))
-    setup = machine_setup(affinity, lock_clocks)
+    setup = machine_setup(affinity, lock_clocks, request.on if request else None)
     planned = plan(model, request, report)
     count = answers or ANSWERS
     with ExitStack() as stack:
@@ -375,6 +382,7 @@ def bench_answers(
         last: list[Any] = []
         work = partial(_whole, partial(_answer, task, last), _sessions(opened))
         timed = _sequential(work, partial(input_kind.read, source_input), count, warm_up, report)
+        timed = _with_network(timed, _sessions(opened))
         measured = _measured(planned, opened, setup, timed, warm_up)
     sound = getattr(input_kind.read(source_input), "seconds", None)
     if isinstance(last[-1], SynthesizedSpeech):
@@ -395,12 +403,12 @@ def _measured(
     """Fields common to both reports."""
     ended = usage()
     return {
-        "label": _label(planned.label, opened),
+        "label": _label(planned.label, opened, setup.on),
         "runtime": planned.label,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "rkzoo": version("rkzoo"),
         "warm_up": warm_up,
-        "board_info": setup.board(read_machine()),
+        "board_info": setup.board(machine_on(setup.on), _library(planned)),
         "memory_info": _memory(ended, run.resident),
         "time_cost_ms": {name: times(values) for name, values in run.stages.items()},
     }
@@ -471,16 +479,36 @@ def _way(name: Literal["floats", "rkzoo", "pool"], run: RunTimes, workers: int) 
     )
 
 
-def _contexts(opened: Opened) -> list[Context]:
-    """Open NPU contexts of Rockchip's C library."""
-    inner = (session.inner for _, session in opened.values())
-    return [session.context for session in inner if isinstance(session, NpuSession)]
+def _on_npu(session: TimedSession) -> NpuSession | RemoteSession | None:
+    """The session on an NPU behind one that was opened, if there is one."""
+    inner: object = session.inner
+    inner = inner.inner if isinstance(inner, PromptedSession) else inner
+    return inner if isinstance(inner, NpuSession | RemoteSession) else None
 
 
-def _label(label: Label, opened: Opened) -> str:
-    if any(context.stand_in for context in _contexts(opened)):
-        return "A stand-in for the NPU's library: these times say nothing about a board."
-    return LABELS[label]
+def _small(opened: Opened) -> bool:
+    """Whether a model runs on the library of RV1103 and RV1106."""
+    for found in map(_on_npu, _sessions(opened)):
+        if isinstance(found, NpuSession) and found.context.library.small:
+            return True
+        if isinstance(found, RemoteSession) and SMALL in found.opened.library:
+            return True
+    return False
+
+
+def _label(label: Label, opened: Opened, on: str | None) -> str:
+    for found in map(_on_npu, _sessions(opened)):
+        if found is not None and (
+            found.context.stand_in if isinstance(found, NpuSession) else found.stand_in
+        ):
+            return "A stand-in for the NPU's library: these times say nothing about a board."
+    return ELSEWHERE.format(on=on) if on else LABELS[label]
+
+
+def _library(planned: Plan) -> str:
+    """The NPU's library with its version, where one is used."""
+    told = next((part.backend.hardware for part in planned.parts.values()), "")
+    return told.partition("library ")[2]
 
 
 def write_report(path: Path, report: BenchReport | AnswerReport) -> None:
@@ -514,16 +542,17 @@ class RunTimes:
     resident: list[int]
     cpu: float
     seconds: float
+    warm_up: int = 0
 
 
 class TimedSession(Closeable):
-    """Session wrapper that accumulates the time spent in it."""
+    """Session wrapper that accumulates the time spent in it, and the number of runs."""
 
     def __init__(self, session: Session) -> None:
         self.inner = session
         self.label, self.inputs, self.outputs = session.label, session.inputs, session.outputs
         self.canvas = getattr(session, "canvas", None)
-        self.spent = 0.0
+        self.spent, self.runs = 0.0, 0
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         start = perf_counter()
@@ -531,6 +560,7 @@ class TimedSession(Closeable):
             return self.inner.run(arrays)
         finally:
             self.spent += perf_counter() - start
+            self.runs += 1
 
     def close(self) -> None:
         self.inner.close()
@@ -606,7 +636,38 @@ def _sequential(
                 resident.append(now.resident)
             bar.update(index + 1)
     seconds, after = perf_counter() - start, usage()
-    return RunTimes(stages, resident, max(after.cpu - before.cpu, 0.0), seconds)
+    return RunTimes(stages, resident, max(after.cpu - before.cpu, 0.0), seconds, warm_up)
+
+
+_MOST_TIMED = 200  # runs on a board that are timed there
+
+
+def _with_network(run: RunTimes, sessions: Sequence[TimedSession]) -> RunTimes:
+    """The stage `inference` as boards at the other end of a cable time it, and `network` what was
+    waited for beyond that; unchanged where all models are here.
+    """
+    far = [
+        (session.runs, found)
+        for session in sessions
+        if isinstance(found := _on_npu(session), RemoteSession) and session.runs
+    ]
+    if not far:
+        return run
+    frames = len(run.stages["inference"])
+    there = [0.0] * frames
+    for runs, session in far:
+        seconds = session.time_again(min(max(runs, 1), _MOST_TIMED)).seconds
+        # Warm-up included: every frame makes as many runs.
+        each = runs / (run.warm_up + frames)
+        for frame in range(frames):
+            there[frame] += each * seconds[frame % len(seconds)]
+    waited = [
+        max(seen - own, 0.0) for seen, own in zip(run.stages["inference"], there, strict=True)
+    ]
+    stages: dict[str, list[float]] = {}
+    for name, values in run.stages.items():
+        stages |= {"inference": there, "network": waited} if name == "inference" else {name: values}
+    return replace(run, stages=stages)
 
 
 def _pipelined(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,17 +15,20 @@ import numpy as np
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, read_bytes
+from rkzoo.protocol.board import SetClocks
 from rkzoo.soc import clocks
 from rkzoo.soc.chips import chips
-from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.soc.machine import Machine
 from rkzoo.speed.clock_rates import Clock, clocks_of
+from rkzoo.workflow.inference.remote_backend import machine_on
 
 Affinity = Literal["all", "big", "little"]
 
 
 class Board(StrictStruct, frozen=True):
-    """The machine. `npu_users`: other processes that have the NPU open, as "name (pid)"; `celsius`:
-    the hottest sensor at the end.
+    """The machine with the NPU. `on`: its address, "" for this one, and `library` what runs models
+    there; `cores` and `affinity` are of this machine's processor in any case. `npu_users`: other
+    processes that have the NPU open, as "name (pid)"; `celsius`: the hottest sensor at the end.
     """
 
     model: str
@@ -38,16 +41,21 @@ class Board(StrictStruct, frozen=True):
     clocks: tuple[Clock, ...]
     npu_users: tuple[str, ...]
     celsius: float | None
+    on: str = ""
+    library: str = ""
 
 
 @dataclass(frozen=True)
 class MachineSetup:
-    """State of the machine before the benchmark, cores to use, and whether to lock the clocks."""
+    """State of the machine before the benchmark, cores to use, and whether to lock the clocks.
+    `on`: address of the board that is measured, None for this machine.
+    """
 
     machine: Machine
     affinity: Affinity
     cores: tuple[int, ...]
     lock_clocks: bool
+    on: str | None = None
 
     @property
     def threads(self) -> int:
@@ -56,8 +64,10 @@ class MachineSetup:
         """
         return 0 if self.affinity == "all" else len(self.cores)
 
-    def board(self, after: Machine) -> Board:
-        """State of the machine before and `after` the benchmark, for a report."""
+    def board(self, after: Machine, library: str = "") -> Board:
+        """State of the machine before and `after` the benchmark, for a report. `library` is what
+        runs models on its NPU.
+        """
         before = self.machine
         users = {
             f"{holder.name} ({holder.pid})"
@@ -75,22 +85,37 @@ class MachineSetup:
             clocks=clocks_of(before, after),
             npu_users=tuple(sorted(users)),
             celsius=max((zone.celsius for zone in after.zones), default=None),
+            on=self.on or "",
+            library=library,
         )
 
 
-def machine_setup(affinity: Affinity, lock_clocks: bool) -> MachineSetup:
-    """Plan the setup without applying it. Raises RkzooError for what the machine does not
-    support.
+def machine_setup(affinity: Affinity, lock_clocks: bool, on: str | None = None) -> MachineSetup:
+    """Plan the setup without applying it.
+
+    Args:
+        affinity: Cores of this machine to use.
+        lock_clocks: Whether the clocks of the measured machine are held.
+        on: Address of the board that is measured, None for this machine.
+
+    Raises:
+        RkzooError: The machine does not support it.
     """
-    machine = read_machine()
+    if on is not None and affinity != "all":
+        raise RkzooError(
+            "--affinity does not go with --on.",
+            "It chooses among the cores of the machine that the command runs on.",
+            "Leave it out.",
+        )
+    machine = machine_on(on)
     cores = chosen_cores(machine, affinity)
     if lock_clocks and not machine.clocks and machine.npu_rate is None:
         raise RkzooError(
-            "There is no clock here that can be held.",
+            f"There is no clock {f'on {on}' if on else 'here'} that can be held.",
             "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
             "Leave --lock-clocks out.",
         )
-    return MachineSetup(machine, affinity, cores, lock_clocks)
+    return MachineSetup(machine, affinity, cores, lock_clocks, on)
 
 
 @contextmanager
@@ -102,9 +127,24 @@ def applied(setup: MachineSetup) -> Iterator[MachineSetup]:
         if setup.affinity != "all":
             stack.enter_context(pinned(setup.cores))
         if setup.lock_clocks:
-            stack.enter_context(clocks.held(setup.machine))
-            setup = replace(setup, machine=read_machine())
+            held = clocks.held(setup.machine) if setup.on is None else _held_on(setup.on)
+            stack.enter_context(held)
+            setup = replace(setup, machine=machine_on(setup.on))
         yield setup
+
+
+@contextmanager
+def _held_on(on: str) -> Iterator[None]:
+    """Holds the clocks of a board; it gives them back by itself where the cable is cut."""
+    from rkzoo.remote.boards import board
+
+    client = board(on).client
+    client.clocks(SetClocks("hold", apply=True))
+    try:
+        yield
+    finally:
+        with suppress(RkzooError):
+            client.clocks(SetClocks("release", apply=True))
 
 
 def chosen_cores(machine: Machine, affinity: Affinity) -> tuple[int, ...]:

@@ -128,7 +128,7 @@ def _recipe(ready: ResolvedModel) -> Int8Recipe | None:
 
 def _is_built(ready: ResolvedModel, request: Request, to_run: bool) -> bool:
     """Whether INT8 is built of it; ONNX Runtime runs the model as it is."""
-    runs_float = to_run and request.runtime in (None, "onnx")
+    runs_float = to_run and request.on is None and request.runtime in (None, "onnx")
     return (request.dtype or ready.dtypes[0]) == "int8" and not runs_float
 
 

@@ -34,6 +34,7 @@ class ModelOptions(TypedDict, total=False):
     which says what each means."""
 
     runtime: str | None
+    on: str | None
     dtype: str | None
     toolkit: str | None
     calibration: str | CalibrationImages | None
@@ -77,7 +78,11 @@ class Request:
         runtime: "onnx" (the default for cards and .onnx), "board" (this machine's NPU: the
             default for a .rknn where there is one) or "simulator" (the toolkit's simulation of
             the NPU on a PC: the default for a .rknn elsewhere).
-        dtype: "int8" or "fp16", for the simulator and for `convert`; None is the model's first.
+        on: Address of a board whose NPU runs the model, while all else is done here:
+            "ssh://user@board", "adb:SERIAL" or "http://board:8000". What is no .rknn is built for
+            its chip first, and kept.
+        dtype: "int8" or "fp16", for the simulator, for what is built for `on`, and for
+            `convert`; None is the model's first.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         calibration_count: How many of them, at equal distances; None is what the model's card
@@ -120,6 +125,7 @@ class Request:
     """
 
     runtime: str | None = None
+    on: str | None = None
     dtype: str | None = None
     toolkit: str | None = None
     calibration: str | CalibrationImages | None = None
@@ -153,6 +159,7 @@ class Request:
 
     def __post_init__(self) -> None:
         _check_runtime(self.runtime)
+        _check_on(self.on, self.runtime)
         spoken = words(self.prompts, self.text_model, self.embeddings)
         checked: dict[str, Any] = {
             "prompts": spoken.prompts or None,
@@ -351,4 +358,18 @@ def _check_runtime(runtime: str | None) -> None:
             str(runtime),
             get_args(Label),
             "Use --runtime onnx, --runtime simulator or --runtime board.",
+        )
+
+
+def _check_on(on: str | None, runtime: str | None) -> None:
+    if on is None:
+        return
+    from rkzoo.remote.address import parse_address
+
+    parse_address(on)
+    if runtime not in (None, "board"):
+        raise RkzooError(
+            f"--on does not go with --runtime {runtime}.",
+            "The NPU of the board that it names runs the model.",
+            "Leave one of them out.",
         )

@@ -22,7 +22,9 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.read import load_structure
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, Failure, ProgressReporter
+from rkzoo.session import Label
 from rkzoo.soc.chips import resolve as chip_name
+from rkzoo.soc.chips import same_family
 from rkzoo.spelling import unknown
 from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit import environment
@@ -50,6 +52,7 @@ from rkzoo.workflow.evaluation.jobs import (
     decoder_of,
 )
 from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, open_samples
+from rkzoo.workflow.inference.backend import runtime_of
 from rkzoo.workflow.inference.load import task_with
 from rkzoo.workflow.inference.plan import Plan, as_answered, part
 from rkzoo.workflow.request.calibration import evenly, from_files
@@ -134,6 +137,8 @@ class TuningResult:
         trials: all trials in order.
         recipe: the best setting, for `convert`.
         stages: stages that the search was limited to; empty for all.
+        runtime: what measured INT8.
+        hardware: chip, driver and library of the board that did, if one did.
     """
 
     model: str
@@ -147,6 +152,8 @@ class TuningResult:
     trials: tuple[TuningTrial, ...]
     recipe: TunedRecipe
     stages: tuple[str, ...] = ()
+    runtime: Label = "simulator"
+    hardware: str = ""
 
     @property
     def best(self) -> TuningTrial:
@@ -177,7 +184,8 @@ class TuningResult:
             "images": self.images,
             "soc": self.soc,
             "toolkit": self.toolkit,
-            "runtime": "simulator",
+            "runtime": self.runtime,
+            "hardware": self.hardware,
             "metric": self.metric.name,
             "float": self.metric.value,
             "max_drop": self.max_drop,
@@ -237,7 +245,8 @@ def tune(
     tell: Callable[[TuningTrial], None] = lambda trial: None,
     report: ProgressReporter = SILENT,
 ) -> TuningResult:
-    """Search until INT8 on the simulator is at most `max_drop` points below float.
+    """Search until INT8 on the simulator, or on the board that `request.on` names, is at most
+    `max_drop` points below float.
 
     Measurements of earlier searches are reused.
 
@@ -268,6 +277,8 @@ def tune(
             "It is INT8 that costs accuracy.",
             "Leave --dtype out, or convert with it: rkzoo convert MODEL --soc CHIP --dtype fp16",
         )
+    if request.on is not None:
+        _check_chip(request.on, soc)
     ready = find_model(model, request, report)
     validate_options(ready.contract.head, request.given())
     if ready.card is not None and "int8" not in ready.dtypes:
@@ -288,9 +299,24 @@ def tune(
         if workers == 1:
             env = environment.ensure(request.toolkit or DEFAULT_VERSION, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))
-        search.runner = in_process(process) if process else spread(workers)
+        on_board = request.on is not None
+        search.runner = in_process(process) if process and not on_board else spread(workers)
         search.run(max_drop, stages, process)
         return replace(search.result(max_drop, truth.images), stages=tuple(stages or ()))
+
+
+def _check_chip(on: str, soc: str) -> None:
+    """Raises RkzooError where the board at an address is of another chip."""
+    from rkzoo.remote.boards import board
+    from rkzoo.workflow.inference.remote_backend import known_chip
+
+    chip = known_chip(board(on).hello)
+    if chip is None or not same_family(chip, soc):
+        raise RkzooError(
+            f"{on} cannot measure what is built for {soc}.",
+            f"Its chip is {chip or 'not known'}.",
+            f"Give --soc {chip}, or leave --on out." if chip else "Leave --on out.",
+        )
 
 
 def in_process(process: ToolkitProcess) -> Runner:
@@ -321,6 +347,8 @@ class _Search:
     runner: Runner = field(default_factory=spread)
     tell: Callable[[TuningTrial], None] = lambda trial: None
     trials: list[TuningTrial] = field(default_factory=list)
+    runtime: Label = "simulator"
+    hardware: str = ""
 
     @property
     def best(self) -> Setting:
@@ -355,7 +383,7 @@ class _Search:
         began = time.perf_counter()
         try:
             evaluation = evaluate_plan(
-                self.plan(setting),
+                self.plan(setting, runtime_of(self.request, "simulator")),
                 self.dataset,
                 limit=self.limit,
                 runner=self.runner,
@@ -366,6 +394,7 @@ class _Search:
                 raise
             self.report.note(f"{stage}, {change}: cannot be built. {error.what} {error.why}")
             return None
+        self.runtime, self.hardware = evaluation.runtime, evaluation.hardware
         value = evaluation.main.value
         drop = points(self.metric, value)
         kept = not self.trials or drop < self.drop
@@ -383,12 +412,12 @@ class _Search:
         base = self.plan(_changed(setting, float_layers=())).parts["model"].built
         return cycles(process, self.plan(setting).parts["model"].built) / cycles(process, base)
 
-    def plan(self, setting: Setting) -> Plan:
+    def plan(self, setting: Setting, runtime: str = "simulator") -> Plan:
         ready = self.ready.quantised(setting.quantise)
         pictures = from_files(setting.pictures) if setting.pictures else self.request.pictures
         request = replace(self.request, calibration=pictures, dtype="int8")
-        simulated = part(ready, "simulator", request, _Quiet(self.report))
-        return Plan(self.ready.name, "simulator", {"model": simulated}, ready.contract.head)
+        built = part(ready, runtime, request, _Quiet(self.report))
+        return Plan(self.ready.name, built.backend.label, {"model": built}, ready.contract.head)
 
     def keep_layers_in_float(self, max_drop: float, process: ToolkitProcess) -> None:
         """Layers in float16: one branch of the head, from the input on, then by damage per cost."""
@@ -442,7 +471,7 @@ class _Search:
             calibration=tuple(str(file.resolve()) for file in files)
             or (calibration_images.names if calibration_images else ()),
             measured={
-                "runtime": "simulator",
+                "runtime": self.runtime,
                 "dataset": self.dataset.name,
                 "images": images,
                 "metric": self.metric.name,
@@ -462,6 +491,8 @@ class _Search:
             max_drop,
             tuple(self.trials),
             recipe,
+            runtime=self.runtime,
+            hardware=self.hardware,
         )
 
 

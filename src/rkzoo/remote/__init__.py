@@ -1,0 +1,1 @@
+"""A board at the other end of a cable, from the PC."""
