@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rkzoo.cli.parser import build_parser
+from rkzoo.cli.serve import _log
 from rkzoo.serving.engine import Event
 from rkzoo.serving.log import Log, as_text, line_of
 from serving import tiny_models
@@ -116,7 +118,7 @@ def test_probes_and_scrapes_leave_no_line(server: Server) -> None:
     assert not any(one in text for one in made for text in server.lines)
 
 
-def test_text_and_silence(tmp_path: Path) -> None:
+def test_text_is_one_line_whatever_a_path_says(tmp_path: Path) -> None:
     model = str(tiny_models.scaled(tmp_path / "twice.onnx"))
     with serving(model, "--workers", "1") as loud:
         given = {"X-Request-ID": "seen"}
@@ -130,11 +132,22 @@ def test_text_and_silence(tmp_path: Path) -> None:
     assert re.search(r"Z twice: loaded, version 1$", text, re.MULTILINE)
     (steers,) = (one for one in loud.lines if "steers" in one)
     assert steers.endswith(r"- http wrong 404 127.0.0.1 steers GET /no\x0athing\x1b[2J\u202e")
-    with serving(model, "--workers", "1", "--no-access-log") as quiet:
-        assert quiet.ask("/v2/models/twice/infer", BODY)[0] == 200
-        quiet.stop()
-    assert not any(" infer " in one for one in quiet.lines)
-    assert any("loaded" in one for one in quiet.lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [([], 2), (["--no-access-log"], 1), (["--until-stdin-closes"], 1)],
+    ids=["usual", "no-access-log", "over-a-cable"],
+)
+def test_silence_is_of_requests_alone(
+    words: list[str], lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = _log(build_parser(["serve"]).parse_args(["serve", "a.onnx", *words]))
+    log.say("a", "loaded, version 1")
+    log.request(Event("a", "predict"))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == lines
+    assert said[0].endswith("Z a: loaded, version 1")
 
 
 def test_faults_say_what_happened_and_wrong_requests_do_not() -> None:
