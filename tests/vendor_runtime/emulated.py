@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ SHA256 = "1b278f220361ffda3a91ba69affb650c2dd8acaa295b6883da8d6ea966fb8e32"
 """Of the library in the package's wheel."""
 COMPILER = "aarch64-linux-gnu-gcc"
 PATIENCE = 600
+UNUSED = 86400
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,21 @@ def _board(root: Path, kept: Path) -> Path:
 
 
 def _site(kept: Path, version: str) -> Path:
-    """What rkzoo asks for on a board; rkzoo itself is the working tree's."""
-    asked = f"serve {hashlib.sha256((PROJECT / 'pyproject.toml').read_bytes()).hexdigest()}"
-    mark = kept / "site" / ".asked"
-    if not mark.exists() or mark.read_text() != asked:
-        check_arm64.install(kept, version, "serve")
-        shutil.rmtree(kept / "site" / "rkzoo", ignore_errors=True)
-        mark.write_text(asked)
-    return kept / "site"
+    """What rkzoo asks for on a board; rkzoo itself is the working tree's. In a folder by what is
+    asked, for another working tree may be tested meanwhile."""
+    asked = hashlib.sha256((PROJECT / "pyproject.toml").read_bytes()).hexdigest()
+    folder = kept / "sites" / asked[:16]
+    mark = folder / "complete"
+    if not mark.exists():
+        for old in kept.glob("sites/*"):
+            if time.time() - old.stat().st_mtime > UNUSED:
+                shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        check_arm64.install(folder, version, "serve")
+        shutil.rmtree(folder / "site" / "rkzoo", ignore_errors=True)
+        mark.touch()
+    os.utime(folder)
+    return folder / "site"
 
 
 def _library(kept: Path, version: str) -> Path:
