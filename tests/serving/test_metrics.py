@@ -20,7 +20,7 @@ from rkzoo.serving.metrics import SECONDS, routes
 from serving import tiny_models
 from serving.server import Server, serving
 
-SIDE = 512
+SIDE = 256
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
