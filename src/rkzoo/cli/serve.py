@@ -53,7 +53,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="speech for Home Assistant, by Wyoming, where clients send no token",
     )
     parser.add_argument(
-        "--queue", type=int, default=64, metavar="N", help="requests that wait for a model (64)"
+        "--queue", type=int, default=256, metavar="N", help="requests that wait for a model (256)"
     )
     parser.add_argument(
         "--deadline", type=float, default=30.0, metavar="S", help="seconds until one is given up"

@@ -8,6 +8,7 @@ seconds on a board. Everything here blocks: board_api.py calls it in threads.
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import secrets
 import threading
@@ -51,7 +52,8 @@ SLOT = "npu"
 """What a session is among `worker.SLOTS`."""
 MOST_SESSIONS = 64
 """Of one lease."""
-_MOST_WAITING = 16  # calls of one session
+MOST_WAITING = 16
+"""Calls of one session."""
 _LONGEST_NAME = 128
 _IDLE = "idle"  # what a lease keeps the process by that waits
 
@@ -67,8 +69,9 @@ class _Process:
 
 
 @dataclass(eq=False)
-class _Session:
-    """An open session; calls take turns."""
+class Session:
+    """An open session. Calls take turns, which the event loop gives, so that those that wait take
+    no thread; `waiting` counts them and the one that is worked on."""
 
     name: str
     lease: Lease
@@ -76,8 +79,9 @@ class _Session:
     slot: SlotClient
     opened: Opened
     asked: OpenSession
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
+    busy: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Board:
@@ -98,7 +102,7 @@ class Board:
         self._lock = threading.Lock()
         self._processes: dict[tuple[str, str], _Process] = {}
         self._idle: dict[str, WorkerProcess] = {}  # by lease
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
 
     def close(self) -> None:
         """Give back what clients have."""
@@ -107,7 +111,7 @@ class Board:
     # ---- sessions -----------------------------------------------------------------------
 
     def open(self, lease_name: str, asked: OpenSession) -> Opened:
-        """Open a file that was sent, for a lease.
+        """Open a file that was sent, for a lease; one at a time for each.
 
         Raises:
             NoLease: The lease has ended.
@@ -118,39 +122,32 @@ class Board:
             if sum(one.lease is lease for one in self._sessions.values()) >= MOST_SESSIONS:
                 raise ServingError(503, f"{MOST_SESSIONS} sessions are open already.", 5.0)
         name = f"session-{secrets.token_hex(12)}"
-        # One after another, so that they find the process of their file.
-        with lease.opening:
-            process = self._process(lease, asked)
-            process.sessions.add(name)
-            # Before it is opened, since that may take for ever.
-            lease.keep(name, lambda: self._end(lease, process, name))
-            try:
-                slot = process.worker.slot(SLOT, SessionArguments(str(process.file), asked))
-            except BaseException:
-                lease.give_back(name)
-                raise
+        process = self._process(lease, asked)
+        process.sessions.add(name)
+        # Before it is opened, since that may take for ever.
+        lease.keep(name, lambda: self._end(lease, process, name))
+        try:
+            slot = process.worker.slot(SLOT, SessionArguments(str(process.file), asked))
+        except BaseException:
+            lease.give_back(name)
+            raise
         opened = msgspec.json.decode(slot.opened, type=Opened)
         opened = msgspec.structs.replace(opened, session=name)
         with self._lock:
-            self._sessions[name] = _Session(name, lease, process, slot, opened, asked)
+            self._sessions[name] = Session(name, lease, process, slot, opened, asked)
         if not lease.holds(name):  # it ended meanwhile
             self._end(lease, process, name)
             lease.check()
         return opened
 
-    def opened(self, name: str) -> Opened:
-        """What was told of a session. Raises ServingError (404)."""
-        return self._session(name).opened
-
     def close_session(self, name: str) -> None:
         """Close a session. Raises ServingError (404)."""
-        session = self._session(name)
-        session.lease.give_back(name)
+        self.session(name).lease.give_back(name)
 
     def call(
         self, name: str, kind: str, arguments: Any = None, data: Sequence[bytes] = ()
     ) -> tuple[msgspec.Raw, list[bytes]]:
-        """Ask a session, in turn.
+        """Ask a session.
 
         Args:
             name: The session.
@@ -159,25 +156,17 @@ class Board:
             data: Its buffers.
 
         Raises:
-            ServingError: There is no such session, or too many wait for it.
+            ServingError: There is no such session.
             RkzooError: It was refused; WorkerDied where the library ended its process.
         """
-        session = self._session(name)
-        with self._lock:
-            if session.waiting >= _MOST_WAITING:
-                raise ServingError(503, f"{_MOST_WAITING} calls wait for {name}.", 1.0)
-            session.waiting += 1
-        try:
-            with session.turn:
-                return session.slot.call(kind, arguments, data)
-        finally:
-            with self._lock:
-                session.waiting -= 1
+        session = self.session(name)
+        with session.busy:
+            return session.slot.call(kind, arguments, data)
 
     def memory(self, name: str) -> ModelMemory:
         """Memory of a session's model, asked in a process of its own: some versions of the library
         fail afterwards. Raises as `call`."""
-        session = self._session(name)
+        session = self.session(name)
         asked = msgspec.structs.replace(session.asked, profile=False)
         worker = self._worker(asked.name)
         try:
@@ -188,7 +177,8 @@ class Board:
         finally:
             worker.close()
 
-    def _session(self, name: str) -> _Session:
+    def session(self, name: str) -> Session:
+        """A session. Raises ServingError (404)."""
         with self._lock:
             session = self._sessions.get(name)
         if session is None:

@@ -121,9 +121,9 @@ def _open(call: Call) -> Slot:
 
 def main(descriptor: int) -> None:
     """Serves slots until the server is gone."""
-    # These reach the whole group; the server says when a worker ends, and its death ends it.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # A signal may reach the whole group, as Ctrl-C does; the server says when a worker ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
     threads: list[threading.Thread] = []
     while True:
