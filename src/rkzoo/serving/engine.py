@@ -41,6 +41,7 @@ Outcome = Literal["ok", "wrong", "refused", "late", "failed"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that died is started again
 _MOST_DEATHS = 5  # without an answer in between
 _POLL = 1.0  # seconds between two looks at the files
+_HANGS = 4.0  # deadlines after which a call counts as one that never ends
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Limits:
     """Bounds. `waiting`: requests of a model; `memory`: bytes of all requests; `deadline`:
     seconds until a request is given up."""
 
-    waiting: int = 64
+    waiting: int = 256
     memory: int = 256 << 20
     deadline: float = 30.0
 
@@ -205,7 +206,7 @@ class Engine:
         self.log = log
         self._threads = ThreadPoolExecutor(8, "engine")
         self._ending = threading.Event()
-        self._reading = 0  # bytes of bodies that are being received
+        self._held = 0  # bytes of bodies that are being received, and of answers being sent
         self._lock = threading.Lock()
 
     # ---- what is there --------------------------------------------------------------------
@@ -255,14 +256,26 @@ class Engine:
     def admit(self, size: int) -> Iterator[None]:
         """Room for a body of `size` bytes while it is received. Raises ServingError (503)."""
         with self._lock:
-            if self._reading + size > self.limits.memory:
-                raise ServingError(503, "The requests that arrive fill the memory.", 1.0)
-            self._reading += size
+            if self._held + size > self.limits.memory:
+                raise ServingError(503, "What is received and sent fills the memory.", 1.0)
+            self._held += size
         try:
             yield
         finally:
             with self._lock:
-                self._reading -= size
+                self._held -= size
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """An answer of `size` bytes that is being sent. It is never refused: `admit` gives less
+        room meanwhile."""
+        with self._lock:
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= size
 
     async def infer(
         self, name: str, body: bytes, header_size: int | None, *, timeout: float | None = None
@@ -413,10 +426,12 @@ class Engine:
                 self._load(model)
 
     def watch(self) -> None:
-        """Loads models again whose files were replaced, until the engine stops."""
+        """Loads models again whose files were replaced, and ends processes that hang, until the
+        engine stops."""
         seen: dict[str, object] = {}
         while not self._ending.wait(_POLL):
             for name, model in list(self._models.items()):
+                self._end_if_it_hangs(model)
                 stamp = _stamp(model.served.model)
                 settled = seen.get(name) == stamp
                 seen[name] = stamp
@@ -425,6 +440,15 @@ class Engine:
                     self.log(name, "its file was replaced")
                     with suppress(ServingError):
                         self._load(model)
+
+    def _end_if_it_hangs(self, model: _Model) -> None:
+        generation, now = model.generation, monotonic()
+        if generation is None or model.adopted:
+            return
+        began = [taker.since for taker in generation.takers if taker.since is not None]
+        if began and now - min(began) > _HANGS * self.limits.deadline:
+            self.log(model.served.name, f"a call takes {now - min(began):.0f} s: it is ended")
+            generation.worker.kill()
 
     def _load(self, model: _Model) -> None:
         with model.changing:
@@ -543,13 +567,14 @@ class Engine:
                 except Exception as error:  # a fault of ours must not end the slot
                     answers = [ServingError(500, f"{type(error).__name__}: {error}")] * len(jobs)
                 worked = perf_counter() - began
-                self.scheduler.done(taker, jobs, worked)
                 for job, answer in zip(jobs, answers, strict=True):
                     job.worked = worked
                     if isinstance(answer, ServingError):
                         job.future.set_exception(answer)
                     else:
                         job.future.set_result(answer)
+                self.scheduler.done(taker, jobs, worked)
+                del jobs, answers, job, answer  # not kept while the slot is idle
                 if dead:
                     break
         finally:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.tensors import HEADER_LENGTH, Body, datatype_of, request_parameters
-from rkzoo.serving.app import admitted_body
+from rkzoo.serving.app import Answer, admitted_body
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error
 
@@ -57,7 +57,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
         except RkzooError as error:  # what cannot be read does not wait in a queue
             raise of_error(error) from error
         reply = await engine.infer(name, body.data, body.header_size, timeout=timeout)
-        return Response(reply.body, headers=Body(b"", reply.header_size).headers)
+        return Answer(engine, reply, Body(b"", reply.header_size).headers)
 
     async def index(request: Request) -> Response:
         asked = await _asked(engine, request)

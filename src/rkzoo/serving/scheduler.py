@@ -51,6 +51,7 @@ class Taker:
         self.jobs: list[Job] = []
         self.retired = False
         self.guess = 0.0  # seconds that it was expected to take
+        self.since: float | None = None  # when it was given what it works on
 
 
 @dataclass
@@ -85,14 +86,14 @@ class Scheduler:
     # ---- requests -------------------------------------------------------------------------
 
     def put(self, model: str, job: Job) -> None:
-        """Queues a request. Raises ServingError (503) where there is no room for it."""
+        """Queues a request. Raises ServingError (503) where there is no room for it, or where it
+        would be late."""
         with self._lock:
             share = self._shares.setdefault(model, _Share())
-            if len(share.jobs) >= self._room:
-                wait = share.mean * len(share.jobs) / max(1, share.slots)
-                raise ServingError(
-                    503, f"{model} has {self._room} requests waiting already.", max(1.0, wait)
-                )
+            wait = share.mean * len(share.jobs) / max(1, share.slots)
+            if len(share.jobs) >= self._room or monotonic() + wait > job.deadline:
+                waiting = f"{len(share.jobs)} requests waiting already, for about {wait:.1f} s"
+                raise ServingError(503, f"{model} has {waiting}.", max(1.0, wait / 2))
             if self._bytes + len(job.data) > self._most_bytes:
                 raise ServingError(503, "The requests that wait fill the memory.", 1.0)
             # The future does not hold the job: a circle would keep its bytes until the collector
@@ -150,6 +151,7 @@ class Scheduler:
             share.slots -= 1
             if taker in share.idle:
                 share.idle.remove(taker)
+            self._dispatch()
 
     def retire(self, taker: Taker) -> None:
         """Sends a slot home after what it has."""
@@ -160,29 +162,37 @@ class Scheduler:
     def take(self, taker: Taker) -> list[Job]:
         """The next requests for a slot, at most its batch, all of one kind and part; waits for
         them. Empty: it is retired."""
-        with self._lock:
-            if taker.retired:
-                return []
-            taker.ready.clear()
-            taker.jobs = []
-            self._shares[taker.model].idle.append(taker)
-            self._dispatch()
+        self.ask(taker)
         taker.ready.wait()
+        return self.taken(taker)
+
+    def ask(self, taker: Taker) -> None:
+        """A slot is idle; `ready` is set when it has been given something, or is retired."""
+        with self._lock:
+            if not taker.retired:
+                taker.ready.clear()
+                self._shares[taker.model].idle.append(taker)
+                self._dispatch()
+
+    def taken(self, taker: Taker) -> list[Job]:
+        """What a slot was given."""
         with self._lock:
             share = self._shares[taker.model]
             if not taker.jobs and taker in share.idle:
                 share.idle.remove(taker)
-            return taker.jobs
+            jobs, taker.jobs = taker.jobs, []
+            return jobs
 
     def done(self, taker: Taker, jobs: list[Job], seconds: float) -> None:
-        """A slot has answered what it took, in `seconds`."""
+        """A slot has answered what it took, in `seconds`. What is next is decided when it asks
+        for more (or leaves), so that it has its chance, too."""
         with self._lock:
             share = self._shares[taker.model]
+            taker.since = None
             share.busy -= 1
             share.working -= len(jobs)
             share.used += seconds - taker.guess
             share.mean += 0.1 * (seconds / len(jobs) - share.mean)
-            self._dispatch()
             self._empty.notify_all()
 
     # ---- under the lock -------------------------------------------------------------------
@@ -202,7 +212,7 @@ class Scheduler:
                 continue
             share.busy += 1
             share.working += len(taker.jobs)
-            taker.guess = share.mean * len(taker.jobs)
+            taker.since, taker.guess = monotonic(), share.mean * len(taker.jobs)
             share.used += taker.guess
             taker.ready.set()
 
