@@ -139,6 +139,7 @@ def test_our_requests_are_read_again(inputs: dict[str, Array], id: str, outputs:
 
 
 @settings(deadline=None)
+@example(array=np.zeros(0, np.float32), datatype="FP16", shape=[0, 2702, 2702, 2702, 233778032])
 @given(array=arrays_of.arrays(np.float32, SHAPES), datatype=st.sampled_from([*DATATYPES, "BF16"]),
        shape=st.lists(st.integers(-(2**40), 2**40), max_size=20))  # fmt: skip
 def test_bytes_that_do_not_fit_are_refused(array: Array, datatype: str, shape: list[int]) -> None:

@@ -39,6 +39,7 @@ _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 _MOST_TENSORS = 256
 _MOST_DIMENSIONS = 16
+_MOST_NUMBERS = 1 << 40  # of a shape
 _MOST_JSON = 64 << 20  # bytes of the JSON part; larger tensors come as binary
 
 Shape = tuple[int, ...]
@@ -300,9 +301,12 @@ def _dtype(tensor: Tensor) -> np.dtype[Any]:
 
 
 def _count(tensor: Tensor) -> int:
-    if len(tensor.shape) > _MOST_DIMENSIONS or any(not 0 <= n < 1 << 31 for n in tensor.shape):
+    shape = tensor.shape
+    # numpy bounds also what would be there without the zeros.
+    most = math.prod(side or 1 for side in shape)
+    if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0 or most > _MOST_NUMBERS:
         raise _wrong(f"{tensor.name!r} has the shape {list(tensor.shape)}")
-    return math.prod(tensor.shape)
+    return math.prod(shape)
 
 
 def from_bytes(tensor: Tensor, data: bytes | memoryview) -> Array:
