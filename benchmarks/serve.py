@@ -10,7 +10,7 @@ pictures (:predict, JSON back) and with tensors (Open Inference Protocol, 1.2 MB
 and 4.8 MB back). In a last round slow clients and rubbish come beside them. Ways alternate, so
 that a busy moment hits all; clients run on the same machine in a process of their own, whose
 processor time is told. A missed goal is only printed, since it depends on the machine; an answer
-that is lost or wrong makes the exit status 1. Needs a C compiler and Linux.
+that is lost or wrong, or memory that grows, makes the exit status 1. Needs a C compiler and Linux.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from rkzoo.workflow.request.request import Request  # noqa: E402
 from serving.server import Server, serving  # noqa: E402
 
 GOAL = 0.9
+GROWTH = 64  # MiB that a process may have more at the end
 SLOTS = 2 * CORES
 STRANGERS = 16
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -389,7 +390,12 @@ def main() -> int:
         print(f"{name}: {share:.0%} of the bare pool; goal {GOAL:.0%}: {verdict(share >= GOAL)}")
     count = each * args.rounds
     faults = [f"{name}: {fault}" for name, way in ways.items() if (fault := way.fault(count))]
-    print("\n".join(faults) or "nothing was lost")
+    faults += [
+        f"the {name} has grown by {after[name] - before[name]:.0f} MiB"
+        for name in pids
+        if after[name] - before[name] > GROWTH
+    ]
+    print("\n".join(faults) or "nothing was lost, memory is flat")
     return 1 if faults else 0
 
 
