@@ -49,7 +49,7 @@ def standin_board(
 
 @pytest.fixture
 def bare_board(arm: boards.Emulated, tmp_path: Path) -> Iterator[SshBoard]:
-    """Rockchip's library and Python, and nothing of rkzoo's."""
+    """Python and the stand-in, and nothing of rkzoo's."""
     yield from _board(
-        "bare-board", arm, boards.vendor_tree(arm), tmp_path / "board", installed=False
+        "bare-board", arm, boards.standin_tree(arm), tmp_path / "board", installed=False
     )

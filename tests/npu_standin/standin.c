@@ -7,7 +7,7 @@
  * ignore or spoil something, it does the same: see "as the real ones do" below.
  *
  * Environment: STANDIN_FAIL=run:3:-2,init:0:-13 makes the third run fail with -2 and every init
- * with -13; STANDIN_STRICT=1 refuses a picture that was not recorded; STANDIN_JITTER_US=n adds up
+ * with -13, and with -134 (ABORTS) the process ends; STANDIN_STRICT=1 refuses a picture that was not recorded; STANDIN_JITTER_US=n adds up
  * to n to each run; STANDIN_CHIP=rk3568 is the board's chip; STANDIN_SAYS=stdout has the errors
  * printed there; STANDIN_LOG names a file for the last word (contexts and memories left, misuse),
  * which goes to stderr only when there is something to complain about.
@@ -40,6 +40,7 @@
 __attribute__((used)) static const char mark[] =
     LIBRARY " version: " STANDIN_VERSION " (rkzoo stand-in)";
 
+enum { ABORTS = -134 };
 enum { MAX_TENSORS = 64, MAX_CONTEXTS = 256, MAX_CORES = 8, MAX_VARIANTS = 16 };
 
 typedef struct {
@@ -177,6 +178,7 @@ static int fails(const char *function) {
     int code = planned(function);
     pthread_mutex_unlock(&lock);
     if (code) complain("%s was told to fail with %d", function, code);
+    if (code == ABORTS) abort();
     return code;
 }
 

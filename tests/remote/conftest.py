@@ -73,6 +73,7 @@ class Cable:
         for name, value in {
             "RKZOO_SSH": shlex.join([sys.executable, str(HERE / "fake_ssh.py")]),
             "RKZOO_BOARD_COMMAND": shlex.join([sys.executable, str(HERE / "fake_board.py")]),
+            "RKZOO_CONFIG": str(folder / "config"),
             "FAKE_BOARD_LOG": str(self._log),
             "FAKE_BOARD_FILES": str(self.files),
         }.items():

@@ -61,6 +61,12 @@ def test_a_damaged_list_begins_anew(place: Path, damage: bytes) -> None:
     assert [one.address for one in known_boards()] == ["ssh://a"]
 
 
+def test_a_board_that_tells_much_of_itself_crowds_out_no_other() -> None:
+    remember(board("ssh://a"))
+    remember(board("ssh://b", board="x" * (2 << 20), library="\U0001f600" * 9999))
+    assert [one.address for one in known_boards()] == ["ssh://b", "ssh://a"]
+
+
 def test_a_place_that_cannot_be_written_stops_nothing(place: Path) -> None:
     place.parent.write_text("a file in the folder's place")
     remember(board("ssh://a"))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.http
 
+from remote import fake_board
 from remote.conftest import ADDRESS, Cable, Small
 from rkzoo.cli.signals import descendants
 from rkzoo.errors import RkzooError
@@ -27,6 +31,7 @@ from rkzoo.remote.connection import Endpoint, remote_script
 from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import NpuLibrary
+from rkzoo.workflow.inference.board import LIBRARY
 
 
 def opened(client: Client, small: Small, **how: object) -> RemoteSession:
@@ -137,6 +142,76 @@ def test_a_request_as_tritonclient_writes_it(small: Small) -> None:
     )
     assert first == second
     assert theirs[size:] == ours.data[ours.header_size :]
+
+
+# ---- other ways there ---------------------------------------------------------------
+
+
+def test_adb(cable: Cable, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in for adb; a real one was not tried."""
+    log = tmp_path / "adb"
+    here = Path(__file__).parent / "fake_adb.py"
+    monkeypatch.setenv("RKZOO_ADB", shlex.join([sys.executable, str(here)]))
+    monkeypatch.setenv("FAKE_ADB_LOG", str(log))
+    with opened(board("adb:1d2c").client, small, layout="plain") as session:
+        np.testing.assert_array_equal(session.run([small.fed[2]])[0], small.outputs[2][0])
+    boards.close_boards()
+    assert [line.split()[2] for line in log.read_text().splitlines()] == [
+        "shell",
+        "forward",
+        "forward",
+    ]
+    assert "--remove" in log.read_text()
+
+
+@pytest.fixture
+def over_tcp(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The fake board at an http address, which wants a token."""
+    monkeypatch.setitem(fake_board.FAULTS, "token", "a secret")
+    monkeypatch.setattr(fake_board, "LIBRARY", os.environ[LIBRARY])
+    monkeypatch.setitem(fake_board.HELLO, "library", os.environ[LIBRARY])
+    monkeypatch.setattr(fake_board.BOARD, "folder", cable.files)
+    with fake_board.TcpServer(("127.0.0.1", 0), fake_board.Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        boards.close_boards()
+        server.shutdown()
+        thread.join()
+
+
+def test_http(over_tcp: str, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started; the token comes from a variable, and is not shown."""
+    processes = set(descendants(os.getpid()))
+    with pytest.raises(RkzooError, match="The token is missing") as caught:
+        board(over_tcp)
+    assert caught.value.what.startswith(f"On {over_tcp}: ")
+    monkeypatch.setenv("RKZOO_BOARD_TOKEN", "a secret")
+    with opened(board(over_tcp).client, small, layout="plain") as session:
+        np.testing.assert_array_equal(session.run([small.fed[3]])[1], small.outputs[3][1])
+    assert set(descendants(os.getpid())) == processes
+    assert "secret" not in repr(board(over_tcp).client.endpoint)
+
+
+def test_what_is_no_board_at_an_http_address(cable: Cable) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(RkzooError, match="does not do that") as caught:
+            board(address)
+        assert "without --board" in caught.value.fix
+        server.shutdown()
+    with pytest.raises(ConnectionLost, match="was cut"):
+        board(address)
 
 
 # ---- nothing stays ------------------------------------------------------------------
@@ -278,6 +353,33 @@ def test_a_shell_that_talks(cable: Cable) -> None:
     assert board(ADDRESS).hello.board == "A board of tests"
 
 
+def test_ctrl_c_ends_what_was_started(
+    cable: Cable, tmp_path: Path, hears_ctrl_c: Callable[[], None]
+) -> None:
+    """In the middle of a connection that never comes about."""
+    cable.fault(mute=True)
+    command = [sys.executable, "-m", "rkzoo", "doctor", "--on", ADDRESS]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
+    ) as pc:
+        for _ in range(200):
+            below = descendants(pc.pid)
+            if len(below) >= 2:
+                break
+            time.sleep(0.05)
+        assert below
+        time.sleep(0.3)
+        pc.send_signal(signal.SIGINT)
+        _, said = pc.communicate(timeout=20)
+    assert "Stopped." in said
+    assert "Traceback" not in said
+    for _ in range(100):
+        if not any(os.path.exists(f"/proc/{pid}/cmdline") for pid in below):
+            break
+        time.sleep(0.05)
+    assert [pid for pid in below if os.path.exists(f"/proc/{pid}/cmdline")] == []
+
+
 def test_a_server_that_never_begins(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
     cable.fault(mute=True)
     monkeypatch.setattr(connection, "START_SECONDS", 1.5)
@@ -295,7 +397,6 @@ def test_a_server_that_never_begins(cable: Cable, monkeypatch: pytest.MonkeyPatc
         ("ssh: Could not resolve hostname board: x", "Nothing has that name", "Check the address"),
         ("ssh: connect to host b port 22: No route to host", "cannot be reached", "switched on"),
         ("rkzoo: error: argument VERB: invalid choice: 'serve' (choose", "too old", "board setup"),
-        ("channel 2: open failed: administratively prohibited", "Unix sockets", "StreamLocal"),
         ("something \x1b[31modd", "It says: something [31modd", "by hand"),
     ],
 )

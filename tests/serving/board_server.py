@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -56,11 +57,12 @@ def small_model(seed: int = 0, delay_us: int = 0) -> Model:
 
 @dataclass
 class Served:
-    """A server that runs. `client` speaks to it over a Unix socket."""
+    """A server that runs. `client` speaks to it over a Unix socket; `address` is for --on."""
 
     board: Board
     socket: Path
     client: httpx.Client
+    address: str = ""
 
     def new_client(self) -> httpx.Client:
         transport = httpx.HTTPTransport(uds=str(self.socket))
@@ -136,22 +138,24 @@ def board_server(folder: Path, root: Path = Path("/")) -> Iterator[Served]:
     """A server of this machine, or of a tree below `root`, as a board."""
     board, engine = Board(root), Engine()
     api = BoardApi(board, engine)
-    socket = folder / "board.sock"
+    path = folder / "board.sock"
     config = uvicorn.Config(
         application([*api.routes(), *oip.routes(engine)], Access()),
-        uds=str(socket),
         log_level="error",
         lifespan="off",
     )
     server = uvicorn.Server(config)
-
-    thread = threading.Thread(target=server.run, daemon=True)
+    own = socket.socket(socket.AF_UNIX)
+    own.bind(str(path))
+    tcp = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{tcp.getsockname()[1]}"
+    thread = threading.Thread(target=server.run, args=([own, tcp],), daemon=True)
     thread.start()
     until(lambda: server.started)
-    transport = httpx.HTTPTransport(uds=str(socket))
+    transport = httpx.HTTPTransport(uds=str(path))
     with httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as client:
         try:
-            yield Served(board, socket, client)
+            yield Served(board, path, client, address)
         finally:
             board.close()
             server.should_exit = True

@@ -24,6 +24,7 @@ import pytest
 import soc.board_trees as board_trees
 from npu_standin import build
 from rkzoo.protocol.board import BEAT, VERSION
+from rkzoo.serving.board import MOST_WAITING
 from serving.board_server import (
     Model,
     Served,
@@ -61,13 +62,16 @@ def nothing_is_left(server: Served) -> Iterator[None]:
     yield
     until(lambda: not len(server.board.leases) and not server.board._sessions)
     assert not server.board._processes
+    until(lambda: not server.board._idle)
 
 
 def test_hello_and_the_machine(server: Served) -> None:
     told = server.client.get("/rkzoo/v1/hello").json()
     assert (told["chip"], told["protocol"], told["npu_cores"]) == ("rk3588", 1, 3)
     assert told["library"] == os.environ["RKZOO_LIBRKNNRT"]
-    assert [one["name"] for one in told["libraries"]] == ["librknnrt.so"]
+    assert {one["name"] for one in told["libraries"]} == {"librknnrt.so"}
+    (version,) = [o["version"] for o in told["libraries"] if o["path"] == told["library"]]
+    assert version.startswith("2.3.2")
     machine = server.client.get("/rkzoo/v1/machine").json()
     assert machine["chip"] == "rk3588"
     assert {clock["kind"] for clock in machine["clocks"]} >= {"cpu", "npu"}
@@ -122,7 +126,7 @@ def test_time_layers_and_memory(server: Served, model: Model) -> None:
 
 
 def test_a_library_that_dies_costs_its_sessions_only(server: Served, model: Model) -> None:
-    slow, other = small_model(1, delay_us=2_000_000), small_model(2)
+    slow, other = small_model(1, delay_us=700_000), small_model(2)
     server.send(slow)
     server.send(other)
     answers: list[httpx.Response] = []
@@ -178,6 +182,45 @@ def test_what_the_library_says_when_it_fails(
         assert server.infer(f"/v2/models/{session}/infer", good.picture).status_code == 200
 
 
+@pytest.mark.parametrize("where", ["init", "run"])
+def test_the_last_line_of_a_library_that_ends_its_process(
+    server: Served, model: Model, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv("STANDIN_FAIL", f"{where}:1:-134")
+    with server.lease() as lease:
+        if where == "init":
+            body = {"sha256": model.sha256, "name": "small.rknn"}
+            answer = server.client.post("/rkzoo/v1/sessions", json=body, headers=lease)
+        else:
+            session = server.open(model, lease)["session"]
+            answer = server.infer(f"/v2/models/{session}/infer", model.picture)
+        assert answer.status_code == 502
+        why = answer.json()["why"]
+        assert "SIGABRT" in why
+        assert f"{where} was told to fail with -134" in why
+
+
+def test_calls_of_a_session_take_turns_up_to_a_limit(server: Served) -> None:
+    slow = small_model(9, delay_us=150_000)
+    server.send(slow)
+    statuses: list[int] = []
+    with server.lease() as lease:
+        path = f"/v2/models/{server.open(slow, lease)['session']}/infer"
+
+        def ask() -> None:
+            with server.new_client() as own:
+                statuses.append(server.infer(path, slow.picture, own).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(MOST_WAITING + 4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert statuses.count(200) >= MOST_WAITING
+    assert statuses.count(503) == len(threads) - statuses.count(200)
+    assert statuses.count(503) > 0
+
+
 def test_two_clients_at_once(server: Served) -> None:
     """Each with a model of its own, eight requests in flight: no answer is the other's."""
     failed: list[str] = []
@@ -216,7 +259,7 @@ def test_a_lease_that_is_cut_gives_everything_back(server: Served, model: Model)
         assert folder.is_dir()
     until(lambda: not server.board._sessions)
     until(lambda: not Path(f"/proc/{pid}").exists())
-    assert not folder.exists()
+    until(lambda: not folder.exists())
     assert server.infer(f"/v2/models/{session}/infer", model.picture).status_code == 404
     answer = server.client.post(
         "/rkzoo/v1/sessions", json={"sha256": model.sha256, "name": "x"}, headers=lease
@@ -226,7 +269,7 @@ def test_a_lease_that_is_cut_gives_everything_back(server: Served, model: Model)
 
 
 def test_a_lease_is_cut_while_its_session_works(server: Served) -> None:
-    slow = small_model(4, delay_us=1_500_000)
+    slow = small_model(4, delay_us=700_000)
     server.send(slow)
     answers: list[httpx.Response] = []
     with server.lease() as lease:
@@ -260,7 +303,15 @@ def test_a_session_is_closed_by_its_client(server: Served, model: Model) -> None
         assert server.client.delete(f"/rkzoo/v1/sessions/{first}").status_code == 404
         assert server.infer(f"/v2/models/{second}/infer", model.picture).status_code == 200
         assert server.client.delete(f"/rkzoo/v1/sessions/{second}").status_code == 200
-        assert not server.board._processes  # nobody needs it any more
+        # Its process waits for another file of this client, and holds nothing meanwhile.
+        assert not server.board._processes
+        (waiting,) = server.board._idle.values()
+        other = small_model(8)
+        server.send(other)
+        third = server.open(other, lease)["session"]
+        assert server.board._sessions[third].process.worker is waiting
+        assert server.infer(f"/v2/models/{third}/infer", other.picture).status_code == 200
+        assert not server.board._idle
 
 
 def test_a_file_goes_on_after_a_cut(server: Served) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
+import numpy as np
 import pytest
+from golden_net import CONTRACT, Net
 
 from npu_standin import build
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Layers, ModelMemory, OpenSession, Timed
+from rkzoo.protocol.tensors import Body, decode_response
 from rkzoo.serving.board_slot import BoardSlot
 from rkzoo.serving.calls import SessionArguments, TimeArguments
+from rkzoo.workflow.evaluation.evaluate import STANDARD
+from rkzoo.workflow.evaluation.jobs import EvaluationJob, answering
+from rkzoo.workflow.inference.plan import plan
+from rkzoo.workflow.request.request import Request
 from serving.board_server import Model, request_body, small_model
 
 MODEL = small_model()
@@ -45,7 +54,7 @@ def test_each_call_and_then_nothing_is_left_open(file: Path, library: Path) -> N
     assert build.state(library).contexts == 2
     body, head = request_body(MODEL.picture)
     asked = msgspec.json.encode(TimeArguments(3, int(next(iter(head.values())))))
-    timed = slot.call("time", msgspec.Raw(asked), [bytearray(body)]).value
+    timed = slot.call("time", msgspec.Raw(asked), [body]).value
     assert isinstance(timed, Timed)
     assert len(timed.seconds) == 3
     assert isinstance(slot.call("layers", msgspec.Raw(b"null"), []).value, Layers)
@@ -64,13 +73,40 @@ def test_one_that_cannot_be_opened_leaves_nothing(
         opened(file)
 
 
+def test_a_record_is_the_one_that_eval_makes_here(
+    file: Path, tmp_path: Path, library: Path
+) -> None:
+    net = Net(tmp_path)
+    job = EvaluationJob(plan(net.file, Request()), replace(STANDARD, confidence=0.3))
+    options = {"detect": {"confidence": 0.3, "iou": job.options.iou}}
+    options["detect"] |= {"limit": job.options.limit, "multi_label": job.options.multi_label}
+    contract = msgspec.Raw(msgspec.json.encode(CONTRACT))
+    wanted = OpenSession(
+        sha256="", name="net.rknn", layout="native", contract=contract, options=options
+    )
+    slot = BoardSlot(msgspec.Raw(msgspec.json.encode(SessionArguments(str(net.file), wanted))))
+    with answering(job) as answer:
+        for (picture,), _ in net.runs:
+            png = cv2.imencode(".png", picture[0][..., ::-1])[1].tobytes()  # fed as RGB
+            expected = answer(png, Path("x.png"))
+            told = slot.call("record", msgspec.Raw(b'{"filename": "x.png"}'), [png])
+            body = Body(bytes(told.buffers[0]), told.value[0].header_size)
+            record = decode_response(body)
+            assert set(record) == set(expected)
+            assert len(record["score"]) == 4
+            for name, array in expected.items():
+                assert record[name].dtype == array.dtype
+                np.testing.assert_array_equal(record[name], array)
+    slot.close()
+
+
 def test_records_need_a_contract_that_is_one(file: Path) -> None:
     slot = opened(file)
     with pytest.raises(RkzooError, match="without a contract"):
-        slot.call("record", msgspec.Raw(b'{"filename": "x.jpg"}'), [bytearray(b"x")])
+        slot.call("record", msgspec.Raw(b'{"filename": "x.jpg"}'), [b"x"])
     slot.close()
     for contract in ({}, {"head": {"type": "odd"}}, [1], "x"):
         slot = opened(file, contract=msgspec.Raw(msgspec.json.encode(contract)))
         with pytest.raises(RkzooError, match="not understood"):
-            slot.call("record", msgspec.Raw(b'{"filename": "x.jpg"}'), [bytearray(b"x")])
+            slot.call("record", msgspec.Raw(b'{"filename": "x.jpg"}'), [b"x"])
         slot.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -83,16 +84,20 @@ def all_types_outputs(inputs: dict[str, Array]) -> dict[str, Array]:
     return told | {"whole1": inputs["whole"] + 1, "long1": inputs["long"] + 1}
 
 
-def slow(path: Path, *, side: int = 1024, steps: int = 60) -> Path:
-    """`y` takes about a second: products of matrices, one after another."""
+def slow(path: Path, *, side: int = 512, steps: int = 96) -> Path:
+    """`y` takes about half a second: products of matrices, one after another."""
     names = ["x", *(f"y{step}" for step in range(steps - 1)), "y"]
     nodes = [
-        helper.make_node("MatMul", [before, before], [after])
-        for before, after in zip(names, names[1:], strict=False)
+        helper.make_node("MatMul", [before, before], [after]) for before, after in pairwise(names)
     ]
     shape = (side, side)
     floats = TensorProto.FLOAT
     return _save(path, nodes, {"x": (floats, shape)}, {"y": (floats, shape)}, [])
+
+
+def slow_inputs(side: int = 512) -> dict[str, Array]:
+    """Inputs of `slow` that stay as they are."""
+    return {"x": np.full((side, side), 1 / side, np.float32)}
 
 
 def _element(dtype: str) -> int:

@@ -18,7 +18,11 @@ from emulated import LIBRARY, PACKAGE, Emulated
 from nets import MODELS, named
 from page import PAGE, RESULTS, page, record
 
+from board_over_ssh import boards
+from board_over_ssh.openssh import Missing
+from rkzoo.cli.main import main
 from rkzoo.graph.rknn import reader as rknn
+from rkzoo.remote.boards import close_boards
 from rkzoo.toolkit.recipe import DEFAULT_VERSION
 from rkzoo.workflow.compile.convert import convert
 from rkzoo.workflow.compile.golden import golden_path, read_golden
@@ -104,6 +108,34 @@ def test_the_command_line_finds_it_too(
     done = told.rkzoo("run", one.rknn, str(one.photo), "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     document = json.loads(done.stdout)
+    assert document["runtime"] == "board"
+    assert document["images"][0]["results"] == json.loads(json.dumps(one.found))
+
+
+def test_a_pc_finds_it_over_ssh(
+    board: Emulated,
+    models: dict[str, Built],
+    survey: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """--on, by OpenSSH's own server: the integers of the library there, decoded here."""
+    one = models["yolov8n"]
+    playing = {"NPU_PLAY": one.rknn.with_suffix(".native.play")}
+    tree = boards.vendor_tree(board)
+    try:
+        with boards.logged_into(
+            "vendor-board", board, tree, tmp_path / "board", env=playing
+        ) as far:
+            monkeypatch.setenv("RKZOO_SSH", far.client)
+            code = main(["run", str(one.rknn), str(one.photo), "--json", "--on", far.address])
+            told = capsys.readouterr()
+            close_boards()
+    except Missing as why:
+        pytest.skip(str(why))
+    assert code == 0, told.err
+    document = json.loads(told.out)
     assert document["runtime"] == "board"
     assert document["images"][0]["results"] == json.loads(json.dumps(one.found))
 

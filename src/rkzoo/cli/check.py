@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rkzoo.cli.model_options import add_on
+
 if TYPE_CHECKING:
     from rkzoo.workflow.comparison.check import BoardCheck, PartCheck
 
@@ -32,9 +34,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--runtime",
         choices=("board", "simulator"),
-        default="board",
         help="simulator: rebuild the model on this PC, where all outputs must be equal",
     )
+    add_on(parser)
     parser.add_argument(
         "-o", "--output", metavar="FILE", help=f"the report (default: {REPORT}; none with --json)"
     )
@@ -48,7 +50,13 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.workflow.diagnostics.doctor import EXIT
 
     golden = Path(args.golden) if args.golden else None
-    board_check = check(args.model, golden=golden, runtime=args.runtime, report=ProgressBars())
+    board_check = check(
+        args.model,
+        golden=golden,
+        runtime=args.runtime or "board",
+        on=args.on,
+        report=ProgressBars(),
+    )
     # Print first, in case the report cannot be written.
     if args.json:
         print_json(board_check.to_json())

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rkzoo.cli.model_options import add_on
+from rkzoo.cli.streams import one_line
+
 if TYPE_CHECKING:
+    from rkzoo.protocol.board import ClockWrite
     from rkzoo.soc.clocks import Write
     from rkzoo.soc.machine import Machine
 
@@ -28,6 +32,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     parser.add_argument("--apply", action="store_true", help="do it; needs root")
     parser.add_argument("--root", metavar="DIR", help="work below DIR instead of /")
+    add_on(parser, "a board whose clocks are meant, in place of this machine's")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
 
@@ -37,6 +42,8 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.soc import clocks
     from rkzoo.soc.machine import read_machine
 
+    if args.on:
+        return _main_on(args)
     root = Path(args.root or "/")
     if not root.is_dir():
         raise RkzooError(
@@ -51,7 +58,24 @@ def main(args: argparse.Namespace) -> int:
         clocks.settable(machine)
         writes = clocks.lock(machine) if args.apply else clocks.lock_plan(machine)
     hot = tuple(clock.name for clock in machine.clocks if clock.throttled)
-    return _print_summary(writes, args.action, hot, applied=args.apply, as_json=args.json)
+    return _print_summary(writes, args, hot)
+
+
+def _main_on(args: argparse.Namespace) -> int:
+    """The same, of a board at the other end of a cable."""
+    from rkzoo.errors import RkzooError
+    from rkzoo.protocol.board import SetClocks
+    from rkzoo.remote.boards import board
+    from rkzoo.workflow.inference.remote_backend import machine_on
+
+    if args.root:
+        raise RkzooError(
+            "--root does not go with --on.", "The board's own clocks are meant.", "Leave one out."
+        )
+    if args.action == "show":
+        return _show(machine_on(args.on), as_json=args.json)
+    told = board(args.on).client.clocks(SetClocks(args.action, args.apply))
+    return _print_summary(told.writes, args, told.throttled)
 
 
 def _show(machine: Machine, *, as_json: bool) -> int:
@@ -89,30 +113,32 @@ def _mhz(rate: int | None) -> str:
 
 
 def _print_summary(
-    writes: Sequence[Write], action: str, hot: Sequence[str], *, applied: bool, as_json: bool
+    writes: Sequence[Write | ClockWrite], args: argparse.Namespace, hot: Sequence[str]
 ) -> int:
     """`hot`: clocks that are thermally throttled, which no setting changes."""
     from rkzoo.cli.console import print_json
 
-    if as_json:
-        from dataclasses import asdict
-
-        rows = [asdict(write) for write in writes]
+    action, applied = args.action, args.apply
+    if args.json:
+        rows = [{"path": one.path, "value": one.value, "old": one.old} for one in writes]
         document = {"action": action, "applied": applied, "writes": rows, "throttled": hot}
         print_json(document | {"label": _LABEL})
         return 0
     if hot:
-        print(f"Heat holds {', '.join(hot)} down; only cooling helps against that.")
+        print(one_line(f"Heat holds {', '.join(hot)} down; only cooling helps against that."))
     if not writes:
         print("Nothing to do: the clocks are as they should be.")
         return 0
     for write in writes:
-        print(f"{write.path}: {write.old} -> {write.value}")
+        print(one_line(f"{write.path}: {write.old} -> {write.value}"))
+    command, there = ("rkzoo", f" --on {args.on}") if args.on else ("sudo rkzoo", "")
     if applied and action == "lock":
-        print("\nDone. `sudo rkzoo clocks restore --apply` gives them back; so does a restart.")
+        print(
+            f"\nDone. `{command} clocks restore --apply{there}` gives them back; so does a restart."
+        )
     elif applied:
         print("\nDone: as before.")
     else:
-        print(f"\nNothing was changed. Do it with: sudo rkzoo clocks {action} --apply")
+        print(f"\nNothing was changed. Do it with: {command} clocks {action} --apply{there}")
     print(_LABEL)
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkzoo.cli.model_options import add_model_options
+from rkzoo.cli.model_options import add_model_options, add_on
 from rkzoo.cli.streams import one_line
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-o", "--output", default="rkzoo-compare", metavar="DIR", help="folder of report.html"
     )
+    add_on(parser, "a board that runs it, too, built for its chip, and is held to the simulator")
     add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(verb=main)
@@ -96,25 +97,39 @@ def repeated(args: argparse.Namespace, without: Collection[str] = ()) -> str:
 
 def _print_summary(comparison: Comparison) -> None:
     from rkzoo.cli.console import table
-    from rkzoo.workflow.comparison.html_report import AGREED, TITLES, agreement_row, extras
+    from rkzoo.workflow.comparison.html_report import (
+        AGREED,
+        BOARD_OUTPUTS,
+        agreement_row,
+        board_hardware,
+        board_rows,
+        extras,
+        title,
+    )
 
     rows = [
-        _row(TITLES[variant.runtime], row) for variant in comparison.ran for row in variant.outputs
+        _row(title(variant), row) for variant in comparison.ran for row in variant.outputs
     ]  # fmt: skip
     header = ("", "output", "cosine", "max diff", "mean", "scale", "zero", "at ends", "cut off")
     print(table(header, rows))
     agreed = [
-        (variant.runtime, variant.agreement) for variant in comparison.ran if variant.agreement
+        (title(variant), variant.agreement) for variant in comparison.ran if variant.agreement
     ]
     if agreed:
         print()
-        print(table(AGREED, [agreement_row(TITLES[name], agreement) for name, agreement in agreed]))
+        print(table(AGREED, [agreement_row(name, agreement) for name, agreement in agreed]))
         for name, agreement in agreed:
-            for title, value in extras(agreement):
-                print(one_line(f"{TITLES[name]}: {title} {value}"))
-        for title, text in describe_differences(comparison):
-            print(one_line(f"{title}: {text}"))
-    print("board: no board here")
+            for what, value in extras(agreement):
+                print(one_line(f"{name}: {what} {value}"))
+        for name, text in describe_differences(comparison):
+            print(one_line(f"{name}: {text}"))
+    if comparison.board is None:
+        print("board: no board here; --on ADDRESS asks one, too")
+    else:
+        print(f"\n{table(BOARD_OUTPUTS, board_rows(comparison.board))}")
+        print(one_line(board_hardware(comparison.board)))
+        for said in comparison.board.says:
+            print(one_line(said))
     for layer in comparison.layers:
         where = "" if layer.part == "model" else f"{layer.part}: "
         first = layer.first_bad or "none"
@@ -133,7 +148,7 @@ def _print_summary(comparison: Comparison) -> None:
 
 def describe_differences(comparison: Comparison, most: int = 8) -> list[tuple[str, str]]:
     """Lost, new and misread items of each backend, at most `most`."""
-    from rkzoo.workflow.comparison.html_report import TITLES, number
+    from rkzoo.workflow.comparison.html_report import number, title
 
     lines = []
     for variant in comparison.ran:
@@ -151,7 +166,7 @@ def describe_differences(comparison: Comparison, most: int = 8) -> list[tuple[st
                 if pair.text is not None and pair.text != pair.label
             ]
         more = [f"… and {len(some) - most} more"] if len(some) > most else []
-        lines += [(TITLES[variant.runtime], text) for text in [*some[:most], *more]]
+        lines += [(title(variant), text) for text in [*some[:most], *more]]
     return lines
 
 

@@ -6,9 +6,13 @@ import argparse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from rkzoo.cli.model_options import add_on
 from rkzoo.cli.streams import one_line
+
+if TYPE_CHECKING:
+    from rkzoo.workflow.diagnostics.doctor import Diagnosis
 
 _MARK = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -28,6 +32,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--capture", metavar="OUT.tar", help="write the files that doctor reads, for a bug report"
     )
+    add_on(parser, "a board to examine in place of this machine")
     parser.add_argument("--soc", metavar="CHIP", help="on a PC: the target chip of the model")
     parser.add_argument("--adb", action="store_true", help="list adb's devices; starts its daemon")
     parser.add_argument("--all", action="store_true", help="show the evidence of ok findings, too")
@@ -36,22 +41,49 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rkzoo.cli.console import print_json
     from rkzoo.soc.chips import find
     from rkzoo.workflow.diagnostics.doctor import diagnose
 
+    if args.on:
+        return _main_on(args)
     soc = find(args.soc) if args.soc else None
     model = Path(args.model) if args.model else None
     with _root(args.root) as root:
         if args.capture:
             return _capture(Path(args.capture), root, as_json=args.json)
         diagnosis = diagnose(root, model=model, adb=args.adb, soc=soc)
+    return _told(diagnosis, args)
+
+
+def _told(diagnosis: Diagnosis, args: argparse.Namespace) -> int:
+    from rkzoo.cli.console import print_json
+
     if args.json:
         print_json(diagnosis.to_json())
     else:
         on_board = diagnosis.place == "board"
         print_findings(diagnosis.findings, board=on_board, everything=args.all)
     return diagnosis.exit_code
+
+
+def _main_on(args: argparse.Namespace) -> int:
+    """The same, of a board at the other end of a cable."""
+    from rkzoo.cli.console import ProgressBars
+    from rkzoo.errors import RkzooError
+    from rkzoo.workflow.diagnostics.on_board import capture_on, diagnose_on
+
+    given = [name for name in ("root", "soc", "adb") if getattr(args, name)]
+    if given:
+        raise RkzooError(
+            f"--{given[0]} does not go with --on.",
+            "The board at that address is examined, as it is.",
+            "Leave one of them out.",
+        )
+    if args.capture:
+        target = Path(args.capture)
+        return _told_of_capture(target, capture_on(args.on, target), as_json=args.json)
+    diagnosis = diagnose_on(args.on, Path(args.model) if args.model else None, ProgressBars())
+    return _told(diagnosis, args)
 
 
 def _root(place: str | None) -> AbstractContextManager[Path]:
@@ -63,10 +95,14 @@ def _root(place: str | None) -> AbstractContextManager[Path]:
 
 
 def _capture(target: Path, root: Path, *, as_json: bool) -> int:
-    from rkzoo.cli.console import print_json
     from rkzoo.soc.capture import write_capture
 
-    paths = write_capture(target, root)
+    return _told_of_capture(target, write_capture(target, root), as_json=as_json)
+
+
+def _told_of_capture(target: Path, paths: Sequence[str], *, as_json: bool) -> int:
+    from rkzoo.cli.console import print_json
+
     if as_json:
         print_json({"capture": str(target), "paths": paths})
         return 0

@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "RKZOO_LIBRKNNRT": "Path of librknnrt.so, where it lies in an unusual place.",
     "RKZOO_SSH": "The ssh that reaches boards, with options of its own, in place of ssh.",
     "RKZOO_ADB": "The adb that does, likewise.",
+    "RKZOO_BOARD_COMMAND": "What starts rkzoo on a board, in place of the one found there.",
     "RKZOO_BOARD_TOKEN": "What a board at an http or https address wants to be told.",
     "RKZOO_HTTP_PASSWORD": "Password of the live page of stream.",
     "RKZOO_LIBRGA": "Path of librga.so, likewise.",

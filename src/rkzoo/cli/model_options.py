@@ -109,13 +109,15 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_on(parser: argparse._ActionsContainer) -> None:
-    """--on."""
+def add_on(
+    parser: argparse._ActionsContainer,
+    what: str = "a board whose NPU runs the model, which is built for its chip first",
+) -> None:
+    """--on, which names `what`."""
     parser.add_argument(
         "--on",
         metavar="ADDRESS",
-        help="a board whose NPU runs the model: ssh://user@board, adb:SERIAL or http://board:8000;"
-        " an .onnx is built for its chip first",
+        help=f"{what}: ssh://user@board, adb:SERIAL or http://board:8000",
     )
 
 

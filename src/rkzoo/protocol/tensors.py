@@ -303,15 +303,19 @@ def _count(tensor: Tensor) -> int:
 
 
 def from_bytes(tensor: Tensor, data: bytes | memoryview) -> Array:
-    """The array of a tensor whose bytes came apart from it; a read-only view of them. Raises
-    RkzooError where its shape and datatype do not fit them."""
+    """The array of a tensor whose bytes came apart from it; read-only, and a view of them but for
+    BOOL. Raises RkzooError where its shape and datatype do not fit them."""
     dtype, count = _dtype(tensor), _count(tensor)
     if count * dtype.itemsize != len(data):
         raise _wrong(
             f"{tensor.name!r} is {tensor.datatype} {list(tensor.shape)}, which is"
             f" {count * dtype.itemsize} bytes, and has {len(data)}"
         )
-    return np.frombuffer(data, dtype).reshape(tensor.shape)
+    array = np.frombuffer(data, dtype)
+    if dtype.kind == "b":  # a byte of 2 is true, and must be as 1 is
+        array = array.view(np.uint8) != 0
+        array.flags.writeable = False
+    return array.reshape(tensor.shape)
 
 
 def _from_json(tensor: Tensor) -> Array:
@@ -322,12 +326,16 @@ def _from_json(tensor: Tensor) -> Array:
         values = msgspec.json.decode(tensor.data)
         array = np.asarray(values)
         whole = array.dtype.kind in "iub" or (dtype.kind == "f" and array.dtype.kind == "f")
+        if not whole and dtype == np.uint64:
+            # numpy makes floats of integers where some are above INT64 and some are not.
+            array = np.asarray(values, object)
+            whole = all(type(value) is int for value in array.flat)
         if array.size != count or not (whole or count == 0):
             raise ValueError(f"{array.size} values of the kind {array.dtype}")
-        if dtype.kind in "iu" and count:
-            limits = np.iinfo(dtype)
-            if array.min() < limits.min or array.max() > limits.max:
-                raise ValueError(f"values outside of {limits.min} to {limits.max}")
+        if dtype.kind in "iub" and count:
+            least, most = (0, 1) if dtype.kind == "b" else _ends(dtype)
+            if array.min() < least or array.max() > most:
+                raise ValueError(f"values outside of {least} to {most}")
         array = array.astype(dtype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError, msgspec.DecodeError, RecursionError) as error:
         raise _wrong(
@@ -335,6 +343,10 @@ def _from_json(tensor: Tensor) -> Array:
         ) from error
     array.flags.writeable = False
     return array
+
+
+def _ends(dtype: np.dtype[Any]) -> tuple[int, int]:
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
 def _wrong(why: str) -> RkzooError:

@@ -36,7 +36,7 @@ from rkzoo.protocol.board import (
     Timed,
 )
 from rkzoo.protocol.tensors import HEADER_LENGTH, Body, decode_response, encode_request
-from rkzoo.remote.connection import Endpoint, LastWords, check_version
+from rkzoo.remote.connection import Endpoint, LastWords, check_version, not_forwarded
 from rkzoo.session import Array, Closeable
 
 PIECE = 4 << 20
@@ -464,6 +464,8 @@ class Client(Closeable):
             # Whether it is gone altogether, and what was said then, is known a little later.
             self._lost.wait(_LOST_SECONDS)
         words = self._last_words() or (_shown(f"{error}") if error is not None else "")
+        if refused := not_forwarded(words):
+            return ConnectionLost(f"{self.board} cannot be used.", *refused, code=1)
         return ConnectionLost(
             f"The connection to {self.board} was cut.",
             f"The last that was heard: {words.rstrip('.')}." if words else "",

@@ -300,6 +300,13 @@ def _running(command: Sequence[str], board: str) -> Iterator[_Process]:
 # ---- why it failed ------------------------------------------------------------------
 
 _SETUP = "Install it there from this PC: rkzoo board setup {board}"
+# As OpenSSH's server tells that AllowTcpForwarding or AllowStreamLocalForwarding is off.
+_NO_FORWARDING = (
+    r"administratively prohibited|connect failed: open failed|unknown channel type",
+    "Its ssh server does not forward Unix sockets.",
+    "Set AllowStreamLocalForwarding yes in its /etc/ssh/sshd_config, or run rkzoo serve --board"
+    " there and give --on http://HOST:8000.",
+)
 _CAUSES = (
     (
         r"closed by remote host|client_loop: send disconnect|Timeout, server .* not responding",
@@ -338,12 +345,6 @@ _CAUSES = (
         "See adb devices, and allow debugging on the board.",
     ),
     (
-        r"administratively prohibited|open failed: unknown channel type",
-        "Its ssh server does not forward Unix sockets.",
-        "Set AllowStreamLocalForwarding yes in its /etc/ssh/sshd_config, or run rkzoo serve"
-        " --board there and give --on http://HOST:8000.",
-    ),
-    (
         r"invalid choice: 'serve'",
         "The rkzoo there is too old to serve.",
         _SETUP,
@@ -369,6 +370,12 @@ def cause(board: str, code: int | None, said: Sequence[str]) -> tuple[str, str] 
     if code == _FOLDER_TAKEN:
         return "No private folder can be made below its /tmp.", "Free some space there."
     return None
+
+
+def not_forwarded(words: str) -> tuple[str, str] | None:
+    """Why a connection ended at once, and the remedy, where ssh said that it forwards none."""
+    pattern, why, fix = _NO_FORWARDING
+    return (why, fix) if re.search(pattern, words) else None
 
 
 def _failed(board: str, code: int, said: Sequence[str]) -> RkzooError:

@@ -17,6 +17,7 @@ CONFIG = "RKZOO_CONFIG"
 """The folder of the list, in place of the user's usual one."""
 _MOST = 200
 _LARGEST = 1 << 20
+_LONGEST = 300
 
 
 class KnownBoard(msgspec.Struct, frozen=True):
@@ -64,11 +65,13 @@ def known_boards() -> tuple[KnownBoard, ...]:
 def remember(board: KnownBoard) -> None:
     """Notes that a board was reached now. A place that cannot be written is no reason to fail."""
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # What a board says of itself may be of any length.
+    short = {name: getattr(board, name)[:_LONGEST] for name in board.__struct_fields__}
     with contextlib.suppress(RkzooError):
         place = _place()
         with locked(place.lock):
             others = [one for one in _read(place) if one.address != board.address]
-            _write(place, [msgspec.structs.replace(board, last_seen=now), *others])
+            _write(place, [KnownBoard(**(short | {"last_seen": now})), *others])
 
 
 def forget(address: str) -> KnownBoard:

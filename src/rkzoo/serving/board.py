@@ -2,11 +2,13 @@
 
 A session is a slot of a worker process. There is a process for each file of a lease, so sessions
 of one file share its weights, and what kills the process costs that client its sessions of that
-file only. Everything here blocks: board_api.py calls it in threads.
+file only. One that is not needed any more waits for the client's next file, since starting it takes
+seconds on a board. Everything here blocks: board_api.py calls it in threads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import secrets
 import threading
@@ -40,6 +42,7 @@ from rkzoo.serving.leases import HeldClocks, Lease, Leases
 from rkzoo.serving.worker_process import SlotClient, WorkerProcess
 from rkzoo.soc import clocks
 from rkzoo.soc.capture import write_capture
+from rkzoo.soc.library import examine
 from rkzoo.soc.machine import machine_to_json, read_machine
 from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.workflow.diagnostics.doctor import diagnose
@@ -49,8 +52,10 @@ SLOT = "npu"
 """What a session is among `worker.SLOTS`."""
 MOST_SESSIONS = 64
 """Of one lease."""
-_MOST_WAITING = 16  # calls of one session
+MOST_WAITING = 16
+"""Calls of one session."""
 _LONGEST_NAME = 128
+_IDLE = "idle"  # what a lease keeps the process by that waits
 
 
 @dataclass(eq=False)
@@ -64,8 +69,9 @@ class _Process:
 
 
 @dataclass(eq=False)
-class _Session:
-    """An open session; calls take turns."""
+class Session:
+    """An open session. Calls take turns, which the event loop gives, so that those that wait take
+    no thread; `waiting` counts them and the one that is worked on."""
 
     name: str
     lease: Lease
@@ -73,8 +79,9 @@ class _Session:
     slot: SlotClient
     opened: Opened
     asked: OpenSession
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
+    busy: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Board:
@@ -94,7 +101,8 @@ class Board:
         self._root, self._log, self._held = root, log, HeldClocks(root)
         self._lock = threading.Lock()
         self._processes: dict[tuple[str, str], _Process] = {}
-        self._sessions: dict[str, _Session] = {}
+        self._idle: dict[str, WorkerProcess] = {}  # by lease
+        self._sessions: dict[str, Session] = {}
 
     def close(self) -> None:
         """Give back what clients have."""
@@ -103,51 +111,43 @@ class Board:
     # ---- sessions -----------------------------------------------------------------------
 
     def open(self, lease_name: str, asked: OpenSession) -> Opened:
-        """Open a file that was sent, for a lease.
+        """Open a file that was sent, for a lease; one at a time for each.
 
         Raises:
             NoLease: The lease has ended.
             RkzooError: The file is not there, or cannot be opened.
         """
         lease = self.leases.of(lease_name)
-        key = lease.name, asked.sha256
         with self._lock:
             if sum(one.lease is lease for one in self._sessions.values()) >= MOST_SESSIONS:
                 raise ServingError(503, f"{MOST_SESSIONS} sessions are open already.", 5.0)
         name = f"session-{secrets.token_hex(12)}"
-        # One after another, so that they find the process of their file.
-        with lease.opening:
-            process = self._process(lease, asked)
-            process.sessions.add(name)
-            # Before it is opened, since that may take for ever.
-            lease.keep(name, lambda: self._end(key, process, name))
-            try:
-                slot = process.worker.slot(SLOT, SessionArguments(str(process.file), asked))
-            except BaseException:
-                lease.give_back(name)
-                raise
+        process = self._process(lease, asked)
+        process.sessions.add(name)
+        # Before it is opened, since that may take for ever.
+        lease.keep(name, lambda: self._end(lease, process, name))
+        try:
+            slot = process.worker.slot(SLOT, SessionArguments(str(process.file), asked))
+        except BaseException:
+            lease.give_back(name)
+            raise
         opened = msgspec.json.decode(slot.opened, type=Opened)
         opened = msgspec.structs.replace(opened, session=name)
         with self._lock:
-            self._sessions[name] = _Session(name, lease, process, slot, opened, asked)
+            self._sessions[name] = Session(name, lease, process, slot, opened, asked)
         if not lease.holds(name):  # it ended meanwhile
-            self._end(key, process, name)
+            self._end(lease, process, name)
             lease.check()
         return opened
 
-    def opened(self, name: str) -> Opened:
-        """What was told of a session. Raises ServingError (404)."""
-        return self._session(name).opened
-
     def close_session(self, name: str) -> None:
         """Close a session. Raises ServingError (404)."""
-        session = self._session(name)
-        session.lease.give_back(name)
+        self.session(name).lease.give_back(name)
 
     def call(
         self, name: str, kind: str, arguments: Any = None, data: Sequence[bytes] = ()
     ) -> tuple[msgspec.Raw, list[bytes]]:
-        """Ask a session, in turn.
+        """Ask a session.
 
         Args:
             name: The session.
@@ -156,25 +156,17 @@ class Board:
             data: Its buffers.
 
         Raises:
-            ServingError: There is no such session, or too many wait for it.
+            ServingError: There is no such session.
             RkzooError: It was refused; WorkerDied where the library ended its process.
         """
-        session = self._session(name)
-        with self._lock:
-            if session.waiting >= _MOST_WAITING:
-                raise ServingError(503, f"{_MOST_WAITING} calls wait for {name}.", 1.0)
-            session.waiting += 1
-        try:
-            with session.turn:
-                return session.slot.call(kind, arguments, data)
-        finally:
-            with self._lock:
-                session.waiting -= 1
+        session = self.session(name)
+        with session.busy:
+            return session.slot.call(kind, arguments, data)
 
     def memory(self, name: str) -> ModelMemory:
         """Memory of a session's model, asked in a process of its own: some versions of the library
         fail afterwards. Raises as `call`."""
-        session = self._session(name)
+        session = self.session(name)
         asked = msgspec.structs.replace(session.asked, profile=False)
         worker = self._worker(asked.name)
         try:
@@ -185,7 +177,8 @@ class Board:
         finally:
             worker.close()
 
-    def _session(self, name: str) -> _Session:
+    def session(self, name: str) -> Session:
+        """A session. Raises ServingError (404)."""
         with self._lock:
             session = self._sessions.get(name)
         if session is None:
@@ -196,32 +189,55 @@ class Board:
         return WorkerProcess(name, lambda line: self._log(name, line))
 
     def _process(self, lease: Lease, asked: OpenSession) -> _Process:
-        """The process of this file; a new one where there is none, or it has ended."""
+        """The process of this file; another where there is none, or it has ended."""
         key = lease.name, asked.sha256
         process = self._processes.get(key)
         if process is not None and process.worker.alive:
             return process
         with ExitStack() as stack:
             file = stack.enter_context(self._named(asked.sha256, asked.name))
-            worker = self._worker(asked.name)
-            stack.callback(worker.close)
+            worker = self._idle_worker(lease) or self._worker(asked.name)
             process = _Process(worker, file, stack.pop_all())
         with self._lock:
             self._processes[key] = process
         return process
 
-    def _end(self, key: tuple[str, str], process: _Process, name: str) -> None:
-        """Close a session, and with the last one its process."""
+    def _idle_worker(self, lease: Lease) -> WorkerProcess | None:
+        """The process that waits for a file of this lease."""
+        if not lease.holds(_IDLE):
+            lease.keep(_IDLE, lambda: self._close_idle(lease))
+        with self._lock:
+            worker = self._idle.pop(lease.name, None)
+        if worker is not None and not worker.alive:
+            worker.close()
+            return None
+        return worker
+
+    def _close_idle(self, lease: Lease) -> None:
+        with self._lock:
+            worker = self._idle.pop(lease.name, None)
+        if worker is not None:
+            worker.close()
+
+    def _end(self, lease: Lease, process: _Process, name: str) -> None:
+        """Close a session; its process waits after the last one, or ends."""
         with self._lock:
             session = self._sessions.pop(name, None)
             process.sessions.discard(name)
             last = not process.sessions
-            if last and self._processes.get(key) is process:
+            for key in [key for key, one in self._processes.items() if last and one is process]:
                 del self._processes[key]
         if session is not None:
             session.slot.close()
-        if last:
-            process.stack.close()
+        if not last:
+            return
+        process.stack.close()
+        # It may be hung where the session never opened.
+        if session is not None and process.worker.alive and lease.holds(_IDLE):
+            with self._lock:
+                if self._idle.setdefault(lease.name, process.worker) is process.worker:
+                    return
+        process.worker.close()
 
     @contextmanager
     def _named(self, sha256: str, name: str) -> Iterator[Path]:
@@ -242,6 +258,9 @@ class Board:
             library = find_library() or ""
         except RkzooError:
             library = ""  # doctor says what is wrong with it
+        libraries = machine.libraries
+        if Path(library).is_file() and library not in (one.path for one in libraries):
+            libraries += (examine(Path(library), library),)  # named, and in no usual folder
         return Hello(
             rkzoo=version("rkzoo"),
             protocol=VERSION,
@@ -254,8 +273,7 @@ class Board:
             driver=machine.driver,
             library=library,
             libraries=tuple(
-                LibraryFacts(one.path, one.name, one.version, one.fault)
-                for one in machine.libraries
+                LibraryFacts(one.path, one.name, one.version, one.fault) for one in libraries
             ),
             memory_free=machine.free,
             memory_total=machine.total,
@@ -269,8 +287,9 @@ class Board:
         """What `rkzoo doctor --json` prints, for a file too. Raises RkzooError."""
         with ExitStack() as stack:
             model = stack.enter_context(self._named(sha256, name)) if sha256 else None
-            diagnosis = diagnose(self._root, model=model)
-        return json_text(diagnosis.to_json()).encode()
+            text = json_text(diagnose(self._root, model=model).to_json())
+        # The folder that it was given a name in means nothing to its owner.
+        return (text.replace(f"{model.parent}/", "") if model else text).encode()
 
     def capture(self) -> bytes:
         """The .tar that `rkzoo doctor --capture` writes. Raises RkzooError."""
@@ -282,7 +301,11 @@ class Board:
     def set_clocks(self, lease_name: str, asked: SetClocks) -> ClocksSet:
         """Show, hold, lock or restore the clocks; `hold` and `release` need a lease. Raises
         RkzooError."""
-        return _CLOCKS[asked.action](self, lease_name, asked.apply)
+        try:
+            return _CLOCKS[asked.action](self, lease_name, asked.apply)
+        except clocks.NeedsRoot as error:
+            fix = "Reach the board as root, for example with --on ssh://root@BOARD."
+            raise RkzooError(error.what, error.why, fix) from error
 
     def _hold(self, lease_name: str, apply: bool) -> ClocksSet:
         lease = self.leases.of(lease_name)

@@ -6,7 +6,7 @@ Whatever blocks runs in threads; the event loop waits for them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from rkzoo.protocol import board as protocol
 from rkzoo.protocol.board import LEASE_HEADER, OpenSession, SetClocks
 from rkzoo.protocol.tensors import Body, request_parameters
 from rkzoo.serving.app import admitted_body
-from rkzoo.serving.board import Board
+from rkzoo.serving.board import MOST_WAITING, Board
 from rkzoo.serving.calls import InferArguments, InferReply, RecordArguments, TimeArguments
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error, of_problem
@@ -37,6 +37,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 _THREADS = 32
+_ENDS = 4
 _MOST_JSON = 1 << 20
 _LINES = "application/x-ndjson"
 
@@ -60,6 +61,8 @@ class BoardApi:
     def __init__(self, board: Board, engine: Engine) -> None:
         self.board, self._engine = board, engine
         self._threads = ThreadPoolExecutor(_THREADS, "board")
+        # Apart, since what hangs in the others is ended by the end of its lease.
+        self._ends = ThreadPoolExecutor(_ENDS, "lease-end")
         self._stopping = asyncio.Event()
 
     def routes(self) -> list[BaseRoute]:
@@ -94,12 +97,28 @@ class BoardApi:
     async def close(self) -> None:
         """Gives back what clients have, and waits for it."""
         self.stop()
-        await self._in_thread(self.board.close)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._ends, self.board.close)
+        for threads in (self._threads, self._ends):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(call, *arguments))
+
+    async def _ask(
+        self, name: str, kind: str, arguments: Any = None, data: Sequence[bytes] = ()
+    ) -> tuple[msgspec.Raw, list[bytes]]:
+        """As Board.call, in turn."""
+        session = self.board.session(name)
+        if session.waiting >= MOST_WAITING:
+            raise ServingError(503, f"{MOST_WAITING} calls wait for {name}.", 1.0)
+        session.waiting += 1
+        try:
+            async with session.turn:
+                return await self._in_thread(self.board.call, name, kind, arguments, data)
+        finally:
+            session.waiting -= 1
 
     # ---- leases and files ---------------------------------------------------------------
 
@@ -109,7 +128,7 @@ class BoardApi:
     def _end(self, lease: Lease) -> None:
         """Nobody waits for it: the client is gone."""
         try:
-            self._threads.submit(self.board.leases.end, lease)
+            self._ends.submit(self.board.leases.end, lease)
         except RuntimeError:
             self.board.leases.end(lease)  # the server stops, and its threads are gone
 
@@ -126,7 +145,9 @@ class BoardApi:
 
     async def _open(self, request: Request) -> Response:
         asked = _decoded(await read_body(request, _MOST_JSON), OpenSession)
-        return _json(await self._in_thread(self.board.open, _lease_of(request), asked))
+        lease = self.board.leases.of(_lease_of(request))
+        async with lease.opening:
+            return _json(await self._in_thread(self.board.open, lease.name, asked))
 
     async def _close(self, request: Request) -> Response:
         await self._in_thread(self.board.close_session, _path(request, "session"))
@@ -134,10 +155,10 @@ class BoardApi:
 
     async def _infer(self, request: Request) -> Response:
         name = _session(request)
-        self.board.opened(name)
+        self.board.session(name)
         body = await admitted_body(self._engine, request)
         asked = InferArguments((header_size(request),), name, "1")
-        value, data = await self._in_thread(self.board.call, name, "infer", asked, [body])
+        value, data = await self._ask(name, "infer", asked, [body])
         return _tensors(value, data)
 
     async def _time(self, request: Request) -> Response:
@@ -147,20 +168,20 @@ class BoardApi:
             raise ServingError(400, "The parameter runs is a whole number.")
         asked = TimeArguments(runs, body.header_size)
         name = _path(request, "session")
-        value, _ = await self._in_thread(self.board.call, name, "time", asked, [body.data])
+        value, _ = await self._ask(name, "time", asked, [body.data])
         return _raw(value)
 
     async def _record(self, request: Request) -> Response:
         name = _path(request, "session")
-        self.board.opened(name)
+        self.board.session(name)
         body = await admitted_body(self._engine, request)
         asked = RecordArguments(request.query_params.get("name", ""))
-        value, data = await self._in_thread(self.board.call, name, "record", asked, [body])
+        value, data = await self._ask(name, "record", asked, [body])
         return _tensors(value, data)
 
     async def _layers(self, request: Request) -> Response:
         name = _path(request, "session")
-        value, _ = await self._in_thread(self.board.call, name, "layers")
+        value, _ = await self._ask(name, "layers")
         return _raw(value)
 
     async def _memory(self, request: Request) -> Response:
@@ -168,13 +189,13 @@ class BoardApi:
 
     async def _metadata(self, request: Request) -> Response:
         name = _session(request)
-        opened = self.board.opened(name)
+        opened = self.board.session(name).opened
         about = {"name": name, "versions": ["1"], "platform": "rkzoo_board"}
         return JSONResponse(about | described(opened.inputs, opened.outputs))
 
     async def _ready(self, request: Request) -> Response:
         name = _session(request)
-        self.board.opened(name)
+        self.board.session(name)
         return JSONResponse({"name": name, "ready": True})
 
     # ---- the machine --------------------------------------------------------------------

@@ -11,8 +11,8 @@ class ServingError(Exception):
 
     Attributes:
         status: The HTTP status: 400 the request is wrong, 401 the token, 404 there is no such
-            model, 413 it is too large, 500 a fault of ours, 502 the process that worked on it
-            ended, 503 there is no room now, 504 it took too long.
+            model, 413 it is too large, 415 it is packed, 500 a fault of ours, 502 the process that
+            worked on it ended, 503 there is no room now, 504 it took too long.
         message: In one line.
         retry_after: Seconds after which there may be room.
         problem: The parts of an RkzooError.

@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.tensors import (
@@ -28,12 +30,21 @@ from rkzoo.protocol.tensors import (
     from_bytes,
     response_version,
 )
-from rkzoo.serving.engine import Engine
+from rkzoo.serving.engine import Engine, Event
 from rkzoo.serving.errors import ServingError, of_error
 from rkzoo.serving.grpc_messages import CHOICE, MESSAGES, PACKAGE
 from rkzoo.serving.http_limits import MOST_BODY
-from rkzoo.serving.oip import EXTENSIONS, metadata, named, owner, repository_index, timeout_of
+from rkzoo.serving.oip import (
+    EXTENSIONS,
+    metadata,
+    named,
+    owner,
+    refuse_parameters,
+    repository_index,
+    timeout_of,
+)
 from rkzoo.serving.run import Settings
+from rkzoo.serving.trace import TRACE, Trace, request_id
 from rkzoo.session import Array
 
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -56,7 +67,7 @@ _GRACE = 25.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MOST_BODY),
-    # A compressed message is measured before it is unpacked: none is taken.
+    # Nothing is unpacked here: it may grow a thousandfold, and tensors hardly shrink.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),  # a port that is taken is an error
     ("grpc.max_connection_idle_ms", 300_000),
@@ -103,27 +114,28 @@ async def serve(engine: Engine, settings: Settings, port: int) -> GrpcListener:
         RkzooError: The address cannot be used.
     """
     server = grpc.aio.server(
-        interceptors=[_Guard(settings.token)] if settings.token else [],
+        interceptors=[_Guard(engine, settings.token)] if settings.token else [],
         options=_OPTIONS,
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
     server.add_generic_rpc_handlers((_handlers(engine),))
     address = f"{settings.host_in_url}:{port}"
     try:
-        bound = _bind(server, settings, address)
-    except (RuntimeError, OSError, ValueError) as error:
+        bound = _bind(server, settings, address) if 0 <= port <= 65535 else 0
+    except RuntimeError:  # which tells no more
+        bound = 0
+    if not bound:
         raise RkzooError(
             f"The gRPC server cannot listen at {address}.",
-            f"gRPC says: {error}.",
-            "Choose another port with --grpc (0 takes a free one), and check the files of"
-            " --tls-cert and --tls-key.",
-        ) from error
+            "Another program listens there, or it is no port or address of this machine.",
+            "Choose another port with --grpc (0 takes a free one).",
+        )
     await server.start()
     return GrpcListener(server, bound)
 
 
 def _bind(server: Any, settings: Settings, address: str) -> int:
-    """Binds the server, and gives its port. Raises RuntimeError, OSError or ValueError."""
+    """Binds the server, and gives its port. Raises RuntimeError."""
     if settings.certificate is None or settings.key is None:
         return int(server.add_insecure_port(address))
     pair = (settings.key.read_bytes(), settings.certificate.read_bytes())
@@ -134,8 +146,8 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
     """Refuses who has no token, before a message is read. Browsers need no further rule, as they
     do with HTTP: no page can make them send gRPC."""
 
-    def __init__(self, token: str) -> None:
-        self._token = f"Bearer {token}".encode()
+    def __init__(self, engine: Engine, token: str) -> None:
+        self._engine, self._token = engine, f"Bearer {token}".encode()
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -143,12 +155,22 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
         given = dict(details.invocation_metadata).get("authorization", "")
         if details.method in _OPEN or hmac.compare_digest(str(given).encode(), self._token):
             return await continuation(details)
-        return grpc.stream_stream_rpc_method_handler(_refuse)
+        return grpc.stream_stream_rpc_method_handler(self._refuse)
+
+    async def _refuse(self, requests: Any, context: Any) -> None:
+        _trace(context)
+        message = "This server asks for a token, as metadata: authorization: Bearer TOKEN."
+        self._engine.tell(Event("", "grpc", 401, message=message))
+        await _abort(context, ServingError(401, message))
 
 
-async def _refuse(requests: Any, context: Any) -> None:
-    message = "This server asks for a token, as metadata: authorization: Bearer TOKEN."
-    await _abort(context, ServingError(401, message))
+def _trace(context: Any, id: str = "") -> Trace:
+    """Makes known where the request of this task comes from: ipv4:ADDRESS:PORT, or ipv6 with
+    brackets that are escaped."""
+    peer = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
+    trace = Trace(request_id(id), peer[:64])
+    TRACE.set(trace)
+    return trace
 
 
 async def _abort(context: Any, error: ServingError) -> None:
@@ -198,13 +220,11 @@ async def _model(engine: Engine, call: Call) -> dict[str, Any]:
 
 
 async def _index(engine: Engine, call: Call) -> dict[str, Any]:
-    rows = repository_index(engine)
-    return {"models": [row for row in rows if not call.message.ready or row["state"] == "READY"]}
+    return {"models": repository_index(engine, ready=call.message.ready)}
 
 
 async def _load(engine: Engine, call: Call) -> dict[str, Any]:
-    if call.message.parameters:
-        raise ServingError(400, "A model is loaded from the server's own file, as it is.")
+    refuse_parameters(call.message.parameters)
     await engine.load(call.message.model_name)
     return {}
 
@@ -215,19 +235,16 @@ async def _unload(engine: Engine, call: Call) -> dict[str, Any]:
 
 
 async def _infer(engine: Engine, call: Call) -> dict[str, Any]:
-    """Answers raw contents with raw ones, and typed contents with typed ones where there are."""
     message = call.message
     name = named(engine, message.model_name, message.model_version)
     parameters = _values(message.parameters)
     waits = [wait for wait in (call.seconds, timeout_of(parameters)) if wait is not None]
-    typed = not message.raw_input_contents
     body = await asyncio.to_thread(_body_of, message, parameters)
     answer = {"model_name": name, "id": message.id}
     message.Clear()  # gRPC keeps it until the answer, and the body has it all
     timeout = max(min(waits), 1e-3) if waits else None
     reply = await engine.infer(name, body.data, body.header_size, timeout=timeout)
-    told = Body(reply.body, reply.header_size)
-    return answer | await asyncio.to_thread(_answer_of, told, typed)
+    return answer | await asyncio.to_thread(_answer_of, Body(reply.body, reply.header_size))
 
 
 Method = Callable[[Engine, Call], Awaitable[dict[str, Any]]]
@@ -250,17 +267,29 @@ def _handlers(engine: Engine) -> Any:
     table = {
         name: grpc.unary_unary_rpc_method_handler(
             _unary(engine, method, MESSAGES[f"{name}Response"]),
-            MESSAGES[f"{name}Request"].FromString,
+            _reader(f"{name}Request"),
             MESSAGES[f"{name}Response"].SerializeToString,
         )
         for name, method in METHODS.items()
     }
     table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         _stream(engine),
-        MESSAGES["ModelInferRequest"].FromString,
+        _reader("ModelInferRequest"),
         MESSAGES["ModelStreamInferResponse"].SerializeToString,
     )
     return grpc.method_handlers_generic_handler(SERVICE, table)
+
+
+def _reader(name: str) -> Callable[[bytes], Any]:
+    """Gives the message, or the error: gRPC would print one that is raised."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return MESSAGES[name].FromString(data)
+        except DecodeError as error:
+            return error
+
+    return read
 
 
 def _unary(
@@ -281,7 +310,7 @@ def _stream(engine: Engine) -> Callable[[Any, Any], AsyncIterator[Any]]:
 
     async def handle(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for request in requests:
-            id = request.id
+            id = getattr(request, "id", "")
             try:
                 told = await _told(engine, _infer, request, context)
                 yield response(infer_response=MESSAGES["ModelInferResponse"](**told))
@@ -293,16 +322,26 @@ def _stream(engine: Engine) -> Callable[[Any, Any], AsyncIterator[Any]]:
 
 
 async def _told(engine: Engine, method: Method, request: Any, context: Any) -> dict[str, Any]:
-    """What a method answers. Raises ServingError alone."""
+    """What a method answers. Raises ServingError alone, and tells of those that were refused
+    before they reached a model."""
+    trace = _trace(context, getattr(request, "id", ""))
     try:
+        if isinstance(request, DecodeError):
+            raise ServingError(400, "The bytes are no message of this method.")
         return await method(engine, Call(request, context.time_remaining()))
-    except ServingError:
-        raise
-    except RkzooError as error:
-        raise of_error(error) from error
-    except Exception as error:
-        message = f"A fault of the server's own: {type(error).__name__}."
-        raise ServingError(500, message) from error
+    except Exception as exception:
+        error = _serving_error(exception)
+        if not trace.told:
+            engine.tell(Event("", "grpc", error.status, message=error.message[:_MOST_MESSAGE]))
+        raise error from exception
+
+
+def _serving_error(exception: Exception) -> ServingError:
+    if isinstance(exception, ServingError):
+        return exception
+    if isinstance(exception, RkzooError):
+        return of_error(exception)
+    return ServingError(500, f"A fault of the server's own: {type(exception).__name__}.")
 
 
 # ---- messages and bodies ------------------------------------------------------------------
@@ -345,20 +384,18 @@ def _typed_bytes(given: Any) -> bytes:
     return wanted.tobytes()
 
 
-def _answer_of(body: Body, typed: bool) -> dict[str, Any]:
-    """The fields of ModelInferResponse."""
+def _answer_of(body: Body) -> dict[str, Any]:
+    """The fields of ModelInferResponse. Contents are raw, as Triton's are, whose client reads no
+    others."""
     arrays = decode_response(body)
-    datatypes = {name: datatype_of(str(array.dtype)) for name, array in arrays.items()}
-    outputs: list[dict[str, Any]] = [
-        {"name": name, "datatype": datatypes[name], "shape": array.shape}
-        for name, array in arrays.items()
-    ]
-    told = {"model_version": response_version(body), "outputs": outputs}
-    if not typed or not set(datatypes.values()) <= _CONTENTS.keys():
-        return told | {"raw_output_contents": [array.tobytes() for array in arrays.values()]}
-    for output, array in zip(outputs, arrays.values(), strict=True):
-        output["contents"] = {_CONTENTS[output["datatype"]][0]: array.reshape(-1).tolist()}
-    return told
+    return {
+        "model_version": response_version(body),
+        "outputs": [
+            {"name": name, "datatype": datatype_of(str(array.dtype)), "shape": array.shape}
+            for name, array in arrays.items()
+        ],
+        "raw_output_contents": [array.tobytes() for array in arrays.values()],
+    }
 
 
 def _wrong(why: str) -> RkzooError:

@@ -107,8 +107,10 @@ async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
     """The body of a request.
 
     Raises:
-        ServingError: It is too large (413), or stops in the middle (408).
+        ServingError: It is too large (413), stops in the middle (408), or is packed (415).
     """
+    if (packed := request.headers.get("content-encoding", "identity")) != "identity":
+        raise ServingError(415, f"The body is packed as {packed[:20]!r}: send it as it is.")
     size = declared_size(request, most)
     pieces: list[bytes] = []
     received, more = 0, True

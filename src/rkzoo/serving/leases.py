@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,11 @@ class Lease:
 
     Attributes:
         name: Its name, which nobody guesses.
-        opening: Held by who opens something for it.
+        opening: Held, in the event loop, by who opens something for it.
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.opening = name, Lock()
+        self.name, self.opening = name, asyncio.Lock()
         self._lock = Lock()
         self._held: dict[str, Callable[[], None]] | None = {}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -59,9 +60,11 @@ def routes(engine: Engine) -> list[BaseRoute]:
         return Answer(engine, reply, Body(b"", reply.header_size).headers)
 
     async def index(request: Request) -> Response:
-        return JSONResponse(repository_index(engine))
+        asked = await _asked(engine, request)
+        return JSONResponse(repository_index(engine, ready=asked.ready))
 
     async def load(request: Request) -> Response:
+        refuse_parameters((await _asked(engine, request)).parameters)
         await engine.load(request.path_params["name"])
         return JSONResponse({})
 
@@ -125,14 +128,36 @@ def described(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> di
     }
 
 
-def repository_index(engine: Engine) -> list[dict[str, str]]:
-    """The state of every model, as Triton's index has it."""
+class _Asked(msgspec.Struct, frozen=True):
+    """What a call of the repository is told."""
+
+    ready: bool = False
+    parameters: dict[str, Any] = {}
+
+
+async def _asked(engine: Engine, request: Request) -> _Asked:
+    body = await admitted_body(engine, request)
+    try:
+        return msgspec.json.decode(body or b"{}", type=_Asked)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ServingError(400, f"The body cannot be read: {error}") from error
+
+
+def refuse_parameters(parameters: Mapping[str, Any]) -> None:
+    """Triton's clients can send another configuration, or the model. Raises ServingError (400)."""
+    if parameters:
+        raise ServingError(400, "A model is loaded from the server's own file, as it is.")
+
+
+def repository_index(engine: Engine, *, ready: bool = False) -> list[dict[str, str]]:
+    """The state of every model, or of those that are ready, as Triton's index has it."""
     rows = []
     for name in engine.names():
         status = engine.status(name)
         state = _TRITON_STATES.get(status.state, "UNAVAILABLE")
         reason = status.reason or ("unloaded" if status.state == "unloaded" else "")
-        rows.append({"name": name, "version": status.version, "state": state, "reason": reason})
+        if state == "READY" or not ready:
+            rows.append({"name": name, "version": status.version, "state": state, "reason": reason})
     return rows
 
 

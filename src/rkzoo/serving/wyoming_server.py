@@ -13,12 +13,12 @@ import wave
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from rkzoo import __version__
 from rkzoo.errors import RkzooError
 from rkzoo.serving.calls import PredictOptions
 from rkzoo.serving.errors import ServingError
@@ -193,7 +193,7 @@ def describe(models: Iterable[ModelStatus]) -> Info:
         "attribution": Attribution(_PROGRAM, ""),
         "installed": True,
         "description": "Models of rkzoo serve",
-        "version": __version__,
+        "version": version("rkzoo"),
     }
     hears = AsrProgram(**program, models=hearing, supports_transcript_streaming=True)
     speaks = TtsProgram(**program, voices=voices, supports_synthesize_streaming=True)
@@ -218,18 +218,11 @@ def _heard(model: ModelStatus) -> tuple[str, ...]:
 
 
 def _artifact(model: ModelStatus) -> dict[str, Any]:
-    from rkzoo.zoo.catalogue import card
-
-    try:
-        known = card(model.name)
-        title, made_by = known.title, Attribution(known.licence.name, known.origin)
-    except (RkzooError, OSError):
-        title, made_by = model.name, Attribution(_PROGRAM, "")
     return {
         "name": model.name,
-        "attribution": made_by,
+        "attribution": Attribution(_PROGRAM, ""),
         "installed": model.state != "failed",
-        "description": title,
+        "description": model.name,
         "version": model.version,
     }
 

@@ -26,6 +26,10 @@ _LOCK = "/run/rkzoo/clocks.lock"
 KINDS = ("cpu", "npu", "ddr")
 
 
+class NeedsRoot(RkzooError):
+    """Clocks are set by somebody who may not."""
+
+
 @dataclass(frozen=True)
 class Write:
     """A value to write to a file of /sys. `old` is its present value."""
@@ -226,7 +230,7 @@ def _write(tree: Tree, path: str, value: str) -> None:
 
 def _need_root(tree: Tree) -> None:
     if tree.live and hasattr(os, "geteuid") and os.geteuid() != 0:
-        raise RkzooError(
+        raise NeedsRoot(
             "Clocks can only be set by the administrator.",
             "The files under /sys that set them belong to root.",
             "Run the same command with sudo.",

@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 from board_trees import board as board_tree
+from golden_net import (
+    BOXES,
+    SCORES,
+    Net,
+    golden_with,
+)
 from text_fakes import rec_contract
 
 from graph.rknn_writer import Sample
 from npu_standin import build
 from npu_standin.recording import In, Out, Recording
 from rkzoo.cli.main import main
-from rkzoo.contract.detect import DetectHead, HeadOutput
-from rkzoo.contract.inputs import ImageInput, TensorSpec
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
@@ -41,8 +46,6 @@ from rkzoo.workflow.comparison.check_outputs import (
 )
 from rkzoo.workflow.compile.convert import convert, custom_string
 from rkzoo.workflow.compile.golden import (
-    Golden,
-    GoldenMetadata,
     golden_path,
     read_golden,
     write_golden,
@@ -50,93 +53,6 @@ from rkzoo.workflow.compile.golden import (
 from rkzoo.workflow.inference import board
 from rkzoo.workflow.inference.load import answer_at
 from rkzoo.workflow.request.pipeline_file import write_pipeline
-
-SIDE, CLASSES = 64, 16
-CELLS = SIDE // 8
-BOXES = TensorSpec(
-    name="box", shape=(1, 64, CELLS, CELLS), dtype="int8", layout="NCHW", scale=0.1, zero_point=-5
-)
-SCORES = TensorSpec(
-    name="score",
-    shape=(1, CLASSES, CELLS, CELLS),
-    dtype="int8",
-    layout="NCHW",
-    scale=1 / 255,
-    zero_point=-128,
-)
-FED = TensorSpec(name="images", shape=(1, SIDE, SIDE, 3), dtype="uint8", layout="NHWC")
-CONTRACT = Contract(
-    family="yolov8",
-    picture=ImageInput(size=(SIDE, SIDE)),
-    head=DetectHead(
-        outputs=(
-            HeadOutput(name="box", role="box", level=0),
-            HeadOutput(name="score", role="score", level=0),
-        ),
-        classes=CLASSES,
-        strides=(8,),
-    ),
-)
-
-
-def answers(seed: int) -> tuple[Array, Array]:
-    """Boxes around four cells that are sure, and noise elsewhere."""
-    random = np.random.default_rng(seed)
-    boxes = random.integers(-40, 40, BOXES.shape, np.int8)
-    scores = np.full(SCORES.shape, -128, np.int8)
-    scores += random.integers(0, 9, SCORES.shape, np.int8)
-    for row, column in ((1, 1), (1, 6), (6, 1), (6, 6)):
-        scores[0, random.integers(CLASSES), row, column] = 100
-        boxes[0, :, row, column] = -100
-        boxes[0, 1::16, row, column] = 120  # one cell to each side
-    return boxes, scores
-
-
-def golden_with(
-    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], runs: list[Any], sha: str
-) -> Golden:
-    """`runs`: for each input what is fed and what is answered."""
-    about = GoldenMetadata(
-        model=sha,
-        name="net.rknn",
-        inputs=inputs,
-        outputs=outputs,
-        count=len(runs),
-        origin="calibration",
-        toolkit="2.5.0",
-        rkzoo="0.1.0",
-    )
-    fed, told = zip(*runs, strict=True)
-    stacks = [tuple(np.stack(s) for s in zip(*part, strict=True)) for part in (fed, told)]
-    return Golden(about, *stacks)
-
-
-class Net:
-    """A detector of two inputs, what the simulator would answer, and a library that plays."""
-
-    def __init__(self, folder: Path) -> None:
-        random = np.random.default_rng(0)
-        pictures = random.integers(0, 256, (2, *FED.shape), np.uint8)
-        self.runs = [((picture,), answers(seed)) for seed, picture in enumerate(pictures)]
-        self.file = folder / "net.rknn"
-        self.play([told for _, told in self.runs])
-
-    def play(self, told: list[tuple[Array, ...]], **how: Any) -> None:
-        """The .rknn plays this back, and its golden file holds what it should."""
-        outs = [
-            Out(s.name, s.shape, "int8", how.get(s.name, s.scale), s.zero_point)
-            for s in (BOXES, SCORES)
-        ]
-        recording = Recording((In("images", FED.shape, w_stride=SIDE + 16),), outs)
-        for (fed, _), arrays in zip(self.runs, told, strict=True):
-            recording.answer(fed, arrays)
-        self.file.write_bytes(recording.bytes(Sample(custom=custom_string(CONTRACT)).write()))
-        golden = golden_with((FED,), (BOXES, SCORES), self.runs, sha256_of(self.file))
-        write_golden(golden_path(self.file), golden)
-
-    def changed(self, change: Any) -> None:
-        """Plays outputs that `change` makes of the golden ones."""
-        self.play([tuple(change(array.copy()) for array in told) for _, told in self.runs])
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +275,7 @@ def on_rock(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BoardC
     machine = read_machine(tree.root)
     later = replace(machine, clocks=tuple(replace(c, current=7) for c in machine.clocks))
     given = iter((machine, later))
-    monkeypatch.setattr(room, "read_machine", lambda: next(given))
+    monkeypatch.setattr(room, "machine_on", lambda on: next(given))
     monkeypatch.setattr(Context, "stand_in", False)
     return check(net.file)
 

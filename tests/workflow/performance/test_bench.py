@@ -205,7 +205,7 @@ def test_clocks_are_not_said_to_be_held_where_there_are_none(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = read_machine(tmp_path)
-    monkeypatch.setattr(machine_setup, "read_machine", lambda: bare)
+    monkeypatch.setattr(machine_setup, "machine_on", lambda on: bare)
     with pytest.raises(RkzooError, match="no clock"):
         bench(model, frames=1, lock_clocks=True)
 
@@ -216,7 +216,8 @@ def test_clocks_are_held_while_measuring_and_given_back(
     b = board(tmp_path, "rk3588")
     governor = "sys/devices/system/cpu/cpufreq/policy4/scaling_governor"
     before = b.read(governor)
-    monkeypatch.setattr(machine_setup, "read_machine", lambda: read_machine(tmp_path))
+    for room in (module, machine_setup):
+        monkeypatch.setattr(room, "machine_on", lambda on: read_machine(tmp_path))
     seen = []
     inner = module._sequential
     monkeypatch.setattr(

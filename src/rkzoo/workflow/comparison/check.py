@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from time import perf_counter
 from typing import Any
 
@@ -28,13 +28,21 @@ from rkzoo.errors import RkzooError, printable
 from rkzoo.files import write_text
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.remote.client import ConnectionLost
+from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import Layout, NpuSession, npu_seconds
 from rkzoo.session import Array, Closeable, Label, Session
 from rkzoo.soc.capture import scrub
-from rkzoo.soc.machine import Machine, read_machine
+from rkzoo.soc.machine import Machine
 from rkzoo.speed.clock_rates import Clock, clocks_of
 from rkzoo.speed.timing import Times, times
-from rkzoo.workflow.comparison.check_outputs import KNOWN, OutputCheck, check_output
+from rkzoo.workflow.comparison.check_outputs import (
+    KNOWN,
+    MEASURED,
+    OutputCheck,
+    board_label,
+    check_output,
+)
 from rkzoo.workflow.comparison.matching import Agreement, compared, disagrees, summed
 from rkzoo.workflow.compile.golden import Golden, Origin, golden_of, golden_path
 from rkzoo.workflow.inference.board import (
@@ -45,15 +53,14 @@ from rkzoo.workflow.inference.board import (
     open_board,
 )
 from rkzoo.workflow.inference.load import answer_at
+from rkzoo.workflow.inference.remote_backend import RemoteBackend, machine_on, open_remote
 from rkzoo.workflow.request.pipeline_file import is_pipeline_file, read_pipeline
+from rkzoo.workflow.request.request import Request
 
 ROUNDS = 5
 """Runs per input; the outputs must be identical each time."""
 CONFIDENCE = 0.25
 
-MEASURED = "board"
-STAND_IN = "stand-in: not measured on a board"
-ELSEWHERE = "not measured on a board"
 SIMULATED = "simulator"
 
 
@@ -156,6 +163,7 @@ def check(
     *,
     golden: Path | None = None,
     runtime: str = "board",
+    on: str | None = None,
     report: ProgressReporter = SILENT,
 ) -> BoardCheck:
     """Run the golden inputs of a .rknn, or of each part of a converted pipeline's .json.
@@ -164,6 +172,7 @@ def check(
         model: .rknn or pipeline .json.
         golden: golden file; None for the one beside the .rknn.
         runtime: "board", or "simulator" to rebuild the model here, where all outputs must be equal.
+        on: address of the board, as of `Request`; None for this machine.
         report: receives progress.
 
     Raises:
@@ -172,22 +181,23 @@ def check(
     path = Path(model)
     files = _files(path, golden)
     stored = {role: golden_of(file, golden) for role, file in files.items()}
-    before = read_machine()
+    request = Request(runtime=runtime, on=on)
+    before = machine_on(on)
     parts, runtime_info = [], _RuntimeInfo()
     for role, file in files.items():
         with report.task(f"Checking {file.name}"):
-            part_under_test = _PartUnderTest(
-                role, file, stored[role], _board(file, golden, runtime), report
-            )
+            board = _board(file, golden, request, report)
+            part_under_test = _PartUnderTest(role, file, stored[role], board, report)
             parts.append(part_under_test.check(runtime_info))
-    after = read_machine()
+    after = machine_on(on)
     level = max((part.level for part in parts), key=LEVELS.index)
-    label = _label(runtime, runtime_info, before)
+    simulated = runtime == "simulator"
+    label = SIMULATED if simulated else board_label(runtime_info.stand_in, before)
     return BoardCheck(
         label=label,
         level=level,
         verdict=_verdict(level, parts, runtime),
-        next=_next(level, parts, path, label),
+        next=_next(level, parts, path, label, on),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         rkzoo=version("rkzoo"),
         place=_place(before, after, runtime_info),
@@ -220,9 +230,13 @@ def _files(path: Path, golden: Path | None) -> dict[str, Path]:
     )
 
 
-def _board(file: Path, golden: Path | None, runtime: str) -> BoardBackend | None:
-    """How the file runs on this machine's NPU; None for the simulator."""
-    if runtime == "simulator":
+def _board(
+    file: Path, golden: Path | None, request: Request, report: ProgressReporter
+) -> BoardBackend | RemoteBackend | None:
+    """How the file runs on the NPU; None for the simulator."""
+    if request.on is not None:
+        return RemoteBackend.of_rknn(file, request, report)[1]
+    if request.runtime == "simulator":
         return None
     board_backend = on_board(file, requested=False)
     if board_backend is None:
@@ -230,8 +244,8 @@ def _board(file: Path, golden: Path | None, runtime: str) -> BoardBackend | None
         raise RkzooError(
             f"{file.name} is checked on the board that it is for.",
             "This machine is no Rockchip board, and no NPU library was found.",
-            f"Copy {names} there and run rkzoo check {file.name}; here, --runtime simulator tells"
-            " whether the golden file is right.",
+            f"Name the board with --on ssh://user@board, or copy {names} there and run rkzoo check"
+            f" {file.name}; here, --runtime simulator tells whether the golden file is right.",
         )
     return board_backend
 
@@ -245,8 +259,14 @@ class _RuntimeInfo:
     driver: str = ""
     stand_in: bool = False
 
-    def hear(self, session: Session, board: BoardBackend) -> None:
-        self.library = Path(board.library).name
+    def hear(self, session: Session, board: BoardBackend | RemoteBackend) -> None:
+        if isinstance(session, RemoteSession):
+            told = session.opened
+            self.library = PurePosixPath(printable(told.library)).name
+            self.version, self.driver = printable(told.library_version), printable(told.driver)
+            self.stand_in = told.stand_in
+        elif isinstance(board, BoardBackend):
+            self.library = Path(board.library).name
         if isinstance(session, NpuSession):
             self.version, self.driver = map(printable, session.context.versions())
             self.stand_in = session.context.stand_in
@@ -270,7 +290,7 @@ class _PartUnderTest:
     role: str
     file: Path
     golden: Golden
-    board: BoardBackend | None
+    board: BoardBackend | RemoteBackend | None
     report: ProgressReporter
 
     def check(self, runtime_info: _RuntimeInfo) -> PartCheck:
@@ -320,6 +340,8 @@ class _PartUnderTest:
         )
 
     def _open(self, contract: Contract, layout: Layout, report: ProgressReporter) -> Session:
+        if isinstance(self.board, RemoteBackend):
+            return open_remote(self.board, contract, report, layout=layout)
         if self.board is not None:
             return open_board(self.board, contract, report, layout=layout)
         from rkzoo.workflow.compile.simulate import open_rknn
@@ -345,6 +367,8 @@ class _PartUnderTest:
         try:
             with self._open(contract, "native", SILENT) as session:
                 return self._prediction_check(contract, "native", _run(session, self.golden, 1))
+        except ConnectionLost:
+            raise  # the cable's fault, and not the board's
         except RkzooError as error:
             return PredictionCheck("native", None, "fail", _unplaced(error))
 
@@ -415,6 +439,11 @@ def _run(session: Session, golden: Golden, rounds: int) -> _RunResult:
             if not number:
                 first.append(digest)
             steady &= digest == first[index]
+    if isinstance(session, RemoteSession):
+        # What was waited for here holds the network; the board times its runs itself.
+        timed = [session.time(golden.inputs(i), rounds) for i in range(golden.about.count)]
+        ran.seconds[:] = [one for told in timed for one in told.seconds]
+        ran.npu_seconds[:] = [one for told in timed for one in told.npu_seconds]
     return _RunResult(session.outputs, outputs, steady, ran.seconds, ran.npu_seconds)
 
 
@@ -438,14 +467,6 @@ def _explain_differences(layout: Layout, agreed: Agreement) -> str:
 # ---- the whole ----------------------------------------------------------------------
 
 
-def _label(runtime: str, runtime_info: _RuntimeInfo, machine: Machine) -> str:
-    if runtime == "simulator":
-        return SIMULATED
-    if runtime_info.stand_in:
-        return STAND_IN
-    return MEASURED if machine.board else ELSEWHERE
-
-
 def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
     who = "The simulator" if runtime == "simulator" else "The NPU"
     if level == "fail":
@@ -462,7 +483,7 @@ def _verdict(level: Level, parts: Sequence[PartCheck], runtime: str) -> str:
     return f"{who} answers what the golden file holds{share}."
 
 
-def _next(level: Level, parts: Sequence[PartCheck], path: Path, label: str) -> str:
+def _next(level: Level, parts: Sequence[PartCheck], path: Path, label: str, on: str | None) -> str:
     if label == SIMULATED and level != "ok":
         return "Convert the model again with rkzoo convert ... --golden."
     if label != MEASURED and level == "ok":
@@ -471,7 +492,8 @@ def _next(level: Level, parts: Sequence[PartCheck], path: Path, label: str) -> s
         return "Send the report: it is what rkzoo knows of real boards by."
     bad = next(part for part in parts if part.level == level)
     model = shlex.quote(bad.model)
-    return f"Run rkzoo doctor {model} where it lies, and send the report with what it says."
+    where = "where it lies" if on is None else f"--on {shlex.quote(on)}"
+    return f"Run rkzoo doctor {model} {where}, and send the report with what it says."
 
 
 def _place(before: Machine, after: Machine, runtime_info: _RuntimeInfo) -> BoardInfo:
@@ -491,5 +513,6 @@ def _place(before: Machine, after: Machine, runtime_info: _RuntimeInfo) -> Board
 
 
 def _unplaced(error: RkzooError) -> str:
-    """The error without folder names, which would identify the machine."""
-    return re.sub(r"/(?:[^\s/]+/)+", "", f"{error.what} {error.why}".strip())
+    """The error without addresses and folder names, which would identify the machine."""
+    told = re.sub(r"^On \S+: ", "", f"{error.what} {error.why}".strip())
+    return re.sub(r"/(?:[^\s/]+/)+", "", re.sub(r"\b(?:ssh|https?)://\S+|\badb:\S+", "it", told))

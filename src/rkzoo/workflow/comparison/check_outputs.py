@@ -12,6 +12,7 @@ from rkzoo.checks import Level
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.runtime.simulator import quantised
 from rkzoo.session import Array, dequantise
+from rkzoo.soc.machine import Machine
 from rkzoo.workflow.comparison.diagnosis import GOOD
 
 KNOWN_SHARE, KNOWN_CODES = 0.84, 5
@@ -21,6 +22,19 @@ KNOWN = (
     "The one public comparison with a real RK3588 found 84 to 92 % of output codes equal and a"
     " largest difference of 5; the simulator is no exact model of the chip."
 )
+MEASURED = "board"
+STAND_IN = "stand-in: not measured on a board"
+ELSEWHERE = "not measured on a board"
+
+
+def board_label(stand_in: bool, machine: Machine) -> str:
+    """The label of an NPU's figures: a board's are those of Rockchip's library on a Rockchip board
+    alone."""
+    if stand_in:
+        return STAND_IN
+    return MEASURED if machine.board else ELSEWHERE
+
+
 FAIL_COSINE = 0.95
 """Differences of 5 of 256 codes keep the cosine well above this; wrong layouts, missing inputs and
 unwritten memory do not."""

@@ -42,8 +42,9 @@ from rkzoo.workflow.comparison.diagnosis import (
     input_scale,
     like_float,
 )
+from rkzoo.workflow.comparison.far_board import Answered, comparing_board
 from rkzoo.workflow.comparison.input_probe import probe
-from rkzoo.workflow.comparison.kept_sessions import Opened, open_sessions
+from rkzoo.workflow.comparison.kept_sessions import Opened, open_on_board, open_sessions
 from rkzoo.workflow.comparison.matching import (
     Agreement,
     Matches,
@@ -53,6 +54,7 @@ from rkzoo.workflow.comparison.matching import (
     summed,
 )
 from rkzoo.workflow.comparison.planning import (
+    board_plans,
     calibration_pictures,
     check_named,
     given_pictures,
@@ -61,6 +63,8 @@ from rkzoo.workflow.comparison.planning import (
     recipe_of,
 )
 from rkzoo.workflow.comparison.result import (
+    BOARD_NOTE,
+    NOTE,
     ComparedImage,
     Comparison,
     LayerComparison,
@@ -87,6 +91,7 @@ def compare(
 ) -> Comparison:
     """Run a model in float and on the simulator, and diagnose the differences.
 
+    With `on` of `request` a board runs it too, and is held against the simulator.
     `images` as the model takes them (pictures, .npy, .npz, NAME=FILE), or three of the calibration
     samples. The dtype of `request` leaves the other number format out; its confidence (0.25) is
     the threshold of objects. `layers`: INT8 layer by layer too, on the picture where its outputs
@@ -97,12 +102,14 @@ def compare(
     request = request or Request()
     chip = chip_name(soc) if soc else ""
     check_named(images)
+    far = comparing_board(request.on, chip) if request.on else None
     planned, skipped = plans(model, request, report)
-    chip = chip or own_chip(planned) or SIMULATED_SOC
+    chip = chip or (far and far.hello.chip) or own_chip(planned) or SIMULATED_SOC
+    on_board = board_plans(model, request, planned, report) if far else {}
     pictures = given_pictures(images, planned["onnx"], report)
     pictures = pictures or calibration_pictures(model, request, planned["onnx"], report)
     commands = _commands(model, chip, options)
-    trial = _Trial(pictures, request.confidence, report)
+    trial = _Trial(pictures, request.confidence, report, keeps=far is not None)
     ran, layered = [], []
     for runtime, runtime_plan in planned.items():
         with ExitStack() as stack:
@@ -112,11 +119,22 @@ def compare(
             ran.append(replace(variant, seconds=time.perf_counter() - begun))
             if runtime == "int8" and layers:
                 layered += _layers(runtime_plan, processes, trial, ran[-1], skipped, report)
+    for runtime, runtime_plan in on_board.items():
+        assert far is not None  # it was planned for
+        with ExitStack() as stack:
+            opened, told = open_on_board(runtime_plan, planned["onnx"], stack, report)
+            far.hear(told)
+            begun = time.perf_counter()
+            variant = trial.run(runtime, runtime_plan, opened, far.label)
+            ran.append(replace(variant, seconds=time.perf_counter() - begun))
     found_causes = tuple(
         cause
         for role in planned["onnx"].parts
         for cause in causes(_facts(role, planned, ran, layered, trial, model, commands, report))
     )
+    board = far.against(trial.answered) if far else None
+    if far and board and board.differs:
+        found_causes = (far.cause(board, planned["onnx"].name), *found_causes)
     recipe = recipe_of(planned)
     return Comparison(
         model=planned["onnx"].name,
@@ -131,6 +149,8 @@ def compare(
         verdict=verdict_text(ran, found_causes),
         next=next_command(ran, found_causes, commands),
         seconds=time.perf_counter() - start,
+        board=board,
+        note=BOARD_NOTE if board else NOTE,
     )
 
 
@@ -149,6 +169,13 @@ def _commands(model: str, soc: str, options: str) -> dict[str, str]:
 # ---- running it -----------------------------------------------------------------------------
 
 
+_TITLES: dict[Runtime, str] = {
+    "onnx": "Float",
+    "fp16": "Float16",
+    "int8": "INT8",
+    "board_fp16": "Float16 of the board",
+    "board_int8": "INT8 of the board",
+}
 Answering = Callable[[Any], Any]
 Calls = list[tuple[list[Array], list[Array]]]
 
@@ -157,23 +184,33 @@ class _Trial:
     """Runs all images on one backend after another. Float comes first, and its results are kept."""
 
     def __init__(
-        self, pictures: Sequence[ComparedImage], confidence: float | None, report: ProgressReporter
+        self,
+        pictures: Sequence[ComparedImage],
+        confidence: float | None,
+        report: ProgressReporter,
+        *,
+        keeps: bool = False,
     ) -> None:
-        self.pictures, self.report = pictures, report
+        """`keeps`: all outputs are kept in `answered`, to compare a board's with the
+        simulator's."""
+        self.pictures, self.report, self._keeps = pictures, report, keeps
         self.threshold = 0.25 if confidence is None else confidence
         self.warnings: dict[str, None] = {}
         # For each image: float's result, and each part's inputs with float's outputs.
         self.answers: list[Any] = []
         self.calls: list[dict[str, Calls]] = []
         self.named: dict[str, tuple[str, ...]] = {}
+        self.answered: Answered = {}
         self.worst = 0
 
-    def run(self, runtime: Runtime, planned: Plan, opened: Opened) -> RuntimeComparison:
+    def run(
+        self, runtime: Runtime, planned: Plan, opened: Opened, label: str = ""
+    ) -> RuntimeComparison:
         task, threshold = _task(planned, opened, self.threshold)
         self.threshold = threshold
         matches, counts, drawn = [], [], []
         rows: dict[tuple[str, int], list[OutputFigures]] = {}
-        title = {"onnx": "Float", "fp16": "Float16", "int8": "INT8"}[runtime]
+        title = _TITLES[runtime]
         with self.report.task(f"{title} on the pictures", len(self.pictures), unit="pictures") as b:
             for index, picture in enumerate(self.pictures):
                 prediction = None if task is None else task(picture.image)
@@ -184,7 +221,7 @@ class _Trial:
                 elif prediction is not None:
                     matches.append(compared(self.answers[index], prediction, threshold))
                 if runtime != "onnx":
-                    for key, row in self._against(index, planned, opened):
+                    for key, row in self._against(index, runtime, planned, opened):
                         rows.setdefault(key, []).append(row)
                 sure = None if prediction is None else above(prediction, threshold)
                 counts.append(None if sure is None else len(sure))
@@ -199,7 +236,7 @@ class _Trial:
         outputs = tuple(over_pictures(output_figures) for _, output_figures in sorted(rows.items()))
         return RuntimeComparison(
             runtime=runtime,
-            label="onnx" if runtime == "onnx" else "simulator",
+            label=label or ("onnx" if runtime == "onnx" else "simulator"),
             counts=tuple(counts),
             outputs=outputs,
             matches=tuple(matches),
@@ -224,7 +261,7 @@ class _Trial:
             self.warnings.update(dict.fromkeys(diagnose_outputs(seen, self.threshold, task.head)))
 
     def _against(
-        self, index: int, planned: Plan, opened: Opened
+        self, index: int, runtime: Runtime, planned: Plan, opened: Opened
     ) -> list[tuple[tuple[str, int], OutputFigures]]:
         """Outputs of this backend for the same inputs as float."""
         rows_by_output = []
@@ -244,6 +281,10 @@ class _Trial:
                         part=role,
                     )
                     several.setdefault(place, []).append(row)
+                    if self._keeps:
+                        here = self.answered.setdefault(runtime, {})
+                        one = here.setdefault((role, place), (name, kept.outputs[spec], []))
+                        one[2].append(outputs[spec])
             rows_by_output += [
                 ((role, place), over_pictures(rows)) for place, rows in several.items()
             ]
@@ -387,7 +428,7 @@ def _facts(
     outputs: dict[str, list[OutputFigures]] = {
         variant.runtime: [row for row in variant.outputs if row.part == role]
         for variant in ran
-        if variant.runtime != "onnx"
+        if variant.runtime in ("fp16", "int8")
     }
     hurt = {variant.runtime for variant in ran if variant.hurt and role in suspect_parts(variant)}
     graph = build.onnx.read_bytes()

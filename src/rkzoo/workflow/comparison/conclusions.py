@@ -20,7 +20,12 @@ NOTHING_FOUND = (
     "Nothing was found in the pictures, by float neither, so this says little: give pictures of "
     "what the model looks for with --image."
 )
-_TITLES = {"fp16": "float16", "int8": "INT8"}
+_TITLES = {
+    "fp16": "float16",
+    "int8": "INT8",
+    "board_fp16": "float16 on the board",
+    "board_int8": "INT8 on the board",
+}
 
 
 def suspect_parts(variant: RuntimeComparison) -> set[str]:

@@ -25,7 +25,9 @@ from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 if TYPE_CHECKING:
     import onnx
 
-Runtime = Literal["onnx", "fp16", "int8"]
+Runtime = Literal["onnx", "fp16", "int8", "board_fp16", "board_int8"]
+"""What is run: float, a number format on the simulator, or one on a board."""
+ON_BOARD: dict[Runtime, Runtime] = {"fp16": "board_fp16", "int8": "board_int8"}
 
 GOOD = 0.99
 """Cosine similarity of a layer below which it counts as bad."""

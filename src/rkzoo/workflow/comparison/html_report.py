@@ -20,15 +20,26 @@ from numpy.typing import NDArray
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
 from rkzoo.html_template import render
-from rkzoo.workflow.comparison.diagnosis import GOOD
+from rkzoo.workflow.comparison.diagnosis import GOOD, Runtime
 from rkzoo.workflow.comparison.matching import Agreement, MatchedPair
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 
 if TYPE_CHECKING:
     from rkzoo.toolkit.analysis import LayerError
-    from rkzoo.workflow.comparison.result import Comparison, LayerComparison
+    from rkzoo.workflow.comparison.result import (
+        BoardComparison,
+        Comparison,
+        LayerComparison,
+        RuntimeComparison,
+    )
 
-TITLES = {"onnx": "float [onnx]", "fp16": "float16 [simulator]", "int8": "INT8 [simulator]"}
+_FORMATS: dict[Runtime, str] = {
+    "onnx": "float",
+    "fp16": "float16",
+    "int8": "INT8",
+    "board_fp16": "float16",
+    "board_int8": "INT8",
+}
 _WIDEST = 720  # maximum width of an image in pixels
 _ROWS = 40  # items listed per image
 _CLEAREST = 1e-7  # lower limit of the plotted distance from 1
@@ -42,6 +53,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     names: Sequence[int] = (0,)
     bad: frozenset[tuple[int, int]] = frozenset()
+
+
+def title(variant: RuntimeComparison) -> str:
+    """What was run, and where: `INT8 [simulator]`."""
+    return f"{_FORMATS[variant.runtime]} [{variant.label}]"
 
 
 def jpeg(image: NDArray[np.uint8]) -> bytes:
@@ -68,7 +84,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
 def page(comparison: Comparison) -> str:
     """Render the report."""
     agreed = [
-        (TITLES[variant.runtime], variant.agreement)
+        (title(variant), variant.agreement)
         for variant in comparison.ran
         if variant.agreement is not None
     ]
@@ -78,19 +94,71 @@ def page(comparison: Comparison) -> str:
         found=comparison,
         hurt=any(variant.hurt for variant in comparison.ran) or bool(comparison.causes),
         pictures=list(_pictures(comparison)),
-        agreements=Table(AGREED, [*rows, ["board", "no board here", *[""] * (len(AGREED) - 2)]])
-        if rows
-        else None,
+        agreements=Table(AGREED, rows + _no_board(comparison)) if rows else None,
         more=[(title, *extra) for title, agreement in agreed for extra in extras(agreement)],
         things=list(_match_tables(comparison)),
         outputs=[
-            (TITLES[variant.runtime], _outputs(variant.outputs))
+            (title(variant), _outputs(variant.outputs))
             for variant in comparison.ran
             if variant.outputs
         ],
         layers=[(layer, curve(layer.rows), _worst(layer)) for layer in comparison.layers],
+        board=_board(comparison.board) if comparison.board else None,
         good=GOOD,
     )
+
+
+def _no_board(comparison: Comparison) -> list[list[str]]:
+    if comparison.board is not None:
+        return []
+    return [["board", "no board here", *[""] * (len(AGREED) - 2)]]
+
+
+BOARD_OUTPUTS = (
+    "",
+    "output",
+    "codes equal",
+    "most apart",
+    "max difference",
+    "cosine",
+    "",
+)
+
+
+def board_rows(board: BoardComparison) -> list[list[str]]:
+    """A board's outputs against the simulator's, with the columns BOARD_OUTPUTS."""
+    return [
+        [
+            _FORMATS[against.runtime],
+            output.name,
+            "float" if output.equal is None else share(output.equal),
+            "" if output.codes is None else str(output.codes),
+            number(output.difference, 4),
+            number(output.cosine, 5),
+            "ok" if output.level == "ok" else output.why,
+        ]
+        for against in board.against
+        for output in against.outputs
+    ]
+
+
+def board_hardware(board: BoardComparison) -> str:
+    """The board, its chip and its NPU's software in one line."""
+    library = f"{board.library} {board.library_version}".strip()
+    parts = (board.board, board.chip or "", f"driver {board.driver}", library)
+    return f"{board.label}: {', '.join(part for part in parts if part)}"
+
+
+def _board(board: BoardComparison) -> dict[str, object]:
+    """Text and table of the board's section."""
+    rows = board_rows(board)
+    bad = frozenset((line, 6) for line, row in enumerate(rows) if row[6] != "ok")
+    return {
+        "hardware": board_hardware(board),
+        "says": board.says,
+        "outputs": Table(BOARD_OUTPUTS, rows, names=(0, 1, 6), bad=bad),
+        "known": board.known,
+    }
 
 
 def _pictures(comparison: Comparison) -> Iterator[dict[str, object]]:
@@ -100,7 +168,7 @@ def _pictures(comparison: Comparison) -> Iterator[dict[str, object]]:
     for index, name in enumerate(comparison.pictures):
         shown = [
             (
-                f"{TITLES[variant.runtime]}: {variant.counts[index]} found",
+                f"{title(variant)}: {variant.counts[index]} found",
                 base64.b64encode(variant.drawn[index]).decode("ascii"),
             )
             for variant in comparison.ran
@@ -148,12 +216,12 @@ def _match_tables(comparison: Comparison) -> Iterator[tuple[str, Table, int]]:
             ]
             if not rows:
                 continue
-            title = f"{TITLES[variant.runtime]}, {name}: {len(matches.found)} of {matches.things}"
+            caption = f"{title(variant)}, {name}: {len(matches.found)} of {matches.things}"
             header = ("", "what", "float", "here", "change", "IoU", "mask IoU", "points", "reads")
             used = [i for i in range(len(header)) if i < 6 or any(row[i] for row in rows)]
             shown = [[row[i] for i in used] for row in rows[:_ROWS]]
             table = Table([header[i] for i in used], shown, names=(0, 1, 8))
-            yield title, table, max(0, len(rows) - _ROWS)
+            yield caption, table, max(0, len(rows) - _ROWS)
 
 
 def _moved(pair: MatchedPair) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from rkzoo.files import os_errors_explained
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import ProgressReporter
+from rkzoo.protocol.board import Opened as BoardOpened
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.runtime.simulator import SimulatorSession, fed_spec
 from rkzoo.session import Array, Closeable, Session
@@ -19,6 +20,7 @@ from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
 from rkzoo.workflow.comparison.diagnosis import Runtime
 from rkzoo.workflow.inference.plan import Plan
+from rkzoo.workflow.inference.remote_backend import RemoteBackend, open_remote
 
 
 class KeptSession(Closeable):
@@ -47,6 +49,22 @@ class KeptSession(Closeable):
 
 
 Opened = dict[str, KeptSession]
+
+
+def open_on_board(
+    planned: Plan, base: Plan, stack: ExitStack, report: ProgressReporter
+) -> tuple[Opened, list[BoardOpened]]:
+    """Open the sessions of a board by role, fed as those of `base` are, and what it told of them;
+    `stack` closes them. Raises RkzooError."""
+    opened: Opened = {}
+    told = []
+    for role, part in planned.parts.items():
+        assert isinstance(part.backend, RemoteBackend)
+        session = open_remote(part.backend, part.contract, report, layout="plain")
+        told.append(session.opened)
+        inputs = base.parts[role].built.recipe.inputs
+        opened[role] = stack.enter_context(KeptSession(session, inputs))
+    return opened, told
 
 
 def open_sessions(

@@ -22,7 +22,7 @@ from rkzoo.tasks.tensors.feed import as_given, input_specs
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.recipe import Recipe
 from rkzoo.vision.image import expand, read
-from rkzoo.workflow.comparison.diagnosis import Runtime
+from rkzoo.workflow.comparison.diagnosis import ON_BOARD, Runtime
 from rkzoo.workflow.comparison.result import ComparedImage
 from rkzoo.workflow.inference.inputs import of_plan
 from rkzoo.workflow.inference.plan import ModelPart, Plan, check_pictures, part, plan
@@ -30,6 +30,7 @@ from rkzoo.workflow.inference.simulator_backend import SimulatorBackend
 from rkzoo.workflow.request.calibration import CalibrationImages, choose, samples
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.models import find_model
+from rkzoo.workflow.request.pipeline_file import is_pipeline_file
 from rkzoo.workflow.request.request import PathName, Request
 from rkzoo.workflow.request.samples import ARRAYS
 from rkzoo.workflow.request.sidecar import read_sidecar
@@ -87,7 +88,7 @@ def plans(
     """A plan for each runtime, float first, and what was left out."""
     skipped: list[str] = []
     dtype = request.dtype
-    base = _base(model, replace(request, runtime="simulator"), skipped, report)
+    base = _base(model, replace(request, runtime="simulator", on=None), skipped, report)
     check_pictures(base, "compare")
     plans: dict[Runtime, Plan] = {"onnx": replace(base, label="onnx")}
     recipes = [part.build.recipe for part in base.parts.values() if part.build]
@@ -100,6 +101,23 @@ def plans(
     if dtype != "fp16" and any(recipe.dtype == "int8" for recipe in recipes):
         plans["int8"] = base
     return plans, skipped
+
+
+def board_plans(
+    model: str, request: Request, simulated: Mapping[Runtime, Plan], report: ProgressReporter
+) -> dict[Runtime, Plan]:
+    """A plan on the board that `request` names for each number format of the simulator's; what is
+    built already has one alone. Raises RkzooError."""
+    planned: dict[Runtime, Plan] = {}
+    built = Path(model).suffix.lower() == ".rknn" or is_pipeline_file(model)
+    recipes = [part.built.recipe for part in simulated["onnx"].parts.values()]
+    own = "int8" if any(recipe.dtype == "int8" for recipe in recipes) else "fp16"
+    for runtime, on_board in ON_BOARD.items():
+        if runtime not in simulated or (built and runtime != own):
+            continue
+        wanted = request if built else replace(request, dtype=runtime)
+        planned[on_board] = plan(model, wanted, report)
+    return planned
 
 
 def _base(model: str, request: Request, skipped: list[str], report: ProgressReporter) -> Plan:

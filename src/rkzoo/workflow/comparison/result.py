@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.json_values import to_json_value
-from rkzoo.session import Label
 from rkzoo.toolkit.analysis import LayerError
+from rkzoo.workflow.comparison.check_outputs import KNOWN, OutputCheck
 from rkzoo.workflow.comparison.diagnosis import Cause, Runtime
 from rkzoo.workflow.comparison.matching import Agreement, Matches
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
@@ -17,6 +17,11 @@ NOTE = (
     "float is ONNX Runtime on this PC, float16 and INT8 are the toolkit's simulator. The "
     "simulator's figures do not depend on the chip: they are the same for every one, and a board "
     "can differ from them a little."
+)
+
+BOARD_NOTE = (
+    "float is ONNX Runtime on this PC, float16 and INT8 are the toolkit's simulator, and the board "
+    "runs what was built for its chip on the same inputs. The simulator is no exact model of it."
 )
 
 
@@ -31,11 +36,53 @@ class ComparedImage:
 
 
 @dataclass(frozen=True)
+class BoardOutputs:
+    """A board's outputs against the simulator's, of one number format. `first` is the first in the
+    graph's order that differs by more than boards were seen to."""
+
+    runtime: Runtime
+    outputs: tuple[OutputCheck, ...]
+
+    @property
+    def first(self) -> OutputCheck | None:
+        return next((one for one in self.outputs if one.level != "ok"), None)
+
+
+@dataclass(frozen=True)
+class BoardComparison:
+    """The board of a comparison.
+
+    Attributes:
+        label: origin of its figures, as of `check`.
+        board, chip, driver, library, library_version: the machine, and its NPU's software.
+        against: its outputs against the simulator's.
+        says: what they show, a sentence for each number format.
+        known: what is known of boards' deviation.
+    """
+
+    label: str
+    board: str
+    chip: str | None
+    driver: str
+    library: str
+    library_version: str
+    against: tuple[BoardOutputs, ...]
+    says: tuple[str, ...]
+    known: str = KNOWN
+
+    @property
+    def differs(self) -> bool:
+        """Whether it differs from the simulator."""
+        return any(one.first is not None for one in self.against)
+
+
+@dataclass(frozen=True)
 class RuntimeComparison:
     """One backend over all images.
 
     Attributes:
-        runtime, label: dtype and backend.
+        runtime: what was run.
+        label: origin of the figures.
         counts: number of items per image; None where the model has none.
         outputs, matches: comparison with float (`matches` per image); empty for float itself.
         agreement: aggregate of `matches`.
@@ -45,7 +92,7 @@ class RuntimeComparison:
     """
 
     runtime: Runtime
-    label: Label
+    label: str
     counts: tuple[int | None, ...]
     outputs: tuple[OutputFigures, ...] = ()
     matches: tuple[Matches, ...] = ()
@@ -80,6 +127,7 @@ class Comparison:
         skipped: what was left out, and why.
         verdict: summary.
         next: suggested command.
+        board: the board that was asked, too.
     """
 
     model: str
@@ -94,7 +142,7 @@ class Comparison:
     verdict: str
     next: str
     seconds: float
-    board: None = None
+    board: BoardComparison | None = None
     note: str = NOTE
 
     def to_json(self) -> dict[str, Any]:

@@ -54,13 +54,13 @@ from rkzoo.workflow.inference.plan import (
     open_part,
     plan,
 )
+from rkzoo.workflow.inference.remote_backend import machine_on
 from rkzoo.workflow.inference.stages import StagedTask, run_stages
 from rkzoo.workflow.performance.machine_setup import (
     Affinity,
     Board,
     MachineSetup,
     applied,
-    machine_on,
     machine_setup,
     picture_bytes,
 )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-import msgspec
 import numpy as np
 
 from rkzoo.contract.schema_base import StrictStruct
@@ -19,8 +18,9 @@ from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.protocol.board import SetClocks
 from rkzoo.soc import clocks
 from rkzoo.soc.chips import chips
-from rkzoo.soc.machine import Machine, machine_from_json, read_machine
+from rkzoo.soc.machine import Machine
 from rkzoo.speed.clock_rates import Clock, clocks_of
+from rkzoo.workflow.inference.remote_backend import machine_on
 
 Affinity = Literal["all", "big", "little"]
 
@@ -88,20 +88,6 @@ class MachineSetup:
             on=self.on or "",
             library=library,
         )
-
-
-def machine_on(on: str | None) -> Machine:
-    """The state of the board at an address, None for this machine. Raises RkzooError."""
-    if on is None:
-        return read_machine()
-    from rkzoo.remote.boards import board
-
-    try:
-        return machine_from_json(board(on).client.machine())
-    except msgspec.DecodeError as error:
-        raise RkzooError(
-            f"What {on} tells of itself cannot be read.", f"{error}.", "Update rkzoo there.", code=1
-        ) from error
 
 
 def machine_setup(affinity: Affinity, lock_clocks: bool, on: str | None = None) -> MachineSetup:
