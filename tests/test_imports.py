@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "remote",
         "streaming",
     },
     "serving": {
@@ -81,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
         "toolkit",
         "tasks",
         "runtime",
+        "remote",
         "streaming",
         "workflow",
     },
