@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
 import random
@@ -388,7 +387,8 @@ def main() -> int:
     }
     for name, share in shares.items():
         print(f"{name}: {share:.0%} of the bare pool; goal {GOAL:.0%}: {verdict(share >= GOAL)}")
-    faults = [f"{name}: {fault}" for name, way in ways.items() if (fault := way.fault(each * args.rounds))]
+    count = each * args.rounds
+    faults = [f"{name}: {fault}" for name, way in ways.items() if (fault := way.fault(count))]
     print("\n".join(faults) or "nothing was lost")
     return 1 if faults else 0
 

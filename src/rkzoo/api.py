@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
     from rkzoo.workflow.evaluation.evaluate import Evaluation
+    from rkzoo.workflow.evaluation.jobs import Send
     from rkzoo.workflow.performance.bench import AnswerReport, BenchReport
     from rkzoo.workflow.performance.estimate import Estimate
     from rkzoo.workflow.performance.machine_setup import Affinity
@@ -40,6 +41,7 @@ def evaluate(
     scheduler: str | None = None,
     fresh: bool = False,
     metric: str | UserMetric | None = None,
+    send: Send = "tensors",
     report: ProgressReporter = SILENT,
     **options: Unpack[ModelOptions],
 ) -> Evaluation:
@@ -58,6 +60,8 @@ def evaluate(
         metric: Of plain tensors: a function that gets the outputs by name (numpy arrays) and the
             path of the sample and returns a number, higher is better; or FILE.py:FUNCTION, whose
             file is then imported. None: the cosine similarity with the float model's outputs.
+        send: What goes to the board that `on` names: "tensors" that were prepared here, or the
+            "files", which is less on a slow network and more work for the board.
         report: Where progress goes.
         options: Fields of `Request`, in place of those of `request`.
 
@@ -81,6 +85,7 @@ def evaluate(
         scheduler=scheduler,
         fresh=fresh,
         metric=metric,
+        send=send,
         report=report,
     )
 

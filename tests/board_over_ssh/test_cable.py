@@ -3,10 +3,13 @@ stand-in for Rockchip's library."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +35,7 @@ from rkzoo.session import Array
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 RUN_SECONDS = 0.8
+TEMPORARY = {Path("/tmp"), Path(tempfile.gettempdir())}
 LARGE = 32 << 20
 
 
@@ -50,13 +54,22 @@ def cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshBoard]:
 def there(cable: SshBoard, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshBoard]:
     """The board; afterwards nothing of a connection is left, on either side."""
     monkeypatch.setenv("RKZOO_SSH", cable.client)
+    # Names of temporary folders that tell whose they are: other tests make some meanwhile.
+    own, numbers = f"{os.getpid():06x}", itertools.count()
+
+    def name(size: int) -> str:
+        return f"{own}{next(numbers):0{2 * size - len(own)}x}"
+
+    def nothing_left() -> bool:
+        return not any([*place.glob(f"rkzoo-{own}*")] for place in TEMPORARY)
+
+    monkeypatch.setattr(secrets, "token_hex", name)
     here = {*descendants(os.getpid())}
-    sockets = {*Path("/tmp").glob("rkzoo-*")}
     yield cable
     close_boards()
     until(lambda: not cable.processes(), "processes stay on the board")
     until(lambda: {*descendants(os.getpid())} <= here, "processes stay here")
-    until(lambda: {*Path("/tmp").glob("rkzoo-*")} <= sockets, "sockets stay")
+    until(nothing_left, "sockets stay")
 
 
 def until(reached: Callable[[], object], what: str, seconds: float = 15) -> None:

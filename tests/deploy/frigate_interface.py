@@ -69,10 +69,10 @@ class DetectionApi(ABC):
 
     @abstractmethod
     def __init__(self, detector_config: BaseDetectorConfig) -> None:
-        self.detector_config = detector_config
-        self.thresh = 0.4
-        self.height = detector_config.model.height  # type: ignore[union-attr]
-        self.width = detector_config.model.width  # type: ignore[union-attr]
+        model = detector_config.model
+        assert model is not None
+        self.detector_config, self.thresh = detector_config, 0.4
+        self.width, self.height = model.width, model.height
 
     @abstractmethod
     def detect_raw(self, tensor_input):  # type: ignore[no-untyped-def]

@@ -151,12 +151,12 @@ def _records(arrays: Record) -> Iterator[Record]:
         split[key] = np.concatenate(([0], np.cumsum(rows)))
     for i in range(count):
         record = {key: arrays[key][split[key][i] : split[key][i + 1]] for key in keys}
-        _check(record)
+        check_record(record)
         yield record
 
 
-def _check(record: Record) -> None:
-    """Validate what the metrics rely on."""
+def check_record(record: Record) -> None:
+    """Validate what the metrics rely on. Raises ValueError, KeyError or TypeError."""
     if record["size"].shape != (2,):
         raise ValueError("size")
     rows = {len(record[key]) for key in record if key not in ("size", "rle", "text")}

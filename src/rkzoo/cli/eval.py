@@ -34,6 +34,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_runtime(parser)
     add_on(parser)
+    parser.add_argument(
+        "--send",
+        choices=("tensors", "files"),
+        default="tensors",
+        help="with --on: what goes to the board, prepared tensors (default) or the files as they"
+        " are, which is less on a slow network and more work for the board",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument("--conf", type=float, help="confidence threshold (standard 0.001)")
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (standard 0.65)")
@@ -101,6 +108,7 @@ def main(args: argparse.Namespace) -> int:
         scheduler=args.scheduler,
         fresh=args.fresh,
         metric=args.metric,
+        send=args.send,
         report=bars,
     )
     if args.json:

@@ -127,7 +127,9 @@ def _run(args: argparse.Namespace) -> int:
             if not args.json:
                 _print_summary(result, shown_name)
         if args.json:
+            hardware = next(part.backend.hardware for part in planned.parts.values())
             head = {"model": args.model, "runtime": model.runtime}
+            head |= {"hardware": hardware} if hardware else {}
             documents.print(head, input_kind.several, bars.failures)
     _say(warned, input_kind, folder, file_named, *(place for place in (txt, json) if place))
     return bars.exit_code()

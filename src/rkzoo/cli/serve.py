@@ -12,6 +12,7 @@ from rkzoo.cli.model_options import add_classes, add_runtime, add_thresholds
 
 if TYPE_CHECKING:
     from rkzoo.protocol.board import ServerReady
+    from rkzoo.serving.log import Log
 
 TOKEN = "RKZOO_SERVE_TOKEN"
 """Holds the token, where no file is named."""
@@ -52,7 +53,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="speech for Home Assistant, by Wyoming, where clients send no token",
     )
     parser.add_argument(
-        "--queue", type=int, default=64, metavar="N", help="requests that wait for a model (64)"
+        "--queue", type=int, default=256, metavar="N", help="requests that wait for a model (256)"
     )
     parser.add_argument(
         "--deadline", type=float, default=30.0, metavar="S", help="seconds until one is given up"
@@ -74,6 +75,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_thresholds(parser)
     add_classes(parser)
     parser.add_argument("--language", metavar="CODE", help="of speech or text, for example en")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="of the lines on stderr, one for each request (default text)",
+    )
+    parser.add_argument(
+        "--no-access-log", action="store_true", help="no lines for requests, only for models"
+    )
     parser.add_argument("--json", action="store_true", help="say as JSON on stdout where it is")
     parser.set_defaults(verb=main)
 
@@ -111,8 +121,10 @@ def main(args: argparse.Namespace) -> int:
         )
     limits = Limits(waiting=args.queue, deadline=args.deadline)
     served = served_models(args.models, _request(args), args.workers)
-    engine = Engine(served, limits, log=_log)
-    serve(engine, settings, lambda told: _say(told, args.json or args.board))
+    log = _log(args)
+    engine = Engine(served, limits, log=log.say)
+    engine.observers.append(log.request)
+    serve(engine, settings, lambda told: _say(told, log, args.json or args.board))
     return 0
 
 
@@ -143,16 +155,25 @@ def _token(file: str | None) -> str:
     return token
 
 
-def _log(model: str, line: str) -> None:
+def _log(args: argparse.Namespace) -> Log:
+    """Where lines go. Who started it over a cable reads the last one to say why it ended: those of
+    requests would hide that."""
+    from rkzoo.serving.log import Log
+
+    requests = not (args.no_access_log or args.until_stdin_closes)
+    return Log(args.log_format, _write, requests)
+
+
+def _write(line: str) -> None:
     from rkzoo.cli.streams import one_line
 
-    print(f"{one_line(model)}: {one_line(line)}", file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
-def _say(told: ServerReady, as_json: bool) -> None:
+def _say(told: ServerReady, log: Log, as_json: bool) -> None:
     import msgspec
 
     if as_json:
         print(msgspec.json.encode(told).decode(), flush=True)
     for address in told.addresses:
-        print(f"Listening at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        log.say("", f"Listening at {address} (Ctrl-C ends it)")

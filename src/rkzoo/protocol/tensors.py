@@ -326,6 +326,10 @@ def _from_json(tensor: Tensor) -> Array:
         values = msgspec.json.decode(tensor.data)
         array = np.asarray(values)
         whole = array.dtype.kind in "iub" or (dtype.kind == "f" and array.dtype.kind == "f")
+        if not whole and dtype == np.uint64:
+            # numpy makes floats of integers where some are above INT64 and some are not.
+            array = np.asarray(values, object)
+            whole = all(type(value) is int for value in array.flat)
         if array.size != count or not (whole or count == 0):
             raise ValueError(f"{array.size} values of the kind {array.dtype}")
         if dtype.kind in "iub" and count:

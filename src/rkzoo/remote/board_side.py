@@ -23,7 +23,7 @@ BASE = os.path.join(os.path.expanduser("~"), ".local", "share", "rkzoo")
 VERSIONS = os.path.join(BASE, "versions")
 PROGRAM = os.path.join(BASE, "bin", "rkzoo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}")
-IMPORTED = "numpy, cv2, msgspec, yaml, starlette, uvicorn, httptools, rkzoo.cli.entry"
+IMPORTED = "numpy, cv2, msgspec, yaml, uvicorn, httptools, rkzoo.serving.app, rkzoo.cli.entry"
 """What must be importable before an installation is used: C libraries may be missing."""
 _OLD = 3600.0  # seconds, then what a cut connection left is swept
 _PIECE = 1 << 20

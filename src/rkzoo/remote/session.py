@@ -64,6 +64,11 @@ class RemoteSession(Closeable):
         """As `time`, with what was run last. Raises RkzooError."""
         return self.time(self._last, runs)
 
+    def record(self, file: bytes, name: str) -> dict[str, Array]:
+        """What is found in a picture or sound that is sent as it is, where the session was opened
+        with its contract. Raises RkzooError."""
+        return self.client.record(self.opened.session, file, name)
+
     def layers(self) -> Layers:
         """Times per layer, where it was opened to be profiled. Raises RkzooError."""
         return self.client.layers(self.opened.session)

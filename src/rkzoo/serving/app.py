@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rkzoo.protocol.board import Problem
-from rkzoo.serving.engine import Engine, Reply
+from rkzoo.serving.engine import Engine, Event, Reply
 from rkzoo.serving.errors import ServingError
 from rkzoo.serving.http_limits import MOST_BODY, declared_size, read_body
+from rkzoo.serving.trace import TRACE, Trace
 
 Handler = Callable[[Request], Awaitable[Response]]
 ErrorForm = Callable[[ServingError], Response]
@@ -34,12 +37,13 @@ class Access:
         token: What has to be sent as `Authorization: Bearer TOKEN`; empty for none.
         local: The server listens on the loopback alone: a page of another site that the user's
             browser shows must not reach it, so names of other machines are refused.
-        open_paths: Paths that need no token: whether the server is alive is no secret.
+        open_paths: Paths that need no token: whether the server is alive is no secret, nor is the
+            page, which asks for the token.
     """
 
     token: str = ""
     local: bool = True
-    open_paths: tuple[str, ...] = ("/v2/health/live", "/v2/health/ready")
+    open_paths: tuple[str, ...] = ("/", "/v2/health/live", "/v2/health/ready")
 
 
 def application(
@@ -73,6 +77,49 @@ def application(
     kinds = (ServingError, HTTPException, Exception)
     app = Starlette(routes=list(routes), exception_handlers=dict.fromkeys(kinds, on_error))
     return _Guard(app, access, told)
+
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}")
+
+
+class Traced:
+    """Knows a request by its X-Request-ID, which is repeated in the answer, and tells of those
+    that were refused before they reached a model.
+
+    Args:
+        app: What answers.
+        tell: Is told.
+    """
+
+    def __init__(self, app: ASGIApp, tell: Callable[[Event], None]) -> None:
+        self._app, self._tell = app, tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        trace = Trace(request, str((scope.get("client") or [""])[0])[:64])
+        TRACE.set(trace)  # of this task, which ends with the request
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                fields = [*message.get("headers", ()), (b"x-request-id", request.encode())]
+                message = {**message, "headers": fields}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            path: str = scope["path"]
+            # That a model is not ready yet is an answer.
+            if status >= 400 and not trace.told and not path.endswith("/ready"):
+                self._tell(Event("", "http", status, message=f"{scope['method']} {path[:200]}"))
 
 
 class _Guard:

@@ -126,7 +126,7 @@ class Limits:
     """Bounds. `waiting`: requests of a model; `memory`: bytes of all requests; `deadline`:
     seconds until a request is given up."""
 
-    waiting: int = 64
+    waiting: int = 256
     memory: int = 256 << 20
     deadline: float = 30.0
 

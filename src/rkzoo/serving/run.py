@@ -36,6 +36,9 @@ LISTENERS = {"grpc": "grpc_server", "wyoming": "wyoming_server"}
 EXTRAS = {"grpc": "grpc", "wyoming": "wyoming"}
 """What the listener's module imports, and the extra of the same name brings."""
 
+NEEDS = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
+"""What the extra serve brings."""
+
 _CONNECTIONS = 1024
 _GRACE = 30.0
 _SILENCE = 20_000  # milliseconds
@@ -95,7 +98,7 @@ class Settings:
 
 def check(settings: Settings) -> None:
     """Raises RkzooError for a server that should not or cannot be."""
-    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+    if any(find_spec(name) is None for name in NEEDS):
         raise RkzooError(
             "This installation has no server.",
             "It comes with the extra serve.",
@@ -122,9 +125,23 @@ def check(settings: Settings) -> None:
             "One of the two was given.",
             "Give both, --tls-cert cert.pem --tls-key key.pem.",
         )
-    for file in (settings.certificate, settings.key):
-        if file is not None and not file.is_file():
-            raise RkzooError(f"{file} cannot be read.", "There is no such file.", "Check the name.")
+    if settings.certificate is not None and settings.key is not None:
+        _check_tls(settings.certificate, settings.key)
+
+
+def _check_tls(certificate: Path, key: Path) -> None:
+    import ssl
+
+    try:
+        # Without a password for the key one would be asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: "")
+    except (OSError, ValueError) as error:
+        raise RkzooError(
+            f"TLS is not possible with the certificate {certificate} and the key {key}.",
+            f"OpenSSL says: {getattr(error, 'strerror', None) or error}.",
+            "Both are PEM files that the server can read; the key has no password, and is the"
+            " certificate's.",
+        ) from error
 
 
 def serve(engine: Engine, settings: Settings, ready: Callable[[ServerReady], None]) -> None:
@@ -152,15 +169,16 @@ async def _serve(
 ) -> None:
     import uvicorn
 
-    from rkzoo.serving.app import Access, application
+    from rkzoo.serving.app import Access, Traced, application
     from rkzoo.serving.http_limits import BoundedHttp
 
     api = _board(engine) if settings.board else None
     modules = [import_module(f"rkzoo.serving.{name}") for name in PARTS if _has(name)]
     routes = [*(api.routes() if api else ())]  # its sessions are models, too, and come first
     routes += [route for module in modules for route in module.routes(engine)]
+    access = Access(settings.token, settings.local)
     config = uvicorn.Config(
-        application(routes, Access(settings.token, settings.local), partial(_error_form, modules)),
+        Traced(application(routes, access, partial(_error_form, modules)), engine.tell),
         http=BoundedHttp,
         ws="none",
         lifespan="off",

@@ -121,8 +121,9 @@ def _open(call: Call) -> Slot:
 
 def main(descriptor: int) -> None:
     """Serves slots until the server is gone."""
-    # Ctrl-C reaches the whole group; the server says when a worker ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A signal may reach the whole group, as Ctrl-C does; the server says when a worker ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
     threads: list[threading.Thread] = []
     while True:

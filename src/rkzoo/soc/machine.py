@@ -211,7 +211,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
     chip = _chip(compatible) or _chip_of_npu(tree, "" if compatible else device)
     variant = _variant(tree, chip, compatible)
     load = npu_load(tree)
-    zones = _zones(tree)
+    zones = thermal_zones(tree)
     return Machine(
         root=tree.root,
         live=tree.live,
@@ -668,7 +668,12 @@ def cores(text: str) -> tuple[int, ...]:
 _THERMAL = "/sys/class/thermal"
 
 
-def _zones(tree: Tree) -> tuple[Zone, ...]:
+def thermal_zones(tree: Tree) -> tuple[Zone, ...]:
+    """The thermal zones of a machine.
+
+    Args:
+        tree: The machine's files.
+    """
     zones = []
     for name in tree.names(_THERMAL):
         path = f"{_THERMAL}/{name}"

@@ -22,6 +22,7 @@ import yaml
 from tiny_yolo import stock
 
 import remote.conftest as cables
+import rkzoo
 from npu_standin import build
 from rkzoo.cli.main import main
 from rkzoo.cli.signals import descendants
@@ -35,6 +36,7 @@ from rkzoo.workflow.inference.board import LIBRARY
 from rkzoo.workflow.inference.plan import npu_workers, on_core, open_part, plan
 from rkzoo.workflow.inference.remote_backend import RemoteBackend
 from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.tuning.tune import tune
 from workflow.inference.test_board import Bus
 
 ADDRESS = cables.ADDRESS
@@ -77,6 +79,16 @@ def test_run(there: Path, bus: Bus, capsys: pytest.CaptureFixture[str]) -> None:
     assert far["runtime"] == "board"
     assert far["images"][0]["results"] == near["images"][0]["results"]
     assert len(far["images"][0]["results"]) == 5
+    assert far["hardware"].startswith("library librknnrt.so 2.3.2")
+
+
+def test_load(there: Path, bus: Bus) -> None:
+    with rkzoo.load(bus.rknn, on=ADDRESS) as model:
+        found = model(bus.picture)
+    assert model.runtime == found.runtime == "board"
+    wanted = bus.expected()
+    np.testing.assert_array_equal(found.prediction.xyxy, wanted.xyxy)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found.prediction.score, wanted.score)  # type: ignore[attr-defined]
 
 
 def test_the_tensors_are_those_of_the_npu(there: Path, bus: Bus) -> None:
@@ -137,6 +149,12 @@ def test_eval(there: Path, bus: Bus, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert far["metrics"] == near["metrics"]
         assert (far["runtime"], far["images"], far["reused"]) == ("board", 9, 0)
         assert far["hardware"].startswith("library librknnrt.so 2.3.2")
+    # Pictures in, records out.
+    far = answer(capsys, *words, "--on", ADDRESS, "--send", "files", "--workers", "2")
+    assert far["metrics"] == near["metrics"]
+    assert (far["runtime"], far["images"], far["reused"]) == ("board", 9, 0)
+    assert main([*map(str, words), "--runtime", "board", "--send", "files"]) == 2
+    assert "--send files does not go with this" in capsys.readouterr().err
     with pytest.raises(RkzooError, match="--scheduler does not go with --on"):
         evaluate(str(bus.rknn), str(data), request=Request(on=ADDRESS), scheduler="tcp://h:1")
 
@@ -204,6 +222,31 @@ def test_what_is_no_rknn_is_built_for_the_boards_chip_once(
     assert backend.file.name == "tiny-rk3588-fp16.rknn"
     with open_part(first.parts["model"]) as session:
         assert session.run([bus.fed])[0].dtype == np.int8
+
+
+def test_tune(there: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting is built, sent and measured; here all builds are one file, and one is tried."""
+    hello = msgspec.structs.replace(board(ADDRESS).hello, chip="rk3588")
+    monkeypatch.setattr(board(ADDRESS), "hello", hello)
+    monkeypatch.setattr(
+        kept_room,
+        "convert_resolved",
+        lambda ready, socs, request, *, output, report: shutil.copy(bus.rknn, output),
+    )
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    shutil.copy(bus.picture, pictures)
+    model = str(bus.picture.parents[2] / "models/yolov8n.onnx")
+    with pytest.raises(RkzooError, match="cannot measure what is built for rk3568"):
+        tune(model, str(pictures), "rk3568", request=Request(on=ADDRESS))
+    tuning = tune(
+        model, str(pictures), "rk3588", request=Request(on=ADDRESS), max_drop=100, workers=2
+    )
+    (trial,) = tuning.trials
+    assert 0.9 < trial.value <= 1.0  # the five boxes of float
+    assert tuning.runtime == tuning.to_json()["runtime"] == "board"
+    assert tuning.hardware.startswith("chip rk3588, library librknnrt.so 2.3.2")
+    assert tuning.recipe.measured["runtime"] == "board"
 
 
 @pytest.mark.parametrize(

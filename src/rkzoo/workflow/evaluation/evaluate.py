@@ -34,6 +34,8 @@ from rkzoo.workflow.evaluation.jobs import (
     ImageReadOptions,
     Piece,
     Records,
+    Send,
+    check_send,
     run_inline,
 )
 from rkzoo.workflow.evaluation.plain_samples import AGREEMENT, TENSORS, as_metric, open_samples
@@ -117,6 +119,16 @@ def refuse_classes(request: Request) -> None:
         )
 
 
+def refuse_cluster(request: Request, scheduler: str | None) -> None:
+    """Raises RkzooError where a cluster should run what one board runs."""
+    if request.on is not None and scheduler is not None:
+        raise RkzooError(
+            "--scheduler does not go with --on.",
+            "The machines of a cluster do not have this one's connection to the board.",
+            "Leave one of them out.",
+        )
+
+
 def evaluate(
     model: str,
     data: str,
@@ -128,6 +140,7 @@ def evaluate(
     scheduler: str | None = None,
     fresh: bool = False,
     metric: str | UserMetric | None = None,
+    send: Send = "tensors",
     report: ProgressReporter = SILENT,
 ) -> Evaluation:
     """Evaluate a card's model, an `.onnx` or a `.rknn` on a dataset.
@@ -137,18 +150,14 @@ def evaluate(
     `scheduler`: the figures are the same, to the last digit. A run that was stopped goes on
     where it was, unless `fresh`. Without calibration pictures INT8 is calibrated on some of the
     data set, which `departures` says. Plain tensors are scored by `metric` (a function, or the
-    FILE.py:FUNCTION that is then imported), or else against the float model's own outputs. Raises
-    RkzooError.
+    FILE.py:FUNCTION that is then imported), or else against the float model's own outputs. `send`
+    "files" has the board of `request.on` read and decode the files itself, for slow networks.
+    Raises RkzooError.
     """
     own = as_metric(metric)
     request = request or Request()
     refuse_classes(request)
-    if request.on is not None and scheduler is not None:
-        raise RkzooError(
-            "--scheduler does not go with --on.",
-            "The machines of a cluster do not have this one's connection to the board.",
-            "Leave one of them out.",
-        )
+    refuse_cluster(request, scheduler)
     options = options or replace(STANDARD, **request.thresholds)
     departures: list[str] = []
     if (request.on or request.runtime == "simulator") and is_source(model):
@@ -180,6 +189,7 @@ def evaluate(
         workers=workers,
         scheduler=scheduler,
         fresh=fresh,
+        send=send,
         report=report,
     )
 
@@ -196,14 +206,16 @@ def evaluate_plan(
     scheduler: str | None = None,
     runner: Runner | None = None,
     fresh: bool = False,
+    send: Send = "tensors",
     report: ProgressReporter = SILENT,
 ) -> Evaluation:
     """As `evaluate`, for an existing plan and dataset. `reading` changes how images are read,
     `runner` who executes the job.
     """
+    check_send(planned, send)
     start = time.perf_counter()
     items = dataset.items[:limit]
-    job = EvaluationJob(planned, options, reading=reading or ImageReadOptions())
+    job = EvaluationJob(planned, options, reading=reading or ImageReadOptions(), send=send)
     runner = runner or spread(workers, scheduler)
     answered, reused = answer_all(job, dataset.digest, items, runner, fresh, report)
     missing = tuple(

@@ -34,6 +34,7 @@ from rkzoo.workflow.evaluation.evaluate import (
     evaluate_plan,
     is_source,
     refuse_classes,
+    refuse_cluster,
     task_of,
 )
 from rkzoo.workflow.evaluation.jobs import ImageReadOptions, read_bytes
@@ -164,7 +165,8 @@ def explain(
     deployed = deployed or request.task_options.detect or DetectOptions()
     report = _Once(report)
     _check_source(model)
-    planned = plan(model, replace(request, runtime="onnx"), report)
+    refuse_cluster(request, scheduler)
+    planned = plan(model, replace(request, runtime="onnx", on=None), report)
     check_pictures(planned, "eval --explain")
     contract = _contract(planned)
     dataset = open_dataset(data, task_of(contract), contract.labels)
@@ -360,35 +362,37 @@ def _of_numbers(
     departures: list[str],
     report: ProgressReporter,
 ) -> Iterator[_StepRequest]:
-    """The NPU's arithmetic, on the simulator."""
+    """The NPU's arithmetic, on the simulator or on a board that `--on` names."""
     if request.runtime == "onnx":
         return
+    runtime = "simulator" if request.on is None else "remote"
+    label: Label = "simulator" if request.on is None else "board"
 
-    def simulated(dtype: str, options: DetectOptions) -> _Setup:
-        requested = replace(request, runtime="simulator", dtype=dtype)
+    def built(dtype: str, options: DetectOptions) -> _Setup:
+        requested = replace(request, runtime=label, dtype=dtype)
         if not is_source(model):
             return _Setup(plan(model, requested, report), options)
         from rkzoo.workflow.request.models import find_models
 
         models = find_models(model, requested, report)
         requested = calibrated_on(dataset, requested, limit, departures, models.first.tuned)
-        return _Setup(plan_of(models, "simulator", requested, report), options)
+        return _Setup(plan_of(models, runtime, requested, report), options)
 
     for dtype, name, means in (
         ("fp16", "half precision", "What the NPU computes without quantisation."),
         ("int8", "INT8", "Quantisation: what calibration and rkzoo tune can win back."),
     ):
         if request.dtype in (None, "int8", dtype):
-            setup = partial(simulated, dtype, deployed)
-            yield _StepRequest(dtype, name, means, setup, runtime="simulator")
+            setup = partial(built, dtype, deployed)
+            yield _StepRequest(dtype, name, means, setup, runtime=label)
     if request.dtype in (None, "int8"):
         yield _StepRequest(
             "int8-standard",
             "INT8 by the standard protocol",
             "As INT8 is usually quoted: no threshold that weakened boxes fall below.",
-            partial(simulated, "int8", STANDARD),
+            partial(built, "int8", STANDARD),
             branch=True,
-            runtime="simulator",
+            runtime=label,
         )
 
 

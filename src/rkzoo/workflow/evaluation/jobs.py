@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from rkzoo import files
-from rkzoo.accuracy.answers import Record, pack
+from rkzoo.accuracy.answers import Record, check_record, pack
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, package_digest, sha256_of
 from rkzoo.progress import SILENT, Failure, ProgressReporter
 from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.tasks.spec import TaskOptions
 from rkzoo.tasks.text.page import PageOptions
 from rkzoo.vision.decoders import decoder
 from rkzoo.workflow.evaluation.rectangular import open_rectangular
@@ -27,6 +28,10 @@ from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Prediction
 from rkzoo.workflow.inference.plan import Plan
 
+if TYPE_CHECKING:
+    from rkzoo.remote.session import RemoteSession
+
+Send = Literal["tensors", "files"]
 Answer = Callable[[bytes, Path], Record]
 Records = list[Record | Failure]
 """One for each file, in order: what was found in it, or why it could not be used."""
@@ -49,13 +54,15 @@ class ImageReadOptions:
 @dataclass(frozen=True)
 class EvaluationJob:
     """How images are processed. One thread per session, so that results do not depend on the number
-    of cores or workers.
+    of cores or workers. `send`: what goes to a board at the other end of a cable, tensors that were
+    prepared here, or the files, whose records come back.
     """
 
     plan: Plan
     options: DetectOptions = field(default_factory=DetectOptions)
     page: PageOptions | None = None
     reading: ImageReadOptions = field(default_factory=ImageReadOptions)
+    send: Send = "tensors"
 
     @property
     def digest(self) -> str:
@@ -63,6 +70,8 @@ class EvaluationJob:
         digest = hashlib.sha256(_code().encode())
         fields = (self.plan.label, self.plan.options, self.options, self.page, self.reading)
         digest.update(repr(fields).encode())
+        if self.send == "files":  # they are decoded by the board's libraries
+            digest.update(b"files")
         for role, file in sorted(self.plan.files.items()):
             digest.update(f"{role} {sha256_of(file)}".encode())
         for role, part in self.plan.parts.items():
@@ -74,6 +83,10 @@ class EvaluationJob:
 @contextmanager
 def answering(job: EvaluationJob, report: ProgressReporter = SILENT) -> Iterator[Answer]:
     """Open the job's models; yields a function from an image's bytes to its record."""
+    if job.send == "files":
+        with _record_session(job, report) as session:
+            yield partial(_record_of, session)
+        return
     decode = decoder_of(job)
     with ExitStack() as stack:
         if job.reading.rectangular:
@@ -89,6 +102,53 @@ def answering(job: EvaluationJob, report: ProgressReporter = SILENT) -> Iterator
             )
 
         yield answer_of(task, decode)
+
+
+def check_send(planned: Plan, send: Send) -> None:
+    """Raises RkzooError where a plan's files cannot be sent to a board as they are."""
+    if send == "tensors":
+        return
+    part = planned.parts.get("model")
+    if part is None or part.backend.on is None:
+        raise RkzooError(
+            "--send files does not go with this.",
+            "It is for one model on a board that --on names.",
+            "Leave it out.",
+        )
+    plain = replace(planned.options, detect=None, page=None) == TaskOptions()
+    if part.prompts is not None or planned.files or not plain:
+        raise RkzooError(
+            f"The files cannot be sent to {part.backend.on} as they are.",
+            f"{planned.name} is told more than thresholds, which stays here.",
+            "Leave --send files out.",
+        )
+
+
+def _record_session(job: EvaluationJob, report: ProgressReporter) -> RemoteSession:
+    """The job's model on its board, told how its outputs are read."""
+    from rkzoo.workflow.inference.remote_backend import RemoteBackend, open_remote
+
+    check_send(job.plan, job.send)
+    part = job.plan.parts["model"]
+    assert isinstance(part.backend, RemoteBackend)  # as was checked
+    wanted = {"detect": job.options, "page": job.page, "reading": job.reading}
+    return open_remote(
+        part.backend, part.contract, report, record_options=msgspec.to_builtins(wanted)
+    )
+
+
+def _record_of(session: RemoteSession, data: bytes, path: Path) -> Record:
+    record = session.record(data, path.name)
+    try:
+        check_record(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RkzooError(
+            f"The answer of {session.client.board} cannot be read.",
+            f"It is no record: {error}.",
+            "Use the same version of rkzoo on both machines.",
+            code=1,
+        ) from error
+    return record
 
 
 Decode = Callable[[bytes, Path], Any]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -139,6 +139,7 @@ def open_remote(
     *,
     layout: Layout | None = None,
     profile: bool = False,
+    record_options: dict[str, Any] | None = None,
 ) -> RemoteSession:
     """Sends the model, unless it is there, and opens it on the board.
 
@@ -148,6 +149,8 @@ def open_remote(
         report: Is shown what is sent, and told what versions warn of.
         layout: How outputs lie; None for the way that the model's decoder reads them.
         profile: Collect times per layer.
+        record_options: What is wanted of the answers, as JSON types, where files are sent and
+            records come back.
 
     Returns:
         The session.
@@ -166,16 +169,11 @@ def open_remote(
             floats=model.floats,
             picture=contract.picture is not None,
             profile=profile,
+            **({} if record_options is None else _told(contract, record_options)),
         )
     )
     for note in opened.notes:
         _note_once(f"On {model.address}: {note}", report)
-    if opened.stand_in:
-        _note_once(
-            f"The NPU library of {model.address} is a stand-in for tests: it plays back what was"
-            " recorded elsewhere, and nothing here was measured on a board.",
-            report,
-        )
     return RemoteSession(client, opened, model.file.name)
 
 
@@ -209,14 +207,18 @@ def library_version(hello: Hello) -> str:
     return next((one.version for one in hello.libraries if one.path == hello.library), "")
 
 
-_told: set[str] = set()
+def _told(contract: Contract, options: dict[str, Any]) -> dict[str, Any]:
+    return {"contract": msgspec.Raw(msgspec.json.encode(contract)), "options": options}
+
+
+_notes: set[str] = set()
 _telling = threading.Lock()
 
 
 def _note_once(text: str, report: ProgressReporter) -> None:
     with _telling:
-        new = text not in _told
-        _told.add(text)
+        new = text not in _notes
+        _notes.add(text)
     if new:
         report.note(text)
 
