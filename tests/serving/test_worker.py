@@ -99,10 +99,10 @@ def test_a_worker_says_what_is_wrong_and_goes_on(tmp_path: Path) -> None:
         with pytest.raises(RkzooError, match="An error of rkzoo's own"):
             worker.slot("model", ["not", "its", "arguments"])
         assert worker.alive
-        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerDied) as died:
             worker.slot("model", ModelArguments("x"))
-        assert "It ended by SIGTERM." in str(died.value)
+        assert "It ended by SIGKILL." in str(died.value)
         assert "The process that ran tiny ended." in str(died.value)
     finally:
         worker.close()
