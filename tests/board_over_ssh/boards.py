@@ -120,26 +120,30 @@ def logged_into(
 
 
 @contextmanager
-def native(name: str, folder: Path, env: Mapping[str, object]) -> Iterator[SshBoard]:
+def native(
+    name: str, folder: Path, env: Mapping[str, object], *settings: str
+) -> Iterator[SshBoard]:
     """A board that is this machine, with the Python that runs the tests: for the cable, where
-    nothing depends on what computes at its end."""
+    nothing depends on what computes at its end. `settings` are of sshd."""
     for path in (folder, folder / "bin", folder / "home"):
         path.mkdir()
     source = f"PYTHONPATH={PROJECT / 'src'}"
     _program(folder / "bin/rkzoo", f'{source} exec {sys.executable} -m rkzoo "$@"')
-    with _server(name, folder, env) as board:
+    with _server(name, folder, env, *settings) as board:
         yield board
 
 
 @contextmanager
-def _server(name: str, folder: Path, env: Mapping[str, object]) -> Iterator[SshBoard]:
+def _server(
+    name: str, folder: Path, env: Mapping[str, object], *settings: str
+) -> Iterator[SshBoard]:
     home = folder / "home"
     told = {"HOME": home, "PATH": f"{folder / 'bin'}:/usr/bin:/bin", "PYTHONNOUSERSITE": 1}
     told |= {"RKZOO_LIBRGA": "off", "LANG": "C.UTF-8", **env}
     lines = [f"export {key}='{value}'" for key, value in told.items()]
     lines += ['cd "$HOME"', 'exec /bin/sh -c "${SSH_ORIGINAL_COMMAND:-exec /bin/sh}"']
     _program(folder / "login", "\n".join(lines))
-    with served(name, folder / "ssh", folder / "login", home) as board:
+    with served(name, folder / "ssh", folder / "login", home, *settings) as board:
         yield board
 
 

@@ -73,9 +73,10 @@ def _program(pid: int) -> str:
 
 
 @contextlib.contextmanager
-def served(name: str, folder: Path, login: Path, home: Path) -> Iterator[SshBoard]:
+def served(name: str, folder: Path, login: Path, home: Path, *settings: str) -> Iterator[SshBoard]:
     """A server whose every login runs the program `login`, with the command line in
-    SSH_ORIGINAL_COMMAND. Raises Missing."""
+    SSH_ORIGINAL_COMMAND; `settings` are more lines of its configuration, the first counts. Raises
+    Missing."""
     server = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
     if server is None or shutil.which("ssh") is None:
         raise Missing("OpenSSH is not installed (apt-get install openssh-server openssh-client)")
@@ -87,7 +88,8 @@ def served(name: str, folder: Path, login: Path, home: Path) -> Iterator[SshBoar
         subprocess.run(make, check=True)
     port = _free_port()
     (folder / "sshd.conf").write_text(
-        f"""ListenAddress 127.0.0.1
+        "".join(f"{line}\n" for line in settings)
+        + f"""ListenAddress 127.0.0.1
 Port {port}
 HostKey {folder}/host
 AuthorizedKeysFile {folder}/client.pub

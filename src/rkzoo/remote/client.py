@@ -466,6 +466,14 @@ class Client(Closeable):
         words = self._last_words() or (_shown(f"{error}") if error is not None else "")
         if refused := not_forwarded(words):
             return ConnectionLost(f"{self.board} cannot be used.", *refused, code=1)
+        if not (self.lease or self.endpoint.socket):
+            return ConnectionLost(
+                f"{self.board} cannot be reached.",
+                f"The system says: {words.rstrip('.')}." if words else "",
+                "Check the address, and that rkzoo serve --board runs there; SSL_CERT_FILE names"
+                " certificates to trust.",
+                code=1,
+            )
         return ConnectionLost(
             f"The connection to {self.board} was cut.",
             f"The last that was heard: {words.rstrip('.')}." if words else "",
