@@ -135,12 +135,14 @@ def _running(pid: int) -> bool:
         return False
 
 
-def test_ctrl_c_is_the_servers_to_hear() -> None:
+def test_signals_of_the_group_are_the_servers_to_hear() -> None:
+    """A terminal sends Ctrl-C, and systemd SIGTERM, to every process of the group."""
     worker = WorkerProcess("tiny")
     try:
         with pytest.raises(RkzooError):
             worker.slot("model", msgspec.Raw(b"{}"))  # it has begun
-        os.kill(worker.pid, signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(worker.pid, number)
         sleep(0.3)
         assert worker.alive
     finally:
