@@ -222,10 +222,12 @@ def imports(arm: Arm, board: Arm) -> None:
 
 
 def every_module(arm: Arm, board: Arm) -> None:
-    """None of ours needs, to be imported, what a board does not have, or it says so in words."""
+    """None of ours needs, to be imported, what a board does not have, or it says so in words; but
+    what listens needs its extra."""
     script = """
 import importlib, pkgutil, rkzoo
 from rkzoo.errors import RkzooError
+EXTRAS = ("grpc", "google", "wyoming")
 bad = []
 # The folders that need onnx say so when they are looked into.
 for found in pkgutil.walk_packages(rkzoo.__path__, "rkzoo.", lambda name: None):
@@ -235,6 +237,9 @@ for found in pkgutil.walk_packages(rkzoo.__path__, "rkzoo.", lambda name: None):
         importlib.import_module(found.name)
     except RkzooError:
         pass
+    except ModuleNotFoundError as error:
+        if not (found.name.startswith("rkzoo.serving.") and error.name in EXTRAS):
+            bad.append(f"{found.name}: {error!r}")
     except BaseException as error:
         bad.append(f"{found.name}: {error!r}")
 print("bad:", *bad, sep="\\n")
@@ -315,7 +320,7 @@ def check(folder: Path, fetch: bool, say: Callable[[str], None]) -> int:
     python, version = interpreter(root)
     say(f"userland of Python {version} made in {time.monotonic() - began:.0f} s")
     began = time.monotonic()
-    site = install(folder, version)
+    site = install(folder, version, "serve")  # as `rkzoo board setup` does
     say(f"wheel built and installed in {time.monotonic() - began:.0f} s")
     failed = 0
     try:

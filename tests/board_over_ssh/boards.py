@@ -4,6 +4,7 @@ where a board has it. `python3` there is the userland's; the shell and its tools
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ import check_arm64
 from emulated import COMPILER, HERE, PROJECT, Emulated, emulated
 
 from board_over_ssh.openssh import SshBoard, served
+from npu_standin.build import compiler
 
+DRIVER = "usr/lib/driver.so"
 STANDIN = PROJECT / "tests" / "npu_standin" / "standin.c"
 
 
@@ -27,9 +30,7 @@ def vendor_tree(arm: Emulated) -> Path:
     """A board with Rockchip's library, and the fake driver below it."""
     tree = _tree(arm, "vendor-board")
     _put(arm.library, tree / "usr/lib/librknnrt.so")
-    # For every program of the userland, so that what rkzoo starts has it too.
-    _put(arm.driver, tree / "usr/lib/driver.so")
-    (tree / "etc/ld.so.preload").write_text("/usr/lib/driver.so\n")
+    _put(arm.driver, tree / DRIVER)
     return tree
 
 
@@ -59,11 +60,32 @@ def _put(source: Path, target: Path) -> None:
     part.replace(target)
 
 
+_LAUNCHER = """#include <string.h>
+#include <unistd.h>
+
+static char *const before[] = {%s};
+enum { COUNT = sizeof before / sizeof *before };
+
+int main(int argc, char **argv) {
+    char *line[COUNT + argc];
+    memcpy(line, before, sizeof before);
+    memcpy(line + COUNT, argv + 1, argc * sizeof *argv);
+    execv(*line, line);
+    return 127;
+}
+"""
+
+
 def python_of(arm: Emulated, tree: Path, folder: Path) -> Path:
     """`python3` in `folder`, under qemu. It takes itself for the interpreter (-0), so that what it
-    starts with sys.executable runs under qemu too."""
+    starts with sys.executable runs under qemu too. A static program, for what is to be preloaded
+    in the userland stands in the environment that it gets from there."""
     path = folder / "python3"
-    _program(path, f'exec {arm.qemu} -0 {path} -L {tree} {arm.python} "$@"')
+    preload = ["-E", f"LD_PRELOAD=/{DRIVER}"] if (tree / DRIVER).exists() else []
+    line = [arm.qemu, "-0", path, "-L", tree, *preload, arm.python]
+    source = folder / "python3.c"
+    source.write_text(_LAUNCHER % ", ".join(json.dumps(str(word)) for word in line))
+    subprocess.run([compiler(), "-O2", "-static", source, "-o", path], check=True)
     return path
 
 
@@ -98,26 +120,30 @@ def logged_into(
 
 
 @contextmanager
-def native(name: str, folder: Path, env: Mapping[str, object]) -> Iterator[SshBoard]:
+def native(
+    name: str, folder: Path, env: Mapping[str, object], *settings: str
+) -> Iterator[SshBoard]:
     """A board that is this machine, with the Python that runs the tests: for the cable, where
-    nothing depends on what computes at its end."""
+    nothing depends on what computes at its end. `settings` are of sshd."""
     for path in (folder, folder / "bin", folder / "home"):
         path.mkdir()
     source = f"PYTHONPATH={PROJECT / 'src'}"
     _program(folder / "bin/rkzoo", f'{source} exec {sys.executable} -m rkzoo "$@"')
-    with _server(name, folder, env) as board:
+    with _server(name, folder, env, *settings) as board:
         yield board
 
 
 @contextmanager
-def _server(name: str, folder: Path, env: Mapping[str, object]) -> Iterator[SshBoard]:
+def _server(
+    name: str, folder: Path, env: Mapping[str, object], *settings: str
+) -> Iterator[SshBoard]:
     home = folder / "home"
     told = {"HOME": home, "PATH": f"{folder / 'bin'}:/usr/bin:/bin", "PYTHONNOUSERSITE": 1}
     told |= {"RKZOO_LIBRGA": "off", "LANG": "C.UTF-8", **env}
     lines = [f"export {key}='{value}'" for key, value in told.items()]
     lines += ['cd "$HOME"', 'exec /bin/sh -c "${SSH_ORIGINAL_COMMAND:-exec /bin/sh}"']
     _program(folder / "login", "\n".join(lines))
-    with served(name, folder / "ssh", folder / "login", home) as board:
+    with served(name, folder / "ssh", folder / "login", home, *settings) as board:
         yield board
 
 

@@ -52,8 +52,12 @@ class SshBoard:
         )
 
     def processes(self) -> list[int]:
-        """What runs on the board, and the processes of sshd that serve a connection."""
-        return descendants(self.server)
+        """What runs on the board, orphans of a cut connection too, by their home; and the processes
+        of sshd that serve a connection."""
+        mark = f"\0HOME={self.home}\0".encode()
+        everyone = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+        own = {pid for pid in everyone if mark in _environment(pid)}
+        return sorted({*own, *descendants(self.server)})
 
     def cut(self) -> int:
         """Cuts every connection, as a pulled cable does, and tells how many processes of sshd
@@ -65,6 +69,13 @@ class SshBoard:
         return len(served)
 
 
+def _environment(pid: int) -> bytes:
+    try:
+        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
 def _program(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
@@ -73,9 +84,10 @@ def _program(pid: int) -> str:
 
 
 @contextlib.contextmanager
-def served(name: str, folder: Path, login: Path, home: Path) -> Iterator[SshBoard]:
+def served(name: str, folder: Path, login: Path, home: Path, *settings: str) -> Iterator[SshBoard]:
     """A server whose every login runs the program `login`, with the command line in
-    SSH_ORIGINAL_COMMAND. Raises Missing."""
+    SSH_ORIGINAL_COMMAND; `settings` are more lines of its configuration, the first counts. Raises
+    Missing."""
     server = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
     if server is None or shutil.which("ssh") is None:
         raise Missing("OpenSSH is not installed (apt-get install openssh-server openssh-client)")
@@ -87,7 +99,8 @@ def served(name: str, folder: Path, login: Path, home: Path) -> Iterator[SshBoar
         subprocess.run(make, check=True)
     port = _free_port()
     (folder / "sshd.conf").write_text(
-        f"""ListenAddress 127.0.0.1
+        "".join(f"{line}\n" for line in settings)
+        + f"""ListenAddress 127.0.0.1
 Port {port}
 HostKey {folder}/host
 AuthorizedKeysFile {folder}/client.pub
@@ -124,7 +137,8 @@ Host *
         _wait(process, port, folder / "sshd.log")
         yield SshBoard(name, folder / "ssh.conf", home, port, process.pid)
     finally:
-        for pid in [*descendants(process.pid), process.pid]:
+        process.kill()
+        for pid in SshBoard(name, folder, home, port, process.pid).processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()

@@ -3,10 +3,14 @@ stand-in for Rockchip's library."""
 
 from __future__ import annotations
 
+import getpass
+import itertools
 import os
+import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,14 +28,17 @@ from npu_standin.recording import In, Out, Recording
 from rkzoo.cli.signals import descendants
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import OpenSession
-from rkzoo.remote.boards import board, close_boards
+from rkzoo.remote.address import parse_address
+from rkzoo.remote.boards import Board, board, close_boards
 from rkzoo.remote.client import Client
 from rkzoo.remote.session import RemoteSession
+from rkzoo.remote.setup import set_up
 from rkzoo.session import Array
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 RUN_SECONDS = 0.8
+TEMPORARY = {Path("/tmp"), Path(tempfile.gettempdir())}
 LARGE = 32 << 20
 
 
@@ -50,13 +57,22 @@ def cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshBoard]:
 def there(cable: SshBoard, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshBoard]:
     """The board; afterwards nothing of a connection is left, on either side."""
     monkeypatch.setenv("RKZOO_SSH", cable.client)
+    # Names of temporary folders that tell whose they are: other tests make some meanwhile.
+    own, numbers = f"{os.getpid():06x}", itertools.count()
+
+    def name(size: int) -> str:
+        return f"{own}{next(numbers):0{2 * size - len(own)}x}"
+
+    def nothing_left() -> bool:
+        return not any([*place.glob(f"rkzoo-{own}*")] for place in TEMPORARY)
+
+    monkeypatch.setattr(secrets, "token_hex", name)
     here = {*descendants(os.getpid())}
-    sockets = {*Path("/tmp").glob("rkzoo-*")}
     yield cable
     close_boards()
     until(lambda: not cable.processes(), "processes stay on the board")
     until(lambda: {*descendants(os.getpid())} <= here, "processes stay here")
-    until(lambda: {*Path("/tmp").glob("rkzoo-*")} <= sockets, "sockets stay")
+    until(nothing_left, "sockets stay")
 
 
 def until(reached: Callable[[], object], what: str, seconds: float = 15) -> None:
@@ -115,15 +131,16 @@ def told_in_sentences(error: RkzooError) -> bool:
 
 
 def test_two_clients_at_once(there: SshBoard, quick: Path) -> None:
-    """Two connections of their own, and so two servers, which share what was sent."""
-    from rkzoo.remote.boards import Board
+    """Two connections of their own, and so two servers, which share what was sent; by an alias of
+    ssh's configuration and by user, host and port."""
 
-    def work(number: int) -> list[Array]:
-        with Board(there.address) as own, opened(own.client, quick) as session:
+    def work(address: str) -> list[Array]:
+        with Board(address) as own, opened(own.client, quick) as session:
             return [session.run([PICTURE])[0] for _ in range(20)]
 
     with ThreadPoolExecutor(2) as pool:
-        for answers in pool.map(work, range(2)):
+        named = f"ssh://{getpass.getuser()}@127.0.0.1:{there.port}"
+        for answers in pool.map(work, (there.address, named)):
             for answer in answers:
                 np.testing.assert_array_equal(answer, ANSWER)
 
@@ -251,3 +268,40 @@ def test_another_version_is_told_with_both(there: SshBoard, cable: SshBoard) -> 
         usual.replace(program)
     assert "protocol 1" in caught.value.why
     assert f"rkzoo board setup {there.address}" in caught.value.fix
+
+
+# ---- what ssh refuses ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("-o UserKnownHostsFile=/dev/null", "ssh does not know its host key yet."),
+        ("-o UserKnownHostsFile={other}", "Its host key is another than the one that ssh knows."),
+        ("-o PubkeyAuthentication=no", "It does not let this user in."),
+        ("-p 9", "It cannot be reached, or no ssh server answers."),
+    ],
+)
+def test_what_ssh_says_is_told_in_words(
+    there: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, why: str
+) -> None:
+    """For a verb and for setup; a host key that changed is never passed over."""
+    other = tmp_path / "other"
+    public = there.config.with_name("client.pub").read_text().strip()
+    other.write_text(f"[127.0.0.1]:{there.port} {public}\n")
+    monkeypatch.setenv("RKZOO_SSH", f"{there.client} {options.format(other=other)}")
+    for reach in (lambda: board(there.address), lambda: set_up(parse_address(there.address))):
+        with pytest.raises(RkzooError) as caught:
+            reach()
+        assert caught.value.why == why
+        assert told_in_sentences(caught.value)
+
+
+def test_a_server_that_forwards_no_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cable: SshBoard
+) -> None:
+    setting = "AllowStreamLocalForwarding no"
+    with boards.native("closed-board", tmp_path / "board", {}, setting) as closed:
+        monkeypatch.setenv("RKZOO_SSH", closed.client)
+        with pytest.raises(RkzooError, match=setting[:-2]):
+            board(closed.address)

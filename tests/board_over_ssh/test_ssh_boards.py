@@ -38,3 +38,11 @@ def test_doctor_finds_board_and_library(
     (library,) = machine["libraries"]
     assert library["path"] == "/usr/lib/librknnrt.so"
     assert library["version"].startswith(version), library
+
+
+def test_the_driver_is_below_the_library_in_what_python_starts(vendor_board: SshBoard) -> None:
+    """And nothing but the userland hears of it."""
+    ask = "import ctypes; print(ctypes.CDLL(None).npu_objects())"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}])"
+    done = vendor_board.run("python3", "-c", child)
+    assert (done.stdout.strip().isdecimal(), done.stderr, done.returncode) == (True, "", 0)

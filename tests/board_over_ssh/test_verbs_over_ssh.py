@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from golden_net import Net
 
 from board_over_ssh.openssh import SshBoard
 from npu_standin import build
@@ -119,3 +120,39 @@ def test_stream(
         lines.append([json.loads(line)["results"] for line in out.read_text().splitlines()])
     assert lines[0] == lines[1]
     assert [len(found) for found in lines[0]] == [5, 5, 5]
+
+
+def test_check(on: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An output that is wrong, so that there is something to tell."""
+    net = Net(tmp_path)
+    net.changed(lambda array: array ^ 1)
+    reports = []
+    for where in (on, []):
+        main(["check", str(net.file), *where, "--json"])
+        report = json.loads(capsys.readouterr().out)
+        for part in report["parts"]:
+            del part["ms"], part["npu_ms"]
+        reports.append((report["level"], report["label"], report["parts"]))
+    assert reports[0] == reports[1]
+    assert "stand-in" in reports[0][1]
+
+
+def test_doctor_says_what_it_says_there(
+    on: list[str], standin_board: SshBoard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = json.loads(standin_board.run("rkzoo", "doctor", "--json").stdout)
+    code = main(["doctor", *on, "--json"])
+    far = json.loads(capsys.readouterr().out)
+    assert [(one["id"], one["level"]) for one in far["findings"]] == [
+        (one["id"], one["level"]) for one in there["findings"]
+    ]
+    assert (code, far["level"]) == (4, "fail")
+    for fact in ("chip", "model", "libraries", "kernel", "machine", "nodes"):
+        assert far["machine"][fact] == there["machine"][fact]
+
+
+def test_clocks(on: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The userland has none, and this machine's are not taken for its."""
+    assert main(["clocks", "show", *on, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["clocks"], told["npu_rate"]) == ([], None)

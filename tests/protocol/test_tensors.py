@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,7 @@ def theirs(
     return Body(body, size)
 
 
+@settings(deadline=None)
 @given(inputs=tensors(), id=NAMES)
 def test_bytes_that_triton_wrote_are_read(inputs: dict[str, Array], id: str) -> None:
     request = decode_request(theirs(inputs, True, request_id=id, timeout=5))
@@ -86,6 +88,8 @@ def test_bytes_that_triton_wrote_are_read(inputs: dict[str, Array], id: str) -> 
         assert not request.inputs[name].flags.writeable
 
 
+@settings(deadline=None)
+@example(inputs={"x": np.array([2**63, 0], np.uint64)})  # which numpy alone makes floats of
 @given(inputs=tensors(finite=True, without="float16"))  # which its client sends as bytes only
 def test_json_that_triton_wrote_is_read(inputs: dict[str, Array]) -> None:
     body = theirs(inputs, False)
@@ -94,6 +98,7 @@ def test_json_that_triton_wrote_is_read(inputs: dict[str, Array]) -> None:
         same(request.inputs[name], array)
 
 
+@settings(deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True), data=st.data())
 def test_outputs_that_triton_asks_for(names: list[str], data: st.DataObject) -> None:
     binary = {name: data.draw(st.booleans()) for name in names}
@@ -103,6 +108,7 @@ def test_outputs_that_triton_asks_for(names: list[str], data: st.DataObject) -> 
     assert {name: request.wants_bytes(name) for name in names} == binary
 
 
+@settings(deadline=None)
 @given(outputs=tensors(finite=True), data=st.data(), id=NAMES)
 def test_triton_reads_our_answers(outputs: dict[str, Array], data: st.DataObject, id: str) -> None:
     names = data.draw(st.permutations(list(outputs)))
@@ -121,7 +127,8 @@ def test_triton_reads_our_answers(outputs: dict[str, Array], data: st.DataObject
         same(array, outputs[name])
 
 
-@given(inputs=tensors(), id=NAMES, outputs=st.lists(NAMES, max_size=3))
+@settings(deadline=None)
+@given(inputs=tensors(), id=NAMES, outputs=st.lists(NAMES, max_size=3, unique=True))
 def test_our_requests_are_read_again(inputs: dict[str, Array], id: str, outputs: list[str]) -> None:
     body = encode_request(inputs, outputs=outputs, parameters={"timeout": 7}, id=id)
     request = decode_request(body)
@@ -131,6 +138,8 @@ def test_our_requests_are_read_again(inputs: dict[str, Array], id: str, outputs:
         same(request.inputs[name], array)
 
 
+@settings(deadline=None)
+@example(array=np.zeros(0, np.float32), datatype="FP16", shape=[0, 2702, 2702, 2702, 233778032])
 @given(array=arrays_of.arrays(np.float32, SHAPES), datatype=st.sampled_from([*DATATYPES, "BF16"]),
        shape=st.lists(st.integers(-(2**40), 2**40), max_size=20))  # fmt: skip
 def test_bytes_that_do_not_fit_are_refused(array: Array, datatype: str, shape: list[int]) -> None:
@@ -147,6 +156,7 @@ JSON = theirs({"x": np.arange(6, dtype=np.int32).reshape(2, 3)}, False)
 JSON_TEXT = JSON.data if isinstance(JSON.data, bytes) else JSON.data.encode()
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=60), size=st.none() | st.integers(-5, 80))
 @example(data=b"[" * 60, size=None)
 @example(data=b'{"inputs":[]}', size=None)
@@ -156,7 +166,7 @@ def test_rubbish_is_refused_in_words(data: bytes, size: int | None) -> None:
         assert not isinstance(made, RkzooError) or made.code == 2
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     valid=st.sampled_from([VALID, Body(JSON_TEXT)]),
     changes=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=3)), min_size=1, max_size=4),
@@ -187,7 +197,8 @@ def test_deep_json_is_refused() -> None:
     ("datatype", "data"),
     [("UINT8", "[256]"), ("INT8", "[-129]"), ("INT32", "[1.5]"), ("FP32", '["1"]'),
      ("BOOL", "[2]"), ("FP32", "[null]"), ("INT64", "[9223372036854775808]"), ("FP32", "[[1],[2]]"),
-     ("UINT64", "[-1]"), ("FP32", "{}")],
+     ("UINT64", "[-1]"), ("UINT64", "[18446744073709551616]"), ("UINT64", "[1.5]"),
+     ("UINT64", "[9223372036854775808, null]"), ("FP32", "{}")],
 )  # fmt: skip
 def test_values_that_are_none_of_the_datatype(datatype: str, data: str) -> None:
     text = f'{{"inputs":[{{"name":"x","shape":[1],"datatype":"{datatype}","data":{data}}}]}}'
@@ -209,3 +220,24 @@ def test_every_byte_but_zero_is_true() -> None:
     made = from_bytes(Tensor("x", (4,), "BOOL"), bytes([0, 1, 2, 255]))
     assert made.view(np.uint8).tolist() == [0, 1, 1, 1]
     assert not made.flags.writeable
+
+
+@pytest.mark.parametrize("outputs", [["y", "y"], [f"y{number}" for number in range(257)]])
+def test_an_output_is_given_once_and_not_all_too_many(outputs: list[str]) -> None:
+    with pytest.raises(RkzooError, match="outputs"):
+        decode_request(encode_request({"x": np.zeros(1)}, outputs=outputs))
+
+
+@pytest.mark.parametrize("piece", ["[],", '"",', "{},", "[[0]],", "null,"])
+def test_json_that_is_no_numbers_takes_no_memory(piece: str) -> None:
+    """All of these took ten to a thousand times their own size, or minutes."""
+    many = piece * 60_000 + '"' + "w" * 10_000 + '"'
+    for shape in ("[1]", "[60001,1]", "[60001,1,1]"):
+        text = f'{{"inputs":[{{"name":"x","shape":{shape},"datatype":"FP32","data":[{many}]}}]}}'
+        tracemalloc.start()
+        try:
+            with pytest.raises(RkzooError, match="'x'"):
+                decode_request(Body(text.encode()))
+            assert tracemalloc.get_traced_memory()[1] < 100 * len(text)
+        finally:
+            tracemalloc.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ http = pytest.importorskip("tritonclient.http")
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: E402
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # noqa: E402
 
-from rkzoo.serving.engine import Engine  # noqa: E402
+from rkzoo.serving.engine import Engine, ServedModel  # noqa: E402
 from rkzoo.serving.grpc_messages import MESSAGES  # noqa: E402
 from rkzoo.serving.grpc_server import METHODS, _answer_of, _body_of, serve  # noqa: E402
 
@@ -343,7 +344,7 @@ def test_a_compressed_message_is_not_unpacked(client: Any) -> None:
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [({"client_timeout": 0.1}, ""), ({"timeout": 100_000}, "slow did not answer within 0.1 s")],
+    [({"client_timeout": 0.02}, ""), ({"timeout": 10_000}, "slow did not answer within 0.01 s")],
     ids=["the client's deadline", "the parameter"],
 )
 def test_a_deadline_is_kept(how: dict[str, Any], words: str, client: Any) -> None:
@@ -359,7 +360,7 @@ def test_a_full_queue_says_when_to_ask_again(stub: Any) -> None:
     array = tiny_models.slow_inputs()["x"]
     tensor = {"name": "x", "datatype": "FP32", "shape": array.shape}
     message = request(model_name="slow", inputs=[tensor], raw_input_contents=[array.tobytes()])
-    calls = [stub.ModelInfer.future(message) for _ in range(4)]
+    calls = [stub.ModelInfer.future(message) for _ in range(8)]
     codes = [call.code().name for call in calls]
     assert set(codes) == {"OK", "UNAVAILABLE"}
     refused = calls[codes.index("UNAVAILABLE")]
@@ -411,7 +412,7 @@ def test_token_and_tls(models: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     told = ["--tls-cert", str(cert), "--tls-key", str(key), "--grpc", "0", "--workers", "1"]
     env = {"RKZOO_SERVE_TOKEN": "a-long-token"}
-    with serving(str(models / "scaled.onnx"), *told, env=env) as server:
+    with serving(str(models / "slow.onnx"), *told, env=env) as server:
         where = f"localhost:{address(server).rpartition(':')[2]}"
         with triton.InferenceServerClient(where, ssl=True, root_certificates=str(cert)) as client:
             assert client.is_server_live()
@@ -424,13 +425,30 @@ def test_token_and_tls(models: Path, tmp_path: Path) -> None:
             good = {"authorization": "Bearer a-long-token"}
             while not client.is_server_ready(client_timeout=10):
                 pass
-            answer = client.infer("scaled", inputs(triton, {"x": X}), headers=good)
-            np.testing.assert_array_equal(answer.as_numpy("y"), X * 2)
-        with (
-            triton.InferenceServerClient(where) as plain,
-            pytest.raises(InferenceServerException),
-        ):
-            plain.is_server_live(client_timeout=5)
+            with (
+                triton.InferenceServerClient(where) as plain,
+                pytest.raises(InferenceServerException),
+            ):
+                plain.is_server_live(client_timeout=5)
+            # What it took it answers, also when it is told to stop.
+            answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+            given = inputs(triton, tiny_models.slow_inputs())
+            for _ in range(2):
+                client.async_infer(
+                    "slow", given, lambda result, error: answers.put((result, error)), headers=good
+                )
+            time.sleep(0.1)  # they are there
+            assert server.stop() == 0
+            for result, error in (answers.get(timeout=1) for _ in range(2)):
+                assert error is None
+                assert result.as_numpy("y").shape == (512, 512)
+
+
+def test_tls_files_are_read_before_anything_listens(tmp_path: Path) -> None:
+    file = tmp_path / "bad.pem"
+    file.write_text("no key")
+    with pytest.raises(RkzooError, match="certificate"):
+        check(Settings(certificate=file, key=file))
 
 
 def test_a_listener_beside_a_socket_needs_a_token_for_other_machines() -> None:
@@ -441,11 +459,38 @@ def test_a_listener_beside_a_socket_needs_a_token_for_other_machines() -> None:
     check(Settings(**beside, listeners={"grpc": 0}, token="a-long-token"))  # type: ignore[arg-type]
 
 
-def test_a_port_that_is_taken_is_told(server: Server) -> None:
-    port = int(address(server).rpartition(":")[2])
+@pytest.mark.parametrize("port", ["taken", "-1", "65536"])
+def test_a_port_that_cannot_be_used_is_told(port: str, server: Server) -> None:
+    port = port.replace("taken", address(server).rpartition(":")[2])
     with pytest.raises(RkzooError, match=f"cannot listen at 127.0.0.1:{port}") as raised:
-        asyncio.run(serve(Engine(), Settings(), port))
+        asyncio.run(serve(Engine(), Settings(), int(port)))
     assert "--grpc" in raised.value.fix
+
+
+def test_each_call_is_told_of_once() -> None:
+    """To logs and metrics, with its status and where it came from."""
+    told: list[tuple[str, int, str, str]] = []
+    engine = Engine([ServedModel("m", "m.onnx")])
+    engine.observers.append(
+        lambda event: told.append((event.call, event.status, event.request, event.client))
+    )
+
+    async def ask() -> None:
+        listener = await serve(engine, Settings(token="a-long-token"), 0)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            token = (("authorization", "Bearer a-long-token"),)
+            for name, metadata in (("m", ()), ("nothing", token), ("m", token)):
+                message = request(model_name=name, id=name)
+                with pytest.raises(grpc.RpcError):
+                    await stub.ModelInfer(message, metadata=metadata)
+        await listener.close()
+
+    asyncio.run(ask())
+    engine.stop()
+    (refused, *others) = told
+    assert (refused[0], refused[1], refused[3]) == ("grpc", 401, "127.0.0.1")
+    assert others == [("grpc", 404, "nothing", "127.0.0.1"), ("grpc", 503, "m", "127.0.0.1")]
 
 
 # ---- bodies -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from rkzoo.serving.scheduler import Job, Scheduler, Taker
 
 
 def job(kind: str = "predict", size: int = 0, part: str = "") -> Job:
-    return Job(kind, None, bytes(size), 0.0, part)
+    return Job(kind, None, bytes(size), monotonic() + 1000, part)
 
 
 class Simulation:
@@ -103,6 +103,20 @@ def test_the_queue_is_bounded_and_says_when_to_come_back() -> None:
     scheduler.put("b", job())  # which has a queue of its own
 
 
+def test_what_would_be_late_is_refused_at_once() -> None:
+    """A queue that is short in numbers can be long in time."""
+    simulation = Simulation({"slow": 5.0}, 2)
+    simulation.put("slow", 50)
+    simulation.run(40)  # it has learned what a request takes
+    late = Job("predict", None, b"", monotonic() + 10)
+    with pytest.raises(ServingError) as refused:
+        simulation.scheduler.put("slow", late)
+    assert refused.value.status == 503
+    assert 5 < (refused.value.retry_after or 0) < 25
+    simulation.run(8)
+    simulation.scheduler.put("slow", late)
+
+
 def test_bytes_are_bounded_over_all_models_and_given_back() -> None:
     scheduler = Scheduler(10, 100)
     first = job(size=60)
@@ -162,7 +176,7 @@ def test_a_batch_is_of_one_kind_and_part_in_order() -> None:
         scheduler.done(taker, jobs, 0.01)
         taken.append([(one.kind, one.part) for one in jobs])
     assert [len(jobs) for jobs in taken] == [2, 1, 1, 1, 4, 1]
-    assert sum(taken, []) == kinds
+    assert [one for jobs in taken for one in jobs] == kinds
 
 
 def test_draining_waits_for_what_is_worked_on() -> None:

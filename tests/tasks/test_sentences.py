@@ -154,6 +154,7 @@ def test_an_embedding_is_the_mean_over_all_tokens_of_any_length() -> None:
     for text in ("a", "ab c", long):
         tokens = SMALL.encode(text)
         read = [tokens[at : at + 8] for at in range(0, len(tokens), 8)]
+        assert task.count_tokens(text) == sum(len(piece) + 2 for piece in read)
         whole = sum(plain(held, [2, *piece, 3]) for piece in read)
         np.testing.assert_allclose(
             task.embed_text([text])[0], whole / np.linalg.norm(whole), atol=1e-5

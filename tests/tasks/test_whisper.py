@@ -17,7 +17,7 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.session import Array, Closeable, Label
 from rkzoo.tasks.speech.tokens import WhisperTokens, read_tokens
-from rkzoo.tasks.speech.transcript import Segment, Transcript
+from rkzoo.tasks.speech.transcript import Decoding, Segment, Transcript
 from rkzoo.tasks.speech.whisper import Whisper
 from rkzoo.tasks.speech.whisper_decoding import (
     WindowSegments,
@@ -249,6 +249,13 @@ def test_every_word_of_three_minutes_is_heard_once_and_in_its_place(
         np.testing.assert_allclose(times[:, 0], begins, atol=0.15)
     assert found.language == "en"
     assert ear.windows < 60
+    for segment in found.segments:
+        assert segment.decoding is not None
+        begin = segment.decoding.seek / 100
+        assert begin - 0.01 <= segment.start < segment.end <= begin + 30
+        assert segment.tokens[1] == 2, "what is said, behind its time"
+        assert segment.decoding.temperature == 0
+        assert -1 <= segment.decoding.avg_logprob <= 0
 
 
 def test_silence_is_no_text(tokens: WhisperTokens) -> None:
@@ -270,8 +277,14 @@ def test_transcripts_are_written_in_four_ways(tmp_path: Path) -> None:
     assert (tmp_path / "a.vtt").read_text().startswith("WEBVTT\n\n1\n00:00:00.000 --> ")
     document = json.loads((tmp_path / "a.json").read_text())
     assert (document["text"], document["language"]) == ("Hello. Who's there?", "en")
-    Transcript((Segment(0.1 + 0.2, 1.0, "a"),)).save(tmp_path / "b.json")
-    assert json.loads((tmp_path / "b.json").read_text())["segments"][0]["start"] == 0.3
+    how = Decoding(0, 0.2, -0.5, 1.5, 0.01)
+    Transcript((Segment(0.1 + 0.2, 1.0, "a", (7, 8), how),)).save(tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text())["segments"] == [
+        {"start": 0.3, "end": 1.0, "text": "a", "tokens": [7, 8]}
+        | {"seek": 0, "temperature": 0.2, "avg_logprob": -0.5}
+        | {"compression_ratio": 1.5, "no_speech_prob": 0.01}
+    ]
+    assert document["segments"][0] == {"start": 0, "end": 1.5, "text": "Hello."}
     with pytest.raises(RkzooError, match=r"\.txt, \.srt"):
         SAID.save(tmp_path / "a.docx")
     assert not (tmp_path / "a.docx").exists()

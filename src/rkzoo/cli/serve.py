@@ -53,10 +53,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="speech for Home Assistant, by Wyoming, where clients send no token",
     )
     parser.add_argument(
-        "--queue", type=int, default=64, metavar="N", help="requests that wait for a model (64)"
+        "--queue", type=int, default=256, metavar="N", help="requests that wait for a model (256)"
     )
     parser.add_argument(
-        "--deadline", type=float, default=30.0, metavar="S", help="seconds until one is given up"
+        "--deadline",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds until one is given up (30; sounds, texts: ten times)",
     )
     parser.add_argument(
         "--workers",
@@ -91,7 +95,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.errors import RkzooError
     from rkzoo.serving.engine import Engine, Limits
-    from rkzoo.serving.log import Log
     from rkzoo.serving.repository import served_models
     from rkzoo.serving.run import Settings, check, serve
 
@@ -122,7 +125,7 @@ def main(args: argparse.Namespace) -> int:
         )
     limits = Limits(waiting=args.queue, deadline=args.deadline)
     served = served_models(args.models, _request(args), args.workers)
-    log = Log(args.log_format, _write, requests=not args.no_access_log)
+    log = _log(args)
     engine = Engine(served, limits, log=log.say)
     engine.observers.append(log.request)
     serve(engine, settings, lambda told: _say(told, log, args.json or args.board))
@@ -154,6 +157,15 @@ def _token(file: str | None) -> str:
             f"Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > {file}",
         )
     return token
+
+
+def _log(args: argparse.Namespace) -> Log:
+    """Where lines go. Who started it over a cable reads the last one to say why it ended: those of
+    requests would hide that."""
+    from rkzoo.serving.log import Log
+
+    requests = not (args.no_access_log or args.until_stdin_closes)
+    return Log(args.log_format, _write, requests)
 
 
 def _write(line: str) -> None:

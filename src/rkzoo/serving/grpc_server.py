@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import numpy as np
@@ -29,7 +30,7 @@ from rkzoo.protocol.tensors import (
     from_bytes,
     response_version,
 )
-from rkzoo.serving.engine import Engine
+from rkzoo.serving.engine import Engine, Event
 from rkzoo.serving.errors import ServingError, of_error
 from rkzoo.serving.grpc_messages import CHOICE, MESSAGES, PACKAGE
 from rkzoo.serving.http_limits import MOST_BODY
@@ -43,6 +44,7 @@ from rkzoo.serving.oip import (
     timeout_of,
 )
 from rkzoo.serving.run import Settings
+from rkzoo.serving.trace import TRACE, Trace, request_id
 from rkzoo.session import Array
 
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -112,27 +114,28 @@ async def serve(engine: Engine, settings: Settings, port: int) -> GrpcListener:
         RkzooError: The address cannot be used.
     """
     server = grpc.aio.server(
-        interceptors=[_Guard(settings.token)] if settings.token else [],
+        interceptors=[_Guard(engine, settings.token)] if settings.token else [],
         options=_OPTIONS,
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
     server.add_generic_rpc_handlers((_handlers(engine),))
     address = f"{settings.host_in_url}:{port}"
     try:
-        bound = _bind(server, settings, address)
-    except (RuntimeError, OSError, ValueError) as error:
+        bound = _bind(server, settings, address) if 0 <= port <= 65535 else 0
+    except RuntimeError:  # which tells no more
+        bound = 0
+    if not bound:
         raise RkzooError(
             f"The gRPC server cannot listen at {address}.",
-            f"gRPC says: {error}.",
-            "Choose another port with --grpc (0 takes a free one), and check the files of"
-            " --tls-cert and --tls-key.",
-        ) from error
+            "Another program listens there, or it is no port or address of this machine.",
+            "Choose another port with --grpc (0 takes a free one).",
+        )
     await server.start()
     return GrpcListener(server, bound)
 
 
 def _bind(server: Any, settings: Settings, address: str) -> int:
-    """Binds the server, and gives its port. Raises RuntimeError, OSError or ValueError."""
+    """Binds the server, and gives its port. Raises RuntimeError."""
     if settings.certificate is None or settings.key is None:
         return int(server.add_insecure_port(address))
     pair = (settings.key.read_bytes(), settings.certificate.read_bytes())
@@ -143,8 +146,8 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
     """Refuses who has no token, before a message is read. Browsers need no further rule, as they
     do with HTTP: no page can make them send gRPC."""
 
-    def __init__(self, token: str) -> None:
-        self._token = f"Bearer {token}".encode()
+    def __init__(self, engine: Engine, token: str) -> None:
+        self._engine, self._token = engine, f"Bearer {token}".encode()
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -152,12 +155,22 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no t
         given = dict(details.invocation_metadata).get("authorization", "")
         if details.method in _OPEN or hmac.compare_digest(str(given).encode(), self._token):
             return await continuation(details)
-        return grpc.stream_stream_rpc_method_handler(_refuse)
+        return grpc.stream_stream_rpc_method_handler(self._refuse)
+
+    async def _refuse(self, requests: Any, context: Any) -> None:
+        _trace(context)
+        message = "This server asks for a token, as metadata: authorization: Bearer TOKEN."
+        self._engine.tell(Event("", "grpc", 401, message=message))
+        await _abort(context, ServingError(401, message))
 
 
-async def _refuse(requests: Any, context: Any) -> None:
-    message = "This server asks for a token, as metadata: authorization: Bearer TOKEN."
-    await _abort(context, ServingError(401, message))
+def _trace(context: Any, id: str = "") -> Trace:
+    """Makes known where the request of this task comes from: ipv4:ADDRESS:PORT, or ipv6 with
+    brackets that are escaped."""
+    peer = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
+    trace = Trace(request_id(id), peer[:64])
+    TRACE.set(trace)
+    return trace
 
 
 async def _abort(context: Any, error: ServingError) -> None:
@@ -309,18 +322,26 @@ def _stream(engine: Engine) -> Callable[[Any, Any], AsyncIterator[Any]]:
 
 
 async def _told(engine: Engine, method: Method, request: Any, context: Any) -> dict[str, Any]:
-    """What a method answers. Raises ServingError alone."""
-    if isinstance(request, DecodeError):
-        raise ServingError(400, "The bytes are no message of this method.")
+    """What a method answers. Raises ServingError alone, and tells of those that were refused
+    before they reached a model."""
+    trace = _trace(context, getattr(request, "id", ""))
     try:
+        if isinstance(request, DecodeError):
+            raise ServingError(400, "The bytes are no message of this method.")
         return await method(engine, Call(request, context.time_remaining()))
-    except ServingError:
-        raise
-    except RkzooError as error:
-        raise of_error(error) from error
-    except Exception as error:
-        message = f"A fault of the server's own: {type(error).__name__}."
-        raise ServingError(500, message) from error
+    except Exception as exception:
+        error = _serving_error(exception)
+        if not trace.told:
+            engine.tell(Event("", "grpc", error.status, message=error.message[:_MOST_MESSAGE]))
+        raise error from exception
+
+
+def _serving_error(exception: Exception) -> ServingError:
+    if isinstance(exception, ServingError):
+        return exception
+    if isinstance(exception, RkzooError):
+        return of_error(exception)
+    return ServingError(500, f"A fault of the server's own: {type(exception).__name__}.")
 
 
 # ---- messages and bodies ------------------------------------------------------------------

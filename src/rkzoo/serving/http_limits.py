@@ -27,6 +27,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     _size = 0
     _count = 0
+    _unparsed = 0  # bytes that came while the head was not whole
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -53,7 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._unread = None
 
     def on_message_begin(self) -> None:
-        self._size = self._count = 0
+        self._size = self._count = self._unparsed = 0
         self._wait_for_head()
         super().on_message_begin()
 
@@ -71,16 +72,22 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        # What is no whole header yet is in the parser: it is bounded here.
+        # What is no whole header yet is in the parser. The last piece may go on with the body.
         if self._late is not None:
-            self._add(0 if self._count else len(data), quiet=True)
+            if self._unparsed > MOST_HEAD:
+                self._refuse()
+                return
+            self._unparsed += len(data)
         super().data_received(data)
 
-    def _add(self, size: int, *, quiet: bool = False) -> None:
+    def _add(self, size: int) -> None:
         self._size += size
-        if self._size > MOST_HEAD + (1 << 20 if quiet else 0) or self._count > MOST_HEADERS:
-            self._head_is_here()
-            self.transport.abort()
+        if self._size > MOST_HEAD or self._count > MOST_HEADERS:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        self._head_is_here()
+        self.transport.abort()
 
     def _wait_for_head(self) -> None:
         self._head_is_here()

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from rkzoo.serving.app import ErrorForm, admitted_body
+from rkzoo.serving.app import Answer, ErrorForm, admitted_body
 from rkzoo.serving.calls import Embedded, Item, PredictOptions
 from rkzoo.serving.engine import Engine, Reply
 from rkzoo.serving.errors import ServingError
@@ -210,7 +210,7 @@ async def _transcribed(engine: Engine, request: Request, *, translate: bool) -> 
     )
     reply = await engine.predict(name, form.data, options)
     if _FORMATS[wanted] != ".json":
-        return Response(reply.body, media_type=reply.media_type)
+        return Answer(engine, reply)
     document = msgspec.json.decode(reply.body)
     if wanted == "json":
         return _json({"text": document["text"]})
@@ -280,7 +280,7 @@ async def _spoken(engine: Engine, request: Request) -> Response:
     name = asked.voice if by_voice else model_for(engine, asked.model, "voice")
     options = PredictOptions(format=f".{asked.response_format}", speed=asked.speed)
     reply = await engine.predict(name, asked.input.encode(), options)
-    return Response(reply.body, media_type=reply.media_type)
+    return Answer(engine, reply)
 
 
 # ---- embeddings ---------------------------------------------------------------------------

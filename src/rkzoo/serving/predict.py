@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,6 +80,14 @@ def _flag(text: str) -> bool:
     return text.lower() in ("1", "true")
 
 
+def _number(text: str) -> float:
+    """Neither NaN nor infinity, which JSON does not have either."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 def _format(text: str) -> str:
     return text if text == "json" else f".{text.lstrip('.').lower()}"
 
@@ -88,19 +97,19 @@ def _names(text: str) -> tuple[str | int, ...]:
 
 
 def _groups(text: str) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(map(float, part.split(","))) for part in text.split(";") if part)
+    return tuple(tuple(map(_number, part.split(","))) for part in text.split(";") if part)
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "format": _format,
     "filename": str,
-    "confidence": float,
-    "iou": float,
+    "confidence": _number,
+    "iou": _number,
     "max_boxes": int,
     "classes": _names,
     "language": str,
     "translate": _flag,
-    "speed": float,
+    "speed": _number,
     "points": _groups,
     "boxes": _groups,
 }

@@ -125,9 +125,23 @@ def check(settings: Settings) -> None:
             "One of the two was given.",
             "Give both, --tls-cert cert.pem --tls-key key.pem.",
         )
-    for file in (settings.certificate, settings.key):
-        if file is not None and not file.is_file():
-            raise RkzooError(f"{file} cannot be read.", "There is no such file.", "Check the name.")
+    if settings.certificate is not None and settings.key is not None:
+        _check_tls(settings.certificate, settings.key)
+
+
+def _check_tls(certificate: Path, key: Path) -> None:
+    import ssl
+
+    try:
+        # Without a password for the key one would be asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: "")
+    except (OSError, ValueError) as error:
+        raise RkzooError(
+            f"TLS is not possible with the certificate {certificate} and the key {key}.",
+            f"OpenSSL says: {getattr(error, 'strerror', None) or error}.",
+            "Both are PEM files that the server can read; the key has no password, and is the"
+            " certificate's.",
+        ) from error
 
 
 def serve(engine: Engine, settings: Settings, ready: Callable[[ServerReady], None]) -> None:
@@ -180,6 +194,7 @@ async def _serve(
     server = _Server(config)
     if api:
         server.on_stop = api.stop
+    engine.expect_all()
     threads = [threading.Thread(target=engine.load_all, name="load", daemon=True)]
     threads.append(threading.Thread(target=engine.watch, name="watch", daemon=True))
     if settings.until_stdin_closes:

@@ -57,7 +57,8 @@ class Taker:
 @dataclass
 class _Share:
     """A model's queue, its slots (idle ones, and how many are busy with how many requests), and
-    the seconds that they have worked; `mean` is what one request takes."""
+    the seconds that they have worked; `mean` is what one request takes, 0 before any was seen:
+    nobody is refused for a guess."""
 
     jobs: deque[Job] = field(default_factory=deque)
     idle: deque[Taker] = field(default_factory=deque)
@@ -65,7 +66,7 @@ class _Share:
     busy: int = 0
     working: int = 0
     used: float = 0.0
-    mean: float = 0.05
+    mean: float = 0.0
 
 
 class Scheduler:
@@ -86,14 +87,14 @@ class Scheduler:
     # ---- requests -------------------------------------------------------------------------
 
     def put(self, model: str, job: Job) -> None:
-        """Queues a request. Raises ServingError (503) where there is no room for it."""
+        """Queues a request. Raises ServingError (503) where there is no room for it, or where it
+        would be late."""
         with self._lock:
             share = self._shares.setdefault(model, _Share())
-            if len(share.jobs) >= self._room:
-                wait = share.mean * len(share.jobs) / max(1, share.slots)
-                raise ServingError(
-                    503, f"{model} has {self._room} requests waiting already.", max(1.0, wait)
-                )
+            wait = share.mean * len(share.jobs) / max(1, share.slots)
+            if len(share.jobs) >= self._room or monotonic() + wait > job.deadline:
+                waiting = f"{len(share.jobs)} requests waiting already, for about {wait:.1f} s"
+                raise ServingError(503, f"{model} has {waiting}.", max(1.0, wait / 2))
             if self._bytes + len(job.data) > self._most_bytes:
                 raise ServingError(503, "The requests that wait fill the memory.", 1.0)
             # The future does not hold the job: a circle would keep its bytes until the collector

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -23,3 +25,10 @@ class Trace:
 
 TRACE: ContextVar[Trace | None] = ContextVar("TRACE", default=None)
 """The request that the running task answers."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+
+
+def request_id(given: str) -> str:
+    """A client's own identifier, where it is one word; else a new one."""
+    return given if _PLAIN.fullmatch(given) else secrets.token_hex(8)
