@@ -10,7 +10,7 @@ pictures (:predict, JSON back) and with tensors (Open Inference Protocol, 1.2 MB
 and 4.8 MB back). In a last round slow clients and rubbish come beside them. Ways alternate, so
 that a busy moment hits all; clients run on the same machine in a process of their own, whose
 processor time is told. A missed goal is only printed, since it depends on the machine; an answer
-that is lost or wrong makes the exit status 1. Needs a C compiler and Linux.
+that is lost or wrong, or memory that grows, makes the exit status 1. Needs a C compiler and Linux.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ from rkzoo.workflow.inference.board import LIBRARY  # noqa: E402
 from rkzoo.workflow.inference.load import open_task  # noqa: E402
 from rkzoo.workflow.inference.plan import Plan, on_core, plan  # noqa: E402
 from rkzoo.workflow.request.request import Request  # noqa: E402
+from serving.processes import children, mebibytes, processor_seconds  # noqa: E402
 from serving.server import Server, serving  # noqa: E402
 
 GOAL = 0.9
+GROWTH = 64  # MiB that a process may have more at the end
 SLOTS = 2 * CORES
 STRANGERS = 16
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def pictures() -> list[bytes]:
@@ -253,35 +254,10 @@ def strangers(server: Server, call: bytes) -> Iterator[None]:
         child.join()
 
 
-# ---- what the server uses -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Use:
-    """Processor seconds and MiB of a process."""
-
-    processor: float
-    memory: float
-
-
-def use(pid: int) -> Use:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    memory = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return Use((int(fields[11]) + int(fields[12])) / TICKS, memory)
-
-
 def processes(server: Server) -> dict[str, int]:
     """The server and its worker."""
-    pid = server.process.pid
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split() or _children(pid)
-    return {"server": pid, "worker": int(child)}
-
-
-def _children(pid: int) -> list[str]:
-    """Children of other threads than the first."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [child for path in tasks for child in path.read_text().split()]
+    (worker,) = children(server.process.pid)
+    return {"server": server.process.pid, "worker": worker}
 
 
 # ---- the whole ------------------------------------------------------------------------------
@@ -298,10 +274,10 @@ class Way:
 
     def run(self, server: Server, count: int, many: int) -> None:
         pids = processes(server)
-        before = {name: use(pid) for name, pid in pids.items()}
+        before = {name: processor_seconds(pid) for name, pid in pids.items()}
         tally = asked(server, self.calls, count, many)
         for name, pid in pids.items():
-            self.used[name] += use(pid).processor - before[name].processor
+            self.used[name] += processor_seconds(pid) - before[name]
         self.used["client"] += tally.processor
         self.tallies.append(tally)
         self.rates.append(tally.statuses[200] / tally.seconds)
@@ -359,7 +335,7 @@ def main() -> int:
         pids = processes(server)
         for way in ways.values():  # what is imported and allocated late
             asked(server, way.calls, args.clients, args.clients)
-        before = {name: use(pid).memory for name, pid in pids.items()}
+        before = {name: mebibytes(pid) for name, pid in pids.items()}
         bare: list[float] = []
         costs: list[float] = []
         for number in range(args.rounds):
@@ -370,7 +346,7 @@ def main() -> int:
             with strangers(server, calls["pictures"][0]) if last else ExitStack():
                 for way in ways.values():
                     way.run(server, each, args.clients)
-        after = {name: use(pid).memory for name, pid in pids.items()}
+        after = {name: mebibytes(pid) for name, pid in pids.items()}
         assert processes(server) == pids, "a process was replaced"
     limit = 1000 * CORES / NPU_MS
     print(
@@ -389,7 +365,12 @@ def main() -> int:
         print(f"{name}: {share:.0%} of the bare pool; goal {GOAL:.0%}: {verdict(share >= GOAL)}")
     count = each * args.rounds
     faults = [f"{name}: {fault}" for name, way in ways.items() if (fault := way.fault(count))]
-    print("\n".join(faults) or "nothing was lost")
+    faults += [
+        f"the {name} has grown by {after[name] - before[name]:.0f} MiB"
+        for name in pids
+        if after[name] - before[name] > GROWTH
+    ]
+    print("\n".join(faults) or "nothing was lost, memory is flat")
     return 1 if faults else 0
 
 

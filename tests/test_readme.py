@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from serving.server import serving
 
 README = Path(__file__).parent.parent / "README.md"
 ALL = os.environ.get("RKZOO_README") == "all"
@@ -87,8 +90,42 @@ RUN: dict[str, Step] = {
     "rkzoo eval whisper-base --data FOLDER": Step(weights=("whisper-base",), slow=True),
     "rkzoo info llm": Step(),
 }
+URL = "http://127.0.0.1:8000"
+PREDICT = f"{URL}/v1/models/yolov8n:predict"
+SERVED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "rkzoo serve yolov8n.onnx ppocr": (
+        ("ppocr",),
+        {
+            f"curl --data-binary @street.jpg {PREDICT}": '"label": "bus"',
+            f'curl --data-binary @street.jpg "{PREDICT}?format=jpg" -o boxes.jpg': "",
+        },
+    ),
+    "rkzoo serve whisper-base piper-joe minilm --wyoming 10300": (
+        ("whisper-base", "piper-joe", "minilm"),
+        {
+            f"curl -F model=whisper-base -F file=@talk.mp3 {URL}/v1/audio/transcriptions": (
+                "Barcelona"
+            )
+        },
+    ),
+}
+"""Servers: the weights that each needs, and the commands that ask it, with words of the answer."""
+ASKING = {command for _, asking in SERVED.values() for command in asking}
+
 _MACHINE = "it judges this machine: its code is what it finds here (tests/workflow/diagnostics)"
+_BOARD = "it needs a board: tests/board_over_ssh has one that is emulated, behind a real ssh"
+ON = "--on ssh://radxa@rock5b"
 ELSEWHERE: dict[str, str] = {
+    "rkzoo board setup ssh://radxa@rock5b": _BOARD,
+    f"rkzoo doctor {ON}": _BOARD,
+    f"rkzoo run {RKNN} photo.jpg {ON}": _BOARD,
+    f"rkzoo check {RKNN} {ON}": _BOARD,
+    f"rkzoo bench {RKNN} {ON}": _BOARD,
+    f"rkzoo compare yolov8n.onnx --calib photos/ {ON}": _BOARD,
+    f"rkzoo eval {RKNN} --data instances.json {ON}": _BOARD,
+    "rkzoo serve models/ --grpc 8001 --host 0.0.0.0 --token-file token.txt": (
+        "it listens to the network: tests/serving does so with free ports"
+    ),
     "git clone <this repository> && cd rkzoo": "it stands for what the reader did",
     "make demo": "tests/workflow/apps/test_demo.py runs the demo",
     "make test": "this is the suite",
@@ -119,8 +156,9 @@ def commands() -> list[str]:
 
 
 def test_every_command_is_run_or_said_why_not() -> None:
-    assert set(RUN).isdisjoint(ELSEWHERE)
-    assert set(commands()) == set(RUN) | set(ELSEWHERE)
+    tables = (set(RUN), set(ELSEWHERE), set(SERVED), ASKING)
+    assert len(set().union(*tables)) == sum(map(len, tables))
+    assert set(commands()) == set().union(*tables)
 
 
 @pytest.fixture(scope="module")
@@ -204,14 +242,14 @@ def ran(home: Path, words: list[str], **environment: str) -> subprocess.Complete
 def test_the_command_does_what_readme_says(home: Path, command: str) -> None:
     if command in ELSEWHERE:
         pytest.skip(ELSEWHERE[command])
+    if command in SERVED or command in ASKING:
+        pytest.skip("test_a_server_answers_what_readme_asks does")
     step = RUN[command]
     if step.slow and not ALL:
         pytest.skip("slow: RKZOO_README=all runs it")
     program, *words = shlex.split(command)
     assert program == "rkzoo"
-    for name in step.weights:
-        if not ALL and ran(home, ["-m", "rkzoo", "fetch", name], RKZOO_OFFLINE="1").returncode:
-            pytest.skip(f"{name} is not in the cache: RKZOO_README=all fetches it")
+    _need(home, step.weights)
     done = ran(home, ["-m", "rkzoo", *words])
     assert done.returncode == step.code, done.stdout[-2000:] + done.stderr[-3000:]
     assert "Traceback" not in done.stderr
@@ -219,6 +257,34 @@ def test_the_command_does_what_readme_says(home: Path, command: str) -> None:
         path = home / name
         assert path.exists()
         assert any(path.iterdir()) if path.is_dir() else path.stat().st_size
+
+
+def _need(home: Path, weights: tuple[str, ...]) -> None:
+    for name in weights:
+        if not ALL and ran(home, ["-m", "rkzoo", "fetch", name], RKZOO_OFFLINE="1").returncode:
+            pytest.skip(f"{name} is not in the cache: RKZOO_README=all fetches it")
+
+
+@pytest.mark.parametrize("command", list(SERVED))
+def test_a_server_answers_what_readme_asks(home: Path, command: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl here")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 8000)) == 0:
+            pytest.skip("something listens at port 8000, which README's commands take")
+    weights, asking = SERVED[command]
+    _need(home, weights)
+    words = shlex.split(command)[2:]
+    with serving(*words, "--port", "8000", cwd=home):
+        for asked, answer in asking.items():
+            done = subprocess.run(
+                [*shlex.split(asked), "--silent", "--show-error", "--fail"],
+                cwd=home, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert answer in done.stdout
+            if " -o " in asked:
+                assert (home / asked.split(" -o ")[1]).stat().st_size > 10_000
 
 
 def test_the_python_of_readme_runs(home: Path) -> None:

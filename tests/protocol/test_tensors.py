@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_triton_reads_our_answers(outputs: dict[str, Array], data: st.DataObject
 
 
 @settings(deadline=None)
-@given(inputs=tensors(), id=NAMES, outputs=st.lists(NAMES, max_size=3))
+@given(inputs=tensors(), id=NAMES, outputs=st.lists(NAMES, max_size=3, unique=True))
 def test_our_requests_are_read_again(inputs: dict[str, Array], id: str, outputs: list[str]) -> None:
     body = encode_request(inputs, outputs=outputs, parameters={"timeout": 7}, id=id)
     request = decode_request(body)
@@ -138,6 +139,7 @@ def test_our_requests_are_read_again(inputs: dict[str, Array], id: str, outputs:
 
 
 @settings(deadline=None)
+@example(array=np.zeros(0, np.float32), datatype="FP16", shape=[0, 2702, 2702, 2702, 233778032])
 @given(array=arrays_of.arrays(np.float32, SHAPES), datatype=st.sampled_from([*DATATYPES, "BF16"]),
        shape=st.lists(st.integers(-(2**40), 2**40), max_size=20))  # fmt: skip
 def test_bytes_that_do_not_fit_are_refused(array: Array, datatype: str, shape: list[int]) -> None:
@@ -218,3 +220,24 @@ def test_every_byte_but_zero_is_true() -> None:
     made = from_bytes(Tensor("x", (4,), "BOOL"), bytes([0, 1, 2, 255]))
     assert made.view(np.uint8).tolist() == [0, 1, 1, 1]
     assert not made.flags.writeable
+
+
+@pytest.mark.parametrize("outputs", [["y", "y"], [f"y{number}" for number in range(257)]])
+def test_an_output_is_given_once_and_not_all_too_many(outputs: list[str]) -> None:
+    with pytest.raises(RkzooError, match="outputs"):
+        decode_request(encode_request({"x": np.zeros(1)}, outputs=outputs))
+
+
+@pytest.mark.parametrize("piece", ["[],", '"",', "{},", "[[0]],", "null,"])
+def test_json_that_is_no_numbers_takes_no_memory(piece: str) -> None:
+    """All of these took ten to a thousand times their own size, or minutes."""
+    many = piece * 60_000 + '"' + "w" * 10_000 + '"'
+    for shape in ("[1]", "[60001,1]", "[60001,1,1]"):
+        text = f'{{"inputs":[{{"name":"x","shape":{shape},"datatype":"FP32","data":[{many}]}}]}}'
+        tracemalloc.start()
+        try:
+            with pytest.raises(RkzooError, match="'x'"):
+                decode_request(Body(text.encode()))
+            assert tracemalloc.get_traced_memory()[1] < 100 * len(text)
+        finally:
+            tracemalloc.stop()

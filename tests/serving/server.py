@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -59,19 +60,24 @@ def _small(headers: Any) -> dict[str, str]:
 
 @contextmanager
 def serving(
-    *args: str, env: Mapping[str, str] | None = None, loaded: bool = True
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    loaded: bool = True,
+    cwd: Path | None = None,
 ) -> Iterator[Server]:
     """Runs `rkzoo serve ARGS` on a free port until the block ends.
 
     Args:
         args: Words of its command line. Without --port or --socket among them a free port is taken.
         env: Environment beside this one's own.
+        cwd: Its folder.
         loaded: Wait until every model is loaded, not only until it listens.
     """
     where = () if {"--port", "--socket"} & set(args) else ("--port", "0")
     process = subprocess.Popen(
         [sys.executable, "-m", "rkzoo", "serve", *args, *where, "--json"],
         env={**os.environ, **(env or {})},
+        cwd=cwd,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,7 +4,6 @@ HTTP itself is broken, and the server goes on as if nothing had been."""
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
 import struct
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +25,7 @@ from rkzoo.protocol.tensors import HEADER_LENGTH
 from rkzoo.serving.http_limits import HEAD_SECONDS, IDLE_SECONDS, MOST_BODY
 from rkzoo.workflow.inference.board import LIBRARY
 from serving.npu_models import SIZE, classifier, picture
+from serving.processes import children, mebibytes
 from serving.server import Server, serving
 
 COUNT, SEED = 500, 16
@@ -417,10 +416,7 @@ def let_go(server: Server, slow: Slow) -> float:
 def memory(server: Server) -> dict[int, float]:
     """MiB of the server and its worker, by their numbers."""
     pid = server.process.pid
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    pids = [pid, *(int(child) for path in children for child in path.read_text().split())]
-    page = os.sysconf("SC_PAGE_SIZE") / 2**20
-    return {one: int(Path(f"/proc/{one}/statm").read_text().split()[1]) * page for one in pids}
+    return {one: mebibytes(one) for one in (pid, *children(pid))}
 
 
 def is_well(server: Server) -> bool:

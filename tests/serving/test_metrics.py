@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -20,7 +20,7 @@ from rkzoo.serving.metrics import SECONDS, routes
 from serving import tiny_models
 from serving.server import Server, serving
 
-SIDE = 512
+SIDE = 256
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -60,7 +60,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         tiny_models.slow(folder / "slow.onnx", side=SIDE),
     ]
     with serving(*map(str, models), "--workers", "2") as server:
+        until(lambda: server.ask("/v2/models/slow/ready")[0] == 200)
         yield server
+
+
+def until(so: Callable[[], bool]) -> None:
+    end = monotonic() + 30
+    while not so():
+        assert monotonic() < end
+        sleep(0.05)
 
 
 def scrape(server: Server) -> Samples:
@@ -106,11 +114,8 @@ def test_one_that_is_late_counts_once(server: Server) -> None:
     headers = {"Inference-Header-Content-Length": str(len(header))}
     body = header + bytes(4 * SIDE * SIDE)
     assert server.ask("/v2/models/slow/infer", body, headers)[0] == 504
-    end = monotonic() + 30
-    while (now := scrape(server))[key("rkzoo_model_working", model="slow")]:
-        assert monotonic() < end
-        sleep(0.05)
-    requests = {k[1]: v for k, v in now.items() if k[0] == "rkzoo_requests_total"}
+    until(lambda: not scrape(server)[key("rkzoo_model_working", model="slow")])
+    requests = {k[1]: v for k, v in scrape(server).items() if k[0] == "rkzoo_requests_total"}
     who = {("model", "slow"), ("call", "infer")}
     of_slow = {labels: count for labels, count in requests.items() if ("model", "slow") in labels}
     assert of_slow == {frozenset({*who, ("outcome", "late")}): 1}
@@ -132,11 +137,8 @@ def test_a_model_and_its_process(server: Server) -> None:
 
 def test_a_worker_that_dies_is_counted(server: Server) -> None:
     os.kill(worker_of(server), signal.SIGKILL)
-    restarts, ready = key("rkzoo_worker_restarts_total", model="twice"), "/v2/health/ready"
-    end = monotonic() + 30
-    while not (scrape(server)[restarts] == 1 and server.ask(ready)[0] == 200):
-        assert monotonic() < end
-        sleep(0.1)
+    restarts, ready = key("rkzoo_worker_restarts_total", model="twice"), "/v2/models/twice/ready"
+    until(lambda: scrape(server)[restarts] == 1 and server.ask(ready)[0] == 200)
     assert infer(server, 4) == 200
 
 

@@ -99,10 +99,10 @@ def test_a_worker_says_what_is_wrong_and_goes_on(tmp_path: Path) -> None:
         with pytest.raises(RkzooError, match="An error of rkzoo's own"):
             worker.slot("model", ["not", "its", "arguments"])
         assert worker.alive
-        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerDied) as died:
             worker.slot("model", ModelArguments("x"))
-        assert "It ended by SIGTERM." in str(died.value)
+        assert "It ended by SIGKILL." in str(died.value)
         assert "The process that ran tiny ended." in str(died.value)
     finally:
         worker.close()
@@ -135,12 +135,14 @@ def _running(pid: int) -> bool:
         return False
 
 
-def test_ctrl_c_is_the_servers_to_hear() -> None:
+def test_signals_of_the_group_are_the_servers_to_hear() -> None:
+    """A terminal sends Ctrl-C, and systemd SIGTERM, to every process of the group."""
     worker = WorkerProcess("tiny")
     try:
         with pytest.raises(RkzooError):
             worker.slot("model", msgspec.Raw(b"{}"))  # it has begun
-        os.kill(worker.pid, signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(worker.pid, number)
         sleep(0.3)
         assert worker.alive
     finally:

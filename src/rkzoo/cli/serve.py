@@ -56,7 +56,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--queue", type=int, default=256, metavar="N", help="requests that wait for a model (256)"
     )
     parser.add_argument(
-        "--deadline", type=float, default=30.0, metavar="S", help="seconds until one is given up"
+        "--deadline",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds until one is given up (30; sounds, texts: ten times)",
     )
     parser.add_argument(
         "--workers",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -39,7 +39,8 @@ _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 _MOST_TENSORS = 256
 _MOST_DIMENSIONS = 16
-_MOST_JSON = 64 << 20  # bytes of the JSON part; larger tensors come as binary
+_MOST_NUMBERS = 1 << 40  # of a shape
+_MOST_JSON = 16 << 20  # bytes of the JSON part; larger tensors come as binary
 
 Shape = tuple[int, ...]
 Parameters = dict[str, Any]
@@ -158,6 +159,9 @@ def encode_request(
 def decode_request(body: Body) -> InferRequest:
     """Decodes a request. Raises RkzooError, in one sentence, for one that breaks the protocol."""
     header, rest = _parts(body, _Request)
+    names = tuple(output.name for output in header.outputs)
+    if len(names) > _MOST_TENSORS or len(set(names)) != len(names):
+        raise _wrong(f"it asks for {len(names)} outputs, of {_MOST_TENSORS} allowed, each once")
     by_name = {
         output.name: bool(output.parameters["binary_data"])
         for output in header.outputs
@@ -165,7 +169,7 @@ def decode_request(body: Body) -> InferRequest:
     }
     return InferRequest(
         inputs=_arrays(header.inputs, rest),
-        outputs=tuple(output.name for output in header.outputs),
+        outputs=names,
         binary=frozenset(name for name, binary in by_name.items() if binary),
         text=frozenset(name for name, binary in by_name.items() if not binary),
         all_binary=bool(header.parameters.get("binary_data_output", False)),
@@ -297,9 +301,12 @@ def _dtype(tensor: Tensor) -> np.dtype[Any]:
 
 
 def _count(tensor: Tensor) -> int:
-    if len(tensor.shape) > _MOST_DIMENSIONS or any(not 0 <= n < 1 << 31 for n in tensor.shape):
+    shape = tensor.shape
+    # numpy bounds also what would be there without the zeros.
+    most = math.prod(side or 1 for side in shape)
+    if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0 or most > _MOST_NUMBERS:
         raise _wrong(f"{tensor.name!r} has the shape {list(tensor.shape)}")
-    return math.prod(tensor.shape)
+    return math.prod(shape)
 
 
 def from_bytes(tensor: Tensor, data: bytes | memoryview) -> Array:
@@ -323,21 +330,8 @@ def _from_json(tensor: Tensor) -> Array:
     if not bytes(tensor.data):
         raise _wrong(f"{tensor.name!r} has no data")
     try:
-        values = msgspec.json.decode(tensor.data)
-        array = np.asarray(values)
-        whole = array.dtype.kind in "iub" or (dtype.kind == "f" and array.dtype.kind == "f")
-        if not whole and dtype == np.uint64:
-            # numpy makes floats of integers where some are above INT64 and some are not.
-            array = np.asarray(values, object)
-            whole = all(type(value) is int for value in array.flat)
-        if array.size != count or not (whole or count == 0):
-            raise ValueError(f"{array.size} values of the kind {array.dtype}")
-        if dtype.kind in "iub" and count:
-            least, most = (0, 1) if dtype.kind == "b" else _ends(dtype)
-            if array.min() < least or array.max() > most:
-                raise ValueError(f"values outside of {least} to {most}")
-        array = array.astype(dtype).reshape(tensor.shape)
-    except (ValueError, TypeError, OverflowError, msgspec.DecodeError, RecursionError) as error:
+        array = np.array(_numbers(tensor, dtype, count), dtype).reshape(tensor.shape)
+    except (ValueError, OverflowError, RecursionError) as error:
         raise _wrong(
             f"the data of {tensor.name!r} are no {tensor.datatype} {list(tensor.shape)}: {error}"
         ) from error
@@ -345,8 +339,34 @@ def _from_json(tensor: Tensor) -> Array:
     return array
 
 
-def _ends(dtype: np.dtype[Any]) -> tuple[int, int]:
-    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+def _numbers(tensor: Tensor, dtype: np.dtype[Any], count: int) -> Any:
+    """The numbers of JSON data, flat or nested as the shape is. Nothing else is read at all: lists
+    of empty lists, or a long string among short ones, take a hundred times their own size."""
+    number = _number(dtype)
+    try:
+        return msgspec.json.decode(tensor.data, type=_list_of(number, count))
+    except msgspec.ValidationError:
+        if len(tensor.shape) < 2:
+            raise
+    for size in reversed(tensor.shape):
+        number = _list_of(number, size)
+    return msgspec.json.decode(tensor.data, type=number)
+
+
+def _number(dtype: np.dtype[Any]) -> Any:
+    """What a number of JSON has to be for a datatype."""
+    if dtype.kind == "f":
+        return float
+    if dtype.kind == "b":
+        return bool | Annotated[int, msgspec.Meta(ge=0, le=1)]
+    limits = np.iinfo(dtype)
+    # msgspec takes no bound above INT64; numpy refuses what is above UINT64.
+    most = None if dtype == np.uint64 else int(limits.max)
+    return Annotated[int, msgspec.Meta(ge=int(limits.min), le=most)]
+
+
+def _list_of(kind: Any, size: int) -> Any:
+    return Annotated[list[kind], msgspec.Meta(min_length=size, max_length=size)]
 
 
 def _wrong(why: str) -> RkzooError:

@@ -11,7 +11,13 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+)
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -353,6 +359,8 @@ class Client(Closeable):
             data = response.read(most + 1)
             if len(data) > most:
                 raise self._unreadable(f"it has more than {most} bytes")
+            if response.length:  # what is left
+                raise IncompleteRead(data, response.length)
             kept = not response.will_close
             return response, data
         finally:
@@ -466,6 +474,14 @@ class Client(Closeable):
         words = self._last_words() or (_shown(f"{error}") if error is not None else "")
         if refused := not_forwarded(words):
             return ConnectionLost(f"{self.board} cannot be used.", *refused, code=1)
+        if not (self.lease or self.endpoint.socket):
+            return ConnectionLost(
+                f"{self.board} cannot be reached.",
+                f"The system says: {words.rstrip('.')}." if words else "",
+                "Check the address, and that rkzoo serve --board runs there; SSL_CERT_FILE names"
+                " certificates to trust.",
+                code=1,
+            )
         return ConnectionLost(
             f"The connection to {self.board} was cut.",
             f"The last that was heard: {words.rstrip('.')}." if words else "",

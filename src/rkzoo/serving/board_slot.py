@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from time import perf_counter
 
@@ -46,6 +47,7 @@ class BoardSlot:
     def __init__(self, arguments: msgspec.Raw) -> None:
         given = msgspec.json.decode(arguments, type=SessionArguments)
         self._asked = asked = given.asked
+        self.until = inf
         if not 0 <= asked.cores <= Cores.ALL:
             raise RkzooError(f"{asked.cores} names no cores of an NPU.", "", "Give 0 for any.")
         backend, report = on_board(Path(given.file), True), NoteKeeper()

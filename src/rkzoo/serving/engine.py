@@ -8,6 +8,7 @@ Here is no HTTP: every front end calls `infer` and `predict`.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,8 @@ Outcome = Literal["ok", "wrong", "refused", "late", "failed"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that died is started again
 _MOST_DEATHS = 5  # without an answer in between
 _POLL = 1.0  # seconds between two looks at the files
+_LOAD_AT_ONCE = 4
+_LONG = 10  # times the deadline: sounds and texts may take minutes
 _HANGS = 4.0  # deadlines after which a call counts as one that never ends
 
 
@@ -124,7 +127,7 @@ Observer = Callable[[Event], None]
 @dataclass(frozen=True)
 class Limits:
     """Bounds. `waiting`: requests of a model; `memory`: bytes of all requests; `deadline`:
-    seconds until a request is given up."""
+    seconds until a request is given up, ten times that where it is a sound or a text."""
 
     waiting: int = 256
     memory: int = 256 << 20
@@ -173,7 +176,6 @@ class _Model:
         self.generation: _Generation | None = None
         self.number = 0
         self.deaths = 0
-        self.adopted = False
         self.changing = threading.Lock()
         self.stamp: object = None
         self.opened: OpenedModel | None = None
@@ -335,7 +337,8 @@ class Engine:
     ) -> Any:
         """Queues a request, waits for it, and tells of it."""
         began = monotonic()
-        wait = min(timeout or self.limits.deadline, self.limits.deadline)
+        most = self._deadline(name)
+        wait = min(timeout or most, most)
         job = Job(kind, arguments, data, began + wait, part)
         status, message = 499, "Who asked went away."
         try:
@@ -353,6 +356,12 @@ class Engine:
         finally:
             waited = max(0.0, monotonic() - began - job.worked)
             self.tell(Event(name, kind, status, waited, job.worked, len(data), message))
+
+    def _deadline(self, name: str) -> float:
+        """Seconds until a request for a model is given up."""
+        opened = self._model(name).opened
+        long = opened is not None and opened.kind in ("sound", "text")
+        return self.limits.deadline * (_LONG if long else 1)
 
     def tell(self, event: Event) -> None:
         """Tells the observers of a request, with what is known of where it came from."""
@@ -386,43 +395,22 @@ class Engine:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._unload, model)
 
-    def adopt(
-        self, name: str, worker: WorkerProcess, slot: SlotClient, opened: OpenedModel
-    ) -> None:
-        """Serves a slot that was opened elsewhere, under a name of its own. It is not started
-        again when its worker dies: its requests fail from then on. `release` ends it."""
-        model = _Model(ServedModel(name, ""))
-        generation = _Generation(worker, opened, 1)
-        model.generation, model.opened, model.state = generation, opened, "ready"
-        model.number, model.adopted = 1, True
-        taker = Taker(name)
-        self.scheduler.enter(taker)
-        generation.takers.append(taker)
-        thread = threading.Thread(
-            target=self._serve, args=(model, generation, taker, slot), daemon=True
-        )
-        generation.threads.append(thread)
-        self._models[name] = model
-        thread.start()
-
-    def release(self, name: str) -> None:
-        """Ends what `adopt` began: its slot is closed, its worker is not. Blocks."""
-        model = self._models.pop(name, None)
-        if model is None or model.generation is None:
-            return
-        for taker in model.generation.takers:
-            self.scheduler.retire(taker)
-        for thread in model.generation.threads:
-            thread.join(self.limits.deadline)
-        self.scheduler.fail_all(name, ServingError(404, f"{name} was closed."))
-        self.scheduler.forget(name)
+    def expect_all(self) -> None:
+        """Says of every model that it is being loaded, before `load_all` comes to it."""
+        for model in self._models.values():
+            model.state = "loading"
 
     def load_all(self) -> None:
-        """Loads every model, one after another; those that fail say so in their status."""
-        for model in list(self._models.values()):
-            if self._ending.is_set():
-                return
-            with suppress(ServingError):
+        """Loads every model, some at once; those that fail say so in their status."""
+        self.expect_all()
+        at_once = max(1, min(_LOAD_AT_ONCE, (os.cpu_count() or 1) // 2))
+        with ThreadPoolExecutor(at_once, "load") as threads:
+            for model in self._models.values():
+                threads.submit(self._load_unless_ending, model)
+
+    def _load_unless_ending(self, model: _Model) -> None:
+        with suppress(ServingError):
+            if not self._ending.is_set():
                 self._load(model)
 
     def watch(self) -> None:
@@ -443,10 +431,10 @@ class Engine:
 
     def _end_if_it_hangs(self, model: _Model) -> None:
         generation, now = model.generation, monotonic()
-        if generation is None or model.adopted:
+        if generation is None:
             return
         began = [taker.since for taker in generation.takers if taker.since is not None]
-        if began and now - min(began) > _HANGS * self.limits.deadline:
+        if began and now - min(began) > _HANGS * self._deadline(model.served.name):
             self.log(model.served.name, f"a call takes {now - min(began):.0f} s: it is ended")
             generation.worker.kill()
 
@@ -589,10 +577,6 @@ class Engine:
         with model.changing:
             if model.generation is not dead:
                 return
-            if model.adopted:
-                model.state, model.reason = "failed", str(dead.worker.died())
-                self.scheduler.fail_all(name, ServingError(502, model.reason))
-                return
             model.generation = None
             model.deaths += 1
             deaths = model.deaths
@@ -631,14 +615,15 @@ def _ask_slot(slot: SlotClient, jobs: Sequence[Job], version: str) -> list[Any]:
     """An answer for each of the requests: a pair of what is told and bytes, or a ServingError.
     Raises RkzooError."""
     data = [job.data for job in jobs]
+    seconds = max(job.deadline for job in jobs) - monotonic()
     if jobs[0].kind != "infer":
-        value, buffers = slot.call(jobs[0].kind, jobs[0].arguments, data)
+        value, buffers = slot.call(jobs[0].kind, jobs[0].arguments, data, seconds)
         if jobs[0].kind != "predict":
             return [(value, buffers)]
         return [(msgspec.json.decode(value, type=Predicted), buffers[0])]
     sizes = tuple(job.arguments[1] for job in jobs)
     asked = InferArguments(sizes, jobs[0].arguments[0], version, jobs[0].part)
-    value, buffers = slot.call("infer", asked, data)
+    value, buffers = slot.call("infer", asked, data, seconds)
     replies = msgspec.json.decode(value, type=list[InferReply])
     return [
         (reply, buffer)
@@ -649,11 +634,21 @@ def _ask_slot(slot: SlotClient, jobs: Sequence[Job], version: str) -> list[Any]:
 
 
 def _stamp(model: str) -> object:
-    """What changes when a model's file, or the .json beside it, is replaced; None where it is no
-    file."""
+    """What changes when one of a model's files is replaced: its own, the .json beside it, the
+    parts of a pipeline. None where it is no file."""
     stamps = []
-    for path in (Path(model), Path(f"{model}.json")):
+    for path in (Path(model), Path(f"{model}.json"), *_parts_of(model)):
         with suppress(OSError):
             stat = path.stat()
             stamps.append((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return tuple(stamps) or None
+
+
+def _parts_of(model: str) -> list[Path]:
+    if not model.endswith(".json"):
+        return []
+    from rkzoo.workflow.request.pipeline_file import read_pipeline
+
+    with suppress(RkzooError):  # what is wrong with it is told when it is loaded
+        return list(read_pipeline(Path(model)).parts.values())
+    return []

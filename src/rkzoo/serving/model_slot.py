@@ -7,9 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from threading import Lock
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -87,6 +88,7 @@ class ModelSlot:
 
         asked = msgspec.json.decode(arguments, type=ModelArguments)
         whole = _planned(asked)
+        self.until = inf
         self._asked = asked.request
         self._plan = on_core(whole, asked.number)
         self._kind = of_plan(whole)
@@ -102,6 +104,8 @@ class ModelSlot:
                 )
                 for role, part in self._plan.parts.items()
             }
+            for _, session in self._parts.values():
+                self._give_up_late(session)
             head = self._plan.head
             self._head = (
                 self._parts["model"][0].head if head is None and len(self._parts) == 1 else head
@@ -113,6 +117,20 @@ class ModelSlot:
             self._stack.close()
             raise
         self.opened = self._describe(slots)
+
+    def _give_up_late(self, session: Session) -> None:
+        """Lets no run of the session begin for which nobody waits any more: the answer to a long
+        sound takes many, and would hold the slot for all of them."""
+        run = session.run
+
+        def run_in_time(arrays: Sequence[Array]) -> list[Array]:
+            if monotonic() > self.until:
+                raise RkzooError(
+                    "The request is given up.", "Nobody waits for its answer any more."
+                )
+            return run(arrays)
+
+        session.run = run_in_time  # type: ignore[method-assign]
 
     def _describe(self, slots: int) -> OpenedModel:
         from rkzoo.tasks.registry import spec_of

@@ -10,6 +10,7 @@ from typing import Any
 from rkzoo.errors import RkzooError
 from rkzoo.files import files_in
 from rkzoo.serving.engine import ServedModel
+from rkzoo.workflow.request.model_name import is_pipeline
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -55,6 +56,8 @@ def _named(word: str) -> list[tuple[str, str]]:
     is_file = path.suffix.lower() in (".rknn", ".onnx", ".json", ".tflite")
     if is_file and not path.is_file():
         raise RkzooError(f"{model} cannot be served.", "There is no such file.", "Check the name.")
+    if not is_file:
+        is_pipeline(model)  # raises for a name that no card has
     return [(name or (path.stem if is_file else model), str(path) if is_file else model)]
 
 

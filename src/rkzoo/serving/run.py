@@ -194,6 +194,7 @@ async def _serve(
     server = _Server(config)
     if api:
         server.on_stop = api.stop
+    engine.expect_all()
     threads = [threading.Thread(target=engine.load_all, name="load", daemon=True)]
     threads.append(threading.Thread(target=engine.watch, name="watch", daemon=True))
     if settings.until_stdin_closes:

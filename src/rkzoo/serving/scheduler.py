@@ -57,7 +57,8 @@ class Taker:
 @dataclass
 class _Share:
     """A model's queue, its slots (idle ones, and how many are busy with how many requests), and
-    the seconds that they have worked; `mean` is what one request takes."""
+    the seconds that they have worked; `mean` is what one request takes, 0 before any was seen:
+    nobody is refused for a guess."""
 
     jobs: deque[Job] = field(default_factory=deque)
     idle: deque[Taker] = field(default_factory=deque)
@@ -65,7 +66,7 @@ class _Share:
     busy: int = 0
     working: int = 0
     used: float = 0.0
-    mean: float = 0.05
+    mean: float = 0.0
 
 
 class Scheduler:

@@ -18,6 +18,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
@@ -35,11 +37,13 @@ SLOTS: dict[str, str] = {
 
 class Call(msgspec.Struct, frozen=True):
     """The header of a call: what is asked, and how. The first on a channel is `open`, whose
-    `arguments` open the slot as one of SLOTS."""
+    `arguments` open the slot as one of SLOTS. `seconds`: how long somebody waits for the answer;
+    0 without an end."""
 
     kind: str
     arguments: msgspec.Raw = msgspec.Raw(b"null")
     slot: str = ""
+    seconds: float = 0.0
 
 
 class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,6 +66,8 @@ class Slot(Protocol):
 
     opened: Any
     """The value of the answer to `open`."""
+    until: float
+    """When nobody waits for the call's answer any more, by `time.monotonic`."""
 
     def call(self, kind: str, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         """Answers. Raises RkzooError."""
@@ -97,6 +103,7 @@ def _serve(channel: Channel) -> None:
                     slot = _open(call)
                     answer = Answer(slot.opened)
                 else:
+                    slot.until = monotonic() + call.seconds if call.seconds else inf
                     answer = slot.call(call.kind, call.arguments, data)
                 value = msgspec.Raw(msgspec.json.encode(answer.value))
                 told, buffers = Answered(value), answer.buffers

@@ -149,10 +149,15 @@ class SlotClient:
         self.opened = self._exchange(Call("open", _raw(arguments), kind), ())[0]
 
     def call(
-        self, kind: str, arguments: Any = None, data: Sequence[Buffer] = ()
+        self,
+        kind: str,
+        arguments: Any = None,
+        data: Sequence[Buffer] = (),
+        seconds: float = 0.0,
     ) -> tuple[msgspec.Raw, list[bytes]]:
-        """Asks, and waits for the answer. Raises RkzooError, WorkerDied where the worker ended."""
-        return self._exchange(Call(kind, _raw(arguments)), data)
+        """Asks, and waits for the answer, which somebody wants within `seconds` (0 whenever it
+        comes). Raises RkzooError, WorkerDied where the worker ended."""
+        return self._exchange(Call(kind, _raw(arguments), seconds=seconds), data)
 
     def close(self) -> None:
         """Closes the slot."""

@@ -13,7 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from rkzoo.accuracy.metric import word_error_rate
 from rkzoo.audio.sound import Sound, read
 from rkzoo.cli.main import main
+from rkzoo.contract.audio import VoiceHead
 from rkzoo.errors import RkzooError
+from rkzoo.tasks.spec import TaskParts
 from rkzoo.workflow.compile.convert import convert
 from rkzoo.workflow.inference.load import open_model
 from rkzoo.workflow.request.request import Request
@@ -146,6 +148,32 @@ def test_speech_is_found_in_speech_and_none_in_the_sounds_of_animals(assets: Pat
     assert 5.2 < one.end < 5.8
     assert first.start == pytest.approx(one.start, abs=0.05)
     assert second.start - first.start == pytest.approx(sound.seconds + 2, abs=0.1)
+
+
+def test_a_dictionary_is_read_once_for_all_speeds_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes 55 MB, and a server opens a voice for each speed that it is asked for."""
+    from rkzoo.tasks.voice import open as opening
+
+    reads: list[str] = []
+
+    def read_lexicon(path: Path) -> dict[str, list[str]]:
+        reads.append(path.read_text())
+        return {}
+
+    monkeypatch.setattr(opening, "read_lexicon", read_lexicon)
+    monkeypatch.setattr(opening, "GraphemeToPhoneme", lambda path: None)
+    files = {f"encoder.{name}": tmp_path / name for name in ("lexicon", "letters-to-sounds")}
+    described = tmp_path / "v.json"
+    described.write_text('{"audio": {"sample_rate": 22050}, "phoneme_id_map": {}}')
+    for lexicon in ("one", "one", "another"):
+        for path in files.values():
+            if not path.exists() or path.read_text() != lexicon:
+                path.write_text(lexicon)
+        parts = TaskParts(VoiceHead(rate=22050), {}, files | {"encoder.phonemes": described})
+        opening._speller(parts.head, parts)
+    assert reads == ["one", "another"]
 
 
 def test_a_voice_with_a_damaged_description_is_refused(tmp_path: Path) -> None:
