@@ -52,8 +52,12 @@ class SshBoard:
         )
 
     def processes(self) -> list[int]:
-        """What runs on the board, and the processes of sshd that serve a connection."""
-        return descendants(self.server)
+        """What runs on the board, orphans of a cut connection too, by their home; and the processes
+        of sshd that serve a connection."""
+        mark = f"\0HOME={self.home}\0".encode()
+        everyone = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+        own = {pid for pid in everyone if mark in _environment(pid)}
+        return sorted({*own, *descendants(self.server)})
 
     def cut(self) -> int:
         """Cuts every connection, as a pulled cable does, and tells how many processes of sshd
@@ -63,6 +67,13 @@ class SshBoard:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return len(served)
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def _program(pid: int) -> str:
@@ -126,7 +137,8 @@ Host *
         _wait(process, port, folder / "sshd.log")
         yield SshBoard(name, folder / "ssh.conf", home, port, process.pid)
     finally:
-        for pid in [*descendants(process.pid), process.pid]:
+        process.kill()
+        for pid in SshBoard(name, folder, home, port, process.pid).processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()

@@ -139,6 +139,40 @@ def test_layers_are_named_by_their_content(tmp_path: Path, monkeypatch: pytest.M
     assert layers(target)[1].name == packages.name
 
 
+class Noted:
+    """What is noted of an installation."""
+
+    version = "9.0"
+
+    def read_text(self, name: str) -> str:
+        assert name == "METADATA"
+        return """Metadata-Version: 2.1
+Name: rkzoo
+Version: 9.0
+Requires-Dist: msgspec>=0.19
+Requires-Dist: onnx; platform_machine != "aarch64"
+Provides-Extra: serve
+Requires-Dist: h11; extra == "serve"
+Requires-Dist: tomli; python_version < "3.11" and extra == "serve"
+Provides-Extra: grpc
+Requires-Dist: grpcio; extra == "grpc"
+"""
+
+
+@pytest.mark.network
+def test_packages_are_those_that_a_board_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its processor, its Python, and the extra; not by this machine's."""
+    monkeypatch.setattr(board_packages, "_pyproject", lambda: None)
+    target = Target((3, 10), "aarch64-manylinux_2_28")
+    fetched = [name for name, _ in board_packages._fetched(Noted(), target, tmp_path)]  # type: ignore[arg-type]
+    packages = {name.split("/")[1] for name in fetched if name.endswith("/METADATA")}
+    assert {name.split("-")[0] for name in packages} == {"msgspec", "h11", "tomli"}
+    (binary,) = (name for name in fetched if name.endswith(".so"))
+    assert "cpython-310-aarch64" in binary
+
+
 def test_packages_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rkzoo.progress import SILENT
 

@@ -99,7 +99,7 @@ STUBS = {f"{name}.py": b"" for name in ("numpy", "cv2", "msgspec", "yaml", "uvic
 OURS = {
     "rkzoo/__init__.py": b"",
     "rkzoo/serving/__init__.py": b"",
-    "rkzoo/serving/app.py": b"",
+    "rkzoo/serving/run.py": b"NEEDS = ('the_server_needs',)",
     "rkzoo/cli/__init__.py": b"",
     "rkzoo/cli/entry.py": b"",
     "rkzoo/__main__.py": b"import sys, numpy; print('here', numpy.__file__, *sys.argv[1:])",
@@ -115,6 +115,11 @@ def test_an_installation_is_used_once_it_works(call: Call, base: Path) -> None:
     line = [program, "a b", "$c"]
     told = subprocess.run(line, capture_output=True, text=True, cwd="/", env={"PATH": ""})
     assert told.stdout == f"here {base}/versions/packages-1/numpy.py a b $c\n", told.stderr
+
+    without = {name: text for name, text in STUBS.items() if name != "the_server_needs.py"}
+    send(call, "packages-0", without)
+    done = call("switch", "rkzoo-1", "packages-0")
+    assert done.stderr.strip() == b"ModuleNotFoundError: No module named 'the_server_needs'"
 
     lacking = b"raise ImportError('libx.so.6: cannot open shared object file')"
     send(call, "packages-2", STUBS | {"cv2.py": lacking})

@@ -60,7 +60,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=float,
         default=30.0,
         metavar="S",
-        help="seconds until one is given up (30); sounds and texts have ten times that",
+        help="seconds until one is given up (30; sounds, texts: ten times)",
     )
     parser.add_argument(
         "--workers",

@@ -40,7 +40,7 @@ _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MOST_TENSORS = 256
 _MOST_DIMENSIONS = 16
 _MOST_NUMBERS = 1 << 40  # of a shape
-_MOST_JSON = 64 << 20  # bytes of the JSON part; larger tensors come as binary
+_MOST_JSON = 16 << 20  # bytes of the JSON part; larger tensors come as binary
 
 Shape = tuple[int, ...]
 Parameters = dict[str, Any]

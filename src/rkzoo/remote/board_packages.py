@@ -21,7 +21,7 @@ from pathlib import Path
 
 import rkzoo
 from rkzoo.errors import RkzooError, printable
-from rkzoo.files import cache_dir, locked, temporary_folder
+from rkzoo.files import cache_dir, locked, read_text, temporary_folder
 from rkzoo.kept import keep, kept
 from rkzoo.progress import ProgressReporter
 
@@ -67,20 +67,13 @@ def layers(target: Target) -> tuple[Layer, Layer]:
         RkzooError: This installation of rkzoo does not tell what it asks for.
     """
     own = distribution("rkzoo")
-    if EXTRA not in (own.metadata.get_all("Provides-Extra") or ()):
-        raise RkzooError(
-            "A board cannot be set up from here.",
-            f"What is noted of this installation of rkzoo knows no extra {EXTRA!r}: it was made by"
-            " an older version.",
-            "Install rkzoo again, in an editable checkout too.",
-        )
+    asked = _asked(own)
     files = dict(_own_files(own))
     content = hashlib.sha256()
     for name, data in files.items():
         content.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
     version = f"{own.version}-{content.hexdigest()[:12]}"
-    asked = f"{sorted(own.requires or ())} {target}".encode()
-    packages = hashlib.sha256(asked).hexdigest()[:32]
+    packages = hashlib.sha256(f"{asked} {target}".encode()).hexdigest()[:32]
     return (
         Layer(f"rkzoo-{version}", f"rkzoo {own.version}", lambda report: _tar(iter(files.items()))),
         Layer(
@@ -122,6 +115,34 @@ def _files_of(folder: Path, name: str) -> Iterator[tuple[str, bytes]]:
 # ---- what it asks for ---------------------------------------------------------------
 
 
+def _pyproject() -> Path | None:
+    """Of the checkout that this package lies in, if it does: what is noted of an editable
+    installation is as old as that."""
+    source = Path(rkzoo.__file__).parents[1]
+    path = source.with_name("pyproject.toml")
+    return path if source.name == "src" and path.is_file() else None
+
+
+def _asked(own: Distribution) -> str:
+    """What decides which packages rkzoo asks for. Raises RkzooError."""
+    if (pyproject := _pyproject()) is not None:
+        return read_text(pyproject)
+    if EXTRA not in (own.metadata.get_all("Provides-Extra") or ()):
+        raise RkzooError(
+            "A board cannot be set up from here.",
+            f"What is noted of this installation of rkzoo knows no extra {EXTRA!r}.",
+            "Install rkzoo again.",
+        )
+    return str(sorted(own.requires or ()))
+
+
+def _source(own: Distribution, scratch: Path) -> list[str]:
+    """What rkzoo asks for, as uv pip install takes it."""
+    if (pyproject := _pyproject()) is not None:
+        return ["--requirements", str(pyproject), "--extra", EXTRA]
+    return [f"rkzoo[{EXTRA}] @ {_noted_alone(own, scratch).as_uri()}"]
+
+
 def _packages(own: Distribution, target: Target, key: str, report: ProgressReporter) -> bytes:
     folder = cache_dir("installs")
     file = folder / f"{key}.tar.gz"
@@ -138,12 +159,11 @@ def _fetched(own: Distribution, target: Target, scratch: Path) -> Iterator[tuple
     from rkzoo.toolkit import indexes, interpreter
 
     site = scratch / "site"
-    wheel = _noted_alone(own, scratch)
     line = [
         *(interpreter.uv(), "pip", "install", "--no-progress", "--link-mode", "copy"),
         *("--python", sys.executable, "--only-binary", ":all:", "--target", str(site)),
         *("--python-platform", target.platform, "--python-version", target.python_text),
-        f"rkzoo[{EXTRA}] @ {wheel.as_uri()}",
+        *_source(own, scratch),
     ]
     environ = dict(os.environ)
     environ |= indexes.uv_environment(environ)

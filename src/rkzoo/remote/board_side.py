@@ -23,8 +23,10 @@ BASE = os.path.join(os.path.expanduser("~"), ".local", "share", "rkzoo")
 VERSIONS = os.path.join(BASE, "versions")
 PROGRAM = os.path.join(BASE, "bin", "rkzoo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}")
-IMPORTED = "numpy, cv2, msgspec, yaml, uvicorn, httptools, rkzoo.serving.app, rkzoo.cli.entry"
-"""What must be importable before an installation is used: C libraries may be missing."""
+PROBE = """import importlib, numpy, cv2, msgspec, yaml, rkzoo.cli.entry, rkzoo.serving.run
+for name in rkzoo.serving.run.NEEDS: importlib.import_module(name)
+"""
+"""What must work before an installation is used: a C library may be missing, for one."""
 _OLD = 3600.0  # seconds, then what a cut connection left is swept
 _PIECE = 1 << 20
 
@@ -110,7 +112,7 @@ def switch(*names: str) -> None:
     _check(names)
     paths = [os.path.join(VERSIONS, name) for name in names]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONSAFEPATH="1")
-    line = [sys.executable, "-c", f"import {IMPORTED}"]
+    line = [sys.executable, "-c", PROBE]
     done = subprocess.run(line, env=env, stderr=subprocess.PIPE, cwd=VERSIONS)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()

@@ -11,7 +11,13 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+)
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -353,6 +359,8 @@ class Client(Closeable):
             data = response.read(most + 1)
             if len(data) > most:
                 raise self._unreadable(f"it has more than {most} bytes")
+            if response.length:  # what is left
+                raise IncompleteRead(data, response.length)
             kept = not response.will_close
             return response, data
         finally:

@@ -634,11 +634,21 @@ def _ask_slot(slot: SlotClient, jobs: Sequence[Job], version: str) -> list[Any]:
 
 
 def _stamp(model: str) -> object:
-    """What changes when a model's file, or the .json beside it, is replaced; None where it is no
-    file."""
+    """What changes when one of a model's files is replaced: its own, the .json beside it, the
+    parts of a pipeline. None where it is no file."""
     stamps = []
-    for path in (Path(model), Path(f"{model}.json")):
+    for path in (Path(model), Path(f"{model}.json"), *_parts_of(model)):
         with suppress(OSError):
             stat = path.stat()
             stamps.append((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return tuple(stamps) or None
+
+
+def _parts_of(model: str) -> list[Path]:
+    if not model.endswith(".json"):
+        return []
+    from rkzoo.workflow.request.pipeline_file import read_pipeline
+
+    with suppress(RkzooError):  # what is wrong with it is told when it is loaded
+        return list(read_pipeline(Path(model)).parts.values())
+    return []
