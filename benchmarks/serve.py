@@ -54,7 +54,7 @@ from serving.processes import children, mebibytes, processor_seconds  # noqa: E4
 from serving.server import Server, serving  # noqa: E402
 
 GOAL = 0.9
-GROWTH = 64  # MiB that a process may have more at the end
+GROWTH = 128  # MiB that a process may have more at the end; a leak of bodies would be more
 SLOTS = 2 * CORES
 STRANGERS = 16
 

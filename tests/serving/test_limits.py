@@ -169,7 +169,7 @@ def test_plain_http_at_a_tls_port_costs_nothing(guarded: Server) -> None:
 
 
 def test_an_answer_counts_until_it_is_taken() -> None:
-    engine = Engine((), Limits(memory=1 << 20))
+    engine = Engine((), Limits(memory=4 << 20))
 
     async def body() -> None:
         taking, sizes = asyncio.Event(), []
@@ -179,16 +179,17 @@ def test_an_answer_counts_until_it_is_taken() -> None:
                 await taking.wait()
                 sizes.append(len(message["body"]))
 
-        answer = Answer(engine, Reply(bytes(1_000_000), "application/x"))
+        answer = Answer(engine, Reply(bytes(4_000_000), "application/x"))
         sending = asyncio.create_task(answer({"type": "http"}, send, send))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        with pytest.raises(ServingError), engine.admit(100_000):
+        with pytest.raises(ServingError), engine.admit(500_000):
             pass
         taking.set()
         await sending
-        assert sum(sizes) == 1_000_000
-        assert max(sizes) < 300_000
-        with engine.admit(100_000):
+        assert sum(sizes) == 4_000_000
+        assert max(sizes) <= 1 << 20
+        assert sizes[-1] == 0  # sent when the others were taken
+        with engine.admit(500_000):
             pass
 
     asyncio.run(body())

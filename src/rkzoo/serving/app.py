@@ -26,7 +26,7 @@ from rkzoo.serving.trace import TRACE, Trace
 Handler = Callable[[Request], Awaitable[Response]]
 ErrorForm = Callable[[ServingError], Response]
 
-_PIECE = 256 << 10  # bytes of an answer that are handed to the system at once
+_PIECE = 1024 << 10  # bytes of an answer that are handed to the system at once
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,11 @@ class Answer(Response):
         start = {"type": "http.response.start", "status": self.status_code}
         with self._engine.holding(len(body)):
             await send(start | {"headers": self.raw_headers})
-            for place in range(0, max(1, len(body)), _PIECE):
-                more = place + _PIECE < len(body)
+            for place in range(0, len(body), _PIECE):
                 piece = body[place : place + _PIECE]
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Which waits until the last piece is on its way, too.
+            await send({"type": "http.response.body", "body": b""})
 
 
 async def admitted_body(engine: Engine, request: Request) -> bytes:
