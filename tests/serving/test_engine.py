@@ -180,7 +180,7 @@ def test_a_worker_that_hangs_is_ended(tiny: Path, monkeypatch: pytest.MonkeyPatc
         await soon(lambda: engine.restarts == {"tiny": 1} and engine.ready)
         assert await best(engine) == 3
 
-    with running(ServedModel("tiny", str(file), slots=1), deadline=1.0) as engine:
+    with running(ServedModel("tiny", str(file), slots=1), deadline=0.5) as engine:
         first = worker_of(engine)
         engine._models["tiny"].stamp = None  # it is not the new file that brings a new process
         threading.Thread(target=engine.watch, daemon=True).start()
@@ -220,7 +220,7 @@ def test_a_flood_does_not_starve_another_model(tiny: Path) -> None:
             assert await best(engine, name) == 3
             order.append(name)
 
-        flood = [asyncio.create_task(ask("a")) for _ in range(60)]
+        flood = [asyncio.create_task(ask("a")) for _ in range(30)]
         await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(*(ask("b") for _ in range(5)), *flood)
         return order
@@ -228,7 +228,7 @@ def test_a_flood_does_not_starve_another_model(tiny: Path) -> None:
     with running(*(ServedModel(name, str(tiny), slots=1) for name in "ab")) as engine:
         order = asyncio.run(body(engine))
     last = max(place for place, name in enumerate(order) if name == "b")
-    assert last < 30
+    assert last < 20
 
 
 # ---- files that are replaced --------------------------------------------------------------
