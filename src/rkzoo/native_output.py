@@ -16,12 +16,23 @@ _LIBRARY = re.compile(
 )
 # A descriptor belongs to the whole process.
 _ONE = Lock()
+_left = False
+
+
+def leave_library_lines() -> None:
+    """Leave stderr as it is from now on, for a process whose stderr is a log: threads then wait
+    for each other no more, and what a library says before it ends the process is not lost."""
+    global _left
+    _left = True
 
 
 @contextmanager
 def without_library_lines() -> Iterator[None]:
     """Keep from stderr what libraries print there within the block. What other threads write
     meanwhile is passed on after it."""
+    if _left:
+        yield
+        return
     with _ONE:
         try:
             kept = os.memfd_create("library-lines")

@@ -147,3 +147,23 @@ def test_signals_of_the_group_are_the_servers_to_hear() -> None:
         assert worker.alive
     finally:
         worker.close()
+
+
+def test_pictures_are_decoded_at_once_in_a_worker(tmp_path: Path) -> None:
+    """Elsewhere one decodes at a time, since what libraries print on stderr is kept from users."""
+    script = """
+import threading
+from rkzoo.native_output import leave_library_lines, without_library_lines
+both = threading.Barrier(2, timeout=2)
+leave_library_lines()
+def decode():
+    with without_library_lines():
+        both.wait()
+threads = [threading.Thread(target=decode) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+raise SystemExit(both.broken)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    without = script.replace("\nleave_library_lines()", "")
+    assert subprocess.run([sys.executable, "-c", without], stderr=subprocess.DEVNULL).returncode

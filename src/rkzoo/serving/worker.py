@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import msgspec
 
 from rkzoo.errors import RkzooError
+from rkzoo.native_output import leave_library_lines
 from rkzoo.protocol.board import Problem
 from rkzoo.serving.channel import Buffer, Channel, Closed
 
@@ -131,6 +132,7 @@ def main(descriptor: int) -> None:
     # A signal may reach the whole group, as Ctrl-C does; the server says when a worker ends.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    leave_library_lines()
     control = socket.socket(fileno=descriptor)
     threads: list[threading.Thread] = []
     while True:
