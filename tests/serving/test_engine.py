@@ -408,3 +408,42 @@ def test_names_that_are_not_there(tiny: Path) -> None:
             with pytest.raises(ServingError) as error:
                 engine.part(name)
             assert error.value.status == 404
+
+
+def test_a_worker_that_dies_while_it_loads_is_started_again(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for lack of memory. What waits for the model meanwhile is answered."""
+    monkeypatch.setattr(engine_module, "_FIRST_PAUSE", 0.01)
+    started: list[int] = []
+    real = engine_module.WorkerProcess
+
+    class Killed(real):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            started.append(self.pid)
+            if len(started) in (2, 3):
+                os.kill(self.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(engine_module, "WorkerProcess", Killed)
+
+    async def body(engine: Engine) -> None:
+        os.kill(worker_of(engine), signal.SIGKILL)
+        await soon(lambda: len(started) > 1)
+        assert await best(engine) == 3
+        assert len(started) == 4
+
+    with running(ServedModel("tiny", str(tiny), slots=1)) as engine:
+        asyncio.run(body(engine))
+
+
+def test_it_stops_while_a_model_is_being_loaded(tiny: Path) -> None:
+    engine = Engine([ServedModel("tiny", str(tiny), slots=60)])
+    loading = threading.Thread(target=engine.load_all)
+    loading.start()
+    until(lambda: bool(engine._unfinished))
+    began = monotonic()
+    engine.stop(1)
+    loading.join(10)
+    assert not loading.is_alive()
+    assert monotonic() - began < 10

@@ -104,6 +104,7 @@ def main(args: argparse.Namespace) -> int:
             "No model was named.",
             "Name one, for example: rkzoo serve yolov8n.rknn (rkzoo list shows names).",
         )
+    _check_numbers(args)
     ports = {name: getattr(args, name) for name in ("grpc", "wyoming")}
     settings = Settings(
         host=args.host,
@@ -117,12 +118,6 @@ def main(args: argparse.Namespace) -> int:
         until_stdin_closes=args.until_stdin_closes,
     )
     check(settings)
-    if args.queue < 1 or args.deadline <= 0 or args.workers < 0:
-        raise RkzooError(
-            "--queue and --deadline are above 0, and --workers is not below it.",
-            f"They are {args.queue}, {args.deadline:g} and {args.workers}.",
-            "Leave them out for the usual ones.",
-        )
     limits = Limits(waiting=args.queue, deadline=args.deadline)
     served = served_models(args.models, _request(args), args.workers)
     log = _log(args)
@@ -130,6 +125,31 @@ def main(args: argparse.Namespace) -> int:
     engine.observers.append(log.request)
     serve(engine, settings, lambda told: _say(told, log, args.json or args.board))
     return 0
+
+
+_BOUNDS = {"queue": (1, 1 << 16), "deadline": (0.01, 86_400), "workers": (0, 64)}
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    from rkzoo.errors import RkzooError
+
+    ports = {name: (0, 65_535) for name in ("port", "grpc", "wyoming")}
+    for name, (least, most) in (_BOUNDS | ports).items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise RkzooError(
+                f"--{name} {value} is not possible.",
+                f"It is {least} to {most}.",
+                "Leave it out for the usual one.",
+            )
+    beside = {"--tls-cert": args.tls_cert, "--tls-key": args.tls_key}
+    ignored = [name for name, value in beside.items() if args.socket and value]
+    if ignored:
+        raise RkzooError(
+            f"{ignored[0]} does not go with --socket.",
+            "A socket in the file system is private by its permissions.",
+            "Leave one of them out.",
+        )
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:

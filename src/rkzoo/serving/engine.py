@@ -210,6 +210,7 @@ class Engine:
         self._ending = threading.Event()
         self._held = 0  # bytes of bodies that are being received, and of answers being sent
         self._lock = threading.Lock()
+        self._unfinished: set[WorkerProcess] = set()
 
     # ---- what is there --------------------------------------------------------------------
 
@@ -223,7 +224,7 @@ class Engine:
         return ModelStatus(
             name=name,
             state=model.state,
-            version=str(max(1, model.number)),
+            version=str(model.generation.number if model.generation else max(1, model.number)),
             path=model.served.model,
             reason=model.reason,
             opened=model.opened,
@@ -406,12 +407,44 @@ class Engine:
         at_once = max(1, min(_LOAD_AT_ONCE, (os.cpu_count() or 1) // 2))
         with ThreadPoolExecutor(at_once, "load") as threads:
             for model in self._models.values():
-                threads.submit(self._load_unless_ending, model)
+                threads.submit(self._load_patiently, model)
 
-    def _load_unless_ending(self, model: _Model) -> None:
-        with suppress(ServingError):
-            if not self._ending.is_set():
-                self._load(model)
+    @property
+    def hopeless(self) -> str:
+        """Why no model at all could be loaded; empty where one was, or may still be."""
+        models = list(self._models.values())
+        lost = models and all(model.state == "failed" for model in models)
+        return models[0].reason if lost else ""
+
+    def _load_patiently(self, model: _Model) -> None:
+        """Loads a model; where its process dies meanwhile, as for lack of memory, again after a
+        pause, a few times."""
+        while not self._ending.is_set():
+            try:
+                return self._load(model, again=True)
+            except ServingError as error:
+                if not isinstance(error.__cause__, WorkerDied) or not self._may_try_again(model):
+                    return
+
+    def _may_try_again(self, model: _Model) -> bool:
+        """Counts a death, and waits; False after too many, or where the engine ends."""
+        name = model.served.name
+        if self._ending.is_set():
+            return False
+        model.deaths += 1
+        if model.deaths > _MOST_DEATHS:
+            with model.changing:
+                model.state = "failed"
+                model.reason = f"{name} ended {model.deaths} times without an answer in between."
+            self.scheduler.fail_all(name, ServingError(503, model.reason))
+            self.log(name, model.reason)
+            return False
+        pause = _FIRST_PAUSE * 2 ** (model.deaths - 1) if model.deaths > 1 else 0.0
+        pause = min(_LONGEST_PAUSE, pause)
+        if model.generation is None:
+            model.state = "loading"
+        self.log(name, f"its process ended; it is started again in {pause:g} s")
+        return not self._ending.wait(pause)
 
     def watch(self) -> None:
         """Loads models again whose files were replaced, and ends processes that hang, until the
@@ -426,8 +459,7 @@ class Engine:
                 changed = stamp is not None and model.stamp not in (None, stamp)
                 if changed and settled and model.state in ("ready", "failed"):
                     self.log(name, "its file was replaced")
-                    with suppress(ServingError):
-                        self._load(model)
+                    self._load_patiently(model)
 
     def _end_if_it_hangs(self, model: _Model) -> None:
         generation, now = model.generation, monotonic()
@@ -438,7 +470,9 @@ class Engine:
             self.log(model.served.name, f"a call takes {now - min(began):.0f} s: it is ended")
             generation.worker.kill()
 
-    def _load(self, model: _Model) -> None:
+    def _load(self, model: _Model, *, again: bool = False) -> None:
+        """Loads a model; `again`: it is tried again where its process dies, so what waits for it
+        goes on waiting. Raises ServingError."""
         with model.changing:
             if model.generation is None:
                 model.state, model.reason = "loading", ""
@@ -447,12 +481,16 @@ class Engine:
                 generation = self._start(model)
             except RkzooError as error:
                 model.reason = str(error)
-                if model.generation is None:
+                if model.generation is None and not (again and isinstance(error, WorkerDied)):
                     model.state = "failed"
                     self.scheduler.fail_all(model.served.name, of_error(error, 503))
                 self.log(model.served.name, f"cannot be loaded: {error}")
                 raise of_error(error) from error
-            former, model.generation = model.generation, generation
+            former = model.generation
+            # Who is told of the new version is answered by it.
+            for taker in former.takers if former else ():
+                self.scheduler.retire(taker)
+            model.generation = generation
             model.opened, model.state, model.reason = generation.opened, "ready", ""
             self.log(model.served.name, f"loaded, version {generation.number}")
         self._watch_over(model, generation)
@@ -464,6 +502,25 @@ class Engine:
         served = model.served
         log = self.log
         worker = WorkerProcess(served.name, lambda line: log(served.name, line))
+        with self._starting(worker):
+            return self._opened(model, worker)
+
+    @contextmanager
+    def _starting(self, worker: WorkerProcess) -> Iterator[None]:
+        """A process that `stop` may end before its slots are open."""
+        with self._lock:
+            self._unfinished.add(worker)
+            ending = self._ending.is_set()
+        if ending:
+            worker.kill()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._unfinished.discard(worker)
+
+    def _opened(self, model: _Model, worker: WorkerProcess) -> _Generation:
+        served = model.served
         asked = ModelArguments(served.model, dict(served.request), 0, served.slots)
         try:
             slots = [worker.slot("model", asked)]
@@ -524,6 +581,10 @@ class Engine:
     def stop(self, seconds: float = 30.0) -> None:
         """Takes no more requests, answers those that it took, and closes everything."""
         self._ending.set()
+        with self._lock:
+            unfinished = list(self._unfinished)
+        for worker in unfinished:
+            worker.end()
         self.scheduler.drain(seconds)
         for model in list(self._models.values()):
             with model.changing:
@@ -578,25 +639,13 @@ class Engine:
             if model.generation is not dead:
                 return
             model.generation = None
-            model.deaths += 1
-            deaths = model.deaths
             self.restarts[name] = self.restarts.get(name, 0) + 1
             model.state = "loading"
         for taker in dead.takers:
             self.scheduler.retire(taker)
         dead.worker.kill()
-        if deaths > _MOST_DEATHS:
-            with model.changing:
-                model.state = "failed"
-                model.reason = f"{name} ended {deaths} times without an answer in between."
-            self.scheduler.fail_all(name, ServingError(503, model.reason))
-            self.log(name, model.reason)
-            return
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (deaths - 1)) if deaths > 1 else 0.0
-        self.log(name, f"its process ended; it is started again in {pause:g} s")
-        if not self._ending.wait(pause):
-            with suppress(ServingError):
-                self._load(model)
+        if self._may_try_again(model):
+            self._load_patiently(model)
 
     def _model(self, name: str) -> _Model:
         model = self._models.get(name)

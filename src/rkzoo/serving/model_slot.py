@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ import numpy as np
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.files import temporary_folder
+from rkzoo.progress import NoteKeeper
 from rkzoo.protocol.tensors import Body, InferRequest, decode_request, encode_response_pieces
 from rkzoo.serving.calls import (
     DEFAULTS,
@@ -66,8 +68,16 @@ def _planned(arguments: ModelArguments) -> Plan:
     key = msgspec.json.encode((arguments.model, arguments.request))
     with _PLANNING:
         if key not in _PLANS:
-            _PLANS[key] = plan(arguments.model, request_of(None, arguments.request))
+            request = request_of(None, arguments.request)
+            _PLANS[key] = plan(arguments.model, request, _Noted())
         return _PLANS[key]
+
+
+class _Noted(NoteKeeper):
+    """What is said of a model when it is found goes to stderr, which is the server's log."""
+
+    def note(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
 
 
 class ModelSlot:

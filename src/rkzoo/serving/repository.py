@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,24 @@ def served_models(
         if not _NAME.fullmatch(name):
             raise RkzooError(
                 f"{model} cannot be served as {name!r}.",
-                "A name has letters, digits, dots, dashes and underscores.",
-                f"Name it, for example: rkzoo serve my-model={model}",
+                "A name has letters a to z, digits, dots, dashes and underscores.",
+                f"Name it, for example: rkzoo serve {shlex.quote(f'my-model={model}')}",
             )
         if name in found:
             raise RkzooError(
                 f"Two models would be called {name}.",
                 f"They are {found[name].model} and {model}.",
-                f"Name one of them, for example: rkzoo serve {name}-2={model}",
+                f"Name one, for example: rkzoo serve {shlex.quote(f'{name}-2={model}')}",
             )
         found[name] = ServedModel(name, model, request, slots)
     return list(found.values())
 
 
 def _named(word: str) -> list[tuple[str, str]]:
+    name: str | None
     name, equals, model = word.partition("=")
     if not equals or Path(word).exists():
-        name, model = "", word
+        name, model = None, word
     path = Path(model).expanduser()
     if path.is_dir():
         return _of_folder(path)
@@ -58,7 +60,8 @@ def _named(word: str) -> list[tuple[str, str]]:
         raise RkzooError(f"{model} cannot be served.", "There is no such file.", "Check the name.")
     if not is_file:
         is_pipeline(model)  # raises for a name that no card has
-    return [(name or (path.stem if is_file else model), str(path) if is_file else model)]
+    usual = path.stem if is_file else model
+    return [(usual if name is None else name, str(path) if is_file else model)]
 
 
 def _of_folder(folder: Path) -> list[tuple[str, str]]:

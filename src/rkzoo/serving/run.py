@@ -157,7 +157,13 @@ def serve(engine: Engine, settings: Settings, ready: Callable[[ServerReady], Non
     """
     check(settings)
     with _listening(settings) as (sock, address):
-        asyncio.run(_serve(engine, settings, sock, address, ready))
+        hopeless = asyncio.run(_serve(engine, settings, sock, address, ready))
+    if hopeless:
+        raise RkzooError(
+            "None of the models could be loaded, so the server ended.",
+            hopeless,
+            f"Try it first: rkzoo run {engine.status(engine.names()[0]).path} INPUT",
+        )
 
 
 async def _serve(
@@ -166,7 +172,8 @@ async def _serve(
     sock: socket.socket,
     address: str,
     ready: Callable[[ServerReady], None],
-) -> None:
+) -> str:
+    """Serves; why no model could be loaded, where that is so."""
     import uvicorn
 
     from rkzoo.serving.app import Access, Traced, application
@@ -176,7 +183,7 @@ async def _serve(
     modules = [import_module(f"rkzoo.serving.{name}") for name in PARTS if _has(name)]
     routes = [*(api.routes() if api else ())]  # its sessions are models, too, and come first
     routes += [route for module in modules for route in module.routes(engine)]
-    access = Access(settings.token, settings.local)
+    access = Access(settings.token, settings.local and settings.socket is None)
     config = uvicorn.Config(
         Traced(application(routes, access, partial(_error_form, modules)), engine.tell),
         http=BoundedHttp,
@@ -195,7 +202,7 @@ async def _serve(
     if api:
         server.on_stop = api.stop
     engine.expect_all()
-    threads = [threading.Thread(target=engine.load_all, name="load", daemon=True)]
+    threads = [threading.Thread(target=_load, args=(engine, server), name="load", daemon=True)]
     threads.append(threading.Thread(target=engine.watch, name="watch", daemon=True))
     if settings.until_stdin_closes:
         threads.append(threading.Thread(target=_wait_for_stdin, args=(server,), daemon=True))
@@ -213,6 +220,7 @@ async def _serve(
                 ServerReady(tuple(addresses), os.getpid(), version("rkzoo"))
             )
             await server.serve([sock])
+            return engine.hopeless
         finally:
             for listener in listeners:
                 with suppress(asyncio.TimeoutError):
@@ -286,6 +294,14 @@ def _signals(server: Any) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _load(engine: Engine, server: Any) -> None:
+    """Loads the models. A server that has none of those that it was started for ends: whoever
+    started it would take it for one that works."""
+    engine.load_all()
+    if engine.hopeless:
+        server.should_exit = True
 
 
 def _wait_for_stdin(server: Any) -> None:
