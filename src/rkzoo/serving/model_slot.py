@@ -176,6 +176,7 @@ class ModelSlot:
 
     def _predict(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         from rkzoo.json_values import json_text
+        from rkzoo.tasks.embed.sentence import SentenceEmbedder
         from rkzoo.workflow.inference.model import Result
 
         options = msgspec.json.decode(arguments, type=PredictOptions)
@@ -187,7 +188,13 @@ class ModelSlot:
             )
         path = Path(Path(options.filename).name or self._kind.name)
         source = self._kind.decode(data[0], path)
-        _, answer, painter = self._task(options)
+        task, answer, painter = self._task(options)
+        if isinstance(task, SentenceEmbedder) and not self._plan.options.prompts:
+            raise RkzooError(
+                f"{self._plan.name} makes vectors of texts, and compares them with nothing here.",
+                "It was given no text to compare with.",
+                "POST /v1/embeddings gives the vectors, as OpenAI's API has it.",
+            )
         start = perf_counter()
         prediction, warnings = answer(source)
         seconds = perf_counter() - start

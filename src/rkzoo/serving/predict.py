@@ -28,7 +28,12 @@ def routes(engine: Engine) -> list[BaseRoute]:
         reply = await engine.predict(request.path_params["name"], data, options)
         return Answer(engine, reply)
 
-    return [Route("/v1/models/{name}:predict", predict, methods=["POST"])]
+    async def told(request: Request) -> Response:
+        raise ServingError(405, "This is asked with POST, and the bytes of a file as the body.")
+
+    path = "/v1/models/{name}:predict"
+    # By itself, since /v1/models/{name} would answer to GET.
+    return [Route(path, predict, methods=["POST"]), Route(path, told, methods=["GET"])]
 
 
 async def input_of(engine: Engine, request: Request) -> tuple[bytes, str]:
