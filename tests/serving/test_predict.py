@@ -87,7 +87,7 @@ def test_options_choose_among_the_results(server: Server, picture: Path) -> None
         ("?language=en", ("--data-binary", "@PICTURE"), 400, "--language does not go"),
         ("", ("--data-binary", "no picture"), 400, "not a picture"),
         ("", ("-X", "POST"), 400, "The body is empty"),
-        ("", ("-F", "other=1"), 400, "no field `file`"),
+        ("", ("-F", "other=1"), 400, "no file `file`"),
         ("", ("-H", "content-type: application/json", "-d", "[1"), 400, "no JSON"),
         ("", (), 405, "asked with POST"),
     ],
