@@ -55,7 +55,10 @@ EVERY_MODULE = """
 import importlib, os, pathlib, pkgutil, signal, sys
 for name in ("numpy", "cv2", "onnx", "onnxruntime", "msgspec", "yaml", "rich.progress", "PIL.Image",
              "platformdirs", "soundfile", "soxr", "distributed", "supervision", "jinja2",
-             "matplotlib.pyplot", "faster_coco_eval", "http.server", "sentencepiece"):
+             "matplotlib.pyplot", "faster_coco_eval", "http.server", "sentencepiece",
+             "starlette.applications", "uvicorn.protocols.http.httptools_impl", "anyio",
+             "python_multipart", "prometheus_client", "grpc.aio", "google.protobuf.descriptor_pool",
+             "wyoming.server", "asyncio"):
     try:
         importlib.import_module(name)
     except ImportError:

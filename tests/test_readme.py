@@ -104,7 +104,7 @@ SERVED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         ("whisper-base", "piper-joe", "minilm"),
         {
             f"curl -F model=whisper-base -F file=@talk.mp3 {URL}/v1/audio/transcriptions": (
-                "Barcelona"
+                "gospel"
             )
         },
     ),

@@ -73,7 +73,7 @@ def search(
         "rk3588",
         tuning.SILENT,
     )
-    monkeypatch.setattr(made, "plan", lambda setting: setting, raising=False)
+    monkeypatch.setattr(made, "plan", lambda setting, *_: setting, raising=False)
 
     def measured(setting: tuning.Setting, *_: object, **__: object) -> SimpleNamespace:
         how = setting.quantise
