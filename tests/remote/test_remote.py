@@ -381,6 +381,38 @@ def test_ctrl_c_ends_what_was_started(
     assert [pid for pid in below if os.path.exists(f"/proc/{pid}/cmdline")] == []
 
 
+def test_ctrl_c_in_a_terminal_reaches_ssh_too_and_does_not_end_it(
+    cable: Cable, tmp_path: Path, hears_ctrl_c: Callable[[], None]
+) -> None:
+    """The whole group hears it: what was started is deaf, and stays in the group, for ssh may ask
+    for a password at the terminal."""
+    script = tmp_path / "pc.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "from rkzoo.remote.boards import board\n"
+        f"client = board({ADDRESS!r}).client\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "print('open', flush=True)\n"
+        "signal.pause()\n"
+        "time.sleep(0.5)\n"
+        "print(client.hello().board, client.lost, flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hears_ctrl_c,
+    ) as pc:
+        assert pc.stdout is not None
+        assert pc.stdout.readline() == "open\n"
+        below = descendants(pc.pid)
+        assert below
+        assert {os.getpgid(pid) for pid in below} == {pc.pid}
+        os.killpg(pc.pid, signal.SIGINT)
+        assert pc.stdout.readline() == "A board of tests False\n"
+
+
 def test_a_server_that_never_begins(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
     cable.fault(mute=True)
     monkeypatch.setattr(connection, "START_SECONDS", 1.5)

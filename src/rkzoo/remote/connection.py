@@ -7,11 +7,13 @@ board when this process ends, however it does, or when the cable is cut.
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import re
 import secrets
 import shlex
+import shutil
 import subprocess
 import threading
 from collections import deque
@@ -206,6 +208,7 @@ class _Process:
 
     def __init__(self, process: subprocess.Popen[bytes], board: str) -> None:
         self._process, self._board = process, board
+        self._ready = False
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._said: deque[str] = deque(maxlen=_KEPT_LINES)
         self._threads = [
@@ -237,6 +240,7 @@ class _Process:
                 ready = msgspec.json.decode(line, type=ServerReady)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # what a shell says when one logs in
+            self._ready = True
             check_version(self._board, ready.rkzoo, ready.protocol)
             return ready
 
@@ -245,11 +249,14 @@ class _Process:
         return _last(self._said)
 
     def close(self) -> None:
-        """Ends the server by closing its stdin, and the process if it does not follow."""
+        """Ends the server by closing its stdin, and the process if it does not follow. One that may
+        still ask for a password reads no stdin, and puts the terminal right when it is told to end.
+        """
         with suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
-        for end in (None, self._process.terminate, self._process.kill):
+        ends = (self._process.terminate, self._process.kill)
+        for end in (None, *ends) if self._ready else ends:
             if end is not None:
                 end()
             with suppress(subprocess.TimeoutExpired):
@@ -278,11 +285,27 @@ class _Process:
                 self._said.append(line.decode("utf-8", "replace").strip())
 
 
+def _deaf(program: str) -> list[str]:
+    """What starts a program so that Ctrl-C in the terminal, which reaches the whole group, does not
+    end it before this process has ended what it does: ssh leaves signals alone that were ignored.
+    It stays in the group, for one in another cannot ask for a password. Raises OSError where there
+    is no such program.
+    """
+    if os.name != "posix":
+        return []
+    if shutil.which(program) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+    return ["sh", "-c", "trap '' INT HUP QUIT; exec \"$@\"", "sh"]
+
+
 @contextmanager
 def _running(command: Sequence[str], board: str) -> Iterator[_Process]:
     try:
         started = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*_deaf(command[0]), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
     except OSError as error:
         raise RkzooError(
