@@ -22,8 +22,10 @@ import pytest
 from tiny_yolo import Spec, stock
 
 import rkzoo
+from rkzoo.cli import signals
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
+from rkzoo.remote.client import ConnectionLost
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.streaming.sources import Frame, open_source
 from rkzoo.workflow.apps import stream as room
@@ -150,12 +152,16 @@ def test_a_slow_model_leaves_frames_out_and_stays_up_to_date(
     assert summary.figures["latency_ms"]["p50"] < 1500
 
 
-def break_at(monkeypatch: pytest.MonkeyPatch, broken: Callable[[int], bool]) -> None:
+def break_at(
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[int], bool],
+    error: Exception | None = None,
+) -> None:
     real = room._answer
 
     def answer(task: object, frame: Frame):
         if broken(frame.number):
-            raise ZeroDivisionError("the model broke")
+            raise error or ZeroDivisionError("the model broke")
         return real(task, frame)  # type: ignore[arg-type]
 
     monkeypatch.setattr(room, "_answer", answer)
@@ -236,6 +242,36 @@ def test_stopping_from_another_thread_keeps_what_is_done(
     summary = stream(str(model), str(film), StreamOutputs(jsonl=out), options=options, stop=stop)
     assert summary.stopped
     assert 0 < len(lines(out)) == summary.frames < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("frames", [0, 20])
+def test_what_a_signal_breaks_is_no_error(
+    model: Path,
+    film: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    frames: int,
+) -> None:
+    """As where it reaches the ssh to the board, too, which ends the call that is being made."""
+
+    def broken(at: int) -> bool:
+        if at == frames:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+        return at >= frames
+
+    break_at(monkeypatch, broken, ConnectionLost("The connection was cut.", code=1))
+    monkeypatch.setattr(signals, "_telling", threading.Lock())  # once a process
+    out = tmp_path / "out.jsonl"
+    words = ["stream", str(model), str(film), "--every-frame", "--workers", "1"]
+    assert main([*words, "--jsonl", str(out)]) == 128 + number
+    said = capsys.readouterr().err
+    assert "cut" not in said
+    assert (f"{frames} frames in" if frames else "Stopped.") in said
+    assert (len(lines(out)) if out.exists() else 0) == frames
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

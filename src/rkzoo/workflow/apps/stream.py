@@ -354,14 +354,16 @@ class _Run:
                 if readers.errors:
                     raise readers.errors[0]
             except Exception as error:
-                # Keep the recordings of a live source that was lost at the end, and of the others
-                # where one of several sources fails.
-                lost = all(feed.source.live for feed in self.feeds) or (
-                    len(self.feeds) > 1 and error in readers.errors
-                )
-                if not lost or not any(feed.answered for feed in self.feeds):
-                    raise
-                failure = error
+                # What comes after a signal is its consequence, as everywhere.
+                if not self.stop.number or error in readers.errors:
+                    # Keep the recordings of a live source that was lost at the end, and of the
+                    # others where one of several sources fails.
+                    lost = all(feed.source.live for feed in self.feeds) or (
+                        len(self.feeds) > 1 and error in readers.errors
+                    )
+                    if not lost or not any(feed.answered for feed in self.feeds):
+                        raise
+                    failure = error
         self.places = tuple(sink.place for _, sink in sinks if sink.place)
         if failure is not None:
             raise failure
