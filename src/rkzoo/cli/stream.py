@@ -209,6 +209,5 @@ def _print_summary(summary: StreamSummary) -> None:
         rows.append(["frame to answer", *figures["latency_ms"].values()])
     if rows:
         print(table(["stage", "ms p50", "ms p90"], rows), file=sys.stderr)
-    for place in summary.places:
-        if not place.startswith("http") and place not in ("stdout", "a window"):
-            print(f"Written: {place}", file=sys.stderr)
+    for place in summary.files:
+        print(f"Written: {place}", file=sys.stderr)

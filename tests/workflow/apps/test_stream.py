@@ -195,6 +195,45 @@ def test_a_live_source_goes_on_after_a_broken_frame_but_not_for_ever(
     assert threads() == []
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_what_came_before_a_cut_is_kept_and_told(
+    model: Path,
+    film: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    live: bool,
+) -> None:
+    """As Ctrl-C keeps it. A live source does not try the board again, which stays lost."""
+    if live:
+        monkeypatch.setattr(
+            room, "open_source", lambda text, **named: room.PacedSource(open_source(text), fps=100)
+        )
+    cut = ConnectionLost("The connection to ssh://b was cut.", "x.", "Check the cable.", code=1)
+    break_at(monkeypatch, lambda number: number >= 20, cut)
+    video, out = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    words = ["stream", str(model), str(film), "--every-frame", "--save", str(video)]
+    assert main([*words, "--jsonl", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "error: The connection to ssh://b was cut." in said
+    told = f"x. It ended after 20 frames, which are kept: {video}, {out}."
+    assert told in said
+    assert "left out" not in said
+    assert [record["frame"] for record in lines(out)] == list(range(20))
+    assert len(frames_of(video)) >= 20
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.mp4"]
+    assert threads() == []
+
+
+def test_a_cut_before_the_first_frame_leaves_no_file(
+    model: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_at(monkeypatch, lambda number: True, ConnectionLost("The connection was cut.", code=1))
+    with pytest.raises(ConnectionLost, match=r"^The connection was cut\.$"):
+        stream(str(model), str(film), StreamOutputs(jsonl=tmp_path / "out.jsonl"))
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
