@@ -31,6 +31,7 @@ from rkzoo.remote.connection import Endpoint, remote_script
 from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import NpuLibrary
+from rkzoo.serving import log
 from rkzoo.workflow.inference.board import LIBRARY
 
 
@@ -302,6 +303,21 @@ def test_a_board_that_dies_is_one_error(cable: Cable, small: Small, stage: str) 
     cable.fault()
     with opened(board(ADDRESS).client, small, layout="plain") as session:
         np.testing.assert_array_equal(session.run([small.fed[1]])[0], small.outputs[1][0])
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_that_the_server_listens_is_not_why_it_is_gone(cable: Cable, format: log.Format) -> None:
+    """The line as the server writes it."""
+    told: list[str] = []
+    log.Log(format, told.append).say("", "Listening at unix:/tmp/x/s (Ctrl-C ends it)")
+    cable.fault(die="POST /sessions", says="a word of the board's", then=told[0])
+    with pytest.raises(ConnectionLost) as caught:
+        board(ADDRESS).client.open(OpenSession(sha256="0" * 64, name="none"))
+    assert caught.value.why == "The last that was heard: a word of the board's."
+    cable.fault(die="POST /sessions", says="", then=told[0])
+    with pytest.raises(ConnectionLost) as caught:
+        board(ADDRESS).client.open(OpenSession(sha256="0" * 64, name="none"))
+    assert "Listening" not in str(caught.value)
 
 
 def test_an_idle_connection_that_was_closed_is_no_error(cable: Cable, small: Small) -> None:

@@ -424,10 +424,14 @@ def check_version(board: str, rkzoo: str, protocol: int) -> None:
     )
 
 
+_HARMLESS = r"\bListening at \S+ \(Ctrl-C ends it\)"
+"""In a line of the server's log, behind its time, or of one in JSON."""
+
+
 def _last(lines: Sequence[str]) -> str:
     """The last line with words in it, but for where the server says that it listens."""
     told = (line for line in reversed(lines) if re.search(r"\w", line))
-    return next((_shown(line) for line in told if not line.startswith("Listening at")), "")
+    return next((_shown(line) for line in told if not re.search(_HARMLESS, line)), "")
 
 
 def _shown(line: str) -> str:
