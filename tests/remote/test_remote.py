@@ -457,6 +457,27 @@ def test_why_ssh_failed(cable: Cable, says: str, why: str, fix: str) -> None:
     assert fix in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("ssh", "code"),
+    [
+        ("echo Connection to b closed by remote host. >&2; exit 255", 1),
+        ("exit 255", 1),  # what ran there was killed
+        ("kill -9 $$", 1),
+        ("echo Permission denied '(publickey).' >&2; exit 255", 2),
+        ("exit 3", 2),
+    ],
+)
+def test_a_cut_has_one_exit_code(
+    cable: Cable, monkeypatch: pytest.MonkeyPatch, ssh: str, code: int
+) -> None:
+    """Before the server answers as later (`test_a_board_that_dies_is_one_error`)."""
+    monkeypatch.setenv("RKZOO_SSH", shlex.join(["sh", "-c", ssh]))
+    with pytest.raises(RkzooError) as caught:
+        board(ADDRESS)
+    assert caught.value.code == code
+    assert (caught.value.why == "The connection was cut.") == (code == 1)
+
+
 def test_a_board_without_rkzoo(
     cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ _KEPT_LINES = 20
 
 _FOLDER_TAKEN = 73  # exit codes of the script below; 127 is the shell's for what is not found
 _NOT_THERE = 127
+_SSH_FAILED = 255
 # What `rkzoo board setup` put there comes first: it is what a message about versions names.
 _SCRIPT = """umask 077
 mkdir {folder} || exit 73
@@ -330,12 +331,22 @@ _NO_FORWARDING = (
     "Set AllowStreamLocalForwarding yes in its /etc/ssh/sshd_config, or run rkzoo serve --board"
     " there and give --on http://HOST:8000.",
 )
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a board cannot be used, the remedy, and the exit code."""
+
+    why: str
+    fix: str
+    code: int = 2
+
+
+_CUT = Cause(
+    "The connection was cut.", "Check the board and the cable, and run this again.", code=1
+)
+_CUT_WORDS = r"closed by remote host|client_loop: send disconnect|Timeout, server .* not responding"
 _CAUSES = (
-    (
-        r"closed by remote host|client_loop: send disconnect|Timeout, server .* not responding",
-        "The connection was cut.",
-        "Check the board and the cable, and run this again.",
-    ),
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "Its host key is another than the one that ssh knows.",
@@ -374,24 +385,28 @@ _CAUSES = (
     ),
 )
 """What ssh, adb and rkzoo print, and what it stands for."""
+_CODES = {
+    _NOT_THERE: ("There is no rkzoo there.", _SETUP),
+    _FOLDER_TAKEN: ("No private folder can be made below its /tmp.", "Free some space there."),
+}
+"""Exit codes of the script, likewise."""
 
 
-def cause(board: str, code: int | None, said: Sequence[str]) -> tuple[str, str] | None:
-    """Why a board cannot be used, and the remedy; None where it is not known.
+def cause(board: str, code: int, said: Sequence[str]) -> Cause | None:
+    """Why a board cannot be used; None where it is not known.
 
     Args:
         board: Its address.
-        code: Exit code of what was started, None while it runs.
+        code: Exit code of what was started.
         said: The last lines that it printed.
     """
     text = "\n".join(said)
+    # ssh says nothing where what it runs there was killed; a negative code is its own end.
+    if re.search(_CUT_WORDS, text) or code < 0 or (code == _SSH_FAILED and not _last(said)):
+        return _CUT
     for pattern, why, fix in _CAUSES:
         if re.search(pattern, text):
-            return why, fix.format(board=board)
-    if code == _NOT_THERE:
-        return "There is no rkzoo there.", _SETUP.format(board=board)
-    if code == _FOLDER_TAKEN:
-        return "No private folder can be made below its /tmp.", "Free some space there."
+            return Cause(why, fix.format(board=board))
     return None
 
 
@@ -403,11 +418,15 @@ def not_forwarded(words: str) -> tuple[str, str] | None:
 
 def _failed(board: str, code: int, said: Sequence[str]) -> RkzooError:
     last = _last(said)
-    why, fix = cause(board, code, said) or (
+    known = cause(board, code, said)
+    if known is None and code in _CODES:
+        why, fix = _CODES[code]
+        known = Cause(why, fix.format(board=board))
+    told = known or Cause(
         f"It says: {last}" if last else f"What was started there ended with code {code}.",
         f"Run it there by hand: rkzoo serve --board. If it is damaged: rkzoo board setup {board}",
     )
-    return RkzooError(f"{board} cannot be used.", why, fix)
+    return RkzooError(f"{board} cannot be used.", told.why, told.fix, code=told.code)
 
 
 def check_version(board: str, rkzoo: str, protocol: int) -> None:
