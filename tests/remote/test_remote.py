@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,8 @@ from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import NpuLibrary
 from rkzoo.serving import log
 from rkzoo.workflow.inference.board import LIBRARY
+
+SHELLS = [name for name in ("dash", "bash", "busybox sh") if shutil.which(name.split()[0])]
 
 
 def opened(client: Client, small: Small, **how: object) -> RemoteSession:
@@ -500,6 +503,58 @@ def test_no_ssh(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RKZOO_SSH", "/nowhere/ssh")
     with pytest.raises(RkzooError, match="/nowhere/ssh cannot be started"):
         board(ADDRESS)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_folders_of_killed_servers_are_swept_on_the_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """And no other: not one whose server runs, a link, or what is called otherwise."""
+    monkeypatch.setenv("RKZOO_BOARD_COMMAND", "true")
+    left, used, other, target = (tmp_path / f"rkzoo-{digit * 32}" for digit in "abcd")
+    short = tmp_path / "rkzoo-0123456789ab"
+    for folder in (left, used, short, tmp_path / "target"):
+        folder.mkdir()
+        (folder / "s").touch()
+    target.symlink_to(tmp_path / "target")
+    words = ["sh", "-c", "read end; :", "serve", "--socket", f"{used}/s"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE):
+        done = subprocess.run(
+            [*shell.split(), "-c", remote_script(str(other))], capture_output=True, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    names = {used.name, target.name, short.name, "target"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert (tmp_path / "target" / "s").exists()
+
+
+def test_nothing_is_swept_where_processes_cannot_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKZOO_BOARD_COMMAND", "true")
+    left = tmp_path / f"rkzoo-{'a' * 32}"
+    left.mkdir()
+    script = remote_script(str(tmp_path / f"rkzoo-{'b' * 32}"))
+    for blind in (script.replace("/proc/", "/nowhere/"), script.replace("grep -q", "nogrep")):
+        assert subprocess.run(["sh", "-c", blind], capture_output=True).returncode == 0
+        assert left.exists()
+
+
+def test_what_a_killed_shell_left_on_the_board_goes_with_the_next(
+    cable: Cable, small: Small
+) -> None:
+    client = board(ADDRESS).client
+    left = Path(os.readlink(client.endpoint.socket)).parent
+    (shell,) = (
+        pid
+        for pid in descendants(os.getpid())
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sh\0-c\0")
+    )
+    os.kill(shell, signal.SIGKILL)
+    boards.close_boards()
+    assert left.exists()
+    board(ADDRESS)
+    assert not left.exists()
 
 
 def test_a_folder_that_exists_is_not_used(tmp_path: Path) -> None:

@@ -47,10 +47,21 @@ _FOLDER_TAKEN = 73  # exit codes of the script below; 127 is the shell's for wha
 _NOT_THERE = 127
 _SSH_FAILED = 255
 # What `rkzoo board setup` put there comes first: it is what a message about versions names.
+# A folder of this user that no command line names, neither a server's nor such a script's, was left
+# by one that was killed. That the own name is found proves that all are seen; the brackets keep
+# grep from finding itself.
 _SCRIPT = """umask 077
 mkdir {folder} || exit 73
 trap 'rm -rf {folder}' EXIT
 trap 'exit 1' HUP INT TERM
+used() {{
+  cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -q "[/]${{1#/}}"
+}}
+if used {folder}; then
+  for old in {parent}/rkzoo-{digits}; do
+    [ -d "$old" ] && [ ! -L "$old" ] && [ -O "$old" ] && ! used "$old" && rm -rf "$old"
+  done
+fi
 run={command}
 if [ -z "$run" ]; then
   run="$HOME/.local/share/rkzoo/bin/rkzoo"
@@ -163,7 +174,13 @@ def remote_script(folder: str) -> str:
     """
     own = os.environ.get(COMMAND, "")
     start = own or '"$run"'
-    return _SCRIPT.format(folder=folder, command=shlex.quote(own), start=start)
+    return _SCRIPT.format(
+        folder=folder,
+        parent=os.path.dirname(folder),
+        digits="[0-9a-f]" * 32,
+        command=shlex.quote(own),
+        start=start,
+    )
 
 
 def _program(variable: str, usual: str) -> list[str]:
