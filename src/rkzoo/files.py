@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -239,13 +240,64 @@ def disposable(path: Path) -> Iterator[Path]:
 def temporary_folder() -> Iterator[Path]:
     """Yield a new private folder outside of the cache, for the duration of the block. Raises
     RkzooError.
+
+    Its lock, which ends with the process, tells that it is in use: those that killed processes have
+    left behind are removed by the next that makes one.
     """
     import tempfile
 
-    with disposable(Path(tempfile.gettempdir()) / f"rkzoo-{secrets.token_hex(6)}") as folder:
+    root = Path(tempfile.gettempdir())
+    _sweep(root)
+    path = root / f"{_PREFIX}{secrets.token_hex(6)}"
+    # It gets its name when it is locked, so that nobody sweeps it before.
+    with disposable(path.with_suffix(".new")) as new, disposable(path) as folder:
         with os_errors_explained(f"The temporary folder {folder} cannot be made."):
-            folder.mkdir(mode=0o700)
-        yield folder
+            new.mkdir(mode=0o700)
+        with _folder_lock(new):
+            with os_errors_explained(f"The temporary folder {folder} cannot be made."):
+                new.rename(folder)
+            yield folder
+
+
+_PREFIX = "rkzoo-t-"  # other folders of ours are not locked
+
+
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, which is also systemd-tmpfiles' sign to leave it alone; whether it
+    was free. False where folders cannot be locked (Windows, some network disks)."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(handle)
+
+
+def _sweep(root: Path) -> None:
+    """Remove the temporary folders of this user's processes that are gone."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError), os.scandir(root) as there:
+        for entry in there:
+            with contextlib.suppress(OSError):
+                if re.fullmatch(_PREFIX + "[0-9a-f]{12}", entry.name) and (
+                    entry.is_dir(follow_symlinks=False)
+                    and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+                ):
+                    with _folder_lock(Path(entry.path)) as free:
+                        if free:
+                            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def remove_temporary() -> None:

@@ -188,7 +188,8 @@ class Handler(BaseHTTPRequestHandler):
             if (at := FAULTS.get(fault)) and f"{self.command} {path}".startswith(at):
                 FAULTS.pop(fault)
                 if fault == "die":
-                    print("the fake board dies here", file=sys.stderr, flush=True)
+                    said = FAULTS.get("says", "the fake board dies here")
+                    print(said, FAULTS.get("then", ""), sep="\n", file=sys.stderr, flush=True)
                     os._exit(3)
                 self.close_connection = True
                 self.connection.close()

@@ -86,6 +86,7 @@ def test_each_failure_is_one_error(
     with pytest.raises(RkzooError, match=words) as caught:
         set_up(BOARD)
     assert caught.value.what == "ssh://board cannot be set up."
+    assert caught.value.code == (1 if "was cut" in words else 2)
     assert "\x1b" not in str(caught.value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,10 @@ from rkzoo.remote.connection import Endpoint, remote_script
 from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import NpuSession
 from rkzoo.runtime.npu_context import NpuLibrary
+from rkzoo.serving import log
 from rkzoo.workflow.inference.board import LIBRARY
+
+SHELLS = [name for name in ("dash", "bash", "busybox sh") if shutil.which(name.split()[0])]
 
 
 def opened(client: Client, small: Small, **how: object) -> RemoteSession:
@@ -304,6 +308,21 @@ def test_a_board_that_dies_is_one_error(cable: Cable, small: Small, stage: str) 
         np.testing.assert_array_equal(session.run([small.fed[1]])[0], small.outputs[1][0])
 
 
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_that_the_server_listens_is_not_why_it_is_gone(cable: Cable, format: log.Format) -> None:
+    """The line as the server writes it."""
+    told: list[str] = []
+    log.Log(format, told.append).say("", "Listening at unix:/tmp/x/s (Ctrl-C ends it)")
+    cable.fault(die="POST /sessions", says="a word of the board's", then=told[0])
+    with pytest.raises(ConnectionLost) as caught:
+        board(ADDRESS).client.open(OpenSession(sha256="0" * 64, name="none"))
+    assert caught.value.why == "The last that was heard: a word of the board's."
+    cable.fault(die="POST /sessions", says="", then=told[0])
+    with pytest.raises(ConnectionLost) as caught:
+        board(ADDRESS).client.open(OpenSession(sha256="0" * 64, name="none"))
+    assert "Listening" not in str(caught.value)
+
+
 def test_an_idle_connection_that_was_closed_is_no_error(cable: Cable, small: Small) -> None:
     with opened(board(ADDRESS).client, small, layout="plain") as session:
         session.run([small.fed[0]])
@@ -381,6 +400,38 @@ def test_ctrl_c_ends_what_was_started(
     assert [pid for pid in below if os.path.exists(f"/proc/{pid}/cmdline")] == []
 
 
+def test_ctrl_c_in_a_terminal_reaches_ssh_too_and_does_not_end_it(
+    cable: Cable, tmp_path: Path, hears_ctrl_c: Callable[[], None]
+) -> None:
+    """The whole group hears it: what was started is deaf, and stays in the group, for ssh may ask
+    for a password at the terminal."""
+    script = tmp_path / "pc.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "from rkzoo.remote.boards import board\n"
+        f"client = board({ADDRESS!r}).client\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "print('open', flush=True)\n"
+        "signal.pause()\n"
+        "time.sleep(0.5)\n"
+        "print(client.hello().board, client.lost, flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hears_ctrl_c,
+    ) as pc:
+        assert pc.stdout is not None
+        assert pc.stdout.readline() == "open\n"
+        below = descendants(pc.pid)
+        assert below
+        assert {os.getpgid(pid) for pid in below} == {pc.pid}
+        os.killpg(pc.pid, signal.SIGINT)
+        assert pc.stdout.readline() == "A board of tests False\n"
+
+
 def test_a_server_that_never_begins(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
     cable.fault(mute=True)
     monkeypatch.setattr(connection, "START_SECONDS", 1.5)
@@ -409,6 +460,27 @@ def test_why_ssh_failed(cable: Cable, says: str, why: str, fix: str) -> None:
     assert fix in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("ssh", "code"),
+    [
+        ("echo Connection to b closed by remote host. >&2; exit 255", 1),
+        ("exit 255", 1),  # what ran there was killed
+        ("kill -9 $$", 1),
+        ("echo Permission denied '(publickey).' >&2; exit 255", 2),
+        ("exit 3", 2),
+    ],
+)
+def test_a_cut_has_one_exit_code(
+    cable: Cable, monkeypatch: pytest.MonkeyPatch, ssh: str, code: int
+) -> None:
+    """Before the server answers as later (`test_a_board_that_dies_is_one_error`)."""
+    monkeypatch.setenv("RKZOO_SSH", shlex.join(["sh", "-c", ssh]))
+    with pytest.raises(RkzooError) as caught:
+        board(ADDRESS)
+    assert caught.value.code == code
+    assert (caught.value.why == "The connection was cut.") == (code == 1)
+
+
 def test_a_board_without_rkzoo(
     cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +503,58 @@ def test_no_ssh(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RKZOO_SSH", "/nowhere/ssh")
     with pytest.raises(RkzooError, match="/nowhere/ssh cannot be started"):
         board(ADDRESS)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_folders_of_killed_servers_are_swept_on_the_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """And no other: not one whose server runs, a link, or what is called otherwise."""
+    monkeypatch.setenv("RKZOO_BOARD_COMMAND", "true")
+    left, used, other, target = (tmp_path / f"rkzoo-{digit * 32}" for digit in "abcd")
+    short = tmp_path / "rkzoo-0123456789ab"
+    for folder in (left, used, short, tmp_path / "target"):
+        folder.mkdir()
+        (folder / "s").touch()
+    target.symlink_to(tmp_path / "target")
+    words = ["sh", "-c", "read end; :", "serve", "--socket", f"{used}/s"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE):
+        done = subprocess.run(
+            [*shell.split(), "-c", remote_script(str(other))], capture_output=True, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    names = {used.name, target.name, short.name, "target"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert (tmp_path / "target" / "s").exists()
+
+
+def test_nothing_is_swept_where_processes_cannot_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKZOO_BOARD_COMMAND", "true")
+    left = tmp_path / f"rkzoo-{'a' * 32}"
+    left.mkdir()
+    script = remote_script(str(tmp_path / f"rkzoo-{'b' * 32}"))
+    for blind in (script.replace("/proc/", "/nowhere/"), script.replace("grep -q", "nogrep")):
+        assert subprocess.run(["sh", "-c", blind], capture_output=True).returncode == 0
+        assert left.exists()
+
+
+def test_what_a_killed_shell_left_on_the_board_goes_with_the_next(
+    cable: Cable, small: Small
+) -> None:
+    client = board(ADDRESS).client
+    left = Path(os.readlink(client.endpoint.socket)).parent
+    (shell,) = (
+        pid
+        for pid in descendants(os.getpid())
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sh\0-c\0")
+    )
+    os.kill(shell, signal.SIGKILL)
+    boards.close_boards()
+    assert left.exists()
+    board(ADDRESS)
+    assert not left.exists()
 
 
 def test_a_folder_that_exists_is_not_used(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rkzoo.cli import signals
 from rkzoo.cli.model_options import (
     add_classes,
     add_model_options,
@@ -149,7 +150,10 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         frames = {"failed_frames": summary.failed}
         print_json({"model": args.model} | summary.to_json() | frames | bars.failures)
-    _print_summary(summary)
+    if stop.number and not summary.frames:
+        signals.tell()  # there are no figures yet
+    else:
+        _print_summary(summary)
     return 128 + stop.number if stop.number else bars.exit_code()
 
 
@@ -205,6 +209,5 @@ def _print_summary(summary: StreamSummary) -> None:
         rows.append(["frame to answer", *figures["latency_ms"].values()])
     if rows:
         print(table(["stage", "ms p50", "ms p90"], rows), file=sys.stderr)
-    for place in summary.places:
-        if not place.startswith("http") and place not in ("stdout", "a window"):
-            print(f"Written: {place}", file=sys.stderr)
+    for place in summary.files:
+        print(f"Written: {place}", file=sys.stderr)

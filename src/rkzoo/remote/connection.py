@@ -7,11 +7,13 @@ board when this process ends, however it does, or when the cable is cut.
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import re
 import secrets
 import shlex
+import shutil
 import subprocess
 import threading
 from collections import deque
@@ -43,11 +45,23 @@ _KEPT_LINES = 20
 
 _FOLDER_TAKEN = 73  # exit codes of the script below; 127 is the shell's for what is not found
 _NOT_THERE = 127
+_SSH_FAILED = 255
 # What `rkzoo board setup` put there comes first: it is what a message about versions names.
+# A folder of this user that no command line names, neither a server's nor such a script's, was left
+# by one that was killed. That the own name is found proves that all are seen; the brackets keep
+# grep from finding itself.
 _SCRIPT = """umask 077
 mkdir {folder} || exit 73
 trap 'rm -rf {folder}' EXIT
 trap 'exit 1' HUP INT TERM
+used() {{
+  cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -q "[/]${{1#/}}"
+}}
+if used {folder}; then
+  for old in {parent}/rkzoo-{digits}; do
+    [ -d "$old" ] && [ ! -L "$old" ] && [ -O "$old" ] && ! used "$old" && rm -rf "$old"
+  done
+fi
 run={command}
 if [ -z "$run" ]; then
   run="$HOME/.local/share/rkzoo/bin/rkzoo"
@@ -160,7 +174,13 @@ def remote_script(folder: str) -> str:
     """
     own = os.environ.get(COMMAND, "")
     start = own or '"$run"'
-    return _SCRIPT.format(folder=folder, command=shlex.quote(own), start=start)
+    return _SCRIPT.format(
+        folder=folder,
+        parent=os.path.dirname(folder),
+        digits="[0-9a-f]" * 32,
+        command=shlex.quote(own),
+        start=start,
+    )
 
 
 def _program(variable: str, usual: str) -> list[str]:
@@ -206,6 +226,7 @@ class _Process:
 
     def __init__(self, process: subprocess.Popen[bytes], board: str) -> None:
         self._process, self._board = process, board
+        self._ready = False
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._said: deque[str] = deque(maxlen=_KEPT_LINES)
         self._threads = [
@@ -237,6 +258,7 @@ class _Process:
                 ready = msgspec.json.decode(line, type=ServerReady)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # what a shell says when one logs in
+            self._ready = True
             check_version(self._board, ready.rkzoo, ready.protocol)
             return ready
 
@@ -245,11 +267,14 @@ class _Process:
         return _last(self._said)
 
     def close(self) -> None:
-        """Ends the server by closing its stdin, and the process if it does not follow."""
+        """Ends the server by closing its stdin, and the process if it does not follow. One that may
+        still ask for a password reads no stdin, and puts the terminal right when it is told to end.
+        """
         with suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
-        for end in (None, self._process.terminate, self._process.kill):
+        ends = (self._process.terminate, self._process.kill)
+        for end in (None, *ends) if self._ready else ends:
             if end is not None:
                 end()
             with suppress(subprocess.TimeoutExpired):
@@ -278,11 +303,27 @@ class _Process:
                 self._said.append(line.decode("utf-8", "replace").strip())
 
 
+def _deaf(program: str) -> list[str]:
+    """What starts a program so that Ctrl-C in the terminal, which reaches the whole group, does not
+    end it before this process has ended what it does: ssh leaves signals alone that were ignored.
+    It stays in the group, for one in another cannot ask for a password. Raises OSError where there
+    is no such program.
+    """
+    if os.name != "posix":
+        return []
+    if shutil.which(program) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+    return ["sh", "-c", "trap '' INT HUP QUIT; exec \"$@\"", "sh"]
+
+
 @contextmanager
 def _running(command: Sequence[str], board: str) -> Iterator[_Process]:
     try:
         started = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*_deaf(command[0]), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
     except OSError as error:
         raise RkzooError(
@@ -307,12 +348,22 @@ _NO_FORWARDING = (
     "Set AllowStreamLocalForwarding yes in its /etc/ssh/sshd_config, or run rkzoo serve --board"
     " there and give --on http://HOST:8000.",
 )
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a board cannot be used, the remedy, and the exit code."""
+
+    why: str
+    fix: str
+    code: int = 2
+
+
+_CUT = Cause(
+    "The connection was cut.", "Check the board and the cable, and run this again.", code=1
+)
+_CUT_WORDS = r"closed by remote host|client_loop: send disconnect|Timeout, server .* not responding"
 _CAUSES = (
-    (
-        r"closed by remote host|client_loop: send disconnect|Timeout, server .* not responding",
-        "The connection was cut.",
-        "Check the board and the cable, and run this again.",
-    ),
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "Its host key is another than the one that ssh knows.",
@@ -351,24 +402,28 @@ _CAUSES = (
     ),
 )
 """What ssh, adb and rkzoo print, and what it stands for."""
+_CODES = {
+    _NOT_THERE: ("There is no rkzoo there.", _SETUP),
+    _FOLDER_TAKEN: ("No private folder can be made below its /tmp.", "Free some space there."),
+}
+"""Exit codes of the script, likewise."""
 
 
-def cause(board: str, code: int | None, said: Sequence[str]) -> tuple[str, str] | None:
-    """Why a board cannot be used, and the remedy; None where it is not known.
+def cause(board: str, code: int, said: Sequence[str]) -> Cause | None:
+    """Why a board cannot be used; None where it is not known.
 
     Args:
         board: Its address.
-        code: Exit code of what was started, None while it runs.
+        code: Exit code of what was started.
         said: The last lines that it printed.
     """
     text = "\n".join(said)
+    # ssh says nothing where what it runs there was killed; a negative code is its own end.
+    if re.search(_CUT_WORDS, text) or code < 0 or (code == _SSH_FAILED and not _last(said)):
+        return _CUT
     for pattern, why, fix in _CAUSES:
         if re.search(pattern, text):
-            return why, fix.format(board=board)
-    if code == _NOT_THERE:
-        return "There is no rkzoo there.", _SETUP.format(board=board)
-    if code == _FOLDER_TAKEN:
-        return "No private folder can be made below its /tmp.", "Free some space there."
+            return Cause(why, fix.format(board=board))
     return None
 
 
@@ -380,11 +435,15 @@ def not_forwarded(words: str) -> tuple[str, str] | None:
 
 def _failed(board: str, code: int, said: Sequence[str]) -> RkzooError:
     last = _last(said)
-    why, fix = cause(board, code, said) or (
+    known = cause(board, code, said)
+    if known is None and code in _CODES:
+        why, fix = _CODES[code]
+        known = Cause(why, fix.format(board=board))
+    told = known or Cause(
         f"It says: {last}" if last else f"What was started there ended with code {code}.",
         f"Run it there by hand: rkzoo serve --board. If it is damaged: rkzoo board setup {board}",
     )
-    return RkzooError(f"{board} cannot be used.", why, fix)
+    return RkzooError(f"{board} cannot be used.", told.why, told.fix, code=told.code)
 
 
 def check_version(board: str, rkzoo: str, protocol: int) -> None:
@@ -401,10 +460,14 @@ def check_version(board: str, rkzoo: str, protocol: int) -> None:
     )
 
 
+_HARMLESS = r"\bListening at \S+ \(Ctrl-C ends it\)"
+"""In a line of the server's log, behind its time, or of one in JSON."""
+
+
 def _last(lines: Sequence[str]) -> str:
     """The last line with words in it, but for where the server says that it listens."""
     told = (line for line in reversed(lines) if re.search(r"\w", line))
-    return next((_shown(line) for line in told if not line.startswith("Listening at")), "")
+    return next((_shown(line) for line in told if not re.search(_HARMLESS, line)), "")
 
 
 def _shown(line: str) -> str:

@@ -209,8 +209,8 @@ def _no_python(address: Address, said: Sequence[str]) -> RkzooError:
     )
 
 
-def _unfit(address: Address, why: str, fix: str) -> RkzooError:
-    return RkzooError(f"{address} cannot be set up.", why, fix)
+def _unfit(address: Address, why: str, fix: str, code: int = 2) -> RkzooError:
+    return RkzooError(f"{address} cannot be set up.", why, fix, code=code)
 
 
 # ---- over ssh -----------------------------------------------------------------------
@@ -338,8 +338,8 @@ def _failed(address: Address, code: int, said: Sequence[str]) -> RkzooError:
     said = [line.strip() for line in said if line.strip()]
     if code == _NO_PYTHON:
         return _no_python(address, said)
-    if known := cause(str(address), None, said):
-        return _unfit(address, *known)
+    if known := cause(str(address), code, said):
+        return _unfit(address, known.why, known.fix, known.code)
     last = printable(said[-1])[:300] if said else f"Python there ended with code {code}."
     if missing := _MISSING.search(last):
         return _unfit(

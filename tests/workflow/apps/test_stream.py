@@ -22,8 +22,10 @@ import pytest
 from tiny_yolo import Spec, stock
 
 import rkzoo
+from rkzoo.cli import signals
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
+from rkzoo.remote.client import ConnectionLost
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.streaming.sources import Frame, open_source
 from rkzoo.workflow.apps import stream as room
@@ -150,12 +152,16 @@ def test_a_slow_model_leaves_frames_out_and_stays_up_to_date(
     assert summary.figures["latency_ms"]["p50"] < 1500
 
 
-def break_at(monkeypatch: pytest.MonkeyPatch, broken: Callable[[int], bool]) -> None:
+def break_at(
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[int], bool],
+    error: Exception | None = None,
+) -> None:
     real = room._answer
 
     def answer(task: object, frame: Frame):
         if broken(frame.number):
-            raise ZeroDivisionError("the model broke")
+            raise error or ZeroDivisionError("the model broke")
         return real(task, frame)  # type: ignore[arg-type]
 
     monkeypatch.setattr(room, "_answer", answer)
@@ -187,6 +193,45 @@ def test_a_live_source_goes_on_after_a_broken_frame_but_not_for_ever(
     # What a live source gave up to there is kept.
     assert [record["frame"] for record in lines(out)] == sorted(set(range(60)) - broken)
     assert threads() == []
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_came_before_a_cut_is_kept_and_told(
+    model: Path,
+    film: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    live: bool,
+) -> None:
+    """As Ctrl-C keeps it. A live source does not try the board again, which stays lost."""
+    if live:
+        monkeypatch.setattr(
+            room, "open_source", lambda text, **named: room.PacedSource(open_source(text), fps=100)
+        )
+    cut = ConnectionLost("The connection to ssh://b was cut.", "x.", "Check the cable.", code=1)
+    break_at(monkeypatch, lambda number: number >= 20, cut)
+    video, out = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    words = ["stream", str(model), str(film), "--every-frame", "--save", str(video)]
+    assert main([*words, "--jsonl", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "error: The connection to ssh://b was cut." in said
+    told = f"x. It ended after 20 frames, which are kept: {video}, {out}."
+    assert told in said
+    assert "left out" not in said
+    assert [record["frame"] for record in lines(out)] == list(range(20))
+    assert len(frames_of(video)) >= 20
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.mp4"]
+    assert threads() == []
+
+
+def test_a_cut_before_the_first_frame_leaves_no_file(
+    model: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_at(monkeypatch, lambda number: True, ConnectionLost("The connection was cut.", code=1))
+    with pytest.raises(ConnectionLost, match=r"^The connection was cut\.$"):
+        stream(str(model), str(film), StreamOutputs(jsonl=tmp_path / "out.jsonl"))
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -236,6 +281,36 @@ def test_stopping_from_another_thread_keeps_what_is_done(
     summary = stream(str(model), str(film), StreamOutputs(jsonl=out), options=options, stop=stop)
     assert summary.stopped
     assert 0 < len(lines(out)) == summary.frames < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("frames", [0, 20])
+def test_what_a_signal_breaks_is_no_error(
+    model: Path,
+    film: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    frames: int,
+) -> None:
+    """As where it reaches the ssh to the board, too, which ends the call that is being made."""
+
+    def broken(at: int) -> bool:
+        if at == frames:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+        return at >= frames
+
+    break_at(monkeypatch, broken, ConnectionLost("The connection was cut.", code=1))
+    monkeypatch.setattr(signals, "_telling", threading.Lock())  # once a process
+    out = tmp_path / "out.jsonl"
+    words = ["stream", str(model), str(film), "--every-frame", "--workers", "1"]
+    assert main([*words, "--jsonl", str(out)]) == 128 + number
+    said = capsys.readouterr().err
+    assert "cut" not in said
+    assert (f"{frames} frames in" if frames else "Stopped.") in said
+    assert (len(lines(out)) if out.exists() else 0) == frames
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -27,6 +27,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import refuse_overwriting_inputs
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.remote.client import ConnectionLost
 from rkzoo.runtime.pool import Outcome, Pool, PoolStats
 from rkzoo.session import Label
 from rkzoo.soc.machine import npu_load
@@ -120,6 +121,12 @@ class StreamSummary:
         document: dict[str, Any] = to_json_value(self._document())
         return document
 
+    @property
+    def files(self) -> list[str]:
+        """Of the places, the files."""
+        shown = ("stdout", "a window")
+        return [one for one in self.places if one not in shown and not one.startswith("http")]
+
     def _document(self) -> dict[str, Any]:
         return {
             "frames": self.frames,
@@ -170,7 +177,8 @@ def stream(
 
     Several sources share the workers in turns, so that none starves; where one fails, the others
     go on, and its error is raised at the end. Output files are complete however a live source
-    ends, and where there are several sources; another error removes them.
+    ends, where there are several sources, and where the connection to a board is cut; another
+    error removes them.
 
     Args:
         model: card name or file.
@@ -342,7 +350,7 @@ class _Run:
         self.pool, self.meter = pool, StreamMeter()
         for feed in self.feeds:
             feed.meter = StreamMeter()
-        failure: BaseException | None = None
+        failure: Exception | None = None
         readers = _Readers(self.feeds, pool, self.meter, self.options.frames, self.report)
         with ExitStack() as stack, _gently(self.stop):
             sinks = [(number, stack.enter_context(sink)) for number, sink in opened]
@@ -354,17 +362,21 @@ class _Run:
                 if readers.errors:
                     raise readers.errors[0]
             except Exception as error:
-                # Keep the recordings of a live source that was lost at the end, and of the others
-                # where one of several sources fails.
-                lost = all(feed.source.live for feed in self.feeds) or (
-                    len(self.feeds) > 1 and error in readers.errors
-                )
-                if not lost or not any(feed.answered for feed in self.feeds):
-                    raise
-                failure = error
+                # What comes after a signal is its consequence, as everywhere.
+                if not self.stop.number or error in readers.errors:
+                    # Keep the recordings of a live source that was lost at the end, of the others
+                    # where one of several sources fails, and of a board that was lost.
+                    lost = (
+                        isinstance(error, ConnectionLost)
+                        or all(feed.source.live for feed in self.feeds)
+                        or (len(self.feeds) > 1 and error in readers.errors)
+                    )
+                    if not lost or not any(feed.answered for feed in self.feeds):
+                        raise
+                    failure = error
         self.places = tuple(sink.place for _, sink in sinks if sink.place)
         if failure is not None:
-            raise failure
+            raise _with_kept(failure, self.summary())
 
     def _loop(
         self, pool: Pool[Frame, FrameResult], sinks: Sequence[tuple[int | None, Sink]]
@@ -417,7 +429,8 @@ class _Run:
         repeated."""
         feed.failed += 1
         feed.failed_in_a_row += 1
-        if not feed.source.live or feed.failed_in_a_row >= _FAILURES:
+        hopeless = not feed.source.live or isinstance(error, ConnectionLost)
+        if hopeless or feed.failed_in_a_row >= _FAILURES:
             raise error
         self.report.note(f"A frame was left out: {' '.join(str(error).split())[:200]}")
 
@@ -466,6 +479,15 @@ class _Run:
             self.places,
             tuple(self.warnings),
         )
+
+
+def _with_kept(failure: Exception, summary: StreamSummary) -> Exception:
+    """The error that ended a stream; the user's says also what is kept of it."""
+    if not isinstance(failure, RkzooError) or not summary.files:
+        return failure
+    kept = f"It ended after {summary.frames} frames, which are kept: {', '.join(summary.files)}."
+    why = f"{failure.why} {kept}".strip()
+    return type(failure)(**vars(failure) | {"why": why})
 
 
 @dataclass
