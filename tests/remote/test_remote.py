@@ -183,9 +183,12 @@ def over_tcp(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_http(over_tcp: str, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is started; the token comes from a variable, and is not shown."""
     processes = set(descendants(os.getpid()))
-    with pytest.raises(RkzooError, match="The token is missing") as caught:
-        board(over_tcp)
-    assert caught.value.what.startswith(f"On {over_tcp}: ")
+    for given, why in (("", "is not set"), ("wrong", "is another")):
+        monkeypatch.setenv("RKZOO_BOARD_TOKEN", given)
+        with pytest.raises(RkzooError, match=f"{over_tcp} asks for a token") as caught:
+            board(over_tcp)
+        assert why in caught.value.why
+        assert "export RKZOO_BOARD_TOKEN=" in caught.value.fix
     monkeypatch.setenv("RKZOO_BOARD_TOKEN", "a secret")
     with opened(board(over_tcp).client, small, layout="plain") as session:
         np.testing.assert_array_equal(session.run([small.fed[3]])[1], small.outputs[3][1])

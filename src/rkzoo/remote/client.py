@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import (
     HTTPConnection,
     HTTPException,
@@ -42,7 +43,7 @@ from rkzoo.protocol.board import (
     Timed,
 )
 from rkzoo.protocol.tensors import HEADER_LENGTH, Body, decode_response, encode_request
-from rkzoo.remote.connection import Endpoint, LastWords, check_version, not_forwarded
+from rkzoo.remote.connection import TOKEN, Endpoint, LastWords, check_version, not_forwarded
 from rkzoo.session import Array, Closeable
 
 PIECE = 4 << 20
@@ -436,6 +437,8 @@ class Client(Closeable):
 
     def _problem(self, response: HTTPResponse, data: bytes) -> RkzooError:
         """What the board says went wrong."""
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            return self._token_wanted()
         try:
             told = msgspec.json.decode(data, type=Problem)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -450,6 +453,15 @@ class Client(Closeable):
         if last and last not in why:
             why = f"{why} The last line there: {last}".strip()
         return RkzooError(f"On {self.board}: {what}", why, fix, code=2 if told.code == 2 else 1)
+
+    def _token_wanted(self) -> RkzooError:
+        given = bool(self.endpoint.token)
+        return RkzooError(
+            f"{self.board} asks for a token.",
+            f"The one in {TOKEN} is another." if given else f"{TOKEN} is not set.",
+            "Set it to the token that rkzoo serve was started with there, and run this again:"
+            f" export {TOKEN}=TOKEN",
+        )
 
     def _unreadable(self, why: str) -> RkzooError:
         return RkzooError(
