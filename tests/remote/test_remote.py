@@ -417,11 +417,19 @@ def test_a_board_without_rkzoo(
 ) -> None:
     monkeypatch.delenv("RKZOO_BOARD_COMMAND")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(RkzooError, match="cannot be used") as caught:
-        board(ADDRESS)
-    assert caught.value.why == "There is no rkzoo there."
-    assert f"rkzoo board setup {ADDRESS}" in caught.value.fix
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    uname = tmp_path / "bin/uname"
+    uname.parent.mkdir()
+    for machine, command in (
+        ("aarch64", f"rkzoo board setup {ADDRESS}"),
+        ("x86_64", 'pip install "rkzoo[serve]"'),  # what board setup refuses
+    ):
+        uname.write_text(f"#!/bin/sh\necho {machine}")
+        uname.chmod(0o755)
+        with pytest.raises(RkzooError, match="cannot be used") as caught:
+            board(ADDRESS)
+        assert caught.value.why == "There is no rkzoo there."
+        assert command in caught.value.fix
     # As `rkzoo board setup` leaves it.
     place = tmp_path / ".local/share/rkzoo/bin/rkzoo"
     place.parent.mkdir(parents=True)

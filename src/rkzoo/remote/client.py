@@ -18,8 +18,10 @@ from http.client import (
     HTTPResponse,
     HTTPSConnection,
     IncompleteRead,
+    RemoteDisconnected,
 )
 from pathlib import Path
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -44,6 +46,7 @@ from rkzoo.protocol.board import (
 )
 from rkzoo.protocol.tensors import HEADER_LENGTH, Body, decode_response, encode_request
 from rkzoo.remote.connection import TOKEN, Endpoint, LastWords, check_version, not_forwarded
+from rkzoo.remote.remedies import as_run_there
 from rkzoo.session import Array, Closeable
 
 PIECE = 4 << 20
@@ -449,6 +452,7 @@ class Client(Closeable):
                 code=1,
             )
         what, why, fix = (_shown(text) for text in (told.what or told.error, told.why, told.fix))
+        fix = as_run_there(self.board, fix)
         last = _shown(told.log.strip().splitlines()[-1]) if told.log.strip() else ""
         if last and last not in why:
             why = f"{why} The last line there: {last}".strip()
@@ -486,20 +490,38 @@ class Client(Closeable):
         words = self._last_words() or (_shown(f"{error}") if error is not None else "")
         if refused := not_forwarded(words):
             return ConnectionLost(f"{self.board} cannot be used.", *refused, code=1)
-        if not (self.lease or self.endpoint.socket):
-            return ConnectionLost(
-                f"{self.board} cannot be reached.",
-                f"The system says: {words.rstrip('.')}." if words else "",
-                "Check the address, and that rkzoo serve --board runs there; SSL_CERT_FILE names"
-                " certificates to trust.",
-                code=1,
-            )
+        if self.board.startswith("http") and not self.lease:
+            why, fix = _unreached(error, self.endpoint)
+            return ConnectionLost(f"{self.board} cannot be reached.", why, fix, code=1)
         return ConnectionLost(
             f"The connection to {self.board} was cut.",
             f"The last that was heard: {words.rstrip('.')}." if words else "",
             "Check the board and the cable, and run this again; files that were sent are kept.",
             code=1,
         )
+
+
+def _unreached(error: BaseException | None, end: Endpoint) -> tuple[str, str]:
+    """Why nothing was heard at an http address, and the remedy."""
+    port = "Check the port: rkzoo serve --board tells it there when it starts."
+    if isinstance(error, SSLCertVerificationError):
+        return (
+            f"Its certificate is not trusted: {_shown(error.verify_message).rstrip('.')}.",
+            "Name what it is signed by: export SSL_CERT_FILE=FILE.pem",
+        )
+    if isinstance(error, SSLError):
+        place = f"http://{end.board.removeprefix('https://')}"
+        return "What listens there does not speak TLS.", f"Try --on {place}, or check the port."
+    if isinstance(error, RemoteDisconnected | ConnectionResetError):
+        tls = "" if end.tls else " Where that server speaks TLS, give --on https://HOST:PORT."
+        return "What listens there ends the connection without an answer.", f"{port}{tls}"
+    if isinstance(error, HTTPException):
+        return "What listens there does not speak HTTP.", port
+    words = _shown(f"{error}") if error is not None else ""
+    return (
+        f"The system says: {words.rstrip('.')}." if words else "",
+        "Check the address, and that rkzoo serve --board runs there.",
+    )
 
 
 def _shown(text: str) -> str:

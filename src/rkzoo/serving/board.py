@@ -303,9 +303,8 @@ class Board:
         RkzooError."""
         try:
             return _CLOCKS[asked.action](self, lease_name, asked.apply)
-        except clocks.NeedsRoot as error:
-            fix = "Reach the board as root, for example with --on ssh://root@BOARD."
-            raise RkzooError(error.what, error.why, fix) from error
+        except (clocks.NeedsRoot, clocks.NoClocks) as error:
+            raise RkzooError(error.what, error.why, _CLOCK_FIXES[type(error)]) from error
 
     def _hold(self, lease_name: str, apply: bool) -> ClocksSet:
         lease = self.leases.of(lease_name)
@@ -334,6 +333,12 @@ class Board:
             tuple(clock.name for clock in machine.clocks if clock.throttled),
         )
 
+
+# For who is at the other end of the cable.
+_CLOCK_FIXES: dict[type[RkzooError], str] = {
+    clocks.NeedsRoot: "Reach the board as root, for example with --on ssh://root@BOARD.",
+    clocks.NoClocks: "See what that machine is: rkzoo doctor",
+}
 
 _CLOCKS: dict[str, Callable[[Board, str, bool], ClocksSet]] = {
     "show": lambda board, lease, apply: board._told("show", False, ()),

@@ -245,7 +245,7 @@ def _on(address: str, file: Path) -> RemoteBackend:
         # Where an NPU has memory of its own kind, the board alone knows how much.
         contiguous = chip is None or chips()[chip].iommu is False
         has = None if contiguous else hello.memory_free
-        refuse_for(file.name, read, chip, has, "are free")
+        refuse_for(file.name, read, chip, has, "are free", address)
     known: dict[Part, Version | None] = {
         "model": parse(read.toolkit) if read else None,
         "runtime": parse(library_version(hello)),
