@@ -218,6 +218,16 @@ def test_what_is_no_board_at_an_http_address(cable: Cable) -> None:
     assert "Connection refused" in lost.value.why
 
 
+def test_a_board_that_is_full(cable: Cable, small: Small) -> None:
+    cable.fault(full="Free some there: rkzoo cache prune --keep 0")
+    with pytest.raises(RkzooError) as caught:
+        board(ADDRESS).client.put(small.rknn)
+    assert caught.value.what == f"{ADDRESS} has no room for small.rknn."
+    assert caught.value.why == "1 MB is free."
+    assert caught.value.fix.startswith("Free some there: ssh me@board '")
+    assert caught.value.fix.endswith(" rkzoo cache prune --keep 0'")
+
+
 # ---- nothing stays ------------------------------------------------------------------
 
 

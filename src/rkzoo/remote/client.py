@@ -69,6 +69,10 @@ class ConnectionLost(RkzooError):
     """The connection to a board was cut, or nothing listens at its end."""
 
 
+class NoRoom(RkzooError):
+    """A board has no room for a file."""
+
+
 class _UnixConnection(HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -192,6 +196,9 @@ class Client(Closeable):
                     before = stored.size
                     try:
                         stored = self._put_piece(path, stream, before, size)
+                    except NoRoom as error:
+                        what = f"{self.board} has no room for {file.name}."
+                        raise RkzooError(what, error.why, error.fix) from error
                     except ConnectionLost:
                         tries += 1
                         if self.lost or tries > len(_PAUSES):
@@ -456,7 +463,9 @@ class Client(Closeable):
         last = _shown(told.log.strip().splitlines()[-1]) if told.log.strip() else ""
         if last and last not in why:
             why = f"{why} The last line there: {last}".strip()
-        return RkzooError(f"On {self.board}: {what}", why, fix, code=2 if told.code == 2 else 1)
+        full = response.status == HTTPStatus.INSUFFICIENT_STORAGE
+        kind = NoRoom if full else RkzooError
+        return kind(f"On {self.board}: {what}", why, fix, code=2 if told.code == 2 else 1)
 
     def _token_wanted(self) -> RkzooError:
         given = bool(self.endpoint.token)
