@@ -49,10 +49,10 @@ _SCRIPT = """umask 077
 mkdir {folder} || exit 73
 trap 'rm -rf {folder}' EXIT
 trap 'exit 1' HUP INT TERM
+PATH="$HOME/.local/share/rkzoo/bin:$PATH"
 run={command}
 if [ -z "$run" ]; then
-  run="$HOME/.local/share/rkzoo/bin/rkzoo"
-  [ -x "$run" ] || run=$(command -v rkzoo) || {{ echo "machine: $(uname -m)" >&2; exit 127; }}
+  run=$(command -v rkzoo) || {{ echo "machine: $(uname -m)" >&2; exit 127; }}
 fi
 {start} serve --board --socket {folder}/s --until-stdin-closes
 """

@@ -36,6 +36,18 @@ def as_run_there(board: str, text: str) -> str:
     return re.sub(r"`?\b(rkzoo cache [\w -]*\w)`?", lambda found: _there(board, found[1]), text)
 
 
+def name_library(board: str) -> str:
+    """The sentence that says how a board's rkzoo is told where the NPU's library lies.
+
+    Args:
+        board: Its address.
+    """
+    named = "RKZOO_LIBRKNNRT=/PATH/TO/librknnrt.so"
+    if board.startswith("http"):
+        return f"Name the library where the server is started: {named} rkzoo serve --board"
+    return f'Name the library there: export RKZOO_BOARD_COMMAND="env {named} rkzoo"'
+
+
 def host_key_name(board: str) -> str:
     """What ssh's list of known hosts calls a board, for a shell."""
     address = parse_address(board)

@@ -254,10 +254,11 @@ class Board:
     def hello(self) -> Hello:
         """Versions, and what the machine is."""
         machine = read_machine(self._root)
+        library = fault = ""
         try:
             library = find_library() or ""
-        except RkzooError:
-            library = ""  # doctor says what is wrong with it
+        except RkzooError as error:
+            fault = error.what
         libraries = machine.libraries
         if Path(library).is_file() and library not in (one.path for one in libraries):
             libraries += (examine(Path(library), library),)  # named, and in no usual folder
@@ -277,6 +278,7 @@ class Board:
             ),
             memory_free=machine.free,
             memory_total=machine.total,
+            library_fault=fault,
         )
 
     def machine(self) -> bytes:

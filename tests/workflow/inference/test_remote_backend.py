@@ -257,7 +257,12 @@ def test_tune(there: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyP
             {"chip": "rk3588", "memory_free": 1000},
             f"memory of {ADDRESS}.*MiB are free.*rkzoo doctor --on {ADDRESS} names",
         ),
-        ({"library": ""}, "No NPU library was found there"),
+        ({"library": "", "chip": "rk3588"}, rf"library was found there\. Run .* --on {ADDRESS}"),
+        ({"library": ""}, "no Rockchip board that rkzoo knows.*env RKZOO_LIBRKNNRT="),
+        (
+            {"library": "", "library_fault": "RKZOO_LIBRKNNRT names /no.so, which is no file."},
+            "/no.so, which is no file.*env RKZOO_LIBRKNNRT=",
+        ),
     ],
 )
 def test_what_cannot_run_is_told_before_it_is_sent(

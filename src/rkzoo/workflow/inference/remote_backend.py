@@ -16,6 +16,7 @@ from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.protocol.board import Hello, OpenSession
 from rkzoo.remote.boards import Shared, board, client_of
+from rkzoo.remote.remedies import name_library
 from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import Layout
 from rkzoo.runtime.npu_api import Cores
@@ -234,11 +235,7 @@ def _on(address: str, file: Path) -> RemoteBackend:
     connected = board(address)
     hello = connected.hello
     if not hello.library:
-        raise RkzooError(
-            f"{file.name} cannot be run on {address}.",
-            "No NPU library was found there.",
-            f"Run rkzoo doctor --on {address}: it says what is missing and where to get it.",
-        )
+        raise RkzooError(f"{file.name} cannot be run on {address}.", *_no_library(address, hello))
     read = readable_rknn(file)
     chip = known_chip(hello)
     if read is not None:
@@ -259,4 +256,19 @@ def _on(address: str, file: Path) -> RemoteBackend:
         hardware_of(hello),
         available=max(1, hello.npu_cores),
         shared=connected.shared,
+    )
+
+
+def _no_library(address: str, hello: Hello) -> tuple[str, str]:
+    """Why no model can be opened on a board, and the remedy."""
+    if hello.library_fault:
+        return hello.library_fault, name_library(address)
+    if hello.chip is None:  # doctor takes such a machine for a PC, and misses no library there
+        return (
+            "No NPU library was found there, and it is no Rockchip board that rkzoo knows.",
+            name_library(address),
+        )
+    return (
+        "No NPU library was found there.",
+        f"Run rkzoo doctor --on {address}: it says what is missing and where to get it.",
     )
