@@ -21,7 +21,7 @@ from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import Layout
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.session import Session
-from rkzoo.soc.chips import chips
+from rkzoo.soc.chips import chips, resolve
 from rkzoo.soc.machine import Machine, machine_from_json, read_machine
 from rkzoo.soc.versions import Part, Version, parse
 from rkzoo.workflow.inference.backend import Backend
@@ -71,13 +71,7 @@ class RemoteBackend(Backend):
         cls, ready: ResolvedModel, request: Request, report: ProgressReporter
     ) -> RemoteBackend:
         address = _address(request)
-        chip = known_chip(board(address).hello)
-        if chip is None:
-            raise RkzooError(
-                f"{ready.name} cannot be built for {address}.",
-                "It tells no chip that rkzoo knows.",
-                "Convert the model with rkzoo convert --soc CHIP, and run the .rknn.",
-            )
+        chip = chip_on(address, ready.name, request.soc)
         from rkzoo.workflow.compile.kept_rknn import kept_rknn
 
         return _on(address, kept_rknn(ready, chip, request, report))
@@ -201,6 +195,28 @@ def hardware_of(hello: Hello) -> str:
 def known_chip(hello: Hello) -> str | None:
     """The board's chip; None where it tells none, or one that is not known."""
     return hello.chip if hello.chip in chips() else None
+
+
+def chip_on(address: str, model: str, named: str | None = None) -> str:
+    """The chip that a model is built for, for a board.
+
+    Args:
+        address: The board's.
+        model: The model's name.
+        named: The chip that counts where the board tells none that is known.
+
+    Raises:
+        RkzooError: There is none.
+    """
+    chip = known_chip(board(address).hello) or (named and resolve(named))
+    if not chip:
+        raise RkzooError(
+            f"{model} cannot be built for {address}.",
+            "That machine tells no chip that rkzoo knows.",
+            f"Convert it with rkzoo convert {model} --soc CHIP, and give the .rknn in its place;"
+            " compare and tune also take --soc CHIP.",
+        )
+    return chip
 
 
 def library_version(hello: Hello) -> str:
