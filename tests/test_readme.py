@@ -102,11 +102,7 @@ SERVED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     ),
     "rkzoo serve whisper-base piper-joe minilm --wyoming 10300": (
         ("whisper-base", "piper-joe", "minilm"),
-        {
-            f"curl -F model=whisper-base -F file=@talk.mp3 {URL}/v1/audio/transcriptions": (
-                "gospel"
-            )
-        },
+        {f"curl -F model=whisper-base -F file=@talk.mp3 {URL}/v1/audio/transcriptions": ("gospel")},
     ),
 }
 """Servers: the weights that each needs, and the commands that ask it, with words of the answer."""

@@ -213,6 +213,8 @@ class Handler(BaseHTTPRequestHandler):
             self.lease()
         elif word[1] == "files" and self.command == "GET":
             self.json(BOARD.stored(word[2]))
+        elif word[1] == "files" and (full := FAULTS.get("full")):
+            raise Wrong(507, what="There is no room.", why="1 MB is free.", fix=full)
         elif word[1] == "files":
             self.json(BOARD.put(word[2], self.headers["Content-Range"], body))
         elif path == "/sessions":

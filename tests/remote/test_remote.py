@@ -187,9 +187,12 @@ def over_tcp(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_http(over_tcp: str, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is started; the token comes from a variable, and is not shown."""
     processes = set(descendants(os.getpid()))
-    with pytest.raises(RkzooError, match="The token is missing") as caught:
-        board(over_tcp)
-    assert caught.value.what.startswith(f"On {over_tcp}: ")
+    for given, why in (("", "is not set"), ("wrong", "is another")):
+        monkeypatch.setenv("RKZOO_BOARD_TOKEN", given)
+        with pytest.raises(RkzooError, match=f"{over_tcp} asks for a token") as caught:
+            board(over_tcp)
+        assert why in caught.value.why
+        assert "export RKZOO_BOARD_TOKEN=" in caught.value.fix
     monkeypatch.setenv("RKZOO_BOARD_TOKEN", "a secret")
     with opened(board(over_tcp).client, small, layout="plain") as session:
         np.testing.assert_array_equal(session.run([small.fed[3]])[1], small.outputs[3][1])
@@ -217,6 +220,16 @@ def test_what_is_no_board_at_an_http_address(cable: Cable) -> None:
     with pytest.raises(ConnectionLost, match="cannot be reached") as lost:
         board(address)
     assert "Connection refused" in lost.value.why
+
+
+def test_a_board_that_is_full(cable: Cable, small: Small) -> None:
+    cable.fault(full="Free some there: rkzoo cache prune --keep 0")
+    with pytest.raises(RkzooError) as caught:
+        board(ADDRESS).client.put(small.rknn)
+    assert caught.value.what == f"{ADDRESS} has no room for small.rknn."
+    assert caught.value.why == "1 MB is free."
+    assert caught.value.fix.startswith("Free some there: ssh me@board '")
+    assert caught.value.fix.endswith(" rkzoo cache prune --keep 0'")
 
 
 # ---- nothing stays ------------------------------------------------------------------
@@ -486,11 +499,19 @@ def test_a_board_without_rkzoo(
 ) -> None:
     monkeypatch.delenv("RKZOO_BOARD_COMMAND")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(RkzooError, match="cannot be used") as caught:
-        board(ADDRESS)
-    assert caught.value.why == "There is no rkzoo there."
-    assert f"rkzoo board setup {ADDRESS}" in caught.value.fix
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    uname = tmp_path / "bin/uname"
+    uname.parent.mkdir()
+    for machine, command in (
+        ("aarch64", f"rkzoo board setup {ADDRESS}"),
+        ("x86_64", 'pip install "rkzoo[serve]"'),  # what board setup refuses
+    ):
+        uname.write_text(f"#!/bin/sh\necho {machine}")
+        uname.chmod(0o755)
+        with pytest.raises(RkzooError, match="cannot be used") as caught:
+            board(ADDRESS)
+        assert caught.value.why == "There is no rkzoo there."
+        assert command in caught.value.fix
     # As `rkzoo board setup` leaves it.
     place = tmp_path / ".local/share/rkzoo/bin/rkzoo"
     place.parent.mkdir(parents=True)

@@ -12,7 +12,7 @@ from rkzoo import cache
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
 from rkzoo.protocol.board import Stored
-from rkzoo.serving.file_store import FileStore, Piece, WrongContent, WrongPlace, parse_range
+from rkzoo.serving.file_store import FileStore, NoRoom, Piece, WrongContent, WrongPlace, parse_range
 
 DATA = bytes(range(256)) * 40
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -120,11 +120,14 @@ def test_all_files_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         # The one in use stays, though the other was used later.
         assert send(store, 0, 1000, files[2], names[2]).complete
         assert [store.state(name).complete for name in names] == [True, False, True, False]
-    with pytest.raises(RkzooError, match="too large for this board"):
+    with pytest.raises(NoRoom, match=r"RKZOO_CACHE_LIMIT there lets files take"):
         send(store, 0, 3000, bytes(3000), hashlib.sha256(bytes(3000)).hexdigest())
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
-    with pytest.raises(RkzooError, match="cannot be stored"):
+    with pytest.raises(NoRoom) as told:
         send(store, 0, 1000, files[3], names[3])
+    assert str(told.value).count(str(cache_dir("received"))) == 1
+    assert "rkzoo cache prune" in told.value.fix
+    assert not any(word in str(told.value) for word in (" -o ", "RKZOO_CACHE"))
 
 
 def test_the_cache_counts_them_and_leaves_what_is_in_use(tmp_path: Path) -> None:

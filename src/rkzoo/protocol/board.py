@@ -55,7 +55,8 @@ class LibraryFacts(msgspec.Struct, frozen=True):
 
 class Hello(msgspec.Struct, frozen=True):
     """Versions, and the machine as doctor reads it. `library` is what models are opened with,
-    "" where there is none; sizes in bytes."""
+    "" where there is none, and `library_fault` why that is so, where it was named; sizes in
+    bytes."""
 
     rkzoo: str
     protocol: int
@@ -70,6 +71,7 @@ class Hello(msgspec.Struct, frozen=True):
     libraries: tuple[LibraryFacts, ...]
     memory_free: int | None
     memory_total: int | None
+    library_fault: str = ""
 
 
 class Lease(msgspec.Struct, frozen=True):

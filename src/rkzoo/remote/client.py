@@ -11,14 +11,17 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import (
     HTTPConnection,
     HTTPException,
     HTTPResponse,
     HTTPSConnection,
     IncompleteRead,
+    RemoteDisconnected,
 )
 from pathlib import Path
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -42,7 +45,8 @@ from rkzoo.protocol.board import (
     Timed,
 )
 from rkzoo.protocol.tensors import HEADER_LENGTH, Body, decode_response, encode_request
-from rkzoo.remote.connection import Endpoint, LastWords, check_version, not_forwarded
+from rkzoo.remote.connection import TOKEN, Endpoint, LastWords, check_version, not_forwarded
+from rkzoo.remote.remedies import as_run_there
 from rkzoo.session import Array, Closeable
 
 PIECE = 4 << 20
@@ -63,6 +67,10 @@ T = TypeVar("T")
 
 class ConnectionLost(RkzooError):
     """The connection to a board was cut, or nothing listens at its end."""
+
+
+class NoRoom(RkzooError):
+    """A board has no room for a file."""
 
 
 class _UnixConnection(HTTPConnection):
@@ -188,6 +196,9 @@ class Client(Closeable):
                     before = stored.size
                     try:
                         stored = self._put_piece(path, stream, before, size)
+                    except NoRoom as error:
+                        what = f"{self.board} has no room for {file.name}."
+                        raise RkzooError(what, error.why, error.fix) from error
                     except ConnectionLost:
                         tries += 1
                         if self.lost or tries > len(_PAUSES):
@@ -436,6 +447,8 @@ class Client(Closeable):
 
     def _problem(self, response: HTTPResponse, data: bytes) -> RkzooError:
         """What the board says went wrong."""
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            return self._token_wanted()
         try:
             told = msgspec.json.decode(data, type=Problem)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -446,10 +459,22 @@ class Client(Closeable):
                 code=1,
             )
         what, why, fix = (_shown(text) for text in (told.what or told.error, told.why, told.fix))
+        fix = as_run_there(self.board, fix)
         last = _shown(told.log.strip().splitlines()[-1]) if told.log.strip() else ""
         if last and last not in why:
             why = f"{why} The last line there: {last}".strip()
-        return RkzooError(f"On {self.board}: {what}", why, fix, code=2 if told.code == 2 else 1)
+        full = response.status == HTTPStatus.INSUFFICIENT_STORAGE
+        kind = NoRoom if full else RkzooError
+        return kind(f"On {self.board}: {what}", why, fix, code=2 if told.code == 2 else 1)
+
+    def _token_wanted(self) -> RkzooError:
+        given = bool(self.endpoint.token)
+        return RkzooError(
+            f"{self.board} asks for a token.",
+            f"The one in {TOKEN} is another." if given else f"{TOKEN} is not set.",
+            "Set it to the token that rkzoo serve was started with there, and run this again:"
+            f" export {TOKEN}=TOKEN",
+        )
 
     def _unreadable(self, why: str) -> RkzooError:
         return RkzooError(
@@ -474,20 +499,38 @@ class Client(Closeable):
         words = self._last_words() or (_shown(f"{error}") if error is not None else "")
         if refused := not_forwarded(words):
             return ConnectionLost(f"{self.board} cannot be used.", *refused, code=1)
-        if not (self.lease or self.endpoint.socket):
-            return ConnectionLost(
-                f"{self.board} cannot be reached.",
-                f"The system says: {words.rstrip('.')}." if words else "",
-                "Check the address, and that rkzoo serve --board runs there; SSL_CERT_FILE names"
-                " certificates to trust.",
-                code=1,
-            )
+        if self.board.startswith("http") and not self.lease:
+            why, fix = _unreached(error, self.endpoint)
+            return ConnectionLost(f"{self.board} cannot be reached.", why, fix, code=1)
         return ConnectionLost(
             f"The connection to {self.board} was cut.",
             f"The last that was heard: {words.rstrip('.')}." if words else "",
             "Check the board and the cable, and run this again; files that were sent are kept.",
             code=1,
         )
+
+
+def _unreached(error: BaseException | None, end: Endpoint) -> tuple[str, str]:
+    """Why nothing was heard at an http address, and the remedy."""
+    port = "Check the port: rkzoo serve --board tells it there when it starts."
+    if isinstance(error, SSLCertVerificationError):
+        return (
+            f"Its certificate is not trusted: {_shown(error.verify_message).rstrip('.')}.",
+            "Name what it is signed by: export SSL_CERT_FILE=FILE.pem",
+        )
+    if isinstance(error, SSLError):
+        place = f"http://{end.board.removeprefix('https://')}"
+        return "What listens there does not speak TLS.", f"Try --on {place}, or check the port."
+    if isinstance(error, RemoteDisconnected | ConnectionResetError):
+        tls = "" if end.tls else " Where that server speaks TLS, give --on https://HOST:PORT."
+        return "What listens there ends the connection without an answer.", f"{port}{tls}"
+    if isinstance(error, HTTPException):
+        return "What listens there does not speak HTTP.", port
+    words = _shown(f"{error}") if error is not None else ""
+    return (
+        f"The system says: {words.rstrip('.')}." if words else "",
+        "Check the address, and that rkzoo serve --board runs there.",
+    )
 
 
 def _shown(text: str) -> str:

@@ -29,6 +29,7 @@ from rkzoo.errors import RkzooError, printable
 from rkzoo.files import temporary_folder
 from rkzoo.protocol.board import VERSION, ServerReady
 from rkzoo.remote.address import PORTS, Address
+from rkzoo.remote.remedies import host_key_name, install
 from rkzoo.remote.ssh_client import ssh_command
 
 ADB = "RKZOO_ADB"
@@ -62,10 +63,10 @@ if used {folder}; then
     [ -d "$old" ] && [ ! -L "$old" ] && [ -O "$old" ] && ! used "$old" && rm -rf "$old"
   done
 fi
+PATH="$HOME/.local/share/rkzoo/bin:$PATH"
 run={command}
 if [ -z "$run" ]; then
-  run="$HOME/.local/share/rkzoo/bin/rkzoo"
-  [ -x "$run" ] || run=$(command -v rkzoo) || exit 127
+  run=$(command -v rkzoo) || {{ echo "machine: $(uname -m)" >&2; exit 127; }}
 fi
 {start} serve --board --socket {folder}/s --until-stdin-closes
 """
@@ -248,7 +249,7 @@ class _Process:
                     f"{self._board} does not answer.",
                     f"No server began to listen there within {START_SECONDS:.0f} s."
                     + (f" {said}" if (said := self.last_words()) else ""),
-                    "Try to log in there, and run rkzoo doctor.",
+                    "Try to log in there with ssh or adb, and run rkzoo doctor there.",
                     code=1,
                 ) from None
             if not line:
@@ -340,7 +341,6 @@ def _running(command: Sequence[str], board: str) -> Iterator[_Process]:
 
 # ---- why it failed ------------------------------------------------------------------
 
-_SETUP = "Install it there from this PC: rkzoo board setup {board}"
 # As OpenSSH's server tells that AllowTcpForwarding or AllowStreamLocalForwarding is off.
 _NO_FORWARDING = (
     r"administratively prohibited|connect failed: open failed|unknown channel type",
@@ -367,7 +367,7 @@ _CAUSES = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "Its host key is another than the one that ssh knows.",
-        "If the board was set up anew, remove the old key with ssh-keygen -R HOST.",
+        "If the board was set up anew, remove the old key: ssh-keygen -R {host}",
     ),
     (
         r"Host key verification failed|authenticity of host",
@@ -398,15 +398,10 @@ _CAUSES = (
     (
         r"invalid choice: 'serve'",
         "The rkzoo there is too old to serve.",
-        _SETUP,
+        "{install}",
     ),
 )
 """What ssh, adb and rkzoo print, and what it stands for."""
-_CODES = {
-    _NOT_THERE: ("There is no rkzoo there.", _SETUP),
-    _FOLDER_TAKEN: ("No private folder can be made below its /tmp.", "Free some space there."),
-}
-"""Exit codes of the script, likewise."""
 
 
 def cause(board: str, code: int, said: Sequence[str]) -> Cause | None:
@@ -423,8 +418,20 @@ def cause(board: str, code: int, said: Sequence[str]) -> Cause | None:
         return _CUT
     for pattern, why, fix in _CAUSES:
         if re.search(pattern, text):
-            return Cause(why, fix.format(board=board))
+            host = _host_key(text, board) if "{host}" in fix else ""
+            return Cause(why, fix.format(board=board, host=host, install=install(board)))
+    if code == _NOT_THERE:
+        machine = re.search(r"^machine: (\w+)$", text, re.MULTILINE)
+        return Cause("There is no rkzoo there.", install(board, machine[1] if machine else ""))
+    if code == _FOLDER_TAKEN:
+        return Cause("No private folder can be made below its /tmp.", "Free some space there.")
     return None
+
+
+def _host_key(said: str, board: str) -> str:
+    """The name of a changed host key: ssh's own, which an alias of its configuration is not."""
+    told = re.search(r"^Host key for ([\w.:\[\]-]+) has changed", said, re.MULTILINE)
+    return shlex.quote(told[1]) if told else host_key_name(board)
 
 
 def not_forwarded(words: str) -> tuple[str, str] | None:
@@ -435,13 +442,9 @@ def not_forwarded(words: str) -> tuple[str, str] | None:
 
 def _failed(board: str, code: int, said: Sequence[str]) -> RkzooError:
     last = _last(said)
-    known = cause(board, code, said)
-    if known is None and code in _CODES:
-        why, fix = _CODES[code]
-        known = Cause(why, fix.format(board=board))
-    told = known or Cause(
+    told = cause(board, code, said) or Cause(
         f"It says: {last}" if last else f"What was started there ended with code {code}.",
-        f"Run it there by hand: rkzoo serve --board. If it is damaged: rkzoo board setup {board}",
+        f"Run it there by hand: rkzoo serve --board. If it is damaged: {install(board)}",
     )
     return RkzooError(f"{board} cannot be used.", told.why, told.fix, code=told.code)
 
@@ -456,7 +459,7 @@ def check_version(board: str, rkzoo: str, protocol: int) -> None:
     raise RkzooError(
         f"{board} and this PC do not understand each other.",
         f"The board has rkzoo {_shown(rkzoo)} (protocol {protocol}), and this PC has {own}.",
-        f"Bring the board up to this version with rkzoo board setup {board}, or update this PC.",
+        f"{install(board)} (or update this PC)",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from rkzoo.errors import RkzooError
+from rkzoo.errors import RkzooError, printable
 from rkzoo.files import atomic_output, locked, read_bytes
 
 CONFIG = "RKZOO_CONFIG"
@@ -18,6 +18,7 @@ CONFIG = "RKZOO_CONFIG"
 _MOST = 200
 _LARGEST = 1 << 20
 _LONGEST = 300
+_MOST_NAMED = 8  # in a sentence
 
 
 class KnownBoard(msgspec.Struct, frozen=True):
@@ -93,14 +94,13 @@ def forget(address: str) -> KnownBoard:
             if board.address == address:
                 _write(place, [one for one in boards if one is not board])
                 return board
-    from rkzoo.spelling import unknown
-
-    raise unknown(
-        f"{address} is not in the list of boards.",
+    # No address is proposed for another: those of two boards often differ in one digit.
+    listed = ", ".join(board.address for board in boards[:_MOST_NAMED])
+    more = " and others, which rkzoo board list shows" if len(boards) > _MOST_NAMED else ""
+    raise RkzooError(
+        f"{printable(address, '?')} is not in the list of boards.",
         "No board was set up or reached under that address.",
-        address,
-        [board.address for board in boards],
-        "rkzoo board list shows them.",
+        f"It has {listed}{more}." if boards else "The list is empty; nothing is to be forgotten.",
     )
 
 

@@ -254,10 +254,11 @@ class Board:
     def hello(self) -> Hello:
         """Versions, and what the machine is."""
         machine = read_machine(self._root)
+        library = fault = ""
         try:
             library = find_library() or ""
-        except RkzooError:
-            library = ""  # doctor says what is wrong with it
+        except RkzooError as error:
+            fault = error.what
         libraries = machine.libraries
         if Path(library).is_file() and library not in (one.path for one in libraries):
             libraries += (examine(Path(library), library),)  # named, and in no usual folder
@@ -277,6 +278,7 @@ class Board:
             ),
             memory_free=machine.free,
             memory_total=machine.total,
+            library_fault=fault,
         )
 
     def machine(self) -> bytes:
@@ -303,9 +305,8 @@ class Board:
         RkzooError."""
         try:
             return _CLOCKS[asked.action](self, lease_name, asked.apply)
-        except clocks.NeedsRoot as error:
-            fix = "Reach the board as root, for example with --on ssh://root@BOARD."
-            raise RkzooError(error.what, error.why, fix) from error
+        except (clocks.NeedsRoot, clocks.NoClocks) as error:
+            raise RkzooError(error.what, error.why, _CLOCK_FIXES[type(error)]) from error
 
     def _hold(self, lease_name: str, apply: bool) -> ClocksSet:
         lease = self.leases.of(lease_name)
@@ -334,6 +335,12 @@ class Board:
             tuple(clock.name for clock in machine.clocks if clock.throttled),
         )
 
+
+# For who is at the other end of the cable.
+_CLOCK_FIXES: dict[type[RkzooError], str] = {
+    clocks.NeedsRoot: "Reach the board as root, for example with --on ssh://root@BOARD.",
+    clocks.NoClocks: "See what that machine is: rkzoo doctor",
+}
 
 _CLOCKS: dict[str, Callable[[Board, str, bool], ClocksSet]] = {
     "show": lambda board, lease, apply: board._told("show", False, ()),

@@ -26,7 +26,7 @@ from rkzoo.serving.board import MOST_WAITING, Board
 from rkzoo.serving.calls import InferArguments, InferReply, RecordArguments, TimeArguments
 from rkzoo.serving.engine import Engine
 from rkzoo.serving.errors import ServingError, of_error, of_problem
-from rkzoo.serving.file_store import MOST_PIECE, WrongContent, WrongPlace, parse_range
+from rkzoo.serving.file_store import MOST_PIECE, NoRoom, WrongContent, WrongPlace, parse_range
 from rkzoo.serving.http_limits import read_body
 from rkzoo.serving.leases import Lease, NoLease
 from rkzoo.serving.oip import described, header_size
@@ -43,6 +43,7 @@ _LINES = "application/x-ndjson"
 
 _STATUSES: dict[type[RkzooError], int] = {
     NoLease: 410,
+    NoRoom: 507,
     WrongPlace: 409,
     WrongContent: 422,
     WorkerDied: 502,

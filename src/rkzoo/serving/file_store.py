@@ -7,8 +7,10 @@ size. It counts once all of it is there and its sha256 is right. Several servers
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from rkzoo.cache import limit
 from rkzoo.errors import RkzooError
-from rkzoo.files import cache_dir, locked, os_errors_explained, require_space, sha256_of, size_text
+from rkzoo.files import cache_dir, locked, os_errors_explained, sha256_of, size_text
 from rkzoo.kept import drop
 from rkzoo.protocol.board import Stored
 
@@ -47,6 +49,10 @@ class WrongPlace(RkzooError):
             f"Go on from byte {stored.size}.",
         )
         self.stored = stored
+
+
+class NoRoom(RkzooError):
+    """A file that the disk or the cache's bound has no room for."""
 
 
 class WrongContent(RkzooError):
@@ -90,7 +96,7 @@ class FileStore:
         Raises:
             WrongPlace: Bytes before it are missing.
             WrongContent: It was the last, and the file is another; it is dropped.
-            RkzooError: There is no room for it.
+            NoRoom: There is no room for it.
         """
         with self._writing(sha256):
             stored = self.state(sha256)
@@ -108,8 +114,8 @@ class FileStore:
             new = data[stored.size - piece.start :]
             if new:
                 self._make_room(piece.total, sha256)
-                require_space(part.parent, piece.total - stored.size, "A file that is sent")
-                with os_errors_explained("The file cannot be kept."), part.open("ab") as file:
+                _require_space(part.parent, piece.total - stored.size)
+                with _kept_at(part), part.open("ab") as file:
                     file.write(new)
             if part.stat().st_size == piece.total:
                 self._finish(sha256)
@@ -147,10 +153,11 @@ class FileStore:
         """Drop what was used least recently, where a file of `size` bytes would be too much."""
         most = limit() if self._most is None else self._most
         if size > most:
-            raise RkzooError(
+            raise NoRoom(
                 "The file is too large for this board.",
-                f"It has {size_text(size)}, and files may take {size_text(most)} in all.",
-                "Raise RKZOO_CACHE_LIMIT on the board, or use a smaller model.",
+                f"It has {size_text(size)}, and RKZOO_CACHE_LIMIT there lets files take"
+                f" {size_text(most)} in all.",
+                "Raise RKZOO_CACHE_LIMIT there, or use a smaller model.",
             )
         others = [path for path in _folder().iterdir() if not path.name.startswith(sha256)]
         sizes = {path: path.stat() for path in others if path.is_file()}
@@ -179,6 +186,34 @@ def _places(sha256: str) -> tuple[Path, Path]:
         )
     folder = _folder()
     return folder / sha256, folder / f"{sha256}.part"
+
+
+def _require_space(folder: Path, size: int) -> None:
+    with os_errors_explained(f"{folder} cannot be used."):
+        free = shutil.disk_usage(folder).free
+    if size > free:
+        raise _no_room(f"{size_text(free)} are free, and {size_text(size)} needed, in {folder}.")
+
+
+@contextmanager
+def _kept_at(part: Path) -> Iterator[None]:
+    """The disk may fill up, and a quota be reached, while a piece is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room(f"{part.parent} takes no more: {error.strerror}.") from error
+        raise RkzooError(
+            "The file cannot be kept.",
+            f"The system says: {error.strerror} ({part.parent}).",
+            "Check that folder there, which RKZOO_CACHE names.",
+        ) from error
+
+
+def _no_room(why: str) -> NoRoom:
+    # Nothing that is in use is removed.
+    fix = "Free some space there, for example by: rkzoo cache prune --keep 0"
+    return NoRoom("There is no room for the file.", why, fix)
 
 
 def _mark_used(path: Path) -> None:

@@ -30,6 +30,10 @@ class NeedsRoot(RkzooError):
     """Clocks are set by somebody who may not."""
 
 
+class NoClocks(RkzooError):
+    """Clocks are set where there are none."""
+
+
 @dataclass(frozen=True)
 class Write:
     """A value to write to a file of /sys. `old` is its present value."""
@@ -57,7 +61,7 @@ class Journal(msgspec.Struct, frozen=True):
 def settable(machine: Machine) -> Machine:
     """The machine. Raises RkzooError where it has no clock that can be set."""
     if not machine.clocks and machine.npu_rate is None:
-        raise RkzooError(
+        raise NoClocks(
             "There is no clock here that can be set.",
             "The kernel shows neither CPU nor NPU clocks under /sys, as on most PCs.",
             "Run it on the board.",

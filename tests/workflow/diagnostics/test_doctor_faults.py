@@ -764,3 +764,34 @@ def test_an_empty_tree_is_said_to_be_none(tmp_path: Path) -> None:
     found = diagnose(tmp_path)
     assert [finding.id for finding in found.findings] == ["tree-empty"]
     assert found.exit_code == EXIT["fail"]
+
+
+def test_versions_are_judged_by_the_library_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on this machine, which is no board."""
+    here = {"x86_64": 62, "aarch64": 183}.get(os.uname().machine)
+    if here is None:
+        pytest.skip("the tests write no library for this processor")
+    library = tmp_path / "another-name.so"
+    library.write_bytes(elf("librknnrt version: 2.0.0b0 (x)", here))
+    model = tmp_path / "model.rknn"
+    model.write_bytes(Model("rk3588", toolkit="2.3.2").write())
+    monkeypatch.delenv("RKZOO_LIBRKNNRT", raising=False)
+    machine = read_machine()
+    assert not {"model-version", "version-model-newer"} & {
+        one.id for one in model_findings(model, machine)
+    }
+    monkeypatch.setenv("RKZOO_LIBRKNNRT", str(library))
+    newer = by_id(tuple(model_findings(model, machine)))["version-model-newer"]
+    assert newer.level == "warn"
+    assert "model 2.3.2, runtime 2.0.0" in newer.evidence
+    assert str(library) in newer.fix
+    library.write_bytes(elf("librknnrt version: 2.3.2 (x)", here))
+    assert by_id(tuple(model_findings(model, machine)))["model-version"].level == "ok"
+    monkeypatch.setenv("RKZOO_LIBRKNNRT", "/nope.so")
+    named = by_id(tuple(model_findings(model, machine)))["library-named"]
+    assert (named.level, named.text) == (
+        "fail",
+        "RKZOO_LIBRKNNRT names /nope.so, which is no file.",
+    )

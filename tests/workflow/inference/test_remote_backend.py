@@ -29,6 +29,7 @@ from rkzoo.cli.signals import descendants
 from rkzoo.errors import RkzooError
 from rkzoo.remote import boards
 from rkzoo.remote.boards import board
+from rkzoo.workflow.comparison.compare import compare
 from rkzoo.workflow.compile import kept_rknn as kept_room
 from rkzoo.workflow.evaluation.evaluate import evaluate
 from rkzoo.workflow.inference import remote_backend
@@ -36,7 +37,7 @@ from rkzoo.workflow.inference.board import LIBRARY
 from rkzoo.workflow.inference.plan import npu_workers, on_core, open_part, plan
 from rkzoo.workflow.inference.remote_backend import RemoteBackend
 from rkzoo.workflow.request.request import Request
-from rkzoo.workflow.tuning.tune import tune
+from rkzoo.workflow.tuning.tune import _check_chip, tune
 from workflow.inference.test_board import Bus
 
 ADDRESS = cables.ADDRESS
@@ -224,6 +225,34 @@ def test_what_is_no_rknn_is_built_for_the_boards_chip_once(
         assert session.run([bus.fed])[0].dtype == np.int8
 
 
+def test_a_board_that_tells_no_chip(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before anything is built, unless --soc names the chip."""
+    hello = msgspec.structs.replace(board(ADDRESS).hello, chip=None)
+    monkeypatch.setattr(board(ADDRESS), "hello", hello)
+    tiny = tmp_path / "tiny.onnx"
+    onnx.save(stock(), tiny)
+    built: list[Any] = []
+
+    def convert(ready: Any, socs: Any, request: Request, **more: Any) -> None:
+        built.append(socs)
+        raise RkzooError("Nothing is built here.")
+
+    monkeypatch.setattr(kept_room, "convert_resolved", convert)
+    for refused in (
+        lambda: compare(str(tiny), request=Request(on=ADDRESS)),
+        lambda: plan(tiny, Request(on=ADDRESS)),
+    ):
+        with pytest.raises(RkzooError, match=r"tells no chip.*compare and tune also take --soc"):
+            refused()
+    assert built == []
+    with pytest.raises(RkzooError, match="Nothing is built here"):
+        plan(tiny, Request(on=ADDRESS, soc="rk3568", dtype="fp16"))
+    assert built == [["rk3568"]]
+    _check_chip(ADDRESS, "rk3568")
+
+
 def test_tune(there: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each setting is built, sent and measured; here all builds are one file, and one is tried."""
     hello = msgspec.structs.replace(board(ADDRESS).hello, chip="rk3588")
@@ -252,9 +281,17 @@ def test_tune(there: Path, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"chip": "rk3566"}, "was built for rk3588, and this is rk3566"),
-        ({"chip": "rk3588", "memory_free": 1000}, "bytes|MiB are free"),
-        ({"library": ""}, "No NPU library was found there"),
+        ({"chip": "rk3566"}, "was built for rk3588, and that is rk3566"),
+        (
+            {"chip": "rk3588", "memory_free": 1000},
+            f"memory of {ADDRESS}.*MiB are free.*rkzoo doctor --on {ADDRESS} names",
+        ),
+        ({"library": "", "chip": "rk3588"}, rf"library was found there\. Run .* --on {ADDRESS}"),
+        ({"library": ""}, "no Rockchip board that rkzoo knows.*env RKZOO_LIBRKNNRT="),
+        (
+            {"library": "", "library_fault": "RKZOO_LIBRKNNRT names /no.so, which is no file."},
+            "/no.so, which is no file.*env RKZOO_LIBRKNNRT=",
+        ),
     ],
 )
 def test_what_cannot_run_is_told_before_it_is_sent(

@@ -80,7 +80,8 @@ def search(
         key = (how.head, how.algorithm, how.method)
         if key not in values:
             raise RkzooError("It cannot be built.")
-        return SimpleNamespace(main=replace(MAP, value=values[key]))
+        main = replace(MAP, value=values[key])
+        return SimpleNamespace(main=main, runtime="simulator", hardware="")
 
     monkeypatch.setattr(tuning, "evaluate_plan", measured)
     return made

@@ -58,6 +58,7 @@ from rkzoo.workflow.comparison.planning import (
     calibration_pictures,
     check_named,
     given_pictures,
+    is_built,
     own_chip,
     plans,
     recipe_of,
@@ -74,6 +75,7 @@ from rkzoo.workflow.comparison.tensor_metrics import OutputFigures, figures, ove
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.load import answer_at
 from rkzoo.workflow.inference.plan import Plan
+from rkzoo.workflow.inference.remote_backend import chip_on
 from rkzoo.workflow.request.request import PathName, Request
 
 _LINES = 8  # text lines of a page whose tensors are compared
@@ -103,6 +105,10 @@ def compare(
     chip = chip_name(soc) if soc else ""
     check_named(images)
     far = comparing_board(request.on, chip) if request.on else None
+    if request.on and chip:
+        request = replace(request, soc=chip)
+    if request.on and not is_built(model):
+        chip_on(request.on, model, chip)  # told before anything is built
     planned, skipped = plans(model, request, report)
     chip = chip or (far and far.hello.chip) or own_chip(planned) or SIMULATED_SOC
     on_board = board_plans(model, request, planned, report) if far else {}

@@ -17,7 +17,7 @@ from rkzoo.soc.machine import Machine
 from rkzoo.workflow.comparison.check_outputs import OutputCheck, board_label, check_output
 from rkzoo.workflow.comparison.diagnosis import ON_BOARD, Cause, Runtime
 from rkzoo.workflow.comparison.result import BoardComparison, BoardOutputs
-from rkzoo.workflow.inference.remote_backend import machine_on
+from rkzoo.workflow.inference.remote_backend import known_chip, machine_on
 
 Answered = dict[Runtime, dict[tuple[str, int], tuple[str, TensorSpec, list[Array]]]]
 """By what ran, and by role and place of an output: its name, its spec, and its arrays."""
@@ -76,10 +76,11 @@ def comparing_board(address: str, soc: str) -> FarBoard:
     """The board at an address. Raises RkzooError where it cannot be reached, or has another chip
     than `soc`, unless that is empty."""
     hello = board(address).hello
-    if soc and hello.chip and not same_family(soc, hello.chip):
+    chip = known_chip(hello)
+    if soc and chip and not same_family(soc, chip):
         raise RkzooError(
             f"--soc {soc} is not the chip of {address}.",
-            f"It has {hello.chip}.",
+            f"It has {chip}.",
             "Leave --soc out.",
         )
     return FarBoard(address, hello, machine_on(address))

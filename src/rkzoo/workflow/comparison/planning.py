@@ -103,13 +103,18 @@ def plans(
     return plans, skipped
 
 
+def is_built(model: str) -> bool:
+    """Whether a model is a .rknn or a pipeline of them, which runs as it is."""
+    return Path(model).suffix.lower() == ".rknn" or is_pipeline_file(model)
+
+
 def board_plans(
     model: str, request: Request, simulated: Mapping[Runtime, Plan], report: ProgressReporter
 ) -> dict[Runtime, Plan]:
     """A plan on the board that `request` names for each number format of the simulator's; what is
     built already has one alone. Raises RkzooError."""
     planned: dict[Runtime, Plan] = {}
-    built = Path(model).suffix.lower() == ".rknn" or is_pipeline_file(model)
+    built = is_built(model)
     recipes = [part.built.recipe for part in simulated["onnx"].parts.values()]
     own = "int8" if any(recipe.dtype == "int8" for recipe in recipes) else "fp16"
     for runtime, on_board in ON_BOARD.items():

@@ -306,9 +306,9 @@ def library_name(machine: Machine) -> str:
 
 
 def runtime(machine: Machine) -> Library | None:
-    """The library that a program on this board would load."""
+    """The library that a program on this machine would load."""
     name = library_name(machine)
-    ours = (lib for lib in machine.libraries if lib.name == name and lib.version)
+    ours = (lib for lib in machine.libraries if name in ("", lib.name) and lib.version)
     return next((lib for lib in ours if _suits(machine, lib)), None)
 
 

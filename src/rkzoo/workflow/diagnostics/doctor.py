@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from rkzoo.checks import LEVELS, Level
 from rkzoo.errors import RkzooError
 from rkzoo.files import open_file, os_errors_explained
 from rkzoo.soc.chips import same_family
+from rkzoo.soc.library import examine
 from rkzoo.soc.machine import Machine, machine_from_json, read_machine
 from rkzoo.soc.versions import Version, judge, parse
 from rkzoo.toolkit.versions import RELEASES
@@ -152,8 +154,14 @@ def _rknn(path: Path, machine: Machine, soc: str | None) -> Iterator[Finding]:
         )
     else:
         yield ok("model", built, "the .rknn itself")
+    try:
+        opening = _as_opened(machine)
+    except RkzooError as error:
+        yield fail("library-named", error.what, "the environment", error.fix)
+    else:
+        target = chip or next((p.lower() for p in file.platforms), "CHIP")
+        yield from _model_version(file.toolkit, opening, target)
     if machine.board and machine.chip:
-        yield from _model_version(file.toolkit, machine)
         need = (file.weight_bytes or 0) + (file.memory_bytes or 0)
         yield from _fits(need, file.memory_bytes is not None, machine)
     for check in rknn_checks(file):
@@ -167,23 +175,41 @@ def _rknn(path: Path, machine: Machine, soc: str | None) -> Iterator[Finding]:
         )
 
 
-def _model_version(toolkit: str, machine: Machine) -> Iterator[Finding]:
+def _as_opened(machine: Machine) -> Machine:
+    """The machine with the library that models are opened with: one that is named comes before a
+    board's own, and is all that a machine without a known chip has. Raises RkzooError where what
+    is named is no file."""
+    from rkzoo.workflow.inference.board import LIBRARY, find_library
+
+    if not machine.live or (machine.chip and not os.environ.get(LIBRARY)):
+        return machine
+    path = find_library()
+    if path is None or not Path(path).is_file():
+        return machine
+    library = examine(Path(path), path)
+    # Under another name it serves the chip, too.
+    named = replace(library, name=library_name(machine) or library.name)
+    return replace(machine, libraries=(named,))
+
+
+def _model_version(toolkit: str, machine: Machine, target: str) -> Iterator[Finding]:
+    """`target`: the chip that the model is for."""
     version = parse(toolkit)
     library = runtime(machine)
     rules = judge(
         known_versions(machine) | {"model": version},
         chip=machine.chip,
-        library=library_name(machine),
+        library=library_name(machine) or "librknnrt.so",
     )
     ours = [rule for rule in rules if "model" in rule.when]
     for rule in ours:
         for finding in version_finding(rule, machine, version):
-            yield _or_convert(finding, parse(library.version) if library else None, machine)
+            yield _or_convert(finding, parse(library.version) if library else None, target)
     if not ours and library and version:
         yield ok("model-version", f"the library knows models of toolkit {version}", library.path)
 
 
-def _or_convert(finding: Finding, have: Version | None, machine: Machine) -> Finding:
+def _or_convert(finding: Finding, have: Version | None, target: str) -> Finding:
     """Add the alternative of converting the model with the library's version, where rkzoo has
     it.
     """
@@ -192,7 +218,7 @@ def _or_convert(finding: Finding, have: Version | None, machine: Machine) -> Fin
     return replace(
         finding,
         fix=f"{finding.fix} Or convert the model with the library's version.",
-        command=f"rkzoo convert MODEL --soc {machine.chip} --toolkit {have}",
+        command=f"rkzoo convert MODEL --soc {target} --toolkit {have}",
     )
 
 

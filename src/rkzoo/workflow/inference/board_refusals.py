@@ -28,7 +28,9 @@ def refuse(name: str, file: RknnFile | None, machine: Machine) -> None:
     refuse_for(name, file, machine.chip, *_most(machine))
 
 
-def refuse_for(name: str, file: RknnFile, chip: str | None, has: int | None, kind: str) -> None:
+def refuse_for(
+    name: str, file: RknnFile, chip: str | None, has: int | None, kind: str, on: str = ""
+) -> None:
     """As `refuse`, by what is known of a machine.
 
     Args:
@@ -37,23 +39,25 @@ def refuse_for(name: str, file: RknnFile, chip: str | None, has: int | None, kin
         chip: The machine's chip.
         has: Bytes of memory that there are for a model at the most; None where that is not known.
         kind: What they are, as the end of a sentence.
+        on: The machine's address; "" for this one.
 
     Raises:
         RkzooError: The model cannot work there.
     """
     if chip and file.platforms and not any(same_family(p.lower(), chip) for p in file.platforms):
         raise RkzooError(
-            f"{name} cannot run on this board.",
-            f"It was built for {', '.join(file.platforms)}, and this is {chip}.",
+            f"{name} cannot run on {on or 'this board'}.",
+            f"It was built for {', '.join(file.platforms)}, and {'that' if on else 'this'} is"
+            f" {chip}.",
             f"Convert the model for this chip, on a PC: rkzoo convert MODEL --soc {chip}",
         )
     need = needed(file)
     if has is not None and need > has:
+        doctor = f"rkzoo doctor --on {on}" if on else "rkzoo doctor"
         raise RkzooError(
-            f"{name} does not fit into this board's memory.",
+            f"{name} does not fit into the memory of {on or 'this board'}.",
             f"It needs {need / _MIB:.0f} MiB, and {has / _MIB:.0f} MiB {kind}.",
-            "End other programs (rkzoo doctor names those that use the NPU), or use a smaller"
-            " model.",
+            f"End other programs ({doctor} names those that use the NPU), or use a smaller model.",
         )
 
 

@@ -16,11 +16,12 @@ from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.protocol.board import Hello, OpenSession
 from rkzoo.remote.boards import Shared, board, client_of
+from rkzoo.remote.remedies import name_library
 from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import Layout
 from rkzoo.runtime.npu_api import Cores
 from rkzoo.session import Session
-from rkzoo.soc.chips import chips
+from rkzoo.soc.chips import chips, resolve
 from rkzoo.soc.machine import Machine, machine_from_json, read_machine
 from rkzoo.soc.versions import Part, Version, parse
 from rkzoo.workflow.inference.backend import Backend
@@ -70,13 +71,7 @@ class RemoteBackend(Backend):
         cls, ready: ResolvedModel, request: Request, report: ProgressReporter
     ) -> RemoteBackend:
         address = _address(request)
-        chip = known_chip(board(address).hello)
-        if chip is None:
-            raise RkzooError(
-                f"{ready.name} cannot be built for {address}.",
-                "It tells no chip that rkzoo knows.",
-                "Convert the model with rkzoo convert --soc CHIP, and run the .rknn.",
-            )
+        chip = chip_on(address, ready.name, request.soc)
         from rkzoo.workflow.compile.kept_rknn import kept_rknn
 
         return _on(address, kept_rknn(ready, chip, request, report))
@@ -202,6 +197,28 @@ def known_chip(hello: Hello) -> str | None:
     return hello.chip if hello.chip in chips() else None
 
 
+def chip_on(address: str, model: str, named: str | None = None) -> str:
+    """The chip that a model is built for, for a board.
+
+    Args:
+        address: The board's.
+        model: The model's name.
+        named: The chip that counts where the board tells none that is known.
+
+    Raises:
+        RkzooError: There is none.
+    """
+    chip = known_chip(board(address).hello) or (named and resolve(named))
+    if not chip:
+        raise RkzooError(
+            f"{model} cannot be built for {address}.",
+            "That machine tells no chip that rkzoo knows.",
+            f"Convert it with rkzoo convert {model} --soc CHIP, and give the .rknn in its place;"
+            " compare and tune also take --soc CHIP.",
+        )
+    return chip
+
+
 def library_version(hello: Hello) -> str:
     """Version of the library that models are opened with; "" where it is not known."""
     return next((one.version for one in hello.libraries if one.path == hello.library), "")
@@ -234,18 +251,14 @@ def _on(address: str, file: Path) -> RemoteBackend:
     connected = board(address)
     hello = connected.hello
     if not hello.library:
-        raise RkzooError(
-            f"{file.name} cannot be run on {address}.",
-            "No NPU library was found there.",
-            f"Run rkzoo doctor --on {address}: it says what is missing and where to get it.",
-        )
+        raise RkzooError(f"{file.name} cannot be run on {address}.", *_no_library(address, hello))
     read = readable_rknn(file)
     chip = known_chip(hello)
     if read is not None:
         # Where an NPU has memory of its own kind, the board alone knows how much.
         contiguous = chip is None or chips()[chip].iommu is False
         has = None if contiguous else hello.memory_free
-        refuse_for(file.name, read, chip, has, "are free")
+        refuse_for(file.name, read, chip, has, "are free", address)
     known: dict[Part, Version | None] = {
         "model": parse(read.toolkit) if read else None,
         "runtime": parse(library_version(hello)),
@@ -259,4 +272,19 @@ def _on(address: str, file: Path) -> RemoteBackend:
         hardware_of(hello),
         available=max(1, hello.npu_cores),
         shared=connected.shared,
+    )
+
+
+def _no_library(address: str, hello: Hello) -> tuple[str, str]:
+    """Why no model can be opened on a board, and the remedy."""
+    if hello.library_fault:
+        return hello.library_fault, name_library(address)
+    if hello.chip is None:  # doctor takes such a machine for a PC, and misses no library there
+        return (
+            "No NPU library was found there, and it is no Rockchip board that rkzoo knows.",
+            name_library(address),
+        )
+    return (
+        "No NPU library was found there.",
+        f"Run rkzoo doctor --on {address}: it says what is missing and where to get it.",
     )

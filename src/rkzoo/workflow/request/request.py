@@ -81,6 +81,7 @@ class Request:
         on: Address of a board whose NPU runs the model, while all else is done here:
             "ssh://user@board", "adb:SERIAL" or "http://board:8000". What is no .rknn is built for
             its chip first, and kept.
+        soc: The chip of the board `on`, where it tells none that is known.
         dtype: "int8" or "fp16", for the simulator, for what is built for `on`, and for
             `convert`; None is the model's first.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
@@ -126,6 +127,7 @@ class Request:
 
     runtime: str | None = None
     on: str | None = None
+    soc: str | None = None
     dtype: str | None = None
     toolkit: str | None = None
     calibration: str | CalibrationImages | None = None

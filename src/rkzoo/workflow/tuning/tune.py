@@ -279,6 +279,7 @@ def tune(
         )
     if request.on is not None:
         _check_chip(request.on, soc)
+        request = replace(request, soc=soc)
     ready = find_model(model, request, report)
     validate_options(ready.contract.head, request.given())
     if ready.card is not None and "int8" not in ready.dtypes:
@@ -306,16 +307,17 @@ def tune(
 
 
 def _check_chip(on: str, soc: str) -> None:
-    """Raises RkzooError where the board at an address is of another chip."""
+    """Raises RkzooError where the board at an address is of another chip; one that tells none is
+    taken for what is asked for."""
     from rkzoo.remote.boards import board
     from rkzoo.workflow.inference.remote_backend import known_chip
 
     chip = known_chip(board(on).hello)
-    if chip is None or not same_family(chip, soc):
+    if chip is not None and not same_family(chip, soc):
         raise RkzooError(
             f"{on} cannot measure what is built for {soc}.",
-            f"Its chip is {chip or 'not known'}.",
-            f"Give --soc {chip}, or leave --on out." if chip else "Leave --on out.",
+            f"Its chip is {chip}.",
+            f"Give --soc {chip}, or leave --on out.",
         )
 
 
