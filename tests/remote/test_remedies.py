@@ -31,7 +31,9 @@ def test_rkzoo_is_installed_the_way_that_works(board: str, machine: str, words: 
 
 
 def test_no_rkzoo_on_a_machine_that_is_no_board() -> None:
-    why, fix = cause(SSH, 127, ["Welcome", "machine: x86_64"]) or ("", "")
+    told = cause(SSH, 127, ["Welcome", "machine: x86_64"])
+    assert told is not None
+    why, fix = told.why, told.fix
     assert why == "There is no rkzoo there."
     assert fix.endswith('pip install "rkzoo[serve]"')
 
@@ -58,7 +60,9 @@ def test_a_changed_host_key_is_named() -> None:
         ([], "'[board]:2222'"),
         (["Host key for 10.0.0.7 has changed and"], "10.0.0.7"),
     ):
-        _, fix = cause(SSH, 255, [changed, *said]) or ("", "")
+        told = cause(SSH, 255, [changed, *said])
+        assert told is not None
+        fix = told.fix
         assert fix.endswith(f"ssh-keygen -R {name}")
     assert host_key_name("ssh://me@board") == host_key_name("ssh://board:22") == "board"
 

@@ -13,6 +13,7 @@ from npu_standin import build
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve.py"
 
 
+@pytest.mark.sweep
 @pytest.mark.load
 @pytest.mark.parametrize("way", ["pictures", "tensors"])
 def test_nothing_is_lost_among_slow_clients_and_rubbish(way: str) -> None:

@@ -536,6 +536,7 @@ SENTENCE = (
 )
 
 
+@pytest.mark.sweep
 @pytest.mark.network
 def test_real_models_answer_as_run_does(assets: Path, tmp_path: Path) -> None:
     """Whisper's transcript, and piper's sound whole and in pieces."""

@@ -84,6 +84,7 @@ READ: dict[str, Callable[[Any], list[Record]]] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("name", "truth", "kind", "ap", "ap50"), CASES)
 def test_float_scores_are_the_reference(
     name: str, truth: str, kind: str, ap: float, ap50: float, assets: Path

@@ -109,6 +109,7 @@ def test_first_lines_of_the_vendors_page(model: Model, assets: Path) -> None:
         assert wrong <= 0.1 * sum(map(len, wanted))
 
 
+@pytest.mark.sweep
 @pytest.mark.toolkit
 @pytest.mark.parametrize(("name", "least"), [("ppocr-v4-det", 0.95), ("ppocr-v5-det", 0.94)])
 def test_int8_detector_finds_the_lines_that_float_finds(
