@@ -354,6 +354,16 @@ def open_dataset(spec: str, task: str, labels: tuple[str, ...]) -> Dataset:
     )
 
 
+def require_data(spec: str) -> None:
+    """Raises RkzooError where nothing lies at the path of a dataset: what can be told before a
+    model's task decides how it is read. `spec` as for `open_dataset`."""
+    head, colon, rest = spec.partition(":")
+    forced = bool(colon) and head in {form.name for form in FORMATS}
+    if colon and not forced and not Path(spec).exists():
+        return  # it may be a format's name, misspelled: those of the task are told later
+    _parts(rest if forced else spec)
+
+
 def _source(spec: str, task: str, labels: tuple[str, ...]) -> tuple[DatasetFormat, DatasetSource]:
     fitting = [form for form in FORMATS if task in form.tasks]
     if not fitting:

@@ -63,15 +63,17 @@ def main(args: argparse.Namespace) -> int:
 
 def _main_on(args: argparse.Namespace) -> int:
     """The same, of a board at the other end of a cable."""
+    from rkzoo.cli.console import ProgressBars
     from rkzoo.errors import RkzooError
     from rkzoo.protocol.board import SetClocks
-    from rkzoo.remote.boards import board
+    from rkzoo.remote.boards import board, note_version
     from rkzoo.workflow.inference.remote_backend import machine_on
 
     if args.root:
         raise RkzooError(
             "--root does not go with --on.", "The board's own clocks are meant.", "Leave one out."
         )
+    note_version(board(args.on), ProgressBars())
     if args.action == "show":
         return _show(machine_on(args.on), as_json=args.json)
     told = board(args.on).client.clocks(SetClocks(args.action, args.apply))

@@ -8,12 +8,16 @@ import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 
+from rkzoo.errors import printable
+from rkzoo.progress import ProgressReporter
 from rkzoo.protocol.board import Hello
 from rkzoo.remote.address import parse_address
 from rkzoo.remote.client import Client
 from rkzoo.remote.connection import Endpoint, connect
 from rkzoo.remote.known_boards import KnownBoard, remember
+from rkzoo.remote.remedies import install
 from rkzoo.session import Closeable
 
 
@@ -88,6 +92,21 @@ def board(address: str) -> Board:
             _boards.pop(key).close()
         _boards[key] = connected = Board(key[1])
         return connected
+
+
+_noted: set[str] = set()
+
+
+def note_version(connected: Board, report: ProgressReporter) -> None:
+    """Notes where a board's rkzoo is another version than this one, once for each board."""
+    own, there = version("rkzoo"), printable(connected.hello.rkzoo)[:40]
+    if there == own or connected.address in _noted:
+        return
+    _noted.add(connected.address)
+    report.note(
+        f"{connected.address} has rkzoo {there}, and this PC has {own}."
+        f" {install(connected.address, connected.hello.machine)}"
+    )
 
 
 def client_of(address: str, shared: Shared | None) -> Client:

@@ -444,7 +444,7 @@ def _failed(board: str, code: int, said: Sequence[str]) -> RkzooError:
     last = _last(said)
     told = cause(board, code, said) or Cause(
         f"It says: {last}" if last else f"What was started there ended with code {code}.",
-        f"Run it there by hand: rkzoo serve --board. If it is damaged: {install(board)}",
+        f"Run it there by hand: rkzoo serve --board. {install(board)}",
     )
     return RkzooError(f"{board} cannot be used.", told.why, told.fix, code=told.code)
 

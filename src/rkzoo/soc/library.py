@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+from rkzoo.errors import RkzooError
 
 _CHUNK = 1 << 20
 _LIMIT = 64 << 20
@@ -16,6 +19,11 @@ _MARK = re.compile(
 )
 # ELF machine numbers -> `uname -m` names.
 _MACHINES = {183: "aarch64", 40: "armv7l", 62: "x86_64", 3: "i686", 243: "riscv64"}
+
+VARIABLE = "RKZOO_LIBRKNNRT"
+"""Names the library to use in place of the one that is found."""
+LITE = "rknn-toolkit-lite2"
+"""In place of a path: Rockchip's Python package."""
 
 ARM32 = frozenset({"armv7l", "armv8l"})
 """`uname -m` names of 32-bit Arm."""
@@ -38,6 +46,19 @@ class Library:
     version: str = ""
     machine: str = ""
     fault: str = ""
+
+
+def named_library() -> str:
+    """The library that the user names, a path or LITE; "" for none. Raises RkzooError where it is
+    no file."""
+    library = os.environ.get(VARIABLE, "")
+    if library and library != LITE and not Path(library).is_file():
+        raise RkzooError(
+            f"{VARIABLE} names {library}, which is no file.",
+            "",
+            "Point it at librknnrt.so, or unset it.",
+        )
+    return library
 
 
 def examine(file: Path, path: str) -> Library:

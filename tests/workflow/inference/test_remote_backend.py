@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ from npu_standin import build
 from rkzoo.cli.main import main
 from rkzoo.cli.signals import descendants
 from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT
 from rkzoo.remote import boards
 from rkzoo.remote.boards import board
+from rkzoo.workflow.comparison.check import check
 from rkzoo.workflow.comparison.compare import compare
 from rkzoo.workflow.compile import kept_rknn as kept_room
+from rkzoo.workflow.diagnostics import on_board
 from rkzoo.workflow.evaluation.evaluate import evaluate
 from rkzoo.workflow.inference import remote_backend
 from rkzoo.workflow.inference.board import LIBRARY
@@ -248,7 +252,7 @@ def test_a_board_that_tells_no_chip(
             refused()
     assert built == []
     with pytest.raises(RkzooError, match="Nothing is built here"):
-        plan(tiny, Request(on=ADDRESS, soc="rk3568", dtype="fp16"))
+        plan(tiny, Request(on=ADDRESS, chip="rk3568", dtype="fp16"))
     assert built == [["rk3568"]]
     _check_chip(ADDRESS, "rk3568")
 
@@ -302,6 +306,40 @@ def test_what_cannot_run_is_told_before_it_is_sent(
     )
     with pytest.raises(RkzooError, match=words):
         plan(bus.rknn, Request(on=ADDRESS))
+
+
+def test_another_version_there_is_noted_once(
+    there: Path, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    report = type("Report", (type(SILENT),), {"note": lambda self, text: told.append(text)})()
+    plan(bus.rknn, Request(on=ADDRESS), report)
+    assert told == []
+    hello = msgspec.structs.replace(board(ADDRESS).hello, rkzoo="0.0.7", machine="aarch64")
+    monkeypatch.setattr(board(ADDRESS), "hello", hello)
+    for _ in range(2):
+        plan(bus.rknn, Request(on=ADDRESS), report)
+    (said,) = told
+    assert said.startswith(f"{ADDRESS} has rkzoo 0.0.7, and this PC has {version('rkzoo')}. ")
+    assert said.endswith(f"rkzoo board setup {ADDRESS}")
+
+
+def test_files_here_are_looked_at_before_the_board(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(address: str) -> None:
+        raise AssertionError("it connects")
+
+    for room in (remote_backend, on_board):
+        monkeypatch.setattr(room, "board", connect)
+    nowhere = "ssh://nowhere"
+    for data in (str(tmp_path / "none.json"), f"coco:{tmp_path}/none.json"):
+        with pytest.raises(RkzooError, match=r"There is no .*none\.json"):
+            evaluate(str(bus.rknn), data, request=Request(on=nowhere))
+    with pytest.raises(RkzooError, match="checked against"):
+        check(bus.rknn, golden=tmp_path / "none.npz", on=nowhere)
+    with pytest.raises(RkzooError, match=r"none.rknn cannot be read"):
+        on_board.diagnose_on(nowhere, tmp_path / "none.rknn")
 
 
 def test_on_and_runtime() -> None:

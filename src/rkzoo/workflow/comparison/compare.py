@@ -106,7 +106,7 @@ def compare(
     check_named(images)
     far = comparing_board(request.on, chip) if request.on else None
     if request.on and chip:
-        request = replace(request, soc=chip)
+        request = replace(request, chip=chip)
     if request.on and not is_built(model):
         chip_on(request.on, model, chip)  # told before anything is built
     planned, skipped = plans(model, request, report)

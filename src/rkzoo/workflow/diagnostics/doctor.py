@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from rkzoo.checks import LEVELS, Level
 from rkzoo.errors import RkzooError
 from rkzoo.files import open_file, os_errors_explained
 from rkzoo.soc.chips import same_family
-from rkzoo.soc.library import examine
+from rkzoo.soc.library import LITE, examine, named_library
 from rkzoo.soc.machine import Machine, machine_from_json, read_machine
 from rkzoo.soc.versions import Version, judge, parse
 from rkzoo.toolkit.versions import RELEASES
@@ -179,12 +178,8 @@ def _as_opened(machine: Machine) -> Machine:
     """The machine with the library that models are opened with: one that is named comes before a
     board's own, and is all that a machine without a known chip has. Raises RkzooError where what
     is named is no file."""
-    from rkzoo.workflow.inference.board import LIBRARY, find_library
-
-    if not machine.live or (machine.chip and not os.environ.get(LIBRARY)):
-        return machine
-    path = find_library()
-    if path is None or not Path(path).is_file():
+    path = named_library() if machine.live else ""
+    if path in ("", LITE):
         return machine
     library = examine(Path(path), path)
     # Under another name it serves the chip, too.

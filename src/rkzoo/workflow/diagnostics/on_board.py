@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import atomic_output
+from rkzoo.files import atomic_output, open_file, os_errors_explained
 from rkzoo.progress import SILENT, ProgressReporter
-from rkzoo.remote.boards import board
+from rkzoo.remote.boards import board, note_version
 from rkzoo.workflow.diagnostics.doctor import Diagnosis, diagnosis_from_json
 
 
@@ -29,7 +29,12 @@ def diagnose_on(
     Raises:
         RkzooError: The board cannot be reached, or the file not be read.
     """
-    client = board(address).client
+    if model is not None:  # before a board is waited for
+        with os_errors_explained(f"{model} cannot be read."), open_file(model):
+            pass
+    connected = board(address)
+    note_version(connected, report)
+    client = connected.client
     told: dict[str, Any] = (
         client.doctor(client.put(model, report), model.name) if model else client.doctor()
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkzoo.accuracy import answers
 from rkzoo.accuracy.agreement import agreement
-from rkzoo.accuracy.dataset import Dataset, open_dataset
+from rkzoo.accuracy.dataset import Dataset, open_dataset, require_data
 from rkzoo.accuracy.metric import Metric
 from rkzoo.accuracy.tensors import UserMetric
 from rkzoo.contract.detect import DetectHead
@@ -171,6 +171,8 @@ def evaluate(
         request = calibrated_on(dataset, request, limit, departures, models.first.tuned)
         planned = plan_of(models, runtime_of(request, "simulator"), request, report)
     else:
+        if request.on:
+            require_data(data)  # before a board is waited for
         planned = plan(model, request, report)
         contract = next(iter(planned.parts.values())).answers
         task = task_of(contract, len(planned.parts), planned.head)

@@ -25,7 +25,7 @@ from rkzoo.runtime.npu import Layout, NpuSession
 from rkzoo.runtime.npu_api import Cores, Init, NpuError
 from rkzoo.runtime.npu_context import Context, NpuLibrary
 from rkzoo.session import Session
-from rkzoo.soc.library import ARM32, examine
+from rkzoo.soc.library import ARM32, LITE, VARIABLE, examine, named_library
 from rkzoo.soc.machine import CONTAINER_OPTIONS, library_paths, read_machine
 from rkzoo.soc.npu_cores import usable_cores
 from rkzoo.soc.tree import Tree
@@ -42,10 +42,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.request.request import Request
     from rkzoo.workflow.request.resolved import ResolvedModel
 
-LIBRARY = "RKZOO_LIBRKNNRT"
-"""Names the library to use in place of the one that is found."""
-
-LITE = "rknn-toolkit-lite2"
+LIBRARY = VARIABLE
 _NAMES = ("librknnrt.so", "librknnmrt.so")
 _INSTALL = (
     ' or install what simulates it here: pip install "rkzoo[pc]". A container on a board is'
@@ -128,13 +125,7 @@ def find_library() -> str | None:
     """The NPU's library that fits this machine: RKZOO_LIBRKNNRT, else the usual folders (as
     rkzoo doctor looks), else what the system's loader knows, else rknn-toolkit-lite2. None
     where there is none. Raises RkzooError when RKZOO_LIBRKNNRT names no file."""
-    if library := os.environ.get(LIBRARY):
-        if library != LITE and not Path(library).is_file():
-            raise RkzooError(
-                f"{LIBRARY} names {library}, which is no file.",
-                "",
-                "Point it at librknnrt.so, or unset it.",
-            )
+    if library := named_library():
         return library
     if text := fitting_library(Tree(Path("/")), _NAMES):
         return text

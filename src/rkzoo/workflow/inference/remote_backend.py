@@ -15,7 +15,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.protocol.board import Hello, OpenSession
-from rkzoo.remote.boards import Shared, board, client_of
+from rkzoo.remote.boards import Shared, board, client_of, note_version
 from rkzoo.remote.remedies import name_library
 from rkzoo.remote.session import RemoteSession
 from rkzoo.runtime.npu import Layout
@@ -71,16 +71,16 @@ class RemoteBackend(Backend):
         cls, ready: ResolvedModel, request: Request, report: ProgressReporter
     ) -> RemoteBackend:
         address = _address(request)
-        chip = chip_on(address, ready.name, request.soc)
+        chip = chip_on(address, ready.name, request.chip)
         from rkzoo.workflow.compile.kept_rknn import kept_rknn
 
-        return _on(address, kept_rknn(ready, chip, request, report))
+        return _on(address, kept_rknn(ready, chip, request, report), report)
 
     @classmethod
     def of_rknn(
         cls, path: Path, request: Request, report: ProgressReporter
     ) -> tuple[Contract, RemoteBackend]:
-        return contract_of(path), _on(_address(request), path)
+        return contract_of(path), _on(_address(request), path, report)
 
     def open(
         self, contract: Contract, *, threads: int = 0, report: ProgressReporter = SILENT
@@ -246,12 +246,13 @@ def _address(request: Request) -> str:
     return request.on
 
 
-def _on(address: str, file: Path) -> RemoteBackend:
+def _on(address: str, file: Path, report: ProgressReporter) -> RemoteBackend:
     """The file for the board. Raises RkzooError where it cannot run there, before it is sent."""
     connected = board(address)
     hello = connected.hello
     if not hello.library:
         raise RkzooError(f"{file.name} cannot be run on {address}.", *_no_library(address, hello))
+    note_version(connected, report)
     read = readable_rknn(file)
     chip = known_chip(hello)
     if read is not None:

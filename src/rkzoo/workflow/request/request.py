@@ -35,6 +35,7 @@ class ModelOptions(TypedDict, total=False):
 
     runtime: str | None
     on: str | None
+    chip: str | None
     dtype: str | None
     toolkit: str | None
     calibration: str | CalibrationImages | None
@@ -81,7 +82,7 @@ class Request:
         on: Address of a board whose NPU runs the model, while all else is done here:
             "ssh://user@board", "adb:SERIAL" or "http://board:8000". What is no .rknn is built for
             its chip first, and kept.
-        soc: The chip of the board `on`, where it tells none that is known.
+        chip: The chip of the board `on`, where it tells none that is known.
         dtype: "int8" or "fp16", for the simulator, for what is built for `on`, and for
             `convert`; None is the model's first.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
@@ -127,7 +128,7 @@ class Request:
 
     runtime: str | None = None
     on: str | None = None
-    soc: str | None = None
+    chip: str | None = None
     dtype: str | None = None
     toolkit: str | None = None
     calibration: str | CalibrationImages | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.agreement import agreement, check_agreement
-from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset
+from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset, require_data
 from rkzoo.accuracy.metric import Metric
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import TensorsHead
@@ -277,9 +277,7 @@ def tune(
             "It is INT8 that costs accuracy.",
             "Leave --dtype out, or convert with it: rkzoo convert MODEL --soc CHIP --dtype fp16",
         )
-    if request.on is not None:
-        _check_chip(request.on, soc)
-        request = replace(request, soc=soc)
+    request = replace(request, chip=soc)
     ready = find_model(model, request, report)
     validate_options(ready.contract.head, request.given())
     if ready.card is not None and "int8" not in ready.dtypes:
@@ -289,6 +287,9 @@ def tune(
     head = ready.contract.head
     floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", request)}, head)
     with ExitStack() as stack:
+        if request.on is not None:
+            require_data(data)  # before a board is waited for
+            _check_chip(request.on, soc)
         dataset = _dataset(data, task, floating, ready, limit, report)
         truth = evaluate_plan(floating, dataset, limit=limit, report=report)
         if truth.failed:
