@@ -107,6 +107,9 @@ def test_every_locale_prints(environ: dict[str, str], model: Path, tmp_path: Pat
     folder.mkdir()
     strange = os.fsencode(folder) + b"/\xff.onnx"  # no UTF-8
     shutil.copy(model, strange)
+    # Which weights are there changes while other tests run.
+    cache = {"RKZOO_CACHE": str(tmp_path / "cache")}
+    environ = environ | cache
     encoding = environ.get("PYTHONIOENCODING", "ascii").partition(":")[0]
     for words in (["list"], ["soc", "rk3588"], ["info", "ppocr"], ["inspect", strange]):
         command = [sys.executable, "-m", "rkzoo", *words]
@@ -119,7 +122,7 @@ def test_every_locale_prints(environ: dict[str, str], model: Path, tmp_path: Pat
         command = [sys.executable, "-m", "rkzoo", *words, "--json"]
         here = subprocess.run(command, capture_output=True, env=os.environ | environ).stdout
         usual = subprocess.run(
-            command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8"}
+            command, capture_output=True, env=os.environ | cache | {"PYTHONIOENCODING": "utf-8"}
         ).stdout
         document = json.loads(here.decode(encoding))
         # There Python reads the command line's own words in another way.

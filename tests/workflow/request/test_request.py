@@ -77,9 +77,9 @@ def test_the_command_line_can_ask_all_that_python_can() -> None:
     request = model_options.request(parser.parse_args(said.split()))
     unsaid = set(ModelOptions.__annotations__) - request.given()
     # Files, which must be there; and what eval alone takes from the command line.
-    # Where it runs, every verb that has boards adds by itself.
+    # Where it runs, and for which chip, the verbs that have that add by themselves.
     files = {"labels", "calibration", "recipe", "embeddings"}
-    assert unsaid == files | {"max_boxes", "multi_label", "on"}
+    assert unsaid == files | {"max_boxes", "multi_label", "on", "chip"}
 
 
 @pytest.mark.parametrize(
