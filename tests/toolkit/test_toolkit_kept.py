@@ -223,6 +223,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return mine
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["yolov8n", "mobilenetv2"])
 def test_a_real_model_answers_alike_from_what_another_chip_left(
     toolkit_env, own_cache, assets, tmp_path, name

@@ -122,6 +122,7 @@ def test_no_advice_to_a_model_that_is_fed_rightly(assets: Path, model: str, pict
     assert found.better is None
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kept", [[0], [23], [2, 5, 7]])
 def test_no_advice_to_a_detector_of_few_classes(
     assets: Path, tmp_path: Path, kept: list[int]

@@ -142,6 +142,7 @@ def copied(name: str, tmp_path: Path) -> Path:
     return shutil.copy(weights(card(name))["model"], tmp_path / "copy.onnx")
 
 
+@pytest.mark.sweep
 @pytest.mark.network
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_a_detector_of_text_given_as_a_file(dtype: str, assets: Path, tmp_path: Path) -> None:
@@ -160,6 +161,7 @@ def test_a_detector_of_text_given_as_a_file(dtype: str, assets: Path, tmp_path: 
     assert len(match(found.quads, wanted.quads)) >= 0.9 * len(wanted)
 
 
+@pytest.mark.sweep
 @pytest.mark.network
 @pytest.mark.parametrize(
     ("name", "dtype"),

@@ -132,6 +132,7 @@ def test_alpha_is_looked_at(yolo: onnx.ModelProto, bus: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["grey", "four", "uint8, channels last, flipped"])
 def test_the_toolkits_simulator_answers_so_too(
     kind: str, yolo: onnx.ModelProto, bus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
