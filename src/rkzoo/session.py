@@ -67,6 +67,16 @@ class Session(Protocol):
     ) -> None: ...
 
 
+def check_input(array: Array, spec: TensorSpec) -> None:
+    """Raises RkzooError for an input of another shape, and for a picture of another type."""
+    if array.shape != spec.shape or (spec.dtype == "uint8" and array.dtype != np.uint8):
+        raise RkzooError(
+            f"The input {spec.name} is {array.dtype} {list(array.shape)}.",
+            f"The model takes {spec.dtype} {list(spec.shape)}.",
+            "Look at it with rkzoo inspect.",
+        )
+
+
 def canvas_of(session: Session, size: tuple[int, int], channels: int = 3) -> NDArray[np.uint8]:
     """Where a picture of `size` (height, width) is written, uint8 (1, height, width, channels):
     the session's own memory where it has some (the NPU's, `canvas`), so that nothing is copied."""

@@ -11,7 +11,7 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Layers, ModelMemory, Opened, Timed
 from rkzoo.remote.client import Client
-from rkzoo.session import Array, Closeable, Label
+from rkzoo.session import Array, Closeable, Label, check_input
 
 
 class RemoteSession(Closeable):
@@ -116,11 +116,5 @@ class RemoteSession(Closeable):
 
 
 def _checked(array: Array, spec: TensorSpec) -> Array:
-    """As NpuSession takes it, so that both refuse the same."""
-    if array.shape != spec.shape or (spec.dtype == "uint8" and array.dtype != np.uint8):
-        raise RkzooError(
-            f"The input {spec.name} is {array.dtype} {list(array.shape)}.",
-            f"The model takes {spec.dtype} {list(spec.shape)}.",
-            "Look at it with rkzoo inspect.",
-        )
+    check_input(array, spec)
     return np.ascontiguousarray(array, spec.dtype)

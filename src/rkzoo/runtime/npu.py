@@ -23,7 +23,7 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores, Format, Init, NpuError, Query, Type
 from rkzoo.runtime.npu_context import Context, NpuLibrary, NpuMemory, NpuTensor
-from rkzoo.session import Array, Closeable, Label, Session
+from rkzoo.session import Array, Closeable, Label, Session, check_input
 
 Layout = Literal["native", "plain"]
 
@@ -172,7 +172,7 @@ class NpuSession(Closeable):
                 "Look at it with rkzoo inspect.",
             )
         for array, spec in zip(arrays, self.inputs, strict=True):
-            _check(array, spec)
+            check_input(array, spec)
         return self._way.run(arrays)
 
     def set_shapes(self, shapes: Sequence[Sequence[int]]) -> None:
@@ -333,15 +333,6 @@ def _spec(tensor: NpuTensor, shape: tuple[int, ...]) -> TensorSpec:
         scale=tensor.scale,
         zero_point=tensor.zero_point,
     )
-
-
-def _check(array: Array, spec: TensorSpec) -> None:
-    if array.shape != spec.shape or (spec.dtype == "uint8" and array.dtype != np.uint8):
-        raise RkzooError(
-            f"The input {spec.name} is {array.dtype} {list(array.shape)}.",
-            f"The model takes {spec.dtype} {list(spec.shape)}.",
-            "Look at it with rkzoo inspect.",
-        )
 
 
 # ---- input and output modes ---------------------------------------------------------
