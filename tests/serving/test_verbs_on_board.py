@@ -133,7 +133,9 @@ def test_a_cut_cable_is_no_fault_of_the_board(
 
     def cutting(session: Any, golden: Any, rounds: int) -> Any:
         if session.outputs[0].layout == "NC1HWC2":
-            boards.board(server.address).client._end_calls()  # the lease's connection, too
+            client = boards.board(server.address).client
+            client._end_calls()  # the lease's connection, too
+            assert client._lost.wait(10)  # its thread has seen it
         return inner(session, golden, rounds)
 
     monkeypatch.setattr(check_room, "_run", cutting)
