@@ -67,14 +67,22 @@ class Session(Protocol):
     ) -> None: ...
 
 
-def check_input(array: Array, spec: TensorSpec) -> None:
-    """Raises RkzooError for an input of another shape, and for a picture of another type."""
-    if array.shape != spec.shape or (spec.dtype == "uint8" and array.dtype != np.uint8):
+def check_inputs(name: str, arrays: Sequence[Array], specs: Sequence[TensorSpec]) -> None:
+    """Raises RkzooError where the arrays do not fit the inputs of the model `name`: another
+    number, another shape, or a picture of another type."""
+    if len(arrays) != len(specs):
         raise RkzooError(
-            f"The input {spec.name} is {array.dtype} {list(array.shape)}.",
-            f"The model takes {spec.dtype} {list(spec.shape)}.",
+            f"{name} has {len(specs)} inputs, not {len(arrays)}.",
+            "",
             "Look at it with rkzoo inspect.",
         )
+    for array, spec in zip(arrays, specs, strict=True):
+        if array.shape != spec.shape or (spec.dtype == "uint8" and array.dtype != np.uint8):
+            raise RkzooError(
+                f"The input {spec.name} is {array.dtype} {list(array.shape)}.",
+                f"The model takes {spec.dtype} {list(spec.shape)}.",
+                "Look at it with rkzoo inspect.",
+            )
 
 
 def canvas_of(session: Session, size: tuple[int, int], channels: int = 3) -> NDArray[np.uint8]:

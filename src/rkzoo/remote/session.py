@@ -11,7 +11,7 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.protocol.board import Layers, ModelMemory, Opened, Timed
 from rkzoo.remote.client import Client
-from rkzoo.session import Array, Closeable, Label, check_input
+from rkzoo.session import Array, Closeable, Label, check_inputs
 
 
 class RemoteSession(Closeable):
@@ -90,14 +90,9 @@ class RemoteSession(Closeable):
             raise RkzooError(
                 "The model is closed.", "It was run after it was closed.", "Open it again.", code=1
             )
-        if len(arrays) != len(self.inputs):
-            raise RkzooError(
-                f"{self.name} has {len(self.inputs)} inputs, not {len(arrays)}.",
-                "",
-                "Look at it with rkzoo inspect.",
-            )
+        check_inputs(self.name, arrays, self.inputs)
         return {
-            spec.name: _checked(array, spec)
+            spec.name: np.ascontiguousarray(array, spec.dtype)
             for array, spec in zip(arrays, self.inputs, strict=True)
         }
 
@@ -113,8 +108,3 @@ class RemoteSession(Closeable):
                 code=1,
             )
         return array
-
-
-def _checked(array: Array, spec: TensorSpec) -> Array:
-    check_input(array, spec)
-    return np.ascontiguousarray(array, spec.dtype)

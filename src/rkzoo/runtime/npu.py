@@ -23,7 +23,7 @@ from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.npu_api import Cores, Format, Init, NpuError, Query, Type
 from rkzoo.runtime.npu_context import Context, NpuLibrary, NpuMemory, NpuTensor
-from rkzoo.session import Array, Closeable, Label, Session, check_input
+from rkzoo.session import Array, Closeable, Label, Session, check_inputs
 
 Layout = Literal["native", "plain"]
 
@@ -165,14 +165,7 @@ class NpuSession(Closeable):
         Raises:
             RkzooError: An input has the wrong shape or type, or the NPU fails.
         """
-        if len(arrays) != len(self.inputs):
-            raise RkzooError(
-                f"{self.context.name} has {len(self.inputs)} inputs, not {len(arrays)}.",
-                "",
-                "Look at it with rkzoo inspect.",
-            )
-        for array, spec in zip(arrays, self.inputs, strict=True):
-            check_input(array, spec)
+        check_inputs(self.context.name, arrays, self.inputs)
         return self._way.run(arrays)
 
     def set_shapes(self, shapes: Sequence[Sequence[int]]) -> None:

@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -23,7 +23,6 @@ from rkzoo.serving.errors import ServingError
 from rkzoo.serving.http_limits import MOST_BODY, declared_size, read_body
 from rkzoo.serving.trace import TRACE, Trace
 
-Handler = Callable[[Request], Awaitable[Response]]
 ErrorForm = Callable[[ServingError], Response]
 
 _PIECE = 1024 << 10  # bytes of an answer that are handed to the system at once
@@ -156,8 +155,7 @@ class _Guard:
 
 
 def _is_local(host: str) -> bool:
-    """Whether a Host header names this machine: a loopback address, localhost, or nothing (over
-    a socket of the file system)."""
+    """Whether a Host header names this machine: a loopback address, localhost, or nothing."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     name = name.strip("[]").lower()
     if name in ("", "localhost"):

@@ -25,12 +25,11 @@ from rkzoo.serving.app import admitted_body
 from rkzoo.serving.board import MOST_WAITING, Board
 from rkzoo.serving.calls import InferArguments, InferReply, RecordArguments, TimeArguments
 from rkzoo.serving.engine import Engine
-from rkzoo.serving.errors import ServingError, of_error, of_problem
+from rkzoo.serving.errors import ServingError, of_error, of_problem, problem_of
 from rkzoo.serving.file_store import MOST_PIECE, NoRoom, WrongContent, WrongPlace, parse_range
 from rkzoo.serving.http_limits import read_body
 from rkzoo.serving.leases import Lease, NoLease
 from rkzoo.serving.oip import described, header_size
-from rkzoo.serving.worker import problem_of
 from rkzoo.serving.worker_process import WorkerDied
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from rkzoo.serving.calls import (
     SessionArguments,
     TimeArguments,
 )
-from rkzoo.serving.model_slot import fed, infer_each, raw_of
+from rkzoo.serving.model_slot import answered, fed, raw_of
 from rkzoo.serving.worker import Answer
 from rkzoo.session import Array, canvas_of
 from rkzoo.workflow.inference.board import on_board, open_npu
@@ -88,12 +88,9 @@ class BoardSlot:
 
     def _infer(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         asked = msgspec.json.decode(arguments, type=InferArguments)
-        bodies = [
-            Body(bytes(body), size) for body, size in zip(data, asked.header_sizes, strict=True)
-        ]
-        replies = infer_each(self._session, bodies, asked.name, asked.version, outputs=raw_of)
+        answer = answered(self._session, asked, data, outputs=raw_of)
         self._ran = True
-        return Answer([reply for reply, _ in replies], [body for _, body in replies])
+        return answer
 
     def _time(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         asked = msgspec.json.decode(arguments, type=TimeArguments)
@@ -101,7 +98,7 @@ class BoardSlot:
             raise RkzooError(
                 f"{asked.runs} runs cannot be timed.", f"They are 1 to {MOST_RUNS}.", ""
             )
-        arrays = fed(decode_request(Body(bytes(data[0]), asked.header_size)), self._session)
+        arrays = fed(decode_request(Body(data[0], asked.header_size)), self._session)
         arrays = self._placed(arrays)
         seconds, npu = [], []
         for _ in range(asked.runs):
@@ -153,7 +150,7 @@ class BoardSlot:
 
     def _record(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         filename = msgspec.json.decode(arguments, type=RecordArguments).filename
-        record = self._answer(bytes(data[0]), Path(Path(filename).name or "file"))
+        record = self._answer(data[0], Path(Path(filename).name or "file"))
         request = InferRequest({}, all_binary=True)
         body = encode_response(self._asked.name, "1", request, record)
         self._ran = True

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -255,24 +255,21 @@ class Engine:
 
     # ---- asking ---------------------------------------------------------------------------
 
-    @contextmanager
-    def admit(self, size: int) -> Iterator[None]:
-        """Room for a body of `size` bytes while it is received. Raises ServingError (503)."""
-        with self._lock:
-            if self._held + size > self.limits.memory:
-                raise ServingError(503, "What is received and sent fills the memory.", 1.0)
-            self._held += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held -= size
+    def admit(self, size: int) -> AbstractContextManager[None]:
+        """Room for a body of `size` bytes while it is received. Raises ServingError (503) on
+        entering where there is none."""
+        return self._hold(size, self.limits.memory)
 
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
+    def holding(self, size: int) -> AbstractContextManager[None]:
         """An answer of `size` bytes that is being sent. It is never refused: `admit` gives less
         room meanwhile."""
+        return self._hold(size, None)
+
+    @contextmanager
+    def _hold(self, size: int, most: int | None) -> Iterator[None]:
         with self._lock:
+            if most is not None and self._held + size > most:
+                raise ServingError(503, "What is received and sent fills the memory.", 1.0)
             self._held += size
         try:
             yield

@@ -30,6 +30,22 @@ class ServingError(Exception):
         self.problem = problem or Problem(message, message)
 
 
+def problem_of(error: BaseException) -> Problem:
+    """An exception as it goes over the wire."""
+    if isinstance(error, RkzooError):
+        log = str(error.log or "")
+        return Problem(str(error), error.what, error.why, error.fix, error.code, log)
+    if isinstance(error, MemoryError):
+        return Problem("There is too little memory for this.", code=1)
+    what = "An error of rkzoo's own."
+    return Problem(f"{what} {type(error).__name__}: {error}", what, repr(error), code=1)
+
+
+def error_of(problem: Problem) -> RkzooError:
+    """A problem as the exception that it was."""
+    return RkzooError(problem.what or problem.error, problem.why, problem.fix, code=problem.code)
+
+
 def of_problem(problem: Problem, status: int = 400) -> ServingError:
     """A problem of a worker: the request's fault (code 2), or ours."""
     return ServingError(status if problem.code == 2 else 500, problem.error, problem=problem)
@@ -37,5 +53,4 @@ def of_problem(problem: Problem, status: int = 400) -> ServingError:
 
 def of_error(error: RkzooError, status: int = 400) -> ServingError:
     """As `of_problem`, for the exception."""
-    told = Problem(str(error), error.what, error.why, error.fix, error.code, str(error.log or ""))
-    return of_problem(told, status)
+    return of_problem(problem_of(error), status)

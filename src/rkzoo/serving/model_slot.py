@@ -33,7 +33,8 @@ from rkzoo.serving.calls import (
     PredictOptions,
 )
 from rkzoo.serving.channel import Buffer
-from rkzoo.serving.worker import Answer, problem_of
+from rkzoo.serving.errors import problem_of
+from rkzoo.serving.worker import Answer
 from rkzoo.session import Array, Label, Session, dequantise, plain, plain_spec
 from rkzoo.vision.letterbox import with_channels
 
@@ -170,9 +171,7 @@ class ModelSlot:
         if asked.part not in self._parts:
             raise RkzooError(f"There is no part {asked.part}.", code=1)
         session = self._parts[asked.part][1]
-        bodies = [Body(body, size) for body, size in zip(data, asked.header_sizes, strict=True)]
-        replies = infer_each(session, bodies, asked.name, asked.version, outputs=floats_of)
-        return Answer([reply for reply, _ in replies], [body for _, body in replies])
+        return answered(session, asked, data, outputs=floats_of)
 
     def _predict(self, arguments: msgspec.Raw, data: list[bytes]) -> Answer:
         from rkzoo.json_values import json_text
@@ -274,6 +273,26 @@ def floats_of(session: Session, outputs: Sequence[Array]) -> dict[str, Array]:
 def raw_of(session: Session, outputs: Sequence[Array]) -> dict[str, Array]:
     """Outputs by name as the session gives them."""
     return {spec.name: array for array, spec in zip(outputs, session.outputs, strict=True)}
+
+
+def answered(
+    session: Session,
+    asked: InferArguments,
+    data: Sequence[bytes],
+    *,
+    outputs: Callable[[Session, Sequence[Array]], dict[str, Array]],
+) -> Answer:
+    """The answer of a slot to `infer`: what `infer_each` gives, for its call.
+
+    Args:
+        session: What runs the requests.
+        asked: What they call the model, and the JSON parts of their bodies.
+        data: Their bodies.
+        outputs: As for `infer_each`.
+    """
+    bodies = [Body(body, size) for body, size in zip(data, asked.header_sizes, strict=True)]
+    replies = infer_each(session, bodies, asked.name, asked.version, outputs=outputs)
+    return Answer([reply for reply, _ in replies], [body for _, body in replies])
 
 
 def infer_each(

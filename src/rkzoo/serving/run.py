@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -162,7 +163,7 @@ def serve(engine: Engine, settings: Settings, ready: Callable[[ServerReady], Non
         raise RkzooError(
             "None of the models could be loaded, so the server ended.",
             hopeless,
-            f"Try it first: rkzoo run {engine.status(engine.names()[0]).path} INPUT",
+            f"Try it first: rkzoo run {shlex.quote(engine.status(engine.names()[0]).path)} INPUT",
         )
 
 
@@ -180,10 +181,10 @@ async def _serve(
     from rkzoo.serving.http_limits import BoundedHttp
 
     api = _board(engine) if settings.board else None
-    modules = [import_module(f"rkzoo.serving.{name}") for name in PARTS if _has(name)]
+    modules = [import_module(f"rkzoo.serving.{name}") for name in PARTS]
     routes = [*(api.routes() if api else ())]  # its sessions are models, too, and come first
     routes += [route for module in modules for route in module.routes(engine)]
-    access = Access(settings.token, settings.local and settings.socket is None)
+    access = Access(settings.token, settings.socket is None and settings.loopback)
     config = uvicorn.Config(
         Traced(application(routes, access, partial(_error_form, modules)), engine.tell),
         http=BoundedHttp,
@@ -198,7 +199,7 @@ async def _serve(
         ssl_certfile=str(settings.certificate) if settings.certificate else None,
         ssl_keyfile=str(settings.key) if settings.key else None,
     )
-    server = _Server(config)
+    server = _server_of(config)
     if api:
         server.on_stop = api.stop
     engine.expect_all()
@@ -243,12 +244,8 @@ def _board(engine: Engine) -> BoardApi:
     return BoardApi(Board(log=engine.log), engine)
 
 
-def _has(name: str) -> bool:
-    return find_spec(f"rkzoo.serving.{name}") is not None
-
-
-def _server_class() -> type[Any]:
-    import uvicorn
+def _server_of(config: Any) -> Any:
+    import uvicorn  # late: a server alone needs it
 
     class Server(uvicorn.Server):
         """uvicorn's server, whose signals are ours."""
@@ -269,11 +266,7 @@ def _server_class() -> type[Any]:
             self.on_stop()  # it waits for what is answered, and leases last until they are ended
             await super().shutdown(sockets)
 
-    return Server
-
-
-def _Server(config: Any) -> Any:  # noqa: N802 - a class that is made late
-    return _server_class()(config)
+    return Server(config)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.native_output import leave_library_lines
 from rkzoo.protocol.board import Problem
 from rkzoo.serving.channel import Buffer, Channel, Closed
+from rkzoo.serving.errors import problem_of
 
 SLOTS: dict[str, str] = {
     "model": "rkzoo.serving.model_slot:ModelSlot",
@@ -74,22 +75,6 @@ class Slot(Protocol):
         """Answers. Raises RkzooError."""
 
     def close(self) -> None: ...
-
-
-def problem_of(error: BaseException) -> Problem:
-    """An exception as it goes over the wire."""
-    if isinstance(error, RkzooError):
-        log = str(error.log or "")
-        return Problem(str(error), error.what, error.why, error.fix, error.code, log)
-    if isinstance(error, MemoryError):
-        return Problem("There is too little memory for this.", code=1)
-    what = "An error of rkzoo's own."
-    return Problem(f"{what} {type(error).__name__}: {error}", what, repr(error), code=1)
-
-
-def error_of(problem: Problem) -> RkzooError:
-    """A problem as the exception that it was."""
-    return RkzooError(problem.what or problem.error, problem.why, problem.fix, code=problem.code)
 
 
 def _serve(channel: Channel) -> None:

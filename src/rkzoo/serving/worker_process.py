@@ -16,7 +16,8 @@ import msgspec
 
 from rkzoo.errors import RkzooError
 from rkzoo.serving.channel import Buffer, Channel, Closed
-from rkzoo.serving.worker import Answered, Call, error_of
+from rkzoo.serving.errors import error_of
+from rkzoo.serving.worker import Answered, Call
 
 _LAST_LINES = 20
 _LONGEST_LINE = 4096

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.errors import RkzooError
-from rkzoo.session import dequantise
+from rkzoo.session import dequantise, plain
 from rkzoo.vision.letterbox import Letterbox
 from rkzoo.vision.maps import nearest_to_source, to_source
 
@@ -67,17 +67,15 @@ def class_masks(
 
 def channels_first(output: NDArray[Any], spec: TensorSpec, classes: int) -> NDArray[Any]:
     """Return an output of any layout as (C, h, w), without the padding channels of NC1HWC2."""
-    if spec.layout == "NC1HWC2":
-        _, blocks, height, width, block = output.shape
-        planes = output[0].transpose(0, 3, 1, 2).reshape(blocks * block, height, width)
-        return np.asarray(planes[:classes])
-    if output.ndim != 4:
+    native = spec.layout == "NC1HWC2"
+    if output.ndim != 4 and not native:
         raise RkzooError(
             f"The model gave an output of {list(output.shape)}.",
             "A segmentation gives a map for each class.",
             "Look at it with rkzoo inspect.",
         )
-    return np.asarray(output[0].transpose(2, 0, 1) if spec.layout == "NHWC" else output[0])
+    planes = plain(output, spec)[0]
+    return np.asarray(planes[:classes] if native else planes)
 
 
 def _check(maps: int, head: SemanticHead, *, most: bool = False) -> None:
