@@ -212,6 +212,20 @@ def test_a_slot_that_leaves_makes_room_for_others() -> None:
     assert len(got[0]) == 1
 
 
+def test_a_retired_slot_is_given_nothing_though_its_thread_has_not_woken() -> None:
+    scheduler = Scheduler(10, 1 << 30)
+    former, new = Taker("a"), Taker("a")
+    for taker in (former, new):
+        scheduler.enter(taker)
+    scheduler.ask(former)
+    scheduler.retire(former)
+    request = job()
+    scheduler.put("a", request)
+    scheduler.ask(new)
+    assert scheduler.taken(former) == []
+    assert scheduler.taken(new) == [request]
+
+
 def test_nothing_is_lost_or_given_twice() -> None:
     """Threads that put, cancel, take, retire and come back, by chance."""
     chance = random.Random(0)

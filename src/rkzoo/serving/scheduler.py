@@ -150,14 +150,15 @@ class Scheduler:
         with self._lock:
             share = self._shares.get(taker.model, _Share())
             share.slots -= 1
-            if taker in share.idle:
-                share.idle.remove(taker)
+            self._stop_idling(taker)
             self._dispatch()
 
     def retire(self, taker: Taker) -> None:
-        """Sends a slot home after what it has."""
+        """Sends a slot home after what it has; from here on it is given nothing more."""
         with self._lock:
             taker.retired = True
+            # Its thread may not have woken yet when the next request comes.
+            self._stop_idling(taker)
             taker.ready.set()
 
     def take(self, taker: Taker) -> list[Job]:
@@ -178,9 +179,6 @@ class Scheduler:
     def taken(self, taker: Taker) -> list[Job]:
         """What a slot was given."""
         with self._lock:
-            share = self._shares[taker.model]
-            if not taker.jobs and taker in share.idle:
-                share.idle.remove(taker)
             jobs, taker.jobs = taker.jobs, []
             return jobs
 
@@ -216,6 +214,11 @@ class Scheduler:
             taker.since, taker.guess = monotonic(), share.mean * len(taker.jobs)
             share.used += taker.guess
             taker.ready.set()
+
+    def _stop_idling(self, taker: Taker) -> None:
+        share = self._shares.get(taker.model)
+        if share and taker in share.idle:
+            share.idle.remove(taker)
 
     def _busy(self) -> list[float]:
         return [share.used for share in self._shares.values() if share.jobs or share.working]
