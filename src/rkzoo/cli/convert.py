@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
-from rkzoo.cli.model_options import PLAIN, add_calibration, add_inputs
+from rkzoo.cli.model_options import (
+    DTYPES,
+    PLAIN,
+    add_algorithm,
+    add_calibration,
+    add_inputs,
+)
 
 if TYPE_CHECKING:
     from rkzoo.workflow.compile.convert import ConversionResult
@@ -32,7 +38,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="rk3588, rk3576, rk3568, rk3566, rk3562, rv1126b, rv1106, rv1103 ...; several build "
         "in parallel",
     )
-    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: that of the card")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: that of the card")
+    add_algorithm(parser)
     add_calibration(
         parser, "20 to 100 calibration pictures, like those of the camera, for the INT8 ranges"
     )

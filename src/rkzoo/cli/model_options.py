@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.request.request import Request
 
 
+DTYPES = ("int8", "fp16", "w4a16")
 PLAIN = "leave out what was tuned for the model's card (rkzoo info says it)"
 
 
@@ -29,7 +30,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_calibration(simulator, "pictures that set INT8 ranges")
     simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     simulator.add_argument("--plain", action="store_true", help=PLAIN)
-    simulator.add_argument("--dtype", choices=("int8", "fp16"))
+    simulator.add_argument("--dtype", choices=DTYPES)
+    add_algorithm(simulator)
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
 
 
@@ -41,6 +43,15 @@ def add_calibration(parser: argparse._ActionsContainer, what: str) -> None:
         type=int,
         metavar="N",
         help="how many of them, evenly (default: what the model's card says, or 100)",
+    )
+
+
+def add_algorithm(parser: argparse._ActionsContainer) -> None:
+    """--algorithm."""
+    parser.add_argument(
+        "--algorithm",
+        choices=("normal", "kl_divergence", "mmse", "gdq"),
+        help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model",
     )
 
 
@@ -155,6 +166,7 @@ _SAME = {
     "runtime": "runtime",
     "on": "on",
     "dtype": "dtype",
+    "algorithm": "algorithm",
     "toolkit": "toolkit",
     "calibration": "calib",
     "calibration_count": "calib_count",

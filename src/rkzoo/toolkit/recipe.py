@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,9 +12,15 @@ from rkzoo.contract.schema_base import StrictStruct
 
 DEFAULT_VERSION = "2.5.0"
 
-Dtype = Literal["int8", "fp16"]
-Algorithm = Literal["normal", "kl_divergence", "mmse"]
-Method = Literal["channel", "layer"]
+Dtype = Literal["int8", "fp16", "w4a16"]
+Algorithm = Literal["normal", "kl_divergence", "mmse", "gdq"]
+Method = Literal["channel", "layer", "group32", "group64", "group128", "group256"]
+
+
+def offered(dtypes: Sequence[str], dtype: str) -> bool:
+    """Whether a model that comes in `dtypes` may be built in `dtype`. 4-bit weights go with
+    float16: what that is between the layers, it is there too."""
+    return dtype in dtypes or (dtype == "w4a16" and "fp16" in dtypes)
 
 
 class InputPlan(StrictStruct, frozen=True):
@@ -39,11 +46,12 @@ class Recipe(StrictStruct, frozen=True):
 
     Attributes:
         soc: The chip.
-        dtype: Data type.
+        dtype: Data type; w4a16 is 4-bit weights, and float16 between the layers.
         inputs: The graph's inputs.
         toolkit: Toolkit version.
-        algorithm: Calibration algorithm.
-        method: INT8 weight scales per channel, or one per layer.
+        algorithm: Calibration algorithm; gdq is of w4a16 alone.
+        method: Weight scales per channel, or one per layer; of w4a16 also one for so many weights
+            of a channel.
         optimization_level: Of the toolkit, 0 to 3.
         auto_hybrid: The toolkit itself keeps layers in float16 that INT8 degrades.
         float_layers: Tensors (as `ToolkitProcess.quantised_tensors` names them) computed in

@@ -134,7 +134,8 @@ class Jobs:
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
         "config": further arguments of RKNN.config. "calibration": a folder with
         calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
-        with its own scales. "auto_hybrid": whether the toolkit looks itself for tensors that
+        with its own scales; with "unused_calibration" it is quantised all the same, by nothing that
+        it saw. "auto_hybrid": whether the toolkit looks itself for tensors that
         stay in float16. "float_layers": such that were chosen. "scores": outputs that are
         scores in 0..1, and are stored so, whatever calibration saw. "keep": whether a later build
         shall do without calibrating; "kept": a folder with what an earlier one left for that, or
@@ -147,8 +148,8 @@ class Jobs:
         if header["kept"]:
             model = self._resumed(header)
         chosen = bool(header["float_layers"])
-        # What `mmse` finds for the weights is not written down by the first half.
-        whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] == "mmse"
+        # What `mmse` and `gdq` find for the weights is not written down by the first half.
+        whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] in ("mmse", "gdq")
         keep = header["keep"] and header["calibration"] is not None and not whole
         if model is None and (chosen or header["scores"] or keep):
             try:
@@ -164,10 +165,11 @@ class Jobs:
         if model is None:
             model = self._fresh(header)
             self._load(model, header)
-            if header["calibration"] is None:
+            if header["calibration"] is None and not header.get("unused_calibration"):
                 _done("build", model.build(do_quantization=False))
             else:
-                dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
+                folder = header["calibration"] or zeros_for_calibration(header["inputs"])
+                dataset = unpack_calibration(Path(folder), header["inputs"])
                 # Older versions do not have this argument.
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
                 _done("build", model.build(do_quantization=True, dataset=dataset, **more))
@@ -371,6 +373,16 @@ def pictures_first(inputs: Header) -> list[str]:
 def _done(call: str, status: Any) -> None:
     if status != 0:
         raise JobRefused(f"{call} returned {status}")
+
+
+def zeros_for_calibration(inputs: Sequence[Header]) -> str:
+    """Write one sample of nothing for each input where `unpack_calibration` finds it."""
+    for number, spec in enumerate(inputs):
+        shape = spec["shape"]
+        picture = [shape[0], *shape[2:], shape[1]] if spec["mean"] else [1, *shape]
+        kind = np.uint8 if spec["mean"] else spec.get("dtype", "float32")
+        np.save(f"calibration-{number}.npy", np.zeros(picture, kind))
+    return "."
 
 
 def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:

@@ -83,7 +83,7 @@ def open_sessions(
                 graph = build.onnx.read_bytes()
             session = OnnxSession(graph, part.contract.picture)
         else:
-            env = environment.ensure(build.recipe.toolkit, report=report)
+            env = environment.ensure_for(build.recipe, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))
             built = process.build_for_simulation(build)
             outputs = rknn.read(built.rknn).outputs

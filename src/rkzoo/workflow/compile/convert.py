@@ -248,7 +248,7 @@ def convert_resolved(
     )
     require_space(targets[0].parent, len(socs) * prepared.parameters, "The .rknn")
     fed = samples(prepared, pictures, golden, report) if golden else None
-    env = environment.ensure(prepared.recipe.toolkit, report=report)
+    env = environment.ensure_for(prepared.recipe, report=report)
     running: list[ToolkitProcess] = []
 
     def one(soc: str, target: Path) -> ConversionResult:

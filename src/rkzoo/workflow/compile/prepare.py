@@ -26,7 +26,8 @@ from rkzoo.soc.chips import chips
 from rkzoo.tasks.detect.postprocess import DetectDecoder
 from rkzoo.tasks.prompt.prompted import fill_slots
 from rkzoo.toolkit import builds, checks
-from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe
+from rkzoo.toolkit.process import is_calibrated
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe, offered
 from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
@@ -76,9 +77,9 @@ def prepare(
     if own is not None:
         report.note("The model came quantised: its own scales are kept, and nothing is calibrated.")
         pictures = None
-    elif dtype == "int8":
+    elif dtype == "int8" or ready.quantise.algorithm == "gdq":
         pictures = _pictures(ready, pictures, count, report)
-    if dtype not in ready.dtypes:
+    if not offered(ready.dtypes, dtype):
         raise RkzooError(
             f"{ready.name} is not offered in {dtype}.",
             f"Its card allows {', '.join(ready.dtypes)}.",
@@ -106,11 +107,12 @@ def prepare(
         scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None
         else (),
-        **(_numbers(ready) if dtype == "int8" and own is None else {}),
+        **(_numbers(ready, dtype) if dtype != "fp16" and own is None else {}),
     )
+    calibrates = is_calibrated(recipe)
     # Of the graph as it goes to the toolkit: a cut may have freed an output.
     cut = quantization_info(graph) if own is not None else None
-    samples = len(pictures) if pictures and dtype == "int8" else 0
+    samples = len(pictures) if pictures and calibrates else 0
     problems = dict.fromkeys(_stopped(ready, graph))
     for soc in socs:
         found = checks.check(
@@ -136,7 +138,7 @@ def prepare(
     proof = _proof(ready, graph, report)
     arrays = []
     stored = Calibration()
-    if dtype == "int8" and pictures is not None:
+    if calibrates and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
     content = graph.SerializeToString()
@@ -236,9 +238,12 @@ def input_plans(contract: Contract, picture: str) -> tuple[InputPlan, ...]:
     return (InputPlan(name=picture, shape=shape, mean=image.mean, std=image.std), *others)
 
 
-def _numbers(ready: ResolvedModel) -> dict[str, Any]:
-    """The part of a recipe that INT8 alone has."""
+def _numbers(ready: ResolvedModel, dtype: Dtype) -> dict[str, Any]:
+    """The part of a recipe that only what is quantised has. What was found for INT8 says nothing
+    of 4-bit weights."""
     how = ready.quantise
+    if dtype == "w4a16":
+        return {"algorithm": how.algorithm or "normal", "method": how.method}
     return {
         "algorithm": how.algorithm or ready.algorithm,
         "method": how.method,

@@ -16,7 +16,7 @@ from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.simulator import SimulatorSession
 from rkzoo.toolkit import builds, environment
 from rkzoo.toolkit.builds import BuildInputs
-from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
+from rkzoo.toolkit.process import ToolkitProcess, simulated_soc
 from rkzoo.toolkit.recipe import Dtype
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.sidecar import read_sidecar
@@ -70,7 +70,9 @@ def simulator_inputs(
     from rkzoo.workflow.compile.prepare import prepare
 
     chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
-    prepared = prepare(ready, [SIMULATED_SOC], chosen, pictures, toolkit, report, count=count)
+    prepared = prepare(
+        ready, [simulated_soc(chosen)], chosen, pictures, toolkit, report, count=count
+    )
     inputs = builds.find(prepared.key)
     if inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")
@@ -79,7 +81,7 @@ def simulator_inputs(
 
 def simulate(inputs: BuildInputs, report: ProgressReporter = SILENT) -> SimulatorSession:
     """Builds a model that stays alive and answers."""
-    env = environment.ensure(inputs.recipe.toolkit, report=report)
+    env = environment.ensure_for(inputs.recipe, report=report)
     process = ToolkitProcess(env, report=report)
     try:
         return simulate_in(process, inputs)

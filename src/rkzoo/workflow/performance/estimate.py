@@ -45,7 +45,7 @@ from rkzoo.speed.table import CostTable, cost_table
 from rkzoo.toolkit import builds, checks, environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
-from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.process import ToolkitProcess, is_calibrated
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.workflow.compile.prepare import input_plans
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
@@ -435,9 +435,8 @@ def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> B
         outputs_read_inside=own.read_inside if own else (),
     )
     checks.refuse(problems)
-    calibrated = dtype == "int8" and not recipe.quantised
     pairs = zip(subject.inputs, subject.integer, strict=True)
-    arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
+    arrays = [_noise(plan, integer) for plan, integer in pairs] if is_calibrated(recipe) else []
     key = builds.store(subject.graph, arrays, recipe)
     build_inputs = builds.find(key)
     if build_inputs is None:

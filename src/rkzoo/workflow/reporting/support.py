@@ -25,7 +25,7 @@ from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.spelling import unknown
 from rkzoo.toolkit import environment
-from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, offered
 from rkzoo.workflow.compile.prepare import prepare
 from rkzoo.workflow.evaluation.evaluate import task_of
 from rkzoo.workflow.performance.estimate import Estimate, estimate
@@ -204,8 +204,8 @@ def try_all(
             else:
                 row = _proved(row, ready, release, report)
             supports = with_support(supports, row)
-            offered = candidate.dtypes or ready.dtypes
-            for soc in _missing(row, offered, socs or supported(), also):
+            dtypes = candidate.dtypes or ready.dtypes
+            for soc in _missing(row, dtypes, socs or supported(), also):
                 dtype = also or _first(candidate.dtypes, soc)
                 report.note(f"{candidate.name} on {soc}{f' in {dtype}' if dtype else ''}")
                 trial = try_one(candidate.model, soc, release, dtype)
@@ -241,7 +241,7 @@ def _first(dtypes: Sequence[Dtype], soc: str) -> Dtype | None:
 
 
 def _missing(
-    row: Support, offered: Sequence[Dtype], socs: Sequence[str], also: Dtype | None
+    row: Support, dtypes: Sequence[Dtype], socs: Sequence[str], also: Dtype | None
 ) -> list[str]:
     """Chips that lack a trial. In another data type only those that build the model, in one that
     is not it."""
@@ -251,7 +251,7 @@ def _missing(
         return [soc for soc in socs if soc not in row.chips]
     other = {soc for soc, trial in row.chips.items() if trial.dtype not in ("", also)}
     able = [soc for soc in socs if soc in other and also in chips()[soc].dtypes]
-    return [soc for soc in able if soc not in getattr(row, _FIELDS[also]) and also in offered]
+    return [soc for soc in able if soc not in getattr(row, _FIELDS[also]) and offered(dtypes, also)]
 
 
 def _with_trial(row: Support, soc: str, trial: SupportTrial, also: Dtype | None) -> Support:

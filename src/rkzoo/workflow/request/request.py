@@ -37,6 +37,7 @@ class ModelOptions(TypedDict, total=False):
     on: str | None
     chip: str | None
     dtype: str | None
+    algorithm: str | None
     toolkit: str | None
     calibration: str | CalibrationImages | None
     calibration_count: int | None
@@ -83,8 +84,10 @@ class Request:
             "ssh://user@board", "adb:SERIAL" or "http://board:8000". What is no .rknn is built for
             its chip first, and kept.
         chip: The chip of the board `on`, where it tells none that is known.
-        dtype: "int8" or "fp16", for the simulator, for what is built for `on`, and for
-            `convert`; None is the model's first.
+        dtype: "int8", "fp16" or "w4a16" (4-bit weights), for the simulator, for what is built for
+            `on`, and for `convert`; None is the model's first.
+        algorithm: How INT8 ranges are found, "normal", "kl_divergence" or "mmse", or 4-bit weights:
+            "normal" (rounded) or "gdq"; in place of what was tuned for the model.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         calibration_count: How many of them, at equal distances; None is what the model's card
@@ -130,6 +133,7 @@ class Request:
     on: str | None = None
     chip: str | None = None
     dtype: str | None = None
+    algorithm: str | None = None
     toolkit: str | None = None
     calibration: str | CalibrationImages | None = None
     calibration_count: int | None = None
@@ -171,7 +175,7 @@ class Request:
             else {name: tuple(shape) for name, shape in self.shapes.items()},
             "labels": None if self.labels is None else tuple(self.labels),
             "classes": None if self.classes is None else _classes(self.classes),
-            "recipe": choose(self.cut, self.recipe, self.plain).recipe,
+            "recipe": choose(self.cut, self.recipe, self.plain, self.algorithm).recipe,
             "mean": _floats("--mean", self.mean),
             "std": _floats("--std", self.std),
             "points": tuple(
@@ -187,6 +191,12 @@ class Request:
             from rkzoo.workflow.request.calibration import find
 
             checked["calibration"] = find(self.calibration)
+        if self.algorithm is not None and self.dtype == "fp16":
+            raise RkzooError(
+                f"--algorithm {self.algorithm} does not go with fp16.",
+                "Nothing of it is quantised.",
+                "Leave one of them out.",
+            )
         _check_count(self.calibration_count, self.calibration, checked["recipe"])
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -208,7 +218,7 @@ class Request:
     @property
     def choice(self) -> Choice:
         """How the model is quantised."""
-        return choose(self.cut, self.recipe, self.plain)
+        return choose(self.cut, self.recipe, self.plain, self.algorithm)
 
     @property
     def pictures(self) -> CalibrationImages | None:
