@@ -110,6 +110,12 @@ def test_four_bit_weights_are_refused_with_a_list_of_who_has_them():
     assert "2.3.2" in found.why
 
 
+def test_a_batch_is_refused_where_the_file_has_no_place_for_it():
+    (found,) = problems(changed(soc="rv1106", batch=4))
+    assert "rv1106 takes one picture at a time" in found.what
+    assert problems(changed(soc="rv1126b", batch=4)) == ()
+
+
 def test_no_pair_outside_the_table_passes():
     for soc, chip in chips().items():
         for dtype in ("int8", "fp16", "w4a16"):

@@ -11,6 +11,7 @@ from rkzoo.cli.model_options import (
     DTYPES,
     PLAIN,
     add_algorithm,
+    add_batch,
     add_calibration,
     add_inputs,
 )
@@ -40,6 +41,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--dtype", choices=DTYPES, help="default: that of the card")
     add_algorithm(parser)
+    add_batch(parser)
     add_calibration(
         parser, "20 to 100 calibration pictures, like those of the camera, for the INT8 ranges"
     )

@@ -32,6 +32,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     simulator.add_argument("--plain", action="store_true", help=PLAIN)
     simulator.add_argument("--dtype", choices=DTYPES)
     add_algorithm(simulator)
+    add_batch(simulator)
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
 
 
@@ -52,6 +53,13 @@ def add_algorithm(parser: argparse._ActionsContainer) -> None:
         "--algorithm",
         choices=("normal", "kl_divergence", "mmse", "gdq"),
         help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model",
+    )
+
+
+def add_batch(parser: argparse._ActionsContainer) -> None:
+    """--batch."""
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="pictures that it takes at once"
     )
 
 
@@ -167,6 +175,7 @@ _SAME = {
     "on": "on",
     "dtype": "dtype",
     "algorithm": "algorithm",
+    "batch": "batch",
     "toolkit": "toolkit",
     "calibration": "calib",
     "calibration_count": "calib_count",

@@ -13,6 +13,8 @@ from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.toolkit.versions import release
 
 NEWEST_OPSET = 19
+SMALL = 0x1004
+"""Container of the chips whose library is the small one."""
 FEW_SAMPLES = 10
 """Below this many calibration samples the INT8 ranges are unreliable."""
 
@@ -63,6 +65,7 @@ def check(
     problems = [
         *_chip(recipe),
         *_version(recipe),
+        *_batch(recipe),
         *_opset(opset),
         *_inputs(recipe.inputs, shapes),
         *(problem for plan in recipe.inputs for problem in _normalisation(plan)),
@@ -101,6 +104,19 @@ def _chip(recipe: Recipe) -> list[Problem]:
             f"{soc} cannot be built for in {recipe.dtype}.",
             f"Measured with the real toolkit: {reason}.",
             f"Use --dtype {able[0]}.",
+        )
+    ]
+
+
+def _batch(recipe: Recipe) -> list[Problem]:
+    chip = chips().get(recipe.soc)
+    if recipe.batch == 1 or chip is None or chip.container != SMALL:
+        return []
+    return [
+        Problem(
+            f"{recipe.soc} takes one picture at a time.",
+            "Its kind of .rknn has no place for a batch: the toolkit builds it without a word.",
+            "Leave --batch out.",
         )
     ]
 

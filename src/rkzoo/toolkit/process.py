@@ -232,8 +232,8 @@ class ToolkitProcess(Closeable):
         """Run the last built model on the simulator.
 
         Args:
-            arrays: One per input: uint8 NHWC (1, H, W, C) for an image, in the channel order of the
-                recipe's mean; otherwise in the input's own shape.
+            arrays: One per input: uint8 NHWC (N, H, W, C) for an image, N the recipe's batch, in
+                the channel order of the recipe's mean; otherwise in the input's own shape.
             timeout: In seconds.
 
         Returns:
@@ -244,7 +244,7 @@ class ToolkitProcess(Closeable):
         """
         if self._spec is None:
             raise RkzooError("There is no built model to run.", "Call build first.", code=1)
-        fed = _checked_arrays(arrays, self._spec.recipe.inputs)
+        fed = _checked_arrays(arrays, self._spec.recipe)
         self._label = "run the model on the simulator"
         _, outputs = self._command({"do": "infer"}, fed, timeout, _silent)
         return outputs
@@ -379,6 +379,7 @@ class ToolkitProcess(Closeable):
             else None,
             # It decides nothing there, but the toolkit wants a sample.
             "unused_calibration": recipe.dtype == "w4a16" and not calibrated,
+            "batch": recipe.batch,
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
             "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
@@ -513,15 +514,17 @@ class ToolkitProcess(Closeable):
             return ""
 
 
-def _checked_arrays(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
+def _checked_arrays(arrays: Sequence[Array], recipe: Recipe) -> list[Array]:
     """Arrays as the simulator takes them. Raises RkzooError for a wrong shape."""
+    plans = recipe.inputs
     if len(arrays) != len(plans):
         raise RkzooError(
             f"The model takes {len(plans)} inputs and was given {len(arrays)}.", code=1
         )
     fed = []
     for array, plan in zip(arrays, plans, strict=True):
-        fed_shape = _sample_shape(plan)
+        first, *rest = _sample_shape(plan)
+        fed_shape = (first * recipe.batch, *rest)
         if tuple(array.shape) != fed_shape:
             raise RkzooError(
                 f"The input {plan.name} was given the shape {tuple(array.shape)}.",

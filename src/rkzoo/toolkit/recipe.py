@@ -11,6 +11,8 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import StrictStruct
 
 DEFAULT_VERSION = "2.5.0"
+MOST_AT_ONCE = 64
+"""Largest batch."""
 
 Dtype = Literal["int8", "fp16", "w4a16"]
 Algorithm = Literal["normal", "kl_divergence", "mmse", "gdq"]
@@ -59,6 +61,7 @@ class Recipe(StrictStruct, frozen=True):
             only when both are named.
         quantised: The graph has its own INT8 scales (QDQ nodes), which are kept; `dtype` is "int8"
             then, and nothing is calibrated.
+        batch: Samples that the built model takes at once.
         scores: Outputs that are scores in 0..1, whose range is set so whatever calibration saw of
             them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
     """
@@ -73,6 +76,7 @@ class Recipe(StrictStruct, frozen=True):
     auto_hybrid: bool = False
     float_layers: tuple[str, ...] = ()
     quantised: bool = False
+    batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_AT_ONCE)] = 1
     scores: tuple[str, ...] = ()
 
 

@@ -132,6 +132,7 @@ class Jobs:
         """Build header["onnx"] and export it to header["export"].
 
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
+        "batch": how many samples the built model takes at once.
         "config": further arguments of RKNN.config. "calibration": a folder with
         calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
         with its own scales; with "unused_calibration" it is quantised all the same, by nothing that
@@ -166,12 +167,13 @@ class Jobs:
             model = self._fresh(header)
             self._load(model, header)
             if header["calibration"] is None and not header.get("unused_calibration"):
-                _done("build", model.build(do_quantization=False))
+                _done("build", model.build(do_quantization=False, **self._batch(header)))
             else:
                 folder = header["calibration"] or zeros_for_calibration(header["inputs"])
                 dataset = unpack_calibration(Path(folder), header["inputs"])
                 # Older versions do not have this argument.
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
+                more.update(self._batch(header))
                 _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
         return {"seen": seen, "files": files}, []
@@ -240,6 +242,11 @@ class Jobs:
         )
         return model
 
+    @staticmethod
+    def _batch(header: Header) -> dict[str, Any]:
+        """The argument that makes a model of one sample one of several."""
+        return {"rknn_batch_size": header["batch"]} if header.get("batch", 1) > 1 else {}
+
     def _load(self, model: Any, header: Header) -> None:
         _done(
             "load_onnx",
@@ -267,7 +274,10 @@ class Jobs:
         shutil.copyfile(header["onnx"], stem + ".onnx")
         self._load(model, {**header, "onnx": stem + ".onnx"})
         dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
-        _done("hybrid_quantization_step1", model.hybrid_quantization_step1(dataset=dataset))
+        _done(
+            "hybrid_quantization_step1",
+            model.hybrid_quantization_step1(dataset=dataset, **self._batch(header)),
+        )
         self._calibrated = current
         return stem
 

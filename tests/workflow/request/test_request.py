@@ -37,6 +37,8 @@ def test_fields_are_checked_and_made_plain_when_it_is_made() -> None:
         ({"algorithm": "gqd"}, "no algorithm 'gqd'"),
         ({"algorithm": "mmse", "dtype": "fp16"}, "does not go with fp16"),
         ({"algorithm": "mmse", "recipe": "x.yaml"}, "contradict"),
+        ({"batch": 0}, "batch of 0"),
+        ({"batch": 65}, "1 to 64"),
         ({"color": "XYZ"}, "no colour order 'XYZ'"),
         ({"fit": "squash"}, "no way to fit"),
         ({"std": (0, 0, 0)}, "std of 0"),
@@ -72,7 +74,7 @@ def test_the_command_line_can_ask_all_that_python_can() -> None:
     model_options.add_thresholds(parser)
     model_options.add_classes(parser)
     said = (
-        "--runtime simulator --dtype w4a16 --algorithm gdq --toolkit 2.3.2 --no-cut "
+        "--runtime simulator --dtype w4a16 --algorithm gdq --batch 2 --toolkit 2.3.2 --no-cut "
         "--size 32x64 --raw --fit pad "
         "--shape x=1,3,32,64 --color BGR --mean 1,2,3 --std 4,5,6 --anchors 1,2 --prompt dog "
         "--text-model m --language de --translate --speed 2 --point 1,2 --box 1,2,3,4 --conf .1 "

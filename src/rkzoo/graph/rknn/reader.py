@@ -77,6 +77,7 @@ class RknnFile:
         weight_bytes: Size of the weights as the NPU reads them, in bytes.
         memory_bytes: Working memory in bytes; only in container 0x1004.
         file_bytes: File size in bytes.
+        batch: Samples that the library takes at once; all shapes are those of one.
     """
 
     container: int
@@ -95,6 +96,7 @@ class RknnFile:
     weight_bytes: int | None
     memory_bytes: int | None
     file_bytes: int
+    batch: int = 1
 
     @property
     def quantised(self) -> bool:
@@ -298,13 +300,16 @@ class _Fields:
     scale: int
     zero_point: int
     bytes: int
+    batch: int | None = None  # the small library has none
 
 
 # Field numbers common to both containers. Root: 2 graphs, 3 text with mean and std. Graph: 0
 # tensors, 1 nodes, 2 inputs, 3 outputs. Tensor: 0 type, 1 layout, 2 kind, 3 native shape, 4 shape,
 # 5 name. Node: 1 type, 2 name, 3 target.
 _FIELDS = {
-    6: _Fields(version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12),
+    6: _Fields(
+        version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12, batch=14
+    ),
     SMALL: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
 }
 # Older container formats that are not supported, and the toolkit that wrote them.
@@ -369,7 +374,13 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
         weight_bytes=sum(payload.scalar(t, fields.bytes, "I") for t in weights),
         memory_bytes=memory,
         file_bytes=size,
+        batch=_batch(payload.text(root, fields.batch)),
     )
+
+
+def _batch(text: str) -> int:
+    """A number as text, "0" for none."""
+    return min(max(int(text), 1), _MAX_ITEMS) if text.isascii() and text.isdigit() else 1
 
 
 def _ends(

@@ -87,7 +87,7 @@ def open_sessions(
             process = stack.enter_context(ToolkitProcess(env, report=report))
             built = process.build_for_simulation(build)
             outputs = rknn.read(built.rknn).outputs
-            session = SimulatorSession(process, build.recipe.inputs, outputs)
+            session = SimulatorSession(process, build.recipe.inputs, outputs, build.recipe.batch)
             processes[role] = process
         opened[role] = stack.enter_context(KeptSession(session, build.recipe.inputs))
     return opened, processes

@@ -94,6 +94,7 @@ def dry_run(
             request.toolkit,
             report,
             count=request.calibration_count,
+            batch=request.batch,
             keep=False,
         )
         files = output_names(ready.name, chips, dtype, target)

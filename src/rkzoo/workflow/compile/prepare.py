@@ -78,10 +78,12 @@ def prepare(
     report: ProgressReporter,
     *,
     count: int | None = None,
+    batch: int = 1,
     keep: bool = True,
 ) -> Prepared:
     """Checks everything that can be checked before a build, then proves it, and unless `keep` is
-    False stores it in the cache. `count` is how many calibration pictures are wanted of many.
+    False stores it in the cache. `count` is how many calibration pictures are wanted of many,
+    `batch` how many pictures the model takes at once.
 
     Raises one RkzooError that lists all problems.
     """
@@ -97,6 +99,12 @@ def prepare(
             f"{ready.name} is not offered in {dtype}.",
             f"Its card allows {', '.join(ready.dtypes)}.",
             f"Use --dtype {ready.dtypes[0]}, or give the .onnx file itself to insist.",
+        )
+    if batch > 1 and (ready.contract.picture is None or ready.contract.others):
+        raise RkzooError(
+            f"{ready.name} cannot be built with --batch {batch}.",
+            "It is for models whose only input is a picture.",
+            "Leave it out.",
         )
     graph = ready.graph()
     summary = summarise(graph)
@@ -116,6 +124,7 @@ def prepare(
         dtype=dtype,
         inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
+        batch=batch,
         quantised=own is not None,
         scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None

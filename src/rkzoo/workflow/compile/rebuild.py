@@ -98,6 +98,7 @@ def rebuild(sidecar: Sidecar, path: Path, report: ProgressReporter = SILENT) -> 
         pictures,
         recipe.toolkit,
         report,
+        batch=recipe.batch,
     )
     inputs = builds.find(prepared.key)
     if inputs is None or prepared.calibration.sha256 != sidecar.calibration.sha256:

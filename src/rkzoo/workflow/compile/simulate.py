@@ -64,6 +64,7 @@ def simulator_inputs(
     dtype: str | None = None,
     toolkit: str | None = None,
     count: int | None = None,
+    batch: int = 1,
     report: ProgressReporter = SILENT,
 ) -> BuildInputs:
     """What the simulator needs to build a resolved model, checked and kept in the cache."""
@@ -71,7 +72,7 @@ def simulator_inputs(
 
     chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
     prepared = prepare(
-        ready, [simulated_soc(chosen)], chosen, pictures, toolkit, report, count=count
+        ready, [simulated_soc(chosen)], chosen, pictures, toolkit, report, count=count, batch=batch
     )
     inputs = builds.find(prepared.key)
     if inputs is None:
@@ -94,4 +95,5 @@ def simulate_in(process: ToolkitProcess, inputs: BuildInputs) -> SimulatorSessio
     """As `simulate`, in a process that is there; it answers until the next build in it. To close
     the session is to close the process."""
     built = process.build_for_simulation(inputs)
-    return SimulatorSession(process, inputs.recipe.inputs, rknn.read(built.rknn).outputs)
+    recipe = inputs.recipe
+    return SimulatorSession(process, recipe.inputs, rknn.read(built.rknn).outputs, recipe.batch)

@@ -39,6 +39,7 @@ class SimulatorBackend(Backend):
             dtype=request.dtype,
             toolkit=request.toolkit,
             count=request.calibration_count,
+            batch=request.batch,
             report=report,
         )
         return cls(inputs)

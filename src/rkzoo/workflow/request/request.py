@@ -18,6 +18,7 @@ from rkzoo.session import Label
 from rkzoo.spelling import unknown
 from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.tasks.spec import TaskOptions
+from rkzoo.toolkit.recipe import MOST_AT_ONCE
 from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
 from rkzoo.workflow.request.quantization import Choice, TunedRecipe, choose
 
@@ -41,6 +42,7 @@ class ModelOptions(TypedDict, total=False):
     toolkit: str | None
     calibration: str | CalibrationImages | None
     calibration_count: int | None
+    batch: int
     cut: bool
     recipe: PathName | TunedRecipe | None
     plain: bool
@@ -92,6 +94,8 @@ class Request:
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         calibration_count: How many of them, at equal distances; None is what the model's card
             says, or 100.
+        batch: How many pictures the built model takes at once, 1 to 64: for the simulator and for
+            `convert`.
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `TuningResult.save` or `rkzoo tune` wrote; in place of the card's.
         plain: Leave out what was tuned for the model's card (its key `int8`).
@@ -137,6 +141,7 @@ class Request:
     toolkit: str | None = None
     calibration: str | CalibrationImages | None = None
     calibration_count: int | None = None
+    batch: int = 1
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
     plain: bool = False
@@ -191,6 +196,12 @@ class Request:
             from rkzoo.workflow.request.calibration import find
 
             checked["calibration"] = find(self.calibration)
+        if not 1 <= self.batch <= MOST_AT_ONCE:
+            raise RkzooError(
+                f"A batch of {self.batch} cannot be built.",
+                f"It is 1 to {MOST_AT_ONCE} pictures.",
+                "Give for example --batch 4.",
+            )
         if self.algorithm is not None and self.dtype == "fp16":
             raise RkzooError(
                 f"--algorithm {self.algorithm} does not go with fp16.",

@@ -1,0 +1,102 @@
+"""Models that take several pictures at once, seen picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import tiny_yolo
+from numpy.typing import NDArray
+
+import rkzoo
+from rkzoo.contract.inputs import TensorSpec
+from rkzoo.errors import RkzooError
+from rkzoo.graph.rknn import reader
+from rkzoo.runtime.batched import BatchedSession
+from rkzoo.session import Label
+
+
+class Sums:
+    """A session of three: the sum of each picture, and the picture itself."""
+
+    label: Label = "onnx"
+
+    def __init__(self, rows: int = 3) -> None:
+        self.inputs = (TensorSpec(name="x", shape=(3, 2, 2, 3), dtype="uint8", layout="NHWC"),)
+        self.outputs = (
+            TensorSpec(name="sum", shape=(rows, 1), dtype="float32", layout="plain"),
+            TensorSpec(name="same", shape=(3, 2, 2, 3), dtype="uint8", layout="NHWC"),
+        )
+        self.seen: list[NDArray[Any]] = []
+
+    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        (x,) = arrays
+        assert x.shape == (3, 2, 2, 3)
+        self.seen.append(x.copy())
+        return [x.reshape(3, -1).sum(1, keepdims=True).astype(np.float32), x.copy()]
+
+    def close(self) -> None:
+        self.seen = []
+
+    def __enter__(self) -> Sums:
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        self.close()
+
+
+def test_samples_are_run_together_and_told_apart() -> None:
+    inner = Sums()
+    session = BatchedSession(inner)
+    assert [spec.shape for spec in session.inputs] == [(1, 2, 2, 3)]
+    assert [spec.shape for spec in session.outputs] == [(1, 1), (1, 2, 2, 3)]
+    pictures = [np.full((1, 2, 2, 3), value, np.uint8) for value in (5, 7)]
+    answers = session.run_many([[picture] for picture in pictures])
+    assert [float(total[0, 0]) for total, _ in answers] == [60.0, 84.0]
+    assert all(np.array_equal(a[1], p) for a, p in zip(answers, pictures, strict=True))
+    assert len(inner.seen) == 1, "one run"
+    assert (inner.seen[0][2] == 7).all(), "what is missing is the last again"
+    total, _ = session.run([pictures[0]])
+    assert total.tolist() == [[60.0]]
+
+
+def test_outputs_without_a_row_for_each_sample_are_refused() -> None:
+    with pytest.raises(RkzooError, match="told apart by sample"):
+        BatchedSession(Sums(rows=1))
+
+
+@pytest.mark.toolkit
+def test_a_batch_answers_as_single_pictures_do(tmp_path: Path) -> None:
+    """Three pictures by a model of two at once: the same boxes, and a file that says so."""
+    onnx.save(tiny_yolo.stock(), tmp_path / "tiny.onnx")
+    random = np.random.default_rng(0)
+    for n in range(3):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), random.integers(0, 256, (80, 60, 3), np.uint8))
+    pictures = sorted(tmp_path.glob("*.png"))
+    (built,) = rkzoo.convert(
+        tmp_path / "tiny.onnx",
+        "rk3576",
+        calibration=str(tmp_path / "*.png"),
+        batch=2,
+        output=tmp_path / "two.rknn",
+    )
+    assert reader.read(built.rknn).batch == 2
+    with rkzoo.load(built.rknn, runtime="simulator", confidence=0.05) as model:
+        assert model.batch == 2
+        together = model.many(pictures)
+        alone = [model(picture) for picture in pictures]
+    options: Any = {"runtime": "simulator", "confidence": 0.05}
+    options["calibration"] = str(tmp_path / "*.png")
+    with rkzoo.load(tmp_path / "tiny.onnx", **options) as model:
+        assert model.batch == 1
+        single = model.many(pictures)
+    assert sum(map(len, single)) > 0
+    for one, other, third in zip(together, single, alone, strict=True):
+        assert one.to_json()["results"] == other.to_json()["results"]
+        assert one.to_json()["results"] == third.to_json()["results"]
+        assert one.path == other.path
