@@ -17,8 +17,11 @@ import rkzoo
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.graph.rknn import reader
+from rkzoo.progress import Failure
 from rkzoo.runtime.batched import BatchedSession
 from rkzoo.session import Label
+from rkzoo.vision.decoders import decoder
+from rkzoo.workflow.evaluation.jobs import answer_all, answer_of
 
 
 class Sums:
@@ -89,6 +92,11 @@ def test_a_batch_answers_as_single_pictures_do(tmp_path: Path) -> None:
     with rkzoo.load(built.rknn, runtime="simulator", confidence=0.05) as model:
         assert model.batch == 2
         together = model.many(pictures)
+        # As eval asks: the records of a batch, and of what cannot be read none.
+        answer = answer_of(model.answer.args[0], decoder("opencv"))
+        files = [(None, picture) for picture in pictures] + [(b"no picture", tmp_path / "x.png")]
+        *records, failure = answer_all(answer, files)
+        alike = [answer(picture.read_bytes(), picture) for picture in pictures]
         alone = [model(picture) for picture in pictures]
     options: Any = {"runtime": "simulator", "confidence": 0.05}
     options["calibration"] = str(tmp_path / "*.png")
@@ -96,6 +104,9 @@ def test_a_batch_answers_as_single_pictures_do(tmp_path: Path) -> None:
         assert model.batch == 1
         single = model.many(pictures)
     assert sum(map(len, single)) > 0
+    assert isinstance(failure, Failure)
+    for record, one in zip(records, alike, strict=True):
+        assert all(np.array_equal(record[key], one[key]) for key in one)
     for one, other, third in zip(together, single, alone, strict=True):
         assert one.to_json()["results"] == other.to_json()["results"]
         assert one.to_json()["results"] == third.to_json()["results"]
