@@ -14,6 +14,7 @@ from rkzoo.cli.model_options import (
     add_batch,
     add_calibration,
     add_inputs,
+    add_sizes,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="default: that of the card")
     add_algorithm(parser)
     add_batch(parser)
+    add_sizes(parser)
     add_calibration(
         parser, "20 to 100 calibration pictures, like those of the camera, for the INT8 ranges"
     )

@@ -159,6 +159,8 @@ def _built(content: RknnContent) -> list[tuple[str, str]]:
     ]
     rows += [("input", _quantised(spec, file)) for spec in file.inputs]
     rows += [("output", _quantised(spec, file)) for spec in file.outputs]
+    if known := file.shapes.get(file.inputs[0].name if file.inputs else ""):
+        rows.append(("several", ", ".join("x".join(map(str, shape)) for shape in known)))
     if file.batch > 1:
         rows.append(("batch", f"{file.batch} at once; the shapes are those of one"))
     targets = Counter(operator.target for operator in file.steps)

@@ -33,6 +33,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     simulator.add_argument("--dtype", choices=DTYPES)
     add_algorithm(simulator)
     add_batch(simulator)
+    add_sizes(simulator)
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
 
 
@@ -60,6 +61,15 @@ def add_batch(parser: argparse._ActionsContainer) -> None:
     """--batch."""
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="pictures that it takes at once"
+    )
+
+
+def add_sizes(parser: argparse._ActionsContainer) -> None:
+    """--sizes."""
+    parser.add_argument(
+        "--sizes",
+        metavar="HxW,HxW,...",
+        help="build one file for several input sizes; rkzoo run X.rknn --size HxW chooses",
     )
 
 
@@ -166,6 +176,8 @@ def request(args: argparse.Namespace) -> Request:
         fields["boxes"] = _numbers(args.box, "--box", (4,))
     cut = not inputs.get("no_cut")
     multi_label = False if inputs.get("one_label") else None
+    if inputs.get("sizes"):
+        fields["sizes"] = [parse_size(word) for word in args.sizes.split(",") if word]
     return Request(size=parse_size(inputs.get("size")), cut=cut, multi_label=multi_label, **fields)
 
 

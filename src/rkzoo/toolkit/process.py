@@ -373,6 +373,7 @@ class ToolkitProcess(Closeable):
                 "quantized_method": recipe.method,
                 "custom_string": plan.custom_string or None,
                 **_CONFIG[recipe.dtype],
+                **_several_shapes(recipe),
             },
             "calibration": str(plan.calibration.absolute())
             if plan.calibration is not None and calibrated
@@ -525,7 +526,8 @@ def _checked_arrays(arrays: Sequence[Array], recipe: Recipe) -> list[Array]:
     for array, plan in zip(arrays, plans, strict=True):
         first, *rest = _sample_shape(plan)
         fed_shape = (first * recipe.batch, *rest)
-        if tuple(array.shape) != fed_shape:
+        others = [(fed_shape[0], *size, rest[-1]) for size in recipe.sizes]
+        if tuple(array.shape) not in (fed_shape, *others):
             raise RkzooError(
                 f"The input {plan.name} was given the shape {tuple(array.shape)}.",
                 f"It takes {fed_shape}.",
@@ -552,6 +554,14 @@ def _samples(stack: Array, plan: InputPlan) -> Array:
 def _sample_shape(plan: InputPlan) -> tuple[int, ...]:
     n, *rest = plan.shape
     return (n, *rest[1:], rest[0]) if plan.mean else tuple(plan.shape)
+
+
+def _several_shapes(recipe: Recipe) -> dict[str, Any]:
+    """The argument of RKNN.config for a model of several shapes: a list of all inputs each."""
+    if not recipe.sizes:
+        return {}
+    channels = recipe.inputs[0].shape[1]
+    return {"dynamic_input": [[[1, channels, *size]] for size in recipe.sizes]}
 
 
 def simulated_soc(dtype: Dtype) -> str:

@@ -62,6 +62,8 @@ class Recipe(StrictStruct, frozen=True):
         quantised: The graph has its own INT8 scales (QDQ nodes), which are kept; `dtype` is "int8"
             then, and nothing is calibrated.
         batch: Samples that the built model takes at once.
+        sizes: (height, width) of every shape of the picture that the built model takes, that of
+            `inputs` first; empty for one.
         scores: Outputs that are scores in 0..1, whose range is set so whatever calibration saw of
             them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
     """
@@ -77,6 +79,7 @@ class Recipe(StrictStruct, frozen=True):
     float_layers: tuple[str, ...] = ()
     quantised: bool = False
     batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_AT_ONCE)] = 1
+    sizes: tuple[tuple[int, int], ...] = ()
     scores: tuple[str, ...] = ()
 
 

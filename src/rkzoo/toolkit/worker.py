@@ -151,8 +151,10 @@ class Jobs:
         chosen = bool(header["float_layers"])
         # What `mmse` and `gdq` find for the weights is not written down by the first half.
         whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] in ("mmse", "gdq")
+        # Both halves fail on several shapes.
+        whole = whole or "dynamic_input" in header["config"]
         keep = header["keep"] and header["calibration"] is not None and not whole
-        if model is None and (chosen or header["scores"] or keep):
+        if model is None and (chosen or keep or (header["scores"] and not whole)):
             try:
                 model, seen = self._hybrid(header)
             except Exception:
@@ -248,14 +250,13 @@ class Jobs:
         return {"rknn_batch_size": header["batch"]} if header.get("batch", 1) > 1 else {}
 
     def _load(self, model: Any, header: Header) -> None:
-        _done(
-            "load_onnx",
-            model.load_onnx(
-                header["onnx"],
-                inputs=[spec["name"] for spec in header["inputs"]],
-                input_size_list=[spec["shape"] for spec in header["inputs"]],
-            ),
-        )
+        given = {
+            "inputs": [spec["name"] for spec in header["inputs"]],
+            "input_size_list": [spec["shape"] for spec in header["inputs"]],
+        }
+        if header["config"].get("dynamic_input"):
+            given = {}  # it says the same, and the toolkit fails on both
+        _done("load_onnx", model.load_onnx(header["onnx"], **given))
 
     def _calibrate(self, header: Header) -> str:
         """The first half of a hybrid build, which writes the ranges to files.

@@ -258,6 +258,7 @@ def convert_resolved(
         report,
         count=request.calibration_count,
         batch=request.batch,
+        sizes=request.sizes,
     )
     require_space(targets[0].parent, len(socs) * prepared.parameters, "The .rknn")
     fed = samples(prepared, pictures, golden, report) if golden else None

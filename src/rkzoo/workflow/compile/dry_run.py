@@ -95,6 +95,7 @@ def dry_run(
             report,
             count=request.calibration_count,
             batch=request.batch,
+            sizes=request.sizes,
             keep=False,
         )
         files = output_names(ready.name, chips, dtype, target)

@@ -79,11 +79,13 @@ def prepare(
     *,
     count: int | None = None,
     batch: int = 1,
+    sizes: Sequence[tuple[int, int]] = (),
     keep: bool = True,
 ) -> Prepared:
     """Checks everything that can be checked before a build, then proves it, and unless `keep` is
     False stores it in the cache. `count` is how many calibration pictures are wanted of many,
-    `batch` how many pictures the model takes at once.
+    `batch` how many pictures the model takes at once, `sizes` (height, width) of all pictures
+    that it takes where there are several.
 
     Raises one RkzooError that lists all problems.
     """
@@ -125,6 +127,7 @@ def prepare(
         inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
         batch=batch,
+        sizes=_sizes(ready, sizes, batch),
         quantised=own is not None,
         scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None
@@ -170,6 +173,39 @@ def prepare(
     key = builds.store(content, arrays, recipe, report=report) if keep else ""
     outputs = tuple(tensor.name for tensor in summary.outputs)
     return Prepared(ready, recipe, stored, key, proof, outputs, samples, size, summary.parameters)
+
+
+def _sizes(
+    ready: ResolvedModel, sizes: Sequence[tuple[int, int]], batch: int
+) -> tuple[tuple[int, int], ...]:
+    """All sizes of the picture, that of the graph first; none where there is one. Raises
+    RkzooError where the head cannot be read at another size."""
+    if not sizes:
+        return ()
+    head, own = ready.contract.head, ready.contract.picture
+    cut = isinstance(head, DetectHead) and ready.quantise.head != "uncut"
+    if not cut or own is None or ready.contract.others or batch > 1:
+        raise RkzooError(
+            f"{ready.name} cannot be built with --sizes.",
+            "It is for detectors of one picture at a time, whose head is cut.",
+            "Leave it out, or convert once for each size.",
+        )
+    if ready.quantise.float_layers:
+        raise RkzooError(
+            f"{ready.name} cannot be built with --sizes by its recipe.",
+            "The toolkit keeps no layers in float16 in a model of several shapes.",
+            "Leave the recipe out with --plain.",
+        )
+    assert isinstance(head, DetectHead)  # it is cut
+    stride = max(head.strides)
+    odd = [size for size in sizes if size[0] % stride or size[1] % stride]
+    if odd:
+        raise RkzooError(
+            f"{ready.name} cannot take pictures of {odd[0][0]}x{odd[0][1]}.",
+            f"Its coarsest cells are {stride} pixels wide, and must fill the input.",
+            f"Give multiples of {stride}.",
+        )
+    return tuple(dict.fromkeys((own.size, *sizes)))
 
 
 def _for_chips(ready: ResolvedModel, socs: Sequence[str]) -> ResolvedModel:

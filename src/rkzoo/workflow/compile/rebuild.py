@@ -99,6 +99,7 @@ def rebuild(sidecar: Sidecar, path: Path, report: ProgressReporter = SILENT) -> 
         recipe.toolkit,
         report,
         batch=recipe.batch,
+        sizes=recipe.sizes,
     )
     inputs = builds.find(prepared.key)
     if inputs is None or prepared.calibration.sha256 != sidecar.calibration.sha256:

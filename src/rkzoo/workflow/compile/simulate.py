@@ -5,9 +5,12 @@ A saved .rknn cannot be simulated, so the model is built again from what `conver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
@@ -65,6 +68,7 @@ def simulator_inputs(
     toolkit: str | None = None,
     count: int | None = None,
     batch: int = 1,
+    sizes: Sequence[tuple[int, int]] = (),
     report: ProgressReporter = SILENT,
 ) -> BuildInputs:
     """What the simulator needs to build a resolved model, checked and kept in the cache."""
@@ -72,7 +76,15 @@ def simulator_inputs(
 
     chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
     prepared = prepare(
-        ready, [simulated_soc(chosen)], chosen, pictures, toolkit, report, count=count, batch=batch
+        ready,
+        [simulated_soc(chosen)],
+        chosen,
+        pictures,
+        toolkit,
+        report,
+        count=count,
+        batch=batch,
+        sizes=sizes,
     )
     inputs = builds.find(prepared.key)
     if inputs is None:
@@ -80,20 +92,33 @@ def simulator_inputs(
     return inputs
 
 
-def simulate(inputs: BuildInputs, report: ProgressReporter = SILENT) -> SimulatorSession:
-    """Builds a model that stays alive and answers."""
+def simulate(
+    inputs: BuildInputs, report: ProgressReporter = SILENT, size: tuple[int, int] | None = None
+) -> SimulatorSession:
+    """Builds a model that stays alive and answers, at `size` where it has several."""
     env = environment.ensure_for(inputs.recipe, report=report)
     process = ToolkitProcess(env, report=report)
     try:
-        return simulate_in(process, inputs)
+        return simulate_in(process, inputs, size)
     except BaseException:
         process.close()
         raise
 
 
-def simulate_in(process: ToolkitProcess, inputs: BuildInputs) -> SimulatorSession:
+def simulate_in(
+    process: ToolkitProcess, inputs: BuildInputs, size: tuple[int, int] | None = None
+) -> SimulatorSession:
     """As `simulate`, in a process that is there; it answers until the next build in it. To close
     the session is to close the process."""
     built = process.build_for_simulation(inputs)
-    recipe = inputs.recipe
-    return SimulatorSession(process, recipe.inputs, rknn.read(built.rknn).outputs, recipe.batch)
+    recipe, file = inputs.recipe, rknn.read(built.rknn)
+    if not recipe.sizes:
+        return SimulatorSession(process, recipe.inputs, file.outputs, recipe.batch)
+    (plan,) = recipe.inputs
+    plan = msgspec.structs.replace(plan, shape=(*plan.shape[:2], *(size or plan.shape[2:])))
+    # In an order of the toolkit's own.
+    place = file.shapes[plan.name].index(plan.shape)
+    outputs = [
+        msgspec.structs.replace(spec, shape=file.shapes[spec.name][place]) for spec in file.outputs
+    ]
+    return SimulatorSession(process, [plan], outputs, recipe.batch)

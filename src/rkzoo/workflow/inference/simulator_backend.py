@@ -40,6 +40,7 @@ class SimulatorBackend(Backend):
             toolkit=request.toolkit,
             count=request.calibration_count,
             batch=request.batch,
+            sizes=request.sizes,
             report=report,
         )
         return cls(inputs)
@@ -58,7 +59,8 @@ class SimulatorBackend(Backend):
     ) -> Session:
         from rkzoo.workflow.compile.simulate import simulate
 
-        return simulate(self.inputs, report)
+        size = contract.picture.size if contract.picture else None
+        return simulate(self.inputs, report, size)
 
     @property
     def build(self) -> BuildInputs:

@@ -47,6 +47,7 @@ class ModelOptions(TypedDict, total=False):
     recipe: PathName | TunedRecipe | None
     plain: bool
     size: tuple[int, int] | None
+    sizes: Sequence[tuple[int, int]]
     shapes: Mapping[str, Sequence[int]] | None
     raw: bool
     fit: Fit | None
@@ -99,7 +100,10 @@ class Request:
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `TuningResult.save` or `rkzoo tune` wrote; in place of the card's.
         plain: Leave out what was tuned for the model's card (its key `int8`).
-        size: (height, width) of an input whose size the model leaves free.
+        size: (height, width) of an input whose size the model leaves free; of a .rknn that was
+            built for several, which of them.
+        sizes: (height, width) of all pictures that a .rknn of several takes, for `convert` and the
+            simulator.
         shapes: Shapes of inputs by name, whose dimensions the model leaves free.
         raw: Leave the outputs plain tensors where the head is known too.
         fit: How a picture gets the input's size: "letterbox" (ratio kept, padded on all sides),
@@ -146,6 +150,7 @@ class Request:
     recipe: PathName | TunedRecipe | None = None
     plain: bool = False
     size: tuple[int, int] | None = None
+    sizes: Sequence[tuple[int, int]] = ()
     shapes: Mapping[str, Sequence[int]] | None = None
     raw: bool = False
     fit: Fit | None = None
@@ -178,6 +183,7 @@ class Request:
             "shapes": None
             if self.shapes is None
             else {name: tuple(shape) for name, shape in self.shapes.items()},
+            "sizes": tuple((int(height), int(width)) for height, width in self.sizes),
             "labels": None if self.labels is None else tuple(self.labels),
             "classes": None if self.classes is None else _classes(self.classes),
             "recipe": choose(self.cut, self.recipe, self.plain, self.algorithm).recipe,
