@@ -114,6 +114,8 @@ def test_a_batch_is_refused_where_the_file_has_no_place_for_it():
     (found,) = problems(changed(soc="rv1106", batch=4))
     assert "rv1106 takes one picture at a time" in found.what
     assert problems(changed(soc="rv1126b", batch=4)) == ()
+    (found,) = problems(changed(soc="rv1103b", sizes=((64, 64), (32, 32))))
+    assert "pictures of one size" in found.what
 
 
 def test_no_pair_outside_the_table_passes():

@@ -110,7 +110,17 @@ def _chip(recipe: Recipe) -> list[Problem]:
 
 def _batch(recipe: Recipe) -> list[Problem]:
     chip = chips().get(recipe.soc)
-    if recipe.batch == 1 or chip is None or chip.container != SMALL:
+    if chip is None or chip.container != SMALL:
+        return []
+    if recipe.sizes:
+        return [
+            Problem(
+                f"{recipe.soc} takes pictures of one size.",
+                "Its library is the small one, which cannot choose among several.",
+                "Leave --sizes out, and convert once for each.",
+            )
+        ]
+    if recipe.batch == 1:
         return []
     return [
         Problem(
