@@ -62,8 +62,8 @@ def test_single_options_take_the_place_of_a_requests() -> None:
     whole = Request(size=(32, 64), toolkit="2.3.2")
     made = request_of(whole, {"size": (64, 64), "limit": 5})
     assert (made.size, made.toolkit, made.max_boxes) == ((64, 64), "2.3.2", 5)
-    with pytest.raises(TypeError, match="sizes"):
-        request_of(whole, {"sizes": (1, 1)})
+    with pytest.raises(TypeError, match="largeness"):
+        request_of(whole, {"largeness": (1, 1)})
 
 
 def test_the_command_line_can_ask_all_that_python_can() -> None:
