@@ -47,6 +47,16 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_calibration(
         parser, "20 to 100 calibration pictures, like those of the camera, for the INT8 ranges"
     )
+    parser.add_argument(
+        "--memory-plan",
+        choices=("BestFit", "GreedyBySize", "GreedyByLifetime", "SlowPeakGrowth"),
+        help="how the working memory is laid out (default BestFit); rkzoo estimate tells its size",
+    )
+    parser.add_argument(
+        "--compute-order",
+        choices=("WidthFirst", "DepthFirst"),
+        help="in which order branches are computed (default WidthFirst)",
+    )
     parser.add_argument("-o", "--output", metavar="OUT.rknn", help="the file, or a folder")
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")

@@ -188,6 +188,8 @@ _SAME = {
     "dtype": "dtype",
     "algorithm": "algorithm",
     "batch": "batch",
+    "memory_plan": "memory_plan",
+    "compute_order": "compute_order",
     "toolkit": "toolkit",
     "calibration": "calib",
     "calibration_count": "calib_count",

@@ -19,6 +19,7 @@ FEW_SAMPLES = 10
 """Below this many calibration samples the INT8 ranges are unreliable."""
 
 _BEFORE_2_3_2 = ("2.2.0", "2.3.0")
+_BEFORE_2_5_0 = (*_BEFORE_2_3_2, "2.3.2")
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,15 @@ def _version(recipe: Recipe) -> list[Problem]:
         release(recipe.toolkit)
     except RkzooError as error:
         return [Problem(error.what, error.why, error.fix, typo=error.typo)]
+    other = (recipe.memory_plan, recipe.compute_order) != ("BestFit", "WidthFirst")
+    if other and recipe.toolkit in _BEFORE_2_5_0:
+        return [
+            Problem(
+                f"RKNN-Toolkit2 {recipe.toolkit} has one plan of the memory.",
+                "The others came with 2.5.0.",
+                f"Use --toolkit {DEFAULT_VERSION}, or leave --memory-plan and --compute-order out.",
+            )
+        ]
     if recipe.dtype == "w4a16" and recipe.toolkit in _BEFORE_2_3_2:
         return [
             Problem(

@@ -374,6 +374,7 @@ class ToolkitProcess(Closeable):
                 "custom_string": plan.custom_string or None,
                 **_CONFIG[recipe.dtype],
                 **_several_shapes(recipe),
+                **_memory(recipe),
             },
             "calibration": str(plan.calibration.absolute())
             if plan.calibration is not None and calibrated
@@ -562,6 +563,13 @@ def _several_shapes(recipe: Recipe) -> dict[str, Any]:
         return {}
     channels = recipe.inputs[0].shape[1]
     return {"dynamic_input": [[[1, channels, *size]] for size in recipe.sizes]}
+
+
+def _memory(recipe: Recipe) -> dict[str, str]:
+    """The arguments of RKNN.config about working memory; versions before 2.5.0 have none."""
+    asked = {"memory_plan_strategy": recipe.memory_plan, "compute_order": recipe.compute_order}
+    usual = ("BestFit", "WidthFirst")
+    return {name: value for name, value in asked.items() if value not in usual}
 
 
 def simulated_soc(dtype: Dtype) -> str:

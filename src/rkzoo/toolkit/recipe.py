@@ -18,6 +18,19 @@ Dtype = Literal["int8", "fp16", "w4a16"]
 Algorithm = Literal["normal", "kl_divergence", "mmse", "gdq"]
 Method = Literal["channel", "layer", "group32", "group64", "group128", "group256"]
 
+MemoryPlan = Literal["BestFit", "GreedyBySize", "GreedyByLifetime", "SlowPeakGrowth"]
+ComputeOrder = Literal["WidthFirst", "DepthFirst"]
+
+
+class MemoryChoice(StrictStruct, frozen=True):
+    """How a build lays out its working memory (see `Recipe`)."""
+
+    plan: MemoryPlan = "BestFit"
+    order: ComputeOrder = "WidthFirst"
+
+
+USUAL_MEMORY = MemoryChoice()
+
 
 def offered(dtypes: Sequence[str], dtype: str) -> bool:
     """Whether a model that comes in `dtypes` may be built in `dtype`. 4-bit weights go with
@@ -64,6 +77,9 @@ class Recipe(StrictStruct, frozen=True):
         batch: Samples that the built model takes at once.
         sizes: (height, width) of every shape of the picture that the built model takes, that of
             `inputs` first; empty for one.
+        memory_plan: How the compiler lays tensors into the working memory; the numbers are the
+            same.
+        compute_order: In which order it computes branches, likewise.
         scores: Outputs that are scores in 0..1, whose range is set so whatever calibration saw of
             them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
     """
@@ -80,6 +96,8 @@ class Recipe(StrictStruct, frozen=True):
     quantised: bool = False
     batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_AT_ONCE)] = 1
     sizes: tuple[tuple[int, int], ...] = ()
+    memory_plan: MemoryPlan = "BestFit"
+    compute_order: ComputeOrder = "WidthFirst"
     scores: tuple[str, ...] = ()
 
 

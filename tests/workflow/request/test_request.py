@@ -37,6 +37,8 @@ def test_fields_are_checked_and_made_plain_when_it_is_made() -> None:
         ({"algorithm": "gqd"}, "no algorithm 'gqd'"),
         ({"algorithm": "mmse", "dtype": "fp16"}, "does not go with fp16"),
         ({"algorithm": "mmse", "recipe": "x.yaml"}, "contradict"),
+        ({"memory_plan": "Best"}, "no plan of the memory"),
+        ({"compute_order": "Depth"}, "no order of the memory"),
         ({"batch": 0}, "batch of 0"),
         ({"batch": 65}, "1 to 64"),
         ({"color": "XYZ"}, "no colour order 'XYZ'"),
@@ -83,9 +85,11 @@ def test_the_command_line_can_ask_all_that_python_can() -> None:
     request = model_options.request(parser.parse_args(said.split()))
     unsaid = set(ModelOptions.__annotations__) - request.given()
     # Files, which must be there; and what eval alone takes from the command line.
+    # What convert alone has.
     # Where it runs, and for which chip, the verbs that have that add by themselves.
+    build = {"memory_plan", "compute_order"}
     files = {"labels", "calibration", "recipe", "embeddings"}
-    assert unsaid == files | {"max_boxes", "multi_label", "on", "chip"}
+    assert unsaid == files | {"max_boxes", "multi_label", "on", "chip"} | build
 
 
 @pytest.mark.parametrize(

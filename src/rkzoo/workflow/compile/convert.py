@@ -259,6 +259,7 @@ def convert_resolved(
         count=request.calibration_count,
         batch=request.batch,
         sizes=request.sizes,
+        memory=request.memory,
     )
     require_space(targets[0].parent, len(socs) * prepared.parameters, "The .rknn")
     fed = samples(prepared, pictures, golden, report) if golden else None

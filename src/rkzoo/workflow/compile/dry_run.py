@@ -96,6 +96,7 @@ def dry_run(
             count=request.calibration_count,
             batch=request.batch,
             sizes=request.sizes,
+            memory=request.memory,
             keep=False,
         )
         files = output_names(ready.name, chips, dtype, target)

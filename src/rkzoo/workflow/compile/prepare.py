@@ -29,9 +29,11 @@ from rkzoo.toolkit import builds, checks
 from rkzoo.toolkit.process import is_calibrated
 from rkzoo.toolkit.recipe import (
     DEFAULT_VERSION,
+    USUAL_MEMORY,
     Calibration,
     Dtype,
     InputPlan,
+    MemoryChoice,
     Method,
     Recipe,
     offered,
@@ -80,12 +82,13 @@ def prepare(
     count: int | None = None,
     batch: int = 1,
     sizes: Sequence[tuple[int, int]] = (),
+    memory: MemoryChoice = USUAL_MEMORY,
     keep: bool = True,
 ) -> Prepared:
     """Checks everything that can be checked before a build, then proves it, and unless `keep` is
     False stores it in the cache. `count` is how many calibration pictures are wanted of many,
     `batch` how many pictures the model takes at once, `sizes` (height, width) of all pictures
-    that it takes where there are several.
+    that it takes where there are several; `memory` is heeded by the build alone.
 
     Raises one RkzooError that lists all problems.
     """
@@ -128,6 +131,8 @@ def prepare(
         toolkit=toolkit or DEFAULT_VERSION,
         batch=batch,
         sizes=_sizes(ready, sizes, batch),
+        memory_plan=memory.plan,
+        compute_order=memory.order,
         quantised=own is not None,
         scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None

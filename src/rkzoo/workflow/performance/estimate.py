@@ -390,7 +390,7 @@ def _build_all(
 
     def one(soc: str, dtype: Dtype) -> CostTable | RkzooError:
         try:
-            inputs = _inputs(subject, soc, dtype, toolkit)
+            inputs = build_inputs(subject, soc, dtype, toolkit)
             with ToolkitProcess(env, report=report) as process:
                 running.append(process)
                 build_report = process.build(inputs, process.folder / "estimate.rknn")
@@ -415,7 +415,7 @@ def _build_all(
             raise
 
 
-def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
+def build_inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
     """Checked and cached build inputs. Raises RkzooError."""
     recipe = Recipe(
         soc=soc,

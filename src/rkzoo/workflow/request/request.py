@@ -18,7 +18,7 @@ from rkzoo.session import Label
 from rkzoo.spelling import unknown
 from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.tasks.spec import TaskOptions
-from rkzoo.toolkit.recipe import MOST_AT_ONCE
+from rkzoo.toolkit.recipe import MOST_AT_ONCE, ComputeOrder, MemoryChoice, MemoryPlan
 from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
 from rkzoo.workflow.request.quantization import Choice, TunedRecipe, choose
 
@@ -43,6 +43,8 @@ class ModelOptions(TypedDict, total=False):
     calibration: str | CalibrationImages | None
     calibration_count: int | None
     batch: int
+    memory_plan: str | None
+    compute_order: str | None
     cut: bool
     recipe: PathName | TunedRecipe | None
     plain: bool
@@ -97,6 +99,11 @@ class Request:
             says, or 100.
         batch: How many pictures the built model takes at once, 1 to 64: for the simulator and for
             `convert`.
+        memory_plan: How `convert` has the compiler lay out the working memory, "BestFit" (the
+            default), "GreedyBySize", "GreedyByLifetime" or "SlowPeakGrowth"; no number depends on
+            it.
+        compute_order: In which order it computes branches, "WidthFirst" (the default) or
+            "DepthFirst", likewise.
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `TuningResult.save` or `rkzoo tune` wrote; in place of the card's.
         plain: Leave out what was tuned for the model's card (its key `int8`).
@@ -146,6 +153,8 @@ class Request:
     calibration: str | CalibrationImages | None = None
     calibration_count: int | None = None
     batch: int = 1
+    memory_plan: str | None = None
+    compute_order: str | None = None
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
     plain: bool = False
@@ -217,7 +226,7 @@ class Request:
         _check_count(self.calibration_count, self.calibration, checked["recipe"])
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        _ = self.feed  # checks it
+        _ = self.feed, self.memory  # checks them
         if self.thresholds:
             _ = self.task_options  # checks them
 
@@ -226,6 +235,26 @@ class Request:
         """What is said about how pictures are fed."""
         mean, std = (None if v is None else tuple(v) for v in (self.mean, self.std))
         return Feed(self.color, mean, std, self.fit)
+
+    @property
+    def memory(self) -> MemoryChoice:
+        """How a build lays out its working memory. Raises RkzooError for a way that is none."""
+        asked = {
+            "plan": (MemoryPlan, self.memory_plan),
+            "order": (ComputeOrder, self.compute_order),
+        }
+        given: dict[str, Any] = {name: word for name, (_, word) in asked.items() if word}
+        for name, word in given.items():
+            known = get_args(asked[name][0])
+            if word not in known:
+                raise unknown(
+                    f"There is no {name} of the memory called {word!r}.",
+                    f"There are {', '.join(known)}.",
+                    word,
+                    known,
+                    "Leave it out for the usual one.",
+                )
+        return MemoryChoice(**given)
 
     @property
     def words(self) -> Words:
