@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,19 @@ import tiny_yolo
 from numpy.typing import NDArray
 
 import rkzoo
+from npu_standin import build
+from npu_standin.recording import In, Out, Recording
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
+from rkzoo.files import sha256_of
 from rkzoo.graph.rknn import reader
 from rkzoo.progress import Failure
 from rkzoo.runtime.batched import BatchedSession
 from rkzoo.session import Label
 from rkzoo.vision.decoders import decoder
+from rkzoo.vision.image import read
 from rkzoo.workflow.evaluation.jobs import answer_all, answer_of
+from rkzoo.workflow.inference import board
 
 
 class Sums:
@@ -73,7 +80,22 @@ def test_outputs_without_a_row_for_each_sample_are_refused() -> None:
         BatchedSession(Sums(rows=1))
 
 
+@pytest.fixture
+def npu(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """This machine, as if it had an NPU."""
+    built = build.compiled(tmp_path_factory.mktemp("standin"))
+    monkeypatch.setenv(board.LIBRARY, str(built))
+    monkeypatch.setenv("STANDIN_STRICT", "1")
+    yield
+    gc.collect()
+    after = build.state(built)
+    assert (after.contexts, after.memories, after.misuse) == (0, 0, 0)
+
+
 @pytest.mark.toolkit
+@pytest.mark.usefixtures("npu")
 def test_a_batch_answers_as_single_pictures_do(tmp_path: Path) -> None:
     """Three pictures by a model of two at once: the same boxes, and a file that says so."""
     onnx.save(tiny_yolo.stock(), tmp_path / "tiny.onnx")
@@ -83,7 +105,7 @@ def test_a_batch_answers_as_single_pictures_do(tmp_path: Path) -> None:
     pictures = sorted(tmp_path.glob("*.png"))
     (built,) = rkzoo.convert(
         tmp_path / "tiny.onnx",
-        "rk3576",
+        "rk3588",
         calibration=str(tmp_path / "*.png"),
         batch=2,
         output=tmp_path / "two.rknn",
@@ -97,7 +119,11 @@ def test_a_batch_answers_as_single_pictures_do(tmp_path: Path) -> None:
         files = [(None, picture) for picture in pictures] + [(b"no picture", tmp_path / "x.png")]
         *records, failure = answer_all(answer, files)
         alike = [answer(picture.read_bytes(), picture) for picture in pictures]
+        recording = _recorded(model, pictures)
         alone = [model(picture) for picture in pictures]
+    with _playing(built.rknn, built.sidecar, recording) as model:
+        assert model.batch == 2
+        on_board = model.many(pictures)
     options: Any = {"runtime": "simulator", "confidence": 0.05}
     options["calibration"] = str(tmp_path / "*.png")
     with rkzoo.load(tmp_path / "tiny.onnx", **options) as model:
@@ -107,7 +133,29 @@ def test_a_batch_answers_as_single_pictures_do(tmp_path: Path) -> None:
     assert isinstance(failure, Failure)
     for record, one in zip(records, alike, strict=True):
         assert all(np.array_equal(record[key], one[key]) for key in one)
+    for one, other in zip(together, on_board, strict=True):
+        assert one.to_json()["results"] == other.to_json()["results"]
     for one, other, third in zip(together, single, alone, strict=True):
         assert one.to_json()["results"] == other.to_json()["results"]
         assert one.to_json()["results"] == third.to_json()["results"]
         assert one.path == other.path
+
+
+def _recorded(model: rkzoo.Model, pictures: Sequence[Path]) -> Recording:
+    """What the NPU is to answer to the batches of these pictures: what the simulator does."""
+    task = model.answer.args[0]
+    whole = task.session._session
+    ins = [In("images", whole.inputs[0].shape)]
+    outs = [Out(s.name, s.shape, s.dtype, s.scale, s.zero_point, native=0) for s in whole.outputs]
+    recording = Recording(ins, outs)
+    for part in (pictures[:2], [pictures[2], pictures[2]]):
+        fed = np.concatenate([task.preprocess(read(picture))[0][0].copy() for picture in part])
+        recording.answer([fed], whole.run([fed]))
+    return recording
+
+
+def _playing(rknn: Path, sidecar: Path, recording: Recording) -> rkzoo.Model:
+    rknn.write_bytes(recording.bytes(rknn.read_bytes()))
+    told = json.loads(sidecar.read_text()) | {"rknn": sha256_of(rknn)}
+    sidecar.write_text(json.dumps(told))
+    return rkzoo.load(rknn, runtime="board", confidence=0.05)
