@@ -20,6 +20,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
@@ -47,6 +48,7 @@ PictureHead = (
     | SemanticHead
     | DepthHead
     | VectorHead
+    | TopDownPoseHead
 )
 Head = (
     PictureHead
@@ -62,6 +64,7 @@ Head = (
     | SentenceHead
     | TranslateHead
     | MarianHead
+    | PeoplePoseHead
 )
 
 TaskName = Literal[

@@ -21,6 +21,8 @@ SPECS: dict[str, str] = {
     "detect": "detect.spec:DETECT",
     "segment": "segment.spec:SEGMENT",
     "pose": "pose.spec:POSE",
+    "top-down-pose": "pose.spec:TOP_DOWN",
+    "people-pose": "pose.spec:PEOPLE",
     "obb": "obb.spec:OBB",
     "classify": "classify.spec:CLASSIFY",
     "semantic": "semantic.spec:SEMANTIC",
