@@ -17,7 +17,7 @@ _SMALLEST, _LARGEST = 1e-3, 50.0  # of what the logarithm is taken
 def from_bins(outputs: Sequence[F32], size: tuple[int, int]) -> F32:
     """Key points of SimCC: the best bin of each axis.
 
-    https://arxiv.org/abs/2107.03332. Where neighbours are equal, as the rounding of INT8 makes them,
+    https://arxiv.org/abs/2107.03332. Where neighbours are equal, as INT8 rounds them,
     their middle is taken.
 
     Args:
