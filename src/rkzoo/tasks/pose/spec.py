@@ -52,6 +52,7 @@ TOP_DOWN = TaskSpec(
     describe=_describe,
     legalize=True,
     to_matchable=identity,
+    dataset_task="pose of one person",
     outputs="key points",
 )
 PEOPLE = TaskSpec(
