@@ -27,7 +27,7 @@ def from_bins(outputs: Sequence[F32], size: tuple[int, int]) -> F32:
     Returns:
         (K, 3) float32: x, y in pixels of the input, and the lesser of the two scores.
     """
-    columns, rows = (array.reshape(array.shape[-2:]) for array in outputs)
+    columns, rows = (array[0] for array in outputs)
     if columns.shape[1] * size[0] != rows.shape[1] * size[1]:
         columns, rows = rows, columns  # told apart by their lengths
     points = np.empty((len(columns), 3), np.float32)
@@ -108,7 +108,7 @@ def from_udp_maps(maps: F32, size: tuple[int, int]) -> F32:
 
 def _best_cells(maps: F32) -> tuple[F32, NDArray[np.float64], F32]:
     """Maps (K, h, w), the x and y of the best cell of each (K, 2), and its value (K,)."""
-    maps = maps.reshape(maps.shape[-3:])
+    maps = maps[0]
     flat = maps.reshape(len(maps), -1)
     best = flat.argmax(axis=1)
     rows, columns = np.divmod(best, maps.shape[2])
