@@ -78,6 +78,16 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="pictures that an embedding (of faces, of people) is compared with, by its cosine",
     )
+    add_known(group)
+
+
+def add_known(parser: argparse._ActionsContainer) -> None:
+    """--known."""
+    parser.add_argument(
+        "--known",
+        metavar="FOLDER",
+        help="pictures of faces by name, NAME.jpg or NAME/*.jpg, with which faces are compared",
+    )
 
 
 def add_thresholds(parser: argparse._ActionsContainer) -> None:
@@ -168,6 +178,7 @@ _SAME = {
     "text_model": "text_model",
     "embeddings": "embeddings",
     "against": "against",
+    "known": "known",
     "language": "language",
     "translate": "translate",
     "speed": "speed",

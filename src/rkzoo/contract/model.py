@@ -17,7 +17,7 @@ from rkzoo.contract.audio import (
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
 from rkzoo.contract.schema_base import StrictStruct
@@ -52,6 +52,7 @@ Head = (
     PictureHead
     | TensorsHead
     | PromptableSegmentHead
+    | FaceRecognitionHead
     | WhisperHead
     | CtcSpeechHead
     | TransducerHead
@@ -74,6 +75,7 @@ TaskName = Literal[
     "depth",
     "vector",
     "face",
+    "face-recognition",
     "plate",
     "text",
     "text-det",
